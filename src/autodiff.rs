@@ -1,0 +1,112 @@
+//! Reverse-mode differentiation, from graph to graph. This walk knows no op by name.
+
+use std::collections::HashMap;
+
+use crate::graph::{Graph, NodeKind, ValueId};
+use crate::op::Backward;
+use crate::{DType, Value};
+
+/// Gradients of a scalar `loss` with respect to each of `wrt`, as new values of the same graph
+/// (so they can be differentiated again). A value on which the loss does not depend gets zeros.
+///
+/// ```
+/// use wgrad::{gradients, Device, DType, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, []);
+/// let dx = &gradients(&x.square(), &[&x])[0];
+/// let ddx = &gradients(dx, &[&x])[0];
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[dx, ddx])?;
+/// let outputs = session.run(&program, &[("x", &Tensor::scalar(3.0))])?;
+/// assert_eq!((outputs[0].item()?, outputs[1].item()?), (6.0, 2.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[track_caller]
+pub fn gradients(loss: &Value, wrt: &[&Value]) -> Vec<Value> {
+    let graph = loss.graph();
+    if loss.is_valid() && (loss.dtype() != DType::F32 || loss.shape().numel() != 1) {
+        let why = "the loss must be one float; reduce it with mean_all() or sum_all(), or give seeds to gradients_of";
+        let invalid = graph.mistake("gradients", &[loss], why);
+        return vec![invalid; wrt.len()];
+    }
+    let one = loss.ones_like();
+    gradients_of(&[(loss, &one)], wrt)
+}
+
+/// Gradients of `sum over outputs of (seed * output)` with respect to each of `wrt`: the
+/// vector-Jacobian product. Each seed has its output's type.
+#[track_caller]
+pub fn gradients_of(outputs: &[(&Value, &Value)], wrt: &[&Value]) -> Vec<Value> {
+    let Some(graph) = outputs.first().map(|(y, _)| y.graph().clone()) else {
+        return wrt.iter().map(|v| v.zeros_like()).collect();
+    };
+    for (y, seed) in outputs {
+        if y.is_valid() && seed.is_valid() && (y.ty() != seed.ty() || y.dtype() != DType::F32) {
+            let invalid =
+                graph.mistake("gradients", &[y, seed], "a seed must have its output's type, which must be f32");
+            return vec![invalid; wrt.len()];
+        }
+    }
+    let invalid = outputs.iter().flat_map(|(y, s)| [y, s]).chain(wrt).find(|v| !v.is_valid());
+    if let Some(invalid) = invalid {
+        return vec![(*invalid).clone(); wrt.len()];
+    }
+    let mut sums: HashMap<ValueId, Value> = HashMap::new();
+    for (y, seed) in outputs {
+        accumulate(&mut sums, y.id(), (*seed).clone());
+    }
+    let last = outputs.iter().map(|(y, _)| y.id().node).max().unwrap_or(0);
+    let needed = depends_on(&graph, wrt, last);
+    for node in (0..=last).rev() {
+        if needed[node] {
+            reverse(&graph, node, &needed, &mut sums);
+        }
+    }
+    wrt.iter().map(|v| sums.get(&v.id()).cloned().unwrap_or_else(|| v.zeros_like())).collect()
+}
+
+fn accumulate(sums: &mut HashMap<ValueId, Value>, id: ValueId, gradient: Value) {
+    let sum = match sums.remove(&id) {
+        Some(before) => before + gradient,
+        None => gradient,
+    };
+    sums.insert(id, sum);
+}
+
+/// For each node up to `last` whether it is one of `wrt` or depends on one.
+fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
+    let nodes = graph.lock();
+    let mut needed = vec![false; last + 1];
+    for node in 0..=last {
+        needed[node] =
+            wrt.iter().any(|v| v.id().node == node) || nodes.nodes[node].inputs.iter().any(|input| needed[input.node]);
+    }
+    needed
+}
+
+/// Lets the gradients of one node's outputs flow on to its inputs.
+fn reverse(graph: &Graph, node: usize, needed: &[bool], sums: &mut HashMap<ValueId, Value>) {
+    let content = graph.lock().nodes[node].clone();
+    let NodeKind::Op(op) = &content.kind else { return };
+    let dys: Vec<Option<Value>> =
+        (0..content.outputs.len()).map(|output| sums.get(&ValueId { node, output }).cloned()).collect();
+    if dys.iter().all(Option::is_none) {
+        return;
+    }
+    let inputs: Vec<Value> = content.inputs.iter().map(|&id| graph.value_of(id)).collect();
+    let outputs: Vec<Value> =
+        (0..content.outputs.len()).map(|output| graph.value_of(ValueId { node, output })).collect();
+    let needs: Vec<bool> = inputs.iter().map(|v| needed[v.id().node] && v.dtype() == DType::F32).collect();
+    if !needs.contains(&true) {
+        return;
+    }
+    let backward = Backward { inputs: &inputs, outputs: &outputs, dys: &dys, needs: &needs };
+    graph.on_behalf_of(node, || {
+        for (i, gradient) in op.gradient(&backward).into_iter().enumerate() {
+            if let Some(gradient) = gradient.filter(|_| needs[i]) {
+                debug_assert!(!gradient.is_valid() || gradient.ty() == inputs[i].ty(), "{} input {i}", op.name());
+                accumulate(sums, inputs[i].id(), gradient);
+            }
+        }
+    });
+}

@@ -1,0 +1,106 @@
+//! The reference: walks the unfused graph, floats in f64, integers and bools natively.
+
+use std::collections::HashMap;
+
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::{Data, Error, Result, Tensor};
+
+/// Values by id; floats are [`Data::F64`].
+pub type Values = HashMap<ValueId, Tensor>;
+
+/// Computes `targets` from `feeds`, which hold the leaves, and may hold any other value to start
+/// from there. Values are dropped after their last use; the result holds the targets.
+///
+/// # Errors
+/// When a leaf is missing from `feeds`, or an index is out of its range.
+pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Values> {
+    let mut uses = count_uses(nodes, targets, &feeds);
+    let mut values = feeds;
+    for target in targets {
+        *uses.entry(*target).or_insert(0) += 1; // never dropped
+    }
+    for (number, node) in nodes.nodes.iter().enumerate() {
+        let ids: Vec<ValueId> = (0..node.outputs.len()).map(|output| ValueId { node: number, output }).collect();
+        if ids.iter().all(|id| !uses.contains_key(id) || values.contains_key(id)) {
+            continue;
+        }
+        let computed = match &node.kind {
+            NodeKind::Constant(tensor) => vec![tensor.widened()],
+            NodeKind::Op(op) => {
+                let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|id| values.get(id)).collect();
+                if inputs.len() != node.inputs.len() {
+                    return Err(Error::Input(format!("internal: {} lacks an input", node.name())));
+                }
+                check_indices(nodes, number, &inputs)?;
+                op.reference(&inputs, &node.outputs)
+            }
+            _ => return Err(Error::Input(format!("internal: {} {number} is not fed", node.name()))),
+        };
+        for (id, tensor) in ids.into_iter().zip(computed) {
+            debug_assert_eq!(tensor.ty(), *nodes.ty(id), "{}", node.name());
+            if uses.contains_key(&id) {
+                values.entry(id).or_insert(tensor);
+            }
+        }
+        for input in &node.inputs {
+            if let Some(left) = uses.get_mut(input) {
+                *left -= 1;
+                if *left == 0 {
+                    values.remove(input);
+                }
+            }
+        }
+    }
+    values.retain(|id, _| targets.contains(id));
+    Ok(values)
+}
+
+/// How often each value is read on the way from `feeds` to `targets`.
+fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> HashMap<ValueId, usize> {
+    let mut uses = HashMap::new();
+    let mut visited = vec![false; nodes.nodes.len()];
+    let mut open: Vec<ValueId> = targets.to_vec();
+    for target in targets {
+        uses.insert(*target, 0);
+    }
+    while let Some(id) = open.pop() {
+        if feeds.contains_key(&id) || std::mem::replace(&mut visited[id.node], true) {
+            continue;
+        }
+        for input in &nodes.nodes[id.node].inputs {
+            *uses.entry(*input).or_insert(0) += 1;
+            open.push(*input);
+        }
+    }
+    uses
+}
+
+/// Refuses indices out of range, wherever they come from.
+fn check_indices(nodes: &Nodes, number: usize, inputs: &[&Tensor]) -> Result<()> {
+    let node = &nodes.nodes[number];
+    let NodeKind::Op(op) = &node.kind else { return Ok(()) };
+    let types: Vec<_> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
+    for (i, tensor) in inputs.iter().enumerate() {
+        if let Some(bound) = op.index_bound(i, &types) {
+            index_in_range(tensor, bound)
+                .map_err(|why| Error::Input(format!("{} (built at {}): {why}", op.name(), node.location)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that every element of an integer tensor lies in `0..bound`.
+pub(crate) fn index_in_range(tensor: &Tensor, bound: usize) -> std::result::Result<(), String> {
+    let bad = match tensor.data() {
+        Data::I32(v) => v.iter().position(|&x| x < 0 || x as usize >= bound).map(|at| (at, i64::from(v[at]))),
+        Data::U32(v) => v.iter().position(|&x| x as usize >= bound).map(|at| (at, i64::from(v[at]))),
+        _ => None,
+    };
+    match bad {
+        Some((at, value)) => {
+            let index = tensor.shape().unravel(at);
+            Err(format!("index {value} at {index:?} is out of range: expected 0 to {}", bound as i64 - 1))
+        }
+        None => Ok(()),
+    }
+}

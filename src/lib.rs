@@ -1,0 +1,48 @@
+//! A deep-learning compute engine on [wgpu](https://docs.rs/wgpu): WGSL kernels, a typed static
+//! graph with reverse-mode differentiation, and a CPU reference in f64 that checks every number.
+//!
+//! ```
+//! use wgrad::{DType, Device, Graph, Session, Tensor};
+//!
+//! let graph = Graph::new();
+//! let a = graph.input("a", DType::F32, [2, 3]);
+//! let b = graph.input("b", DType::F32, [3, 2]);
+//! let y = a.matmul(&b).relu();
+//!
+//! let mut session = Session::new(Device::cpu()); // or Device::open(None)? for the best GPU
+//! let program = session.compile(&graph, &[&y])?;
+//! let a = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, -1.0, -2.0, -3.0])?;
+//! let b = Tensor::new([3, 2], [1.0f32, 0.0, 0.0, 1.0, 1.0, 1.0])?;
+//! let outputs = session.run(&program, &[("a", &a), ("b", &b)])?;
+//! assert_eq!(outputs[0].to_f32(), [4.0, 5.0, 0.0, 0.0]);
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+//!
+//! Start with [`Graph`] and [`Session`]; layers are in [`nn`], optimisers in [`optim`]. Names and
+//! layouts are PyTorch's (`conv1.weight`, NCHW, OIHW).
+
+#![warn(missing_docs)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+mod error;
+pub mod profile;
+pub mod shader;
+pub mod shape;
+mod tensor;
+
+pub mod op;
+
+mod autodiff;
+pub mod graph;
+
+pub mod ops;
+
+pub mod check;
+pub mod cpu;
+
+pub use autodiff::{gradients, gradients_of};
+pub use error::{Error, Mistake, Result};
+pub use graph::{Graph, Value};
+pub use profile::Profile;
+pub use shape::{Shape, View};
+pub use tensor::{DType, Data, Tensor, TensorType};

@@ -1,0 +1,362 @@
+//! Values made from nothing: constants, counting, random bits; casts; dropout built on them.
+
+use crate::op::{Arg, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
+use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
+
+/// One number everywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Full {
+    pub(crate) value: f64,
+    pub(crate) ty: TensorType,
+}
+
+impl Full {
+    /// The number as a pointwise argument, rounded to the type.
+    pub(crate) fn arg(&self) -> Arg {
+        match self.ty.dtype {
+            DType::F32 => Arg::F32(self.value),
+            DType::I32 => Arg::I32(self.value as i32),
+            DType::U32 => Arg::U32(self.value as u32),
+            DType::Bool => Arg::U32(u32::from(self.value != 0.0)),
+        }
+    }
+}
+
+impl Op for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![self.ty.clone()])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        Vec::new()
+    }
+
+    fn reference(&self, _: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let n = outputs[0].shape.numel();
+        let data = match outputs[0].dtype {
+            DType::F32 => Data::F64(vec![self.value; n]),
+            DType::I32 => Data::I32(vec![self.value as i32; n]),
+            DType::U32 => Data::U32(vec![self.value as u32; n]),
+            DType::Bool => Data::Bool(vec![self.value != 0.0; n]),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Ulps(0.5, 0.0)
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Pointwise(Pointwise { function: "full".into(), args: vec![self.arg()] })
+    }
+
+    fn constant_value(&self) -> Option<f64> {
+        Some(self.value)
+    }
+}
+
+/// Counts along one axis.
+#[derive(Debug, Clone)]
+struct Iota {
+    ty: TensorType,
+    axis: usize,
+}
+
+impl Iota {
+    /// Elements between neighbours along the axis, and the axis's size.
+    fn steps(&self) -> (usize, usize) {
+        (self.ty.shape[self.axis + 1..].iter().product(), self.ty.shape[self.axis])
+    }
+}
+
+impl Op for Iota {
+    fn name(&self) -> &'static str {
+        "iota"
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if self.axis >= self.ty.shape.rank() || self.ty.dtype == DType::Bool {
+            return Err(format!("expected numbers and an axis of the shape, not axis {} of {}", self.axis, self.ty));
+        }
+        Ok(vec![self.ty.clone()])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        Vec::new()
+    }
+
+    fn reference(&self, _: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let (inner, size) = self.steps();
+        let count = (0..outputs[0].shape.numel()).map(|i| i / inner.max(1) % size.max(1));
+        let data = match outputs[0].dtype {
+            DType::F32 => Data::F64(count.map(|i| i as f64).collect()),
+            DType::I32 => Data::I32(count.map(|i| i as i32).collect()),
+            _ => Data::U32(count.map(|i| i as u32).collect()),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        let (inner, size) = self.steps();
+        Lowering::Pointwise(Pointwise {
+            function: "iota".into(),
+            args: vec![Arg::Index, Arg::U32(inner as u32), Arg::U32(size as u32)],
+        })
+    }
+}
+
+/// Converts the element type.
+#[derive(Debug, Clone)]
+struct Cast {
+    to: DType,
+}
+
+impl Op for Cast {
+    fn name(&self) -> &'static str {
+        "cast"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![TensorType::new(self.to, &inputs[0].shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![(g.dy().dtype() == g.x(0).dtype()).then(|| g.dy())]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let x = inputs[0];
+        let data = match (x.data(), self.to) {
+            (Data::I32(v), DType::U32) => Data::U32(v.iter().map(|&x| x as u32).collect()),
+            (Data::U32(v), DType::I32) => Data::I32(v.iter().map(|&x| x as i32).collect()),
+            // Rust's `as` truncates towards zero and saturates, and so does the kernel.
+            (_, DType::I32) => Data::I32(x.to_f64().iter().map(|&x| x as i32).collect()),
+            (_, DType::U32) => Data::U32(x.to_f64().iter().map(|&x| x as u32).collect()),
+            (_, DType::Bool) => Data::Bool(x.to_f64().iter().map(|&x| x != 0.0).collect()),
+            (_, DType::F32) => Data::F64(x.to_f64()),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        let rounds = self.to == DType::F32 && matches!(inputs[0].dtype, DType::I32 | DType::U32);
+        if rounds { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        let function = match self.to {
+            DType::F32 => "to_f32",
+            DType::I32 => "to_i32",
+            DType::U32 => "to_u32",
+            DType::Bool => "to_bool",
+        };
+        Lowering::Pointwise(Pointwise { function: function.into(), args: vec![Arg::Input(0)] })
+    }
+}
+
+/// Random bits, counter-based: a hash of seed, step, the node's own stream and the element's number.
+#[derive(Debug, Clone)]
+struct RandomBits {
+    stream: u32,
+    shape: Shape,
+}
+
+/// The finalizer of MurmurHash3 (A. Appleby, public domain) in 32 bits: every input bit changes
+/// each output bit with probability close to one half.
+fn mix(mut h: u32) -> u32 {
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^= h >> 13;
+    h = h.wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}
+
+/// The same as `random_bits_u32` in `shaders/scalar.wgsl`, bit for bit.
+fn random_bits(seed: u32, step: u32, stream: u32, index: u32) -> u32 {
+    let key = mix(mix(mix(seed ^ 0x9e37_79b9).wrapping_add(step)).wrapping_add(stream));
+    mix(mix(index ^ key).wrapping_add(key))
+}
+
+impl Op for RandomBits {
+    fn name(&self) -> &'static str {
+        "random_bits"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if inputs.iter().any(|ty| ty.dtype != DType::U32 || ty.shape != self.shape) {
+            return Err("expected seed and step as u32, broadcast to the shape".into());
+        }
+        Ok(vec![TensorType::new(DType::U32, &self.shape)])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None, None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let [Data::U32(seed), Data::U32(step)] = [inputs[0].data(), inputs[1].data()] else {
+            return vec![Tensor::zeros(&outputs[0])];
+        };
+        let bits = (0..outputs[0].shape.numel()).map(|i| random_bits(seed[i], step[i], self.stream, i as u32));
+        vec![Tensor::of(&outputs[0].shape, bits.collect::<Vec<u32>>())]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Pointwise(Pointwise {
+            function: "random_bits".into(),
+            args: vec![Arg::Input(0), Arg::Input(1), Arg::U32(self.stream), Arg::Index],
+        })
+    }
+}
+
+impl Graph {
+    /// One number everywhere, rounded to the type.
+    #[track_caller]
+    pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
+        self.apply1(Full { value, ty: TensorType::new(dtype, shape) }, &[])
+    }
+
+    /// 0, 1, 2, ... along `axis`, the same along the others. F32, I32 or U32.
+    #[track_caller]
+    pub fn iota(&self, dtype: DType, shape: impl Into<Shape>, axis: isize) -> Value {
+        let ty = TensorType::new(dtype, shape);
+        let Some(axis) = ty.shape.axis(axis) else {
+            return self.mistake("iota", &[], format!("axis {axis} is not one of shape {}", ty.shape));
+        };
+        self.apply1(Iota { ty, axis }, &[])
+    }
+
+    /// 32 random bits for each element, the same on CPU and GPU: a hash of `seed` and `step` (u32
+    /// scalars, fed or counted), of the number of random nodes pushed before in this graph, and of
+    /// the element's number.
+    #[track_caller]
+    pub fn random_bits(&self, shape: impl Into<Shape>, seed: &Value, step: &Value) -> Value {
+        let shape = shape.into();
+        let nodes = self.nodes();
+        let stream = nodes.nodes.iter().filter(|n| n.name() == "random_bits").count() as u32;
+        let op = RandomBits { stream, shape: shape.clone() };
+        self.apply1(op, &[&seed.broadcast_to(&shape), &step.broadcast_to(&shape)])
+    }
+}
+
+impl Value {
+    /// The number everywhere, in this value's type and shape.
+    #[track_caller]
+    pub fn full_like(&self, value: f64) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        self.graph().full(self.dtype(), self.shape(), value)
+    }
+
+    /// Zeros of this value's type and shape.
+    #[track_caller]
+    pub fn zeros_like(&self) -> Value {
+        self.full_like(0.0)
+    }
+
+    /// Ones of this value's type and shape.
+    #[track_caller]
+    pub fn ones_like(&self) -> Value {
+        self.full_like(1.0)
+    }
+
+    /// Converted to another element type. Floats to integers: towards zero, clamped to the
+    /// integer's range; integers among themselves keep their bits; numbers to bool: not zero.
+    /// Gradients pass from float to float alone.
+    #[track_caller]
+    pub fn cast(&self, to: DType) -> Value {
+        if self.dtype() == to {
+            return self.clone();
+        }
+        self.op(Cast { to }, &[])
+    }
+
+    /// Dropout (Srivastava et al., JMLR 15, 2014): each element is zeroed with probability `p`, the
+    /// others divided by `1 - p`. `seed` and `step` as for [`Graph::random_bits`]. An element is
+    /// kept where its random bits are below `(1 - p) 2^32`, an integer computed on the host.
+    #[track_caller]
+    pub fn dropout(&self, p: f64, seed: &Value, step: &Value) -> Value {
+        if !(0.0..1.0).contains(&p) {
+            return self.graph().mistake("dropout", &[self], format!("the probability must be in [0, 1), not {p}"));
+        }
+        if p == 0.0 || !self.is_valid() {
+            return self.clone();
+        }
+        let bits = self.graph().random_bits(self.shape(), seed, step);
+        let below = ((1.0 - p) * 4_294_967_296.0).round().min(4_294_967_295.0);
+        let kept = bits.lt(&bits.full_like(below));
+        kept.where_(&(self * (1.0 / (1.0 - p))), &self.zeros_like())
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let seeds = |case: Case| {
+        let scalar = || TensorType::new(DType::U32, []);
+        case.input("seed", scalar(), Fill::Index(1 << 30)).input("step", scalar(), Fill::Index(1000))
+    };
+    let mut cases = vec![
+        Case::new("full", "added to", |x| vec![&x[0] + x[0].full_like(2.5), x[0].graph().full(DType::I32, [3], -7.0)])
+            .float("x", [3, 4])
+            .forward_only(),
+        Case::new("iota", "each axis and type", |x| {
+            let graph = x[0].graph();
+            vec![
+                graph.iota(DType::U32, [2, 3, 4], 1),
+                graph.iota(DType::I32, [5], 0),
+                &x[0] + graph.iota(DType::F32, [2, 3], -1),
+            ]
+        })
+        .float("x", [2, 3])
+        .forward_only(),
+        seeds(Case::new("random_bits", "bit for bit", |x| vec![x[0].graph().random_bits([301], &x[0], &x[1])]))
+            .forward_only(),
+        seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
+    ];
+    for (from, fill) in [
+        (DType::F32, Fill::Special(&[0.0, -0.5, 1.5, -2.7, 100.0, -100.0, 3e9, -3e9], -10.0, 10.0)),
+        (DType::I32, Fill::Index(50)),
+        (DType::U32, Fill::Index(1 << 31)),
+        (DType::Bool, Fill::Coin),
+    ] {
+        cases.push(
+            Case::new("cast", format!("{from} to each"), |x| {
+                [DType::F32, DType::I32, DType::U32, DType::Bool]
+                    .iter()
+                    .map(|&to| x[0].cast(to).reshape(&[-1]))
+                    .collect()
+            })
+            .input("x", TensorType::new(from, [3, 7]), fill)
+            .forward_only(),
+        );
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bits_are_even_and_streams_differ() {
+        let n = 100_000;
+        let ones: u32 = (0..n).map(|i| random_bits(1, 2, 3, i).count_ones()).sum();
+        let mean = f64::from(ones) / f64::from(n);
+        assert!((mean - 16.0).abs() < 0.05, "{mean}");
+        let same = (0..n).filter(|&i| random_bits(1, 2, 3, i) == random_bits(1, 2, 4, i)).count();
+        assert!(same < 5, "{same}");
+    }
+}

@@ -1,0 +1,32 @@
+//! The ops, one file a family. [`families`] is the registry: the one list of what there is.
+
+pub mod elementwise;
+pub mod generate;
+pub mod pad;
+pub mod reduce;
+pub mod view;
+
+use crate::op::Case;
+
+/// A family of ops: a file here, its cases, and (unless pointwise) a shader of the same name.
+pub struct Family {
+    /// The file's name.
+    pub name: &'static str,
+    /// Its cases, in a fixed order.
+    pub cases: fn() -> Vec<Case>,
+}
+
+/// Every family of ops.
+pub fn families() -> Vec<Family> {
+    vec![
+        Family { name: "elementwise", cases: elementwise::cases },
+        Family { name: "generate", cases: generate::cases },
+        Family { name: "reduce", cases: reduce::cases },
+        Family { name: "view", cases: view::cases },
+    ]
+}
+
+/// Every case of every family, in a fixed order.
+pub fn cases() -> Vec<Case> {
+    families().iter().flat_map(|family| (family.cases)()).collect()
+}

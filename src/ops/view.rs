@@ -1,0 +1,277 @@
+//! Ops that move no data: reshape, permute, broadcast, slice, stop_gradient. The plan turns them
+//! into strides, and copies only where strides cannot say it.
+
+use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
+use crate::shape::View;
+use crate::{DType, Data, Shape, Tensor, TensorType, Value};
+
+/// A change of strides.
+#[derive(Debug, Clone)]
+enum Move {
+    /// The same elements in the same order under another shape.
+    Reshape(Shape),
+    /// Axis `i` of the output is axis `axes[i]` of the input.
+    Permute(Vec<usize>),
+    /// NumPy broadcasting.
+    Broadcast(Shape),
+    /// Elements `start`, `start + step`, ... before `end` along one axis.
+    Slice { axis: usize, start: usize, end: usize, step: usize },
+    /// The same value, which no gradient passes.
+    StopGradient,
+}
+
+impl Strided for Move {
+    fn view(&self, input: &View) -> Option<View> {
+        let mut view = input.clone();
+        match self {
+            Move::Reshape(shape) => return input.reshaped(shape),
+            Move::Permute(axes) => {
+                view.shape = axes.iter().map(|&axis| input.shape[axis]).collect();
+                view.strides = axes.iter().map(|&axis| input.strides[axis]).collect();
+            }
+            Move::Broadcast(shape) => {
+                let skipped = shape.rank() - input.shape.rank();
+                view.strides = (0..shape.rank())
+                    .map(|axis| {
+                        if axis < skipped || input.shape[axis - skipped] == 1 {
+                            0
+                        } else {
+                            input.strides[axis - skipped]
+                        }
+                    })
+                    .collect();
+                view.shape = shape.clone();
+            }
+            Move::Slice { axis, start, end, step } => {
+                let mut sizes = input.shape.to_vec();
+                sizes[*axis] = (end - start).div_ceil(*step);
+                view.shape = sizes.into();
+                view.offset += start * input.strides[*axis];
+                view.strides[*axis] *= step;
+            }
+            Move::StopGradient => {}
+        }
+        Some(view)
+    }
+}
+
+impl Op for Move {
+    fn name(&self) -> &'static str {
+        match self {
+            Move::Reshape(_) => "reshape",
+            Move::Permute(_) => "permute",
+            Move::Broadcast(_) => "broadcast",
+            Move::Slice { .. } => "slice",
+            Move::StopGradient => "stop_gradient",
+        }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let x = &inputs[0].shape;
+        match self {
+            Move::Reshape(shape) if shape.numel() != x.numel() => {
+                return Err(format!("shape {shape} has {} elements, the input {}", shape.numel(), x.numel()));
+            }
+            Move::Permute(axes) => {
+                let mut sorted = axes.clone();
+                sorted.sort_unstable();
+                if sorted != (0..x.rank()).collect::<Vec<_>>() {
+                    return Err(format!("the axes {axes:?} must name each of the {} axes once", x.rank()));
+                }
+            }
+            Move::Broadcast(shape) if x.broadcast(shape).as_ref() != Some(shape) => {
+                return Err(format!(
+                    "it does not broadcast to {shape}: aligned at the last axis, sizes must be equal or the input's 1"
+                ));
+            }
+            Move::Slice { axis, start, end, step } => {
+                if *axis >= x.rank() || start > end || *end > x[*axis] || *step == 0 {
+                    return Err(format!(
+                        "expected start <= end <= size and a step of at least 1, not {start}..{end} step {step} on axis {axis}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        let view = self.view(&View::contiguous(x)).ok_or("internal: a contiguous input must be viewable")?;
+        Ok(vec![TensorType::new(inputs[0].dtype, view.shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let (x, dy) = (g.x(0).shape(), g.dy());
+        vec![match self {
+            Move::Reshape(_) => Some(dy.reshaped(x.clone())),
+            Move::Permute(axes) => {
+                let mut inverse = vec![0isize; axes.len()];
+                for (i, &axis) in axes.iter().enumerate() {
+                    inverse[axis] = i as isize;
+                }
+                Some(dy.permute(&inverse))
+            }
+            Move::Broadcast(shape) => {
+                let skipped = shape.rank() - x.rank();
+                let axes: Vec<isize> = (0..shape.rank())
+                    .filter(|&axis| axis < skipped || (x[axis - skipped] == 1 && shape[axis] != 1))
+                    .map(|axis| axis as isize)
+                    .collect();
+                Some(dy.sum(&axes, true).reshaped(x.clone()))
+            }
+            Move::Slice { axis, start, step, .. } => Some(dy.pad_strided(*axis, *start, x[*axis], *step)),
+            Move::StopGradient => None,
+        }]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let x = inputs[0];
+        let Some(view) = self.view(&View::contiguous(x.shape())) else { return vec![x.clone()] };
+        vec![gather(x, &view, &outputs[0].shape)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::View(self)
+    }
+}
+
+/// The elements that a view of a contiguous tensor shows, as a contiguous tensor.
+pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
+    fn pick<T: Copy>(x: &[T], view: &View) -> Vec<T> {
+        if view.is_dense() {
+            return x[view.offset..view.offset + view.shape.numel()].to_vec();
+        }
+        (0..view.shape.numel()).map(|i| x[view.position(i)]).collect()
+    }
+    let data: Data = match x.data() {
+        Data::F32(v) => pick(v, view).into(),
+        Data::F64(v) => pick(v, view).into(),
+        Data::I32(v) => pick(v, view).into(),
+        Data::U32(v) => pick(v, view).into(),
+        Data::Bool(v) => pick(v, view).into(),
+    };
+    Tensor::of(shape, data)
+}
+
+impl Value {
+    fn reshaped(&self, shape: Shape) -> Value {
+        if *self.shape() == shape { self.clone() } else { self.op(Move::Reshape(shape), &[]) }
+    }
+
+    /// The same elements, row-major, under another shape; one size may be -1 and is inferred.
+    #[track_caller]
+    pub fn reshape(&self, sizes: &[isize]) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        let known: usize = sizes.iter().filter(|&&s| s >= 0).map(|&s| s as usize).product();
+        let open = sizes.iter().filter(|&&s| s == -1).count();
+        let legal = sizes.iter().all(|&s| s >= -1) && open <= 1;
+        if !legal || (open == 1 && (known == 0 || !self.shape().numel().is_multiple_of(known))) {
+            let why =
+                format!("{sizes:?} cannot be filled: sizes are at least 0, one may be -1 and must come out whole");
+            return self.graph().mistake("reshape", &[self], why);
+        }
+        let inferred = self.shape().numel().checked_div(known).unwrap_or(0);
+        let shape: Shape = sizes.iter().map(|&s| if s == -1 { inferred } else { s as usize }).collect();
+        if *self.shape() == shape { self.clone() } else { self.op(Move::Reshape(shape), &[]) }
+    }
+
+    /// Axes `start..` merged into one: `[N, C, H, W]` to `[N, C * H * W]` with `start` 1.
+    #[track_caller]
+    pub fn flatten(&self, start: usize) -> Value {
+        if start > self.shape().rank() {
+            let why = format!("there is no axis {start} in {}", self.shape());
+            return self.graph().mistake("flatten", &[self], why);
+        }
+        let mut sizes: Vec<usize> = self.shape()[..start].to_vec();
+        sizes.push(self.shape()[start..].iter().product());
+        if self.shape().to_vec() == sizes { self.clone() } else { self.op(Move::Reshape(sizes.into()), &[]) }
+    }
+
+    /// Axis `i` of the result is axis `axes[i]` of the input; axes may count from the end.
+    #[track_caller]
+    pub fn permute(&self, axes: &[isize]) -> Value {
+        let found: Option<Vec<usize>> = axes.iter().map(|&axis| self.shape().axis(axis)).collect();
+        match found {
+            Some(axes) => self.op(Move::Permute(axes), &[]),
+            None if !self.is_valid() => self.clone(),
+            None => {
+                self.graph().mistake("permute", &[self], format!("axes {axes:?} are not all axes of {}", self.shape()))
+            }
+        }
+    }
+
+    /// The last two axes swapped; no data moves.
+    #[track_caller]
+    pub fn t(&self) -> Value {
+        let rank = self.shape().rank() as isize;
+        if rank < 2 {
+            return self.graph().mistake("t", &[self], "expected at least two axes");
+        }
+        let mut axes: Vec<isize> = (0..rank).collect();
+        axes.swap(rank as usize - 1, rank as usize - 2);
+        self.permute(&axes)
+    }
+
+    /// Broadcast to a larger shape as in NumPy. The gradient is summed back.
+    #[track_caller]
+    pub fn broadcast_to(&self, shape: &Shape) -> Value {
+        if self.shape() == shape || !self.is_valid() {
+            return self.clone();
+        }
+        let full = {
+            let nodes = self.graph().lock();
+            match &nodes.nodes[self.id().node].kind {
+                crate::graph::NodeKind::Op(op) => op.constant_value(),
+                _ => None,
+            }
+        };
+        if let Some(value) = full
+            && self.shape().broadcast(shape).as_ref() == Some(shape)
+        {
+            return self.graph().full(self.dtype(), shape, value);
+        }
+        self.op(Move::Broadcast(shape.clone()), &[])
+    }
+
+    /// Elements `start`, `start + step`, ... before `end` along `axis`.
+    #[track_caller]
+    pub fn slice(&self, axis: isize, start: usize, end: usize, step: usize) -> Value {
+        match self.shape().axis(axis) {
+            Some(axis) => self.op(Move::Slice { axis, start, end, step }, &[]),
+            None if !self.is_valid() => self.clone(),
+            None => self.graph().mistake("slice", &[self], format!("there is no axis {axis} in {}", self.shape())),
+        }
+    }
+
+    /// The same value, through which no gradient flows.
+    #[track_caller]
+    pub fn stop_gradient(&self) -> Value {
+        self.op(Move::StopGradient, &[])
+    }
+}
+
+/// The cases of this family. Each ends in an elementwise op or in the copy that fetching makes.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("reshape", "infer", |x| vec![x[0].reshape(&[3, -1])]).float("x", [2, 3, 4]),
+        Case::new("reshape", "of permuted, needs a copy", |x| vec![x[0].permute(&[1, 0]).reshape(&[-1])])
+            .float("x", [5, 7]),
+        Case::new("permute", "rank 4", |x| vec![x[0].permute(&[0, 2, 3, 1])]).float("x", [2, 3, 4, 5]),
+        Case::new("permute", "i32", |x| vec![x[0].permute(&[1, 0])])
+            .input("x", TensorType::new(DType::I32, [4, 9]), Fill::Index(1000))
+            .forward_only(),
+        Case::new("permute", "bool reversed", |x| vec![x[0].permute(&[2, 1, 0])])
+            .input("x", TensorType::new(DType::Bool, [2, 3, 5]), Fill::Coin)
+            .forward_only(),
+        Case::new("broadcast", "new and inner axes", |x| vec![x[0].broadcast_to(&[2, 3, 4].into())]).float("x", [3, 1]),
+        Case::new("slice", "middle", |x| vec![x[0].slice(1, 2, 7, 1)]).float("x", [3, 9]),
+        Case::new("slice", "step 2, then rows", |x| vec![x[0].slice(1, 1, 9, 2).slice(0, 1, 3, 1)]).float("x", [4, 9]),
+        Case::new("slice", "empty", |x| vec![x[0].slice(0, 2, 2, 1)]).float("x", [4, 3]),
+        Case::new("stop_gradient", "half of a product", |x| vec![&x[0] * x[0].stop_gradient()])
+            .float("x", [11])
+            .forward_only(),
+    ]
+}

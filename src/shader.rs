@@ -1,0 +1,302 @@
+//! Specialization of shader text: constants and aliases by name, unrolled loops, and the functions
+//! of `scalar.wgsl` that the text calls. Small and dumb on purpose: what ships is readable WGSL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+/// The text of `shaders/NAME.wgsl`, compiled into the library.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! wgsl {
+    ($name:literal) => {
+        $crate::shader::Shader::new(
+            $name,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")),
+        )
+    };
+}
+
+/// A shader file on its way to the text of one kernel.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    name: &'static str,
+    text: String,
+    mistake: Option<String>,
+}
+
+impl Shader {
+    #[doc(hidden)]
+    pub fn new(name: &'static str, text: &str) -> Self {
+        Shader { name, text: text.to_owned(), mistake: None }
+    }
+
+    fn fail(mut self, what: String) -> Self {
+        self.mistake.get_or_insert(what);
+        self
+    }
+
+    /// Replaces the one line part that starts with `head` and ends with `;`.
+    fn replace_one(mut self, head: &str, with: &str) -> Self {
+        let found: Vec<usize> = self.text.match_indices(head).map(|(at, _)| at).collect();
+        let [at] = found[..] else {
+            let n = found.len();
+            return self.fail(format!("`{head}` must stand exactly once, and stands {n} times"));
+        };
+        let Some(length) = self.text[at..].find(';') else {
+            return self.fail(format!("`{head}` has no `;`"));
+        };
+        self.text.replace_range(at..at + length + 1, with);
+        self
+    }
+
+    /// Sets `const NAME: TYPE = ...;`, which must stand exactly once.
+    pub fn constant(self, name: &str, value: impl std::fmt::Display) -> Self {
+        for ty in ["u32", "i32", "f32", "bool"] {
+            let head = format!("const {name}: {ty} =");
+            if self.text.contains(&head) {
+                let literal = match ty {
+                    "u32" => format!("{value}u"),
+                    "i32" => format!("{value}i"),
+                    "f32" => format!("{value}f"),
+                    _ => format!("{value}"),
+                };
+                return self.replace_one(&head, &format!("{head} {literal};"));
+            }
+        }
+        self.fail(format!("there is no `const {name}: u32|i32|f32|bool`"))
+    }
+
+    /// Sets `alias NAME = ...;`, which must stand exactly once.
+    pub fn alias(self, name: &str, ty: &str) -> Self {
+        self.replace_one(&format!("alias {name} ="), &format!("alias {name} = {ty};"))
+    }
+
+    /// Replaces the function `name`, which must stand exactly once and open with `fn NAME(`.
+    pub fn function(mut self, name: &str, with: &str) -> Self {
+        match find_function(&self.text, name) {
+            Some(range) => {
+                self.text.replace_range(range, with.trim_end());
+                self
+            }
+            None => self.fail(format!("there is no `fn {name}(`")),
+        }
+    }
+
+    /// The complete text: loops marked `// unroll` unrolled, and the functions of `scalar.wgsl`
+    /// that it calls (and those these call) put in front.
+    pub fn finish(self) -> Result<Arc<str>, String> {
+        let name = self.name;
+        let complain = |what| Err(format!("shaders/{name}.wgsl: {what}"));
+        if let Some(mistake) = self.mistake {
+            return complain(mistake);
+        }
+        match unroll(&self.text) {
+            Ok(text) => Ok(with_scalar_functions(&text).into()),
+            Err(mistake) => complain(mistake),
+        }
+    }
+}
+
+/// The byte range of `fn name(...) ... { ... }` at the start of a line.
+fn find_function(text: &str, name: &str) -> Option<std::ops::Range<usize>> {
+    let head = format!("fn {name}(");
+    let at = if text.starts_with(&head) { 0 } else { text.find(&format!("\n{head}"))? + 1 };
+    let open = at + text[at..].find('{')?;
+    Some(at..matching_brace(text, open)? + 1)
+}
+
+/// The position of the brace that closes the one at `open`.
+fn matching_brace(text: &str, open: usize) -> Option<usize> {
+    let mut depth = 0;
+    for (at, byte) in text.bytes().enumerate().skip(open) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Replaces the word `from` by `to`.
+fn replace_word(text: &str, from: &str, to: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(from) {
+        let before = rest[..at].bytes().last().is_some_and(is_word);
+        let after = rest[at + from.len()..].bytes().next().is_some_and(is_word);
+        out.push_str(&rest[..at]);
+        out.push_str(if before || after { from } else { to });
+        rest = &rest[at + from.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Unrolls `for (var i = 0u; i < N; i++) { // unroll`, with N a number or a constant of the text.
+fn unroll(text: &str) -> Result<String, String> {
+    const MARK: &str = "{ // unroll";
+    let mut text = text.to_owned();
+    // The innermost loop is the last one opened: unroll from the end, so that it comes first.
+    while let Some(mark) = text.rfind(MARK) {
+        let start = text[..mark].rfind("for (").ok_or("`// unroll` without a `for (`")?;
+        let head = &text[start..mark];
+        let bad = || format!("cannot unroll `{}`", head.trim());
+        let inner = head.trim().strip_prefix("for (var ").and_then(|h| h.strip_suffix(')')).ok_or_else(bad)?;
+        let parts: Vec<&str> = inner.split(';').map(str::trim).collect();
+        let [init, test, step] = parts[..] else { return Err(bad()) };
+        let (name, from) = init.split_once('=').ok_or_else(bad)?;
+        let name = name.trim();
+        let bound = test.strip_prefix(name).and_then(|t| t.trim().strip_prefix('<')).ok_or_else(bad)?;
+        if from.trim() != "0u" || step.strip_prefix(name).map(str::trim) != Some("++") {
+            return Err(bad());
+        }
+        let count = constant_value(&text, bound.trim()).ok_or_else(bad)?;
+        let close = matching_brace(&text, mark).ok_or_else(bad)?;
+        let body = text[mark + MARK.len()..close].to_owned();
+        let declares = body.contains("let ") || body.contains("var ");
+        let mut unrolled = String::new();
+        for i in 0..count {
+            let step = replace_word(&body, name, &format!("{i}u"));
+            let step = step.trim_matches('\n').trim_end();
+            let step = if declares { format!("{{\n{step}\n}}") } else { step.to_owned() };
+            unrolled.push_str(&step);
+            unrolled.push('\n');
+        }
+        text.replace_range(start..close + 1, unrolled.trim());
+    }
+    Ok(text)
+}
+
+/// A literal such as `8` or `8u`, or the value of `const NAME: u32 = 8u;` in the text, or a
+/// quotient or product of two of these.
+fn constant_value(text: &str, expression: &str) -> Option<u32> {
+    if let Some((a, b)) = expression.split_once('/') {
+        return constant_value(text, a.trim())?.checked_div(constant_value(text, b.trim())?);
+    }
+    if let Some((a, b)) = expression.split_once('*') {
+        return constant_value(text, a.trim())?.checked_mul(constant_value(text, b.trim())?);
+    }
+    if let Ok(number) = expression.trim_end_matches('u').parse() {
+        return Some(number);
+    }
+    let head = format!("const {expression}: u32 =");
+    let at = text.find(&head)? + head.len();
+    let value = &text[at..at + text[at..].find(';')?];
+    constant_value(text, value.trim())
+}
+
+/// One item of `scalar.wgsl`: a function or a constant, with its comment, and what it mentions.
+struct Item {
+    text: String,
+    mentions: BTreeSet<String>,
+}
+
+fn words(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The items of `scalar.wgsl` by name, in the order of the file.
+fn scalar_items() -> &'static (Vec<String>, BTreeMap<String, Item>) {
+    static ITEMS: OnceLock<(Vec<String>, BTreeMap<String, Item>)> = OnceLock::new();
+    ITEMS.get_or_init(|| {
+        let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/scalar.wgsl"));
+        let (mut order, mut items) = (Vec::new(), BTreeMap::new());
+        let mut at = 0;
+        while let Some(line_end) = source[at..].find('\n').map(|n| at + n) {
+            let line = &source[at..line_end];
+            let name_of =
+                |head: &str| line.strip_prefix(head).map(|rest| rest.bytes().take_while(|&b| is_word(b)).count());
+            let (name, end) = if let Some(n) = name_of("fn ") {
+                let close = source[at..].find('{').and_then(|open| matching_brace(source, at + open));
+                (&line[3..3 + n], close.map_or(source.len(), |close| close + 1))
+            } else if let Some(n) = name_of("const ") {
+                (&line[6..6 + n], line_end)
+            } else {
+                at = line_end + 1;
+                continue;
+            };
+            let text = &source[at..end];
+            items.insert(name.to_owned(), Item { text: text.to_owned(), mentions: words(text) });
+            order.push(name.to_owned());
+            at = source[end..].find('\n').map_or(source.len(), |n| end + n + 1);
+        }
+        (order, items)
+    })
+}
+
+/// Whether `scalar.wgsl` has a function of that name.
+pub fn has_scalar_function(name: &str) -> bool {
+    scalar_items().1.contains_key(name)
+}
+
+/// Puts the items of `scalar.wgsl` that the text mentions, and those these mention, behind it.
+fn with_scalar_functions(text: &str) -> String {
+    let (order, items) = scalar_items();
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
+    let mut open: Vec<String> = words(text).into_iter().collect();
+    while let Some(word) = open.pop() {
+        if let Some((name, item)) = items.get_key_value(&word)
+            && wanted.insert(name)
+        {
+            open.extend(item.mentions.iter().cloned());
+        }
+    }
+    let mut out = text.trim_end().to_owned();
+    out.push('\n');
+    for name in order.iter().filter(|name| wanted.contains(name.as_str())) {
+        out.push('\n');
+        out.push_str(&items[name].text);
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_set_once_or_refused() {
+        let shader = || Shader::new("t", "const N: u32 = 4u;\nalias T = f32;\n");
+        let text = shader().constant("N", 7).alias("T", "u32").finish().expect("good");
+        assert_eq!(&*text, "const N: u32 = 7u;\nalias T = u32;\n");
+        let missing = shader().constant("M", 7).finish().expect_err("no M");
+        assert!(missing.contains("shaders/t.wgsl") && missing.contains("const M"), "{missing}");
+        let twice = Shader::new("t", "const N: u32 = 4u;\nconst N: u32 = 5u;").constant("N", 1);
+        assert!(twice.finish().expect_err("twice").contains("exactly once"));
+    }
+
+    #[test]
+    fn nested_loops_unroll_from_the_inside() {
+        let text = "const N: u32 = 2u;\nfor (var i = 0u; i < N; i++) { // unroll\n\
+                    for (var j = 0u; j < 2u; j++) { // unroll\n  a[i][j] = ij;\n}\n}\n";
+        let text = unroll(text).expect("unrolls");
+        for expected in ["a[0u][0u] = ij;", "a[0u][1u]", "a[1u][0u]", "a[1u][1u]"] {
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(!text.contains("for"));
+        assert!(unroll("while (x) { // unroll\n}").is_err());
+    }
+
+    #[test]
+    fn functions_are_replaced_whole() {
+        let shader = Shader::new("t", "fn f(x: f32) -> f32 {\n  if (x > 0) { return x; }\n  return x;\n}\nfn g() {}\n");
+        let text = shader.function("f", "fn f() {}").finish().expect("good");
+        assert_eq!(&*text, "fn f() {}\nfn g() {}\n");
+    }
+}

@@ -1,0 +1,295 @@
+//! Shapes: sizes of the axes, row-major strides, NumPy broadcasting, axis arithmetic.
+
+use std::fmt;
+use std::ops::Deref;
+
+/// The sizes of a tensor's axes, outermost first. A scalar has the empty shape `[]`.
+///
+/// ```
+/// use wgrad::Shape;
+/// let shape = Shape::from([2, 3]);
+/// assert_eq!(shape.numel(), 6);
+/// assert_eq!(shape.strides(), [3, 1]);
+/// assert_eq!(shape.to_string(), "[2, 3]");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(Vec<usize>);
+
+impl Shape {
+    /// The shape of a scalar, `[]`.
+    pub fn scalar() -> Self {
+        Shape(Vec::new())
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The number of elements: the product of the sizes, 1 for a scalar. Saturates at `usize::MAX`.
+    pub fn numel(&self) -> usize {
+        if self.0.contains(&0) {
+            return 0;
+        }
+        self.0.iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// Row-major (C order) strides, in elements.
+    pub fn strides(&self) -> Vec<usize> {
+        let mut strides = vec![1usize; self.rank()];
+        for axis in (1..self.rank()).rev() {
+            strides[axis - 1] = strides[axis].saturating_mul(self.0[axis].max(1));
+        }
+        strides
+    }
+
+    /// The common shape of two operands under NumPy broadcasting: shapes are aligned at their last
+    /// axis, and sizes must be equal or 1. `None` where they do not fit.
+    ///
+    /// ```
+    /// use wgrad::Shape;
+    /// let column = Shape::from([4, 1]);
+    /// assert_eq!(column.broadcast(&Shape::from([3])), Some(Shape::from([4, 3])));
+    /// assert_eq!(column.broadcast(&Shape::from([3, 3])), None);
+    /// ```
+    pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
+        let rank = self.rank().max(other.rank());
+        let size = |shape: &Shape, axis: usize| {
+            let skipped = rank - shape.rank();
+            if axis < skipped { 1 } else { shape.0[axis - skipped] }
+        };
+        (0..rank)
+            .map(|axis| match (size(self, axis), size(other, axis)) {
+                (a, b) if a == b => Some(a),
+                (1, b) => Some(b),
+                (a, 1) => Some(a),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .map(Shape)
+    }
+
+    /// The axis that a possibly negative number names: `-1` is the last. `None` when out of range.
+    pub fn axis(&self, axis: isize) -> Option<usize> {
+        let rank = self.rank() as isize;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        (0..rank).contains(&axis).then_some(axis as usize)
+    }
+
+    /// The shape after a reduction over `axes` (sorted, distinct): size 1 there, or without them.
+    pub fn reduced(&self, axes: &[usize], keepdim: bool) -> Shape {
+        self.0
+            .iter()
+            .enumerate()
+            .filter_map(|(axis, &size)| match (axes.contains(&axis), keepdim) {
+                (false, _) => Some(size),
+                (true, true) => Some(1),
+                (true, false) => None,
+            })
+            .collect()
+    }
+
+    /// The multi-index of the row-major position `linear`.
+    pub fn unravel(&self, mut linear: usize) -> Vec<usize> {
+        let mut index = vec![0; self.rank()];
+        for axis in (0..self.rank()).rev() {
+            index[axis] = linear % self.0[axis].max(1);
+            linear /= self.0[axis].max(1);
+        }
+        index
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(sizes: Vec<usize>) -> Self {
+        Shape(sizes)
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(sizes: &[usize]) -> Self {
+        Shape(sizes.to_vec())
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(sizes: [usize; N]) -> Self {
+        Shape(sizes.to_vec())
+    }
+}
+
+impl From<&Shape> for Shape {
+    fn from(shape: &Shape) -> Self {
+        shape.clone()
+    }
+}
+
+impl FromIterator<usize> for Shape {
+    fn from_iter<I: IntoIterator<Item = usize>>(sizes: I) -> Self {
+        Shape(sizes.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Where the elements of a tensor lie in its buffer: element `index` is at
+/// `offset + sum(index[axis] * strides[axis])`, in elements. Broadcasting is a stride of 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The sizes that the reader sees.
+    pub shape: Shape,
+    /// Steps between neighbours along each axis; 0 for a broadcast axis.
+    pub strides: Vec<usize>,
+    /// Where element `[0, 0, ...]` lies.
+    pub offset: usize,
+}
+
+impl View {
+    /// The view of a tensor that lies row-major in its own buffer.
+    pub fn contiguous(shape: &Shape) -> Self {
+        View { shape: shape.clone(), strides: shape.strides(), offset: 0 }
+    }
+
+    /// Whether the elements lie row-major without gaps from the buffer's start.
+    pub fn is_contiguous(&self) -> bool {
+        self.offset == 0 && self.is_dense()
+    }
+
+    /// Whether the elements lie row-major without gaps, from any offset.
+    pub fn is_dense(&self) -> bool {
+        let dense = self.shape.strides();
+        (0..self.shape.rank()).all(|axis| self.shape[axis] <= 1 || self.strides[axis] == dense[axis])
+            || self.shape.numel() == 0
+    }
+
+    /// The same elements seen under another shape with as many elements, where strides can say it.
+    pub fn reshaped(&self, shape: &Shape) -> Option<View> {
+        if self.is_dense() {
+            return Some(View { shape: shape.clone(), strides: shape.strides(), offset: self.offset });
+        }
+        // Each group of old axes that is dense in itself may be cut up anew.
+        let merged = merge_axes(&self.shape, &[&self.strides]);
+        let mut groups = merged.sizes.iter().zip(&merged.strides[0]);
+        let mut strides = vec![0; shape.rank()];
+        let mut axis = 0;
+        while axis < shape.rank() {
+            if shape[axis] == 1 {
+                axis += 1;
+                continue;
+            }
+            let (&size, &stride) = groups.next()?;
+            let (first, mut taken) = (axis, 1);
+            while taken < size {
+                taken *= *shape.get(axis)?;
+                axis += 1;
+            }
+            if taken != size {
+                return None;
+            }
+            let mut step = stride;
+            for inner in (first..axis).rev() {
+                strides[inner] = step;
+                step *= shape[inner];
+            }
+        }
+        Some(View { shape: shape.clone(), strides, offset: self.offset })
+    }
+
+    /// The position in the buffer of the element with row-major number `linear`.
+    pub fn position(&self, linear: usize) -> usize {
+        let index = self.shape.unravel(linear);
+        self.offset + index.iter().zip(&self.strides).map(|(i, s)| i * s).sum::<usize>()
+    }
+}
+
+/// Axes merged where neighbours can be walked as one, the same way in every operand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Sizes after merging, outermost first; no size is 1.
+    pub sizes: Vec<usize>,
+    /// For each operand its strides over the merged axes.
+    pub strides: Vec<Vec<usize>>,
+}
+
+/// Merges the axes of one shape over several operands' strides. Axes of size 1 vanish; two
+/// neighbours become one where, in every operand, the outer stride is the inner's times its size.
+pub fn merge_axes(shape: &Shape, operands: &[&[usize]]) -> Merged {
+    let mut sizes: Vec<usize> = Vec::new();
+    let mut strides: Vec<Vec<usize>> = vec![Vec::new(); operands.len()];
+    for axis in 0..shape.rank() {
+        let size = shape[axis];
+        if size == 1 {
+            continue;
+        }
+        let joins = !sizes.is_empty()
+            && operands
+                .iter()
+                .zip(&strides)
+                .all(|(operand, merged)| merged.last().is_some_and(|&outer| outer == operand[axis] * size));
+        if joins && let Some(last) = sizes.last_mut() {
+            *last *= size;
+            for (operand, merged) in operands.iter().zip(&mut strides) {
+                if let Some(stride) = merged.last_mut() {
+                    *stride = operand[axis];
+                }
+            }
+        } else {
+            sizes.push(size);
+            for (operand, merged) in operands.iter().zip(&mut strides) {
+                merged.push(operand[axis]);
+            }
+        }
+    }
+    Merged { sizes, strides }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reshaped_views_keep_the_order_of_elements() {
+        let base = Shape::from([4, 6]);
+        let sliced = View { shape: Shape::from([4, 4]), strides: base.strides(), offset: 1 };
+        let split = sliced.reshaped(&Shape::from([2, 2, 1, 4])).expect("rows split");
+        for i in 0..16 {
+            assert_eq!(split.position(i), sliced.position(i));
+        }
+        assert_eq!(sliced.reshaped(&Shape::from([16])), None);
+        let transposed = View { shape: Shape::from([6, 4]), strides: vec![1, 6], offset: 0 };
+        assert_eq!(transposed.reshaped(&Shape::from([24])), None);
+        let split = transposed.reshaped(&Shape::from([3, 2, 4])).expect("outer axis split");
+        for i in 0..24 {
+            assert_eq!(split.position(i), transposed.position(i));
+        }
+    }
+
+    #[test]
+    fn axes_merge_only_where_every_operand_allows() {
+        let shape = Shape::from([2, 3, 4]);
+        let dense = shape.strides();
+        let bias = [0, 1, 0];
+        let merged = merge_axes(&shape, &[&dense, &bias]);
+        assert_eq!(merged.sizes, [2, 3, 4]);
+        let merged = merge_axes(&shape, &[&dense, &[0, 4, 1]]);
+        assert_eq!(merged.sizes, [2, 12]);
+        assert_eq!(merged.strides, [vec![12, 1], vec![0, 1]]);
+    }
+}

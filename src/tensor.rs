@@ -1,0 +1,293 @@
+//! Host tensors: what goes into a session and what comes out of it.
+
+use std::fmt;
+
+use crate::{Error, Result, Shape};
+
+/// The element type of a graph value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float on the device, 64-bit in the reference.
+    F32,
+    /// 32-bit signed integer, wrapping.
+    I32,
+    /// 32-bit unsigned integer, wrapping.
+    U32,
+    /// Truth value; a u32 of 0 or 1 on the device.
+    Bool,
+}
+
+impl DType {
+    /// The type's name as users write it: `f32`, `i32`, `u32`, `bool`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+            DType::Bool => "bool",
+        }
+    }
+
+    /// The WGSL type of one element in a device buffer.
+    pub const fn wgsl_storage(self) -> &'static str {
+        match self {
+            DType::Bool => "u32",
+            other => other.name(),
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Element type and shape of a graph value. Shown as `f32[2, 3]`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// The element type.
+    pub dtype: DType,
+    /// The sizes of the axes.
+    pub shape: Shape,
+}
+
+impl TensorType {
+    /// A type of that element type and shape.
+    pub fn new(dtype: DType, shape: impl Into<Shape>) -> Self {
+        TensorType { dtype, shape: shape.into() }
+    }
+
+    /// Bytes on the device: four an element.
+    pub fn bytes(&self) -> usize {
+        self.shape.numel().saturating_mul(4)
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+impl fmt::Debug for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The elements of a host tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Floats in single precision: what a device holds.
+    F32(Vec<f32>),
+    /// Floats in double precision: what the reference holds. Its dtype is still [`DType::F32`].
+    F64(Vec<f64>),
+    /// Signed integers.
+    I32(Vec<i32>),
+    /// Unsigned integers.
+    U32(Vec<u32>),
+    /// Truth values.
+    Bool(Vec<bool>),
+}
+
+impl Data {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(v) => v.len(),
+            Data::F64(v) => v.len(),
+            Data::I32(v) => v.len(),
+            Data::U32(v) => v.len(),
+            Data::Bool(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+macro_rules! data_from {
+    ($($variant:ident($element:ty)),*) => {$(
+        impl From<Vec<$element>> for Data {
+            fn from(v: Vec<$element>) -> Self {
+                Data::$variant(v)
+            }
+        }
+        impl From<&[$element]> for Data {
+            fn from(v: &[$element]) -> Self {
+                Data::$variant(v.to_vec())
+            }
+        }
+        impl<const N: usize> From<[$element; N]> for Data {
+            fn from(v: [$element; N]) -> Self {
+                Data::$variant(v.to_vec())
+            }
+        }
+    )*};
+}
+data_from!(F32(f32), F64(f64), I32(i32), U32(u32), Bool(bool));
+
+/// A tensor in host memory: a shape and its elements, row-major.
+///
+/// ```
+/// use wgrad::Tensor;
+/// let x = Tensor::new([2, 2], [1.0f32, 2.0, 3.0, 4.0])?;
+/// assert_eq!(x.ty().to_string(), "f32[2, 2]");
+/// assert!(Tensor::new([3], [1.0f32]).is_err());
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    shape: Shape,
+    data: Data,
+}
+
+impl Tensor {
+    /// A tensor of that shape over those elements.
+    ///
+    /// # Errors
+    /// When the number of elements is not the shape's.
+    pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
+        let (shape, data) = (shape.into(), data.into());
+        if shape.numel() != data.len() {
+            return Err(Error::Input(format!(
+                "a tensor of shape {shape} has {} elements, but {} were given",
+                shape.numel(),
+                data.len()
+            )));
+        }
+        Ok(Tensor { shape, data })
+    }
+
+    /// A float scalar, shape `[]`, kept in double precision until a device rounds it once.
+    pub fn scalar(value: f64) -> Self {
+        Tensor { shape: Shape::scalar(), data: Data::F64(vec![value]) }
+    }
+
+    /// Zeros (false for bool) of that type; floats in single precision.
+    pub fn zeros(ty: &TensorType) -> Self {
+        let n = ty.shape.numel();
+        let data = match ty.dtype {
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::I32 => Data::I32(vec![0; n]),
+            DType::U32 => Data::U32(vec![0; n]),
+            DType::Bool => Data::Bool(vec![false; n]),
+        };
+        Tensor { shape: ty.shape.clone(), data }
+    }
+
+    /// For the engine itself: shape and elements are known to fit.
+    pub(crate) fn of(shape: &Shape, data: impl Into<Data>) -> Self {
+        let data = data.into();
+        debug_assert_eq!(shape.numel(), data.len());
+        Tensor { shape: shape.clone(), data }
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The element type; [`DType::F32`] for floats of either precision.
+    pub fn dtype(&self) -> DType {
+        match self.data {
+            Data::F32(_) | Data::F64(_) => DType::F32,
+            Data::I32(_) => DType::I32,
+            Data::U32(_) => DType::U32,
+            Data::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// Element type and shape together.
+    pub fn ty(&self) -> TensorType {
+        TensorType { dtype: self.dtype(), shape: self.shape.clone() }
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The elements, row-major.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements, row-major, given away.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The elements as f64, whatever their type: integers exactly, bools as 0 and 1.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.data {
+            Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::F64(v) => v.clone(),
+            Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::U32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+        }
+    }
+
+    /// The elements as f32, whatever their type: rounded once.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.data {
+            Data::F32(v) => v.clone(),
+            _ => self.to_f64().into_iter().map(|x| x as f32).collect(),
+        }
+    }
+
+    /// The only element as f64.
+    ///
+    /// # Errors
+    /// When there is not exactly one element.
+    pub fn item(&self) -> Result<f64> {
+        match self.to_f64()[..] {
+            [x] => Ok(x),
+            _ => Err(Error::Input(format!("item() needs one element, but the tensor is {}", self.ty()))),
+        }
+    }
+
+    /// The same tensor with floats in double precision, as the reference computes with.
+    pub(crate) fn widened(&self) -> Tensor {
+        match &self.data {
+            Data::F32(v) => {
+                Tensor { shape: self.shape.clone(), data: v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>().into() }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// The 32-bit words a device buffer holds for it: floats rounded to f32, bools as 0 and 1.
+    pub(crate) fn device_words(&self) -> Vec<u32> {
+        match &self.data {
+            Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+            Data::F64(v) => v.iter().map(|&x| (x as f32).to_bits()).collect(),
+            Data::I32(v) => v.iter().map(|&x| x as u32).collect(),
+            Data::U32(v) => v.clone(),
+            Data::Bool(v) => v.iter().map(|&x| u32::from(x)).collect(),
+        }
+    }
+
+    /// The inverse of [`Tensor::device_words`]; `words` must have the type's number of elements.
+    pub(crate) fn from_device_words(ty: &TensorType, words: &[u32]) -> Tensor {
+        let data = match ty.dtype {
+            DType::F32 => Data::F32(words.iter().map(|&w| f32::from_bits(w)).collect()),
+            DType::I32 => Data::I32(words.iter().map(|&w| w as i32).collect()),
+            DType::U32 => Data::U32(words.to_vec()),
+            DType::Bool => Data::Bool(words.iter().map(|&w| w != 0).collect()),
+        };
+        Tensor::of(&ty.shape, data)
+    }
+
+    /// The elements as f64 slice: only for the reference, whose floats are always `F64`.
+    pub(crate) fn f64s(&self) -> &[f64] {
+        match &self.data {
+            Data::F64(v) => v,
+            _ => &[],
+        }
+    }
+}
