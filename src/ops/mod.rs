@@ -2,6 +2,7 @@
 
 pub mod elementwise;
 pub mod generate;
+pub mod matmul;
 pub mod pad;
 pub mod reduce;
 pub mod view;
@@ -21,6 +22,7 @@ pub fn families() -> Vec<Family> {
     vec![
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
+        Family { name: "matmul", cases: matmul::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "view", cases: view::cases },
     ]
