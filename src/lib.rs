@@ -37,6 +37,9 @@ pub mod graph;
 
 pub mod ops;
 
+pub mod data;
+pub mod io;
+
 pub mod check;
 pub mod cpu;
 
