@@ -1,5 +1,6 @@
 //! Files: weights as safetensors, written so that a file is never half there.
 
+mod checkpoint;
 pub mod safetensors;
 
 use std::fs::{self, File};
