@@ -47,6 +47,10 @@ mod session;
 
 pub mod check;
 
+pub mod data;
+pub mod io;
+pub mod optim;
+
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
