@@ -37,12 +37,15 @@ pub mod graph;
 
 pub mod ops;
 
+pub mod loss;
+
 pub mod check;
 pub mod cpu;
 
 pub use autodiff::{gradients, gradients_of};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
+pub use loss::Reduction;
 pub use profile::Profile;
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
