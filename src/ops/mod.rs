@@ -1,10 +1,13 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod concat;
+pub mod cross_entropy;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
 pub mod pad;
 pub mod reduce;
+pub mod softmax;
 pub mod view;
 
 use crate::op::Case;
@@ -20,10 +23,14 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "concat", cases: concat::cases },
+        Family { name: "cross_entropy", cases: cross_entropy::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
         Family { name: "matmul", cases: matmul::cases },
+        Family { name: "pad", cases: pad::cases },
         Family { name: "reduce", cases: reduce::cases },
+        Family { name: "softmax", cases: softmax::cases },
         Family { name: "view", cases: view::cases },
     ]
 }
