@@ -1,8 +1,10 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod conv2d;
 pub mod elementwise;
 pub mod generate;
 pub mod pad;
+pub mod pool2d;
 pub mod reduce;
 pub mod view;
 
@@ -19,8 +21,10 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "conv2d", cases: conv2d::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
+        Family { name: "pool2d", cases: pool2d::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "view", cases: view::cases },
     ]
