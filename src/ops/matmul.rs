@@ -146,7 +146,7 @@ impl Kernel for Matmul {
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let tiles = tiles_m * tiles_n * batches;
         let parts = parts(tiles.div_ceil(tiles_in_group), k).max(k.div_ceil(MOST_ROUNDS * terms));
-        let part_k = k.div_ceil(parts).next_multiple_of(16);
+        let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
         let parts = k.div_ceil(part_k).max(1);
 
         let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
