@@ -37,6 +37,8 @@ pub mod graph;
 
 pub mod ops;
 
+pub mod loss;
+
 pub mod cpu;
 pub mod plan;
 
@@ -47,10 +49,15 @@ mod session;
 
 pub mod check;
 
+pub mod data;
+pub mod io;
+pub mod optim;
+
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
+pub use loss::Reduction;
 pub use profile::Profile;
 pub use session::{Program, Session};
 pub use shape::{Shape, View};

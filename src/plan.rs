@@ -143,7 +143,7 @@ pub struct Input {
 /// What a device runs, in order, on which buffers.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The graph it came from.
+    /// The graph it came from, with readers of duplicate nodes led to the first.
     pub nodes: Nodes,
     /// The buffers.
     pub buffers: Vec<Buffer>,
@@ -161,6 +161,9 @@ pub struct Plan {
     pub outputs: Vec<(TensorType, Option<BufferId>)>,
     /// The step's scalars, in the order of the uniform's words.
     pub scalars: Vec<(ValueId, Scalar, DType)>,
+    /// The most bytes of values between launches that are alive at one time: no plan with this
+    /// order needs less.
+    pub least_temporary_bytes: u64,
     /// Whether a kernel may report an index that the host cannot check on upload.
     pub watches_status: bool,
 }
@@ -182,10 +185,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] where
     /// the device cannot hold or run it.
-    pub fn new(nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
+    pub fn new(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
         }
+        let mut targets = targets.to_vec();
+        layout::merge_duplicates(&mut nodes, &mut targets);
+        let targets = &targets[..];
         let layout = layout::Layout::new(&nodes, targets);
         let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
         let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);
