@@ -3,6 +3,7 @@
 pub mod conv2d;
 pub mod elementwise;
 pub mod generate;
+pub mod matmul;
 pub mod pad;
 pub mod pool2d;
 pub mod reduce;
@@ -24,6 +25,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "conv2d", cases: conv2d::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
+        Family { name: "matmul", cases: matmul::cases },
         Family { name: "pool2d", cases: pool2d::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "view", cases: view::cases },
