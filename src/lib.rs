@@ -47,8 +47,6 @@ mod gpu;
 mod device;
 mod session;
 
-pub mod check;
-
 pub mod data;
 pub mod io;
 pub mod optim;
