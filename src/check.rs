@@ -1,173 +1,293 @@
-//! Cases made into graphs, their inputs drawn, and gradients by finite differences.
+//! Holds a device against the reference, launch by launch.
+//!
+//! Each unit of a plan is run alone. Its inputs are read back as they were, the graph nodes that
+//! it stands for are evaluated on the reference from exactly these, and its outputs are compared
+//! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
+//! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
+//! winner. Outputs are poisoned with NaN before the launch and sentinels stand inside the binding,
+//! behind the tensor's end: stale, missing and stray writes all fail.
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+pub mod bound;
+mod cases;
 
-use crate::autodiff::gradients_of;
-use crate::cpu::{Values, evaluate};
-use crate::graph::ValueId;
-use crate::op::{Case, Fill};
-use crate::{DType, Data, Graph, Result, Tensor, TensorType, Value};
+pub use cases::{CaseGraph, draw};
 
-/// A case as a graph: inputs, outputs and, where it is differentiable, a seed `dy` for each float
-/// output and the gradient of each float input.
-pub struct CaseGraph {
-    /// The graph.
-    pub graph: Graph,
-    /// The case's inputs, then the seeds: names, values and how to fill them.
-    pub inputs: Vec<(String, Value, Fill)>,
-    /// The outputs, then the gradients, with their names.
-    pub outputs: Vec<(String, Value)>,
-    /// How many of `inputs` are the case's own, and how many of `outputs`.
-    pub own: (usize, usize),
+use crate::graph::{NodeKind, Nodes};
+use crate::op::{Args, Case, Lowering};
+use crate::plan::{Options, Plan, Stored, Unit};
+use crate::profile::Profile;
+use crate::{Data, Device, Error, Result, Session, Tensor, TensorType};
+
+/// What a check found in one unit of a plan.
+#[derive(Clone, Debug)]
+pub struct UnitReport {
+    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+    pub label: String,
+    /// The kernel's op and variant, if it has one.
+    pub kernel: Option<(&'static str, &'static str)>,
+    /// How many elements were compared.
+    pub compared: usize,
+    /// The element closest to (or farthest over) its bound.
+    pub worst: Option<Element>,
+    /// How many elements were over their bound.
+    pub wrong: usize,
+    /// Words behind a tensor's end that were overwritten: buffer's value and word.
+    pub stray: Option<String>,
 }
 
-impl CaseGraph {
-    /// Builds the graph.
-    ///
-    /// # Errors
-    /// With all mistakes, when the case's ops refuse its shapes.
-    pub fn new(case: &Case) -> Result<CaseGraph> {
-        let graph = Graph::new();
-        let mut inputs: Vec<(String, Value, Fill)> = case
-            .inputs
-            .iter()
-            .map(|i| (i.name.to_owned(), graph.input(i.name, i.ty.dtype, &i.ty.shape), i.fill.clone()))
-            .collect();
-        let values: Vec<Value> = inputs.iter().map(|(_, value, _)| value.clone()).collect();
-        let ys = (case.build)(&values);
-        let mut outputs: Vec<(String, Value)> =
-            ys.iter().enumerate().map(|(i, y)| (format!("y{i}"), y.clone())).collect();
-        let own = (inputs.len(), outputs.len());
-        if case.differentiable {
-            let seeds: Vec<(&Value, Value)> = ys
-                .iter()
-                .enumerate()
-                .filter(|(_, y)| y.is_valid() && y.dtype() == DType::F32)
-                .map(|(i, y)| (y, graph.input(&format!("dy{i}"), DType::F32, y.shape())))
-                .collect();
-            let floats: Vec<&(String, Value, Fill)> =
-                inputs.iter().filter(|(_, v, _)| v.dtype() == DType::F32).collect();
-            let wrt: Vec<&Value> = floats.iter().map(|(_, v, _)| v).collect();
-            let pairs: Vec<(&Value, &Value)> = seeds.iter().map(|(y, seed)| (*y, seed)).collect();
-            let gradients = gradients_of(&pairs, &wrt);
-            outputs.extend(floats.iter().zip(gradients).map(|((name, ..), d)| (format!("d{name}"), d)));
-            let named = seeds.iter().enumerate().map(|(i, (_, seed))| (format!("dy{i}"), seed.clone()));
-            let named: Vec<_> = named.map(|(name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
-            inputs.extend(named);
-        }
-        let mistakes = graph.mistakes();
-        if mistakes.is_empty() {
-            Ok(CaseGraph { graph, inputs, outputs, own })
+impl UnitReport {
+    /// Whether everything agreed.
+    pub fn passed(&self) -> bool {
+        self.wrong == 0 && self.stray.is_none()
+    }
+}
+
+/// A compared element.
+#[derive(Clone, Debug)]
+pub struct Element {
+    /// The op whose output it is of, and the user's line that made it.
+    pub node: String,
+    /// The tensor's type.
+    pub ty: TensorType,
+    /// Its index.
+    pub index: Vec<usize>,
+    /// What the device computed.
+    pub got: f64,
+    /// What the reference says.
+    pub want: f64,
+    /// How far they may differ.
+    pub bound: f64,
+}
+
+impl Element {
+    /// The difference over the bound: above 1 is wrong; infinite for NaN, and for any difference
+    /// where none is allowed.
+    pub fn ratio(&self) -> f64 {
+        let difference = (self.got - self.want).abs();
+        if self.got == self.want {
+            0.0
+        } else if difference.is_nan() || self.bound == 0.0 {
+            f64::INFINITY
         } else {
-            Err(crate::Error::Graph(mistakes))
+            difference / self.bound
         }
-    }
-
-    /// Draws the inputs; floats are exact in f32.
-    pub fn sample(&self, seed: u64) -> Vec<Tensor> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        self.inputs.iter().map(|(_, value, fill)| draw(value.ty(), fill, &mut rng)).collect()
-    }
-
-    fn feeds(&self, inputs: &[Tensor]) -> Values {
-        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.widened())).collect()
-    }
-
-    /// All outputs and gradients on the reference.
-    ///
-    /// # Errors
-    /// When an index is out of range.
-    pub fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let ids: Vec<ValueId> = self.outputs.iter().map(|(_, v)| v.id()).collect();
-        let values = evaluate(&self.graph.nodes(), &ids, self.feeds(inputs))?;
-        Ok(ids.iter().filter_map(|id| values.get(id).cloned()).collect())
-    }
-
-    /// Compares the reference's gradients with central differences of the reference itself, at up
-    /// to `most` elements of each input. Returns the number of comparisons.
-    ///
-    /// # Errors
-    /// A text that names the worst element, when a difference exceeds `1e-6` of the scale.
-    pub fn check_gradients(&self, seed: u64, most: usize) -> std::result::Result<usize, String> {
-        let inputs = self.sample(seed);
-        let nodes = self.graph.nodes();
-        let ys: Vec<&Value> =
-            self.outputs[..self.own.1].iter().map(|(_, y)| y).filter(|y| y.dtype() == DType::F32).collect();
-        let ids: Vec<ValueId> = ys.iter().map(|y| y.id()).collect();
-        let loss = |inputs: &[Tensor]| -> std::result::Result<f64, String> {
-            let values = evaluate(&nodes, &ids, self.feeds(inputs)).map_err(|e| e.to_string())?;
-            let seeds = &inputs[self.own.0..];
-            let dot = |(id, seed): (&ValueId, &Tensor)| -> f64 {
-                let y = values[id].to_f64();
-                y.iter().zip(seed.to_f64()).map(|(y, dy)| y * dy).sum()
-            };
-            Ok(ids.iter().zip(seeds).map(dot).sum())
-        };
-        let all = self.reference(&inputs).map_err(|e| e.to_string())?;
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let mut compared = 0;
-        let floats = (0..self.own.0).filter(|&i| self.inputs[i].1.dtype() == DType::F32);
-        for (gradient, i) in all[self.own.1..].iter().zip(floats) {
-            let gradient = gradient.to_f64();
-            let x = inputs[i].to_f64();
-            let picks: Vec<usize> = if x.len() <= most {
-                (0..x.len()).collect()
-            } else {
-                (0..most).map(|_| rng.random_range(0..x.len())).collect()
-            };
-            for at in picks {
-                let h = 1e-5 * x[at].abs().max(0.1);
-                let moved = |by: f64| {
-                    let mut x = x.clone();
-                    x[at] += by;
-                    let mut inputs = inputs.clone();
-                    inputs[i] = Tensor::of(inputs[i].shape(), x);
-                    loss(&inputs)
-                };
-                let difference = (moved(h)? - moved(-h)?) / (2.0 * h);
-                let scale = difference.abs().max(gradient[at].abs()).max(1.0);
-                if !((difference - gradient[at]).abs() <= 1e-6 * scale) {
-                    let index = inputs[i].shape().unravel(at);
-                    return Err(format!(
-                        "d{}{index:?} is {:e} by the rule and {difference:e} by finite differences",
-                        self.inputs[i].0, gradient[at]
-                    ));
-                }
-                compared += 1;
-            }
-        }
-        Ok(compared)
     }
 }
 
-/// Draws one tensor; floats are exact in f32.
-pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
-    let n = ty.shape.numel();
-    let data: Data = match (fill, ty.dtype) {
-        (Fill::Coin, _) | (_, DType::Bool) => (0..n).map(|_| rng.random::<bool>()).collect::<Vec<_>>().into(),
-        (Fill::Index(bound), DType::I32) => {
-            (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as i32).collect::<Vec<_>>().into()
+impl std::fmt::Display for Element {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} {} at {:?}: got {:e}, expected {:e} within {:.1e}",
+            self.node, self.ty, self.index, self.got, self.want, self.bound
+        )
+    }
+}
+
+/// What a check of a whole step found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The units, in order.
+    pub units: Vec<UnitReport>,
+}
+
+impl Report {
+    /// Whether every unit agreed, and anything was compared at all.
+    pub fn passed(&self) -> bool {
+        self.units.iter().all(UnitReport::passed)
+    }
+
+    /// How many elements were compared.
+    pub fn compared(&self) -> usize {
+        self.units.iter().map(|unit| unit.compared).sum()
+    }
+
+    /// The unit with the element closest to (or farthest over) its bound.
+    pub fn worst(&self) -> Option<(&UnitReport, &Element)> {
+        let elements = self.units.iter().filter_map(|unit| Some((unit, unit.worst.as_ref()?)));
+        elements.max_by(|a, b| a.1.ratio().total_cmp(&b.1.ratio()))
+    }
+}
+
+/// Compares one unit's outputs with the reference.
+pub(crate) fn compare(
+    plan: &Plan,
+    unit: &Unit,
+    reads: &[(Stored, Tensor)],
+    scalars: &[(crate::graph::ValueId, Tensor)],
+    got: &[(Stored, Vec<u32>)],
+) -> Result<UnitReport> {
+    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.widened()));
+    let feeds = feeds.chain(scalars.iter().cloned()).collect();
+    let targets: Vec<_> = unit.writes.iter().map(|stored| stored.value).collect();
+    let expected = bound::evaluate(&plan.nodes, &targets, feeds)?;
+    let mut report =
+        UnitReport { label: unit.label.clone(), kernel: unit.kernel, compared: 0, worst: None, wrong: 0, stray: None };
+    for (stored, words) in got {
+        let n = stored.ty.shape.numel();
+        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
+            report.stray = Some(format!("{} was written {} words behind its end", stored.ty, at));
         }
-        (Fill::Index(bound), DType::U32) => {
-            (0..n).map(|_| rng.random_range(0..(*bound).max(1))).collect::<Vec<_>>().into()
-        }
-        (Fill::Index(bound), DType::F32) => {
-            (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as f32).collect::<Vec<_>>().into()
-        }
-        (Fill::Distinct, _) => {
-            let mut order: Vec<usize> = (0..n).collect();
-            for i in (1..n).rev() {
-                order.swap(i, rng.random_range(0..=i));
+        let device = Tensor::from_device_words(&stored.ty, &words[..n]);
+        let want = &expected[&stored.value];
+        report.add(&plan.nodes, stored, &device, want);
+    }
+    Ok(report)
+}
+
+/// What stands behind a tensor's end during a check, and what fills an output before.
+pub(crate) const SENTINEL: u32 = 0x7fc5_a5a5;
+pub(crate) const POISON: u32 = 0x7fc0_dead;
+
+impl UnitReport {
+    fn add(&mut self, nodes: &Nodes, stored: &Stored, device: &Tensor, want: &bound::Bounded) {
+        let node = &nodes.nodes[stored.value.node];
+        let (got, expected) = (device.to_f64(), want.value.to_f64());
+        let float = matches!(want.value.data(), Data::F64(_));
+        for (i, (&got, &want_exact)) in got.iter().zip(&expected).enumerate() {
+            // Beyond the largest f32 the device's infinity is right.
+            let overflows = float && (want_exact as f32).is_infinite();
+            let wanted = if overflows { f64::from(want_exact as f32) } else { want_exact };
+            let allowed = want.error.as_ref().map_or(0.0, |e| e[i]);
+            let element = || Element {
+                node: format!("{} (built at {})", node.name(), node.location),
+                ty: stored.ty.clone(),
+                index: stored.ty.shape.unravel(i),
+                got,
+                want: wanted,
+                bound: allowed,
+            };
+            self.compared += 1;
+            let right = got == wanted || (got - wanted).abs() <= allowed;
+            if !right {
+                self.wrong += 1;
             }
-            order.into_iter().map(|i| (i as f32 - n as f32 / 2.0) * 0.02).collect::<Vec<f32>>().into()
+            let ratio = if got == wanted { 0.0 } else { (got - wanted).abs() / allowed };
+            let worse = self.worst.as_ref().is_none_or(|w| !(ratio <= w.ratio()));
+            if worse || (!right && self.wrong == 1) {
+                self.worst = Some(element());
+            }
         }
-        (Fill::Uniform(low, high) | Fill::Special(_, low, high), _) => {
-            let special: &[f64] = if let Fill::Special(values, ..) = fill { values } else { &[] };
-            let mut values: Vec<f32> = (0..n).map(|_| rng.random_range(*low..=*high) as f32).collect();
-            values.iter_mut().zip(special).for_each(|(x, &s)| *x = s as f32);
-            values.into()
+    }
+}
+
+/// The names of the variants that a graph's kernels have and that the device can run.
+pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for node in &nodes.nodes {
+        let NodeKind::Op(op) = &node.kind else { continue };
+        if let Lowering::Kernel(kernel) = op.lowering() {
+            let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
+            let views: Vec<_> = inputs.iter().map(|ty| crate::View::contiguous(&ty.shape)).collect();
+            let args = Args { inputs: &inputs, views: &views, outputs: &node.outputs, profile };
+            let runs = kernel.variants().iter().filter(|v| v.lacking(profile).is_none() && kernel.supports(v, &args));
+            names.extend(runs.map(|v| v.name));
         }
-    };
-    Tensor::of(&ty.shape, data)
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
+/// with each variant that the device can run.
+pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
+    let mut ways = vec![Options::default(), Options { fuse: false, variant: None }];
+    let names = variants(&graph.graph.nodes(), profile);
+    if names.len() > 1 {
+        ways.extend(names.into_iter().map(|name| Options { fuse: true, variant: Some(name.to_owned()) }));
+    }
+    ways
+}
+
+/// A case's result on a device.
+#[derive(Debug)]
+pub struct CaseReport {
+    /// How it was run, and what was found.
+    pub ways: Vec<(Options, Report)>,
+}
+
+impl CaseReport {
+    /// Whether all ways agreed with the reference.
+    pub fn passed(&self) -> bool {
+        self.ways.iter().all(|(_, report)| report.passed())
+    }
+
+    /// How many elements were compared.
+    pub fn compared(&self) -> usize {
+        self.ways.iter().map(|(_, report)| report.compared()).sum()
+    }
+}
+
+/// Runs a case on a device in all [`ways`], and compares launch by launch. Two plans that come
+/// out the same are run once.
+///
+/// # Errors
+/// When the case does not build, or the device fails.
+pub fn check_case(device: &Device, case: &Case, seed: u64) -> Result<CaseReport> {
+    let graph = CaseGraph::new(case)?;
+    let inputs = graph.sample(seed);
+    let feeds: Vec<(&str, &Tensor)> =
+        graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
+    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let mut report = CaseReport { ways: Vec::new() };
+    let mut seen = Vec::new();
+    for options in ways(&graph, device.profile()) {
+        let mut session = Session::new(device.clone());
+        let program = session.compile_with(&graph.graph, &outputs, &options)?;
+        let fingerprint = program.plan().fingerprint();
+        if !seen.contains(&fingerprint) {
+            seen.push(fingerprint);
+            report.ways.push((options, session.check(&program, &feeds)?.1));
+        }
+    }
+    Ok(report)
+}
+
+impl Session {
+    /// Runs a step as [`Session::run`] does, but unit by unit, comparing each with the reference.
+    /// Returns the outputs and what was found.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; and when the session computes on the reference itself.
+    pub fn check(&mut self, program: &crate::Program, feeds: &[(&str, &Tensor)]) -> Result<(Vec<Tensor>, Report)> {
+        let (gpu, scalars) = self.start_check(program, feeds)?;
+        let plan = program.plan();
+        let mut report = Report::default();
+        for (number, unit) in plan.units.iter().enumerate() {
+            let mut reads = Vec::with_capacity(unit.reads.len());
+            for stored in &unit.reads {
+                let words = gpu.read_buffer(stored.buffer)?;
+                let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
+                reads.push((stored.clone(), tensor));
+            }
+            for stored in &unit.writes {
+                let n = stored.ty.shape.numel();
+                let size = (plan.buffers[stored.buffer].bytes / 4) as usize;
+                if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
+                    gpu.write_buffer(stored.buffer, 0, &vec![POISON; n]);
+                }
+                gpu.write_buffer(stored.buffer, n, &vec![SENTINEL; size - n]);
+            }
+            gpu.run_unit(number)?;
+            let mut got = Vec::with_capacity(unit.writes.len());
+            for stored in &unit.writes {
+                got.push((stored.clone(), gpu.read_buffer(stored.buffer)?));
+            }
+            report.units.push(compare(plan, unit, &reads, &scalars, &got)?);
+        }
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (ty, buffer) in &plan.outputs {
+            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
+            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
+        }
+        gpu.commit()?;
+        self.count(program);
+        Ok((outputs, report))
+    }
+}
+
+/// The complaint of [`Session::check`] on the reference.
+pub(crate) fn nothing_to_check() -> Error {
+    Error::Device("the reference has nothing to be checked against; open a GPU device".into())
 }

@@ -37,15 +37,27 @@ pub mod graph;
 
 pub mod ops;
 
-pub mod loss;
+pub mod cpu;
+pub mod plan;
+
+mod gpu;
+
+mod device;
+mod session;
 
 pub mod check;
-pub mod cpu;
+
+pub mod data;
+pub mod io;
+pub mod loss;
+pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};
+pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
 pub use loss::Reduction;
 pub use profile::Profile;
+pub use session::{Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};

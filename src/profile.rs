@@ -7,6 +7,10 @@ pub struct Profile {
     pub name: String,
     /// The graphics API: `vulkan`, `metal`, `dx12`, `gl`; `cpu` for the reference.
     pub backend: String,
+    /// The driver and its version, as it reports them.
+    pub driver: String,
+    /// What it is: `discrete GPU`, `integrated GPU`, `virtual GPU`, `software`, `reference`, `unknown`.
+    pub kind: String,
     /// Whether the adapter is a CPU in disguise: kernels without barriers win there.
     pub software: bool,
     /// Invocations per workgroup.
@@ -37,6 +41,8 @@ impl Profile {
         Profile {
             name: "WebGPU default limits".into(),
             backend: "webgpu".into(),
+            driver: String::new(),
+            kind: "unknown".into(),
             software: false,
             max_invocations: 256,
             max_workgroups: 65_535,
@@ -48,6 +54,23 @@ impl Profile {
             subgroups: None,
             f16: false,
             timestamps: false,
+        }
+    }
+
+    /// The reference on the CPU, which has no limits but memory.
+    pub fn reference() -> Self {
+        Profile {
+            name: "CPU reference (f64)".into(),
+            backend: "cpu".into(),
+            kind: "reference".into(),
+            software: true,
+            max_invocations: 256,
+            max_workgroups: u32::MAX,
+            max_workgroup_memory: 1 << 20,
+            max_storage_buffers: 1 << 20,
+            max_binding: u64::MAX,
+            max_buffer: u64::MAX,
+            ..Profile::webgpu_defaults()
         }
     }
 

@@ -35,6 +35,12 @@ impl Shader {
         self
     }
 
+    /// Puts a text that several shaders share behind this one.
+    pub fn append(mut self, text: &str) -> Self {
+        self.text.push_str(text);
+        self
+    }
+
     /// Replaces the one line part that starts with `head` and ends with `;`.
     fn replace_one(mut self, head: &str, with: &str) -> Self {
         let found: Vec<usize> = self.text.match_indices(head).map(|(at, _)| at).collect();
@@ -244,13 +250,22 @@ pub fn has_scalar_function(name: &str) -> bool {
     scalar_items().1.contains_key(name)
 }
 
-/// Puts the items of `scalar.wgsl` that the text mentions, and those these mention, behind it.
+/// Puts the items of `scalar.wgsl` that the text mentions and does not define, and those these
+/// mention, behind it.
 fn with_scalar_functions(text: &str) -> String {
     let (order, items) = scalar_items();
+    let defined = |name: &str| {
+        text.lines().any(|line| {
+            let rest =
+                line.strip_prefix("fn ").or(line.strip_prefix("const ")).and_then(|rest| rest.strip_prefix(name));
+            rest.is_some_and(|rest| rest.starts_with(['(', ':']))
+        })
+    };
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
     let mut open: Vec<String> = words(text).into_iter().collect();
     while let Some(word) = open.pop() {
         if let Some((name, item)) = items.get_key_value(&word)
+            && !defined(name)
             && wanted.insert(name)
         {
             open.extend(item.mentions.iter().cloned());
@@ -264,6 +279,19 @@ fn with_scalar_functions(text: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Replaces the function `name` of a finished text, and adds what the new one calls.
+pub(crate) fn splice(text: &str, name: &str, with: &str) -> Result<Arc<str>, String> {
+    let range = find_function(text, name).ok_or_else(|| format!("internal: the kernel has no `fn {name}(`"))?;
+    let mut text = text.to_owned();
+    text.replace_range(range, with.trim_end());
+    Ok(with_scalar_functions(&text).into())
+}
+
+/// A finished text of generated code, with what it calls.
+pub(crate) fn complete(text: &str) -> Arc<str> {
+    with_scalar_functions(text).into()
 }
 
 #[cfg(test)]

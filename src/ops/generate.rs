@@ -47,7 +47,8 @@ impl Op for Full {
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::Ulps(0.5, 0.0)
+        let exact = self.ty.dtype != DType::F32 || f64::from(self.value as f32) == self.value;
+        if exact { Rounding::Exact } else { Rounding::Ulps(0.5, 0.0) }
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -4,6 +4,7 @@ pub mod concat;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod generate;
+pub mod matmul;
 pub mod pad;
 pub mod reduce;
 pub mod softmax;
@@ -26,6 +27,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "cross_entropy", cases: cross_entropy::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
+        Family { name: "matmul", cases: matmul::cases },
         Family { name: "pad", cases: pad::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "softmax", cases: softmax::cases },

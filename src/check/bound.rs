@@ -1,0 +1,153 @@
+//! How far a correct device result may lie from the exact one.
+//!
+//! The reference is evaluated in f64 together with a bound for each element. A launch's inputs are
+//! exact: they are read back from the device. An op adds its own rounding (see
+//! [`Rounding`]): nothing for copies, integers and comparisons; a few units in the last place for
+//! arithmetic; `gamma(k)` times the sum of magnitudes for a sum of k products, so that the bound
+//! follows the condition of the sum. Inside a fused chain a pointwise op passes on the error of its
+//! operands: it is evaluated again with each operand moved up and down by its error, and the
+//! differences add up. So a comparison whose sides are closer than their errors may come out either
+//! way, and what it selects may too, while everything else stays sharp.
+
+use std::collections::HashMap;
+
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::{Op, Rounding, gamma};
+use crate::{Data, Error, Result, Tensor, TensorType};
+
+/// A value with a bound for each element; `None` where it is exact.
+#[derive(Clone, Debug)]
+pub struct Bounded {
+    /// The exact value.
+    pub value: Tensor,
+    /// How far a device may be off.
+    pub error: Option<Vec<f64>>,
+}
+
+/// Computes `targets` from `feeds`, which are exact.
+///
+/// # Errors
+/// When something on the way is neither fed nor computable.
+pub fn evaluate(
+    nodes: &Nodes,
+    targets: &[ValueId],
+    feeds: HashMap<ValueId, Tensor>,
+) -> Result<HashMap<ValueId, Bounded>> {
+    let mut values: HashMap<ValueId, Bounded> =
+        feeds.into_iter().map(|(id, value)| (id, Bounded { value, error: None })).collect();
+    // In-place updates feed the old value under the variable's id, never under the target's.
+    targets.iter().for_each(|target| {
+        values.remove(target);
+    });
+    let mut needed = vec![false; nodes.nodes.len()];
+    let mut open: Vec<ValueId> = targets.to_vec();
+    while let Some(id) = open.pop() {
+        if !values.contains_key(&id) && !std::mem::replace(&mut needed[id.node], true) {
+            open.extend(&nodes.nodes[id.node].inputs);
+        }
+    }
+    for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| needed[*n]) {
+        let outputs = match &node.kind {
+            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.widened(), error: None }],
+            NodeKind::Op(op) => {
+                let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
+                let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;
+                step(&**op, &inputs, &node.outputs)
+            }
+            _ => return Err(Error::Input(format!("internal: {} is not fed", node.name()))),
+        };
+        for (output, bounded) in outputs.into_iter().enumerate() {
+            values.entry(ValueId { node: number, output }).or_insert(bounded);
+        }
+    }
+    Ok(values)
+}
+
+/// One op: its value, its own rounding, and what its operands' errors do to it.
+fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> {
+    let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
+    let outputs = op.reference(&values, types);
+    let mut errors = own(op, &values, &outputs, types);
+    for (i, input) in inputs.iter().enumerate() {
+        let Some(error) = &input.error else { continue };
+        for up in [true, false] {
+            let moved = moved(&input.value, error, up);
+            let mut values = values.clone();
+            values[i] = &moved;
+            let shifted = op.reference(&values, types);
+            for ((error, output), shifted) in errors.iter_mut().zip(&outputs).zip(&shifted) {
+                let (a, b) = (output.to_f64(), shifted.to_f64());
+                let error = error.get_or_insert_with(|| vec![0.0; a.len()]);
+                for ((error, a), b) in error.iter_mut().zip(a).zip(b) {
+                    let change = if a == b { 0.0 } else { (a - b).abs() };
+                    *error += if change.is_nan() { f64::INFINITY } else { change };
+                }
+            }
+        }
+    }
+    outputs.into_iter().zip(errors).map(|(value, error)| Bounded { value, error }).collect()
+}
+
+/// The tensor with each element moved by its error; an uncertain bool is flipped.
+fn moved(value: &Tensor, error: &[f64], up: bool) -> Tensor {
+    let sign = if up { 1.0 } else { -1.0 };
+    let data: Data = match value.data() {
+        Data::F64(v) => v.iter().zip(error).map(|(x, e)| x + sign * e).collect::<Vec<f64>>().into(),
+        Data::I32(v) => {
+            v.iter().zip(error).map(|(&x, e)| (f64::from(x) + sign * e) as i32).collect::<Vec<i32>>().into()
+        }
+        Data::U32(v) => {
+            v.iter().zip(error).map(|(&x, e)| (f64::from(x) + sign * e) as u32).collect::<Vec<u32>>().into()
+        }
+        Data::Bool(v) => {
+            v.iter().zip(error).map(|(&x, &e)| if e > 0.0 && up { !x } else { x }).collect::<Vec<bool>>().into()
+        }
+        Data::F32(_) => value.data().clone(),
+    };
+    Tensor::of(value.shape(), data)
+}
+
+/// The op's own rounding.
+fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]) -> Vec<Option<Vec<f64>>> {
+    let input_types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
+    match op.rounding(&input_types.iter().collect::<Vec<_>>()) {
+        Rounding::Exact => vec![None; outputs.len()],
+        Rounding::Ulps(ulps, absolute) => outputs
+            .iter()
+            .map(|y| match y.data() {
+                Data::F64(v) => Some(v.iter().map(|&y| rounding(y, ulps) + absolute).collect()),
+                _ => None,
+            })
+            .collect(),
+        Rounding::Sum(terms) => {
+            let magnitudes: Vec<Tensor> = inputs.iter().map(|x| magnitude(x)).collect();
+            let sums = op.reference(&magnitudes.iter().collect::<Vec<_>>(), types);
+            let floor = terms as f64 * f64::from(f32::MIN_POSITIVE);
+            let bound = |sum: Tensor| {
+                sum.to_f64().into_iter().map(|s| if s == 0.0 { 0.0 } else { gamma(terms) * s + floor }).collect()
+            };
+            sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
+        }
+        Rounding::Bound(bound) => {
+            let bounds = bound(inputs, outputs).into_iter();
+            outputs.iter().zip(bounds).map(|(y, b)| matches!(y.data(), Data::F64(_)).then_some(b)).collect()
+        }
+    }
+}
+
+/// So many units in the last place of `y` as f32; subnormal results may be flushed to zero.
+fn rounding(y: f64, ulps: f64) -> f64 {
+    if y == 0.0 {
+        return 0.0;
+    }
+    let exponent = y.abs().log2().floor().clamp(-126.0, 127.0);
+    let flushed = if y.abs() < 1e-36 { f64::from(f32::MIN_POSITIVE) } else { 0.0 };
+    ulps * 2f64.powf(exponent - 23.0) + flushed
+}
+
+fn magnitude(x: &Tensor) -> Tensor {
+    match x.data() {
+        Data::F64(v) => Tensor::of(x.shape(), v.iter().map(|x| x.abs()).collect::<Vec<f64>>()),
+        _ => x.clone(),
+    }
+}

@@ -1,0 +1,173 @@
+//! Cases made into graphs, their inputs drawn, and gradients by finite differences.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::autodiff::gradients_of;
+use crate::cpu::{Values, evaluate};
+use crate::graph::ValueId;
+use crate::op::{Case, Fill};
+use crate::{DType, Data, Graph, Result, Tensor, TensorType, Value};
+
+/// A case as a graph: inputs, outputs and, where it is differentiable, a seed `dy` for each float
+/// output and the gradient of each float input.
+pub struct CaseGraph {
+    /// The graph.
+    pub graph: Graph,
+    /// The case's inputs, then the seeds: names, values and how to fill them.
+    pub inputs: Vec<(String, Value, Fill)>,
+    /// The outputs, then the gradients, with their names.
+    pub outputs: Vec<(String, Value)>,
+    /// How many of `inputs` are the case's own, and how many of `outputs`.
+    pub own: (usize, usize),
+}
+
+impl CaseGraph {
+    /// Builds the graph.
+    ///
+    /// # Errors
+    /// With all mistakes, when the case's ops refuse its shapes.
+    pub fn new(case: &Case) -> Result<CaseGraph> {
+        let graph = Graph::new();
+        let mut inputs: Vec<(String, Value, Fill)> = case
+            .inputs
+            .iter()
+            .map(|i| (i.name.to_owned(), graph.input(i.name, i.ty.dtype, &i.ty.shape), i.fill.clone()))
+            .collect();
+        let values: Vec<Value> = inputs.iter().map(|(_, value, _)| value.clone()).collect();
+        let ys = (case.build)(&values);
+        let mut outputs: Vec<(String, Value)> =
+            ys.iter().enumerate().map(|(i, y)| (format!("y{i}"), y.clone())).collect();
+        let own = (inputs.len(), outputs.len());
+        if case.differentiable {
+            let seeds: Vec<(&Value, Value)> = ys
+                .iter()
+                .enumerate()
+                .filter(|(_, y)| y.is_valid() && y.dtype() == DType::F32)
+                .map(|(i, y)| (y, graph.input(&format!("dy{i}"), DType::F32, y.shape())))
+                .collect();
+            let floats: Vec<&(String, Value, Fill)> =
+                inputs.iter().filter(|(_, v, _)| v.dtype() == DType::F32).collect();
+            let wrt: Vec<&Value> = floats.iter().map(|(_, v, _)| v).collect();
+            let pairs: Vec<(&Value, &Value)> = seeds.iter().map(|(y, seed)| (*y, seed)).collect();
+            let gradients = gradients_of(&pairs, &wrt);
+            outputs.extend(floats.iter().zip(gradients).map(|((name, ..), d)| (format!("d{name}"), d)));
+            let named = seeds.iter().enumerate().map(|(i, (_, seed))| (format!("dy{i}"), seed.clone()));
+            let named: Vec<_> = named.map(|(name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
+            inputs.extend(named);
+        }
+        let mistakes = graph.mistakes();
+        if mistakes.is_empty() {
+            Ok(CaseGraph { graph, inputs, outputs, own })
+        } else {
+            Err(crate::Error::Graph(mistakes))
+        }
+    }
+
+    /// Draws the inputs; floats are exact in f32.
+    pub fn sample(&self, seed: u64) -> Vec<Tensor> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        self.inputs.iter().map(|(_, value, fill)| draw(value.ty(), fill, &mut rng)).collect()
+    }
+
+    fn feeds(&self, inputs: &[Tensor]) -> Values {
+        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.widened())).collect()
+    }
+
+    /// All outputs and gradients on the reference.
+    ///
+    /// # Errors
+    /// When an index is out of range.
+    pub fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let ids: Vec<ValueId> = self.outputs.iter().map(|(_, v)| v.id()).collect();
+        let values = evaluate(&self.graph.nodes(), &ids, self.feeds(inputs))?;
+        Ok(ids.iter().filter_map(|id| values.get(id).cloned()).collect())
+    }
+
+    /// Compares the reference's gradients with central differences of the reference itself, at up
+    /// to `most` elements of each input. Returns the number of comparisons.
+    ///
+    /// # Errors
+    /// A text that names the worst element, when a difference exceeds `1e-6` of the scale.
+    pub fn check_gradients(&self, seed: u64, most: usize) -> std::result::Result<usize, String> {
+        let inputs = self.sample(seed);
+        let nodes = self.graph.nodes();
+        let ys: Vec<&Value> =
+            self.outputs[..self.own.1].iter().map(|(_, y)| y).filter(|y| y.dtype() == DType::F32).collect();
+        let ids: Vec<ValueId> = ys.iter().map(|y| y.id()).collect();
+        let loss = |inputs: &[Tensor]| -> std::result::Result<f64, String> {
+            let values = evaluate(&nodes, &ids, self.feeds(inputs)).map_err(|e| e.to_string())?;
+            let seeds = &inputs[self.own.0..];
+            let dot = |(id, seed): (&ValueId, &Tensor)| -> f64 {
+                let y = values[id].to_f64();
+                y.iter().zip(seed.to_f64()).map(|(y, dy)| y * dy).sum()
+            };
+            Ok(ids.iter().zip(seeds).map(dot).sum())
+        };
+        let all = self.reference(&inputs).map_err(|e| e.to_string())?;
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
+        let mut compared = 0;
+        let floats = (0..self.own.0).filter(|&i| self.inputs[i].1.dtype() == DType::F32);
+        for (gradient, i) in all[self.own.1..].iter().zip(floats) {
+            let gradient = gradient.to_f64();
+            let x = inputs[i].to_f64();
+            let picks: Vec<usize> = if x.len() <= most {
+                (0..x.len()).collect()
+            } else {
+                (0..most).map(|_| rng.random_range(0..x.len())).collect()
+            };
+            for at in picks {
+                let h = 1e-5 * x[at].abs().max(0.1);
+                let moved = |by: f64| {
+                    let mut x = x.clone();
+                    x[at] += by;
+                    let mut inputs = inputs.clone();
+                    inputs[i] = Tensor::of(inputs[i].shape(), x);
+                    loss(&inputs)
+                };
+                let difference = (moved(h)? - moved(-h)?) / (2.0 * h);
+                let scale = difference.abs().max(gradient[at].abs()).max(1.0);
+                if !((difference - gradient[at]).abs() <= 1e-6 * scale) {
+                    let index = inputs[i].shape().unravel(at);
+                    return Err(format!(
+                        "d{}{index:?} is {:e} by the rule and {difference:e} by finite differences",
+                        self.inputs[i].0, gradient[at]
+                    ));
+                }
+                compared += 1;
+            }
+        }
+        Ok(compared)
+    }
+}
+
+/// Draws one tensor; floats are exact in f32.
+pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
+    let n = ty.shape.numel();
+    let data: Data = match (fill, ty.dtype) {
+        (Fill::Coin, _) | (_, DType::Bool) => (0..n).map(|_| rng.random::<bool>()).collect::<Vec<_>>().into(),
+        (Fill::Index(bound), DType::I32) => {
+            (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as i32).collect::<Vec<_>>().into()
+        }
+        (Fill::Index(bound), DType::U32) => {
+            (0..n).map(|_| rng.random_range(0..(*bound).max(1))).collect::<Vec<_>>().into()
+        }
+        (Fill::Index(bound), DType::F32) => {
+            (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as f32).collect::<Vec<_>>().into()
+        }
+        (Fill::Distinct, _) => {
+            let mut order: Vec<usize> = (0..n).collect();
+            for i in (1..n).rev() {
+                order.swap(i, rng.random_range(0..=i));
+            }
+            order.into_iter().map(|i| (i as f32 - n as f32 / 2.0) * 0.02).collect::<Vec<f32>>().into()
+        }
+        (Fill::Uniform(low, high) | Fill::Special(_, low, high), _) => {
+            let special: &[f64] = if let Fill::Special(values, ..) = fill { values } else { &[] };
+            let mut values: Vec<f32> = (0..n).map(|_| rng.random_range(*low..=*high) as f32).collect();
+            values.iter_mut().zip(special).for_each(|(x, &s)| *x = s as f32);
+            values.into()
+        }
+    };
+    Tensor::of(&ty.shape, data)
+}

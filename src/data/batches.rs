@@ -1,0 +1,105 @@
+//! Rows in batches, in a seeded order.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::{Data, Error, Result, Shape, Tensor};
+
+/// Splits the rows of a data set into batches. The last batch of an epoch holds what is left and
+/// may be smaller: no row is dropped.
+///
+/// ```
+/// use wgrad::data::Batches;
+/// let batches = Batches::new(5, 2)?;
+/// let rows: Vec<Vec<usize>> = batches.epoch(0).collect();
+/// assert_eq!(rows, [vec![0, 1], vec![2, 3], vec![4]]);
+///
+/// let shuffled = batches.shuffled(7);
+/// assert!(shuffled.epoch(0).eq(shuffled.epoch(0))); // the same seed and epoch: the same order
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Batches {
+    rows: usize,
+    size: usize,
+    seed: Option<u64>,
+}
+
+impl Batches {
+    /// Batches of `size` of `rows` rows, in order.
+    ///
+    /// # Errors
+    /// When `size` is 0.
+    pub fn new(rows: usize, size: usize) -> Result<Batches> {
+        if size == 0 {
+            return Err(Error::Input("a batch has at least one row, not 0".into()));
+        }
+        Ok(Batches { rows, size, seed: None })
+    }
+
+    /// In an order drawn anew for each epoch: a function of seed and epoch alone.
+    pub fn shuffled(self, seed: u64) -> Batches {
+        Batches { seed: Some(seed), ..self }
+    }
+
+    /// The number of batches in an epoch.
+    pub fn count(&self) -> usize {
+        self.rows.div_ceil(self.size)
+    }
+
+    /// The row numbers of each batch of that epoch.
+    pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<usize>> + use<> {
+        let mut order: Vec<usize> = (0..self.rows).collect();
+        if let Some(seed) = self.seed {
+            order.shuffle(&mut epoch_rng(seed, epoch));
+        }
+        let (count, size) = (self.count(), self.size);
+        (0..count).map(move |batch| order[batch * size..order.len().min((batch + 1) * size)].to_vec())
+    }
+}
+
+/// Seed and epoch side by side in the generator's 256-bit key, so that no two pairs share a stream.
+fn epoch_rng(seed: u64, epoch: u64) -> StdRng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    StdRng::from_seed(key)
+}
+
+impl Tensor {
+    /// The rows (slices along the first axis) with those numbers, in that order, as one tensor.
+    ///
+    /// ```
+    /// use wgrad::Tensor;
+    /// let x = Tensor::new([3, 2], [0, 1, 10, 11, 20, 21])?;
+    /// assert_eq!(x.rows(&[2, 0])?, Tensor::new([2, 2], [20, 21, 0, 1])?);
+    /// assert!(x.rows(&[3]).is_err());
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the tensor is a scalar, or has no such row.
+    pub fn rows(&self, numbers: &[usize]) -> Result<Tensor> {
+        let Some((&count, inner)) = self.shape().split_first() else {
+            return Err(Error::Input(format!("rows() needs at least one axis, but the tensor is {}", self.ty())));
+        };
+        if let Some(number) = numbers.iter().find(|&&number| number >= count) {
+            return Err(Error::Input(format!("there is no row {number} in {}", self.ty())));
+        }
+        let width: usize = inner.iter().product();
+        let shape: Shape = std::iter::once(numbers.len()).chain(inner.iter().copied()).collect();
+        let data: Data = match self.data() {
+            Data::F32(v) => pick(v, numbers, width).into(),
+            Data::F64(v) => pick(v, numbers, width).into(),
+            Data::I32(v) => pick(v, numbers, width).into(),
+            Data::U32(v) => pick(v, numbers, width).into(),
+            Data::Bool(v) => pick(v, numbers, width).into(),
+        };
+        Tensor::new(shape, data)
+    }
+}
+
+fn pick<T: Copy>(all: &[T], rows: &[usize], width: usize) -> Vec<T> {
+    rows.iter().flat_map(|&row| &all[row * width..(row + 1) * width]).copied().collect()
+}

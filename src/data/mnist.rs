@@ -1,0 +1,89 @@
+//! MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, *The MNIST database of handwritten digits*.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::idx;
+use crate::{Error, Result, Tensor};
+
+/// Handwritten digits, or anything in the same files and format (Fashion-MNIST, for one).
+#[derive(Clone, Debug)]
+pub struct Mnist {
+    /// From the `train-` files.
+    pub train: Digits,
+    /// From the `t10k-` files.
+    pub test: Digits,
+}
+
+/// Images and what they show.
+#[derive(Clone, Debug)]
+pub struct Digits {
+    /// `f32[N, 1, 28, 28]`, from 0 (background) to 1.
+    pub images: Tensor,
+    /// `i32[N]`, each from 0 to 9.
+    pub labels: Tensor,
+}
+
+const SIDE: usize = 28;
+
+impl Mnist {
+    /// Loads the four files of a folder, each gzipped or not: `train-images-idx3-ubyte`,
+    /// `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`.
+    ///
+    /// # Errors
+    /// [`Error::File`] names a file that is missing or wrong, and what is wrong with it.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Mnist> {
+        let folder = folder.as_ref();
+        let part = |name: &str| {
+            Digits::load(
+                find(folder, &format!("{name}-images-idx3-ubyte"))?,
+                find(folder, &format!("{name}-labels-idx1-ubyte"))?,
+            )
+        };
+        Ok(Mnist { train: part("train")?, test: part("t10k")? })
+    }
+}
+
+/// The file of that name, or gzipped with `.gz` behind it.
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let plain = folder.join(name);
+    let zipped = folder.join(format!("{name}.gz"));
+    let found = [&plain, &zipped].into_iter().find(|path| path.exists()).cloned();
+    found.ok_or_else(|| Error::file(&plain, "no such file, and none with .gz behind its name either"))
+}
+
+impl Digits {
+    /// Loads images and labels from two IDX files, gzipped or not.
+    ///
+    /// # Errors
+    /// [`Error::File`] where a file is damaged, images are not 28 by 28, a label is not 0 to 9,
+    /// or there are not as many labels as images.
+    pub fn load(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Digits> {
+        let (shape, pixels) = idx::read(&images, 3)?;
+        if shape[1..] != [SIDE, SIDE] {
+            let why = format!("expected images of {SIDE} by {SIDE} pixels, found {} by {}", shape[1], shape[2]);
+            return Err(Error::file(images.as_ref(), why));
+        }
+        let (count, digits) = idx::read(&labels, 1)?;
+        if count[0] != shape[0] {
+            let why = format!("has {} labels, but {} has {} images", count[0], images.as_ref().display(), shape[0]);
+            return Err(Error::file(labels.as_ref(), why));
+        }
+        if let Some(at) = digits.iter().position(|&digit| digit > 9) {
+            let why = format!("label {} at position {at} is not a digit from 0 to 9", digits[at]);
+            return Err(Error::file(labels.as_ref(), why));
+        }
+        let pixels: Vec<f32> = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let digits: Vec<i32> = digits.iter().map(|&digit| i32::from(digit)).collect();
+        Ok(Digits { images: Tensor::new([shape[0], 1, SIDE, SIDE], pixels)?, labels: Tensor::new([shape[0]], digits)? })
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.labels.numel()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

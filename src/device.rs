@@ -1,0 +1,88 @@
+//! Where a session computes: a GPU, or the reference on the CPU.
+
+use std::sync::Arc;
+
+use crate::gpu::{self, Gpu};
+use crate::profile::Profile;
+use crate::{Error, Result};
+
+/// A device to compute on. Cheap to clone; programs on one device share compiled kernels.
+#[derive(Clone)]
+pub struct Device {
+    pub(crate) gpu: Option<Arc<Gpu>>,
+    profile: Arc<Profile>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({self})")
+    }
+}
+
+impl std::fmt::Display for Device {
+    /// Name, kind and backend: `llvmpipe (LLVM 15.0.6, 256 bits), software, vulkan`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_cpu() {
+            return f.write_str(&self.profile.name);
+        }
+        write!(f, "{}, {}, {}", self.profile.name, self.profile.kind, self.profile.backend)
+    }
+}
+
+impl Device {
+    /// The reference: f64 on the CPU.
+    pub fn cpu() -> Device {
+        Device { gpu: None, profile: Arc::new(Profile::reference()) }
+    }
+
+    /// Opens a device: by index in [`Device::list`], by part of an adapter's name, by backend
+    /// (`gl`, or `gl:llvmpipe` for both), or `cpu` for the reference. `None` means the environment
+    /// variable `WGRAD_DEVICE`, else the best adapter (discrete, integrated, virtual, software),
+    /// else the reference: see [`Device::is_cpu`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] when a named adapter does not exist (the message lists those that do), or
+    /// does not open.
+    pub fn open(name: Option<&str>) -> Result<Device> {
+        let variable = std::env::var("WGRAD_DEVICE").ok().filter(|v| !v.is_empty());
+        let name = name.or(variable.as_deref());
+        if name.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
+            return Ok(Device::cpu());
+        }
+        Ok(match gpu::open(name)? {
+            Some(gpu) => Device { profile: Arc::new(gpu.profile.clone()), gpu: Some(Arc::new(gpu)) },
+            None => Device::cpu(),
+        })
+    }
+
+    /// The best GPU adapter (or the one `WGRAD_DEVICE` names), and an error where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the way to get one.
+    pub fn gpu() -> Result<Device> {
+        let device = Device::open(None)?;
+        if device.is_cpu() {
+            return Err(Error::Device(NO_ADAPTER.into()));
+        }
+        Ok(device)
+    }
+
+    /// All adapters, best first.
+    pub fn list() -> Vec<Profile> {
+        gpu::list()
+    }
+
+    /// What the device declares about itself.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whether this is the reference.
+    pub fn is_cpu(&self) -> bool {
+        self.gpu.is_none()
+    }
+}
+
+/// What to tell a user who has no adapter.
+pub const NO_ADAPTER: &str = "no GPU adapter was found. Install your GPU's Vulkan driver, or a software one \
+    (Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";

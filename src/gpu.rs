@@ -1,0 +1,7 @@
+//! The only users of wgpu: adapters and devices, and the engine that runs plans on them.
+
+mod adapter;
+mod engine;
+
+pub(crate) use adapter::{Gpu, list, open};
+pub(crate) use engine::{Program, Variables};

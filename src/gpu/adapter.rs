@@ -1,0 +1,198 @@
+//! Adapters, ranked and opened; errors of the device collected.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::profile::Profile;
+use crate::{Error, Result};
+
+/// An open device.
+pub(crate) struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub profile: Profile,
+    /// Pipelines by text, entry point and binding kinds: programs share them.
+    pub pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    trouble: Arc<Mutex<Trouble>>,
+    /// Whether shaders run with bounds checks, for debugging.
+    pub checked_shaders: bool,
+}
+
+/// What makes pipelines the same.
+pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>);
+
+/// The first error since the last look, and why the device was lost.
+#[derive(Default)]
+struct Trouble {
+    first: Option<Error>,
+    lost: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// The first error since the last call, if any.
+    pub fn trouble(&self) -> Result<()> {
+        let mut trouble = lock(&self.trouble);
+        if let Some(why) = &trouble.lost {
+            return Err(Error::DeviceLost(why.clone()));
+        }
+        trouble.first.take().map_or(Ok(()), Err)
+    }
+
+    pub fn pipelines(&self) -> MutexGuard<'_, HashMap<PipelineKey, wgpu::ComputePipeline>> {
+        lock(&self.pipelines)
+    }
+}
+
+/// Vulkan, Metal and DX12. GL is asked only where it is wanted or nothing else is there: opening
+/// it is slow, and its loaders like to print.
+const MODERN: wgpu::Backends = wgpu::Backends::PRIMARY;
+
+/// The adapters of some backends, best first: discrete, integrated, virtual, software; Vulkan,
+/// Metal and DX12 before GL.
+fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut adapters: Vec<(wgpu::Adapter, Profile)> = found
+        .into_iter()
+        .map(|a| {
+            let p = profile(&a);
+            (a, p)
+        })
+        .collect();
+    let kinds = ["discrete GPU", "integrated GPU", "virtual GPU", "unknown", "software"];
+    adapters.sort_by_key(|(_, p)| {
+        (kinds.iter().position(|&kind| kind == p.kind).unwrap_or(kinds.len()), p.backend == "gl")
+    });
+    adapters
+}
+
+/// The profiles of all adapters, best first.
+pub(crate) fn list() -> Vec<Profile> {
+    adapters(wgpu::Backends::all()).into_iter().map(|(_, profile)| profile).collect()
+}
+
+fn profile(adapter: &wgpu::Adapter) -> Profile {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let name = info.name.to_lowercase();
+    let in_disguise = ["llvmpipe", "swiftshader", "microsoft basic render"].iter().any(|n| name.contains(n));
+    let kind = match info.device_type {
+        _ if in_disguise => "software",
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "unknown",
+    };
+    let subgroups = (info.subgroup_min_size, info.subgroup_max_size);
+    Profile {
+        name: info.name.clone(),
+        backend: match info.backend {
+            wgpu::Backend::Vulkan => "vulkan",
+            wgpu::Backend::Metal => "metal",
+            wgpu::Backend::Dx12 => "dx12",
+            wgpu::Backend::Gl => "gl",
+            wgpu::Backend::BrowserWebGpu => "webgpu",
+            wgpu::Backend::Noop => "noop",
+        }
+        .into(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        kind: kind.into(),
+        software: kind == "software",
+        max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        max_workgroups: limits.max_compute_workgroups_per_dimension,
+        max_workgroup_memory: limits.max_compute_workgroup_storage_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+    }
+}
+
+/// Opens the adapter that `wanted` names: an index of [`list`], part of a name, a backend
+/// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. `Ok(None)` when there is no adapter
+/// at all and none was named.
+pub(crate) fn open(wanted: Option<&str>) -> Result<Option<Gpu>> {
+    let Some(wanted) = wanted else {
+        let best = [MODERN, wgpu::Backends::GL].into_iter().find_map(|b| adapters(b).into_iter().next());
+        return best.map(request).transpose();
+    };
+    if wanted.parse::<usize>().is_err() {
+        let mut modern = adapters(MODERN);
+        if let Some(number) = modern.iter().position(|(_, p)| matches(p, wanted)) {
+            return request(modern.swap_remove(number)).map(Some);
+        }
+    }
+    let mut adapters = adapters(wgpu::Backends::all());
+    let number = match wanted.parse::<usize>() {
+        Ok(index) => (index < adapters.len()).then_some(index),
+        Err(_) => adapters.iter().position(|(_, p)| matches(p, wanted)),
+    };
+    match number {
+        Some(number) => request(adapters.swap_remove(number)).map(Some),
+        None => {
+            let known: Vec<String> =
+                adapters.iter().enumerate().map(|(i, (_, p))| format!("{i}: {} ({})", p.name, p.backend)).collect();
+            let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+            Err(Error::Device(format!(
+                "no adapter matches `{wanted}`; give an index, part of a name, a backend, or `cpu`. Adapters: {known}"
+            )))
+        }
+    }
+}
+
+/// Whether `wanted` is part of the adapter's name, its backend, or `backend:part of name`.
+fn matches(profile: &Profile, wanted: &str) -> bool {
+    let wanted = wanted.to_lowercase();
+    let name = profile.name.to_lowercase();
+    match wanted.split_once(':') {
+        Some((backend, part)) => profile.backend == backend && name.contains(part),
+        None => profile.backend == wanted || name.contains(&wanted),
+    }
+}
+
+fn request((adapter, profile): (wgpu::Adapter, Profile)) -> Result<Gpu> {
+    let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("wgrad"),
+        required_features: adapter.features() & wanted,
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::Performance,
+        ..Default::default()
+    };
+    let opened = pollster::block_on(adapter.request_device(&descriptor));
+    let (device, queue) =
+        opened.map_err(|e| Error::Device(format!("{} ({}) did not open: {e}", profile.name, profile.backend)))?;
+    let trouble = Arc::new(Mutex::new(Trouble::default()));
+    let errors = trouble.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let error = match error {
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory("an allocation failed; use a smaller batch".into()),
+            other => Error::Gpu(other.to_string()),
+        };
+        lock(&errors).first.get_or_insert(error);
+    }));
+    let losses = trouble.clone();
+    device.set_device_lost_callback(move |reason, message| {
+        lock(&losses).lost.get_or_insert(format!("{reason:?} {message}").trim().to_owned());
+    });
+    Ok(Gpu {
+        device,
+        queue,
+        profile,
+        pipelines: Mutex::new(HashMap::new()),
+        trouble,
+        checked_shaders: std::env::var_os("WGRAD_CHECKED_SHADERS").is_some(),
+    })
+}

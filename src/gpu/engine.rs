@@ -1,0 +1,429 @@
+//! Runs a plan: everything is made once at compile time; a step writes inputs, re-encodes one
+//! compute pass, submits once, and reads back what was asked for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::adapter::Gpu;
+use crate::plan::{Bound, BufferId, Dispatch, Plan, Role};
+use crate::{Error, Result, Tensor, TensorType};
+
+/// The session's variables on the device.
+#[derive(Default)]
+pub(crate) struct Variables {
+    buffers: HashMap<String, (TensorType, wgpu::Buffer)>,
+}
+
+/// A plan ready to run.
+pub(crate) struct Program {
+    gpu: Arc<Gpu>,
+    plan: Arc<Plan>,
+    buffers: Vec<wgpu::Buffer>,
+    units: Vec<Vec<Ready>>,
+    scalars: wgpu::Buffer,
+    status: wgpu::Buffer,
+    /// Host-visible copies of the outputs, and of the status last.
+    staging: Vec<Option<wgpu::Buffer>>,
+}
+
+/// A dispatch with its objects.
+struct Ready {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+const STATUS_BYTES: u64 = 16;
+const SCALAR_BYTES: u64 = 256;
+
+fn bytes_of(ty: &TensorType) -> u64 {
+    ty.bytes() as u64
+}
+
+impl Variables {
+    /// Bytes of all variables.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.values().map(|(_, buffer)| buffer.size()).sum()
+    }
+
+    /// Creates the variable's buffer and fills it.
+    pub fn create(&mut self, gpu: &Gpu, name: &str, value: &Tensor, bytes: u64) -> Result<()> {
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(name),
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        gpu.trouble()?;
+        self.buffers.insert(name.to_owned(), (value.ty(), buffer));
+        self.set(gpu, name, value)
+    }
+
+    pub fn set(&self, gpu: &Gpu, name: &str, value: &Tensor) -> Result<()> {
+        if let Some((_, buffer)) = self.buffers.get(name) {
+            gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&value.device_words()));
+        }
+        gpu.trouble()
+    }
+
+    pub fn get(&self, gpu: &Gpu, name: &str) -> Result<Option<Tensor>> {
+        match self.buffers.get(name) {
+            Some((ty, buffer)) => read(gpu, buffer, ty).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Copies a buffer's first elements to the host, and waits.
+fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
+    let words = read_words(gpu, buffer, bytes_of(ty))?;
+    Ok(Tensor::from_device_words(ty, &words))
+}
+
+fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let staging = staging(gpu, bytes);
+    gpu.trouble()?;
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+    gpu.queue.submit([encoder.finish()]);
+    pollster::block_on(async {
+        let mapped = map(&staging);
+        wait(gpu)?;
+        mapped.await?;
+        words(&staging)
+    })
+}
+
+fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("staging"),
+        size: bytes,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    })
+}
+
+/// Asks for a buffer to be mapped; the future ends when it is.
+fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
+    let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+        // The receiver may be gone when an earlier error ended the run.
+        let _ = sender.send(result);
+    });
+    async move {
+        match receiver.receive().await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(Error::Gpu(format!("reading back failed: {error}"))),
+            None => Err(Error::DeviceLost("it vanished while reading back".into())),
+        }
+    }
+}
+
+fn wait(gpu: &Gpu) -> Result<()> {
+    let polled = gpu.device.poll(wgpu::PollType::wait_indefinitely());
+    gpu.trouble()?;
+    polled.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
+    Ok(())
+}
+
+/// The words of a mapped buffer, which is unmapped.
+fn words(buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
+    let range = buffer.get_mapped_range(..).map_err(|error| Error::Gpu(format!("reading back failed: {error}")))?;
+    let words = range.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+    drop(range);
+    buffer.unmap();
+    Ok(words)
+}
+
+impl Program {
+    /// Makes buffers, pipelines and bind groups. The variables exist already.
+    pub fn new(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables) -> Result<Program> {
+        gpu.trouble()?;
+        let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let create = |label: &str, size: u64, usage: wgpu::BufferUsages| {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let mut buffers = Vec::with_capacity(plan.buffers.len());
+        for buffer in &plan.buffers {
+            buffers.push(match &buffer.role {
+                Role::Variable(name) => match variables.buffers.get(name) {
+                    Some((_, buffer)) => buffer.clone(),
+                    None => return Err(Error::Input(format!("internal: variable `{name}` has no buffer"))),
+                },
+                role => create(&format!("{role:?}"), buffer.bytes, storage),
+            });
+            out_of_memory(gpu, &plan)?;
+        }
+        for (tensor, stored) in &plan.constants {
+            gpu.queue.write_buffer(&buffers[stored.buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
+        }
+        let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let scalars = create("scalars", SCALAR_BYTES, uniform);
+        let status = create("status", STATUS_BYTES, storage);
+        let staged = plan.outputs.iter().map(|(ty, buffer)| buffer.map(|_| staging(gpu, bytes_of(ty))));
+        let staged: Vec<_> = staged.chain([plan.watches_status.then(|| staging(gpu, STATUS_BYTES))]).collect();
+        out_of_memory(gpu, &plan)?;
+        let mut program = Program {
+            gpu: gpu.clone(),
+            plan: plan.clone(),
+            buffers,
+            units: Vec::new(),
+            scalars,
+            status,
+            staging: staged,
+        };
+        let uniforms = program.uniforms();
+        let mut at = 0;
+        for unit in &plan.units {
+            let mut ready = Vec::with_capacity(unit.dispatches.len());
+            for dispatch in &unit.dispatches {
+                ready.push(program.ready(dispatch, &uniforms, &mut at)?);
+            }
+            program.units.push(ready);
+        }
+        Ok(program)
+    }
+
+    /// One buffer with the words of all uniform bindings, each at an aligned offset.
+    fn uniforms(&self) -> wgpu::Buffer {
+        let align = self.gpu.profile.uniform_alignment as usize;
+        let mut bytes: Vec<u8> = Vec::new();
+        for binding in self.plan.units.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
+            if let Bound::Uniform(words) = binding {
+                bytes.extend_from_slice(bytemuck::cast_slice(words));
+                bytes.resize(bytes.len().next_multiple_of(16).next_multiple_of(align), 0);
+            }
+        }
+        bytes.resize(bytes.len().max(16), 0);
+        let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("uniforms"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.gpu.queue.write_buffer(&buffer, 0, &bytes);
+        buffer
+    }
+
+    /// A dispatch's pipeline and bind group. `at` walks through the uniform buffer.
+    fn ready(&self, dispatch: &Dispatch, uniforms: &wgpu::Buffer, at: &mut u64) -> Result<Ready> {
+        let kinds: Vec<wgpu::BindingType> = dispatch.bindings.iter().map(binding_type).collect();
+        let pipeline = self.pipeline(dispatch, kinds)?;
+        let align = u64::from(self.gpu.profile.uniform_alignment);
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
+            .bindings
+            .iter()
+            .enumerate()
+            .map(|(binding, bound)| {
+                let resource = match bound {
+                    Bound::Uniform(words) => {
+                        let size = (words.len() as u64 * 4).next_multiple_of(16);
+                        let offset = *at;
+                        *at = (offset + size).next_multiple_of(align);
+                        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                            buffer: uniforms,
+                            offset,
+                            size: std::num::NonZeroU64::new(size),
+                        })
+                    }
+                    Bound::Storage { buffer, .. } => self.buffers[*buffer].as_entire_binding(),
+                    Bound::Scalars => self.scalars.as_entire_binding(),
+                    Bound::Status => self.status.as_entire_binding(),
+                };
+                wgpu::BindGroupEntry { binding: binding as u32, resource }
+            })
+            .collect();
+        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        self.gpu.trouble()?;
+        Ok(Ready { pipeline, bind_group, workgroups: dispatch.workgroups })
+    }
+
+    /// The pipeline of a text, made once per device.
+    fn pipeline(&self, dispatch: &Dispatch, kinds: Vec<wgpu::BindingType>) -> Result<wgpu::ComputePipeline> {
+        let gpu = &self.gpu;
+        let key = (dispatch.wgsl.clone(), dispatch.entry.clone(), kinds);
+        if let Some(pipeline) = gpu.pipelines().get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let source = wgpu::ShaderModuleDescriptor {
+            label: Some(&dispatch.label),
+            source: wgpu::ShaderSource::Wgsl(std::borrow::Cow::Borrowed(&dispatch.wgsl)),
+        };
+        let checks = if gpu.checked_shaders {
+            wgpu::ShaderRuntimeChecks::checked()
+        } else {
+            wgpu::ShaderRuntimeChecks::unchecked()
+        };
+        // SAFETY: the text is our own: it indexes inside the bindings that the plan gives it
+        // (indices that users supply are validated on upload and guarded in the kernels), divides
+        // by no zero, and its loops end.
+        let module = unsafe { gpu.device.create_shader_module_trusted(source, checks) };
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = key
+            .2
+            .iter()
+            .enumerate()
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: *ty,
+                count: None,
+            })
+            .collect();
+        let group =
+            gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&dispatch.label),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(&dispatch.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        gpu.trouble().map_err(|error| match error {
+            Error::Gpu(why) => Error::Gpu(format!("kernel {}: {why}", dispatch.label)),
+            other => other,
+        })?;
+        gpu.pipelines().insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Bytes that the run's buffers take, variables left out.
+    pub fn bytes(&self) -> u64 {
+        let own = self.plan.buffers.iter().zip(&self.buffers).filter(|(b, _)| !matches!(b.role, Role::Variable(_)));
+        own.map(|(_, buffer)| buffer.size()).sum()
+    }
+
+    /// Writes inputs and scalars for the next run.
+    pub fn upload(&self, inputs: &[(BufferId, &Tensor)], scalars: &[u32]) {
+        for (buffer, tensor) in inputs {
+            self.gpu.queue.write_buffer(&self.buffers[*buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
+        }
+        if !scalars.is_empty() {
+            self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
+        }
+        if self.plan.watches_status {
+            self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
+        }
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for dispatch in self.units[units].iter().flatten() {
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            let [x, y, z] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// One step: all units, the read-backs, the commits; one submission.
+    pub async fn run(&self) -> Result<Vec<Tensor>> {
+        let gpu = &self.gpu;
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        self.encode(&mut encoder, 0..self.units.len());
+        for ((ty, buffer), staging) in self.plan.outputs.iter().zip(&self.staging) {
+            if let (Some(buffer), Some(staging)) = (buffer, staging) {
+                encoder.copy_buffer_to_buffer(&self.buffers[*buffer], 0, staging, 0, bytes_of(ty));
+            }
+        }
+        if let Some(Some(staging)) = self.staging.last() {
+            encoder.copy_buffer_to_buffer(&self.status, 0, staging, 0, STATUS_BYTES);
+        }
+        self.encode_commits(&mut encoder);
+        gpu.queue.submit([encoder.finish()]);
+        let mapped: Vec<_> = self.staging.iter().flatten().map(map).collect();
+        wait(gpu)?;
+        for mapped in mapped {
+            mapped.await?;
+        }
+        let mut outputs = Vec::with_capacity(self.plan.outputs.len());
+        for ((ty, _), staging) in self.plan.outputs.iter().zip(&self.staging) {
+            let words = staging.as_ref().map_or(Ok(Vec::new()), words)?;
+            outputs.push(Tensor::from_device_words(ty, &words));
+        }
+        if let Some(Some(staging)) = self.staging.last() {
+            check_status(&words(staging)?)?;
+        }
+        Ok(outputs)
+    }
+
+    fn encode_commits(&self, encoder: &mut wgpu::CommandEncoder) {
+        for commit in &self.plan.commits {
+            encoder.copy_buffer_to_buffer(&self.buffers[commit.from], 0, &self.buffers[commit.to], 0, commit.bytes);
+        }
+    }
+
+    /// For checking: runs one unit alone, and waits.
+    pub fn run_unit(&self, unit: usize) -> Result<()> {
+        self.submit(|encoder| self.encode(encoder, unit..unit + 1))
+    }
+
+    /// For checking: carries out the commits.
+    pub fn commit(&self) -> Result<()> {
+        self.submit(|encoder| self.encode_commits(encoder))
+    }
+
+    fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        encode(&mut encoder);
+        self.gpu.queue.submit([encoder.finish()]);
+        wait(&self.gpu)
+    }
+
+    /// For checking: all words of a buffer, the slack behind the tensor included.
+    pub fn read_buffer(&self, buffer: BufferId) -> Result<Vec<u32>> {
+        read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size())
+    }
+
+    /// For checking: overwrites a buffer from a word on.
+    pub fn write_buffer(&self, buffer: BufferId, word: usize, words: &[u32]) {
+        self.gpu.queue.write_buffer(&self.buffers[buffer], word as u64 * 4, bytemuck::cast_slice(words));
+    }
+}
+
+fn binding_type(bound: &Bound) -> wgpu::BindingType {
+    let ty = match bound {
+        Bound::Uniform(_) | Bound::Scalars => wgpu::BufferBindingType::Uniform,
+        Bound::Storage { write, .. } => wgpu::BufferBindingType::Storage { read_only: !write },
+        Bound::Status => wgpu::BufferBindingType::Storage { read_only: false },
+    };
+    wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
+}
+
+fn check_status(words: &[u32]) -> Result<()> {
+    match words.first() {
+        Some(0) | None => Ok(()),
+        Some(_) => Err(Error::Input("an index computed on the device was out of range".into())),
+    }
+}
+
+/// Tells how much the program needs when an allocation failed.
+fn out_of_memory(gpu: &Gpu, plan: &Plan) -> Result<()> {
+    gpu.trouble().map_err(|error| match error {
+        Error::OutOfMemory(why) => {
+            let mib = plan.total_bytes() as f64 / (1 << 20) as f64;
+            Error::OutOfMemory(format!("the program needs {mib:.0} MiB on {}; {why}", gpu.profile.name))
+        }
+        other => other,
+    })
+}

@@ -1,0 +1,128 @@
+//! A session's variables in a file: all of it to go on training, or the weights alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::safetensors::{self, Contents};
+use crate::{DType, Error, Graph, Result, Session, Tensor};
+
+/// Before a counter's name in the file's metadata.
+const COUNTER: &str = "counter.";
+
+impl Session {
+    /// Saves all variables and counters: what [`Session::load`] needs to go on exactly from here.
+    /// The file is safetensors, written whole or not at all.
+    ///
+    /// # Errors
+    /// Errors of the device; [`Error::Io`] from the system.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let tensors = self.names().into_iter().map(|name| Ok((name.clone(), self.get(&name)?)));
+        let counters = self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string()));
+        safetensors::save(path, &tensors.collect::<Result<_>>()?, &counters.collect())
+    }
+
+    /// Loads what [`Session::save`] saved. The session's variables must be the file's: compile
+    /// the same graphs first. Counters that the file does not have start at 0.
+    ///
+    /// # Errors
+    /// [`Error::File`] names all variables that the file lacks, does not know, or has in another
+    /// type, and what is wrong with a file; nothing is changed then.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let Contents { tensors, metadata } = safetensors::read(path)?;
+        let names = self.names();
+        self.check_variables(path, &tensors, &names, |_| false)?;
+        let mut counters: BTreeMap<String, u64> = self.counters().keys().map(|name| (name.clone(), 0)).collect();
+        for (key, text) in &metadata {
+            if let Some(name) = key.strip_prefix(COUNTER) {
+                let count = text.parse();
+                let count =
+                    count.map_err(|_| Error::file(path, format!("counter `{name}` is not a number: {text:?}")))?;
+                counters.insert(name.to_owned(), count);
+            }
+        }
+        for (name, tensor) in &tensors {
+            self.set(name, tensor)?;
+        }
+        for (name, count) in counters {
+            self.set_counter(&name, count);
+        }
+        Ok(())
+    }
+
+    /// Saves the variables that `graph` declares, floats as f32: for a graph of the model alone,
+    /// without an optimiser, its parameters and running statistics under PyTorch's names. In
+    /// Python: `model.load_state_dict(safetensors.torch.load_file(path))`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where a variable of the graph is not the session's; as [`Session::save`].
+    pub fn save_weights(&self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
+        let single = |tensor: Tensor| match tensor.dtype() {
+            DType::F32 => Tensor::new(tensor.shape(), tensor.to_f32()),
+            _ => Ok(tensor),
+        };
+        let tensors = declared(graph).into_iter().map(|name| Ok((name.clone(), single(self.get(&name)?)?)));
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::save(path, &tensors.collect::<Result<_>>()?, &metadata)
+    }
+
+    /// Loads the variables that `graph` declares, which must have been compiled: from
+    /// [`Session::save_weights`], from PyTorch (`safetensors.torch.save_file(model.state_dict(), path)`),
+    /// or from a whole [`Session::save`]. Passed over are optimiser state, whose names extend a
+    /// parameter's (`fc1.weight.adam.m`), and PyTorch's `num_batches_tracked`.
+    ///
+    /// # Errors
+    /// As [`Session::load`]; nothing is changed then.
+    pub fn load_weights(&mut self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
+        let path = path.as_ref();
+        let tensors = safetensors::load(path)?;
+        let names = declared(graph);
+        let extends = |name: &str| {
+            names.iter().any(|known| name.strip_prefix(&**known).is_some_and(|rest| rest.starts_with('.')))
+        };
+        self.check_variables(path, &tensors, &names, |name| extends(name) || name.ends_with(".num_batches_tracked"))?;
+        for name in &names {
+            if let Some(tensor) = tensors.get(name) {
+                self.set(name, tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the file's tensors against the session's variables of those names; lists all that
+    /// does not fit.
+    fn check_variables(
+        &self,
+        path: &Path,
+        tensors: &BTreeMap<String, Tensor>,
+        names: &[String],
+        passed_over: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let known: BTreeSet<&String> = names.iter().collect();
+        let mut wrong = Vec::new();
+        for name in names {
+            match (self.variable_type(name), tensors.get(name)) {
+                (None, _) => wrong.push(format!("`{name}` is no variable of the session; compile the graph first")),
+                (Some(ty), None) => wrong.push(format!("`{name}` ({ty}) is missing")),
+                (Some(ty), Some(found)) if found.ty() != *ty => {
+                    wrong.push(format!("`{name}` is {}, expected {ty}", found.ty()));
+                }
+                _ => {}
+            }
+        }
+        for (name, tensor) in tensors {
+            if !known.contains(name) && !passed_over(name) {
+                wrong.push(format!("`{name}` ({}) is unknown", tensor.ty()));
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(Error::file(path, format!("does not fit the session:\n  {}", wrong.join("\n  "))))
+    }
+}
+
+/// The names of the variables that a graph declares.
+fn declared(graph: &Graph) -> Vec<String> {
+    graph.nodes().variables.into_iter().map(|variable| variable.name).collect()
+}

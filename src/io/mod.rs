@@ -1,0 +1,73 @@
+//! Files: weights as safetensors, written so that a file is never half there.
+
+mod checkpoint;
+pub mod safetensors;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Writes a whole file or nothing: into a temporary file of the same folder, to the disk, then
+/// renamed over `path`. Whatever fails before the rename leaves the old file as it was.
+///
+/// # Errors
+/// [`Error::Io`] where the folder is missing or full, or may not be written to.
+pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    // A symbolic link stays one: its target is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if target.is_dir() {
+        return Err(Error::file(path, "is a folder; expected the name of a file"));
+    }
+    let folder = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut temporary = temporary_builder().tempfile_in(&folder).map_err(Error::io(path))?;
+    temporary.write_all(bytes).map_err(Error::io(path))?;
+    temporary.as_file().sync_all().map_err(Error::io(path))?;
+    temporary.persist(&target).map_err(|e| Error::io(path)(e.error))?;
+    // The rename itself reaches the disk with the folder. Systems that cannot sync a folder do
+    // without: the file is whole either way.
+    if let Ok(folder) = File::open(&folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// Temporary files are private by default; what replaces a user's file gets the usual permissions.
+fn temporary_builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".wgrad-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666)); // less the process's umask
+    }
+    builder
+}
+
+/// Opens a regular file and says how long it is.
+pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+    // Asked before opening, because opening a pipe would wait for its other end.
+    let about = fs::metadata(path).map_err(Error::io(path))?;
+    if !about.is_file() {
+        return Err(Error::file(path, "is not a regular file"));
+    }
+    Ok((File::open(path).map_err(Error::io(path))?, about.len()))
+}
+
+/// Reads exactly `count` bytes behind those in `bytes`; memory that is not there is an error.
+pub(crate) fn read_exactly(path: &Path, source: &mut impl Read, count: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    let size = usize::try_from(count).ok().filter(|&size| bytes.try_reserve_exact(size).is_ok());
+    if size.is_none() {
+        return Err(Error::file(path, format!("needs {count} bytes of memory, more than there are")));
+    }
+    let got = source.take(count).read_to_end(bytes).map_err(Error::io(path))?;
+    if got as u64 != count {
+        return Err(Error::file(path, format!("ends early: expected {count} more bytes, found {got}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Graph to plan, as plain data: what a device runs, in order, on which buffers.
+//!
+//! [`layout`] finds which values are mere views and which ops are the same; [`fuse`]
+//! joins pointwise ops into groups and groups into kernels' epilogues; [`schedule`] orders the
+//! units and decides which variables are updated in place; [`memory`] puts values into buffers;
+//! [`lower`] turns units into launches and holds them against the device's limits.
+
+pub(crate) mod codegen;
+pub(crate) mod fuse;
+pub(crate) mod layout;
+mod lower;
+mod memory;
+mod schedule;
+
+use std::sync::Arc;
+
+use crate::graph::{Nodes, Scalar, ValueId};
+use crate::op::Variant;
+use crate::profile::Profile;
+use crate::{DType, Error, Result, Tensor, TensorType};
+
+/// How to plan.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether to fuse pointwise ops with each other and into epilogues.
+    pub fuse: bool,
+    /// A variant to take wherever an op has one of that name that the device can run and that
+    /// computes the shapes; elsewhere the heuristic decides.
+    pub variant: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { fuse: true, variant: None }
+    }
+}
+
+/// Bytes behind a tensor's end that kernels may read and must not write.
+const SLACK: u64 = 64;
+
+/// The size of a buffer for a tensor of so many bytes.
+pub(crate) fn padded(bytes: usize) -> u64 {
+    (bytes as u64 + SLACK).next_multiple_of(16)
+}
+
+/// Number of a device buffer in [`Plan::buffers`].
+pub type BufferId = usize;
+
+/// A device buffer that the plan needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Its size in bytes, the slack behind the tensor included.
+    pub bytes: u64,
+    /// Whose it is.
+    pub role: Role,
+}
+
+/// What a buffer is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    /// Fed at each run.
+    Input,
+    /// The session's, by name.
+    Variable(String),
+    /// Filled once.
+    Constant,
+    /// Values between launches; several may share it one after another.
+    Temporary,
+}
+
+/// A graph value in a buffer, contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The graph value.
+    pub value: ValueId,
+    /// Its type.
+    pub ty: TensorType,
+    /// Its buffer.
+    pub buffer: BufferId,
+}
+
+/// One dispatch, bound to buffers.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// What profiles call it.
+    pub label: String,
+    /// The complete WGSL.
+    pub wgsl: Arc<str>,
+    /// The entry point.
+    pub entry: String,
+    /// Entry number = binding number of group 0.
+    pub bindings: Vec<Bound>,
+    /// The grid.
+    pub workgroups: [u32; 3],
+}
+
+/// What a dispatch binds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    /// A uniform of these words.
+    Uniform(Vec<u32>),
+    /// A storage buffer.
+    Storage {
+        /// The buffer.
+        buffer: BufferId,
+        /// Whether the kernel writes it.
+        write: bool,
+    },
+    /// The step's scalars.
+    Scalars,
+    /// The status words.
+    Status,
+}
+
+/// One or several dispatches that compute certain graph values from others: what is checked as one.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// What it computes, such as `matmul.tile64 + add + relu`.
+    pub label: String,
+    /// The kernel's op and variant, if it has one.
+    pub kernel: Option<(&'static str, &'static str)>,
+    /// The dispatches, in order.
+    pub dispatches: Vec<Dispatch>,
+    /// What it reads, as it was before the unit ran.
+    pub reads: Vec<Stored>,
+    /// What it writes.
+    pub writes: Vec<Stored>,
+}
+
+/// An input of the program.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: String,
+    /// Its value and buffer; `None` where no launch reads it.
+    pub stored: Option<Stored>,
+    /// Its type.
+    pub ty: TensorType,
+    /// For indices: they must be below it.
+    pub bound: Option<usize>,
+}
+
+/// What a device runs, in order, on which buffers.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The graph it came from, with readers of duplicate nodes led to the first.
+    pub nodes: Nodes,
+    /// The buffers.
+    pub buffers: Vec<Buffer>,
+    /// The units, in order.
+    pub units: Vec<Unit>,
+    /// The inputs.
+    pub inputs: Vec<Input>,
+    /// Constants to fill once.
+    pub constants: Vec<(Arc<Tensor>, Stored)>,
+    /// Variables: name, value at the step's start, buffer.
+    pub variables: Vec<(String, Stored)>,
+    /// After the units and the read-backs: copies of new values into variables.
+    pub commits: Vec<Commit>,
+    /// What is read back, in the order asked for; `None` for empty tensors.
+    pub outputs: Vec<(TensorType, Option<BufferId>)>,
+    /// The step's scalars, in the order of the uniform's words.
+    pub scalars: Vec<(ValueId, Scalar, DType)>,
+    /// Whether a kernel may report an index that the host cannot check on upload.
+    pub watches_status: bool,
+}
+
+/// A copy of a new value into its variable at the step's end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// From.
+    pub from: BufferId,
+    /// To: the variable's buffer.
+    pub to: BufferId,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Plans a graph: `targets` are read back, assignments are carried out.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] where
+    /// the device cannot hold or run it.
+    pub fn new(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
+        if !nodes.mistakes.is_empty() {
+            return Err(Error::Graph(nodes.mistakes));
+        }
+        let mut targets = targets.to_vec();
+        layout::merge_duplicates(&mut nodes, &mut targets);
+        let targets = &targets[..];
+        let layout = layout::Layout::new(&nodes, targets);
+        let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
+        let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);
+        lower::lower(nodes, targets, &layout, &clusters, &schedule, profile, options)
+    }
+
+    /// Bytes of the buffers for values between launches.
+    pub fn temporary_bytes(&self) -> u64 {
+        self.bytes_of(|role| *role == Role::Temporary)
+    }
+
+    /// Bytes of all buffers: the program's peak device memory, variables included.
+    pub fn total_bytes(&self) -> u64 {
+        self.bytes_of(|_| true)
+    }
+
+    fn bytes_of(&self, wanted: impl Fn(&Role) -> bool) -> u64 {
+        self.buffers.iter().filter(|b| wanted(&b.role)).map(|b| b.bytes).sum()
+    }
+
+    /// The number of dispatches.
+    pub fn dispatches(&self) -> usize {
+        self.units.iter().map(|unit| unit.dispatches.len()).sum()
+    }
+
+    /// A hash of everything that decides which bits come out: kernels, grids, order.
+    pub fn fingerprint(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        for dispatch in self.units.iter().flat_map(|unit| &unit.dispatches) {
+            (&*dispatch.wgsl, &dispatch.entry, dispatch.workgroups).hash(&mut hasher);
+            format!("{:?}", dispatch.bindings).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// The variant to take: the wanted one where it fits, else the first that the device can run and
+/// that suits, else the last that it can run and that computes the shapes.
+pub(crate) fn choose(
+    kernel: &dyn crate::op::Kernel,
+    args: &crate::op::Args<'_>,
+    options: &Options,
+) -> std::result::Result<&'static Variant, String> {
+    let runnable: Vec<&'static Variant> =
+        kernel.variants().iter().filter(|v| v.lacking(args.profile).is_none() && kernel.supports(v, args)).collect();
+    let wanted = runnable.iter().find(|v| options.variant.as_deref() == Some(v.name));
+    let suited = runnable.iter().find(|v| (!v.software || args.profile.software) && kernel.suits(v, args));
+    wanted.or(suited).or(runnable.last()).copied().ok_or_else(|| {
+        let lacking: Vec<String> = kernel
+            .variants()
+            .iter()
+            .map(|v| {
+                format!("{} lacks {}", v.name, v.lacking(args.profile).unwrap_or("support for these shapes".into()))
+            })
+            .collect();
+        format!("no variant runs on {}: {}", args.profile.name, lacking.join("; "))
+    })
+}

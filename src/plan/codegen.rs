@@ -1,0 +1,451 @@
+//! WGSL for groups of pointwise ops: kernels of their own, and epilogues of others. The generated
+//! text only loads, calls functions of `scalar.wgsl`, and stores.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use super::layout::{Layout, Origin, constant_of, op_of};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::{Arg, Lowering};
+use crate::shape::{View, merge_axes};
+use crate::{DType, TensorType};
+
+/// A group: what to compute, what is given, what to store.
+pub(crate) struct Group<'a> {
+    pub nodes: &'a Nodes,
+    pub layout: &'a Layout,
+    /// Pointwise nodes, in order.
+    pub members: &'a [usize],
+    /// For an epilogue: the kernel's output.
+    pub given: Option<ValueId>,
+    /// The values to store besides the returned one, and whether each is one of a copy.
+    pub stores: &'a [Origin],
+    /// For an epilogue: the value to return.
+    pub returns: Option<ValueId>,
+    /// Which origin's buffer an origin lies in (a variable's, for a new value computed in place).
+    pub in_place: &'a HashMap<ValueId, ValueId>,
+    /// The word of each step scalar in the uniform.
+    pub scalars: &'a BTreeMap<ValueId, usize>,
+}
+
+/// A storage buffer that the text binds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Operand {
+    pub origin: Origin,
+    pub write: bool,
+}
+
+/// Generated text and what it binds: `args` first, then the operands, then the scalars.
+pub(crate) struct Generated {
+    pub text: String,
+    pub args: Vec<u32>,
+    pub operands: Vec<Operand>,
+    pub uses_scalars: bool,
+}
+
+/// How an operand's position follows from the element number `i`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Access {
+    /// Position `i`.
+    Flat,
+    /// Position `offset + sum((i / div % size) * stride)`.
+    Strided { offset: usize, terms: Vec<Term> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Term {
+    div: usize,
+    /// `None` for the outermost axis.
+    size: Option<usize>,
+    stride: usize,
+}
+
+impl Access {
+    fn of(view: &View) -> Access {
+        let merged = merge_axes(&view.shape, &[&view.strides]);
+        let mut div = 1;
+        let mut terms = Vec::new();
+        for (axis, (&size, &stride)) in merged.sizes.iter().zip(&merged.strides[0]).enumerate().rev() {
+            if stride != 0 {
+                terms.push(Term { div, size: (axis > 0).then_some(size), stride });
+            }
+            div *= size;
+        }
+        match terms[..] {
+            [Term { div: 1, size: None, stride: 1 }] if view.offset == 0 => Access::Flat,
+            [] if view.shape.numel() == 1 && view.offset == 0 => Access::Flat,
+            _ => Access::Strided { offset: view.offset, terms },
+        }
+    }
+}
+
+/// What the text of a group is made of, as it grows.
+struct Writer<'a> {
+    group: &'a Group<'a>,
+    args: Vec<u32>,
+    operands: Vec<Operand>,
+    /// Operands that are read other than at `i`.
+    scattered: Vec<bool>,
+    uses_scalars: bool,
+    /// Loads of `element`'s body: (variable, operand, access, dtype).
+    loads: Vec<(String, usize, Access, DType)>,
+    body: String,
+    names: HashMap<ValueId, String>,
+    /// Loads made already, by origin and access.
+    loaded: HashMap<(Origin, Access), String>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(group: &'a Group<'a>, args: Vec<u32>) -> Self {
+        Writer {
+            group,
+            args,
+            operands: Vec::new(),
+            scattered: Vec::new(),
+            uses_scalars: false,
+            loads: Vec::new(),
+            body: String::new(),
+            names: HashMap::new(),
+            loaded: HashMap::new(),
+        }
+    }
+
+    /// The operand that an origin lies in; a value computed in place lies in its variable's.
+    fn operand(&mut self, origin: &Origin, write: bool) -> usize {
+        let home = match origin {
+            Origin::Value(id) => Origin::Value(self.group.in_place.get(id).copied().unwrap_or(*id)),
+            copy => copy.clone(),
+        };
+        let known = self.operands.iter().position(|operand| operand.origin == home);
+        let number = known.unwrap_or_else(|| {
+            self.operands.push(Operand { origin: home, write: false });
+            self.scattered.push(false);
+            self.operands.len() - 1
+        });
+        self.operands[number].write |= write;
+        number
+    }
+
+    fn arg(&mut self, word: u32) -> String {
+        let at = self.args.len();
+        self.args.push(word);
+        format!("args[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
+    }
+
+    /// A number: the commonest are part of the text, the others travel in the uniform, so that
+    /// groups that differ in numbers alone share a pipeline.
+    fn number(&mut self, value: f64) -> String {
+        if [0.0, 0.5, 1.0, 2.0].contains(&value.abs()) {
+            return format!("{value:?}f");
+        }
+        let arg = self.arg((value as f32).to_bits());
+        format!("bitcast<f32>({arg})")
+    }
+
+    fn constant(&mut self, dtype: DType, value: f64) -> String {
+        match dtype {
+            DType::F32 => self.number(value),
+            DType::I32 => format!("{}i", value as i32),
+            DType::U32 => format!("{}u", value as u32),
+            DType::Bool => format!("{}", value != 0.0),
+        }
+    }
+
+    /// The expression for a value as the group's nodes see it.
+    fn value(&mut self, id: ValueId) -> String {
+        let (nodes, layout) = (self.group.nodes, self.group.layout);
+        let place = layout.of(id);
+        let dtype = nodes.ty(id).dtype;
+        if let Origin::Value(root) = place.origin {
+            if let Some(constant) = constant_of(nodes, root) {
+                return self.constant(dtype, constant);
+            }
+            if let NodeKind::Scalar(_) = nodes.nodes[root.node].kind {
+                return self.scalar(root, dtype);
+            }
+            if let Some(name) = self.names.get(&root) {
+                return name.clone();
+            }
+        }
+        let origin = place.origin.clone();
+        let access = Access::of(&place.view);
+        self.load(origin, access, dtype)
+    }
+
+    fn scalar(&mut self, root: ValueId, dtype: DType) -> String {
+        self.uses_scalars = true;
+        let word = self.group.scalars.get(&root).copied().unwrap_or(0);
+        let text = format!("scalars[{}].{}", word / 4, ["x", "y", "z", "w"][word % 4]);
+        if dtype == DType::F32 { format!("bitcast<f32>({text})") } else { text }
+    }
+
+    fn load(&mut self, origin: Origin, access: Access, dtype: DType) -> String {
+        let key = (origin.clone(), access.clone());
+        if let Some(name) = self.loaded.get(&key) {
+            return name.clone();
+        }
+        let operand = self.operand(&origin, false);
+        self.scattered[operand] |= access != Access::Flat;
+        let name = format!("a{}", self.loads.len());
+        self.loads.push((name.clone(), operand, access, dtype));
+        self.loaded.insert(key, name.clone());
+        name
+    }
+
+    /// The calls of the members, in order.
+    fn members(&mut self) {
+        let nodes = self.group.nodes;
+        if let Some(given) = self.group.given {
+            self.names.insert(given, "v".into());
+        }
+        for &node in self.group.members {
+            let Some(Lowering::Pointwise(call)) = op_of(nodes, node).map(|op| op.lowering()) else { continue };
+            let output = &nodes.nodes[node].outputs[0];
+            let last = nodes.nodes[node].inputs.last().map(|&id| nodes.ty(id).dtype);
+            let args: Vec<String> = call
+                .args
+                .iter()
+                .map(|arg| match arg {
+                    Arg::Input(i) => self.value(nodes.nodes[node].inputs[*i]),
+                    Arg::Index => "i".into(),
+                    Arg::F32(x) => self.number(*x),
+                    Arg::I32(x) => format!("{x}i"),
+                    Arg::U32(x) => format!("{x}u"),
+                })
+                .collect();
+            let name = format!("v{}", self.names.len());
+            let suffix = last.unwrap_or(output.dtype);
+            let _ = writeln!(self.body, "  let {name} = {}_{suffix}({});", call.function, args.join(", "));
+            self.names.insert(ValueId { node, output: 0 }, name);
+        }
+    }
+
+    /// The expression of an origin that is to be stored.
+    fn stored(&mut self, origin: &Origin) -> String {
+        match origin {
+            Origin::Value(id) => self.names.get(id).cloned().unwrap_or_else(|| "v".into()),
+            Origin::Copy(id) => self.value(*id),
+        }
+    }
+
+    /// The position of an access at element `i`.
+    fn position(&mut self, access: &Access, i: &str) -> String {
+        let Access::Strided { offset, terms } = access else { return i.to_owned() };
+        let mut sum: Vec<String> = Vec::new();
+        if *offset != 0 || terms.is_empty() {
+            sum.push(self.arg_for(*offset));
+        }
+        for term in terms {
+            let mut text = i.to_owned();
+            if term.div != 1 {
+                text = format!("{text} / {}", self.arg_for(term.div));
+            }
+            if let Some(size) = term.size {
+                text = format!("{text} % {}", self.arg_for(size));
+            }
+            if term.stride != 1 {
+                text = format!("({text}) * {}", self.arg_for(term.stride));
+            }
+            sum.push(text);
+        }
+        sum.join(" + ")
+    }
+
+    fn arg_for(&mut self, number: usize) -> String {
+        self.arg(number as u32)
+    }
+
+    /// The declarations of everything bound, with `args` at binding `first`.
+    fn declarations(&self, first: usize, prefix: &str, vectors: impl Fn(usize) -> bool) -> String {
+        let words = self.args.len().div_ceil(4).max(1);
+        let mut text = format!("@group(0) @binding({first}) var<uniform> {prefix}args: array<vec4<u32>, {words}>;\n");
+        for (number, operand) in self.operands.iter().enumerate() {
+            let access = if operand.write { "read_write" } else { "read" };
+            let scalar = self.ty(operand).dtype.wgsl_storage();
+            let element = if vectors(number) { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+            let binding = first + 1 + number;
+            let _ = writeln!(
+                text,
+                "@group(0) @binding({binding}) var<storage, {access}> {prefix}x{number}: array<{element}>;"
+            );
+        }
+        if self.uses_scalars {
+            let binding = first + 1 + self.operands.len();
+            let _ = writeln!(text, "@group(0) @binding({binding}) var<uniform> {prefix}scalars: array<vec4<u32>, 16>;");
+        }
+        text
+    }
+
+    fn ty(&self, operand: &Operand) -> &TensorType {
+        match operand.origin {
+            Origin::Value(id) | Origin::Copy(id) => self.group.nodes.ty(id),
+        }
+    }
+
+    fn finish(mut self, text: String) -> Generated {
+        self.args.resize(self.args.len().next_multiple_of(4).max(4), 0);
+        Generated { text, args: self.args, operands: self.operands, uses_scalars: self.uses_scalars }
+    }
+}
+
+/// The expression that reads a stored word as the type that functions take, and back.
+fn unpack(dtype: DType, text: &str) -> String {
+    if dtype == DType::Bool { format!("{text} != 0u") } else { text.to_owned() }
+}
+
+fn pack(dtype: DType, text: &str) -> String {
+    if dtype == DType::Bool { format!("select(0u, 1u, {text})") } else { text.to_owned() }
+}
+
+fn wgsl_value(dtype: DType) -> &'static str {
+    dtype.name()
+}
+
+/// Workgroup size and vec4s per invocation of generated kernels.
+const WORKGROUP: u32 = 64;
+const QUADS: u32 = 4;
+
+/// How many workgroups a generated kernel over `n` elements takes.
+pub(crate) fn workgroups(n: usize) -> u64 {
+    (n as u64).div_ceil(u64::from(4 * WORKGROUP * QUADS))
+}
+
+/// A kernel over `n` elements: each invocation handles [`QUADS`] groups of four neighbours. An
+/// operand that is only read at `i` is a `vec4`; others are loaded element by element.
+pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
+    let mut w = Writer::new(group, vec![n as u32]);
+    w.members();
+    let stores: Vec<(String, usize, DType)> = group
+        .stores
+        .iter()
+        .map(|origin| {
+            let expression = w.stored(origin);
+            let dtype = match origin {
+                Origin::Value(id) | Origin::Copy(id) => group.nodes.ty(*id).dtype,
+            };
+            (expression, w.operand(origin, true), dtype)
+        })
+        .collect();
+    let loads = w.loads.clone();
+    let scattered = w.scattered.clone();
+
+    let parameters: String =
+        loads.iter().map(|(name, _, _, dtype)| format!(", {name}: {}", wgsl_value(*dtype))).collect();
+    let mut text = String::from("struct Results {\n");
+    for (number, (_, _, dtype)) in stores.iter().enumerate() {
+        let _ = writeln!(text, "  r{number}: {},", dtype.wgsl_storage());
+    }
+    let results: Vec<String> = stores.iter().map(|(expression, _, dtype)| pack(*dtype, expression)).collect();
+    let _ = write!(
+        text,
+        "}}\n\nfn element(i: u32{parameters}) -> Results {{\n{}  return Results({});\n}}\n\n",
+        w.body,
+        results.join(", ")
+    );
+
+    let mut quad = String::from("fn quad(q: u32) {\n  let n = args[0].x;\n  let i0 = 4u * q;\n");
+    for k in 1..4 {
+        let _ = writeln!(quad, "  let i{k} = min(i0 + {k}u, n - 1u);");
+    }
+    for (number, (_, operand, access, _)) in loads.iter().enumerate() {
+        if !scattered[*operand] {
+            let _ = writeln!(quad, "  let l{number} = x{operand}[q];");
+            continue;
+        }
+        let position = w.position(access, "$i");
+        for k in 0..4 {
+            let _ = writeln!(quad, "  let l{number}_{k} = x{operand}[{}];", position.replace("$i", &format!("i{k}")));
+        }
+    }
+    for k in 0..4 {
+        let component = ["x", "y", "z", "w"][k];
+        let arguments: String = loads
+            .iter()
+            .enumerate()
+            .map(|(number, (_, operand, _, dtype))| {
+                let word =
+                    if scattered[*operand] { format!("l{number}_{k}") } else { format!("l{number}.{component}") };
+                format!(", {}", unpack(*dtype, &word))
+            })
+            .collect();
+        let _ = writeln!(quad, "  let e{k} = element(i{k}{arguments});");
+    }
+    quad.push_str(&store_quad(&stores, &scattered));
+    quad.push_str("}\n\n");
+
+    let body = format!(
+        "{text}{quad}@compute @workgroup_size({WORKGROUP})\nfn pointwise(\n  @builtin(workgroup_id) group: vec3<u32>,\n  \
+         @builtin(num_workgroups) groups: vec3<u32>,\n  @builtin(local_invocation_index) lane: u32,\n) {{\n  \
+         let first = (group.y * groups.x + group.x) * {}u + lane;\n  let quads = (args[0].x + 3u) / 4u;\n  \
+         for (var k = 0u; k < {QUADS}u; k++) {{\n    let q = first + k * {WORKGROUP}u;\n    \
+         if (q < quads) {{ quad(q); }}\n  }}\n}}\n",
+        WORKGROUP * QUADS
+    );
+    let declared = w.declarations(0, "", |operand| !scattered[operand]);
+    w.finish(format!("{}{declared}\n{body}", header(group)))
+}
+
+/// Stores of four results: whole vectors where they fit, single elements at the end.
+fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool]) -> String {
+    let mut text = String::new();
+    let whole: Vec<(usize, usize)> =
+        stores.iter().enumerate().filter(|(_, (_, x, _))| !scattered[*x]).map(|(r, (_, x, _))| (r, *x)).collect();
+    let single = stores.iter().enumerate().filter(|(_, (_, x, _))| scattered[*x]).map(|(r, (_, x, _))| (r, *x));
+    if !whole.is_empty() {
+        text.push_str("  if (i0 + 3u < n) {\n");
+        for (r, x) in &whole {
+            let _ = writeln!(text, "    x{x}[q] = vec4(e0.r{r}, e1.r{r}, e2.r{r}, e3.r{r});");
+        }
+        text.push_str("  } else {\n");
+        for (r, x) in &whole {
+            let _ = writeln!(text, "    x{x}[q].x = e0.r{r};");
+            let _ = writeln!(text, "    if (i0 + 1u < n) {{ x{x}[q].y = e1.r{r}; }}");
+            let _ = writeln!(text, "    if (i0 + 2u < n) {{ x{x}[q].z = e2.r{r}; }}");
+        }
+        text.push_str("  }\n");
+    }
+    for (r, x) in single {
+        let _ = writeln!(text, "  x{x}[i0] = e0.r{r};");
+        for k in 1..4 {
+            let _ = writeln!(text, "  if (i0 + {k}u < n) {{ x{x}[i{k}] = e{k}.r{r}; }}");
+        }
+    }
+    text
+}
+
+/// The function `epilogue(v, i)` for a kernel's text, with everything it binds from binding
+/// `first` on. Names bear the prefix `e_`.
+pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
+    let mut w = Writer::new(group, Vec::new());
+    w.members();
+    let mut stores = String::new();
+    for origin in group.stores {
+        let expression = w.stored(origin);
+        let operand = w.operand(origin, true);
+        let dtype = match origin {
+            Origin::Value(id) | Origin::Copy(id) => group.nodes.ty(*id).dtype,
+        };
+        let _ = writeln!(stores, "  e_x{operand}[i] = {};", pack(dtype, &expression));
+    }
+    let returned = group.returns.map_or_else(|| "v".into(), |id| w.stored(&Origin::Value(id)));
+    let mut loads = String::new();
+    for (name, operand, access, dtype) in w.loads.clone() {
+        let position = w.position(&access, "i");
+        let word = format!("e_x{operand}[{position}]");
+        let _ = writeln!(loads, "  let {name} = {};", unpack(dtype, &word));
+    }
+    let body = format!("{loads}{}{stores}", w.body).replace("args[", "e_args[").replace("scalars[", "e_scalars[");
+    let declared = w.declarations(first, "e_", |_| false);
+    w.finish(format!("{declared}fn epilogue(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
+}
+
+/// A comment that says what the group computes.
+fn header(group: &Group<'_>) -> String {
+    format!("// {}: pointwise over n = args[0].x elements, four neighbours at a time.\n", label(group))
+}
+
+/// The names of the members in order, such as `add + relu`.
+pub(crate) fn label(group: &Group<'_>) -> String {
+    let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
+    if names.is_empty() { "copy".into() } else { names.join(" + ") }
+}

@@ -1,0 +1,108 @@
+//! Which ops are the same, which values are needed, and which are mere views of others.
+
+use std::collections::HashMap;
+
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::{Lowering, Op};
+use crate::shape::View;
+
+/// Where a value's elements come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    /// A leaf, a kernel's output or a pointwise op's output: contiguous under its own id.
+    Value(ValueId),
+    /// A contiguous copy of that value, made because strides cannot say what comes after it.
+    Copy(ValueId),
+}
+
+/// A value as a view of where its elements lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub origin: Origin,
+    pub view: View,
+}
+
+/// The graph, seen without dead nodes and data movement.
+pub(crate) struct Layout {
+    /// For each node whether something needed depends on it.
+    pub live: Vec<bool>,
+    places: HashMap<ValueId, Place>,
+}
+
+impl Layout {
+    pub fn new(nodes: &Nodes, targets: &[ValueId]) -> Layout {
+        let mut layout = Layout { live: vec![false; nodes.nodes.len()], places: HashMap::new() };
+        let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
+        for root in roots {
+            layout.live[root.node] = true;
+        }
+        for node in (0..nodes.nodes.len()).rev() {
+            if layout.live[node] {
+                nodes.nodes[node].inputs.iter().for_each(|input| layout.live[input.node] = true);
+            }
+        }
+        for node in 0..nodes.nodes.len() {
+            if layout.live[node] {
+                layout.place(nodes, node);
+            }
+        }
+        layout
+    }
+
+    /// Where a needed value's elements are.
+    pub fn of(&self, id: ValueId) -> &Place {
+        &self.places[&id]
+    }
+
+    fn place(&mut self, nodes: &Nodes, number: usize) {
+        let node = &nodes.nodes[number];
+        let output = ValueId { node: number, output: 0 };
+        if let Some(Lowering::View(op)) = op_of(nodes, number).map(|op| op.lowering()) {
+            let input = node.inputs[0];
+            let place = &self.places[&input];
+            let seen = match op.view(&place.view) {
+                Some(view) => Some(Place { origin: place.origin.clone(), view }),
+                None => op
+                    .view(&View::contiguous(&nodes.ty(input).shape))
+                    .map(|view| Place { origin: Origin::Copy(input), view }),
+            };
+            if let Some(place) = seen {
+                self.places.insert(output, place);
+                return;
+            }
+        }
+        for (output, ty) in node.outputs.iter().enumerate() {
+            let id = ValueId { node: number, output };
+            self.places.insert(id, Place { origin: Origin::Value(id), view: View::contiguous(&ty.shape) });
+        }
+    }
+}
+
+/// Lets every reader of a duplicate (same op, attributes and inputs as an earlier node) read the
+/// earlier node instead. Duplicates stay in place, dead.
+pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
+    let mut first: HashMap<(String, Vec<ValueId>), usize> = HashMap::new();
+    let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
+    for (number, node) in nodes.nodes.iter_mut().enumerate() {
+        node.inputs.iter_mut().for_each(|id| id.node = same[id.node]);
+        same.push(match &node.kind {
+            NodeKind::Op(op) => *first.entry((format!("{op:?}"), node.inputs.clone())).or_insert(number),
+            _ => number,
+        });
+    }
+    targets.iter_mut().for_each(|id| id.node = same[id.node]);
+    nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
+}
+
+/// The node's op, unless it is a leaf.
+pub(crate) fn op_of(nodes: &Nodes, node: usize) -> Option<&dyn Op> {
+    match &nodes.nodes[node].kind {
+        NodeKind::Op(op) => Some(&**op),
+        _ => None,
+    }
+}
+
+/// The number that a value is everywhere, where that is known.
+pub(crate) fn constant_of(nodes: &Nodes, id: ValueId) -> Option<f64> {
+    op_of(nodes, id.node)?.constant_value()
+}

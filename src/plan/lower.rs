@@ -1,0 +1,574 @@
+//! Jobs to launches, bound to buffers, and held against the device's limits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::codegen::{self, Generated, Group};
+use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, kernel_views};
+use super::layout::{Layout, Origin, op_of};
+use super::memory::{Lifetime, assign};
+use super::schedule::{Job, Schedule, wants_copy};
+use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::{Args, Binding, Launch, Lowered, Slot};
+use crate::profile::Profile;
+use crate::shader::{complete, splice};
+use crate::{DType, Error, Result, TensorType};
+
+/// What a draft dispatch binds, before buffers are known.
+#[derive(Clone, Debug)]
+enum Draft {
+    Uniform(Vec<u32>),
+    Origin(Origin, bool),
+    Scratch(usize),
+    Scalars,
+    Status,
+}
+
+struct DraftDispatch {
+    launch: Launch,
+    bindings: Vec<Draft>,
+}
+
+/// A unit before buffers are known.
+struct DraftUnit {
+    label: String,
+    kernel: Option<(&'static str, &'static str)>,
+    dispatches: Vec<DraftDispatch>,
+    scratch: Vec<usize>,
+    reads: Vec<Origin>,
+    writes: Vec<Origin>,
+    watches_status: bool,
+}
+
+struct Lowering<'a> {
+    nodes: &'a Nodes,
+    layout: &'a Layout,
+    clusters: &'a Clusters,
+    schedule: &'a Schedule,
+    profile: &'a Profile,
+    scalars: BTreeMap<ValueId, usize>,
+    mistakes: Vec<String>,
+}
+
+pub(super) fn lower(
+    nodes: Nodes,
+    targets: &[ValueId],
+    layout: &Layout,
+    clusters: &Clusters,
+    schedule: &Schedule,
+    profile: &Profile,
+    _options: &Options,
+) -> Result<Plan> {
+    let scalars = number_scalars(&nodes, layout);
+    let mut lowering = Lowering { nodes: &nodes, layout, clusters, schedule, profile, scalars, mistakes: Vec::new() };
+    for (node, why) in &clusters.refused {
+        lowering.complain(*node, why);
+    }
+    if lowering.scalars.len() > 64 {
+        lowering.mistakes.push("a program can have at most 64 step scalars; compute some of them in the graph".into());
+    }
+    let mut units = Vec::new();
+    for job in &schedule.jobs {
+        units.extend(lowering.unit(job));
+    }
+    let mut plan = lowering.bind(targets, &units);
+    lowering.lint(&plan);
+    let mistakes = lowering.mistakes;
+    if !mistakes.is_empty() {
+        return Err(Error::Limit(mistakes.join("\n")));
+    }
+    plan.nodes = nodes;
+    Ok(plan)
+}
+
+/// Numbers the live step scalars, four-byte words of the uniform.
+fn number_scalars(nodes: &Nodes, layout: &Layout) -> BTreeMap<ValueId, usize> {
+    let live = (0..nodes.nodes.len()).filter(|&n| layout.live[n] && matches!(nodes.nodes[n].kind, NodeKind::Scalar(_)));
+    live.enumerate().map(|(word, node)| (ValueId { node, output: 0 }, word)).collect()
+}
+
+impl Lowering<'_> {
+    fn complain(&mut self, node: usize, why: &str) {
+        let node = &self.nodes.nodes[node];
+        let inputs: Vec<String> = node.inputs.iter().map(|&id| self.nodes.ty(id).to_string()).collect();
+        self.mistakes.push(format!("{}({}): {why}\n  at {}", node.name(), inputs.join(", "), node.location));
+    }
+
+    /// The type and value that an origin holds.
+    fn value_of(&self, origin: &Origin) -> (ValueId, TensorType) {
+        match origin {
+            Origin::Value(id) | Origin::Copy(id) => (*id, self.nodes.ty(*id).clone()),
+        }
+    }
+
+    fn group<'b>(&'b self, members: &'b [usize], stores: &'b [Origin]) -> Group<'b> {
+        Group {
+            nodes: self.nodes,
+            layout: self.layout,
+            members,
+            given: None,
+            stores,
+            returns: None,
+            in_place: &self.schedule.in_place,
+            scalars: &self.scalars,
+        }
+    }
+
+    fn unit(&mut self, job: &Job) -> Option<DraftUnit> {
+        match job {
+            Job::Copy(id) => self.pointwise(&[], vec![Origin::Copy(*id)]),
+            Job::Cluster(number) => {
+                let cluster = &self.clusters.all[*number];
+                let stored: Vec<Origin> =
+                    self.clusters.stored(self.nodes, *number).into_iter().map(Origin::Value).collect();
+                match cluster.kernel {
+                    Some((node, variant)) => self.kernel(node, variant, &cluster.pointwise, stored),
+                    None => self.pointwise(&cluster.pointwise, stored),
+                }
+            }
+        }
+    }
+
+    /// A generated kernel.
+    fn pointwise(&mut self, members: &[usize], stores: Vec<Origin>) -> Option<DraftUnit> {
+        let n = self.value_of(stores.first()?).1.shape.numel();
+        if n == 0 {
+            return None;
+        }
+        let group = self.group(members, &stores);
+        let generated = codegen::kernel(&group, n);
+        let label = codegen::label(&group);
+        let workgroups = match self.profile.grid(codegen::workgroups(n)) {
+            Ok(grid) => grid,
+            Err(why) => {
+                self.complain(self.value_of(&stores[0]).0.node, &why);
+                return None;
+            }
+        };
+        let reads = self.operands_read(&generated);
+        let mut bindings = vec![Draft::Uniform(generated.args.clone())];
+        bindings.extend(tail(&generated));
+        let launch = Launch {
+            label: label.clone(),
+            wgsl: complete(&generated.text),
+            entry: "pointwise",
+            bindings: Vec::new(),
+            workgroups,
+        };
+        let dispatches = vec![DraftDispatch { launch, bindings }];
+        Some(DraftUnit {
+            label,
+            kernel: None,
+            dispatches,
+            scratch: Vec::new(),
+            reads,
+            writes: stores,
+            watches_status: false,
+        })
+    }
+
+    /// The origins behind a generated text's operands that it reads.
+    fn operands_read(&self, generated: &Generated) -> Vec<Origin> {
+        let leaf = |origin: &Origin| match origin {
+            Origin::Value(id) => self.clusters.of[id.node].is_none(),
+            Origin::Copy(_) => false,
+        };
+        generated.operands.iter().filter(|o| !o.write || leaf(&o.origin)).map(|o| o.origin.clone()).collect()
+    }
+
+    /// A kernel of an op, with the group behind it as its epilogue.
+    fn kernel(
+        &mut self,
+        node: usize,
+        variant: &'static crate::op::Variant,
+        members: &[usize],
+        stored: Vec<Origin>,
+    ) -> Option<DraftUnit> {
+        let nodes = self.nodes;
+        let kernel = kernel_of(nodes, node)?;
+        let outputs = &nodes.nodes[node].outputs;
+        if outputs.iter().all(|ty| ty.shape.numel() == 0) {
+            return None;
+        }
+        let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
+        let views = kernel_views(nodes, self.layout, node, kernel);
+        let lowered =
+            match kernel.lower(variant, &Args { inputs: &inputs, views: &views, outputs, profile: self.profile }) {
+                Ok(lowered) => lowered,
+                Err(why) => {
+                    self.complain(node, &why);
+                    return None;
+                }
+            };
+        let origins: Vec<Origin> = (nodes.nodes[node].inputs.iter().enumerate())
+            .map(|(i, &id)| match kernel_reads_in_place(nodes, self.layout, kernel, i, id) {
+                true => self.layout.of(id).origin.clone(),
+                false => Origin::Copy(id),
+            })
+            .collect();
+        let given = ValueId { node, output: 0 };
+        let returned = self.returned(given, members, &stored);
+        let output =
+            |o: usize| if o == 0 { Origin::Value(returned) } else { Origin::Value(ValueId { node, output: o }) };
+        let extra: Vec<Origin> = (stored.iter())
+            .filter(|origin| **origin != Origin::Value(returned))
+            .filter(|origin| !matches!(origin, Origin::Value(id) if id.node == node && id.output > 0))
+            .cloned()
+            .collect();
+        let mut reads = origins.clone();
+        let mut dispatches = Vec::new();
+        let Lowered { launches, scratch } = lowered;
+        let mut watches_status = false;
+        for mut launch in launches {
+            let mut bindings: Vec<Draft> = Vec::new();
+            for binding in &launch.bindings {
+                let origin = |slot: &Slot, write: bool| match slot {
+                    Slot::Input(i) => Draft::Origin(origins[*i].clone(), write),
+                    Slot::Output(o) => Draft::Origin(output(*o), write),
+                    Slot::Scratch(s) => Draft::Scratch(*s),
+                };
+                bindings.push(match binding {
+                    Binding::Uniform(words) => Draft::Uniform(words.clone()),
+                    Binding::Read(slot) => origin(slot, false),
+                    Binding::Write(slot) => origin(slot, true),
+                    Binding::Scalars => Draft::Scalars,
+                    Binding::Status => Draft::Status,
+                });
+                watches_status |= matches!(binding, Binding::Status) && !self.checked_on_upload(node);
+            }
+            if !members.is_empty() && launch.wgsl.contains("\nfn epilogue(") {
+                let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
+                let generated = codegen::epilogue(&group, bindings.len());
+                reads.extend(self.operands_read(&generated));
+                bindings.push(Draft::Uniform(generated.args.clone()));
+                bindings.extend(tail(&generated));
+                match splice(&launch.wgsl, "epilogue", &generated.text) {
+                    Ok(text) => launch.wgsl = text,
+                    Err(why) => self.complain(node, &why),
+                }
+            }
+            dispatches.push(DraftDispatch { launch, bindings });
+        }
+        let op = nodes.nodes[node].name();
+        let mut label = format!("{op}.{}", variant.name);
+        if !members.is_empty() {
+            label = format!("{label} + {}", codegen::label(&self.group(members, &[])));
+        }
+        let name = op_of(nodes, node).map_or("", |op| op.name());
+        let mut writes = stored;
+        for o in 0..outputs.len() {
+            if !writes.contains(&output(o)) {
+                writes.push(output(o));
+            }
+        }
+        Some(DraftUnit {
+            label,
+            kernel: Some((name, variant.name)),
+            dispatches,
+            scratch,
+            reads,
+            writes,
+            watches_status,
+        })
+    }
+
+    /// The value that goes where the kernel stores its first output.
+    fn returned(&self, given: ValueId, members: &[usize], stored: &[Origin]) -> ValueId {
+        if members.is_empty() || stored.contains(&Origin::Value(given)) {
+            return given;
+        }
+        let float = stored.iter().find_map(|origin| match origin {
+            Origin::Value(id) if members.contains(&id.node) && self.nodes.ty(*id).dtype == DType::F32 => Some(*id),
+            _ => None,
+        });
+        float.unwrap_or(given)
+    }
+
+    /// Whether the host has seen all index operands of a node: those that are inputs or constants.
+    fn checked_on_upload(&self, node: usize) -> bool {
+        let Some(op) = op_of(self.nodes, node) else { return true };
+        let inputs = &self.nodes.nodes[node].inputs;
+        let types: Vec<&TensorType> = inputs.iter().map(|&id| self.nodes.ty(id)).collect();
+        let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
+        indices.all(|(_, &id)| match self.layout.of(id).origin {
+            Origin::Value(root) => {
+                matches!(self.nodes.nodes[root.node].kind, NodeKind::Input(_) | NodeKind::Constant(_))
+            }
+            Origin::Copy(_) => false,
+        })
+    }
+
+    /// Puts every origin into a buffer and binds the dispatches.
+    fn bind(&mut self, targets: &[ValueId], units: &[DraftUnit]) -> Plan {
+        let mut buffers = Buffers { lowering: self, of: HashMap::new(), all: Vec::new() };
+        let mut plan = Plan {
+            nodes: Nodes::default(),
+            buffers: Vec::new(),
+            units: Vec::new(),
+            inputs: Vec::new(),
+            constants: Vec::new(),
+            variables: Vec::new(),
+            commits: Vec::new(),
+            outputs: Vec::new(),
+            scalars: Vec::new(),
+            watches_status: units.iter().any(|unit| unit.watches_status),
+        };
+        buffers.leaves(units, targets, &mut plan);
+        let scratch = buffers.temporaries(units, targets);
+        for (number, unit) in units.iter().enumerate() {
+            plan.units.push(buffers.unit(unit, &scratch[number]));
+        }
+        for &id in targets {
+            let ty = self.nodes.ty(id).clone();
+            let buffer = (ty.shape.numel() > 0).then(|| buffers.buffer(&self.home(id, false)));
+            plan.outputs.push((ty, buffer));
+        }
+        for assignment in &self.nodes.assignments {
+            let to = Origin::Value(ValueId { node: assignment.variable, output: 0 });
+            let from = self.home(assignment.value, true);
+            let bytes = self.value_of(&to).1.bytes() as u64;
+            if bytes > 0 && self.buffer_origin(&from) != to {
+                plan.commits.push(Commit { from: buffers.buffer(&from), to: buffers.buffer(&to), bytes });
+            }
+        }
+        plan.buffers = buffers.all;
+        for &id in self.scalars.keys() {
+            if let NodeKind::Scalar(scalar) = &self.nodes.nodes[id.node].kind {
+                plan.scalars.push((id, scalar.clone(), self.nodes.ty(id).dtype));
+            }
+        }
+        plan
+    }
+
+    /// Where a fetched or assigned value lies contiguous.
+    fn home(&self, id: ValueId, assigned: bool) -> Origin {
+        if wants_copy(self.nodes, self.layout, id, assigned) {
+            Origin::Copy(id)
+        } else {
+            self.layout.of(id).origin.clone()
+        }
+    }
+
+    /// The origin whose buffer an origin lies in.
+    fn buffer_origin(&self, origin: &Origin) -> Origin {
+        match origin {
+            Origin::Value(id) => Origin::Value(self.schedule.in_place.get(id).copied().unwrap_or(*id)),
+            copy => copy.clone(),
+        }
+    }
+
+    /// Holds the plan against the device's limits.
+    fn lint(&mut self, plan: &Plan) {
+        let profile = self.profile;
+        for buffer in &plan.buffers {
+            let most = profile.max_binding.min(profile.max_buffer);
+            if buffer.bytes > most {
+                let what = match &buffer.role {
+                    Role::Variable(name) => format!("variable `{name}`"),
+                    Role::Input => "an input".into(),
+                    _ => "a value".into(),
+                };
+                let biggest = self.biggest(buffer.bytes);
+                self.mistakes.push(format!(
+                    "{what}{biggest} needs a buffer of {} bytes, and {} allows {most}; use a smaller batch or split it",
+                    buffer.bytes, profile.name
+                ));
+            }
+        }
+        for unit in &plan.units {
+            for dispatch in &unit.dispatches {
+                let storage =
+                    dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status)).count();
+                if storage > profile.usable_storage_buffers() {
+                    self.mistakes.push(format!(
+                        "{}: it binds {storage} storage buffers, and {} allows {} (one is kept back)",
+                        unit.label,
+                        profile.name,
+                        profile.usable_storage_buffers()
+                    ));
+                }
+                if dispatch.workgroups.iter().any(|&n| n > profile.max_workgroups) {
+                    self.mistakes.push(format!(
+                        "{}: a grid of {:?} workgroups, and {} allows {} a dimension; use a smaller batch",
+                        unit.label, dispatch.workgroups, profile.name, profile.max_workgroups
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Names the largest live value of about that size, and its line.
+    fn biggest(&self, bytes: u64) -> String {
+        let nodes = self.nodes.nodes.iter().enumerate().filter(|(n, _)| self.layout.live.get(*n) == Some(&true));
+        let found = nodes
+            .flat_map(|(_, node)| node.outputs.iter().map(move |ty| (node, ty)))
+            .find(|(_, ty)| padded(ty.bytes()) == bytes);
+        found.map_or_else(String::new, |(node, ty)| format!(" ({} {ty}, made at {})", node.name(), node.location))
+    }
+}
+
+/// The bindings behind a generated text's arguments.
+fn tail(generated: &Generated) -> Vec<Draft> {
+    let operands = generated.operands.iter().map(|o| Draft::Origin(o.origin.clone(), o.write));
+    operands.chain(generated.uses_scalars.then_some(Draft::Scalars)).collect()
+}
+
+/// The buffers, as they are handed out.
+struct Buffers<'a, 'b> {
+    lowering: &'a Lowering<'b>,
+    of: HashMap<Origin, BufferId>,
+    all: Vec<Buffer>,
+}
+
+impl Buffers<'_, '_> {
+    fn add(&mut self, bytes: u64, role: Role) -> BufferId {
+        self.all.push(Buffer { bytes, role });
+        self.all.len() - 1
+    }
+
+    fn buffer(&self, origin: &Origin) -> BufferId {
+        self.of.get(&self.lowering.buffer_origin(origin)).copied().unwrap_or(0)
+    }
+
+    /// Buffers for inputs, constants and variables that are read, fetched or assigned.
+    fn leaves(&mut self, units: &[DraftUnit], targets: &[ValueId], plan: &mut Plan) {
+        let nodes = self.lowering.nodes;
+        let mut used: Vec<Origin> = units.iter().flat_map(|unit| unit.reads.iter().cloned()).collect();
+        used.extend(targets.iter().map(|&id| self.lowering.home(id, false)));
+        used.extend(nodes.assignments.iter().map(|a| Origin::Value(ValueId { node: a.variable, output: 0 })));
+        for (number, node) in nodes.nodes.iter().enumerate() {
+            let id = ValueId { node: number, output: 0 };
+            let wanted = used.contains(&Origin::Value(id));
+            let ty = node.outputs[0].clone();
+            let mut place = |role: Role| {
+                let buffer = self.add(padded(ty.bytes()), role);
+                self.of.insert(Origin::Value(id), buffer);
+                Stored { value: id, ty: ty.clone(), buffer }
+            };
+            match &node.kind {
+                NodeKind::Input(name) => {
+                    let stored = wanted.then(|| place(Role::Input));
+                    let bound = index_bound(nodes, self.lowering.layout, id);
+                    plan.inputs.push(Input { name: name.clone(), stored, ty, bound });
+                }
+                NodeKind::Constant(tensor) if wanted => plan.constants.push((tensor.clone(), place(Role::Constant))),
+                NodeKind::Variable(name) if wanted => {
+                    plan.variables.push((name.clone(), place(Role::Variable(name.clone()))));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Buffers for what units write, shared by lifetime. Returns each unit's scratch buffers.
+    fn temporaries(&mut self, units: &[DraftUnit], targets: &[ValueId]) -> Vec<Vec<BufferId>> {
+        let lowering = self.lowering;
+        let mut numbers: HashMap<Origin, usize> = HashMap::new();
+        let mut lives: Vec<Lifetime> = Vec::new();
+        let mut scratch: Vec<Vec<usize>> = Vec::new();
+        for (at, unit) in units.iter().enumerate() {
+            for origin in &unit.writes {
+                if !self.of.contains_key(&lowering.buffer_origin(origin)) {
+                    numbers.insert(origin.clone(), lives.len());
+                    let bytes = padded(lowering.value_of(origin).1.bytes());
+                    lives.push(Lifetime { bytes, first: at, last: at });
+                }
+            }
+            for origin in &unit.reads {
+                if let Some(&number) = numbers.get(origin) {
+                    lives[number].last = at;
+                }
+            }
+            let sizes = unit.scratch.iter().map(|&bytes| Lifetime { bytes: padded(bytes), first: at, last: at });
+            scratch.push((lives.len()..lives.len() + unit.scratch.len()).collect());
+            lives.extend(sizes);
+        }
+        let fetched = targets.iter().map(|&id| lowering.home(id, false));
+        let assigned = lowering.nodes.assignments.iter().map(|a| lowering.home(a.value, true));
+        for origin in fetched.chain(assigned) {
+            if let Some(&number) = numbers.get(&origin) {
+                lives[number].last = units.len();
+            }
+        }
+        // What nobody writes is empty; kernels still bind it.
+        let empty = units.iter().flat_map(|unit| &unit.reads).filter(|o| !numbers.contains_key(o));
+        let empty: Vec<Origin> = empty.filter(|o| !self.of.contains_key(&lowering.buffer_origin(o))).cloned().collect();
+        for origin in empty {
+            let dummy = self.add(padded(0), Role::Temporary);
+            self.of.insert(origin, dummy);
+        }
+        let (assigned, sizes) = assign(&lives);
+        let ids: Vec<BufferId> = sizes.into_iter().map(|bytes| self.add(bytes, Role::Temporary)).collect();
+        for (origin, number) in numbers {
+            self.of.insert(origin, ids[assigned[number]]);
+        }
+        scratch.into_iter().map(|unit| unit.into_iter().map(|number| ids[assigned[number]]).collect()).collect()
+    }
+
+    fn stored(&self, origins: &[Origin]) -> Vec<Stored> {
+        let mut unique: Vec<&Origin> = Vec::new();
+        origins.iter().for_each(|origin| {
+            if !unique.contains(&origin) {
+                unique.push(origin)
+            }
+        });
+        unique
+            .into_iter()
+            .map(|origin| {
+                let (value, ty) = self.lowering.value_of(origin);
+                Stored { value, ty, buffer: self.buffer(origin) }
+            })
+            .collect()
+    }
+
+    fn unit(&self, unit: &DraftUnit, scratch: &[BufferId]) -> Unit {
+        let dispatches = unit.dispatches.iter().map(|draft| Dispatch {
+            label: draft.launch.label.clone(),
+            wgsl: draft.launch.wgsl.clone(),
+            entry: draft.launch.entry.to_owned(),
+            workgroups: draft.launch.workgroups,
+            bindings: draft
+                .bindings
+                .iter()
+                .map(|binding| match binding {
+                    Draft::Uniform(words) => Bound::Uniform(words.clone()),
+                    Draft::Origin(origin, write) => Bound::Storage { buffer: self.buffer(origin), write: *write },
+                    Draft::Scratch(number) => {
+                        let write = draft_writes(draft, *number);
+                        Bound::Storage { buffer: scratch[*number], write }
+                    }
+                    Draft::Scalars => Bound::Scalars,
+                    Draft::Status => Bound::Status,
+                })
+                .collect(),
+        });
+        Unit {
+            label: unit.label.clone(),
+            kernel: unit.kernel,
+            dispatches: dispatches.collect(),
+            reads: self.stored(&unit.reads),
+            writes: self.stored(&unit.writes),
+        }
+    }
+}
+
+/// Whether a dispatch writes that scratch buffer.
+fn draft_writes(draft: &DraftDispatch, number: usize) -> bool {
+    draft.launch.bindings.contains(&Binding::Write(Slot::Scratch(number)))
+}
+
+/// The smallest bound that any op sets on an input of indices, directly or through views.
+fn index_bound(nodes: &Nodes, layout: &Layout, input: ValueId) -> Option<usize> {
+    let mut smallest: Option<usize> = None;
+    for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| layout.live[*n]) {
+        let Some(op) = op_of(nodes, number) else { continue };
+        let types: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
+        for (i, &id) in node.inputs.iter().enumerate() {
+            let reads = matches!(layout.of(id).origin, Origin::Value(root) | Origin::Copy(root) if root == input);
+            if let Some(bound) = op.index_bound(i, &types).filter(|_| reads) {
+                smallest = Some(smallest.map_or(bound, |s| s.min(bound)));
+            }
+        }
+    }
+    smallest
+}

@@ -1,0 +1,388 @@
+//! Sessions: variables that live on a device, and programs that share them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::cpu::{self, Values, index_in_range};
+use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
+use crate::plan::{Options, Plan, Role};
+use crate::{DType, Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
+
+/// Variables on one device, and the way to compile and run programs over them.
+///
+/// A *variable* is a parameter, optimiser state or running statistic; it is created when a
+/// program that declares it is first compiled, and shared by name with all later programs: the
+/// training step, the evaluation, another batch size.
+pub struct Session {
+    device: Device,
+    types: BTreeMap<String, TensorType>,
+    store: Store,
+    counters: BTreeMap<String, u64>,
+}
+
+/// Where the variables live.
+enum Store {
+    Cpu(HashMap<String, Tensor>),
+    Gpu(Arc<gpu::Gpu>, gpu::Variables),
+}
+
+/// A compiled graph.
+pub struct Program {
+    plan: Arc<Plan>,
+    gpu: Option<gpu::Program>,
+    /// The graph as it was built, for the reference.
+    nodes: Nodes,
+    targets: Vec<ValueId>,
+}
+
+impl Session {
+    /// A session without variables yet.
+    pub fn new(device: Device) -> Session {
+        let store = match &device.gpu {
+            Some(gpu) => Store::Gpu(gpu.clone(), gpu::Variables::default()),
+            None => Store::Cpu(HashMap::new()),
+        };
+        Session { device, types: BTreeMap::new(), store, counters: BTreeMap::new() }
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Compiles a graph into a program that computes `outputs` and carries out the graph's
+    /// assignments. Variables that the session does not know yet get their initial values.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] with every mistake made while the graph was built; [`Error::Limit`] where
+    /// it does not fit the device; [`Error::Input`] where a variable has another type here.
+    pub fn compile(&mut self, graph: &Graph, outputs: &[&Value]) -> Result<Program> {
+        self.compile_with(graph, outputs, &Options::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As [`Session::compile`].
+    pub fn compile_with(&mut self, graph: &Graph, outputs: &[&Value], options: &Options) -> Result<Program> {
+        let nodes = graph.nodes();
+        if !nodes.mistakes.is_empty() {
+            return Err(Error::Graph(nodes.mistakes));
+        }
+        if outputs.iter().any(|v| !v.is_valid() || !v.graph().same(graph)) {
+            return Err(Error::Input("every output must be a value of the graph that is compiled".into()));
+        }
+        for variable in &nodes.variables {
+            let ty = variable.initial.ty();
+            if let Some(known) = self.types.get(&variable.name).filter(|known| **known != ty) {
+                return Err(Error::Input(format!(
+                    "variable `{}` is {ty} in this graph and {known} in the session; give one of them another name",
+                    variable.name
+                )));
+            }
+        }
+        let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
+        let plan = Arc::new(Plan::new(nodes.clone(), &targets, self.device.profile(), options)?);
+        for variable in &nodes.variables {
+            if !self.types.contains_key(&variable.name) {
+                self.create(&variable.name, &variable.initial)?;
+            }
+        }
+        let gpu = match &self.store {
+            Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables)?),
+            Store::Cpu(_) => None,
+        };
+        Ok(Program { plan, gpu, nodes, targets })
+    }
+
+    fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        match &mut self.store {
+            Store::Cpu(values) => {
+                values.insert(name.to_owned(), value.widened());
+            }
+            Store::Gpu(gpu, variables) => {
+                variables.create(gpu, name, value, crate::plan::padded(value.ty().bytes()))?
+            }
+        }
+        self.types.insert(name.to_owned(), value.ty());
+        Ok(())
+    }
+
+    /// The names of the variables, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.types.keys().cloned().collect()
+    }
+
+    fn type_of(&self, name: &str) -> Result<&TensorType> {
+        self.types.get(name).ok_or_else(|| {
+            let known = if self.types.is_empty() { "none yet".to_owned() } else { self.names().join(", ") };
+            Error::Input(format!(
+                "there is no variable `{name}`; compile a graph that declares it first. Variables: {known}"
+            ))
+        })
+    }
+
+    /// The type of a variable.
+    pub fn variable_type(&self, name: &str) -> Option<&TensorType> {
+        self.types.get(name)
+    }
+
+    /// A variable's value.
+    ///
+    /// # Errors
+    /// When there is no such variable (the message lists those that there are).
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        let ty = self.type_of(name)?;
+        match &self.store {
+            Store::Cpu(values) => Ok(values.get(name).cloned().unwrap_or_else(|| Tensor::zeros(ty))),
+            Store::Gpu(gpu, variables) => Ok(variables.get(gpu, name)?.unwrap_or_else(|| Tensor::zeros(ty))),
+        }
+    }
+
+    /// Sets a variable. Floats may come in either precision.
+    ///
+    /// # Errors
+    /// When there is no such variable, or the value has another type.
+    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        let ty = self.type_of(name)?;
+        if value.ty() != *ty {
+            return Err(Error::Input(format!("variable `{name}` is {ty}, the new value {}", value.ty())));
+        }
+        match &mut self.store {
+            Store::Cpu(values) => {
+                values.insert(name.to_owned(), value.widened());
+                Ok(())
+            }
+            Store::Gpu(gpu, variables) => variables.set(gpu, name, value),
+        }
+    }
+
+    /// How often programs that use the counter have run.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+
+    /// All counters.
+    pub fn counters(&self) -> &BTreeMap<String, u64> {
+        &self.counters
+    }
+
+    /// Sets a counter: to go on where another session stopped.
+    pub fn set_counter(&mut self, name: &str, count: u64) {
+        self.counters.insert(name.to_owned(), count);
+    }
+
+    /// Bytes that variables take on the device.
+    pub fn variable_bytes(&self) -> u64 {
+        match &self.store {
+            Store::Cpu(values) => values.values().map(|v| v.numel() as u64 * 8).sum(),
+            Store::Gpu(_, variables) => variables.bytes(),
+        }
+    }
+
+    /// Runs a step: feeds inputs and step scalars by name, returns the outputs in the order in
+    /// which they were compiled, and commits the assignments.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for missing, unknown or ill-typed feeds and indices out of range, before
+    /// anything runs; errors of the device.
+    pub fn run(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        pollster::block_on(self.run_async(program, feeds))
+    }
+
+    /// [`Session::run`] for those who have an executor of their own.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn run_async(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        let feeds = self.bind(program, feeds)?;
+        let outputs = match (&program.gpu, &mut self.store) {
+            (Some(gpu), Store::Gpu(..)) => {
+                gpu.upload(&feeds.uploads(program), &feeds.words(program));
+                gpu.run().await?
+            }
+            (None, Store::Cpu(values)) => run_on_cpu(program, &feeds, values)?,
+            _ => return Err(Error::Input("the program was compiled in a session on another device".into())),
+        };
+        self.count(program);
+        Ok(outputs)
+    }
+
+    /// Uploads the feeds for a check; gives the program on the device and the step's scalars.
+    pub(crate) fn start_check<'p>(
+        &self,
+        program: &'p Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(&'p gpu::Program, Vec<(ValueId, Tensor)>)> {
+        let feeds = self.bind(program, feeds)?;
+        let gpu = program.gpu.as_ref().ok_or_else(crate::check::nothing_to_check)?;
+        gpu.upload(&feeds.uploads(program), &feeds.words(program));
+        Ok((gpu, feeds.scalar_values(program, true)))
+    }
+
+    pub(crate) fn count(&mut self, program: &Program) {
+        let used = program.plan.scalars.iter().filter_map(|(_, scalar, _)| match scalar {
+            Scalar::Counted { counter, .. } => Some(counter.as_str()),
+            Scalar::Fed { .. } => None,
+        });
+        let used: std::collections::BTreeSet<&str> = used.collect();
+        for counter in used {
+            *self.counters.entry(counter.to_owned()).or_insert(0) += 1;
+        }
+    }
+
+    /// Checks the feeds and computes the step's scalars.
+    fn bind<'a>(&self, program: &Program, feeds: &[(&str, &'a Tensor)]) -> Result<Feeds<'a>> {
+        let plan = &program.plan;
+        let mut given: HashMap<&str, &'a Tensor> = HashMap::new();
+        for (name, tensor) in feeds {
+            if given.insert(name, tensor).is_some() {
+                return Err(Error::Input(format!("`{name}` is fed twice")));
+            }
+        }
+        let mut bound = Feeds { inputs: Vec::new(), scalars: Vec::new() };
+        for input in &plan.inputs {
+            match given.remove(input.name.as_str()) {
+                Some(tensor) => {
+                    if tensor.ty() != input.ty {
+                        let (name, ty) = (&input.name, &input.ty);
+                        return Err(Error::Input(format!("input `{name}` is {ty}, but {} was fed", tensor.ty())));
+                    }
+                    if let Some(most) = input.bound {
+                        index_in_range(tensor, most)
+                            .map_err(|why| Error::Input(format!("input `{}`: {why}", input.name)))?;
+                    }
+                    bound.inputs.push(Some(tensor));
+                }
+                None if input.stored.is_none() => bound.inputs.push(None),
+                None => return Err(Error::Input(format!("input `{}` ({}) is not fed", input.name, input.ty))),
+            }
+        }
+        for (_, scalar, _) in &plan.scalars {
+            let value = match scalar {
+                Scalar::Fed { name, default } => match given.get(name.as_str()) {
+                    Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
+                    None => *default,
+                },
+                Scalar::Counted { counter, function } => function(self.counter(counter)),
+            };
+            bound.scalars.push(value);
+        }
+        let is_scalar = |name: &str| {
+            plan.nodes
+                .nodes
+                .iter()
+                .any(|node| matches!(&node.kind, NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name))
+        };
+        if let Some(unknown) = given.keys().find(|name| !is_scalar(name)) {
+            let known: Vec<String> = plan.inputs.iter().map(|i| format!("{} ({})", i.name, i.ty)).collect();
+            return Err(Error::Input(format!(
+                "the program has no input `{unknown}`; its inputs: {}",
+                known.join(", ")
+            )));
+        }
+        Ok(bound)
+    }
+}
+
+/// Feeds that fit the program.
+struct Feeds<'a> {
+    /// For each input of the plan; `None` where nothing reads it.
+    inputs: Vec<Option<&'a Tensor>>,
+    /// For each scalar of the plan, in f64.
+    scalars: Vec<f64>,
+}
+
+impl Feeds<'_> {
+    fn uploads(&self, program: &Program) -> Vec<(crate::plan::BufferId, &Tensor)> {
+        let inputs = program.plan.inputs.iter().zip(&self.inputs);
+        inputs.filter_map(|(input, tensor)| Some((input.stored.as_ref()?.buffer, (*tensor)?))).collect()
+    }
+
+    /// The scalars as the device sees them: rounded once.
+    fn words(&self, program: &Program) -> Vec<u32> {
+        let scalars = program.plan.scalars.iter().zip(&self.scalars);
+        scalars
+            .map(|((_, _, dtype), &x)| if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 })
+            .collect()
+    }
+
+    /// The scalars as tensors of the reference; `rounded` to what the device sees.
+    fn scalar_values(&self, program: &Program, rounded: bool) -> Vec<(ValueId, Tensor)> {
+        let scalars = program.plan.scalars.iter().zip(&self.scalars);
+        scalars
+            .map(|((id, _, dtype), &x)| {
+                let tensor = match dtype {
+                    DType::F32 if rounded => Tensor::scalar(f64::from(x as f32)),
+                    DType::F32 => Tensor::scalar(x),
+                    _ => Tensor::of(&crate::Shape::scalar(), vec![x as u64 as u32]),
+                };
+                (*id, tensor)
+            })
+            .collect()
+    }
+}
+
+fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+    let nodes = &program.nodes;
+    let mut values: Values = feeds.scalar_values(program, false).into_iter().collect();
+    for (number, node) in nodes.nodes.iter().enumerate() {
+        let id = ValueId { node: number, output: 0 };
+        match &node.kind {
+            NodeKind::Variable(name) => {
+                if let Some(value) = variables.get(name) {
+                    values.insert(id, value.clone());
+                }
+            }
+            NodeKind::Input(name) => {
+                let at = program.plan.inputs.iter().position(|input| input.name == *name);
+                if let Some(Some(tensor)) = at.map(|at| feeds.inputs[at]) {
+                    values.insert(id, tensor.widened());
+                }
+            }
+            _ => {}
+        }
+    }
+    let assigned = nodes.assignments.iter().map(|a| a.value);
+    let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
+    let results = cpu::evaluate(nodes, &wanted, values)?;
+    for assignment in &nodes.assignments {
+        if let (NodeKind::Variable(name), Some(value)) =
+            (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
+        {
+            variables.insert(name.clone(), value.clone());
+        }
+    }
+    Ok(program.targets.iter().filter_map(|id| results.get(id).cloned()).collect())
+}
+
+impl Program {
+    /// The plan: units, dispatches, buffers.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of device memory that a run needs besides the variables.
+    pub fn device_bytes(&self) -> u64 {
+        self.gpu.as_ref().map_or(0, gpu::Program::bytes)
+    }
+}
+
+impl std::fmt::Display for Program {
+    /// The units with their dispatches, and the memory.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plan = &self.plan;
+        for (number, unit) in plan.units.iter().enumerate() {
+            let written: Vec<String> = unit.writes.iter().map(|s| s.ty.to_string()).collect();
+            writeln!(f, "{number:>4}  {:<60} -> {}", unit.label, written.join(", "))?;
+        }
+        let shared = plan.buffers.iter().filter(|b| b.role == Role::Temporary).count();
+        write!(
+            f,
+            "{} dispatches; {:.2} MiB in {shared} shared buffers, {:.2} MiB in all",
+            plan.dispatches(),
+            plan.temporary_bytes() as f64 / f64::from(1 << 20),
+            plan.total_bytes() as f64 / f64::from(1 << 20),
+        )
+    }
+}
