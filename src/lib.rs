@@ -37,8 +37,6 @@ pub mod graph;
 
 pub mod ops;
 
-pub mod loss;
-
 pub mod cpu;
 pub mod plan;
 
@@ -47,8 +45,11 @@ mod gpu;
 mod device;
 mod session;
 
+pub mod check;
+
 pub mod data;
 pub mod io;
+pub mod loss;
 pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};
