@@ -1,6 +1,10 @@
-// The elementwise functions: one WGSL function for each row of src/ops/elementwise.rs and each
-// type, named NAME_TYPE. Generated kernels and epilogues call them; nothing else is generated.
-// Inputs are finite. Where a driver's built-in is inaccurate or overflows, we bring our own.
+// The elementwise functions: one for each row of src/ops/elementwise.rs and src/ops/generate.rs and each
+// type, named NAME_TYPE. Kernels get those that they mention, and the helpers and constants these mention.
+// Computes: one element. Precondition: inputs are finite; results below 2^-126 may come out as 0.
+// Accurate to a few units in the last place on every driver (tests/scalar.rs measures it), which built-ins
+// are not: hence our own exp, log, sin, cos, tanh, erf and pow. Polynomials are minimax fits (Remez, weighted
+// for relative error) of the functions named beside them. Drivers may contract a * b + c, and Metal may even
+// reorder sums: what must be exact is cut out of the bits, or goes through integers, where neither can reach.
 // Twin: the closures in src/ops/elementwise.rs and src/ops/generate.rs.
 
 fn add_f32(a: f32, b: f32) -> f32 { return a + b; }
@@ -55,26 +59,217 @@ fn abs_u32(x: u32) -> u32 { return x; }
 fn sign_f32(x: f32) -> f32 { return sign(x); }
 fn floor_f32(x: f32) -> f32 { return floor(x); }
 fn round_f32(x: f32) -> f32 { return round(x); }
-fn exp_f32(x: f32) -> f32 { return exp(x); }
-fn log_f32(x: f32) -> f32 { return log(x); }
 fn sqrt_f32(x: f32) -> f32 { return sqrt(x); }
 fn rsqrt_f32(x: f32) -> f32 { return inverseSqrt(x); }
 fn square_f32(x: f32) -> f32 { return x * x; }
 fn reciprocal_f32(x: f32) -> f32 { return 1.0 / x; }
-fn sin_f32(x: f32) -> f32 { return sin(x); }
-fn cos_f32(x: f32) -> f32 { return cos(x); }
-fn pow_f32(a: f32, b: f32) -> f32 { return pow(a, b); }
-fn powf_f32(x: f32, exponent: f32) -> f32 { return pow(x, exponent); }
-fn tanh_f32(x: f32) -> f32 { return tanh(clamp(x, -10.0, 10.0)); }
-fn sigmoid_f32(x: f32) -> f32 {
-  let e = exp(-abs(x));
-  return select(e, 1.0, x >= 0.0) / (1.0 + e);
-}
-fn softplus_f32(x: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
 fn relu_f32(x: f32) -> f32 { return max(x, 0.0); }
 fn leaky_relu_f32(x: f32, slope: f32) -> f32 { return select(slope * x, x, x > 0.0); }
-fn elu_f32(x: f32, alpha: f32) -> f32 { return select(alpha * (exp(min(x, 0.0)) - 1.0), x, x > 0.0); }
 fn clamp_f32(x: f32, low: f32, high: f32) -> f32 { return min(max(x, low), high); }
+
+// Powers of e. x = k ln 2 + r with |r| <= ln(2)/2, ln 2 in two parts of which the first has 9 bits, so that
+// its product with k is exact (W. J. Cody and W. Waite, Software Manual for the Elementary Functions, 1980).
+const LOG2_E: f32 = 1.442695;
+const LN2: f32 = 0.6931472;
+const LN2_HIGH: f32 = 0.693359375;
+const LN2_LOW: f32 = -2.1219444e-4;
+
+// 2^k for k from -126 to 127; 0 for -127.
+fn power_of_two(k: i32) -> f32 { return bitcast<f32>((k + 127) << 23u); }
+
+// r of `high + low`, which has the whole multiple k of ln 2 in it. `f32(k)` is n again, but no compiler
+// knows, and so none joins the two parts of ln 2.
+fn without_ln2(high: f32, low: f32, n: f32, k: i32) -> f32 {
+  return ((high - n * LN2_HIGH) - f32(k) * LN2_LOW) + low;
+}
+
+// e^r - 1 for |r| <= ln(2)/2, to 2^-28.
+fn expm1_near_0(r: f32) -> f32 {
+  return r + r * r * (0.49999994 + r * (0.1666652 + r * (0.041668404 + r * (0.008368899 + r * 0.0013814239))));
+}
+
+fn exp_f32(x: f32) -> f32 {
+  let y = clamp(x, -88.0, 89.0);
+  let n = round(y * LOG2_E);
+  let k = i32(n);
+  let q = expm1_near_0(without_ln2(y, 0.0, n, k));
+  let s = power_of_two(max(k - 1, -127)); // k may be 128
+  return (s + s * q) * 2.0;
+}
+
+// e^(high + low) for high <= 0 and a small low.
+fn exp_of_negative(high: f32, low: f32) -> f32 {
+  let y = max(high, -88.0);
+  let n = round(y * LOG2_E);
+  let k = i32(n);
+  let s = power_of_two(k);
+  return s + s * expm1_near_0(without_ln2(y, low, n, k));
+}
+
+// e^x - 1 for x <= 0.
+fn expm1_of_negative(x: f32) -> f32 {
+  let y = max(x, -88.0);
+  let n = round(y * LOG2_E);
+  let k = i32(n);
+  let q = expm1_near_0(without_ln2(y, 0.0, n, k));
+  let s = power_of_two(k);
+  return select(s * q + (s - 1.0), q, k == 0);
+}
+
+fn sigmoid_f32(x: f32) -> f32 {
+  let e = exp_of_negative(-abs(x), 0.0);
+  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+}
+// (1 - e^-2a) / (1 + e^-2a) for a = |x|, which neither cancels at 0 nor overflows.
+fn tanh_f32(x: f32) -> f32 {
+  let e = expm1_of_negative(-2.0 * abs(x));
+  let y = -e / (2.0 + e);
+  return select(y, -y, x < 0.0);
+}
+fn elu_f32(x: f32, alpha: f32) -> f32 { return select(alpha * expm1_of_negative(min(x, 0.0)), x, x > 0.0); }
+
+// Logarithms: x = 2^k m with m in [sqrt(1/2), sqrt(2)), and a polynomial in m - 1, as in S. L. Moshier's Cephes.
+const SQRT_HALF_BITS: u32 = 0x3f3504f3u;
+const ONE_BITS: u32 = 0x3f800000u;
+
+// ln(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1], to 2^-30.
+fn log1p_near_0(f: f32) -> f32 {
+  let low = -0.16667996 + f * (0.14219543 + f * (-0.12405565 + f * (0.1188821 + f * (-0.11675833 + f * 0.067467555))));
+  return f + f * f * (-0.5 + f * (0.33333313 + f * (-0.2500001 + f * (0.20002119 + f * low))));
+}
+
+fn log_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let shifted = bits + (ONE_BITS - SQRT_HALF_BITS);
+  let k = i32(shifted >> 23u) - 127;
+  let m = bitcast<f32>((shifted & 0x7fffffu) + SQRT_HALF_BITS);
+  let y = f32(k) * LN2 + log1p_near_0(m - 1.0);
+  return select(y, bitcast<f32>(bits | 0xff800000u), x <= 0.0); // -infinity at 0, NaN below
+}
+
+// max(x, 0) + ln(1 + e), e = e^-|x| in [0, 1]; from sqrt(2) on ln(1 + e) is ln 2 + ln((1 + e) / 2).
+fn softplus_f32(x: f32) -> f32 {
+  let e = exp_of_negative(-abs(x), 0.0);
+  let large = e > 0.41421356;
+  let y = log1p_near_0(select(e, (e - 1.0) * 0.5, large));
+  return max(x, 0.0) + (select(0.0, LN2, large) + y);
+}
+
+// Sine and cosine: x = k pi/2 + r with |r| <= pi/4, pi/2 in three parts (8, 11 and 24 bits), each times k in
+// a guise of its own (see without_ln2). Parts as in Cephes; their products are exact for |k| < 2^13.
+const TWO_OVER_PI: f32 = 0.63661977;
+const HALF_PI_HIGH: f32 = 1.5703125;
+const HALF_PI_MIDDLE: f32 = 4.837512969970703e-4;
+const HALF_PI_LOW_16TH: f32 = 4.7186188e-9;
+
+// The sine of x + quarters * pi/2.
+fn sine_from(x: f32, quarters: i32) -> f32 {
+  let n = clamp(round(x * TWO_OVER_PI), -1e8, 1e8);
+  let k = i32(n);
+  let near = ((x - n * HALF_PI_HIGH) - f32(k) * HALF_PI_MIDDLE) - f32(k << 4u) * HALF_PI_LOW_16TH;
+  let r = clamp(near, -0.8, 0.8);
+  let z = r * r;
+  let sine = r + r * z * (-0.16666654 + z * (0.008332151 + z * -1.951398e-4));
+  let cosine = (1.0 - 0.5 * z) + z * z * (0.041666646 + z * (-0.0013887304 + z * 2.4431669e-5));
+  let quadrant = k + quarters;
+  let y = select(sine, cosine, (quadrant & 1) == 1);
+  return select(y, -y, (quadrant & 2) == 2);
+}
+fn sin_f32(x: f32) -> f32 { return sine_from(x, 0); }
+fn cos_f32(x: f32) -> f32 { return sine_from(x, 1); }
+
+// The error function: x + x P(x^2) up to 1, beyond it 1 - e^-(x + x P(x)), 1 from 3.93 on.
+fn erf_f32(x: f32) -> f32 {
+  let a = min(abs(x), 3.93);
+  let z = a * a;
+  let core = 0.112835854 + z * (-0.026853813 + z * (0.0051883277 + z * (-8.010194e-4 + z * 7.853864e-5)));
+  let small = a + a * (0.12837917 + z * (-0.37612626 + z * core));
+  let tail = 0.63583416 + a * (0.10511242 + a * (-0.022795923 + a * (0.003186098 + a * -2.1053232e-4)));
+  let large = 1.0 - exp_of_negative(-(a + a * (0.12847929 + a * tail)), 0.0);
+  let y = select(large, small, a < 1.0);
+  return select(y, -y, x < 0.0);
+}
+
+// The normal tail beyond a = |x| is e^(-a^2/2) R(a), R smooth: (a + 4) R(a) is a polynomial in
+// (a - 4) / (a + 4) (M. M. Shepherd and J. G. Laframboise, Math. Comp. 36, 1981). The square is split, its
+// first part exact, because an error in the exponent is a relative error of the tail.
+fn normal_cdf_f32(x: f32) -> f32 {
+  let a = min(abs(x), 14.0);
+  let v = 1.0 / (a + 4.0);
+  let u = (a - 4.0) * v;
+  let core = -0.007529126 + u * (-0.003518476 + u * (0.0015754607 + u * (1.9315911e-4 + u * -1.2568953e-4)));
+  let r = 0.75528514 + u * (-0.6078966 + u * (0.38713688 + u * (-0.18652284 + u * (0.060404506 + u * core))));
+  let high = leading_bits(a);
+  let tail = exp_of_negative(-0.5 * high * high, -0.5 * (a - high) * (a + high)) * (v * r);
+  return select(1.0 - tail, tail, x < 0.0);
+}
+
+// The leading 12 bits of the significand: the product of two such numbers is exact.
+fn leading_bits(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u); }
+
+// 2 / ln 2, its leading bits and the rest.
+const TWO_OVER_LN2: f32 = 2.88539;
+const TWO_OVER_LN2_HIGH: f32 = 2.884765625;
+const TWO_OVER_LN2_LOW: f32 = 6.2445662e-4;
+
+// |a|^b as 2^(b log2 |a|), where log2 needs more than 24 bits. It comes as k + high + low: |a| = 2^k m, and with
+// s = (m - 1) / (m + 1), itself in two parts, log2 m = 2/ln 2 (s + s^3/3 + ...), as in fdlibm's pow (Sun, 1993).
+fn pow_f32(a: f32, b: f32) -> f32 {
+  let bits = bitcast<u32>(a);
+  let shifted = (bits & 0x7fffffffu) + (ONE_BITS - SQRT_HALF_BITS);
+  let exponent = i32(shifted >> 23u) - 127;
+  let k = select(f32(exponent), -1e9, abs(a) == 0.0); // 0 as a very small number
+  let m = i32(bitcast<f32>((shifted & 0x7fffffu) + SQRT_HALF_BITS) * 16777216.0);
+  // (m - 1) / (m + 1), both times 2^24 and exact; the quotient's second part comes from the remainder.
+  let f = f32(m - 16777216);
+  let d = m + 16777216;
+  let inverse = 1.0 / f32(d);
+  let s = f * inverse;
+  let s_high = leading_bits(s);
+  let s_low = ((f - s_high * f32(d & ~0x3fff)) - s_high * f32(d & 0x3fff)) * inverse;
+  let z = s * s;
+  let series = s * z * (0.3333341 + z * (0.19986802 + z * 0.14980654));
+  let product = TWO_OVER_LN2_HIGH * s_high;
+  let high = leading_bits(product);
+  let low = (product - high) + (TWO_OVER_LN2_HIGH * s_low + (TWO_OVER_LN2_LOW * s + TWO_OVER_LN2 * series));
+  // b (k + high + low): the two large products are exact, and only their fractions are added up.
+  let y = clamp(b, -4e9, 4e9);
+  let y_high = leading_bits(y);
+  let y_low = y - y_high;
+  let p = y_high * k;
+  let q = y_high * high;
+  let rest = (fract(p) + fract(q)) + (y_low * (k + high) + y * low);
+  let n = round(rest);
+  let r = rest - n;
+  let whole = i32(clamp(floor(p) + floor(q) + n, -252.0, 252.0));
+  let core = 0.055503264 + r * (0.009618002 + r * (0.0013400805 + r * 1.5476884e-4));
+  let half = whole >> 1u;
+  let power = ((1.0 + r * (0.6931472 + r * (0.2402265 + r * core))) * power_of_two(half)) * power_of_two(whole - half);
+  // A negative base: the sign where b is odd, NaN where b is not whole.
+  let odd = fract(b * 0.5) != 0.0;
+  let signed = select(power, -power, odd);
+  let negative = select(bitcast<f32>(bits | 0xffc00000u), signed, floor(b) == b);
+  return select(power, negative, a < 0.0);
+}
+fn powf_f32(x: f32, exponent: f32) -> f32 { return pow_f32(x, exponent); }
+
+// Casts, named after the target and called by the source's type. Floats go to integers as Rust's `as` does:
+// towards zero, and to the nearest end where they are out of range (2^31 and 2^32 are no f32 below which
+// another rounds up: the largest floats below them are 2147483520 and 4294967040).
+fn to_i32_f32(x: f32) -> i32 {
+  return select(i32(clamp(x, -2147483648.0, 2147483520.0)), 2147483647i, x >= 2147483648.0);
+}
+fn to_u32_f32(x: f32) -> u32 { return select(u32(clamp(x, 0.0, 4294967040.0)), 4294967295u, x >= 4294967296.0); }
+fn to_bool_f32(x: f32) -> bool { return x != 0.0; }
+fn to_f32_i32(x: i32) -> f32 { return f32(x); }
+fn to_u32_i32(x: i32) -> u32 { return bitcast<u32>(x); }
+fn to_bool_i32(x: i32) -> bool { return x != 0; }
+fn to_f32_u32(x: u32) -> f32 { return f32(x); }
+fn to_i32_u32(x: u32) -> i32 { return bitcast<i32>(x); }
+fn to_bool_u32(x: u32) -> bool { return x != 0u; }
+fn to_f32_bool(x: bool) -> f32 { return select(0.0, 1.0, x); }
+fn to_i32_bool(x: bool) -> i32 { return select(0, 1, x); }
+fn to_u32_bool(x: bool) -> u32 { return select(0u, 1u, x); }
 
 // Values made from nothing.
 fn full_f32(x: f32) -> f32 { return x; }
@@ -85,8 +280,8 @@ fn iota_u32(i: u32, inner: u32, size: u32) -> u32 { return i / inner % size; }
 fn iota_i32(i: u32, inner: u32, size: u32) -> i32 { return i32(i / inner % size); }
 fn iota_f32(i: u32, inner: u32, size: u32) -> f32 { return f32(i / inner % size); }
 
-// The finalizer of MurmurHash3.
-fn mix(x: u32) -> u32 {
+// The finalizer of MurmurHash3 (A. Appleby, public domain).
+fn hash_mix(x: u32) -> u32 {
   var h = x;
   h ^= h >> 16u;
   h *= 0x85ebca6bu;
@@ -95,6 +290,6 @@ fn mix(x: u32) -> u32 {
   return h ^ (h >> 16u);
 }
 fn random_bits_u32(seed: u32, step: u32, stream: u32, index: u32) -> u32 {
-  let key = mix(mix(mix(seed ^ 0x9e3779b9u) + step) + stream);
-  return mix(mix(index ^ key) + key);
+  let key = hash_mix(hash_mix(hash_mix(seed ^ 0x9e3779b9u) + step) + stream);
+  return hash_mix(hash_mix(index ^ key) + key);
 }

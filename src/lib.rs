@@ -37,6 +37,9 @@ pub mod graph;
 
 pub mod ops;
 
+pub mod loss;
+
+pub mod check;
 pub mod cpu;
 pub mod plan;
 
@@ -56,6 +59,7 @@ pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
+pub use loss::Reduction;
 pub use profile::Profile;
 pub use session::{Program, Session};
 pub use shape::{Shape, View};

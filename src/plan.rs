@@ -143,7 +143,7 @@ pub struct Input {
 /// What a device runs, in order, on which buffers.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The graph it came from.
+    /// The graph it came from, with readers of duplicate nodes led to the first.
     pub nodes: Nodes,
     /// The buffers.
     pub buffers: Vec<Buffer>,
@@ -182,10 +182,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] where
     /// the device cannot hold or run it.
-    pub fn new(nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
+    pub fn new(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
         }
+        let mut targets = targets.to_vec();
+        layout::merge_duplicates(&mut nodes, &mut targets);
+        let targets = &targets[..];
         let layout = layout::Layout::new(&nodes, targets);
         let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
         let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::cpu::{self, Values, index_in_range};
-use crate::graph::{Scalar, ValueId};
+use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::plan::{Options, Plan, Role};
 use crate::{DType, Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
@@ -29,8 +29,10 @@ enum Store {
 /// A compiled graph.
 pub struct Program {
     plan: Arc<Plan>,
-    targets: Vec<ValueId>,
     gpu: Option<gpu::Program>,
+    /// The graph as it was built, for the reference.
+    nodes: Nodes,
+    targets: Vec<ValueId>,
 }
 
 impl Session {
@@ -80,9 +82,8 @@ impl Session {
             }
         }
         let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
-        let declared = nodes.variables.clone();
-        let plan = Arc::new(Plan::new(nodes, &targets, self.device.profile(), options)?);
-        for variable in &declared {
+        let plan = Arc::new(Plan::new(nodes.clone(), &targets, self.device.profile(), options)?);
+        for variable in &nodes.variables {
             if !self.types.contains_key(&variable.name) {
                 self.create(&variable.name, &variable.initial)?;
             }
@@ -91,7 +92,7 @@ impl Session {
             Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables)?),
             Store::Cpu(_) => None,
         };
-        Ok(Program { plan, targets, gpu })
+        Ok(Program { plan, gpu, nodes, targets })
     }
 
     fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {
@@ -268,9 +269,10 @@ impl Session {
             bound.scalars.push(value);
         }
         let is_scalar = |name: &str| {
-            plan.nodes.nodes.iter().any(|node| {
-                matches!(&node.kind, crate::graph::NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name)
-            })
+            plan.nodes
+                .nodes
+                .iter()
+                .any(|node| matches!(&node.kind, NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name))
         };
         if let Some(unknown) = given.keys().find(|name| !is_scalar(name)) {
             let known: Vec<String> = plan.inputs.iter().map(|i| format!("{} ({})", i.name, i.ty)).collect();
@@ -322,17 +324,17 @@ impl Feeds<'_> {
 }
 
 fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
-    let nodes = &program.plan.nodes;
+    let nodes = &program.nodes;
     let mut values: Values = feeds.scalar_values(program, false).into_iter().collect();
     for (number, node) in nodes.nodes.iter().enumerate() {
         let id = ValueId { node: number, output: 0 };
         match &node.kind {
-            crate::graph::NodeKind::Variable(name) => {
+            NodeKind::Variable(name) => {
                 if let Some(value) = variables.get(name) {
                     values.insert(id, value.clone());
                 }
             }
-            crate::graph::NodeKind::Input(name) => {
+            NodeKind::Input(name) => {
                 let at = program.plan.inputs.iter().position(|input| input.name == *name);
                 if let Some(Some(tensor)) = at.map(|at| feeds.inputs[at]) {
                     values.insert(id, tensor.widened());
@@ -345,7 +347,7 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
     let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
     let results = cpu::evaluate(nodes, &wanted, values)?;
     for assignment in &nodes.assignments {
-        if let (crate::graph::NodeKind::Variable(name), Some(value)) =
+        if let (NodeKind::Variable(name), Some(value)) =
             (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
         {
             variables.insert(name.clone(), value.clone());

@@ -35,6 +35,12 @@ impl Shader {
         self
     }
 
+    /// Puts a text that several shaders share behind this one.
+    pub fn append(mut self, text: &str) -> Self {
+        self.text.push_str(text);
+        self
+    }
+
     /// Replaces the one line part that starts with `head` and ends with `;`.
     fn replace_one(mut self, head: &str, with: &str) -> Self {
         let found: Vec<usize> = self.text.match_indices(head).map(|(at, _)| at).collect();

@@ -47,17 +47,17 @@ impl Gpu {
     }
 }
 
-fn instance() -> wgpu::Instance {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY | wgpu::Backends::GL;
-    descriptor.flags = wgpu::InstanceFlags::empty();
-    wgpu::Instance::new(descriptor)
-}
+/// Vulkan, Metal and DX12. GL is asked only where it is wanted or nothing else is there: opening
+/// it is slow, and its loaders like to print.
+const MODERN: wgpu::Backends = wgpu::Backends::PRIMARY;
 
-/// All adapters, best first: discrete, integrated, virtual, software; Vulkan, Metal and DX12
-/// before GL.
-fn adapters() -> Vec<(wgpu::Adapter, Profile)> {
-    let instance = instance();
+/// The adapters of some backends, best first: discrete, integrated, virtual, software; Vulkan,
+/// Metal and DX12 before GL.
+fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
     let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let mut adapters: Vec<(wgpu::Adapter, Profile)> = found
         .into_iter()
@@ -75,7 +75,7 @@ fn adapters() -> Vec<(wgpu::Adapter, Profile)> {
 
 /// The profiles of all adapters, best first.
 pub(crate) fn list() -> Vec<Profile> {
-    adapters().into_iter().map(|(_, profile)| profile).collect()
+    adapters(wgpu::Backends::all()).into_iter().map(|(_, profile)| profile).collect()
 }
 
 fn profile(adapter: &wgpu::Adapter) -> Profile {
@@ -124,23 +124,20 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
 /// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. `Ok(None)` when there is no adapter
 /// at all and none was named.
 pub(crate) fn open(wanted: Option<&str>) -> Result<Option<Gpu>> {
-    let mut adapters = adapters();
     let Some(wanted) = wanted else {
-        return if adapters.is_empty() { Ok(None) } else { request(adapters.swap_remove(0)).map(Some) };
+        let best = [MODERN, wgpu::Backends::GL].into_iter().find_map(|b| adapters(b).into_iter().next());
+        return best.map(request).transpose();
     };
+    if wanted.parse::<usize>().is_err() {
+        let mut modern = adapters(MODERN);
+        if let Some(number) = modern.iter().position(|(_, p)| matches(p, wanted)) {
+            return request(modern.swap_remove(number)).map(Some);
+        }
+    }
+    let mut adapters = adapters(wgpu::Backends::all());
     let number = match wanted.parse::<usize>() {
         Ok(index) => (index < adapters.len()).then_some(index),
-        Err(_) => {
-            let wanted = wanted.to_lowercase();
-            let (backend, part) = match wanted.split_once(':') {
-                Some((backend, part)) => (Some(backend), part),
-                None => (None, &*wanted),
-            };
-            adapters.iter().position(|(_, p)| {
-                let named = p.name.to_lowercase().contains(part) || (backend.is_none() && p.backend == part);
-                backend.is_none_or(|b| p.backend == b) && named
-            })
-        }
+        Err(_) => adapters.iter().position(|(_, p)| matches(p, wanted)),
     };
     match number {
         Some(number) => request(adapters.swap_remove(number)).map(Some),
@@ -152,6 +149,16 @@ pub(crate) fn open(wanted: Option<&str>) -> Result<Option<Gpu>> {
                 "no adapter matches `{wanted}`; give an index, part of a name, a backend, or `cpu`. Adapters: {known}"
             )))
         }
+    }
+}
+
+/// Whether `wanted` is part of the adapter's name, its backend, or `backend:part of name`.
+fn matches(profile: &Profile, wanted: &str) -> bool {
+    let wanted = wanted.to_lowercase();
+    let name = profile.name.to_lowercase();
+    match wanted.split_once(':') {
+        Some((backend, part)) => profile.backend == backend && name.contains(part),
+        None => profile.backend == wanted || name.contains(&wanted),
     }
 }
 

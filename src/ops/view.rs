@@ -139,7 +139,7 @@ impl Op for Move {
 /// The elements that a view of a contiguous tensor shows, as a contiguous tensor.
 pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
     fn pick<T: Copy>(x: &[T], view: &View) -> Vec<T> {
-        if view.is_dense() {
+        if view.shape.numel() > 0 && view.is_dense() {
             return x[view.offset..view.offset + view.shape.numel()].to_vec();
         }
         (0..view.shape.numel()).map(|i| x[view.position(i)]).collect()

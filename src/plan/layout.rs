@@ -1,4 +1,4 @@
-//! Which values are needed, which ops are the same, and which values are mere views of others.
+//! Which ops are the same, which values are needed, and which are mere views of others.
 
 use std::collections::HashMap;
 
@@ -22,30 +22,23 @@ pub(crate) struct Place {
     pub view: View,
 }
 
-/// The graph, seen without dead nodes, duplicates and data movement.
+/// The graph, seen without dead nodes and data movement.
 pub(crate) struct Layout {
-    /// For each node the earliest one that computes the same.
-    same: Vec<usize>,
-    /// For each representative node whether something needed depends on it.
+    /// For each node whether something needed depends on it.
     pub live: Vec<bool>,
     places: HashMap<ValueId, Place>,
 }
 
 impl Layout {
     pub fn new(nodes: &Nodes, targets: &[ValueId]) -> Layout {
-        let same = common(nodes);
-        let mut layout = Layout { live: vec![false; nodes.nodes.len()], same, places: HashMap::new() };
+        let mut layout = Layout { live: vec![false; nodes.nodes.len()], places: HashMap::new() };
         let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
         for root in roots {
-            let node = layout.canonical(root).node;
-            layout.live[node] = true;
+            layout.live[root.node] = true;
         }
-        for node in (0..nodes.nodes.len()).rev().filter(|&n| layout.same[n] == n) {
+        for node in (0..nodes.nodes.len()).rev() {
             if layout.live[node] {
-                for input in &nodes.nodes[node].inputs {
-                    let input = layout.same[input.node];
-                    layout.live[input] = true;
-                }
+                nodes.nodes[node].inputs.iter().for_each(|input| layout.live[input.node] = true);
             }
         }
         for node in 0..nodes.nodes.len() {
@@ -56,21 +49,16 @@ impl Layout {
         layout
     }
 
-    /// The id under which the value is known.
-    pub fn canonical(&self, id: ValueId) -> ValueId {
-        ValueId { node: self.same[id.node], output: id.output }
-    }
-
     /// Where a needed value's elements are.
     pub fn of(&self, id: ValueId) -> &Place {
-        &self.places[&self.canonical(id)]
+        &self.places[&id]
     }
 
     fn place(&mut self, nodes: &Nodes, number: usize) {
         let node = &nodes.nodes[number];
         let output = ValueId { node: number, output: 0 };
         if let Some(Lowering::View(op)) = op_of(nodes, number).map(|op| op.lowering()) {
-            let input = self.canonical(node.inputs[0]);
+            let input = node.inputs[0];
             let place = &self.places[&input];
             let seen = match op.view(&place.view) {
                 Some(view) => Some(Place { origin: place.origin.clone(), view }),
@@ -90,21 +78,20 @@ impl Layout {
     }
 }
 
-/// For each node the earliest one with the same op, attributes and inputs.
-fn common(nodes: &Nodes) -> Vec<usize> {
+/// Lets every reader of a duplicate (same op, attributes and inputs as an earlier node) read the
+/// earlier node instead. Duplicates stay in place, dead.
+pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     let mut first: HashMap<(String, Vec<ValueId>), usize> = HashMap::new();
     let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
-    for (number, node) in nodes.nodes.iter().enumerate() {
-        let representative = match &node.kind {
-            NodeKind::Op(op) => {
-                let inputs = node.inputs.iter().map(|id| ValueId { node: same[id.node], output: id.output }).collect();
-                *first.entry((format!("{op:?}"), inputs)).or_insert(number)
-            }
+    for (number, node) in nodes.nodes.iter_mut().enumerate() {
+        node.inputs.iter_mut().for_each(|id| id.node = same[id.node]);
+        same.push(match &node.kind {
+            NodeKind::Op(op) => *first.entry((format!("{op:?}"), node.inputs.clone())).or_insert(number),
             _ => number,
-        };
-        same.push(representative);
+        });
     }
-    same
+    targets.iter_mut().for_each(|id| id.node = same[id.node]);
+    nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
 }
 
 /// The node's op, unless it is a leaf.

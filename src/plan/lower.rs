@@ -203,7 +203,7 @@ impl Lowering<'_> {
         let origins: Vec<Origin> = (nodes.nodes[node].inputs.iter().enumerate())
             .map(|(i, &id)| match kernel_reads_in_place(nodes, self.layout, kernel, i, id) {
                 true => self.layout.of(id).origin.clone(),
-                false => Origin::Copy(self.layout.canonical(id)),
+                false => Origin::Copy(id),
             })
             .collect();
         let given = ValueId { node, output: 0 };
@@ -343,7 +343,7 @@ impl Lowering<'_> {
     /// Where a fetched or assigned value lies contiguous.
     fn home(&self, id: ValueId, assigned: bool) -> Origin {
         if wants_copy(self.nodes, self.layout, id, assigned) {
-            Origin::Copy(self.layout.canonical(id))
+            Origin::Copy(id)
         } else {
             self.layout.of(id).origin.clone()
         }

@@ -101,7 +101,7 @@ impl Edges {
                 let kernel = kernel_of(nodes, node);
                 for (i, &id) in nodes.nodes[node].inputs.iter().enumerate() {
                     let copied = kernel.is_some_and(|kernel| !kernel_reads_in_place(nodes, layout, kernel, i, id));
-                    let origin = if copied { Origin::Copy(layout.canonical(id)) } else { layout.of(id).origin.clone() };
+                    let origin = if copied { Origin::Copy(id) } else { layout.of(id).origin.clone() };
                     edges.read(nodes, layout, clusters, Job::Cluster(number), origin);
                 }
             }
@@ -110,7 +110,7 @@ impl Edges {
         let assigned = nodes.assignments.iter().map(|a| (a.value, true));
         for (id, assigned) in fetched.chain(assigned) {
             if wants_copy(nodes, layout, id, assigned) {
-                edges.copy(nodes, layout, clusters, layout.canonical(id));
+                edges.copy(nodes, layout, clusters, id);
             } else if let Origin::Copy(copied) = layout.of(id).origin {
                 edges.copy(nodes, layout, clusters, copied);
             }

@@ -1,0 +1,91 @@
+
+// The operands of the matmul kernels: this text stands behind theirs.
+// Element (batch, m, k) of a is a[a_offset + batch part + m * a_m + k * a_k], where the batch number
+// is cut into three axes of own strides, 0 where it is broadcast; the same for b; y is contiguous.
+// Operands are read in blocks of 4 x 4: element by element as here, or by vec4 along the axis that
+// is contiguous, where sizes, strides and offset are multiples of 4 (see src/ops/matmul.rs).
+struct Params {
+  batches: u32, m: u32, n: u32, k: u32,
+  // The sum is cut into parts of part_k terms; part s goes to y[s, batch, m, n].
+  parts: u32, part_k: u32,
+  tiles_m: u32, tiles_n: u32,
+  a_offset: u32, a_m: u32, a_k: u32, a_size1: u32, a_size2: u32, a_batch0: u32, a_batch1: u32, a_batch2: u32,
+  b_offset: u32, b_n: u32, b_k: u32, b_size1: u32, b_size2: u32, b_batch0: u32, b_batch1: u32, b_batch2: u32,
+}
+alias A = f32;
+alias B = f32;
+alias Y = f32;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> a: array<A>;
+@group(0) @binding(2) var<storage, read> b: array<B>;
+@group(0) @binding(3) var<storage, read_write> y: array<Y>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+// What is stored: a part of a sum as it is, so that the launch that adds the parts has the epilogue.
+fn finish(v: f32, i: u32) -> f32 { return epilogue(v, i); }
+
+// i .. i + 4; behind size the last number again.
+fn four(i: u32, size: u32) -> vec4<u32> {
+  return min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(size - 1u));
+}
+
+// The positions of a[m .. m + 4, 0].
+fn rows_of_a(batch: u32, m: u32) -> vec4<u32> {
+  let outer = batch / p.a_size2;
+  let inner = batch % p.a_size2 * p.a_batch2;
+  return p.a_offset + outer / p.a_size1 * p.a_batch0 + outer % p.a_size1 * p.a_batch1 + inner + four(m, p.m) * p.a_m;
+}
+
+// The positions of b[0, n .. n + 4].
+fn columns_of_b(batch: u32, n: u32) -> vec4<u32> {
+  let outer = batch / p.b_size2;
+  let inner = batch % p.b_size2 * p.b_batch2;
+  return p.b_offset + outer / p.b_size1 * p.b_batch0 + outer % p.b_size1 * p.b_batch1 + inner + four(n, p.n) * p.b_n;
+}
+
+// Column j: a[m .. m + 4, k + j], for rows at these positions.
+fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let step = four(k, p.k) * p.a_k;
+  let i0 = at + step.x;
+  let i1 = at + step.y;
+  let i2 = at + step.z;
+  let i3 = at + step.w;
+  return mat4x4(
+    a[i0.x], a[i0.y], a[i0.z], a[i0.w], a[i1.x], a[i1.y], a[i1.z], a[i1.w],
+    a[i2.x], a[i2.y], a[i2.z], a[i2.w], a[i3.x], a[i3.y], a[i3.z], a[i3.w],
+  );
+}
+
+// Column j: b[k + j, n .. n + 4], for columns at these positions.
+fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let step = four(k, p.k) * p.b_k;
+  let i0 = at + step.x;
+  let i1 = at + step.y;
+  let i2 = at + step.z;
+  let i3 = at + step.w;
+  return mat4x4(
+    b[i0.x], b[i0.y], b[i0.z], b[i0.w], b[i1.x], b[i1.y], b[i1.z], b[i1.w],
+    b[i2.x], b[i2.y], b[i2.z], b[i2.w], b[i3.x], b[i3.y], b[i3.z], b[i3.w],
+  );
+}
+
+// The block with zeros in place of all columns but the first `terms`.
+fn cut(block: mat4x4<f32>, terms: u32) -> mat4x4<f32> {
+  let zero = vec4(0.0);
+  return mat4x4(
+    select(zero, block[0], terms > 0u), select(zero, block[1], terms > 1u),
+    select(zero, block[2], terms > 2u), select(zero, block[3], terms > 3u),
+  );
+}
+
+// Writes v to y[slice, m, n .. n + 4], as far as that lies inside; slice counts parts and batches.
+fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
+  if (m < p.m) {
+    let i = (slice * p.m + m) * p.n + n;
+    if (n < p.n) { y[i] = finish(v.x, i); }
+    if (n + 1u < p.n) { y[i + 1u] = finish(v.y, i + 1u); }
+    if (n + 2u < p.n) { y[i + 2u] = finish(v.z, i + 2u); }
+    if (n + 3u < p.n) { y[i + 3u] = finish(v.w, i + 3u); }
+  }
+}

@@ -1,0 +1,59 @@
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), without shared memory.
+// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
+// One invocation computes a tile of TM x TN of y; 64 of them, along n first, are a workgroup.
+// TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
+// Twin: Matmul::reference in src/ops/matmul.rs.
+
+const TM: u32 = 8u;
+const TN: u32 = 8u;
+
+@compute @workgroup_size(64)
+fn matmul_register(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let number = (group.y * groups.x + group.x) * 64u + lane;
+  let n = number % p.tiles_n * TN;
+  let m = number / p.tiles_n % p.tiles_m * TM;
+  let slice = number / p.tiles_n / p.tiles_m;
+  if (slice >= p.batches * p.parts) { return; }
+  let batch = slice % p.batches;
+
+  var rows: array<vec4<u32>, TM / 4u>;
+  for (var i = 0u; i < TM / 4u; i++) { // unroll
+    rows[i] = rows_of_a(batch, m + i * 4u);
+  }
+  var columns: array<vec4<u32>, TN / 4u>;
+  for (var j = 0u; j < TN / 4u; j++) { // unroll
+    columns[j] = columns_of_b(batch, n + j * 4u);
+  }
+  // sum[row * TN / 4 + column / 4]
+  var sum: array<vec4<f32>, TM * TN / 4u>;
+  let first = slice / p.batches * p.part_k;
+  let last = min(p.k, first + p.part_k);
+  for (var k = first; k < last; k += 4u) {
+    var right: array<mat4x4<f32>, TN / 4u>;
+    for (var j = 0u; j < TN / 4u; j++) { // unroll
+      right[j] = load_b(columns[j], k);
+    }
+    for (var i = 0u; i < TM / 4u; i++) { // unroll
+      var left = load_a(rows[i], k);
+      if (last - k < 4u) {
+        left = cut(left, last - k);
+      }
+      for (var t = 0u; t < 4u; t++) { // unroll
+        for (var r = 0u; r < 4u; r++) { // unroll
+          for (var j = 0u; j < TN / 4u; j++) { // unroll
+            sum[(i * 4u + r) * TN / 4u + j] += left[t][r] * right[j][t];
+          }
+        }
+      }
+    }
+  }
+  for (var i = 0u; i < TM; i++) { // unroll
+    for (var j = 0u; j < TN / 4u; j++) { // unroll
+      store(slice, m + i, n + j * 4u, sum[i * TN / 4u + j]);
+    }
+  }
+}

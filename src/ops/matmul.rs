@@ -1,0 +1,427 @@
+//! Matrix products: 2-D, batched with broadcasting, and with vectors, as `numpy.matmul`.
+
+use rayon::prelude::*;
+
+use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::shader::Shader;
+use crate::shape::{View, merge_axes};
+use crate::wgsl;
+use crate::{DType, Shape, Tensor, TensorType, Value};
+
+/// `y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`; the batch axes are equal.
+#[derive(Debug)]
+struct Matmul;
+
+/// What a product of inner sizes `a` and `b` is told.
+fn inner_sizes_differ(a: usize, b: usize) -> String {
+    format!(
+        "the inner sizes differ: a has {a} columns and b has {b} rows; expected [.., M, K] and [.., K, N] \
+         (t() swaps the last two axes)"
+    )
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let [a, b] = [inputs[0], inputs[1]];
+        if a.dtype != DType::F32 || b.dtype != DType::F32 {
+            return Err("expected f32 operands; cast() the others".into());
+        }
+        let rank = a.shape.rank();
+        if rank < 2 || b.shape.rank() != rank || a.shape[..rank - 2] != b.shape[..rank - 2] {
+            return Err("expected two operands of at least two axes with equal batch axes".into());
+        }
+        if a.shape[rank - 1] != b.shape[rank - 2] {
+            return Err(inner_sizes_differ(a.shape[rank - 1], b.shape[rank - 2]));
+        }
+        let mut sizes = a.shape.to_vec();
+        sizes[rank - 1] = b.shape[rank - 1];
+        Ok(vec![TensorType::new(DType::F32, sizes)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let dy = g.dy();
+        vec![g.when(0, || dy.matmul(&g.x(1).t())), g.when(1, || g.x(0).t().matmul(&dy))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let [m, n, k] = sizes(inputs[0].shape(), inputs[1].shape());
+        let (a, b) = (inputs[0].f64s(), inputs[1].f64s());
+        let mut y = vec![0.0; outputs[0].shape.numel()];
+        let rows_at_once = (1 << 14) / (n * k).max(1) + 1;
+        y.par_chunks_mut(n.max(1)).with_min_len(rows_at_once).enumerate().for_each(|(row, y)| {
+            let b = &b[row / m * k * n..][..k * n];
+            add_row_times_matrix(y, &a[row * k..][..k], b);
+        });
+        vec![Tensor::of(&outputs[0].shape, y)]
+    }
+
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        Rounding::Sum(inputs[0].shape.last().copied().unwrap_or(0))
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+/// `y[n] += sum over k of a[k] * b[k, n]`, four rows of `b` at a time, so that `y` is read and
+/// written a quarter as often.
+fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
+    let n = y.len();
+    let mut rows = b.chunks_exact(4 * n);
+    let mut factors = a.chunks_exact(4);
+    for (rows, a) in rows.by_ref().zip(factors.by_ref()) {
+        let (b0, rest) = rows.split_at(n);
+        let (b1, rest) = rest.split_at(n);
+        let (b2, b3) = rest.split_at(n);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y += a[0] * b0[i] + a[1] * b1[i] + a[2] * b2[i] + a[3] * b3[i];
+        }
+    }
+    for (row, a) in rows.remainder().chunks_exact(n).zip(factors.remainder()) {
+        for (y, b) in y.iter_mut().zip(row) {
+            *y += a * b;
+        }
+    }
+}
+
+/// Rows, columns and inner size of a product.
+fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
+    let (rank, inner) = (a.rank(), a.rank() - 1);
+    [a[rank - 2], b[inner], a[inner]]
+}
+
+/// Shared-memory tiles of 64 x 64: for GPUs.
+const TILE64: Variant = Variant { workgroup_memory: 8192, invocations: 64, ..variant("tile64") };
+/// 16 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe.
+const SHUFFLE16: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..variant("shuffle16") };
+/// 8 x 8 elements in each invocation, without shared memory.
+const REGISTER8: Variant = variant("register8");
+
+const fn variant(name: &'static str) -> Variant {
+    Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
+}
+
+/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
+const MOST_ROUNDS: usize = 12_000;
+
+impl Kernel for Matmul {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER8];
+        VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        match variant.name {
+            "tile64" => !args.profile.software && m.min(n) >= 32 && k >= 16,
+            "shuffle16" => args.profile.software,
+            _ => true,
+        }
+    }
+
+    /// One of the two axes of the matrix must be contiguous, and the batch must need no more than
+    /// three strides; the uniform has room for these.
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        let matrix = view.shape.rank() - 2;
+        let contiguous = (matrix..matrix + 2).any(|axis| view.shape[axis] <= 1 || view.strides[axis] == 1);
+        contiguous && merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]).sizes.len() <= 3
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let batches = batch(&args.outputs[0].shape).numel();
+        let a = Operand::new(&args.views[0], m, k, false);
+        let b = Operand::new(&args.views[1], n, k, true);
+        // Rows and columns of a tile, tiles of a workgroup, terms summed in one round of the loop.
+        let (shader, entry, [tile_m, tile_n, tiles_in_group, terms]) = match variant.name {
+            "tile64" => (with_operands(wgsl!("matmul_tile")), "matmul_tile", [64, 64, 1, 1]),
+            "shuffle16" => (with_operands(wgsl!("matmul_shuffle")), "matmul_shuffle", [16, 64, 1, 8]),
+            _ => (with_operands(wgsl!("matmul_register")), "matmul_register", [8, 8, 64, 4]),
+        };
+        let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
+        let tiles = tiles_m * tiles_n * batches;
+        let parts = parts(tiles.div_ceil(tiles_in_group), k).max(k.div_ceil(MOST_ROUNDS * terms));
+        let part_k = k.div_ceil(parts).next_multiple_of(16);
+        let parts = k.div_ceil(part_k).max(1);
+
+        let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
+        if n.is_multiple_of(4) {
+            shader = shader.alias("Y", "vec4<f32>").function("store", STORE_VEC4);
+        }
+        if parts > 1 {
+            shader = shader.function("epilogue", "").function("finish", PART);
+        }
+        let mut words: Vec<u32> =
+            [batches, m, n, k, parts, part_k, tiles_m, tiles_n].into_iter().map(|x| x as u32).collect();
+        words.extend(a.words);
+        words.extend(b.words);
+        let target = if parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
+        let launch = Launch {
+            label: format!("matmul {}", variant.name),
+            wgsl: shader.finish()?,
+            entry,
+            bindings: vec![
+                Binding::Uniform(words),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(target),
+            ],
+            workgroups: args.profile.grid((tiles * parts).div_ceil(tiles_in_group) as u64)?,
+        };
+        if parts == 1 {
+            return Ok(launch.into());
+        }
+        let count = batches * m * n;
+        let sum = Launch {
+            label: "matmul_parts".into(),
+            wgsl: wgsl!("matmul_parts").finish()?,
+            entry: "matmul_parts",
+            bindings: vec![
+                Binding::Uniform(vec![count as u32, parts as u32]),
+                Binding::Read(Slot::Scratch(0)),
+                Binding::Write(Slot::Output(0)),
+            ],
+            workgroups: args.profile.grid(count.div_ceil(64) as u64)?,
+        };
+        Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
+    }
+}
+
+/// In how many parts to cut the sum, so that a small result of long sums fills a device too: about
+/// 64 workgroups, each part at least 128 terms.
+fn parts(workgroups: usize, k: usize) -> usize {
+    (64 / workgroups.max(1)).min(k / 128).max(1)
+}
+
+/// The text of a kernel with that of its operands behind it.
+fn with_operands(kernel: Shader) -> Shader {
+    kernel.append(include_str!("../../shaders/matmul_operands.wgsl"))
+}
+
+/// `finish` of a part.
+const PART: &str = "fn finish(v: f32, i: u32) -> f32 { return v; }";
+
+/// `store` for sizes of n that are multiples of 4.
+const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
+  if (m < p.m && n < p.n) {
+    let i = (slice * p.m + m) * p.n + n;
+    y[i / 4u] = vec4(finish(v.x, i), finish(v.y, i + 1u), finish(v.z, i + 2u), finish(v.w, i + 3u));
+  }
+}";
+
+/// How an operand's blocks of 4 x 4 are read.
+#[derive(Clone, Copy, PartialEq)]
+enum Blocks {
+    /// Element by element.
+    Elements,
+    /// By vec4 along the axis that is summed over.
+    AlongInner,
+    /// By vec4 along the other axis.
+    AlongOuter,
+}
+
+impl Blocks {
+    /// Sets the loader of operand `x` (`a` or `b`).
+    fn specialize(self, shader: Shader, x: &str) -> Shader {
+        let body = match self {
+            Blocks::Elements => return shader,
+            Blocks::AlongInner => {
+                format!("  let i = (at + k) / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
+            }
+            Blocks::AlongOuter => format!(
+                "  let i = (at.x + four(k, p.k) * p.{x}_k) / 4u;\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
+            ),
+        };
+        let load = format!("load_{x}");
+        let function = format!("fn {load}(at: vec4<u32>, k: u32) -> mat4x4<f32> {{\n{body}\n}}");
+        shader.alias(&x.to_uppercase(), "vec4<f32>").function(&load, &function)
+    }
+}
+
+/// An operand as the kernels see it.
+struct Operand {
+    blocks: Blocks,
+    /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
+    words: [u32; 8],
+}
+
+impl Operand {
+    /// From its view; `b` has k before its outer axis, `a` behind.
+    fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
+        let matrix = view.shape.rank() - 2;
+        let (outer_stride, k_stride) = if is_b {
+            (view.strides[matrix + 1], view.strides[matrix])
+        } else {
+            (view.strides[matrix], view.strides[matrix + 1])
+        };
+        let merged = merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]);
+        let (mut sizes, mut strides) = ([1; 3], [0; 3]);
+        let skipped = 3 - merged.sizes.len(); // `reads` sees to it that there are no more than three
+        sizes[skipped..].copy_from_slice(&merged.sizes);
+        strides[skipped..].copy_from_slice(&merged.strides[0]);
+
+        let aligned = |stride: &usize| stride.is_multiple_of(4);
+        let starts_aligned = aligned(&view.offset) && strides.iter().all(aligned);
+        // By vec4 along an axis: it is contiguous, holds whole vec4, and the other's steps do too.
+        let along = |size: usize, stride: usize, other: usize, others: usize| {
+            starts_aligned && size > 0 && aligned(&size) && stride == 1 && (others <= 1 || aligned(&other))
+        };
+        let blocks = if along(k, k_stride, outer_stride, outer) {
+            Blocks::AlongInner
+        } else if along(outer, outer_stride, k_stride, k) {
+            Blocks::AlongOuter
+        } else {
+            Blocks::Elements
+        };
+        let words = [view.offset, outer_stride, k_stride, sizes[1], sizes[2], strides[0], strides[1], strides[2]];
+        Operand { blocks, words: words.map(|x| x as u32) }
+    }
+}
+
+impl Value {
+    /// The matrix product, as `numpy.matmul` and `torch.matmul`: `[.., M, K] @ [.., K, N]` gives
+    /// `[.., M, N]`, and the batch axes broadcast. A 1-D operand is a row on the left and a column
+    /// on the right, whose axis vanishes from the result; two vectors give a scalar `[]`.
+    /// `K = 0` gives zeros.
+    ///
+    /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32. Mistakes: a
+    /// scalar operand, inner sizes or batch axes that do not fit.
+    #[track_caller]
+    pub fn matmul(&self, other: &Value) -> Value {
+        for operand in [self, other] {
+            if !operand.is_valid() {
+                return operand.clone();
+            }
+        }
+        let complain = |why: String| self.graph().mistake("matmul", &[self, other], why);
+        let (ranks, dims) = ((self.shape().rank(), other.shape().rank()), other.shape());
+        if ranks.0 == 0 || ranks.1 == 0 {
+            return complain("expected operands of at least one axis; multiply by a scalar with *".into());
+        }
+        let (inner, rows) = (self.dim(-1), if ranks.1 == 1 { dims[0] } else { dims[ranks.1 - 2] });
+        if inner != rows {
+            return complain(inner_sizes_differ(inner, rows));
+        }
+        let a = if ranks.0 == 1 { self.with_sizes(&[1, inner]) } else { self.clone() };
+        let b = if ranks.1 == 1 { other.with_sizes(&[inner, 1]) } else { other.clone() };
+        let (batch_a, batch_b) = (batch(a.shape()), batch(b.shape()));
+        let Some(batch) = batch_a.broadcast(&batch_b) else {
+            return complain(format!(
+                "the batch axes {batch_a} and {batch_b} do not broadcast: aligned at the last, sizes must be equal or 1"
+            ));
+        };
+        let (m, n) = (a.dim(-2), b.dim(-1));
+        let y = if b.shape().rank() == 2 {
+            // One matrix for the whole batch: its rows are the rows of one large product, and so
+            // the gradient of b is one product too, not a sum over the batch.
+            a.with_sizes(&[batch.numel() * m, inner]).op(Matmul, &[&b])
+        } else {
+            let full = |rows: usize, columns: usize| batch.iter().copied().chain([rows, columns]).collect::<Shape>();
+            a.broadcast_to(&full(m, inner)).op(Matmul, &[&b.broadcast_to(&full(inner, n))])
+        };
+        let mut result = batch.to_vec();
+        result.extend((ranks.0 > 1).then_some(m));
+        result.extend((ranks.1 > 1).then_some(n));
+        y.with_sizes(&result)
+    }
+
+    #[track_caller]
+    fn with_sizes(&self, sizes: &[usize]) -> Value {
+        let signed: Vec<isize> = sizes.iter().map(|&size| size as isize).collect();
+        self.reshape(&signed)
+    }
+}
+
+fn batch(shape: &Shape) -> Shape {
+    shape[..shape.rank() - 2].into()
+}
+
+/// A product of operands that are stored as said, transposed where said.
+fn product(name: &str, a: &[usize], b: &[usize], [ta, tb]: [bool; 2]) -> Case {
+    let as_said = |x: &Value, transposed: bool| if transposed { x.t() } else { x.clone() };
+    let build = move |x: &[Value]| vec![as_said(&x[0], ta).matmul(&as_said(&x[1], tb))];
+    Case::new("matmul", name, build).float("a", a).float("b", b)
+}
+
+/// The cases of this family: sizes around the edges of the tiles, all orders of the operands.
+pub fn cases() -> Vec<Case> {
+    const NN: [bool; 2] = [false, false];
+    // M, N, K.
+    const SIZES: &[[usize; 3]] = &[
+        [1, 1, 1],
+        [2, 3, 7],
+        [3, 1, 8],
+        [7, 2, 64],
+        [8, 8, 8],
+        [15, 33, 3],
+        [16, 64, 16],
+        [17, 65, 15],
+        [31, 7, 130],
+        [33, 16, 17],
+        [63, 63, 31],
+        [64, 64, 64],
+        [65, 130, 2],
+        [1, 130, 63],
+        [130, 1, 65],
+        [130, 68, 36],
+    ];
+    let mut cases: Vec<Case> =
+        SIZES.iter().map(|&[m, n, k]| product(&format!("{m} x {n} x {k}"), &[m, k], &[k, n], NN)).collect();
+    for [ta, tb] in [[false, true], [true, false], [true, true]] {
+        let name = |what: &str| {
+            format!("{what}{}{}", if ta { ", a transposed" } else { "" }, if tb { ", b transposed" } else { "" })
+        };
+        for [m, n, k] in [[20, 72, 12], [33, 17, 65], [68, 36, 20]] {
+            let a = if ta { [k, m] } else { [m, k] };
+            let b = if tb { [n, k] } else { [k, n] };
+            cases.push(product(&name(&format!("{m} x {n} x {k}")), &a, &b, [ta, tb]));
+        }
+        let (a, b) = (if ta { [3, 4, 5] } else { [3, 5, 4] }, if tb { [3, 8, 4] } else { [3, 4, 8] });
+        cases.push(product(&name("batch of 3"), &a, &b, [ta, tb]));
+    }
+    cases.extend([
+        product("long sum", &[5, 3000], &[3000, 6], NN),
+        product("batch", &[2, 3, 9, 10], &[2, 3, 10, 11], NN),
+        product("batch broadcast both ways", &[2, 1, 4, 8], &[3, 8, 4], NN),
+        product("batch times one matrix", &[2, 3, 5, 8], &[8, 12], NN),
+        product("one matrix times batch", &[6, 8], &[3, 8, 4], NN),
+        product("vector times matrix", &[12], &[12, 20], NN),
+        product("matrix times vector", &[9, 33], &[33], NN),
+        product("vector times batch", &[4], &[2, 4, 5], NN),
+        product("vectors", &[37], &[37], NN),
+        product("no rows", &[0, 3], &[3, 4], NN),
+        product("no columns", &[2, 3], &[3, 0], NN),
+        product("empty sum", &[3, 0], &[0, 5], NN),
+        product("empty batch", &[0, 2, 3], &[3, 4], NN),
+        Case::new("matmul", "slices", |x| {
+            vec![x[0].slice(0, 4, 21, 1).slice(1, 8, 20, 1).matmul(&x[1].slice(1, 4, 36, 1))]
+        })
+        .float("a", [24, 20])
+        .float("b", [12, 40]),
+        Case::new("matmul", "slices at odd offsets", |x| {
+            vec![x[0].slice(1, 1, 18, 1).t().matmul(&x[1].slice(0, 2, 19, 1).slice(1, 3, 10, 1))]
+        })
+        .float("a", [17, 18])
+        .float("b", [20, 11]),
+        Case::new("matmul", "every other column", |x| vec![x[0].slice(1, 0, 12, 2).matmul(&x[1])])
+            .float("a", [5, 12])
+            .float("b", [6, 7]),
+        Case::new("matmul", "heads of attention", |x| {
+            let heads = |x: &Value| x.reshape(&[2, 5, 3, 8]).permute(&[0, 2, 1, 3]);
+            vec![heads(&x[0]).matmul(&heads(&x[1]).t())]
+        })
+        .float("q", [2, 5, 24])
+        .float("k", [2, 5, 24]),
+        Case::new("matmul", "with its own transpose", |x| vec![x[0].matmul(&x[0].t())]).float("x", [12, 20]),
+        Case::new("matmul", "then bias and relu", |x| vec![(x[0].matmul(&x[1]) + &x[2]).relu()])
+            .float("a", [18, 16])
+            .float("b", [16, 20])
+            .float("bias", [20]),
+    ]);
+    cases
+}

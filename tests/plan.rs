@@ -1,0 +1,189 @@
+//! The plan as data: what is fused, what is updated in place, what memory is shared, and what the
+//! limits refuse. Needs no GPU.
+
+use wgrad::plan::{Bound, Options, Plan, Role};
+use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value};
+
+fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
+    let mut session = Session::new(Device::cpu());
+    session.compile_with(graph, outputs, options).expect("compiles").plan().clone()
+}
+
+fn plan(graph: &Graph, outputs: &[&Value]) -> Plan {
+    plan_with(graph, outputs, &Options::default())
+}
+
+fn labels(plan: &Plan) -> Vec<&str> {
+    plan.units.iter().map(|unit| unit.label.as_str()).collect()
+}
+
+fn vector(n: usize) -> Tensor {
+    Tensor::new([n], vec![0.5f32; n]).expect("a vector")
+}
+
+/// No dispatch may bind one buffer for reading and for writing, nor twice for writing.
+fn assert_valid(plan: &Plan) {
+    for dispatch in plan.units.iter().flat_map(|unit| &unit.dispatches) {
+        let storage: Vec<(usize, bool)> = dispatch
+            .bindings
+            .iter()
+            .filter_map(|b| match b {
+                Bound::Storage { buffer, write } => Some((*buffer, *write)),
+                _ => None,
+            })
+            .collect();
+        for (i, (a, writes)) in storage.iter().enumerate() {
+            for (b, also) in &storage[i + 1..] {
+                assert!(a != b || (!writes && !also), "{} binds buffer {a} twice", dispatch.label);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_one_launch() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [8, 5]);
+    let b = graph.input("b", DType::F32, [5]);
+    let y = ((&x + &b) * 2.0).tanh().reshape(&[40]).relu();
+    assert_eq!(labels(&plan(&graph, &[&y])), ["add + mul + tanh + relu"]);
+    let unfused = plan_with(&graph, &[&y], &Options { fuse: false, ..Default::default() });
+    assert_eq!(labels(&unfused), ["add", "mul", "tanh", "relu"]);
+}
+
+#[test]
+fn a_group_never_reads_what_its_own_launch_writes_elsewhere() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [6, 6]);
+    let y = x.exp();
+    let z = &y + y.t(); // reads other elements of y: two launches
+    let plan = plan(&graph, &[&z]);
+    assert_eq!(labels(&plan), ["exp", "add"]);
+    assert_valid(&plan);
+}
+
+#[test]
+fn fusion_makes_no_circle() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [4, 4]);
+    let a = x.exp();
+    let b = a.t().log(); // depends on a
+    let c = &a * &b; // reads a directly, and b: must not join a's launch before b has run
+    let plan = plan(&graph, &[&c]);
+    assert_eq!(labels(&plan), ["exp", "log + mul"]);
+    assert_valid(&plan);
+}
+
+#[test]
+fn duplicates_and_dead_nodes_vanish() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [7]);
+    let _dead = x.sin();
+    let y = x.exp() + x.exp();
+    let plan = plan(&graph, &[&y]);
+    assert_eq!(labels(&plan), ["exp + add"]);
+}
+
+#[test]
+fn matmul_takes_bias_and_activation_as_epilogue() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [16, 12]);
+    let w = graph.input("w", DType::F32, [9, 12]);
+    let b = graph.input("b", DType::F32, [9]);
+    let y = (x.matmul(&w.t()) + &b).relu();
+    let plan = plan(&graph, &[&y]);
+    assert_eq!(plan.dispatches(), 1, "{:?}", labels(&plan));
+    assert!(plan.units[0].label.starts_with("matmul.") && plan.units[0].label.ends_with("+ add + relu"));
+    assert_valid(&plan);
+}
+
+#[test]
+fn an_update_is_done_in_place_and_a_swap_is_not() {
+    let graph = Graph::new();
+    let w = graph.variable("w", vector(100));
+    let m = graph.variable("m", vector(100));
+    let g = graph.input("g", DType::F32, [100]);
+    let new_m = &m * 0.9 + &g;
+    let new_w = &w - &new_m * 0.1;
+    graph.assign(&m, &new_m);
+    graph.assign(&w, &new_w);
+    let updates = plan(&graph, &[]);
+    assert_eq!(updates.dispatches(), 1, "{:?}", labels(&updates));
+    assert!(updates.commits.is_empty());
+    assert_eq!(updates.temporary_bytes(), 0);
+    assert_valid(&updates);
+
+    let graph = Graph::new();
+    let a = graph.variable("a", vector(10));
+    let b = graph.variable("b", vector(10));
+    graph.assign(&a, &b);
+    graph.assign(&b, &a);
+    let swap = plan(&graph, &[]);
+    assert_eq!(swap.commits.len(), 2);
+    assert_valid(&swap);
+}
+
+#[test]
+fn a_long_chain_shares_two_buffers() {
+    let graph = Graph::new();
+    let mut x = graph.input("x", DType::F32, [64, 64]);
+    for _ in 0..20 {
+        x = x.t().exp(); // a strided read each time: no fusion
+    }
+    let plan = plan(&graph, &[&x]);
+    assert_eq!(plan.units.len(), 20);
+    assert_eq!(plan.buffers.iter().filter(|b| b.role == Role::Temporary).count(), 2);
+    assert_valid(&plan);
+}
+
+#[test]
+fn groups_that_differ_in_numbers_alone_share_their_text() {
+    let text = |shape: [usize; 2], slope: f64| {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, shape);
+        let b = graph.input("b", DType::F32, [shape[1]]);
+        let y = (&x + &b).leaky_relu(slope);
+        plan(&graph, &[&y]).units[0].dispatches[0].wgsl.clone()
+    };
+    assert_eq!(text([8, 5], 0.01), text([100, 33], 0.2));
+}
+
+#[test]
+fn limits_are_checked_before_anything_runs() {
+    let small = Profile { max_binding: 1 << 20, max_buffer: 1 << 20, ..Profile::webgpu_defaults() };
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [1 << 19]);
+    let y = x.exp();
+    let line = line!() - 2;
+    let id = plan(&graph, &[&y]).units[0].writes[0].value;
+    let error = Plan::new(graph.nodes(), &[id], &small, &Options::default()).expect_err("too large");
+    let Error::Limit(text) = error else { panic!("{error}") };
+    assert!(text.contains("1048576") && text.contains("smaller batch"), "{text}");
+    assert!(text.contains(&format!("{}:{line}", file!())), "{text}");
+
+    let few = Profile { max_storage_buffers: 8, ..Profile::webgpu_defaults() };
+    let graph = Graph::new();
+    let inputs: Vec<Value> = (0..12).map(|i| graph.input(&format!("x{i}"), DType::F32, [5])).collect();
+    let sum = inputs.iter().skip(1).fold(inputs[0].clone(), |sum, x| sum + x);
+    let wide = plan(&graph, &[&sum]);
+    assert_eq!(wide.dispatches(), 1);
+    let id = wide.units[0].writes[0].value;
+    let narrow = Plan::new(graph.nodes(), &[id], &few, &Options::default()).expect("splits");
+    assert!(narrow.dispatches() > 1);
+    for dispatch in narrow.units.iter().flat_map(|unit| &unit.dispatches) {
+        let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. })).count();
+        assert!(storage <= 7, "{storage} buffers");
+    }
+}
+
+#[test]
+fn sizes_beyond_32_bits_are_refused() {
+    let graph = Graph::new();
+    graph.input("x", DType::F32, [1 << 16, 1 << 15]);
+    graph.input("y", DType::F32, [usize::MAX, 2]);
+    let z = graph.input("z", DType::F32, [1 << 20, 1]);
+    let _ = z.broadcast_to(&[1 << 20, 1 << 12].into());
+    let mistakes = graph.mistakes();
+    assert_eq!(mistakes.len(), 3);
+    assert!(mistakes.iter().all(|m| m.message.contains("2^31")), "{mistakes:?}");
+}

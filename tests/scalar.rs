@@ -1,0 +1,248 @@
+//! The functions of `shaders/scalar.wgsl`, run on every adapter over dense sweeps of their domain and
+//! held against the f64 reference, within the bounds that their table declares.
+
+use wgpu::util::DeviceExt;
+use wgrad::graph::NodeKind;
+use wgrad::op::{Arg, Lowering, Op, Rounding};
+use wgrad::{DType, Data, Graph, Tensor, TensorType, Value};
+
+struct Gpu {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+}
+
+/// Every adapter of this machine.
+fn adapters() -> Vec<Gpu> {
+    let instance = wgpu::Instance::default();
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let open = |adapter: wgpu::Adapter| {
+        let info = adapter.get_info();
+        let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
+        Some(Gpu { name: format!("{} ({})", info.name, info.backend), device, queue })
+    };
+    adapters.into_iter().filter_map(open).collect()
+}
+
+impl Gpu {
+    /// Runs a text with bindings 0.. the inputs and then the output, one invocation an element.
+    fn run(&self, wgsl: &str, inputs: &[Vec<u32>]) -> Vec<u32> {
+        let n = inputs[0].len();
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(wgsl.into()) });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let buffer = |words: &[u32], usage| {
+            let contents = bytemuck::cast_slice(words);
+            self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: None, contents, usage })
+        };
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let mut buffers: Vec<wgpu::Buffer> = inputs.iter().map(|words| buffer(words, usage)).collect();
+        buffers.push(buffer(&vec![u32::MAX; n], usage));
+        let staging = buffer(&vec![0; n], wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let entries: Vec<_> = buffers
+            .iter()
+            .enumerate()
+            .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
+            .collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let group = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
+        let group = self.device.create_bind_group(&group);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups((n as u32).div_ceil(64), 1, 1);
+        drop(pass);
+        encoder.copy_buffer_to_buffer(&buffers[inputs.len()], 0, &staging, 0, n as u64 * 4);
+        self.queue.submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |result| result.expect("maps"));
+        self.device.poll(wgpu::PollType::wait_indefinitely()).expect("the device lives");
+        let words = bytemuck::cast_slice(&staging.slice(..).get_mapped_range().expect("mapped")).to_vec();
+        words
+    }
+}
+
+/// A function under test: how to build its node, and what to feed it.
+struct Sweep {
+    build: Box<dyn Fn(&[Value]) -> Value>,
+    inputs: Vec<Vec<f32>>,
+}
+
+fn unary(build: impl Fn(&Value) -> Value + 'static, xs: Vec<f32>) -> Sweep {
+    Sweep { build: Box::new(move |x| build(&x[0])), inputs: vec![xs] }
+}
+
+fn binary(build: impl Fn(&Value, &Value) -> Value + 'static, pairs: Vec<(f32, f32)>) -> Sweep {
+    let (a, b) = pairs.into_iter().unzip();
+    Sweep { build: Box::new(move |x| build(&x[0], &x[1])), inputs: vec![a, b] }
+}
+
+const SPECIAL: [f32; 22] = [
+    0.0, 0.5, 1.0, 1.5, 2.5, 3.1415927, 6.2831855, 10.0, 13.0, 20.0, 44.0, 80.0, 87.3, 88.7, 100.0, 104.0, 355.0, 1e4,
+    1e-3, 1e-10, 1e-30, 1.2e-38,
+];
+
+/// Half a million numbers of `low..=high` evenly, as many of both signs by their logarithm, and special ones.
+fn dense(low: f32, high: f32) -> Vec<f32> {
+    const N: u32 = 500_000;
+    let even = (0..=N).map(|i| low + (high - low) * (i as f32 / N as f32));
+    let (first, last) = (f32::MIN_POSITIVE.to_bits(), high.abs().max(low.abs()).to_bits());
+    let by_bits = (0..N).map(|i| f32::from_bits(first + (u64::from(last - first) * u64::from(i) / u64::from(N)) as u32));
+    let signed = by_bits.enumerate().map(|(i, x)| if i % 2 == 0 { x } else { -x });
+    let special = SPECIAL.into_iter().flat_map(|x| [x, -x]);
+    even.chain(signed).chain(special).filter(|x| (low..=high).contains(x)).collect()
+}
+
+/// The spacing of f32 at a number.
+fn ulp(x: f64) -> f64 {
+    let x = (x.abs() as f32).max(f32::MIN_POSITIVE);
+    f64::from(x) - f64::from(f32::from_bits(x.to_bits() - 1))
+}
+
+/// The node's text, its inputs as words, and what it should give.
+fn prepare(sweep: &Sweep) -> (std::sync::Arc<dyn Op>, String, Vec<Vec<u32>>, Tensor) {
+    let n = sweep.inputs[0].len();
+    let graph = Graph::new();
+    let values: Vec<Value> =
+        (0..sweep.inputs.len()).map(|i| graph.input(&format!("x{i}"), DType::F32, [n])).collect();
+    let y = (sweep.build)(&values);
+    assert!(y.is_valid(), "{:?}", graph.mistakes());
+    let nodes = graph.nodes();
+    let node = nodes.nodes.last().expect("a node");
+    let NodeKind::Op(op) = &node.kind else { panic!("an op") };
+    let Lowering::Pointwise(call) = op.lowering() else { panic!("pointwise") };
+    let args: Vec<String> = call
+        .args
+        .iter()
+        .map(|arg| match arg {
+            Arg::Input(i) => format!("bitcast<f32>(x{i}[i])"),
+            Arg::F32(value) => format!("bitcast<f32>({}u)", (*value as f32).to_bits()),
+            other => panic!("no elementwise op takes {other:?}"),
+        })
+        .collect();
+    let bindings: String = (0..=values.len())
+        .map(|i| match i == values.len() {
+            true => format!("@group(0) @binding({i}) var<storage, read_write> y: array<u32>;\n"),
+            false => format!("@group(0) @binding({i}) var<storage, read> x{i}: array<u32>;\n"),
+        })
+        .collect();
+    let text = format!(
+        "{bindings}@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n\
+         let i = id.x;\nif i < {n}u {{ y[i] = bitcast<u32>({}_f32({})); }}\n}}\n",
+        call.function,
+        args.join(", ")
+    );
+    let text = wgrad::shader::Shader::new("sweep", &text).finish().expect("a text").to_string();
+    let words = sweep.inputs.iter().map(|xs| xs.iter().map(|x| x.to_bits()).collect()).collect();
+    let wide: Vec<Tensor> = sweep
+        .inputs
+        .iter()
+        .map(|xs| Tensor::new([n], xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()).expect("fits"))
+        .collect();
+    let wanted = op.reference(&wide.iter().collect::<Vec<_>>(), &node.outputs).swap_remove(0);
+    (op.clone(), text, words, wanted)
+}
+
+/// The largest excess of an error over `absolute`, in ulps, and where.
+fn worst(got: &[f32], want: &[f64], absolute: f64) -> (f64, usize) {
+    let error = |i: usize| match (got[i], want[i]) {
+        (g, w) if w.is_nan() => if g.is_nan() { 0.0 } else { f64::INFINITY },
+        (g, w) if (w as f32).is_infinite() => if f64::from(g) == f64::from(w as f32) { 0.0 } else { f64::INFINITY },
+        (g, w) if g.is_finite() => ((f64::from(g) - w).abs() - absolute) / ulp(w),
+        _ => f64::INFINITY,
+    };
+    (0..got.len()).map(|i| (error(i), i)).fold((f64::NEG_INFINITY, 0), |a, b| if b.0 > a.0 { b } else { a })
+}
+
+fn sweeps() -> Vec<Sweep> {
+    let grid = |a: (f32, f32), b: (f32, f32)| -> Vec<(f32, f32)> {
+        let at = |(low, high): (f32, f32), i: u32| low + (high - low) * (i as f32 / 999.0);
+        (0..1_000_000).map(|i| (at(a, i % 1000), at(b, i / 1000))).collect()
+    };
+    let mut powers = grid((1e-3, 20.0), (-20.0, 20.0));
+    powers.extend(grid((0.9, 1.1), (-700.0, 700.0)));
+    powers.extend(dense(0.0, 3e38).into_iter().flat_map(|x| [(x, 2.0), (x, -0.5), (x, 0.37), (x, -1.0), (x, 0.0)]));
+    for x in dense(-50.0, 0.0).into_iter().step_by(7) {
+        powers.extend([(x, 2.0), (x, 3.0), (x, -1.0), (x, -2.0), (x, 0.0), (x, 7.0), (x, 0.5)]);
+    }
+    let numbers = || dense(-3e38, 3e38);
+    vec![
+        unary(|x| x.exp(), dense(-110.0, 95.0)),
+        unary(|x| x.log(), dense(0.0, 3e38)),
+        unary(|x| x.log(), dense(0.0, 4.0)),
+        unary(|x| x.sqrt(), dense(0.0, 3e38)),
+        unary(|x| x.rsqrt(), dense(f32::MIN_POSITIVE, 3e38)),
+        unary(|x| x.reciprocal(), dense(1e-37, 8e37)),
+        unary(|x| x.sin(), dense(-1e4, 1e4)),
+        unary(|x| x.sin(), dense(-10.0, 10.0)),
+        unary(|x| x.cos(), dense(-1e4, 1e4)),
+        unary(|x| x.cos(), dense(-10.0, 10.0)),
+        unary(|x| x.erf(), numbers()),
+        unary(|x| x.erf(), dense(-5.0, 5.0)),
+        unary(|x| x.normal_cdf(), numbers()),
+        unary(|x| x.normal_cdf(), dense(-14.0, 14.0)),
+        unary(|x| x.tanh(), numbers()),
+        unary(|x| x.tanh(), dense(-10.0, 10.0)),
+        unary(|x| x.sigmoid(), numbers()),
+        unary(|x| x.sigmoid(), dense(-100.0, 100.0)),
+        unary(|x| x.softplus(), numbers()),
+        unary(|x| x.softplus(), dense(-100.0, 100.0)),
+        unary(|x| x.elu(1.5), numbers()),
+        unary(|x| x.elu(1.5), dense(-20.0, 1.0)),
+        unary(|x| x.leaky_relu(0.01), dense(-1e30, 1e30)),
+        unary(|x| x.relu(), numbers()),
+        unary(|x| x.floor(), numbers()),
+        unary(|x| x.floor(), dense(-100.0, 100.0)),
+        unary(|x| x.round(), numbers()),
+        unary(|x| x.round(), (-1000..1000).map(|i| i as f32 * 0.5).collect()),
+        unary(|x| x.sign(), numbers()),
+        unary(|x| x.powf(-1.5), dense(1e-20, 1e20)),
+        binary(|a, b| a.pow(b), powers),
+        binary(|a, b| a / b, grid((-100.0, 100.0), (0.01, 7.0))),
+    ]
+}
+
+#[test]
+fn functions_keep_their_declared_bounds() {
+    let adapters = adapters();
+    if adapters.is_empty() {
+        let required = std::env::var_os("CI").is_some() || std::env::var_os("WGRAD_REQUIRE_GPU").is_some();
+        assert!(!required, "no adapter, and CI or WGRAD_REQUIRE_GPU asks for one");
+        eprintln!("skipped: no adapter");
+        return;
+    }
+    let prepared: Vec<_> = sweeps().into_iter().map(|sweep| (prepare(&sweep), sweep)).collect();
+    let mut failures = Vec::new();
+    for gpu in &adapters {
+        println!("{}", gpu.name);
+        for ((op, text, words, wanted), sweep) in &prepared {
+            let got: Vec<f32> = gpu.run(text, words).into_iter().map(f32::from_bits).collect();
+            let ty = TensorType::new(DType::F32, [got.len()]);
+            let (ulps, absolute) = match op.rounding(&vec![&ty; words.len()]) {
+                Rounding::Ulps(ulps, absolute) => (ulps, absolute),
+                _ => (0.0, 0.0),
+            };
+            let Data::F64(want) = wanted.data() else { panic!("the reference computes in f64") };
+            let (most, at) = worst(&got, want, absolute);
+            let x: Vec<f32> = sweep.inputs.iter().map(|xs| xs[at]).collect();
+            let line = format!(
+                "{op:?}: {most:.2} ulp of {ulps} (besides {absolute:e}) at {x:?}: {:e}, not {:e}",
+                got[at], want[at]
+            );
+            println!("  {line}");
+            if !(most <= ulps) {
+                failures.push(format!("{}: {line}", gpu.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}

@@ -1,0 +1,160 @@
+//! Sessions: variables shared by programs, when reads and assignments happen, feeds and their
+//! mistakes. On the reference, and on the GPU where there is one.
+
+use wgrad::{DType, Device, Error, Graph, Session, Tensor, gradients};
+
+mod common;
+
+fn devices() -> Vec<Device> {
+    std::iter::once(Device::cpu()).chain(common::device()).collect()
+}
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::new([values.len()], values).expect("a vector")
+}
+
+#[test]
+fn assignments_commit_at_the_end_of_the_step() {
+    for device in devices() {
+        let graph = Graph::new();
+        let a = graph.variable("a", tensor(&[1.0, 2.0, 3.0]));
+        let b = graph.variable("b", tensor(&[10.0, 20.0, 30.0]));
+        graph.assign(&a, &b); // a swap: both read the start of the step
+        graph.assign(&b, &a);
+        let sum = &a + &b * 2.0;
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&sum, &a]).expect("compiles");
+        let first = session.run(&program, &[]).expect("runs");
+        assert_eq!(first[0].to_f32(), [21.0, 42.0, 63.0]);
+        assert_eq!(first[1].to_f32(), [1.0, 2.0, 3.0], "a fetched variable is the old one");
+        assert_eq!(session.get("a").expect("a").to_f32(), [10.0, 20.0, 30.0]);
+        assert_eq!(session.get("b").expect("b").to_f32(), [1.0, 2.0, 3.0]);
+        let second = session.run(&program, &[]).expect("runs");
+        assert_eq!(second[0].to_f32(), [12.0, 24.0, 36.0]);
+    }
+}
+
+#[test]
+fn later_readers_of_an_updated_variable_see_the_old_value() {
+    for device in devices() {
+        let graph = Graph::new();
+        let w = graph.variable("w", tensor(&[1.0, 2.0]));
+        let x = graph.input("x", DType::F32, [2]);
+        let new = &w + &x;
+        graph.assign(&w, &new);
+        // One reader needs the new value, the other the old one: whichever order the plan takes.
+        let y = (&w * 100.0 + &new).sum_all();
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        let out = session.run(&program, &[("x", &tensor(&[0.5, 0.25]))]).expect("runs");
+        assert_eq!(out[0].item().expect("scalar"), 300.0 + 1.5 + 2.25);
+        assert_eq!(session.get("w").expect("w").to_f32(), [1.5, 2.25]);
+    }
+}
+
+#[test]
+fn programs_share_variables_and_counters() {
+    for device in devices() {
+        let mut session = Session::new(device);
+        let train = Graph::new();
+        let w = train.parameter("w", tensor(&[0.0, 0.0]));
+        let count = train.counted("steps", DType::F32, |n| n as f64 + 1.0);
+        let lr = train.scalar("lr", 0.5);
+        train.assign(&w, &(&w + &lr.broadcast_to(w.shape()) * &count.broadcast_to(w.shape())));
+        let train = session.compile(&train, &[]).expect("compiles");
+
+        let eval = Graph::new();
+        let w = eval.parameter("w", tensor(&[7.0, 7.0])); // known already: the initial value is unused
+        let doubled = &w * 2.0;
+        let eval = session.compile(&eval, &[&doubled]).expect("compiles");
+
+        session.run(&train, &[]).expect("runs");
+        session.run(&train, &[("lr", &Tensor::scalar(10.0))]).expect("runs");
+        let out = session.run(&eval, &[]).expect("runs");
+        assert_eq!(out[0].to_f32(), [41.0, 41.0]); // 2 (0.5 * 1 + 10 * 2)
+        assert_eq!(session.counter("steps"), 2);
+        session.set("w", &tensor(&[1.0, -1.0])).expect("sets");
+        session.set_counter("steps", 99);
+        session.run(&train, &[("lr", &Tensor::scalar(1.0))]).expect("runs");
+        assert_eq!(session.get("w").expect("w").to_f32(), [101.0, 99.0]);
+
+        let other = Graph::new();
+        other.parameter("w", tensor(&[1.0]));
+        let error = session.compile(&other, &[]).err().expect("another type").to_string();
+        assert!(error.contains("`w`") && error.contains("f32[1]") && error.contains("f32[2]"), "{error}");
+    }
+}
+
+#[test]
+fn feeds_are_checked_before_anything_runs() {
+    for device in devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [2]);
+        let unused = graph.input("unused", DType::F32, [1]);
+        let w = graph.variable("w", tensor(&[0.0, 0.0]));
+        graph.assign(&w, &(&w + &x));
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[]).expect("compiles");
+        let complaint = |session: &mut Session, feeds: &[(&str, &Tensor)]| {
+            session.run(&program, feeds).expect_err("must fail").to_string()
+        };
+        let x = tensor(&[1.0, 2.0]);
+        let wrong = tensor(&[1.0]);
+        assert_eq!(complaint(&mut session, &[]), "input `x` (f32[2]) is not fed");
+        assert_eq!(complaint(&mut session, &[("x", &wrong)]), "input `x` is f32[2], but f32[1] was fed");
+        assert_eq!(complaint(&mut session, &[("x", &x), ("x", &x)]), "`x` is fed twice");
+        let unknown = complaint(&mut session, &[("x", &x), ("z", &x)]);
+        assert!(unknown.contains("no input `z`") && unknown.contains("x (f32[2])"), "{unknown}");
+        assert_eq!(session.get("w").expect("w").to_f32(), [0.0, 0.0], "nothing ran");
+        assert!(session.get("v").expect_err("unknown").to_string().contains("no variable `v`"));
+        assert!(session.set("w", &wrong).is_err());
+        session.run(&program, &[("x", &x), ("unused", &wrong)]).expect("an unused input may be fed");
+        assert_eq!(session.get("w").expect("w").to_f32(), [1.0, 2.0]);
+        drop(unused);
+    }
+}
+
+#[test]
+fn mistakes_are_reported_together_with_their_lines() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2, 3]);
+    let labels = graph.input("labels", DType::I32, [2]);
+    let first = line!() + 1;
+    let bad = &x + &graph.input("y", DType::F32, [4]);
+    let chained = bad.relu().sum_all().exp(); // says nothing more
+    let second = line!() + 1;
+    let mixed = x.slice(0, 0, 1, 1).reshape(&[3]) + &graph.input("z", DType::I32, [3]);
+    let loss = gradients(&x, &[&x]);
+    graph.assign(&x, &x);
+    let mut session = Session::new(Device::cpu());
+    let Err(Error::Graph(mistakes)) = session.compile(&graph, &[&chained, &mixed, &loss[0], &labels]) else {
+        panic!("four mistakes")
+    };
+    let text = Error::Graph(mistakes.clone()).to_string();
+    assert_eq!(mistakes.len(), 4, "{text}");
+    assert!(text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"), "{text}");
+    assert!(text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())), "{text}");
+    assert_eq!(mistakes[1].op, "add");
+    assert!(mistakes[1].message.contains("numbers of one type"), "{text}");
+    assert!(mistakes[2].message.contains("one float"), "{text}");
+    assert!(mistakes[3].message.contains("only a parameter or variable"), "{text}");
+}
+
+#[test]
+fn a_step_computes_the_same_bits_every_time() {
+    let Some(device) = common::device() else { return };
+    let run = || {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [300, 70]);
+        let w = graph.parameter("w", Tensor::new([70], (0..70).map(|i| i as f32 / 70.0).collect::<Vec<_>>()).expect("w"));
+        let loss = (&x * &w).tanh().square().sum_all();
+        let dw = &gradients(&loss, &[&w])[0];
+        graph.assign(&w, &(&w - dw * 1e-3));
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&loss]).expect("compiles");
+        let x = Tensor::new([300, 70], (0..21_000).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>()).expect("x");
+        let losses: Vec<_> = (0..5).map(|_| session.run(&program, &[("x", &x)]).expect("runs")[0].to_f32()[0].to_bits()).collect();
+        (losses, session.get("w").expect("w").to_f32().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
+    };
+    assert_eq!(run(), run());
+}
