@@ -39,7 +39,6 @@ pub mod ops;
 
 pub mod loss;
 
-pub mod check;
 pub mod cpu;
 pub mod plan;
 

@@ -10,16 +10,7 @@ use wgrad::io::safetensors;
 use wgrad::nn::{self, Flatten, Layer, Linear, MaxPool2d, Scope, Sequential, init};
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::{self, Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd, clip_norm, parameter_gradients};
-use wgrad::{DType, Device, Error, Graph, Session, Tensor, Value};
-
-/// The mean cross-entropy of logits `[N, C]` and labels `i32[N]`, from primitives.
-fn cross_entropy(logits: &Value, labels: &Value) -> Value {
-    let shifted = logits - logits.max(&[1], true).stop_gradient();
-    let log_p = &shifted - shifted.exp().sum(&[1], true).log();
-    let classes = logits.graph().iota(DType::I32, logits.shape(), 1);
-    let hit = classes.eq(&labels.reshape(&[-1, 1]));
-    hit.where_(&log_p, &log_p.zeros_like()).sum(&[1], false).mean_all().neg()
-}
+use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value};
 
 fn mlp(nn: &Scope, x: &Value) -> Value {
     let x = nn.linear("fc1", x, 16).tanh();
@@ -100,7 +91,7 @@ fn train(device: &Device, json: &Json, golden: &BTreeMap<String, Tensor>, run: &
     let sizes: Vec<usize> = std::iter::once(batch).chain(all_x.shape()[1..].iter().copied()).collect();
     let x = graph.input("x", DType::F32, sizes);
     let y = graph.input("y", DType::I32, [batch]);
-    let loss = cross_entropy(&model(&Scope::train(&graph, 1), &x), &y);
+    let loss = model(&Scope::train(&graph, 1), &x).cross_entropy(&y, Reduction::Mean);
     optimizer(run).minimize(&graph, &loss);
     let mut session = Session::new(device.clone());
     let program = session.compile(&graph, &[&loss]).unwrap();
