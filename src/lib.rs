@@ -50,6 +50,7 @@ pub mod check;
 pub mod data;
 pub mod io;
 pub mod loss;
+pub mod models;
 pub mod nn;
 pub mod optim;
 
