@@ -444,8 +444,12 @@ fn header(group: &Group<'_>) -> String {
     format!("// {}: pointwise over n = args[0].x elements, four neighbours at a time.\n", label(group))
 }
 
-/// The names of the members in order, such as `add + relu`.
+/// The names of the members in order, such as `add + relu`; of many, the first and the last.
 pub(crate) fn label(group: &Group<'_>) -> String {
     let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
-    if names.is_empty() { "copy".into() } else { names.join(" + ") }
+    match names[..] {
+        [] => "copy".into(),
+        [first, second, .., last] if names.len() > 6 => format!("{first} + {second} + ... + {last} ({} ops)", names.len()),
+        _ => names.join(" + "),
+    }
 }
