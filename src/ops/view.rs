@@ -215,6 +215,9 @@ impl Value {
             return self.clone();
         }
         let rank = self.shape().rank() as isize;
+        if !self.is_valid() {
+            return self.clone();
+        }
         if rank < 2 {
             return self.graph().mistake("t", &[self], "expected at least two axes");
         }
