@@ -86,12 +86,12 @@ impl Op for Move {
                     "it does not broadcast to {shape}: aligned at the last axis, sizes must be equal or the input's 1"
                 ));
             }
-            Move::Slice { axis, start, end, step } => {
-                if *axis >= x.rank() || start > end || *end > x[*axis] || *step == 0 {
-                    return Err(format!(
-                        "expected start <= end <= size and a step of at least 1, not {start}..{end} step {step} on axis {axis}"
-                    ));
-                }
+            Move::Slice { axis, start, end, step }
+                if *axis >= x.rank() || start > end || *end > x[*axis] || *step == 0 =>
+            {
+                return Err(format!(
+                    "expected start <= end <= size and a step of at least 1, not {start}..{end} step {step} on axis {axis}"
+                ));
             }
             _ => {}
         }
