@@ -50,6 +50,8 @@ pub mod check;
 pub mod data;
 pub mod io;
 pub mod loss;
+pub mod models;
+pub mod nn;
 pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};

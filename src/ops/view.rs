@@ -181,6 +181,9 @@ impl Value {
     /// Axes `start..` merged into one: `[N, C, H, W]` to `[N, C * H * W]` with `start` 1.
     #[track_caller]
     pub fn flatten(&self, start: usize) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
         if start > self.shape().rank() {
             let why = format!("there is no axis {start} in {}", self.shape());
             return self.graph().mistake("flatten", &[self], why);
@@ -207,6 +210,9 @@ impl Value {
     #[track_caller]
     pub fn t(&self) -> Value {
         let rank = self.shape().rank() as isize;
+        if !self.is_valid() {
+            return self.clone();
+        }
         if rank < 2 {
             return self.graph().mistake("t", &[self], "expected at least two axes");
         }
