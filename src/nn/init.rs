@@ -111,9 +111,9 @@ impl Init {
 /// What one output sees and what one input reaches, at least 1: for weights `[out, in, ...]` the
 /// sizes behind the first two (a kernel's) count in both.
 fn fans(shape: &Shape) -> (f64, f64) {
-    let size = |axis: usize| shape.get(axis).copied().unwrap_or(1);
-    let field: usize = shape.iter().skip(2).product();
-    ((size(1) * field).max(1) as f64, (size(0) * field).max(1) as f64)
+    let size = |axis: usize| shape.get(axis).map_or(1.0, |&size| size as f64);
+    let field: f64 = shape.iter().skip(2).map(|&size| size as f64).product();
+    ((size(1) * field).max(1.0), (size(0) * field).max(1.0))
 }
 
 fn draw_family(rng: &mut StdRng, count: usize, family: Family, std: f64) -> Vec<f32> {

@@ -4,34 +4,41 @@
 //! variables by name. Names, layouts and first values are PyTorch's.
 //!
 //! ```
+//! use wgrad::data::Batches;
 //! use wgrad::nn::Scope;
 //! use wgrad::optim::{Optimizer, Sgd};
-//! use wgrad::{DType, Device, Graph, Session, Tensor, Value};
+//! use wgrad::{DType, Device, Graph, Program, Session, Tensor, Value};
 //!
 //! fn model(nn: &Scope, x: &Value) -> Value {
 //!     let x = nn.linear("fc1", x, 16).relu();
 //!     nn.linear("fc2", &nn.dropout(&x, 0.2), 1)
 //! }
 //!
-//! let mut session = Session::new(Device::cpu());
-//!
-//! // The training step, on batches of eight.
-//! let graph = Graph::new();
-//! let x = graph.input("x", DType::F32, [8, 4]);
-//! let y = graph.input("y", DType::F32, [8, 1]);
-//! let loss = (model(&Scope::train(&graph, 42), &x) - y).square().mean_all();
-//! Sgd::new().lr(0.05).minimize(&graph, &loss);
-//! let train = session.compile(&graph, &[&loss])?;
+//! // A training step for one batch size.
+//! fn train(session: &mut Session, batch: usize) -> wgrad::Result<Program> {
+//!     let graph = Graph::new();
+//!     let x = graph.input("x", DType::F32, [batch, 4]);
+//!     let y = graph.input("y", DType::F32, [batch, 1]);
+//!     let loss = (model(&Scope::train(&graph, 42), &x) - y).square().mean_all();
+//!     Sgd::new().lr(0.05).minimize(&graph, &loss);
+//!     session.compile(&graph, &[&loss])
+//! }
 //!
 //! // The evaluation, on one row: the same function, the same variables, dropout off.
-//! let graph = Graph::new();
-//! let x = graph.input("x", DType::F32, [1, 4]);
-//! let prediction = model(&Scope::eval(&graph, 42), &x);
-//! let eval = session.compile(&graph, &[&prediction])?;
+//! fn eval(session: &mut Session) -> wgrad::Result<Program> {
+//!     let graph = Graph::new();
+//!     let x = graph.input("x", DType::F32, [1, 4]);
+//!     session.compile(&graph, &[&model(&Scope::eval(&graph, 42), &x)])
+//! }
 //!
-//! let (x, y) = (Tensor::new([8, 4], vec![0.5f32; 32])?, Tensor::new([8, 1], vec![3.0f32; 8])?);
-//! for _ in 0..200 {
-//!     session.run(&train, &[("x", &x), ("y", &y)])?;
+//! let mut session = Session::new(Device::cpu());
+//! let (full, rest, eval) = (train(&mut session, 8)?, train(&mut session, 3)?, eval(&mut session)?);
+//! let (x, y) = (Tensor::new([11, 4], vec![0.5f32; 44])?, Tensor::new([11, 1], vec![3.0f32; 11])?);
+//! for epoch in 0..100 {
+//!     for rows in Batches::new(11, 8)?.shuffled(1).epoch(epoch) {
+//!         let step = if rows.len() == 8 { &full } else { &rest };
+//!         session.run(step, &[("x", &x.rows(&rows)?), ("y", &y.rows(&rows)?)])?;
+//!     }
 //! }
 //! let predicted = session.run(&eval, &[("x", &x.rows(&[0])?)])?[0].item()?;
 //! assert!((predicted - 3.0).abs() < 0.5);

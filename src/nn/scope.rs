@@ -60,15 +60,29 @@ impl Scope {
     /// A trainable variable, named within this scope.
     #[track_caller]
     pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Value {
-        let name = self.full_name(name);
-        self.graph.parameter(&name, init.draw(shape, self.seed, &name))
+        let (name, shape) = (self.full_name(name), shape.into());
+        match self.too_large(&name, &shape) {
+            Some(invalid) => invalid,
+            None => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+        }
     }
 
     /// A variable that no optimiser trains, named within this scope.
     #[track_caller]
     pub fn variable(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Value {
-        let name = self.full_name(name);
-        self.graph.variable(&name, init.draw(shape, self.seed, &name))
+        let (name, shape) = (self.full_name(name), shape.into());
+        match self.too_large(&name, &shape) {
+            Some(invalid) => invalid,
+            None => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
+        }
+    }
+
+    /// A mistake instead of memory that nobody has: the graph refuses such a size anyway, but only
+    /// once the first value is there.
+    #[track_caller]
+    fn too_large(&self, name: &str, shape: &Shape) -> Option<Value> {
+        let why = || format!("`{name}` of shape {shape} has 2^31 elements or more; are its sizes in the right order?");
+        (shape.numel() >= 1 << 31).then(|| self.graph.mistake("variable", &[], why()))
     }
 
     /// A layer's weight `[out, ...]` and bias `[out]`, as PyTorch starts them: both from
@@ -76,8 +90,8 @@ impl Scope {
     #[track_caller]
     pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
         let part = self.part(name);
-        let fan_in: usize = weight[1..].iter().product();
-        let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+        let fan_in: f64 = weight[1..].iter().map(|&size| size as f64).product();
+        let bound = 1.0 / fan_in.max(1.0).sqrt();
         let bias = [weight[0]];
         (
             part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
