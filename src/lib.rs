@@ -37,8 +37,6 @@ pub mod graph;
 
 pub mod ops;
 
-pub mod loss;
-
 pub mod cpu;
 pub mod plan;
 
@@ -51,6 +49,8 @@ pub mod check;
 
 pub mod data;
 pub mod io;
+pub mod loss;
+pub mod models;
 pub mod nn;
 pub mod optim;
 

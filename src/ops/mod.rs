@@ -32,8 +32,6 @@ pub fn families() -> Vec<Family> {
         Family { name: "matmul", cases: matmul::cases },
         Family { name: "pad", cases: pad::cases },
         Family { name: "conv2d", cases: conv2d::cases },
-        Family { name: "elementwise", cases: elementwise::cases },
-        Family { name: "generate", cases: generate::cases },
         Family { name: "pool2d", cases: pool2d::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "softmax", cases: softmax::cases },
