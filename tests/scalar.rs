@@ -29,9 +29,10 @@ impl Gpu {
     /// Runs a text with bindings 0.. the inputs and then the output, one invocation an element.
     fn run(&self, wgsl: &str, inputs: &[Vec<u32>]) -> Vec<u32> {
         let n = inputs[0].len();
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(wgsl.into()) });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: None,
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+        });
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,
             layout: None,
@@ -96,7 +97,8 @@ fn dense(low: f32, high: f32) -> Vec<f32> {
     const N: u32 = 500_000;
     let even = (0..=N).map(|i| low + (high - low) * (i as f32 / N as f32));
     let (first, last) = (f32::MIN_POSITIVE.to_bits(), high.abs().max(low.abs()).to_bits());
-    let by_bits = (0..N).map(|i| f32::from_bits(first + (u64::from(last - first) * u64::from(i) / u64::from(N)) as u32));
+    let by_bits =
+        (0..N).map(|i| f32::from_bits(first + (u64::from(last - first) * u64::from(i) / u64::from(N)) as u32));
     let signed = by_bits.enumerate().map(|(i, x)| if i % 2 == 0 { x } else { -x });
     let special = SPECIAL.into_iter().flat_map(|x| [x, -x]);
     even.chain(signed).chain(special).filter(|x| (low..=high).contains(x)).collect()
@@ -112,8 +114,7 @@ fn ulp(x: f64) -> f64 {
 fn prepare(sweep: &Sweep) -> (std::sync::Arc<dyn Op>, String, Vec<Vec<u32>>, Tensor) {
     let n = sweep.inputs[0].len();
     let graph = Graph::new();
-    let values: Vec<Value> =
-        (0..sweep.inputs.len()).map(|i| graph.input(&format!("x{i}"), DType::F32, [n])).collect();
+    let values: Vec<Value> = (0..sweep.inputs.len()).map(|i| graph.input(&format!("x{i}"), DType::F32, [n])).collect();
     let y = (sweep.build)(&values);
     assert!(y.is_valid(), "{:?}", graph.mistakes());
     let nodes = graph.nodes();
@@ -155,8 +156,20 @@ fn prepare(sweep: &Sweep) -> (std::sync::Arc<dyn Op>, String, Vec<Vec<u32>>, Ten
 /// The largest excess of an error over `absolute`, in ulps, and where.
 fn worst(got: &[f32], want: &[f64], absolute: f64) -> (f64, usize) {
     let error = |i: usize| match (got[i], want[i]) {
-        (g, w) if w.is_nan() => if g.is_nan() { 0.0 } else { f64::INFINITY },
-        (g, w) if (w as f32).is_infinite() => if f64::from(g) == f64::from(w as f32) { 0.0 } else { f64::INFINITY },
+        (g, w) if w.is_nan() => {
+            if g.is_nan() {
+                0.0
+            } else {
+                f64::INFINITY
+            }
+        }
+        (g, w) if (w as f32).is_infinite() => {
+            if f64::from(g) == f64::from(w as f32) {
+                0.0
+            } else {
+                f64::INFINITY
+            }
+        }
         (g, w) if g.is_finite() => ((f64::from(g) - w).abs() - absolute) / ulp(w),
         _ => f64::INFINITY,
     };

@@ -1,8 +1,8 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
 pub mod concat;
-pub mod cross_entropy;
 pub mod conv2d;
+pub mod cross_entropy;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
