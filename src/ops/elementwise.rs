@@ -28,7 +28,9 @@ impl Value {
                 "the shapes do not broadcast: aligned at the last axis, sizes must be equal or 1",
             );
         };
-        let operands: Vec<Value> = operands.iter().map(|v| v.broadcast_to(&shape)).collect();
+        let location = std::panic::Location::caller();
+        let operands: Vec<Value> =
+            self.graph().at(location, || operands.iter().map(|v| v.broadcast_to(&shape)).collect());
         let op = Elementwise { row, attributes: attributes.to_vec() };
         self.graph().apply1(op, &operands.iter().collect::<Vec<_>>())
     }
