@@ -49,12 +49,16 @@ pub mod check;
 
 pub mod data;
 pub mod io;
+pub mod loss;
+pub mod models;
+pub mod nn;
 pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
+pub use loss::Reduction;
 pub use profile::Profile;
 pub use session::{Program, Session};
 pub use shape::{Shape, View};

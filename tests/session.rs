@@ -132,8 +132,14 @@ fn mistakes_are_reported_together_with_their_lines() {
     };
     let text = Error::Graph(mistakes.clone()).to_string();
     assert_eq!(mistakes.len(), 4, "{text}");
-    assert!(text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"), "{text}");
-    assert!(text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())), "{text}");
+    assert!(
+        text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())),
+        "{text}"
+    );
     assert_eq!(mistakes[1].op, "add");
     assert!(mistakes[1].message.contains("numbers of one type"), "{text}");
     assert!(mistakes[2].message.contains("one float"), "{text}");
@@ -146,14 +152,16 @@ fn a_step_computes_the_same_bits_every_time() {
     let run = || {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [300, 70]);
-        let w = graph.parameter("w", Tensor::new([70], (0..70).map(|i| i as f32 / 70.0).collect::<Vec<_>>()).expect("w"));
+        let w =
+            graph.parameter("w", Tensor::new([70], (0..70).map(|i| i as f32 / 70.0).collect::<Vec<_>>()).expect("w"));
         let loss = (&x * &w).tanh().square().sum_all();
         let dw = &gradients(&loss, &[&w])[0];
         graph.assign(&w, &(&w - dw * 1e-3));
         let mut session = Session::new(device.clone());
         let program = session.compile(&graph, &[&loss]).expect("compiles");
         let x = Tensor::new([300, 70], (0..21_000).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>()).expect("x");
-        let losses: Vec<_> = (0..5).map(|_| session.run(&program, &[("x", &x)]).expect("runs")[0].to_f32()[0].to_bits()).collect();
+        let losses: Vec<_> =
+            (0..5).map(|_| session.run(&program, &[("x", &x)]).expect("runs")[0].to_f32()[0].to_bits()).collect();
         (losses, session.get("w").expect("w").to_f32().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
     };
     assert_eq!(run(), run());

@@ -1,10 +1,15 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod concat;
+pub mod cross_entropy;
+pub mod conv2d;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
 pub mod pad;
+pub mod pool2d;
 pub mod reduce;
+pub mod softmax;
 pub mod view;
 
 use crate::op::Case;
@@ -20,10 +25,16 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "concat", cases: concat::cases },
+        Family { name: "cross_entropy", cases: cross_entropy::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
         Family { name: "matmul", cases: matmul::cases },
+        Family { name: "pad", cases: pad::cases },
+        Family { name: "conv2d", cases: conv2d::cases },
+        Family { name: "pool2d", cases: pool2d::cases },
         Family { name: "reduce", cases: reduce::cases },
+        Family { name: "softmax", cases: softmax::cases },
         Family { name: "view", cases: view::cases },
     ]
 }

@@ -1,8 +1,275 @@
-//! Padding with a number.
-use crate::Value;
-impl Value {
-    /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros elsewhere.
-    pub(crate) fn pad_strided(&self, _axis: usize, _start: usize, _size: usize, _step: usize) -> Value {
-        self.clone()
+//! Padding with a number: around the elements, and between them. The inverse of slicing.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::shape::View;
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+
+/// Where the elements of one axis go: element `i` to `start + i * step` of `size`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Placement {
+    start: usize,
+    size: usize,
+    step: usize,
+}
+
+/// Puts the elements into a larger tensor, which holds `value` elsewhere.
+#[derive(Debug, Clone)]
+struct Pad {
+    axes: Vec<Placement>,
+    value: f64,
+}
+
+/// A merged axis as the kernel walks it: its placement, its size in the input and the stride there.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    to: Placement,
+    from: usize,
+    stride: usize,
+}
+
+/// The most axes that the kernel walks, after merging.
+const MAX_AXES: usize = 8;
+
+/// The most axes padded at once: contiguous inputs then merge to few enough.
+const MAX_PADDED: usize = 6;
+
+impl Pad {
+    /// The axes, outermost first, with an axis that is not padded merged into its outer neighbour
+    /// where the elements stay in line.
+    fn merged(&self, view: &View) -> Vec<Axis> {
+        let mut merged: Vec<Axis> = Vec::new();
+        for (axis, &to) in self.axes.iter().enumerate() {
+            let (from, stride) = (view.shape[axis], view.strides[axis]);
+            let whole = to.start == 0 && to.size == from;
+            if whole && from == 1 {
+                continue;
+            }
+            match merged.last_mut() {
+                Some(outer) if whole && outer.to.step == 1 && (outer.stride == stride * from || outer.from <= 1) => {
+                    let Placement { start, size, .. } = outer.to;
+                    outer.to = Placement { start: start * from, size: size * from, step: 1 };
+                    outer.from *= from;
+                    outer.stride = stride;
+                }
+                _ => merged.push(Axis { to, from, stride }),
+            }
+        }
+        merged
     }
+
+    fn value_bits(&self, dtype: DType) -> u32 {
+        match dtype {
+            DType::F32 => (self.value as f32).to_bits(),
+            DType::I32 => self.value as i32 as u32,
+            DType::U32 => self.value as u32,
+            DType::Bool => u32::from(self.value != 0.0),
+        }
+    }
+}
+
+impl Op for Pad {
+    fn name(&self) -> &'static str {
+        "pad"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let x = inputs[0];
+        if self.axes.len() != x.shape.rank() {
+            return Err(format!(
+                "expected (before, after) for each of the {} axes, not {} pairs",
+                x.shape.rank(),
+                self.axes.len()
+            ));
+        }
+        for (axis, (to, &from)) in self.axes.iter().zip(x.shape.iter()).enumerate() {
+            let fits = match from {
+                0 => to.start <= to.size && to.step > 0,
+                _ => {
+                    to.step > 0
+                        && (from - 1)
+                            .checked_mul(to.step)
+                            .and_then(|last| last.checked_add(to.start))
+                            .is_some_and(|last| last < to.size)
+                }
+            };
+            if !fits {
+                return Err(format!(
+                    "{from} elements from {} by {} do not fit {} on axis {axis}",
+                    to.start, to.step, to.size
+                ));
+            }
+        }
+        if self.axes.iter().zip(x.shape.iter()).filter(|(to, from)| to.size != **from).count() > MAX_PADDED {
+            return Err(format!("at most {} axes can be padded at once; pad in two steps", MAX_PADDED));
+        }
+        Ok(vec![TensorType::new(x.dtype, self.axes.iter().map(|to| to.size).collect::<Vec<_>>())])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let sizes = g.x(0).shape();
+        let mut dx = g.dy();
+        for (axis, to) in self.axes.iter().enumerate() {
+            let end = if sizes[axis] == 0 { to.start } else { to.start + (sizes[axis] - 1) * to.step + 1 };
+            if (to.start, end) != (0, to.size) || to.step != 1 {
+                dx = dx.slice(axis as isize, to.start, end, to.step);
+            }
+        }
+        vec![Some(dx)]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let (x, y) = (inputs[0], &outputs[0].shape);
+        let strides = y.strides();
+        let place = View {
+            shape: x.shape().clone(),
+            strides: self.axes.iter().zip(&strides).map(|(to, stride)| to.step * stride).collect(),
+            offset: self.axes.iter().zip(&strides).map(|(to, stride)| to.start * stride).sum(),
+        };
+        fn scatter<T: Copy>(x: &[T], place: &View, mut y: Vec<T>) -> Vec<T> {
+            for (i, &x) in x.iter().enumerate() {
+                y[place.position(i)] = x;
+            }
+            y
+        }
+        let (n, bits) = (y.numel(), self.value_bits(x.dtype()));
+        let data: Data = match x.data() {
+            Data::F32(v) => scatter(v, &place, vec![self.value as f32; n]).into(),
+            Data::F64(v) => scatter(v, &place, vec![self.value; n]).into(),
+            Data::I32(v) => scatter(v, &place, vec![bits as i32; n]).into(),
+            Data::U32(v) => scatter(v, &place, vec![bits; n]).into(),
+            Data::Bool(v) => scatter(v, &place, vec![bits != 0; n]).into(),
+        };
+        vec![Tensor::of(y, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        // A copy; only the value itself may not be a single-precision number.
+        if f64::from(self.value as f32) == self.value { Rounding::Exact } else { Rounding::Ulps(0.5, 0.0) }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for Pad {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { invocations: 64, ..Variant::plain("elements") }];
+        VARIANTS
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        self.merged(view).len() <= MAX_AXES
+    }
+
+    fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let view = &args.views[0];
+        let mut axes = self.merged(view);
+        if axes.len() > MAX_AXES {
+            return Err(format!("it walks {} axes, and the kernel at most {MAX_AXES}", axes.len()));
+        }
+        let (mut count, mut offset) = (args.outputs[0].shape.numel(), view.offset);
+        // Four neighbours move as one where nothing parts them.
+        let vec4 = offset % 4 == 0
+            && axes.split_last().is_some_and(|(last, outer)| {
+                last.stride == 1
+                    && last.to.step == 1
+                    && [last.to.start, last.to.size, last.from].iter().all(|n| n % 4 == 0)
+                    && outer.iter().all(|axis| axis.stride % 4 == 0)
+            });
+        if vec4 {
+            (count, offset) = (count / 4, offset / 4);
+            if let Some((last, outer)) = axes.split_last_mut() {
+                last.to = Placement { start: last.to.start / 4, size: last.to.size / 4, step: 1 };
+                last.from /= 4;
+                outer.iter_mut().for_each(|axis| axis.stride /= 4);
+            }
+        }
+        let mut uniform = [count, axes.len(), offset].map(|n| n as u32).to_vec();
+        uniform.push(self.value_bits(args.inputs[0].dtype));
+        for i in 0..MAX_AXES {
+            // Innermost first. Two vec4 an axis: start, size, step, from; stride.
+            let axis = axes.len().checked_sub(i + 1).map(|at| axes[at]);
+            let words = axis.map_or([0; 8], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
+            uniform.extend(words.map(|n| n as u32));
+        }
+        let text = wgsl!("pad").alias("V", if vec4 { "vec4<u32>" } else { "u32" });
+        Ok(Launch {
+            label: "pad".into(),
+            wgsl: text.finish()?,
+            entry: "pad",
+            bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
+            workgroups: args.profile.grid(count.div_ceil(64) as u64)?,
+        }
+        .into())
+    }
+}
+
+impl Value {
+    /// Surrounded with `value`: `pads` holds `(before, after)` for each axis, first axis first. The
+    /// gradient is the slice that was surrounded.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [2, 3]);
+    /// assert_eq!(x.pad(&[(0, 1), (2, 2)], 0.0).shape().to_vec(), [3, 7]);
+    /// ```
+    #[track_caller]
+    pub fn pad(&self, pads: &[(usize, usize)], value: f64) -> Value {
+        if pads.len() == self.shape().rank() && pads.iter().all(|&pad| pad == (0, 0)) {
+            return self.clone();
+        }
+        // Where there are fewer axes than pairs the op complains.
+        let size = |axis: usize| self.shape().get(axis).copied().unwrap_or(0);
+        let axes = pads.iter().enumerate().map(|(axis, &(before, after))| Placement {
+            start: before,
+            size: size(axis).saturating_add(before).saturating_add(after),
+            step: 1,
+        });
+        self.op(Pad { axes: axes.collect(), value }, &[])
+    }
+
+    /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros
+    /// elsewhere.
+    #[track_caller]
+    pub(crate) fn pad_strided(&self, axis: usize, start: usize, size: usize, step: usize) -> Value {
+        if self.shape().get(axis) == Some(&size) && start == 0 && step == 1 {
+            return self.clone();
+        }
+        let whole = self.shape().iter().map(|&size| Placement { start: 0, size, step: 1 });
+        let mut axes: Vec<Placement> = whole.collect();
+        if let Some(to) = axes.get_mut(axis) {
+            *to = Placement { start, size, step };
+        }
+        self.op(Pad { axes, value: 0.0 }, &[])
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let ints =
+        |case: Case, dtype: DType| case.input("x", TensorType::new(dtype, [3, 5]), Fill::Index(1000)).forward_only();
+    vec![
+        Case::new("pad", "one axis", |x| vec![x[0].pad(&[(2, 1)], 0.0)]).float("x", [5]),
+        Case::new("pad", "last two of four, 1.5", |x| vec![x[0].pad(&[(0, 0), (0, 0), (1, 2), (3, 0)], 1.5)])
+            .float("x", [2, 3, 4, 5]),
+        Case::new("pad", "every axis", |x| vec![x[0].pad(&[(1, 0), (0, 1), (2, 2), (1, 3)], 0.0)])
+            .float("x", [2, 3, 2, 3]),
+        Case::new("pad", "channels, by fours", |x| vec![x[0].pad(&[(0, 0), (3, 2), (0, 0), (0, 0)], 0.0)])
+            .float("x", [2, 3, 4, 8]),
+        Case::new("pad", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).pad(&[(1, 1), (0, 0), (0, 2)], -1.0)])
+            .float("x", [3, 4, 5]),
+        Case::new("pad", "of a slice with steps", |x| vec![x[0].slice(1, 1, 10, 3).pad(&[(0, 0), (1, 1)], 0.0)])
+            .float("x", [4, 11]),
+        Case::new("pad", "between, as the gradient of a slice", |x| {
+            vec![x[0].pad_strided(1, 2, 17, 3), x[0].pad_strided(0, 1, 9, 2)]
+        })
+        .float("x", [4, 5]),
+        Case::new("pad", "of nothing", |x| vec![x[0].pad(&[(2, 1), (0, 0)], 2.0)]).float("x", [0, 3]),
+        Case::new("pad", "to nothing", |x| vec![x[0].pad(&[(1, 0), (0, 0)], 2.0)]).float("x", [3, 0]),
+        Case::new("pad", "large", |x| vec![x[0].pad(&[(1, 1), (1, 1)], 0.0)]).float("x", [255, 257]),
+        ints(Case::new("pad", "i32", |x| vec![x[0].pad(&[(0, 1), (1, 0)], -7.0)]), DType::I32),
+        ints(Case::new("pad", "u32", |x| vec![x[0].pad(&[(0, 1), (1, 0)], 7.0)]), DType::U32),
+        ints(Case::new("pad", "bool", |x| vec![x[0].pad(&[(0, 1), (1, 0)], 1.0)]), DType::Bool),
+    ]
 }

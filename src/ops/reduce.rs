@@ -1,8 +1,9 @@
-//! Reductions over any axes: sum, mean, max, min; argmax.
+//! Reductions over any axes: sum, mean, max, min; argmax along one.
 
-use crate::op::{Args, Backward, Case, Kernel, Lowered, Lowering, Op, Rounding, Variant};
-use crate::shape::View;
-use crate::{DType, Tensor, TensorType, Value};
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::profile::Profile;
+use crate::shape::{View, merge_axes};
+use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
 
 /// What is kept of the elements.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,32 +61,33 @@ impl Op for Reduce {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        use rayon::prelude::*;
         let x = inputs[0];
-        let kept = x.shape().reduced(&self.axes, true);
-        let kept_strides = kept.strides();
-        let strides: Vec<usize> =
-            (0..kept.rank()).map(|axis| if self.axes.contains(&axis) { 0 } else { kept_strides[axis] }).collect();
-        let target = View { shape: x.shape().clone(), strides, offset: 0 };
-        fn fold<T: Copy>(x: &[T], target: &View, n: usize, start: T, step: impl Fn(T, T) -> T) -> Vec<T> {
-            let mut out = vec![start; n];
-            for (i, &x) in x.iter().enumerate() {
-                let at = target.position(i);
-                out[at] = step(out[at], x);
-            }
-            out
+        let (kept, reduced) = split_view(&View::contiguous(x.shape()), &self.axes);
+        let positions = |view: &View| -> Vec<usize> { (0..view.shape.numel()).map(|i| view.position(i)).collect() };
+        let (starts, offsets) = (positions(&kept), positions(&reduced));
+        fn fold<T: Copy + Send + Sync>(
+            (starts, offsets): (&[usize], &[usize]),
+            x: &[T],
+            empty: T,
+            step: impl Fn(T, T) -> T + Sync,
+        ) -> Vec<T> {
+            starts
+                .par_iter()
+                .map(|start| offsets.iter().fold(empty, |acc, offset| step(acc, x[start + offset])))
+                .collect()
         }
-        let n = outputs[0].shape.numel();
-        use crate::Data;
+        let at = (&starts[..], &offsets[..]);
         let data: Data = match (x.data(), self.kind) {
-            (Data::F64(v), Kind::Sum) => fold(v, &target, n, 0.0, |a, b| a + b).into(),
-            (Data::F64(v), Kind::Max) => fold(v, &target, n, f64::NEG_INFINITY, f64::max).into(),
-            (Data::F64(v), Kind::Min) => fold(v, &target, n, f64::INFINITY, f64::min).into(),
-            (Data::I32(v), Kind::Sum) => fold(v, &target, n, 0, i32::wrapping_add).into(),
-            (Data::I32(v), Kind::Max) => fold(v, &target, n, i32::MIN, |a, b| a.max(b)).into(),
-            (Data::I32(v), Kind::Min) => fold(v, &target, n, i32::MAX, |a, b| a.min(b)).into(),
-            (Data::U32(v), Kind::Sum) => fold(v, &target, n, 0, u32::wrapping_add).into(),
-            (Data::U32(v), Kind::Max) => fold(v, &target, n, u32::MIN, |a, b| a.max(b)).into(),
-            (Data::U32(v), Kind::Min) => fold(v, &target, n, u32::MAX, |a, b| a.min(b)).into(),
+            (Data::F64(v), Kind::Sum) => fold(at, v, 0.0, |a, b| a + b).into(),
+            (Data::F64(v), Kind::Max) => fold(at, v, f64::NEG_INFINITY, f64::max).into(),
+            (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, f64::min).into(),
+            (Data::I32(v), Kind::Sum) => fold(at, v, 0, i32::wrapping_add).into(),
+            (Data::I32(v), Kind::Max) => fold(at, v, i32::MIN, |a, b| a.max(b)).into(),
+            (Data::I32(v), Kind::Min) => fold(at, v, i32::MAX, |a, b| a.min(b)).into(),
+            (Data::U32(v), Kind::Sum) => fold(at, v, 0, u32::wrapping_add).into(),
+            (Data::U32(v), Kind::Max) => fold(at, v, u32::MIN, |a, b| a.max(b)).into(),
+            (Data::U32(v), Kind::Min) => fold(at, v, u32::MAX, |a, b| a.min(b)).into(),
             _ => Tensor::zeros(&outputs[0]).into_data(),
         };
         vec![Tensor::of(&outputs[0].shape, data)]
@@ -105,37 +107,377 @@ impl Op for Reduce {
     }
 }
 
+/// A view parted into the axes that stay (with the offset) and those that are reduced.
+fn split_view(view: &View, axes: &[usize]) -> (View, View) {
+    let part = |reduced: bool| {
+        let of = || (0..view.shape.rank()).filter(move |axis| axes.contains(axis) == reduced);
+        View {
+            shape: of().map(|axis| view.shape[axis]).collect::<Shape>(),
+            strides: of().map(|axis| view.strides[axis]).collect(),
+            offset: if reduced { 0 } else { view.offset },
+        }
+    };
+    (part(false), part(true))
+}
+
+/// The most axes of each sort that the kernels walk.
+const MAX_AXES: usize = 3;
+
+/// One sort of axes (those that stay, or those reduced), merged, as the kernels walk them.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    /// Sizes and strides, outermost first, filled up with axes of size 1 in front.
+    sizes: [usize; MAX_AXES],
+    strides: [usize; MAX_AXES],
+}
+
+impl Walk {
+    fn new(view: &View) -> Option<Walk> {
+        let merged = merge_axes(&view.shape, &[&view.strides]);
+        let skipped = MAX_AXES.checked_sub(merged.sizes.len())?;
+        let mut walk = Walk { sizes: [1; MAX_AXES], strides: [0; MAX_AXES] };
+        walk.sizes[skipped..].copy_from_slice(&merged.sizes);
+        walk.strides[skipped..].copy_from_slice(&merged.strides[0]);
+        Some(walk)
+    }
+
+    /// A single axis.
+    fn line(size: usize, stride: usize) -> Walk {
+        Walk { sizes: [1, 1, size], strides: [0, 0, stride] }
+    }
+
+    fn count(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// Whether the innermost axis lies in whole vectors of four, and the others step over such.
+    fn by_fours(&self) -> bool {
+        self.strides[2] == 1 && self.sizes[2].is_multiple_of(4) && self.steps_by_fours(2)
+    }
+
+    /// Whether the outermost `axes` axes step over whole vectors of four.
+    fn steps_by_fours(&self, axes: usize) -> bool {
+        self.strides[..axes].iter().all(|stride| stride.is_multiple_of(4))
+    }
+
+    /// The same in vectors of four; `inner` says whether the innermost axis is the contiguous one.
+    fn quartered(mut self, inner: bool) -> Walk {
+        self.strides.iter_mut().for_each(|stride| *stride /= 4);
+        if inner {
+            self.sizes[2] /= 4;
+            self.strides[2] = 1;
+        }
+        self
+    }
+
+    fn words(&self, more: usize) -> [u32; 8] {
+        let ([a, b, c], [s, t, u]) = (self.sizes, self.strides);
+        [a, b, c, 0, s, t, u, more].map(|n| n as u32)
+    }
+}
+
+/// One launch: which elements it reads and where it writes.
+struct Stage {
+    kept: Walk,
+    reduced: Walk,
+    offset: usize,
+    from: Slot,
+}
+
+/// What one element of the kernel's arrays is.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    /// One number.
+    Scalar,
+    /// Four neighbours of one row, to be reduced to one number.
+    Row4,
+    /// The same element of four neighbouring rows: four outputs.
+    Column4,
+}
+
+/// The most elements one invocation reduces: short enough for drivers that cut long loops, and for
+/// the rounding errors of a plain running sum.
+const MAX_CHUNK: usize = 4096;
+
+/// Invocations of a workgroup: on their own, or together on one row.
+const ALONE: u32 = 64;
+const TOGETHER: u32 = 256;
+
+impl Reduce {
+    fn text(&self, dtype: DType, width: Width, last: bool, together: bool) -> Result<std::sync::Arc<str>, String> {
+        let t = dtype.wgsl_storage();
+        let (kind, identity) = match (self.kind, dtype) {
+            (Kind::Sum, _) => (0, "0"),
+            // Inputs are finite: the largest number stands for infinity, which WGSL cannot spell.
+            (Kind::Max, DType::F32) => (1, "-0x1.fffffep+127"),
+            (Kind::Max, DType::I32) => (1, "-2147483648"),
+            (Kind::Max, _) => (1, "0"),
+            (Kind::Min, DType::F32) => (2, "0x1.fffffep+127"),
+            (Kind::Min, DType::I32) => (2, "2147483647"),
+            (Kind::Min, _) => (2, "4294967295"),
+        };
+        let text = if together { wgsl!("reduce_rows") } else { wgsl!("reduce") };
+        let mut text = text
+            .constant("KIND", kind)
+            .alias("T", t)
+            .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
+        let epilogue = last && dtype == DType::F32;
+        if !epilogue {
+            text = text.function("epilogue", "");
+        }
+        let value = |v: &str, i: &str| if epilogue { format!("epilogue({v}, {i})") } else { v.to_owned() };
+        let store = match width {
+            Width::Scalar => format!("y[i] = {};", value("v", "i")),
+            Width::Row4 => {
+                format!("let h = combine(v, v.zwxy);\n  let w = combine(h, h.yxwz).x;\n  y[i] = {};", value("w", "i"))
+            }
+            Width::Column4 => (0..4)
+                .map(|k| format!("y[4u * i + {k}u] = {};", value(&format!("v[{k}]"), &format!("4u * i + {k}u"))))
+                .collect::<Vec<_>>()
+                .join("\n  "),
+        };
+        if width != Width::Scalar {
+            text = text.alias("V", &format!("vec4<{t}>"));
+        }
+        text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
+    }
+
+    /// How many parts each row is cut into, for so many outputs of so many elements.
+    fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
+        let lanes = if together { TOGETHER as usize } else { 1 };
+        let needed = count.div_ceil(MAX_CHUNK * lanes);
+        // A second launch costs about as much as 16,000 elements do on a software adapter.
+        if outputs * count < 1 << 14 {
+            return needed.max(1);
+        }
+        let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
+        let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
+        let parts = needed.max(useful).max(1);
+        // No part may be empty: maxima have nothing to start from.
+        count.div_ceil(count.div_ceil(parts).max(1)).max(1)
+    }
+
+    /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
+    /// `[parts, outputs]`, which the next stage reduces over its first axis.
+    fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
+        let dtype = args.inputs[0].dtype;
+        let (kept, reduced) = split_view(&args.views[0], &self.axes);
+        let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else {
+            return Err(format!("its axes do not merge to {MAX_AXES} kept and {MAX_AXES} reduced ones"));
+        };
+        let outputs = args.outputs[0].shape.numel();
+        let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0) };
+        let (mut lowered, mut together) = (Lowered::default(), together);
+        loop {
+            let Stage { mut kept, mut reduced, mut offset, from } = stage;
+            let width = if !offset.is_multiple_of(4) || together {
+                Width::Scalar
+            } else if reduced.by_fours() && kept.steps_by_fours(3) {
+                Width::Row4
+            } else if kept.by_fours() && reduced.steps_by_fours(3) {
+                Width::Column4
+            } else {
+                Width::Scalar
+            };
+            if width != Width::Scalar {
+                (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
+                offset /= 4;
+            }
+            let (rows, count) = (kept.count(), reduced.count());
+            let parts = Self::parts(args.profile, rows, count, together);
+            let last = parts == 1;
+            let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
+            if !last {
+                lowered.scratch.push(parts * outputs * 4);
+            }
+            let chunk = count.div_ceil(parts);
+            let mut uniform = [rows, count, parts, chunk].map(|n| n as u32).to_vec();
+            uniform.extend(kept.words(offset).into_iter().chain(reduced.words(0)));
+            let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
+            let entry = if together { "reduce_rows" } else { "reduce" };
+            lowered.launches.push(Launch {
+                label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
+                wgsl: self.text(dtype, width, last, together)?,
+                entry,
+                bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
+                workgroups: args.profile.grid(workgroups as u64)?,
+            });
+            if last {
+                return Ok(lowered);
+            }
+            together = together && outputs < 64 && parts >= 64;
+            stage = Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from: to };
+        }
+    }
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { workgroup_memory: 4 * TOGETHER, invocations: TOGETHER, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") },
+];
+
 impl Kernel for Reduce {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant::plain("rows")];
         VARIANTS
     }
 
-    fn lower(&self, _variant: &Variant, _args: &Args<'_>) -> Result<Lowered, String> {
-        Err("not written yet".into())
+    /// A workgroup for each row where rows are long and contiguous, and barriers cheap.
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        if *variant != VARIANTS[0] {
+            return true;
+        }
+        let (kept, reduced) = split_view(&args.views[0], &self.axes);
+        let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else { return false };
+        let along_rows = kept.sizes[2] == 1 || reduced.strides[2] <= kept.strides[2];
+        !args.profile.software && along_rows && reduced.count() >= 64
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        let (kept, reduced) = split_view(view, &self.axes);
+        Walk::new(&kept).is_some() && Walk::new(&reduced).is_some()
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        self.stages(args, *variant == VARIANTS[0])
+    }
+}
+
+/// The number along one axis of the largest element, the first of equals.
+#[derive(Debug, Clone)]
+struct Argmax {
+    axis: usize,
+    keepdim: bool,
+}
+
+impl Op for Argmax {
+    fn name(&self) -> &'static str {
+        "argmax"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let x = inputs[0];
+        if x.dtype == DType::Bool {
+            return Err("expected numbers; cast() the bools".into());
+        }
+        if x.shape[self.axis] == 0 {
+            return Err("an empty axis has no largest element".into());
+        }
+        Ok(vec![TensorType::new(DType::I32, x.shape.reduced(&[self.axis], self.keepdim))])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let x = inputs[0].to_f64(); // exact for every type
+        let [_, size, inner] = around(inputs[0].shape(), self.axis);
+        let row = |row: usize| {
+            let start = row / inner * size * inner + row % inner;
+            (0..size).fold(0, |best, k| if x[start + k * inner] > x[start + best * inner] { k } else { best }) as i32
+        };
+        vec![Tensor::of(&outputs[0].shape, (0..outputs[0].shape.numel()).map(row).collect::<Vec<i32>>())]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+/// Elements before, along and behind an axis: `[outer, size, inner]`.
+pub(crate) fn around(shape: &Shape, axis: usize) -> [usize; 3] {
+    [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
+}
+
+impl Kernel for Argmax {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { invocations: ALONE, ..Variant::plain("invocation") }];
+        VARIANTS
+    }
+
+    /// Short rows: one launch. Long ones: the first finds the largest of each part, the second the
+    /// largest of those.
+    fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let rows = args.outputs[0].shape.numel();
+        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        let t = args.inputs[0].dtype.wgsl_storage();
+        let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
+        let parts = wanted.max(size.div_ceil(MAX_CHUNK)).max(1);
+        let chunk = size.div_ceil(parts);
+        let parts = size.div_ceil(chunk); // none of them empty
+        let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
+        let first = |to: Slot| -> Result<Launch, String> {
+            Ok(Launch {
+                label: "argmax".into(),
+                wgsl: wgsl!("argmax").alias("T", t).finish()?,
+                entry: "argmax",
+                bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
+                workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
+            })
+        };
+        if parts == 1 {
+            return Ok(first(Slot::Output(0))?.into());
+        }
+        let second = Launch {
+            label: "argmax parts".into(),
+            wgsl: wgsl!("argmax_parts").alias("T", t).finish()?,
+            entry: "argmax_parts",
+            bindings: vec![
+                Binding::Uniform(uniform.clone()),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Scratch(0)),
+                Binding::Write(Slot::Output(0)),
+            ],
+            workgroups: args.profile.grid(rows.div_ceil(ALONE as usize) as u64)?,
+        };
+        Ok(Lowered { launches: vec![first(Slot::Scratch(0))?, second], scratch: vec![rows * parts * 4] })
     }
 }
 
 impl Value {
+    /// The axes as numbers from 0, sorted and distinct; where one does not exist, a mistake.
     #[track_caller]
-    fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Value {
+    pub(crate) fn axes_of(&self, op: &str, axes: &[isize]) -> Result<Vec<usize>, Value> {
+        if !self.is_valid() {
+            return Err(self.clone());
+        }
         let found: Option<Vec<usize>> = axes.iter().map(|&axis| self.shape().axis(axis)).collect();
         let Some(mut axes) = found else {
-            if !self.is_valid() {
-                return self.clone();
-            }
             let why = format!("axes {axes:?} are not all axes of {}", self.shape());
-            return self.graph().mistake("reduce", &[self], why);
+            return Err(self.graph().mistake(op, &[self], why));
         };
         axes.sort_unstable();
         axes.dedup();
-        if axes.is_empty() {
-            return self.clone();
-        }
-        self.op(Reduce { kind, axes, keepdim }, &[])
+        Ok(axes)
     }
 
-    /// The sum over `axes`, which may count from the end. With `keepdim` they stay, with size 1.
+    #[track_caller]
+    fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Value {
+        let op = Reduce { kind, axes: Vec::new(), keepdim };
+        match self.axes_of(op.name(), axes) {
+            Err(invalid) => invalid,
+            Ok(axes) if axes.is_empty() => self.clone(),
+            Ok(axes) => self.op(Reduce { axes, ..op }, &[]),
+        }
+    }
+
+    fn every_axis(&self) -> Vec<isize> {
+        (0..self.shape().rank() as isize).collect()
+    }
+
+    /// The sum over `axes`, which may count from the end; over no axes it is the value itself. With
+    /// `keepdim` they stay, with size 1. The sum of nothing is 0; integers wrap.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [2, 3, 4]);
+    /// assert_eq!(x.sum(&[0, -1], false).shape().to_vec(), [3]);
+    /// assert_eq!(x.sum(&[0, -1], true).shape().to_vec(), [1, 3, 1]);
+    /// ```
     #[track_caller]
     pub fn sum(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(Kind::Sum, axes, keepdim)
@@ -144,15 +486,21 @@ impl Value {
     /// The sum of all elements, shape `[]`.
     #[track_caller]
     pub fn sum_all(&self) -> Value {
-        let axes: Vec<isize> = (0..self.shape().rank() as isize).collect();
-        self.sum(&axes, false)
+        self.sum(&self.every_axis(), false)
     }
 
-    /// The mean over `axes`, floats.
+    /// The mean over `axes`, floats; axes as for [`Value::sum`].
     #[track_caller]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Value {
-        let count: usize = axes.iter().map(|&axis| self.dim(axis)).product();
-        if count == 0 && self.is_valid() {
+        let found = match self.axes_of("mean", axes) {
+            Ok(found) => found,
+            Err(invalid) => return invalid,
+        };
+        if self.dtype() != DType::F32 {
+            return self.graph().mistake("mean", &[self], "expected f32; cast() first");
+        }
+        let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
+        if count == 0 {
             return self.graph().mistake("mean", &[self], "the mean of no elements is undefined");
         }
         self.sum(axes, keepdim) * (1.0 / count as f64)
@@ -161,8 +509,24 @@ impl Value {
     /// The mean of all elements, shape `[]`.
     #[track_caller]
     pub fn mean_all(&self) -> Value {
-        let axes: Vec<isize> = (0..self.shape().rank() as isize).collect();
-        self.mean(&axes, false)
+        self.mean(&self.every_axis(), false)
+    }
+
+    /// The variance over `axes`: `sum((x - mean)^2) / (n - correction)`, with `n` the number of
+    /// elements; `correction` 0 is the biased one, 1 Bessel's.
+    #[track_caller]
+    pub fn var(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
+        let found = match self.axes_of("var", axes) {
+            Ok(found) => found,
+            Err(invalid) => return invalid,
+        };
+        let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
+        if count <= correction {
+            let why = format!("expected more than {correction} elements a variance, not {count}");
+            return self.graph().mistake("var", &[self], why);
+        }
+        let centered = self - self.mean(axes, true);
+        centered.square().sum(axes, keepdim) * (1.0 / (count - correction) as f64)
     }
 
     /// The largest over `axes`. Equal largest ones share the gradient evenly.
@@ -176,9 +540,105 @@ impl Value {
     pub fn min(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(Kind::Min, axes, keepdim)
     }
+
+    /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first.
+    #[track_caller]
+    pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Value {
+        let top = self.max(axes, true).stop_gradient();
+        let sum = (self - &top).exp().sum(axes, keepdim);
+        let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
+        sum.log() + top.reshape(&sizes)
+    }
+
+    /// Where along `axis` the largest element is, as i32: the first of equals.
+    #[track_caller]
+    pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
+        match self.axes_of("argmax", &[axis]) {
+            Ok(axes) => self.op(Argmax { axis: axes[0], keepdim }, &[]),
+            Err(invalid) => invalid,
+        }
+    }
 }
 
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5])]
+    let mut cases = vec![
+        Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
+        Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
+        Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
+        Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
+        Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
+        Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
+            .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
+        Case::new("sum", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).sum(&[1], false)]).float("x", [4, 7, 9]),
+        Case::new("sum", "broadcast", |x| vec![x[0].broadcast_to(&[3, 4, 5].into()).sum(&[0, 2], false)])
+            .float("x", [4, 1]),
+        Case::new("sum", "slices with offset and step", |x| {
+            vec![x[0].slice(1, 3, 20, 2).sum(&[1], false), x[0].slice(0, 1, 3, 1).sum(&[0], false)]
+        })
+        .float("x", [4, 24]),
+        Case::new("sum", "of nothing is 0", |x| vec![x[0].sum(&[1], false)]).float("x", [3, 0]),
+        Case::new("sum", "zero-size result", |x| vec![x[0].sum(&[1], false)]).float("x", [0, 3]),
+        Case::new("sum", "a scalar over no axes", |x| vec![x[0].sum_all() + 1.0]).float("x", []),
+        Case::new("mean", "last, kept", |x| vec![x[0].mean(&[-1], true)]).float("x", [5, 6]),
+        Case::new("mean", "of the planes", |x| vec![x[0].mean(&[2, 3], false)]).float("x", [2, 5, 4, 4]),
+        Case::new("mean", "all", |x| vec![x[0].mean_all()]).float("x", [7, 11]),
+        Case::new("var", "biased, kept", |x| vec![x[0].var(&[1], 0, true)]).float("x", [5, 9]),
+        Case::new("var", "unbiased, two axes", |x| vec![x[0].var(&[0, 2], 1, false)]).float("x", [3, 4, 5]),
+        Case::new("logsumexp", "last", |x| vec![x[0].logsumexp(&[-1], false)]).float("x", [4, 9]),
+        Case::new("logsumexp", "+-80, two axes", |x| vec![x[0].logsumexp(&[0, 2], true)]).input(
+            "x",
+            TensorType::new(DType::F32, [3, 2, 5]),
+            Fill::Special(&[80.0, -80.0, 79.0], -80.0, 80.0),
+        ),
+        // Sums long enough for two stages, and for vectors that do not come out even.
+        Case::new("sum", "all of 40,000", |x| vec![x[0].sum_all()]).float("x", [200, 200]),
+        Case::new("sum", "all of 70,001", |x| vec![x[0].sum_all()]).float("x", [70_001]).forward_only(),
+        Case::new("sum", "all of 1.2 million", |x| vec![x[0].sum_all()]).float("x", [1200, 1000]).forward_only(),
+        Case::new("sum", "long columns", |x| vec![x[0].sum(&[0], false)]).float("x", [9000, 6]).forward_only(),
+        Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
+            .float("x", [5000, 16])
+            .forward_only(),
+        Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
+    ];
+    for size in [1, 2, 255, 256, 257, 1000, 5000] {
+        cases.push(Case::new("sum", format!("rows of {size}"), |x| vec![x[0].sum(&[1], false)]).float("x", [3, size]));
+        cases.push(
+            Case::new("max", format!("rows of {size}"), |x| vec![x[0].max(&[1], false), x[0].min(&[1], true)]).input(
+                "x",
+                TensorType::new(DType::F32, [3, size]),
+                Fill::Distinct,
+            ),
+        );
+        cases.push(
+            Case::new("argmax", format!("rows of {size}, and columns"), |x| {
+                vec![x[0].argmax(-1, false), x[0].permute(&[1, 0]).argmax(0, true)]
+            })
+            .input("x", TensorType::new(DType::F32, [3, size]), Fill::Index(200))
+            .forward_only(),
+        );
+    }
+    let distinct = |case: Case, shape: &[usize]| case.input("x", TensorType::new(DType::F32, shape), Fill::Distinct);
+    cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
+    cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
+    cases.push(distinct(Case::new("max", "all of 30,000", |x| vec![x[0].max(&[0, 1], false)]), &[300, 100]));
+    cases.push(distinct(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6]).forward_only());
+    cases.push(distinct(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5]).forward_only());
+    cases.push(distinct(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011]).forward_only());
+    for dtype in [DType::I32, DType::U32] {
+        cases.push(
+            Case::new("sum", format!("{dtype}, every reduction"), |x| {
+                vec![
+                    x[0].sum(&[1], false),
+                    x[0].max(&[1], false),
+                    x[0].min(&[0], true),
+                    x[0].sum_all(),
+                    x[0].argmax(1, false),
+                ]
+            })
+            .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
+            .forward_only(),
+        );
+    }
+    cases
 }

@@ -139,7 +139,7 @@ impl Op for Move {
 /// The elements that a view of a contiguous tensor shows, as a contiguous tensor.
 pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
     fn pick<T: Copy>(x: &[T], view: &View) -> Vec<T> {
-        if view.is_dense() {
+        if view.shape.numel() > 0 && view.is_dense() {
             return x[view.offset..view.offset + view.shape.numel()].to_vec();
         }
         (0..view.shape.numel()).map(|i| x[view.position(i)]).collect()
@@ -181,6 +181,9 @@ impl Value {
     /// Axes `start..` merged into one: `[N, C, H, W]` to `[N, C * H * W]` with `start` 1.
     #[track_caller]
     pub fn flatten(&self, start: usize) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
         if start > self.shape().rank() {
             let why = format!("there is no axis {start} in {}", self.shape());
             return self.graph().mistake("flatten", &[self], why);
@@ -207,6 +210,9 @@ impl Value {
     #[track_caller]
     pub fn t(&self) -> Value {
         let rank = self.shape().rank() as isize;
+        if !self.is_valid() {
+            return self.clone();
+        }
         if rank < 2 {
             return self.graph().mistake("t", &[self], "expected at least two axes");
         }

@@ -1,0 +1,38 @@
+// y[part, row] = the k in the part-th chunk with the largest x[row, k], the first of equals.
+// 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 y: [parts, rows], k within x's row.
+// A workgroup computes 64 elements of y, an invocation one.
+// size >= 1, no chunk is empty.
+// Twin: Argmax::reference in src/ops/reduce.rs.
+
+alias T = f32;
+
+struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+
+@compute @workgroup_size(64)
+fn argmax(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (i >= d.rows * d.parts) {
+    return;
+  }
+  let row = i % d.rows;
+  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var best = i / d.rows * d.chunk;
+  let end = min(best + d.chunk, d.size);
+  var largest = x[start + best * d.inner];
+  for (var k = best + 1u; k < end; k++) {
+    let v = x[start + k * d.inner];
+    if (v > largest) {
+      largest = v;
+      best = k;
+    }
+  }
+  y[i] = best;
+}

@@ -1,0 +1,94 @@
+// y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
+// packed [N, PH, PW, Q] of vec4 and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack and
+// conv2d_pack_weight; y [N, O, OH, OW] contiguous.
+// One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barrier.
+// KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+
+struct Product {
+  positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
+  image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
+  blocks: u32,
+}
+@group(0) @binding(0) var<uniform> s: Product;
+@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+/// Where window number `position` (clamped to the last) begins in `packed`.
+fn corner(position: u32) -> u32 {
+  let p = min(position, s.positions - 1u);
+  let rest = p % s.plane;
+  return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
+}
+
+@compute @workgroup_size(32)
+fn conv2d_rows(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let block = (wid.y * grid.x + wid.x) * 32u + lid;
+  if (block >= s.blocks) { return; }
+  let first = block / s.column_blocks * 16u;
+  let column = block % s.column_blocks * 2u;
+  let second = min(column + 1u, s.columns - 1u) - column;
+  var corners: array<u32, 16>;
+  var left: array<vec4<f32>, 16>;
+  var right: array<vec4<f32>, 16>;
+  for (var i = 0u; i < 16u; i++) { // unroll
+    corners[i] = corner(first + i);
+    left[i] = vec4<f32>();
+    right[i] = vec4<f32>();
+  }
+  var w_at = column;
+  for (var u = 0u; u < s.taps_y; u++) {
+    for (var v = 0u; v < s.taps_x; v++) {
+      let tap = u * s.tap_row + v * s.tap_column;
+      for (var q = tap; q < tap + s.quads; q++) {
+        let a0 = weight[w_at];
+        let b0 = weight[w_at + second];
+        let a1 = weight[w_at + s.columns];
+        let b1 = weight[w_at + s.columns + second];
+        let a2 = weight[w_at + 2u * s.columns];
+        let b2 = weight[w_at + 2u * s.columns + second];
+        let a3 = weight[w_at + 3u * s.columns];
+        let b3 = weight[w_at + 3u * s.columns + second];
+        w_at += 4u * s.columns;
+        for (var i = 0u; i < 16u; i++) { // unroll
+          let x = packed[corners[i] + q];
+          left[i] += x.x * a0 + x.y * a1 + x.z * a2 + x.w * a3;
+          right[i] += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
+        }
+      }
+    }
+  }
+  // Copied to an array that is indexed dynamically: the sums must stay in registers.
+  var results: array<vec4<f32>, 32>;
+  for (var i = 0u; i < 16u; i++) { // unroll
+    results[2u * i] = left[i];
+    results[2u * i + 1u] = right[i];
+  }
+  let last = min(16u, s.positions - first);
+  var n = first / s.plane;
+  var rest = first % s.plane;
+  for (var p = 0u; p < last; p++) {
+    for (var half = 0u; half < 2u; half++) {
+      let result = results[2u * p + half];
+      let channel = (column + half) * 4u;
+      let to = (n * s.channels + channel) * s.plane + rest;
+      for (var k = 0u; k < 4u; k++) { // unroll
+        if (channel + k < s.channels) {
+          let at = to + k * s.plane;
+          y[at] = epilogue(result[k], at);
+        }
+      }
+    }
+    rest++;
+    if (rest == s.plane) {
+      rest = 0u;
+      n++;
+    }
+  }
+}

@@ -1,0 +1,59 @@
+// partial[k, o, c, u, v] = sum over the k-th stretch of positions (n, i, j) of
+// dy[n, o, i, j] x[n, c, i sy + u dy - py, j sx + v dx - px];  x [N, C, H, W], dy [N, O, OH, OW].
+// One invocation sums one stretch of `end` positions for one weight element; conv2d_weight_sum adds
+// the `splits` stretches. Any stride, padding, dilation and groups; `end` under 16,000.
+// Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+
+struct Conv {
+  c: u32, h: i32, w: i32, o: u32, kh: u32, kw: u32, oh: u32, ow: u32,
+  sy: u32, sx: u32, py: i32, px: i32, dy: u32, dx: u32, group_c: u32, group_o: u32,
+  begin: u32, end: u32, count: u32, splits: u32,
+}
+@group(0) @binding(0) var<uniform> s: Conv;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partial_sums: array<f32>;
+
+@compute @workgroup_size(64)
+fn conv2d_weight_direct(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (i >= s.count * s.splits) { return; }
+  let element = i % s.count;
+  let v = element % s.kw;
+  let u = element / s.kw % s.kh;
+  let oc = element / (s.kw * s.kh);
+  let o = oc / s.group_c;
+  let c = o / s.group_o * s.group_c + oc % s.group_c;
+  let shift_y = i32(u * s.dy) - s.py;
+  let shift_x = i32(v * s.dx) - s.px;
+  let image = s.oh * s.ow;
+  // `begin` positions in all, `end` of them in one stretch.
+  let first = i / s.count * s.end;
+  let last = min(first + s.end, s.begin);
+  var n = first / image;
+  var oy = first % image / s.ow;
+  var ox = first % s.ow;
+  var sum = 0.0;
+  for (var p = first; p < last; p++) {
+    let iy = i32(oy * s.sy) + shift_y;
+    let ix = i32(ox * s.sx) + shift_x;
+    if (iy >= 0 && iy < s.h && ix >= 0 && ix < s.w) {
+      let at = ((n * s.c + c) * u32(s.h) + u32(iy)) * u32(s.w) + u32(ix);
+      sum += x[at] * dy[(n * s.o + o) * image + oy * s.ow + ox];
+    }
+    ox++;
+    if (ox == s.ow) {
+      ox = 0u;
+      oy++;
+      if (oy == s.oh) {
+        oy = 0u;
+        n++;
+      }
+    }
+  }
+  partial_sums[i] = sum;
+}

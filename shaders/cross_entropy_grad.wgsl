@@ -1,0 +1,45 @@
+// dx[n, k] = (exp(x[n, k] - m) / s - (1 where k = labels[n])) dy[n] with m = max x[n, :], s = sum exp(x[n, :] - m).
+// 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N]; 4 dx: [N, C].
+// A workgroup computes 64 rows, an invocation one.
+// A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
+// Twin: CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
+
+struct Dims { rows: u32, size: u32, nan: u32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+@compute @workgroup_size(64)
+fn cross_entropy_grad(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let row = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (row >= d.rows) {
+    return;
+  }
+  let start = row * d.size;
+  var m = x[start];
+  for (var k = 1u; k < d.size; k++) {
+    m = max(m, x[start + k]);
+  }
+  var s = 0.0;
+  for (var k = 0u; k < d.size; k++) {
+    s += exp(x[start + k] - m);
+  }
+  let label = labels[row];
+  let valid = label < d.size;
+  if (!valid) {
+    atomicStore(&status[0], 1u);
+  }
+  let scale = select(bitcast<f32>(d.nan), dy[row], valid);
+  for (var k = 0u; k < d.size; k++) {
+    let hit = select(0.0, 1.0, k == label);
+    dx[start + k] = (exp(x[start + k] - m) / s - hit) * scale;
+  }
+}

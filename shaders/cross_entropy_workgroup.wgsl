@@ -1,0 +1,74 @@
+// losses[n] = log(sum_k exp(x[n, k] - m)) - (x[n, labels[n]] - m) with m = max_k x[n, k].
+// 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 losses: [N].
+// A workgroup computes one row, an invocation a 256th of it.
+// A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
+// Twin: CrossEntropy::reference in src/ops/cross_entropy.rs.
+
+struct Dims { rows: u32, size: u32, nan: u32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> losses: array<f32>;
+@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+var<workgroup> tree: array<f32, 256>;
+
+fn tree_max(lid: u32, v: f32) -> f32 {
+  tree[lid] = v;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] = max(tree[lid], tree[lid + half]);
+    }
+  }
+  workgroupBarrier();
+  let joined = tree[0];
+  workgroupBarrier(); // before somebody writes the tree again
+  return joined;
+}
+
+fn tree_sum(lid: u32, v: f32) -> f32 {
+  tree[lid] = v;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] += tree[lid + half];
+    }
+  }
+  workgroupBarrier();
+  return tree[0];
+}
+
+@compute @workgroup_size(256)
+fn cross_entropy_workgroup(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  // Workgroups of the grid's surplus look at the last row, do nothing, and reach every barrier.
+  let number = wid.y * grid.x + wid.x;
+  let inside = number < d.rows;
+  let row = min(number, d.rows - 1u);
+  let end = select(0u, d.size, inside);
+  let start = row * d.size;
+  var m = x[start];
+  for (var k = lid; k < end; k += 256u) {
+    m = max(m, x[start + k]);
+  }
+  m = tree_max(lid, m);
+  var s = 0.0;
+  for (var k = lid; k < end; k += 256u) {
+    s += exp(x[start + k] - m);
+  }
+  s = tree_sum(lid, s);
+  if (inside && lid == 0u) {
+    let label = labels[row];
+    if (label < d.size) {
+      losses[row] = log(s) - (x[start + label] - m);
+    } else {
+      losses[row] = bitcast<f32>(d.nan);
+      atomicStore(&status[0], 1u);
+    }
+  }
+}

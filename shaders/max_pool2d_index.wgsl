@@ -1,0 +1,45 @@
+// place[window] = the number of the element where x has its first maximum in the window
+// x [planes, H, W], place [planes, OH, OW], contiguous; padding counts as minus infinity.
+// One invocation computes one window; max_pool2d_grad reads the places.
+// Padding at most half a window, so that every window covers an element.
+// Twin: argmax in src/ops/pool2d/reference.rs.
+
+struct Pool {
+  count: u32, h: u32, w: u32, oh: u32, ow: u32,
+  kh: u32, kw: u32, sy: u32, sx: u32, py: u32, px: u32, include: u32,
+}
+@group(0) @binding(0) var<uniform> s: Pool;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> place: array<u32>;
+
+@compute @workgroup_size(64)
+fn max_pool2d_index(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (i >= s.count) { return; }
+  let row = i / s.ow;
+  let plane = row / s.oh * s.h;
+  let top = row % s.oh * s.sy;
+  let left = i % s.ow * s.sx;
+  // In coordinates of the input; max() guards the padding before it.
+  let y0 = max(top, s.py) - s.py;
+  let x0 = max(left, s.px) - s.px;
+  let y1 = min(top + s.kh - s.py, s.h);
+  let x1 = min(left + s.kw - s.px, s.w);
+  var at = (plane + y0) * s.w + x0;
+  var best = x[at];
+  for (var iy = y0; iy < y1; iy++) {
+    for (var ix = x0; ix < x1; ix++) {
+      let here = (plane + iy) * s.w + ix;
+      let value = x[here];
+      if (value > best) {
+        best = value;
+        at = here;
+      }
+    }
+  }
+  place[i] = at;
+}

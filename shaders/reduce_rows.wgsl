@@ -1,0 +1,87 @@
+// y[part, row] = sum (or max, min) of the part-th chunk of x[row, :], for any strides of x.
+// 1 x: any strides; 2 y: [parts, rows] row-major.
+// A workgroup computes one element of y: each of 256 invocations a 256th of the chunk, then a tree.
+// chunk * parts >= count.
+// Twin: Reduce::reference in src/ops/reduce.rs.
+
+const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
+alias T = f32;
+alias V = T;
+
+struct Dims {
+  rows: u32,
+  count: u32,
+  parts: u32,
+  chunk: u32,
+  // Axes outermost first.
+  row_sizes: vec4<u32>,
+  row_strides: vec4<u32>, // and where x begins
+  sizes: vec4<u32>,
+  strides: vec4<u32>,
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<T>;
+
+var<workgroup> tree: array<T, 256>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  y[i] = epilogue(v, i);
+}
+
+fn identity() -> T {
+  return T(0);
+}
+
+fn combine(a: T, b: T) -> T {
+  if (KIND == 0u) {
+    return a + b;
+  }
+  if (KIND == 1u) {
+    return max(a, b);
+  }
+  return min(a, b);
+}
+
+@compute @workgroup_size(256)
+fn reduce_rows(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = wid.y * grid.x + wid.x;
+  let inside = i < d.rows * d.parts;
+  let part = i / d.rows;
+  let row = i % d.rows;
+  let outer = row / d.row_sizes.z;
+  let base = d.row_strides.w + row % d.row_sizes.z * d.row_strides.z
+    + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
+  var acc = identity();
+  if (inside) {
+    let end = min((part + 1u) * d.chunk, d.count);
+    for (var j = part * d.chunk + lid; j < end; j += 256u) {
+      var at = base;
+      if (d.sizes.z == d.count) {
+        at += j * d.strides.z;
+      } else {
+        let line = j / d.sizes.z;
+        at += j % d.sizes.z * d.strides.z
+          + line % d.sizes.y * d.strides.y + line / d.sizes.y * d.strides.x;
+      }
+      acc = combine(acc, x[at]);
+    }
+  }
+  tree[lid] = acc;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] = combine(tree[lid], tree[lid + half]);
+    }
+  }
+  if (inside && lid == 0u) {
+    store(i, tree[0]);
+  }
+}

@@ -1,0 +1,56 @@
+// y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
+// 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
+// A workgroup computes 64 rows, an invocation one (or four, one in each lane).
+// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
+// Twin: Softmax::reference in src/ops/softmax.rs.
+
+const LOG: bool = false;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+
+fn lanes_max(v: V) -> V {
+  return v;
+}
+
+fn lanes_sum(v: V) -> V {
+  return v;
+}
+
+@compute @workgroup_size(64)
+fn softmax(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let row = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (row >= d.rows) {
+    return;
+  }
+  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var m = x[start];
+  for (var k = 1u; k < d.size; k++) {
+    m = max(m, x[start + k * d.inner]);
+  }
+  m = lanes_max(m);
+  var s = V(0.0);
+  for (var k = 0u; k < d.size; k++) {
+    s += exp(x[start + k * d.inner] - m);
+  }
+  s = lanes_sum(s);
+  if (LOG) {
+    let shift = log(s);
+    for (var k = 0u; k < d.size; k++) {
+      y[start + k * d.inner] = (x[start + k * d.inner] - m) - shift;
+    }
+  } else {
+    let scale = 1.0 / s;
+    for (var k = 0u; k < d.size; k++) {
+      y[start + k * d.inner] = exp(x[start + k * d.inner] - m) * scale;
+    }
+  }
+}

@@ -1,0 +1,50 @@
+// dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
+// 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row being (outer, inner), in V.
+// A workgroup computes 64 rows, an invocation one (or four, one in each lane).
+// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_sum joins them) or in four rows.
+// Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
+
+const LOG: bool = false;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> y: array<V>;
+@group(0) @binding(2) var<storage, read> dy: array<V>;
+@group(0) @binding(3) var<storage, read_write> dx: array<V>;
+
+fn lanes_sum(v: V) -> V {
+  return v;
+}
+
+@compute @workgroup_size(64)
+fn softmax_grad(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let row = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (row >= d.rows) {
+    return;
+  }
+  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var s = V(0.0);
+  for (var k = 0u; k < d.size; k++) {
+    let at = start + k * d.inner;
+    if (LOG) {
+      s += dy[at];
+    } else {
+      s += y[at] * dy[at];
+    }
+  }
+  s = lanes_sum(s);
+  for (var k = 0u; k < d.size; k++) {
+    let at = start + k * d.inner;
+    if (LOG) {
+      dx[at] = dy[at] - exp(y[at]) * s;
+    } else {
+      dx[at] = y[at] * (dy[at] - s);
+    }
+  }
+}

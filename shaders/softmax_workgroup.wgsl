@@ -1,0 +1,84 @@
+// y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
+// 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
+// A workgroup computes one row (or four, one in each lane), an invocation a 256th of it.
+// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
+// Twin: Softmax::reference in src/ops/softmax.rs.
+
+const LOG: bool = false;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+
+var<workgroup> tree: array<V, 256>;
+
+fn lanes_max(v: V) -> V {
+  return v;
+}
+
+fn lanes_sum(v: V) -> V {
+  return v;
+}
+
+fn tree_max(lid: u32, v: V) -> V {
+  tree[lid] = v;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] = max(tree[lid], tree[lid + half]);
+    }
+  }
+  workgroupBarrier();
+  let joined = tree[0];
+  workgroupBarrier(); // before somebody writes the tree again
+  return joined;
+}
+
+fn tree_sum(lid: u32, v: V) -> V {
+  tree[lid] = v;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] += tree[lid + half];
+    }
+  }
+  workgroupBarrier();
+  return tree[0];
+}
+
+@compute @workgroup_size(256)
+fn softmax_workgroup(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  // Workgroups of the grid's surplus do the last row again, into nothing.
+  let number = wid.y * grid.x + wid.x;
+  let row = min(number, d.rows - 1u);
+  let end = select(0u, d.size, number < d.rows);
+  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var m = x[start];
+  for (var k = lid; k < end; k += 256u) {
+    m = max(m, x[start + k * d.inner]);
+  }
+  m = lanes_max(tree_max(lid, m));
+  var s = V(0.0);
+  for (var k = lid; k < end; k += 256u) {
+    s += exp(x[start + k * d.inner] - m);
+  }
+  s = lanes_sum(tree_sum(lid, s));
+  if (LOG) {
+    let shift = log(s);
+    for (var k = lid; k < end; k += 256u) {
+      y[start + k * d.inner] = (x[start + k * d.inner] - m) - shift;
+    }
+  } else {
+    let scale = 1.0 / s;
+    for (var k = lid; k < end; k += 256u) {
+      y[start + k * d.inner] = exp(x[start + k * d.inner] - m) * scale;
+    }
+  }
+}

@@ -1,0 +1,192 @@
+//! Loss functions: from predictions and targets to a scalar.
+//!
+//! All but cross entropy over class numbers are composed of elementwise ops and a reduction, and
+//! leave the rest to fusion. Names and formulas are PyTorch's.
+
+use crate::{DType, Value};
+
+/// How the losses of the elements (for cross entropy: of the rows) become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Reduction {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// What [`Value::cross_entropy_with`] and [`Value::nll_loss`] may be given.
+#[derive(Clone, Debug, Default)]
+pub struct ClassLoss {
+    /// Mean or sum. With class weights the mean divides by the sum of the targets' weights.
+    pub reduction: Reduction,
+    /// Rows of this class count in neither sum; it need not be one of the classes.
+    pub ignore_index: Option<i32>,
+    /// A weight for each class, f32 `[C]`.
+    pub weight: Option<Value>,
+    /// The share `e` of the target spread evenly over all classes: `(1 - e) onehot + e / C`
+    /// (Szegedy et al., arXiv:1512.00567).
+    pub label_smoothing: f64,
+}
+
+impl Value {
+    /// The losses reduced to a scalar.
+    #[track_caller]
+    pub(crate) fn reduced(&self, reduction: Reduction) -> Value {
+        match reduction {
+            Reduction::Mean => self.mean_all(),
+            Reduction::Sum => self.sum_all(),
+        }
+    }
+
+    /// Whether a loss can be taken of these two; otherwise the invalid value to return.
+    #[track_caller]
+    fn paired(&self, op: &str, target: &Value) -> Result<(), Value> {
+        if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
+            return Err(invalid.clone());
+        }
+        if self.ty() != target.ty() || self.dtype() != DType::F32 {
+            let why = "expected predictions and targets of one shape, both f32; reshape() or broadcast_to() one";
+            return Err(self.graph().mistake(op, &[self, target], why));
+        }
+        Ok(())
+    }
+
+    /// Mean squared error: `(x - target)^2`, reduced.
+    #[track_caller]
+    pub fn mse_loss(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("mse_loss", target) {
+            Ok(()) => (self - target).square().reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// Mean absolute error: `|x - target|`, reduced.
+    #[track_caller]
+    pub fn l1_loss(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("l1_loss", target) {
+            Ok(()) => (self - target).abs().reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// With `d = |x - target|`: `d^2 / 2` below `delta`, else `delta (d - delta / 2)`, reduced
+    /// (Huber, Ann. Math. Statist. 35, 1964).
+    #[track_caller]
+    pub fn huber_loss(&self, target: &Value, delta: f64, reduction: Reduction) -> Value {
+        if !(delta > 0.0 && delta.is_finite()) {
+            let why = format!("delta must be positive and finite, not {delta}");
+            return self.graph().mistake("huber_loss", &[self, target], why);
+        }
+        match self.paired("huber_loss", target) {
+            Ok(()) => {
+                // The part of d up to delta is squared, the rest counts linearly.
+                let d = (self - target).abs();
+                let near = d.minimum(&d.full_like(delta));
+                (near.square() * 0.5 + (&d - &near) * delta).reduced(reduction)
+            }
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// `huber_loss` with `delta = beta`, divided by `beta`; with `beta` 0 it is `l1_loss`.
+    #[track_caller]
+    pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
+        if beta == 0.0 {
+            return self.l1_loss(target, reduction);
+        }
+        self.huber_loss(target, beta, reduction) * (1.0 / beta)
+    }
+
+    /// Binary cross entropy of logits and probabilities, stable at both ends:
+    /// `max(x, 0) - x t + ln(1 + exp(-|x|))`, reduced.
+    #[track_caller]
+    pub fn binary_cross_entropy_with_logits(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("binary_cross_entropy_with_logits", target) {
+            Ok(()) => (self.softplus() - self * target).reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The same with the positive term multiplied by a weight, which broadcasts:
+    /// `(1 - t) x + (1 + (w - 1) t) ln(1 + exp(-x))`, reduced.
+    #[track_caller]
+    pub fn binary_cross_entropy_with_pos_weight(
+        &self,
+        target: &Value,
+        pos_weight: &Value,
+        reduction: Reduction,
+    ) -> Value {
+        match self.paired("binary_cross_entropy_with_logits", target) {
+            Ok(()) => {
+                let weight = (pos_weight - 1.0) * target + 1.0;
+                ((target.neg() + 1.0) * self + weight * self.neg().softplus()).reduced(reduction)
+            }
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// Kullback-Leibler divergence of log-probabilities from target probabilities:
+    /// `t (ln t - x)`, 0 where `t` is 0, reduced. PyTorch's `batchmean` is the sum divided by N.
+    #[track_caller]
+    pub fn kl_div(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("kl_div", target) {
+            Ok(()) => {
+                let positive = target.gt(&target.zeros_like());
+                let ln = positive.where_(target, &target.ones_like()).log();
+                (target * (ln - self)).reduced(reduction)
+            }
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// Cross entropy of logits `[N, C]` and class numbers `[N]` with class weights, an ignored
+    /// class, or label smoothing. Without those [`Value::cross_entropy`] is faster.
+    #[track_caller]
+    pub fn cross_entropy_with(&self, target: &Value, options: &ClassLoss) -> Value {
+        self.log_softmax(1).class_loss("cross_entropy", target, options)
+    }
+
+    /// Negative log-likelihood of log-probabilities `[N, C]` and class numbers `[N]`: `-x[class]`,
+    /// weighted and reduced.
+    #[track_caller]
+    pub fn nll_loss(&self, target: &Value, options: &ClassLoss) -> Value {
+        self.class_loss("nll_loss", target, options)
+    }
+
+    /// `-sum(share * x)` with the share of each class in each row: one-hot, smoothed, weighted.
+    #[track_caller]
+    fn class_loss(&self, op: &str, target: &Value, options: &ClassLoss) -> Value {
+        if let Some(invalid) = [self, target].into_iter().chain(&options.weight).find(|v| !v.is_valid()) {
+            return invalid.clone();
+        }
+        let classes = self.dim(1);
+        let fits = self.dtype() == DType::F32
+            && self.shape().rank() == 2
+            && matches!(target.dtype(), DType::I32 | DType::U32)
+            && target.shape().to_vec() == [self.dim(0)]
+            && options.weight.iter().all(|w| w.dtype() == DType::F32 && w.shape().to_vec() == [classes])
+            && (0.0..=1.0).contains(&options.label_smoothing);
+        if !fits {
+            let why = "expected f32 [N, C], class numbers [N] as i32 or u32, weights [C] as f32, and label \
+                       smoothing from 0 to 1";
+            return self.graph().mistake(op, &[self, target], why);
+        }
+        let column = target.cast(DType::I32).reshape(&[self.dim(0) as isize, 1]);
+        let number = self.graph().iota(DType::I32, self.shape(), 1);
+        let (ones, zeros) = (self.ones_like(), self.zeros_like());
+        let hit = number.eq(&column).where_(&ones, &zeros);
+        let counted = match options.ignore_index {
+            None => ones,
+            Some(ignored) => column.eq(&column.full_like(f64::from(ignored))).where_(&zeros, &ones),
+        };
+        let weight = options.weight.as_ref().map_or_else(|| self.ones_like(), |w| w.broadcast_to(self.shape()));
+        let even = options.label_smoothing / classes.max(1) as f64;
+        let share = (&hit * (1.0 - options.label_smoothing) + even) * &weight * &counted;
+        let sum = (share * self).sum_all().neg();
+        match options.reduction {
+            Reduction::Sum => sum,
+            Reduction::Mean => sum / (hit * weight * counted).sum_all(),
+        }
+    }
+}

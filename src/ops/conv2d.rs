@@ -1,0 +1,404 @@
+//! Two-dimensional convolution (cross-correlation, as in every deep-learning framework) and its
+//! two gradients. Each is bilinear in its inputs, and each one's gradients are the other two.
+//!
+//! Data is `[N, C, H, W]`, weights are `[O, C / groups, KH, KW]`. With stride `s`, padding `p` and
+//! dilation `d` (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*,
+//! arXiv:1603.07285):
+//!
+//! `y[n, o, i, j] = sum over c, u, v of x[n, c, i s + u d - p, j s + v d - p] weight[o, c, u, v]`.
+
+mod cases;
+mod kernels;
+mod packed;
+mod reference;
+
+pub use cases::cases;
+
+use crate::op::{Backward, Lowering, Op, Rounding};
+use crate::{DType, Shape, Tensor, TensorType, Value};
+
+/// A number for each of the two spatial axes, height first. One number stands for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pair(pub [usize; 2]);
+
+impl From<usize> for Pair {
+    fn from(both: usize) -> Self {
+        Pair([both, both])
+    }
+}
+
+impl From<[usize; 2]> for Pair {
+    fn from(pair: [usize; 2]) -> Self {
+        Pair(pair)
+    }
+}
+
+impl From<(usize, usize)> for Pair {
+    fn from((height, width): (usize, usize)) -> Self {
+        Pair([height, width])
+    }
+}
+
+/// How a convolution walks over its input. The kernel's size is the weight's.
+///
+/// ```
+/// use wgrad::ops::conv2d::Conv2d;
+/// let halve = Conv2d::same(3).stride(2);
+/// assert_eq!(halve, Conv2d { stride: [2, 2], padding: [1, 1], dilation: [1, 1], groups: 1 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2d {
+    /// Steps between neighbouring windows, at least 1.
+    pub stride: [usize; 2],
+    /// Zeros added on either side.
+    pub padding: [usize; 2],
+    /// Steps between neighbouring elements of the kernel, at least 1.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not see each other; as many as channels for a depthwise one.
+    pub groups: usize,
+}
+
+impl Default for Conv2d {
+    /// Stride 1, no padding, dilation 1, one group.
+    fn default() -> Self {
+        Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Conv2d {
+    /// Padding that keeps the size under stride 1: `(kernel - 1) / 2`, for odd kernels without dilation.
+    pub fn same(kernel: impl Into<Pair>) -> Self {
+        Conv2d::default().padding(kernel.into().0.map(|k| k.saturating_sub(1) / 2))
+    }
+
+    /// With another stride.
+    pub fn stride(self, stride: impl Into<Pair>) -> Self {
+        Conv2d { stride: stride.into().0, ..self }
+    }
+
+    /// With another padding.
+    pub fn padding(self, padding: impl Into<Pair>) -> Self {
+        Conv2d { padding: padding.into().0, ..self }
+    }
+
+    /// With another dilation.
+    pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
+        Conv2d { dilation: dilation.into().0, ..self }
+    }
+
+    /// With another number of groups.
+    pub fn groups(self, groups: usize) -> Self {
+        Conv2d { groups, ..self }
+    }
+}
+
+/// The most loop iterations of one invocation: some drivers silently stop longer loops.
+const MOST_ITERATIONS: usize = 16_000;
+
+/// The three ops. Inputs: the two that the formula multiplies, in the order `x`, `weight`, `dy`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wanted {
+    /// `y` of `x` and `weight`.
+    Output,
+    /// The gradient of `x`, of this height and width, from `dy` and `weight`.
+    InputGrad([usize; 2]),
+    /// The gradient of `weight`, of this kernel size, from `x` and `dy`.
+    WeightGrad([usize; 2]),
+}
+
+/// One of the three ops.
+#[derive(Clone, Copy, Debug)]
+struct Convolution {
+    options: Conv2d,
+    wanted: Wanted,
+}
+
+/// All sizes of a convolution, known to fit.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    n: usize,
+    c: usize,
+    h: usize,
+    w: usize,
+    o: usize,
+    kh: usize,
+    kw: usize,
+    oh: usize,
+    ow: usize,
+    options: Conv2d,
+}
+
+impl Sizes {
+    /// Channels that one output channel sees.
+    fn group_c(&self) -> usize {
+        self.c / self.options.groups
+    }
+
+    /// Output channels of one group.
+    fn group_o(&self) -> usize {
+        self.o / self.options.groups
+    }
+
+    /// Multiplications and additions of any of the three ops.
+    fn flops(&self) -> f64 {
+        let sizes = [self.n, self.o, self.oh, self.ow, self.group_c(), self.kh, self.kw];
+        2.0 * sizes.iter().map(|&s| s as f64).product::<f64>()
+    }
+}
+
+/// The number of windows along one axis, or why there is none.
+pub(super) fn windows(
+    axis: &str,
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+) -> Result<usize, String> {
+    if stride == 0 || dilation == 0 || kernel == 0 {
+        return Err(format!(
+            "{axis}: kernel, stride and dilation are at least 1, not {kernel}, {stride} and {dilation}"
+        ));
+    }
+    // Bounds on each keep every product below far from overflow, here and in 32 bits on the device.
+    if [kernel, stride, padding, dilation].iter().any(|&v| v > 1 << 15) {
+        return Err(format!("{axis}: kernel, stride, padding and dilation are at most {}", 1 << 15));
+    }
+    let (extent, padded) = (dilation * (kernel - 1) + 1, size.saturating_add(2 * padding));
+    if extent > padded {
+        let dilated = if dilation > 1 { format!(" (dilated to {extent})") } else { String::new() };
+        return Err(format!(
+            "{axis}: the kernel of {kernel}{dilated} is larger than the input of {size} with padding {padding} on \
+             either side; pad more or take a smaller kernel"
+        ));
+    }
+    Ok((padded - extent) / stride + 1)
+}
+
+/// The shape `[N, O, OH, OW]` of the output for `x` and `weight`, or why there is none.
+fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Result<Shape, String> {
+    let (&[n, c, h, w], &[o, group_c, kh, kw]) = (x, weight) else {
+        return Err(format!(
+            "expected data [N, C, H, W] and a weight [O, C / groups, KH, KW], not shapes {x:?} and {weight:?}"
+        ));
+    };
+    let Conv2d { stride, padding, dilation, groups } = options;
+    if groups == 0 || !c.is_multiple_of(groups) || !o.is_multiple_of(groups) {
+        return Err(format!(
+            "groups must divide both channel counts, and {groups} does not divide C = {c} and O = {o}"
+        ));
+    }
+    if group_c != c / groups {
+        return Err(format!(
+            "the data has C = {c} channels in {groups} group(s), so the weight [O, C / groups, KH, KW] must have \
+             {} on its second axis, not {group_c}",
+            c / groups
+        ));
+    }
+    if kh.saturating_mul(kw) > MOST_ITERATIONS {
+        return Err(format!("kernels have at most {MOST_ITERATIONS} elements, not {kh} x {kw}; use matmul() instead"));
+    }
+    let oh = windows("height", h, kh, stride[0], padding[0], dilation[0])?;
+    let ow = windows("width", w, kw, stride[1], padding[1], dilation[1])?;
+    Ok([n, o, oh, ow].into())
+}
+
+impl Convolution {
+    /// The shapes of `x`, `weight` and `y`, of which `types` are those that are not `result`.
+    fn shapes<'a>(&self, inputs: &'a [&TensorType], result: &'a Shape) -> [&'a Shape; 3] {
+        let (a, b) = (&inputs[0].shape, &inputs[1].shape);
+        match self.wanted {
+            Wanted::Output => [a, b, result],
+            Wanted::InputGrad(_) => [result, b, a],
+            Wanted::WeightGrad(_) => [a, result, b],
+        }
+    }
+
+    /// All sizes, for types that [`Op::infer`] has accepted.
+    fn sizes(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Sizes {
+        let [x, weight, y] = self.shapes(inputs, &outputs[0].shape);
+        Sizes {
+            n: x[0],
+            c: x[1],
+            h: x[2],
+            w: x[3],
+            o: weight[0],
+            kh: weight[2],
+            kw: weight[3],
+            oh: y[2],
+            ow: y[3],
+            options: self.options,
+        }
+    }
+}
+
+impl Op for Convolution {
+    fn name(&self) -> &'static str {
+        match self.wanted {
+            Wanted::Output => "conv2d",
+            Wanted::InputGrad(_) => "conv2d_input_grad",
+            Wanted::WeightGrad(_) => "conv2d_weight_grad",
+        }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if inputs.iter().any(|ty| ty.dtype != DType::F32) {
+            return Err("expected f32 operands; cast() the others".into());
+        }
+        if inputs.iter().any(|ty| ty.shape.rank() != 4) {
+            return Err("expected two tensors of four axes: data is [N, C, H, W], a weight [O, C / groups, KH, KW]; \
+                        reshape() first"
+                .into());
+        }
+        let (a, b, groups) = (&inputs[0].shape, &inputs[1].shape, self.options.groups);
+        let result: Shape = match self.wanted {
+            Wanted::Output => output_shape(a, b, self.options)?,
+            Wanted::InputGrad([h, w]) => [a[0], b[1].saturating_mul(groups), h, w].into(),
+            Wanted::WeightGrad([kh, kw]) => [b[1], a[1].checked_div(groups).unwrap_or(0), kh, kw].into(),
+        };
+        let [x, weight, y] = self.shapes(inputs, &result);
+        let expected = output_shape(x, weight, self.options)?;
+        if expected != *y {
+            return Err(format!("data {x} and a weight {weight} have an output {expected}, but its gradient is {y}"));
+        }
+        Ok(vec![TensorType::new(DType::F32, result)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let options = self.options;
+        let (a, b, dy) = (g.x(0), g.x(1), g.dy());
+        // Each op is one of the three slots of the trilinear form <conv2d(x, weight), dy>: its
+        // gradients are the ops for the other slots, with the incoming gradient in its own.
+        match self.wanted {
+            Wanted::Output => vec![
+                g.when(0, || dy.conv2d_input_grad(b, spatial(a), options)),
+                g.when(1, || a.conv2d_weight_grad(&dy, spatial(b), options)),
+            ],
+            Wanted::InputGrad(_) => vec![
+                g.when(0, || dy.conv2d(b, None, options)),
+                g.when(1, || dy.conv2d_weight_grad(a, spatial(b), options)),
+            ],
+            Wanted::WeightGrad(_) => vec![
+                g.when(0, || b.conv2d_input_grad(&dy, spatial(a), options)),
+                g.when(1, || a.conv2d(&dy, None, options)),
+            ],
+        }
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
+        let sizes = self.sizes(&types.iter().collect::<Vec<_>>(), outputs);
+        let (a, b) = (inputs[0].f64s(), inputs[1].f64s());
+        let result = match self.wanted {
+            Wanted::Output => reference::conv2d(a, b, &sizes),
+            Wanted::InputGrad(_) => reference::conv2d_input_grad(a, b, &sizes),
+            Wanted::WeightGrad(_) => reference::conv2d_weight_grad(a, b, &sizes),
+        };
+        vec![Tensor::of(&outputs[0].shape, result)]
+    }
+
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        let (a, b) = (&inputs[0].shape, &inputs[1].shape);
+        Rounding::Sum(match self.wanted {
+            Wanted::Output => b[1] * b[2] * b[3],
+            Wanted::InputGrad(_) => b[0] / self.options.groups.max(1) * b[2] * b[3],
+            Wanted::WeightGrad(_) => a[0] * b[2] * b[3],
+        })
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+/// Height and width of data, or the kernel size of a weight.
+fn spatial(v: &Value) -> [usize; 2] {
+    [v.dim(2), v.dim(3)]
+}
+
+impl Value {
+    /// Two-dimensional convolution of data `[N, C, H, W]` with `weight` `[O, C / groups, KH, KW]`,
+    /// plus a `bias` `[O]` where given: `[N, O, OH, OW]`, with
+    /// `OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1`, rounded down, and `OW` alike.
+    ///
+    /// # Errors
+    /// At compile time, when channels and groups do not fit, the kernel is larger than the padded
+    /// input, or a stride or dilation is 0.
+    ///
+    /// ```
+    /// use wgrad::ops::conv2d::Conv2d;
+    /// use wgrad::{DType, Graph};
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [8, 3, 32, 32]);
+    /// let weight = graph.input("weight", DType::F32, [16, 3, 5, 5]);
+    /// let bias = graph.input("bias", DType::F32, [16]);
+    /// let y = x.conv2d(&weight, Some(&bias), Conv2d::same(5).stride(2));
+    /// assert_eq!(**y.shape(), [8, 16, 16, 16]);
+    /// ```
+    #[track_caller]
+    pub fn conv2d(&self, weight: &Value, bias: Option<&Value>, options: Conv2d) -> Value {
+        let y = self.op(Convolution { options, wanted: Wanted::Output }, &[weight]);
+        y.add_channel_bias("conv2d", bias)
+    }
+
+    /// The gradient of [`Value::conv2d`]'s input: `self` is the output's gradient `[N, O, OH, OW]`,
+    /// `size` the input's height and width; the result is `[N, C, H, W]`. It is the transpose of
+    /// the convolution as a linear map.
+    #[track_caller]
+    pub fn conv2d_input_grad(&self, weight: &Value, size: impl Into<Pair>, options: Conv2d) -> Value {
+        self.op(Convolution { options, wanted: Wanted::InputGrad(size.into().0) }, &[weight])
+    }
+
+    /// The gradient of [`Value::conv2d`]'s weight: `self` is the input `[N, C, H, W]`, `dy` the
+    /// output's gradient `[N, O, OH, OW]`, `kernel` the weight's kernel size; the result is
+    /// `[O, C / groups, KH, KW]`.
+    #[track_caller]
+    pub fn conv2d_weight_grad(&self, dy: &Value, kernel: impl Into<Pair>, options: Conv2d) -> Value {
+        self.op(Convolution { options, wanted: Wanted::WeightGrad(kernel.into().0) }, &[dy])
+    }
+
+    /// Transposed convolution, which undoes [`Value::conv2d`]'s change of shape: data `[N, C, H, W]`
+    /// with `weight` `[C, O / groups, KH, KW]`, plus a `bias` `[O]` where given, gives
+    /// `[N, O, OH, OW]`, with
+    /// `OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1` and `OW` alike.
+    /// `output_padding` says which of the sizes that `conv2d` maps to `H` is meant.
+    #[track_caller]
+    pub fn conv_transpose2d(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        options: Conv2d,
+        output_padding: impl Into<Pair>,
+    ) -> Value {
+        let extra = output_padding.into().0;
+        let size = |axis: usize| {
+            let (input, kernel) = (spatial(self)[axis].checked_sub(1)?, spatial(weight)[axis].checked_sub(1)?);
+            let grown = input.checked_mul(options.stride[axis])?.checked_add(extra[axis])?;
+            let kernel = kernel.checked_mul(options.dilation[axis])?;
+            grown.checked_add(kernel)?.checked_add(1)?.checked_sub(options.padding[axis].checked_mul(2)?)
+        };
+        match (size(0), size(1)) {
+            (Some(h), Some(w)) => {
+                self.conv2d_input_grad(weight, [h, w], options).add_channel_bias("conv_transpose2d", bias)
+            }
+            _ if !self.is_valid() => self.clone(),
+            _ if !weight.is_valid() => weight.clone(),
+            _ => self.graph().mistake(
+                "conv_transpose2d",
+                &[self, weight],
+                "expected data [N, C, H, W] and a weight [C, O / groups, KH, KW] whose output is not empty: pad less",
+            ),
+        }
+    }
+
+    /// Adds `bias` `[O]` to data `[N, O, H, W]`.
+    #[track_caller]
+    fn add_channel_bias(&self, op: &str, bias: Option<&Value>) -> Value {
+        let Some(bias) = bias else { return self.clone() };
+        if self.is_valid() && bias.is_valid() && **bias.shape() != [self.dim(1)] {
+            let why = format!("expected a bias of shape [{}], one number for each output channel", self.dim(1));
+            return self.graph().mistake(op, &[self, bias], why);
+        }
+        self + bias.reshape(&[-1, 1, 1])
+    }
+}

@@ -1,0 +1,286 @@
+//! Convolutions of one group as matrix products over channels-last copies.
+//!
+//! `conv2d_pack` copies the data to `[N, PH, PW, Q]` of vec4 (four channels each), with its
+//! padding, and for the input gradient with the gaps that the stride leaves, filled in. So one
+//! product kernel without conditions serves forward and input gradient, every kernel size, stride
+//! and dilation: rows are positions, columns output channels, and the sum runs over kernel
+//! elements and channels. The weight gradient multiplies two such copies over their positions.
+
+use super::kernels::weight_sum;
+use super::{MOST_ITERATIONS, Sizes};
+use crate::op::{Args, Binding, Launch, Lowered, Slot};
+use crate::shader::Shader;
+use crate::wgsl;
+
+/// Invocations of a workgroup of the copying kernels.
+const LANES: u64 = 64;
+
+/// How a kernel tiles a product.
+#[derive(Clone, Copy)]
+pub(super) struct Tiling {
+    pub(super) entry: &'static str,
+    /// Rows of a tile: positions, or for a weight gradient row quads.
+    pub(super) rows: usize,
+    /// Columns of a tile, in vec4.
+    pub(super) columns: usize,
+    /// Tiles of a workgroup.
+    pub(super) tiles: usize,
+}
+
+/// One spatial axis of a product: windows over a packed copy.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    /// Size of the source.
+    source: usize,
+    /// Elements between neighbours of the source in the copy: 1, or the stride with gaps filled in.
+    up: usize,
+    /// Where the source begins in the copy; negative where its first elements are never read.
+    before: isize,
+    /// Size of the copy.
+    padded: usize,
+    /// Windows.
+    windows: usize,
+    /// Between neighbouring windows.
+    step: usize,
+    /// Kernel elements.
+    taps: usize,
+    /// Between neighbouring kernel elements.
+    dilation: usize,
+}
+
+impl Axis {
+    /// The copy holds just what the windows read.
+    fn new(source: usize, up: usize, before: isize, [windows, step, taps, dilation]: [usize; 4]) -> Self {
+        let padded = (windows - 1) * step + (taps - 1) * dilation + 1;
+        Axis { source, up, before, padded, windows, step, taps, dilation }
+    }
+}
+
+/// A convolution as windows over a packed copy of its data.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    n: usize,
+    channels: usize,
+    y: Axis,
+    x: Axis,
+    /// Kernel columns that lie side by side as channels of the copy: 1, or all of them where
+    /// there are too few channels to fill a vec4.
+    fold: usize,
+}
+
+impl Windows {
+    /// The windows over `x` that the forward pass and the weight gradient read.
+    pub(super) fn over_input(s: &Sizes) -> Self {
+        let p = &s.options;
+        let axis = |i: usize, size, out, taps| {
+            Axis::new(size, 1, p.padding[i] as isize, [out, p.stride[i], taps, p.dilation[i]])
+        };
+        let windows =
+            Windows { n: s.n, channels: s.c, y: axis(0, s.h, s.oh, s.kh), x: axis(1, s.w, s.ow, s.kw), fold: 1 };
+        windows.folded()
+    }
+
+    /// The windows over `dy` that the input gradient reads, with the kernel turned around: input
+    /// `i` meets kernel element `u` in `dy` at `(i + padding - u dilation) / stride`.
+    pub(super) fn over_dy(s: &Sizes) -> Self {
+        let p = &s.options;
+        let axis = |i: usize, size, out, taps: usize| {
+            let before = ((taps - 1) * p.dilation[i]) as isize - p.padding[i] as isize;
+            Axis::new(out, p.stride[i], before, [size, 1, taps, p.dilation[i]])
+        };
+        let windows =
+            Windows { n: s.n, channels: s.o, y: axis(0, s.h, s.oh, s.kh), x: axis(1, s.w, s.ow, s.kw), fold: 1 };
+        windows.folded()
+    }
+
+    /// `dy` as it is, for the weight gradient.
+    fn plain_dy(s: &Sizes) -> Self {
+        let axis = |out| Axis::new(out, 1, 0, [out, 1, 1, 1]);
+        Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1 }
+    }
+
+    /// With kernel columns folded into channels where that wastes less of the vec4.
+    fn folded(mut self) -> Self {
+        if self.channels < 4 && self.x.taps > 1 {
+            self.fold = self.x.taps;
+            self.x.padded = self.x.windows;
+        }
+        self
+    }
+
+    fn quads(&self) -> usize {
+        (self.channels * self.fold).div_ceil(4)
+    }
+
+    fn positions(&self) -> usize {
+        self.n * self.y.windows * self.x.windows
+    }
+
+    /// vec4 of the copy.
+    fn packed(&self) -> usize {
+        self.n * self.y.padded * self.x.padded * self.quads()
+    }
+
+    /// Iterations of the product's loop, in steps of one vec4 of channels.
+    pub(super) fn depth(&self) -> usize {
+        self.y.taps * (self.x.taps / self.fold) * self.quads()
+    }
+
+    /// Whether the copy fits the device and is not out of proportion to the work.
+    pub(super) fn fits(&self, args: &Args<'_>) -> bool {
+        self.positions() > 0 && self.packed() as u64 * 16 <= args.profile.max_binding.min(1 << 30)
+    }
+
+    /// Steps in the copy, in vec4: image, row, column; kernel row, kernel column.
+    fn steps(&self) -> [usize; 5] {
+        let quads = self.quads();
+        let row = self.x.padded * quads;
+        let column = if self.fold > 1 { quads } else { self.x.step * quads };
+        [self.y.padded * row, self.y.step * row, column, self.y.dilation * row, self.x.dilation * quads]
+    }
+
+    /// The launch that makes the copy.
+    fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
+        let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
+        let sizes = [self.packed(), self.channels, self.y.source, self.x.source, self.y.padded, self.x.padded];
+        let rest = [self.y.before as u32, self.x.before as u32, self.y.up as u32, self.x.up as u32];
+        let mut words: Vec<u32> = sizes.iter().map(|&size| size as u32).collect();
+        words.extend([self.quads() as u32, self.fold as u32]);
+        words.extend(rest);
+        words.extend([step as u32, dilation as u32]);
+        copy_launch(wgsl!("conv2d_pack"), "conv2d_pack", self.packed(), words, [from, to], args)
+    }
+}
+
+fn copy_launch(
+    shader: Shader,
+    entry: &'static str,
+    count: usize,
+    words: Vec<u32>,
+    [from, to]: [Slot; 2],
+    args: &Args<'_>,
+) -> Result<Launch, String> {
+    Ok(Launch {
+        label: entry.into(),
+        wgsl: shader.finish()?,
+        entry,
+        bindings: vec![Binding::Uniform(words), Binding::Read(from), Binding::Write(to)],
+        workgroups: args.profile.grid((count as u64).div_ceil(LANES))?,
+    })
+}
+
+/// Forward or, with `backward`, the input gradient: copy the data, copy the weight, multiply.
+pub(super) fn product(
+    s: &Sizes,
+    backward: bool,
+    shader: Shader,
+    tiling: Tiling,
+    args: &Args<'_>,
+) -> Result<Lowered, String> {
+    let taps = s.kh * s.kw;
+    // Rows of the weight matrix are the channels summed over, columns those of the result.
+    let (windows, outputs, strides) = if backward {
+        (Windows::over_dy(s), s.c, [s.c * taps, taps])
+    } else {
+        (Windows::over_input(s), s.o, [taps, s.c * taps])
+    };
+    let (quads, columns) = (windows.quads(), outputs.div_ceil(4));
+    let packed_weight = windows.depth() * 4 * columns;
+    let weight_sizes = [packed_weight, windows.channels, outputs, columns, quads * 4, windows.fold];
+    let weight_steps = [strides[0], strides[1], taps, usize::from(backward)];
+    let weight_words = weight_sizes.into_iter().chain(weight_steps).map(|word| word as u32).collect();
+    let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
+    let positions = windows.positions();
+    let column_blocks = columns.div_ceil(tiling.columns);
+    let blocks = positions.div_ceil(tiling.rows) * column_blocks;
+    let [image, row, column, tap_row, tap_column] = windows.steps();
+    let (plane, taps_x) = (windows.y.windows * windows.x.windows, windows.x.taps / windows.fold);
+    let words = [positions, plane, windows.x.windows, outputs, columns, column_blocks, image, row, column]
+        .into_iter()
+        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks]);
+    let multiply = Launch {
+        label: tiling.entry.into(),
+        wgsl: shader.finish()?,
+        entry: tiling.entry,
+        bindings: vec![
+            Binding::Uniform(words.map(|word| word as u32).collect()),
+            Binding::Read(data),
+            Binding::Read(weight),
+            Binding::Write(Slot::Output(0)),
+        ],
+        workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
+    };
+    let copy_weight = copy_launch(
+        wgsl!("conv2d_pack_weight"),
+        "conv2d_pack_weight",
+        packed_weight,
+        weight_words,
+        [Slot::Input(1), weight],
+        args,
+    )?;
+    Ok(Lowered {
+        launches: vec![windows.pack(Slot::Input(0), data, args)?, copy_weight, multiply],
+        scratch: vec![windows.packed() * 16, packed_weight * 16],
+    })
+}
+
+/// The weight gradient: copy both, multiply over stretches of positions, add the stretches.
+pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &Args<'_>) -> Result<Lowered, String> {
+    let (windows, dy) = (Windows::over_input(s), Windows::plain_dy(s));
+    let (rows, columns, positions) = (windows.depth(), dy.quads(), windows.positions());
+    let (row_blocks, column_blocks) = (rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns));
+    // Enough workgroups to fill a device; stretches long enough to be worth adding up.
+    let workgroups = (row_blocks * column_blocks).div_ceil(tiling.tiles);
+    let wanted = if args.profile.software { 16_usize } else { 512 }.div_ceil(workgroups).max(1);
+    let stretch = positions.div_ceil(wanted).clamp(64, 8192).next_multiple_of(16);
+    let splits = positions.div_ceil(stretch);
+    let blocks = row_blocks * column_blocks * splits;
+    let [image, row, column, tap_row, tap_column] = windows.steps();
+    let (height, width) = (windows.y.windows, windows.x.windows);
+    let taps_x = windows.x.taps / windows.fold;
+    let words = [positions, height * width, width, height, image, row, column]
+        .into_iter()
+        .chain([taps_x, tap_row, tap_column, windows.quads()])
+        .chain([rows, columns, row_blocks, column_blocks, blocks, stretch]);
+    let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];
+    let multiply = Launch {
+        label: tiling.entry.into(),
+        wgsl: shader.finish()?,
+        entry: tiling.entry,
+        bindings: vec![
+            Binding::Uniform(words.map(|word| word as u32).collect()),
+            Binding::Read(data),
+            Binding::Read(gradient),
+            Binding::Write(partial),
+        ],
+        workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
+    };
+    // In elements of `partial`: a row holds 4 columns, channels of a fold lie `fold` rows apart.
+    let row_elements = 4 * columns;
+    let tap_elements = 4 * windows.quads() * row_elements;
+    let strides = [4 * rows * row_elements, 1, windows.fold * row_elements];
+    let [split, o, c] = strides;
+    let sum = if windows.fold > 1 {
+        weight_sum(s, splits, s.kh * s.kw, windows.fold, [split, o, c, tap_elements, row_elements], args)?
+    } else {
+        weight_sum(s, splits, s.kh * s.kw, 1, [split, o, c, tap_elements, 0], args)?
+    };
+    Ok(Lowered {
+        launches: vec![
+            windows.pack(Slot::Input(0), data, args)?,
+            dy.pack(Slot::Input(1), gradient, args)?,
+            multiply,
+            sum,
+        ],
+        scratch: vec![splits * 4 * rows * row_elements * 4, windows.packed() * 16, dy.packed() * 16],
+    })
+}
+
+/// Whether the packed kernels can compute the forward pass or a gradient at all.
+pub(super) fn supports(s: &Sizes, windows: impl FnOnce() -> Windows, args: &Args<'_>) -> bool {
+    if s.options.groups != 1 || [s.n, s.c, s.o, s.h, s.w].contains(&0) {
+        return false;
+    }
+    let windows = windows();
+    windows.depth() < MOST_ITERATIONS && windows.fits(args)
+}

@@ -1,0 +1,307 @@
+//! Cross entropy of logits and class numbers, fused: one pass for the losses, one for the gradient.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{UNIT, gamma};
+use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports};
+use crate::{DType, Data, Reduction, Tensor, TensorType, Value, wgsl};
+
+/// For each row of logits `[N, C]` and its class `[N]`: `ln(sum(exp(x))) - x[class]`, `[N]`.
+#[derive(Debug, Clone)]
+struct CrossEntropy;
+
+/// The gradient of [`CrossEntropy`]: `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes
+/// and `dy [N]`.
+#[derive(Debug, Clone)]
+struct CrossEntropyGrad;
+
+/// A NaN's bits: what a row with a class out of range is given.
+const NAN: u32 = 0x7fc0_0000;
+
+fn check_types(inputs: &[&TensorType]) -> Result<(), String> {
+    let (x, class) = (inputs[0], inputs[1]);
+    if x.dtype != DType::F32 || x.shape.rank() != 2 || !matches!(class.dtype, DType::I32 | DType::U32) {
+        return Err("expected f32 logits [N, C] and i32 or u32 classes [N]".into());
+    }
+    if class.shape.to_vec() != [x.shape[0]] {
+        return Err(format!("expected {} classes, one for each row of logits", x.shape[0]));
+    }
+    if !(1..=MAX_ROW).contains(&x.shape[1]) {
+        return Err(format!("expected 1 to {MAX_ROW} classes, not {}", x.shape[1]));
+    }
+    Ok(())
+}
+
+/// Each row of logits with its class number; classes were checked before.
+fn rows<'a>(inputs: &'a [&Tensor]) -> impl Iterator<Item = (&'a [f64], usize)> + 'a {
+    let class = |row: usize| match inputs[1].data() {
+        Data::I32(v) => v[row] as usize,
+        Data::U32(v) => v[row] as usize,
+        _ => 0,
+    };
+    let c = inputs[0].shape()[1];
+    inputs[0].f64s().chunks(c).enumerate().map(move |(row, x)| (x, class(row)))
+}
+
+/// The largest logit and the sum of `exp(x - largest)`.
+fn largest_and_sum(x: &[f64]) -> (f64, f64) {
+    let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (top, x.iter().map(|x| (x - top).exp()).sum())
+}
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        check_types(inputs)?;
+        Ok(vec![TensorType::new(DType::F32, &inputs[1].shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![g.when(0, || g.x(0).op(CrossEntropyGrad, &[g.x(1), &g.dy()])), None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let loss = |(x, class): (&[f64], usize)| {
+            let (top, sum) = largest_and_sum(x);
+            sum.ln() - (x[class] - top)
+        };
+        vec![Tensor::of(&outputs[0].shape, rows(inputs).map(loss).collect::<Vec<f64>>())]
+    }
+
+    /// `x - m` and the difference are rounded in proportion to the distance from the maximum; the
+    /// sum's relative error is the logarithm's absolute one, and `exp` adds `2 |x - m|` units to
+    /// terms that weigh `exp(x - m)`: never more than one unit together with their weight.
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Bound(|inputs, _| {
+            let bound = |(x, class): (&[f64], usize)| {
+                let (top, sum) = largest_and_sum(x);
+                gamma(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * UNIT
+            };
+            vec![rows(inputs).map(bound).collect()]
+        })
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+
+    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
+        (input == 1).then(|| inputs[0].shape[1])
+    }
+}
+
+impl Kernel for CrossEntropy {
+    fn variants(&self) -> &'static [Variant] {
+        ROW_VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_suits(variant, args, args.inputs[0].shape[1], 1)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_supports(variant, args.inputs[0].shape[1])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let (text, entry) = if is_workgroup(variant) {
+            (wgsl!("cross_entropy_workgroup"), "cross_entropy_workgroup")
+        } else {
+            (wgsl!("cross_entropy"), "cross_entropy")
+        };
+        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
+        Ok(Launch {
+            label: format!("cross_entropy {}", variant.name),
+            wgsl: text.finish()?,
+            entry,
+            bindings: vec![
+                Binding::Uniform(vec![n as u32, c as u32, NAN, 0]),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(Slot::Output(0)),
+                Binding::Status,
+            ],
+            workgroups: row_grid(variant, args, n)?,
+        }
+        .into())
+    }
+}
+
+impl Op for CrossEntropyGrad {
+    fn name(&self) -> &'static str {
+        "cross_entropy_grad"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        check_types(inputs)?;
+        if inputs[2].dtype != DType::F32 || inputs[2].shape != inputs[1].shape {
+            return Err("expected one f32 dy for each row".into());
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let (x, class, dy) = (g.x(0), g.x(1), g.x(2));
+        let column = [x.dim(0) as isize, 1];
+        vec![
+            // What flows through softmax alone: its Jacobian is symmetric.
+            g.when(0, || {
+                let p = x.softmax(1);
+                let scaled = g.dy() * dy.reshape(&column);
+                let mean = (&p * &scaled).sum(&[1], true);
+                p * (scaled - mean)
+            }),
+            None,
+            g.when(2, || {
+                let unscaled = x.op(CrossEntropyGrad, &[class, &dy.ones_like()]);
+                (unscaled * g.dy()).sum(&[1], false)
+            }),
+        ]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let dx = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
+            let (top, sum) = largest_and_sum(x);
+            let hit = move |k: usize| if k == class { 1.0 } else { 0.0 };
+            x.iter().enumerate().map(move |(k, x)| ((x - top).exp() / sum - hit(k)) * dy)
+        });
+        vec![Tensor::of(&outputs[0].shape, dx.collect::<Vec<f64>>())]
+    }
+
+    /// The softmax's error as in `softmax`, times `dy`, and a rounding of the difference.
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Bound(|inputs, _| {
+            let bounds = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
+                let (top, sum) = largest_and_sum(x);
+                let error = move |(k, x): (usize, &f64)| {
+                    let p = (x - top).exp() / sum;
+                    let one = if k == class { 2.0 } else { 0.0 };
+                    dy.abs() * (p * (gamma(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * UNIT) + one * UNIT)
+                        + 1.2e-38
+                };
+                x.iter().enumerate().map(error).collect::<Vec<f64>>()
+            });
+            vec![bounds.collect()]
+        })
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+
+    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
+        (input == 1).then(|| inputs[0].shape[1])
+    }
+}
+
+impl Kernel for CrossEntropyGrad {
+    fn variants(&self) -> &'static [Variant] {
+        ROW_VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_suits(variant, args, args.inputs[0].shape[1], 1)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_supports(variant, args.inputs[0].shape[1])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let (text, entry) = if is_workgroup(variant) {
+            (wgsl!("cross_entropy_grad_workgroup"), "cross_entropy_grad_workgroup")
+        } else {
+            (wgsl!("cross_entropy_grad"), "cross_entropy_grad")
+        };
+        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
+        Ok(Launch {
+            label: format!("cross_entropy_grad {}", variant.name),
+            wgsl: text.finish()?,
+            entry,
+            bindings: vec![
+                Binding::Uniform(vec![n as u32, c as u32, NAN, 0]),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Read(Slot::Input(2)),
+                Binding::Write(Slot::Output(0)),
+                Binding::Status,
+            ],
+            workgroups: row_grid(variant, args, n)?,
+        }
+        .into())
+    }
+}
+
+impl Value {
+    /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` (f32) and a target, which is either
+    /// - class numbers `[N]` or `[N, d1, ...]` (i32 or u32, in `0..C`): `ln(sum(exp(x))) - x[class]`, or
+    /// - probabilities of the logits' shape (f32): `-sum(target * log_softmax(x))` over the classes,
+    ///
+    /// reduced over the rest to a scalar: the mean (over all but the class axis) or the sum. For class
+    /// weights, ignored classes and label smoothing see [`Value::cross_entropy_with`].
+    #[track_caller]
+    pub fn cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
+        if !self.is_valid() || !target.is_valid() {
+            return if self.is_valid() { target.clone() } else { self.clone() };
+        }
+        let rank = self.shape().rank();
+        if rank < 2 {
+            return self.graph().mistake("cross_entropy", &[self, target], "expected logits [N, C] or [N, C, d1, ...]");
+        }
+        if target.dtype() == DType::F32 {
+            if target.shape() != self.shape() {
+                let why = "expected target probabilities of the logits' shape, or class numbers as i32 or u32";
+                return self.graph().mistake("cross_entropy", &[self, target], why);
+            }
+            let losses = (target * self.log_softmax(1)).sum(&[1], false).neg();
+            return losses.reduced(reduction);
+        }
+        let classes = self.shape()[1];
+        let mut rest = self.shape().to_vec();
+        rest.remove(1);
+        if *target.shape().to_vec() != rest {
+            let why = format!("expected class numbers of shape {rest:?}");
+            return self.graph().mistake("cross_entropy", &[self, target], why);
+        }
+        let n = target.shape().numel() as isize;
+        let axes: Vec<isize> = std::iter::once(0).chain(2..rank as isize).chain([1]).collect();
+        let logits = if rank == 2 { self.clone() } else { self.permute(&axes).reshape(&[n, classes as isize]) };
+        logits.op(CrossEntropy, &[&target.reshape(&[n])]).reduced(reduction)
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let logits = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
+    let classes = |case: Case, dtype: DType, shape: &[usize], c: usize| {
+        case.input("class", TensorType::new(dtype, shape), Fill::Index(c as u32))
+    };
+    let losses = |name: String| Case::new("cross_entropy", name, |x| vec![x[0].op(CrossEntropy, &[&x[1]])]);
+    let unit = Fill::Uniform(-2.0, 2.0);
+    let mut cases = Vec::new();
+    for (n, c) in [(1, 1), (3, 2), (65, 10), (5, 255), (5, 256), (3, 257), (4, 1000), (2, 5000)] {
+        let case = logits(losses(format!("{n} of {c} classes")), &[n, c], unit.clone());
+        cases.push(classes(case, if n % 2 == 0 { DType::I32 } else { DType::U32 }, &[n], c));
+    }
+    let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
+    cases.push(classes(logits(losses("+-80".into()), &[9, 6], large), DType::I32, &[9], 6));
+    cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
+    let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
+    cases.push(classes(case, DType::U32, &[2], 100_000));
+    let mean = Case::new("cross_entropy", "mean over pixels", |x| vec![x[0].cross_entropy(&x[1], Reduction::Mean)]);
+    cases.push(classes(logits(mean, &[2, 5, 3, 4], unit.clone()), DType::I32, &[2, 3, 4], 5));
+    let sum = Case::new("cross_entropy", "sum", |x| vec![x[0].cross_entropy(&x[1], Reduction::Sum)]);
+    cases.push(classes(logits(sum, &[7, 5], unit.clone()), DType::I32, &[7], 5));
+    let soft = Case::new("cross_entropy", "probabilities", |x| vec![x[0].cross_entropy(&x[1], Reduction::Mean)]);
+    cases.push(logits(soft, &[6, 5], unit.clone()).input(
+        "t",
+        TensorType::new(DType::F32, [6, 5]),
+        Fill::Uniform(0.0, 0.5),
+    ));
+    let again =
+        Case::new("cross_entropy_grad", "differentiated again", |x| vec![x[0].op(CrossEntropyGrad, &[&x[1], &x[2]])]);
+    cases.push(classes(logits(again, &[4, 6], unit), DType::I32, &[4], 6).float("dy", [4]));
+    cases
+}

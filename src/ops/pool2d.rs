@@ -1,0 +1,265 @@
+//! Pooling over windows of the two spatial axes of data `[N, C, H, W]`: the maximum, the average,
+//! and their gradients.
+
+mod cases;
+mod kernels;
+mod reference;
+
+pub use cases::cases;
+
+use super::conv2d::{Pair, windows};
+use crate::op::{Backward, Lowering, Op, Rounding, gamma};
+use crate::{DType, Tensor, TensorType, Value};
+
+/// The windows of a pooling.
+///
+/// ```
+/// use wgrad::ops::pool2d::Pool2d;
+/// assert_eq!(Pool2d::new(2).stride, [2, 2]);
+/// assert_eq!(Pool2d::new([3, 2]).stride(1).padding(1).kernel, [3, 2]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pool2d {
+    /// Height and width of a window.
+    pub kernel: [usize; 2],
+    /// Steps between neighbouring windows, at least 1.
+    pub stride: [usize; 2],
+    /// Elements added on either side, at most half a window: minus infinity for the maximum, zero
+    /// for the average.
+    pub padding: [usize; 2],
+    /// Whether an average divides by the window's size even where it covers padding (PyTorch's
+    /// default), or only by the number of elements it covers. Maxima ignore it.
+    pub count_include_pad: bool,
+}
+
+impl Pool2d {
+    /// Windows side by side: the stride is the kernel. No padding.
+    pub fn new(kernel: impl Into<Pair>) -> Self {
+        let kernel = kernel.into().0;
+        Pool2d { kernel, stride: kernel, padding: [0, 0], count_include_pad: true }
+    }
+
+    /// With another stride.
+    pub fn stride(self, stride: impl Into<Pair>) -> Self {
+        Pool2d { stride: stride.into().0, ..self }
+    }
+
+    /// With another padding.
+    pub fn padding(self, padding: impl Into<Pair>) -> Self {
+        Pool2d { padding: padding.into().0, ..self }
+    }
+
+    /// With padding counted in an average's divisor, or not.
+    pub fn count_include_pad(self, count: bool) -> Self {
+        Pool2d { count_include_pad: count, ..self }
+    }
+}
+
+impl From<usize> for Pool2d {
+    fn from(kernel: usize) -> Self {
+        Pool2d::new(kernel)
+    }
+}
+
+impl From<[usize; 2]> for Pool2d {
+    fn from(kernel: [usize; 2]) -> Self {
+        Pool2d::new(kernel)
+    }
+}
+
+/// The most elements of a window: some drivers silently stop longer loops.
+const MOST: usize = 16_000;
+
+/// What is computed of each window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// `x` to `y`: the maximum.
+    Max,
+    /// `x`, `v` to `y`: the element of `v` where `x` has its (first) maximum.
+    MaxPick,
+    /// `x`, `dy` to `dx`: each `dy` to where its window has its first maximum.
+    MaxGrad,
+    /// `x` to `y`: the average.
+    Avg,
+    /// `dy` to `dx`, for data of this height and width.
+    AvgGrad([usize; 2]),
+}
+
+/// A pooling or its gradient.
+#[derive(Clone, Copy, Debug)]
+struct Pooling {
+    options: Pool2d,
+    kind: Kind,
+}
+
+/// All sizes of a pooling, known to fit; `planes` is `N * C`.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    planes: usize,
+    h: usize,
+    w: usize,
+    oh: usize,
+    ow: usize,
+    options: Pool2d,
+}
+
+impl Pooling {
+    /// The number of windows along each axis, or why there are none.
+    fn windows(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
+        let Pool2d { kernel, stride, padding, .. } = self.options;
+        let axis = |name: &str, i: usize| {
+            if size[i] == 0 {
+                return Err(format!("{name}: expected at least one element to pool"));
+            }
+            if padding[i] > kernel[i] / 2 {
+                return Err(format!(
+                    "{name}: the padding of {} must be at most half the kernel of {}, or windows hold nothing but \
+                     padding; pad() the input instead",
+                    padding[i], kernel[i]
+                ));
+            }
+            windows(name, size[i], kernel[i], stride[i], padding[i], 1)
+        };
+        let windows = [axis("height", 0)?, axis("width", 1)?];
+        let kernel = self.options.kernel;
+        if kernel[0] * kernel[1] > MOST {
+            return Err(format!(
+                "windows hold at most {MOST} elements, not {}; reduce such ones with max() or mean() over the axes",
+                kernel[0] * kernel[1]
+            ));
+        }
+        Ok(windows)
+    }
+
+    /// All sizes, for types that [`Op::infer`] has accepted.
+    fn sizes(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Sizes {
+        let (x, y) = match self.kind {
+            Kind::Max | Kind::Avg | Kind::MaxPick => (&inputs[0].shape, &outputs[0].shape),
+            Kind::MaxGrad => (&inputs[0].shape, &inputs[1].shape),
+            Kind::AvgGrad(_) => (&outputs[0].shape, &inputs[0].shape),
+        };
+        Sizes { planes: x[0] * x[1], h: x[2], w: x[3], oh: y[2], ow: y[3], options: self.options }
+    }
+
+    /// The most windows that one element lies in.
+    fn overlap(&self) -> usize {
+        let Pool2d { kernel, stride, .. } = self.options;
+        (0..2).map(|i| kernel[i].div_ceil(stride[i].max(1))).product()
+    }
+}
+
+impl Op for Pooling {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Max => "max_pool2d",
+            Kind::MaxPick => "max_pool2d_pick",
+            Kind::MaxGrad => "max_pool2d_grad",
+            Kind::Avg => "avg_pool2d",
+            Kind::AvgGrad(_) => "avg_pool2d_grad",
+        }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if inputs.iter().any(|ty| ty.dtype != DType::F32 || ty.shape.rank() != 4) {
+            return Err("expected f32 data [N, C, H, W]; cast() or reshape() it first".into());
+        }
+        let x = &inputs[0].shape;
+        let size = if let Kind::AvgGrad(size) = self.kind { size } else { [x[2], x[3]] };
+        let [oh, ow] = self.windows(size)?;
+        let (large, small) = ([x[0], x[1], size[0], size[1]], [x[0], x[1], oh, ow]);
+        let (expected, result) = match self.kind {
+            Kind::Max | Kind::Avg => ([Some(large), None], small),
+            Kind::MaxPick => ([Some(large), Some(large)], small),
+            Kind::MaxGrad => ([Some(large), Some(small)], large),
+            Kind::AvgGrad(_) => ([Some(small), None], large),
+        };
+        for (input, expected) in inputs.iter().zip(expected.into_iter().flatten()) {
+            if *input.shape != expected {
+                return Err(format!("expected shape {expected:?}, not {}", input.shape));
+            }
+        }
+        Ok(vec![TensorType::new(DType::F32, result)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let with = |kind| Pooling { options: self.options, kind };
+        let x = g.x(0);
+        match self.kind {
+            Kind::Max => vec![Some(x.op(with(Kind::MaxGrad), &[&g.dy()]))],
+            Kind::MaxPick => vec![None, Some(x.op(with(Kind::MaxGrad), &[&g.dy()]))],
+            Kind::MaxGrad => vec![None, Some(x.op(with(Kind::MaxPick), &[&g.dy()]))],
+            Kind::Avg => vec![Some(g.dy().op(with(Kind::AvgGrad([x.dim(2), x.dim(3)])), &[]))],
+            Kind::AvgGrad(_) => vec![Some(g.dy().op(with(Kind::Avg), &[]))],
+        }
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
+        let sizes = self.sizes(&types.iter().collect::<Vec<_>>(), outputs);
+        let a = inputs[0].f64s();
+        let b = inputs.get(1).map_or(a, |t| t.f64s());
+        let result = match self.kind {
+            Kind::Max | Kind::MaxPick => reference::max_pool2d(a, b, &sizes),
+            Kind::MaxGrad => reference::max_pool2d_grad(a, b, &sizes),
+            Kind::Avg => reference::avg_pool2d(a, &sizes),
+            Kind::AvgGrad(_) => reference::avg_pool2d_grad(a, &sizes),
+        };
+        vec![Tensor::of(&outputs[0].shape, result)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        match (self.kind, self.overlap()) {
+            (Kind::Max | Kind::MaxPick, _) | (Kind::MaxGrad, 0..=1) => Rounding::Exact,
+            (Kind::MaxGrad, 2..=4) => Rounding::Bound(sum_of_dy::<4>),
+            (Kind::MaxGrad, 5..=16) => Rounding::Bound(sum_of_dy::<16>),
+            (Kind::MaxGrad, _) => Rounding::Bound(sum_of_dy::<{ 1 << 30 }>),
+            (Kind::Avg, _) => Rounding::Sum(self.options.kernel.iter().product()),
+            (Kind::AvgGrad(_), overlap) => Rounding::Sum(overlap),
+        }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+/// The bound for sums of up to `TERMS` elements of `dy`. (`Rounding::Sum` does not fit: taking
+/// magnitudes of `x` would move its maxima.)
+fn sum_of_dy<const TERMS: usize>(inputs: &[&Tensor], outputs: &[Tensor]) -> Vec<Vec<f64>> {
+    let dy = inputs[1].to_f64();
+    let windows = inputs[1].shape()[2] * inputs[1].shape()[3];
+    let terms = TERMS.min(windows);
+    let largest = dy.iter().fold(0.0, |m: f64, dy| m.max(dy.abs()));
+    vec![vec![gamma(terms) * terms as f64 * largest; outputs[0].numel()]]
+}
+
+impl Value {
+    /// The maximum of each window of data `[N, C, H, W]`: `[N, C, OH, OW]`, with
+    /// `OH = (H + 2 padding - KH) / stride + 1`, rounded down, and `OW` alike. `options` may be a
+    /// number, the side of windows that lie side by side, or a [`Pool2d`]. The gradient goes to
+    /// the window's first maximum in row-major order.
+    ///
+    /// # Errors
+    /// At compile time, when a window is larger than the padded input, a stride is 0 or the
+    /// padding exceeds half a window.
+    #[track_caller]
+    pub fn max_pool2d(&self, options: impl Into<Pool2d>) -> Value {
+        self.op(Pooling { options: options.into(), kind: Kind::Max }, &[])
+    }
+
+    /// The average of each window of data `[N, C, H, W]`; sizes and errors are as for
+    /// [`Value::max_pool2d`], the divisor is as [`Pool2d::count_include_pad`] says.
+    #[track_caller]
+    pub fn avg_pool2d(&self, options: impl Into<Pool2d>) -> Value {
+        self.op(Pooling { options: options.into(), kind: Kind::Avg }, &[])
+    }
+
+    /// The average over height and width: `[N, C, H, W]` to `[N, C, 1, 1]`.
+    #[track_caller]
+    pub fn global_avg_pool2d(&self) -> Value {
+        if self.is_valid() && self.shape().rank() != 4 {
+            return self.graph().mistake("global_avg_pool2d", &[self], "expected data [N, C, H, W]");
+        }
+        self.mean(&[2, 3], true)
+    }
+}

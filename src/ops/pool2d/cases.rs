@@ -1,0 +1,75 @@
+//! The cases of the poolings.
+
+use super::{Kind, Pool2d, Pooling};
+use crate::op::{Case, Fill};
+use crate::{DType, TensorType};
+
+/// The cases of this family. Maxima take distinct inputs: at a tie the gradient is a convention.
+pub fn cases() -> Vec<Case> {
+    let examples: &[(&'static str, [usize; 4], Pool2d)] = &[
+        ("2x2", [2, 3, 8, 6], Pool2d::new(2)),
+        ("2x2, odd sizes", [2, 3, 7, 9], Pool2d::new(2)),
+        ("3x3 stride 2 padding 1", [1, 4, 9, 9], Pool2d::new(3).stride(2).padding(1)),
+        ("3x3 stride 1 padding 1", [2, 2, 5, 7], Pool2d::new(3).stride(1).padding(1)),
+        ("2x3 stride 2x1", [1, 2, 6, 9], Pool2d::new([2, 3]).stride([2, 1])),
+        ("stride larger than the kernel", [1, 3, 11, 8], Pool2d::new(2).stride([3, 4])),
+        ("5x4 stride 1 padding 2", [1, 2, 6, 5], Pool2d::new([5, 4]).stride(1).padding(2)),
+        ("1x1", [2, 1, 3, 3], Pool2d::new(1)),
+        ("kernel as large as the input", [3, 2, 5, 4], Pool2d::new([5, 4])),
+        ("3x3 stride 2 padding 1, even", [2, 1, 8, 7], Pool2d::new(3).stride(2).padding(1)),
+        ("one element, padded", [1, 1, 1, 1], Pool2d::new(3).padding(1)),
+        ("empty batch", [0, 2, 4, 4], Pool2d::new(2)),
+        ("26x26 of a digit", [3, 5, 26, 26], Pool2d::new(2)),
+    ];
+    let distinct = |shape: [usize; 4]| (TensorType::new(DType::F32, shape), Fill::Distinct);
+    let mut cases = Vec::new();
+    for &(name, x, options) in examples {
+        let pooling = move |kind| Pooling { options, kind };
+        let Ok([oh, ow]) = pooling(Kind::Max).windows([x[2], x[3]]) else { continue };
+        let y = [x[0], x[1], oh, ow];
+        let (ty, fill) = distinct(x);
+        cases.push(Case::new("max_pool2d", name, move |v| vec![v[0].max_pool2d(options)]).input("x", ty, fill.clone()));
+        let (ty, fill) = distinct(x);
+        cases.push(
+            Case::new("max_pool2d_grad", name, move |v| vec![v[0].op(pooling(Kind::MaxGrad), &[&v[1]])])
+                .input("x", ty, fill)
+                .float("dy", y),
+        );
+        let (ty, fill) = distinct(x);
+        cases.push(
+            Case::new("max_pool2d_pick", name, move |v| vec![v[0].op(pooling(Kind::MaxPick), &[&v[1]])])
+                .input("x", ty, fill)
+                .float("v", x),
+        );
+        for include in [true, false] {
+            let options = options.count_include_pad(include);
+            if !include && options.padding == [0, 0] {
+                continue;
+            }
+            let name = if include { name.to_owned() } else { format!("{name}, padding not counted") };
+            cases.push(Case::new("avg_pool2d", name.clone(), move |v| vec![v[0].avg_pool2d(options)]).float("x", x));
+            let kind = Kind::AvgGrad([x[2], x[3]]);
+            cases.push(
+                Case::new("avg_pool2d_grad", name, move |v| vec![v[0].op(Pooling { options, kind }, &[])])
+                    .float("dy", y),
+            );
+        }
+    }
+    let ties = TensorType::new(DType::F32, [2, 3, 9, 8]);
+    cases.push(
+        Case::new("max_pool2d_grad", "ties go to the first", |v| {
+            let options = Pool2d::new(3).stride(2).padding(1);
+            vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
+        })
+        .input("x", ties, Fill::Index(3))
+        .float("dy", [2, 3, 5, 4])
+        .forward_only(),
+    );
+    cases.push(Case::new("global_avg_pool2d", "7x5", |v| vec![v[0].global_avg_pool2d()]).float("x", [2, 3, 7, 5]));
+    cases.push(
+        Case::new("max_pool2d", "of a relu, then relu", |v| vec![v[0].relu().max_pool2d(2).relu()])
+            .float("x", [2, 3, 10, 9])
+            .forward_only(),
+    );
+    cases
+}

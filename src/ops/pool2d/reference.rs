@@ -1,0 +1,95 @@
+//! The reference of the poolings: plain loops in f64, window by window.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Sizes;
+
+/// The elements that window number `i` of an axis covers, padding left out.
+fn covered(i: usize, kernel: usize, stride: usize, padding: usize, size: usize) -> Range<usize> {
+    let (start, end) = (i * stride, i * stride + kernel);
+    start.saturating_sub(padding)..(end - padding).min(size)
+}
+
+/// Calls `window(number, rows, columns)` for each window of a plane.
+fn for_windows(s: &Sizes, mut window: impl FnMut(usize, Range<usize>, Range<usize>)) {
+    let p = &s.options;
+    for i in 0..s.oh {
+        let rows = covered(i, p.kernel[0], p.stride[0], p.padding[0], s.h);
+        for j in 0..s.ow {
+            let columns = covered(j, p.kernel[1], p.stride[1], p.padding[1], s.w);
+            window(i * s.ow + j, rows.clone(), columns);
+        }
+    }
+}
+
+/// Where a window of a plane `x` has its first maximum.
+fn argmax(x: &[f64], s: &Sizes, rows: Range<usize>, columns: Range<usize>) -> usize {
+    let mut best = rows.start * s.w + columns.start;
+    for row in rows {
+        for column in columns.clone() {
+            if x[row * s.w + column] > x[best] {
+                best = row * s.w + column;
+            }
+        }
+    }
+    best
+}
+
+/// What an average over that window divides by.
+fn divisor(s: &Sizes, rows: &Range<usize>, columns: &Range<usize>) -> f64 {
+    let p = &s.options;
+    if p.count_include_pad { (p.kernel[0] * p.kernel[1]) as f64 } else { (rows.len() * columns.len()) as f64 }
+}
+
+/// `y[window] = v[argmax of x over the window]`; the maximum itself with `v = x`.
+pub(super) fn max_pool2d(x: &[f64], v: &[f64], s: &Sizes) -> Vec<f64> {
+    let mut y = vec![0.0; s.planes * s.oh * s.ow];
+    y.par_chunks_mut((s.oh * s.ow).max(1)).enumerate().for_each(|(plane, y)| {
+        let x = &x[plane * s.h * s.w..][..s.h * s.w];
+        let v = &v[plane * s.h * s.w..][..s.h * s.w];
+        for_windows(s, |i, rows, columns| y[i] = v[argmax(x, s, rows, columns)]);
+    });
+    y
+}
+
+/// `dx[argmax of x over the window] += dy[window]`.
+pub(super) fn max_pool2d_grad(x: &[f64], dy: &[f64], s: &Sizes) -> Vec<f64> {
+    let mut dx = vec![0.0; s.planes * s.h * s.w];
+    dx.par_chunks_mut((s.h * s.w).max(1)).enumerate().for_each(|(plane, dx)| {
+        let x = &x[plane * s.h * s.w..][..s.h * s.w];
+        let dy = &dy[plane * s.oh * s.ow..][..s.oh * s.ow];
+        for_windows(s, |i, rows, columns| dx[argmax(x, s, rows, columns)] += dy[i]);
+    });
+    dx
+}
+
+/// `y[window] = sum of x over the window / divisor`.
+pub(super) fn avg_pool2d(x: &[f64], s: &Sizes) -> Vec<f64> {
+    let mut y = vec![0.0; s.planes * s.oh * s.ow];
+    y.par_chunks_mut((s.oh * s.ow).max(1)).enumerate().for_each(|(plane, y)| {
+        let x = &x[plane * s.h * s.w..][..s.h * s.w];
+        for_windows(s, |i, rows, columns| {
+            let divisor = divisor(s, &rows, &columns);
+            let sum: f64 = rows.map(|row| x[row * s.w..][columns.clone()].iter().sum::<f64>()).sum();
+            y[i] = sum / divisor;
+        });
+    });
+    y
+}
+
+/// `dx[element] = sum over the windows that cover it of dy[window] / divisor`.
+pub(super) fn avg_pool2d_grad(dy: &[f64], s: &Sizes) -> Vec<f64> {
+    let mut dx = vec![0.0; s.planes * s.h * s.w];
+    dx.par_chunks_mut((s.h * s.w).max(1)).enumerate().for_each(|(plane, dx)| {
+        let dy = &dy[plane * s.oh * s.ow..][..s.oh * s.ow];
+        for_windows(s, |i, rows, columns| {
+            let share = dy[i] / divisor(s, &rows, &columns);
+            for row in rows {
+                dx[row * s.w..][columns.clone()].iter_mut().for_each(|dx| *dx += share);
+            }
+        });
+    });
+    dx
+}

@@ -1,0 +1,404 @@
+//! Softmax and its logarithm along any axis, with the largest element subtracted first so that
+//! nothing overflows, and their gradients.
+
+use crate::op::{
+    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, UNIT, Variant,
+};
+use crate::ops::reduce::around;
+use crate::shader::Shader;
+use crate::{DType, Shape, Tensor, TensorType, Value, wgsl};
+
+/// `exp(x) / sum(exp(x))` along `axis`, or the logarithm of it.
+#[derive(Debug, Clone)]
+struct Softmax {
+    axis: usize,
+    log: bool,
+}
+
+/// The gradient of [`Softmax`], from its output and the gradient that flows in.
+#[derive(Debug, Clone)]
+struct SoftmaxGrad {
+    axis: usize,
+    log: bool,
+}
+
+/// The longest row: an invocation of 256 walks it three times in fewer than 16,000 steps.
+pub(crate) const MAX_ROW: usize = 1 << 20;
+
+/// Up to this length one invocation may walk a row.
+const SHORT_ROW: usize = 4096;
+
+/// Invocations of a workgroup: on their own, or together on one row.
+const ALONE: u32 = 64;
+const TOGETHER: u32 = 256;
+
+pub(crate) static ROW_VARIANTS: &[Variant] = &[
+    Variant { invocations: ALONE, ..Variant::plain("invocation") },
+    Variant { workgroup_memory: 16 * TOGETHER, invocations: TOGETHER, ..Variant::plain("workgroup") },
+];
+
+/// Whether a variant is the one with a workgroup for each row.
+pub(crate) fn is_workgroup(variant: &Variant) -> bool {
+    *variant == ROW_VARIANTS[1]
+}
+
+/// One invocation a row: for short rows, and on software adapters, which pay much for barriers.
+pub(crate) fn row_suits(variant: &Variant, args: &Args<'_>, size: usize, inner: usize) -> bool {
+    let rows = args.inputs[0].shape.numel() / size.max(1);
+    is_workgroup(variant)
+        || (size <= SHORT_ROW && args.profile.software)
+        || size < 64
+        // Along outer axes neighbours of a row are far apart, but those of neighbouring rows are not.
+        || (inner >= 64 && rows >= 16_384 && size <= SHORT_ROW)
+}
+
+/// Whether the variant can compute rows of that length.
+pub(crate) fn row_supports(variant: &Variant, size: usize) -> bool {
+    is_workgroup(variant) || size <= SHORT_ROW
+}
+
+/// The grid of either variant.
+pub(crate) fn row_grid(variant: &Variant, args: &Args<'_>, rows: usize) -> Result<[u32; 3], String> {
+    args.profile.grid(if is_workgroup(variant) { rows } else { rows.div_ceil(ALONE as usize) } as u64)
+}
+
+fn check_rows(axis: usize, ty: &TensorType) -> Result<(), String> {
+    if ty.dtype != DType::F32 {
+        return Err("expected f32; cast() first".into());
+    }
+    if ty.shape[axis] > MAX_ROW {
+        return Err(format!("a row has at most {MAX_ROW} elements, not {}", ty.shape[axis]));
+    }
+    Ok(())
+}
+
+/// Applies `f` to each row along `axis` of equally shaped tensors.
+fn map_rows(inputs: &[&Tensor], axis: usize, f: impl Fn(&[Vec<f64>]) -> Vec<f64>) -> Tensor {
+    let shape = inputs[0].shape();
+    let [outer, size, inner] = around(shape, axis);
+    let mut y = vec![0.0; shape.numel()];
+    for row in 0..outer * inner {
+        let start = row / inner * size * inner + row % inner;
+        let of = |x: &&Tensor| (0..size).map(|k| x.f64s()[start + k * inner]).collect();
+        let rows: Vec<Vec<f64>> = inputs.iter().map(of).collect();
+        for (k, value) in f(&rows).into_iter().enumerate() {
+            y[start + k * inner] = value;
+        }
+    }
+    Tensor::of(shape, y)
+}
+
+/// How the texts see a tensor: rows along the axis, `inner` elements apart; in numbers, or in
+/// vectors of four (neighbours of one row, or of four rows).
+struct Rows {
+    uniform: Vec<u32>,
+    rows: usize,
+    vector: Option<bool>,
+}
+
+impl Rows {
+    fn new(shape: &Shape, axis: usize) -> Rows {
+        let [outer, mut size, mut inner] = around(shape, axis);
+        let vector = if inner == 1 && size.is_multiple_of(4) {
+            size /= 4;
+            Some(true)
+        } else if inner.is_multiple_of(4) {
+            inner /= 4;
+            Some(false)
+        } else {
+            None
+        };
+        let rows = outer * inner;
+        Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, vector }
+    }
+
+    /// The text for these vectors: within a row their lanes are put together (`max` says whether
+    /// the text looks for the largest, too), across rows not.
+    fn text(&self, text: Shader, log: bool, max: bool) -> Shader {
+        let text = text.constant("LOG", log);
+        match self.vector {
+            None => text,
+            Some(false) => text.alias("V", "vec4<f32>"),
+            Some(true) => {
+                let lanes = |name: &str, of: &str| format!("fn {name}(v: V) -> V {{\n  return V({of});\n}}");
+                let text = text.alias("V", "vec4<f32>");
+                let text = text.function("lanes_sum", &lanes("lanes_sum", "(v.x + v.y) + (v.z + v.w)"));
+                if !max {
+                    return text;
+                }
+                text.function("lanes_max", &lanes("lanes_max", "max(max(v.x, v.y), max(v.z, v.w))"))
+            }
+        }
+    }
+}
+
+/// The length of the rows of a softmax, from the softmax: each of its rows sums to one.
+fn row_length(sum: f64, numel: usize) -> f64 {
+    numel as f64 / sum.round().max(1.0)
+}
+
+/// The relative error of a row's sum: each invocation adds at most 4096 terms of one sign in
+/// order, whose roundings partly cancel (see [`crate::op::gamma`]), and the tree adds a few.
+fn sum_error(n: f64) -> f64 {
+    n.min(8.0 * n.sqrt()) + 16.0
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        check_rows(self.axis, inputs[0])?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![Some(g.y().op(SoftmaxGrad { axis: self.axis, log: self.log }, &[&g.dy()]))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], _: &[TensorType]) -> Vec<Tensor> {
+        vec![map_rows(inputs, self.axis, |rows| {
+            let x = &rows[0];
+            let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = x.iter().map(|x| (x - top).exp()).sum();
+            x.iter().map(|x| if self.log { x - top - sum.ln() } else { (x - top).exp() / sum }).collect()
+        })]
+    }
+
+    /// With `m` the row's maximum: `x - m` is rounded, `exp` multiplies that error and has `2 |x - m|`
+    /// units of its own (WGSL allows them), the sum adds its own, and `|x - m| <= -ln(softmax)`.
+    /// Below the smallest normal number the device may give 0.
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        if self.log {
+            Rounding::Bound(|_, y| {
+                let y = y[0].to_f64();
+                let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
+                vec![y.iter().map(|y| (6.0 * y.abs() + sum_error(n)) * UNIT).collect()]
+            })
+        } else {
+            Rounding::Bound(|_, y| {
+                let y = y[0].to_f64();
+                let n = row_length(y.iter().sum(), y.len());
+                let bound = |y: &f64| y * (6.0 * -y.max(f64::MIN_POSITIVE).ln() + sum_error(n)) * UNIT + 1.2e-38;
+                vec![y.iter().map(bound).collect()]
+            })
+        }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for Softmax {
+    fn variants(&self) -> &'static [Variant] {
+        ROW_VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        row_suits(variant, args, size, inner)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_supports(variant, args.inputs[0].shape[self.axis])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let rows = Rows::new(&args.inputs[0].shape, self.axis);
+        let (text, entry) = if is_workgroup(variant) {
+            (wgsl!("softmax_workgroup"), "softmax_workgroup")
+        } else {
+            (wgsl!("softmax"), "softmax")
+        };
+        Ok(Launch {
+            label: format!("{} {}", self.name(), variant.name),
+            wgsl: rows.text(text, self.log, true).finish()?,
+            entry,
+            workgroups: row_grid(variant, args, rows.rows)?,
+            bindings: vec![
+                Binding::Uniform(rows.uniform),
+                Binding::Read(Slot::Input(0)),
+                Binding::Write(Slot::Output(0)),
+            ],
+        }
+        .into())
+    }
+}
+
+impl Op for SoftmaxGrad {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax_grad" } else { "softmax_grad" }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        check_rows(self.axis, inputs[0])?;
+        if inputs[0] != inputs[1] {
+            return Err("expected y and dy of one type".into());
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    /// With `s` the row's sum of `y dy`, or of `dy` for the logarithm, and `g` what flows in.
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let (y, dy, g_in) = (g.x(0), g.x(1), g.dy());
+        let axes = [self.axis as isize];
+        if self.log {
+            let p = y.exp();
+            return vec![
+                g.when(0, || (&g_in * &p * dy.sum(&axes, true)).neg()),
+                g.when(1, || &g_in - (&g_in * &p).sum(&axes, true)),
+            ];
+        }
+        vec![
+            g.when(0, || {
+                let s = (y * dy).sum(&axes, true);
+                &g_in * (dy - s) - dy * (&g_in * y).sum(&axes, true)
+            }),
+            g.when(1, || y.op(self.clone(), &[&g_in])),
+        ]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], _: &[TensorType]) -> Vec<Tensor> {
+        vec![map_rows(inputs, self.axis, |rows| {
+            let row = || rows[0].iter().zip(&rows[1]);
+            if self.log {
+                let sum: f64 = rows[1].iter().sum();
+                row().map(|(y, dy)| dy - y.exp() * sum).collect()
+            } else {
+                let sum: f64 = row().map(|(y, dy)| y * dy).sum();
+                row().map(|(y, dy)| y * (dy - sum)).collect()
+            }
+        })]
+    }
+
+    /// The sum's error, at most that of the largest `|dy|` in every place, times `y`.
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        fn largest(dy: &[f64]) -> f64 {
+            dy.iter().fold(0.0, |a, b| b.abs().max(a))
+        }
+        if self.log {
+            Rounding::Bound(|inputs, _| {
+                let (y, dy) = (inputs[0].to_f64(), inputs[1].to_f64());
+                let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
+                let top = n * largest(&dy);
+                let bound = |(y, dy): (&f64, &f64)| {
+                    (2.0 * dy.abs() + y.exp() * top * (6.0 * y.abs() + sum_error(n))) * UNIT + 1.2e-38
+                };
+                vec![y.iter().zip(&dy).map(bound).collect()]
+            })
+        } else {
+            Rounding::Bound(|inputs, _| {
+                let (y, dy) = (inputs[0].to_f64(), inputs[1].to_f64());
+                let (n, top) = (row_length(y.iter().sum(), y.len()), largest(&dy));
+                let bound = |(y, dy): (&f64, &f64)| (y * (dy.abs() * 4.0 + top * sum_error(n))).abs() * UNIT + 1.2e-38;
+                vec![y.iter().zip(&dy).map(bound).collect()]
+            })
+        }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for SoftmaxGrad {
+    fn variants(&self) -> &'static [Variant] {
+        ROW_VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        row_suits(variant, args, size, inner)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        row_supports(variant, args.inputs[0].shape[self.axis])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let rows = Rows::new(&args.inputs[0].shape, self.axis);
+        let (text, entry) = if is_workgroup(variant) {
+            (wgsl!("softmax_grad_workgroup"), "softmax_grad_workgroup")
+        } else {
+            (wgsl!("softmax_grad"), "softmax_grad")
+        };
+        Ok(Launch {
+            label: format!("{} {}", self.name(), variant.name),
+            wgsl: rows.text(text, self.log, false).finish()?,
+            entry,
+            workgroups: row_grid(variant, args, rows.rows)?,
+            bindings: vec![
+                Binding::Uniform(rows.uniform),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(Slot::Output(0)),
+            ],
+        }
+        .into())
+    }
+}
+
+impl Value {
+    #[track_caller]
+    fn softmax_op(&self, axis: isize, log: bool) -> Value {
+        match self.axes_of(Softmax { axis: 0, log }.name(), &[axis]) {
+            Ok(axes) => self.op(Softmax { axis: axes[0], log }, &[]),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// `exp(x_k) / sum_j exp(x_j)` along `axis`, which may count from the end. Floats of any size:
+    /// the row's largest element is subtracted first.
+    #[track_caller]
+    pub fn softmax(&self, axis: isize) -> Value {
+        self.softmax_op(axis, false)
+    }
+
+    /// `x_k - ln(sum_j exp(x_j))` along `axis`: the logarithm of [`Value::softmax`], accurate where
+    /// that underflows.
+    #[track_caller]
+    pub fn log_softmax(&self, axis: isize) -> Value {
+        self.softmax_op(axis, true)
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let both = |name: &str, axis: isize, shape: &[usize], fill: Fill, differentiable: bool| {
+        [false, true].map(|log| {
+            let case =
+                Case::new(if log { "log_softmax" } else { "softmax" }, name, move |x| vec![x[0].softmax_op(axis, log)])
+                    .input("x", TensorType::new(DType::F32, shape), fill.clone());
+            if differentiable { case } else { case.forward_only() }
+        })
+    };
+    let unit = Fill::Uniform(-2.0, 2.0);
+    for size in [1, 2, 3, 10, 255, 256, 257, 1000, 5000] {
+        cases.extend(both(&format!("rows of {size}"), -1, &[3, size], unit.clone(), true));
+    }
+    let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
+    cases.extend(both("+-80", 1, &[6, 8], large, true));
+    cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
+    cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
+    cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));
+    cases.extend(both("many short rows", -1, &[1025, 7], unit.clone(), true));
+    cases.extend(both("a row of 100,000", -1, &[1, 100_000], unit.clone(), false));
+    cases.extend(both("no rows", -1, &[0, 5], unit.clone(), true));
+    cases.extend(both("empty rows", -1, &[5, 0], unit, true));
+    for log in [false, true] {
+        // The gradient as an op, so that its own gradient is checked.
+        let name = if log { "log_softmax_grad" } else { "softmax_grad" };
+        cases.push(
+            Case::new(name, "differentiated again", move |x| {
+                let y = x[0].softmax_op(-1, log);
+                vec![y.op(SoftmaxGrad { axis: 1, log }, &[&x[1]])]
+            })
+            .float("x", [4, 6])
+            .float("dy", [4, 6]),
+        );
+    }
+    cases
+}
