@@ -36,8 +36,8 @@ enum What {
 
 /// Checks the ops that match `pattern`.
 pub fn run(device: Option<&str>, pattern: Option<&str>, seed: u64, json: bool, out: &mut Out) -> Result<bool, Stop> {
-    let device = open(device)?;
     let ops = select(pattern)?;
+    let device = open(device)?;
     if !json {
         out.line(format!("device: {device}, driver {}", device.profile().driver))?;
         out.line(row(["op", "cases", "comparisons", "error/tolerance", "worst in"]))?;

@@ -39,9 +39,15 @@ fn details(profile: &Profile) -> Vec<(&'static str, String)> {
         ("backend", profile.backend.clone()),
         ("driver", if profile.driver.is_empty() { "not named".to_owned() } else { profile.driver.clone() }),
         ("type", profile.kind.clone()),
-        ("buffer", format!("at most {}, of which a kernel sees {}", size(profile.max_buffer), size(profile.max_binding))),
+        (
+            "buffer",
+            format!("at most {}, of which a kernel sees {}", size(profile.max_buffer), size(profile.max_binding)),
+        ),
         ("storage buffers", format!("{} a kernel", profile.max_storage_buffers)),
-        ("workgroup", format!("{} invocations, {} of memory", profile.max_invocations, size(profile.max_workgroup_memory.into()))),
+        (
+            "workgroup",
+            format!("{} invocations, {} of memory", profile.max_invocations, size(profile.max_workgroup_memory.into())),
+        ),
         ("grid", format!("{} workgroups a dimension", profile.max_workgroups)),
         ("subgroups", subgroups),
         ("16-bit floats", yes(profile.f16)),

@@ -193,7 +193,8 @@ impl Tally {
             out.line(format!("unknown {what} ({})", names.join(", ")))?;
         }
         let (used, name) = &self.worst;
-        let worst = if name.is_empty() { String::new() } else { format!("; worst: {used:.3} of the tolerance, in {name}") };
+        let worst =
+            if name.is_empty() { String::new() } else { format!("; worst: {used:.3} of the tolerance, in {name}") };
         out.line(format!("{} numbers compared{worst}", self.compared))?;
         let (passed, failed, unknown) = (self.passed, self.failed.len(), self.unknown());
         out.line(format!("golden: {passed} passed, {failed} failed, {unknown} unknown"))

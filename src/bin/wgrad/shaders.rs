@@ -31,9 +31,11 @@ pub fn run(folder: &Path, out: &mut Out) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// Whether a file bears a name such as this command gives: `.`, eight hexadecimal digits, `.wgsl`.
+/// Whether a file bears a name such as this command gives: `-`, eight hexadecimal digits, perhaps
+/// `.software`, `.wgsl`.
 fn is_dumped(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-    let hash = name.strip_suffix(".wgsl").and_then(|stem| stem.rsplit_once('.')).map_or("", |(_, hash)| hash);
+    let Some(stem) = name.strip_suffix(".wgsl") else { return false };
+    let hash = stem.strip_suffix(".software").unwrap_or(stem).rsplit_once('-').map_or("", |(_, hash)| hash);
     hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && path.is_file()
 }

@@ -39,7 +39,9 @@ impl<'a> Attrs<'a> {
         match (self.map.get(key), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(Refusal::Malformed(format!("the attribute `{key}` is missing"))),
-            (Some(json), _) => convert(json).ok_or_else(|| Refusal::Malformed(format!("`{key}` is {json}, not {kind}"))),
+            (Some(json), _) => {
+                convert(json).ok_or_else(|| Refusal::Malformed(format!("`{key}` is {json}, not {kind}")))
+            }
         }
     }
 

@@ -157,7 +157,9 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_bound() {
-        let off = |by: f64, kind, reference| !compare([0.5, 100.0, 1.0 + by], [0.5, 100.0, 1.0], kind, reference).failures.is_empty();
+        let off = |by: f64, kind, reference| {
+            !compare([0.5, 100.0, 1.0 + by], [0.5, 100.0, 1.0], kind, reference).failures.is_empty()
+        };
         assert!(off(1e-15, Kind::Exact, false) && off(1e-15, Kind::Exact, true));
         assert!(!off(1.0e-5, Kind::Elementwise, false) && off(1.2e-5, Kind::Elementwise, false));
         assert!(!off(0.9e-3, Kind::Scaled, false) && off(1.1e-3, Kind::Scaled, false));

@@ -141,7 +141,8 @@ fn missing_in_train(train: &Train, tensors: &Tensors) -> Option<String> {
         if !run.last.keys().eq(model.init.keys()) {
             return Some(format!("run `{}`: `final` and the model's `init` name different parameters", run.name));
         }
-        let keys = [&model.x, &model.target, &run.losses].into_iter().chain(model.init.values()).chain(run.last.values());
+        let keys =
+            [&model.x, &model.target, &run.losses].into_iter().chain(model.init.values()).chain(run.last.values());
         if let Some(missing) = keys.into_iter().find(|key| tensors.get(key).is_err()) {
             return Some(format!("run `{}`: there is no tensor `{missing}` in {}", run.name, tensors.path.display()));
         }

@@ -279,7 +279,8 @@ fn cross_entropy(call: &Call) -> Built {
 
 fn nll_loss(call: &Call) -> Built {
     let options = class_loss(call, 0.0)?;
-    let options = options.map_or_else(|| Ok(ClassLoss { reduction: reduction_of(call)?, ..ClassLoss::default() }), Ok)?;
+    let options =
+        options.map_or_else(|| Ok(ClassLoss { reduction: reduction_of(call)?, ..ClassLoss::default() }), Ok)?;
     Ok(vec![call.input("x")?.nll_loss(call.input("target")?, &options)])
 }
 

@@ -44,7 +44,8 @@ fn train(
     let (x, target, losses) = (stored(&model.x)?, stored(&model.target)?, stored(&run.losses)?);
     let rows = x.shape.first().copied().unwrap_or(0);
     if model.batch == 0 || model.batch > rows || run.steps == 0 || losses.shape.to_vec() != [run.steps] {
-        let why = format!("{} rows in batches of {}, losses {} for {} steps", rows, model.batch, losses.shape, run.steps);
+        let why =
+            format!("{} rows in batches of {}, losses {} for {} steps", rows, model.batch, losses.shape, run.steps);
         return Err(Refusal::Malformed(why));
     }
 
