@@ -113,7 +113,8 @@ impl Windows {
         (self.channels * self.fold).div_ceil(4)
     }
 
-    fn positions(&self) -> usize {
+    /// Windows of all images.
+    pub(super) fn positions(&self) -> usize {
         self.n * self.y.windows * self.x.windows
     }
 
