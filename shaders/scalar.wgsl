@@ -94,7 +94,7 @@ fn exp_f32(x: f32) -> f32 {
   let k = i32(n);
   let q = expm1_near_0(without_ln2(y, 0.0, n, k));
   let s = power_of_two(max(k - 1, -127)); // k may be 128
-  return (s + s * q) * 2.0;
+  return ((1.0 + q) * s) * 2.0;
 }
 
 // e^(high + low) for high <= 0 and a small low.
@@ -102,8 +102,7 @@ fn exp_of_negative(high: f32, low: f32) -> f32 {
   let y = max(high, -88.0);
   let n = round(y * LOG2_E);
   let k = i32(n);
-  let s = power_of_two(k);
-  return s + s * expm1_near_0(without_ln2(y, low, n, k));
+  return (1.0 + expm1_near_0(without_ln2(y, low, n, k))) * power_of_two(k);
 }
 
 // e^x - 1 for x <= 0.

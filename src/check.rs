@@ -9,8 +9,10 @@
 
 pub mod bound;
 mod cases;
+mod shipped;
 
 pub use cases::{CaseGraph, draw};
+pub use shipped::{Shipped, shipped};
 
 use crate::graph::{NodeKind, Nodes};
 use crate::op::{Args, Case, Lowering};

@@ -382,11 +382,13 @@ impl Graph {
 
     /// Runs `build` while the nodes it pushes bear the location of node `node`.
     pub(crate) fn on_behalf_of<T>(&self, node: usize, build: impl FnOnce() -> T) -> T {
-        let before = {
-            let mut nodes = self.lock();
-            let location = nodes.nodes[node].location;
-            nodes.origin.replace(location)
-        };
+        let location = self.lock().nodes[node].location;
+        self.at(location, build)
+    }
+
+    /// Runs `build` while the nodes it pushes, and its mistakes, bear that location.
+    pub(crate) fn at<T>(&self, location: &'static Location<'static>, build: impl FnOnce() -> T) -> T {
+        let before = self.lock().origin.replace(location);
         let result = build();
         self.lock().origin = before;
         result

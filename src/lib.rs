@@ -37,9 +37,6 @@ pub mod graph;
 
 pub mod ops;
 
-pub mod loss;
-
-pub mod check;
 pub mod cpu;
 pub mod plan;
 
@@ -48,8 +45,13 @@ mod gpu;
 mod device;
 mod session;
 
+pub mod check;
+
 pub mod data;
 pub mod io;
+pub mod loss;
+pub mod models;
+pub mod nn;
 pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};

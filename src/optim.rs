@@ -24,6 +24,8 @@
 //!
 //! A further optimiser is one struct with one method, [`Optimizer::rule`].
 
+use std::panic::Location;
+
 use crate::{DType, Graph, Tensor, Value, gradients};
 
 /// The counter of steps: how often the session has run programs that train with it.
@@ -91,10 +93,12 @@ pub trait Optimizer {
     /// The same with gradients at hand: clipped ([`clip_norm`]), or of some parameters alone.
     #[track_caller]
     fn apply(&self, graph: &Graph, gradients: &[Gradient]) {
-        let rule = self.rule(graph);
-        for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
-            graph.assign(&gradient.parameter, &rule(gradient));
-        }
+        graph.at(Location::caller(), || {
+            let rule = self.rule(graph);
+            for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
+                graph.assign(&gradient.parameter, &rule(gradient));
+            }
+        });
     }
 }
 

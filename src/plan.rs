@@ -161,6 +161,9 @@ pub struct Plan {
     pub outputs: Vec<(TensorType, Option<BufferId>)>,
     /// The step's scalars, in the order of the uniform's words.
     pub scalars: Vec<(ValueId, Scalar, DType)>,
+    /// The most bytes of values between launches that are alive at one time: no plan with this
+    /// order needs less.
+    pub least_temporary_bytes: u64,
     /// Whether a kernel may report an index that the host cannot check on upload.
     pub watches_status: bool,
 }

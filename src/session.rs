@@ -379,9 +379,10 @@ impl std::fmt::Display for Program {
         let shared = plan.buffers.iter().filter(|b| b.role == Role::Temporary).count();
         write!(
             f,
-            "{} dispatches; {:.2} MiB in {shared} shared buffers, {:.2} MiB in all",
+            "{} dispatches; {:.2} MiB in {shared} shared buffers (at least {:.2} are alive at one time), {:.2} MiB in all",
             plan.dispatches(),
             plan.temporary_bytes() as f64 / f64::from(1 << 20),
+            plan.least_temporary_bytes as f64 / f64::from(1 << 20),
             plan.total_bytes() as f64 / f64::from(1 << 20),
         )
     }

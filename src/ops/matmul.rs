@@ -146,7 +146,7 @@ impl Kernel for Matmul {
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let tiles = tiles_m * tiles_n * batches;
         let parts = parts(tiles.div_ceil(tiles_in_group), k).max(k.div_ceil(MOST_ROUNDS * terms));
-        let part_k = k.div_ceil(parts).next_multiple_of(16);
+        let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
         let parts = k.div_ceil(part_k).max(1);
 
         let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
@@ -298,35 +298,24 @@ impl Value {
                 return operand.clone();
             }
         }
-        let complain = |why: String| self.graph().mistake("matmul", &[self, other], why);
-        let (ranks, dims) = ((self.shape().rank(), other.shape().rank()), other.shape());
-        if ranks.0 == 0 || ranks.1 == 0 {
-            return complain("expected operands of at least one axis; multiply by a scalar with *".into());
-        }
-        let (inner, rows) = (self.dim(-1), if ranks.1 == 1 { dims[0] } else { dims[ranks.1 - 2] });
-        if inner != rows {
-            return complain(inner_sizes_differ(inner, rows));
-        }
-        let a = if ranks.0 == 1 { self.with_sizes(&[1, inner]) } else { self.clone() };
-        let b = if ranks.1 == 1 { other.with_sizes(&[inner, 1]) } else { other.clone() };
-        let (batch_a, batch_b) = (batch(a.shape()), batch(b.shape()));
-        let Some(batch) = batch_a.broadcast(&batch_b) else {
-            return complain(format!(
-                "the batch axes {batch_a} and {batch_b} do not broadcast: aligned at the last, sizes must be equal or 1"
-            ));
+        let (batch, [m, n, k]) = match product_of(self.shape(), other.shape()) {
+            Ok(found) => found,
+            Err(why) => return self.graph().mistake("matmul", &[self, other], why),
         };
-        let (m, n) = (a.dim(-2), b.dim(-1));
+        let (is_row, is_column) = (self.shape().rank() == 1, other.shape().rank() == 1);
+        let a = if is_row { self.with_sizes(&[1, k]) } else { self.clone() };
+        let b = if is_column { other.with_sizes(&[k, 1]) } else { other.clone() };
         let y = if b.shape().rank() == 2 {
             // One matrix for the whole batch: its rows are the rows of one large product, and so
             // the gradient of b is one product too, not a sum over the batch.
-            a.with_sizes(&[batch.numel() * m, inner]).op(Matmul, &[&b])
+            a.with_sizes(&[batch.numel() * m, k]).op(Matmul, &[&b])
         } else {
             let full = |rows: usize, columns: usize| batch.iter().copied().chain([rows, columns]).collect::<Shape>();
-            a.broadcast_to(&full(m, inner)).op(Matmul, &[&b.broadcast_to(&full(inner, n))])
+            a.broadcast_to(&full(m, k)).op(Matmul, &[&b.broadcast_to(&full(k, n))])
         };
         let mut result = batch.to_vec();
-        result.extend((ranks.0 > 1).then_some(m));
-        result.extend((ranks.1 > 1).then_some(n));
+        result.extend((!is_row).then_some(m));
+        result.extend((!is_column).then_some(n));
         y.with_sizes(&result)
     }
 
@@ -337,8 +326,29 @@ impl Value {
     }
 }
 
+/// The axes before the matrix; none for a vector.
 fn batch(shape: &Shape) -> Shape {
-    shape[..shape.rank() - 2].into()
+    shape[..shape.rank().saturating_sub(2)].into()
+}
+
+/// Batch axes, rows, columns and inner size of the product of operands that users give, or why
+/// there is none.
+fn product_of(a: &Shape, b: &Shape) -> Result<(Shape, [usize; 3]), String> {
+    let (Some(&k), Some(&last)) = (a.last(), b.last()) else {
+        return Err("expected operands of at least one axis; multiply by a scalar with *".into());
+    };
+    let m = a.iter().rev().nth(1).copied().unwrap_or(1);
+    let (rows, n) = b.iter().rev().nth(1).map_or((last, 1), |&rows| (rows, last));
+    if k != rows {
+        return Err(inner_sizes_differ(k, rows));
+    }
+    let (batch_a, batch_b) = (batch(a), batch(b));
+    match batch_a.broadcast(&batch_b) {
+        Some(batch) => Ok((batch, [m, n, k])),
+        None => Err(format!(
+            "the batch axes {batch_a} and {batch_b} do not broadcast: aligned at the last, sizes must be equal or 1"
+        )),
+    }
 }
 
 /// A product of operands that are stored as said, transposed where said.

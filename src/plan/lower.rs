@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::codegen::{self, Generated, Group};
 use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, kernel_views};
 use super::layout::{Layout, Origin, op_of};
-use super::memory::{Lifetime, assign};
+use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, wants_copy};
 use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
@@ -311,10 +311,11 @@ impl Lowering<'_> {
             commits: Vec::new(),
             outputs: Vec::new(),
             scalars: Vec::new(),
+            least_temporary_bytes: 0,
             watches_status: units.iter().any(|unit| unit.watches_status),
         };
         buffers.leaves(units, targets, &mut plan);
-        let scratch = buffers.temporaries(units, targets);
+        let scratch = buffers.temporaries(units, targets, &mut plan);
         for (number, unit) in units.iter().enumerate() {
             plan.units.push(buffers.unit(unit, &scratch[number]));
         }
@@ -461,7 +462,7 @@ impl Buffers<'_, '_> {
     }
 
     /// Buffers for what units write, shared by lifetime. Returns each unit's scratch buffers.
-    fn temporaries(&mut self, units: &[DraftUnit], targets: &[ValueId]) -> Vec<Vec<BufferId>> {
+    fn temporaries(&mut self, units: &[DraftUnit], targets: &[ValueId], plan: &mut Plan) -> Vec<Vec<BufferId>> {
         let lowering = self.lowering;
         let mut numbers: HashMap<Origin, usize> = HashMap::new();
         let mut lives: Vec<Lifetime> = Vec::new();
@@ -497,6 +498,7 @@ impl Buffers<'_, '_> {
             let dummy = self.add(padded(0), Role::Temporary);
             self.of.insert(origin, dummy);
         }
+        plan.least_temporary_bytes = lower_bound(&lives);
         let (assigned, sizes) = assign(&lives);
         let ids: Vec<BufferId> = sizes.into_iter().map(|bytes| self.add(bytes, Role::Temporary)).collect();
         for (origin, number) in numbers {

@@ -1,0 +1,29 @@
+//! The smallest useful program: `y = relu(a b)` on the best GPU there is.
+//!
+//! ```text
+//! cargo run --release --example matmul
+//! ```
+
+use wgrad::{DType, Device, Graph, Session, Tensor};
+
+fn main() -> wgrad::Result<()> {
+    // Describe the computation. Shapes are checked as nodes are pushed; nothing runs yet.
+    let graph = Graph::new();
+    let a = graph.input("a", DType::F32, [2, 3]);
+    let b = graph.input("b", DType::F32, [3, 2]);
+    let y = a.matmul(&b).relu();
+
+    // Compile it for a device. The relu becomes part of the matmul's kernel.
+    let mut session = Session::new(Device::open(None)?);
+    println!("on {}", session.device());
+    let program = session.compile(&graph, &[&y])?;
+    println!("{program}");
+
+    // Feed it by name and read the result.
+    let a = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, -1.0, -2.0, -3.0])?;
+    let b = Tensor::new([3, 2], [1.0f32, 0.0, 0.0, 1.0, 1.0, 1.0])?;
+    let y = session.run(&program, &[("a", &a), ("b", &b)])?.remove(0);
+    println!("relu(a b) = {:?}", y.to_f32());
+    assert_eq!(y.to_f32(), [4.0, 5.0, 0.0, 0.0]);
+    Ok(())
+}

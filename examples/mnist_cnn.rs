@@ -1,0 +1,216 @@
+//! A convolutional network learns handwritten digits.
+//!
+//! ```text
+//! cargo run --release --example mnist_cnn
+//! cargo run --release --example mnist_cnn -- --weights mnist_cnn.safetensors --predict digit.png
+//! ```
+//!
+//! The network is [`wgrad::models::mnist_cnn`], the loss cross-entropy, the optimiser Adam. Before
+//! it trains, one step is compared with the CPU reference, launch by launch.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use wgrad::data::{Batches, Digits, Mnist};
+use wgrad::{Device, Error, Graph, NO_ADAPTER, Program, Result, Session, Tensor, models};
+
+#[derive(Parser)]
+#[command(about = "Trains a convolutional network on handwritten digits, or classifies a picture with it.")]
+struct Options {
+    /// Folder with the four MNIST files, gzipped or not [default: the 9,000 digits that come along]
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// How often to go through the training digits
+    #[arg(long, default_value_t = 4)]
+    epochs: u64,
+    /// Digits in a step
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// Learning rate; it falls linearly to a tenth of this
+    #[arg(long, default_value_t = 2e-3)]
+    lr: f64,
+    /// Seed of first weights and order
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Device: index, part of a name, backend, or `cpu` [default: the best one]
+    #[arg(long)]
+    device: Option<String>,
+    /// Where the weights are written, or read from with --predict
+    #[arg(long, default_value = "mnist_cnn.safetensors")]
+    weights: PathBuf,
+    /// Classify this picture (PNG, JPEG or PNM) instead of training
+    #[arg(long, value_name = "IMAGE")]
+    predict: Option<PathBuf>,
+}
+
+fn main() {
+    let options = Options::parse();
+    let result = match &options.predict {
+        Some(image) => predict(&options, image),
+        None => train(&options),
+    };
+    if let Err(error) = result {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn open(options: &Options) -> Result<Session> {
+    let device = Device::open(options.device.as_deref())?;
+    println!("device: {device}");
+    if device.is_cpu() && options.device.is_none() {
+        println!("{NO_ADAPTER}.\nUntil then the reference on the CPU does the work.");
+    }
+    Ok(Session::new(device))
+}
+
+fn train(options: &Options) -> Result<()> {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mnist10k");
+    let data = Mnist::load(options.data.as_deref().unwrap_or(&bundled))?;
+    println!("data: {} training digits, {} test digits", data.train.len(), data.test.len());
+    let mut session = open(options)?;
+    if !session.device().is_cpu() {
+        check_one_step(options, session.device(), &data.train)?;
+    }
+    let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.seed);
+    let mut programs = Programs { seed: options.seed, training: HashMap::new(), inference: HashMap::new() };
+    let total = options.epochs * batches.count() as u64;
+    let mut correct = 0;
+    for epoch in 0..options.epochs {
+        let bar = progress_bar(batches.count() as u64, &format!("epoch {}/{}", epoch + 1, options.epochs));
+        let started = Instant::now();
+        let mut loss_sum = 0.0;
+        for (number, rows) in batches.epoch(epoch).enumerate() {
+            let step = programs.training(&mut session, rows.len())?;
+            let done = epoch * batches.count() as u64 + number as u64;
+            let lr = Tensor::scalar(options.lr * (1.0 - 0.9 * done as f64 / total as f64));
+            let (x, labels) = (data.train.images.rows(&rows)?, data.train.labels.rows(&rows)?);
+            let loss = session.run(step, &[("x", &x), ("labels", &labels), ("lr", &lr)])?[0].item()?;
+            loss_sum += loss * rows.len() as f64;
+            let rate = (number * options.batch as usize + rows.len()) as f64 / started.elapsed().as_secs_f64();
+            bar.set_message(format!("loss {loss:.4}, {rate:.0} images/s"));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        correct = count_correct(&mut session, &mut programs, &data.test)?;
+        println!(
+            "epoch {}: loss {:.4}, {:.0} images/s, {seconds:.1} s, test accuracy {:.1}%",
+            epoch + 1,
+            loss_sum / data.train.len() as f64,
+            data.train.len() as f64 / seconds,
+            100.0 * correct as f64 / data.test.len() as f64,
+        );
+    }
+    let graph = Graph::new();
+    models::mnist_cnn_inference(&graph, 1, options.seed);
+    session.save_weights(&options.weights, &graph)?;
+    println!("weights: {}", options.weights.display());
+    let percent = 100.0 * correct as f64 / data.test.len() as f64;
+    println!("test accuracy {percent:.1}% ({correct} of {})", data.test.len());
+    Ok(())
+}
+
+/// Programs by batch size: the last batch of an epoch may be smaller.
+struct Programs {
+    seed: u64,
+    training: HashMap<usize, Program>,
+    inference: HashMap<usize, Program>,
+}
+
+impl Programs {
+    fn training(&mut self, session: &mut Session, batch: usize) -> Result<&Program> {
+        if !self.training.contains_key(&batch) {
+            let graph = Graph::new();
+            let loss = models::mnist_cnn_training(&graph, batch, self.seed);
+            self.training.insert(batch, session.compile(&graph, &[&loss])?);
+        }
+        Ok(&self.training[&batch])
+    }
+
+    fn inference(&mut self, session: &mut Session, batch: usize) -> Result<&Program> {
+        if !self.inference.contains_key(&batch) {
+            let graph = Graph::new();
+            let (logits, digit) = models::mnist_cnn_inference(&graph, batch, self.seed);
+            self.inference.insert(batch, session.compile(&graph, &[&logits, &digit])?);
+        }
+        Ok(&self.inference[&batch])
+    }
+}
+
+/// Runs one training step in a session of its own, comparing every launch with the reference.
+fn check_one_step(options: &Options, device: &Device, digits: &Digits) -> Result<()> {
+    let batch = (options.batch as usize).min(digits.len());
+    let graph = Graph::new();
+    let loss = models::mnist_cnn_training(&graph, batch, options.seed);
+    let mut session = Session::new(device.clone());
+    let program = session.compile(&graph, &[&loss])?;
+    let rows: Vec<usize> = (0..batch).collect();
+    let (x, labels) = (digits.images.rows(&rows)?, digits.labels.rows(&rows)?);
+    let (_, report) = session.check(&program, &[("x", &x), ("labels", &labels)])?;
+    let plan = program.plan();
+    println!(
+        "plan: {} dispatches a step, {:.1} MiB on the device",
+        plan.dispatches(),
+        plan.total_bytes() as f64 / f64::from(1 << 20)
+    );
+    println!("check: {} launches of one step against the reference, {} numbers", report.units.len(), report.compared());
+    if let Some((unit, worst)) = report.worst() {
+        println!("       worst: {} at {:.2} of its error bound, {worst}", unit.label, worst.ratio());
+    }
+    if report.passed() {
+        return Ok(());
+    }
+    for unit in report.units.iter().filter(|unit| !unit.passed()) {
+        eprintln!("wrong: {}: {} of {} numbers", unit.label, unit.wrong, unit.compared);
+    }
+    Err(Error::Device(format!("{device} does not compute right; try --device cpu, and `wgrad check`")))
+}
+
+fn count_correct(session: &mut Session, programs: &mut Programs, digits: &Digits) -> Result<usize> {
+    let mut correct = 0;
+    for rows in Batches::new(digits.len(), 100)?.epoch(0) {
+        let program = programs.inference(session, rows.len())?;
+        let outputs = session.run(program, &[("x", &digits.images.rows(&rows)?)])?;
+        let labels = digits.labels.rows(&rows)?.to_f64();
+        correct += outputs[1].to_f64().iter().zip(&labels).filter(|(digit, label)| digit == label).count();
+    }
+    Ok(correct)
+}
+
+fn progress_bar(steps: u64, name: &str) -> ProgressBar {
+    let bar = ProgressBar::new(steps).with_prefix(name.to_owned());
+    let template = "{prefix} {bar:30} {pos}/{len}, {msg}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Loads the weights and says what a picture shows.
+fn predict(options: &Options, path: &Path) -> Result<()> {
+    let mut session = open(options)?;
+    let graph = Graph::new();
+    let (logits, digit) = models::mnist_cnn_inference(&graph, 1, options.seed);
+    let probabilities = logits.softmax(1);
+    let program = session.compile(&graph, &[&probabilities, &digit])?;
+    session.load_weights(&options.weights, &graph)?;
+    let outputs = session.run(&program, &[("x", &picture(path)?)])?;
+    for (digit, p) in outputs[0].to_f32().iter().enumerate() {
+        println!("{digit}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
+    }
+    println!("{} shows a {}", path.display(), outputs[1].item()?);
+    Ok(())
+}
+
+/// A picture as MNIST has them: 28 by 28, light on dark.
+fn picture(path: &Path) -> Result<Tensor> {
+    let image = image::open(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+    let grey = image.resize_exact(28, 28, image::imageops::FilterType::Triangle).to_luma8();
+    let pixels: Vec<f32> = grey.pixels().map(|p| f32::from(p.0[0]) / 255.0).collect();
+    let dark_on_light = pixels.iter().sum::<f32>() > 0.5 * pixels.len() as f32;
+    let pixels: Vec<f32> = pixels.into_iter().map(|p| if dark_on_light { 1.0 - p } else { p }).collect();
+    Tensor::new([1, 1, 28, 28], pixels)
+}

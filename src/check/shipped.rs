@@ -1,0 +1,127 @@
+//! Every WGSL text that can reach a driver.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::{CaseGraph, variants};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::Lowering;
+use crate::plan::{Options, Plan};
+use crate::{Graph, Profile, Result, Value, models};
+
+/// A complete kernel text.
+#[derive(Clone, Debug)]
+pub struct Shipped {
+    /// What it computes, a hash of the text, and `.software` where only a software adapter would
+    /// be given it: good for a file name, without the ending.
+    pub name: String,
+    /// The text.
+    pub wgsl: Arc<str>,
+    /// The entry point.
+    pub entry: String,
+    /// Whether the heuristic would take it on software adapters alone.
+    pub software: bool,
+    /// Whether it needs subgroup operations.
+    pub subgroups: bool,
+}
+
+/// The distinct texts from compiling every case and every model of [`models`] with every variant,
+/// fused and not, whatever adapter is here. Sorted by name.
+///
+/// # Errors
+/// When a case or model does not compile.
+pub fn shipped() -> Result<Vec<Shipped>> {
+    let mut texts: BTreeMap<Arc<str>, Shipped> = BTreeMap::new();
+    for case in crate::ops::cases() {
+        let graph = CaseGraph::new(&case)?;
+        let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
+        collect(&mut texts, &graph.graph.nodes(), &outputs)?;
+    }
+    for (graph, outputs) in graphs() {
+        let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
+        collect(&mut texts, &graph.nodes(), &outputs)?;
+    }
+    let mut all: Vec<Shipped> = texts.into_values().collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// The graphs of the models.
+fn graphs() -> Vec<(Graph, Vec<Value>)> {
+    let training = Graph::new();
+    let loss = models::mnist_cnn_training(&training, 64, 0);
+    let inference = Graph::new();
+    let (logits, digit) = models::mnist_cnn_inference(&inference, 100, 0);
+    let xor = Graph::new();
+    let (xor_loss, probabilities) = models::xor_training(&xor, 0);
+    vec![(training, vec![loss]), (inference, vec![logits, digit]), (xor, vec![xor_loss, probabilities])]
+}
+
+/// A device that can run every variant.
+fn generous() -> Profile {
+    Profile {
+        name: "every variant".into(),
+        max_invocations: 1024,
+        max_workgroup_memory: 64 << 10,
+        max_storage_buffers: 16,
+        max_binding: 1 << 30,
+        max_buffer: 1 << 30,
+        subgroups: Some((8, 8)),
+        f16: true,
+        ..Profile::webgpu_defaults()
+    }
+}
+
+fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
+    let profile = generous();
+    let names = variants(nodes, &profile).into_iter().map(|name| Some(name.to_owned()));
+    for variant in names.chain([None]) {
+        for (fuse, software) in [(true, false), (false, false), (true, true)] {
+            // What a software adapter would choose may be another form of the same variant.
+            let profile = Profile { software, ..profile.clone() };
+            let plan = Plan::new(nodes.clone(), outputs, &profile, &Options { fuse, variant: variant.clone() })?;
+            for unit in &plan.units {
+                let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
+                for dispatch in &unit.dispatches {
+                    let entry = texts.entry(dispatch.wgsl.clone()).or_insert_with(|| Shipped {
+                        name: String::new(),
+                        wgsl: dispatch.wgsl.clone(),
+                        entry: dispatch.entry.clone(),
+                        software: true,
+                        subgroups: dispatch.wgsl.contains("subgroup"),
+                    });
+                    entry.software &= software;
+                    let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl, entry.software);
+                    if entry.name.is_empty() || name.len() < entry.name.len() {
+                        entry.name = name;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
+    nodes.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Op(op) if op.name() == name => match op.lowering() {
+            Lowering::Kernel(kernel) => kernel.variants().iter().any(|v| v.name == variant && v.software),
+            _ => false,
+        },
+        _ => false,
+    })
+}
+
+fn file_name(unit: &str, dispatch: &str, text: &str, software: bool) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let what =
+        if unit.contains('.') && !unit.starts_with(dispatch) { format!("{unit}-{dispatch}") } else { unit.to_owned() };
+    let mut what: String = what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    while what.contains("--") {
+        what = what.replace("--", "-");
+    }
+    what.truncate(80);
+    format!("{what}-{:08x}{}", hasher.finish() as u32, if software { ".software" } else { "" })
+}

@@ -1,0 +1,62 @@
+//! The classic models that examples train, benches time, and whose kernels are checked with the
+//! ops' own.
+
+use crate::loss::Reduction;
+use crate::nn::Scope;
+use crate::ops::conv2d::Conv2d;
+use crate::optim::{Adam, Optimizer};
+use crate::{DType, Graph, Value};
+
+/// The convolutional network of the classic Keras introduction (F. Chollet, *Deep Learning with
+/// Python*, chapter 5) for images `[N, 1, 28, 28]`: logits `[N, 10]`.
+///
+/// ```text
+/// conv 3x3, 32 - relu - max pool 2 - conv 3x3, 64 - relu - max pool 2 - dense 128 - relu - dense 10
+/// ```
+#[track_caller]
+pub fn mnist_cnn(nn: &Scope, x: &Value) -> Value {
+    let x = nn.conv2d("conv1", x, 32, 3, Conv2d::default()).relu().max_pool2d(2);
+    let x = nn.conv2d("conv2", &x, 64, 3, Conv2d::default()).relu().max_pool2d(2);
+    let x = nn.linear("fc1", &x.flatten(1), 128).relu();
+    nn.linear("fc2", &x, 10)
+}
+
+/// A 2-4-1 network of sigmoids for `[N, 2]`: logits `[N, 1]`.
+#[track_caller]
+pub fn xor(nn: &Scope, x: &Value) -> Value {
+    nn.linear("fc2", &nn.linear("fc1", x, 4).sigmoid(), 1)
+}
+
+/// A training step of [`mnist_cnn`] on `batch` images: inputs `x` and `labels`, scalar `lr`,
+/// cross-entropy, Adam. Gives the loss.
+#[track_caller]
+pub fn mnist_cnn_training(graph: &Graph, batch: usize, seed: u64) -> Value {
+    let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
+    let labels = graph.input("labels", DType::I32, [batch]);
+    let logits = mnist_cnn(&Scope::train(graph, seed), &x);
+    let loss = logits.cross_entropy(&labels, Reduction::Mean);
+    Adam::new().lr(1e-3).minimize(graph, &loss);
+    loss
+}
+
+/// The predictions of [`mnist_cnn`] for `batch` images in input `x`: logits, and the digit with
+/// the largest one.
+#[track_caller]
+pub fn mnist_cnn_inference(graph: &Graph, batch: usize, seed: u64) -> (Value, Value) {
+    let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
+    let logits = mnist_cnn(&Scope::eval(graph, seed), &x);
+    let digit = logits.argmax(1, false);
+    (logits, digit)
+}
+
+/// A training step of [`xor`] on the four cases: inputs `x` `[4, 2]` and `y` `[4, 1]`, binary
+/// cross-entropy, Adam. Gives the loss and the probabilities.
+#[track_caller]
+pub fn xor_training(graph: &Graph, seed: u64) -> (Value, Value) {
+    let x = graph.input("x", DType::F32, [4, 2]);
+    let y = graph.input("y", DType::F32, [4, 1]);
+    let logits = xor(&Scope::train(graph, seed), &x);
+    let loss = logits.binary_cross_entropy_with_logits(&y, Reduction::Mean);
+    Adam::new().lr(0.05).minimize(graph, &loss);
+    (loss, logits.sigmoid())
+}

@@ -1,0 +1,208 @@
+//! Layers as values.
+
+use std::panic::Location;
+
+use super::Scope;
+use super::scope::DROPOUT;
+use crate::ops::conv2d::Pair;
+use crate::ops::pool2d::Pool2d;
+use crate::{DType, Value, ops};
+
+/// Something that maps a value to a value. Every `Fn(&Value) -> Value` is a layer.
+pub trait Layer {
+    /// The output for `x`. Shapes that do not fit become mistakes of the graph.
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value;
+}
+
+impl<F: Fn(&Value) -> Value> Layer for F {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        self(x)
+    }
+}
+
+/// `x W^T + b` along the last axis, `[.., in]` to `[.., out]`.
+///
+/// Parameters: `NAME.weight` `[out, in]` and `NAME.bias` `[out]`, both from `U(-b, b)` with
+/// `b = 1 / sqrt(in)`, as in PyTorch.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Value,
+    /// `[out]`; `None` for no bias.
+    pub bias: Option<Value>,
+}
+
+impl Linear {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, inputs: usize, outputs: usize) -> Linear {
+        let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs]);
+        Linear { weight, bias: Some(bias) }
+    }
+}
+
+impl Layer for Linear {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        let y = x.matmul(&self.weight.t());
+        match &self.bias {
+            Some(bias) => y + bias,
+            None => y,
+        }
+    }
+}
+
+/// Convolution of data `[N, C, H, W]`; see [`Value::conv2d`].
+///
+/// Parameters: `NAME.weight` `[out, C / groups, KH, KW]` and `NAME.bias` `[out]`, both from
+/// `U(-b, b)` with `b = 1 / sqrt(C / groups KH KW)`, as in PyTorch.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// `[out, C / groups, KH, KW]`.
+    pub weight: Value,
+    /// `[out]`; `None` for no bias.
+    pub bias: Option<Value>,
+    /// Stride, padding, dilation, groups.
+    pub options: ops::conv2d::Conv2d,
+}
+
+impl Conv2d {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: impl Into<Pair>,
+        options: ops::conv2d::Conv2d,
+    ) -> Conv2d {
+        let Pair([height, width]) = kernel.into();
+        // A number of groups that does not divide the channels is the convolution's complaint.
+        let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs / options.groups.max(1), height, width]);
+        Conv2d { weight, bias: Some(bias), options }
+    }
+}
+
+impl Layer for Conv2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.conv2d(&self.weight, self.bias.as_ref(), self.options)
+    }
+}
+
+/// The maximum over windows of data `[N, C, H, W]`; see [`Value::max_pool2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct MaxPool2d(Pool2d);
+
+impl MaxPool2d {
+    /// Over those windows; a number stands for a square kernel that is its own stride.
+    pub fn new(options: impl Into<Pool2d>) -> MaxPool2d {
+        MaxPool2d(options.into())
+    }
+}
+
+impl Layer for MaxPool2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.max_pool2d(self.0)
+    }
+}
+
+/// The average over windows of data `[N, C, H, W]`; see [`Value::avg_pool2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct AvgPool2d(Pool2d);
+
+impl AvgPool2d {
+    /// Over those windows; a number stands for a square kernel that is its own stride.
+    pub fn new(options: impl Into<Pool2d>) -> AvgPool2d {
+        AvgPool2d(options.into())
+    }
+}
+
+impl Layer for AvgPool2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.avg_pool2d(self.0)
+    }
+}
+
+/// All axes but the first merged into one: `[N, C, H, W]` to `[N, C * H * W]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Flatten;
+
+impl Layer for Flatten {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.flatten(1)
+    }
+}
+
+/// Dropout (Srivastava et al., JMLR 15, 2014); see [`Value::dropout`]. Nothing in evaluation.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    nn: Scope,
+    p: f64,
+}
+
+impl Dropout {
+    /// Zeroes with probability `p`, in [0, 1), where the scope is for training.
+    pub fn new(nn: &Scope, p: f64) -> Dropout {
+        Dropout { nn: nn.clone(), p }
+    }
+}
+
+impl Layer for Dropout {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        if !self.nn.is_training() || self.p == 0.0 {
+            return x.clone();
+        }
+        // Both are scalars of the step, fed by the host: the kernel is the same for every seed.
+        let seed = f64::from(self.nn.seed32());
+        let seed = self.nn.graph().counted(DROPOUT, DType::U32, move |_| seed);
+        let step = self.nn.graph().counted(DROPOUT, DType::U32, |step| f64::from(step as u32));
+        x.dropout(self.p, &seed, &step)
+    }
+}
+
+/// Layers one after the other.
+///
+/// ```
+/// use wgrad::nn::{Flatten, Layer, Linear, Scope, Sequential};
+/// use wgrad::{DType, Graph, Value};
+/// let graph = Graph::new();
+/// let nn = Scope::train(&graph, 0);
+/// let mlp = Sequential::new()
+///     .then(Flatten)
+///     .then(Linear::new(&nn, "fc1", 784, 32))
+///     .then(Value::relu)
+///     .then(Linear::new(&nn, "fc2", 32, 10));
+/// let logits = mlp.forward(&graph.input("x", DType::F32, [64, 1, 28, 28]));
+/// assert_eq!(logits.shape()[..], [64, 10]);
+/// ```
+#[derive(Default)]
+pub struct Sequential(Vec<(Box<dyn Layer>, &'static Location<'static>)>);
+
+impl Sequential {
+    /// No layers yet: the identity.
+    pub fn new() -> Sequential {
+        Sequential::default()
+    }
+
+    /// With one more layer behind. What goes wrong in it is reported with this line.
+    #[track_caller]
+    pub fn then(mut self, layer: impl Layer + 'static) -> Sequential {
+        self.0.push((Box::new(layer), Location::caller()));
+        self
+    }
+}
+
+impl Layer for Sequential {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        self.0.iter().fold(x.clone(), |x, (layer, location)| x.graph().at(location, || layer.forward(&x)))
+    }
+}

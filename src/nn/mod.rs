@@ -1,0 +1,59 @@
+//! Layers. A model is a function from a [`Scope`] and an input to an output; the scope knows the
+//! graph, the seed and whether this is training, so one function serves every graph of the model:
+//! the training step, the evaluation, another batch size. Their programs share the session's
+//! variables by name. Names, layouts and first values are PyTorch's.
+//!
+//! ```
+//! use wgrad::data::Batches;
+//! use wgrad::nn::Scope;
+//! use wgrad::optim::{Optimizer, Sgd};
+//! use wgrad::{DType, Device, Graph, Program, Session, Tensor, Value};
+//!
+//! fn model(nn: &Scope, x: &Value) -> Value {
+//!     let x = nn.linear("fc1", x, 16).relu();
+//!     nn.linear("fc2", &nn.dropout(&x, 0.2), 1)
+//! }
+//!
+//! // A training step for one batch size.
+//! fn train(session: &mut Session, batch: usize) -> wgrad::Result<Program> {
+//!     let graph = Graph::new();
+//!     let x = graph.input("x", DType::F32, [batch, 4]);
+//!     let y = graph.input("y", DType::F32, [batch, 1]);
+//!     let loss = (model(&Scope::train(&graph, 42), &x) - y).square().mean_all();
+//!     Sgd::new().lr(0.05).minimize(&graph, &loss);
+//!     session.compile(&graph, &[&loss])
+//! }
+//!
+//! // The evaluation, on one row: the same function, the same variables, dropout off.
+//! fn eval(session: &mut Session) -> wgrad::Result<Program> {
+//!     let graph = Graph::new();
+//!     let x = graph.input("x", DType::F32, [1, 4]);
+//!     session.compile(&graph, &[&model(&Scope::eval(&graph, 42), &x)])
+//! }
+//!
+//! let mut session = Session::new(Device::cpu());
+//! let (full, rest, eval) = (train(&mut session, 8)?, train(&mut session, 3)?, eval(&mut session)?);
+//! let (x, y) = (Tensor::new([11, 4], vec![0.5f32; 44])?, Tensor::new([11, 1], vec![3.0f32; 11])?);
+//! for epoch in 0..100 {
+//!     for rows in Batches::new(11, 8)?.shuffled(1).epoch(epoch) {
+//!         let step = if rows.len() == 8 { &full } else { &rest };
+//!         session.run(step, &[("x", &x.rows(&rows)?), ("y", &y.rows(&rows)?)])?;
+//!     }
+//! }
+//! let predicted = session.run(&eval, &[("x", &x.rows(&[0])?)])?[0].item()?;
+//! assert!((predicted - 3.0).abs() < 0.5);
+//! assert_eq!(session.names(), ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"]);
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+//!
+//! Layers that are used twice, or put together at run time, are values too: [`Linear`],
+//! [`Conv2d`], ..., [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a
+//! layer, so activations are `Value::relu`, `Value::tanh`, or a closure.
+
+pub mod init;
+mod layers;
+mod scope;
+
+pub use init::Init;
+pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use scope::{DROPOUT, Scope};

@@ -1,0 +1,140 @@
+//! Where a model is built: graph, names, seed, and whether it trains.
+
+use super::layers::{Conv2d, Dropout, Layer, Linear};
+use super::{Init, init};
+use crate::ops::conv2d::Pair;
+use crate::{Graph, Shape, Value, ops};
+
+/// The counter of training steps that draw dropout masks.
+pub const DROPOUT: &str = "dropout.step";
+
+/// What a model is built in: a graph, a prefix of names, a seed, and whether this is training.
+/// Cheap to make and to clone. See the [module](super) for a whole model.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    graph: Graph,
+    prefix: String,
+    seed: u64,
+    training: bool,
+}
+
+impl Scope {
+    /// For training: dropout draws, anew at each step. The seed decides first values and masks.
+    pub fn train(graph: &Graph, seed: u64) -> Scope {
+        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true }
+    }
+
+    /// For evaluation and inference: dropout lets everything through. The seed matters only where
+    /// the session meets the model here first; its variables then start as in training.
+    pub fn eval(graph: &Graph, seed: u64) -> Scope {
+        Scope { training: false, ..Scope::train(graph, seed) }
+    }
+
+    /// A part of the model, whose names begin with `name` and a dot.
+    ///
+    /// ```
+    /// use wgrad::{Graph, nn::{Scope, init}};
+    /// let graph = Graph::new();
+    /// let block = Scope::train(&graph, 0).part("layer1").part("0");
+    /// block.parameter("scale", [4], init::ones());
+    /// assert_eq!(graph.parameters()[0].0, "layer1.0.scale");
+    /// ```
+    pub fn part(&self, name: &str) -> Scope {
+        Scope { prefix: self.full_name(name) + ".", ..self.clone() }
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Whether this is training.
+    pub fn is_training(&self) -> bool {
+        self.training
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// A trainable variable, named within this scope.
+    #[track_caller]
+    pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Value {
+        let (name, shape) = (self.full_name(name), shape.into());
+        match self.too_large(&name, &shape) {
+            Some(invalid) => invalid,
+            None => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+        }
+    }
+
+    /// A variable that no optimiser trains, named within this scope.
+    #[track_caller]
+    pub fn variable(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Value {
+        let (name, shape) = (self.full_name(name), shape.into());
+        match self.too_large(&name, &shape) {
+            Some(invalid) => invalid,
+            None => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
+        }
+    }
+
+    /// A mistake instead of memory that nobody has: the graph refuses such a size anyway, but only
+    /// once the first value is there.
+    #[track_caller]
+    fn too_large(&self, name: &str, shape: &Shape) -> Option<Value> {
+        let why = || format!("`{name}` of shape {shape} has 2^31 elements or more; are its sizes in the right order?");
+        (shape.numel() >= 1 << 31).then(|| self.graph.mistake("variable", &[], why()))
+    }
+
+    /// A layer's weight `[out, ...]` and bias `[out]`, as PyTorch starts them: both from
+    /// `U(-b, b)` with `b = 1 / sqrt(fan_in)`.
+    #[track_caller]
+    pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
+        let part = self.part(name);
+        let fan_in: f64 = weight[1..].iter().map(|&size| size as f64).product();
+        let bound = 1.0 / fan_in.max(1.0).sqrt();
+        let bias = [weight[0]];
+        (
+            part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
+            part.parameter("bias", bias, init::uniform(-bound, bound)),
+        )
+    }
+
+    /// `x W^T + b` along the last axis: `[.., in]` to `[.., outputs]`. Declares `NAME.weight`
+    /// `[outputs, in]` and `NAME.bias` `[outputs]`. See [`Linear`].
+    #[track_caller]
+    pub fn linear(&self, name: &str, x: &Value, outputs: usize) -> Value {
+        if !x.is_valid() {
+            return x.clone();
+        }
+        Linear::new(self, name, x.dim(-1), outputs).forward(x)
+    }
+
+    /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`
+    /// `[channels, C / groups, kernel]` and `NAME.bias` `[channels]`. See [`Conv2d`].
+    #[track_caller]
+    pub fn conv2d(
+        &self,
+        name: &str,
+        x: &Value,
+        channels: usize,
+        kernel: impl Into<Pair>,
+        options: ops::conv2d::Conv2d,
+    ) -> Value {
+        if !x.is_valid() {
+            return x.clone();
+        }
+        Conv2d::new(self, name, x.dim(1), channels, kernel, options).forward(x)
+    }
+
+    /// In training: zeroes each element with probability `p`, divides the others by `1 - p`; each
+    /// step and each call draws anew. In evaluation: `x`. See [`Value::dropout`].
+    #[track_caller]
+    pub fn dropout(&self, x: &Value, p: f64) -> Value {
+        Dropout::new(self, p).forward(x)
+    }
+
+    /// The scope's seed in 32 bits.
+    pub(super) fn seed32(&self) -> u32 {
+        (self.seed ^ (self.seed >> 32)) as u32
+    }
+}

@@ -1,0 +1,260 @@
+//! What a row of the table holds, and the op that it makes.
+
+use rayon::prelude::*;
+
+use crate::op::{Arg, Backward, Lowering, Op, Pointwise, Rounding};
+use crate::{DType, Data, Tensor, TensorType, Value};
+
+/// Everything there is to know about an elementwise function but its WGSL.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(super) name: &'static str,
+    function: Function,
+    gradient: Rule,
+    ulps: f64,
+    absolute: f64,
+    /// Where its cases draw inputs, and special values to begin with.
+    pub(super) domain: (f64, f64),
+    pub(super) special: &'static [f64],
+}
+
+/// Operands and result, and how the reference computes it.
+#[derive(Clone, Copy)]
+pub(super) enum Function {
+    /// So many floats, and the attributes, to a float.
+    Floats(usize, fn(&[f64], &[f64]) -> f64),
+    /// So many numbers of one type to that type: floats, and integers in 64 bits, of which the
+    /// result keeps the lower 32.
+    Numbers(usize, fn(&[f64]) -> f64, fn(&[i64]) -> i64),
+    /// Two numbers of one type to bool; every 32-bit integer is an exact f64.
+    Compare(fn(f64, f64) -> bool),
+    /// One or two bools to bool; for one, both arguments are it.
+    Logic(usize, fn(bool, bool) -> bool),
+    /// A bool and two values of one type to that type.
+    Select,
+}
+
+/// Gradients with respect to each operand, given the attributes.
+type Rule = fn(&Backward<'_>, &[f64]) -> Vec<Option<Value>>;
+
+impl Row {
+    const fn new(function: Function) -> Row {
+        Row {
+            name: "",
+            function,
+            gradient: |_, _| vec![None; 3],
+            ulps: 0.0,
+            absolute: 0.0,
+            domain: (-2.0, 2.0),
+            special: &[],
+        }
+    }
+
+    pub(super) const fn named(self, name: &'static str) -> Row {
+        Row { name, ..self }
+    }
+
+    pub(super) const fn floats(operands: usize, f: fn(&[f64], &[f64]) -> f64) -> Row {
+        Row::new(Function::Floats(operands, f))
+    }
+
+    pub(super) const fn numbers(operands: usize, float: fn(&[f64]) -> f64, integer: fn(&[i64]) -> i64) -> Row {
+        Row::new(Function::Numbers(operands, float, integer))
+    }
+
+    pub(super) const fn compare(f: fn(f64, f64) -> bool) -> Row {
+        Row::new(Function::Compare(f))
+    }
+
+    pub(super) const fn logic(operands: usize, f: fn(bool, bool) -> bool) -> Row {
+        Row::new(Function::Logic(operands, f))
+    }
+
+    pub(super) const fn select() -> Row {
+        Row::new(Function::Select)
+    }
+
+    /// By how many units in the last place the device may be off; exact where this is not said.
+    pub(super) const fn ulps(self, ulps: f64) -> Row {
+        Row { ulps, ..self }
+    }
+
+    /// How far it may be off besides, in absolute terms.
+    pub(super) const fn absolute(self, absolute: f64) -> Row {
+        Row { absolute, ..self }
+    }
+
+    /// The range in which cases draw floats, and values that a case begins with.
+    pub(super) const fn cases(self, low: f64, high: f64, special: &'static [f64]) -> Row {
+        Row { domain: (low, high), special, ..self }
+    }
+
+    pub(super) const fn gradient(self, gradient: Rule) -> Row {
+        Row { gradient, ..self }
+    }
+
+    /// The number of operands.
+    pub(super) fn arity(&self) -> usize {
+        match self.function {
+            Function::Floats(n, _) | Function::Numbers(n, ..) | Function::Logic(n, _) => n,
+            Function::Compare(_) => 2,
+            Function::Select => 3,
+        }
+    }
+
+    /// The types that its operands may have (for a selection, its branches).
+    pub(super) fn dtypes(&self) -> &'static [DType] {
+        match self.function {
+            Function::Floats(..) => &[DType::F32],
+            Function::Numbers(..) | Function::Compare(_) => &[DType::F32, DType::I32, DType::U32],
+            Function::Logic(..) => &[DType::Bool],
+            Function::Select => &[DType::F32, DType::I32, DType::U32, DType::Bool],
+        }
+    }
+
+    /// Whether its first operand is the condition of a selection.
+    pub(super) fn selects(&self) -> bool {
+        matches!(self.function, Function::Select)
+    }
+
+    /// Whether floats give floats, and so gradients.
+    pub(super) fn differentiable(&self) -> bool {
+        !matches!(self.function, Function::Compare(_) | Function::Logic(..))
+    }
+}
+
+/// An elementwise op: a row and its attributes.
+pub(super) struct Elementwise {
+    pub(super) row: &'static Row,
+    pub(super) attributes: Vec<f64>,
+}
+
+impl std::fmt::Debug for Elementwise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{:?}", self.row.name, self.attributes)
+    }
+}
+
+impl Op for Elementwise {
+    fn name(&self) -> &'static str {
+        self.row.name
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let operands = if self.row.selects() { &inputs[1..] } else { inputs };
+        let dtype = operands[0].dtype;
+        let fits = operands.iter().all(|ty| ty.dtype == dtype) && self.row.dtypes().contains(&dtype);
+        let (wanted, result) = match self.row.function {
+            Function::Floats(..) => ("f32 operands; cast() the others", dtype),
+            Function::Numbers(..) => ("numbers of one type; cast() one side", dtype),
+            Function::Compare(_) => ("two numbers of one type; cast() one side", DType::Bool),
+            Function::Logic(..) => ("bool operands; compare first", DType::Bool),
+            Function::Select => ("a bool condition and two branches of one type", dtype),
+        };
+        if !fits || (self.row.selects() && inputs[0].dtype != DType::Bool) {
+            return Err(format!("expected {wanted}"));
+        }
+        Ok(vec![TensorType::new(result, &inputs[0].shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        (self.row.gradient)(g, &self.attributes)
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        vec![Tensor::of(&outputs[0].shape, self.evaluate(inputs, outputs[0].dtype))]
+    }
+
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        let exact = self.row.ulps == 0.0 && self.row.absolute == 0.0;
+        if exact || inputs.iter().any(|ty| matches!(ty.dtype, DType::I32 | DType::U32)) {
+            Rounding::Exact
+        } else {
+            Rounding::Ulps(self.row.ulps, self.row.absolute)
+        }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        let operands = (0..self.row.arity()).map(Arg::Input);
+        let attributes = self.attributes.iter().map(|&a| Arg::F32(a));
+        Lowering::Pointwise(Pointwise {
+            function: self.row.name.to_owned(),
+            args: operands.chain(attributes).collect(),
+        })
+    }
+}
+
+impl Elementwise {
+    fn evaluate(&self, inputs: &[&Tensor], dtype: DType) -> Data {
+        match self.row.function {
+            Function::Floats(_, f) => map_floats(inputs, |x| f(x, &self.attributes)).into(),
+            Function::Numbers(_, float, integer) => match dtype {
+                DType::I32 => map_integers(inputs, |x| integer(x) as i32).into(),
+                DType::U32 => map_integers(inputs, |x| integer(x) as u32).into(),
+                _ => map_floats(inputs, float).into(),
+            },
+            Function::Compare(f) => match (inputs[0].data(), inputs[1].data()) {
+                (Data::F64(a), Data::F64(b)) => zip(a, b, f).into(),
+                (Data::I32(a), Data::I32(b)) => zip(a, b, |a, b| f(f64::from(a), f64::from(b))).into(),
+                (Data::U32(a), Data::U32(b)) => zip(a, b, |a, b| f(f64::from(a), f64::from(b))).into(),
+                _ => mistyped(inputs[0], DType::Bool),
+            },
+            Function::Logic(n, f) => match (inputs[0].data(), inputs[n - 1].data()) {
+                (Data::Bool(a), Data::Bool(b)) => zip(a, b, f).into(),
+                _ => mistyped(inputs[0], DType::Bool),
+            },
+            Function::Select => match (inputs[0].data(), inputs[1].data(), inputs[2].data()) {
+                (Data::Bool(c), Data::F64(a), Data::F64(b)) => pick(c, a, b).into(),
+                (Data::Bool(c), Data::I32(a), Data::I32(b)) => pick(c, a, b).into(),
+                (Data::Bool(c), Data::U32(a), Data::U32(b)) => pick(c, a, b).into(),
+                (Data::Bool(c), Data::Bool(a), Data::Bool(b)) => pick(c, a, b).into(),
+                _ => mistyped(inputs[1], dtype),
+            },
+        }
+    }
+}
+
+/// For types that `infer` has refused.
+fn mistyped(like: &Tensor, dtype: DType) -> Data {
+    Tensor::zeros(&TensorType::new(dtype, like.shape())).widened().into_data()
+}
+
+fn zip<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> bool) -> Vec<bool> {
+    a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
+}
+
+fn pick<T: Copy>(condition: &[bool], a: &[T], b: &[T]) -> Vec<T> {
+    condition.iter().zip(a.iter().zip(b)).map(|(&c, (&a, &b))| if c { a } else { b }).collect()
+}
+
+fn map_floats(inputs: &[&Tensor], f: impl Fn(&[f64]) -> f64 + Sync) -> Vec<f64> {
+    const CHUNK: usize = 1 << 14;
+    let columns: Vec<&[f64]> = inputs.iter().map(|t| t.f64s()).collect();
+    let mut out = vec![0.0; inputs[0].numel()];
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+        let mut x = [0.0; 3];
+        for (i, y) in out.iter_mut().enumerate() {
+            for (x, column) in x.iter_mut().zip(&columns) {
+                *x = column[chunk * CHUNK + i];
+            }
+            *y = f(&x[..columns.len()]);
+        }
+    });
+    out
+}
+
+fn map_integers<T>(inputs: &[&Tensor], f: impl Fn(&[i64]) -> T) -> Vec<T> {
+    let at = |t: &Tensor, i: usize| match t.data() {
+        Data::I32(v) => i64::from(v[i]),
+        Data::U32(v) => i64::from(v[i]),
+        _ => 0,
+    };
+    let compute = |i: usize| {
+        let mut x = [0; 3];
+        for (x, t) in x.iter_mut().zip(inputs) {
+            *x = at(t, i);
+        }
+        f(&x[..inputs.len()])
+    };
+    (0..inputs[0].numel()).map(compute).collect()
+}
