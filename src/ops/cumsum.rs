@@ -75,11 +75,8 @@ impl Kernel for CumSum {
         let launch = |first: usize| {
             let last = size.min(first + LONGEST_WALK);
             let words = [lines, size, inner, usize::from(self.reverse), first, last].map(|n| n as u32);
-            let bindings = vec![
-                Binding::Uniform(words.to_vec()),
-                Binding::Read(Slot::Input(0)),
-                Binding::Write(Slot::Output(0)),
-            ];
+            let bindings =
+                vec![Binding::Uniform(words.to_vec()), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))];
             Launch { label: "cumsum".into(), wgsl: text.clone(), entry: "cumsum", bindings, workgroups }
         };
         Ok(Lowered { launches: (0..size).step_by(LONGEST_WALK).map(launch).collect(), scratch: Vec::new() })

@@ -449,7 +449,9 @@ pub(crate) fn label(group: &Group<'_>) -> String {
     let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
     match names[..] {
         [] => "copy".into(),
-        [first, second, .., last] if names.len() > 6 => format!("{first} + {second} + ... + {last} ({} ops)", names.len()),
+        [first, second, .., last] if names.len() > 6 => {
+            format!("{first} + {second} + ... + {last} ({} ops)", names.len())
+        }
         _ => names.join(" + "),
     }
 }
