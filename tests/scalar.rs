@@ -186,7 +186,6 @@ fn prepare(sweep: &Sweep) -> Prepared {
 
 /// The largest excess of an error over `absolute`, in ulps, and where.
 fn worst(got: &[f32], want: &[f64], absolute: f64) -> (f64, usize) {
-<<<<<<< HEAD
     let error = |i: usize| {
         let (got, want) = (got[i], want[i]);
         let as_f32 = want as f32;
@@ -196,25 +195,6 @@ fn worst(got: &[f32], want: &[f64], absolute: f64) -> (f64, usize) {
             false if same => 0.0,
             false => f64::INFINITY,
         }
-=======
-    let error = |i: usize| match (got[i], want[i]) {
-        (g, w) if w.is_nan() => {
-            if g.is_nan() {
-                0.0
-            } else {
-                f64::INFINITY
-            }
-        }
-        (g, w) if (w as f32).is_infinite() => {
-            if f64::from(g) == f64::from(w as f32) {
-                0.0
-            } else {
-                f64::INFINITY
-            }
-        }
-        (g, w) if g.is_finite() => ((f64::from(g) - w).abs() - absolute) / ulp(w),
-        _ => f64::INFINITY,
->>>>>>> e0702ef052afd4b0ec1a8c2175abdc8650f1d2e6
     };
     (0..got.len()).map(|i| (error(i), i)).fold((f64::NEG_INFINITY, 0), |a, b| if b.0 > a.0 { b } else { a })
 }
