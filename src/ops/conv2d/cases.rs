@@ -81,6 +81,18 @@ fn composed() -> Vec<Case> {
         .float("weight", [8, 4, 3, 3])
         .float("bias", [8])
         .float("second", [8, 8, 3, 3]),
+        Case::new("conv2d", "more channels than one loop walks", |v| {
+            vec![v[0].conv2d(&v[1], None, Conv2d::default()).relu()]
+        })
+        .float("x", [1, 1100, 4, 5])
+        .float("weight", [2, 1100, 4, 4])
+        .forward_only(),
+        Case::new("conv2d_input_grad", "more channels than one loop walks", |v| {
+            vec![v[0].conv2d_input_grad(&v[1], [4, 5], Conv2d::default()).relu()]
+        })
+        .float("dy", [1, 1100, 1, 2])
+        .float("weight", [1100, 2, 4, 4])
+        .forward_only(),
         Case::new("conv2d", "permuted input", |v| {
             vec![v[0].permute(&[0, 3, 1, 2]).conv2d(&v[1], None, Conv2d::same(3))]
         })

@@ -27,7 +27,23 @@ const WEIGHT_VARIANTS: &[Variant] = &[
     Variant { epilogue: true, invocations: 64, ..Variant::plain("direct") },
 ];
 
+/// Rows and vec4 columns of a tile of the variant `shuffle`, and of `rows`; for the weight
+/// gradient, whose rows are vec4 too, a quarter as many rows.
+const SHUFFLE: [usize; 2] = [64, 8];
+const ROWS: [usize; 2] = [16, 2];
+
 impl Convolution {
+    /// The share of the product's tiles that holds results.
+    fn filled(&self, sizes: &Sizes, [rows, columns]: [usize; 2]) -> f64 {
+        let share = |size: usize, tile: usize| size as f64 / (size.div_ceil(tile) * tile).max(1) as f64;
+        let windows = self.windows(sizes);
+        match self.wanted {
+            Wanted::Output => share(windows.positions(), rows) * share(sizes.o.div_ceil(4), columns),
+            Wanted::InputGrad(_) => share(windows.positions(), rows) * share(sizes.c.div_ceil(4), columns),
+            Wanted::WeightGrad(_) => share(windows.depth(), rows / 4) * share(sizes.o.div_ceil(4), columns),
+        }
+    }
+
     /// The windows that the packed kernels walk over.
     fn windows(&self, sizes: &Sizes) -> Windows {
         match self.wanted {
@@ -46,12 +62,13 @@ impl Kernel for Convolution {
         if variant.name == "direct" {
             return true;
         }
-        if variant.software != args.profile.software {
+        let sizes = self.sizes(args.inputs, args.outputs);
+        // Below this the copies and their launches cost more than they save.
+        if variant.software != args.profile.software || sizes.flops() < 2e5 {
             return false;
         }
-        // Below this the copies and their launches cost more than they save.
-        let sizes = self.sizes(args.inputs, args.outputs);
-        sizes.flops() > 2e5
+        // Full, the shuffled tile is twice as fast as the smaller one; it may be less well filled.
+        variant.name != "shuffle" || 2.0 * self.filled(&sizes, SHUFFLE) > self.filled(&sizes, ROWS)
     }
 
     fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
@@ -62,10 +79,14 @@ impl Kernel for Convolution {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = &self.sizes(args.inputs, args.outputs);
         let tiling = |entry, rows, columns, tiles| Tiling { entry, rows, columns, tiles };
+        let ([shuffle_rows, shuffle_columns], [rows, columns]) = (SHUFFLE, ROWS);
         if let Wanted::WeightGrad(_) = self.wanted {
             let (shader, tiling) = match variant.name {
-                "shuffle" => (wgsl!("conv2d_weight_shuffle"), tiling("conv2d_weight_shuffle", 16, 8, 1)),
-                "rows" => (wgsl!("conv2d_weight_rows"), tiling("conv2d_weight_rows", 4, 2, 32)),
+                "shuffle" => (
+                    wgsl!("conv2d_weight_shuffle"),
+                    tiling("conv2d_weight_shuffle", shuffle_rows / 4, shuffle_columns, 1),
+                ),
+                "rows" => (wgsl!("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
                 "tile" => (wgsl!("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
                 _ => return weight_direct(s, args),
             };
@@ -73,8 +94,8 @@ impl Kernel for Convolution {
         }
         let backward = self.wanted != Wanted::Output;
         let (shader, tiling) = match variant.name {
-            "shuffle" => (wgsl!("conv2d_shuffle"), tiling("conv2d_shuffle", 64, 8, 1)),
-            "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", 16, 2, 32)),
+            "shuffle" => (wgsl!("conv2d_shuffle"), tiling("conv2d_shuffle", shuffle_rows, shuffle_columns, 1)),
+            "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
             "tile" => (wgsl!("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
             _ if backward => {
                 return direct(wgsl!("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);

@@ -51,7 +51,7 @@ struct Axis {
 impl Axis {
     /// The copy holds just what the windows read.
     fn new(source: usize, up: usize, before: isize, [windows, step, taps, dilation]: [usize; 4]) -> Self {
-        let padded = (windows - 1) * step + (taps - 1) * dilation + 1;
+        let padded = windows.saturating_sub(1) * step + (taps - 1) * dilation + 1;
         Axis { source, up, before, padded, windows, step, taps, dilation }
     }
 }
@@ -113,7 +113,8 @@ impl Windows {
         (self.channels * self.fold).div_ceil(4)
     }
 
-    fn positions(&self) -> usize {
+    /// Windows of all images.
+    pub(super) fn positions(&self) -> usize {
         self.n * self.y.windows * self.x.windows
     }
 
