@@ -99,8 +99,6 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
 const SHUFFLE16: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..variant("shuffle16") };
 /// Shared-memory tiles of 64 x 64: for GPUs.
 const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
-/// 16 x 8 elements in each invocation, without shared memory: for adapters without registers to spill.
-const REGISTER16: Variant = Variant { software: true, ..variant("register16") };
 /// 8 x 8 elements in each invocation, without shared memory: for small products.
 const REGISTER8: Variant = variant("register8");
 /// 4 x 4 elements in each invocation, without shared memory: for products with vectors.
@@ -127,7 +125,6 @@ fn tiling(variant: &Variant) -> Tiling {
     match variant.name {
         "shuffle16" => tiling([16, 64], 1, 8, 2),
         "tile64" => tiling([64, 64], 1, 1, 2),
-        "register16" => tiling([16, 8], 64, 4, 3),
         "register8" => tiling([8, 8], 64, 4, 4),
         _ => tiling([4, 4], 64, 4, 8),
     }
@@ -142,7 +139,7 @@ const LEAST_PART: usize = 128;
 
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER16, REGISTER8, REGISTER4];
+        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER8, REGISTER4];
         VARIANTS
     }
 
