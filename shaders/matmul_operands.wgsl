@@ -70,13 +70,27 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   );
 }
 
-// The block with zeros in place of all columns but the first `terms`.
-fn cut(block: mat4x4<f32>, terms: u32) -> mat4x4<f32> {
+// The block of a at k, with zeros for terms from `last` on.
+fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  let block = load_a(at, k);
+  if (k + 4u <= last) {
+    return block;
+  }
   let zero = vec4(0.0);
   return mat4x4(
-    select(zero, block[0], terms > 0u), select(zero, block[1], terms > 1u),
-    select(zero, block[2], terms > 2u), select(zero, block[3], terms > 3u),
+    block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
   );
+}
+
+// The block of b at k. Terms from `last` on may hold anything finite that b holds.
+fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return load_b(at, k);
 }
 
 // Writes v to y[slice, m, n .. n + 4], as far as that lies inside; slice counts parts and batches.

@@ -38,10 +38,7 @@ fn matmul_register(
       right[j] = load_b(columns[j], k);
     }
     for (var i = 0u; i < TM / 4u; i++) { // unroll
-      var left = load_a(rows[i], k);
-      if (last - k < 4u) {
-        left = cut(left, last - k);
-      }
+      let left = left_block(rows[i], k, last);
       for (var t = 0u; t < 4u; t++) { // unroll
         for (var r = 0u; r < 4u; r++) { // unroll
           for (var j = 0u; j < TN / 4u; j++) { // unroll

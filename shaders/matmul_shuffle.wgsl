@@ -25,13 +25,10 @@ fn matmul_shuffle(
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 8u) {
-    var left = load_a(row, min(k + inner, p.k - 1u));
-    if (last - k < 8u) {
-      left = cut(left, max(last, k + inner) - k - inner);
-    }
+    let left = left_block(row, k + inner, last);
     for (var h = 0u; h < 2u; h++) { // unroll
-      let right0 = load_b(column0, min(k + h * 4u, p.k - 1u));
-      let right1 = load_b(column1, min(k + h * 4u, p.k - 1u));
+      let right0 = right_block(column0, k + h * 4u, last);
+      let right1 = right_block(column1, k + h * 4u, last);
       for (var t = 0u; t < 4u; t++) { // unroll
         for (var r = 0u; r < 16u; r++) { // unroll
           let x = subgroupShuffle(left[t][r % 4u], h * 4u + r / 4u);

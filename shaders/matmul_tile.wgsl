@@ -32,22 +32,18 @@ fn matmul_tile(
   var sum: array<vec4<f32>, 16>;
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
+  // The next blocks are on their way while these are summed.
+  var left = left_block(row, first + inner, last);
+  var right = right_block(column, first + inner, last);
   for (var k = first; k < last; k += 16u) {
-    var left = mat4x4<f32>();
-    var right = mat4x4<f32>();
-    if (k + inner < last) {
-      left = load_a(row, k + inner);
-      right = load_b(column, k + inner);
-    }
-    if (last < k + inner + 4u && k + inner < last) {
-      left = cut(left, last - k - inner);
-    }
     workgroupBarrier();
     for (var t = 0u; t < 4u; t++) { // unroll
       tile_a[(inner + t) * 16u + outer] = left[t];
       tile_b[(inner + t) * 16u + outer] = right[t];
     }
     workgroupBarrier();
+    left = left_block(row, k + 16u + inner, last);
+    right = right_block(column, k + 16u + inner, last);
     for (var t = 0u; t < 16u; t++) {
       let b0 = tile_b[t * 16u + x4];
       let b1 = tile_b[t * 16u + x4 + 8u];

@@ -1,9 +1,12 @@
 //! Products of random shapes, broadcast batches and transposes, against a naive triple loop.
 
 use proptest::prelude::*;
-use wgrad::check::CaseGraph;
+use proptest::test_runner::{Config, TestRunner};
+use wgrad::check::{CaseGraph, check_case};
 use wgrad::op::Case;
 use wgrad::{Shape, Tensor, Value, View};
+
+mod common;
 
 /// Batch axes of the result, for each operand which of them it broadcasts and how many it lacks;
 /// rows, columns, inner size; transposes.
@@ -91,6 +94,19 @@ proptest! {
             prop_assert!((got - expected).abs() <= 1e-12, "{} instead of {}", got, expected);
         }
     }
+}
+
+#[test]
+fn every_variant_agrees_with_the_reference() {
+    let Some(device) = common::device() else { return };
+    let mut runner = TestRunner::new(Config { cases: 12, ..Config::default() });
+    let result = runner.run(&(product(), any::<u64>()), |(product, seed)| {
+        let report = check_case(&device, &product.case(), seed).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let failed = report.ways.iter().flat_map(|(_, report)| &report.units).find(|unit| !unit.passed());
+        prop_assert!(failed.is_none(), "{:?}", failed.map(|unit| (&unit.label, &unit.worst, &unit.stray)));
+        Ok(())
+    });
+    result.unwrap_or_else(|why| panic!("{why}"));
 }
 
 #[test]

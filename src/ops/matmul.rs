@@ -95,33 +95,67 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
     [a[rank - 2], b[inner], a[inner]]
 }
 
-/// Shared-memory tiles of 64 x 64: for GPUs.
-const TILE64: Variant = Variant { workgroup_memory: 8192, invocations: 64, ..variant("tile64") };
 /// 16 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe.
 const SHUFFLE16: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..variant("shuffle16") };
-/// 8 x 8 elements in each invocation, without shared memory.
+/// Shared-memory tiles of 64 x 64: for GPUs.
+const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
+/// 8 x 8 elements in each invocation, without shared memory: for small products.
 const REGISTER8: Variant = variant("register8");
+/// 4 x 4 elements in each invocation, without shared memory: for products with vectors.
+const REGISTER4: Variant = variant("register4");
 
 const fn variant(name: &'static str) -> Variant {
     Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
 }
 
+/// How a variant cuts the work.
+struct Tiling {
+    /// Rows and columns of a tile.
+    tile: [usize; 2],
+    /// Tiles that one workgroup computes.
+    tiles_in_group: usize,
+    /// Terms of the sum that one round of the loop adds.
+    terms: usize,
+    /// Time of one product and sum, relative to the others on the same kind of device.
+    cost: usize,
+}
+
+fn tiling(variant: &Variant) -> Tiling {
+    let tiling = |tile, tiles_in_group, terms, cost| Tiling { tile, tiles_in_group, terms, cost };
+    match variant.name {
+        "shuffle16" => tiling([16, 64], 1, 8, 2),
+        "tile64" => tiling([64, 64], 1, 1, 2),
+        "register8" => tiling([8, 8], 64, 4, 4),
+        _ => tiling([4, 4], 64, 4, 8),
+    }
+}
+
 /// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
 const MOST_ROUNDS: usize = 12_000;
 
+/// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
+/// it fills the device too.
+const LEAST_PART: usize = 128;
+
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER8];
+        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER8, REGISTER4];
         VARIANTS
     }
 
+    /// Tiles waste what lies behind the edges: of the variants meant for the device, and of those
+    /// that it can run, the one with the least cost of whole tiles.
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
-        match variant.name {
-            "tile64" => !args.profile.software && m.min(n) >= 32 && k >= 16,
-            "shuffle16" => args.profile.software,
-            _ => true,
-        }
+        let [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let software = args.profile.software;
+        let meant = |v: &Variant| if software { v.workgroup_memory == 0 } else { !v.software };
+        let cost = |v: &Variant| {
+            let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
+            m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost
+        };
+        let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
+        let least = self.variants().iter().filter(able).map(cost).min();
+        meant(variant) && Some(cost(variant)) == least || variant == &REGISTER4
     }
 
     /// One of the two axes of the matrix must be contiguous, and the batch must need no more than
@@ -137,15 +171,21 @@ impl Kernel for Matmul {
         let batches = batch(&args.outputs[0].shape).numel();
         let a = Operand::new(&args.views[0], m, k, false);
         let b = Operand::new(&args.views[1], n, k, true);
-        // Rows and columns of a tile, tiles of a workgroup, terms summed in one round of the loop.
-        let (shader, entry, [tile_m, tile_n, tiles_in_group, terms]) = match variant.name {
-            "tile64" => (with_operands(wgsl!("matmul_tile")), "matmul_tile", [64, 64, 1, 1]),
-            "shuffle16" => (with_operands(wgsl!("matmul_shuffle")), "matmul_shuffle", [16, 64, 1, 8]),
-            _ => (with_operands(wgsl!("matmul_register")), "matmul_register", [8, 8, 64, 4]),
+        let Tiling { tile: [tile_m, tile_n], tiles_in_group, terms, .. } = tiling(variant);
+        let (shader, entry) = match variant.name {
+            "shuffle16" => (wgsl!("matmul_shuffle"), "matmul_shuffle"),
+            "tile64" => (wgsl!("matmul_tile"), "matmul_tile"),
+            _ => {
+                let shader = wgsl!("matmul_register").constant("TM", tile_m).constant("TN", tile_n);
+                (shader, "matmul_register")
+            }
         };
+        let shader = shader.append(include_str!("../../shaders/matmul_operands.wgsl"));
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let tiles = tiles_m * tiles_n * batches;
-        let parts = parts(tiles.div_ceil(tiles_in_group), k).max(k.div_ceil(MOST_ROUNDS * terms));
+        let wanted = if args.profile.software { 16 } else { 256 };
+        let parts = (wanted / tiles.div_ceil(tiles_in_group)).min(k / LEAST_PART);
+        let parts = parts.max(k.div_ceil(MOST_ROUNDS * terms)).max(1);
         let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
         let parts = k.div_ceil(part_k).max(1);
 
@@ -190,17 +230,6 @@ impl Kernel for Matmul {
         };
         Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
     }
-}
-
-/// In how many parts to cut the sum, so that a small result of long sums fills a device too: about
-/// 64 workgroups, each part at least 128 terms.
-fn parts(workgroups: usize, k: usize) -> usize {
-    (64 / workgroups.max(1)).min(k / 128).max(1)
-}
-
-/// The text of a kernel with that of its operands behind it.
-fn with_operands(kernel: Shader) -> Shader {
-    kernel.append(include_str!("../../shaders/matmul_operands.wgsl"))
 }
 
 /// `finish` of a part.
