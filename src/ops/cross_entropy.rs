@@ -246,7 +246,8 @@ impl Value {
         if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
             return invalid.clone();
         }
-        let complain = |why: String| self.graph().mistake("cross_entropy", &[self, target], why);
+        let location = std::panic::Location::caller();
+        let complain = |why: String| self.graph().mistake_at(location, "cross_entropy", &[self, target], why);
         let rank = self.shape().rank();
         if rank < 2 {
             return complain("expected logits [N, C] or [N, C, d1, ...]".into());

@@ -1,1 +1,86 @@
-fn main() {}
+//! The command line of wgrad: what adapters there are, and whether they compute right.
+
+mod check;
+mod devices;
+mod golden;
+mod output;
+mod shaders;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::{Out, Stop};
+
+/// A deep-learning compute engine on wgpu: lists adapters and checks what they compute.
+#[derive(Parser)]
+#[command(
+    name = "wgrad",
+    version,
+    after_help = "Exit codes: 0 all is well, 1 a check found a failure, 2 the command could not be carried out.\n\
+                  WGRAD_DEVICE names the device where --device does not."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List every adapter with its backend, driver, type, limits and features
+    Devices {
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare a device with the f64 reference on every case of every op, or with golden vectors
+    Check(CheckArgs),
+    /// Write the WGSL that ships, one complete shader a file
+    Shaders {
+        /// The folder to write to; it is created where it does not exist
+        #[arg(long, value_name = "DIR")]
+        dump: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Only ops whose name contains this; with `*` it must match the whole name
+    #[arg(long, value_name = "PATTERN")]
+    op: Option<String>,
+    /// Seed of the random inputs
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "golden")]
+    seed: u64,
+    /// Compare with the golden vectors in this folder instead
+    #[arg(long, value_name = "DIR")]
+    golden: Option<PathBuf>,
+    /// Machine-readable output
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::stdout();
+    let done = match cli.command {
+        Command::Devices { json } => devices::run(json, &mut out),
+        Command::Check(args) => match &args.golden {
+            Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
+            None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
+        },
+        Command::Shaders { dump } => shaders::run(&dump, &mut out),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(Stop::Closed) => ExitCode::from(2),
+        Err(Stop::Error(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! How each op of the golden set is said in wgrad: PyTorch's names and attributes to expressions.
+
+use std::cell::RefCell;
+
+use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::conv2d::Conv2d;
+use wgrad::ops::pool2d::Pool2d;
+use wgrad::{Data, Tensor, Value};
+
+use super::attrs::{Attrs, Refusal};
+use super::compare::Kind;
+
+/// A call of an op: inputs by name, attributes by name. Whatever is not asked for makes it unknown.
+pub struct Call<'a> {
+    pub attrs: Attrs<'a>,
+    inputs: Vec<(String, Value)>,
+    data: &'a [(String, Tensor)],
+    used: RefCell<Vec<String>>,
+}
+
+type Built = Result<Vec<Value>, Refusal>;
+
+/// One op.
+struct Row {
+    name: &'static str,
+    /// How outputs are compared; gradients of what is exact are sums, hence [`Kind::Scaled`].
+    kind: Kind,
+    build: fn(&Call) -> Built,
+}
+
+/// What the outputs and the gradients of an op are compared as.
+pub struct Expression {
+    pub outputs: Vec<Value>,
+    pub kind: Kind,
+    pub gradient_kind: Kind,
+}
+
+/// Builds an op's outputs, in the order of the case's.
+pub fn build(op: &str, call: &Call) -> Result<Expression, Refusal> {
+    let row = ROWS.iter().find(|row| row.name == op).ok_or_else(|| Refusal::Unknown(String::new()))?;
+    let outputs = (row.build)(call)?;
+    call.all_read()?;
+    let gradient_kind = if row.kind == Kind::Elementwise { Kind::Elementwise } else { Kind::Scaled };
+    Ok(Expression { outputs, kind: row.kind, gradient_kind })
+}
+
+impl<'a> Call<'a> {
+    /// `data` holds what the inputs are fed with, as far as it is known.
+    pub fn new(attrs: Attrs<'a>, inputs: Vec<(String, Value)>, data: &'a [(String, Tensor)]) -> Self {
+        Call { attrs, inputs, data, used: RefCell::default() }
+    }
+
+    /// Whether an input of indices has this one among them.
+    fn contains(&self, name: &str, index: isize) -> bool {
+        let data = self.data.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.data());
+        matches!(data, Some(Data::I32(v)) if v.iter().any(|&i| i as isize == index))
+    }
+
+    /// An input that may be absent.
+    fn optional(&self, name: &str) -> Option<&Value> {
+        self.used.borrow_mut().push(name.to_owned());
+        self.inputs.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// An input that must be there.
+    fn input(&self, name: &str) -> Result<&Value, Refusal> {
+        self.optional(name).ok_or_else(|| Refusal::Malformed(format!("the input `{name}` is missing")))
+    }
+
+    fn all_read(&self) -> Result<(), Refusal> {
+        let used = self.used.borrow();
+        match self.inputs.iter().find(|(name, _)| !used.contains(name)) {
+            Some((name, _)) => Err(Refusal::Unknown(format!("input `{name}`"))),
+            None => self.attrs.all_read(),
+        }
+    }
+
+    /// An axis counted from the front.
+    fn axis(&self, key: &'static str, of: &Value) -> Result<usize, Refusal> {
+        let dim = self.attrs.int(key)?;
+        let missing = || Refusal::Malformed(format!("`{key}` is {dim}, which is no axis of {}", of.shape()));
+        of.shape().axis(dim).ok_or_else(missing)
+    }
+}
+
+fn unary(call: &Call, f: impl Fn(&Value) -> Value) -> Built {
+    Ok(vec![f(call.input("x")?)])
+}
+
+fn binary(call: &Call, f: impl Fn(&Value, &Value) -> Value) -> Built {
+    Ok(vec![f(call.input("a")?, call.input("b")?)])
+}
+
+fn reduction(call: &Call, f: impl Fn(&Value, &[isize], bool) -> Value) -> Built {
+    Ok(vec![f(call.input("x")?, &call.attrs.ints("dim")?, call.attrs.flag("keepdim")?)])
+}
+
+fn reduction_of(call: &Call) -> Result<Reduction, Refusal> {
+    match call.attrs.text("reduction")?.as_str() {
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        other => Err(Refusal::Unknown(format!("`reduction` = \"{other}\""))),
+    }
+}
+
+/// A loss of predictions and a target.
+fn loss(call: &Call, f: impl Fn(&Value, &Value, Reduction) -> Value) -> Built {
+    Ok(vec![f(call.input("x")?, call.input("target")?, reduction_of(call)?)])
+}
+
+fn matmul(call: &Call) -> Built {
+    let operand = |name, transpose| -> Result<Value, Refusal> {
+        let value = call.input(name)?;
+        Ok(if call.attrs.flag(transpose)? { value.t() } else { value.clone() })
+    };
+    Ok(vec![operand("a", "transpose_a")?.matmul(&operand("b", "transpose_b")?)])
+}
+
+fn linear(call: &Call) -> Built {
+    let y = call.input("x")?.matmul(&call.input("weight")?.t());
+    Ok(vec![match call.optional("bias") {
+        Some(bias) => y + bias,
+        None => y,
+    }])
+}
+
+fn split(call: &Call) -> Built {
+    let sizes = call.attrs.counts("split_size_or_sections")?;
+    Ok(call.input("x")?.split(&sizes, call.attrs.int("dim")?))
+}
+
+/// `start` and `end` as Python has them: from the end where negative, cut to the axis.
+fn slice(call: &Call) -> Built {
+    let x = call.input("x")?;
+    let axis = call.axis("dim", x)?;
+    let size = x.shape()[axis] as isize;
+    let place = |at: isize| if at < 0 { (at + size).max(0) } else { at.min(size) } as usize;
+    let start = place(call.attrs.int("start")?);
+    let end = place(call.attrs.int("end")?).max(start);
+    Ok(vec![x.slice(axis as isize, start, end, call.attrs.count("step", Some(1))?)])
+}
+
+fn narrow(call: &Call) -> Built {
+    let x = call.input("x")?;
+    let axis = call.axis("dim", x)?;
+    let start = call.attrs.count("start", None)?;
+    Ok(vec![x.slice(axis as isize, start, start + call.attrs.count("length", None)?, 1)])
+}
+
+fn transpose(call: &Call) -> Built {
+    let x = call.input("x")?;
+    let mut axes: Vec<isize> = (0..x.shape().rank() as isize).collect();
+    axes.swap(call.axis("dim0", x)?, call.axis("dim1", x)?);
+    Ok(vec![x.permute(&axes)])
+}
+
+/// A size of -1 keeps the axis.
+fn expand(call: &Call) -> Built {
+    let x = call.input("x")?;
+    let sizes = call.attrs.ints("size")?;
+    let new = sizes.len().saturating_sub(x.shape().rank());
+    let sizes = sizes.iter().enumerate().map(|(i, &size)| match usize::try_from(size) {
+        Ok(size) => Ok(size),
+        Err(_) if size == -1 && i >= new => Ok(x.shape()[i - new]),
+        Err(_) => Err(Refusal::Malformed(format!("`size` has {size} for a new axis"))),
+    });
+    let sizes: Vec<usize> = sizes.collect::<Result<_, _>>()?;
+    Ok(vec![x.broadcast_to(&sizes.into())])
+}
+
+fn flatten(call: &Call) -> Built {
+    call.attrs.only("end_dim", -1)?;
+    Ok(vec![call.input("x")?.flatten(call.attrs.count("start_dim", Some(1))?)])
+}
+
+fn softplus(call: &Call) -> Built {
+    call.attrs.only("beta", 1.0)?;
+    call.attrs.only("threshold", 20.0)?;
+    unary(call, Value::softplus)
+}
+
+fn selection(call: &Call) -> Built {
+    let cond = call.input("cond")?;
+    let cond = cond.ne(&cond.zeros_like());
+    Ok(vec![cond.where_(call.input("a")?, call.input("b")?)])
+}
+
+/// PyTorch's order: the last axis first, before and after.
+fn pad(call: &Call) -> Built {
+    let x = call.input("x")?;
+    call.attrs.only("mode", "constant")?;
+    let (amounts, value) = (call.attrs.counts("pad")?, call.attrs.float("value")?);
+    let rank = x.shape().rank();
+    if !amounts.len().is_multiple_of(2) || amounts.len() / 2 > rank {
+        return Err(Refusal::Malformed(format!("`pad` has {} numbers for {rank} axes", amounts.len())));
+    }
+    let mut pads = vec![(0, 0); rank];
+    for (pair, pad) in amounts.chunks_exact(2).zip(pads.iter_mut().rev()) {
+        *pad = (pair[0], pair[1]);
+    }
+    Ok(vec![x.pad(&pads, value)])
+}
+
+fn concat(call: &Call) -> Built {
+    let first = call.input("x0")?;
+    let others: Vec<&Value> = (1..).map_while(|i| call.optional(&format!("x{i}"))).collect();
+    Ok(vec![first.concat(&others, call.attrs.int("dim")?)])
+}
+
+fn convolution(call: &Call) -> Result<Conv2d, Refusal> {
+    Ok(Conv2d::default()
+        .stride(call.attrs.pair("stride", Some([1, 1]))?)
+        .padding(call.attrs.pair("padding", Some([0, 0]))?)
+        .dilation(call.attrs.pair("dilation", Some([1, 1]))?)
+        .groups(call.attrs.count("groups", Some(1))?))
+}
+
+fn conv2d(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.conv2d(call.input("weight")?, call.optional("bias"), convolution(call)?)])
+}
+
+fn conv_transpose2d(call: &Call) -> Built {
+    let extra = call.attrs.pair("output_padding", Some([0, 0]))?;
+    let (x, weight, bias) = (call.input("x")?, call.input("weight")?, call.optional("bias"));
+    Ok(vec![x.conv_transpose2d(weight, bias, convolution(call)?, extra)])
+}
+
+fn pool(call: &Call) -> Result<Pool2d, Refusal> {
+    call.attrs.only("ceil_mode", false)?;
+    let kernel = call.attrs.pair("kernel_size", None)?;
+    let padding = call.attrs.pair("padding", Some([0, 0]))?;
+    Ok(Pool2d::new(kernel).stride(call.attrs.pair("stride", Some(kernel))?).padding(padding))
+}
+
+fn max_pool2d(call: &Call) -> Built {
+    call.attrs.only("dilation", [1, 1].to_vec())?;
+    Ok(vec![call.input("x")?.max_pool2d(pool(call)?)])
+}
+
+fn avg_pool2d(call: &Call) -> Built {
+    let count = call.attrs.flag("count_include_pad")?;
+    Ok(vec![call.input("x")?.avg_pool2d(pool(call)?.count_include_pad(count))])
+}
+
+fn adaptive_avg_pool2d(call: &Call) -> Built {
+    call.attrs.only("output_size", [1, 1].to_vec())?;
+    Ok(vec![call.input("x")?.global_avg_pool2d()])
+}
+
+fn var(call: &Call) -> Built {
+    let correction = usize::from(call.attrs.flag("unbiased")?);
+    reduction(call, |x, axes, keepdim| x.var(axes, correction, keepdim))
+}
+
+fn argmax(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.argmax(call.attrs.int("dim")?, call.attrs.flag("keepdim")?)])
+}
+
+/// The options of the losses over class numbers; `None` where all are at their defaults.
+fn class_loss(call: &Call, label_smoothing: f64) -> Result<Option<ClassLoss>, Refusal> {
+    let ignored = call.attrs.int("ignore_index")?;
+    let reduction = reduction_of(call)?;
+    let weight = call.optional("weight").cloned();
+    if weight.is_none() && label_smoothing == 0.0 && !call.contains("target", ignored) {
+        return Ok(None);
+    }
+    let ignored = i32::try_from(ignored).map_err(|_| Refusal::Malformed(format!("`ignore_index` is {ignored}")))?;
+    Ok(Some(ClassLoss { reduction, ignore_index: Some(ignored), weight, label_smoothing }))
+}
+
+fn cross_entropy(call: &Call) -> Built {
+    let (x, target) = (call.input("x")?, call.input("target")?);
+    let options = class_loss(call, call.attrs.float("label_smoothing")?)?;
+    Ok(vec![match options {
+        None => x.cross_entropy(target, reduction_of(call)?),
+        Some(options) => x.cross_entropy_with(target, &options),
+    }])
+}
+
+fn nll_loss(call: &Call) -> Built {
+    let options = class_loss(call, 0.0)?;
+    let options =
+        options.map_or_else(|| Ok(ClassLoss { reduction: reduction_of(call)?, ..ClassLoss::default() }), Ok)?;
+    Ok(vec![call.input("x")?.nll_loss(call.input("target")?, &options)])
+}
+
+fn huber_loss(call: &Call) -> Built {
+    let delta = call.attrs.float("delta")?;
+    loss(call, |x, target, reduction| x.huber_loss(target, delta, reduction))
+}
+
+fn smooth_l1_loss(call: &Call) -> Built {
+    let beta = call.attrs.float("beta")?;
+    loss(call, |x, target, reduction| x.smooth_l1_loss(target, beta, reduction))
+}
+
+fn bce_with_logits(call: &Call) -> Built {
+    let pos_weight = call.optional("pos_weight");
+    loss(call, |x, target, reduction| match pos_weight {
+        None => x.binary_cross_entropy_with_logits(target, reduction),
+        Some(weight) => x.binary_cross_entropy_with_pos_weight(target, weight, reduction),
+    })
+}
+
+/// `batchmean` is the sum over the number of rows.
+fn kl_div(call: &Call) -> Built {
+    call.attrs.only("log_target", false)?;
+    let x = call.input("x")?;
+    if call.attrs.text("reduction")? != "batchmean" {
+        return loss(call, Value::kl_div);
+    }
+    let sum = x.kl_div(call.input("target")?, Reduction::Sum);
+    Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
+}
+
+use Kind::{Elementwise, Exact, Scaled};
+
+const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
+    Row { name, kind, build }
+}
+
+#[rustfmt::skip] // a line an op
+const ROWS: &[Row] = &[
+    row("matmul", Scaled, matmul),
+    row("linear", Scaled, linear),
+    row("conv2d", Scaled, conv2d),
+    row("conv_transpose2d", Scaled, conv_transpose2d),
+    row("max_pool2d", Scaled, max_pool2d),
+    row("avg_pool2d", Scaled, avg_pool2d),
+    row("adaptive_avg_pool2d", Scaled, adaptive_avg_pool2d),
+    row("relu", Elementwise, |c| unary(c, Value::relu)),
+    row("silu", Elementwise, |c| unary(c, Value::silu)),
+    row("sigmoid", Elementwise, |c| unary(c, Value::sigmoid)),
+    row("tanh", Elementwise, |c| unary(c, Value::tanh)),
+    row("abs", Elementwise, |c| unary(c, Value::abs)),
+    row("neg", Elementwise, |c| unary(c, |x| -x)),
+    row("sin", Elementwise, |c| unary(c, Value::sin)),
+    row("cos", Elementwise, |c| unary(c, Value::cos)),
+    row("erf", Elementwise, |c| unary(c, Value::erf)),
+    row("square", Elementwise, |c| unary(c, Value::square)),
+    row("gelu", Elementwise, |c| { c.attrs.only("approximate", "none")?; unary(c, Value::gelu) }),
+    row("gelu_tanh", Elementwise, |c| { c.attrs.only("approximate", "tanh")?; unary(c, Value::gelu_tanh) }),
+    row("softplus", Elementwise, softplus),
+    row("leaky_relu", Elementwise, |c| { let s = c.attrs.float("negative_slope")?; unary(c, |x| x.leaky_relu(s)) }),
+    row("elu", Elementwise, |c| { let alpha = c.attrs.float("alpha")?; unary(c, |x| x.elu(alpha)) }),
+    row("clamp", Elementwise, |c| { let (a, b) = (c.attrs.float("min")?, c.attrs.float("max")?); unary(c, |x| x.clamp(a, b)) }),
+    row("exp", Elementwise, |c| unary(c, Value::exp)),
+    row("log", Elementwise, |c| unary(c, Value::log)),
+    row("sqrt", Elementwise, |c| unary(c, Value::sqrt)),
+    row("rsqrt", Elementwise, |c| unary(c, Value::rsqrt)),
+    row("reciprocal", Elementwise, |c| unary(c, Value::reciprocal)),
+    row("pow_scalar", Elementwise, |c| { let e = c.attrs.float("exponent")?; unary(c, |x| x.powf(e)) }),
+    row("add", Elementwise, |c| binary(c, |a, b| a + b)),
+    row("sub", Elementwise, |c| binary(c, |a, b| a - b)),
+    row("mul", Elementwise, |c| binary(c, |a, b| a * b)),
+    row("div", Elementwise, |c| binary(c, |a, b| a / b)),
+    row("maximum", Elementwise, |c| binary(c, Value::maximum)),
+    row("minimum", Elementwise, |c| binary(c, Value::minimum)),
+    row("pow_tensor", Elementwise, |c| binary(c, Value::pow)),
+    row("where", Elementwise, selection),
+    row("gt", Exact, |c| binary(c, Value::gt)),
+    row("ge", Exact, |c| binary(c, Value::ge)),
+    row("lt", Exact, |c| binary(c, Value::lt)),
+    row("le", Exact, |c| binary(c, Value::le)),
+    row("eq", Exact, |c| binary(c, Value::eq)),
+    row("ne", Exact, |c| binary(c, Value::ne)),
+    row("sum", Scaled, |c| reduction(c, Value::sum)),
+    row("mean", Scaled, |c| reduction(c, Value::mean)),
+    row("max", Scaled, |c| reduction(c, Value::max)),
+    row("min", Scaled, |c| reduction(c, Value::min)),
+    row("logsumexp", Scaled, |c| reduction(c, Value::logsumexp)),
+    row("var", Scaled, var),
+    row("argmax", Exact, argmax),
+    row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
+    row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
+    row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
+    row("huber_loss", Scaled, huber_loss),
+    row("smooth_l1_loss", Scaled, smooth_l1_loss),
+    row("cross_entropy", Scaled, cross_entropy),
+    row("nll_loss", Scaled, nll_loss),
+    row("binary_cross_entropy_with_logits", Scaled, bce_with_logits),
+    row("kl_div", Scaled, kl_div),
+    row("concat", Exact, concat),
+    row("pad", Exact, pad),
+    row("split", Exact, split),
+    row("slice", Exact, slice),
+    row("narrow", Exact, narrow),
+    row("reshape", Exact, |c| { let sizes = c.attrs.ints("shape")?; unary(c, |x| x.reshape(&sizes)) }),
+    row("flatten", Exact, flatten),
+    row("permute", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.permute(&dims)) }),
+    row("transpose", Exact, transpose),
+    row("expand", Exact, expand),
+];

@@ -1,0 +1,69 @@
+//! What the commands share: lines on stdout, patterns, and the ways a command can stop.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+pub enum Stop {
+    /// Nobody reads stdout any more (`wgrad devices | head -1`): end without a word.
+    Closed,
+    /// Wrong usage, or something the command needs is not there.
+    Error(String),
+}
+
+impl From<wgrad::Error> for Stop {
+    fn from(error: wgrad::Error) -> Self {
+        Stop::Error(error.to_string())
+    }
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Self {
+        Stop::Error(message)
+    }
+}
+
+/// Standard output, line by line.
+pub struct Out(Box<dyn Write>);
+
+impl Out {
+    pub fn stdout() -> Self {
+        Out(Box::new(io::stdout()))
+    }
+
+    /// Writes a line. `println!` would panic where the reader has gone.
+    pub fn line(&mut self, text: impl AsRef<str>) -> Result<(), Stop> {
+        let written = writeln!(self.0, "{}", text.as_ref()).and_then(|()| self.0.flush());
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Stop::Closed,
+            _ => Stop::Error(format!("writing to standard output: {error}")),
+        })
+    }
+}
+
+/// Whether an op's name matches `--op`: `*` stands for anything; without one a part suffices.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return name.contains(pattern) };
+    let Some(mut left) = name.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        match left.find(part) {
+            Some(at) => left = &left[at + part.len()..],
+            None => return false,
+        }
+    }
+    left.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        assert!(matches("conv", "conv2d") && matches("*conv2d*", "conv2d_input_gradient"));
+        assert!(matches("max*2d", "max_pool2d") && matches("*", "relu") && matches("re*u", "relu"));
+        assert!(!matches("conv*", "max_pool2d") && !matches("relu*relu", "relu") && !matches("*lu", "softplus"));
+    }
+}

@@ -1,0 +1,271 @@
+//! The command line, run as users run it: exit codes and messages. Needs no GPU but for the parts
+//! that say so.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value as Json, json};
+
+mod common;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+
+fn wgrad(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
+    command.args(args).env_remove("WGRAD_DEVICE");
+    command
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = wgrad(args).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().expect("an exit code, not a signal"), text(stdout), text(stderr))
+}
+
+/// Runs a command that must exit with 2 and an error that contains `message`, without a word on stdout.
+fn refused(args: &[&str], message: &str) {
+    let (code, out, err) = run(args);
+    assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+    assert!(err.contains(message) && err.contains("error: "), "{args:?} said: {err}");
+    assert!(!err.contains("panicked"), "{err}");
+}
+
+/// The counts of the last line: passed, failed, unknown.
+fn counts(out: &str) -> [usize; 3] {
+    let last = out.lines().last().unwrap_or("");
+    let rest = last.strip_prefix("golden: ").unwrap_or_else(|| panic!("the last line is `{last}`"));
+    let words: Vec<&str> = rest.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    assert_eq!([words[1], words[3], words[5]], ["passed", "failed", "unknown"], "{last}");
+    [0, 2, 4].map(|i| words[i].parse().expect("a count"))
+}
+
+/// A golden folder under construction.
+struct Folder {
+    dir: tempfile::TempDir,
+    cases: Vec<Json>,
+    header: serde_json::Map<String, Json>,
+    data: Vec<u8>,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Folder { dir, cases: Vec::new(), header: serde_json::Map::new(), data: Vec::new() }
+    }
+
+    fn path(&self) -> &str {
+        self.dir.path().to_str().expect("UTF-8")
+    }
+
+    fn tensor(&mut self, key: &str, shape: &[usize], values: &[f64]) {
+        let begin = self.data.len();
+        self.data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+        let entry = json!({"dtype": "F64", "shape": shape, "data_offsets": [begin, self.data.len()]});
+        self.header.insert(key.to_owned(), entry);
+    }
+
+    /// A unary case on `[values.len()]`, without gradients.
+    fn unary(&mut self, name: &str, op: &str, attrs: Json, x: &[f64], y: &[f64]) {
+        self.tensor(&format!("{name}/x"), &[x.len()], x);
+        self.tensor(&format!("{name}/y"), &[y.len()], y);
+        let case = json!({"name": name, "op": op, "attrs": attrs, "inputs": ["x"], "outputs": ["y"], "grads": []});
+        self.cases.push(case);
+    }
+
+    fn write(&self) {
+        let header = Json::Object(self.header.clone()).to_string();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.extend(&self.data);
+        self.file("ops.safetensors", &bytes);
+        self.file("ops.json", json!({"format": 1, "cases": self.cases}).to_string().as_bytes());
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.dir.path().join(name), bytes).expect("a writable folder");
+    }
+
+    fn check(&self) -> (i32, String) {
+        let (code, out, err) = run(&["check", "--golden", self.path(), "--device", "cpu"]);
+        assert!(!err.contains("panicked"), "{err}");
+        (code, out)
+    }
+}
+
+#[test]
+fn devices_are_listed() {
+    let (code, out, _) = run(&["devices"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("--device"), "{out}");
+    let (code, out, _) = run(&["devices", "--json"]);
+    let listed: Json = serde_json::from_str(&out).expect("JSON");
+    let adapters = listed["adapters"].as_array().expect("a list");
+    assert_eq!(code, 0);
+    assert_eq!(adapters.len(), wgrad::Device::list().len());
+    for adapter in adapters {
+        assert!(adapter["name"].is_string() && adapter["limits"]["buffer_bytes"].is_u64(), "{adapter:#}");
+    }
+}
+
+#[test]
+fn golden_vectors_hold_on_the_reference() {
+    let (code, out, err) = run(&["check", "--golden", GOLDEN, "--device", "cpu"]);
+    let [passed, failed, unknown] = counts(&out);
+    assert_eq!((code, failed, passed + unknown), (0, 0, 187), "{out}{err}");
+    assert!(passed >= 149, "{out}");
+    assert!(out.starts_with("device: CPU reference"), "{out}");
+    let (code, out, _) = run(&["check", "--golden", GOLDEN, "--device", "cpu", "--json"]);
+    let report: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, report["passed"].as_u64()), (0, Some(passed as u64)));
+    let (code, out, _) = run(&["check", "--golden", GOLDEN, "--device", "cpu", "--op", "matmul"]);
+    assert_eq!((code, counts(&out)), (0, [10, 0, 0]));
+}
+
+#[test]
+fn wrong_numbers_are_shown_and_exit_1() {
+    let mut folder = Folder::new();
+    folder.unary("right", "relu", json!({}), &[-1.0, 2.0], &[0.0, 2.0]);
+    folder.unary("wrong", "relu", json!({}), &[-1.0, 2.0, 3.0], &[0.0, 2.5, 3.0]);
+    folder.unary("nan", "relu", json!({}), &[1.0, 2.0], &[1.0, f64::NAN]);
+    folder.unary("shape", "relu", json!({}), &[1.0, 2.0], &[1.0]);
+    folder.unary("moved", "reshape", json!({"shape": [2]}), &[1.0, 2.0], &[1.0, 2.0 + 1e-15]);
+    folder.write();
+    let (code, out) = folder.check();
+    assert_eq!((code, counts(&out)), (1, [1, 4, 0]), "{out}");
+    for line in [
+        "FAILED wrong (relu): y[1]: got 2.0, want 2.5, allowed 3.000e-9 (1 of 3 elements off)",
+        "FAILED nan (relu): y[1]: got 2.0, want NaN, allowed 2.000e-9 (1 of 2 elements off)",
+        "FAILED shape (relu): y: the shape is [2], but should be [1]",
+        "FAILED moved (reshape): y[1]: got 2.0, want 2.000000000000001, allowed 0.000e0 (1 of 2 elements off)",
+    ] {
+        assert!(out.contains(line), "{line}\nis not in\n{out}");
+    }
+}
+
+#[test]
+fn what_is_unknown_is_listed_and_does_not_fail() {
+    let mut folder = Folder::new();
+    folder.unary("known", "relu", json!({}), &[-1.0, 2.0], &[0.0, 2.0]);
+    folder.unary("empty", "relu", json!({}), &[], &[]);
+    folder.unary("new", "frobnicate", json!({}), &[1.0], &[1.0]);
+    folder.unary("more", "relu", json!({"slope": 0.5}), &[1.0], &[1.0]);
+    folder.unary("other", "softplus", json!({"beta": 2.0, "threshold": 20.0}), &[1.0], &[1.0]);
+    folder.write();
+    let (code, out) = folder.check();
+    assert_eq!((code, counts(&out)), (0, [2, 0, 3]), "{out}");
+    for line in
+        ["unknown frobnicate (new)", "unknown relu: attribute `slope` (more)", "unknown softplus: `beta` = 2.0 (other)"]
+    {
+        assert!(out.contains(line), "{line}\nis not in\n{out}");
+    }
+}
+
+#[test]
+fn a_malformed_case_fails_alone() {
+    let mut folder = Folder::new();
+    folder.unary("no_attribute", "leaky_relu", json!({}), &[1.0], &[1.0]);
+    folder.unary("bad_axis", "softmax", json!({"dim": 7}), &[1.0], &[1.0]);
+    folder.unary("bad_input", "matmul", json!({"transpose_a": false, "transpose_b": false}), &[1.0], &[1.0]);
+    folder.unary("bad_type", "reshape", json!({"shape": "flat"}), &[1.0], &[1.0]);
+    folder.unary("huge", "narrow", json!({"dim": 0, "start": 4294967295u32, "length": 4294967295u32}), &[1.0], &[1.0]);
+    folder.unary("fine", "relu", json!({}), &[1.0], &[1.0]);
+    folder.write();
+    let (code, out) = folder.check();
+    assert_eq!((code, counts(&out)), (1, [1, 5, 0]), "{out}");
+    assert!(out.contains("FAILED no_attribute (leaky_relu): case: the attribute `negative_slope` is missing"), "{out}");
+    assert!(out.contains("FAILED bad_type (reshape): case: `shape` is \"flat\", not a list of integers"), "{out}");
+}
+
+#[test]
+fn broken_folders_are_named() {
+    let refused =
+        |folder: &Folder, message: &str| refused(&["check", "--golden", folder.path(), "--device", "cpu"], message);
+    let mut folder = Folder::new();
+    refused(&folder, "neither ops.json nor train.json is there");
+    folder.write();
+    refused(&folder, "there is no case");
+    folder.unary("a", "relu", json!({}), &[1.0], &[1.0]);
+    folder.write();
+    assert_eq!(folder.check().0, 0);
+    let whole = fs::read(folder.dir.path().join("ops.safetensors")).expect("written");
+    folder.file("ops.safetensors", &whole[..whole.len() - 1]);
+    refused(&folder, "ops.safetensors: not a safetensors file");
+    folder.file("ops.safetensors", &[0xff; 8]);
+    refused(&folder, "ops.safetensors: not a safetensors file");
+    fs::remove_file(folder.dir.path().join("ops.safetensors")).expect("it is there");
+    refused(&folder, "ops.safetensors: ");
+    folder.header.remove("a/y");
+    folder.data.truncate(8);
+    folder.write();
+    refused(&folder, "ops.json: case `a`: there is no tensor `a/y`");
+    folder.file("ops.json", b"{\"format\":1,");
+    refused(&folder, "ops.json: not JSON");
+    folder.file("ops.json", b"{\"format\":2,\"cases\":[]}");
+    refused(&folder, "ops.json: `format` is 2, and only format 1 can be read");
+    folder.file("ops.json", b"{\"format\":1,\"cases\":[{\"name\":\"a\"}]}");
+    refused(&folder, "ops.json: missing field `op`");
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    refused(&["check", "--golden", "/no/such/folder"], "/no/such/folder: there is no such folder");
+    refused(
+        &["check", "--golden", GOLDEN, "--op", "no_such_op", "--device", "cpu"],
+        "no case of an op that matches `no_such_op`",
+    );
+    refused(&["check", "--golden", GOLDEN, "--device", "no such device"], "no such device");
+    refused(&["check", "--op", "no_such_op"], "no op matches `no_such_op`; there are abs, ");
+    refused(&["check", "--device", "cpu"], "--golden");
+    refused(&["check", "--seed", "x"], "invalid value 'x' for '--seed <N>'");
+    refused(&["check", "--seed", "1", "--golden", GOLDEN], "cannot be used with");
+    refused(&["check", "--frobnicate"], "unexpected argument '--frobnicate'");
+    refused(&["frobnicate"], "unrecognized subcommand 'frobnicate'");
+    refused(&["shaders"], "--dump <DIR>");
+    let (code, out, _) = run(&["--help"]);
+    assert!(code == 0 && out.contains("Exit codes"), "{out}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_panic() {
+    for args in [&["devices"][..], &["check", "--golden", GOLDEN, "--device", "cpu"]] {
+        let mut child = wgrad(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut err).expect("UTF-8");
+        assert_eq!(child.wait().expect("it ends").code(), Some(2), "{err}");
+        assert!(!err.contains("panicked") && !err.contains("roken pipe"), "{err}");
+    }
+}
+
+#[test]
+fn shaders_are_dumped_one_a_file() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("new");
+    let path = folder.to_str().expect("UTF-8");
+    let files = |folder: &Path| fs::read_dir(folder).expect("a folder").count();
+    let (code, out, err) = run(&["shaders", "--dump", path]);
+    assert_eq!(code, 0, "{err}");
+    let first = files(&folder);
+    assert!(first > 50 && out.starts_with(&format!("{first} shaders written to {path}")), "{out}");
+    // Again: no more of them, and what is not a shader stays.
+    fs::write(folder.join("notes.wgsl"), "mine").expect("writable");
+    assert_eq!(run(&["shaders", "--dump", path]).0, 0);
+    assert_eq!(files(&folder), first + 1);
+    refused(&["shaders", "--dump", folder.join("notes.wgsl").to_str().expect("UTF-8")], "notes.wgsl: ");
+}
+
+#[test]
+fn check_reports_op_by_op() {
+    if common::device().is_none() {
+        return refused(&["check", "--op", "relu"], "no GPU adapter was found");
+    }
+    let (code, out, err) = run(&["check", "--op", "relu*"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.lines().last().is_some_and(|l| l.starts_with("check: ") && l.contains(" 0 failed, ")), "{out}");
+    let (code, out, _) = run(&["check", "--op", "relu*", "--json", "--seed", "7"]);
+    let report: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &report["ops"][0]["op"], &report["seed"]), (0, &json!("relu"), &json!(7)), "{report:#}");
+    assert_eq!(report["failures"], json!([]));
+}
