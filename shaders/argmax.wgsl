@@ -2,7 +2,7 @@
 // 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 y: [parts, rows], k within x's row.
 // A workgroup computes 64 elements of y, an invocation one.
 // size >= 1, no chunk is empty.
-// Twin: Argmax::reference in src/ops/reduce.rs.
+// Twin: Argmax::reference in src/ops/argmax.rs.
 
 alias T = f32;
 

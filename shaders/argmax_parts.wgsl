@@ -2,7 +2,7 @@
 // 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 parts: [parts, rows]; 3 y: [rows].
 // A workgroup computes 64 elements of y, an invocation one.
 // The second launch of argmax for long rows; parts are in the order of k.
-// Twin: Argmax::reference in src/ops/reduce.rs.
+// Twin: Argmax::reference in src/ops/argmax.rs.
 
 alias T = f32;
 

@@ -95,15 +95,11 @@ impl CaseGraph {
         let ys: Vec<&Value> =
             self.outputs[..self.own.1].iter().map(|(_, y)| y).filter(|y| y.dtype() == DType::F32).collect();
         let ids: Vec<ValueId> = ys.iter().map(|y| y.id()).collect();
-        let loss = |inputs: &[Tensor]| -> std::result::Result<f64, String> {
+        let outputs = |inputs: &[Tensor]| -> std::result::Result<Vec<f64>, String> {
             let values = evaluate(&nodes, &ids, self.feeds(inputs)).map_err(|e| e.to_string())?;
-            let seeds = &inputs[self.own.0..];
-            let dot = |(id, seed): (&ValueId, &Tensor)| -> f64 {
-                let y = values[id].to_f64();
-                y.iter().zip(seed.to_f64()).map(|(y, dy)| y * dy).sum()
-            };
-            Ok(ids.iter().zip(seeds).map(dot).sum())
+            Ok(ids.iter().flat_map(|id| values[id].to_f64()).collect())
         };
+        let seeds: Vec<f64> = inputs[self.own.0..].iter().flat_map(Tensor::to_f64).collect();
         let all = self.reference(&inputs).map_err(|e| e.to_string())?;
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
         let mut compared = 0;
@@ -123,9 +119,11 @@ impl CaseGraph {
                     x[at] += by;
                     let mut inputs = inputs.clone();
                     inputs[i] = Tensor::of(inputs[i].shape(), x);
-                    loss(&inputs)
+                    outputs(&inputs)
                 };
-                let difference = (moved(h)? - moved(-h)?) / (2.0 * h);
+                // Differences first, then their sum: a difference of long sums would cancel.
+                let change = moved(h)?.into_iter().zip(moved(-h)?).zip(&seeds).map(|((up, down), dy)| (up - down) * dy);
+                let difference = change.sum::<f64>() / (2.0 * h);
                 let scale = difference.abs().max(gradient[at].abs()).max(1.0);
                 if !((difference - gradient[at]).abs() <= 1e-6 * scale) {
                     let index = inputs[i].shape().unravel(at);

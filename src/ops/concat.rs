@@ -164,7 +164,8 @@ impl Value {
             start += size;
             self.slice(axis as isize, start - size, start, 1)
         };
-        sizes.iter().map(piece).collect()
+        // Closures do not know their caller's line.
+        self.graph().at(std::panic::Location::caller(), || sizes.iter().map(piece).collect())
     }
 }
 

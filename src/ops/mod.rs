@@ -1,5 +1,6 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod argmax;
 pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
@@ -26,6 +27,7 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "argmax", cases: argmax::cases },
         Family { name: "concat", cases: concat::cases },
         Family { name: "conv2d", cases: conv2d::cases },
         Family { name: "cross_entropy", cases: cross_entropy::cases },

@@ -1,4 +1,4 @@
-//! Reductions over any axes: sum, mean, max, min; argmax along one.
+//! Reductions over any axes: sum, mean, max, min, and what is composed of them.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::profile::Profile;
@@ -201,10 +201,10 @@ enum Width {
 
 /// The most elements one invocation reduces: short enough for drivers that cut long loops, and for
 /// the rounding errors of a plain running sum.
-const MAX_CHUNK: usize = 4096;
+pub(crate) const MAX_CHUNK: usize = 4096;
 
 /// Invocations of a workgroup: on their own, or together on one row.
-const ALONE: u32 = 64;
+pub(crate) const ALONE: u32 = 64;
 const TOGETHER: u32 = 256;
 
 impl Reduce {
@@ -354,100 +354,9 @@ impl Kernel for Reduce {
     }
 }
 
-/// The number along one axis of the largest element, the first of equals.
-#[derive(Debug, Clone)]
-struct Argmax {
-    axis: usize,
-    keepdim: bool,
-}
-
-impl Op for Argmax {
-    fn name(&self) -> &'static str {
-        "argmax"
-    }
-
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let x = inputs[0];
-        if x.dtype == DType::Bool {
-            return Err("expected numbers; cast() the bools".into());
-        }
-        if x.shape[self.axis] == 0 {
-            return Err("an empty axis has no largest element".into());
-        }
-        Ok(vec![TensorType::new(DType::I32, x.shape.reduced(&[self.axis], self.keepdim))])
-    }
-
-    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
-        vec![None]
-    }
-
-    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let x = inputs[0].to_f64(); // exact for every type
-        let [_, size, inner] = around(inputs[0].shape(), self.axis);
-        let row = |row: usize| {
-            let start = row / inner * size * inner + row % inner;
-            (0..size).fold(0, |best, k| if x[start + k * inner] > x[start + best * inner] { k } else { best }) as i32
-        };
-        vec![Tensor::of(&outputs[0].shape, (0..outputs[0].shape.numel()).map(row).collect::<Vec<i32>>())]
-    }
-
-    fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::Exact
-    }
-
-    fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(self)
-    }
-}
-
 /// Elements before, along and behind an axis: `[outer, size, inner]`.
 pub(crate) fn around(shape: &Shape, axis: usize) -> [usize; 3] {
     [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
-}
-
-impl Kernel for Argmax {
-    fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant { invocations: ALONE, ..Variant::plain("invocation") }];
-        VARIANTS
-    }
-
-    /// Short rows: one launch. Long ones: the first finds the largest of each part, the second the
-    /// largest of those.
-    fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let rows = args.outputs[0].shape.numel();
-        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
-        let t = args.inputs[0].dtype.wgsl_storage();
-        let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
-        let parts = wanted.max(size.div_ceil(MAX_CHUNK)).max(1);
-        let chunk = size.div_ceil(parts);
-        let parts = size.div_ceil(chunk); // none of them empty
-        let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
-        let first = |to: Slot| -> Result<Launch, String> {
-            Ok(Launch {
-                label: "argmax".into(),
-                wgsl: wgsl!("argmax").alias("T", t).finish()?,
-                entry: "argmax",
-                bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
-                workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
-            })
-        };
-        if parts == 1 {
-            return Ok(first(Slot::Output(0))?.into());
-        }
-        let second = Launch {
-            label: "argmax parts".into(),
-            wgsl: wgsl!("argmax_parts").alias("T", t).finish()?,
-            entry: "argmax_parts",
-            bindings: vec![
-                Binding::Uniform(uniform.clone()),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Scratch(0)),
-                Binding::Write(Slot::Output(0)),
-            ],
-            workgroups: args.profile.grid(rows.div_ceil(ALONE as usize) as u64)?,
-        };
-        Ok(Lowered { launches: vec![first(Slot::Scratch(0))?, second], scratch: vec![rows * parts * 4] })
-    }
 }
 
 impl Value {
@@ -561,15 +470,6 @@ impl Value {
         let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
         sum.log() + top.reshape(&sizes)
     }
-
-    /// Where along `axis` the largest element is, as i32: the first of equals.
-    #[track_caller]
-    pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
-        match self.axes_of("argmax", &[axis]) {
-            Ok(axes) => self.op(Argmax { axis: axes[0], keepdim }, &[]),
-            Err(invalid) => invalid,
-        }
-    }
 }
 
 /// The cases of this family.
@@ -622,31 +522,15 @@ pub fn cases() -> Vec<Case> {
                 Fill::Distinct,
             ),
         );
-        cases.push(
-            Case::new("argmax", format!("rows of {size}, and columns"), |x| {
-                vec![x[0].argmax(-1, false), x[0].permute(&[1, 0]).argmax(0, true)]
-            })
-            .input("x", TensorType::new(DType::F32, [3, size]), Fill::Index(200))
-            .forward_only(),
-        );
     }
     let distinct = |case: Case, shape: &[usize]| case.input("x", TensorType::new(DType::F32, shape), Fill::Distinct);
     cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
     cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
     cases.push(distinct(Case::new("max", "all of 30,000", |x| vec![x[0].max(&[0, 1], false)]), &[300, 100]));
-    cases.push(distinct(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6]).forward_only());
-    cases.push(distinct(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5]).forward_only());
-    cases.push(distinct(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011]).forward_only());
     for dtype in [DType::I32, DType::U32] {
         cases.push(
             Case::new("sum", format!("{dtype}, every reduction"), |x| {
-                vec![
-                    x[0].sum(&[1], false),
-                    x[0].max(&[1], false),
-                    x[0].min(&[0], true),
-                    x[0].sum_all(),
-                    x[0].argmax(1, false),
-                ]
+                vec![x[0].sum(&[1], false), x[0].max(&[1], false), x[0].min(&[0], true), x[0].sum_all()]
             })
             .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
             .forward_only(),

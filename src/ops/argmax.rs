@@ -1,0 +1,134 @@
+//! Where the largest element is, along one axis.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::reduce::{ALONE, MAX_CHUNK, around};
+use crate::{DType, Tensor, TensorType, Value, wgsl};
+
+/// The number along one axis of the largest element, the first of equals.
+#[derive(Debug, Clone)]
+struct Argmax {
+    axis: usize,
+    keepdim: bool,
+}
+
+impl Op for Argmax {
+    fn name(&self) -> &'static str {
+        "argmax"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let x = inputs[0];
+        if x.dtype == DType::Bool {
+            return Err("expected numbers; cast() the bools".into());
+        }
+        if x.shape[self.axis] == 0 {
+            return Err("an empty axis has no largest element".into());
+        }
+        Ok(vec![TensorType::new(DType::I32, x.shape.reduced(&[self.axis], self.keepdim))])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let x = inputs[0].to_f64(); // exact for every type
+        let [_, size, inner] = around(inputs[0].shape(), self.axis);
+        let row = |row: usize| {
+            let start = row / inner * size * inner + row % inner;
+            (0..size).fold(0, |best, k| if x[start + k * inner] > x[start + best * inner] { k } else { best }) as i32
+        };
+        vec![Tensor::of(&outputs[0].shape, (0..outputs[0].shape.numel()).map(row).collect::<Vec<i32>>())]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for Argmax {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { invocations: ALONE, ..Variant::plain("invocation") }];
+        VARIANTS
+    }
+
+    /// Short rows: one launch. Long ones: the first finds the largest of each part, the second the
+    /// largest of those.
+    fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let rows = args.outputs[0].shape.numel();
+        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        let t = args.inputs[0].dtype.wgsl_storage();
+        let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
+        let parts = wanted.max(size.div_ceil(MAX_CHUNK)).max(1);
+        let chunk = size.div_ceil(parts);
+        let parts = size.div_ceil(chunk); // none of them empty
+        let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
+        let first = |to: Slot| -> Result<Launch, String> {
+            Ok(Launch {
+                label: "argmax".into(),
+                wgsl: wgsl!("argmax").alias("T", t).finish()?,
+                entry: "argmax",
+                bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
+                workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
+            })
+        };
+        if parts == 1 {
+            return Ok(first(Slot::Output(0))?.into());
+        }
+        let second = Launch {
+            label: "argmax parts".into(),
+            wgsl: wgsl!("argmax_parts").alias("T", t).finish()?,
+            entry: "argmax_parts",
+            bindings: vec![
+                Binding::Uniform(uniform.clone()),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Scratch(0)),
+                Binding::Write(Slot::Output(0)),
+            ],
+            workgroups: args.profile.grid(rows.div_ceil(ALONE as usize) as u64)?,
+        };
+        Ok(Lowered { launches: vec![first(Slot::Scratch(0))?, second], scratch: vec![rows * parts * 4] })
+    }
+}
+
+impl Value {
+    /// Where along `axis` the largest element is, as i32: the first of equals.
+    #[track_caller]
+    pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
+        match self.axes_of("argmax", &[axis]) {
+            Ok(axes) => self.op(Argmax { axis: axes[0], keepdim }, &[]),
+            Err(invalid) => invalid,
+        }
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let of = |case: Case, shape: &[usize], fill: Fill| {
+        case.input("x", TensorType::new(DType::F32, shape), fill).forward_only()
+    };
+    let mut cases = vec![
+        of(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6], Fill::Distinct),
+        of(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5], Fill::Distinct),
+        of(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011], Fill::Distinct),
+        of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
+    ];
+    for size in [1, 2, 255, 256, 257, 1000, 5000] {
+        let case = Case::new("argmax", format!("rows of {size}, and columns, with ties"), |x| {
+            vec![x[0].argmax(-1, false), x[0].permute(&[1, 0]).argmax(0, true)]
+        });
+        cases.push(of(case, &[3, size], Fill::Index(200)));
+    }
+    for dtype in [DType::I32, DType::U32] {
+        cases.push(
+            Case::new("argmax", dtype.name(), |x| vec![x[0].argmax(1, false)])
+                .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
+                .forward_only(),
+        );
+    }
+    cases
+}
