@@ -6,11 +6,16 @@
 
 struct Pool {
   count: u32, h: u32, w: u32, oh: u32, ow: u32,
-  kh: u32, kw: u32, sy: u32, sx: u32, py: u32, px: u32, include: u32,
+  py: u32, px: u32, include: u32,
 }
 @group(0) @binding(0) var<uniform> s: Pool;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+
+const KH: u32 = 2u;
+const KW: u32 = 2u;
+const SY: u32 = 2u;
+const SX: u32 = 2u;
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
@@ -29,18 +34,18 @@ fn avg_pool2d_grad(
   if (i >= s.count) { return; }
   let row = i / s.w;
   let plane = row / s.h;
-  let py = row % s.h + s.py;
-  let px = i % s.w + s.px;
+  let py = row - plane * s.h + s.py;
+  let px = i - row * s.w + s.px;
   // The windows that cover the element: corner <= position < corner + kernel.
-  let oy0 = (max(py + s.sy, s.kh) - s.kh) / s.sy;
-  let ox0 = (max(px + s.sx, s.kw) - s.kw) / s.sx;
-  let oy1 = min(py / s.sy + 1u, s.oh);
-  let ox1 = min(px / s.sx + 1u, s.ow);
+  let oy0 = (max(py + SY, KH) - KH) / SY;
+  let ox0 = (max(px + SX, KW) - KW) / SX;
+  let oy1 = min(py / SY + 1u, s.oh);
+  let ox1 = min(px / SX + 1u, s.ow);
   var sum = 0.0;
   for (var oy = oy0; oy < oy1; oy++) {
     for (var ox = ox0; ox < ox1; ox++) {
-      let size = covered(oy * s.sy, s.kh, s.py, s.h) * covered(ox * s.sx, s.kw, s.px, s.w);
-      let divisor = select(size, s.kh * s.kw, s.include == 1u);
+      let size = covered(oy * SY, KH, s.py, s.h) * covered(ox * SX, KW, s.px, s.w);
+      let divisor = select(size, KH * KW, s.include == 1u);
       sum += dy[(plane * s.oh + oy) * s.ow + ox] / f32(divisor);
     }
   }

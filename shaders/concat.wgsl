@@ -1,12 +1,21 @@
 // y[row, start + k] = x[row, k]: one input of a concatenation put in its place, bits as they are.
 // 1 x: [rows, length] row-major; 2 y: [rows, total] row-major; both in V, one word or four.
-// A workgroup copies 64 elements of x, an invocation one.
+// An invocation copies `chunk` neighbours of a row of x, a workgroup 64 such.
 // start + length <= total; other launches write the rest of y.
 // Twin: Concat::reference in src/ops/concat.rs.
 
 alias V = u32;
 
-struct Dims { count: u32, length: u32, total: u32, start: u32 }
+struct Dims {
+  chunks: u32, // of all of x
+  row_chunks: u32, // of a row
+  chunk: u32,
+  length: u32,
+  total: u32,
+  start: u32,
+  pad0: u32,
+  pad1: u32,
+}
 
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<V>;
@@ -18,8 +27,13 @@ fn concat(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = (wid.y * grid.x + wid.x) * 64u + lid;
-  if (i < d.count) {
-    y[i / d.length * d.total + d.start + i % d.length] = x[i];
+  let number = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (number >= d.chunks) {
+    return;
+  }
+  let row = number / d.row_chunks;
+  let first = (number - row * d.row_chunks) * d.chunk;
+  for (var k = first; k < min(first + d.chunk, d.length); k++) {
+    y[row * d.total + d.start + k] = x[row * d.length + k];
   }
 }

@@ -1,16 +1,21 @@
 // y[o] = x[i] where o = start + i * step on every axis, else value. Bits move, whatever the dtype.
 // 1 x: any strides, in V (one word, or four neighbours); 2 y: row-major, in V.
-// A workgroup computes 64 elements of y, an invocation one.
+// An invocation computes `chunk` neighbours of a row of y (its innermost axis), a workgroup 64 such.
 // At most 8 axes, innermost first, two vec4 each: (start, size, step, size in x), (stride in x).
 // Twin: Pad::reference in src/ops/pad.rs.
 
+const STEPS: bool = true; // whether some step is not 1
 alias V = u32;
 
 struct Dims {
-  count: u32,
+  chunks: u32, // of all of y
+  row_chunks: u32, // of a row
+  chunk: u32,
   rank: u32,
   offset: u32,
   value: u32,
+  pad0: u32,
+  pad1: u32,
   axes: array<vec4<u32>, 16>,
 }
 
@@ -18,31 +23,47 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
+// The index in x of the element at `index` of y on that axis; not below the size where there is none.
+fn source(axis: u32, index: u32) -> u32 {
+  let to = d.axes[2u * axis]; // start, size, step, size in x
+  if (!STEPS) {
+    // Below the start the difference wraps to a large number, which no index of x reaches.
+    return index - to.x;
+  }
+  let i = (index - to.x) / to.z;
+  return select(0xffffffffu, i, index >= to.x && i * to.z == index - to.x);
+}
+
 @compute @workgroup_size(64)
 fn pad(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let o = (wid.y * grid.x + wid.x) * 64u + lid;
-  if (o >= d.count) {
+  let number = (wid.y * grid.x + wid.x) * 64u + lid;
+  if (number >= d.chunks) {
     return;
   }
-  var rest = o;
-  var at = d.offset;
+  let row = number / d.row_chunks;
+  let first = (number - row * d.row_chunks) * d.chunk;
+  var rest = row;
   var inside = true;
-  for (var axis = 0u; axis < d.rank; axis++) {
-    let to = d.axes[2u * axis]; // start, size, step, size in x
-    let index = rest % to.y;
-    rest /= to.y;
-    let i = (index - to.x) / to.z;
-    // Below the start the difference wraps to a large number, which no index of x reaches.
-    inside = inside && index >= to.x && i * to.z == index - to.x && i < to.w;
-    at += i * d.axes[2u * axis + 1u].x;
+  var base = d.offset;
+  for (var axis = 1u; axis < d.rank; axis++) {
+    let outer = rest / d.axes[2u * axis].y;
+    let i = source(axis, rest - outer * d.axes[2u * axis].y);
+    inside = inside && i < d.axes[2u * axis].w;
+    base += i * d.axes[2u * axis + 1u].x;
+    rest = outer;
   }
-  var v = V(d.value);
-  if (inside) {
-    v = x[at];
+  let size = d.axes[0].y;
+  let end = select(0u, d.axes[0].w, inside);
+  for (var o = first; o < min(first + d.chunk, size); o++) {
+    let i = source(0u, o);
+    var v = V(d.value);
+    if (i < end) {
+      v = x[base + i * d.axes[1].x];
+    }
+    y[row * size + o] = v;
   }
-  y[o] = v;
 }

@@ -5,6 +5,7 @@
 // Twin: Reduce::reference in src/ops/reduce.rs.
 
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
+const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
 alias V = T;
 
@@ -56,20 +57,29 @@ fn reduce(
   }
   // Neighbours work on neighbouring rows.
   let part = i / d.rows;
-  let row = i % d.rows;
-  let outer = row / d.row_sizes.z;
-  let base = d.row_strides.w + row % d.row_sizes.z * d.row_strides.z
-    + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
+  let row = i - part * d.rows;
+  var base = d.row_strides.w;
+  if (FLAT) {
+    base += row * d.row_strides.z;
+  } else {
+    let outer = row / d.row_sizes.z;
+    base += row % d.row_sizes.z * d.row_strides.z
+      + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
+  }
   var acc = V(identity());
   var j = part * d.chunk;
   let end = min(j + d.chunk, d.count);
   // Runs along the innermost axis: the position is worked out once for each.
   while (j < end) {
-    let line = j / d.sizes.z;
-    let inner = j % d.sizes.z;
-    let run = min(end - j, d.sizes.z - inner);
-    var at = base + inner * d.strides.z
-      + line % d.sizes.y * d.strides.y + line / d.sizes.y * d.strides.x;
+    var run = end - j;
+    var at = base + j * d.strides.z;
+    if (!FLAT) {
+      let line = j / d.sizes.z;
+      let inner = j % d.sizes.z;
+      run = min(run, d.sizes.z - inner);
+      at = base + inner * d.strides.z
+        + line % d.sizes.y * d.strides.y + line / d.sizes.y * d.strides.x;
+    }
     for (var k = 0u; k < run; k++) {
       acc = combine(acc, x[at]);
       at += d.strides.z;

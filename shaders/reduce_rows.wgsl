@@ -5,6 +5,7 @@
 // Twin: Reduce::reference in src/ops/reduce.rs.
 
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
+const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
 alias V = T;
 
@@ -55,16 +56,21 @@ fn reduce_rows(
   let i = wid.y * grid.x + wid.x;
   let inside = i < d.rows * d.parts;
   let part = i / d.rows;
-  let row = i % d.rows;
-  let outer = row / d.row_sizes.z;
-  let base = d.row_strides.w + row % d.row_sizes.z * d.row_strides.z
-    + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
+  let row = i - part * d.rows;
+  var base = d.row_strides.w;
+  if (FLAT) {
+    base += row * d.row_strides.z;
+  } else {
+    let outer = row / d.row_sizes.z;
+    base += row % d.row_sizes.z * d.row_strides.z
+      + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
+  }
   var acc = identity();
   if (inside) {
     let end = min((part + 1u) * d.chunk, d.count);
     for (var j = part * d.chunk + lid; j < end; j += 256u) {
       var at = base;
-      if (d.sizes.z == d.count) {
+      if (FLAT) {
         at += j * d.strides.z;
       } else {
         let line = j / d.sizes.z;

@@ -39,18 +39,22 @@ fn softmax(
   m = lanes_max(m);
   var s = V(0.0);
   for (var k = 0u; k < d.size; k++) {
-    s += exp(x[start + k * d.inner] - m);
+    let at = start + k * d.inner;
+    let e = exp(x[at] - m);
+    s += e;
+    if (!LOG) {
+      y[at] = e; // exp costs more than a second look at y
+    }
   }
   s = lanes_sum(s);
-  if (LOG) {
-    let shift = log(s);
-    for (var k = 0u; k < d.size; k++) {
-      y[start + k * d.inner] = (x[start + k * d.inner] - m) - shift;
-    }
-  } else {
-    let scale = 1.0 / s;
-    for (var k = 0u; k < d.size; k++) {
-      y[start + k * d.inner] = exp(x[start + k * d.inner] - m) * scale;
+  let shift = log(s);
+  let scale = 1.0 / s;
+  for (var k = 0u; k < d.size; k++) {
+    let at = start + k * d.inner;
+    if (LOG) {
+      y[at] = (x[at] - m) - shift;
+    } else {
+      y[at] *= scale;
     }
   }
 }

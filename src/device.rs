@@ -44,12 +44,21 @@ impl Device {
     /// [`Error::Device`] when a named adapter does not exist (the message lists those that do), or
     /// does not open.
     pub fn open(name: Option<&str>) -> Result<Device> {
+        Device::open_within(name, None)
+    }
+
+    /// Opens a device with no more than the limits and features of `limits`: to see here what
+    /// would run on a lesser one. Kernels are chosen for these limits, and wgpu enforces them.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_within(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
         let variable = std::env::var("WGRAD_DEVICE").ok().filter(|v| !v.is_empty());
         let name = name.or(variable.as_deref());
         if name.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
             return Ok(Device::cpu());
         }
-        Ok(match gpu::open(name)? {
+        Ok(match gpu::open(name, limits)? {
             Some(gpu) => Device { profile: Arc::new(gpu.profile.clone()), gpu: Some(Arc::new(gpu)) },
             None => Device::cpu(),
         })
@@ -65,6 +74,14 @@ impl Device {
             return Err(Error::Device(NO_ADAPTER.into()));
         }
         Ok(device)
+    }
+
+    /// Gives the device up: whatever runs on it afterwards ends with [`Error::DeviceLost`], as if
+    /// the driver had reset it. Does nothing to the reference.
+    pub fn destroy(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.destroy();
+        }
     }
 
     /// All adapters, best first.

@@ -193,7 +193,17 @@ impl Graph {
     /// Remembers a mistake; the result is an invalid value that passes silently through later ops.
     #[track_caller]
     pub(crate) fn mistake(&self, op: &str, inputs: &[&Value], message: impl Into<String>) -> Value {
-        let location = Location::caller();
+        self.mistake_at(Location::caller(), op, inputs, message)
+    }
+
+    /// The same for closures, which do not know their caller's line.
+    pub(crate) fn mistake_at(
+        &self,
+        location: &'static Location<'static>,
+        op: &str,
+        inputs: &[&Value],
+        message: impl Into<String>,
+    ) -> Value {
         let mut nodes = self.lock();
         let location = nodes.origin.unwrap_or(location);
         nodes.mistakes.push(Mistake {
@@ -316,7 +326,7 @@ impl Graph {
             return;
         }
         let complain = |message: &str| {
-            self.mistake("assign", &[variable, value], message);
+            self.mistake_at(location, "assign", &[variable, value], message);
         };
         if !self.same(&variable.graph) || !self.same(&value.graph) {
             return complain("variable and value must belong to this graph");
@@ -388,7 +398,12 @@ impl Graph {
 
     /// Runs `build` while the nodes it pushes, and its mistakes, bear that location.
     pub(crate) fn at<T>(&self, location: &'static Location<'static>, build: impl FnOnce() -> T) -> T {
-        let before = self.lock().origin.replace(location);
+        let before = {
+            let mut nodes = self.lock();
+            let before = nodes.origin;
+            nodes.origin.get_or_insert(location); // within a gradient: the forward node's line stays
+            before
+        };
         let result = build();
         self.lock().origin = before;
         result

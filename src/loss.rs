@@ -140,6 +140,22 @@ impl Value {
         }
     }
 
+    /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` and class numbers or probabilities (see
+    /// [`Value::cross_entropy_losses`]), reduced: the mean or sum over all but the class axis.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph, Reduction};
+    /// let graph = Graph::new();
+    /// let logits = graph.input("logits", DType::F32, [32, 10]);
+    /// let labels = graph.input("labels", DType::I32, [32]);
+    /// let loss = logits.cross_entropy(&labels, Reduction::Mean);
+    /// assert!(loss.is_valid() && loss.shape().rank() == 0);
+    /// ```
+    #[track_caller]
+    pub fn cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
+        self.cross_entropy_losses(target).reduced(reduction)
+    }
+
     /// Cross entropy of logits `[N, C]` and class numbers `[N]` with class weights, an ignored
     /// class, or label smoothing. Without those [`Value::cross_entropy`] is faster.
     #[track_caller]

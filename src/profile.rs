@@ -74,6 +74,26 @@ impl Profile {
         }
     }
 
+    /// This device with no more than `other` has: to run here as if there.
+    pub fn within(&self, other: &Profile) -> Profile {
+        let smaller = |a: u32, b: u32| a.min(b);
+        Profile {
+            name: format!("{} within {}", self.name, other.name),
+            software: self.software && other.software,
+            max_invocations: smaller(self.max_invocations, other.max_invocations),
+            max_workgroups: smaller(self.max_workgroups, other.max_workgroups),
+            max_workgroup_memory: smaller(self.max_workgroup_memory, other.max_workgroup_memory),
+            max_storage_buffers: smaller(self.max_storage_buffers, other.max_storage_buffers),
+            max_binding: self.max_binding.min(other.max_binding),
+            max_buffer: self.max_buffer.min(other.max_buffer),
+            uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
+            subgroups: self.subgroups.filter(|_| other.subgroups.is_some()),
+            f16: self.f16 && other.f16,
+            timestamps: self.timestamps && other.timestamps,
+            ..self.clone()
+        }
+    }
+
     /// Storage buffers that a kernel may use: all but the one kept back.
     pub fn usable_storage_buffers(&self) -> usize {
         self.max_storage_buffers.saturating_sub(1) as usize

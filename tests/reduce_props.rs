@@ -1,8 +1,11 @@
 //! Sums and maxima over random shapes and axes against naive loops.
 
 use proptest::prelude::*;
-use wgrad::check::CaseGraph;
+use wgrad::check::{CaseGraph, check_case};
 use wgrad::op::Case;
+use wgrad::{DType, Device, Graph, Reduction, Session, Tensor};
+
+mod common;
 
 /// Every index of the shape, row-major.
 fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
@@ -26,7 +29,7 @@ fn naive(x: &[f64], shape: &[usize], axes: &[usize], empty: f64, step: impl Fn(f
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn reductions_agree_with_loops(
@@ -58,5 +61,75 @@ proptest! {
                 prop_assert!((a - b).abs() <= 1e-12);
             }
         }
+    }
+}
+
+/// Random shapes, axes and views on the GPU against the reference, with every variant.
+#[test]
+fn the_gpu_reduces_as_the_reference_does() {
+    let Some(device) = common::device() else { return };
+    let sizes = prop_oneof![1usize..6, prop::sample::select(vec![8, 16, 31, 64, 100])];
+    let strategy = (prop::collection::vec(sizes, 1..5), 1u32..16, 0usize..4, 0u64..1000);
+    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let check = |(shape, mask, turn, seed): (Vec<usize>, u32, usize, u64)| {
+        let rank = shape.len();
+        let axes: Vec<isize> = (0..rank as isize).filter(|axis| mask >> axis & 1 == 1).collect();
+        prop_assume!(!axes.is_empty());
+        // The axes turned round, so that inputs are read through strides.
+        let turned: Vec<isize> = (0..rank).map(|axis| ((axis + turn) % rank) as isize).collect();
+        let case = Case::new("sum", "random", move |x| {
+            let x = x[0].permute(&turned);
+            vec![x.sum(&axes, false), x.max(&axes, true), x.min(&axes, false)]
+        })
+        .float("x", &shape[..])
+        .forward_only();
+        let report = check_case(&device, &case, seed).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert!(report.compared() > 0 && report.passed(), "{:?}", report);
+        Ok(())
+    };
+    runner.run(&strategy, check).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Every one of them is counted, though no driver runs a loop that long.
+#[test]
+fn four_million_ones_sum_to_four_million() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [4_000_000]);
+    let y = graph.input("y", DType::F32, [4_000_001]);
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[&x.sum_all(), &y.sum_all(), &y.argmax(0, false)]).expect("compiles");
+    let mut ones = vec![1.0f32; 4_000_001];
+    let x = Tensor::new([4_000_000], &ones[1..]).expect("fits");
+    ones[3_999_999] = 2.0;
+    let y = Tensor::new([4_000_001], ones).expect("fits");
+    let outputs = session.run(&program, &[("x", &x), ("y", &y)]).expect("runs");
+    let outputs: Vec<f64> = outputs.iter().map(|output| output.item().expect("a scalar")).collect();
+    assert_eq!(outputs, [4_000_000.0, 4_000_002.0, 3_999_999.0]);
+}
+
+/// Labels computed on the device cannot be checked on upload: the kernel reports them.
+#[test]
+fn labels_out_of_range_are_an_error_wherever_they_come_from() {
+    for device in std::iter::once(Device::cpu()).chain(common::device()) {
+        let graph = Graph::new();
+        let logits = graph.input("logits", DType::F32, [3, 4]);
+        let labels = graph.input("labels", DType::I32, [3]);
+        let loss = logits.cross_entropy(&(&labels - 1.0), Reduction::Mean);
+        let gradient = &wgrad::gradients(&loss, &[&logits])[0];
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&loss, gradient]).expect("compiles");
+        let logits = Tensor::new([3, 4], vec![0.5f32; 12]).expect("fits");
+        let mut run = |labels: [i32; 3]| {
+            let labels = Tensor::new([3], labels).expect("fits");
+            session.run(&program, &[("logits", &logits), ("labels", &labels)])
+        };
+        let outputs = run([1, 4, 2]).expect("in range");
+        assert!((outputs[0].item().expect("a scalar") - 4f64.ln()).abs() < 1e-6);
+        for bad in [[0, 1, 2], [1, 5, 2], [1, i32::MAX, 1]] {
+            assert!(run(bad).is_err(), "{bad:?}");
+        }
+        run([1, 4, 2]).expect("in range again");
     }
 }

@@ -24,8 +24,14 @@ fn translate(shader: &wgrad::check::Shipped) -> Result<(), String> {
         return Err("SPIR-V: nothing came out".into());
     }
 
-    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, bounds_check_policies: unchecked, ..Default::default() };
-    let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()).map_err(|e| format!("MSL: {e}"))?;
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        bounds_check_policies: unchecked,
+        ..Default::default()
+    };
+    let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+        .map_err(|e| format!("MSL: {e}"))?;
     has_kernel("MSL", &text)?;
 
     let mut text = String::new();
@@ -36,7 +42,8 @@ fn translate(shader: &wgrad::check::Shipped) -> Result<(), String> {
 
     if !shader.subgroups {
         let mut text = String::new();
-        let options = glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
+        let options =
+            glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
         let pipeline = glsl::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
             entry_point: shader.entry.clone(),

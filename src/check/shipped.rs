@@ -116,7 +116,8 @@ fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
 fn file_name(unit: &str, dispatch: &str, text: &str, software: bool) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
-    let what = if unit.contains('.') && !unit.starts_with(dispatch) { format!("{unit}-{dispatch}") } else { unit.to_owned() };
+    let what =
+        if unit.contains('.') && !unit.starts_with(dispatch) { format!("{unit}-{dispatch}") } else { unit.to_owned() };
     let mut what: String = what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
     while what.contains("--") {
         what = what.replace("--", "-");

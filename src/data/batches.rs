@@ -87,7 +87,7 @@ impl Tensor {
         if let Some(number) = numbers.iter().find(|&&number| number >= count) {
             return Err(Error::Input(format!("there is no row {number} in {}", self.ty())));
         }
-        let width: usize = inner.iter().product();
+        let width = Shape::from(inner).numel();
         let shape: Shape = std::iter::once(numbers.len()).chain(inner.iter().copied()).collect();
         let data: Data = match self.data() {
             Data::F32(v) => pick(v, numbers, width).into(),

@@ -42,6 +42,12 @@ impl Gpu {
         trouble.first.take().map_or(Ok(()), Err)
     }
 
+    /// Gives the device up, as if it had been lost.
+    pub fn destroy(&self) {
+        self.device.destroy();
+        lock(&self.trouble).lost.get_or_insert("it was destroyed".into());
+    }
+
     pub fn pipelines(&self) -> MutexGuard<'_, HashMap<PipelineKey, wgpu::ComputePipeline>> {
         lock(&self.pipelines)
     }
@@ -122,8 +128,12 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
 
 /// Opens the adapter that `wanted` names: an index of [`list`], part of a name, a backend
 /// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. `Ok(None)` when there is no adapter
-/// at all and none was named.
-pub(crate) fn open(wanted: Option<&str>) -> Result<Option<Gpu>> {
+/// at all and none was named. With `within`, no more than these limits are requested.
+pub(crate) fn open(wanted: Option<&str>, within: Option<&Profile>) -> Result<Option<Gpu>> {
+    let request = |(adapter, profile): (wgpu::Adapter, Profile)| {
+        let profile = within.map_or(profile.clone(), |limits| profile.within(limits));
+        request(adapter, profile)
+    };
     let Some(wanted) = wanted else {
         let best = [MODERN, wgpu::Backends::GL].into_iter().find_map(|b| adapters(b).into_iter().next());
         return best.map(request).transpose();
@@ -162,12 +172,29 @@ fn matches(profile: &Profile, wanted: &str) -> bool {
     }
 }
 
-fn request((adapter, profile): (wgpu::Adapter, Profile)) -> Result<Gpu> {
-    let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+/// Opens an adapter with the limits and features of the profile, which it has, so that wgpu
+/// itself refuses what goes beyond them.
+fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
+    let mut features = wgpu::Features::empty();
+    features.set(wgpu::Features::SUBGROUP, profile.subgroups.is_some());
+    features.set(wgpu::Features::SHADER_F16, profile.f16);
+    features.set(wgpu::Features::TIMESTAMP_QUERY, profile.timestamps);
+    let all = adapter.limits();
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgrad"),
-        required_features: adapter.features() & wanted,
-        required_limits: adapter.limits(),
+        required_features: features,
+        required_limits: wgpu::Limits {
+            max_compute_invocations_per_workgroup: profile.max_invocations.max(1),
+            max_compute_workgroup_size_x: all.max_compute_workgroup_size_x.min(profile.max_invocations),
+            max_compute_workgroup_size_y: all.max_compute_workgroup_size_y.min(profile.max_invocations),
+            max_compute_workgroup_size_z: all.max_compute_workgroup_size_z.min(profile.max_invocations),
+            max_compute_workgroups_per_dimension: profile.max_workgroups,
+            max_compute_workgroup_storage_size: profile.max_workgroup_memory,
+            max_storage_buffers_per_shader_stage: profile.max_storage_buffers,
+            max_storage_buffer_binding_size: profile.max_binding,
+            max_buffer_size: profile.max_buffer,
+            ..all
+        },
         memory_hints: wgpu::MemoryHints::Performance,
         ..Default::default()
     };

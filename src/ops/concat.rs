@@ -1,6 +1,7 @@
 //! Tensors joined along an axis, and cut apart again.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::around;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
@@ -95,9 +96,10 @@ impl Kernel for Concat {
         let (mut lowered, mut start) = (Lowered::default(), 0);
         for (i, ty) in args.inputs.iter().enumerate() {
             let row = row_of(ty);
-            let mut words = [ty.shape.numel(), row, total, start];
+            let rows = ty.shape.numel() / row.max(1);
+            let mut words = [row, total, start];
             start += row;
-            if words[0] == 0 {
+            if rows * row == 0 {
                 continue;
             }
             // Four neighbours move as one where the rows part no four.
@@ -105,16 +107,20 @@ impl Kernel for Concat {
             if vec4 {
                 words = words.map(|n| n / 4);
             }
+            let [length, total, start] = words;
+            let chunk = copy_chunk(args.profile, rows * length);
+            let row_chunks = length.div_ceil(chunk);
+            let uniform = [rows * row_chunks, row_chunks, chunk, length, total, start, 0, 0];
             lowered.launches.push(Launch {
                 label: "concat".into(),
                 wgsl: wgsl!("concat").alias("V", if vec4 { "vec4<u32>" } else { "u32" }).finish()?,
                 entry: "concat",
                 bindings: vec![
-                    Binding::Uniform(words.map(|n| n as u32).to_vec()),
+                    Binding::Uniform(uniform.map(|n| n as u32).to_vec()),
                     Binding::Read(Slot::Input(i)),
                     Binding::Write(Slot::Output(0)),
                 ],
-                workgroups: args.profile.grid(words[0].div_ceil(64) as u64)?,
+                workgroups: args.profile.grid((rows * row_chunks).div_ceil(64) as u64)?,
             });
         }
         Ok(lowered)

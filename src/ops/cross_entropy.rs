@@ -3,7 +3,7 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::op::{UNIT, gamma};
 use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports};
-use crate::{DType, Data, Reduction, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// For each row of logits `[N, C]` and its class `[N]`: `ln(sum(exp(x))) - x[class]`, `[N]`.
 #[derive(Debug, Clone)]
@@ -237,38 +237,36 @@ impl Kernel for CrossEntropyGrad {
 impl Value {
     /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` (f32) and a target, which is either
     /// - class numbers `[N]` or `[N, d1, ...]` (i32 or u32, in `0..C`): `ln(sum(exp(x))) - x[class]`, or
-    /// - probabilities of the logits' shape (f32): `-sum(target * log_softmax(x))` over the classes,
+    /// - probabilities of the logits' shape (f32): `-sum(target * log_softmax(x))` over the classes.
     ///
-    /// reduced over the rest to a scalar: the mean (over all but the class axis) or the sum. For class
-    /// weights, ignored classes and label smoothing see [`Value::cross_entropy_with`].
+    /// The losses have the logits' shape without the class axis; for their mean or sum see
+    /// [`Value::cross_entropy`].
     #[track_caller]
-    pub fn cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
-        if !self.is_valid() || !target.is_valid() {
-            return if self.is_valid() { target.clone() } else { self.clone() };
+    pub fn cross_entropy_losses(&self, target: &Value) -> Value {
+        if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
+            return invalid.clone();
         }
+        let location = std::panic::Location::caller();
+        let complain = |why: String| self.graph().mistake_at(location, "cross_entropy", &[self, target], why);
         let rank = self.shape().rank();
         if rank < 2 {
-            return self.graph().mistake("cross_entropy", &[self, target], "expected logits [N, C] or [N, C, d1, ...]");
+            return complain("expected logits [N, C] or [N, C, d1, ...]".into());
         }
         if target.dtype() == DType::F32 {
             if target.shape() != self.shape() {
-                let why = "expected target probabilities of the logits' shape, or class numbers as i32 or u32";
-                return self.graph().mistake("cross_entropy", &[self, target], why);
+                return complain("expected probabilities of the logits' shape, or class numbers as i32 or u32".into());
             }
-            let losses = (target * self.log_softmax(1)).sum(&[1], false).neg();
-            return losses.reduced(reduction);
+            return (target * self.log_softmax(1)).sum(&[1], false).neg();
         }
         let classes = self.shape()[1];
-        let mut rest = self.shape().to_vec();
-        rest.remove(1);
-        if *target.shape().to_vec() != rest {
-            let why = format!("expected class numbers of shape {rest:?}");
-            return self.graph().mistake("cross_entropy", &[self, target], why);
+        let rest: Vec<isize> = (0..rank).filter(|&axis| axis != 1).map(|axis| self.shape()[axis] as isize).collect();
+        if !target.shape().iter().map(|&size| size as isize).eq(rest.iter().copied()) {
+            return complain(format!("expected class numbers of shape {rest:?}"));
         }
         let n = target.shape().numel() as isize;
         let axes: Vec<isize> = std::iter::once(0).chain(2..rank as isize).chain([1]).collect();
         let logits = if rank == 2 { self.clone() } else { self.permute(&axes).reshape(&[n, classes as isize]) };
-        logits.op(CrossEntropy, &[&target.reshape(&[n])]).reduced(reduction)
+        logits.op(CrossEntropy, &[&target.reshape(&[n])]).reshape(&rest)
     }
 }
 
@@ -290,11 +288,11 @@ pub fn cases() -> Vec<Case> {
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));
-    let mean = Case::new("cross_entropy", "mean over pixels", |x| vec![x[0].cross_entropy(&x[1], Reduction::Mean)]);
+    let mean = Case::new("cross_entropy", "pixels", |x| vec![x[0].cross_entropy_losses(&x[1])]);
     cases.push(classes(logits(mean, &[2, 5, 3, 4], unit.clone()), DType::I32, &[2, 3, 4], 5));
-    let sum = Case::new("cross_entropy", "sum", |x| vec![x[0].cross_entropy(&x[1], Reduction::Sum)]);
+    let sum = Case::new("cross_entropy", "sum", |x| vec![x[0].cross_entropy_losses(&x[1]).sum_all()]);
     cases.push(classes(logits(sum, &[7, 5], unit.clone()), DType::I32, &[7], 5));
-    let soft = Case::new("cross_entropy", "probabilities", |x| vec![x[0].cross_entropy(&x[1], Reduction::Mean)]);
+    let soft = Case::new("cross_entropy", "probabilities", |x| vec![x[0].cross_entropy_losses(&x[1])]);
     cases.push(logits(soft, &[6, 5], unit.clone()).input(
         "t",
         TensorType::new(DType::F32, [6, 5]),

@@ -28,7 +28,9 @@ impl Value {
                 "the shapes do not broadcast: aligned at the last axis, sizes must be equal or 1",
             );
         };
-        let operands: Vec<Value> = operands.iter().map(|v| v.broadcast_to(&shape)).collect();
+        let location = std::panic::Location::caller();
+        let operands: Vec<Value> =
+            self.graph().at(location, || operands.iter().map(|v| v.broadcast_to(&shape)).collect());
         let op = Elementwise { row, attributes: attributes.to_vec() };
         self.graph().apply1(op, &operands.iter().collect::<Vec<_>>())
     }
@@ -481,6 +483,13 @@ fn composed_cases() -> Vec<Case> {
             .input("a", TensorType::new(DType::F32, [65]), Fill::Uniform(-2.0, -0.3))
             .input("b", TensorType::new(DType::F32, [65]), Fill::Uniform(-4.4, 4.4))
             .forward_only(),
+        Case::new("abs", "negative integers, with the other functions of a sign", |x| {
+            let (a, b) = (&x[0] - 500.0, &x[1] - 500.0);
+            vec![a.abs(), a.neg(), a.minimum(&b), a.maximum(&b), &a * &b, a.lt(&b), a.ge(&b)]
+        })
+        .input("a", TensorType::new(DType::I32, [41]), Fill::Index(1000))
+        .input("b", TensorType::new(DType::I32, [41]), Fill::Index(1000))
+        .forward_only(),
         Case::new("relu", "empty", |x| vec![x[0].relu()]).float("x", [0]),
         Case::new("relu", "70,001 elements", |x| vec![x[0].relu()])
             .input("x", TensorType::new(DType::F32, [70_001]), Fill::Distinct)

@@ -28,6 +28,14 @@ impl Op for Full {
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let fits = match self.ty.dtype {
+            DType::I32 => f64::from(self.value as i32) == self.value,
+            DType::U32 => f64::from(self.value as u32) == self.value,
+            DType::F32 | DType::Bool => true,
+        };
+        if !fits {
+            return Err(format!("{} is no {}; cast() the tensor to f32 first", self.value, self.ty.dtype));
+        }
         Ok(vec![self.ty.clone()])
     }
 
@@ -102,7 +110,9 @@ impl Op for Iota {
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::Exact
+        // f32 holds whole numbers up to 2^24.
+        let rounds = self.ty.dtype == DType::F32 && self.steps().1 > 1 << 24;
+        if rounds { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -223,7 +233,8 @@ impl Op for RandomBits {
 }
 
 impl Graph {
-    /// One number everywhere, rounded to the type.
+    /// One number everywhere: rounded to f32, a whole number for the integers, and for bool whether
+    /// it is other than 0.
     #[track_caller]
     pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
         self.apply1(Full { value, ty: TensorType::new(dtype, shape) }, &[])
@@ -245,8 +256,7 @@ impl Graph {
     #[track_caller]
     pub fn random_bits(&self, shape: impl Into<Shape>, seed: &Value, step: &Value) -> Value {
         let shape = shape.into();
-        let nodes = self.nodes();
-        let stream = nodes.nodes.iter().filter(|n| n.name() == "random_bits").count() as u32;
+        let stream = self.lock().nodes.iter().filter(|n| n.name() == "random_bits").count() as u32;
         let op = RandomBits { stream, shape: shape.clone() };
         self.apply1(op, &[&seed.broadcast_to(&shape), &step.broadcast_to(&shape)])
     }
@@ -303,6 +313,25 @@ impl Value {
     }
 }
 
+/// Floats around the ends of the integers.
+const EDGES: &[f64] = &[
+    0.0,
+    -0.5,
+    1.5,
+    -2.7,
+    100.0,
+    -100.0,
+    2147483520.0,
+    2147483648.0,
+    -2147483648.0,
+    3e9,
+    -3e9,
+    4294967040.0,
+    4294967296.0,
+    1e30,
+    -1e30,
+];
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let seeds = |case: Case| {
@@ -310,9 +339,15 @@ pub fn cases() -> Vec<Case> {
         case.input("seed", scalar(), Fill::Index(1 << 30)).input("step", scalar(), Fill::Index(1000))
     };
     let mut cases = vec![
-        Case::new("full", "added to", |x| vec![&x[0] + x[0].full_like(2.5), x[0].graph().full(DType::I32, [3], -7.0)])
-            .float("x", [3, 4])
-            .forward_only(),
+        Case::new("full", "added to", |x| {
+            vec![
+                &x[0] + x[0].full_like(2.5),
+                x[0].graph().full(DType::I32, [3], -7.0),
+                x[0].graph().full(DType::I32, [2], -2147483648.0),
+            ]
+        })
+        .float("x", [3, 4])
+        .forward_only(),
         Case::new("iota", "each axis and type", |x| {
             let graph = x[0].graph();
             vec![
@@ -328,7 +363,7 @@ pub fn cases() -> Vec<Case> {
         seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
     ];
     for (from, fill) in [
-        (DType::F32, Fill::Special(&[0.0, -0.5, 1.5, -2.7, 100.0, -100.0, 3e9, -3e9], -10.0, 10.0)),
+        (DType::F32, Fill::Special(EDGES, -10.0, 10.0)),
         (DType::I32, Fill::Index(50)),
         (DType::U32, Fill::Index(1 << 31)),
         (DType::Bool, Fill::Coin),
@@ -344,6 +379,14 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         );
     }
+    cases.push(
+        Case::new("cast", "negative i32", |x| {
+            let x = &x[0] - 25.0;
+            vec![x.cast(DType::F32), x.cast(DType::U32), x.cast(DType::Bool)]
+        })
+        .input("x", TensorType::new(DType::I32, [37]), Fill::Index(50))
+        .forward_only(),
+    );
     cases
 }
 

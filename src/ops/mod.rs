@@ -1,8 +1,9 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
 pub mod concat;
-pub mod cross_entropy;
 pub mod conv2d;
+pub mod cross_entropy;
+pub mod cumsum;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
@@ -26,12 +27,13 @@ pub struct Family {
 pub fn families() -> Vec<Family> {
     vec![
         Family { name: "concat", cases: concat::cases },
+        Family { name: "conv2d", cases: conv2d::cases },
         Family { name: "cross_entropy", cases: cross_entropy::cases },
+        Family { name: "cumsum", cases: cumsum::cases },
         Family { name: "elementwise", cases: elementwise::cases },
         Family { name: "generate", cases: generate::cases },
         Family { name: "matmul", cases: matmul::cases },
         Family { name: "pad", cases: pad::cases },
-        Family { name: "conv2d", cases: conv2d::cases },
         Family { name: "pool2d", cases: pool2d::cases },
         Family { name: "reduce", cases: reduce::cases },
         Family { name: "softmax", cases: softmax::cases },

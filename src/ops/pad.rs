@@ -1,6 +1,7 @@
 //! Padding with a number: around the elements, and between them. The inverse of slicing.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::profile::Profile;
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
@@ -32,6 +33,12 @@ const MAX_AXES: usize = 8;
 
 /// The most axes padded at once: contiguous inputs then merge to few enough.
 const MAX_PADDED: usize = 6;
+
+/// How many neighbours one invocation of a copying kernel moves. GPUs join the accesses of
+/// neighbouring invocations; software adapters pay for every invocation's index arithmetic.
+pub(crate) fn copy_chunk(profile: &Profile, count: usize) -> usize {
+    if profile.software { (count / 4096).clamp(1, 32) } else { 1 }
+}
 
 impl Pad {
     /// The axes, outermost first, with an axis that is not padded merged into its outer neighbour
@@ -185,21 +192,28 @@ impl Kernel for Pad {
                 outer.iter_mut().for_each(|axis| axis.stride /= 4);
             }
         }
-        let mut uniform = [count, axes.len(), offset].map(|n| n as u32).to_vec();
-        uniform.push(self.value_bits(args.inputs[0].dtype));
+        let row = axes.last().map_or(1, |axis| axis.to.size);
+        let chunk = copy_chunk(args.profile, count);
+        let row_chunks = row.div_ceil(chunk);
+        let chunks = count / row * row_chunks;
+        let value = self.value_bits(args.inputs[0].dtype);
+        let mut uniform = [chunks, row_chunks, chunk, axes.len(), offset].map(|n| n as u32).to_vec();
+        uniform.extend([value, 0, 0]);
         for i in 0..MAX_AXES {
             // Innermost first. Two vec4 an axis: start, size, step, from; stride.
             let axis = axes.len().checked_sub(i + 1).map(|at| axes[at]);
             let words = axis.map_or([0; 8], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
             uniform.extend(words.map(|n| n as u32));
         }
-        let text = wgsl!("pad").alias("V", if vec4 { "vec4<u32>" } else { "u32" });
+        let text = wgsl!("pad")
+            .alias("V", if vec4 { "vec4<u32>" } else { "u32" })
+            .constant("STEPS", axes.iter().any(|axis| axis.to.step != 1));
         Ok(Launch {
             label: "pad".into(),
             wgsl: text.finish()?,
             entry: "pad",
             bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
-            workgroups: args.profile.grid(count.div_ceil(64) as u64)?,
+            workgroups: args.profile.grid(chunks.div_ceil(64) as u64)?,
         }
         .into())
     }

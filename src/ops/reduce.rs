@@ -146,6 +146,10 @@ impl Walk {
         Walk { sizes: [1, 1, size], strides: [0, 0, stride] }
     }
 
+    fn is_line(&self) -> bool {
+        self.sizes[..2] == [1, 1]
+    }
+
     fn count(&self) -> usize {
         self.sizes.iter().product()
     }
@@ -204,7 +208,14 @@ const ALONE: u32 = 64;
 const TOGETHER: u32 = 256;
 
 impl Reduce {
-    fn text(&self, dtype: DType, width: Width, last: bool, together: bool) -> Result<std::sync::Arc<str>, String> {
+    fn text(
+        &self,
+        dtype: DType,
+        width: Width,
+        flat: bool,
+        last: bool,
+        together: bool,
+    ) -> Result<std::sync::Arc<str>, String> {
         let t = dtype.wgsl_storage();
         let (kind, identity) = match (self.kind, dtype) {
             (Kind::Sum, _) => (0, "0"),
@@ -219,6 +230,7 @@ impl Reduce {
         let text = if together { wgsl!("reduce_rows") } else { wgsl!("reduce") };
         let mut text = text
             .constant("KIND", kind)
+            .constant("FLAT", flat)
             .alias("T", t)
             .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
         let epilogue = last && dtype == DType::F32;
@@ -297,7 +309,7 @@ impl Reduce {
             let entry = if together { "reduce_rows" } else { "reduce" };
             lowered.launches.push(Launch {
                 label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-                wgsl: self.text(dtype, width, last, together)?,
+                wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, together)?,
                 entry,
                 bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
                 workgroups: args.profile.grid(workgroups as u64)?,

@@ -45,9 +45,11 @@ impl Strided for Move {
             Move::Slice { axis, start, end, step } => {
                 let mut sizes = input.shape.to_vec();
                 sizes[*axis] = (end - start).div_ceil(*step);
-                view.shape = sizes.into();
                 view.offset += start * input.strides[*axis];
-                view.strides[*axis] *= step;
+                if sizes[*axis] > 1 {
+                    view.strides[*axis] *= step; // a step past the end has no meaning, and might overflow
+                }
+                view.shape = sizes.into();
             }
             Move::StopGradient => {}
         }
@@ -84,12 +86,12 @@ impl Op for Move {
                     "it does not broadcast to {shape}: aligned at the last axis, sizes must be equal or the input's 1"
                 ));
             }
-            Move::Slice { axis, start, end, step } => {
-                if *axis >= x.rank() || start > end || *end > x[*axis] || *step == 0 {
-                    return Err(format!(
-                        "expected start <= end <= size and a step of at least 1, not {start}..{end} step {step} on axis {axis}"
-                    ));
-                }
+            Move::Slice { axis, start, end, step }
+                if *axis >= x.rank() || start > end || *end > x[*axis] || *step == 0 =>
+            {
+                return Err(format!(
+                    "expected start <= end <= size and a step of at least 1, not {start}..{end} step {step} on axis {axis}"
+                ));
             }
             _ => {}
         }
@@ -165,7 +167,7 @@ impl Value {
         if !self.is_valid() {
             return self.clone();
         }
-        let known: usize = sizes.iter().filter(|&&s| s >= 0).map(|&s| s as usize).product();
+        let known = sizes.iter().filter(|&&s| s >= 0).fold(1usize, |n, &s| n.saturating_mul(s as usize));
         let open = sizes.iter().filter(|&&s| s == -1).count();
         let legal = sizes.iter().all(|&s| s >= -1) && open <= 1;
         if !legal || (open == 1 && (known == 0 || !self.shape().numel().is_multiple_of(known))) {
@@ -209,6 +211,9 @@ impl Value {
     /// The last two axes swapped; no data moves.
     #[track_caller]
     pub fn t(&self) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
         let rank = self.shape().rank() as isize;
         if !self.is_valid() {
             return self.clone();
@@ -266,15 +271,23 @@ pub fn cases() -> Vec<Case> {
         Case::new("reshape", "of permuted, needs a copy", |x| vec![x[0].permute(&[1, 0]).reshape(&[-1])])
             .float("x", [5, 7]),
         Case::new("permute", "rank 4", |x| vec![x[0].permute(&[0, 2, 3, 1])]).float("x", [2, 3, 4, 5]),
+        Case::new("reshape", "flatten and back", |x| vec![x[0].flatten(1) * 2.0, x[0].flatten(0).reshape(&[4, 6])])
+            .float("x", [2, 3, 4]),
+        Case::new("reshape", "a scalar", |x| vec![x[0].reshape(&[])]).float("x", [1, 1]),
+        Case::new("reshape", "empty", |x| vec![x[0].reshape(&[2, 0, 5])]).float("x", [0, 3]),
+        Case::new("permute", "t, twice", |x| vec![x[0].t(), x[0].t().t() + 1.0]).float("x", [2, 3, 5]),
         Case::new("permute", "i32", |x| vec![x[0].permute(&[1, 0])])
             .input("x", TensorType::new(DType::I32, [4, 9]), Fill::Index(1000))
             .forward_only(),
         Case::new("permute", "bool reversed", |x| vec![x[0].permute(&[2, 1, 0])])
             .input("x", TensorType::new(DType::Bool, [2, 3, 5]), Fill::Coin)
             .forward_only(),
+        Case::new("broadcast", "a scalar", |x| vec![x[0].broadcast_to(&[3, 5].into())]).float("x", []),
         Case::new("broadcast", "new and inner axes", |x| vec![x[0].broadcast_to(&[2, 3, 4].into())]).float("x", [3, 1]),
         Case::new("slice", "middle", |x| vec![x[0].slice(1, 2, 7, 1)]).float("x", [3, 9]),
         Case::new("slice", "step 2, then rows", |x| vec![x[0].slice(1, 1, 9, 2).slice(0, 1, 3, 1)]).float("x", [4, 9]),
+        Case::new("slice", "of nothing, past its start", |x| vec![x[0].slice(1, 2, 3, 1)]).float("x", [0, 3]),
+        Case::new("slice", "one element by a wide step", |x| vec![x[0].slice(0, 1, 4, usize::MAX)]).float("x", [4, 3]),
         Case::new("slice", "empty", |x| vec![x[0].slice(0, 2, 2, 1)]).float("x", [4, 3]),
         Case::new("stop_gradient", "half of a product", |x| vec![&x[0] * x[0].stop_gradient()])
             .float("x", [11])

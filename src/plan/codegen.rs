@@ -145,7 +145,7 @@ impl<'a> Writer<'a> {
     fn constant(&mut self, dtype: DType, value: f64) -> String {
         match dtype {
             DType::F32 => self.number(value),
-            DType::I32 => format!("{}i", value as i32),
+            DType::I32 => format!("i32({})", value as i32),
             DType::U32 => format!("{}u", value as u32),
             DType::Bool => format!("{}", value != 0.0),
         }
@@ -209,7 +209,7 @@ impl<'a> Writer<'a> {
                     Arg::Input(i) => self.value(nodes.nodes[node].inputs[*i]),
                     Arg::Index => "i".into(),
                     Arg::F32(x) => self.number(*x),
-                    Arg::I32(x) => format!("{x}i"),
+                    Arg::I32(x) => format!("i32({x})"),
                     Arg::U32(x) => format!("{x}u"),
                 })
                 .collect();
@@ -444,8 +444,14 @@ fn header(group: &Group<'_>) -> String {
     format!("// {}: pointwise over n = args[0].x elements, four neighbours at a time.\n", label(group))
 }
 
-/// The names of the members in order, such as `add + relu`.
+/// The names of the members in order, such as `add + relu`; of many, the first and the last.
 pub(crate) fn label(group: &Group<'_>) -> String {
     let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
-    if names.is_empty() { "copy".into() } else { names.join(" + ") }
+    match names[..] {
+        [] => "copy".into(),
+        [first, second, .., last] if names.len() > 6 => {
+            format!("{first} + {second} + ... + {last} ({} ops)", names.len())
+        }
+        _ => names.join(" + "),
+    }
 }

@@ -101,7 +101,8 @@ impl Windows {
 
     /// With kernel columns folded into channels where that wastes less of the vec4.
     fn folded(mut self) -> Self {
-        if self.channels < 4 && self.x.taps > 1 {
+        let folded = (self.channels * self.x.taps).div_ceil(4);
+        if self.channels < 4 && folded < self.x.taps {
             self.fold = self.x.taps;
             self.x.padded = self.x.windows;
         }
@@ -142,13 +143,15 @@ impl Windows {
     /// The launch that makes the copy.
     fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
-        let sizes = [self.packed(), self.channels, self.y.source, self.x.source, self.y.padded, self.x.padded];
-        let rest = [self.y.before as u32, self.x.before as u32, self.y.up as u32, self.x.up as u32];
-        let mut words: Vec<u32> = sizes.iter().map(|&size| size as u32).collect();
-        words.extend([self.quads() as u32, self.fold as u32]);
-        words.extend(rest);
-        words.extend([step as u32, dilation as u32]);
-        copy_launch(wgsl!("conv2d_pack"), "conv2d_pack", self.packed(), words, [from, to], args)
+        let blocks = self.quads().div_ceil(4);
+        let count = self.n * self.y.padded * self.x.padded * blocks;
+        let source = [count, self.channels, self.y.source, self.x.source];
+        let words = source.into_iter().chain([self.y.padded, self.x.padded, self.quads(), blocks]);
+        let mut words: Vec<u32> = words.map(|word| word as u32).collect();
+        words.extend([self.y.before as u32, self.x.before as u32, step as u32, dilation as u32]);
+        let shader = wgsl!("conv2d_pack").constant("FOLD", self.fold);
+        let shader = shader.constant("UP_Y", self.y.up).constant("UP_X", self.x.up);
+        copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
     }
 }
 
