@@ -63,6 +63,7 @@ fn sqrt_f32(x: f32) -> f32 { return sqrt(x); }
 fn rsqrt_f32(x: f32) -> f32 { return inverseSqrt(x); }
 fn square_f32(x: f32) -> f32 { return x * x; }
 fn reciprocal_f32(x: f32) -> f32 { return 1.0 / x; }
+fn softsign_f32(x: f32) -> f32 { return x / (1.0 + abs(x)); }
 fn relu_f32(x: f32) -> f32 { return max(x, 0.0); }
 fn leaky_relu_f32(x: f32, slope: f32) -> f32 { return select(slope * x, x, x > 0.0); }
 fn clamp_f32(x: f32, low: f32, high: f32) -> f32 { return min(max(x, low), high); }

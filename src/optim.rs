@@ -158,8 +158,9 @@ fn of_step(graph: &Graph, function: impl Fn(f64) -> f64 + Send + Sync + 'static)
 /// Remembers hyper-parameters that lie outside their range, with the user's line.
 #[track_caller]
 fn check(graph: &Graph, optimizer: &str, not_negative: &[(&str, f64)], below_one: &[(&str, f64)]) {
+    let location = std::panic::Location::caller();
     let complain = |name: &str, x: f64, range: &str| {
-        graph.mistake(optimizer, &[], format!("{name} must be {range}, not {x}"));
+        graph.mistake_at(location, optimizer, &[], format!("{name} must be {range}, not {x}"));
     };
     for &(name, x) in not_negative {
         if !(x >= 0.0 && x.is_finite()) {

@@ -324,6 +324,11 @@ rows! {
         .ulps(2.5) // measured 1.6
         .cases(-8.0, 8.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sigmoid())]);
+    /// `x / (1 + |x|)`: between -1 and 1, with slower tails than tanh. Gradient `dy / (1 + |x|)^2`, which is `dy` at 0.
+    unary softsign = Row::floats(1, |x, _| x[0] / (1.0 + x[0].abs()))
+        .ulps(4.0) // 2.5 of the division, 1 of the sum
+        .cases(-4.0, 4.0, WIDE)
+        .gradient(|g, _| vec![Some(g.dy() / (g.x(0).abs() + 1.0).square())]);
     /// `max(x, 0)`. The gradient at 0 is 0.
     unary relu = Row::floats(1, |x, _| x[0].max(0.0))
         .cases(-2.0, 2.0, WIDE)
