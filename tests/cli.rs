@@ -136,7 +136,7 @@ fn wrong_numbers_are_shown_and_exit_1() {
     assert_eq!((code, counts(&out)), (1, [1, 4, 0]), "{out}");
     for line in [
         "FAILED wrong (relu): y[1]: got 2.0, want 2.5, allowed 3.000e-9 (1 of 3 elements off)",
-        "FAILED nan (relu): y[1]: got 2.0, want NaN, allowed 2.000e-9 (1 of 2 elements off)",
+        "FAILED nan (relu): y[1]: got 2.0, want NaN, allowed 1.000e-9 (1 of 2 elements off)",
         "FAILED shape (relu): y: the shape is [2], but should be [1]",
         "FAILED moved (reshape): y[1]: got 2.0, want 2.000000000000001, allowed 0.000e0 (1 of 2 elements off)",
     ] {
