@@ -1,9 +1,9 @@
 //! Graph to plan, as plain data: what a device runs, in order, on which buffers.
 //!
-//! [`layout`] finds which values are mere views and which ops are the same; [`fuse`]
-//! joins pointwise ops into groups and groups into kernels' epilogues; [`schedule`] orders the
-//! units and decides which variables are updated in place; [`memory`] puts values into buffers;
-//! [`lower`] turns units into launches and holds them against the device's limits.
+//! `layout` finds which values are mere views and which ops are the same; `fuse`
+//! joins pointwise ops into groups and groups into kernels' epilogues; `schedule` orders the
+//! units and decides which variables are updated in place; `memory` puts values into buffers;
+//! `lower` turns units into launches and holds them against the device's limits.
 
 pub(crate) mod codegen;
 pub(crate) mod fuse;

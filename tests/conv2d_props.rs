@@ -93,8 +93,11 @@ fn pool_by_the_formula(x: &[f64], xs: [usize; 4], ys: &[usize], o: Pool2d, fold:
     y
 }
 
+/// Rows of numbers, one a tensor.
+type Numbers = Vec<Vec<f64>>;
+
 /// The case's graph, the samples of its inputs and its outputs, its gradients checked.
-fn checked(case: &Case) -> Result<(CaseGraph, Vec<Vec<f64>>, Vec<Vec<f64>>), String> {
+fn checked(case: &Case) -> Result<(CaseGraph, Numbers, Numbers), String> {
     let graph = CaseGraph::new(case).map_err(|e| e.to_string())?;
     graph.check_gradients(1, 12)?;
     let inputs = graph.sample(2);

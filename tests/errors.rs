@@ -85,7 +85,7 @@ fn each_op_says_what_it_expected() {
         (message(&|g| f(g, "x", &[2, 0]).max(&[1], false)), &["max(f32[2, 0])", "empty"]),
         (message(&|g| f(g, "x", &[2]).mean(&[5], false)), &["mean"]),
         (message(&|g| f(g, "x", &[4]).slice(0, 3, 2, 1)), &["slice(f32[4])", "3..2"]),
-        (message(&|g| f(g, "x", &[2, 3]).softmax(2)), &["softmax", "axis"]),
+        (message(&|g| f(g, "x", &[2, 3]).softmax(2)), &["softmax(f32[2, 3])", "[2]"]),
         (message(&|g| g.input("x", DType::I32, [2]).exp()), &["exp(i32[2])", "f32"]),
         (message(&|g| f(g, "x", &[2]) + g.input("y", DType::I32, [2])), &["add(f32[2], i32[2])", "cast()"]),
         (

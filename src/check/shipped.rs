@@ -43,6 +43,9 @@ pub fn shipped() -> Result<Vec<Shipped>> {
         collect(&mut texts, &graph.nodes(), &outputs)?;
     }
     let mut all: Vec<Shipped> = texts.into_values().collect();
+    for shader in all.iter_mut().filter(|shader| shader.software) {
+        shader.name.push_str(".software");
+    }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
@@ -74,27 +77,30 @@ fn generous() -> Profile {
 }
 
 fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
-    let profile = generous();
-    let names = variants(nodes, &profile).into_iter().map(|name| Some(name.to_owned()));
+    let generous = generous();
+    let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
     for variant in names.chain([None]) {
-        for (fuse, software) in [(true, false), (false, false), (true, true)] {
-            // What a software adapter would choose may be another form of the same variant.
-            let profile = Profile { software, ..profile.clone() };
+        // What a software adapter would choose may be another form of the same variant, and fewer
+        // bindings make other groups.
+        for (fuse, software, max_storage_buffers) in
+            [(true, false, 16), (false, false, 16), (true, true, 16), (true, false, 10), (true, false, 8)]
+        {
+            let profile = Profile { software, max_storage_buffers, ..generous.clone() };
             let plan = Plan::new(nodes.clone(), outputs, &profile, &Options { fuse, variant: variant.clone() })?;
             for unit in &plan.units {
                 let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
                 for dispatch in &unit.dispatches {
-                    let entry = texts.entry(dispatch.wgsl.clone()).or_insert_with(|| Shipped {
-                        name: String::new(),
+                    let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl);
+                    let shipped = texts.entry(dispatch.wgsl.clone()).or_insert_with(|| Shipped {
+                        name: name.clone(),
                         wgsl: dispatch.wgsl.clone(),
                         entry: dispatch.entry.clone(),
                         software: true,
                         subgroups: dispatch.wgsl.contains("subgroup"),
                     });
-                    entry.software &= software;
-                    let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl, entry.software);
-                    if entry.name.is_empty() || name.len() < entry.name.len() {
-                        entry.name = name;
+                    shipped.software &= software;
+                    if name.len() < shipped.name.len() {
+                        shipped.name = name;
                     }
                 }
             }
@@ -113,7 +119,7 @@ fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
     })
 }
 
-fn file_name(unit: &str, dispatch: &str, text: &str, software: bool) -> String {
+fn file_name(unit: &str, dispatch: &str, text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let what =
@@ -123,5 +129,5 @@ fn file_name(unit: &str, dispatch: &str, text: &str, software: bool) -> String {
         what = what.replace("--", "-");
     }
     what.truncate(80);
-    format!("{what}-{:08x}{}", hasher.finish() as u32, if software { ".software" } else { "" })
+    format!("{what}-{:08x}", hasher.finish() as u32)
 }

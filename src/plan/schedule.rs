@@ -1,5 +1,6 @@
 //! The order of the units, the copies they need, and which variables are updated in place.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::fuse::{Clusters, direct, kernel_of, kernel_reads_in_place, sources};
@@ -140,8 +141,8 @@ impl Edges {
 
     /// Makes the copy of a value a job.
     fn copy(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, id: ValueId) {
-        if !self.needs.contains_key(&Job::Copy(id)) {
-            self.needs.insert(Job::Copy(id), BTreeSet::new());
+        if let Entry::Vacant(vacant) = self.needs.entry(Job::Copy(id)) {
+            vacant.insert(BTreeSet::new());
             self.read(nodes, layout, clusters, Job::Copy(id), layout.of(id).origin.clone());
         }
     }
