@@ -228,6 +228,7 @@ impl Session {
             outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
         }
         gpu.commit()?;
+        gpu.status()?;
         self.count(program);
         Ok(outputs)
     }

@@ -9,7 +9,7 @@ use wgrad::check::UnitCase;
 use wgrad::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::plan::Bound;
-use wgrad::{DType, Data, Device, Error, Graph, Session, Tensor, TensorType, Value, models};
+use wgrad::{DType, Data, Device, Error, Graph, Reduction, Session, Tensor, TensorType, Value, models};
 
 mod common;
 
@@ -270,6 +270,28 @@ fn the_first_nan_is_found() {
         let found = found.expect("an infinity");
         assert!(found.node.starts_with("input `x`") && found.output.infinite == 1, "{found}");
     }
+}
+
+#[test]
+fn what_a_run_refuses_is_refused_in_its_shadow() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2, 3]);
+    let labels = graph.input("t", DType::F32, [2]).cast(DType::I32);
+    let loss = x.cross_entropy(&labels, Reduction::Sum);
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[&loss]).expect("compiles");
+    let x = Tensor::new([2, 3], vec![0.0f32; 6]).expect("x");
+    let t = Tensor::new([2], [0.0f32, 3.0]).expect("t");
+    let feeds = [("x", &x), ("t", &t)];
+    for error in [
+        session.run_checked(&program, &feeds).expect_err("an index out of range"),
+        session.find_nan(&program, &feeds).expect_err("an index out of range"),
+    ] {
+        assert!(matches!(&error, Error::Input(why) if why.contains("out of range")), "{error}");
+    }
+    let error = session.run_checked(&program, &feeds[..1]).expect_err("not fed").to_string();
+    assert!(error.contains("input `t`"), "{error}");
 }
 
 #[test]

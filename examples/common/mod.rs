@@ -4,7 +4,7 @@
 use clap::Parser;
 use wgrad::{Program, Result, Session, Tensor};
 
-/// How steps are run.
+/// How the steps of an example are run.
 #[derive(Parser)]
 pub struct Steps {
     /// Compare every launch of every step with the reference; stop at the first that is wrong

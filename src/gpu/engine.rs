@@ -404,6 +404,12 @@ impl Program {
         read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size())
     }
 
+    /// For checking: what the kernels have reported since the upload.
+    pub fn status(&self) -> Result<()> {
+        let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
+        check_status(&read_words(&self.gpu, &self.status, bytes)?)
+    }
+
     /// For checking: a value's elements.
     pub fn read(&self, stored: &Stored) -> Result<Tensor> {
         read(&self.gpu, &self.buffers[stored.buffer], &stored.ty)
