@@ -9,6 +9,8 @@
 
 pub mod bound;
 mod cases;
+pub mod faults;
+mod seeded;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};
