@@ -12,6 +12,8 @@ mod cases;
 mod nan;
 mod replay;
 mod shadow;
+pub mod faults;
+mod seeded;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};

@@ -65,6 +65,19 @@ impl Session {
     /// # Errors
     /// As [`Session::compile`].
     pub fn compile_with(&mut self, graph: &Graph, outputs: &[&Value], options: &Options) -> Result<Program> {
+        self.compile_edited(graph, outputs, options, |_| Ok(()))
+    }
+
+    /// The same, with the finished plan altered before anything is made from it: to see whether
+    /// checks notice.
+    #[doc(hidden)]
+    pub fn compile_edited(
+        &mut self,
+        graph: &Graph,
+        outputs: &[&Value],
+        options: &Options,
+        edit: impl FnOnce(&mut Plan) -> Result<()>,
+    ) -> Result<Program> {
         let nodes = graph.nodes();
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
@@ -82,7 +95,9 @@ impl Session {
             }
         }
         let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
-        let plan = Arc::new(Plan::new(nodes.clone(), &targets, self.device.profile(), options)?);
+        let mut plan = Plan::new(nodes.clone(), &targets, self.device.profile(), options)?;
+        edit(&mut plan)?;
+        let plan = Arc::new(plan);
         for variable in &nodes.variables {
             if !self.types.contains_key(&variable.name) {
                 self.create(&variable.name, &variable.initial)?;

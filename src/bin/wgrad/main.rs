@@ -5,6 +5,7 @@ mod devices;
 mod golden;
 mod output;
 mod replay;
+mod self_test;
 mod shaders;
 
 use std::path::PathBuf;
@@ -65,6 +66,9 @@ struct CheckArgs {
     /// Machine-readable output
     #[arg(long)]
     json: bool,
+    /// Put known faults into kernels, and see whether each is caught
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json"])]
+    self_test: bool,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
             replay::run(&file, device.as_deref(), json, &mut out)
         }
+        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
