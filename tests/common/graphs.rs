@@ -1,9 +1,11 @@
 //! Random graphs out of bytes: arbitrary chains of the public operations with arbitrary arguments,
 //! right and wrong. The same bytes give the same graph; when they are at an end, zeros follow.
 
+use wgrad::graph::{Node, ValueId};
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
-use wgrad::{DType, Data, Device, Graph, Reduction, Session, Shape, Tensor, Value, gradients};
+use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Data, Device, Error, Graph, Profile, Reduction, Session, Shape, Tensor, Value, gradients};
 
 /// Choices, drawn from bytes.
 pub struct Choices<'a>(std::slice::Iter<'a, u8>);
@@ -239,6 +241,25 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
     vec![one]
 }
 
+/// Plans the graph for WebGPU's default limits, fused and not, without a device: that may find a
+/// limit, and nothing else.
+fn plan(graph: &Graph) {
+    let nodes = graph.nodes();
+    if !nodes.mistakes.is_empty() {
+        return;
+    }
+    let last = nodes.nodes.len().saturating_sub(6);
+    let outputs = |(node, it): (usize, &Node)| (0..it.outputs.len()).map(move |output| ValueId { node, output });
+    let targets: Vec<ValueId> = nodes.nodes.iter().enumerate().skip(last).flat_map(outputs).collect();
+    for fuse in [true, false] {
+        match Plan::new(nodes.clone(), &targets, &Profile::webgpu_defaults(), &Options { fuse, variant: None }) {
+            Ok(_) => {}
+            Err(Error::Limit(text)) => assert!(!text.contains("internal"), "{text}"),
+            Err(error) => panic!("planning a graph without mistakes: {error}"),
+        }
+    }
+}
+
 /// A graph in which anything may be wrong: the operations are piled up, mistakes and all. It must
 /// compile exactly where no mistake was made.
 pub fn wild(bytes: &[u8], most: usize) {
@@ -253,6 +274,7 @@ pub fn wild(bytes: &[u8], most: usize) {
         let made = operation(&mut c, &graph, &pool);
         pool.extend(made);
     }
+    plan(&graph);
     let mistakes = graph.mistakes();
     let valid: Vec<&Value> = pool.iter().filter(|v| v.is_valid()).collect();
     let program = Session::new(Device::cpu()).compile(&graph, &valid);
@@ -261,7 +283,7 @@ pub fn wild(bytes: &[u8], most: usize) {
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains("internal"), "{text}");
-            assert!(!mistakes.is_empty() || matches!(error, wgrad::Error::Limit(_)), "{text}");
+            assert!(!mistakes.is_empty() || matches!(error, Error::Limit(_)), "{text}");
         }
     }
 }
@@ -351,6 +373,7 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
         }
     }
     assert!(graph.mistakes().is_empty(), "accepted alone, refused in the graph: {:?}", graph.mistakes());
+    plan(&graph);
     let mut outputs: Vec<Value> = pool[inputs..].iter().rev().take(3).cloned().collect();
     let last = pool[inputs..].iter().rev().find(|v| v.dtype() == DType::F32);
     if let Some(last) = last.filter(|_| c.byte() % 4 != 0) {
