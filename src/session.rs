@@ -269,7 +269,9 @@ impl Session {
         });
         let used: std::collections::BTreeSet<&str> = used.collect();
         for counter in used {
-            *self.counters.entry(counter.to_owned()).or_insert(0) += 1;
+            // A file may have set it to the largest number there is.
+            let count = self.counters.entry(counter.to_owned()).or_insert(0);
+            *count = count.saturating_add(1);
         }
     }
 
