@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::cpu::{self, Values, index_in_range};
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
-use crate::plan::{Options, Plan, Role};
+use crate::plan::{self, Finding, Options, Plan, Role};
+use crate::profile::Profile;
 use crate::{DType, Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
 /// Variables on one device, and the way to compile and run programs over them.
@@ -108,6 +109,14 @@ impl Session {
             Store::Cpu(_) => None,
         };
         Ok(Program { plan, gpu, nodes, targets })
+    }
+
+    /// Holds a program against another device, which need not be here: what keeps its graph from
+    /// running there ([`Finding::refused`]), then what of this very plan would not, with what is
+    /// planned instead. Empty: it runs there as it is. For a graph without a session see
+    /// [`lint`](crate::lint).
+    pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
+        plan::lint::elsewhere(&program.plan, &program.nodes, &program.targets, profile)
     }
 
     fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {

@@ -4,7 +4,7 @@
 use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, UNIT, Variant,
 };
-use crate::ops::reduce::around;
+use crate::ops::reduce::{around, together_on};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value, wgsl};
 
@@ -22,19 +22,19 @@ struct SoftmaxGrad {
     log: bool,
 }
 
-/// The longest row: an invocation of 256 walks it three times in fewer than 16,000 steps.
+/// The longest row: each of 256 invocations walks it three times in fewer than 16,000 steps
+/// (each of 128 in fewer than 32,000, which lavapipe still does).
 pub(crate) const MAX_ROW: usize = 1 << 20;
 
 /// Up to this length one invocation may walk a row.
 const SHORT_ROW: usize = 4096;
 
-/// Invocations of a workgroup: on their own, or together on one row.
+/// Invocations of a workgroup that each have a row of their own.
 const ALONE: u32 = 64;
-const TOGETHER: u32 = 256;
 
 pub(crate) static ROW_VARIANTS: &[Variant] = &[
     Variant { invocations: ALONE, ..Variant::plain("invocation") },
-    Variant { workgroup_memory: 16 * TOGETHER, invocations: TOGETHER, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 16 * 256, invocations: 128, ..Variant::plain("workgroup") },
 ];
 
 /// Whether a variant is the one with a workgroup for each row.
@@ -208,7 +208,7 @@ impl Kernel for Softmax {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_workgroup"), "softmax_workgroup")
+            (wgsl!("softmax_workgroup").constant("THREADS", together_on(args.profile)), "softmax_workgroup")
         } else {
             (wgsl!("softmax"), "softmax")
         };
@@ -320,7 +320,7 @@ impl Kernel for SoftmaxGrad {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_grad_workgroup"), "softmax_grad_workgroup")
+            (wgsl!("softmax_grad_workgroup").constant("THREADS", together_on(args.profile)), "softmax_grad_workgroup")
         } else {
             (wgsl!("softmax_grad"), "softmax_grad")
         };

@@ -3,6 +3,7 @@
 mod check;
 mod devices;
 mod golden;
+mod lint;
 mod output;
 mod replay;
 mod self_test;
@@ -38,6 +39,17 @@ enum Command {
     },
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
+    /// Hold the models against the limits of devices that need not be here
+    Lint {
+        /// The device; without it, webgpu, webgpu-compat, phone and metal
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// The model; without it, all
+        model: Option<String>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -84,6 +96,7 @@ fn main() -> ExitCode {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
         },
+        Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Shaders { dump } => shaders::run(&dump, &mut out),
     };
     match done {
