@@ -9,11 +9,11 @@
 
 pub mod bound;
 mod cases;
+pub mod faults;
 mod nan;
 mod replay;
-mod shadow;
-pub mod faults;
 mod seeded;
+mod shadow;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};
