@@ -14,6 +14,7 @@ mod seeded;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};
+pub use faults::permuted;
 pub use shipped::{Shipped, shipped};
 
 use crate::graph::{NodeKind, Nodes};

@@ -3,6 +3,7 @@
 mod check;
 mod devices;
 mod golden;
+mod mutate;
 mod output;
 mod self_test;
 mod shaders;
@@ -37,6 +38,8 @@ enum Command {
     },
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
+    /// Alter shaders at random, and see whether the cases notice
+    Mutate(mutate::MutateArgs),
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
         },
+        Command::Mutate(args) => mutate::run(&args, &mut out),
         Command::Shaders { dump } => shaders::run(&dump, &mut out),
     };
     match done {
