@@ -235,6 +235,33 @@ impl Session {
         Ok((gpu, feeds.scalar_values(program, true)))
     }
 
+    /// The rest of a step whose units have run: reads the outputs, carries out the commits.
+    pub(crate) fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
+        let mut outputs = Vec::with_capacity(program.plan.outputs.len());
+        for (ty, buffer) in &program.plan.outputs {
+            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
+            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
+        }
+        gpu.commit()?;
+        gpu.status()?;
+        self.count(program);
+        Ok(outputs)
+    }
+
+    /// On the reference: the graph as it was built, and the values of its leaves at the step's
+    /// start. `None` on a GPU.
+    pub(crate) fn leaves<'p>(
+        &self,
+        program: &'p Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<Option<(&'p Nodes, Values)>> {
+        let feeds = self.bind(program, feeds)?;
+        Ok(match &self.store {
+            Store::Cpu(variables) => Some((&program.nodes, leaves(program, &feeds, variables))),
+            Store::Gpu(..) => None,
+        })
+    }
+
     pub(crate) fn count(&mut self, program: &Program) {
         let used = program.plan.scalars.iter().filter_map(|(_, scalar, _)| match scalar {
             Scalar::Counted { counter, .. } => Some(counter.as_str()),
@@ -338,7 +365,8 @@ impl Feeds<'_> {
     }
 }
 
-fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+/// The values of the graph's leaves.
+fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tensor>) -> Values {
     let nodes = &program.nodes;
     let mut values: Values = feeds.scalar_values(program, false).into_iter().collect();
     for (number, node) in nodes.nodes.iter().enumerate() {
@@ -358,9 +386,14 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
             _ => {}
         }
     }
+    values
+}
+
+fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+    let nodes = &program.nodes;
     let assigned = nodes.assignments.iter().map(|a| a.value);
     let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
-    let results = cpu::evaluate(nodes, &wanted, values)?;
+    let results = cpu::evaluate(nodes, &wanted, leaves(program, feeds, variables))?;
     for assignment in &nodes.assignments {
         if let (NodeKind::Variable(name), Some(value)) =
             (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
@@ -372,6 +405,11 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
 }
 
 impl Program {
+    /// The values that were asked for.
+    pub(crate) fn targets(&self) -> &[ValueId] {
+        &self.targets
+    }
+
     /// The plan: units, dispatches, buffers.
     pub fn plan(&self) -> &Plan {
         &self.plan

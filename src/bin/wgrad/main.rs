@@ -5,6 +5,7 @@ mod devices;
 mod golden;
 mod mutate;
 mod output;
+mod replay;
 mod self_test;
 mod shaders;
 
@@ -62,6 +63,9 @@ struct CheckArgs {
     /// Compare with the golden vectors in this folder instead
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
+    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed"])]
+    replay: Option<PathBuf>,
     /// Machine-readable output
     #[arg(long)]
     json: bool,
@@ -76,6 +80,9 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
         Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
+        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
+            replay::run(&file, device.as_deref(), json, &mut out)
+        }
         Command::Check(args) => match &args.golden {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),

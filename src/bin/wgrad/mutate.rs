@@ -21,7 +21,7 @@ use wgrad::check::faults::plan;
 use wgrad::check::{CaseGraph, ways};
 use wgrad::op::Case;
 use wgrad::plan::Options;
-use wgrad::{Device, Session, Tensor, Value};
+use wgrad::{Device, Profile, Session, Tensor, Value};
 
 use crate::check;
 use crate::output::{Out, Stop, matches};
@@ -39,7 +39,7 @@ pub struct MutateArgs {
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
     /// How many runs of cases a mutant must outlive to count as a survivor
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(long, value_name = "N", default_value_t = 400)]
     runs: usize,
     /// Seed of the sample
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -172,8 +172,14 @@ struct Text {
 struct Run {
     case: usize,
     options: Options,
+    /// On the device of few workgroups.
+    narrow: bool,
     cost: usize,
 }
+
+/// A grid folds where it has more workgroups in a line than this. Real devices take 65,535, which
+/// only large cases exceed.
+const NARROW: u32 = 5;
 
 /// The texts of all cases by the shaders that they hold parts of.
 fn texts(device: &Device, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<Text>>, Stop> {
@@ -185,22 +191,45 @@ fn texts(device: &Device, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<Stri
         let values = graph.inputs.iter().map(|(_, v, _)| v).chain(graph.outputs.iter().map(|(_, v)| v));
         let cost = values.map(|v: &Value| v.shape().numel()).sum();
         let mut seen = HashSet::new();
-        for options in ways(&graph, device.profile()) {
-            let plan = plan(&graph.graph, graph.outputs.iter().map(|(_, value)| value), device.profile(), &options)?;
-            if !seen.insert(plan.fingerprint()) {
-                continue;
-            }
-            let dispatches: BTreeMap<&Arc<str>, &str> =
-                plan.units.iter().flat_map(|u| &u.dispatches).map(|d| (&d.wgsl, d.entry.as_str())).collect();
-            for (wgsl, entry) in dispatches {
-                entries.insert(wgsl.clone(), entry.to_owned());
-                known.entry(wgsl.clone()).or_default().push(Run { case: number, options: options.clone(), cost });
+        let narrow = Profile { max_workgroups: NARROW, ..device.profile().clone() };
+        for (profile, narrow) in [(device.profile(), false), (&narrow, true)] {
+            for options in ways(&graph, device.profile()) {
+                let outputs = graph.outputs.iter().map(|(_, value)| value);
+                let plan = match plan(&graph.graph, outputs, profile, &options) {
+                    Err(_) if narrow => continue, // too large for it
+                    plan => plan?,
+                };
+                if !seen.insert(plan.fingerprint()) {
+                    continue;
+                }
+                let dispatches: BTreeMap<&Arc<str>, &str> = plan
+                    .units
+                    .iter()
+                    .flat_map(|unit| &unit.dispatches)
+                    .filter(|d| !narrow || d.workgroups[1] > 1)
+                    .map(|d| (&d.wgsl, d.entry.as_str()))
+                    .collect();
+                for (wgsl, entry) in dispatches {
+                    entries.insert(wgsl.clone(), entry.to_owned());
+                    let run = Run { case: number, options: options.clone(), narrow, cost };
+                    known.entry(wgsl.clone()).or_default().push(run);
+                }
             }
         }
     }
     for (wgsl, entry) in entries {
-        let mut runs = known.remove(&wgsl).unwrap_or_default();
+        let mut runs: Vec<Run> = known.remove(&wgsl).unwrap_or_default();
+        // The cheapest first, and a narrow one after each other one.
+        let mut ranks = [0; 2];
         runs.sort_by_key(|run| run.cost);
+        let mut ranked: Vec<(usize, Run)> = Vec::with_capacity(runs.len());
+        for run in runs {
+            let rank = &mut ranks[usize::from(run.narrow)];
+            ranked.push((2 * *rank + usize::from(run.narrow), run));
+            *rank += 1;
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let runs: Vec<Run> = ranked.into_iter().map(|(_, run)| run).collect();
         for shader in shaders_of(&entry, &wgsl).into_iter().filter(|shader| wanted(shader)) {
             found.entry(shader).or_default().push(Text { wgsl: wgsl.clone(), runs: runs.clone() });
         }
@@ -233,9 +262,16 @@ fn belongs(function: &str, shader: &str) -> bool {
     }
 }
 
+/// The same device with few workgroups in a line.
+fn narrow(device: &Device) -> wgrad::Result<Device> {
+    let limits = Profile { max_workgroups: NARROW, ..device.profile().clone() };
+    Device::open_within(Some(&device.profile().name), Some(&limits))
+}
+
 /// Tries the mutants of one shader.
 struct Worker {
     device: Device,
+    narrow: Device,
     cases: Vec<Case>,
     texts: Vec<Text>,
     graphs: HashMap<usize, (CaseGraph, Vec<Tensor>)>,
@@ -245,7 +281,8 @@ impl Worker {
     fn new(device: Device, shader: &str) -> Result<Worker, Stop> {
         let texts = texts(&device, |known| known == shader)?;
         let texts = texts.into_values().next().unwrap_or_default();
-        Ok(Worker { device, cases: wgrad::ops::cases(), texts, graphs: HashMap::new() })
+        let narrow = narrow(&device)?;
+        Ok(Worker { device, narrow, cases: wgrad::ops::cases(), texts, graphs: HashMap::new() })
     }
 
     fn run(mut self, shader: &str, args: &MutateArgs, first: usize, out: &mut Out) -> Result<bool, Stop> {
@@ -332,8 +369,9 @@ impl Worker {
             Ok(passed) => passed,
             Err(_) => {
                 // What the driver refused must not be laid at the next one's door.
-                if let Ok(device) = Device::open(Some(&self.device.profile().name.clone())) {
-                    self.device = device;
+                let opened = Device::open(Some(&self.device.profile().name));
+                if let Ok((device, narrow)) = opened.and_then(|device| Ok((device.clone(), narrow(&device)?))) {
+                    (self.device, self.narrow) = (device, narrow);
                 }
                 false
             }
@@ -352,7 +390,7 @@ impl Worker {
             graph.inputs.iter().zip(inputs).map(|((name, ..), tensor)| (name.as_str(), tensor)).collect();
         let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
         let with: Arc<str> = with.into();
-        let mut session = Session::new(self.device.clone());
+        let mut session = Session::new(if run.narrow { &self.narrow } else { &self.device }.clone());
         let program = session.compile_edited(&graph.graph, &outputs, &run.options, |plan| {
             for dispatch in plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches) {
                 if dispatch.wgsl == *text {
