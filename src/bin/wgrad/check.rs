@@ -50,6 +50,7 @@ pub fn run(request: &Request<'_>, out: &mut Out) -> Result<bool, Stop> {
     let started = Instant::now();
     let listed = select(request, sweep::listed())?;
     let count = listed.len();
+    let (tasks, must) = schedule(request, listed)?;
     let to_stdout = request.json.is_some_and(|path| path == Path::new("-"));
     let device = open(request.device)?;
     for path in [request.json, request.html].into_iter().flatten().filter(|path| *path != Path::new("-")) {
@@ -59,7 +60,6 @@ pub fn run(request: &Request<'_>, out: &mut Out) -> Result<bool, Stop> {
     if !to_stdout {
         out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     }
-    let (tasks, must) = schedule(request, listed)?;
     let mut findings = Findings::default();
     let bar = progress(tasks.len() as u64);
     let (mut ran, mut interrupted) = (0, false);

@@ -83,11 +83,12 @@ fn count(value: &Json) -> String {
     escaped(&grouped)
 }
 
-/// A measured number, with four digits.
+/// A measured number, with about four digits.
 fn measured(value: &Json) -> String {
     match value.as_f64() {
         Some(x) if x == 0.0 || (1e-3..1e4).contains(&x.abs()) => {
-            let shown = format!("{x:.3}");
+            let digits = if x.abs() < 100.0 { 3 } else { 0 };
+            let shown = format!("{x:.digits$}");
             if shown.contains('.') { shown.trim_end_matches('0').trim_end_matches('.').to_owned() } else { shown }
         }
         Some(x) => format!("{x:.3e}"),
