@@ -7,17 +7,39 @@
 //! winner. Outputs are poisoned with NaN before the launch and sentinels stand inside the binding,
 //! behind the tensor's end: stale, missing and stray writes all fail.
 
+//!
+//! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
+//! and one stands for a number only where that number, moved by its bound, is beyond the largest
+//! f32. What the bound is made of is the op's *tolerance class*, [`Rounding`](crate::op::Rounding):
+//!
+//! | class | for | reason |
+//! | --- | --- | --- |
+//! | exact | copies, integers, comparisons, selections | nothing is rounded |
+//! | ulps | pointwise formulas | half an ulp a rounding; quotients and roots as the WGSL specification's accuracy table grants (section 15.7.4); our own transcendentals as measured by `tests/scalar.rs` |
+//! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation is right, a dropped term is not |
+//! | bound | softmax, cross-entropy and the like | a formula of its own, with its derivation beside it |
+//!
+//! [`check_case_with`] goes further than launches: see [`Extras`].
+
 pub mod bound;
 mod cases;
+mod examine;
 pub mod faults;
+mod histogram;
 mod nan;
 mod replay;
 mod seeded;
 mod shadow;
 mod shipped;
+pub mod sweep;
 
 pub use cases::{CaseGraph, draw};
+pub use examine::{
+    CaseReport, Extras, Gradients, Missing, check_case, check_case_with, not_runnable, repeat_training, tolerance,
+    variants, ways,
+};
 pub use faults::permuted;
+pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
 pub use replay::{Expected, UnitCase};
 pub use shadow::Divergence;
@@ -25,11 +47,9 @@ pub use shipped::{Shipped, shipped};
 
 use std::collections::HashMap;
 
-use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Args, Case, Lowering};
-use crate::plan::{Options, Plan, Stored, Unit};
-use crate::profile::Profile;
-use crate::{Data, Device, Error, Result, Session, Tensor, TensorType};
+use crate::graph::{Nodes, ValueId};
+use crate::plan::{Dispatch, Plan, Stored, Unit};
+use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
 /// What a check found in one unit of a plan.
 #[derive(Clone, Debug)]
@@ -46,6 +66,16 @@ pub struct UnitReport {
     pub wrong: usize,
     /// Words behind a tensor's end that were overwritten: buffer's value and word.
     pub stray: Option<String>,
+    /// The errors of its float elements in ulp.
+    pub histogram: Histogram,
+    /// What it read.
+    pub reads: Vec<TensorType>,
+    /// The graph values that it wrote.
+    pub writes: Vec<ValueId>,
+    /// The workgroups of its largest dispatch.
+    pub workgroups: u64,
+    /// Its dispatches with their texts, where something failed.
+    pub dispatches: Vec<Dispatch>,
 }
 
 impl UnitReport {
@@ -76,14 +106,7 @@ impl Element {
     /// The difference over the bound: above 1 is wrong; infinite for NaN, and for any difference
     /// where none is allowed.
     pub fn ratio(&self) -> f64 {
-        let difference = (self.got - self.want).abs();
-        if self.got == self.want {
-            0.0
-        } else if difference.is_nan() || self.bound == 0.0 {
-            f64::INFINITY
-        } else {
-            difference / self.bound
-        }
+        ratio(self.got, self.want, self.bound)
     }
 }
 
@@ -133,9 +156,16 @@ pub(crate) fn compare(
     got: &[(Stored, Vec<u32>)],
 ) -> Result<UnitReport> {
     let expected = expect(plan, unit, reads, scalars)?;
+    let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
     let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
+    report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
+    report.writes = unit.writes.iter().map(|stored| stored.value).collect();
+    report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
     for (stored, words) in got {
         report.compare(&built(&plan.nodes, stored), &stored.ty, words, &expected[&stored.value]);
+    }
+    if !report.passed() {
+        report.dispatches = unit.dispatches.clone();
     }
     Ok(report)
 }
@@ -165,7 +195,19 @@ pub(crate) const POISON: u32 = 0x7fc0_dead;
 
 impl UnitReport {
     fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
-        UnitReport { label, kernel, compared: 0, worst: None, wrong: 0, stray: None }
+        UnitReport {
+            label,
+            kernel,
+            compared: 0,
+            worst: None,
+            wrong: 0,
+            stray: None,
+            histogram: Histogram::default(),
+            reads: Vec::new(),
+            writes: Vec::new(),
+            workgroups: 0,
+            dispatches: Vec::new(),
+        }
     }
 
     /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
@@ -180,104 +222,55 @@ impl UnitReport {
     fn add(&mut self, node: &str, ty: &TensorType, device: &Tensor, want: &bound::Bounded) {
         let (got, expected) = (device.to_f64(), want.value.to_f64());
         let float = matches!(want.value.data(), Data::F64(_));
-        for (i, (&got, &want_exact)) in got.iter().zip(&expected).enumerate() {
-            // Beyond the largest f32 the device's infinity is right.
-            let overflows = float && (want_exact as f32).is_infinite();
-            let wanted = if overflows { f64::from(want_exact as f32) } else { want_exact };
+        for (i, (&got, &exact)) in got.iter().zip(&expected).enumerate() {
             let allowed = want.error.as_ref().map_or(0.0, |e| e[i]);
-            let element = || Element {
-                node: node.to_owned(),
-                ty: ty.clone(),
-                index: ty.shape.unravel(i),
-                got,
-                want: wanted,
-                bound: allowed,
+            let right = if float { agrees(got, exact, allowed) } else { (got - exact).abs() <= allowed };
+            // An infinity that is right stands for what was expected, and the other way round.
+            let wanted = match got.is_infinite() {
+                true if right => got,
+                true if float => f64::from(exact as f32),
+                _ => exact,
             };
-            self.compared += 1;
-            let right = got == wanted || (got - wanted).abs() <= allowed;
-            if !right {
-                self.wrong += 1;
+            if float {
+                self.histogram.add(got, wanted);
             }
-            let ratio = if got == wanted { 0.0 } else { (got - wanted).abs() / allowed };
+            self.compared += 1;
+            self.wrong += usize::from(!right);
+            let ratio = ratio(got, wanted, allowed);
             let worse = self.worst.as_ref().is_none_or(|w| !(ratio <= w.ratio()));
             if worse || (!right && self.wrong == 1) {
-                self.worst = Some(element());
+                self.worst = Some(Element {
+                    node: node.to_owned(),
+                    ty: ty.clone(),
+                    index: ty.shape.unravel(i),
+                    got,
+                    want: wanted,
+                    bound: allowed,
+                });
             }
         }
     }
 }
 
-/// The names of the variants that a graph's kernels have and that the device can run.
-pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for node in &nodes.nodes {
-        let NodeKind::Op(op) = &node.kind else { continue };
-        if let Lowering::Kernel(kernel) = op.lowering() {
-            let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-            let views: Vec<_> = inputs.iter().map(|ty| crate::View::contiguous(&ty.shape)).collect();
-            let args = Args { inputs: &inputs, views: &views, outputs: &node.outputs, profile };
-            let runs = kernel.variants().iter().filter(|v| v.lacking(profile).is_none() && kernel.supports(v, &args));
-            names.extend(runs.map(|v| v.name));
-        }
+/// Whether a device's float is right.
+fn agrees(got: f64, exact: f64, allowed: f64) -> bool {
+    if got.is_infinite() {
+        // Seen from the infinity's side; an exact infinity of the other sign stays below.
+        let most = exact * got.signum() + allowed;
+        return (most as f32) == f32::INFINITY;
     }
-    names.sort_unstable();
-    names.dedup();
-    names
+    exact.is_finite() && (got - exact).abs() <= allowed
 }
 
-/// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
-/// with each variant that the device can run.
-pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
-    let mut ways = vec![Options::default(), Options { fuse: false, variant: None }];
-    let names = variants(&graph.graph.nodes(), profile);
-    if names.len() > 1 {
-        ways.extend(names.into_iter().map(|name| Options { fuse: true, variant: Some(name.to_owned()) }));
+fn ratio(got: f64, want: f64, bound: f64) -> f64 {
+    let difference = (got - want).abs();
+    if got == want {
+        0.0
+    } else if difference.is_nan() || bound == 0.0 {
+        f64::INFINITY
+    } else {
+        difference / bound
     }
-    ways
-}
-
-/// A case's result on a device.
-#[derive(Debug)]
-pub struct CaseReport {
-    /// How it was run, and what was found.
-    pub ways: Vec<(Options, Report)>,
-}
-
-impl CaseReport {
-    /// Whether all ways agreed with the reference.
-    pub fn passed(&self) -> bool {
-        self.ways.iter().all(|(_, report)| report.passed())
-    }
-
-    /// How many elements were compared.
-    pub fn compared(&self) -> usize {
-        self.ways.iter().map(|(_, report)| report.compared()).sum()
-    }
-}
-
-/// Runs a case on a device in all [`ways`], and compares launch by launch. Two plans that come
-/// out the same are run once.
-///
-/// # Errors
-/// When the case does not build, or the device fails.
-pub fn check_case(device: &Device, case: &Case, seed: u64) -> Result<CaseReport> {
-    let graph = CaseGraph::new(case)?;
-    let inputs = graph.sample(seed);
-    let feeds: Vec<(&str, &Tensor)> =
-        graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
-    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let mut report = CaseReport { ways: Vec::new() };
-    let mut seen = Vec::new();
-    for options in ways(&graph, device.profile()) {
-        let mut session = Session::new(device.clone());
-        let program = session.compile_with(&graph.graph, &outputs, &options)?;
-        let fingerprint = program.plan().fingerprint();
-        if !seen.contains(&fingerprint) {
-            seen.push(fingerprint);
-            report.ways.push((options, session.check(&program, &feeds)?.1));
-        }
-    }
-    Ok(report)
 }
 
 impl Session {
@@ -324,4 +317,28 @@ impl Session {
 /// The complaint of [`Session::check`] on the reference.
 pub(crate) fn nothing_to_check() -> Error {
     Error::Device("the reference has nothing to be checked against; open a GPU device".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agrees;
+
+    #[test]
+    fn infinities_agree_in_sign_and_nan_never() {
+        let inf = f64::INFINITY;
+        assert!(agrees(1.0, 1.0, 0.0) && agrees(1.0, 1.1, 0.2) && !agrees(1.0, 1.1, 0.05));
+        for (got, exact) in [(inf, inf), (-inf, -inf), (inf, 1e39), (-inf, -1e39), (inf, 3.4e38)] {
+            assert!(agrees(got, exact, 1e37), "{got} for {exact}");
+        }
+        for allowed in [0.0, 1.0, inf] {
+            for (got, exact) in [(inf, -inf), (-inf, inf), (-inf, 1e39), (1.0, inf), (f64::NAN, 1.0), (f64::NAN, inf)] {
+                assert!(
+                    !agrees(got, exact, if got.is_infinite() && exact.is_finite() { 0.0 } else { allowed }),
+                    "{got} for {exact}"
+                );
+            }
+            assert!(!agrees(1.0, f64::NAN, allowed) && !agrees(f64::NAN, f64::NAN, allowed));
+        }
+        assert!(!agrees(inf, 1e30, 1e35), "far below the largest f32");
+    }
 }

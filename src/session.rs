@@ -271,6 +271,11 @@ impl Session {
         })
     }
 
+    /// For checking: sets all counters back, so that the next run draws what the first one did.
+    pub(crate) fn restart(&mut self) {
+        self.counters.clear();
+    }
+
     pub(crate) fn count(&mut self, program: &Program) {
         let used = program.plan.scalars.iter().filter_map(|(_, scalar, _)| match scalar {
             Scalar::Counted { counter, .. } => Some(counter.as_str()),

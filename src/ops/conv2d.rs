@@ -176,7 +176,7 @@ pub(super) fn windows(
 }
 
 /// The shape `[N, O, OH, OW]` of the output for `x` and `weight`, or why there is none.
-fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Result<Shape, String> {
+pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Result<Shape, String> {
     let (&[n, c, h, w], &[o, group_c, kh, kw]) = (x, weight) else {
         return Err(format!(
             "expected data [N, C, H, W] and a weight [O, C / groups, KH, KW], not shapes {x:?} and {weight:?}"

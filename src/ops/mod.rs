@@ -12,7 +12,10 @@ pub mod pad;
 pub mod pool2d;
 pub mod reduce;
 pub mod softmax;
+mod sweep;
 pub mod view;
+
+use rand::rngs::StdRng;
 
 use crate::op::Case;
 
@@ -22,28 +25,35 @@ pub struct Family {
     pub name: &'static str,
     /// Its cases, in a fixed order.
     pub cases: fn() -> Vec<Case>,
+    /// If it has one: a random case, with shapes on the edges of tiles, hard values and views.
+    pub sweep: Option<fn(&mut StdRng) -> Case>,
 }
 
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
-        Family { name: "argmax", cases: argmax::cases },
-        Family { name: "concat", cases: concat::cases },
-        Family { name: "conv2d", cases: conv2d::cases },
-        Family { name: "cross_entropy", cases: cross_entropy::cases },
-        Family { name: "cumsum", cases: cumsum::cases },
-        Family { name: "elementwise", cases: elementwise::cases },
-        Family { name: "generate", cases: generate::cases },
-        Family { name: "matmul", cases: matmul::cases },
-        Family { name: "pad", cases: pad::cases },
-        Family { name: "pool2d", cases: pool2d::cases },
-        Family { name: "reduce", cases: reduce::cases },
-        Family { name: "softmax", cases: softmax::cases },
-        Family { name: "view", cases: view::cases },
+        Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
+        Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
+        Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
+        Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
+        Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
+        Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
+        Family { name: "generate", cases: generate::cases, sweep: None },
+        Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
+        Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
+        Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
+        Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },
     ]
 }
 
 /// Every case of every family, in a fixed order.
 pub fn cases() -> Vec<Case> {
     families().iter().flat_map(|family| (family.cases)()).collect()
+}
+
+/// Cases of more than 65,535 workgroups, which no single dimension of a dispatch holds. Slow.
+pub fn large_cases() -> Vec<Case> {
+    sweep::large()
 }

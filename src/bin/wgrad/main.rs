@@ -10,7 +10,7 @@ mod replay;
 mod self_test;
 mod shaders;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -76,14 +76,52 @@ struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
     /// Run one launch from a case file, which a shadow run has saved, alone on the device
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed", "html", "case", "full", "quick"])]
     replay: Option<PathBuf>,
-    /// Machine-readable output
-    #[arg(long)]
-    json: bool,
     /// Put known faults into kernels, and see whether each is caught
-    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json"])]
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json", "html", "case", "full", "quick"])]
     self_test: bool,
+    /// One case of each op and direction, then what fits the time (this is the default)
+    #[arg(long, conflicts_with_all = ["full", "golden"])]
+    quick: bool,
+    /// Every case, in every way; then random ones, and dispatches beyond 65,535 workgroups
+    #[arg(long, conflicts_with = "golden")]
+    full: bool,
+    /// How long a quick check goes on taking up cases
+    #[arg(long, value_name = "SECONDS", default_value_t = 50.0, conflicts_with_all = ["full", "golden"])]
+    seconds: f64,
+    /// Only the case of that number, as reports give it
+    #[arg(long, value_name = "N", conflicts_with = "golden")]
+    case: Option<u64>,
+    /// The report as JSON, to this file or (`-`, or nothing) to standard output instead of the text
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// The report as a page in one file, good to attach to a bug report
+    #[arg(long, value_name = "FILE", conflicts_with = "golden")]
+    html: Option<PathBuf>,
+}
+
+/// `wgrad check` without golden vectors.
+fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
+    let request = check::Request {
+        device: args.device.as_deref(),
+        pattern: args.op.as_deref(),
+        case: args.case,
+        seed: args.seed,
+        full: args.full && !args.quick,
+        seconds: args.seconds,
+        json: args.json.as_deref(),
+        html: args.html.as_deref(),
+    };
+    check::run(&request, out)
+}
+
+/// `wgrad check --golden`.
+fn golden(folder: &Path, args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
+    if args.json.as_ref().is_some_and(|path| path != Path::new("-")) {
+        return Err(Stop::Error("with --golden, --json writes to standard output; name no file".to_owned()));
+    }
+    golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json.is_some(), out)
 }
 
 fn main() -> ExitCode {
@@ -92,12 +130,12 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
         Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
-            replay::run(&file, device.as_deref(), json, &mut out)
+            replay::run(&file, device.as_deref(), json.is_some(), &mut out)
         }
         Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
-            Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
-            None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
+            Some(folder) => golden(folder, &args, &mut out),
+            None => check(&args, &mut out),
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Mutate(args) => mutate::run(&args, &mut out),

@@ -1,0 +1,310 @@
+//! What a check found, op by op, and the report of it as JSON; the page is made from the JSON.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value as Json, json};
+use wgrad::Profile;
+use wgrad::check::sweep::{Numbered, RANDOM};
+use wgrad::check::{
+    CaseGraph, CaseReport, ENDS, Element, Gradients, Histogram, Missing, UnitReport, not_runnable, tolerance,
+};
+use wgrad::plan::Options;
+
+use super::kernel;
+
+/// Failures that are reported with their kernels' texts; the rest without, or a report of a device
+/// on which nothing works could not be sent to anybody.
+const WITH_TEXTS: usize = 40;
+
+/// What was found in the cases of one op.
+#[derive(Default)]
+pub struct OpTally {
+    pub op: &'static str,
+    pub cases: usize,
+    /// How many of them were random.
+    pub random: usize,
+    /// How many were differentiated.
+    pub backward: usize,
+    pub compared: usize,
+    pub histogram: Histogram,
+    /// The largest error over its tolerance.
+    pub worst: f64,
+    /// The kernel and the case that had it.
+    pub source: String,
+    pub tolerance: BTreeSet<String>,
+    pub gradients: Gradients,
+    /// Programs that were run three times.
+    pub repeated: usize,
+    pub failures: Vec<Failure>,
+}
+
+/// A unit of a case that is not as the reference says, or another fault of the case.
+pub struct Failure {
+    pub case: String,
+    pub number: u64,
+    /// How the case was run.
+    pub way: String,
+    pub what: What,
+    /// The command that runs this case alone.
+    pub command: String,
+}
+
+pub enum What {
+    Unit(Box<UnitReport>),
+    Message(String),
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct Findings {
+    /// By op, in the order of the registry.
+    pub ops: Vec<OpTally>,
+    /// Ops and variants that ran.
+    pub ran: BTreeSet<(&'static str, &'static str)>,
+    /// Variants of the checked ops that the device can run.
+    pub runnable: BTreeSet<(&'static str, &'static str)>,
+    /// Those that it cannot.
+    pub missing: BTreeSet<Missing>,
+    /// Workgroups of the largest dispatch.
+    pub workgroups: u64,
+    /// Elements compared between two trainings from the same start, or where they differ.
+    pub training: Option<Result<usize, String>>,
+}
+
+/// What the report says besides.
+pub struct About<'a> {
+    pub device: &'a Profile,
+    pub command: String,
+    pub mode: &'static str,
+    pub seed: u64,
+    pub seconds: f64,
+    pub interrupted: bool,
+    /// Listed cases that the pattern selects.
+    pub listed: usize,
+    /// Of these, how many ran.
+    pub ran: usize,
+}
+
+impl Findings {
+    /// Takes in a case's result. `command` runs the case again.
+    pub fn add(&mut self, numbered: &Numbered, checked: wgrad::Result<CaseReport>, device: &Profile, command: &str) {
+        let Numbered { number, case } = numbered;
+        let at = self.ops.iter().position(|tally| tally.op == case.op).unwrap_or_else(|| {
+            self.ops.push(OpTally { op: case.op, ..OpTally::default() });
+            self.ops.len() - 1
+        });
+        let tally = &mut self.ops[at];
+        tally.cases += 1;
+        tally.random += usize::from(*number >= RANDOM);
+        let mut fail = |way: String, what| {
+            let (case, command) = (case.name.clone(), command.to_owned());
+            tally.failures.push(Failure { case, number: *number, way, what, command });
+        };
+        if let Ok(graph) = CaseGraph::new(case) {
+            let nodes = graph.graph.nodes();
+            let (runs, missing) = not_runnable(&nodes, device);
+            self.runnable.extend(runs);
+            self.missing.extend(missing);
+            tally.tolerance.extend(tolerance(&nodes, case.op));
+        }
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(error) => return fail("run".to_owned(), What::Message(error.to_string())),
+        };
+        for complaint in &checked.complaints {
+            fail("whole".to_owned(), What::Message(complaint.clone()));
+        }
+        tally.backward += usize::from(case.differentiable);
+        tally.compared += checked.compared();
+        tally.repeated += checked.repeated;
+        tally.gradients.compared += checked.gradients.compared;
+        tally.gradients.finite += checked.gradients.finite;
+        tally.gradients.spread = tally.gradients.spread.max(checked.gradients.spread);
+        for (options, report) in checked.ways {
+            for unit in report.units {
+                self.ran.extend(unit.kernel);
+                self.workgroups = self.workgroups.max(unit.workgroups);
+                tally.histogram.merge(&unit.histogram);
+                let ratio = unit.worst.as_ref().map_or(0.0, Element::ratio);
+                if ratio > tally.worst {
+                    tally.worst = ratio;
+                    tally.source = format!("{} ({})", unit.label, case.name);
+                }
+                if !unit.passed() {
+                    let (case, command) = (case.name.clone(), command.to_owned());
+                    let what = What::Unit(Box::new(unit));
+                    tally.failures.push(Failure { case, number: *number, way: way(&options), what, command });
+                }
+            }
+        }
+    }
+
+    /// Whether all was right.
+    pub fn passed(&self) -> bool {
+        !matches!(self.training, Some(Err(_))) && self.ops.iter().all(|tally| tally.failures.is_empty())
+    }
+
+    /// A number of all ops together.
+    pub fn sum(&self, count: impl Fn(&OpTally) -> usize) -> usize {
+        self.ops.iter().map(count).sum()
+    }
+
+    /// The report.
+    pub fn json(&self, about: &About<'_>) -> Json {
+        let failures = self.ops.iter().flat_map(|tally| tally.failures.iter().map(|failure| (tally.op, failure)));
+        let failures = failures.enumerate().map(|(i, (op, f))| f.json(op, &about.device.backend, i < WITH_TEXTS));
+        let spread = self.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
+        let names = |set: &BTreeSet<(&str, &str)>| set.iter().map(|(op, v)| format!("{op}.{v}")).collect::<Vec<_>>();
+        json!({
+            "wgrad": env!("CARGO_PKG_VERSION"),
+            "wgpu": wgpu_version(),
+            "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            "device": device(about.device),
+            "command": about.command,
+            "mode": about.mode,
+            "seed": about.seed,
+            "seconds": (about.seconds * 10.0).round() / 10.0,
+            "interrupted": about.interrupted,
+            "passed": self.passed(),
+            "comparisons": self.sum(|tally| tally.compared),
+            "coverage": {
+                "listed_cases": about.listed,
+                "listed_cases_run": about.ran,
+                "random_cases_run": self.sum(|tally| tally.random),
+                "ops": self.ops.len(),
+                "ops_differentiated": self.sum(|tally| usize::from(tally.backward > 0)),
+                "variants_run": names(&self.ran),
+                "variants_runnable": names(&self.runnable),
+                "largest_dispatch_workgroups": self.workgroups,
+            },
+            "not_runnable_here": self.missing.iter().map(|m| json!({
+                "op": m.op, "variant": m.variant, "lacks": m.lacks,
+            })).collect::<Vec<_>>(),
+            "gradients": {
+                "compared_fused_unfused_reference": self.sum(|tally| tally.gradients.compared),
+                "compared_with_finite_differences": self.sum(|tally| tally.gradients.finite),
+                "largest_spread": number(spread),
+            },
+            "determinism": {
+                "programs_run_three_times": self.sum(|tally| tally.repeated),
+                "elements_of_two_trainings": self.training.as_ref().and_then(|t| t.as_ref().ok()),
+                "training_differs": self.training.as_ref().and_then(|t| t.as_ref().err()),
+            },
+            "histogram_ends_in_ulp": ENDS,
+            "ops": self.ops.iter().map(OpTally::json).collect::<Vec<_>>(),
+            "failures": failures.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// How a case was run.
+pub fn way(options: &Options) -> String {
+    let fused = if options.fuse { "fused" } else { "unfused" };
+    options.variant.as_ref().map_or_else(|| fused.to_owned(), |variant| format!("{fused}, variant {variant}"))
+}
+
+/// JSON has no NaN and no infinity; as texts they stay visible.
+fn number(x: f64) -> Json {
+    if x.is_finite() { json!(x) } else { json!(x.to_string()) }
+}
+
+/// The version of wgpu that this was built with.
+fn wgpu_version() -> &'static str {
+    let lock = include_str!("../../../../Cargo.lock");
+    let after = lock.split("name = \"wgpu\"\nversion = \"").nth(1).unwrap_or("");
+    after.split('"').next().unwrap_or("")
+}
+
+fn device(profile: &Profile) -> Json {
+    json!({
+        "name": profile.name,
+        "backend": profile.backend,
+        "driver": profile.driver,
+        "type": profile.kind,
+        "limits": {
+            "invocations_per_workgroup": profile.max_invocations,
+            "workgroups_per_dimension": profile.max_workgroups,
+            "workgroup_memory_bytes": profile.max_workgroup_memory,
+            "storage_buffers_per_kernel": profile.max_storage_buffers,
+            "binding_bytes": profile.max_binding,
+            "buffer_bytes": profile.max_buffer,
+            "uniform_alignment_bytes": profile.uniform_alignment,
+        },
+        "features": {
+            "subgroup_sizes": profile.subgroups.map(|(min, max)| [min, max]),
+            "f16": profile.f16,
+            "timestamps": profile.timestamps,
+        },
+    })
+}
+
+impl OpTally {
+    /// The cases in which something was wrong.
+    pub fn failed_cases(&self) -> usize {
+        self.failures.iter().map(|failure| failure.number).collect::<BTreeSet<_>>().len()
+    }
+
+    fn json(&self) -> Json {
+        json!({
+            "op": self.op,
+            "cases": self.cases,
+            "random_cases": self.random,
+            "differentiated_cases": self.backward,
+            "failed_cases": self.failed_cases(),
+            "comparisons": self.compared,
+            "tolerance": self.tolerance,
+            "worst_error_over_tolerance": number(self.worst),
+            "worst_in": self.source,
+            "histogram": self.histogram.counts,
+            "worst_ulp": number(self.histogram.most),
+            "gradients_compared": self.gradients.compared,
+            "finite_differences": self.gradients.finite,
+            "gradient_spread": number(self.gradients.spread),
+        })
+    }
+}
+
+impl Failure {
+    fn json(&self, op: &str, backend: &str, texts: bool) -> Json {
+        let mut object = json!({
+            "op": op, "case": self.case, "number": self.number, "way": self.way, "reproduce": self.command,
+        });
+        let unit = match &self.what {
+            What::Unit(unit) => unit,
+            What::Message(message) => {
+                object["message"] = json!(message);
+                return object;
+            }
+        };
+        object["unit"] = json!(unit.label);
+        object["variant"] = json!(unit.kernel.map(|(op, variant)| format!("{op}.{variant}")));
+        object["reads"] = json!(unit.reads.iter().map(ToString::to_string).collect::<Vec<_>>());
+        object["wrong"] = json!(unit.wrong);
+        object["compared"] = json!(unit.compared);
+        object["stray"] = json!(unit.stray);
+        if let Some(element) = &unit.worst {
+            object["element"] = json!({
+                "node": element.node,
+                "type": element.ty.to_string(),
+                "index": element.index,
+                "got": number(element.got),
+                "want": number(element.want),
+                "bound": number(element.bound),
+                "ulps": number(wgrad::check::ulps(element.got, element.want)),
+            });
+        }
+        let kernels = unit.dispatches.iter().filter(|_| texts).map(|dispatch| {
+            let (language, text) = kernel::translated(&dispatch.wgsl, &dispatch.entry, backend);
+            json!({
+                "label": dispatch.label,
+                "entry": dispatch.entry,
+                "workgroups": dispatch.workgroups,
+                "wgsl": &*dispatch.wgsl,
+                "language": language,
+                "translated": text,
+            })
+        });
+        object["kernels"] = json!(kernels.collect::<Vec<_>>());
+        object
+    }
+}

@@ -1,0 +1,345 @@
+//! The report as one self-contained page: no script, no font, no picture from elsewhere.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+/// The page of a report.
+pub fn page(report: &Json) -> String {
+    let mut body = String::new();
+    head(report, &mut body);
+    failures(report, &mut body);
+    ops(report, &mut body);
+    coverage(report, &mut body);
+    device(report, &mut body);
+    let title = format!("wgrad check: {}", escaped(&text(&report["device"]["name"])));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+}
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; --text: #1d2330; --soft: #626b7a; --page: #f6f7f9; --card: #fff;
+  --line: #dde1e7; --good: #1a7f4b; --bad: #c0362c; --bar: #4a7bd0; --code: #f0f2f5; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e7ec; --soft: #98a1b0; --page: #15181d;
+  --card: #1d2127; --line: #323841; --good: #4cc38a; --bad: #ff7b6f; --bar: #7aa5f0; --code: #14171b; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text);
+  font: 15px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 25px; margin: 0; } h2 { font-size: 18px; margin: 34px 0 10px; }
+h3 { font-size: 16px; margin: 0 0 6px; }
+p { margin: 6px 0; } .soft { color: var(--soft); }
+.verdict { display: inline-block; padding: 2px 12px; border-radius: 12px; color: var(--card);
+  font-weight: 600; margin-right: 10px; }
+.good { background: var(--good); } .bad { background: var(--bad); } .badtext { color: var(--bad); font-weight: 600; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 18px;
+  margin: 10px 0; overflow-x: auto; }
+.failure { border-left: 4px solid var(--bad); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--soft); font-weight: 500; font-size: 13px; }
+th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
+tr:last-child td { border-bottom: 0; }
+td.n, th.n { text-align: right; white-space: nowrap; } td.worst { font-size: 13px; color: var(--soft); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', Consolas, monospace; }
+code { background: var(--code); padding: 1px 5px; border-radius: 4px; }
+pre { background: var(--code); padding: 12px; border-radius: 6px; overflow: auto; max-height: 460px; margin: 8px 0; }
+summary { cursor: pointer; margin-top: 6px; }
+svg { display: block; } svg rect { fill: var(--bar); } svg rect.off { fill: var(--bad); }
+svg line { stroke: var(--line); }
+";
+
+fn text(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A field as text for the page.
+fn field(value: &Json) -> String {
+    escaped(&text(value))
+}
+
+/// An integer with thin spaces between thousands.
+fn count(value: &Json) -> String {
+    let digits = text(value);
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            grouped.push('\u{2009}');
+        }
+        grouped.push(digit);
+    }
+    escaped(&grouped)
+}
+
+/// A measured number, with about four digits.
+fn measured(value: &Json) -> String {
+    match value.as_f64() {
+        Some(x) if x == 0.0 || (1e-3..1e4).contains(&x.abs()) => {
+            let digits = if x.abs() < 100.0 { 3 } else { 0 };
+            let shown = format!("{x:.digits$}");
+            if shown.contains('.') { shown.trim_end_matches('0').trim_end_matches('.').to_owned() } else { shown }
+        }
+        Some(x) => format!("{x:.3e}"),
+        None => field(value),
+    }
+}
+
+fn list(value: &Json) -> &[Json] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn head(report: &Json, page: &mut String) {
+    let failures = list(&report["failures"]).len();
+    let passed = report["passed"].as_bool().unwrap_or(false);
+    let (class, verdict) = match (passed, failures) {
+        (true, _) => ("good", "all right".to_owned()),
+        (false, 1) => ("bad", "1 failure".to_owned()),
+        (false, n) => ("bad", format!("{n} failures")),
+    };
+    let device = &report["device"];
+    let stopped = match report["interrupted"].as_bool() {
+        Some(true) => " <span class=\"badtext\">Interrupted: only what ran is here.</span>",
+        _ => "",
+    };
+    let _ = write!(
+        page,
+        "<h1>{}</h1>\n<p class=\"soft\">{} &middot; {} &middot; driver {}</p>\n\
+         <p><span class=\"verdict {class}\">{verdict}</span>{} comparisons with the f64 reference in {} s, \
+         {} check, seed {}.{stopped}</p>\n",
+        field(&device["name"]),
+        field(&device["type"]),
+        field(&device["backend"]),
+        field(&device["driver"]),
+        count(&report["comparisons"]),
+        field(&report["seconds"]),
+        field(&report["mode"]),
+        field(&report["seed"]),
+    );
+}
+
+fn failures(report: &Json, page: &mut String) {
+    let training = &report["determinism"]["training_differs"];
+    let failures = list(&report["failures"]);
+    if failures.is_empty() && training.is_null() {
+        return;
+    }
+    page.push_str("<h2>Failures</h2>\n");
+    if !training.is_null() {
+        let _ = writeln!(page, "<div class=\"card failure\"><h3>Training</h3><p>{}</p></div>", field(training));
+    }
+    for (number, found) in failures.iter().enumerate() {
+        failure(found, number < 3, page);
+    }
+}
+
+fn failure(found: &Json, open: bool, page: &mut String) {
+    let _ = write!(
+        page,
+        "<div class=\"card failure\">\n<h3>{} &middot; case {}: {}</h3>\n<dl>",
+        field(&found["op"]),
+        field(&found["number"]),
+        field(&found["case"])
+    );
+    let mut entry = |name: &str, value: String| {
+        let _ = write!(page, "<dt>{name}</dt><dd>{value}</dd>");
+    };
+    entry("Run", field(&found["way"]));
+    if found.get("message").is_some() {
+        entry("Said", field(&found["message"]));
+    }
+    if found.get("unit").is_some() {
+        entry("Kernel", field(&found["unit"]));
+        entry("Reads", list(&found["reads"]).iter().map(field).collect::<Vec<_>>().join(", "));
+        entry("Wrong", format!("{} of {} elements", count(&found["wrong"]), count(&found["compared"])));
+    }
+    if let Some(stray) = found.get("stray").filter(|stray| !stray.is_null()) {
+        entry("Stray write", field(stray));
+    }
+    if let Some(element) = found.get("element") {
+        entry(
+            "Worst element",
+            format!("{} of {}, {}", field(&element["index"]), field(&element["type"]), field(&element["node"])),
+        );
+        entry(
+            "Value",
+            format!(
+                "got <span class=\"badtext\">{}</span>, expected {} within {} ({} ulp off)",
+                field(&element["got"]),
+                field(&element["want"]),
+                measured(&element["bound"]),
+                measured(&element["ulps"])
+            ),
+        );
+    }
+    entry("Run it again", format!("<code>{}</code>", field(&found["reproduce"])));
+    page.push_str("</dl>\n");
+    for kernel in list(found.get("kernels").unwrap_or(&Json::Null)) {
+        let open = if open { " open" } else { "" };
+        let (label, workgroups) = (field(&kernel["label"]), field(&kernel["workgroups"]));
+        let _ = write!(
+            page,
+            "<details{open}><summary>{label}: WGSL, entry point <code>{}</code>, {workgroups} workgroups</summary>\
+             <pre>{}</pre></details>\n<details><summary>{label}: {}, what naga makes of it for this backend</summary>\
+             <pre>{}</pre></details>\n",
+            field(&kernel["entry"]),
+            field(&kernel["wgsl"]),
+            field(&kernel["language"]),
+            field(&kernel["translated"])
+        );
+    }
+    page.push_str("</div>\n");
+}
+
+fn ops(report: &Json, page: &mut String) {
+    let ends: Vec<String> = list(&report["histogram_ends_in_ulp"]).iter().map(measured).collect();
+    let _ = write!(
+        page,
+        "<h2>Ops</h2>\n<p class=\"soft\">Errors of floats in units in the last place (ulp) of f32 at the expected \
+         value. Bars, from left: up to {} ulp, and beyond; heights are logarithmic. An error over its tolerance \
+         above 1 is a failure; sums that cancel have many ulp and are right within the rounding of what was \
+         summed.</p>\n<div class=\"card\"><table>\n<tr><th>Op</th><th class=\"n\">Cases</th>\
+         <th class=\"n\">Comparisons</th><th>Errors in ulp</th><th class=\"n\">Most ulp</th><th>Tolerance</th>\
+         <th class=\"n\">Error / tolerance</th><th>Worst in</th></tr>\n",
+        ends.join(", ")
+    );
+    for op in list(&report["ops"]) {
+        let failed = op["failed_cases"].as_u64().unwrap_or(0);
+        let name = match failed {
+            0 => field(&op["op"]),
+            n => format!("<span class=\"badtext\">{} ({n} failed)</span>", field(&op["op"])),
+        };
+        let tolerance: Vec<String> = list(&op["tolerance"]).iter().map(field).collect();
+        let _ = writeln!(
+            page,
+            "<tr><td>{name}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td>\
+             <td>{}</td><td class=\"n\">{}</td><td class=\"worst\">{}</td></tr>",
+            count(&op["cases"]),
+            count(&op["comparisons"]),
+            chart(&op["histogram"], &ends, failed > 0),
+            measured(&op["worst_ulp"]),
+            tolerance.join(", "),
+            measured(&op["worst_error_over_tolerance"]),
+            field(&op["worst_in"]),
+        );
+    }
+    page.push_str("</table></div>\n");
+}
+
+/// A histogram as bars; each tells its numbers under the pointer.
+fn chart(histogram: &Json, ends: &[String], failed: bool) -> String {
+    let counts: Vec<u64> = list(histogram).iter().filter_map(Json::as_u64).collect();
+    let most = counts.iter().max().copied().unwrap_or(0);
+    if most == 0 {
+        return "<span class=\"soft\">no floats</span>".to_owned();
+    }
+    let (width, height) = (13, 26.0);
+    let mut bars = String::new();
+    for (i, &n) in counts.iter().enumerate() {
+        let tall = if n == 0 { 0.0 } else { height * (0.12 + 0.88 * (n as f64).ln_1p() / (most as f64).ln_1p()) };
+        let class = if failed && i + 1 == counts.len() { " class=\"off\"" } else { "" };
+        let what = match (ends.get(i), i) {
+            (Some(_), 0) => "exact".to_owned(),
+            (Some(end), _) => format!("up to {end} ulp"),
+            (None, _) => "beyond".to_owned(),
+        };
+        let _ = write!(
+            bars,
+            "<rect{class} x=\"{}\" y=\"{:.1}\" width=\"{}\" height=\"{tall:.1}\"><title>{what}: {n}</title></rect>",
+            i * width,
+            height - tall,
+            width - 2,
+        );
+    }
+    let wide = counts.len() * width;
+    format!(
+        "<svg width=\"{wide}\" height=\"28\" viewBox=\"0 0 {wide} 28\" role=\"img\">\
+         <line x1=\"0\" y1=\"27\" x2=\"{wide}\" y2=\"27\"/>{bars}</svg>"
+    )
+}
+
+fn coverage(report: &Json, page: &mut String) {
+    let (coverage, gradients) = (&report["coverage"], &report["gradients"]);
+    let mut rows = String::new();
+    let mut entry = |name: &str, value: String| {
+        let _ = writeln!(rows, "<dt>{name}</dt><dd>{value}</dd>");
+    };
+    entry(
+        "Cases",
+        format!(
+            "{} of {} listed ones, {} random ones",
+            count(&coverage["listed_cases_run"]),
+            count(&coverage["listed_cases"]),
+            count(&coverage["random_cases_run"])
+        ),
+    );
+    entry("Ops", format!("{} forward, {} backward", field(&coverage["ops"]), field(&coverage["ops_differentiated"])));
+    let variants = list(&coverage["variants_run"]).iter().map(field).collect::<Vec<_>>().join(", ");
+    entry("Kernel variants that ran", variants);
+    let missing: Vec<String> = list(&report["not_runnable_here"])
+        .iter()
+        .map(|m| format!("{}.{} (needs {})", field(&m["op"]), field(&m["variant"]), field(&m["lacks"])))
+        .collect();
+    entry("Not runnable here", if missing.is_empty() { "none".to_owned() } else { missing.join(", ") });
+    entry("Largest dispatch", format!("{} workgroups", count(&coverage["largest_dispatch_workgroups"])));
+    entry(
+        "Gradients",
+        format!(
+            "{} elements fused, unfused and by the reference, at most {} of the largest apart; {} elements of the \
+             reference by finite differences",
+            count(&gradients["compared_fused_unfused_reference"]),
+            measured(&gradients["largest_spread"]),
+            count(&gradients["compared_with_finite_differences"])
+        ),
+    );
+    let determinism = &report["determinism"];
+    let trained = match determinism["elements_of_two_trainings"].as_u64() {
+        Some(_) => format!(
+            "; two trainings from one start, {} elements the same",
+            count(&determinism["elements_of_two_trainings"])
+        ),
+        None => String::new(),
+    };
+    entry(
+        "Determinism",
+        format!("{} programs run three times{trained}", count(&determinism["programs_run_three_times"])),
+    );
+    let _ = write!(page, "<h2>Coverage</h2>\n<div class=\"card\"><dl>\n{rows}</dl></div>\n");
+}
+
+fn device(report: &Json, page: &mut String) {
+    let device = &report["device"];
+    let mut rows = String::new();
+    let mut entry = |name: &str, value: String| {
+        let _ = writeln!(rows, "<dt>{}</dt><dd>{value}</dd>", escaped(name));
+    };
+    for (name, key) in [("Adapter", "name"), ("Type", "type"), ("Backend", "backend"), ("Driver", "driver")] {
+        entry(name, field(&device[key]));
+    }
+    for part in ["limits", "features"] {
+        for (name, value) in device[part].as_object().into_iter().flatten() {
+            let value = match value {
+                Json::Bool(true) => "yes".to_owned(),
+                Json::Bool(false) | Json::Null => "no".to_owned(),
+                Json::Number(_) => count(value),
+                other => field(other),
+            };
+            entry(&name.replace('_', " "), value);
+        }
+    }
+    entry("wgrad, wgpu", format!("{}, {}", field(&report["wgrad"]), field(&report["wgpu"])));
+    entry("System", field(&report["system"]));
+    entry("Command", format!("<code>{}</code>", field(&report["command"])));
+    let _ = write!(page, "<h2>Device</h2>\n<div class=\"card\"><dl>\n{rows}</dl></div>\n");
+}

@@ -1,0 +1,72 @@
+//! What naga, wgpu's shader compiler, makes of a kernel for a backend.
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use rspirv::binary::Disassemble;
+
+/// The language that the backend is given, and the kernel in it. Bounds checks are off, as in the
+/// engine; numbers of bindings are the shader's own, where wgpu renumbers them.
+pub fn translated(wgsl: &str, entry: &str, backend: &str) -> (&'static str, String) {
+    let language = match backend {
+        "metal" => "MSL",
+        "dx12" => "HLSL",
+        "gl" => "GLSL",
+        _ => "SPIR-V, disassembled",
+    };
+    let text = translate(wgsl, entry, backend).unwrap_or_else(|why| format!("naga refuses it: {why}"));
+    (language, text)
+}
+
+fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
+    let (module, info) = parse(wgsl)?;
+    let unchecked = naga::proc::BoundsCheckPolicies::default();
+    match backend {
+        "metal" => {
+            let options = msl::Options {
+                lang_version: (2, 4),
+                fake_missing_bindings: true,
+                bounds_check_policies: unchecked,
+                ..Default::default()
+            };
+            let written = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
+            written.map(|(text, _)| text).map_err(|e| e.to_string())
+        }
+        "dx12" => {
+            let mut text = String::new();
+            let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+            let pipeline = hlsl::PipelineOptions::default();
+            let written = hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None);
+            written.map_err(|e| e.to_string())?;
+            Ok(text)
+        }
+        "gl" => {
+            let mut text = String::new();
+            let version = glsl::Version::Embedded { version: 310, is_webgl: false };
+            let options = glsl::Options { version, ..Default::default() };
+            let pipeline = glsl::PipelineOptions {
+                shader_stage: naga::ShaderStage::Compute,
+                entry_point: entry.to_owned(),
+                multiview: None,
+            };
+            let writer = glsl::Writer::new(&mut text, &module, &info, &options, &pipeline, unchecked);
+            writer.and_then(|mut writer| writer.write()).map_err(|e| e.to_string())?;
+            Ok(text)
+        }
+        _ => {
+            let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+            let words = spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())?;
+            let module = rspirv::dr::load_words(&words).map_err(|e| e.to_string())?;
+            Ok(format!("; {} words\n{}", words.len(), module.disassemble()))
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
+}

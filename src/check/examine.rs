@@ -1,0 +1,317 @@
+//! Cases examined: in every way that a device can run them, each way against the reference.
+
+use crate::graph::{NodeKind, Nodes};
+use crate::op::{Args, Case, Lowering, Rounding, Variant};
+use crate::plan::Options;
+use crate::profile::Profile;
+use crate::{DType, Device, Result, Session, Tensor, TensorType, models};
+
+use super::{CaseGraph, Report};
+
+/// Calls `f` with the op's name and each variant of each kernel of a graph, and whether the variant
+/// computes the shapes there.
+fn each_variant(nodes: &Nodes, profile: &Profile, mut f: impl FnMut(&'static str, &'static Variant, bool)) {
+    for node in &nodes.nodes {
+        let NodeKind::Op(op) = &node.kind else { continue };
+        if let Lowering::Kernel(kernel) = op.lowering() {
+            let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
+            let views: Vec<_> = inputs.iter().map(|ty| crate::View::contiguous(&ty.shape)).collect();
+            let args = Args { inputs: &inputs, views: &views, outputs: &node.outputs, profile };
+            kernel.variants().iter().for_each(|v| f(op.name(), v, kernel.supports(v, &args)));
+        }
+    }
+}
+
+/// The names of the variants that a graph's kernels have and that the device can run.
+pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    each_variant(nodes, profile, |_, variant, supports| {
+        if supports && variant.lacking(profile).is_none() {
+            names.push(variant.name);
+        }
+    });
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
+/// with each variant that the device can run.
+pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
+    let mut ways = vec![Options::default(), Options { fuse: false, variant: None }];
+    let names = variants(&graph.graph.nodes(), profile);
+    if names.len() > 1 {
+        ways.extend(names.into_iter().map(|name| Options { fuse: true, variant: Some(name.to_owned()) }));
+    }
+    ways
+}
+
+/// What a case's check does besides comparing launches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// Runs each program three times (launch by launch, and twice as a step), which must give the
+    /// same bits.
+    pub repeat: bool,
+    /// Compares gradients as a whole: fused, unfused and reference with each other, and at so many
+    /// elements of each input with finite differences of the reference.
+    pub gradients: Option<usize>,
+    /// Runs each variant unfused too, not only the heuristic's choice.
+    pub every_way: bool,
+}
+
+/// How gradients agreed as a whole, from the case's inputs to its gradients.
+///
+/// Each launch is held to its bound on its own inputs; over a whole chain errors pile up, so here
+/// only a gross difference is a failure: [`Gradients::MOST`] of the largest element.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gradients {
+    /// Elements compared three ways: device fused, device unfused, reference.
+    pub compared: usize,
+    /// Elements of the reference compared with finite differences.
+    pub finite: usize,
+    /// The largest difference of any two, relative to the gradient's largest element.
+    pub spread: f64,
+}
+
+impl Gradients {
+    /// The largest spread that is still right.
+    pub const MOST: f64 = 1e-3;
+}
+
+/// A case's result on a device.
+#[derive(Debug, Default)]
+pub struct CaseReport {
+    /// How it was run, and what was found.
+    pub ways: Vec<(Options, Report)>,
+    /// Elements compared although no launch made them: outputs that are views of inputs.
+    pub viewed: usize,
+    /// Programs that were run three times.
+    pub repeated: usize,
+    /// How its gradients agreed.
+    pub gradients: Gradients,
+    /// What went wrong that no launch alone shows.
+    pub complaints: Vec<String>,
+}
+
+impl CaseReport {
+    /// Whether all ways agreed with the reference.
+    pub fn passed(&self) -> bool {
+        self.complaints.is_empty() && self.ways.iter().all(|(_, report)| report.passed())
+    }
+
+    /// How many elements were compared.
+    pub fn compared(&self) -> usize {
+        self.viewed + self.ways.iter().map(|(_, report)| report.compared()).sum::<usize>()
+    }
+}
+
+/// Runs a case on a device in all [`ways`], and compares launch by launch. Two plans that come
+/// out the same are run once.
+///
+/// # Errors
+/// When the case does not build, or the device fails.
+pub fn check_case(device: &Device, case: &Case, seed: u64) -> Result<CaseReport> {
+    check_case_with(device, case, seed, &Extras::default())
+}
+
+/// [`check_case`] with extras.
+///
+/// # Errors
+/// As [`check_case`].
+pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras) -> Result<CaseReport> {
+    let graph = CaseGraph::new(case)?;
+    let inputs = graph.sample(seed);
+    let feeds: Vec<(&str, &Tensor)> =
+        graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
+    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let mut report = CaseReport::default();
+    let mut seen = Vec::new();
+    // What the heuristic's ways gave from end to end.
+    let mut whole: Vec<Vec<Tensor>> = Vec::new();
+    let mut ways = ways(&graph, device.profile());
+    if extras.every_way {
+        let unfused = ways.iter().filter(|way| way.variant.is_some());
+        let unfused: Vec<Options> = unfused.map(|way| Options { fuse: false, ..way.clone() }).collect();
+        ways.extend(unfused);
+    }
+    for options in ways {
+        let mut session = Session::new(device.clone());
+        let program = session.compile_with(&graph.graph, &outputs, &options)?;
+        let fingerprint = program.plan().fingerprint();
+        if seen.contains(&fingerprint) {
+            continue;
+        }
+        seen.push(fingerprint);
+        let (first, found) = session.check(&program, &feeds)?;
+        report.ways.push((options.clone(), found));
+        if extras.repeat {
+            let mut again = |way: &str| -> Result<()> {
+                session.restart();
+                let outputs = session.run(&program, &feeds)?;
+                if let Some(output) = differs(&first, &outputs) {
+                    let name = &graph.outputs[output].0;
+                    let way = if options.fuse { way.to_owned() } else { format!("unfused, {way}") };
+                    report.complaints.push(format!("{name} is not the same bits when run {way}"));
+                }
+                Ok(())
+            };
+            again("as one step instead of launch by launch")?;
+            again("once more")?;
+            report.repeated += 1;
+        }
+        if options.variant.is_none() {
+            whole.push(first);
+        }
+    }
+    if report.compared() == 0 {
+        report.compare_views(&graph, &inputs, whole.first())?;
+    }
+    if let Some(most) = extras.gradients.filter(|_| case.differentiable) {
+        report.compare_gradients(&graph, &inputs, &whole)?;
+        match graph.check_gradients(seed, most) {
+            Ok(compared) => report.gradients.finite = compared,
+            Err(why) => report.complaints.push(format!("the reference contradicts itself: {why}")),
+        }
+    }
+    Ok(report)
+}
+
+/// The first output whose bits differ.
+fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
+    (0..a.len().max(b.len())).find(|&i| match (a.get(i), b.get(i)) {
+        (Some(a), Some(b)) => a.shape() != b.shape() || a.device_words() != b.device_words(),
+        _ => true,
+    })
+}
+
+impl CaseReport {
+    /// For a case that launches nothing, a mere view of its input: what is read back must be the
+    /// reference's to the bit.
+    fn compare_views(&mut self, graph: &CaseGraph, inputs: &[Tensor], got: Option<&Vec<Tensor>>) -> Result<()> {
+        let want = graph.reference(inputs)?;
+        let got = got.map_or(&[][..], |got| got);
+        for (number, want) in want.iter().enumerate() {
+            let name = &graph.outputs[number].0;
+            match got.get(number) {
+                Some(got) if got.shape() == want.shape() && got.to_f64() == want.to_f64() => self.viewed += got.numel(),
+                _ => self.complaints.push(format!("{name} is not a copy of what it should be")),
+            }
+        }
+        if self.viewed == 0 && want.iter().any(|tensor| tensor.numel() > 0) {
+            self.complaints.push("nothing was compared".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Fused, unfused and reference, from end to end.
+    fn compare_gradients(&mut self, graph: &CaseGraph, inputs: &[Tensor], whole: &[Vec<Tensor>]) -> Result<()> {
+        let reference = graph.reference(inputs)?;
+        for number in graph.own.1..graph.outputs.len() {
+            let want = reference[number].to_f64();
+            let largest = want.iter().fold(0f64, |most, x| most.max(x.abs())).max(f64::from(f32::MIN_POSITIVE));
+            // Both plans being the same, one run stands for both.
+            let ways: Vec<Vec<f64>> = whole.iter().map(|outputs| outputs[number].to_f64()).collect();
+            for (at, &want) in want.iter().enumerate().filter(|(_, x)| x.is_finite() && x.abs() < 1e38) {
+                let (low, high) = ways.iter().fold((want, want), |(low, high), way| {
+                    let x = if way[at].is_finite() { way[at] } else { f64::INFINITY };
+                    (low.min(x), high.max(x))
+                });
+                self.gradients.compared += 1;
+                let spread = (high - low) / largest;
+                self.gradients.spread = self.gradients.spread.max(spread);
+                if spread > Gradients::MOST {
+                    let index = reference[number].shape().unravel(at);
+                    let got: Vec<String> = ways.iter().map(|way| format!("{:e}", way[at])).collect();
+                    self.complaints.push(format!(
+                        "{}{index:?} is {want:e} on the reference and {} on the device",
+                        graph.outputs[number].0,
+                        got.join(" fused, ")
+                    ));
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A variant that a device cannot run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    /// The op.
+    pub op: &'static str,
+    /// The variant.
+    pub variant: &'static str,
+    /// What the device lacks.
+    pub lacks: String,
+}
+
+/// The variants of a graph's kernels that the device can run, by op, and those that it cannot.
+pub fn not_runnable(nodes: &Nodes, profile: &Profile) -> (Vec<(&'static str, &'static str)>, Vec<Missing>) {
+    let (mut runs, mut missing) = (Vec::new(), Vec::new());
+    each_variant(nodes, profile, |op, variant, supports| match variant.lacking(profile) {
+        Some(lacks) => missing.push(Missing { op, variant: variant.name, lacks }),
+        None if supports => runs.push((op, variant.name)),
+        None => {}
+    });
+    runs.sort_unstable();
+    runs.dedup();
+    missing.sort_unstable();
+    missing.dedup();
+    (runs, missing)
+}
+
+/// The tolerance class of an op in a graph, such as `2.5 ulp`; where the op is composed, the
+/// classes of what it is composed of.
+pub fn tolerance(nodes: &Nodes, op: &str) -> Vec<String> {
+    let class = |node: &crate::graph::Node| {
+        let NodeKind::Op(op) = &node.kind else { return None };
+        let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
+        Some(match op.rounding(&inputs) {
+            Rounding::Exact => "exact".to_owned(),
+            Rounding::Ulps(ulps, 0.0) => format!("{ulps} ulp"),
+            Rounding::Ulps(ulps, absolute) => format!("{ulps} ulp + {absolute:e}"),
+            Rounding::Sum(_) => "sum".to_owned(),
+            Rounding::Bound(_) => "bound".to_owned(),
+        })
+    };
+    let own: Vec<String> = nodes.nodes.iter().filter(|node| node.name() == op).filter_map(class).collect();
+    let mut classes = if own.is_empty() { nodes.nodes.iter().filter_map(class).collect() } else { own };
+    classes.sort_unstable();
+    classes.dedup();
+    classes
+}
+
+/// Three training steps of [`models::mnist_cnn_training`], twice from the same start: losses and
+/// variables must be the same bits. Gives the number of elements compared.
+///
+/// # Errors
+/// When the device fails, or (as a text in the result) at the first difference.
+pub fn repeat_training(device: &Device) -> Result<std::result::Result<usize, String>> {
+    const BATCH: usize = 8;
+    let graph = crate::Graph::new();
+    let loss = models::mnist_cnn_training(&graph, BATCH, 0);
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+    let images = TensorType::new(DType::F32, [BATCH, 1, 28, 28]);
+    let x = super::draw(&images, &crate::op::Fill::Uniform(0.0, 1.0), &mut rng);
+    let labels = Tensor::new([BATCH], (0..BATCH as i32).collect::<Vec<i32>>())?;
+    let train = || -> Result<(Vec<String>, Vec<Tensor>)> {
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&loss])?;
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for step in 1..=3 {
+            names.push(format!("the loss of step {step}"));
+            values.extend(session.run(&program, &[("x", &x), ("labels", &labels)])?);
+        }
+        for name in session.names() {
+            values.push(session.get(&name)?);
+            names.push(name);
+        }
+        Ok((names, values))
+    };
+    let ((names, first), (_, second)) = (train()?, train()?);
+    Ok(match differs(&first, &second) {
+        Some(at) => Err(format!("{} is not the same bits in two trainings from the same start", names[at])),
+        None => Ok(first.iter().map(Tensor::numel).sum()),
+    })
+}

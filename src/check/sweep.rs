@@ -1,0 +1,90 @@
+//! Cases by number, and the seeds that go with them: what a report names can be run again.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::op::Case;
+
+/// A case with its number among those of its op.
+pub struct Numbered {
+    /// The number: listed cases count from 0, large ones from [`LARGE`], random ones from
+    /// [`RANDOM`].
+    pub number: u64,
+    /// The case.
+    pub case: Case,
+}
+
+/// The number of an op's first case of more workgroups than a dimension holds.
+pub const LARGE: u64 = 900;
+
+/// The number of a family's first random case.
+pub const RANDOM: u64 = 1000;
+
+impl Numbered {
+    /// The seed of its inputs: another for each op and number.
+    pub fn seed(&self, seed: u64) -> u64 {
+        mixed(seed, self.case.op, self.number)
+    }
+}
+
+/// FNV-1a over all three: the same on every machine and in every version.
+fn mixed(seed: u64, name: &str, number: u64) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(name.bytes()).chain(number.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Every listed case.
+pub fn listed() -> Vec<Numbered> {
+    numbered(crate::ops::cases(), 0)
+}
+
+/// The cases of more workgroups than one dimension of a dispatch holds.
+pub fn large() -> Vec<Numbered> {
+    numbered(crate::ops::large_cases(), LARGE)
+}
+
+fn numbered(cases: Vec<Case>, first: u64) -> Vec<Numbered> {
+    let mut counts = std::collections::HashMap::new();
+    let count = |case: Case| {
+        let next = counts.entry(case.op).or_insert(first);
+        *next += 1;
+        Numbered { number: *next - 1, case }
+    };
+    cases.into_iter().map(count).collect()
+}
+
+/// Random case number `k` (from 0) of every family that has a sweep.
+pub fn random(seed: u64, k: u64) -> Vec<Numbered> {
+    let families = crate::ops::families().into_iter();
+    let case = |family: crate::ops::Family| {
+        let mut rng = StdRng::seed_from_u64(mixed(seed, family.name, k));
+        Some(Numbered { number: RANDOM + k, case: family.sweep?(&mut rng) })
+    };
+    families.filter_map(case).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::CaseGraph;
+
+    #[test]
+    fn random_cases_build_and_repeat() {
+        for k in 0..150 {
+            for (one, two) in random(7, k).iter().zip(&random(7, k)) {
+                assert_eq!((one.case.op, &one.case.name, one.seed(7)), (two.case.op, &two.case.name, two.seed(7)));
+                let graph = CaseGraph::new(&one.case);
+                assert!(graph.is_ok(), "{} ({}): {}", one.case.op, one.case.name, graph.err().expect("it failed"));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_distinct_within_an_op() {
+        let mut seen = std::collections::HashSet::new();
+        for case in listed().iter().chain(&large()) {
+            assert!(seen.insert((case.case.op, case.number)), "{} {}", case.case.op, case.number);
+            assert!(case.number < RANDOM);
+        }
+    }
+}
