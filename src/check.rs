@@ -6,7 +6,6 @@
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
 //! winner. Outputs are poisoned with NaN before the launch and sentinels stand inside the binding,
 //! behind the tensor's end: stale, missing and stray writes all fail.
-
 //!
 //! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
 //! and one stands for a number only where that number, moved by its bound, is beyond the largest
@@ -24,7 +23,12 @@
 pub mod bound;
 mod cases;
 mod examine;
+pub mod faults;
 mod histogram;
+mod nan;
+mod replay;
+mod seeded;
+mod shadow;
 mod shipped;
 pub mod sweep;
 
@@ -34,7 +38,12 @@ pub use examine::{
     variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
+pub use nan::{NonFinite, Range};
+pub use replay::{Expected, UnitCase};
+pub use shadow::Divergence;
 pub use shipped::{Shipped, shipped};
+
+use std::collections::HashMap;
 
 use crate::graph::{Nodes, ValueId};
 use crate::plan::{Dispatch, Plan, Stored, Unit};
@@ -59,8 +68,6 @@ pub struct UnitReport {
     pub histogram: Histogram,
     /// What it read.
     pub reads: Vec<TensorType>,
-    /// The graph values that it wrote.
-    pub writes: Vec<ValueId>,
     /// The workgroups of its largest dispatch.
     pub workgroups: u64,
     /// Its dispatches with their texts, where something failed.
@@ -114,6 +121,8 @@ impl std::fmt::Display for Element {
 pub struct Report {
     /// The units, in order.
     pub units: Vec<UnitReport>,
+    /// The first unit that is not as the reference says, with all that it takes to run it again.
+    pub divergence: Option<Box<Divergence>>,
 }
 
 impl Report {
@@ -139,40 +148,40 @@ pub(crate) fn compare(
     plan: &Plan,
     unit: &Unit,
     reads: &[(Stored, Tensor)],
-    scalars: &[(crate::graph::ValueId, Tensor)],
+    scalars: &[(ValueId, Tensor)],
     got: &[(Stored, Vec<u32>)],
 ) -> Result<UnitReport> {
-    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.widened()));
-    let feeds = feeds.chain(scalars.iter().cloned()).collect();
-    let targets: Vec<_> = unit.writes.iter().map(|stored| stored.value).collect();
-    let expected = bound::evaluate(&plan.nodes, &targets, feeds)?;
-    let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
-    let mut report = UnitReport {
-        label: unit.label.clone(),
-        kernel: unit.kernel,
-        compared: 0,
-        worst: None,
-        wrong: 0,
-        stray: None,
-        histogram: Histogram::default(),
-        reads: reads.iter().map(|(stored, _)| stored.ty.clone()).collect(),
-        writes: targets,
-        workgroups: unit.dispatches.iter().map(workgroups).max().unwrap_or(0),
-        dispatches: Vec::new(),
-    };
+    let expected = expect(plan, unit, reads, scalars)?;
+    let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
     for (stored, words) in got {
-        let n = stored.ty.shape.numel();
-        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
-            report.stray = Some(format!("{} was written {} words behind its end", stored.ty, at));
-        }
-        let device = Tensor::from_device_words(&stored.ty, &words[..n]);
-        let want = &expected[&stored.value];
-        report.add(&plan.nodes, stored, &device, want);
+        report.compare(&built(&plan.nodes, stored), &stored.ty, words, &expected[&stored.value]);
     }
+    let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
+    report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
+    report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
     if !report.passed() {
         report.dispatches = unit.dispatches.clone();
     }
     Ok(report)
+}
+
+/// What the reference says a unit writes, from what the unit reads.
+fn expect(
+    plan: &Plan,
+    unit: &Unit,
+    reads: &[(Stored, Tensor)],
+    scalars: &[(ValueId, Tensor)],
+) -> Result<HashMap<ValueId, bound::Bounded>> {
+    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.widened()));
+    let feeds = feeds.chain(scalars.iter().cloned()).collect();
+    let targets: Vec<_> = unit.writes.iter().map(|stored| stored.value).collect();
+    bound::evaluate(&plan.nodes, &targets, feeds)
+}
+
+/// The op that a value comes from, and the user's line that made it.
+fn built(nodes: &Nodes, stored: &Stored) -> String {
+    let node = &nodes.nodes[stored.value.node];
+    format!("{} (built at {})", node.name(), node.location)
 }
 
 /// What stands behind a tensor's end during a check, and what fills an output before.
@@ -180,8 +189,31 @@ pub(crate) const SENTINEL: u32 = 0x7fc5_a5a5;
 pub(crate) const POISON: u32 = 0x7fc0_dead;
 
 impl UnitReport {
-    fn add(&mut self, nodes: &Nodes, stored: &Stored, device: &Tensor, want: &bound::Bounded) {
-        let node = &nodes.nodes[stored.value.node];
+    fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
+        UnitReport {
+            label,
+            kernel,
+            compared: 0,
+            worst: None,
+            wrong: 0,
+            stray: None,
+            histogram: Histogram::default(),
+            reads: Vec::new(),
+            workgroups: 0,
+            dispatches: Vec::new(),
+        }
+    }
+
+    /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
+    fn compare(&mut self, node: &str, ty: &TensorType, words: &[u32], want: &bound::Bounded) {
+        let n = ty.shape.numel();
+        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
+            self.stray = Some(format!("{ty} was written {at} words behind its end"));
+        }
+        self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
+    }
+
+    fn add(&mut self, node: &str, ty: &TensorType, device: &Tensor, want: &bound::Bounded) {
         let (got, expected) = (device.to_f64(), want.value.to_f64());
         let float = matches!(want.value.data(), Data::F64(_));
         for (i, (&got, &exact)) in got.iter().zip(&expected).enumerate() {
@@ -202,9 +234,9 @@ impl UnitReport {
             let worse = self.worst.as_ref().is_none_or(|w| !(ratio <= w.ratio()));
             if worse || (!right && self.wrong == 1) {
                 self.worst = Some(Element {
-                    node: format!("{} (built at {})", node.name(), node.location),
-                    ty: stored.ty.clone(),
-                    index: stored.ty.shape.unravel(i),
+                    node: node.to_owned(),
+                    ty: ty.clone(),
+                    index: ty.shape.unravel(i),
                     got,
                     want: wanted,
                     bound: allowed,
@@ -265,16 +297,14 @@ impl Session {
             for stored in &unit.writes {
                 got.push((stored.clone(), gpu.read_buffer(stored.buffer)?));
             }
-            report.units.push(compare(plan, unit, &reads, &scalars, &got)?);
+            let found = compare(plan, unit, &reads, &scalars, &got)?;
+            if !found.passed() && report.divergence.is_none() {
+                let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
+                report.divergence = Some(Box::new(divergence));
+            }
+            report.units.push(found);
         }
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (ty, buffer) in &plan.outputs {
-            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
-            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
-        }
-        gpu.commit()?;
-        self.count(program);
-        Ok((outputs, report))
+        Ok((self.finish_check(program, gpu)?, report))
     }
 }
 

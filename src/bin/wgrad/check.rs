@@ -111,7 +111,7 @@ pub fn run(request: &Request<'_>, out: &mut Out) -> Result<bool, Stop> {
     Ok(findings.passed())
 }
 
-fn open(name: Option<&str>) -> Result<Device, Stop> {
+pub fn open(name: Option<&str>) -> Result<Device, Stop> {
     let device = Device::open(name)?;
     if !device.is_cpu() {
         return Ok(device);

@@ -3,7 +3,10 @@
 mod check;
 mod devices;
 mod golden;
+mod lint;
 mod output;
+mod replay;
+mod self_test;
 mod shaders;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +39,17 @@ enum Command {
     },
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
+    /// Hold the models against the limits of devices that need not be here
+    Lint {
+        /// The device; without it, webgpu, webgpu-compat, phone and metal
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// The model; without it, all
+        model: Option<String>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -76,6 +90,12 @@ struct CheckArgs {
     /// The report as a page in one file, good to attach to a bug report
     #[arg(long, value_name = "FILE", conflicts_with = "golden")]
     html: Option<PathBuf>,
+    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed", "case", "full", "quick", "html"])]
+    replay: Option<PathBuf>,
+    /// Put known faults into kernels, and see whether each is caught
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json", "html", "case", "full", "quick"])]
+    self_test: bool,
 }
 
 /// `wgrad check` without golden vectors.
@@ -106,10 +126,15 @@ fn main() -> ExitCode {
     let mut out = Out::stdout();
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
+        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
+            replay::run(&file, device.as_deref(), json.is_some(), &mut out)
+        }
+        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
             Some(folder) => golden(folder, &args, &mut out),
             None => check(&args, &mut out),
         },
+        Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Shaders { dump } => shaders::run(&dump, &mut out),
     };
     match done {

@@ -371,6 +371,7 @@ const ROWS: &[Row] = &[
     row("logsumexp", Scaled, |c| reduction(c, Value::logsumexp)),
     row("var", Scaled, var),
     row("argmax", Exact, argmax),
+    row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
