@@ -6,7 +6,6 @@
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
 //! winner. Outputs are poisoned with NaN before the launch and sentinels stand inside the binding,
 //! behind the tensor's end: stale, missing and stray writes all fail.
-
 //!
 //! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
 //! and one stands for a number only where that number, moved by its bound, is beyond the largest
@@ -70,8 +69,6 @@ pub struct UnitReport {
     pub histogram: Histogram,
     /// What it read.
     pub reads: Vec<TensorType>,
-    /// The graph values that it wrote.
-    pub writes: Vec<ValueId>,
     /// The workgroups of its largest dispatch.
     pub workgroups: u64,
     /// Its dispatches with their texts, where something failed.
@@ -159,7 +156,6 @@ pub(crate) fn compare(
     let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
     let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
     report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
-    report.writes = unit.writes.iter().map(|stored| stored.value).collect();
     report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
     for (stored, words) in got {
         report.compare(&built(&plan.nodes, stored), &stored.ty, words, &expected[&stored.value]);
@@ -204,7 +200,6 @@ impl UnitReport {
             stray: None,
             histogram: Histogram::default(),
             reads: Vec::new(),
-            writes: Vec::new(),
             workgroups: 0,
             dispatches: Vec::new(),
         }

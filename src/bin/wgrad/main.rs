@@ -116,12 +116,18 @@ fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
     check::run(&request, out)
 }
 
+/// Whether a report that can only go to standard output comes as JSON.
+fn on_stdout(json: Option<&Path>) -> Result<bool, Stop> {
+    if json.is_some_and(|path| path != Path::new("-")) {
+        let why = "with --golden or --replay, --json writes to standard output; name no file";
+        return Err(Stop::Error(why.to_owned()));
+    }
+    Ok(json.is_some())
+}
+
 /// `wgrad check --golden`.
 fn golden(folder: &Path, args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
-    if args.json.as_ref().is_some_and(|path| path != Path::new("-")) {
-        return Err(Stop::Error("with --golden, --json writes to standard output; name no file".to_owned()));
-    }
-    golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json.is_some(), out)
+    golden::run(folder, args.device.as_deref(), args.op.as_deref(), on_stdout(args.json.as_deref())?, out)
 }
 
 fn main() -> ExitCode {
@@ -130,7 +136,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
         Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
-            replay::run(&file, device.as_deref(), json.is_some(), &mut out)
+            on_stdout(json.as_deref()).and_then(|json| replay::run(&file, device.as_deref(), json, &mut out))
         }
         Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {

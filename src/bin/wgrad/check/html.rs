@@ -101,7 +101,8 @@ fn list(value: &Json) -> &[Json] {
 }
 
 fn head(report: &Json, page: &mut String) {
-    let failures = list(&report["failures"]).len();
+    let training = usize::from(!report["determinism"]["training_differs"].is_null());
+    let failures = list(&report["failures"]).len() + training;
     let passed = report["passed"].as_bool().unwrap_or(false);
     let (class, verdict) = match (passed, failures) {
         (true, _) => ("good", "all right".to_owned()),
@@ -187,7 +188,9 @@ fn failure(found: &Json, open: bool, page: &mut String) {
     page.push_str("</dl>\n");
     for kernel in list(found.get("kernels").unwrap_or(&Json::Null)) {
         let open = if open { " open" } else { "" };
-        let (label, workgroups) = (field(&kernel["label"]), field(&kernel["workgroups"]));
+        let (label, workgroups) =
+            (field(&kernel["label"]), list(&kernel["workgroups"]).iter().map(field).collect::<Vec<_>>());
+        let workgroups = workgroups.join(" &times; ");
         let _ = write!(
             page,
             "<details{open}><summary>{label}: WGSL, entry point <code>{}</code>, {workgroups} workgroups</summary>\
