@@ -41,6 +41,9 @@ enum Command {
         /// The folder to write to; it is created where it does not exist
         #[arg(long, value_name = "DIR")]
         dump: PathBuf,
+        /// Also what naga makes of each for Vulkan, as SPIR-V
+        #[arg(long)]
+        spirv: bool,
     },
 }
 
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
         },
-        Command::Shaders { dump } => shaders::run(&dump, &mut out),
+        Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
