@@ -25,7 +25,7 @@ fn avg_pool2d(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
   let row = i / s.ow;
   let plane = row / s.oh;

@@ -24,7 +24,7 @@ fn conv2d_input_direct(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
   let row = i / u32(s.w);
   let plane = row / u32(s.h);

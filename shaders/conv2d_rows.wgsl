@@ -29,7 +29,7 @@ fn conv2d_rows(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let block = (wid.y * grid.x + wid.x) * 32u + lid;
+  let block = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 32u + lid;
   if (block >= s.blocks) { return; }
   let first = block / s.column_blocks * 16u;
   let column = block % s.column_blocks * 2u;

@@ -30,7 +30,7 @@ fn conv2d_shuffle(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let block = wid.y * grid.x + wid.x;
+  let block = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   if (block >= s.blocks) { return; }
   let first = block / s.column_blocks * 64u;
   let column = block % s.column_blocks * 8u + lane;

@@ -20,7 +20,7 @@ fn conv2d_weight_direct(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count * s.splits) { return; }
   let element = i % s.count;
   let v = element % s.kw;

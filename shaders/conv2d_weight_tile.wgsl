@@ -41,7 +41,7 @@ fn conv2d_weight_tile(
   @builtin(local_invocation_index) lid: u32,
 ) {
   // A surplus workgroup computes the last block again and stores nothing.
-  let number = wid.y * grid.x + wid.x;
+  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let block = min(number, s.blocks - 1u);
   let first_column = block % s.column_blocks * 16u;
   let first_row = block / s.column_blocks % s.row_blocks * 16u;

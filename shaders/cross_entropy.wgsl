@@ -18,7 +18,7 @@ fn cross_entropy(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let row = (wid.y * grid.x + wid.x) * 64u + lid;
+  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (row >= d.rows) {
     return;
   }

@@ -1,8 +1,10 @@
 // losses[n] = log(sum_k exp(x[n, k] - m)) - (x[n, labels[n]] - m) with m = max_k x[n, k].
 // 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 losses: [N].
-// A workgroup computes one row, an invocation a 256th of it.
+// A workgroup computes one row, an invocation a part of it.
 // A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
 // Twin: CrossEntropy::reference in src/ops/cross_entropy.rs.
+
+const THREADS: u32 = 256u; // or 128
 
 struct Dims { rows: u32, size: u32, nan: u32, pad0: u32 }
 
@@ -12,11 +14,11 @@ struct Dims { rows: u32, size: u32, nan: u32, pad0: u32 }
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 @group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-var<workgroup> tree: array<f32, 256>;
+var<workgroup> tree: array<f32, THREADS>;
 
 fn tree_max(lid: u32, v: f32) -> f32 {
   tree[lid] = v;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] = max(tree[lid], tree[lid + half]);
@@ -30,7 +32,7 @@ fn tree_max(lid: u32, v: f32) -> f32 {
 
 fn tree_sum(lid: u32, v: f32) -> f32 {
   tree[lid] = v;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] += tree[lid + half];
@@ -40,25 +42,25 @@ fn tree_sum(lid: u32, v: f32) -> f32 {
   return tree[0];
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn cross_entropy_workgroup(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
   // Workgroups of the grid's surplus look at the last row, do nothing, and reach every barrier.
-  let number = wid.y * grid.x + wid.x;
+  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let inside = number < d.rows;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, inside);
   let start = row * d.size;
   var m = x[start];
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     m = max(m, x[start + k]);
   }
   m = tree_max(lid, m);
   var s = 0.0;
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     s += exp(x[start + k] - m);
   }
   s = tree_sum(lid, s);

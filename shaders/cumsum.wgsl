@@ -16,7 +16,7 @@ fn cumsum(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let line = (group.y * groups.x + group.x) * 64u + lane;
+  let line = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
   if (line >= p.lines) { return; }
   let start = line / p.inner * p.size * p.inner + line % p.inner;
   var sum = 0.0;

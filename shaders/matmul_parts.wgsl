@@ -17,7 +17,7 @@ fn matmul_parts(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = (group.y * groups.x + group.x) * 64u + lane;
+  let i = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
   if (i >= p.count) { return; }
   var sum = 0.0;
   for (var s = 0u; s < p.parts; s++) {

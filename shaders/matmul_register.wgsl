@@ -13,7 +13,7 @@ fn matmul_register(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = (group.y * groups.x + group.x) * 64u + lane;
+  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
   let n = number % p.tiles_n * TN;
   let m = number / p.tiles_n % p.tiles_m * TM;
   let slice = number / p.tiles_n / p.tiles_m;

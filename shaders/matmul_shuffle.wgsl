@@ -10,7 +10,7 @@ fn matmul_shuffle(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let number = group.y * groups.x + group.x;
+  let number = (group.z * groups.y + group.y) * groups.x + group.x;
   let n = number % p.tiles_n * 64u + lane * 8u;
   let m = number / p.tiles_n % p.tiles_m * 16u;
   let slice = number / p.tiles_n / p.tiles_m;

@@ -14,7 +14,7 @@ fn matmul_tile(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = group.y * groups.x + group.x;
+  let number = (group.z * groups.y + group.y) * groups.x + group.x;
   let n = number % p.tiles_n * 64u;
   let m = number / p.tiles_n % p.tiles_m * 64u;
   let slice = number / p.tiles_n / p.tiles_m;

@@ -40,7 +40,7 @@ fn pad(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let number = (wid.y * grid.x + wid.x) * 64u + lid;
+  let number = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (number >= d.chunks) {
     return;
   }

@@ -51,7 +51,7 @@ fn reduce(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = (wid.y * grid.x + wid.x) * 64u + lid;
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= d.rows * d.parts) {
     return;
   }

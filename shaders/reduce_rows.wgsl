@@ -1,9 +1,10 @@
 // y[part, row] = sum (or max, min) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: any strides; 2 y: [parts, rows] row-major.
-// A workgroup computes one element of y: each of 256 invocations a 256th of the chunk, then a tree.
+// A workgroup computes one element of y: each invocation a part of the chunk, then a tree.
 // chunk * parts >= count.
 // Twin: Reduce::reference in src/ops/reduce.rs.
 
+const THREADS: u32 = 256u; // or 128
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
 const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
@@ -25,7 +26,7 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
-var<workgroup> tree: array<T, 256>;
+var<workgroup> tree: array<T, THREADS>;
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
@@ -47,13 +48,13 @@ fn combine(a: T, b: T) -> T {
   return min(a, b);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn reduce_rows(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let i = wid.y * grid.x + wid.x;
+  let i = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let inside = i < d.rows * d.parts;
   let part = i / d.rows;
   let row = i - part * d.rows;
@@ -68,7 +69,7 @@ fn reduce_rows(
   var acc = identity();
   if (inside) {
     let end = min((part + 1u) * d.chunk, d.count);
-    for (var j = part * d.chunk + lid; j < end; j += 256u) {
+    for (var j = part * d.chunk + lid; j < end; j += THREADS) {
       var at = base;
       if (FLAT) {
         at += j * d.strides.z;
@@ -81,7 +82,7 @@ fn reduce_rows(
     }
   }
   tree[lid] = acc;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] = combine(tree[lid], tree[lid + half]);

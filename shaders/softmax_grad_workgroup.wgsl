@@ -1,9 +1,10 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
 // 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation a 256th of it.
+// A workgroup computes one row (or four, one in each lane), an invocation a part of it.
 // V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_sum joins them) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
+const THREADS: u32 = 256u; // or 128
 const LOG: bool = false;
 alias V = f32;
 
@@ -14,24 +15,24 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read_write> dx: array<V>;
 
-var<workgroup> tree: array<V, 256>;
+var<workgroup> tree: array<V, THREADS>;
 
 fn lanes_sum(v: V) -> V {
   return v;
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn softmax_grad_workgroup(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
   // Workgroups of the grid's surplus do nothing, and reach every barrier.
-  let row = wid.y * grid.x + wid.x;
+  let row = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let end = select(0u, d.size, row < d.rows);
   let start = row / d.inner * d.size * d.inner + row % d.inner;
   var s = V(0.0);
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     let at = start + k * d.inner;
     if (LOG) {
       s += dy[at];
@@ -40,7 +41,7 @@ fn softmax_grad_workgroup(
     }
   }
   tree[lid] = s;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] += tree[lid + half];
@@ -48,7 +49,7 @@ fn softmax_grad_workgroup(
   }
   workgroupBarrier();
   s = lanes_sum(tree[0]);
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     let at = start + k * d.inner;
     if (LOG) {
       dx[at] = dy[at] - exp(y[at]) * s;

@@ -1,9 +1,10 @@
 // y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
 // 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation a 256th of it.
+// A workgroup computes one row (or four, one in each lane), an invocation a part of it.
 // V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
+const THREADS: u32 = 256u; // or 128
 const LOG: bool = false;
 alias V = f32;
 
@@ -13,7 +14,7 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-var<workgroup> tree: array<V, 256>;
+var<workgroup> tree: array<V, THREADS>;
 
 fn lanes_max(v: V) -> V {
   return v;
@@ -25,7 +26,7 @@ fn lanes_sum(v: V) -> V {
 
 fn tree_max(lid: u32, v: V) -> V {
   tree[lid] = v;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] = max(tree[lid], tree[lid + half]);
@@ -39,7 +40,7 @@ fn tree_max(lid: u32, v: V) -> V {
 
 fn tree_sum(lid: u32, v: V) -> V {
   tree[lid] = v;
-  for (var half = 128u; half > 0u; half /= 2u) {
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid < half) {
       tree[lid] += tree[lid + half];
@@ -49,35 +50,35 @@ fn tree_sum(lid: u32, v: V) -> V {
   return tree[0];
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn softmax_workgroup(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
   // Workgroups of the grid's surplus do the last row again, into nothing.
-  let number = wid.y * grid.x + wid.x;
+  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);
   let start = row / d.inner * d.size * d.inner + row % d.inner;
   var m = x[start];
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     m = max(m, x[start + k * d.inner]);
   }
   m = lanes_max(tree_max(lid, m));
   var s = V(0.0);
-  for (var k = lid; k < end; k += 256u) {
+  for (var k = lid; k < end; k += THREADS) {
     s += exp(x[start + k * d.inner] - m);
   }
   s = lanes_sum(tree_sum(lid, s));
   if (LOG) {
     let shift = log(s);
-    for (var k = lid; k < end; k += 256u) {
+    for (var k = lid; k < end; k += THREADS) {
       y[start + k * d.inner] = (x[start + k * d.inner] - m) - shift;
     }
   } else {
     let scale = 1.0 / s;
-    for (var k = lid; k < end; k += 256u) {
+    for (var k = lid; k < end; k += THREADS) {
       y[start + k * d.inner] = exp(x[start + k * d.inner] - m) * scale;
     }
   }

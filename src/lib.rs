@@ -59,6 +59,7 @@ pub use device::{Device, NO_ADAPTER};
 pub use error::{Error, Mistake, Result};
 pub use graph::{Graph, Value};
 pub use loss::Reduction;
+pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
 pub use session::{Program, Session};
 pub use shape::{Shape, View};

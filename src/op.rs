@@ -182,7 +182,7 @@ pub struct Variant {
     pub name: &'static str,
     /// Workgroup memory it needs, in bytes.
     pub workgroup_memory: u32,
-    /// Invocations in its workgroup.
+    /// Invocations in its workgroup; of a text that adapts to the device, the fewest.
     pub invocations: u32,
     /// The subgroup size it is written for (smallest and largest equal to it), if any.
     pub subgroup: Option<u32>,
@@ -194,9 +194,9 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// A variant for any device, without an epilogue: 256 invocations, no workgroup memory.
+    /// A variant for any device, without an epilogue: 64 invocations, no workgroup memory.
     pub const fn plain(name: &'static str) -> Self {
-        Variant { name, workgroup_memory: 0, invocations: 256, subgroup: None, software: false, epilogue: false }
+        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, software: false, epilogue: false }
     }
 
     /// What the device lacks to run it, if anything.

@@ -3,21 +3,24 @@
 //! `layout` finds which values are mere views and which ops are the same; `fuse`
 //! joins pointwise ops into groups and groups into kernels' epilogues; `schedule` orders the
 //! units and decides which variables are updated in place; `memory` puts values into buffers;
-//! `lower` turns units into launches and holds them against the device's limits.
+//! `lower` turns units into launches; `lint` holds them against a device's limits.
 
 pub(crate) mod codegen;
 pub(crate) mod fuse;
 pub(crate) mod layout;
+pub(crate) mod lint;
 mod lower;
 mod memory;
 mod schedule;
+
+pub use lint::{Finding, Limit, lint};
 
 use std::sync::Arc;
 
 use crate::graph::{Nodes, Scalar, ValueId};
 use crate::op::Variant;
 use crate::profile::Profile;
-use crate::{DType, Error, Result, Tensor, TensorType};
+use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
 
 /// How to plan.
 #[derive(Clone, Debug)]
@@ -185,7 +188,36 @@ impl Plan {
     /// # Errors
     /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] where
     /// the device cannot hold or run it.
-    pub fn new(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
+    pub fn new(nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
+        let (plan, findings) = Plan::draft(nodes, targets, profile, options)?;
+        if findings.is_empty() {
+            return Ok(plan);
+        }
+        let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        Err(Error::Limit(findings.join("\n")))
+    }
+
+    /// Plans a graph for a device that need not be here, as far as it holds it: with findings the
+    /// plan is incomplete, or not to be run there.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Input`] where an
+    /// output is not of this graph.
+    pub fn of(graph: &Graph, outputs: &[&Value], profile: &Profile, options: &Options) -> Result<(Plan, Vec<Finding>)> {
+        if outputs.iter().any(|v| !v.graph().same(graph)) {
+            return Err(Error::Input("every output must be a value of the graph that is planned".into()));
+        }
+        let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
+        Plan::draft(graph.nodes(), &targets, profile, options)
+    }
+
+    /// [`Plan::of`] for nodes.
+    pub(crate) fn draft(
+        mut nodes: Nodes,
+        targets: &[ValueId],
+        profile: &Profile,
+        options: &Options,
+    ) -> Result<(Plan, Vec<Finding>)> {
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
         }
@@ -195,7 +227,7 @@ impl Plan {
         let layout = layout::Layout::new(&nodes, targets);
         let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
         let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);
-        lower::lower(nodes, targets, &layout, &clusters, &schedule, profile, options)
+        Ok(lower::lower(nodes, targets, &layout, &clusters, &schedule, profile, options))
     }
 
     /// Bytes of the buffers for values between launches.

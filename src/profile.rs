@@ -25,6 +25,10 @@ pub struct Profile {
     pub max_binding: u64,
     /// Largest buffer, in bytes.
     pub max_buffer: u64,
+    /// Largest uniform that a kernel may bind, in bytes.
+    pub max_uniform: u64,
+    /// Bytes that all buffers together may take, where that is known.
+    pub memory: Option<u64>,
     /// Alignment of uniform offsets, in bytes.
     pub uniform_alignment: u32,
     /// Smallest and largest subgroup size, where subgroup operations work.
@@ -50,11 +54,82 @@ impl Profile {
             max_storage_buffers: 8,
             max_binding: 128 << 20,
             max_buffer: 256 << 20,
+            max_uniform: 65_536,
+            memory: None,
             uniform_alignment: 256,
             subgroups: None,
             f16: false,
             timestamps: false,
         }
+    }
+
+    /// WebGPU's compatibility mode, which runs on OpenGL ES 3.1 and Direct3D 11: half the
+    /// invocations, a quarter of the uniform (gpuweb, *WebGPU Compatibility Mode*, section "Lower
+    /// limits"; storage buffers per stage as Dawn's `Limits.cpp` has them, 8 for compute).
+    pub fn webgpu_compat() -> Self {
+        Profile {
+            name: "WebGPU compatibility mode".into(),
+            max_invocations: 128,
+            max_uniform: 16_384,
+            ..Profile::webgpu_defaults()
+        }
+    }
+
+    /// What Android phones can be counted on for (Khronos, `VP_ANDROID_vulkan_profile_2021`: 128 MiB
+    /// bindings, 128 invocations, 16 KiB of workgroup memory and of uniform), with the 8 storage
+    /// buffers that WebGPU asks of them, and 1 GiB of memory: a rule of thumb, a quarter of a
+    /// phone's 4 GiB, where Vulkan guarantees nothing.
+    pub fn phone() -> Self {
+        Profile {
+            name: "Android phone (Vulkan profile 2021)".into(),
+            backend: "vulkan".into(),
+            kind: "integrated GPU".into(),
+            max_invocations: 128,
+            max_uniform: 16_384,
+            memory: Some(1 << 30),
+            ..Profile::webgpu_defaults()
+        }
+    }
+
+    /// Apple's GPUs (Metal feature set tables, Apple 7 and later): a kernel has 31 buffer slots, of
+    /// which its uniforms take up to three and the sizes of its storage buffers a hidden one.
+    pub fn metal() -> Self {
+        Profile {
+            name: "Metal (Apple 7)".into(),
+            backend: "metal".into(),
+            kind: "integrated GPU".into(),
+            max_invocations: 1024,
+            max_workgroup_memory: 32_768,
+            max_storage_buffers: 31 - 3,
+            max_binding: 256 << 20,
+            subgroups: Some((32, 32)),
+            f16: true,
+            timestamps: true,
+            ..Profile::webgpu_defaults()
+        }
+    }
+
+    /// The least of everything, to run every fold, split and fallback: 128 invocations, 64
+    /// workgroups per dimension, no features.
+    pub fn low() -> Self {
+        Profile { name: "low limits".into(), max_invocations: 128, max_workgroups: 64, ..Profile::webgpu_defaults() }
+    }
+
+    /// [`Profile::low`] with bindings and buffers of at most 1 MiB.
+    pub fn low_1mib() -> Self {
+        Profile { name: "low limits, 1 MiB".into(), max_binding: 1 << 20, max_buffer: 1 << 20, ..Profile::low() }
+    }
+
+    /// The profiles that have names: those of devices, then those of tests.
+    pub fn named() -> Vec<(&'static str, Profile)> {
+        vec![
+            ("webgpu", Profile::webgpu_defaults()),
+            ("webgpu-compat", Profile::webgpu_compat()),
+            ("phone", Profile::phone()),
+            ("metal", Profile::metal()),
+            ("low", Profile::low()),
+            ("low-1mib", Profile::low_1mib()),
+        ]
     }
 
     /// The reference on the CPU, which has no limits but memory.
@@ -70,6 +145,7 @@ impl Profile {
             max_storage_buffers: 1 << 20,
             max_binding: u64::MAX,
             max_buffer: u64::MAX,
+            max_uniform: u64::MAX,
             ..Profile::webgpu_defaults()
         }
     }
@@ -86,6 +162,8 @@ impl Profile {
             max_storage_buffers: smaller(self.max_storage_buffers, other.max_storage_buffers),
             max_binding: self.max_binding.min(other.max_binding),
             max_buffer: self.max_buffer.min(other.max_buffer),
+            max_uniform: self.max_uniform.min(other.max_uniform),
+            memory: [self.memory, other.memory].into_iter().flatten().min(),
             uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
             subgroups: self.subgroups.filter(|_| other.subgroups.is_some()),
             f16: self.f16 && other.f16,
@@ -100,21 +178,23 @@ impl Profile {
     }
 
     /// A grid of at least `workgroups` workgroups, folded near-square over two dimensions where one
-    /// does not hold them. Kernels rebuild the linear number from `workgroup_id` and
-    /// `num_workgroups`, and guard against the surplus.
+    /// does not hold them, and over the third where these do not. Kernels rebuild the linear number
+    /// from `workgroup_id` and `num_workgroups`, and guard against the surplus.
     pub fn grid(&self, workgroups: u64) -> Result<[u32; 3], String> {
         let max = u64::from(self.max_workgroups);
         if workgroups <= max {
             return Ok([workgroups as u32, 1, 1]);
         }
-        let y = workgroups.isqrt().max(workgroups.div_ceil(max));
-        let x = workgroups.div_ceil(y);
-        if x > max || y > max {
+        let z = workgroups.div_ceil(max.saturating_mul(max).max(1));
+        let layer = workgroups.div_ceil(z);
+        let y = layer.isqrt().max(layer.div_ceil(max.max(1)));
+        let x = layer.div_ceil(y);
+        if x > max || y > max || z > max {
             return Err(format!(
-                "it needs {workgroups} workgroups, and the device allows {max} x {max}; split the tensor"
+                "it needs {workgroups} workgroups, and the device allows {max} x {max} x {max}; split the tensor"
             ));
         }
-        Ok([x as u32, y as u32, 1])
+        Ok([x as u32, y as u32, z as u32])
     }
 }
 
@@ -131,6 +211,12 @@ mod tests {
             let cells = u64::from(x) * u64::from(y) * u64::from(z);
             assert!(cells >= n && cells <= n + 64, "{n} -> {x}x{y}");
         }
-        assert!(profile.grid(4097).is_err());
+        for n in [4097u64, 8192, 100_000, 262_143, 262_144] {
+            let [x, y, z] = profile.grid(n).expect("fits");
+            let cells = u64::from(x) * u64::from(y) * u64::from(z);
+            assert!(cells >= n && cells < n + 64 * u64::from(z) && z > 1, "{n} -> {x}x{y}x{z}");
+            assert!(x.max(y).max(z) <= 64);
+        }
+        assert!(profile.grid(262_145).is_err());
     }
 }

@@ -1,31 +1,166 @@
-//! Every case again on a device that is given no more than WebGPU guarantees: 16 KiB of workgroup
-//! memory, 256 invocations, 8 storage buffers, no subgroups. wgpu enforces the limits, and the
-//! heuristics choose what they would choose on a real GPU.
+//! Every case again on devices that are given less than the adapter has, so that every fold, split
+//! and fallback runs: what WebGPU guarantees, and the least of everything (128 invocations, 64
+//! workgroups per dimension, bindings of 1 MiB). wgpu enforces the limits, and the heuristics
+//! choose what they would choose on a real GPU.
 
-use wgrad::check::check_case;
-use wgrad::{Device, Profile};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use wgrad::check::{CaseGraph, check_case, ways};
+use wgrad::plan::{Options, Plan};
+use wgrad::{Device, Error, Limit, Profile, Session, Value};
 
 mod common;
+
+/// What came of all cases under a profile.
+#[derive(Default)]
+struct Outcome {
+    cases: usize,
+    compared: usize,
+    /// Cases that the profile refuses, with the reason.
+    refused: Vec<(String, String)>,
+}
+
+/// One profile after the other: the driver keeps most kernels of the first for the second.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs the cases that `wanted` names, in all ways, and panics where one is wrong.
+fn run(profile: &Profile, wanted: impl Fn(&str) -> bool) -> Outcome {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Device::open_within(None, Some(profile)).expect("opens");
+    let given = device.profile();
+    assert_eq!((given.max_invocations, given.max_workgroups), (profile.max_invocations, profile.max_workgroups));
+    assert_eq!((given.usable_storage_buffers(), given.max_binding), (7, profile.max_binding));
+    assert!(given.subgroups.is_none() && !given.f16 && !given.timestamps && !given.software);
+    let mut outcome = Outcome::default();
+    let mut failures = Vec::new();
+    for (number, case) in wgrad::ops::cases().iter().enumerate() {
+        let name = format!("{} ({})", case.op, case.name);
+        if !wanted(&name) {
+            continue;
+        }
+        match check_case(&device, case, 1000 + number as u64) {
+            Ok(report) if report.passed() => {
+                outcome.cases += 1;
+                outcome.compared += report.compared();
+            }
+            Ok(report) => failures.push(format!("{name}: {report:?}")),
+            Err(Error::Limit(why)) => outcome.refused.push((name, why)),
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
+    println!("{}: {} cases, {} comparisons", profile.name, outcome.cases, outcome.compared);
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    outcome
+}
 
 #[test]
 fn every_case_runs_within_the_webgpu_defaults() {
     if common::device().is_none() {
         return;
     }
-    let device = Device::open_within(None, Some(&Profile::webgpu_defaults())).expect("opens");
-    let profile = device.profile();
-    assert_eq!((profile.max_invocations, profile.usable_storage_buffers()), (256, 7));
-    assert!(profile.subgroups.is_none() && !profile.software);
-    let mut compared = 0;
-    let mut failures = Vec::new();
-    for (number, case) in wgrad::ops::cases().iter().enumerate() {
-        match check_case(&device, case, 1000 + number as u64) {
-            Ok(report) if report.passed() => compared += report.compared(),
-            Ok(report) => failures.push(format!("{} ({}): {report:?}", case.op, case.name)),
-            Err(error) => failures.push(format!("{} ({}): {error}", case.op, case.name)),
+    let outcome = run(&Profile::webgpu_defaults(), |_| true);
+    assert_eq!(outcome.refused, []);
+    assert_eq!(outcome.cases, wgrad::ops::cases().len());
+    assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
+}
+
+/// Kernels whose cases are large enough to fold.
+const FOLDED: usize = 20;
+
+/// The cases that do not fit bindings of 1 MiB.
+const LARGE: [&str; 1] = ["sum (all of 1.2 million)"];
+
+#[test]
+fn every_case_runs_within_low_limits() {
+    if common::device().is_none() {
+        return;
+    }
+    let outcome = run(&Profile::low_1mib(), |_| true);
+    let names: Vec<&str> = outcome.refused.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, LARGE);
+    for (name, why) in &outcome.refused {
+        assert!(
+            why.contains("needs a buffer of") && why.contains("allows 1048576; use a smaller batch"),
+            "{name}: {why}"
+        );
+    }
+    assert_eq!(outcome.cases + LARGE.len(), wgrad::ops::cases().len());
+    assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
+
+    let large = run(&Profile::low(), |name| LARGE.contains(&name));
+    assert_eq!((large.cases, large.refused), (LARGE.len(), vec![]));
+    assert!(large.compared > 0);
+}
+
+/// On grids of 4 x 4 x 4 and less, with all variants that the adapter can run: for each kernel the
+/// first case that needs all three dimensions. What needs more workgroups is refused, for that reason.
+#[test]
+fn every_kernel_folds_over_three_dimensions() {
+    let Some(whole) = common::device() else { return };
+    let (mut kernels, mut compared, mut refused) = (BTreeSet::new(), 0, 0);
+    for max_workgroups in [4, 3, 2] {
+        let limits = Profile { max_workgroups, ..whole.profile().clone() };
+        let device = Device::open_within(None, Some(&limits)).expect("opens");
+        for (number, case) in wgrad::ops::cases().iter().enumerate() {
+            let graph = CaseGraph::new(case).expect("builds");
+            for options in ways(&graph, device.profile()) {
+                match fold(&device, &graph, &options, number as u64, &mut kernels) {
+                    Some(n) => compared += n,
+                    None => refused += 1,
+                }
+            }
         }
     }
-    println!("{compared} comparisons");
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(compared > 100_000, "only {compared} comparisons");
+    println!("{} kernels, {compared} comparisons, {refused} plans refused: {kernels:?}", kernels.len());
+    assert!(kernels.len() >= FOLDED && compared > 100_000 && refused > 0, "{} kernels: {kernels:?}", kernels.len());
+}
+
+/// Kernels with cases too small to fold are held by their text.
+#[test]
+fn every_shader_counts_workgroups_over_three_dimensions() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut seen = 0;
+    for path in std::fs::read_dir(folder).expect("the shaders").flatten().map(|entry| entry.path()) {
+        let text = std::fs::read_to_string(&path).expect("text");
+        if text.contains("@workgroup_size") {
+            seen += 1;
+            let forms =
+                ["(wid.z * grid.y + wid.y) * grid.x + wid.x", "(group.z * groups.y + group.y) * groups.x + group.x"];
+            assert!(forms.iter().any(|form| text.contains(form)), "{}", path.display());
+        }
+    }
+    assert!(seen > 30, "only {seen} shaders");
+}
+
+/// Runs a plan where it has a kernel on all three dimensions that is not yet in `kernels`: how many
+/// elements were compared, or `None` where the grid is too small.
+fn fold(
+    device: &Device,
+    graph: &CaseGraph,
+    options: &Options,
+    seed: u64,
+    kernels: &mut BTreeSet<String>,
+) -> Option<usize> {
+    let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("no mistakes");
+    if !findings.is_empty() {
+        let most = u64::from(device.profile().max_workgroups).pow(3);
+        assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
+        return None;
+    }
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let folded = dispatches.filter(|dispatch| dispatch.workgroups[2] > 1).map(|d| d.entry.clone());
+    let before = kernels.len();
+    kernels.extend(folded);
+    if kernels.len() == before {
+        return Some(0);
+    }
+    let inputs = graph.sample(seed);
+    let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
+    let mut session = Session::new(device.clone());
+    let program = session.compile_with(&graph.graph, &outputs, options).expect("compiles");
+    let (_, report) = session.check(&program, &feeds).expect("runs");
+    assert!(report.passed(), "{report:?}");
+    Some(report.compared())
 }

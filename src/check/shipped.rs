@@ -80,12 +80,17 @@ fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[Va
     let generous = generous();
     let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
     for variant in names.chain([None]) {
-        // What a software adapter would choose may be another form of the same variant, and fewer
-        // bindings make other groups.
-        for (fuse, software, max_storage_buffers) in
-            [(true, false, 16), (false, false, 16), (true, true, 16), (true, false, 10), (true, false, 8)]
-        {
-            let profile = Profile { software, max_storage_buffers, ..generous.clone() };
+        // What a software adapter would choose may be another form of the same variant, fewer
+        // bindings make other groups, and fewer invocations smaller workgroups.
+        for (fuse, software, max_storage_buffers, max_invocations) in [
+            (true, false, 16, 1024),
+            (false, false, 16, 1024),
+            (true, true, 16, 1024),
+            (true, false, 10, 1024),
+            (true, false, 8, 1024),
+            (true, false, 8, 128),
+        ] {
+            let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
             let plan = Plan::new(nodes.clone(), outputs, &profile, &Options { fuse, variant: variant.clone() })?;
             for unit in &plan.units {
                 let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));

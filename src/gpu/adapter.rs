@@ -11,7 +11,7 @@ pub(crate) struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub profile: Profile,
-    /// Pipelines by text, entry point and binding kinds: programs share them.
+    /// Pipelines by text, entry point, binding kinds and bounds checks: programs share them.
     pub pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     trouble: Arc<Mutex<Trouble>>,
     /// Whether shaders run with bounds checks, for debugging.
@@ -19,7 +19,7 @@ pub(crate) struct Gpu {
 }
 
 /// What makes pipelines the same.
-pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>);
+pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>, bool);
 
 /// The first error since the last look, and why the device was lost.
 #[derive(Default)]
@@ -119,6 +119,8 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
+        max_uniform: limits.max_uniform_buffer_binding_size,
+        memory: None,
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
         f16: features.contains(wgpu::Features::SHADER_F16),
@@ -193,6 +195,7 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
             max_storage_buffers_per_shader_stage: profile.max_storage_buffers,
             max_storage_buffer_binding_size: profile.max_binding,
             max_buffer_size: profile.max_buffer,
+            max_uniform_buffer_binding_size: profile.max_uniform,
             ..all
         },
         memory_hints: wgpu::MemoryHints::Performance,

@@ -2,6 +2,7 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::op::{UNIT, gamma};
+use crate::ops::reduce::together_on;
 use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
@@ -107,7 +108,7 @@ impl Kernel for CrossEntropy {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("cross_entropy_workgroup"), "cross_entropy_workgroup")
+            (wgsl!("cross_entropy_workgroup").constant("THREADS", together_on(args.profile)), "cross_entropy_workgroup")
         } else {
             (wgsl!("cross_entropy"), "cross_entropy")
         };
@@ -211,7 +212,10 @@ impl Kernel for CrossEntropyGrad {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("cross_entropy_grad_workgroup"), "cross_entropy_grad_workgroup")
+            (
+                wgsl!("cross_entropy_grad_workgroup").constant("THREADS", together_on(args.profile)),
+                "cross_entropy_grad_workgroup",
+            )
         } else {
             (wgsl!("cross_entropy_grad"), "cross_entropy_grad")
         };

@@ -203,9 +203,17 @@ enum Width {
 /// the rounding errors of a plain running sum.
 pub(crate) const MAX_CHUNK: usize = 4096;
 
-/// Invocations of a workgroup: on their own, or together on one row.
+/// Invocations of a workgroup that each have a row of their own.
 pub(crate) const ALONE: u32 = 64;
-const TOGETHER: u32 = 256;
+
+/// Invocations of a workgroup that has one row: so many, or as many as every device has.
+const FEWEST: u32 = 128;
+const MOST: u32 = 256;
+
+/// How many invocations share a row on that device.
+pub(crate) fn together_on(profile: &Profile) -> u32 {
+    if profile.max_invocations >= MOST { MOST } else { FEWEST }
+}
 
 impl Reduce {
     fn text(
@@ -214,7 +222,7 @@ impl Reduce {
         width: Width,
         flat: bool,
         last: bool,
-        together: bool,
+        threads: Option<u32>,
     ) -> Result<std::sync::Arc<str>, String> {
         let t = dtype.wgsl_storage();
         let (kind, identity) = match (self.kind, dtype) {
@@ -227,7 +235,10 @@ impl Reduce {
             (Kind::Min, DType::I32) => (2, "2147483647"),
             (Kind::Min, _) => (2, "4294967295"),
         };
-        let text = if together { wgsl!("reduce_rows") } else { wgsl!("reduce") };
+        let text = match threads {
+            Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
+            None => wgsl!("reduce"),
+        };
         let mut text = text
             .constant("KIND", kind)
             .constant("FLAT", flat)
@@ -256,7 +267,7 @@ impl Reduce {
 
     /// How many parts each row is cut into, for so many outputs of so many elements.
     fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
-        let lanes = if together { TOGETHER as usize } else { 1 };
+        let lanes = if together { together_on(profile) as usize } else { 1 };
         let needed = count.div_ceil(MAX_CHUNK * lanes);
         // A second launch costs about as much as 16,000 elements do on a software adapter.
         if outputs * count < 1 << 14 {
@@ -306,10 +317,11 @@ impl Reduce {
             let mut uniform = [rows, count, parts, chunk].map(|n| n as u32).to_vec();
             uniform.extend(kept.words(offset).into_iter().chain(reduced.words(0)));
             let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
+            let threads = together.then(|| together_on(args.profile));
             let entry = if together { "reduce_rows" } else { "reduce" };
             lowered.launches.push(Launch {
                 label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-                wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, together)?,
+                wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, threads)?,
                 entry,
                 bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
                 workgroups: args.profile.grid(workgroups as u64)?,
@@ -324,7 +336,7 @@ impl Reduce {
 }
 
 const VARIANTS: &[Variant] = &[
-    Variant { workgroup_memory: 4 * TOGETHER, invocations: TOGETHER, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 4 * MOST, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
     Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") },
 ];
 

@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use super::codegen::{self, Generated, Group};
 use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, kernel_views};
 use super::layout::{Layout, Origin, op_of};
+use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, wants_copy};
 use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Args, Binding, Launch, Lowered, Slot};
+use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
 use crate::shader::{complete, splice};
-use crate::{DType, Error, Result, TensorType};
+use crate::{DType, TensorType};
+
+/// Step scalars that fit the uniform.
+const MAX_SCALARS: usize = 64;
 
 /// What a draft dispatch binds, before buffers are known.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ struct Lowering<'a> {
     schedule: &'a Schedule,
     profile: &'a Profile,
     scalars: BTreeMap<ValueId, usize>,
-    mistakes: Vec<String>,
+    findings: Vec<Finding>,
 }
 
 pub(super) fn lower(
@@ -58,27 +62,26 @@ pub(super) fn lower(
     schedule: &Schedule,
     profile: &Profile,
     _options: &Options,
-) -> Result<Plan> {
+) -> (Plan, Vec<Finding>) {
     let scalars = number_scalars(&nodes, layout);
-    let mut lowering = Lowering { nodes: &nodes, layout, clusters, schedule, profile, scalars, mistakes: Vec::new() };
+    let mut lowering = Lowering { nodes: &nodes, layout, clusters, schedule, profile, scalars, findings: Vec::new() };
     for (node, why) in &clusters.refused {
-        lowering.complain(*node, why);
+        let finding = lowering.refusal().variants(*node, why);
+        lowering.findings.push(finding);
     }
-    if lowering.scalars.len() > 64 {
-        lowering.mistakes.push("a program can have at most 64 step scalars; compute some of them in the graph".into());
+    if lowering.scalars.len() > MAX_SCALARS {
+        let finding = lowering.refusal().scalars(lowering.scalars.len(), MAX_SCALARS);
+        lowering.findings.push(finding);
     }
     let mut units = Vec::new();
     for job in &schedule.jobs {
         units.extend(lowering.unit(job));
     }
     let mut plan = lowering.bind(targets, &units);
-    lowering.lint(&plan);
-    let mistakes = lowering.mistakes;
-    if !mistakes.is_empty() {
-        return Err(Error::Limit(mistakes.join("\n")));
-    }
+    let mut findings = lowering.findings;
     plan.nodes = nodes;
-    Ok(plan)
+    findings.extend(lint::hold(&plan, profile));
+    (plan, findings)
 }
 
 /// Numbers the live step scalars, four-byte words of the uniform.
@@ -88,10 +91,26 @@ fn number_scalars(nodes: &Nodes, layout: &Layout) -> BTreeMap<ValueId, usize> {
 }
 
 impl Lowering<'_> {
+    fn refusal(&self) -> Refusal<'_> {
+        Refusal { nodes: self.nodes, profile: self.profile }
+    }
+
     fn complain(&mut self, node: usize, why: &str) {
-        let node = &self.nodes.nodes[node];
-        let inputs: Vec<String> = node.inputs.iter().map(|&id| self.nodes.ty(id).to_string()).collect();
-        self.mistakes.push(format!("{}({}): {why}\n  at {}", node.name(), inputs.join(", "), node.location));
+        let finding = self.refusal().kernel(node, why);
+        self.findings.push(finding);
+    }
+
+    /// A kernel that does not lower: because of its grid, or for a reason of its own.
+    fn complain_of(&mut self, kernel: &dyn Kernel, variant: &Variant, node: usize, args: &Args<'_>, why: &str) {
+        let endless = lint::endless(self.profile);
+        let finding = match kernel.lower(variant, &Args { profile: &endless, ..*args }) {
+            Ok(lowered) => {
+                let sizes = lowered.launches.iter().map(|l| l.workgroups.iter().map(|&n| u64::from(n)).product());
+                self.refusal().workgroups(node, sizes.max().unwrap_or(0))
+            }
+            Err(_) => self.refusal().kernel(node, why),
+        };
+        self.findings.push(finding);
     }
 
     /// The type and value that an origin holds.
@@ -140,8 +159,10 @@ impl Lowering<'_> {
         let label = codegen::label(&group);
         let workgroups = match self.profile.grid(codegen::workgroups(n)) {
             Ok(grid) => grid,
-            Err(why) => {
-                self.complain(self.value_of(&stores[0]).0.node, &why);
+            Err(_) => {
+                let node = self.value_of(&stores[0]).0.node;
+                let finding = self.refusal().workgroups(node, codegen::workgroups(n));
+                self.findings.push(finding);
                 return None;
             }
         };
@@ -180,7 +201,7 @@ impl Lowering<'_> {
     fn kernel(
         &mut self,
         node: usize,
-        variant: &'static crate::op::Variant,
+        variant: &'static Variant,
         members: &[usize],
         stored: Vec<Origin>,
     ) -> Option<DraftUnit> {
@@ -192,14 +213,14 @@ impl Lowering<'_> {
         }
         let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
         let views = kernel_views(nodes, self.layout, node, kernel);
-        let lowered =
-            match kernel.lower(variant, &Args { inputs: &inputs, views: &views, outputs, profile: self.profile }) {
-                Ok(lowered) => lowered,
-                Err(why) => {
-                    self.complain(node, &why);
-                    return None;
-                }
-            };
+        let args = Args { inputs: &inputs, views: &views, outputs, profile: self.profile };
+        let lowered = match kernel.lower(variant, &args) {
+            Ok(lowered) => lowered,
+            Err(why) => {
+                self.complain_of(kernel, variant, node, &args, &why);
+                return None;
+            }
+        };
         let origins: Vec<Origin> = (nodes.nodes[node].inputs.iter().enumerate())
             .map(|(i, &id)| match kernel_reads_in_place(nodes, self.layout, kernel, i, id) {
                 true => self.layout.of(id).origin.clone(),
@@ -356,55 +377,6 @@ impl Lowering<'_> {
             Origin::Value(id) => Origin::Value(self.schedule.in_place.get(id).copied().unwrap_or(*id)),
             copy => copy.clone(),
         }
-    }
-
-    /// Holds the plan against the device's limits.
-    fn lint(&mut self, plan: &Plan) {
-        let profile = self.profile;
-        for buffer in &plan.buffers {
-            let most = profile.max_binding.min(profile.max_buffer);
-            if buffer.bytes > most {
-                let what = match &buffer.role {
-                    Role::Variable(name) => format!("variable `{name}`"),
-                    Role::Input => "an input".into(),
-                    _ => "a value".into(),
-                };
-                let biggest = self.biggest(buffer.bytes);
-                self.mistakes.push(format!(
-                    "{what}{biggest} needs a buffer of {} bytes, and {} allows {most}; use a smaller batch or split it",
-                    buffer.bytes, profile.name
-                ));
-            }
-        }
-        for unit in &plan.units {
-            for dispatch in &unit.dispatches {
-                let storage =
-                    dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status)).count();
-                if storage > profile.usable_storage_buffers() {
-                    self.mistakes.push(format!(
-                        "{}: it binds {storage} storage buffers, and {} allows {} (one is kept back)",
-                        unit.label,
-                        profile.name,
-                        profile.usable_storage_buffers()
-                    ));
-                }
-                if dispatch.workgroups.iter().any(|&n| n > profile.max_workgroups) {
-                    self.mistakes.push(format!(
-                        "{}: a grid of {:?} workgroups, and {} allows {} a dimension; use a smaller batch",
-                        unit.label, dispatch.workgroups, profile.name, profile.max_workgroups
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Names the largest live value of about that size, and its line.
-    fn biggest(&self, bytes: u64) -> String {
-        let nodes = self.nodes.nodes.iter().enumerate().filter(|(n, _)| self.layout.live.get(*n) == Some(&true));
-        let found = nodes
-            .flat_map(|(_, node)| node.outputs.iter().map(move |ty| (node, ty)))
-            .find(|(_, ty)| padded(ty.bytes()) == bytes);
-        found.map_or_else(String::new, |(node, ty)| format!(" ({} {ty}, made at {})", node.name(), node.location))
     }
 }
 

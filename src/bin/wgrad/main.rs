@@ -3,7 +3,11 @@
 mod check;
 mod devices;
 mod golden;
+mod lint;
+mod mutate;
 mod output;
+mod replay;
+mod self_test;
 mod shaders;
 
 use std::path::PathBuf;
@@ -36,6 +40,19 @@ enum Command {
     },
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
+    /// Hold the models against the limits of devices that need not be here
+    Lint {
+        /// The device; without it, webgpu, webgpu-compat, phone and metal
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// The model; without it, all
+        model: Option<String>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Alter shaders at random, and see whether the cases notice
+    Mutate(mutate::MutateArgs),
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -61,9 +78,15 @@ struct CheckArgs {
     /// Compare with the golden vectors in this folder instead
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
+    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed"])]
+    replay: Option<PathBuf>,
     /// Machine-readable output
     #[arg(long)]
     json: bool,
+    /// Put known faults into kernels, and see whether each is caught
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json"])]
+    self_test: bool,
 }
 
 fn main() -> ExitCode {
@@ -71,10 +94,16 @@ fn main() -> ExitCode {
     let mut out = Out::stdout();
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
+        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
+            replay::run(&file, device.as_deref(), json, &mut out)
+        }
+        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),
         },
+        Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
+        Command::Mutate(args) => mutate::run(&args, &mut out),
         Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
     };
     match done {

@@ -1,0 +1,391 @@
+//! Plans held against a device's limits, this device's or another's: what would not run, where it
+//! comes from, and what to change.
+
+use std::fmt;
+use std::panic::Location;
+
+use super::fuse::kernel_of;
+use super::{Bound, BufferId, Dispatch, Options, Plan, Role, Stored, Unit, padded};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::op::{Lowering, Variant};
+use crate::profile::Profile;
+use crate::{Graph, Result, Value};
+
+/// A limit or feature of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// All buffers together.
+    Memory,
+    /// The largest buffer that a kernel sees.
+    Binding,
+    /// Storage buffers of one kernel.
+    StorageBuffers,
+    /// The largest uniform of one kernel.
+    Uniform,
+    /// Workgroups of one dispatch, over all dimensions.
+    Workgroups,
+    /// Workgroups of one dispatch in one dimension.
+    Grid,
+    /// Invocations of one workgroup.
+    Invocations,
+    /// Memory of one workgroup.
+    WorkgroupMemory,
+    /// Subgroup operations, for a certain size.
+    Subgroups,
+    /// 16-bit floats.
+    F16,
+    /// Scalars of one step: a limit of wgrad's own.
+    Scalars,
+    /// None of the above: the op's own complaint.
+    Kernel,
+}
+
+impl Limit {
+    /// A short name, for machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Memory => "memory",
+            Limit::Binding => "binding",
+            Limit::StorageBuffers => "storage_buffers",
+            Limit::Uniform => "uniform",
+            Limit::Workgroups => "workgroups",
+            Limit::Grid => "grid",
+            Limit::Invocations => "invocations",
+            Limit::WorkgroupMemory => "workgroup_memory",
+            Limit::Subgroups => "subgroups",
+            Limit::F16 => "f16",
+            Limit::Scalars => "scalars",
+            Limit::Kernel => "kernel",
+        }
+    }
+}
+
+/// What does not run on a device, and what to change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The limit that it goes beyond.
+    pub limit: Limit,
+    /// The tensor, or the launch.
+    pub what: String,
+    /// The line of user code that made it.
+    pub location: Option<&'static Location<'static>>,
+    /// How much it needs.
+    pub needs: u64,
+    /// How much there is.
+    pub allows: u64,
+    /// The device.
+    pub profile: String,
+    /// Whether the graph cannot run there at all. Otherwise only this plan cannot: compiled there,
+    /// the graph is planned in another way.
+    pub refused: bool,
+    /// What to change, or what happens instead.
+    pub advice: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { what, needs: n, allows, profile, advice, .. } = self;
+        let needs = match self.limit {
+            Limit::Memory => format!("needs {n} bytes of memory"),
+            Limit::Binding => format!("needs a buffer of {n} bytes"),
+            Limit::StorageBuffers => format!("binds {n} storage buffers"),
+            Limit::Uniform => format!("binds a uniform of {n} bytes"),
+            Limit::Workgroups => format!("needs {n} workgroups in one launch"),
+            Limit::Grid => format!("needs {n} workgroups in one dimension"),
+            Limit::Invocations => format!("needs workgroups of {n} invocations"),
+            Limit::WorkgroupMemory => format!("needs {n} bytes of workgroup memory"),
+            Limit::Subgroups => format!("needs subgroups of {n}"),
+            Limit::F16 => "needs 16-bit floats".into(),
+            Limit::Scalars => format!("uses {n} step scalars"),
+            Limit::Kernel => String::new(),
+        };
+        match (self.limit, allows) {
+            (Limit::Kernel, _) => write!(f, "{what}: {advice}")?,
+            (Limit::Subgroups | Limit::F16, 0) => write!(f, "{what} {needs}, and {profile} has none; {advice}")?,
+            (Limit::Subgroups, _) => write!(f, "{what} {needs}, and {profile} has others, up to {allows}; {advice}")?,
+            _ => write!(f, "{what} {needs}, and {profile} allows {allows}; {advice}")?,
+        }
+        self.location.map_or(Ok(()), |location| write!(f, "\n  at {location}"))
+    }
+}
+
+const SMALLER: &str = "use a smaller batch or split it";
+
+/// Holds a graph against a device that need not be here: the reasons for which it would not
+/// compile there. Empty: it runs.
+///
+/// # Errors
+/// [`Error::Graph`](crate::Error::Graph) with all mistakes made while the graph was built;
+/// [`Error::Input`](crate::Error::Input) where an output is not of this graph.
+pub fn lint(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Result<Vec<Finding>> {
+    Ok(Plan::of(graph, outputs, profile, &Options::default())?.1)
+}
+
+/// Holds a plan that was made for one device against another: what keeps its graph from running
+/// there, then what keeps this very plan from it, with what is planned instead.
+pub(crate) fn elsewhere(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile: &Profile) -> Vec<Finding> {
+    // Only graphs with mistakes have no draft, and these have no plan either.
+    let draft = Plan::draft(nodes.clone(), targets, profile, &Options::default());
+    let Ok((there, mut findings)) = draft else { return Vec::new() };
+    for mut finding in hold(plan, profile) {
+        if findings.iter().any(|f| f.limit == finding.limit && f.location == finding.location) {
+            continue;
+        }
+        if matches!(finding.limit, Limit::Memory | Limit::Binding) {
+            findings.push(finding);
+            continue;
+        }
+        let unit = plan.units.iter().find(|unit| unit.label == finding.what && place(plan, unit) == finding.location);
+        let value = unit.and_then(|unit| unit.writes.first()).map(|stored| stored.value);
+        let instead = there.units.iter().find(|unit| unit.writes.iter().any(|w| Some(w.value) == value));
+        finding.refused = false;
+        finding.advice = match instead {
+            Some(unit) if unit.label != finding.what => format!("there it is planned as {}", unit.label),
+            Some(_) => "there it is planned with another workgroup or grid".into(),
+            None => "there it is planned as other launches".into(),
+        };
+        findings.push(finding);
+    }
+    findings
+}
+
+/// Where a unit comes from: the user's line behind what it writes first.
+fn place(plan: &Plan, unit: &Unit) -> Option<&'static Location<'static>> {
+    let node = plan.nodes.nodes.get(unit.writes.first()?.value.node)?;
+    Some(node.location)
+}
+
+/// What of a plan goes beyond a device's limits.
+pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let add = |findings: &mut Vec<Finding>, limit, what, location, (needs, allows), advice: &str| {
+        findings.push(Finding {
+            limit,
+            what,
+            location,
+            needs,
+            allows,
+            profile: profile.name.clone(),
+            refused: true,
+            advice: advice.into(),
+        });
+    };
+    let most = profile.max_binding.min(profile.max_buffer);
+    for (number, buffer) in plan.buffers.iter().enumerate().filter(|(_, buffer)| buffer.bytes > most) {
+        let (what, location) = owner(plan, number);
+        add(&mut findings, Limit::Binding, what, location, (buffer.bytes, most), SMALLER);
+    }
+    if let Some(memory) = profile.memory.filter(|&memory| plan.total_bytes() > memory) {
+        let largest = (0..plan.buffers.len()).max_by_key(|&number| plan.buffers[number].bytes);
+        let (what, location) = largest.map_or((String::new(), None), |number| owner(plan, number));
+        let advice = format!("use a smaller batch; the largest buffer is {what}");
+        add(&mut findings, Limit::Memory, "the program".into(), location, (plan.total_bytes(), memory), &advice);
+    }
+    for unit in &plan.units {
+        let variant = variant_of(&plan.nodes, unit);
+        let mut needs: Vec<(Limit, u64, u64, &str)> = Vec::new();
+        let usable = profile.usable_storage_buffers() as u64;
+        for dispatch in &unit.dispatches {
+            let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status));
+            needs.push((Limit::StorageBuffers, storage.count() as u64, usable, "compute it from fewer tensors"));
+            let grid = dispatch.workgroups.iter().copied().max().unwrap_or(0);
+            needs.push((Limit::Grid, grid.into(), profile.max_workgroups.into(), SMALLER));
+            let invocations = workgroup_size(&dispatch.wgsl);
+            needs.push((Limit::Invocations, invocations, profile.max_invocations.into(), "use another op"));
+            needs.push((Limit::Uniform, uniform(dispatch), profile.max_uniform, "use tensors of fewer axes"));
+            if dispatch.wgsl.contains("enable f16;") && !profile.f16 {
+                needs.push((Limit::F16, 1, 0, "compute in f32"));
+            }
+        }
+        if let Some(variant) = variant {
+            let memory = variant.workgroup_memory.into();
+            needs.push((Limit::WorkgroupMemory, memory, profile.max_workgroup_memory.into(), "use another op"));
+            let (size, there) = (variant.subgroup.unwrap_or(0), profile.subgroups);
+            if size > 0 && there != Some((size, size)) {
+                // Other sizes are as good as none, also smaller ones.
+                let largest = there.map_or(0, |(_, largest)| u64::from(largest));
+                let what = unit.label.clone();
+                let figures = (size.into(), largest);
+                add(&mut findings, Limit::Subgroups, what, place(plan, unit), figures, "use another op");
+            }
+        }
+        let mut seen = Vec::new();
+        for (limit, needs, allows, advice) in needs {
+            if needs > allows && !seen.contains(&limit) {
+                seen.push(limit);
+                add(&mut findings, limit, unit.label.clone(), place(plan, unit), (needs, allows), advice);
+            }
+        }
+    }
+    findings
+}
+
+/// The kernel's variant that a unit runs.
+fn variant_of(nodes: &Nodes, unit: &Unit) -> Option<&'static Variant> {
+    let (name, variant) = unit.kernel?;
+    nodes.nodes.iter().find_map(|node| match &node.kind {
+        NodeKind::Op(op) if op.name() == name => match op.lowering() {
+            Lowering::Kernel(kernel) => kernel.variants().iter().find(|v| v.name == variant),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// Bytes of the largest uniform.
+fn uniform(dispatch: &Dispatch) -> u64 {
+    let words = dispatch.bindings.iter().map(|bound| match bound {
+        Bound::Uniform(words) => words.len() as u64,
+        _ => 0,
+    });
+    (words.max().unwrap_or(0) * 4).next_multiple_of(16)
+}
+
+/// Invocations of a text's workgroup: the number in `@workgroup_size(..)`, or the constant there.
+fn workgroup_size(wgsl: &str) -> u64 {
+    let number = |text: &str| -> Option<u64> {
+        let digits = text.trim_start();
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse().ok()
+    };
+    let Some((_, rest)) = wgsl.split_once("@workgroup_size(") else { return 0 };
+    let Some((size, _)) = rest.split_once(')') else { return 0 };
+    let product = size.split(',').map(|factor| {
+        let head = format!("const {}: u32 =", factor.trim());
+        number(factor).or_else(|| number(wgsl.split_once(&head)?.1)).unwrap_or(1)
+    });
+    product.product()
+}
+
+/// Whose a buffer is, in words, and the line that made it.
+fn owner(plan: &Plan, buffer: BufferId) -> (String, Option<&'static Location<'static>>) {
+    let role = &plan.buffers[buffer].role;
+    let of_units = plan.units.iter().flat_map(|unit| unit.writes.iter().chain(&unit.reads));
+    let others = plan.inputs.iter().filter_map(|input| input.stored.as_ref());
+    let others = others.chain(plan.constants.iter().map(|(_, s)| s)).chain(plan.variables.iter().map(|(_, s)| s));
+    let holds = |stored: &&Stored| stored.buffer == buffer && padded(stored.ty.bytes()) == plan.buffers[buffer].bytes;
+    let Some(stored) = others.chain(of_units).find(holds) else {
+        let uses = |unit: &&Unit| {
+            let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+            bindings.into_iter().any(|b| matches!(b, Bound::Storage { buffer: used, .. } if *used == buffer))
+        };
+        let unit = plan.units.iter().find(uses);
+        let what = unit.map_or_else(String::new, |unit| format!(" of {}", unit.label));
+        return (format!("scratch memory{what}"), unit.and_then(|unit| place(plan, unit)));
+    };
+    let node = &plan.nodes.nodes[stored.value.node];
+    let what = match (role, &node.kind) {
+        (Role::Variable(name), _) => format!("variable `{name}` {}", stored.ty),
+        (_, NodeKind::Input(name)) => format!("input `{name}` {}", stored.ty),
+        (Role::Constant, _) => format!("a constant {}", stored.ty),
+        _ => format!("the result of {} {}", node.name(), stored.ty),
+    };
+    (what, Some(node.location))
+}
+
+/// Findings about a node that could not be lowered at all.
+pub(super) struct Refusal<'a> {
+    pub nodes: &'a Nodes,
+    pub profile: &'a Profile,
+}
+
+impl Refusal<'_> {
+    /// The node as a call, such as `matmul(f32[2, 3], f32[3, 4])`.
+    fn call(&self, node: usize) -> String {
+        let node = &self.nodes.nodes[node];
+        let inputs: Vec<String> = node.inputs.iter().map(|&id| self.nodes.ty(id).to_string()).collect();
+        format!("{}({})", node.name(), inputs.join(", "))
+    }
+
+    fn finding(&self, node: usize, limit: Limit, figures: (u64, u64), advice: &str) -> Finding {
+        Finding {
+            limit,
+            what: self.call(node),
+            location: Some(self.nodes.nodes[node].location),
+            needs: figures.0,
+            allows: figures.1,
+            profile: self.profile.name.clone(),
+            refused: true,
+            advice: advice.into(),
+        }
+    }
+
+    /// The op's own complaint.
+    pub fn kernel(&self, node: usize, why: &str) -> Finding {
+        self.finding(node, Limit::Kernel, (0, 0), why)
+    }
+
+    /// No variant runs: what the one that needs least lacks.
+    pub fn variants(&self, node: usize, why: &str) -> Finding {
+        let Some(last) = kernel_of(self.nodes, node).and_then(|kernel| kernel.variants().last()) else {
+            return self.kernel(node, why);
+        };
+        let (profile, advice) = (self.profile, format!("use another op ({why})"));
+        if last.invocations > profile.max_invocations {
+            let figures = (last.invocations.into(), profile.max_invocations.into());
+            return self.finding(node, Limit::Invocations, figures, &advice);
+        }
+        if last.workgroup_memory > profile.max_workgroup_memory {
+            let figures = (last.workgroup_memory.into(), profile.max_workgroup_memory.into());
+            return self.finding(node, Limit::WorkgroupMemory, figures, &advice);
+        }
+        self.kernel(node, why)
+    }
+
+    /// The grid does not hold so many workgroups.
+    pub fn workgroups(&self, node: usize, workgroups: u64) -> Finding {
+        let most = u64::from(self.profile.max_workgroups).saturating_pow(3);
+        self.finding(node, Limit::Workgroups, (workgroups, most), SMALLER)
+    }
+
+    /// A program has too many scalars.
+    pub fn scalars(&self, count: usize, most: usize) -> Finding {
+        Finding {
+            limit: Limit::Scalars,
+            what: "the program".into(),
+            location: None,
+            needs: count as u64,
+            allows: most as u64,
+            profile: "wgrad".into(),
+            refused: true,
+            advice: "compute some of them in the graph".into(),
+        }
+    }
+}
+
+/// A profile without a limit on the grid, to see how large it would be.
+pub(super) fn endless(profile: &Profile) -> Profile {
+    Profile { max_workgroups: u32::MAX, ..profile.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limit, hold, workgroup_size};
+    use crate::plan::{Options, Plan};
+    use crate::{DType, Graph, Profile};
+
+    #[test]
+    fn texts_with_16_bit_floats_need_them() {
+        let graph = Graph::new();
+        let y = graph.input("x", DType::F32, [4]).exp();
+        let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
+        let (mut plan, findings) = made.expect("no mistakes");
+        assert!(findings.is_empty());
+        let dispatch = &mut plan.units[0].dispatches[0];
+        dispatch.wgsl = format!("enable f16;\n{}", dispatch.wgsl).into();
+        assert!(hold(&plan, &Profile::metal()).is_empty());
+        let found = hold(&plan, &Profile::phone());
+        assert_eq!((found.len(), found[0].limit), (1, Limit::F16));
+        let message = found[0].to_string();
+        assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");
+        assert!(message.contains("has none; compute in f32\n  at src/plan/lint.rs"), "{message}");
+    }
+
+    #[test]
+    fn workgroup_sizes_are_read_from_the_text() {
+        assert_eq!(workgroup_size("@compute @workgroup_size(64)\nfn f() {}"), 64);
+        assert_eq!(workgroup_size("const T: u32 = 128u;\n@compute @workgroup_size(T)"), 128);
+        assert_eq!(workgroup_size("@compute @workgroup_size(8, 4u, 2)"), 64);
+        assert_eq!(workgroup_size("fn f() {}"), 0);
+    }
+}
