@@ -75,7 +75,7 @@ async function compileAll() {
 }
 
 // Is it the device's limit, not the text, that was refused?
-const isLimit = (text) => /exceeds the maximum allowed|exceeds the limit|larger than the maximum|maxStorageBuffersPerShaderStage/i.test(text);
+const isLimit = (text) => /exceeds the maximum|exceeds the limit|larger than the maximum|maxStorageBuffersPerShaderStage/i.test(text);
 
 function parent() {
   const self = fileURLToPath(import.meta.url);

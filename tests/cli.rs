@@ -272,6 +272,11 @@ fn shaders_are_dumped_one_a_file() {
     fs::write(folder.join("notes.wgsl"), "mine").expect("writable");
     assert_eq!(run(&["shaders", "--dump", path]).0, 0);
     assert_eq!(files(&folder), first + 1);
+    // A SPIR-V file beside each, and gone again.
+    assert_eq!(run(&["shaders", "--dump", path, "--spirv"]).0, 0);
+    assert_eq!(files(&folder), 2 * first + 1);
+    assert_eq!(run(&["shaders", "--dump", path]).0, 0);
+    assert_eq!(files(&folder), first + 1);
     refused(&["shaders", "--dump", folder.join("notes.wgsl").to_str().expect("UTF-8")], "notes.wgsl: ");
 }
 

@@ -272,7 +272,8 @@ pub fn wild(bytes: &[u8], most: usize) {
             break;
         }
         let made = operation(&mut c, &graph, &pool);
-        pool.extend(made);
+        // Few invalid values stay, or soon nothing would be built on valid ones.
+        pool.extend(made.into_iter().filter(|v| v.is_valid() || c.one_in(8)));
     }
     plan(&graph);
     let mistakes = graph.mistakes();

@@ -58,6 +58,9 @@ enum Command {
         /// The folder to write to; it is created where it does not exist
         #[arg(long, value_name = "DIR")]
         dump: PathBuf,
+        /// Also what naga makes of each for Vulkan, as SPIR-V
+        #[arg(long)]
+        spirv: bool,
     },
 }
 
@@ -145,7 +148,7 @@ fn main() -> ExitCode {
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Mutate(args) => mutate::run(&args, &mut out),
-        Command::Shaders { dump } => shaders::run(&dump, &mut out),
+        Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
