@@ -3,10 +3,18 @@
 //! ```text
 //! cargo run --release --example matmul
 //! ```
+//!
+//! With `-- --shadow` each launch is compared with the reference, with `-- --find-nan` each looked
+//! through for NaN.
 
+mod common;
+
+use clap::Parser;
 use wgrad::{DType, Device, Graph, Session, Tensor};
 
 fn main() -> wgrad::Result<()> {
+    let mut steps = common::Steps::parse();
+
     // Describe the computation. Shapes are checked as nodes are pushed; nothing runs yet.
     let graph = Graph::new();
     let a = graph.input("a", DType::F32, [2, 3]);
@@ -22,8 +30,9 @@ fn main() -> wgrad::Result<()> {
     // Feed it by name and read the result.
     let a = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, -1.0, -2.0, -3.0])?;
     let b = Tensor::new([3, 2], [1.0f32, 0.0, 0.0, 1.0, 1.0, 1.0])?;
-    let y = session.run(&program, &[("a", &a), ("b", &b)])?.remove(0);
+    let y = steps.run(&mut session, &program, &[("a", &a), ("b", &b)])?.remove(0);
     println!("relu(a b) = {:?}", y.to_f32());
+    steps.summary();
     assert_eq!(y.to_f32(), [4.0, 5.0, 0.0, 0.0]);
     Ok(())
 }

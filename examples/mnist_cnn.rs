@@ -6,7 +6,9 @@
 //! ```
 //!
 //! The network is [`wgrad::models::mnist_cnn`], the loss cross-entropy, the optimiser Adam. Before
-//! it trains, one step is compared with the CPU reference, launch by launch.
+//! it trains, one step is compared with the CPU reference, launch by launch; with `--shadow` each is.
+
+mod common;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,13 +46,15 @@ struct Options {
     /// Classify this picture (PNG, JPEG or PNM) instead of training
     #[arg(long, value_name = "IMAGE")]
     predict: Option<PathBuf>,
+    #[command(flatten)]
+    steps: common::Steps,
 }
 
 fn main() {
-    let options = Options::parse();
-    let result = match &options.predict {
-        Some(image) => predict(&options, image),
-        None => train(&options),
+    let mut options = Options::parse();
+    let result = match options.predict.take() {
+        Some(image) => predict(&mut options, &image),
+        None => train(&mut options),
     };
     if let Err(error) = result {
         eprintln!("error: {error}");
@@ -67,12 +71,12 @@ fn open(options: &Options) -> Result<Session> {
     Ok(Session::new(device))
 }
 
-fn train(options: &Options) -> Result<()> {
+fn train(options: &mut Options) -> Result<()> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mnist10k");
     let data = Mnist::load(options.data.as_deref().unwrap_or(&bundled))?;
     println!("data: {} training digits, {} test digits", data.train.len(), data.test.len());
     let mut session = open(options)?;
-    if !session.device().is_cpu() {
+    if !session.device().is_cpu() && !options.steps.shadow {
         check_one_step(options, session.device(), &data.train)?;
     }
     let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.seed);
@@ -88,7 +92,8 @@ fn train(options: &Options) -> Result<()> {
             let done = epoch * batches.count() as u64 + number as u64;
             let lr = Tensor::scalar(options.lr * (1.0 - 0.9 * done as f64 / total as f64));
             let (x, labels) = (data.train.images.rows(&rows)?, data.train.labels.rows(&rows)?);
-            let loss = session.run(step, &[("x", &x), ("labels", &labels), ("lr", &lr)])?[0].item()?;
+            let loss =
+                options.steps.run(&mut session, step, &[("x", &x), ("labels", &labels), ("lr", &lr)])?[0].item()?;
             loss_sum += loss * rows.len() as f64;
             let rate = (number * options.batch as usize + rows.len()) as f64 / started.elapsed().as_secs_f64();
             bar.set_message(format!("loss {loss:.4}, {rate:.0} images/s"));
@@ -96,7 +101,7 @@ fn train(options: &Options) -> Result<()> {
         }
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        correct = count_correct(&mut session, &mut programs, &data.test)?;
+        correct = count_correct(&mut session, &mut programs, &mut options.steps, &data.test)?;
         println!(
             "epoch {}: loss {:.4}, {:.0} images/s, {seconds:.1} s, test accuracy {:.1}%",
             epoch + 1,
@@ -109,6 +114,7 @@ fn train(options: &Options) -> Result<()> {
     models::mnist_cnn_inference(&graph, 1, options.seed);
     session.save_weights(&options.weights, &graph)?;
     println!("weights: {}", options.weights.display());
+    options.steps.summary();
     let percent = 100.0 * correct as f64 / data.test.len() as f64;
     println!("test accuracy {percent:.1}% ({correct} of {})", data.test.len());
     Ok(())
@@ -150,7 +156,7 @@ fn check_one_step(options: &Options, device: &Device, digits: &Digits) -> Result
     let program = session.compile(&graph, &[&loss])?;
     let rows: Vec<usize> = (0..batch).collect();
     let (x, labels) = (digits.images.rows(&rows)?, digits.labels.rows(&rows)?);
-    let (_, report) = session.check(&program, &[("x", &x), ("labels", &labels)])?;
+    let (_, report) = session.run_checked(&program, &[("x", &x), ("labels", &labels)])?;
     let plan = program.plan();
     println!(
         "plan: {} dispatches a step, {:.1} MiB on the device",
@@ -164,17 +170,22 @@ fn check_one_step(options: &Options, device: &Device, digits: &Digits) -> Result
     if report.passed() {
         return Ok(());
     }
-    for unit in report.units.iter().filter(|unit| !unit.passed()) {
-        eprintln!("wrong: {}: {} of {} numbers", unit.label, unit.wrong, unit.compared);
+    if let Some(divergence) = &report.divergence {
+        eprintln!("{divergence}");
     }
     Err(Error::Device(format!("{device} does not compute right; try --device cpu, and `wgrad check`")))
 }
 
-fn count_correct(session: &mut Session, programs: &mut Programs, digits: &Digits) -> Result<usize> {
+fn count_correct(
+    session: &mut Session,
+    programs: &mut Programs,
+    steps: &mut common::Steps,
+    digits: &Digits,
+) -> Result<usize> {
     let mut correct = 0;
     for rows in Batches::new(digits.len(), 100)?.epoch(0) {
         let program = programs.inference(session, rows.len())?;
-        let outputs = session.run(program, &[("x", &digits.images.rows(&rows)?)])?;
+        let outputs = steps.run(session, program, &[("x", &digits.images.rows(&rows)?)])?;
         let labels = digits.labels.rows(&rows)?.to_f64();
         correct += outputs[1].to_f64().iter().zip(&labels).filter(|(digit, label)| digit == label).count();
     }
@@ -190,18 +201,19 @@ fn progress_bar(steps: u64, name: &str) -> ProgressBar {
 }
 
 /// Loads the weights and says what a picture shows.
-fn predict(options: &Options, path: &Path) -> Result<()> {
+fn predict(options: &mut Options, path: &Path) -> Result<()> {
     let mut session = open(options)?;
     let graph = Graph::new();
     let (logits, digit) = models::mnist_cnn_inference(&graph, 1, options.seed);
     let probabilities = logits.softmax(1);
     let program = session.compile(&graph, &[&probabilities, &digit])?;
     session.load_weights(&options.weights, &graph)?;
-    let outputs = session.run(&program, &[("x", &picture(path)?)])?;
+    let outputs = options.steps.run(&mut session, &program, &[("x", &picture(path)?)])?;
     for (digit, p) in outputs[0].to_f32().iter().enumerate() {
         println!("{digit}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
     }
     println!("{} shows a {}", path.display(), outputs[1].item()?);
+    options.steps.summary();
     Ok(())
 }
 

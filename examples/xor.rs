@@ -6,11 +6,16 @@
 //!
 //! Forward: `h = sigmoid(x W1' + b1)`, `p = sigmoid(h W2' + b2)`. Loss: the binary cross-entropy
 //! `-mean(y ln p + (1 - y) ln(1 - p))`, computed from the logits. Adam moves the 17 parameters
-//! against its gradient.
+//! against its gradient. With `-- --shadow` each launch of each step is compared with the reference,
+//! with `-- --find-nan` each looked through for NaN.
 
+mod common;
+
+use clap::Parser;
 use wgrad::{Device, Graph, Session, Tensor, models};
 
 fn main() -> wgrad::Result<()> {
+    let mut steps = common::Steps::parse();
     let graph = Graph::new();
     let (loss, probabilities) = models::xor_training(&graph, 3);
 
@@ -22,7 +27,7 @@ fn main() -> wgrad::Result<()> {
     let y = Tensor::new([4, 1], [0.0f32, 1.0, 1.0, 0.0])?;
     let mut outputs = Vec::new();
     for number in 0..=600 {
-        outputs = session.run(&step, &[("x", &x), ("y", &y)])?;
+        outputs = steps.run(&mut session, &step, &[("x", &x), ("y", &y)])?;
         if number % 100 == 0 {
             println!("step {number:>4}: loss {:.4}", outputs[0].item()?);
         }
@@ -32,6 +37,7 @@ fn main() -> wgrad::Result<()> {
         println!("{} xor {} = {p:.3}", case[0], case[1]);
     }
     let learned = p.iter().zip(y.to_f32()).all(|(p, y)| (p - y).abs() < 0.1);
+    steps.summary();
     println!("{}", if learned { "learned" } else { "not learned" });
     assert!(learned, "every probability must be within 0.1 of its target");
     Ok(())

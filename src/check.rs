@@ -9,12 +9,22 @@
 
 pub mod bound;
 mod cases;
+pub mod faults;
+mod nan;
+mod replay;
+mod seeded;
+mod shadow;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};
+pub use nan::{NonFinite, Range};
+pub use replay::{Expected, UnitCase};
+pub use shadow::Divergence;
 pub use shipped::{Shipped, shipped};
 
-use crate::graph::{NodeKind, Nodes};
+use std::collections::HashMap;
+
+use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Case, Lowering};
 use crate::plan::{Options, Plan, Stored, Unit};
 use crate::profile::Profile;
@@ -91,6 +101,8 @@ impl std::fmt::Display for Element {
 pub struct Report {
     /// The units, in order.
     pub units: Vec<UnitReport>,
+    /// The first unit that is not as the reference says, with all that it takes to run it again.
+    pub divergence: Option<Box<Divergence>>,
 }
 
 impl Report {
@@ -116,25 +128,34 @@ pub(crate) fn compare(
     plan: &Plan,
     unit: &Unit,
     reads: &[(Stored, Tensor)],
-    scalars: &[(crate::graph::ValueId, Tensor)],
+    scalars: &[(ValueId, Tensor)],
     got: &[(Stored, Vec<u32>)],
 ) -> Result<UnitReport> {
+    let expected = expect(plan, unit, reads, scalars)?;
+    let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
+    for (stored, words) in got {
+        report.compare(&built(&plan.nodes, stored), &stored.ty, words, &expected[&stored.value]);
+    }
+    Ok(report)
+}
+
+/// What the reference says a unit writes, from what the unit reads.
+fn expect(
+    plan: &Plan,
+    unit: &Unit,
+    reads: &[(Stored, Tensor)],
+    scalars: &[(ValueId, Tensor)],
+) -> Result<HashMap<ValueId, bound::Bounded>> {
     let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.widened()));
     let feeds = feeds.chain(scalars.iter().cloned()).collect();
     let targets: Vec<_> = unit.writes.iter().map(|stored| stored.value).collect();
-    let expected = bound::evaluate(&plan.nodes, &targets, feeds)?;
-    let mut report =
-        UnitReport { label: unit.label.clone(), kernel: unit.kernel, compared: 0, worst: None, wrong: 0, stray: None };
-    for (stored, words) in got {
-        let n = stored.ty.shape.numel();
-        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
-            report.stray = Some(format!("{} was written {} words behind its end", stored.ty, at));
-        }
-        let device = Tensor::from_device_words(&stored.ty, &words[..n]);
-        let want = &expected[&stored.value];
-        report.add(&plan.nodes, stored, &device, want);
-    }
-    Ok(report)
+    bound::evaluate(&plan.nodes, &targets, feeds)
+}
+
+/// The op that a value comes from, and the user's line that made it.
+fn built(nodes: &Nodes, stored: &Stored) -> String {
+    let node = &nodes.nodes[stored.value.node];
+    format!("{} (built at {})", node.name(), node.location)
 }
 
 /// What stands behind a tensor's end during a check, and what fills an output before.
@@ -142,8 +163,20 @@ pub(crate) const SENTINEL: u32 = 0x7fc5_a5a5;
 pub(crate) const POISON: u32 = 0x7fc0_dead;
 
 impl UnitReport {
-    fn add(&mut self, nodes: &Nodes, stored: &Stored, device: &Tensor, want: &bound::Bounded) {
-        let node = &nodes.nodes[stored.value.node];
+    fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
+        UnitReport { label, kernel, compared: 0, worst: None, wrong: 0, stray: None }
+    }
+
+    /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
+    fn compare(&mut self, node: &str, ty: &TensorType, words: &[u32], want: &bound::Bounded) {
+        let n = ty.shape.numel();
+        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
+            self.stray = Some(format!("{ty} was written {at} words behind its end"));
+        }
+        self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
+    }
+
+    fn add(&mut self, node: &str, ty: &TensorType, device: &Tensor, want: &bound::Bounded) {
         let (got, expected) = (device.to_f64(), want.value.to_f64());
         let float = matches!(want.value.data(), Data::F64(_));
         for (i, (&got, &want_exact)) in got.iter().zip(&expected).enumerate() {
@@ -152,9 +185,9 @@ impl UnitReport {
             let wanted = if overflows { f64::from(want_exact as f32) } else { want_exact };
             let allowed = want.error.as_ref().map_or(0.0, |e| e[i]);
             let element = || Element {
-                node: format!("{} (built at {})", node.name(), node.location),
-                ty: stored.ty.clone(),
-                index: stored.ty.shape.unravel(i),
+                node: node.to_owned(),
+                ty: ty.clone(),
+                index: ty.shape.unravel(i),
                 got,
                 want: wanted,
                 bound: allowed,
@@ -276,16 +309,14 @@ impl Session {
             for stored in &unit.writes {
                 got.push((stored.clone(), gpu.read_buffer(stored.buffer)?));
             }
-            report.units.push(compare(plan, unit, &reads, &scalars, &got)?);
+            let found = compare(plan, unit, &reads, &scalars, &got)?;
+            if !found.passed() && report.divergence.is_none() {
+                let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
+                report.divergence = Some(Box::new(divergence));
+            }
+            report.units.push(found);
         }
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (ty, buffer) in &plan.outputs {
-            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
-            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
-        }
-        gpu.commit()?;
-        self.count(program);
-        Ok((outputs, report))
+        Ok((self.finish_check(program, gpu)?, report))
     }
 }
 

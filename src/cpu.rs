@@ -76,7 +76,7 @@ fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> HashMap<Val
 }
 
 /// Refuses indices out of range, wherever they come from.
-fn check_indices(nodes: &Nodes, number: usize, inputs: &[&Tensor]) -> Result<()> {
+pub(crate) fn check_indices(nodes: &Nodes, number: usize, inputs: &[&Tensor]) -> Result<()> {
     let node = &nodes.nodes[number];
     let NodeKind::Op(op) = &node.kind else { return Ok(()) };
     let types: Vec<_> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();

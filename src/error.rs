@@ -28,8 +28,12 @@ pub enum Error {
     /// The device ran out of memory.
     #[error("out of device memory: {0}")]
     OutOfMemory(String),
-    /// The device was lost (driver reset, unplugged, destroyed). Values on it are gone.
-    #[error("the device was lost: {0}; open a new session and load the last saved weights")]
+    /// The device was lost (driver reset, unplugged, destroyed). What was computed on it since the
+    /// last save is gone; graphs, host tensors and files are kept.
+    #[error(
+        "the device was lost: {0}. The variables that lived on it are gone with it; graphs and saved files are kept. \
+         Open the device again, compile in a new session and load the last checkpoint (Session::load)"
+    )]
     DeviceLost(String),
     /// The driver or wgpu refused a command or a shader.
     #[error("the GPU refused: {0}")]

@@ -66,6 +66,19 @@ impl Session {
     /// # Errors
     /// As [`Session::compile`].
     pub fn compile_with(&mut self, graph: &Graph, outputs: &[&Value], options: &Options) -> Result<Program> {
+        self.compile_edited(graph, outputs, options, |_| Ok(()))
+    }
+
+    /// The same, with the finished plan altered before anything is made from it: to see whether
+    /// checks notice.
+    #[doc(hidden)]
+    pub fn compile_edited(
+        &mut self,
+        graph: &Graph,
+        outputs: &[&Value],
+        options: &Options,
+        edit: impl FnOnce(&mut Plan) -> Result<()>,
+    ) -> Result<Program> {
         let nodes = graph.nodes();
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
@@ -83,7 +96,9 @@ impl Session {
             }
         }
         let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
-        let plan = Arc::new(Plan::new(nodes.clone(), &targets, self.device.profile(), options)?);
+        let mut plan = Plan::new(nodes.clone(), &targets, self.device.profile(), options)?;
+        edit(&mut plan)?;
+        let plan = Arc::new(plan);
         for variable in &nodes.variables {
             if !self.types.contains_key(&variable.name) {
                 self.create(&variable.name, &variable.initial)?;
@@ -229,6 +244,33 @@ impl Session {
         Ok((gpu, feeds.scalar_values(program, true)))
     }
 
+    /// The rest of a step whose units have run: reads the outputs, carries out the commits.
+    pub(crate) fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
+        let mut outputs = Vec::with_capacity(program.plan.outputs.len());
+        for (ty, buffer) in &program.plan.outputs {
+            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
+            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
+        }
+        gpu.commit()?;
+        gpu.status()?;
+        self.count(program);
+        Ok(outputs)
+    }
+
+    /// On the reference: the graph as it was built, and the values of its leaves at the step's
+    /// start. `None` on a GPU.
+    pub(crate) fn leaves<'p>(
+        &self,
+        program: &'p Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<Option<(&'p Nodes, Values)>> {
+        let feeds = self.bind(program, feeds)?;
+        Ok(match &self.store {
+            Store::Cpu(variables) => Some((&program.nodes, leaves(program, &feeds, variables))),
+            Store::Gpu(..) => None,
+        })
+    }
+
     pub(crate) fn count(&mut self, program: &Program) {
         let used = program.plan.scalars.iter().filter_map(|(_, scalar, _)| match scalar {
             Scalar::Counted { counter, .. } => Some(counter.as_str()),
@@ -236,7 +278,9 @@ impl Session {
         });
         let used: std::collections::BTreeSet<&str> = used.collect();
         for counter in used {
-            *self.counters.entry(counter.to_owned()).or_insert(0) += 1;
+            // A file may have set it to the largest number there is.
+            let count = self.counters.entry(counter.to_owned()).or_insert(0);
+            *count = count.saturating_add(1);
         }
     }
 
@@ -332,7 +376,8 @@ impl Feeds<'_> {
     }
 }
 
-fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+/// The values of the graph's leaves.
+fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tensor>) -> Values {
     let nodes = &program.nodes;
     let mut values: Values = feeds.scalar_values(program, false).into_iter().collect();
     for (number, node) in nodes.nodes.iter().enumerate() {
@@ -352,9 +397,14 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
             _ => {}
         }
     }
+    values
+}
+
+fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+    let nodes = &program.nodes;
     let assigned = nodes.assignments.iter().map(|a| a.value);
     let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
-    let results = cpu::evaluate(nodes, &wanted, values)?;
+    let results = cpu::evaluate(nodes, &wanted, leaves(program, feeds, variables))?;
     for assignment in &nodes.assignments {
         if let (NodeKind::Variable(name), Some(value)) =
             (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
@@ -366,6 +416,11 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
 }
 
 impl Program {
+    /// The values that were asked for.
+    pub(crate) fn targets(&self) -> &[ValueId] {
+        &self.targets
+    }
+
     /// The plan: units, dispatches, buffers.
     pub fn plan(&self) -> &Plan {
         &self.plan

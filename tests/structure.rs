@@ -10,8 +10,9 @@ const ROOMS: &[&[&str]] = &[
     &["plan", "cpu"],
     &["gpu"],
     &["device", "session"],
+    &["io"],
     &["check"],
-    &["loss", "nn", "optim", "data", "io"],
+    &["loss", "nn", "optim", "data"],
     &["models"],
 ];
 

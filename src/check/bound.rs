@@ -52,6 +52,7 @@ pub fn evaluate(
             NodeKind::Op(op) => {
                 let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
                 let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;
+                crate::cpu::check_indices(nodes, number, &inputs.iter().map(|b| &b.value).collect::<Vec<_>>())?;
                 step(&**op, &inputs, &node.outputs)
             }
             _ => return Err(Error::Input(format!("internal: {} is not fed", node.name()))),

@@ -11,7 +11,7 @@ pub(crate) struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub profile: Profile,
-    /// Pipelines by text, entry point and binding kinds: programs share them.
+    /// Pipelines by text, entry point, binding kinds and bounds checks: programs share them.
     pub pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     trouble: Arc<Mutex<Trouble>>,
     /// Whether shaders run with bounds checks, for debugging.
@@ -19,7 +19,7 @@ pub(crate) struct Gpu {
 }
 
 /// What makes pipelines the same.
-pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>);
+pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>, bool);
 
 /// The first error since the last look, and why the device was lost.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::adapter::Gpu;
-use crate::plan::{Bound, BufferId, Dispatch, Plan, Role};
+use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
@@ -24,6 +24,8 @@ pub(crate) struct Program {
     status: wgpu::Buffer,
     /// Host-visible copies of the outputs, and of the status last.
     staging: Vec<Option<wgpu::Buffer>>,
+    /// Whether its shaders run with bounds checks.
+    checked: bool,
 }
 
 /// A dispatch with its objects.
@@ -141,6 +143,15 @@ fn words(buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
 impl Program {
     /// Makes buffers, pipelines and bind groups. The variables exist already.
     pub fn new(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables) -> Result<Program> {
+        Program::with_checks(gpu, plan, variables, gpu.checked_shaders)
+    }
+
+    /// For texts that are not our own: they run with bounds checks.
+    pub fn untrusted(gpu: &Arc<Gpu>, plan: Arc<Plan>) -> Result<Program> {
+        Program::with_checks(gpu, plan, &Variables::default(), true)
+    }
+
+    fn with_checks(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
         gpu.trouble()?;
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let create = |label: &str, size: u64, usage: wgpu::BufferUsages| {
@@ -179,6 +190,7 @@ impl Program {
             scalars,
             status,
             staging: staged,
+            checked,
         };
         let uniforms = program.uniforms();
         let mut at = 0;
@@ -253,7 +265,7 @@ impl Program {
     /// The pipeline of a text, made once per device.
     fn pipeline(&self, dispatch: &Dispatch, kinds: Vec<wgpu::BindingType>) -> Result<wgpu::ComputePipeline> {
         let gpu = &self.gpu;
-        let key = (dispatch.wgsl.clone(), dispatch.entry.clone(), kinds);
+        let key = (dispatch.wgsl.clone(), dispatch.entry.clone(), kinds, self.checked);
         if let Some(pipeline) = gpu.pipelines().get(&key) {
             return Ok(pipeline.clone());
         }
@@ -261,12 +273,9 @@ impl Program {
             label: Some(&dispatch.label),
             source: wgpu::ShaderSource::Wgsl(std::borrow::Cow::Borrowed(&dispatch.wgsl)),
         };
-        let checks = if gpu.checked_shaders {
-            wgpu::ShaderRuntimeChecks::checked()
-        } else {
-            wgpu::ShaderRuntimeChecks::unchecked()
-        };
-        // SAFETY: the text is our own: it indexes inside the bindings that the plan gives it
+        let checks =
+            if self.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
+        // SAFETY: a text that runs without checks is our own: it indexes inside the bindings that the plan gives it
         // (indices that users supply are validated on upload and guarded in the kernels), divides
         // by no zero, and its loops end.
         let module = unsafe { gpu.device.create_shader_module_trusted(source, checks) };
@@ -393,6 +402,17 @@ impl Program {
     /// For checking: all words of a buffer, the slack behind the tensor included.
     pub fn read_buffer(&self, buffer: BufferId) -> Result<Vec<u32>> {
         read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size())
+    }
+
+    /// For checking: what the kernels have reported since the upload.
+    pub fn status(&self) -> Result<()> {
+        let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
+        check_status(&read_words(&self.gpu, &self.status, bytes)?)
+    }
+
+    /// For checking: a value's elements.
+    pub fn read(&self, stored: &Stored) -> Result<Tensor> {
+        read(&self.gpu, &self.buffers[stored.buffer], &stored.ty)
     }
 
     /// For checking: overwrites a buffer from a word on.

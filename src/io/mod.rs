@@ -18,8 +18,13 @@ pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     // A symbolic link stays one: its target is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if target.is_dir() {
-        return Err(Error::file(path, "is a folder; expected the name of a file"));
+    match fs::metadata(&target) {
+        Ok(about) if about.is_dir() => return Err(Error::file(path, "is a folder; expected the name of a file")),
+        // Renaming over a device or pipe (`/dev/null`) would take it from the whole system.
+        Ok(about) if !about.is_file() => {
+            return Err(Error::file(path, "is a device or pipe; expected the name of a file"));
+        }
+        _ => {}
     }
     let folder = match target.parent() {
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),

@@ -381,6 +381,8 @@ pub fn cases() -> Vec<Case> {
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.extend(both("+-80", 1, &[6, 8], large, true));
+    let huge = Fill::Special(&[100.0, -100.0, 99.0, 100.0], -100.0, 100.0); // e^100 is no f32
+    cases.extend(both("+-100", 1, &[6, 8], huge, true));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));

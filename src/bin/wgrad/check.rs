@@ -63,7 +63,7 @@ pub fn run(device: Option<&str>, pattern: Option<&str>, seed: u64, json: bool, o
     Ok(!failed)
 }
 
-fn open(name: Option<&str>) -> Result<Device, Stop> {
+pub fn open(name: Option<&str>) -> Result<Device, Stop> {
     let device = Device::open(name)?;
     if !device.is_cpu() {
         return Ok(device);

@@ -5,6 +5,8 @@ mod devices;
 mod golden;
 mod lint;
 mod output;
+mod replay;
+mod self_test;
 mod shaders;
 
 use std::path::PathBuf;
@@ -70,9 +72,15 @@ struct CheckArgs {
     /// Compare with the golden vectors in this folder instead
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
+    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed"])]
+    replay: Option<PathBuf>,
     /// Machine-readable output
     #[arg(long)]
     json: bool,
+    /// Put known faults into kernels, and see whether each is caught
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json"])]
+    self_test: bool,
 }
 
 fn main() -> ExitCode {
@@ -80,6 +88,10 @@ fn main() -> ExitCode {
     let mut out = Out::stdout();
     let done = match cli.command {
         Command::Devices { json } => devices::run(json, &mut out),
+        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
+            replay::run(&file, device.as_deref(), json, &mut out)
+        }
+        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
             Some(folder) => golden::run(folder, args.device.as_deref(), args.op.as_deref(), args.json, &mut out),
             None => check::run(args.device.as_deref(), args.op.as_deref(), args.seed, args.json, &mut out),

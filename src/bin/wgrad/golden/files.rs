@@ -96,7 +96,7 @@ fn part<T: DeserializeOwned>(
         return Ok(None);
     }
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = fs::read(&path).map_err(|e| at(&e))?;
+    let text = read(&path)?;
     let json: Json = serde_json::from_slice(&text).map_err(|e| at(&format!("not JSON: {e}")))?;
     if json["format"].as_u64() != Some(FORMAT) {
         return Err(at(&format!("`format` is {}, and only format {FORMAT} can be read", json["format"])));
@@ -106,6 +106,14 @@ fn part<T: DeserializeOwned>(
     match complaint(&listed, &tensors) {
         Some(complaint) => Err(at(&complaint)),
         None => Ok(Some((listed, tensors))),
+    }
+}
+
+/// The bytes of a regular file: a pipe would be waited for, a device has no end.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    match fs::metadata(path) {
+        Ok(about) if !about.is_file() => Err(format!("{}: is not a regular file", path.display())),
+        _ => fs::read(path).map_err(|error| format!("{}: {error}", path.display())),
     }
 }
 
@@ -172,7 +180,7 @@ pub enum Numbers {
 impl Tensors {
     fn read(path: &Path) -> Result<Tensors, String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = fs::read(path).map_err(|e| at(&e))?;
+        let bytes = read(path)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| at(&format!("not a safetensors file: {e}")))?;
         let mut stored = HashMap::new();
         for (name, view) in file.iter() {

@@ -1,0 +1,202 @@
+//! Finds where a step's first NaN or infinity comes from.
+
+use std::fmt;
+
+use super::shadow::computed;
+use crate::cpu::{self, Values};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::plan::{Stored, Unit};
+use crate::{Data, Program, Result, Session, Tensor};
+
+/// What values a tensor holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    /// The smallest and the largest finite value, if any.
+    pub finite: Option<(f64, f64)>,
+    /// How many elements are NaN.
+    pub nan: usize,
+    /// How many are infinite.
+    pub infinite: usize,
+    /// How many there are.
+    pub elements: usize,
+}
+
+impl Range {
+    /// The range of a tensor. With `single`, as f32 has it: what is too large for it is infinite.
+    fn of(tensor: &Tensor, single: bool) -> Range {
+        let values = tensor.to_f64().into_iter().map(|x| if single { f64::from(x as f32) } else { x });
+        let mut range = Range { finite: None, nan: 0, infinite: 0, elements: tensor.numel() };
+        for x in values {
+            if x.is_nan() {
+                range.nan += 1;
+            } else if x.is_infinite() {
+                range.infinite += 1;
+            } else {
+                let (low, high) = range.finite.unwrap_or((x, x));
+                range.finite = Some((low.min(x), high.max(x)));
+            }
+        }
+        range
+    }
+
+    /// Whether there is a NaN or an infinity.
+    pub fn is_finite(&self) -> bool {
+        self.nan == 0 && self.infinite == 0
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.finite {
+            Some((low, high)) => write!(f, "{low:e} to {high:e}")?,
+            None => f.write_str("no finite value")?,
+        }
+        write!(f, ", {} NaN and {} infinite of {}", self.nan, self.infinite, self.elements)
+    }
+}
+
+/// The first node of a step whose output holds NaN or infinity.
+#[derive(Clone, Debug)]
+pub struct NonFinite {
+    /// Its op, type and the user's line; for an input or a variable also its name.
+    pub node: String,
+    /// What its output holds.
+    pub output: Range,
+    /// Its inputs, described likewise, and what they hold.
+    pub inputs: Vec<(String, Range)>,
+    /// On a GPU: the launch that computed it.
+    pub launch: Option<String>,
+    /// On a GPU: whether the reference finds it too. Otherwise the device does not compute right,
+    /// and [`Session::run_checked`] tells more.
+    pub confirmed: bool,
+}
+
+impl fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "first NaN or infinity: {}\n  output: {}", self.node, self.output)?;
+        for (input, range) in &self.inputs {
+            write!(f, "\n  input {input}: {range}")?;
+        }
+        if let Some(launch) = &self.launch {
+            write!(f, "\n  launch: {launch}")?;
+        }
+        if !self.confirmed {
+            f.write_str("\n  the reference finds none here: the device does not compute right; check the step")?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(nodes: &Nodes, id: ValueId) -> String {
+    let node = &nodes.nodes[id.node];
+    let name = match &node.kind {
+        NodeKind::Input(name) | NodeKind::Variable(name) => format!(" `{name}`"),
+        _ => String::new(),
+    };
+    format!("{}{name} {} (built at {})", node.name(), nodes.ty(id), node.location)
+}
+
+fn floats(tensor: &Tensor) -> bool {
+    matches!(tensor.data(), Data::F32(_) | Data::F64(_))
+}
+
+/// The finding for a value, unless it is finite.
+fn finding(nodes: &Nodes, id: ValueId, values: &Values, single: bool) -> Option<NonFinite> {
+    let value = values.get(&id).filter(|tensor| floats(tensor))?;
+    let output = Range::of(value, single);
+    if output.is_finite() {
+        return None;
+    }
+    let inputs = nodes.nodes[id.node].inputs.iter();
+    let inputs = inputs.filter_map(|input| Some((describe(nodes, *input), Range::of(values.get(input)?, single))));
+    Some(NonFinite { node: describe(nodes, id), output, inputs: inputs.collect(), launch: None, confirmed: true })
+}
+
+/// The values on the way from the leaves to the program's outputs and assignments, in the graph's
+/// order. Constants are left out: who writes an infinity into a graph means it.
+fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
+    let assigned = nodes.assignments.iter().map(|a| a.value);
+    let mut open: Vec<ValueId> = program.targets().iter().copied().chain(assigned).collect();
+    let mut seen = vec![false; nodes.nodes.len()];
+    while let Some(id) = open.pop() {
+        if !std::mem::replace(&mut seen[id.node], true) {
+            open.extend(&nodes.nodes[id.node].inputs);
+        }
+    }
+    let nodes = nodes.nodes.iter().enumerate().filter(|(number, _)| seen[*number]);
+    let nodes = nodes.filter(|(_, node)| !matches!(node.kind, NodeKind::Constant(_)));
+    nodes.flat_map(|(node, n)| (0..n.outputs.len()).map(move |output| ValueId { node, output })).collect()
+}
+
+/// Names the node behind a launch's output that is not finite. Inside a fused launch the reference,
+/// given what the launch has read, tells which node was the first.
+fn explain(nodes: &Nodes, unit: &Unit, feeds: Values, bad: (&Stored, &Tensor)) -> Result<NonFinite> {
+    let inside = computed(nodes, unit);
+    let mut wanted = inside.clone();
+    wanted.extend(inside.iter().flat_map(|id| &nodes.nodes[id.node].inputs));
+    wanted.extend(feeds.keys());
+    let values = cpu::evaluate(nodes, &wanted, feeds)?;
+    let launch = Some(unit.label.clone());
+    if let Some(found) = inside.iter().find_map(|&id| finding(nodes, id, &values, true)) {
+        return Ok(NonFinite { launch, ..found });
+    }
+    let reads = unit.reads.iter().map(|stored| stored.value);
+    let inputs = reads.filter_map(|id| Some((describe(nodes, id), Range::of(values.get(&id)?, true))));
+    Ok(NonFinite {
+        node: describe(nodes, bad.0.value),
+        output: Range::of(bad.1, true),
+        inputs: inputs.collect(),
+        launch,
+        confirmed: false,
+    })
+}
+
+impl Session {
+    /// Runs a step as [`Session::run`] does, and looks for the first node whose output holds NaN or
+    /// infinity: on a GPU launch by launch, on the reference node by node. Inputs and variables
+    /// count as nodes, constants do not. Gives the step's outputs and what was found.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn find_nan(
+        &mut self,
+        program: &Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(Vec<Tensor>, Option<NonFinite>)> {
+        if let Some((nodes, leaves)) = self.leaves(program, feeds)? {
+            let wanted = reachable(nodes, program);
+            let values = cpu::evaluate(nodes, &wanted, leaves)?;
+            let found = wanted.iter().find_map(|&id| finding(nodes, id, &values, false));
+            return Ok((self.run(program, feeds)?, found));
+        }
+        let (gpu, scalars) = self.start_check(program, feeds)?;
+        let plan = program.plan();
+        let mut found = None;
+        let inputs = plan.inputs.iter().filter_map(|input| input.stored.as_ref());
+        for stored in inputs.chain(plan.variables.iter().map(|(_, stored)| stored)) {
+            if found.is_none() {
+                let values = Values::from([(stored.value, gpu.read(stored)?)]);
+                found = finding(&plan.nodes, stored.value, &values, true);
+            }
+        }
+        for (number, unit) in plan.units.iter().enumerate() {
+            if found.is_some() {
+                gpu.run_unit(number)?;
+                continue;
+            }
+            let mut before: Values = scalars.iter().cloned().collect();
+            for stored in &unit.reads {
+                before.insert(stored.value, gpu.read(stored)?.widened());
+            }
+            gpu.run_unit(number)?;
+            for stored in &unit.writes {
+                let written = gpu.read(stored)?;
+                if floats(&written) && !Range::of(&written, true).is_finite() {
+                    found = Some(explain(&plan.nodes, unit, before, (stored, &written))?);
+                    break;
+                }
+            }
+        }
+        Ok((self.finish_check(program, gpu)?, found))
+    }
+}

@@ -1,0 +1,435 @@
+//! Case files: one unit of a plan as plain data, with its inputs and what the reference says that
+//! it writes, to be run alone on any device.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::bound::Bounded;
+use super::{POISON, SENTINEL, UnitReport, built, expect};
+use crate::graph::{Nodes, ValueId};
+use crate::io::safetensors::{self, Contents};
+use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
+use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
+
+/// One unit, able to run without the graph that it came from.
+#[derive(Clone, Debug)]
+pub struct UnitCase {
+    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+    pub label: String,
+    /// The kernel's op and variant, if it has one.
+    pub kernel: Option<(String, String)>,
+    /// The device on which the case was found.
+    pub device: String,
+    /// The version of wgrad that found it.
+    pub version: String,
+    /// Sizes of the buffers, in bytes.
+    pub buffers: Vec<u64>,
+    /// The dispatches, in order, bound to these buffers.
+    pub dispatches: Vec<Dispatch>,
+    /// What the unit reads: buffer and content.
+    pub reads: Vec<(BufferId, Tensor)>,
+    /// What the unit writes.
+    pub writes: Vec<Expected>,
+    /// The words of the step's scalars.
+    pub scalars: Vec<u32>,
+}
+
+/// An output of a unit, as the reference has it.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The op whose output it is, and the user's line that made it.
+    pub node: String,
+    /// Its buffer.
+    pub buffer: BufferId,
+    /// The exact value.
+    pub value: Tensor,
+    /// How far each element may be off; `None` where nothing is allowed.
+    pub bound: Option<Vec<f64>>,
+}
+
+/// The format that this version writes and reads.
+const FORMAT: u64 = 1;
+/// The key of the description among the file's texts.
+const KEY: &str = "wgrad.case";
+/// Bytes that a case's buffers may take beyond its tensors: scratch, and buffers shared with others.
+const MOST_EXTRA: u64 = 1 << 31;
+/// Words of scalars that fit the uniform.
+const MOST_SCALARS: usize = 64;
+/// Bytes of a uniform binding that every device allows.
+const MOST_UNIFORM: usize = 16 << 10;
+
+impl UnitCase {
+    /// The case of a unit whose inputs are known. The reference computes what it should write.
+    pub(super) fn new(
+        device: &str,
+        plan: &Plan,
+        unit: &Unit,
+        reads: &[(Stored, Tensor)],
+        scalars: &[(ValueId, Tensor)],
+    ) -> Result<UnitCase> {
+        let expected = expect(plan, unit, reads, scalars)?;
+        let mut used: Vec<BufferId> = unit.reads.iter().chain(&unit.writes).map(|stored| stored.buffer).collect();
+        let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        used.extend(bindings.filter_map(|bound| match bound {
+            Bound::Storage { buffer, .. } => Some(*buffer),
+            _ => None,
+        }));
+        used.sort_unstable();
+        used.dedup();
+        let renumbered = |buffer: BufferId| used.partition_point(|&known| known < buffer);
+        let mut dispatches = unit.dispatches.clone();
+        for bound in dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.bindings) {
+            if let Bound::Storage { buffer, .. } = bound {
+                *buffer = renumbered(*buffer);
+            }
+        }
+        let writes = unit.writes.iter().map(|stored| {
+            let Bounded { value, error } = expected[&stored.value].clone();
+            Expected { node: built(&plan.nodes, stored), buffer: renumbered(stored.buffer), value, bound: error }
+        });
+        Ok(UnitCase {
+            label: unit.label.clone(),
+            kernel: unit.kernel.map(|(op, variant)| (op.to_owned(), variant.to_owned())),
+            device: device.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            buffers: used.iter().map(|&buffer| plan.buffers[buffer].bytes).collect(),
+            dispatches,
+            reads: reads.iter().map(|(stored, tensor)| (renumbered(stored.buffer), tensor.clone())).collect(),
+            writes: writes.collect(),
+            scalars: scalars.iter().flat_map(|(_, tensor)| tensor.device_words()).collect(),
+        })
+    }
+
+    /// Writes a case file: safetensors, the description as JSON among its texts. Whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] from the system.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut tensors = BTreeMap::new();
+        for (number, (_, tensor)) in self.reads.iter().enumerate() {
+            tensors.insert(format!("read.{number}"), tensor.clone());
+        }
+        for (number, expected) in self.writes.iter().enumerate() {
+            tensors.insert(format!("expected.{number}"), expected.value.clone());
+            if let Some(bound) = &expected.bound {
+                tensors.insert(format!("bound.{number}"), Tensor::of(expected.value.shape(), bound.clone()));
+            }
+        }
+        let metadata = BTreeMap::from([(KEY.to_owned(), self.describe().to_string())]);
+        safetensors::save(path, &tensors, &metadata)
+    }
+
+    fn describe(&self) -> Json {
+        let dispatches = self.dispatches.iter().map(|dispatch| {
+            let bindings = dispatch.bindings.iter().map(|bound| match bound {
+                Bound::Uniform(words) => json!({"uniform": words}),
+                Bound::Storage { buffer, write } => json!({"buffer": buffer, "write": write}),
+                Bound::Scalars => json!("scalars"),
+                Bound::Status => json!("status"),
+            });
+            json!({
+                "label": dispatch.label,
+                "wgsl": &*dispatch.wgsl,
+                "entry": dispatch.entry,
+                "workgroups": dispatch.workgroups,
+                "bindings": bindings.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "format": FORMAT,
+            "wgrad": self.version,
+            "device": self.device,
+            "label": self.label,
+            "kernel": self.kernel.as_ref().map(|(op, variant)| json!({"op": op, "variant": variant})),
+            "buffers": self.buffers,
+            "dispatches": dispatches.collect::<Vec<_>>(),
+            "reads": self.reads.iter().map(|(buffer, _)| json!({"buffer": buffer})).collect::<Vec<_>>(),
+            "writes": self.writes.iter().map(|w| json!({"buffer": w.buffer, "node": w.node})).collect::<Vec<_>>(),
+            "scalars": self.scalars,
+        })
+    }
+
+    /// Reads a case file. Nothing in it is believed: sizes, numbers of buffers and types are held
+    /// against one another before anything runs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no whole case file.
+    pub fn load(path: impl AsRef<Path>) -> Result<UnitCase> {
+        let path = path.as_ref();
+        let contents = safetensors::read(path)?;
+        parse(contents).map_err(|why| Error::file(path, format!("not a case file: {why}")))
+    }
+
+    /// Runs the unit alone on a device, outputs poisoned and sentinels behind them, and compares
+    /// with what the reference said. The texts come from a file, so they run with bounds checks;
+    /// what a stray read or write does may differ from the run in which the case was found.
+    ///
+    /// # Errors
+    /// [`Error::Device`] on the reference, which has nothing to replay; [`Error::Limit`] where the
+    /// device is too small; errors of the device, such as a text that it refuses.
+    pub fn replay(&self, device: &Device) -> Result<UnitReport> {
+        let Some(gpu) = &device.gpu else {
+            let why = "there is nothing to replay on the reference, which the case is compared with; open a GPU device";
+            return Err(Error::Device(why.into()));
+        };
+        self.fits(device.profile())?;
+        let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
+        program.upload(&[], &self.scalars);
+        for (buffer, &bytes) in self.buffers.iter().enumerate() {
+            let mut words = vec![SENTINEL; (bytes / 4) as usize];
+            let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
+            let read = self.reads.iter().any(|(read, _)| *read == buffer);
+            // A buffer that is neither read nor written from outside is scratch.
+            let poisoned = written.unwrap_or(if read { 0 } else { words.len() });
+            words[..poisoned].fill(POISON);
+            for (_, tensor) in self.reads.iter().filter(|(read, _)| *read == buffer) {
+                words[..tensor.numel()].copy_from_slice(&tensor.device_words());
+            }
+            program.write_buffer(buffer, 0, &words);
+        }
+        program.run_unit(0)?;
+        let mut report = UnitReport::new(self.label.clone(), None);
+        for expected in &self.writes {
+            let words = program.read_buffer(expected.buffer)?;
+            let want = Bounded { value: expected.value.clone(), error: expected.bound.clone() };
+            report.compare(&expected.node, &expected.value.ty(), &words, &want);
+        }
+        Ok(report)
+    }
+
+    /// The unit as a plan of its own.
+    fn plan(&self) -> Plan {
+        let unit = Unit {
+            label: self.label.clone(),
+            kernel: None,
+            dispatches: self.dispatches.clone(),
+            reads: Vec::new(),
+            writes: Vec::new(),
+        };
+        let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        let watches_status = bindings.clone().any(|bound| *bound == Bound::Status);
+        Plan {
+            nodes: Nodes::default(),
+            buffers: self.buffers.iter().map(|&bytes| Buffer { bytes, role: Role::Temporary }).collect(),
+            units: vec![unit],
+            inputs: Vec::new(),
+            constants: Vec::new(),
+            variables: Vec::new(),
+            commits: Vec::new(),
+            outputs: Vec::new(),
+            scalars: Vec::new(),
+            least_temporary_bytes: 0,
+            watches_status,
+        }
+    }
+
+    /// Holds the case against a device's limits.
+    fn fits(&self, profile: &Profile) -> Result<()> {
+        let most = profile.max_binding.min(profile.max_buffer);
+        if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes > most) {
+            let name = &profile.name;
+            return Err(Error::Limit(format!("the case needs a buffer of {bytes} bytes, and {name} allows {most}")));
+        }
+        for dispatch in &self.dispatches {
+            if dispatch.workgroups.iter().any(|&n| n > profile.max_workgroups) {
+                return Err(Error::Limit(format!(
+                    "the case has a grid of {:?} workgroups, and {} allows {} a dimension",
+                    dispatch.workgroups, profile.name, profile.max_workgroups
+                )));
+            }
+            let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status));
+            let storage = storage.count();
+            if storage > profile.max_storage_buffers as usize {
+                return Err(Error::Limit(format!(
+                    "the case binds {storage} storage buffers, and {} allows {}",
+                    profile.name, profile.max_storage_buffers
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the case against itself.
+    fn consistent(&self) -> Parsed<()> {
+        if self.writes.is_empty() || self.dispatches.is_empty() {
+            return Err("it runs nothing, or compares nothing".into());
+        }
+        let backed = self.reads.iter().map(|(_, tensor)| tensor);
+        let backed: u64 = backed.chain(self.writes.iter().map(|w| &w.value)).map(|t| padded(t.ty().bytes())).sum();
+        let total = self.buffers.iter().try_fold(0u64, |sum, &bytes| sum.checked_add(bytes));
+        if total.is_none_or(|total| total > backed.saturating_add(MOST_EXTRA)) {
+            return Err(format!("its buffers take too much: {:?} bytes for {backed} bytes of tensors", self.buffers));
+        }
+        if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes == 0 || bytes % 4 != 0) {
+            return Err(format!("a buffer of {bytes} bytes"));
+        }
+        let holds = |buffer: BufferId, ty: TensorType| match self.buffers.get(buffer) {
+            None => Err(format!("buffer {buffer} of {}", self.buffers.len())),
+            Some(&bytes) if (ty.bytes() as u64) > bytes => Err(format!("{ty} in a buffer of {bytes} bytes")),
+            Some(_) => Ok(()),
+        };
+        self.reads.iter().try_for_each(|(buffer, tensor)| holds(*buffer, tensor.ty()))?;
+        self.writes.iter().try_for_each(|expected| holds(expected.buffer, expected.value.ty()))?;
+        for bound in self.dispatches.iter().flat_map(|dispatch| &dispatch.bindings) {
+            match bound {
+                Bound::Storage { buffer, .. } => holds(*buffer, TensorType::new(DType::U32, [0]))?,
+                Bound::Uniform(words) if words.is_empty() || words.len() * 4 > MOST_UNIFORM => {
+                    return Err(format!("a uniform of {} words", words.len()));
+                }
+                _ => {}
+            }
+        }
+        if self.scalars.len() > MOST_SCALARS {
+            return Err(format!("{} scalars, of which {MOST_SCALARS} fit", self.scalars.len()));
+        }
+        Ok(())
+    }
+}
+
+/// What a text means, or why it means nothing.
+type Parsed<T> = std::result::Result<T, String>;
+
+fn field<'a>(object: &'a Json, name: &str) -> Parsed<&'a Json> {
+    object.get(name).ok_or_else(|| format!("`{name}` is missing"))
+}
+
+fn text(object: &Json, name: &str) -> Parsed<String> {
+    let found = field(object, name)?.as_str();
+    Ok(found.ok_or_else(|| format!("`{name}` is no text"))?.to_owned())
+}
+
+fn whole(object: &Json, name: &str) -> Parsed<u64> {
+    field(object, name)?.as_u64().ok_or_else(|| format!("`{name}` is no whole number"))
+}
+
+fn list<T>(object: &Json, name: &str, element: impl Fn(&Json) -> Parsed<T>) -> Parsed<Vec<T>> {
+    let found = field(object, name)?.as_array().ok_or_else(|| format!("`{name}` is no list"))?;
+    found.iter().map(element).collect()
+}
+
+fn word(json: &Json) -> Parsed<u32> {
+    json.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| format!("{json} is no 32-bit word"))
+}
+
+fn buffer(object: &Json) -> Parsed<BufferId> {
+    usize::try_from(whole(object, "buffer")?).map_err(|e| e.to_string())
+}
+
+fn binding(json: &Json) -> Parsed<Bound> {
+    match json.as_str() {
+        Some("scalars") => return Ok(Bound::Scalars),
+        Some("status") => return Ok(Bound::Status),
+        Some(other) => return Err(format!("a binding to `{other}`")),
+        None => {}
+    }
+    if json.get("uniform").is_some() {
+        return Ok(Bound::Uniform(list(json, "uniform", word)?));
+    }
+    let write = field(json, "write")?.as_bool().ok_or("`write` is neither true nor false")?;
+    Ok(Bound::Storage { buffer: buffer(json)?, write })
+}
+
+fn dispatch(json: &Json) -> Parsed<Dispatch> {
+    let workgroups = list(json, "workgroups", word)?;
+    Ok(Dispatch {
+        label: text(json, "label")?,
+        wgsl: text(json, "wgsl")?.into(),
+        entry: text(json, "entry")?,
+        bindings: list(json, "bindings", binding)?,
+        workgroups: workgroups.try_into().map_err(|_| "`workgroups` needs three numbers")?,
+    })
+}
+
+fn parse(contents: Contents) -> Parsed<UnitCase> {
+    let Contents { mut tensors, metadata } = contents;
+    let description = metadata.get(KEY).ok_or_else(|| format!("it has no `{KEY}`"))?;
+    let json: Json = serde_json::from_str(description).map_err(|e| format!("its description: {e}"))?;
+    let format = whole(&json, "format")?;
+    if format != FORMAT {
+        return Err(format!("format {format}; this version reads {FORMAT}"));
+    }
+    let mut tensor = |name: String| tensors.remove(&name).ok_or_else(|| format!("tensor `{name}` is missing"));
+    let kernel = match field(&json, "kernel")? {
+        Json::Null => None,
+        kernel => Some((text(kernel, "op")?, text(kernel, "variant")?)),
+    };
+    let mut reads = Vec::new();
+    for (number, buffer) in list(&json, "reads", buffer)?.into_iter().enumerate() {
+        reads.push((buffer, tensor(format!("read.{number}"))?));
+    }
+    let mut writes = Vec::new();
+    for (number, (buffer, node)) in
+        list(&json, "writes", |w| Ok((buffer(w)?, text(w, "node")?)))?.into_iter().enumerate()
+    {
+        let value = tensor(format!("expected.{number}"))?.widened();
+        let bound = tensor(format!("bound.{number}")).ok().map(|bound| bound.to_f64());
+        if bound.as_ref().is_some_and(|bound| bound.len() != value.numel()) {
+            return Err(format!("bound.{number} has another number of elements than expected.{number}"));
+        }
+        writes.push(Expected { node, buffer, value, bound });
+    }
+    let case = UnitCase {
+        label: text(&json, "label")?,
+        kernel,
+        device: text(&json, "device")?,
+        version: text(&json, "wgrad")?,
+        buffers: list(&json, "buffers", |n| n.as_u64().ok_or_else(|| format!("{n} bytes")))?,
+        dispatches: list(&json, "dispatches", dispatch)?,
+        reads,
+        writes,
+        scalars: list(&json, "scalars", word)?,
+    };
+    case.consistent()?;
+    Ok(case)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Graph, Reduction, Session, models};
+
+    /// In-place updates, step scalars, scratch, several dispatches, status words: whatever a plan
+    /// has, its units run alone from their files.
+    #[test]
+    fn every_unit_of_a_training_step_replays() {
+        let Ok(device) = Device::gpu() else { return }; // tests/shadow.rs complains where one must be there
+        let graph = Graph::new();
+        let loss = models::mnist_cnn_training(&graph, 2, 0);
+        let on_device = graph.input("on_device", DType::F32, [2]).cast(DType::I32);
+        let other = graph.input("logits", DType::F32, [2, 3]).cross_entropy(&on_device, Reduction::Mean);
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&loss, &other]).expect("compiles");
+        let feeds: Vec<(String, Tensor)> = program.plan().inputs.iter().map(ones).collect();
+        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let (engine, scalars) = session.start_check(&program, &feeds).expect("uploads");
+        let (plan, folder) = (program.plan(), tempfile::tempdir().expect("a folder"));
+        let (mut scalar, mut in_place, mut status) = (0, 0, 0);
+        for (number, unit) in plan.units.iter().enumerate() {
+            let reads = unit.reads.iter().map(|stored| (stored.clone(), engine.read(stored).expect("reads")));
+            let reads: Vec<_> = reads.collect();
+            let case = UnitCase::new("this one", plan, unit, &reads, &scalars).expect("the reference computes it");
+            let path = folder.path().join("case.safetensors");
+            case.save(&path).expect("saved");
+            let found = UnitCase::load(&path).expect("a case file").replay(&device).expect("runs");
+            assert!(found.passed() && found.compared > 0, "{found:?}");
+            engine.run_unit(number).expect("runs");
+            let bindings = || unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+            scalar += usize::from(bindings().any(|bound| *bound == Bound::Scalars));
+            status += usize::from(bindings().any(|bound| *bound == Bound::Status));
+            in_place += usize::from(unit.writes.iter().any(|w| unit.reads.iter().any(|r| r.buffer == w.buffer)));
+        }
+        assert!(scalar > 0 && in_place > 0 && status > 0, "{scalar} {in_place} {status}");
+    }
+
+    fn ones(input: &crate::plan::Input) -> (String, Tensor) {
+        let n = input.ty.shape.numel();
+        let words: Vec<u32> = match input.ty.dtype {
+            DType::F32 => vec![1f32.to_bits(); n],
+            _ => vec![1; n],
+        };
+        (input.name.clone(), Tensor::from_device_words(&input.ty, &words))
+    }
+}

@@ -1,0 +1,458 @@
+//! The faults that are seeded: mistakes such as one makes, and drivers make for one.
+
+use super::faults::{Change, Fault, Subject};
+use crate::{DType, Graph, Result, Tensor, gradients};
+
+use Change::{Constant, Late, Short, Swap, Text, Word};
+
+/// All of them.
+pub(super) fn all() -> Vec<Fault> {
+    [products(), convolutions(), pools(), sums(), rows(), moves(), pointwise(), updates()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A fault in a case of the registry.
+const fn fault(
+    what: &'static str,
+    [op, case]: [&'static str; 2],
+    variant: &'static str,
+    kernel: &'static str,
+    change: Change,
+) -> Fault {
+    let variant = if variant.is_empty() { None } else { Some(variant) };
+    Fault { what, op, case, variant, kernel, change, build: None }
+}
+
+fn products() -> Vec<Fault> {
+    const SQUARE: [&str; 2] = ["matmul", "64 x 64 x 64"];
+    const EDGES: [&str; 2] = ["matmul", "17 x 65 x 15"];
+    vec![
+        fault(
+            "no guard of the tail of a row",
+            EDGES,
+            "register8",
+            "matmul_register",
+            Text("if (n + 3u < p.n) { y[i + 3u] =", "{ y[i + 3u] ="),
+        ),
+        fault(
+            "the sum over k ends one block early",
+            SQUARE,
+            "register8",
+            "matmul_register",
+            Text("k < last; k += 4u", "k + 4u < last; k += 4u"),
+        ),
+        fault(
+            "wrong stride of the tile in workgroup memory",
+            SQUARE,
+            "tile64",
+            "matmul_tile",
+            Text("tile_b[t * 16u + x4 + 8u]", "tile_b[t * 16u + x4 + 7u]"),
+        ),
+        fault(
+            "terms behind the end of k are not zeroed",
+            EDGES,
+            "tile64",
+            "matmul_tile",
+            Text("if (k + 4u <= last) {", "if (k <= last) {"),
+        ),
+        fault(
+            "rows and columns of a swapped in a block",
+            SQUARE,
+            "shuffle16",
+            "matmul_shuffle",
+            Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
+        ),
+        fault("wrong stride in the uniform", EDGES, "register8", "matmul_register", Word(9, |stride| stride + 1)),
+        fault("a and b swapped", SQUARE, "tile64", "matmul_tile", Swap(1, 2)),
+        fault("the grid is one workgroup short", ["matmul", "65 x 130 x 2"], "tile64", "matmul_tile", Short),
+        fault(
+            "the last part of a split sum is left out",
+            ["matmul", "long sum"],
+            "",
+            "matmul_parts",
+            Text("s < p.parts", "s + 1u < p.parts"),
+        ),
+        fault(
+            "parts are added up in half precision",
+            ["matmul", "long sum"],
+            "",
+            "matmul_parts",
+            Text(
+                "sum += part[s * p.count + i];",
+                "sum = unpack2x16float(pack2x16float(vec2<f32>(sum + part[s * p.count + i], 0.0))).x;",
+            ),
+        ),
+        fault(
+            "the epilogue adds the bias of the next column",
+            ["matmul", "then bias and relu"],
+            "register4",
+            "matmul_register",
+            Text("fn epilogue(v: f32, i: u32) -> f32 {", "fn epilogue(v: f32, here: u32) -> f32 { let i = here + 1u;"),
+        ),
+    ]
+}
+
+fn convolutions() -> Vec<Fault> {
+    const UNEVEN: [&str; 2] = ["conv2d", "5x3 asymmetric"];
+    vec![
+        fault(
+            "padding off by one",
+            UNEVEN,
+            "direct",
+            "conv2d_direct",
+            Text("i32(i % s.ow * s.sx) - s.px", "i32(i % s.ow * s.sx) - s.px + 1"),
+        ),
+        fault("the kernel's axes swapped", UNEVEN, "direct", "conv2d_direct", Text("u * s.kw + v", "v * s.kw + u")),
+        fault(
+            "no guard of the last channels",
+            ["conv2d", "17 channels to 33"],
+            "tile",
+            "conv2d_tile",
+            Text("if (position < s.positions && channel < s.channels)", "if (position < s.positions)"),
+        ),
+        fault(
+            "positions behind the last are written",
+            ["conv2d", "3x3 stride 2 padding 1"],
+            "rows",
+            "conv2d_rows",
+            Text("min(16u, s.positions - first)", "16u"),
+        ),
+        fault(
+            "dilation taken for stride",
+            ["conv2d", "dilation 3x1 stride 2"],
+            "direct",
+            "conv2d_direct",
+            Text("i32(u * s.dy)", "i32(u * s.sy)"),
+        ),
+        fault(
+            "packing reads a row below the image",
+            ["conv2d", "3x3 padding 1"],
+            "tile",
+            "conv2d_pack",
+            Text("iy < i32(s.h)", "iy <= i32(s.h)"),
+        ),
+        fault(
+            "a window below the last counts in the input's gradient",
+            ["conv2d_input_grad", "3x3 padding 1"],
+            "direct",
+            "conv2d_input_direct",
+            Text("oy < s.oh", "oy <= s.oh"),
+        ),
+        fault(
+            "the last channel's term of the input's gradient is dropped",
+            ["conv2d_input_grad", "groups 2"],
+            "direct",
+            "conv2d_input_direct",
+            Text("o < s.end", "o + 1u < s.end"),
+        ),
+        fault(
+            "sign of the weight's gradient",
+            ["conv2d_weight_grad", "1x1"],
+            "direct",
+            "conv2d_weight_direct",
+            Text("sum += x[at] * dy[", "sum -= x[at] * dy["),
+        ),
+        fault(
+            "the last stretch of the weight's gradient is left out",
+            ["conv2d_weight_grad", "3x3 padding 1"],
+            "tile",
+            "conv2d_weight_sum",
+            Text("k < s.splits", "k + 1u < s.splits"),
+        ),
+    ]
+}
+
+fn pools() -> Vec<Fault> {
+    vec![
+        fault(
+            "the window is one short",
+            ["max_pool2d", "3x3 stride 2 padding 1"],
+            "",
+            "max_pool2d",
+            Text("min(left + KW - s.px, s.w)", "min(left + KW - s.px - 1u, s.w)"),
+        ),
+        fault(
+            "of equal elements the last wins",
+            ["max_pool2d_grad", "ties go to the first"],
+            "gather",
+            "max_pool2d_index",
+            Text("value > best", "value >= best"),
+        ),
+        fault(
+            "what no window covers is left unwritten",
+            ["max_pool2d_grad", "2x2, odd sizes"],
+            "disjoint",
+            "max_pool2d_grad_disjoint",
+            Text("s.w, ox + 1u == s.ow)", "s.w, false)"),
+        ),
+        fault(
+            "padding counts where it must not",
+            ["avg_pool2d", "3x3 stride 2 padding 1, padding not counted"],
+            "",
+            "avg_pool2d",
+            Text("s.include == 1u", "true"),
+        ),
+        fault(
+            "the last window's term of the gradient is dropped",
+            ["avg_pool2d_grad", "3x3 stride 1 padding 1"],
+            "",
+            "avg_pool2d_grad",
+            Text("ox < ox1", "ox + 1u < ox1"),
+        ),
+        fault(
+            "a write past the end",
+            ["avg_pool2d", "2x2, odd sizes"],
+            "",
+            "avg_pool2d",
+            Text("if (i >= s.count) { return; }", "if (i > s.count) { return; }"),
+        ),
+    ]
+}
+
+fn sums() -> Vec<Fault> {
+    vec![
+        fault(
+            "no barrier in the tree",
+            ["sum", "rows of 257"],
+            "workgroup",
+            "reduce_rows",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the last element of a chunk is left out",
+            ["sum", "all but channels"],
+            "invocation",
+            "reduce",
+            Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
+        ),
+        fault(
+            "the minimum for the maximum",
+            ["max", "rows of 255"],
+            "invocation",
+            "reduce",
+            Text("const KIND: u32 = 1u;", "const KIND: u32 = 2u;"),
+        ),
+        fault(
+            "the second launch does not go on where the first stopped",
+            ["cumsum", "longer than a launch walks"],
+            "",
+            "cumsum",
+            Text("if (k == p.first && k > 0u)", "if (k == p.first && k > p.first)"),
+        ),
+        fault(
+            "of equal elements the last is the largest",
+            ["argmax", "rows of 1000, and columns, with ties"],
+            "",
+            "argmax",
+            Text("v > largest", "v >= largest"),
+        ),
+    ]
+}
+
+fn rows() -> Vec<Fault> {
+    vec![
+        fault(
+            "exp without the maximum taken off",
+            ["softmax", "+-100"],
+            "invocation",
+            "softmax",
+            Text("exp(x[at] - m)", "exp(x[at])"),
+        ),
+        fault(
+            "no barrier in the tree",
+            ["softmax", "rows of 257"],
+            "workgroup",
+            "softmax_workgroup",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the sum's term of the gradient is dropped",
+            ["softmax", "rows of 10"],
+            "invocation",
+            "softmax_grad",
+            Text("y[at] * (dy[at] - s)", "y[at] * dy[at]"),
+        ),
+        fault(
+            "a workgroup writes into another's rows",
+            ["softmax", "many short rows"],
+            "invocation",
+            "softmax",
+            Text(
+                "var m = x[start];",
+                "if (row + 512u < d.rows) { y[start + 512u * d.size] = V(0.25); }\n  var m = x[start];",
+            ),
+        ),
+        fault(
+            "a workgroup reads what another writes",
+            ["softmax", "many short rows"],
+            "invocation",
+            "softmax_grad",
+            Text(
+                "s = lanes_sum(s);",
+                "s = lanes_sum(s);\n  if (row >= 512u) {\n    let other = bitcast<u32>(dx[start - 512u * d.size]);\n    \
+                 if ((other & 0x7fffffffu) > 0x7f800000u) { s += 1.0; } // not written yet\n  }",
+            ),
+        ),
+        fault(
+            "the label off by one",
+            ["cross_entropy", "65 of 10 classes"],
+            "invocation",
+            "cross_entropy",
+            Text("x[start + label]", "x[start + (label + 1u) % d.size]"),
+        ),
+        fault(
+            "the sum in half precision",
+            ["cross_entropy", "4 of 1000 classes"],
+            "invocation",
+            "cross_entropy",
+            Text(
+                "s += exp(x[start + k] - m);",
+                "s = unpack2x16float(pack2x16float(vec2<f32>(s + exp(x[start + k] - m), 0.0))).x;",
+            ),
+        ),
+        fault(
+            "sign of the label's term in the gradient",
+            ["cross_entropy", "65 of 10 classes"],
+            "invocation",
+            "cross_entropy_grad",
+            Text("/ s - hit", "/ s + hit"),
+        ),
+    ]
+}
+
+fn moves() -> Vec<Fault> {
+    vec![
+        fault(
+            "one element further in",
+            ["pad", "every axis"],
+            "",
+            "pad",
+            Text("return index - to.x;", "return index - to.x + 1u;"),
+        ),
+        fault(
+            "a chunk runs over the end of its row",
+            ["concat", "large"],
+            "",
+            "concat",
+            Text("min(first + d.chunk, d.length)", "first + d.chunk"),
+        ),
+        fault(
+            "a stale result: the last rows are not computed",
+            ["concat", "large"],
+            "",
+            "concat",
+            Text("if (number >= d.chunks) {", "if (number + 64u >= d.chunks) {"),
+        ),
+    ]
+}
+
+fn pointwise() -> Vec<Fault> {
+    let own = |what, kernel, change, build: fn() -> Result<Subject>| {
+        let op = "graph of its own";
+        Fault { what, op, case: "", variant: None, kernel, change, build: Some(build) }
+    };
+    vec![
+        fault(
+            "tanh as (e^2x - 1) / (e^2x + 1), unclamped",
+            ["tanh", "f32 special values"],
+            "",
+            "pointwise",
+            Text(
+                "let e = expm1_of_negative(-2.0 * abs(x));\n  let y = -e / (2.0 + e);",
+                "let e = exp(2.0 * abs(x));\n  let y = (e - 1.0) / (e + 1.0);",
+            ),
+        ),
+        fault(
+            "< for <=",
+            ["le", "f32 special values"],
+            "",
+            "pointwise",
+            Text("{ return a <= b; }", "{ return a < b; }"),
+        ),
+        fault(
+            "floats are rounded to integers, not cut",
+            ["cast", "f32 to each"],
+            "",
+            "pointwise",
+            Text("u32(clamp(x,", "u32(clamp(round(x),"),
+        ),
+        fault(
+            "a bit of the hash's constant",
+            ["random_bits", "bit for bit"],
+            "",
+            "pointwise",
+            Text("0x85ebca6bu", "0x85ebca69u"),
+        ),
+        fault(
+            "elements behind the last are written",
+            ["add", "large, two outputs of one chain"],
+            "",
+            "pointwise",
+            Text("let quads = (args[0].x + 3u) / 4u;", "let quads = (args[0].x + 7u) / 4u;"),
+        ),
+        own("relu has slope 1 at 0", "pointwise", Text("return a > b;", "return a >= b;"), relu_at_zero),
+    ]
+}
+
+fn updates() -> Vec<Fault> {
+    let own = |what, op, kernel, change, build: fn() -> Result<Subject>| Fault {
+        what,
+        op,
+        case: "",
+        variant: None,
+        kernel,
+        change,
+        build: Some(build),
+    };
+    let late = own("a reader of the old value runs after the update", "assign", "matmul_register", Late, old_and_new);
+    vec![
+        own("wrong epsilon", "adam", "pointwise", Constant(1e-8f32.to_bits(), 1e-5f32.to_bits()), adam),
+        own("the step goes up, not down", "sgd", "pointwise", Text("return a - b;", "return a + b;"), sgd),
+        Fault { variant: Some("register4"), ..late },
+    ]
+}
+
+/// The gradient of relu where that is a convention: 0 at 0, as PyTorch has it.
+fn relu_at_zero() -> Result<Subject> {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [5]);
+    let dx = gradients(&x.relu().sum_all(), &[&x]);
+    let values = Tensor::new([5], [0.0f32, -1.0, 2.0, -0.0, 1e-30])?;
+    Ok(Subject { graph, outputs: dx, feeds: vec![("x".into(), values)] })
+}
+
+fn adam() -> Result<Subject> {
+    let graph = Graph::new();
+    let p = graph.parameter("p", Tensor::new([4], [0.5f32, -1.0, 0.0, 2.0])?);
+    let m = graph.variable("m", Tensor::new([4], [0.1f32, -0.1, 0.3, 0.2])?);
+    let v = graph.variable("v", Tensor::new([4], [1e-6f32, 0.3, 0.1, 1e-3])?);
+    let g = graph.input("g", DType::F32, [4]);
+    let (mean, square) = (&m * 0.9 + &g * 0.1, &v * 0.999 + g.square() * 0.001);
+    graph.assign(&m, &mean);
+    graph.assign(&v, &square);
+    graph.assign(&p, &(&p - &mean / (square.sqrt() + 1e-8)));
+    let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)] })
+}
+
+fn sgd() -> Result<Subject> {
+    let graph = Graph::new();
+    let p = graph.parameter("p", Tensor::new([4], [0.5f32, -1.0, 0.0, 2.0])?);
+    let g = graph.input("g", DType::F32, [4]);
+    graph.assign(&p, &(&p - g * 0.1));
+    let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)] })
+}
+
+/// A variable that is read by a product and updated in the same step.
+fn old_and_new() -> Result<Subject> {
+    let graph = Graph::new();
+    let w = graph.variable("w", Tensor::new([2, 2], [1.0f32, 2.0, 3.0, 4.0])?);
+    let x = graph.input("x", DType::F32, [2, 2]);
+    let y = x.matmul(&w);
+    graph.assign(&w, &(&w * 0.25));
+    let values = Tensor::new([2, 2], [1.0f32, 1.0, 0.5, 2.0])?;
+    Ok(Subject { graph, outputs: vec![y], feeds: vec![("x".into(), values)] })
+}

@@ -1,0 +1,135 @@
+//! Shadow runs: a user's own step with every launch compared, and what is told of the first that
+//! is not right.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Report, UnitCase, UnitReport};
+use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::plan::{Plan, Stored, Unit};
+use crate::{Error, Program, Result, Session, Tensor};
+
+/// The first unit of a step that is not as the reference says.
+#[derive(Clone, Debug)]
+pub struct Divergence {
+    /// Its number in the plan, and how many there are.
+    pub number: (usize, usize),
+    /// What was found in it: kernel and variant, the worst element, the user's line.
+    pub found: UnitReport,
+    /// The nodes that it computes, with their types and the user's lines that made them.
+    pub nodes: Vec<String>,
+    /// What it reads, likewise.
+    pub reads: Vec<String>,
+    /// All that it takes to run it again, anywhere.
+    pub case: UnitCase,
+    /// Where [`Session::run_checked`] has saved the case, or why it could not.
+    pub file: Option<std::result::Result<PathBuf, String>>,
+}
+
+impl Divergence {
+    /// Collects what the report and the case file need.
+    pub(super) fn new(
+        device: &str,
+        plan: &Plan,
+        number: usize,
+        found: &UnitReport,
+        reads: &[(Stored, Tensor)],
+        scalars: &[(ValueId, Tensor)],
+    ) -> Result<Divergence> {
+        let unit = &plan.units[number];
+        let described = |id: ValueId| {
+            let node = &plan.nodes.nodes[id.node];
+            format!("{} {} (built at {})", node.name(), plan.nodes.ty(id), node.location)
+        };
+        Ok(Divergence {
+            number: (number, plan.units.len()),
+            found: found.clone(),
+            nodes: computed(&plan.nodes, unit).into_iter().map(described).collect(),
+            reads: unit.reads.iter().map(|stored| described(stored.value)).collect(),
+            case: UnitCase::new(device, plan, unit, reads, scalars)?,
+            file: None,
+        })
+    }
+
+    /// Saves the case under a new name in the folder that `WGRAD_CASES` names, else in the
+    /// system's folder for temporary files.
+    fn save(&mut self) {
+        let folder = std::env::var_os("WGRAD_CASES").map_or_else(std::env::temp_dir, PathBuf::from);
+        self.file = Some(self.save_in(&folder).map_err(|error| error.to_string()));
+    }
+
+    fn save_in(&self, folder: &Path) -> Result<PathBuf> {
+        let name: String = self.found.label.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let mut builder = tempfile::Builder::new();
+        // A name that nobody else has: what is written is renamed over it.
+        let reserved = builder.prefix(&format!("wgrad-{name}-")).suffix(".safetensors").tempfile_in(folder);
+        let reserved = reserved.map_err(Error::io(folder))?.into_temp_path();
+        self.case.save(&reserved)?;
+        reserved.keep().map_err(|e| Error::io(folder)(e.error))
+    }
+}
+
+/// The values that a unit computes from what it reads, in the graph's order.
+pub(super) fn computed(nodes: &Nodes, unit: &Unit) -> Vec<ValueId> {
+    let mut found: Vec<ValueId> = Vec::new();
+    let mut open: Vec<ValueId> = unit.writes.iter().map(|stored| stored.value).collect();
+    while let Some(id) = open.pop() {
+        let written = unit.writes.iter().any(|stored| stored.value == id);
+        let read = unit.reads.iter().any(|stored| stored.value == id);
+        let node = &nodes.nodes[id.node];
+        if (written || !read) && matches!(node.kind, NodeKind::Op(_)) && !found.contains(&id) {
+            found.push(id);
+            open.extend(&node.inputs);
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, count) = self.number;
+        let found = &self.found;
+        write!(f, "first divergence: {} (launch {} of {count})", found.label, number + 1)?;
+        if let Some((op, variant)) = found.kernel {
+            write!(f, "\n  kernel: {op}, variant {variant}")?;
+        }
+        self.nodes.iter().try_for_each(|node| write!(f, "\n  computes: {node}"))?;
+        self.reads.iter().try_for_each(|read| write!(f, "\n  reads: {read}"))?;
+        write!(f, "\n  wrong: {} of {} elements", found.wrong, found.compared)?;
+        if let Some(element) = &found.worst {
+            write!(f, "\n  worst: {element}")?;
+        }
+        if let Some(stray) = &found.stray {
+            write!(f, "\n  stray: {stray}")?;
+        }
+        match &self.file {
+            Some(Ok(path)) => {
+                write!(f, "\n  case: {0}\n  again: wgrad check --replay {0} --device DEVICE", path.display())
+            }
+            Some(Err(why)) => write!(f, "\n  the case could not be saved: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session {
+    /// A step in the shadow of the reference: runs as [`Session::run`] does, but launch by launch,
+    /// and holds each launch against the reference on the launch's own inputs, so that errors do
+    /// not pile up. Outputs and new values of variables are what [`Session::run`] gives, to the bit.
+    ///
+    /// The first launch that diverges is described by [`Report::divergence`], with the user's
+    /// lines, kernel and variant, shapes and the worst element; its inputs are saved to a new case
+    /// file in the folder named by `WGRAD_CASES` (the system's folder for temporary files where it
+    /// is not set), for `wgrad check --replay FILE` on any device.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; and when the session computes on the reference itself.
+    pub fn run_checked(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<(Vec<Tensor>, Report)> {
+        let (outputs, mut report) = self.check(program, feeds)?;
+        if let Some(divergence) = &mut report.divergence {
+            divergence.save();
+        }
+        Ok((outputs, report))
+    }
+}

@@ -1,0 +1,131 @@
+//! Long use and scarce resources: memory stays flat over sessions and steps, and what the system
+//! refuses is an error after which the session still works. `WGRAD_SESSIONS` and `WGRAD_STEPS` set
+//! how long; the figures of long runs are in `docs/ROBUSTNESS.md`.
+
+#![cfg(target_os = "linux")]
+
+use std::process::{Command, Output};
+
+use wgrad::{DType, Error, Graph, Session, Tensor, models};
+
+mod common;
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Resident memory of this process in KiB.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is listed");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Runs `act` so often, and says how much memory grew between a tenth of the way and the end.
+fn growth(what: &str, times: usize, mut act: impl FnMut()) -> i64 {
+    let begin = resident();
+    (0..times / 10).for_each(|_| act());
+    let early = resident();
+    (times / 10..times).for_each(|_| act());
+    let end = resident();
+    println!("{times} {what}: {begin} KiB before, {early} KiB after a tenth, {end} KiB at the end");
+    end - early
+}
+
+/// One test, because both parts measure the whole process.
+#[test]
+fn memory_is_flat_over_sessions_and_steps() {
+    let Some(device) = common::device() else { return };
+    let x = Tensor::new([4, 2], [0.0f32, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).expect("four pairs");
+    let y = Tensor::new([4, 1], [0.0f32, 1.0, 1.0, 0.0]).expect("four labels");
+    let graph = Graph::new();
+    let (loss, _) = models::xor_training(&graph, 0);
+    let feeds = [("x", &x), ("y", &y)];
+    let grown = growth("sessions", number("WGRAD_SESSIONS", 100), || {
+        // Half a MiB of variables beside the model's: a leak of them would be seen at once.
+        let graph = graph_with_ballast();
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph.0, &[&graph.1]).expect("compiles");
+        session.run(&program, &feeds).expect("runs");
+    });
+    assert!(grown < 12 << 10, "{grown} KiB were kept by closed sessions");
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[&loss]).expect("compiles");
+    let steps = number("WGRAD_STEPS", 2000);
+    let grown = growth("steps", steps, || {
+        session.run(&program, &feeds).expect("runs");
+    });
+    assert!(grown < 8 << 10, "{grown} KiB were kept by steps");
+    assert!(session.run(&program, &feeds).expect("runs")[0].item().expect("one").is_finite());
+}
+
+fn graph_with_ballast() -> (Graph, wgrad::Value) {
+    let graph = Graph::new();
+    let ballast = graph.variable("ballast", Tensor::new([1 << 17], vec![0.5f32; 1 << 17]).expect("half a MiB"));
+    let (loss, _) = models::xor_training(&graph, 0);
+    graph.assign(&ballast, &(&ballast * 0.5));
+    (graph, loss)
+}
+
+/// With this variable a test is the process whose address space is small.
+const SMALL: &str = "WGRAD_TEST_SMALL";
+
+fn again(test: &str, shell: &str) -> Output {
+    let exe = std::env::current_exe().expect("this test");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{shell}; exec \"$0\" --exact {test} --nocapture")]).arg(exe).env(SMALL, "1");
+    command.output().expect("the shell starts")
+}
+
+#[test]
+fn an_allocation_that_fails_is_an_error_and_the_session_goes_on() {
+    if std::env::var_os(SMALL).is_none() {
+        let Some(device) = common::device() else { return };
+        if !device.profile().software {
+            eprintln!("skipped: on a real GPU the limit of the address space is not the device's memory");
+            return;
+        }
+        // 16 GiB of buffers that nobody writes to would be virtual here; 6 GiB of address space
+        // make the driver refuse them.
+        let out = again("an_allocation_that_fails_is_an_error_and_the_session_goes_on", "ulimit -v 6291456");
+        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{text}");
+        assert!(text.contains("the session went on"), "{text}");
+        return;
+    }
+    let device = common::device().expect("it was there a moment ago");
+    let mut session = Session::new(device);
+    let small = Graph::new();
+    let w = small.parameter("w", Tensor::new([3], [1.0f32, 2.0, 3.0]).expect("three"));
+    small.assign(&w, &(&w * 2.0));
+    let small = session.compile(&small, &[&w]).expect("compiles");
+    session.run(&small, &[]).expect("runs");
+
+    // Each buffer is within the device's limits; all of them together are too many.
+    let graph = Graph::new();
+    let inputs: Vec<_> = (0..160).map(|i| graph.input(&format!("x{i}"), DType::F32, [25 << 20])).collect();
+    let sums: Vec<_> = inputs.iter().map(|x| x.sum_all()).collect();
+    let error = session.compile(&graph, &sums.iter().collect::<Vec<_>>()).err().expect("does not fit");
+    assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("the program needs 160") && text.contains("smaller batch"), "{text}");
+
+    assert_eq!(session.get("w").expect("w").to_f32(), [2.0, 4.0, 6.0]);
+    let before = session.run(&small, &[]).expect("runs");
+    assert_eq!(before[0].to_f32(), [2.0, 4.0, 6.0]);
+    println!("{text}; the session went on");
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn an_adapter_that_vanishes_is_named_with_those_that_are_left() {
+    let out = Command::new(env!("CARGO_BIN_EXE_wgrad"))
+        .args(["check", "--device", "vulkan", "--op", "relu"])
+        .env("VK_ICD_FILENAMES", "/no/such/driver.json")
+        .env("VK_DRIVER_FILES", "/no/such/driver.json")
+        .output()
+        .expect("the binary starts");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{text}");
+    assert!(text.contains("no adapter matches `vulkan`") && !text.contains("panicked"), "{text}");
+}

@@ -1,0 +1,377 @@
+//! Files that were made to hurt, and writers that are killed: always an error that names the file,
+//! never a panic, a hang or an allocation that the file's length does not call for. The plain
+//! damage to safetensors and IDX files is in `tests/io.rs`. Needs no GPU.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use wgrad::data::{Digits, Mnist, idx};
+use wgrad::io::{safetensors, write_atomically};
+use wgrad::{DType, Device, Error, Graph, Program, Session, Tensor};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// A safetensors file with that header.
+fn safetensors_bytes(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+#[track_caller]
+fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
+    match result {
+        Err(Error::File { path: named, message }) => {
+            assert_eq!(named, path);
+            message
+        }
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("was accepted"),
+    }
+}
+
+/// A session with one parameter, and a program that counts its steps.
+fn session() -> (Session, Graph, Program) {
+    let graph = Graph::new();
+    let w = graph.parameter("w", Tensor::new([3], [1.0f32, 2.0, 3.0]).expect("three"));
+    let step = graph.counted("steps", DType::F32, |n| n as f64);
+    graph.assign(&w, &(&w + &step));
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(&graph, &[]).expect("compiles");
+    (session, graph, program)
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let folder = folder();
+    let path = folder.path().join("x.safetensors");
+    let refused = |header: &str, data: &[u8]| {
+        fs::write(&path, safetensors_bytes(header, data)).expect("writable");
+        complaint(safetensors::load(&path), &path)
+    };
+    // One name twice: two tensors, or the texts.
+    let x = |begin: u64| format!(r#""x":{{"dtype":"U8","shape":[4],"data_offsets":[{begin},{}]}}"#, begin + 4);
+    refused(&format!("{{{},{}}}", x(0), x(4)), &[0; 8]);
+    refused(&format!("{{{},{}}}", x(0), x(0)), &[0; 8]);
+    refused(r#"{"__metadata__":{"a":"1"},"__metadata__":7}"#, &[]);
+    refused(r#"{"__metadata__":{"a":1}}"#, &[]);
+    // Shapes: too long for any address space, not integers, not a list.
+    refused(r#"{"x":{"dtype":"F32","shape":[18446744073709551615,18446744073709551615,0],"data_offsets":[0,0]}}"#, &[]);
+    for shape in ["[1.5]", "[-1]", "[1e3]", "\"4\"", "null", "{}", "[[4]]", "[18446744073709551616]"] {
+        refused(&format!(r#"{{"x":{{"dtype":"U8","shape":{shape},"data_offsets":[0,4]}}}}"#), &[0; 4]);
+    }
+    // Element types that are unknown to the format, or to us.
+    for dtype in ["F128", "f32", "", "BF16", "F8_E4M3", "U8", "I16", "C64"] {
+        for bytes in [1, 2, 8] {
+            let data = vec![0; bytes];
+            refused(&format!(r#"{{"x":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{bytes}]}}}}"#), &data);
+        }
+    }
+    // A tensor of ten thousand axes is odd, but nothing is wrong with it.
+    let ones = vec!["1"; 10_000].join(",");
+    let header = format!(r#"{{"x":{{"dtype":"BOOL","shape":[{ones}],"data_offsets":[0,1]}}}}"#);
+    fs::write(&path, safetensors_bytes(&header, &[1])).expect("writable");
+    assert_eq!(safetensors::load(&path).expect("whole")["x"].shape().rank(), 10_000);
+    // So is an empty one whose other sizes are huge.
+    let header = r#"{"x":{"dtype":"F32","shape":[0,9223372036854775807],"data_offsets":[0,0]}}"#;
+    fs::write(&path, safetensors_bytes(header, &[])).expect("writable");
+    assert_eq!(safetensors::load(&path).expect("whole")["x"].numel(), 0);
+    assert!(Session::new(Device::cpu()).load(&path).is_err());
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_changes_nothing() {
+    let folder = folder();
+    let path = folder.path().join("checkpoint");
+    let (mut session, graph, program) = session();
+    session.run(&program, &[]).expect("runs");
+    let before = session.get("w").expect("w");
+    let w = |dtype: &str, shape: &str, bytes: u64| {
+        format!(r#""w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{bytes}]}}"#)
+    };
+    for (header, bytes, says) in [
+        (w("F32", "[4]", 16), 16, "expected f32[3]"),
+        (w("F32", "[3,1]", 12), 12, "expected f32[3]"),
+        (w("I32", "[3]", 12), 12, "expected f32[3]"),
+        (format!(r#"{},"__metadata__":{{"counter.steps":"-1"}}"#, w("F32", "[3]", 12)), 12, "not a number"),
+        (
+            format!(r#"{},"__metadata__":{{"counter.steps":"99999999999999999999"}}"#, w("F32", "[3]", 12)),
+            12,
+            "counter",
+        ),
+        (String::new(), 0, "missing"),
+    ] {
+        fs::write(&path, safetensors_bytes(&format!("{{{header}}}"), &vec![0; bytes])).expect("writable");
+        let why = complaint(session.load(&path), &path);
+        assert!(why.contains(says), "{why}");
+        assert_eq!((session.get("w").expect("w"), session.counter("steps")), (before.clone(), 1));
+        if !header.contains("counter") {
+            complaint(session.load_weights(&path, &graph), &path);
+        }
+    }
+    // The largest count there is: the next step does not overflow it.
+    let header = format!(r#"{{{},"__metadata__":{{"counter.steps":"{}"}}}}"#, w("F32", "[3]", 12), u64::MAX);
+    fs::write(&path, safetensors_bytes(&header, &[0; 12])).expect("writable");
+    session.load(&path).expect("fits");
+    session.run(&program, &[]).expect("runs");
+    assert_eq!(session.counter("steps"), u64::MAX);
+}
+
+#[test]
+fn every_damage_to_a_checkpoint_is_an_error_or_a_checkpoint() {
+    let folder = folder();
+    let path = folder.path().join("checkpoint");
+    let (mut session, _, program) = session();
+    session.run(&program, &[]).expect("runs");
+    session.save(&path).expect("saves");
+    let whole = fs::read(&path).expect("there");
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << bit;
+            fs::write(&path, damaged).expect("writable");
+            if session.load(&path).is_ok() {
+                session.run(&program, &[]).expect("runs on whatever numbers it was given");
+            }
+        }
+        fs::write(&path, &whole[..at]).expect("writable");
+        complaint(session.load(&path), &path);
+    }
+}
+
+#[test]
+fn idx_files_cannot_make_memory_out_of_nothing() {
+    let folder = folder();
+    let path = folder.path().join("x");
+    let header = |sizes: &[u32]| {
+        let sizes = sizes.iter().flat_map(|size| size.to_be_bytes());
+        [0, 0, 8].into_iter().chain(sizes).collect::<Vec<u8>>()
+    };
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("to memory");
+        encoder.finish().expect("to memory")
+    };
+    let file = |sizes: &[u32], elements: usize| {
+        let mut bytes = header(sizes);
+        bytes.insert(3, sizes.len() as u8);
+        bytes.resize(bytes.len() + elements, 0);
+        bytes
+    };
+    // A megabyte of zeros in a kilobyte, announced as four gigabytes, as one more, one less.
+    for sizes in [[u32::MAX, 1], [1 << 20, 4096], [1024, 1025], [1024, 1023]] {
+        fs::write(&path, gzip(&file(&sizes, 1 << 20))).expect("writable");
+        complaint(idx::read(&path, 2), &path);
+    }
+    fs::write(&path, gzip(&file(&[1024, 1024], 1 << 20))).expect("writable");
+    assert_eq!(idx::read(&path, 2).expect("whole").1.len(), 1 << 20);
+    // Sizes whose product wraps to what is there.
+    for sizes in [[1 << 31, 1 << 31, 4], [1 << 16, 1 << 16, 1 << 16], [u32::MAX, u32::MAX, u32::MAX]] {
+        for bytes in [file(&sizes, 0), gzip(&file(&sizes, 0)), file(&sizes, 64)] {
+            fs::write(&path, bytes).expect("writable");
+            complaint(idx::read(&path, 3), &path);
+        }
+    }
+    // Nothing, of huge images: not images of digits.
+    fs::write(&path, file(&[0, u32::MAX, u32::MAX], 0)).expect("writable");
+    assert!(idx::read(&path, 3).expect("it is whole").1.is_empty());
+    assert!(complaint(Digits::load(&path, &path), &path).contains("28 by 28"));
+    // A second gzip member that is damaged, garbage behind the first, an axis count that is a lie.
+    let half = gzip(&file(&[4], 2));
+    let second = gzip(&[0, 0]);
+    fs::write(&path, [&half[..], &second].concat()).expect("writable");
+    assert_eq!(idx::read(&path, 1).expect("two members").1.len(), 4);
+    for tail in [&second[..second.len() - 1], b"garbage", &[0x1f, 0x8b]] {
+        fs::write(&path, [&half[..], tail].concat()).expect("writable");
+        complaint(idx::read(&path, 1), &path);
+    }
+    for axes in [0, 2, 255] {
+        fs::write(&path, file(&[4], 4)).expect("writable");
+        complaint(idx::read(&path, axes), &path);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_neither_read_nor_replaced() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (mut session, graph, _) = session();
+    let pipe = at("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    symlink("/dev/zero", at("endless")).expect("a link");
+    symlink(at("loop"), at("loop")).expect("a link");
+    symlink(at("nowhere"), at("dangling")).expect("a link");
+    fs::create_dir(at("folder")).expect("a folder");
+    for name in ["pipe", "endless", "folder", "loop", "dangling"] {
+        let path = at(name);
+        // Nothing waits for the pipe's other end or reads zeros until memory is full.
+        for error in [
+            session.load(&path).expect_err("no file"),
+            session.load_weights(&path, &graph).expect_err("no file"),
+            safetensors::load(&path).expect_err("no file"),
+            idx::read(&path, 1).expect_err("no file"),
+            Digits::load(&path, &path).expect_err("no file"),
+        ] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+    for name in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"] {
+        fs::create_dir(at(name)).expect("a folder");
+    }
+    assert!(Mnist::load(folder.path()).expect_err("a folder").to_string().contains("not a regular file"));
+    // Saving: folders, pipes and devices stay what they are.
+    for name in ["pipe", "endless", "folder"] {
+        complaint(session.save(at(name)), &at(name));
+        complaint(session.save_weights(at(name), &graph), &at(name));
+        complaint(write_atomically(at(name), b"x"), &at(name));
+    }
+    assert!(fs::metadata(&pipe).expect("there").file_type().is_fifo());
+    assert!(fs::metadata("/dev/zero").expect("there").file_type().is_char_device());
+    // A link that leads nowhere, or to itself, is replaced; nothing is written through it.
+    for name in ["loop", "dangling"] {
+        session.save(at(name)).expect("saves");
+        session.load(at(name)).expect("loads");
+    }
+    assert!(!at("nowhere").exists());
+    let leftover = fs::read_dir(folder.path()).expect("there").filter_map(Result::ok);
+    let leftover: Vec<PathBuf> =
+        leftover.map(|e| e.path()).filter(|p| p.to_string_lossy().contains(".wgrad-")).collect();
+    assert!(leftover.is_empty(), "{leftover:?}");
+}
+
+#[cfg(feature = "cli")]
+mod golden {
+    use super::*;
+
+    /// Runs `wgrad check --golden` on the folder: an exit code of 2 and a message, in good time.
+    fn refused(folder: &Path) -> String {
+        let out = Command::new(env!("CARGO_BIN_EXE_wgrad"))
+            .args(["check", "--device", "cpu", "--golden"])
+            .arg(folder)
+            .output()
+            .expect("the binary starts");
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!text.contains("panicked"), "{text}");
+        assert_ne!(out.status.code(), Some(0), "was accepted");
+        assert!(out.status.code().is_some(), "ended by a signal");
+        text
+    }
+
+    const CASE: &str = r#"{"format":1,"cases":[{"name":"a","op":"relu","inputs":["x"],"outputs":["y"]}]}"#;
+
+    fn tensors() -> Vec<u8> {
+        let header = r#"{"a/x":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"a/y":{"dtype":"F64","shape":[1],"data_offsets":[8,16]}}"#;
+        safetensors_bytes(header, &[0; 16])
+    }
+
+    #[test]
+    fn damaged_folders_are_refused() {
+        let folder = folder();
+        let (json, data) = (folder.path().join("ops.json"), folder.path().join("ops.safetensors"));
+        fs::write(&json, CASE).expect("writable");
+        // Truncations, spread over the file.
+        for cut in (0..tensors().len()).step_by(9) {
+            fs::write(&data, &tensors()[..cut]).expect("writable");
+            assert!(refused(folder.path()).contains("ops.safetensors"), "cut to {cut}");
+        }
+        fs::write(&data, tensors()).expect("writable");
+        for cut in (1..CASE.len()).step_by(9) {
+            fs::write(&json, &CASE[..cut]).expect("writable");
+            assert!(refused(folder.path()).contains("ops.json"), "cut to {cut}");
+        }
+        fs::write(&json, "[".repeat(200_000)).expect("writable");
+        assert!(refused(folder.path()).contains("ops.json"));
+        fs::write(&json, [0xff, 0xfe, 0]).expect("writable");
+        assert!(refused(folder.path()).contains("ops.json"));
+        let huge = CASE.replace(r#""op":"relu""#, r#""op":"reshape","attrs":{"shape":[9223372036854775807,-1]}"#);
+        fs::write(&json, huge).expect("writable");
+        refused(folder.path());
+        fs::remove_file(&json).expect("there");
+        fs::create_dir(&json).expect("a folder");
+        assert!(refused(folder.path()).contains("not a regular file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_devices_are_not_waited_for() {
+        let folder = folder();
+        let (json, data) = (folder.path().join("ops.json"), folder.path().join("ops.safetensors"));
+        assert!(Command::new("mkfifo").arg(&json).status().expect("mkfifo is there").success());
+        assert!(refused(folder.path()).contains("not a regular file"));
+        fs::remove_file(&json).expect("there");
+        fs::write(&json, CASE).expect("writable");
+        std::os::unix::fs::symlink("/dev/zero", &data).expect("a link");
+        assert!(refused(folder.path()).contains("not a regular file"));
+    }
+}
+
+/// With this variable the test below is the writer: it saves to that path until it is killed.
+const WRITER: &str = "WGRAD_TEST_SAVES_TO";
+
+#[test]
+fn a_killed_process_leaves_the_old_file_or_the_new_one() {
+    // A parameter of a megabyte, all of whose elements are the number of the save.
+    let tensor = |save: f32| Tensor::new([1 << 18], vec![save; 1 << 18]).expect("a megabyte");
+    let graph = Graph::new();
+    graph.parameter("w", tensor(0.0));
+    let mut session = Session::new(Device::cpu());
+    session.compile(&graph, &[]).expect("compiles");
+    if let Some(path) = std::env::var_os(WRITER) {
+        for save in 1.. {
+            session.set("w", &tensor(save as f32)).expect("sets");
+            session.save(&path).expect("saves");
+        }
+    }
+    let folder = folder();
+    let path = folder.path().join("checkpoint");
+    session.save(&path).expect("saves");
+    let kills = std::env::var("WGRAD_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let (mut newest, mut moved) = (0.0, 0);
+    for kill in 0..kills {
+        let mut writer = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "a_killed_process_leaves_the_old_file_or_the_new_one"])
+            .env(WRITER, &path)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        // At another point of the save each time.
+        std::thread::sleep(Duration::from_micros(40_000 + kill * 7_919 % 60_000));
+        writer.kill().expect("it runs");
+        writer.wait().expect("it ended");
+        session.load(&path).expect("whole, whenever the writer was killed");
+        let values = session.get("w").expect("w").to_f32();
+        assert!(values.iter().all(|&x| x == values[0]), "a mixture of two saves");
+        moved += usize::from(values[0] != newest);
+        newest = values[0];
+    }
+    assert!(moved > 0, "no writer came as far as to save");
+    // What a killed writer leaves behind bears a name of its own, and hurts nobody.
+    let names = fs::read_dir(folder.path()).expect("there").filter_map(Result::ok).map(|e| e.file_name());
+    let strange: Vec<_> = names.filter(|n| n != "checkpoint" && !n.to_string_lossy().starts_with(".wgrad-")).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn a_full_disk_or_a_folder_that_is_gone_is_an_error() {
+    let folder = folder();
+    let (session, _, _) = session();
+    let gone = folder.path().join("gone/checkpoint");
+    assert!(matches!(session.save(&gone), Err(Error::Io { path, .. }) if path == gone));
+    let through = folder.path().join("file");
+    fs::write(&through, "text").expect("writable");
+    let below = through.join("checkpoint");
+    assert!(matches!(session.save(&below), Err(Error::Io { .. })));
+    let long = folder.path().join("x".repeat(5000));
+    assert!(matches!(session.save(&long), Err(Error::Io { .. })));
+    assert!(matches!(safetensors::load(&long), Err(Error::Io { .. })));
+    let nul = folder.path().join("a\0b");
+    assert!(matches!(session.save(&nul), Err(Error::Io { .. })));
+    assert_eq!(fs::read_to_string(&through).expect("there"), "text");
+    assert!(safetensors::save(&through, &BTreeMap::new(), &BTreeMap::new()).is_ok());
+}
