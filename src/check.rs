@@ -17,6 +17,7 @@ mod shadow;
 mod shipped;
 
 pub use cases::{CaseGraph, draw};
+pub use faults::permuted;
 pub use nan::{NonFinite, Range};
 pub use replay::{Expected, UnitCase};
 pub use shadow::Divergence;
