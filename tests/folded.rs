@@ -1,5 +1,5 @@
 //! Grids of more workgroups than a dimension takes are folded. Devices take 65,535, which few cases
-//! exceed; here the device is opened with five, so that many do.
+//! exceed; here the device is opened with eight, so that many do.
 
 use wgrad::check::faults::plan;
 use wgrad::check::{CaseGraph, check_case, ways};
@@ -10,12 +10,12 @@ mod common;
 #[test]
 fn cases_agree_where_their_grids_fold() {
     let Some(device) = common::device() else { return };
-    let limits = Profile { max_workgroups: 5, ..device.profile().clone() };
+    let limits = Profile { max_workgroups: 8, ..device.profile().clone() };
     let narrow = Device::open_within(Some(&device.profile().name), Some(&limits)).expect("opens with less");
     let (mut folded, mut failures) = (0, Vec::new());
     for (number, case) in wgrad::ops::cases().iter().enumerate() {
         let graph = CaseGraph::new(case).expect("builds");
-        // A plan that exceeds 5 x 5 workgroups is refused.
+        // A plan that exceeds 8 x 8 workgroups is refused.
         let plans = ways(&graph, narrow.profile()).into_iter().map(|options| {
             plan(&graph.graph, graph.outputs.iter().map(|(_, value)| value), narrow.profile(), &options).ok()
         });

@@ -117,6 +117,11 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011], Fill::Distinct),
         // Two whole workgroups of rows, each row in several parts.
         of(Case::new("argmax", "many rows in parts", |x| vec![x[0].argmax(1, false)]), &[128, 257], Fill::Distinct),
+        of(
+            Case::new("argmax", "two whole workgroups of rows", |x| vec![x[0].argmax(1, false)]),
+            &[128, 3],
+            Fill::Distinct,
+        ),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
     for size in [1, 2, 255, 256, 257, 1000, 5000] {

@@ -103,7 +103,9 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("last", &[3, 7], -1),
         case("first of three", &[5, 2, 3], 0),
+        case("middle of three", &[2, 4, 3], 1),
         case("one", &[4, 1], 1),
+        case("two whole workgroups of lines", &[128, 3], 1),
         case("empty", &[0, 4], 1),
         case("more lines than a workgroup", &[67, 5], 1),
         case("longer than a launch walks", &[2, 20_001], 1),

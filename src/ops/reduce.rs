@@ -494,6 +494,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
         Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
             .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
+        Case::new("sum", "two whole workgroups of rows", |x| vec![x[0].sum(&[1], false)]).float("x", [128, 3]),
         Case::new("sum", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).sum(&[1], false)]).float("x", [4, 7, 9]),
         Case::new("sum", "broadcast", |x| vec![x[0].broadcast_to(&[3, 4, 5].into()).sum(&[0, 2], false)])
             .float("x", [4, 1]),

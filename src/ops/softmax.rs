@@ -385,6 +385,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("+-100", 1, &[6, 8], huge, true));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
+    cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));
     cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));
     cases.extend(both("many short rows", -1, &[1025, 7], unit.clone(), true));
     cases.extend(both("a row of 100,000", -1, &[1, 100_000], unit.clone(), false));

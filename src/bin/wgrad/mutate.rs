@@ -179,7 +179,7 @@ struct Run {
 
 /// A grid folds where it has more workgroups in a line than this. Real devices take 65,535, which
 /// only large cases exceed.
-const NARROW: u32 = 5;
+const NARROW: u32 = 8;
 
 /// The texts of all cases by the shaders that they hold parts of.
 fn texts(device: &Device, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<Text>>, Stop> {
