@@ -81,6 +81,10 @@ function parent() {
   const self = fileURLToPath(import.meta.url);
   let adapter = '', accepted = 0;
   const refused = [], lacking = new Map(), limited = [];
+  const refuse = (text) => {
+    refused.push(text);
+    console.log(`REFUSED ${text}`);
+  };
   for (let at = 0; at < files.length; at += BATCH) {
     let left = files.slice(at, at + BATCH);
     while (left.length) {
@@ -92,18 +96,17 @@ function parent() {
         if (names) names.forEach((name) => lacking.set(name, (lacking.get(name) ?? 0) + 1));
         else if (!why.length) accepted += 1;
         else if (why.every(isLimit)) limited.push(`${basename(file)}: ${why[0].split('\n')[0]}`);
-        else refused.push(`${basename(file)}:\n    ${why.join('\n    ')}`);
+        else refuse(`${basename(file)}:\n    ${why.join('\n    ')}`);
       }
       if (!lines.length) {
         console.error(`dawn: ${run.stderr.trim().split('\n').slice(-5).join('\n')}`);
         process.exit(2);
       }
       if (done.length >= left.length) break;
-      if (done.length === 0) refused.push(`${basename(left[0])}: Dawn ended with ${run.signal ?? run.status}`);
+      if (done.length === 0) refuse(`${basename(left[0])}: Dawn ended with ${run.signal ?? run.status}`);
       left = left.slice(Math.max(done.length, 1));
     }
   }
-  for (const line of refused) console.log(`REFUSED ${line}`);
   for (const line of limited) console.log(`beyond this adapter's limits: ${line}`);
   const missing = [...lacking].map(([name, count]) => `, ${count} not tried (the adapter lacks ${name})`).join('');
   console.log(`dawn (${adapter}): ${accepted} accepted, ${refused.length} refused, ${limited.length} beyond the adapter's limits${missing}, of ${files.length}`);

@@ -38,6 +38,7 @@ pub use examine::{
     variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
+pub use faults::permuted;
 pub use nan::{NonFinite, Range};
 pub use replay::{Expected, UnitCase};
 pub use shadow::Divergence;

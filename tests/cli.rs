@@ -110,6 +110,25 @@ fn devices_are_listed() {
 }
 
 #[test]
+fn models_are_linted_for_devices_that_are_not_here() {
+    let (code, out, _) = run(&["lint"]);
+    assert_eq!(code, 0, "{out}");
+    for name in ["webgpu:", "webgpu-compat:", "phone:", "metal:", "mnist-cnn-training", "xor-training", "low-1mib"] {
+        assert!(out.contains(name), "{name}: {out}");
+    }
+    let (code, out, _) = run(&["lint", "--profile", "low-1mib", "mnist-cnn-inference"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("does not run:") && out.contains("allows 1048576; use a smaller batch"), "{out}");
+    let (code, out, _) = run(&["lint", "--profile", "phone", "--json"]);
+    let listed: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, listed["profiles"][0]["invocations_per_workgroup"].as_u64()), (0, Some(128)));
+    let verdicts = listed["verdicts"].as_array().expect("a list");
+    assert!(verdicts.len() == 3 && verdicts.iter().all(|v| v["runs"] == true), "{out}");
+    refused(&["lint", "--profile", "toaster"], "profiles: webgpu, webgpu-compat, phone, metal, low, low-1mib");
+    refused(&["lint", "toaster"], "models: mnist-cnn-training");
+}
+
+#[test]
 fn golden_vectors_hold_on_the_reference() {
     let (code, out, err) = run(&["check", "--golden", GOLDEN, "--device", "cpu"]);
     let [passed, failed, unknown] = counts(&out);

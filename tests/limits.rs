@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use wgrad::check::{CaseGraph, check_case, ways};
-use wgrad::plan::Plan;
+use wgrad::plan::{Options, Plan};
 use wgrad::{Device, Error, Limit, Profile, Session, Value};
 
 mod common;
@@ -65,6 +65,9 @@ fn every_case_runs_within_the_webgpu_defaults() {
     assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
 }
 
+/// Kernels whose cases are large enough to fold.
+const FOLDED: usize = 20;
+
 /// The cases that do not fit bindings of 1 MiB.
 const LARGE: [&str; 1] = ["sum (all of 1.2 million)"];
 
@@ -90,42 +93,74 @@ fn every_case_runs_within_low_limits() {
     assert!(large.compared > 0);
 }
 
-/// On a grid of 4 x 4 x 4: for each kernel the first case that needs all three dimensions. What
-/// needs more than 64 workgroups is refused, for that reason.
+/// On grids of 4 x 4 x 4 and less, with all variants that the adapter can run: for each kernel the
+/// first case that needs all three dimensions. What needs more workgroups is refused, for that reason.
 #[test]
 fn every_kernel_folds_over_three_dimensions() {
-    if common::device().is_none() {
-        return;
-    }
-    let tiny = Profile { name: "a grid of 4".into(), max_workgroups: 4, ..Profile::low() };
-    let device = Device::open_within(None, Some(&tiny)).expect("opens");
+    let Some(whole) = common::device() else { return };
     let (mut kernels, mut compared, mut refused) = (BTreeSet::new(), 0, 0);
-    for (number, case) in wgrad::ops::cases().iter().enumerate() {
-        let graph = CaseGraph::new(case).expect("builds");
-        let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-        for options in ways(&graph, &tiny) {
-            let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), &options).expect("no mistakes");
-            if !findings.is_empty() {
-                assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == 64), "{findings:?}");
-                refused += 1;
-                continue;
+    for max_workgroups in [4, 3, 2] {
+        let limits = Profile { max_workgroups, ..whole.profile().clone() };
+        let device = Device::open_within(None, Some(&limits)).expect("opens");
+        for (number, case) in wgrad::ops::cases().iter().enumerate() {
+            let graph = CaseGraph::new(case).expect("builds");
+            for options in ways(&graph, device.profile()) {
+                match fold(&device, &graph, &options, number as u64, &mut kernels) {
+                    Some(n) => compared += n,
+                    None => refused += 1,
+                }
             }
-            let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
-            let folded = dispatches.filter(|dispatch| dispatch.workgroups[2] > 1).map(|d| d.entry.clone());
-            let folded: BTreeSet<String> = folded.filter(|entry| !kernels.contains(entry)).collect();
-            if folded.is_empty() {
-                continue;
-            }
-            kernels.extend(folded);
-            let inputs = graph.sample(number as u64);
-            let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
-            let mut session = Session::new(device.clone());
-            let program = session.compile_with(&graph.graph, &outputs, &options).expect("compiles");
-            let (_, report) = session.check(&program, &feeds).expect("runs");
-            assert!(report.passed(), "{} ({}): {report:?}", case.op, case.name);
-            compared += report.compared();
         }
     }
     println!("{} kernels, {compared} comparisons, {refused} plans refused: {kernels:?}", kernels.len());
-    assert!(kernels.len() > 15 && compared > 0 && refused > 0, "{kernels:?}");
+    assert!(kernels.len() >= FOLDED && compared > 100_000 && refused > 0, "{} kernels: {kernels:?}", kernels.len());
+}
+
+/// Kernels with cases too small to fold are held by their text.
+#[test]
+fn every_shader_counts_workgroups_over_three_dimensions() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut seen = 0;
+    for path in std::fs::read_dir(folder).expect("the shaders").flatten().map(|entry| entry.path()) {
+        let text = std::fs::read_to_string(&path).expect("text");
+        if text.contains("@workgroup_size") {
+            seen += 1;
+            let forms =
+                ["(wid.z * grid.y + wid.y) * grid.x + wid.x", "(group.z * groups.y + group.y) * groups.x + group.x"];
+            assert!(forms.iter().any(|form| text.contains(form)), "{}", path.display());
+        }
+    }
+    assert!(seen > 30, "only {seen} shaders");
+}
+
+/// Runs a plan where it has a kernel on all three dimensions that is not yet in `kernels`: how many
+/// elements were compared, or `None` where the grid is too small.
+fn fold(
+    device: &Device,
+    graph: &CaseGraph,
+    options: &Options,
+    seed: u64,
+    kernels: &mut BTreeSet<String>,
+) -> Option<usize> {
+    let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("no mistakes");
+    if !findings.is_empty() {
+        let most = u64::from(device.profile().max_workgroups).pow(3);
+        assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
+        return None;
+    }
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let folded = dispatches.filter(|dispatch| dispatch.workgroups[2] > 1).map(|d| d.entry.clone());
+    let before = kernels.len();
+    kernels.extend(folded);
+    if kernels.len() == before {
+        return Some(0);
+    }
+    let inputs = graph.sample(seed);
+    let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
+    let mut session = Session::new(device.clone());
+    let program = session.compile_with(&graph.graph, &outputs, options).expect("compiles");
+    let (_, report) = session.check(&program, &feeds).expect("runs");
+    assert!(report.passed(), "{report:?}");
+    Some(report.compared())
 }

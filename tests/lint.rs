@@ -1,8 +1,10 @@
 //! What the lint says of graphs that break each limit of a device that is not here: the tensor or
-//! launch, the line, the figures, the advice. Needs no GPU.
+//! launch, the line, the figures, the advice. Only one of them needs a GPU.
 
 use wgrad::plan::Options;
 use wgrad::{DType, Device, Finding, Graph, Limit, Profile, Session, Value, lint};
+
+mod common;
 
 /// Findings for a graph, each with a message that names this file.
 fn findings(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Vec<Finding> {
@@ -184,4 +186,33 @@ fn a_plan_of_a_better_device_is_told_what_is_planned_instead() {
         at(line)
     );
     assert!(grid.to_string().starts_with(&want), "{grid}");
+}
+
+#[test]
+fn workgroup_memory_and_subgroups_of_a_plan() {
+    let mut session = Session::new(Device::cpu());
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [128, 128]);
+    let y = x.matmul(&x);
+    let tile = Options { fuse: true, variant: Some("tile64".into()) };
+    let program = session.compile_with(&graph, &[&y], &tile).expect("compiles");
+    let little = Profile { max_workgroup_memory: 4096, ..Profile::low() };
+    let found = session.lint(&program, &little);
+    let memory = only(&found, Limit::WorkgroupMemory);
+    assert!(!memory.refused && memory.allows == 4096, "{memory}");
+    let message = memory.to_string();
+    assert!(message.starts_with("matmul.tile64 needs 8192 bytes of workgroup memory, and low limits"), "{message}");
+    assert!(message.contains("there it is planned as matmul.register8"), "{message}");
+
+    // A plan with subgroups of 8 can be made on a device alone that has them.
+    let Some(device) = common::device().filter(|device| device.profile().subgroups == Some((8, 8))) else { return };
+    let mut session = Session::new(device);
+    let shuffle = Options { fuse: true, variant: Some("shuffle16".into()) };
+    let program = session.compile_with(&graph, &[&y], &shuffle).expect("compiles");
+    let found = session.lint(&program, &Profile::phone());
+    let message = only(&found, Limit::Subgroups).to_string();
+    assert!(message.starts_with("matmul.shuffle16 needs subgroups of 8, and Android phone"), "{message}");
+    assert!(message.contains("has none; there it is planned as matmul."), "{message}");
+    let message = only(&session.lint(&program, &Profile::metal()), Limit::Subgroups).to_string();
+    assert!(message.contains("has others, up to 32; there it is planned as matmul."), "{message}");
 }

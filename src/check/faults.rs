@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{CaseGraph, Element, Report};
 use crate::op::Case;
 use crate::plan::{Bound, Dispatch, Options, Plan};
-use crate::{Device, Error, Graph, Program, Result, Session, Tensor, Value};
+use crate::{Device, Error, Graph, Profile, Program, Result, Session, Tensor, Value};
 
 /// A graph with what it is fed.
 pub struct Subject {
@@ -250,6 +250,29 @@ fn permuted_text(text: &str, entry: &str, [x, y, z]: [u32; 3]) -> Option<String>
         &text[name_at + name.len()..body],
         &text[body..]
     ))
+}
+
+/// The plan that computes these values.
+///
+/// # Errors
+/// As [`Plan::new`].
+pub fn plan<'a>(
+    graph: &Graph,
+    outputs: impl IntoIterator<Item = &'a Value>,
+    profile: &Profile,
+    options: &Options,
+) -> Result<Plan> {
+    let targets: Vec<_> = outputs.into_iter().map(Value::id).collect();
+    Plan::new(graph.nodes(), &targets, profile, options)
+}
+
+/// Whether the subject's plan for this device has the kernel that the fault is in.
+///
+/// # Errors
+/// When the subject cannot be planned.
+pub fn has_kernel(device: &Device, subject: &Subject, fault: &Fault) -> Result<bool> {
+    let plan = plan(&subject.graph, &subject.outputs, device.profile(), &fault.options())?;
+    Ok(plan.units.iter().flat_map(|unit| &unit.dispatches).any(|dispatch| dispatch.entry == fault.kernel))
 }
 
 /// What the first failing unit of a report is caught by.

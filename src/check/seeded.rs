@@ -332,11 +332,11 @@ fn moves() -> Vec<Fault> {
             Text("return index - to.x;", "return index - to.x + 1u;"),
         ),
         fault(
-            "a chunk runs over the end of its row",
-            ["concat", "large"],
+            "the input's row length taken for the output's",
+            ["concat", "last axis, one empty"],
             "",
             "concat",
-            Text("min(first + d.chunk, d.length)", "first + d.chunk"),
+            Text("row * d.total", "row * d.length"),
         ),
         fault(
             "a stale result: the last rows are not computed",

@@ -115,6 +115,8 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6], Fill::Distinct),
         of(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5], Fill::Distinct),
         of(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011], Fill::Distinct),
+        // Two whole workgroups of rows, each row in several parts.
+        of(Case::new("argmax", "many rows in parts", |x| vec![x[0].argmax(1, false)]), &[128, 257], Fill::Distinct),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
     for size in [1, 2, 255, 256, 257, 1000, 5000] {

@@ -360,7 +360,26 @@ pub(super) fn endless(profile: &Profile) -> Profile {
 
 #[cfg(test)]
 mod tests {
-    use super::workgroup_size;
+    use super::{Limit, hold, workgroup_size};
+    use crate::plan::{Options, Plan};
+    use crate::{DType, Graph, Profile};
+
+    #[test]
+    fn texts_with_16_bit_floats_need_them() {
+        let graph = Graph::new();
+        let y = graph.input("x", DType::F32, [4]).exp();
+        let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
+        let (mut plan, findings) = made.expect("no mistakes");
+        assert!(findings.is_empty());
+        let dispatch = &mut plan.units[0].dispatches[0];
+        dispatch.wgsl = format!("enable f16;\n{}", dispatch.wgsl).into();
+        assert!(hold(&plan, &Profile::metal()).is_empty());
+        let found = hold(&plan, &Profile::phone());
+        assert_eq!((found.len(), found[0].limit), (1, Limit::F16));
+        let message = found[0].to_string();
+        assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");
+        assert!(message.contains("has none; compute in f32\n  at src/plan/lint.rs"), "{message}");
+    }
 
     #[test]
     fn workgroup_sizes_are_read_from_the_text() {

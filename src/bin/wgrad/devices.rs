@@ -56,7 +56,7 @@ fn details(profile: &Profile) -> Vec<(&'static str, String)> {
 }
 
 /// Bytes in the largest binary unit that keeps them at least 1.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use wgrad::plan::{Bound, Options, Plan};
 use wgrad::{Finding, Graph, Profile, Value, models};
 
+use crate::devices::size;
 use crate::output::{Out, Stop};
 
 /// The profiles of tests, left out where none is named.
@@ -102,29 +103,31 @@ pub fn run(profile: Option<&str>, model: Option<&str>, as_json: bool, out: &mut 
 }
 
 fn table(profiles: &[(&'static str, Profile)], verdicts: &[Verdict], out: &mut Out) -> Result<(), Stop> {
-    let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
     for (name, limits) in profiles {
         out.line(format!(
             "{name}: {}. Allows bindings of {}, {} storage buffers, workgroups of {} invocations and {}, {} workgroups a \
              dimension, uniforms of {}{}",
             limits.name,
-            kib(limits.max_binding.min(limits.max_buffer)),
+            size(limits.max_binding.min(limits.max_buffer)),
             limits.usable_storage_buffers(),
             limits.max_invocations,
-            kib(limits.max_workgroup_memory.into()),
+            size(limits.max_workgroup_memory.into()),
             limits.max_workgroups,
-            kib(limits.max_uniform),
-            limits.memory.map_or_else(String::new, |bytes| format!(", {} of memory", kib(bytes))),
+            size(limits.max_uniform),
+            limits.memory.map_or_else(String::new, |bytes| format!(", {} of memory", size(bytes))),
         ))?;
         for verdict in verdicts.iter().filter(|verdict| verdict.profile == *name) {
             let Verdict { model, launches, storage, workgroups, .. } = verdict;
-            out.line(format!(
-                "  {model:<20} {}: {launches} launches, {} of memory, largest binding {}, at most {storage} storage \
-                 buffers, {workgroups} workgroups",
-                if verdict.runs() { "runs" } else { "does not run" },
-                kib(verdict.memory),
-                kib(verdict.binding),
-            ))?;
+            if verdict.runs() {
+                out.line(format!(
+                    "  {model:<20} runs: {launches} launches, {} of memory, largest buffer {}, at most {storage} storage \
+                     buffers and {workgroups} workgroups a launch",
+                    size(verdict.memory),
+                    size(verdict.binding),
+                ))?;
+            } else {
+                out.line(format!("  {model:<20} does not run:"))?;
+            }
             for finding in &verdict.findings {
                 out.line(format!("    {}", finding.to_string().replace('\n', "\n    ")))?;
             }

@@ -4,6 +4,7 @@ mod check;
 mod devices;
 mod golden;
 mod lint;
+mod mutate;
 mod output;
 mod replay;
 mod self_test;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Alter shaders at random, and see whether the cases notice
+    Mutate(mutate::MutateArgs),
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
             None => check(&args, &mut out),
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
+        Command::Mutate(args) => mutate::run(&args, &mut out),
         Command::Shaders { dump } => shaders::run(&dump, &mut out),
     };
     match done {

@@ -18,6 +18,10 @@ pub fn run(device: Option<&str>, out: &mut Out) -> Result<bool, Stop> {
             out.line(format!("not here    {name}: the device cannot run {variant}"))?;
             continue;
         }
+        if !faults::has_kernel(&device, &subject, &fault)? {
+            out.line(format!("not here    {name}: the plan for this device has no such kernel"))?;
+            continue;
+        }
         tried += 1;
         if let Some(found) = faults::examine(&device, &subject, &fault.options(), |_| Ok(()))? {
             sound = false;

@@ -1,0 +1,234 @@
+//! Mutations of a shader, on naga's intermediate representation.
+
+use std::collections::{BTreeMap, HashSet};
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{BinaryOperator as Op, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
+
+/// A mutation by what it looks like in the text, so that it is found again in other
+/// specializations of the same shader: function, line, expression, what is done to it, and the
+/// how-manieth of such.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub function: String,
+    pub line: String,
+    pub expression: String,
+    pub change: Change,
+    pub number: usize,
+}
+
+/// What is done to an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Another operator.
+    Operator(&'static str),
+    /// Only the left, or only the right operand.
+    DropRight,
+    DropLeft,
+    /// A number, one more or one less.
+    More,
+    Less,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let change = match self.change {
+            Change::Operator(with) => format!("with {with}"),
+            Change::DropRight => "left operand alone".into(),
+            Change::DropLeft => "right operand alone".into(),
+            Change::More => "+ 1".into(),
+            Change::Less => "- 1".into(),
+        };
+        let (function, line, expression) = (&self.function, &self.line, &self.expression);
+        write!(f, "{function}: `{line}`: `{expression}` {change}")?;
+        if self.number > 0 { write!(f, " (number {})", self.number + 1) } else { Ok(()) }
+    }
+}
+
+/// A parsed text.
+pub struct Parsed {
+    text: String,
+    module: Module,
+    /// The text as naga's writer gives it back.
+    pub written: String,
+}
+
+fn validate(module: &Module) -> Option<ModuleInfo> {
+    Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(module)
+        .ok()
+}
+
+fn write(module: &Module) -> Option<String> {
+    let info = validate(module)?;
+    naga::back::wgsl::write_string(module, &info, naga::back::wgsl::WriterFlags::empty()).ok()
+}
+
+impl Parsed {
+    pub fn new(text: &str) -> Option<Parsed> {
+        let module = naga::front::wgsl::parse_str(text).ok()?;
+        let written = write(&module)?;
+        Some(Parsed { text: text.to_owned(), module, written })
+    }
+
+    fn functions(&self) -> impl Iterator<Item = &Function> {
+        let named = self.module.functions.iter().map(|(_, function)| function);
+        named.chain(self.module.entry_points.iter().map(|entry| &entry.function))
+    }
+
+    /// All mutations in functions that `wanted` takes, with where they are.
+    pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, (usize, Handle<Expression>)> {
+        let mut found = BTreeMap::new();
+        let entries: Vec<&str> = self.module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+        let plain = self.module.functions.len();
+        for (at, function) in self.functions().enumerate() {
+            let name = if at < plain { function.name.as_deref().unwrap_or("") } else { entries[at - plain] };
+            if !wanted(name) {
+                continue;
+            }
+            let skipped = increments(function);
+            for (handle, expression) in function.expressions.iter().filter(|(handle, _)| !skipped.contains(handle)) {
+                let Some(range) = function.expressions.get_span(handle).to_range() else { continue };
+                let Some(snippet) = self.text.get(range.clone()) else { continue };
+                for change in changes(expression) {
+                    let mut key = Key {
+                        function: name.to_owned(),
+                        line: self.line(range.start).to_owned(),
+                        expression: snippet.split_whitespace().collect::<Vec<_>>().join(" "),
+                        change,
+                        number: 0,
+                    };
+                    while found.contains_key(&key) {
+                        key.number += 1;
+                    }
+                    found.insert(key, (at, handle));
+                }
+            }
+        }
+        found
+    }
+
+    fn line(&self, at: usize) -> &str {
+        let start = self.text[..at].rfind('\n').map_or(0, |n| n + 1);
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |n| at + n);
+        self.text[start..end].trim()
+    }
+
+    /// The mutated text; `None` where it is not valid, or the same as before.
+    pub fn mutated(&self, (at, handle): (usize, Handle<Expression>), change: Change) -> Option<String> {
+        let mut module = self.module.clone();
+        let plain = module.functions.len();
+        let function = if at < plain {
+            module.functions.iter_mut().nth(at)?.1
+        } else {
+            &mut module.entry_points.get_mut(at - plain)?.function
+        };
+        let expression = function.expressions.get_mut(handle);
+        *expression = changed(expression, change)?;
+        write(&module).filter(|text| *text != self.written)
+    }
+}
+
+/// What steps a loop on: altered, it might never end.
+fn increments(function: &Function) -> HashSet<Handle<Expression>> {
+    fn walk(block: &naga::Block, continuing: bool, function: &Function, found: &mut HashSet<Handle<Expression>>) {
+        for statement in block.iter() {
+            match statement {
+                Statement::Emit(range) if continuing => {
+                    for handle in range.clone() {
+                        found.insert(handle);
+                        if let Expression::Binary { left, right, .. } = function.expressions[handle] {
+                            found.extend([left, right]);
+                        }
+                    }
+                }
+                Statement::Block(block) => walk(block, continuing, function, found),
+                Statement::If { accept, reject, .. } => {
+                    walk(accept, continuing, function, found);
+                    walk(reject, continuing, function, found);
+                }
+                Statement::Switch { cases, .. } => {
+                    cases.iter().for_each(|case| walk(&case.body, continuing, function, found));
+                }
+                Statement::Loop { body, continuing: step, .. } => {
+                    walk(body, continuing, function, found);
+                    walk(step, true, function, found);
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut found = HashSet::new();
+    walk(&function.body, false, function, &mut found);
+    found
+}
+
+const OPERATORS: &[(Op, Op, &str)] = &[
+    (Op::Add, Op::Subtract, "-"),
+    (Op::Subtract, Op::Add, "+"),
+    (Op::Multiply, Op::Add, "+"),
+    (Op::Divide, Op::Multiply, "*"),
+    (Op::Modulo, Op::Divide, "/"),
+    (Op::Less, Op::LessEqual, "<="),
+    (Op::Less, Op::Greater, ">"),
+    (Op::LessEqual, Op::Less, "<"),
+    (Op::LessEqual, Op::GreaterEqual, ">="),
+    (Op::Greater, Op::GreaterEqual, ">="),
+    (Op::Greater, Op::Less, "<"),
+    (Op::GreaterEqual, Op::Greater, ">"),
+    (Op::GreaterEqual, Op::LessEqual, "<="),
+    (Op::Equal, Op::NotEqual, "!="),
+    (Op::NotEqual, Op::Equal, "=="),
+    (Op::LogicalAnd, Op::LogicalOr, "||"),
+    (Op::LogicalOr, Op::LogicalAnd, "&&"),
+    (Op::ShiftRight, Op::ShiftLeft, "<<"),
+    (Op::ShiftLeft, Op::ShiftRight, ">>"),
+    (Op::And, Op::InclusiveOr, "|"),
+    (Op::InclusiveOr, Op::And, "&"),
+    (Op::ExclusiveOr, Op::And, "&"),
+];
+
+fn changes(expression: &Expression) -> Vec<Change> {
+    match expression {
+        Expression::Binary { op, .. } => {
+            let mut changes: Vec<Change> =
+                OPERATORS.iter().filter(|(from, ..)| from == op).map(|(_, _, with)| Change::Operator(with)).collect();
+            if matches!(op, Op::Add | Op::Subtract | Op::Multiply | Op::LogicalAnd | Op::LogicalOr) {
+                changes.extend([Change::DropRight, Change::DropLeft]);
+            }
+            changes
+        }
+        Expression::Literal(Literal::U32(0)) => vec![Change::More],
+        Expression::Literal(Literal::U32(_) | Literal::I32(_) | Literal::F32(_)) => vec![Change::More, Change::Less],
+        _ => Vec::new(),
+    }
+}
+
+fn changed(expression: &Expression, change: Change) -> Option<Expression> {
+    Some(match (expression, change) {
+        (&Expression::Binary { op, left, right }, Change::Operator(with)) => {
+            let (_, op, _) = *OPERATORS.iter().find(|(from, _, name)| *from == op && *name == with)?;
+            Expression::Binary { op, left, right }
+        }
+        (&Expression::Binary { op, left, right }, Change::DropRight | Change::DropLeft) => {
+            let kept = if change == Change::DropRight { left } else { right };
+            match op {
+                Op::LogicalAnd | Op::LogicalOr => Expression::Binary { op, left: kept, right: kept },
+                // The operand itself, said as an expression of its own.
+                _ => Expression::Math { fun: MathFunction::Max, arg: kept, arg1: Some(kept), arg2: None, arg3: None },
+            }
+        }
+        (Expression::Literal(literal), Change::More | Change::Less) => {
+            let by = if change == Change::More { 1 } else { -1 };
+            Expression::Literal(match literal {
+                Literal::U32(n) => Literal::U32(n.checked_add_signed(by)?),
+                Literal::I32(n) => Literal::I32(n.checked_add(by)?),
+                Literal::F32(x) => Literal::F32(x + by as f32),
+                _ => return None,
+            })
+        }
+        _ => return None,
+    })
+}
