@@ -37,8 +37,8 @@ pub use examine::{
     CaseReport, Extras, Gradients, Missing, check_case, check_case_with, not_runnable, repeat_training, tolerance,
     variants, ways,
 };
-pub use histogram::{ENDS, Histogram, ulps};
 pub use faults::permuted;
+pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
 pub use replay::{Expected, UnitCase};
 pub use shadow::Divergence;
