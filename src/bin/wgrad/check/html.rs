@@ -75,7 +75,7 @@ fn count(value: &Json) -> String {
     let digits = text(value);
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push('\u{2009}');
         }
         grouped.push(digit);
