@@ -161,12 +161,12 @@ impl Fault {
     /// no longer fits the kernels.
     pub fn inject(&self, plan: &mut Plan) -> Result<()> {
         let kernel = |d: &Dispatch| d.entry == self.kernel;
-        if let Change::Late = self.change {
-            if let Some(at) = plan.units.iter().position(|unit| unit.dispatches.iter().any(kernel)) {
-                let unit = plan.units.remove(at);
-                plan.units.push(unit);
-                return Ok(());
-            }
+        if let Change::Late = self.change
+            && let Some(at) = plan.units.iter().position(|unit| unit.dispatches.iter().any(kernel))
+        {
+            let unit = plan.units.remove(at);
+            plan.units.push(unit);
+            return Ok(());
         }
         let mut changed = false;
         let dispatches = plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches);

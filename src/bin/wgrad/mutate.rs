@@ -7,6 +7,7 @@
 
 mod mutant;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -380,10 +381,10 @@ impl Worker {
 
     fn check(&mut self, text: &Arc<str>, run: &Run, with: &str) -> wgrad::Result<bool> {
         let case = &self.cases[run.case];
-        if !self.graphs.contains_key(&run.case) {
+        if let Entry::Vacant(vacant) = self.graphs.entry(run.case) {
             let graph = CaseGraph::new(case)?;
             let inputs = graph.sample(run.case as u64);
-            self.graphs.insert(run.case, (graph, inputs));
+            vacant.insert((graph, inputs));
         }
         let (graph, inputs) = &self.graphs[&run.case];
         let feeds: Vec<(&str, &Tensor)> =
