@@ -26,13 +26,13 @@ struct Options {
     #[arg(long)]
     data: Option<PathBuf>,
     /// How often to go through the training digits
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 12)]
     epochs: u64,
     /// Digits in a step
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192))]
     batch: u32,
     /// Learning rate; it falls linearly to a tenth of this
-    #[arg(long, default_value_t = 2e-3)]
+    #[arg(long, default_value_t = 4e-3)]
     lr: f64,
     /// Seed of first weights and order
     #[arg(long, default_value_t = 0)]
