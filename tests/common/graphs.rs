@@ -377,7 +377,7 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
     plan(&graph);
     let mut outputs: Vec<Value> = pool[inputs..].iter().rev().take(3).cloned().collect();
     let last = pool[inputs..].iter().rev().find(|v| v.dtype() == DType::F32);
-    if let Some(last) = last.filter(|_| c.byte() % 4 != 0) {
+    if let Some(last) = last.filter(|_| !c.byte().is_multiple_of(4)) {
         let wrt: Vec<&Value> = pool[..inputs].iter().filter(|v| v.dtype() == DType::F32).collect();
         let grads = gradients(&last.sum_all(), &wrt);
         assert!(graph.mistakes().is_empty(), "the gradient of a graph without mistakes: {:?}", graph.mistakes());
