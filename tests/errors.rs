@@ -31,7 +31,7 @@ fn labels_are_validated_on_upload() {
         assert_eq!(session.get("logits").expect("logits").to_f32(), [0.25; 12], "nothing ran");
         let labels = Tensor::new([3], [0, 1, 3]).expect("labels");
         let loss = session.run(&program, &[("labels", &labels)]).expect("runs")[0].item().expect("scalar");
-        assert!((loss - 4f64.ln()).abs() < 1e-6, "{loss}");
+        approx::assert_abs_diff_eq!(loss, 4f64.ln(), epsilon = 1e-6);
     }
 }
 
@@ -50,7 +50,7 @@ fn indices_computed_on_the_device_raise_an_error() {
             session.run(&program, &[("x", &x), ("t", &t)])
         };
         let good = run(&mut session, [0.0, 2.0]).expect("in range")[0].item().expect("scalar");
-        assert!((good - 2.0 * 3f64.ln()).abs() < 1e-6, "{good}");
+        approx::assert_abs_diff_eq!(good, 2.0 * 3f64.ln(), epsilon = 1e-6);
         let error = run(&mut session, [0.0, 3.0]).expect_err("3 is out of range").to_string();
         assert!(error.contains("out of range"), "{error}");
         run(&mut session, [1.0, 1.0]).expect("the flag is cleared for the next run");
