@@ -124,7 +124,8 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
     }
 }
 
-fn wait(gpu: &Gpu) -> Result<()> {
+/// Until the device has done all that was submitted.
+pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
     let polled = gpu.device.poll(wgpu::PollType::wait_indefinitely());
     gpu.trouble()?;
     polled.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
@@ -374,6 +375,15 @@ impl Program {
             check_status(&words(staging)?)?;
         }
         Ok(outputs)
+    }
+
+    /// A step whose outputs nobody reads: queued, not waited for.
+    pub fn start(&self) -> Result<()> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.encode(&mut encoder, 0..self.units.len());
+        self.encode_commits(&mut encoder);
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.trouble()
     }
 
     fn encode_commits(&self, encoder: &mut wgpu::CommandEncoder) {
