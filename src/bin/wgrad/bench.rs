@@ -272,11 +272,15 @@ impl Bench<'_> {
         Ok(record)
     }
 
-    /// What part of the microkernels' rate a task has reached.
+    /// What part of the microkernels' rate a task has reached. On a GPU a run alone is mostly
+    /// waiting, so it is a run of a batch that counts there.
     fn share(&self, record: &Json) -> Option<f64> {
         let ceilings = self.ceilings.as_ref()?;
         let of = |field: &str| Some(record[field].as_f64()? / ceilings[field].as_f64()?);
-        of("gflops").or_else(|| of("gb_s"))
+        let alone = of("gflops").or_else(|| of("gb_s"))?;
+        let hidden = || Some(record["median_s"].as_f64()? / record["batch_s"].as_f64()?);
+        let software = record["software"] == true;
+        Some(if software { alone } else { alone * hidden().unwrap_or(1.0) })
     }
 
     fn show(&mut self, record: Json) -> Result<(), Stop> {

@@ -54,6 +54,15 @@ fn share(json: &Json) -> String {
     json.as_f64().map_or("-".to_owned(), |share| format!("{:.0}%", share * 100.0))
 }
 
+/// A training step has more kernels than fit a line; the JSON has them all.
+fn shortened(kernels: &str) -> String {
+    let names: Vec<&str> = kernels.split(' ').collect();
+    match names.len() {
+        0..=3 => kernels.to_owned(),
+        n => format!("{} and {} more", names[..2].join(" "), n - 2),
+    }
+}
+
 /// A record, as one or several lines.
 pub fn lines(record: &Json) -> Vec<String> {
     let text = |field: &str| record[field].as_str().unwrap_or("?");
@@ -81,7 +90,7 @@ pub fn lines(record: &Json) -> Vec<String> {
                 &share(&record["peak_share"]),
                 &record["dispatches"].to_string(),
                 &format!("{device} / {host}"),
-                text("variant"),
+                &shortened(text("variant")),
             ])]
         }
     }
