@@ -254,6 +254,22 @@ impl Session {
         Ok(())
     }
 
+    /// [`Session::submit`] and [`Session::wait`], for benchmarks: the seconds that the step's launches
+    /// took by the device's own clock, `None` where it has none. Drivers differ in how far that can
+    /// be trusted.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    #[doc(hidden)]
+    pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
+        let feeds = self.bind(program, feeds)?;
+        let Some(gpu) = &program.gpu else { return Ok(None) };
+        gpu.upload(&feeds.uploads(program), &feeds.words(program));
+        let seconds = gpu.timed()?;
+        self.count(program);
+        Ok(seconds)
+    }
+
     /// Waits until all steps that were started are done.
     ///
     /// # Errors

@@ -189,3 +189,23 @@ fn a_step_computes_the_same_bits_every_time() {
     };
     assert_eq!(run(), run());
 }
+
+/// The device's clock runs with the host's: a step takes some time, and no more than around it passes.
+#[test]
+fn steps_are_timed_by_the_device() {
+    let Some(device) = common::device() else { return };
+    let timestamps = device.profile().timestamps;
+    let graph = Graph::new();
+    let w = graph.variable("w", Tensor::new([1 << 20], vec![1.0f32; 1 << 20]).expect("a tensor"));
+    graph.assign(&w, &(&w * 1.5));
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[]).expect("compiles");
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        let seconds = session.submit_timed(&program, &[]).expect("runs");
+        let around = begin.elapsed().as_secs_f64();
+        assert_eq!(seconds.is_some(), timestamps);
+        assert!(seconds.is_none_or(|inside| inside > 0.0 && inside <= around), "{seconds:?} of {around}");
+    }
+    assert_eq!(session.get("w").expect("w").to_f32()[9], 1.5 * 1.5 * 1.5);
+}

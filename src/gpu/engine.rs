@@ -337,7 +337,16 @@ impl Program {
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.encode_timed(encoder, units, None);
+    }
+
+    fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        units: std::ops::Range<usize>,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         for dispatch in self.units[units].iter().flatten() {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
@@ -384,6 +393,39 @@ impl Program {
         self.encode_commits(&mut encoder);
         self.gpu.queue.submit([encoder.finish()]);
         self.gpu.trouble()
+    }
+
+    /// [`Program::start`], and a wait: the seconds from the first launch's begin to the last one's
+    /// end on the device's own clock. `None` where it has none.
+    pub fn timed(&self) -> Result<Option<f64>> {
+        let device = &self.gpu.device;
+        if !self.gpu.profile.timestamps {
+            return Ok(None);
+        }
+        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let ticks = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let writes = wgpu::ComputePassTimestampWrites {
+            query_set: &set,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        };
+        self.submit(|encoder| {
+            self.encode_timed(encoder, 0..self.units.len(), Some(writes));
+            self.encode_commits(encoder);
+            encoder.resolve_query_set(&set, 0..2, &ticks, 0);
+        })?;
+        let words = read_words(&self.gpu, &ticks, 16)?;
+        let [begin, end] = [0, 2].map(|i| u64::from(words[i]) | u64::from(words[i + 1]) << 32);
+        Ok(Some(end.wrapping_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9))
     }
 
     fn encode_commits(&self, encoder: &mut wgpu::CommandEncoder) {

@@ -7,6 +7,7 @@ mod compare;
 mod cores;
 mod one;
 mod peak;
+mod profile;
 mod roofline;
 mod table;
 mod tasks;
@@ -62,6 +63,9 @@ pub struct BenchArgs {
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
     cold: bool,
+    /// Also each launch of a task alone: where the time goes
+    #[arg(long)]
+    profile: bool,
     /// Leave the adapter's peak out, and with it each task's share of it
     #[arg(long)]
     no_peak: bool,
@@ -169,10 +173,11 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
     let options = Options { variant: args.variant.clone(), ..Options::default() };
+    let how = one::How { device, seconds: args.seconds, options, profile: args.profile };
     match items {
         [Item::Kernel(name, shape)] => {
             let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
-            one::run(task, shape, args.seconds, device, &options)
+            one::run(task, shape, &how)
         }
         [Item::Startup] => one::startup(device),
         [Item::Peak, ..] => peak::run(device),
@@ -201,6 +206,10 @@ impl Bench<'_> {
     fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
         let kernels = items.iter().any(|item| matches!(item, Item::Kernel(..)));
         let reference = self.args.device.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("cpu"));
+        if let Some(load) = one::load().filter(|load| *load > 0.5) {
+            let busy = format!("the machine is busy (load {load}): times are too long, ratios doubtful");
+            if self.args.json { eprintln!("{busy}") } else { self.out.line(busy)? }
+        }
         if (kernels && !self.args.no_peak && !reference) || items.contains(&Item::Peak) {
             let record = self.child(&["peak"], None)?;
             self.ceilings = Some(record.clone());
@@ -252,6 +261,9 @@ impl Bench<'_> {
         command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
         command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
         command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
+        if self.args.profile {
+            command.arg("--profile");
+        }
         let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
         if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
             command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder);
@@ -273,12 +285,13 @@ impl Bench<'_> {
     }
 
     /// What part of the microkernels' rate a task has reached. On a GPU a run alone is mostly
-    /// waiting, so it is a run of a batch that counts there.
+    /// waiting: there the device's own clock counts, or a run of a batch.
     fn share(&self, record: &Json) -> Option<f64> {
         let ceilings = self.ceilings.as_ref()?;
         let of = |field: &str| Some(record[field].as_f64()? / ceilings[field].as_f64()?);
         let alone = of("gflops").or_else(|| of("gb_s"))?;
-        let hidden = || Some(record["median_s"].as_f64()? / record["batch_s"].as_f64()?);
+        let busy = record["device_s"].as_f64().or(record["batch_s"].as_f64());
+        let hidden = || Some(record["median_s"].as_f64()? / busy?);
         let software = record["software"] == true;
         Some(if software { alone } else { alone * hidden().unwrap_or(1.0) })
     }
@@ -287,7 +300,7 @@ impl Bench<'_> {
         if self.args.json {
             self.out.line(record.to_string())?;
         } else {
-            for line in table::lines(&record) {
+            for line in table::lines(&record).into_iter().chain(profile::lines(&record)) {
                 self.out.line(line)?;
             }
         }

@@ -80,7 +80,8 @@ pub fn lines(ours: &[Json], others: &[Json]) -> Vec<String> {
                 format!("{ratio:.2}x as fast: slower")
             };
             let (here, there) = (time(here), time(there));
-            lines.push(format!("{task:<16} {shape:<20} {here:>9}   {verdict:<24} {there:>9}  {}", label(other)));
+            let wrong = if other["wrong_result"].is_string() { ", whose result is wrong" } else { "" };
+            lines.push(format!("{task:<16} {shape:<20} {here:>9}   {verdict:<24} {there:>9}  {}{wrong}", label(other)));
         }
         if !any {
             missing.push(format!("{task} {shape}"));

@@ -18,11 +18,21 @@ const LONGEST_WARMUP: f64 = 60.0;
 /// Timed runs, at least and at most.
 const RUNS: (usize, usize) = (5, 200_000);
 
+/// How to time.
+pub struct How<'a> {
+    pub device: Option<&'a str>,
+    pub seconds: f64,
+    pub options: Options,
+    /// Whether to time each unit of the plan as well.
+    pub profile: bool,
+}
+
 /// Times a task; gives a line of JSON.
-pub fn run(task: &Task, shape: &str, seconds: f64, device: Option<&str>, options: &Options) -> Result<Json, Stop> {
+pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
+    let How { seconds, options, .. } = how;
     let sizes = task.sizes(shape)?;
     let started = Instant::now();
-    let device = Device::open(device)?;
+    let device = Device::open(how.device)?;
     let work = task.build(&sizes)?;
     let mut session = Session::new(device.clone());
     let outputs: Vec<_> = work.outputs.iter().collect();
@@ -34,11 +44,12 @@ pub fn run(task: &Task, shape: &str, seconds: f64, device: Option<&str>, options
     // The reference, which takes part next, is not what is measured.
     let memory = peak_rss_mib();
     let verified = verify(&work, &mut session, &program)?;
-    let times = time(seconds, || run(&mut session))?;
+    let times = time(*seconds, || run(&mut session))?;
     let batched = match work.runs {
         Runs::Forward => Some(batched(&mut session, &program, times.quantile(0.5), seconds / 4.0)?),
         Runs::Steps(_) => None,
     };
+    let on_device = on_device(&work, &mut session, &program, seconds / 4.0)?;
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let last = session.run(&program, &feeds)?;
     let check = mean_abs(&last);
@@ -71,11 +82,16 @@ pub fn run(task: &Task, shape: &str, seconds: f64, device: Option<&str>, options
         "device_bytes": plan.total_bytes(),
         "nominal_flop": work.flop,
         "nominal_bytes": bytes,
-        "clock": "wall",
+        "clock": if on_device.is_some() { "timestamps" } else { "wall" },
         "batch_s": batched.map(rounded),
+        "device_s": on_device.map(rounded),
         "verified": verified.as_ref().map(|v| json!({"compared": v.compared, "of": v.of, "worst": rounded(v.worst)})),
     });
     extend(&mut record, fields);
+    if how.profile {
+        let units = super::profile::units(&work, &mut session, plan, options, *seconds)?;
+        extend(&mut record, json!({ "profile": units }));
+    }
     Ok(record)
 }
 
@@ -162,6 +178,26 @@ pub fn time(seconds: f64, mut run: impl FnMut() -> Result<(), Stop>) -> Result<T
     Ok(Times::new(times))
 }
 
+/// The time of a run's launches by the device's clock, where that can be trusted: a software adapter
+/// has none of its own, and a real one must agree with the host that no launch took longer than the
+/// whole run around it.
+fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64) -> Result<Option<f64>, Stop> {
+    if session.device().profile().software {
+        return Ok(None);
+    }
+    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let (mut times, begin) = (Vec::new(), Instant::now());
+    while times.len() < RUNS.0 || (begin.elapsed().as_secs_f64() < seconds && times.len() < RUNS.1) {
+        let start = Instant::now();
+        let Some(inside) = session.submit_timed(program, &feeds)? else { return Ok(None) };
+        if !(inside > 0.0 && inside <= start.elapsed().as_secs_f64()) {
+            return Ok(None);
+        }
+        times.push(inside);
+    }
+    Ok(Some(Times::new(times).quantile(0.5)))
+}
+
 /// The time of a run among so many that waiting for the last one does not count.
 fn batched(session: &mut Session, program: &Program, alone: f64, seconds: f64) -> Result<f64, Stop> {
     let runs = (0.02 / alone).clamp(1.0, 256.0) as usize;
@@ -219,7 +255,7 @@ pub fn peak_rss_mib() -> Option<f64> {
 }
 
 /// How busy the machine is, where the system tells (Linux).
-fn load() -> Option<f64> {
+pub fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
