@@ -259,7 +259,7 @@ fn belongs(function: &str, shader: &str) -> bool {
         "scalar" => within(SCALAR),
         "matmul_operands" => within(OPERANDS),
         GENERATED => !within(SCALAR),
-        _ => !within(SCALAR) && !within(OPERANDS) && function != "epilogue",
+        _ => !within(SCALAR) && !within(OPERANDS) && !function.starts_with("epilogue"),
     }
 }
 
