@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::bound::Bounded;
-use super::{POISON, SENTINEL, UnitReport, built, expect};
+use super::{POISON, RAISED, SENTINEL, UnitReport, built, expect};
 use crate::graph::{Nodes, ValueId};
 use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
@@ -192,6 +192,7 @@ impl UnitCase {
         }
         program.run_unit(0)?;
         let mut report = UnitReport::new(self.label.clone(), None);
+        report.status = program.raised()?.then(|| RAISED.to_owned());
         for expected in &self.writes {
             let words = program.read_buffer(expected.buffer)?;
             let want = Bounded { value: expected.value.clone(), error: expected.bound.clone() };
@@ -208,6 +209,7 @@ impl UnitCase {
             dispatches: self.dispatches.clone(),
             reads: Vec::new(),
             writes: Vec::new(),
+            scratch: Vec::new(),
         };
         let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let watches_status = bindings.clone().any(|bound| *bound == Bound::Status);

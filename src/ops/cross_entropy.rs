@@ -274,6 +274,34 @@ impl Value {
     }
 }
 
+/// Cases with one class out of range that the device computes: every way to run them must end with
+/// an error.
+pub fn out_of_range() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, size) in [(3, 2), (65, 10), (5, 256)] {
+        for (what, class) in [("the first class past the end", size as f64), ("class -1", -1.0)] {
+            let build = |x: &[Value]| (x[0].clone(), x[1].concat(&[&x[2].reshape(&[1])], 0).cast(DType::I32));
+            let name = format!("{what} of {size}, in the last of {rows} rows");
+            let losses = Case::new("cross_entropy", &name, move |x| {
+                let (x, class) = build(x);
+                vec![x.op(CrossEntropy, &[&class])]
+            });
+            let gradient = Case::new("cross_entropy_grad", name, move |x| {
+                let (x, class) = build(x);
+                vec![x.op(CrossEntropyGrad, &[&class, &class.cast(DType::F32)])]
+            });
+            for case in [losses, gradient] {
+                let case = case
+                    .float("x", [rows, size])
+                    .input("classes", TensorType::new(DType::F32, [rows - 1]), Fill::Index(size as u32))
+                    .input("last", TensorType::new(DType::F32, []), Fill::Uniform(class, class));
+                cases.push(case.forward_only());
+            }
+        }
+    }
+    cases
+}
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let logits = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
