@@ -425,6 +425,9 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend([
         product("long sum", &[5, 3000], &[3000, 6], NN),
+        // Parts of two whole workgroups of elements, and of many.
+        product("long sum, 8 x 16", &[8, 700], &[700, 16], NN),
+        product("long sum, 18 x 41", &[18, 640], &[640, 41], NN),
         product("batch", &[2, 3, 9, 10], &[2, 3, 10, 11], NN),
         product("batch broadcast both ways", &[2, 1, 4, 8], &[3, 8, 4], NN),
         product("batch times one matrix", &[2, 3, 5, 8], &[8, 12], NN),

@@ -17,6 +17,14 @@ pub struct Key {
     pub number: usize,
 }
 
+/// Where it is: an expression of a function (by its number, entry points last), or the number that
+/// a constant is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    Function(usize, Handle<Expression>),
+    Constant(Handle<Expression>),
+}
+
 /// What is done to an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
@@ -78,9 +86,18 @@ impl Parsed {
         named.chain(self.module.entry_points.iter().map(|entry| &entry.function))
     }
 
-    /// All mutations in functions that `wanted` takes, with where they are.
-    pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, (usize, Handle<Expression>)> {
+    /// All mutations in functions and constants that `wanted` takes, with where they are.
+    pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Place> {
         let mut found = BTreeMap::new();
+        for (handle, constant) in self.module.constants.iter() {
+            let Some(name) = constant.name.as_deref().filter(|name| wanted(name)) else { continue };
+            let Some(range) = self.module.constants.get_span(handle).to_range() else { continue };
+            for change in changes(&self.module.global_expressions[constant.init]) {
+                let (function, line) = (name.to_owned(), self.line(range.start).to_owned());
+                let key = Key { function, line, expression: name.to_owned(), change, number: 0 };
+                found.insert(key, Place::Constant(constant.init));
+            }
+        }
         let entries: Vec<&str> = self.module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
         let plain = self.module.functions.len();
         for (at, function) in self.functions().enumerate() {
@@ -103,7 +120,7 @@ impl Parsed {
                     while found.contains_key(&key) {
                         key.number += 1;
                     }
-                    found.insert(key, (at, handle));
+                    found.insert(key, Place::Function(at, handle));
                 }
             }
         }
@@ -117,15 +134,18 @@ impl Parsed {
     }
 
     /// The mutated text; `None` where it is not valid, or the same as before.
-    pub fn mutated(&self, (at, handle): (usize, Handle<Expression>), change: Change) -> Option<String> {
+    pub fn mutated(&self, place: Place, change: Change) -> Option<String> {
         let mut module = self.module.clone();
         let plain = module.functions.len();
-        let function = if at < plain {
-            module.functions.iter_mut().nth(at)?.1
-        } else {
-            &mut module.entry_points.get_mut(at - plain)?.function
+        let expression = match place {
+            Place::Constant(handle) => module.global_expressions.get_mut(handle),
+            Place::Function(at, handle) if at < plain => {
+                module.functions.iter_mut().nth(at)?.1.expressions.get_mut(handle)
+            }
+            Place::Function(at, handle) => {
+                module.entry_points.get_mut(at - plain)?.function.expressions.get_mut(handle)
+            }
         };
-        let expression = function.expressions.get_mut(handle);
         *expression = changed(expression, change)?;
         write(&module).filter(|text| *text != self.written)
     }
