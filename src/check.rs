@@ -154,6 +154,8 @@ struct Got {
     written: Vec<(Stored, Vec<u32>)>,
     /// All words of the scratch buffers, and how many of them the unit uses.
     scratch: Vec<(usize, Vec<u32>)>,
+    /// What stood behind the outputs.
+    sentinel: u32,
     /// Whether it has reported an index out of range; `None` where it cannot.
     raised: Option<bool>,
 }
@@ -185,11 +187,11 @@ fn compare(
     report.status = status;
     for (stored, words) in &got.written {
         if let Some(expected) = expected.get(&stored.value) {
-            report.compare(&built(&plan.nodes, stored), &stored.ty, words, expected);
+            report.compare(&built(&plan.nodes, stored), &stored.ty, (words, got.sentinel), expected);
         }
     }
     for (number, (used, words)) in got.scratch.iter().enumerate() {
-        if let Some(at) = words[*used..].iter().position(|&word| word != SENTINEL) {
+        if let Some(at) = words[*used..].iter().position(|&word| word != POISON) {
             report.stray = Some(format!("scratch buffer {number} was written {at} words behind its end"));
         }
     }
@@ -218,9 +220,14 @@ fn built(nodes: &Nodes, stored: &Stored) -> String {
     format!("{} (built at {})", node.name(), node.location)
 }
 
-/// What stands behind a tensor's end during a check, and what fills an output before.
-pub(crate) const SENTINEL: u32 = 0x7fc5_a5a5;
-pub(crate) const POISON: u32 = 0x7fc0_dead;
+/// What fills outputs and scratch buffers before a launch, and the words behind a scratch buffer.
+const POISON: u32 = 0x7fc0_dead;
+
+/// What stands behind the tensors that a unit writes: a NaN of its own for each unit, because one
+/// that is read behind another tensor goes through additions with its bits.
+fn sentinel(unit: usize) -> u32 {
+    0x7fc5_0000 | (unit as u32 & 0xffff)
+}
 
 impl UnitReport {
     fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
@@ -240,9 +247,9 @@ impl UnitReport {
     }
 
     /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
-    fn compare(&mut self, node: &str, ty: &TensorType, words: &[u32], want: &bound::Bounded) {
+    fn compare(&mut self, node: &str, ty: &TensorType, (words, sentinel): (&[u32], u32), want: &bound::Bounded) {
         let n = ty.shape.numel();
-        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
+        if let Some(at) = words[n..].iter().position(|&word| word != sentinel) {
             self.stray = Some(format!("{ty} was written {at} words behind its end"));
         }
         self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
@@ -319,9 +326,9 @@ impl Session {
                 let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
                 reads.push((stored.clone(), tensor));
             }
-            poison(gpu, plan, unit);
+            poison(gpu, plan, unit, sentinel(number));
             gpu.run_unit(number)?;
-            let found = compare(plan, unit, &reads, &scalars, &Got::read(gpu, unit)?)?;
+            let found = compare(plan, unit, &reads, &scalars, &Got::read(gpu, unit, sentinel(number))?)?;
             // Where the reference has no answer there is nothing to run again.
             if !found.passed() && found.compared > 0 && report.divergence.is_none() {
                 let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
@@ -334,23 +341,21 @@ impl Session {
 }
 
 /// Fills what a unit is to write, and sets sentinels behind it.
-fn poison(gpu: &Engine, plan: &Plan, unit: &Unit) {
-    let fill = |buffer: BufferId, from: usize, n: usize| {
-        let size = (plan.buffers[buffer].bytes / 4) as usize;
-        gpu.write_buffer(buffer, from, &vec![POISON; n - from]);
-        gpu.write_buffer(buffer, n, &vec![SENTINEL; size - n]);
-    };
+fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) {
+    let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
     for stored in &unit.writes {
         let n = stored.ty.shape.numel();
-        let in_place = unit.reads.iter().any(|read| read.buffer == stored.buffer);
-        fill(stored.buffer, if in_place { n } else { 0 }, n);
+        if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
+            gpu.write_buffer(stored.buffer, 0, &vec![POISON; n]);
+        }
+        gpu.write_buffer(stored.buffer, n, &vec![sentinel; size(stored.buffer) - n]);
     }
-    unit.scratch.iter().for_each(|&(buffer, bytes)| fill(buffer, 0, bytes / 4));
+    unit.scratch.iter().for_each(|&(buffer, _)| gpu.write_buffer(buffer, 0, &vec![POISON; size(buffer)]));
     gpu.clear_status();
 }
 
 impl Got {
-    fn read(gpu: &Engine, unit: &Unit) -> Result<Got> {
+    fn read(gpu: &Engine, unit: &Unit, sentinel: u32) -> Result<Got> {
         let written = unit.writes.iter().map(|stored| Ok((stored.clone(), gpu.read_buffer(stored.buffer)?)));
         let scratch = unit.scratch.iter().map(|&(buffer, bytes)| Ok((bytes / 4, gpu.read_buffer(buffer)?)));
         let mut bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
@@ -360,7 +365,7 @@ impl Got {
         };
         // The step's own look at the status comes last; what was raised here is told in the report.
         gpu.clear_status();
-        Ok(Got { written: written.collect::<Result<_>>()?, scratch: scratch.collect::<Result<_>>()?, raised })
+        Ok(Got { written: written.collect::<Result<_>>()?, scratch: scratch.collect::<Result<_>>()?, sentinel, raised })
     }
 }
 

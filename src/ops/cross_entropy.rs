@@ -317,6 +317,9 @@ pub fn cases() -> Vec<Case> {
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.push(classes(logits(losses("+-80".into()), &[9, 6], large), DType::I32, &[9], 6));
+    // The second row's maximum would leave nothing of the first.
+    let low = Fill::Special(&[-80.0, -79.0, -80.0, -80.0, 80.0, 79.0, 78.0, 79.0], -1.0, 1.0);
+    cases.push(classes(logits(losses("a low row before a high one".into()), &[3, 4], low), DType::U32, &[3], 4));
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));

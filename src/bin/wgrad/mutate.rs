@@ -30,6 +30,9 @@ pub struct MutateArgs {
     /// How many mutants of each shader to try; all without it
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
+    /// Only mutants whose name contains this; with `*` it must match the whole name
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
     /// How many runs of cases a mutant must outlive to count as a survivor
     #[arg(long, value_name = "N", default_value_t = 400)]
     runs: usize,
@@ -164,6 +167,9 @@ fn spawn(shader: &str, args: &MutateArgs, first: usize) -> Result<Child, Stop> {
     command.args(["--seed", &args.seed.to_string(), "--runs", &args.runs.to_string()]);
     if let Some(n) = args.sample {
         command.args(["--sample", &n.to_string()]);
+    }
+    if let Some(only) = &args.only {
+        command.args(["--only", only]);
     }
     if let Some(device) = &args.device {
         command.args(["--device", device]);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{BinaryOperator as Op, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
+use naga::{BinaryOperator as Op, Constant, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
 
 /// A mutation by what it looks like in the text, so that it is found again in other
 /// specializations of the same shader: function, line, expression, what is done to it, and the
@@ -89,7 +89,8 @@ impl Parsed {
     /// All mutations in functions and constants that `wanted` takes, with where they are.
     pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Place> {
         let mut found = BTreeMap::new();
-        for (handle, constant) in self.module.constants.iter() {
+        let constants: HashSet<Handle<Constant>> = self.functions().flat_map(constants).collect();
+        for (handle, constant) in self.module.constants.iter().filter(|(handle, _)| constants.contains(handle)) {
             let Some(name) = constant.name.as_deref().filter(|name| wanted(name)) else { continue };
             let Some(range) = self.module.constants.get_span(handle).to_range() else { continue };
             for change in changes(&self.module.global_expressions[constant.init]) {
@@ -149,6 +150,15 @@ impl Parsed {
         *expression = changed(expression, change)?;
         write(&module).filter(|text| *text != self.written)
     }
+}
+
+/// The constants that a function reads when it runs; others went into types and other numbers when
+/// the text was parsed.
+fn constants(function: &Function) -> impl Iterator<Item = Handle<Constant>> {
+    function.expressions.iter().filter_map(|(_, expression)| match expression {
+        Expression::Constant(handle) => Some(*handle),
+        _ => None,
+    })
 }
 
 /// What steps a loop on: altered, it might never end.

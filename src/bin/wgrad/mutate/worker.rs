@@ -14,7 +14,7 @@ use wgrad::{Device, Error, Session, Tensor, Value};
 use super::mutant::{Key, Parsed, Place};
 use super::texts::{self, NARROW, Run, Text, belongs, narrowed};
 use super::{MutateArgs, is_equivalent};
-use crate::output::{Out, Stop};
+use crate::output::{Out, Stop, matches};
 
 /// Mutants after which the device is opened anew, so that their pipelines go.
 const TIDY: usize = 200;
@@ -77,7 +77,8 @@ impl Worker {
                 places.entry(key).or_default().push((number, place));
             }
         }
-        let mut keys: Vec<&Key> = places.keys().collect();
+        let only = args.only.as_deref().unwrap_or("*");
+        let mut keys: Vec<&Key> = places.keys().filter(|key| matches(only, &key.to_string())).collect();
         out.line(format!("mutants {}", keys.len()))?;
         keys.shuffle(&mut StdRng::seed_from_u64(args.seed));
         let wanted = args.sample.unwrap_or(keys.len());
