@@ -110,7 +110,8 @@ impl Parsed {
             for (handle, expression) in function.expressions.iter().filter(|(handle, _)| !skipped.contains(handle)) {
                 let Some(range) = function.expressions.get_span(handle).to_range() else { continue };
                 let Some(snippet) = self.text.get(range.clone()) else { continue };
-                for change in changes(expression) {
+                let zero = |handle| matches!(function.expressions[handle], Expression::Literal(Literal::U32(0)));
+                for change in changes(expression).into_iter().filter(|change| !is_idle(expression, *change, zero)) {
                     let mut key = Key {
                         function: name.to_owned(),
                         line: self.line(range.start).to_owned(),
@@ -233,6 +234,15 @@ fn changes(expression: &Expression) -> Vec<Change> {
         Expression::Literal(Literal::U32(0)) => vec![Change::More],
         Expression::Literal(Literal::U32(_) | Literal::I32(_) | Literal::F32(_)) => vec![Change::More, Change::Less],
         _ => Vec::new(),
+    }
+}
+
+/// Whether a change does nothing because an operand is 0, as where a loop was unrolled.
+fn is_idle(expression: &Expression, change: Change, zero: impl Fn(Handle<Expression>) -> bool) -> bool {
+    match (expression, change) {
+        (&Expression::Binary { op: Op::Add, right, .. }, Change::Operator(_) | Change::DropRight) => zero(right),
+        (&Expression::Binary { op: Op::Add, left, .. }, Change::DropLeft) => zero(left),
+        _ => false,
     }
 }
 
