@@ -442,6 +442,9 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend([
         product("long sum", &[5, 3000], &[3000, 6], NN),
+        // Parts of two whole workgroups of elements, and of many.
+        product("long sum, 8 x 16", &[8, 700], &[700, 16], NN),
+        product("long sum, 18 x 41", &[18, 640], &[640, 41], NN),
         product("batch", &[2, 3, 9, 10], &[2, 3, 10, 11], NN),
         product("batch broadcast both ways", &[2, 1, 4, 8], &[3, 8, 4], NN),
         product("batch times one matrix", &[2, 3, 5, 8], &[8, 12], NN),
@@ -474,6 +477,16 @@ pub fn cases() -> Vec<Case> {
         .float("q", [2, 5, 24])
         .float("k", [2, 5, 24]),
         Case::new("matmul", "with its own transpose", |x| vec![x[0].matmul(&x[0].t())]).float("x", [12, 20]),
+        Case::new("matmul", "batch axes in another order", |x| {
+            let turned = |x: &Value| x.permute(&[2, 1, 0, 3, 4]);
+            vec![turned(&x[0]).matmul(&turned(&x[1]))]
+        })
+        .float("a", [2, 4, 3, 5, 4])
+        .float("b", [2, 4, 3, 4, 6]),
+        Case::new("matmul", "then bias and relu, 22 columns", |x| vec![(x[0].matmul(&x[1]) + &x[2]).relu()])
+            .float("a", [18, 16])
+            .float("b", [16, 22])
+            .float("bias", [22]),
         Case::new("matmul", "then bias and relu", |x| vec![(x[0].matmul(&x[1]) + &x[2]).relu()])
             .float("a", [18, 16])
             .float("b", [16, 20])

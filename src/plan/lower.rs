@@ -526,6 +526,7 @@ impl Buffers<'_, '_> {
             dispatches: dispatches.collect(),
             reads: self.stored(&unit.reads),
             writes: self.stored(&unit.writes),
+            scratch: scratch.iter().copied().zip(unit.scratch.iter().copied()).collect(),
         }
     }
 }
