@@ -336,7 +336,10 @@ impl Program {
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.record(&mut encoder.begin_compute_pass(&Default::default()), units);
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, units: std::ops::Range<usize>) {
         for dispatch in self.units[units].iter().flatten() {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
@@ -385,6 +388,42 @@ impl Program {
     /// For checking: runs one unit alone, and waits.
     pub fn run_unit(&self, unit: usize) -> Result<()> {
         self.submit(|encoder| self.encode(encoder, unit..unit + 1))
+    }
+
+    /// Runs one unit alone, and waits. Gives the seconds that it took by the device's own timestamps,
+    /// where these can be had and trusted.
+    pub fn time_unit(&self, unit: usize) -> Result<Option<f64>> {
+        let gpu = &self.gpu;
+        if gpu.profile.software || !gpu.profile.timestamps {
+            return self.run_unit(unit).map(|()| None);
+        }
+        let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.submit(|encoder| {
+            let descriptor = wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            };
+            self.record(&mut encoder.begin_compute_pass(&descriptor), unit..unit + 1);
+            encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
+        })?;
+        let words = read_words(gpu, &resolved, 16)?;
+        let stamp = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+        let ticks = stamp(2).saturating_sub(stamp(0));
+        Ok(Some(ticks as f64 * f64::from(gpu.queue.get_timestamp_period()) * 1e-9))
     }
 
     /// For checking: carries out the commits.
