@@ -63,7 +63,8 @@ impl Kernel for Argmax {
         let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
         let t = args.inputs[0].dtype.wgsl_storage();
         let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
-        let parts = wanted.max(size.div_ceil(MAX_CHUNK)).max(1);
+        // One invocation of the second launch looks at all parts: neither loop may be long.
+        let parts = wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1);
         let chunk = size.div_ceil(parts);
         let parts = size.div_ceil(chunk); // none of them empty
         let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
