@@ -63,7 +63,9 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
         "read_gb_s": rounded(moved[1].0.rate / 1e9),
         "read_large_gb_s": moved[1].1.map(|rate| rounded(rate / 1e9)),
         "read_kernel": moved[1].0.kernel.to_string(),
-        "tried": arithmetic.tried + moved[0].0.tried + moved[1].0.tried,
+        "tried_gflops": tried(&arithmetic),
+        "tried_copy_gb_s": tried(&moved[0].0),
+        "tried_read_gb_s": tried(&moved[1].0),
         "dispatch_s": rounded(dispatch),
         "readback_s": rounded(readback.quantile(0.5)),
         "clock": "wall",
@@ -78,7 +80,17 @@ struct Best<K> {
     kernel: K,
     /// Operations or bytes a second.
     rate: f64,
-    tried: usize,
+    /// All that were tried.
+    tried: Vec<(String, f64)>,
+}
+
+/// All candidates with their rates.
+fn tried<K>(best: &Best<K>) -> Json {
+    best.tried
+        .iter()
+        .map(|(kernel, rate)| (kernel.clone(), json!(rounded(rate / 1e9))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// A multiply-add kernel.
@@ -225,14 +237,15 @@ impl Bench {
     }
 
     /// Goes to the best neighbour until none is better.
-    fn climb<K: Clone + PartialEq>(
+    fn climb<K: Clone + PartialEq + std::fmt::Display>(
         &mut self,
         start: K,
         neighbours: impl Fn(&K) -> Vec<K>,
         rate: impl Fn(&mut Bench, &K) -> Result<f64, Stop>,
     ) -> Result<Best<K>, Stop> {
-        let mut seen = vec![start.clone()];
-        let mut best = Best { rate: rate(self, &start)?, kernel: start, tried: 0 };
+        let mut best = Best { rate: rate(self, &start)?, kernel: start, tried: Vec::new() };
+        let mut seen = vec![best.kernel.clone()];
+        best.tried.push((best.kernel.to_string(), best.rate));
         loop {
             let from = best.kernel.clone();
             for candidate in neighbours(&from) {
@@ -241,6 +254,7 @@ impl Bench {
                 }
                 seen.push(candidate.clone());
                 let rate = rate(self, &candidate)?;
+                best.tried.push((candidate.to_string(), rate));
                 // What is hardly better is not worth another round.
                 if rate > best.rate * if best.kernel == from { 1.03 } else { 1.0 } {
                     (best.rate, best.kernel) = (rate, candidate);
@@ -249,7 +263,6 @@ impl Bench {
             if best.kernel == from {
                 // Once more: a peak is the best that was ever seen.
                 best.rate = best.rate.max(rate(self, &best.kernel)?);
-                best.tried = seen.len();
                 return Ok(best);
             }
         }
