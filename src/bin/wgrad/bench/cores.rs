@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::one::rounded;
 
 /// Rounds of one measurement.
-const ROUNDS: usize = 10_000_000;
+const ROUNDS: usize = 500_000;
 /// Accumulators: enough to hide the latency of a multiply-add (4 to 5 cycles, two a cycle).
 const CHAINS: usize = 12;
 
@@ -83,7 +83,7 @@ pub fn measure() -> Json {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let rates = loops().into_iter().map(|(name, width, run)| {
         let flop = (2 * ROUNDS * CHAINS * width * threads) as f64;
-        let best = (0..5).map(|_| together(threads, run)).fold(f64::INFINITY, f64::min);
+        let best = (0..50).map(|_| together(threads, run)).fold(f64::INFINITY, f64::min);
         (name.to_owned(), json!(rounded(flop / best / 1e9)))
     });
     json!({ "threads": threads, "gflops": serde_json::Map::from_iter(rates) })
