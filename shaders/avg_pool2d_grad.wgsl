@@ -1,28 +1,18 @@
 // dx[element] = sum over the windows that cover it of dy[window] / divisor
 // dy [planes, OH, OW], dx [planes, H, W], contiguous; padding counts in the divisor where
-// `include` is 1. One invocation gathers one element of dx.
+// `include` is 1. One invocation gathers one element of dx. Behind it: pool2d.wgsl.
 // Fewer than 16,000 windows cover an element.
 // Twin: avg_pool2d_grad in src/ops/pool2d/reference.rs.
 
-struct Pool {
-  count: u32, h: u32, w: u32, oh: u32, ow: u32,
-  py: u32, px: u32, include: u32,
-}
-@group(0) @binding(0) var<uniform> s: Pool;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
-const KH: u32 = 2u;
-const KW: u32 = 2u;
-const SY: u32 = 2u;
-const SX: u32 = 2u;
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-/// How many elements of an axis a window covers, padding left out.
+// How many elements of an axis a window covers, padding left out.
 fn covered(corner: u32, kernel: u32, padding: u32, size: u32) -> u32 {
   return min(corner + kernel - padding, size) - (max(corner, padding) - padding);
 }
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
 @compute @workgroup_size(64)
 fn avg_pool2d_grad(
@@ -32,10 +22,9 @@ fn avg_pool2d_grad(
 ) {
   let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
-  let row = i / s.w;
-  let plane = row / s.h;
-  let py = row - plane * s.h + s.py;
-  let px = i - row * s.w + s.px;
+  let element = place_of(i);
+  let py = element.y + s.py;
+  let px = element.x + s.px;
   // The windows that cover the element: corner <= position < corner + kernel.
   let oy0 = (max(py + SY, KH) - KH) / SY;
   let ox0 = (max(px + SX, KW) - KW) / SX;
@@ -46,8 +35,9 @@ fn avg_pool2d_grad(
     for (var ox = ox0; ox < ox1; ox++) {
       let size = covered(oy * SY, KH, s.py, s.h) * covered(ox * SX, KW, s.px, s.w);
       let divisor = select(size, KH * KW, s.include == 1u);
-      sum += dy[(plane * s.oh + oy) * s.ow + ox] / f32(divisor);
+      sum += dy[(element.z * s.oh + oy) * s.ow + ox] / f32(divisor);
     }
   }
   dx[i] = epilogue(sum, i);
 }
+

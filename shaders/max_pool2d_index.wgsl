@@ -1,21 +1,10 @@
-// place[window] = the number of the element where x has its first maximum in the window
+// place[window] = the position of the element where x has its first maximum in the window
 // x [planes, H, W], place [planes, OH, OW], contiguous; padding counts as minus infinity.
-// One invocation computes one window; max_pool2d_grad reads the places.
-// Padding at most half a window, so that every window covers an element.
+// One invocation computes one window; max_pool2d_grad reads the places. Behind it:
+// max_pool2d_window.wgsl and pool2d.wgsl. Padding at most half a window, so that every window covers an element.
 // Twin: argmax in src/ops/pool2d/reference.rs.
 
-struct Pool {
-  count: u32, h: u32, w: u32, oh: u32, ow: u32,
-  py: u32, px: u32, include: u32,
-}
-@group(0) @binding(0) var<uniform> s: Pool;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> place: array<u32>;
-
-const KH: u32 = 2u;
-const KW: u32 = 2u;
-const SY: u32 = 2u;
-const SX: u32 = 2u;
 
 @compute @workgroup_size(64)
 fn max_pool2d_index(
@@ -25,26 +14,6 @@ fn max_pool2d_index(
 ) {
   let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
-  let row = i / s.ow;
-  let plane = row / s.oh;
-  let top = (row - plane * s.oh) * SY;
-  let left = (i - row * s.ow) * SX;
-  // In coordinates of the input; max() guards the padding before it.
-  let y0 = max(top, s.py) - s.py;
-  let x0 = max(left, s.px) - s.px;
-  let y1 = min(top + KH - s.py, s.h);
-  let x1 = min(left + KW - s.px, s.w);
-  var at = (plane * s.h + y0) * s.w + x0;
-  var best = x[at];
-  for (var iy = y0; iy < y1; iy++) {
-    for (var ix = x0; ix < x1; ix++) {
-      let here = (plane * s.h + iy) * s.w + ix;
-      let value = x[here];
-      if (value > best) {
-        best = value;
-        at = here;
-      }
-    }
-  }
-  place[i] = at;
+  place[i] = first_maximum(place_of(i));
 }
+

@@ -271,6 +271,21 @@ fn to_f32_bool(x: bool) -> f32 { return select(0.0, 1.0, x); }
 fn to_i32_bool(x: bool) -> i32 { return select(0, 1, x); }
 fn to_u32_bool(x: bool) -> u32 { return select(0u, 1u, x); }
 
+// n / d and n % d for n below 2^31, by what `reciprocal` in src/shape.rs gives for d: division by a number
+// that is the same for all is slow on most devices.
+fn quotient(n: u32, reciprocal: vec2<u32>) -> u32 {
+  // The upper half of the product of 2 n and the multiplier, from halves of both.
+  let n_low = (n << 1u) & 0xffffu;
+  let n_high = n >> 15u;
+  let low = reciprocal.x & 0xffffu;
+  let high = reciprocal.x >> 16u;
+  let middle = n_high * low + ((n_low * low) >> 16u);
+  return (n_high * high + (middle >> 16u) + ((n_low * high + (middle & 0xffffu)) >> 16u)) >> reciprocal.y;
+}
+fn remainder(n: u32, d: u32, reciprocal: vec2<u32>) -> u32 {
+  return n - quotient(n, reciprocal) * d;
+}
+
 // Values made from nothing.
 fn full_f32(x: f32) -> f32 { return x; }
 fn full_i32(x: i32) -> i32 { return x; }

@@ -44,6 +44,7 @@ mod gpu;
 
 mod device;
 mod session;
+mod timing;
 
 pub mod check;
 
@@ -64,6 +65,7 @@ pub use profile::Profile;
 pub use session::{Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
+pub use timing::UnitTime;
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

@@ -265,9 +265,10 @@ impl Session {
         let feeds = self.bind(program, feeds)?;
         let Some(gpu) = &program.gpu else { return Ok(None) };
         gpu.upload(&feeds.uploads(program), &feeds.words(program));
-        let seconds = gpu.timed()?;
+        let Some(seconds) = gpu.timed(0..program.plan.units.len())? else { return Ok(None) };
+        gpu.commit()?;
         self.count(program);
-        Ok(seconds)
+        Ok(Some(seconds))
     }
 
     /// Waits until all steps that were started are done.

@@ -88,6 +88,12 @@ impl Shader {
         }
     }
 
+    /// Leaves loops marked `// unroll` as they are: for so many steps that the text would be too long.
+    pub fn rolled(mut self) -> Self {
+        self.text = self.text.replace(UNROLL, "{");
+        self
+    }
+
     /// The complete text: loops marked `// unroll` unrolled, and the functions of `scalar.wgsl`
     /// that it calls (and those these call) put in front.
     pub fn finish(self) -> Result<Arc<str>, String> {
@@ -148,12 +154,14 @@ fn replace_word(text: &str, from: &str, to: &str) -> String {
     out
 }
 
+/// What opens the body of a loop that is to be unrolled.
+const UNROLL: &str = "{ // unroll";
+
 /// Unrolls `for (var i = 0u; i < N; i++) { // unroll`, with N a number or a constant of the text.
 fn unroll(text: &str) -> Result<String, String> {
-    const MARK: &str = "{ // unroll";
     let mut text = text.to_owned();
     // The innermost loop is the last one opened: unroll from the end, so that it comes first.
-    while let Some(mark) = text.rfind(MARK) {
+    while let Some(mark) = text.rfind(UNROLL) {
         let start = text[..mark].rfind("for (").ok_or("`// unroll` without a `for (`")?;
         let head = &text[start..mark];
         let bad = || format!("cannot unroll `{}`", head.trim());
@@ -168,7 +176,7 @@ fn unroll(text: &str) -> Result<String, String> {
         }
         let count = constant_value(&text, bound.trim()).ok_or_else(bad)?;
         let close = matching_brace(&text, mark).ok_or_else(bad)?;
-        let body = text[mark + MARK.len()..close].to_owned();
+        let body = text[mark + UNROLL.len()..close].to_owned();
         let declares = body.contains("let ") || body.contains("var ");
         let mut unrolled = String::new();
         for i in 0..count {

@@ -260,9 +260,34 @@ pub fn merge_axes(shape: &Shape, operands: &[&[usize]]) -> Merged {
     Merged { sizes, strides }
 }
 
+/// Multiplier and shift by which `quotient` in `shaders/scalar.wgsl` divides numbers `n` below 2^31
+/// by `d`, from 1 to 2^31: `n / d = (2 n * multiplier) >> 32 >> shift` (Granlund and Montgomery,
+/// *Division by invariant integers using multiplication*, PLDI 1994, theorem 4.2).
+pub fn reciprocal(d: usize) -> [u32; 2] {
+    let shift = d.next_power_of_two().trailing_zeros();
+    let multiplier = (1u64 << (31 + shift)) / d.max(1) as u64 + 1;
+    [multiplier as u32, shift]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reciprocals_divide_every_number_below_2_to_the_31() {
+        let largest = (1u64 << 31) - 1;
+        let edges = (0..31).flat_map(|bit| [(1usize << bit) + 1, (1 << bit) + 2, (2 << bit) - 1, 2 << bit]);
+        for d in (1..3000).chain(edges).chain([10_007, 65_535, 1_000_003, largest as usize]) {
+            let [multiplier, shift] = reciprocal(d);
+            let d = d as u64;
+            let multiples = [1, 2, 3, 1000, largest / d / 2, largest / d].map(|k| k * d);
+            for n in multiples.into_iter().flat_map(|n| [n.saturating_sub(1), n, n + 1]).chain([0, largest]) {
+                if n <= largest {
+                    assert_eq!((2 * n * u64::from(multiplier)) >> 32 >> shift, n / d, "{n} / {d}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn reshaped_views_keep_the_order_of_elements() {

@@ -171,7 +171,7 @@ fn pools() -> Vec<Fault> {
             ["max_pool2d", "3x3 stride 2 padding 1"],
             "",
             "max_pool2d",
-            Text("min(left + KW - s.px, s.w)", "min(left + KW - s.px - 1u, s.w)"),
+            Text("x < s.w + s.px)", "x + 1u < s.w + s.px)"),
         ),
         fault(
             "of equal elements the last wins",
@@ -185,7 +185,7 @@ fn pools() -> Vec<Fault> {
             ["max_pool2d_grad", "2x2, odd sizes"],
             "disjoint",
             "max_pool2d_grad_disjoint",
-            Text("s.w, ox + 1u == s.ow)", "s.w, false)"),
+            Text("window.x + 1u == s.ow)", "false)"),
         ),
         fault(
             "padding counts where it must not",

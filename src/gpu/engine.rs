@@ -395,9 +395,9 @@ impl Program {
         self.gpu.trouble()
     }
 
-    /// [`Program::start`], and a wait: the seconds from the first launch's begin to the last one's
-    /// end on the device's own clock. `None` where it has none.
-    pub fn timed(&self) -> Result<Option<f64>> {
+    /// Runs units without the commits, and waits: the seconds from the first launch's begin to the
+    /// last one's end on the device's own clock. `None`, and nothing is run, where it has none.
+    pub fn timed(&self, units: std::ops::Range<usize>) -> Result<Option<f64>> {
         let device = &self.gpu.device;
         if !self.gpu.profile.timestamps {
             return Ok(None);
@@ -419,8 +419,7 @@ impl Program {
             end_of_pass_write_index: Some(1),
         };
         self.submit(|encoder| {
-            self.encode_timed(encoder, 0..self.units.len(), Some(writes));
-            self.encode_commits(encoder);
+            self.encode_timed(encoder, units, Some(writes));
             encoder.resolve_query_set(&set, 0..2, &ticks, 0);
         })?;
         let words = read_words(&self.gpu, &ticks, 16)?;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::layout::{Layout, Origin, constant_of, op_of};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering};
-use crate::shape::{View, merge_axes};
+use crate::shape::{View, merge_axes, reciprocal};
 use crate::{DType, TensorType};
 
 /// A group: what to compute, what is given, what to store.
@@ -60,7 +60,30 @@ struct Term {
     stride: usize,
 }
 
+/// Where four neighbouring elements lie whose first has a number that is a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Four {
+    /// In one vec4.
+    Vector,
+    /// All at one position.
+    Same,
+    /// Each somewhere.
+    Apart,
+}
+
 impl Access {
+    fn of_four(&self) -> Four {
+        let Access::Strided { offset, terms } = self else { return Four::Vector };
+        let fours = |x: usize| x.is_multiple_of(4);
+        if terms.iter().all(|term| fours(term.div)) {
+            return Four::Same;
+        }
+        let inner = |term: &Term| term.div == 1 && term.stride == 1 && term.size.is_none_or(fours);
+        let outer = |term: &Term| fours(term.div) && fours(term.stride);
+        let vector = fours(*offset) && terms.iter().all(|term| inner(term) || outer(term));
+        if vector { Four::Vector } else { Four::Apart }
+    }
+
     fn of(view: &View) -> Access {
         let merged = merge_axes(&view.shape, &[&view.strides]);
         let mut div = 1;
@@ -84,7 +107,7 @@ struct Writer<'a> {
     group: &'a Group<'a>,
     args: Vec<u32>,
     operands: Vec<Operand>,
-    /// Operands that are read other than at `i`.
+    /// Operands of which four neighbours are not always one vec4.
     scattered: Vec<bool>,
     uses_scalars: bool,
     /// Loads of `element`'s body: (variable, operand, access, dtype).
@@ -185,7 +208,7 @@ impl<'a> Writer<'a> {
             return name.clone();
         }
         let operand = self.operand(&origin, false);
-        self.scattered[operand] |= access != Access::Flat;
+        self.scattered[operand] |= !matches!(access.of_four(), Four::Vector);
         let name = format!("a{}", self.loads.len());
         self.loads.push((name.clone(), operand, access, dtype));
         self.loaded.insert(key, name.clone());
@@ -238,17 +261,24 @@ impl<'a> Writer<'a> {
         for term in terms {
             let mut text = i.to_owned();
             if term.div != 1 {
-                text = format!("{text} / {}", self.arg_for(term.div));
+                text = self.division("quotient", &text, term.div);
             }
             if let Some(size) = term.size {
-                text = format!("{text} % {}", self.arg_for(size));
+                let divisor = self.arg_for(size);
+                text = self.division("remainder", &format!("{text}, {divisor}"), size);
             }
             if term.stride != 1 {
-                text = format!("({text}) * {}", self.arg_for(term.stride));
+                text = format!("{text} * {}", self.arg_for(term.stride));
             }
             sum.push(text);
         }
         sum.join(" + ")
+    }
+
+    /// `quotient(text, ...)` or `remainder(text, ...)` of `scalar.wgsl`, by a number that is known here.
+    fn division(&mut self, function: &str, text: &str, by: usize) -> String {
+        let [multiplier, shift] = reciprocal(by).map(|word| self.arg(word));
+        format!("{function}({text}, vec2({multiplier}, {shift}))")
     }
 
     fn arg_for(&mut self, number: usize) -> String {
@@ -311,7 +341,8 @@ pub(crate) fn workgroups(n: usize) -> u64 {
 }
 
 /// A kernel over `n` elements: each invocation handles [`QUADS`] groups of four neighbours. An
-/// operand that is only read at `i` is a `vec4`; others are loaded element by element.
+/// operand whose four elements always lie side by side is one of `vec4`; of one that is the same
+/// for all four, one is loaded; of others each.
 pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     let mut w = Writer::new(group, vec![n as u32]);
     w.members();
@@ -348,13 +379,22 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
         let _ = writeln!(quad, "  let i{k} = min(i0 + {k}u, n - 1u);");
     }
     for (number, (_, operand, access, _)) in loads.iter().enumerate() {
-        if !scattered[*operand] {
-            let _ = writeln!(quad, "  let l{number} = x{operand}[q];");
-            continue;
-        }
-        let position = w.position(access, "$i");
-        for k in 0..4 {
-            let _ = writeln!(quad, "  let l{number}_{k} = x{operand}[{}];", position.replace("$i", &format!("i{k}")));
+        match access.of_four() {
+            Four::Vector if !scattered[*operand] => {
+                let at = if *access == Access::Flat { "q".into() } else { format!("({}) / 4u", w.position(access, "i0")) };
+                let _ = writeln!(quad, "  let l{number} = x{operand}[{at}];");
+            }
+            Four::Same => {
+                let position = w.position(access, "i0");
+                let _ = writeln!(quad, "  let l{number} = x{operand}[{position}];");
+            }
+            _ => {
+                let position = w.position(access, "$i");
+                for k in 0..4 {
+                    let at = position.replace("$i", &format!("i{k}"));
+                    let _ = writeln!(quad, "  let l{number}_{k} = x{operand}[{at}];");
+                }
+            }
         }
     }
     for k in 0..4 {
@@ -362,9 +402,12 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
         let arguments: String = loads
             .iter()
             .enumerate()
-            .map(|(number, (_, operand, _, dtype))| {
-                let word =
-                    if scattered[*operand] { format!("l{number}_{k}") } else { format!("l{number}.{component}") };
+            .map(|(number, (_, operand, access, dtype))| {
+                let word = match access.of_four() {
+                    Four::Vector if !scattered[*operand] => format!("l{number}.{component}"),
+                    Four::Same => format!("l{number}"),
+                    _ => format!("l{number}_{k}"),
+                };
                 format!(", {}", unpack(*dtype, &word))
             })
             .collect();

@@ -69,6 +69,7 @@ impl Clusters {
             let limit = profile.usable_storage_buffers();
             clusters.join_pointwise(nodes, layout, limit);
             clusters.join_epilogues(nodes, layout, limit);
+            clusters.sink(nodes, layout, limit);
         }
         clusters
     }
@@ -102,6 +103,44 @@ impl Clusters {
                     self.try_join(nodes, layout, limit, a, b);
                 }
             }
+        }
+    }
+
+    /// Moves nodes from the cluster that computes what they read to the one that reads them, where
+    /// that saves a buffer: what they read lies in one anyway. Such is the mask of a relu, which
+    /// the backward pass computes from the relu's output.
+    fn sink(&mut self, nodes: &Nodes, layout: &Layout, limit: usize) {
+        for node in (0..nodes.nodes.len()).rev() {
+            let Some((a, b)) = self.sinks(nodes, layout, node) else { continue };
+            let mut taken = self.all[b].clone();
+            taken.pointwise.push(node);
+            taken.pointwise.sort_unstable();
+            if bindings(nodes, layout, &self.users, &taken) <= limit {
+                self.all[a].pointwise.retain(|&member| member != node);
+                self.all[b] = taken;
+                self.of[node] = Some(b);
+            }
+        }
+    }
+
+    /// The cluster of a pointwise node that reads just one value, which its cluster stores for others
+    /// too, and the one other cluster that reads the node.
+    fn sinks(&self, nodes: &Nodes, layout: &Layout, node: usize) -> Option<(usize, usize)> {
+        let a = self.of[node].filter(|_| kernel_of(nodes, node).is_none())?;
+        let inputs = nodes.nodes[node].inputs.iter();
+        let roots = inputs.filter_map(|&id| sources(layout, id)).filter(|&root| constant_of(nodes, root).is_none());
+        let mut roots: Vec<ValueId> = roots.collect();
+        roots.dedup();
+        let [root] = roots[..] else { return None };
+        let elsewhere = |id: ValueId| {
+            let users = self.users.get(&id).into_iter().flatten();
+            users.filter(|&&user| user != node).map(|&user| self.of.get(user).copied().flatten()).collect::<BTreeSet<_>>()
+        };
+        let stored = elsewhere(root).iter().any(|&cluster| cluster != Some(a));
+        let readers: Vec<Option<usize>> = elsewhere(ValueId { node, output: 0 }).into_iter().collect();
+        match readers[..] {
+            [Some(b)] if b != a && stored && self.of[root.node] == Some(a) => Some((a, b)),
+            _ => None,
         }
     }
 

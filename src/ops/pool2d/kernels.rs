@@ -3,10 +3,15 @@
 use super::{Kind, Pooling};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::shader::Shader;
+use crate::shape::reciprocal;
 use crate::wgsl;
 
 /// Invocations of a workgroup.
 const LANES: u64 = 64;
+
+/// Elements of a window up to which its loops are unrolled in the text: not every driver's compiler
+/// unrolls loops, and a loop costs more than a step of it.
+const MOST_UNROLLED: usize = 16;
 
 impl Kernel for Pooling {
     fn variants(&self) -> &'static [Variant] {
@@ -22,14 +27,22 @@ impl Kernel for Pooling {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = self.sizes(args.inputs, args.outputs);
-        let launch = |shader: Shader, entry: &'static str, count: usize, mut tensors: Vec<Binding>| {
-            let p = s.options;
-            let sizes = [count, s.h, s.w, s.oh, s.ow];
-            let rest = [p.padding[0], p.padding[1], usize::from(p.count_include_pad)];
-            let words = sizes.into_iter().chain(rest).map(|size| size as u32).collect();
+        let p = s.options;
+        let exact = p.padding == [0, 0] && [s.h, s.w] == [s.oh * p.stride[0], s.ow * p.stride[1]];
+        // What an invocation is for: a window, or an element.
+        let (windows, elements) = ([s.oh, s.ow], [s.h, s.w]);
+        let launch = |shader: Shader, entry: &'static str, [rows, columns]: [usize; 2], mut tensors: Vec<Binding>| {
+            let count = s.planes * rows * columns;
+            let sizes = [count, columns, rows, s.h, s.w, s.oh, s.ow, p.padding[0], p.padding[1]];
+            let words = [reciprocal(columns), reciprocal(rows)].into_iter().flatten();
+            let words = words.chain(sizes.map(|size| size as u32)).chain([u32::from(p.count_include_pad)]);
+            let shader = shader.append(include_str!("../../../shaders/pool2d.wgsl"));
             let shader = shader.constant("KH", p.kernel[0]).constant("KW", p.kernel[1]);
             let shader = shader.constant("SY", p.stride[0]).constant("SX", p.stride[1]);
-            tensors.insert(0, Binding::Uniform(words));
+            let shader = shader.constant("PADDED", p.padding != [0, 0]);
+            let most = (p.kernel[0] * p.kernel[1]).max(if exact { p.stride[0] * p.stride[1] } else { 0 });
+            let shader = if most > MOST_UNROLLED { shader.rolled() } else { shader };
+            tensors.insert(0, Binding::Uniform(words.collect()));
             let workgroups = args.profile.grid((count as u64).div_ceil(LANES))?;
             Ok::<_, String>(Launch {
                 label: entry.into(),
@@ -39,17 +52,19 @@ impl Kernel for Pooling {
                 workgroups,
             })
         };
-        let (large, small) = (s.planes * s.h * s.w, s.planes * s.oh * s.ow);
+        let maximum = |shader: Shader| shader.append(include_str!("../../../shaders/max_pool2d_window.wgsl"));
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
-            Kind::Max => Ok(launch(wgsl!("max_pool2d"), "max_pool2d", small, vec![a.clone(), a, y])?.into()),
-            Kind::MaxPick => Ok(launch(wgsl!("max_pool2d"), "max_pool2d", small, vec![a, b, y])?.into()),
-            Kind::Avg => Ok(launch(wgsl!("avg_pool2d"), "avg_pool2d", small, vec![a, y])?.into()),
-            Kind::AvgGrad(_) => Ok(launch(wgsl!("avg_pool2d_grad"), "avg_pool2d_grad", large, vec![a, y])?.into()),
+            Kind::Max | Kind::MaxPick => {
+                let v = if self.kind == Kind::Max { a.clone() } else { b };
+                Ok(launch(maximum(wgsl!("max_pool2d")), "max_pool2d", windows, vec![a, v, y])?.into())
+            }
+            Kind::Avg => Ok(launch(wgsl!("avg_pool2d"), "avg_pool2d", windows, vec![a, y])?.into()),
+            Kind::AvgGrad(_) => Ok(launch(wgsl!("avg_pool2d_grad"), "avg_pool2d_grad", elements, vec![a, y])?.into()),
             Kind::MaxGrad if variant.name == "disjoint" => {
-                let shader = wgsl!("max_pool2d_grad_disjoint");
-                Ok(launch(shader, "max_pool2d_grad_disjoint", small, vec![a, b, y])?.into())
+                let shader = maximum(wgsl!("max_pool2d_grad_disjoint")).constant("EXACT", exact);
+                Ok(launch(shader, "max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
             }
             Kind::MaxGrad => {
                 let place = Slot::Scratch(0);
@@ -57,10 +72,10 @@ impl Kernel for Pooling {
                 let gather = vec![Binding::Read(place), b, y];
                 Ok(Lowered {
                     launches: vec![
-                        launch(wgsl!("max_pool2d_index"), "max_pool2d_index", small, find)?,
-                        launch(wgsl!("max_pool2d_grad"), "max_pool2d_grad", large, gather)?,
+                        launch(maximum(wgsl!("max_pool2d_index")), "max_pool2d_index", windows, find)?,
+                        launch(wgsl!("max_pool2d_grad"), "max_pool2d_grad", elements, gather)?,
                     ],
-                    scratch: vec![small * 4],
+                    scratch: vec![s.planes * s.oh * s.ow * 4],
                 })
             }
         }

@@ -1,0 +1,25 @@
+// The maximum of a window of x: this text stands behind those of the kernels of max pooling.
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+
+// The position of the first maximum in the window of that column, row and plane.
+fn first_maximum(window: vec3<u32>) -> u32 {
+  let top = window.y * SY;
+  let left = window.x * SX;
+  let plane = origin(window.z);
+  // The first element that is no padding: at most half a window is.
+  var at = plane + max(top, s.py) * s.w + max(left, s.px);
+  var best = x[at];
+  for (var u = 0u; u < KH; u++) { // unroll
+    for (var v = 0u; v < KW; v++) { // unroll
+      if (inside(top + u, left + v)) {
+        let here = plane + (top + u) * s.w + left + v;
+        let value = x[here];
+        if (value > best) {
+          best = value;
+          at = here;
+        }
+      }
+    }
+  }
+  return at;
+}

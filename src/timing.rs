@@ -1,0 +1,58 @@
+//! Where a step's time goes.
+
+use std::time::Instant;
+
+use crate::{Program, Result, Session, Tensor};
+
+/// How long one unit of a plan took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitTime {
+    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+    pub label: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl Session {
+    /// Runs a step as [`Session::run`] does, but unit by unit, and tells how long each took.
+    ///
+    /// A GPU's own timestamps are taken where it has them. Software adapters execute commands on
+    /// threads of their own, and their timestamps miss some of it: there, and where there are no
+    /// timestamps, it is the time from a unit's submission to its end, a submission's cost included
+    /// (some tens of microseconds).
+    ///
+    /// # Errors
+    /// As [`Session::run`]; and when the session computes on the reference.
+    pub fn time_units(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<UnitTime>> {
+        let start = Instant::now();
+        self.time_units_by(program, feeds, &mut || start.elapsed().as_secs_f64())
+    }
+
+    /// The same with another clock for what is not timed by the device, such as one that counts the
+    /// time that the process had a core.
+    #[doc(hidden)]
+    pub fn time_units_by(
+        &mut self,
+        program: &Program,
+        feeds: &[(&str, &Tensor)],
+        clock: &mut dyn FnMut() -> f64,
+    ) -> Result<Vec<UnitTime>> {
+        let (gpu, _) = self.start_check(program, feeds)?;
+        let profile = self.device().profile();
+        let own_clock = profile.timestamps && !profile.software;
+        let mut times = Vec::with_capacity(program.plan().units.len());
+        for (number, unit) in program.plan().units.iter().enumerate() {
+            let start = clock();
+            let seconds = match own_clock {
+                true => gpu.timed(number..number + 1)?.unwrap_or_default(),
+                false => {
+                    gpu.run_unit(number)?;
+                    clock() - start
+                }
+            };
+            times.push(UnitTime { label: unit.label.clone(), seconds });
+        }
+        self.finish_check(program, gpu)?;
+        Ok(times)
+    }
+}
