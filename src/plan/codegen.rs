@@ -381,7 +381,8 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     for (number, (_, operand, access, _)) in loads.iter().enumerate() {
         match access.of_four() {
             Four::Vector if !scattered[*operand] => {
-                let at = if *access == Access::Flat { "q".into() } else { format!("({}) / 4u", w.position(access, "i0")) };
+                let at =
+                    if *access == Access::Flat { "q".into() } else { format!("({}) / 4u", w.position(access, "i0")) };
                 let _ = writeln!(quad, "  let l{number} = x{operand}[{at}];");
             }
             Four::Same => {

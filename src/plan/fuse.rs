@@ -134,7 +134,10 @@ impl Clusters {
         let [root] = roots[..] else { return None };
         let elsewhere = |id: ValueId| {
             let users = self.users.get(&id).into_iter().flatten();
-            users.filter(|&&user| user != node).map(|&user| self.of.get(user).copied().flatten()).collect::<BTreeSet<_>>()
+            users
+                .filter(|&&user| user != node)
+                .map(|&user| self.of.get(user).copied().flatten())
+                .collect::<BTreeSet<_>>()
         };
         let stored = elsewhere(root).iter().any(|&cluster| cluster != Some(a));
         let readers: Vec<Option<usize>> = elsewhere(ValueId { node, output: 0 }).into_iter().collect();

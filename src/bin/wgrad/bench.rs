@@ -63,7 +63,7 @@ pub struct BenchArgs {
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
     cold: bool,
-    /// Also each launch of a task alone: where the time goes
+    /// Also each unit of a task's plan alone: where the time goes
     #[arg(long)]
     profile: bool,
     /// Leave the adapter's peak out, and with it each task's share of it

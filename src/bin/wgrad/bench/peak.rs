@@ -72,7 +72,7 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
         "dispatch_s": rounded(dispatch),
         "readback_s": rounded(readback.quantile(0.5)),
         "clock": "wall",
-        "cores": software.then(|| cores::measure()),
+        "cores": software.then(cores::measure),
     });
     extend(&mut record, fields);
     Ok(record)
