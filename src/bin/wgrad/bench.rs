@@ -275,7 +275,8 @@ impl Bench<'_> {
         match output.status.code() {
             Some(0) => {}
             Some(1) => return Err(Stop::Wrong(message())),
-            _ => return Err(Stop::Error(message())),
+            Some(2) => return Err(Stop::Error(message())),
+            _ => return Err(Stop::Error(format!("{}: its process ended with {}", task.join(" "), output.status))),
         }
         let line = String::from_utf8_lossy(&output.stdout);
         let mut record: Json = serde_json::from_str(line.trim())
