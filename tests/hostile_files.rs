@@ -299,6 +299,16 @@ mod golden {
 
     #[cfg(unix)]
     #[test]
+    fn files_of_holes_are_not_read() {
+        let folder = folder();
+        let json = folder.path().join("ops.json");
+        fs::write(&json, "[").expect("writable");
+        fs::OpenOptions::new().write(true).open(&json).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+        assert!(refused(folder.path()).contains("are stored"));
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn pipes_and_devices_are_not_waited_for() {
         let folder = folder();
         let (json, data) = (folder.path().join("ops.json"), folder.path().join("ops.safetensors"));
@@ -309,6 +319,37 @@ mod golden {
         std::os::unix::fs::symlink("/dev/zero", &data).expect("a link");
         assert!(refused(folder.path()).contains("not a regular file"));
     }
+}
+
+/// A terabyte that takes no disk: whoever believed its length would fill all memory.
+#[cfg(unix)]
+#[test]
+fn a_file_of_holes_is_not_read() {
+    let folder = folder();
+    let path = folder.path().join("holes");
+    let sparse = |head: &[u8], length: u64| {
+        fs::write(&path, head).expect("writable");
+        fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(length)).expect("a sparse file");
+    };
+    let refused = |result: wgrad::Result<()>| {
+        let why = complaint(result, &path);
+        assert!(why.contains("are stored"), "{why}");
+    };
+    let length = 1u64 << 40;
+    let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{length}]}}}}"#, length / 4);
+    let head = safetensors_bytes(&header, &[]);
+    sparse(&head, head.len() as u64 + length);
+    refused(safetensors::load(&path).map(drop));
+    let (mut session, graph, _) = session();
+    refused(session.load(&path));
+    refused(session.load_weights(&path, &graph));
+    // 2^14 pictures of 2^13 by 2^13.
+    let head = [&[0, 0, 8, 3][..], &[1 << 14, 1 << 13, 1 << 13].map(u32::to_be_bytes).concat()].concat();
+    sparse(&head, head.len() as u64 + length);
+    refused(idx::read(&path, 3).map(drop));
+    // A short file may have holes: that is no more memory than a whole one takes.
+    sparse(&[0, 0, 8, 1, 0, 1, 0, 0], 8 + (1 << 16));
+    assert_eq!(idx::read(&path, 1).expect("whole").1, vec![0; 1 << 16]);
 }
 
 /// With this variable the test below is the writer: it saves to that path until it is killed.

@@ -2,6 +2,8 @@
 //! device to): building, differentiating, planning and the reference never panic.
 #![no_main]
 
+// The graph itself is for a device.
+#[allow(dead_code)]
 #[path = "../../tests/common/graphs.rs"]
 mod graphs;
 

@@ -332,8 +332,13 @@ impl Program {
             self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
         }
         if self.plan.watches_status {
-            self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
+            self.clear_status();
         }
+    }
+
+    /// For checking: takes back what kernels have reported.
+    pub fn clear_status(&self) {
+        self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
@@ -459,6 +464,12 @@ impl Program {
     pub fn status(&self) -> Result<()> {
         let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
         check_status(&read_words(&self.gpu, &self.status, bytes)?)
+    }
+
+    /// For checking: whether a kernel has reported an index out of range since the status was
+    /// cleared, also where the host has seen all indices.
+    pub fn raised(&self) -> Result<bool> {
+        Ok(check_status(&read_words(&self.gpu, &self.status, STATUS_BYTES)?).is_err())
     }
 
     /// For checking: a value's elements.

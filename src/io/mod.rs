@@ -61,7 +61,43 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     if !about.is_file() {
         return Err(Error::file(path, "is not a regular file"));
     }
-    Ok((File::open(path).map_err(Error::io(path))?, about.len()))
+    let length = about.len();
+    if let Some(stored) = stored_bytes(&about).filter(|stored| length > SPARSE && *stored < length / 16) {
+        let why =
+            format!("claims {length} bytes, but only {stored} are stored; if it is whole, `cp --sparse=never` it");
+        return Err(Error::file(path, why));
+    }
+    Ok((File::open(path).map_err(Error::io(path))?, length))
+}
+
+/// From this length on a file must be stored, not claimed: a terabyte of holes takes no disk, but
+/// all memory when it is read. File systems that compress come nowhere near 16 to 1 on numbers.
+const SPARSE: u64 = 1 << 30;
+
+/// The bytes that a file takes on its disk, where the system tells: some that come over a network
+/// always say 0.
+fn stored_bytes(about: &fs::Metadata) -> Option<u64> {
+    #[cfg(unix)]
+    let blocks = std::os::unix::fs::MetadataExt::blocks(about); // of 512 bytes, whatever the disk's are
+    #[cfg(not(unix))]
+    let blocks = {
+        let _ = about;
+        0u64
+    };
+    (blocks > 0).then(|| blocks.saturating_mul(512))
+}
+
+/// Reads a whole regular file: no pipe, which would be waited for, no device, which has no end, and
+/// no file that is far longer than what is stored of it.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no such file.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let (mut file, length) = open(path)?;
+    let mut bytes = Vec::new();
+    read_exactly(path, &mut file, length, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads exactly `count` bytes behind those in `bytes`; memory that is not there is an error.

@@ -95,6 +95,11 @@ impl Conv2d {
 /// The most loop iterations of one invocation: some drivers silently stop longer loops.
 const MOST_ITERATIONS: usize = 16_000;
 
+/// The most elements of a kernel. lavapipe stops an invocation after 65,535 rounds of its loops, and
+/// counts the last look at each condition too, under which it goes on through what is inside: with
+/// one column and one channel that makes 6 rounds of each row.
+const MOST_TAPS: usize = 10_000;
+
 /// The three ops. Inputs: the two that the formula multiplies, in the order `x`, `weight`, `dy`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wanted {
@@ -195,8 +200,8 @@ pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Re
             c / groups
         ));
     }
-    if kh.saturating_mul(kw) > MOST_ITERATIONS {
-        return Err(format!("kernels have at most {MOST_ITERATIONS} elements, not {kh} x {kw}; use matmul() instead"));
+    if kh.saturating_mul(kw) > MOST_TAPS {
+        return Err(format!("kernels have at most {MOST_TAPS} elements, not {kh} x {kw}; use matmul() instead"));
     }
     let oh = windows("height", h, kh, stride[0], padding[0], dilation[0])?;
     let ow = windows("width", w, kw, stride[1], padding[1], dilation[1])?;

@@ -207,7 +207,7 @@ pub(crate) const MAX_CHUNK: usize = 4096;
 pub(crate) const ALONE: u32 = 64;
 
 /// Invocations of a workgroup that has one row: so many, or as many as every device has.
-const FEWEST: u32 = 128;
+pub(crate) const FEWEST: u32 = 128;
 const MOST: u32 = 256;
 
 /// How many invocations share a row on that device.

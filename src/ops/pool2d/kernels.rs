@@ -1,6 +1,6 @@
 //! The kernels of the poolings: one invocation for each window, or for each element of a gradient.
 
-use super::{Kind, Pooling};
+use super::{Kind, Pool2d, Pooling, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -13,6 +13,13 @@ const LANES: u64 = 64;
 /// unrolls loops, and a loop costs more than a step of it.
 const MOST_UNROLLED: usize = 16;
 
+/// Rounds of the loops over so many rows and columns as lavapipe counts them, which silently stops
+/// after 65,535: the last look at a condition is one too.
+fn rounds([rows, columns]: [usize; 2]) -> usize {
+    rows * (columns + 2) + 1
+}
+const MOST_ROUNDS: usize = 48_000;
+
 impl Kernel for Pooling {
     fn variants(&self) -> &'static [Variant] {
         const GATHER: Variant = Variant { epilogue: true, invocations: 64, ..Variant::plain("gather") };
@@ -20,9 +27,16 @@ impl Kernel for Pooling {
         if self.kind == Kind::MaxGrad { &[DISJOINT, GATHER] } else { &[GATHER] }
     }
 
-    /// Where no two windows share an element, each window can write its own part of the gradient.
-    fn supports(&self, variant: &Variant, _: &Args<'_>) -> bool {
-        variant.name == "gather" || self.overlap() == 1
+    /// Where no two windows share an element, each window can write its own part of the gradient,
+    /// if that part is small enough: the last window's goes on to the edge.
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        if variant.name == "gather" {
+            return true;
+        }
+        let Sizes { h, w, oh, ow, options: Pool2d { kernel, stride, padding, .. }, .. } =
+            self.sizes(args.inputs, args.outputs);
+        let part = |i: usize, size: usize, windows: usize| stride[i].max(size + padding[i] - (windows - 1) * stride[i]);
+        self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MOST_ROUNDS
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {

@@ -1,7 +1,6 @@
 //! Reading a golden folder: two JSON files that say what is in two safetensors files.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -109,12 +108,8 @@ fn part<T: DeserializeOwned>(
     }
 }
 
-/// The bytes of a regular file: a pipe would be waited for, a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    match fs::metadata(path) {
-        Ok(about) if !about.is_file() => Err(format!("{}: is not a regular file", path.display())),
-        _ => fs::read(path).map_err(|error| format!("{}: {error}", path.display())),
-    }
+    wgrad::io::read(path).map_err(|error| error.to_string())
 }
 
 /// The first tensor that an op case names and the file lacks, or another contradiction.

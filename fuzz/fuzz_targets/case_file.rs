@@ -1,0 +1,32 @@
+//! Case files (`wgrad check --replay`): what loads is saved and loaded again the same. Nothing is
+//! run: the texts of a case file are for a device.
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use wgrad::Device;
+use wgrad::check::UnitCase;
+
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
+static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("x"));
+
+fuzz_target!(|bytes: &[u8]| {
+    // libFuzzer changes the text; the length before it, which the format wants, follows here.
+    let text = &bytes[..bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len())];
+    let data = bytes.get(text.len() + 1..).unwrap_or(&[]);
+    let file = [&(text.len() as u64).to_le_bytes()[..], text, data].concat();
+    std::fs::write(&*PATH, file).expect("writable");
+    match UnitCase::load(&*PATH) {
+        Ok(case) => {
+            let again = FOLDER.path().join("again");
+            case.save(&again).expect("saves what it has loaded");
+            let back = UnitCase::load(&again).expect("loads what it has saved");
+            // As text: NaN differs from itself.
+            assert_eq!(format!("{back:?}"), format!("{case:?}"));
+            case.replay(&Device::cpu()).expect_err("the reference has nothing to replay");
+        }
+        Err(error) => assert!(error.to_string().contains("/x: "), "{error}"),
+    }
+});
