@@ -34,6 +34,8 @@ pub use cache::cache_file;
 const MOST_CANDIDATES: usize = 6;
 /// Times that each candidate is timed, at least and at most.
 const ROUNDS: (usize, usize) = (5, 50);
+/// After so many seconds no candidate of a class is timed more often than it must be.
+const ENOUGH: f64 = 2.0;
 /// After two rounds a candidate this much slower than the best is not run again.
 const HOPELESS: f64 = 3.0;
 /// What a variant must gain at least, of the heuristic's time, to replace it.
@@ -326,7 +328,7 @@ impl Tuner<'_> {
         let mut clock = || start.elapsed().as_secs_f64();
         let least = |runner: &Runner| runner.times.iter().copied().fold(f64::INFINITY, f64::min);
         for round in 0..ROUNDS.1 {
-            if round >= ROUNDS.0 && self.left() <= until.max(0.0) {
+            if round >= ROUNDS.0 && (self.left() <= until.max(0.0) || clock() > ENOUGH) {
                 break;
             }
             let best = runners.iter().map(least).fold(f64::INFINITY, f64::min);
