@@ -227,6 +227,9 @@ struct Tuner<'a> {
     edit: &'a dyn Fn(&str, &mut Plan) -> Result<()>,
 }
 
+/// What the reference says of a site's outputs.
+type Expected = HashMap<ValueId, Bounded>;
+
 /// A candidate that is right so far.
 struct Runner {
     variant: &'static str,
@@ -273,7 +276,7 @@ impl Tuner<'_> {
     }
 
     /// Random inputs for the site, and what the reference makes of them.
-    fn reference(&mut self, site: &Site) -> Result<(Vec<(String, Tensor)>, HashMap<ValueId, Bounded>)> {
+    fn reference(&mut self, site: &Site) -> Result<(Vec<(String, Tensor)>, Expected)> {
         let mut rng = StdRng::seed_from_u64(0);
         let (plan, _) = Plan::draft(site.nodes.clone(), &site.targets, self.device.profile(), &Options::default())?;
         let (mut inputs, mut feeds) = (Vec::new(), HashMap::new());
@@ -303,7 +306,7 @@ impl Tuner<'_> {
         variant: &'static str,
         session: &mut Session,
         feeds: &[(&str, &Tensor)],
-        expected: &HashMap<ValueId, Bounded>,
+        expected: &Expected,
     ) -> Result<std::result::Result<Runner, String>> {
         let options = Options { variant: Some(variant.to_owned()), ..Options::default() };
         let edit = |plan: &mut Plan| (self.edit)(variant, plan);

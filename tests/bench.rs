@@ -35,6 +35,8 @@ fn mistakes_are_told_before_anything_runs() {
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
     refused(&["matmul", "2x3x4", "--seconds=nan"], "--seconds NaN is no time");
+    refused(&["matmul", "2x3x4", "--tune=-1"], "--tune=-1 is no time");
+    refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
     refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "no file can be written there");
     refused(&["matmul", "2x3x4", "--roofline", "."], "no file can be written there");
     refused(&["matmul", "2x3x4", "--compare", "no-such-file.jsonl"], "no-such-file.jsonl");

@@ -297,9 +297,7 @@ fn a_tuning_file_is_never_believed() {
     nothing(&"[".repeat(200_000), "ignored");
     nothing(&format!("{whole}{}", " ".repeat(5 << 20)), "too many");
     assert!(load(&[0xff; 64]).1.contains("ignored"));
-    let device = whole[whole.find("\"adapter\"").expect("a key")..].to_owned();
     let of = |name: &str| format!("{name:?}:{}", json["devices"][0][name]);
-    assert!(device.contains("\"adapter\""));
     let here = ["adapter", "backend", "driver", "wgrad", "kernels"].map(of).join(",");
     assert_eq!(load(tuning(&here, r#"{"matmul":{"a class":"register8"}}"#).as_bytes()), (choices, String::new()));
     for choices in ["7", "null", "[]", r#""matmul""#] {

@@ -138,9 +138,11 @@ fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+/// What was passed over, and why.
+type Notes = Vec<String>;
+
 /// The file's devices, and notes on what is none; `None` where there is no file.
-#[allow(clippy::type_complexity)]
-fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Vec<String>)>, String> {
+fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> {
     match fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Ok(about) if about.len() > MOST_BYTES => {
