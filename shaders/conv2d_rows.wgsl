@@ -2,26 +2,10 @@
 // packed [N, PH, PW, Q] of vec4 and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack and
 // conv2d_pack_weight; y [N, O, OH, OW] contiguous.
 // One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barrier.
-// KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Behind it: conv2d_product.wgsl. KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
-struct Product {
-  positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
-  image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  blocks: u32,
-}
-@group(0) @binding(0) var<uniform> s: Product;
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-/// Where window number `position` (clamped to the last) begins in `packed`.
-fn corner(position: u32) -> u32 {
-  let p = min(position, s.positions - 1u);
-  let rest = p % s.plane;
-  return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
-}
 
 @compute @workgroup_size(32)
 fn conv2d_rows(
@@ -71,24 +55,14 @@ fn conv2d_rows(
     results[2u * i + 1u] = right[i];
   }
   let last = min(16u, s.positions - first);
-  var n = first / s.plane;
-  var rest = first % s.plane;
-  for (var p = 0u; p < last; p++) {
+  for (var p = 0u; p < last; p += 4u) {
     for (var half = 0u; half < 2u; half++) {
-      let result = results[2u * p + half];
-      let channel = (column + half) * 4u;
-      let to = (n * s.channels + channel) * s.plane + rest;
+      let at = 2u * p + half;
       for (var k = 0u; k < 4u; k++) { // unroll
-        if (channel + k < s.channels) {
-          let at = to + k * s.plane;
-          y[at] = epilogue(result[k], at);
-        }
+        let v = vec4(results[at][k], results[at + 2u][k], results[at + 4u][k], results[at + 6u][k]);
+        store(v, first + p, (column + half) * 4u + k);
       }
-    }
-    rest++;
-    if (rest == s.plane) {
-      rest = 0u;
-      n++;
     }
   }
 }
+

@@ -5,24 +5,10 @@
 // of all 64 positions; each lane loads 8 positions, and constant shuffles show them to the others.
 // No barrier. KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
-struct Product {
-  positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
-  image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  blocks: u32,
-}
-@group(0) @binding(0) var<uniform> s: Product;
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-/// Where window number `position` (clamped to the last) begins in `packed`.
-fn corner(position: u32) -> u32 {
-  let p = min(position, s.positions - 1u);
-  let rest = p % s.plane;
-  return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
-}
+var<workgroup> results: array<vec4<f32>, 512>;
 
 @compute @workgroup_size(8)
 fn conv2d_shuffle(
@@ -63,27 +49,21 @@ fn conv2d_shuffle(
       }
     }
   }
-  // Copied to an array that is indexed dynamically: `sums` must stay in registers.
-  var results: array<vec4<f32>, 64>;
+  // Each lane's own, in workgroup memory: a private array that is indexed dynamically takes some
+  // drivers' compilers seconds.
   for (var i = 0u; i < 64u; i++) { // unroll
-    results[i] = sums[i];
+    results[i * 8u + lane] = sums[i];
   }
   let last = min(64u, s.positions - first);
-  var n = first / s.plane;
-  var rest = first % s.plane;
-  for (var p = 0u; p < last; p++) {
-    let result = results[p];
-    let to = (n * s.channels + column * 4u) * s.plane + rest;
+  for (var p = 0u; p < last; p += 4u) {
+    let at = p * 8u + lane;
+    let a = results[at];
+    let b = results[at + 8u];
+    let c = results[at + 16u];
+    let d = results[at + 24u];
     for (var k = 0u; k < 4u; k++) { // unroll
-      if (column * 4u + k < s.channels) {
-        let at = to + k * s.plane;
-        y[at] = epilogue(result[k], at);
-      }
-    }
-    rest++;
-    if (rest == s.plane) {
-      rest = 0u;
-      n++;
+      store(vec4(a[k], b[k], c[k], d[k]), first + p, column * 4u + k);
     }
   }
 }
+

@@ -3,37 +3,14 @@
 // conv2d_pack_weight; y [N, O, OH, OW] contiguous.
 // One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory
 // (8 KiB), one invocation 8 positions x 8 channels.
-// KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Behind it: conv2d_product.wgsl. KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
-struct Product {
-  positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
-  image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  blocks: u32,
-}
-@group(0) @binding(0) var<uniform> s: Product;
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 // Depth-major: x_tile[depth * 16 + position / 4], w_tile[depth * 16 + channel / 4].
 var<workgroup> x_tile: array<vec4<f32>, 256>;
 var<workgroup> w_tile: array<vec4<f32>, 256>;
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-/// Where window number `position` (clamped to the last) begins in `packed`.
-fn corner(position: u32) -> u32 {
-  let p = min(position, s.positions - 1u);
-  let rest = p % s.plane;
-  return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
-}
-
-fn store(v: f32, position: u32, channel: u32) {
-  if (position < s.positions && channel < s.channels) {
-    let i = (position / s.plane * s.channels + channel) * s.plane + position % s.plane;
-    y[i] = epilogue(v, i);
-  }
-}
 
 @compute @workgroup_size(64)
 fn conv2d_tile(
@@ -96,11 +73,20 @@ fn conv2d_tile(
     }
   }
   if (number < s.blocks) {
-    for (var e = 0u; e < 8u; e++) { // unroll
+    let position = first + rows * 4u;
+    let channel = (first_column + columns) * 4u;
+    for (var half = 0u; half < 2u; half++) { // unroll
       for (var k = 0u; k < 4u; k++) { // unroll
-        store(sums[e * 2u][k], first + rows * 4u + e, (first_column + columns) * 4u + k);
-        store(sums[e * 2u + 1u][k], first + rows * 4u + e, (first_column + columns) * 4u + 4u + k);
+        let left = vec4(
+          sums[half * 8u][k], sums[half * 8u + 2u][k], sums[half * 8u + 4u][k], sums[half * 8u + 6u][k],
+        );
+        let right = vec4(
+          sums[half * 8u + 1u][k], sums[half * 8u + 3u][k], sums[half * 8u + 5u][k], sums[half * 8u + 7u][k],
+        );
+        store(left, position + half * 4u, channel + k);
+        store(right, position + half * 4u, channel + 4u + k);
       }
     }
   }
 }
+

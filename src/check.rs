@@ -4,8 +4,9 @@
 //! it stands for are evaluated on the reference from exactly these, and its outputs are compared
 //! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
-//! winner. Outputs are poisoned with NaN before the launch and sentinels stand inside the binding,
-//! behind the tensor's end: stale, missing and stray writes all fail.
+//! winner. Outputs and scratch buffers are poisoned with NaN before the launch and sentinels stand
+//! inside the binding, behind the tensor's end: stale, missing and stray writes all fail. The
+//! status word must be raised where an index is out of range, and nowhere else.
 //!
 //! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
 //! and one stands for a number only where that number, moved by its bound, is beyond the largest
@@ -46,8 +47,9 @@ pub use shipped::{Shipped, shipped};
 
 use std::collections::HashMap;
 
+use crate::gpu::Program as Engine;
 use crate::graph::{Nodes, ValueId};
-use crate::plan::{Dispatch, Plan, Stored, Unit};
+use crate::plan::{Bound, BufferId, Dispatch, Plan, Stored, Unit};
 use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
 /// What a check found in one unit of a plan.
@@ -63,8 +65,10 @@ pub struct UnitReport {
     pub worst: Option<Element>,
     /// How many elements were over their bound.
     pub wrong: usize,
-    /// Words behind a tensor's end that were overwritten: buffer's value and word.
+    /// Words behind the end of a tensor or a scratch buffer that were overwritten: which, and where.
     pub stray: Option<String>,
+    /// The status word was raised without a reason, or not raised where an index is out of range.
+    pub status: Option<String>,
     /// The errors of its float elements in ulp.
     pub histogram: Histogram,
     /// What it read.
@@ -78,7 +82,7 @@ pub struct UnitReport {
 impl UnitReport {
     /// Whether everything agreed.
     pub fn passed(&self) -> bool {
-        self.wrong == 0 && self.stray.is_none()
+        self.wrong == 0 && self.stray.is_none() && self.status.is_none()
     }
 }
 
@@ -144,21 +148,52 @@ impl Report {
     }
 }
 
-/// Compares one unit's outputs with the reference.
-pub(crate) fn compare(
+/// What a unit left on the device.
+struct Got {
+    /// All words of the outputs' buffers.
+    written: Vec<(Stored, Vec<u32>)>,
+    /// All words of the scratch buffers, and how many of them the unit uses.
+    scratch: Vec<(usize, Vec<u32>)>,
+    /// What stood behind the outputs.
+    sentinel: u32,
+    /// Whether it has reported an index out of range; `None` where it cannot.
+    raised: Option<bool>,
+}
+
+/// The complaint about a status word that was raised without a reason.
+const RAISED: &str = "an index out of range was reported, and all are in range";
+
+/// Compares what one unit did with the reference.
+///
+/// # Errors
+/// The reference's, where an index is out of range and the unit has reported it.
+fn compare(
     plan: &Plan,
     unit: &Unit,
     reads: &[(Stored, Tensor)],
     scalars: &[(ValueId, Tensor)],
-    got: &[(Stored, Vec<u32>)],
+    got: &Got,
 ) -> Result<UnitReport> {
-    let expected = expect(plan, unit, reads, scalars)?;
+    let (expected, status) = match (expect(plan, unit, reads, scalars), got.raised) {
+        (Ok(expected), Some(true)) => (expected, Some(RAISED.to_owned())),
+        (Ok(expected), _) => (expected, None),
+        (Err(Error::Input(why)), Some(false)) => (HashMap::new(), Some(format!("it was not reported that {why}"))),
+        (Err(error), _) => return Err(error),
+    };
     let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
     let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
     report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
     report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
-    for (stored, words) in got {
-        report.compare(&built(&plan.nodes, stored), &stored.ty, words, &expected[&stored.value]);
+    report.status = status;
+    for (stored, words) in &got.written {
+        if let Some(expected) = expected.get(&stored.value) {
+            report.compare(&built(&plan.nodes, stored), &stored.ty, (words, got.sentinel), expected);
+        }
+    }
+    for (number, (used, words)) in got.scratch.iter().enumerate() {
+        if let Some(at) = words[*used..].iter().position(|&word| word != POISON) {
+            report.stray = Some(format!("scratch buffer {number} was written {at} words behind its end"));
+        }
     }
     if !report.passed() {
         report.dispatches = unit.dispatches.clone();
@@ -185,9 +220,14 @@ fn built(nodes: &Nodes, stored: &Stored) -> String {
     format!("{} (built at {})", node.name(), node.location)
 }
 
-/// What stands behind a tensor's end during a check, and what fills an output before.
-pub(crate) const SENTINEL: u32 = 0x7fc5_a5a5;
-pub(crate) const POISON: u32 = 0x7fc0_dead;
+/// What fills outputs and scratch buffers before a launch, and the words behind a scratch buffer.
+const POISON: u32 = 0x7fc0_dead;
+
+/// What stands behind the tensors that a unit writes: a NaN of its own for each unit, because one
+/// that is read behind another tensor goes through additions with its bits.
+fn sentinel(unit: usize) -> u32 {
+    0x7fc5_0000 | (unit as u32 & 0xffff)
+}
 
 impl UnitReport {
     fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
@@ -198,6 +238,7 @@ impl UnitReport {
             worst: None,
             wrong: 0,
             stray: None,
+            status: None,
             histogram: Histogram::default(),
             reads: Vec::new(),
             workgroups: 0,
@@ -206,9 +247,9 @@ impl UnitReport {
     }
 
     /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
-    fn compare(&mut self, node: &str, ty: &TensorType, words: &[u32], want: &bound::Bounded) {
+    fn compare(&mut self, node: &str, ty: &TensorType, (words, sentinel): (&[u32], u32), want: &bound::Bounded) {
         let n = ty.shape.numel();
-        if let Some(at) = words[n..].iter().position(|&word| word != SENTINEL) {
+        if let Some(at) = words[n..].iter().position(|&word| word != sentinel) {
             self.stray = Some(format!("{ty} was written {at} words behind its end"));
         }
         self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
@@ -285,27 +326,46 @@ impl Session {
                 let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
                 reads.push((stored.clone(), tensor));
             }
-            for stored in &unit.writes {
-                let n = stored.ty.shape.numel();
-                let size = (plan.buffers[stored.buffer].bytes / 4) as usize;
-                if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
-                    gpu.write_buffer(stored.buffer, 0, &vec![POISON; n]);
-                }
-                gpu.write_buffer(stored.buffer, n, &vec![SENTINEL; size - n]);
-            }
+            poison(gpu, plan, unit, sentinel(number));
             gpu.run_unit(number)?;
-            let mut got = Vec::with_capacity(unit.writes.len());
-            for stored in &unit.writes {
-                got.push((stored.clone(), gpu.read_buffer(stored.buffer)?));
-            }
-            let found = compare(plan, unit, &reads, &scalars, &got)?;
-            if !found.passed() && report.divergence.is_none() {
+            let found = compare(plan, unit, &reads, &scalars, &Got::read(gpu, unit, sentinel(number))?)?;
+            // Where the reference has no answer there is nothing to run again.
+            if !found.passed() && found.compared > 0 && report.divergence.is_none() {
                 let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
                 report.divergence = Some(Box::new(divergence));
             }
             report.units.push(found);
         }
         Ok((self.finish_check(program, gpu)?, report))
+    }
+}
+
+/// Fills what a unit is to write, and sets sentinels behind it.
+fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) {
+    let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
+    for stored in &unit.writes {
+        let n = stored.ty.shape.numel();
+        if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
+            gpu.write_buffer(stored.buffer, 0, &vec![POISON; n]);
+        }
+        gpu.write_buffer(stored.buffer, n, &vec![sentinel; size(stored.buffer) - n]);
+    }
+    unit.scratch.iter().for_each(|&(buffer, _)| gpu.write_buffer(buffer, 0, &vec![POISON; size(buffer)]));
+    gpu.clear_status();
+}
+
+impl Got {
+    fn read(gpu: &Engine, unit: &Unit, sentinel: u32) -> Result<Got> {
+        let written = unit.writes.iter().map(|stored| Ok((stored.clone(), gpu.read_buffer(stored.buffer)?)));
+        let scratch = unit.scratch.iter().map(|&(buffer, bytes)| Ok((bytes / 4, gpu.read_buffer(buffer)?)));
+        let mut bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        let raised = match bindings.any(|bound| *bound == Bound::Status) {
+            true => Some(gpu.raised()?),
+            false => None,
+        };
+        // The step's own look at the status comes last; what was raised here is told in the report.
+        gpu.clear_status();
+        Ok(Got { written: written.collect::<Result<_>>()?, scratch: scratch.collect::<Result<_>>()?, sentinel, raised })
     }
 }
 

@@ -4,4 +4,4 @@ mod adapter;
 mod engine;
 
 pub(crate) use adapter::{Gpu, list, open};
-pub(crate) use engine::{Program, Variables};
+pub(crate) use engine::{Program, Variables, wait};

@@ -189,7 +189,8 @@ pub struct Variant {
     /// Whether the heuristic would take it on software adapters alone.
     pub software: bool,
     /// Whether its text has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once for each
-    /// element of its first output with the value and its row-major number.
+    /// element of its first output with the value and its row-major number; or the slot
+    /// [`EPILOGUE4`](crate::shader::EPILOGUE4), called for four neighbours at a time.
     pub epilogue: bool,
 }
 

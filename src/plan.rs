@@ -128,6 +128,8 @@ pub struct Unit {
     pub reads: Vec<Stored>,
     /// What it writes.
     pub writes: Vec<Stored>,
+    /// Buffers for what its dispatches hand on to each other, and how many bytes of each they use.
+    pub scratch: Vec<(BufferId, usize)>,
 }
 
 /// An input of the program.

@@ -226,10 +226,60 @@ impl Session {
                 gpu.run().await?
             }
             (None, Store::Cpu(values)) => run_on_cpu(program, &feeds, values)?,
-            _ => return Err(Error::Input("the program was compiled in a session on another device".into())),
+            _ => return Err(elsewhere()),
         };
         self.count(program);
         Ok(outputs)
+    }
+
+    /// Starts a step as [`Session::run`] does, but neither waits for it nor reads anything back: for
+    /// steps whose loss nobody looks at. Steps take effect in the order in which they were started,
+    /// and whatever reads from the session sees them all. An index computed on the device that is
+    /// out of range goes unnoticed.
+    ///
+    /// # Errors
+    /// [`Error::Input`] as for [`Session::run`]; errors of the device, its loss for instance, when
+    /// they are known by now.
+    pub fn submit(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<()> {
+        let feeds = self.bind(program, feeds)?;
+        match (&program.gpu, &mut self.store) {
+            (Some(gpu), Store::Gpu(..)) => {
+                gpu.upload(&feeds.uploads(program), &feeds.words(program));
+                gpu.start()?;
+            }
+            (None, Store::Cpu(values)) => drop(run_on_cpu(program, &feeds, values)?),
+            _ => return Err(elsewhere()),
+        }
+        self.count(program);
+        Ok(())
+    }
+
+    /// [`Session::submit`] and [`Session::wait`], for benchmarks: the seconds that the step's launches
+    /// took by the device's own clock, `None` where it has none. Drivers differ in how far that can
+    /// be trusted.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    #[doc(hidden)]
+    pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
+        let feeds = self.bind(program, feeds)?;
+        let Some(gpu) = &program.gpu else { return Ok(None) };
+        gpu.upload(&feeds.uploads(program), &feeds.words(program));
+        let Some(seconds) = gpu.timed(0..program.plan.units.len())? else { return Ok(None) };
+        gpu.commit()?;
+        self.count(program);
+        Ok(Some(seconds))
+    }
+
+    /// Waits until all steps that were started are done.
+    ///
+    /// # Errors
+    /// Errors of the device since the last call that could report one.
+    pub fn wait(&self) -> Result<()> {
+        match &self.store {
+            Store::Gpu(gpu, _) => gpu::wait(gpu),
+            Store::Cpu(_) => Ok(()),
+        }
     }
 
     /// Uploads the feeds for a check; gives the program on the device and the step's scalars.
@@ -341,6 +391,11 @@ impl Session {
         }
         Ok(bound)
     }
+}
+
+/// The complaint about a program from a session of another kind.
+fn elsewhere() -> Error {
+    Error::Input("the program was compiled in a session on another device".into())
 }
 
 /// Feeds that fit the program.

@@ -16,6 +16,10 @@ macro_rules! wgsl {
     };
 }
 
+/// The slot for an epilogue in a text that stores four neighbouring elements at a time, the first of
+/// which has a number `i` that is a multiple of 4.
+pub const EPILOGUE4: &str = "fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }";
+
 /// A shader file on its way to the text of one kernel.
 #[derive(Clone, Debug)]
 pub struct Shader {

@@ -38,11 +38,19 @@ impl Session {
         clock: &mut dyn FnMut() -> f64,
     ) -> Result<Vec<UnitTime>> {
         let (gpu, _) = self.start_check(program, feeds)?;
+        let profile = self.device().profile();
+        let own_clock = profile.timestamps && !profile.software;
         let mut times = Vec::with_capacity(program.plan().units.len());
         for (number, unit) in program.plan().units.iter().enumerate() {
             let start = clock();
-            let on_device = gpu.time_unit(number)?;
-            times.push(UnitTime { label: unit.label.clone(), seconds: on_device.unwrap_or_else(|| clock() - start) });
+            let seconds = match own_clock {
+                true => gpu.timed(number..number + 1)?.unwrap_or_default(),
+                false => {
+                    gpu.run_unit(number)?;
+                    clock() - start
+                }
+            };
+            times.push(UnitTime { label: unit.label.clone(), seconds });
         }
         self.finish_check(program, gpu)?;
         Ok(times)

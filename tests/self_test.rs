@@ -27,7 +27,7 @@ fn every_seeded_fault_is_caught() {
     assert_eq!(caught, tried);
     assert!(tried.parse::<usize>().expect("a number") >= 30, "only {tried} faults");
     assert!(!runs_on_llvmpipe(&text) || !text.contains("\nnot here"), "a fault has no kernel any more:\n{text}");
-    for check in ["value", "sentinel", "permutation", "step"] {
+    for check in ["value", "sentinel", "status", "permutation", "step"] {
         assert!(text.contains(&format!("caught by {check} ")), "no fault is caught by {check}");
     }
 }

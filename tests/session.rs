@@ -86,6 +86,29 @@ fn programs_share_variables_and_counters() {
 }
 
 #[test]
+fn steps_that_nobody_reads_take_effect_in_order() {
+    for device in devices() {
+        let graph = Graph::new();
+        let w = graph.variable("w", tensor(&[1.0, 2.0]));
+        let x = graph.input("x", DType::F32, [2]);
+        let count = graph.counted("steps", DType::F32, |n| n as f64 + 1.0);
+        graph.assign(&w, &(&w * 2.0 + &x * &count.broadcast_to(x.shape())));
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&w]).expect("compiles");
+        session.submit(&program, &[("x", &tensor(&[1.0, 0.0]))]).expect("starts");
+        session.submit(&program, &[("x", &tensor(&[0.0, 1.0]))]).expect("starts");
+        session.wait().expect("waits");
+        assert_eq!(session.counter("steps"), 2);
+        let read = session.run(&program, &[("x", &tensor(&[0.0, 0.0]))]).expect("runs");
+        assert_eq!(read[0].to_f32(), [6.0, 10.0]);
+        assert_eq!(session.get("w").expect("w").to_f32(), [12.0, 20.0]);
+        let missing = session.submit(&program, &[]).expect_err("no x").to_string();
+        assert_eq!(missing, "input `x` (f32[2]) is not fed");
+        assert_eq!(session.counter("steps"), 3, "nothing ran");
+    }
+}
+
+#[test]
 fn feeds_are_checked_before_anything_runs() {
     for device in devices() {
         let graph = Graph::new();
@@ -165,4 +188,24 @@ fn a_step_computes_the_same_bits_every_time() {
         (losses, session.get("w").expect("w").to_f32().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
     };
     assert_eq!(run(), run());
+}
+
+/// The device's clock runs with the host's: a step takes some time, and no more than around it passes.
+#[test]
+fn steps_are_timed_by_the_device() {
+    let Some(device) = common::device() else { return };
+    let timestamps = device.profile().timestamps;
+    let graph = Graph::new();
+    let w = graph.variable("w", Tensor::new([1 << 20], vec![1.0f32; 1 << 20]).expect("a tensor"));
+    graph.assign(&w, &(&w * 1.5));
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[]).expect("compiles");
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        let seconds = session.submit_timed(&program, &[]).expect("runs");
+        let around = begin.elapsed().as_secs_f64();
+        assert_eq!(seconds.is_some(), timestamps);
+        assert!(seconds.is_none_or(|inside| inside > 0.0 && inside <= around), "{seconds:?} of {around}");
+    }
+    assert_eq!(session.get("w").expect("w").to_f32()[9], 1.5 * 1.5 * 1.5);
 }

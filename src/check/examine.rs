@@ -6,6 +6,7 @@ use crate::plan::Options;
 use crate::profile::Profile;
 use crate::{DType, Device, Result, Session, Tensor, TensorType, models};
 
+use super::faults::permute;
 use super::{CaseGraph, Report};
 
 /// Calls `f` with the op's name and each variant of each kernel of a graph, and whether the variant
@@ -57,6 +58,9 @@ pub struct Extras {
     pub gradients: Option<usize>,
     /// Runs each variant unfused too, not only the heuristic's choice.
     pub every_way: bool,
+    /// Runs each program whose dispatches have several workgroups once more with the workgroups in
+    /// the opposite order, which must give the same bits: what depends on their order is a race.
+    pub permuted: bool,
 }
 
 /// How gradients agreed as a whole, from the case's inputs to its gradients.
@@ -87,6 +91,8 @@ pub struct CaseReport {
     pub viewed: usize,
     /// Programs that were run three times.
     pub repeated: usize,
+    /// Programs that were run with their workgroups in another order.
+    pub permuted: usize,
     /// How its gradients agreed.
     pub gradients: Gradients,
     /// What went wrong that no launch alone shows.
@@ -158,6 +164,19 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
             again("as one step instead of launch by launch")?;
             again("once more")?;
             report.repeated += 1;
+        }
+        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        if extras.permuted && dispatches.into_iter().any(|dispatch| dispatch.workgroups != [1; 3]) {
+            let mut session = Session::new(device.clone());
+            let turned = session.compile_edited(&graph.graph, &outputs, &options, permute)?;
+            if let Some(output) = differs(&first, &session.run(&turned, &feeds)?) {
+                let (name, fused) = (&graph.outputs[output].0, if options.fuse { "" } else { ", unfused" });
+                let variant = options.variant.as_deref().map_or_else(String::new, |name| format!(", variant {name}"));
+                report.complaints.push(format!(
+                    "{name} is not the same bits with the workgroups in another order: a race{fused}{variant}"
+                ));
+            }
+            report.permuted += 1;
         }
         if options.variant.is_none() {
             whole.push(first);

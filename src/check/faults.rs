@@ -21,6 +21,8 @@ pub struct Subject {
     pub outputs: Vec<Value>,
     /// Its inputs.
     pub feeds: Vec<(String, Tensor)>,
+    /// Whether an index is out of range, so that every run must end with an error.
+    pub out_of_range: bool,
 }
 
 impl Subject {
@@ -32,7 +34,8 @@ impl Subject {
         let graph = CaseGraph::new(case)?;
         let names = graph.inputs.iter().map(|(name, ..)| name.clone());
         let feeds = names.zip(graph.sample(seed)).collect();
-        Ok(Subject { outputs: graph.outputs.into_iter().map(|(_, value)| value).collect(), graph: graph.graph, feeds })
+        let outputs = graph.outputs.into_iter().map(|(_, value)| value).collect();
+        Ok(Subject { outputs, graph: graph.graph, feeds, out_of_range: false })
     }
 
     fn feeds(&self) -> Vec<(&str, &Tensor)> {
@@ -94,6 +97,8 @@ pub enum Caught {
     Value(String),
     /// Words behind a tensor's end were written.
     Sentinel(String),
+    /// The status word was raised without a reason, or not raised.
+    Status(String),
     /// Two runs gave different bits.
     Determinism,
     /// Another order of the workgroups gave different bits.
@@ -109,6 +114,7 @@ impl Caught {
             Caught::Error(_) => "error",
             Caught::Value(_) => "value",
             Caught::Sentinel(_) => "sentinel",
+            Caught::Status(_) => "status",
             Caught::Determinism => "determinism",
             Caught::Permutation => "permutation",
             Caught::Step(_) => "step",
@@ -118,7 +124,11 @@ impl Caught {
     /// What it saw, where there is more to say.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Caught::Error(why) | Caught::Value(why) | Caught::Sentinel(why) | Caught::Step(why) => Some(why),
+            Caught::Error(why)
+            | Caught::Value(why)
+            | Caught::Sentinel(why)
+            | Caught::Status(why)
+            | Caught::Step(why) => Some(why),
             Caught::Determinism | Caught::Permutation => None,
         }
     }
@@ -143,10 +153,12 @@ impl Fault {
         if let Some(build) = self.build {
             return build();
         }
-        let cases = crate::ops::cases();
-        let case = cases.iter().find(|case| case.op == self.op && case.name == self.case);
-        let case = case.ok_or_else(|| Error::Input(format!("there is no case {} ({})", self.op, self.case)))?;
-        Subject::of_case(case, 1)
+        for (cases, out_of_range) in [(crate::ops::cases(), false), (crate::ops::out_of_range_cases(), true)] {
+            if let Some(case) = cases.iter().find(|case| case.op == self.op && case.name == self.case) {
+                return Ok(Subject { out_of_range, ..Subject::of_case(case, 1)? });
+            }
+        }
+        Err(Error::Input(format!("there is no case {} ({})", self.op, self.case)))
     }
 
     /// How the graph is planned.
@@ -225,29 +237,40 @@ impl Change {
     }
 }
 
-/// Lets every kernel of a plan run its workgroups in the opposite order: the numbers are turned
-/// round where the entry point receives them.
+/// Lets the kernels of a plan run their workgroups in the opposite order: the numbers are turned
+/// round where the entry point receives them. Dispatches of one workgroup stay as they are.
 ///
 /// # Errors
 /// When an entry point does not take `@builtin(workgroup_id)` in the usual form.
 pub fn permute(plan: &mut Plan) -> Result<()> {
-    for dispatch in plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches) {
+    let dispatches = plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches);
+    for dispatch in dispatches.filter(|dispatch| dispatch.workgroups != [1; 3]) {
         let odd = || Error::Input(format!("internal: kernel {} takes no workgroup number", dispatch.label));
-        dispatch.wgsl = permuted_text(&dispatch.wgsl, &dispatch.entry, dispatch.workgroups).ok_or_else(odd)?.into();
+        dispatch.wgsl = permuted_text(&dispatch.wgsl, &dispatch.entry).ok_or_else(odd)?.into();
     }
     Ok(())
 }
 
-fn permuted_text(text: &str, entry: &str, [x, y, z]: [u32; 3]) -> Option<String> {
-    const HEAD: &str = "@builtin(workgroup_id) ";
+/// The size of the grid is asked for, not written in, so that a text becomes one other pipeline.
+fn permuted_text(text: &str, entry: &str) -> Option<String> {
+    const NUMBER: &str = "@builtin(workgroup_id) ";
+    const GRID: &str = "@builtin(num_workgroups) ";
     let function = text.find(&format!("fn {entry}("))?;
-    let name_at = function + text[function..].find(HEAD)? + HEAD.len();
-    let name = &text[name_at..name_at + text[name_at..].find(':')?];
-    let body = name_at + text[name_at..].find('{')? + 1;
+    let body = function + text[function..].find('{')? + 1;
+    let name_of = |builtin: &str| {
+        let at = function + text[function..body].find(builtin)? + builtin.len();
+        Some((at, &text[at..at + text[at..].find(':')?]))
+    };
+    let (at, number) = name_of(NUMBER)?;
+    let (grid, parameter) = match name_of(GRID) {
+        Some((_, name)) => (name, ""),
+        None => ("whole_grid", "@builtin(num_workgroups) whole_grid: vec3<u32>, "),
+    };
+    let before = at - NUMBER.len();
     Some(format!(
-        "{}in_order{}\n  let {name} = vec3<u32>({x}u, {y}u, {z}u) - 1u - in_order;{}",
-        &text[..name_at],
-        &text[name_at + name.len()..body],
+        "{}{parameter}{NUMBER}in_order{}\n  let {number} = {grid} - 1u - in_order;{}",
+        &text[..before],
+        &text[at + number.len()..body],
         &text[body..]
     ))
 }
@@ -282,8 +305,13 @@ fn caught(report: &Report) -> Option<Caught> {
         let element = unit.worst.as_ref().map_or_else(String::new, Element::to_string);
         return Some(Caught::Value(format!("{} of {} elements; {element}", unit.wrong, unit.compared)));
     }
-    report.units.iter().find_map(|unit| unit.stray.clone()).map(Caught::Sentinel)
+    if let Some(stray) = report.units.iter().find_map(|unit| unit.stray.clone()) {
+        return Some(Caught::Sentinel(stray));
+    }
+    report.units.iter().find_map(|unit| unit.status.clone()).map(Caught::Status)
 }
+
+const UNSEEN: &str = "an index out of range went unseen";
 
 /// Runs a subject through every check, with its plan altered by `edit`; `None` where all is well.
 ///
@@ -310,6 +338,12 @@ pub fn examine(
         Ok::<_, Error>((results(&session, outputs)?, report))
     };
     let (first, report) = match run(false, &mut refused) {
+        Ok((_, report)) if subject.out_of_range => {
+            return Ok(Some(caught(&report).unwrap_or(Caught::Error(UNSEEN.into()))));
+        }
+        Err(Error::Input(why)) if subject.out_of_range && refused.is_none() && why.contains("out of range") => {
+            return Ok(None);
+        }
         Ok(done) => done,
         Err(error) => return refused.map_or(Ok(Some(Caught::Error(error.to_string()))), Err),
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::bound::Bounded;
-use super::{POISON, SENTINEL, UnitReport, built, expect};
+use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
 use crate::graph::{Nodes, ValueId};
 use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
@@ -179,12 +179,12 @@ impl UnitCase {
         let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
         program.upload(&[], &self.scalars);
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
-            let mut words = vec![SENTINEL; (bytes / 4) as usize];
+            let mut words = vec![POISON; (bytes / 4) as usize];
             let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
-            let read = self.reads.iter().any(|(read, _)| *read == buffer);
-            // A buffer that is neither read nor written from outside is scratch.
-            let poisoned = written.unwrap_or(if read { 0 } else { words.len() });
-            words[..poisoned].fill(POISON);
+            // A buffer that is not written to the outside is only read, or scratch.
+            if let Some(n) = written {
+                words[n..].fill(sentinel(0));
+            }
             for (_, tensor) in self.reads.iter().filter(|(read, _)| *read == buffer) {
                 words[..tensor.numel()].copy_from_slice(&tensor.device_words());
             }
@@ -192,10 +192,11 @@ impl UnitCase {
         }
         program.run_unit(0)?;
         let mut report = UnitReport::new(self.label.clone(), None);
+        report.status = program.raised()?.then(|| RAISED.to_owned());
         for expected in &self.writes {
             let words = program.read_buffer(expected.buffer)?;
             let want = Bounded { value: expected.value.clone(), error: expected.bound.clone() };
-            report.compare(&expected.node, &expected.value.ty(), &words, &want);
+            report.compare(&expected.node, &expected.value.ty(), (&words, sentinel(0)), &want);
         }
         Ok(report)
     }
@@ -208,6 +209,7 @@ impl UnitCase {
             dispatches: self.dispatches.clone(),
             reads: Vec::new(),
             writes: Vec::new(),
+            scratch: Vec::new(),
         };
         let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let watches_status = bindings.clone().any(|bound| *bound == Bound::Status);

@@ -85,6 +85,13 @@ fn products() -> Vec<Fault> {
             ),
         ),
         fault(
+            "scratch is taken to be zero",
+            ["matmul", "long sum"],
+            "register4",
+            "matmul_register",
+            Text("y[i] = ", "y[i] = y[i] + "),
+        ),
+        fault(
             "the epilogue adds the bias of the next column",
             ["matmul", "then bias and relu"],
             "register4",
@@ -132,6 +139,13 @@ fn convolutions() -> Vec<Fault> {
             "tile",
             "conv2d_pack",
             Text("iy < i32(s.h)", "iy <= i32(s.h)"),
+        ),
+        fault(
+            "padding is not filled, and scratch is stale",
+            ["conv2d", "3x3 padding 1"],
+            "tile",
+            "conv2d_pack",
+            Text("packed[position * s.quads + q] = quad;", "if (inside) { packed[position * s.quads + q] = quad; }"),
         ),
         fault(
             "a window below the last counts in the input's gradient",
@@ -313,6 +327,20 @@ fn rows() -> Vec<Fault> {
             ),
         ),
         fault(
+            "a class out of range is not reported",
+            ["cross_entropy", "the first class past the end of 10, in the last of 65 rows"],
+            "invocation",
+            "cross_entropy",
+            Text("atomicStore(&status[0], 1u);", ""),
+        ),
+        fault(
+            "a class is reported that is not out of range",
+            ["cross_entropy", "65 of 10 classes"],
+            "workgroup",
+            "cross_entropy_workgroup",
+            Text("losses[row] = log(s)", "atomicStore(&status[0], 1u);\n      losses[row] = log(s)"),
+        ),
+        fault(
             "sign of the label's term in the gradient",
             ["cross_entropy", "65 of 10 classes"],
             "invocation",
@@ -420,7 +448,7 @@ fn relu_at_zero() -> Result<Subject> {
     let x = graph.input("x", DType::F32, [5]);
     let dx = gradients(&x.relu().sum_all(), &[&x]);
     let values = Tensor::new([5], [0.0f32, -1.0, 2.0, -0.0, 1e-30])?;
-    Ok(Subject { graph, outputs: dx, feeds: vec![("x".into(), values)] })
+    Ok(Subject { graph, outputs: dx, feeds: vec![("x".into(), values)], out_of_range: false })
 }
 
 fn adam() -> Result<Subject> {
@@ -434,7 +462,7 @@ fn adam() -> Result<Subject> {
     graph.assign(&v, &square);
     graph.assign(&p, &(&p - &mean / (square.sqrt() + 1e-8)));
     let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
-    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)] })
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
 }
 
 fn sgd() -> Result<Subject> {
@@ -443,7 +471,7 @@ fn sgd() -> Result<Subject> {
     let g = graph.input("g", DType::F32, [4]);
     graph.assign(&p, &(&p - g * 0.1));
     let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
-    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)] })
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
 }
 
 /// A variable that is read by a product and updated in the same step.
@@ -454,5 +482,5 @@ fn old_and_new() -> Result<Subject> {
     let y = x.matmul(&w);
     graph.assign(&w, &(&w * 0.25));
     let values = Tensor::new([2, 2], [1.0f32, 1.0, 0.5, 2.0])?;
-    Ok(Subject { graph, outputs: vec![y], feeds: vec![("x".into(), values)] })
+    Ok(Subject { graph, outputs: vec![y], feeds: vec![("x".into(), values)], out_of_range: false })
 }

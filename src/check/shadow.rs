@@ -103,6 +103,9 @@ impl fmt::Display for Divergence {
         if let Some(stray) = &found.stray {
             write!(f, "\n  stray: {stray}")?;
         }
+        if let Some(status) = &found.status {
+            write!(f, "\n  status: {status}")?;
+        }
         match &self.file {
             Some(Ok(path)) => {
                 write!(f, "\n  case: {0}\n  again: wgrad check --replay {0} --device DEVICE", path.display())

@@ -124,7 +124,8 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
     }
 }
 
-fn wait(gpu: &Gpu) -> Result<()> {
+/// Until the device has done all that was submitted.
+pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
     let polled = gpu.device.poll(wgpu::PollType::wait_indefinitely());
     gpu.trouble()?;
     polled.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
@@ -331,15 +332,26 @@ impl Program {
             self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
         }
         if self.plan.watches_status {
-            self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
+            self.clear_status();
         }
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
-        self.record(&mut encoder.begin_compute_pass(&Default::default()), units);
+    /// For checking: takes back what kernels have reported.
+    pub fn clear_status(&self) {
+        self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass<'_>, units: std::ops::Range<usize>) {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
+        self.encode_timed(encoder, units, None);
+    }
+
+    fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        units: std::ops::Range<usize>,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         for dispatch in self.units[units].iter().flatten() {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
@@ -379,6 +391,47 @@ impl Program {
         Ok(outputs)
     }
 
+    /// A step whose outputs nobody reads: queued, not waited for.
+    pub fn start(&self) -> Result<()> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.encode(&mut encoder, 0..self.units.len());
+        self.encode_commits(&mut encoder);
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.trouble()
+    }
+
+    /// Runs units without the commits, and waits: the seconds from the first launch's begin to the
+    /// last one's end on the device's own clock. `None`, and nothing is run, where it has none.
+    pub fn timed(&self, units: std::ops::Range<usize>) -> Result<Option<f64>> {
+        let device = &self.gpu.device;
+        if !self.gpu.profile.timestamps {
+            return Ok(None);
+        }
+        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let ticks = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let writes = wgpu::ComputePassTimestampWrites {
+            query_set: &set,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        };
+        self.submit(|encoder| {
+            self.encode_timed(encoder, units, Some(writes));
+            encoder.resolve_query_set(&set, 0..2, &ticks, 0);
+        })?;
+        let words = read_words(&self.gpu, &ticks, 16)?;
+        let [begin, end] = [0, 2].map(|i| u64::from(words[i]) | u64::from(words[i + 1]) << 32);
+        Ok(Some(end.wrapping_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9))
+    }
+
     fn encode_commits(&self, encoder: &mut wgpu::CommandEncoder) {
         for commit in &self.plan.commits {
             encoder.copy_buffer_to_buffer(&self.buffers[commit.from], 0, &self.buffers[commit.to], 0, commit.bytes);
@@ -388,42 +441,6 @@ impl Program {
     /// For checking: runs one unit alone, and waits.
     pub fn run_unit(&self, unit: usize) -> Result<()> {
         self.submit(|encoder| self.encode(encoder, unit..unit + 1))
-    }
-
-    /// Runs one unit alone, and waits. Gives the seconds that it took by the device's own timestamps,
-    /// where these can be had and trusted.
-    pub fn time_unit(&self, unit: usize) -> Result<Option<f64>> {
-        let gpu = &self.gpu;
-        if gpu.profile.software || !gpu.profile.timestamps {
-            return self.run_unit(unit).map(|()| None);
-        }
-        let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: None,
-            ty: wgpu::QueryType::Timestamp,
-            count: 2,
-        });
-        let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("timestamps"),
-            size: 16,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        self.submit(|encoder| {
-            let descriptor = wgpu::ComputePassDescriptor {
-                label: None,
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &queries,
-                    beginning_of_pass_write_index: Some(0),
-                    end_of_pass_write_index: Some(1),
-                }),
-            };
-            self.record(&mut encoder.begin_compute_pass(&descriptor), unit..unit + 1);
-            encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
-        })?;
-        let words = read_words(gpu, &resolved, 16)?;
-        let stamp = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
-        let ticks = stamp(2).saturating_sub(stamp(0));
-        Ok(Some(ticks as f64 * f64::from(gpu.queue.get_timestamp_period()) * 1e-9))
     }
 
     /// For checking: carries out the commits.
@@ -447,6 +464,12 @@ impl Program {
     pub fn status(&self) -> Result<()> {
         let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
         check_status(&read_words(&self.gpu, &self.status, bytes)?)
+    }
+
+    /// For checking: whether a kernel has reported an index out of range since the status was
+    /// cleared, also where the host has seen all indices.
+    pub fn raised(&self) -> Result<bool> {
+        Ok(check_status(&read_words(&self.gpu, &self.status, STATUS_BYTES)?).is_err())
     }
 
     /// For checking: a value's elements.

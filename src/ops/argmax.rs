@@ -125,6 +125,19 @@ pub fn cases() -> Vec<Case> {
         ),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
+    // A long axis in 64 parts of 64, another axis behind it.
+    let parts = Case::new("argmax", "middle axis in parts", |x| vec![x[0].argmax(1, false)]);
+    cases.push(of(parts, &[2, 4096, 3], Fill::Distinct));
+    let first =
+        Case::new("argmax", "largest first of its part", |x| vec![x[0].concat(&[&x[1], &x[2]], 1).argmax(1, false)]);
+    let float = |size: usize| TensorType::new(DType::F32, [2, size, 3]);
+    cases.push(
+        first
+            .input("before", float(5 * 64), Fill::Uniform(-1.0, 1.0))
+            .input("largest", float(1), Fill::Uniform(2.0, 3.0))
+            .input("behind", float(4095 - 5 * 64), Fill::Uniform(-1.0, 1.0))
+            .forward_only(),
+    );
     for size in [1, 2, 255, 256, 257, 1000, 5000] {
         let case = Case::new("argmax", format!("rows of {size}, and columns, with ties"), |x| {
             vec![x[0].argmax(-1, false), x[0].permute(&[1, 0]).argmax(0, true)]

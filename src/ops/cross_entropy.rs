@@ -274,6 +274,34 @@ impl Value {
     }
 }
 
+/// Cases with one class out of range that the device computes: every way to run them must end with
+/// an error.
+pub fn out_of_range() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, size) in [(3, 2), (65, 10), (5, 256)] {
+        for (what, class) in [("the first class past the end", size as f64), ("class -1", -1.0)] {
+            let build = |x: &[Value]| (x[0].clone(), x[1].concat(&[&x[2].reshape(&[1])], 0).cast(DType::I32));
+            let name = format!("{what} of {size}, in the last of {rows} rows");
+            let losses = Case::new("cross_entropy", &name, move |x| {
+                let (x, class) = build(x);
+                vec![x.op(CrossEntropy, &[&class])]
+            });
+            let gradient = Case::new("cross_entropy_grad", name, move |x| {
+                let (x, class) = build(x);
+                vec![x.op(CrossEntropyGrad, &[&class, &class.cast(DType::F32)])]
+            });
+            for case in [losses, gradient] {
+                let case = case
+                    .float("x", [rows, size])
+                    .input("classes", TensorType::new(DType::F32, [rows - 1]), Fill::Index(size as u32))
+                    .input("last", TensorType::new(DType::F32, []), Fill::Uniform(class, class));
+                cases.push(case.forward_only());
+            }
+        }
+    }
+    cases
+}
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let logits = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
@@ -289,6 +317,9 @@ pub fn cases() -> Vec<Case> {
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.push(classes(logits(losses("+-80".into()), &[9, 6], large), DType::I32, &[9], 6));
+    // The second row's maximum would leave nothing of the first.
+    let low = Fill::Special(&[-80.0, -79.0, -80.0, -80.0, 80.0, 79.0, 78.0, 79.0], -1.0, 1.0);
+    cases.push(classes(logits(losses("a low row before a high one".into()), &[3, 4], low), DType::U32, &[3], 4));
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));

@@ -53,6 +53,12 @@ pub fn cases() -> Vec<Case> {
     families().iter().flat_map(|family| (family.cases)()).collect()
 }
 
+/// Cases with an index out of range that the device computes, so that the host cannot refuse it:
+/// every run must end with an error.
+pub fn out_of_range_cases() -> Vec<Case> {
+    cross_entropy::out_of_range()
+}
+
 /// Cases of more than 65,535 workgroups, which no single dimension of a dispatch holds. Slow.
 pub fn large_cases() -> Vec<Case> {
     sweep::large()

@@ -388,6 +388,11 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("+-80", 1, &[6, 8], large, true));
     let huge = Fill::Special(&[100.0, -100.0, 99.0, 100.0], -100.0, 100.0); // e^100 is no f32
     cases.extend(both("+-100", 1, &[6, 8], huge, true));
+    // A neighbouring row's elements are so much larger that its maximum would leave nothing.
+    const APART: &[f64] = &[-100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0];
+    cases.extend(both("rows far apart", 1, &[1, 4, 3], Fill::Special(APART, -1.0, 1.0), true));
+    const LOW: &[f64] = &[-100.0, -99.0, -100.0, -100.0, 100.0, 99.0, 98.0, 99.0];
+    cases.extend(both("a low row before a high one", 1, &[3, 4], Fill::Special(LOW, -1.0, 1.0), true));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));

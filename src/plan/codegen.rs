@@ -306,6 +306,47 @@ impl<'a> Writer<'a> {
         text
     }
 
+    /// The parameters of `element`: what is loaded.
+    fn parameters(&self) -> String {
+        self.loads.iter().map(|(name, _, _, dtype)| format!(", {name}: {}", wgsl_value(*dtype))).collect()
+    }
+
+    /// Loads for the four elements `i0` to `i3`, the vec4 number `quad`, and the arguments that make
+    /// of them for `element`. Operands are called `PREFIXx0` and so on.
+    fn four(&mut self, prefix: &str, quad: &str) -> (String, [String; 4]) {
+        let mut text = String::new();
+        let mut arguments: [String; 4] = Default::default();
+        for (number, (_, operand, access, dtype)) in self.loads.clone().iter().enumerate() {
+            let vector = !self.scattered[*operand];
+            let words: [String; 4] = match access.of_four() {
+                Four::Vector if vector => {
+                    let at = match access {
+                        Access::Flat => quad.to_owned(),
+                        strided => format!("({}) / 4u", self.position(strided, "i0")),
+                    };
+                    let _ = writeln!(text, "  let l{number} = {prefix}x{operand}[{at}];");
+                    ["x", "y", "z", "w"].map(|component| format!("l{number}.{component}"))
+                }
+                Four::Same => {
+                    let _ = writeln!(text, "  let l{number} = {prefix}x{operand}[{}];", self.position(access, "i0"));
+                    [0; 4].map(|_| format!("l{number}"))
+                }
+                _ => {
+                    let position = self.position(access, "$i");
+                    [0, 1, 2, 3].map(|k| {
+                        let at = position.replace("$i", &format!("i{k}"));
+                        let _ = writeln!(text, "  let l{number}_{k} = {prefix}x{operand}[{at}];");
+                        format!("l{number}_{k}")
+                    })
+                }
+            };
+            for (argument, word) in arguments.iter_mut().zip(words) {
+                let _ = write!(argument, ", {}", unpack(*dtype, &word));
+            }
+        }
+        (text, arguments)
+    }
+
     fn ty(&self, operand: &Operand) -> &TensorType {
         match operand.origin {
             Origin::Value(id) | Origin::Copy(id) => self.group.nodes.ty(id),
@@ -357,11 +398,6 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
             (expression, w.operand(origin, true), dtype)
         })
         .collect();
-    let loads = w.loads.clone();
-    let scattered = w.scattered.clone();
-
-    let parameters: String =
-        loads.iter().map(|(name, _, _, dtype)| format!(", {name}: {}", wgsl_value(*dtype))).collect();
     let mut text = String::from("struct Results {\n");
     for (number, (_, _, dtype)) in stores.iter().enumerate() {
         let _ = writeln!(text, "  r{number}: {},", dtype.wgsl_storage());
@@ -369,7 +405,8 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     let results: Vec<String> = stores.iter().map(|(expression, _, dtype)| pack(*dtype, expression)).collect();
     let _ = write!(
         text,
-        "}}\n\nfn element(i: u32{parameters}) -> Results {{\n{}  return Results({});\n}}\n\n",
+        "}}\n\nfn element(i: u32{}) -> Results {{\n{}  return Results({});\n}}\n\n",
+        w.parameters(),
         w.body,
         results.join(", ")
     );
@@ -378,42 +415,12 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     for k in 1..4 {
         let _ = writeln!(quad, "  let i{k} = min(i0 + {k}u, n - 1u);");
     }
-    for (number, (_, operand, access, _)) in loads.iter().enumerate() {
-        match access.of_four() {
-            Four::Vector if !scattered[*operand] => {
-                let at =
-                    if *access == Access::Flat { "q".into() } else { format!("({}) / 4u", w.position(access, "i0")) };
-                let _ = writeln!(quad, "  let l{number} = x{operand}[{at}];");
-            }
-            Four::Same => {
-                let position = w.position(access, "i0");
-                let _ = writeln!(quad, "  let l{number} = x{operand}[{position}];");
-            }
-            _ => {
-                let position = w.position(access, "$i");
-                for k in 0..4 {
-                    let at = position.replace("$i", &format!("i{k}"));
-                    let _ = writeln!(quad, "  let l{number}_{k} = x{operand}[{at}];");
-                }
-            }
-        }
-    }
-    for k in 0..4 {
-        let component = ["x", "y", "z", "w"][k];
-        let arguments: String = loads
-            .iter()
-            .enumerate()
-            .map(|(number, (_, operand, access, dtype))| {
-                let word = match access.of_four() {
-                    Four::Vector if !scattered[*operand] => format!("l{number}.{component}"),
-                    Four::Same => format!("l{number}"),
-                    _ => format!("l{number}_{k}"),
-                };
-                format!(", {}", unpack(*dtype, &word))
-            })
-            .collect();
+    let (loads, arguments) = w.four("", "q");
+    quad.push_str(&loads);
+    for (k, arguments) in arguments.iter().enumerate() {
         let _ = writeln!(quad, "  let e{k} = element(i{k}{arguments});");
     }
+    let scattered = w.scattered.clone();
     quad.push_str(&store_quad(&stores, &scattered));
     quad.push_str("}\n\n");
 
@@ -481,6 +488,44 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
     let body = format!("{loads}{}{stores}", w.body).replace("args[", "e_args[").replace("scalars[", "e_scalars[");
     let declared = w.declarations(first, "e_", |_| false);
     w.finish(format!("{declared}fn epilogue(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
+}
+
+/// The same for a text that stores four neighbours at a time: `epilogue4(v, i)`.
+pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
+    let mut w = Writer::new(group, Vec::new());
+    w.members();
+    let returned = group.returns.map_or_else(|| "v".into(), |id| w.stored(&Origin::Value(id)));
+    let (mut members, mut results, mut stores) = ("  r: f32,\n".to_owned(), returned, String::new());
+    for (number, origin) in group.stores.iter().enumerate() {
+        let expression = w.stored(origin);
+        let operand = w.operand(origin, true);
+        let dtype = w.ty(&w.operands[operand]).dtype;
+        let _ = writeln!(members, "  r{number}: {},", dtype.wgsl_storage());
+        let _ = write!(results, ", {}", pack(dtype, &expression));
+        if w.scattered[operand] {
+            for k in 0..4 {
+                let _ = writeln!(stores, "  e_x{operand}[i{k}] = e{k}.r{number};");
+            }
+        } else {
+            let [e0, e1, e2, e3] = [0, 1, 2, 3].map(|k| format!("e{k}.r{number}"));
+            let _ = writeln!(stores, "  e_x{operand}[i0 / 4u] = vec4({e0}, {e1}, {e2}, {e3});");
+        }
+    }
+    let (loads, arguments) = w.four("e_", "i0 / 4u");
+    let parameters = w.parameters();
+    let element = format!("v: f32, i: u32{parameters}) -> EpilogueResults {{\n{}  return EpilogueResults({results});\n}}", w.body);
+    let mut body = String::from("  let i1 = i0 + 1u;\n  let i2 = i0 + 2u;\n  let i3 = i0 + 3u;\n") + &loads;
+    for (k, arguments) in arguments.iter().enumerate() {
+        let _ = writeln!(body, "  let e{k} = epilogue_element(v[{k}], i{k}{arguments});");
+    }
+    let text = format!(
+        "struct EpilogueResults {{\n{members}}}\nfn epilogue_element({element}\n\
+         fn epilogue4(v: vec4<f32>, i0: u32) -> vec4<f32> {{\n{body}{stores}  return vec4(e0.r, e1.r, e2.r, e3.r);\n}}"
+    );
+    let text = text.replace("args[", "e_args[").replace("scalars[", "e_scalars[");
+    let scattered = w.scattered.clone();
+    let declared = w.declarations(first, "e_", |operand| !scattered[operand]);
+    w.finish(format!("{declared}{text}"))
 }
 
 /// A comment that says what the group computes.

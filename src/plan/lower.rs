@@ -257,13 +257,17 @@ impl Lowering<'_> {
                 });
                 watches_status |= matches!(binding, Binding::Status) && !self.checked_on_upload(node);
             }
-            if !members.is_empty() && launch.wgsl.contains("\nfn epilogue(") {
+            let slot = ["epilogue", "epilogue4"].into_iter().find(|slot| launch.wgsl.contains(&format!("\nfn {slot}(")));
+            if let Some(slot) = slot.filter(|_| !members.is_empty()) {
                 let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
-                let generated = codegen::epilogue(&group, bindings.len());
+                let generated = match slot {
+                    "epilogue4" => codegen::epilogue4(&group, bindings.len()),
+                    _ => codegen::epilogue(&group, bindings.len()),
+                };
                 reads.extend(self.operands_read(&generated));
                 bindings.push(Draft::Uniform(generated.args.clone()));
                 bindings.extend(tail(&generated));
-                match splice(&launch.wgsl, "epilogue", &generated.text) {
+                match splice(&launch.wgsl, slot, &generated.text) {
                     Ok(text) => launch.wgsl = text,
                     Err(why) => self.complain(node, &why),
                 }
@@ -522,6 +526,7 @@ impl Buffers<'_, '_> {
             dispatches: dispatches.collect(),
             reads: self.stored(&unit.reads),
             writes: self.stored(&unit.writes),
+            scratch: scratch.iter().copied().zip(unit.scratch.iter().copied()).collect(),
         }
     }
 }

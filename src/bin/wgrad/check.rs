@@ -76,6 +76,11 @@ pub fn run(request: &Request<'_>, out: &mut Out) -> Result<bool, Stop> {
             // Finite differences of random cases would need a condition number to be judged by.
             gradients: (numbered.number < LARGE).then_some(if request.full { 24 } else { 6 }),
             every_way: request.full && numbered.number < LARGE,
+            // Another order is another pipeline: a quick check makes one for each op.
+            permuted: match request.full {
+                true => numbered.number < LARGE,
+                false => request.case.is_some() || findings.permuted(numbered.case.op) == 0,
+            },
         };
         let checked = check_case_with(&device, &numbered.case, numbered.seed(request.seed), &extras);
         ran += usize::from(!random && numbered.number < LARGE);
@@ -288,7 +293,12 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
         Some(Ok(elements)) => format!("; two trainings of 3 steps, {elements} elements the same"),
         _ => String::new(),
     };
-    out.line(format!("determinism: {} programs run three times{trained}", findings.sum(|tally| tally.repeated)))
+    out.line(format!(
+        "determinism: {} programs run three times, {} (of {} ops) once more with the workgroups in another order{trained}",
+        findings.sum(|tally| tally.repeated),
+        findings.sum(|tally| tally.permuted),
+        findings.ops.iter().filter(|tally| tally.permuted > 0).count(),
+    ))
 }
 
 fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
@@ -299,7 +309,8 @@ fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
             What::Unit(unit) => {
                 let (label, wrong, compared) = (&unit.label, unit.wrong, unit.compared);
                 out.line(format!("  FAILED {op} ({case}), {way}, in {label}: {wrong} of {compared} elements"))?;
-                for line in unit.worst.iter().map(ToString::to_string).chain(unit.stray.clone()) {
+                let others = unit.stray.iter().chain(&unit.status).cloned();
+                for line in unit.worst.iter().map(ToString::to_string).chain(others) {
                     out.line(format!("    {line}"))?;
                 }
             }

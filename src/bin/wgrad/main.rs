@@ -1,5 +1,6 @@
-//! The command line of wgrad: what adapters there are, and whether they compute right.
+//! The command line of wgrad: what adapters there are, whether they compute right, and how fast.
 
+mod bench;
 mod check;
 mod devices;
 mod golden;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use output::{Out, Stop};
 
-/// A deep-learning compute engine on wgpu: lists adapters and checks what they compute.
+/// A deep-learning compute engine on wgpu: lists adapters, checks what they compute and times it.
 #[derive(Parser)]
 #[command(
     name = "wgrad",
@@ -38,6 +39,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Time kernels, training steps and the start, as shares of what the adapter can do
+    Bench(bench::BenchArgs),
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
     /// Hold the models against the limits of devices that need not be here
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Out::stdout();
     let done = match cli.command {
+        Command::Bench(args) => bench::run(&args, &mut out),
         Command::Devices { json } => devices::run(json, &mut out),
         Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
             on_stdout(json.as_deref()).and_then(|json| replay::run(&file, device.as_deref(), json, &mut out))
@@ -154,6 +158,10 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(Stop::Closed) => ExitCode::from(2),
+        Err(Stop::Wrong(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(1)
+        }
         Err(Stop::Error(message)) => {
             eprintln!("error: {message}");
             ExitCode::from(2)

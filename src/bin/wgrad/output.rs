@@ -9,6 +9,8 @@ pub enum Stop {
     Closed,
     /// Wrong usage, or something the command needs is not there.
     Error(String),
+    /// A device computes wrong: exit code 1.
+    Wrong(String),
 }
 
 impl From<wgrad::Error> for Stop {

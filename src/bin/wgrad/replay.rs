@@ -29,6 +29,7 @@ pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Resu
             "wrong": report.wrong,
             "worst": worst,
             "stray": report.stray,
+            "status": report.status,
         });
         out.line(format!("{report:#}"))?;
         return Ok(report["passed"] == true);
@@ -44,7 +45,8 @@ pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Resu
     for expected in &case.writes {
         out.line(format!("writes: {} {}", expected.node, expected.value.ty()))?;
     }
-    for line in worst.map(|worst| format!("worst: {worst}")).into_iter().chain(report.stray.clone()) {
+    let others = report.stray.iter().chain(&report.status).cloned();
+    for line in worst.map(|worst| format!("worst: {worst}")).into_iter().chain(others) {
         out.line(line)?;
     }
     let verdict = if report.passed() { "passed" } else { "FAILED" };

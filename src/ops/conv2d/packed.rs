@@ -9,7 +9,8 @@
 use super::kernels::weight_sum;
 use super::{MOST_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
-use crate::shader::Shader;
+use crate::shader::{EPILOGUE4, Shader};
+use crate::shape::reciprocal;
 use crate::wgsl;
 
 /// Invocations of a workgroup of the copying kernels.
@@ -173,6 +174,15 @@ fn copy_launch(
     })
 }
 
+/// `store` for planes of whole vec4.
+const STORE_VEC4: &str = "fn store(v: vec4<f32>, position: u32, channel: u32) {
+  if (position < s.positions && channel < s.channels) {
+    let n = quotient(position, s.by_plane);
+    let i = (n * s.channels + channel - n) * s.plane + position;
+    y[i / 4u] = epilogue4(v, i);
+  }
+}";
+
 /// Forward or, with `backward`, the input gradient: copy the data, copy the weight, multiply.
 pub(super) fn product(
     s: &Sizes,
@@ -201,13 +211,20 @@ pub(super) fn product(
     let (plane, taps_x) = (windows.y.windows * windows.x.windows, windows.x.taps / windows.fold);
     let words = [positions, plane, windows.x.windows, outputs, columns, column_blocks, image, row, column]
         .into_iter()
-        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks]);
+        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks])
+        .map(|word| word as u32);
+    let reciprocals = [plane, windows.x.windows].into_iter().flat_map(reciprocal);
+    let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
+    let shader = match plane.is_multiple_of(4) {
+        true => shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4),
+        false => shader,
+    };
     let multiply = Launch {
         label: tiling.entry.into(),
         wgsl: shader.finish()?,
         entry: tiling.entry,
         bindings: vec![
-            Binding::Uniform(words.map(|word| word as u32).collect()),
+            Binding::Uniform(reciprocals.chain(words).collect()),
             Binding::Read(data),
             Binding::Read(weight),
             Binding::Write(Slot::Output(0)),

@@ -35,6 +35,8 @@ pub struct OpTally {
     pub gradients: Gradients,
     /// Programs that were run three times.
     pub repeated: usize,
+    /// Programs that were run with their workgroups in another order.
+    pub permuted: usize,
     pub failures: Vec<Failure>,
 }
 
@@ -117,6 +119,7 @@ impl Findings {
         tally.backward += usize::from(case.differentiable);
         tally.compared += checked.compared();
         tally.repeated += checked.repeated;
+        tally.permuted += checked.permuted;
         tally.gradients.compared += checked.gradients.compared;
         tally.gradients.finite += checked.gradients.finite;
         tally.gradients.spread = tally.gradients.spread.max(checked.gradients.spread);
@@ -142,6 +145,11 @@ impl Findings {
     /// Whether all was right.
     pub fn passed(&self) -> bool {
         !matches!(self.training, Some(Err(_))) && self.ops.iter().all(|tally| tally.failures.is_empty())
+    }
+
+    /// How many programs of an op were run with their workgroups in another order.
+    pub fn permuted(&self, op: &str) -> usize {
+        self.ops.iter().find(|tally| tally.op == op).map_or(0, |tally| tally.permuted)
     }
 
     /// A number of all ops together.
@@ -187,6 +195,7 @@ impl Findings {
             },
             "determinism": {
                 "programs_run_three_times": self.sum(|tally| tally.repeated),
+                "programs_permuted": self.sum(|tally| tally.permuted),
                 "elements_of_two_trainings": self.training.as_ref().and_then(|t| t.as_ref().ok()),
                 "training_differs": self.training.as_ref().and_then(|t| t.as_ref().err()),
             },
@@ -282,6 +291,7 @@ impl Failure {
         object["wrong"] = json!(unit.wrong);
         object["compared"] = json!(unit.compared);
         object["stray"] = json!(unit.stray);
+        object["status"] = json!(unit.status);
         if let Some(element) = &unit.worst {
             object["element"] = json!({
                 "node": element.node,

@@ -168,6 +168,9 @@ fn failure(found: &Json, open: bool, page: &mut String) {
     if let Some(stray) = found.get("stray").filter(|stray| !stray.is_null()) {
         entry("Stray write", field(stray));
     }
+    if let Some(status) = found.get("status").filter(|status| !status.is_null()) {
+        entry("Status", field(status));
+    }
     if let Some(element) = found.get("element") {
         entry(
             "Worst element",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{BinaryOperator as Op, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
+use naga::{BinaryOperator as Op, Constant, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
 
 /// A mutation by what it looks like in the text, so that it is found again in other
 /// specializations of the same shader: function, line, expression, what is done to it, and the
@@ -15,6 +15,14 @@ pub struct Key {
     pub expression: String,
     pub change: Change,
     pub number: usize,
+}
+
+/// Where it is: an expression of a function (by its number, entry points last), or the number that
+/// a constant is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    Function(usize, Handle<Expression>),
+    Constant(Handle<Expression>),
 }
 
 /// What is done to an expression.
@@ -78,9 +86,19 @@ impl Parsed {
         named.chain(self.module.entry_points.iter().map(|entry| &entry.function))
     }
 
-    /// All mutations in functions that `wanted` takes, with where they are.
-    pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, (usize, Handle<Expression>)> {
+    /// All mutations in functions and constants that `wanted` takes, with where they are.
+    pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Place> {
         let mut found = BTreeMap::new();
+        let constants: HashSet<Handle<Constant>> = self.functions().flat_map(constants).collect();
+        for (handle, constant) in self.module.constants.iter().filter(|(handle, _)| constants.contains(handle)) {
+            let Some(name) = constant.name.as_deref().filter(|name| wanted(name)) else { continue };
+            let Some(range) = self.module.constants.get_span(handle).to_range() else { continue };
+            for change in changes(&self.module.global_expressions[constant.init]) {
+                let (function, line) = (name.to_owned(), self.line(range.start).to_owned());
+                let key = Key { function, line, expression: name.to_owned(), change, number: 0 };
+                found.insert(key, Place::Constant(constant.init));
+            }
+        }
         let entries: Vec<&str> = self.module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
         let plain = self.module.functions.len();
         for (at, function) in self.functions().enumerate() {
@@ -92,7 +110,8 @@ impl Parsed {
             for (handle, expression) in function.expressions.iter().filter(|(handle, _)| !skipped.contains(handle)) {
                 let Some(range) = function.expressions.get_span(handle).to_range() else { continue };
                 let Some(snippet) = self.text.get(range.clone()) else { continue };
-                for change in changes(expression) {
+                let zero = |handle| matches!(function.expressions[handle], Expression::Literal(Literal::U32(0)));
+                for change in changes(expression).into_iter().filter(|change| !is_idle(expression, *change, zero)) {
                     let mut key = Key {
                         function: name.to_owned(),
                         line: self.line(range.start).to_owned(),
@@ -103,7 +122,7 @@ impl Parsed {
                     while found.contains_key(&key) {
                         key.number += 1;
                     }
-                    found.insert(key, (at, handle));
+                    found.insert(key, Place::Function(at, handle));
                 }
             }
         }
@@ -117,18 +136,30 @@ impl Parsed {
     }
 
     /// The mutated text; `None` where it is not valid, or the same as before.
-    pub fn mutated(&self, (at, handle): (usize, Handle<Expression>), change: Change) -> Option<String> {
+    pub fn mutated(&self, place: Place, change: Change) -> Option<String> {
         let mut module = self.module.clone();
         let plain = module.functions.len();
-        let function = if at < plain {
-            module.functions.iter_mut().nth(at)?.1
-        } else {
-            &mut module.entry_points.get_mut(at - plain)?.function
+        let expression = match place {
+            Place::Constant(handle) => module.global_expressions.get_mut(handle),
+            Place::Function(at, handle) if at < plain => {
+                module.functions.iter_mut().nth(at)?.1.expressions.get_mut(handle)
+            }
+            Place::Function(at, handle) => {
+                module.entry_points.get_mut(at - plain)?.function.expressions.get_mut(handle)
+            }
         };
-        let expression = function.expressions.get_mut(handle);
         *expression = changed(expression, change)?;
         write(&module).filter(|text| *text != self.written)
     }
+}
+
+/// The constants that a function reads when it runs; others went into types and other numbers when
+/// the text was parsed.
+fn constants(function: &Function) -> impl Iterator<Item = Handle<Constant>> {
+    function.expressions.iter().filter_map(|(_, expression)| match expression {
+        Expression::Constant(handle) => Some(*handle),
+        _ => None,
+    })
 }
 
 /// What steps a loop on: altered, it might never end.
@@ -203,6 +234,15 @@ fn changes(expression: &Expression) -> Vec<Change> {
         Expression::Literal(Literal::U32(0)) => vec![Change::More],
         Expression::Literal(Literal::U32(_) | Literal::I32(_) | Literal::F32(_)) => vec![Change::More, Change::Less],
         _ => Vec::new(),
+    }
+}
+
+/// Whether a change does nothing because an operand is 0, as where a loop was unrolled.
+fn is_idle(expression: &Expression, change: Change, zero: impl Fn(Handle<Expression>) -> bool) -> bool {
+    match (expression, change) {
+        (&Expression::Binary { op: Op::Add, right, .. }, Change::Operator(_) | Change::DropRight) => zero(right),
+        (&Expression::Binary { op: Op::Add, left, .. }, Change::DropLeft) => zero(left),
+        _ => false,
     }
 }
 

@@ -1,0 +1,30 @@
+// y[i] = x[i]. Measures the bandwidth of reading and writing.
+// Bindings: 0 p; 1 x; 2 y, arrays of T. One invocation copies EACH elements, SIZE apart, so that
+// neighbours copy neighbours.
+// Host twin: the identity.
+
+alias T = vec4<f32>;
+const EACH: u32 = 4u;
+const SIZE: u32 = 64u;
+
+struct Params { n: u32 } // elements of T
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<T>;
+
+@compute @workgroup_size(SIZE)
+fn peak_copy(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let linear = (group.z * groups.y + group.y) * groups.x + group.x;
+  let first = linear * SIZE * EACH + local.x;
+  for (var k = 0u; k < EACH; k++) { // unroll
+    let i = first + k * SIZE;
+    if (i < p.n) {
+      y[i] = x[i];
+    }
+  }
+}

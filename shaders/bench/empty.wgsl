@@ -1,0 +1,13 @@
+// y[0] = p.value. Next to nothing, so that a dispatch of it costs what any dispatch costs.
+// Bindings: 0 p; 1 y. One invocation writes one element.
+// Host twin: the constant.
+
+struct Params { value: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(1)
+fn peak_empty() {
+  y[0] = p.value;
+}

@@ -1,0 +1,43 @@
+// y[i] = sum over chains of what remains of a after p.rounds * UNROLL rounds of a = a * p.factor + p.step.
+// Measures the multiply-add rate: CHAINS independent chains of T in registers, no memory traffic in the loop.
+// Bindings: 0 p; 1 y, one float an invocation. One invocation computes one y.
+// Preconditions: p.rounds below 16,000; with factor 1 and step 1 everything is a whole number below 2^24.
+// Host twin: bench::peak::multiply_adds.
+
+alias T = vec4<f32>;
+const CHAINS: u32 = 4u;
+const UNROLL: u32 = 4u;
+const SIZE: u32 = 64u;
+
+struct Params { rounds: u32, factor: f32, step: f32, n: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+fn multiply_add(a: T, b: T, c: T) -> T { return fma(a, b, c); }
+
+fn total(v: T) -> f32 { return dot(v, T(1.0)); }
+
+@compute @workgroup_size(SIZE)
+fn peak_multiply_add(@builtin(global_invocation_id) id: vec3<u32>) {
+  let factor = T(p.factor);
+  let step = T(p.step);
+  var a: array<T, CHAINS>;
+  for (var c = 0u; c < CHAINS; c++) { // unroll
+    a[c] = T(f32(id.x % 16u + c));
+  }
+  for (var r = 0u; r < p.rounds; r++) {
+    for (var u = 0u; u < UNROLL; u++) { // unroll
+      for (var c = 0u; c < CHAINS; c++) { // unroll
+        a[c] = multiply_add(a[c], factor, step);
+      }
+    }
+  }
+  var sum = 0.0;
+  for (var c = 0u; c < CHAINS; c++) { // unroll
+    sum += total(a[c]);
+  }
+  if (id.x < p.n) {
+    y[id.x] = sum;
+  }
+}

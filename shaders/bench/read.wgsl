@@ -1,0 +1,34 @@
+// y[i] = sum of the EACH elements of x that invocation i reads. Measures the bandwidth of reading.
+// Bindings: 0 p; 1 x, an array of T; 2 y, one float an invocation. Elements lie SIZE apart, so that
+// neighbours read neighbours.
+// Host twin: bench::peak::read_sums.
+
+alias T = vec4<f32>;
+const EACH: u32 = 16u;
+const SIZE: u32 = 64u;
+
+struct Params { n: u32 } // elements of T
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+fn total(v: T) -> f32 { return dot(v, T(1.0)); }
+
+@compute @workgroup_size(SIZE)
+fn peak_read(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let linear = (group.z * groups.y + group.y) * groups.x + group.x;
+  let first = linear * SIZE * EACH + local.x;
+  var sum = T(0.0);
+  for (var k = 0u; k < EACH; k++) { // unroll
+    let i = first + k * SIZE;
+    if (i < p.n) {
+      sum += x[i];
+    }
+  }
+  y[linear * SIZE + local.x] = total(sum);
+}

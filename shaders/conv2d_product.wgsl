@@ -1,0 +1,36 @@
+// The product of a convolution: this text stands behind those of its kernels, which sum
+// y[n, o, i, j] for position (n, i, j) and channel o. y [N, O, OH, OW] contiguous.
+struct Product {
+  by_plane: vec2<u32>, by_width: vec2<u32>,
+  positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
+  image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
+  blocks: u32,
+}
+alias Y = f32;
+@group(0) @binding(0) var<uniform> s: Product;
+@group(0) @binding(3) var<storage, read_write> y: array<Y>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+// Where window number `position` (clamped to the last) begins in `packed`.
+fn corner(position: u32) -> u32 {
+  let p = min(position, s.positions - 1u);
+  let n = quotient(p, s.by_plane);
+  let rest = p - n * s.plane;
+  let line = quotient(rest, s.by_width);
+  return n * s.image + line * s.row + (rest - line * s.width) * s.column;
+}
+
+// Stores a channel's results at a position and the three behind it, as far as there are such.
+// Where a plane is a number of vec4, src/ops/conv2d/packed.rs puts a store of one vec4 here.
+fn store(v: vec4<f32>, position: u32, channel: u32) {
+  if (channel < s.channels) {
+    for (var k = 0u; k < 4u; k++) { // unroll
+      if (position + k < s.positions) {
+        let n = quotient(position + k, s.by_plane);
+        let i = (n * s.channels + channel - n) * s.plane + position + k;
+        y[i] = epilogue(v[k], i);
+      }
+    }
+  }
+}

@@ -1,0 +1,417 @@
+//! `wgrad bench`: how fast the kernels are here, and how far from what the adapter can do.
+//!
+//! Each task runs in a process of its own, like the peers' programs that it can be put beside: its
+//! memory and its first run are its own. This process starts them, and reports.
+
+mod compare;
+mod cores;
+mod one;
+mod peak;
+mod profile;
+mod roofline;
+mod table;
+mod tasks;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+use wgrad::plan::Options;
+
+use crate::output::{Out, Stop};
+use one::extend;
+use tasks::{TASKS, Task, find};
+
+/// The kernels that `bench peak` holds against the microkernels.
+const KERNELS: &[(&str, &str)] = &[
+    ("matmul", "512x512x512"),
+    ("conv2d", "4,64,56,56,64,3,1,1"),
+    ("softmax", "1024x1024"),
+    ("relu", "4194304"),
+    ("sum", "4194304"),
+    ("add", "4194304"),
+];
+
+#[derive(clap::Args)]
+#[command(after_help = "Tasks, with the shapes that are timed where none is given:\n  \
+    matmul            MxKxN or BxMxKxN\n  \
+    conv2d            N,C,H,W,O,K,stride,pad\n  \
+    conv2d_bwd        the same: forward, input and weight gradient\n  \
+    softmax           ROWSxCOLUMNS\n  \
+    relu gelu sum add N\n  \
+    mlp_step          BATCH,IN,...,OUT: a training step with Adam, the loss read back\n  \
+    mlp_step_nosync   the same, the loss of every 20th step read back\n  \
+    cnn_step          N,C,H,W: likewise, two convolutions\n  \
+    startup           a new process: one 64x64 matmul read back, thrice\n  \
+    peak              what the adapter can do; fails where a kernel does more\n  \
+    all               everything\n\
+    Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out.")]
+pub struct BenchArgs {
+    /// Tasks, each with shapes behind it or without; nothing is `all`
+    #[arg(value_name = "TASK [SHAPE]")]
+    tasks: Vec<String>,
+    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu` for the reference
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// How long each task is timed, after it has warmed up
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
+    /// A variant to take wherever an op has one of that name
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Every task with an empty folder for the driver's and our own caches
+    #[arg(long)]
+    cold: bool,
+    /// Also each launch of a task alone: where the time goes
+    #[arg(long)]
+    profile: bool,
+    /// Leave the adapter's peak out, and with it each task's share of it
+    #[arg(long)]
+    no_peak: bool,
+    /// One line of JSON a task instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write these lines to a file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compare with a file of such lines: an earlier run, or another library's
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Draw the kernels under the adapter's roofline
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "no_peak")]
+    roofline: Option<PathBuf>,
+    /// For the processes that time one task
+    #[arg(long, hide = true)]
+    in_process: bool,
+}
+
+/// What to time.
+#[derive(Clone, Debug, PartialEq)]
+enum Item {
+    Kernel(&'static str, String),
+    Startup,
+    Peak,
+}
+
+/// Times what was asked for; false where the peak is weak.
+pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
+    if !(args.seconds >= 0.0 && args.seconds <= 86_400.0) {
+        return Err(Stop::Error(format!("--seconds {} is no time between 0 and a day", args.seconds)));
+    }
+    let items = items(&args.tasks)?;
+    if args.in_process {
+        let line = alone(args, &items)?;
+        out.line(line.to_string())?;
+        return Ok(true);
+    }
+    // What could go wrong afterwards is told before.
+    let other = args.compare.as_deref().map(compare::read).transpose()?;
+    for path in [&args.save, &args.roofline].into_iter().flatten() {
+        writable(path)?;
+    }
+    Bench { args, out, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
+}
+
+/// The tasks and shapes that the words name.
+fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
+    let mut items = Vec::new();
+    let mut open: Option<&'static Task> = None; // the task that a shape would belong to
+    let mut bare = false; // no shape has followed it yet
+    let defaults = |task: &'static Task, items: &mut Vec<Item>| {
+        items.extend(task.shapes.iter().map(|shape| Item::Kernel(task.name, (*shape).to_owned())));
+    };
+    let all = ["all".to_owned()];
+    for word in if words.is_empty() { &all } else { words } {
+        if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+            let task = open.ok_or_else(|| {
+                Stop::Error(format!("`{word}` is a shape, and no task that takes one stands before it"))
+            })?;
+            task.sizes(word)?;
+            items.push(Item::Kernel(task.name, word.clone()));
+            bare = false;
+            continue;
+        }
+        if let Some(task) = open.take().filter(|_| bare) {
+            defaults(task, &mut items);
+        }
+        match word.as_str() {
+            "startup" => items.push(Item::Startup),
+            "peak" => items.push(Item::Peak),
+            "all" => {
+                items.push(Item::Startup);
+                TASKS.iter().for_each(|task| defaults(task, &mut items));
+                items.push(Item::Peak);
+            }
+            name => {
+                let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+                open = Some(find(name).ok_or_else(|| {
+                    Stop::Error(format!("no task `{name}`; there are {}, startup, peak and all", names.join(", ")))
+                })?);
+                bare = true;
+            }
+        }
+    }
+    if let Some(task) = open.filter(|_| bare) {
+        defaults(task, &mut items);
+    }
+    if items.contains(&Item::Peak) {
+        for (task, shape) in KERNELS {
+            items.push(Item::Kernel(task, (*shape).to_owned()));
+        }
+    }
+    let mut seen: Vec<Item> = Vec::new();
+    for item in items {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+    }
+    Ok(seen)
+}
+
+/// One task, in this process.
+fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
+    let device = args.device.as_deref();
+    let options = Options { variant: args.variant.clone(), ..Options::default() };
+    let how = one::How { device, seconds: args.seconds, options, profile: args.profile };
+    match items {
+        [Item::Kernel(name, shape)] => {
+            let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
+            one::run(task, shape, &how)
+        }
+        [Item::Startup] => one::startup(device),
+        [Item::Peak, ..] => peak::run(device),
+        _ => Err(Stop::Error("one task at a time".into())),
+    }
+}
+
+fn writable(path: &Path) -> Result<(), Stop> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        return Err(Stop::Error(format!("{}: no file can be written there", path.display())));
+    }
+    Ok(())
+}
+
+/// A run of several tasks.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    out: &'a mut Out,
+    records: Vec<Json>,
+    /// What the microkernels reached.
+    ceilings: Option<Json>,
+}
+
+impl Bench<'_> {
+    fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
+        let kernels = items.iter().any(|item| matches!(item, Item::Kernel(..)));
+        let reference = self.args.device.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("cpu"));
+        if let Some(load) = one::load().filter(|load| *load > 0.5) {
+            let busy = format!("the machine is busy (load {load}): times are too long, ratios doubtful");
+            if self.args.json { eprintln!("{busy}") } else { self.out.line(busy)? }
+        }
+        if (kernels && !self.args.no_peak && !reference) || items.contains(&Item::Peak) {
+            let record = self.child(&["peak"], None)?;
+            self.ceilings = Some(record.clone());
+            self.show(record)?;
+        }
+        let mut header = false;
+        for item in items {
+            match item {
+                Item::Peak => {}
+                Item::Startup => self.startup()?,
+                Item::Kernel(task, shape) => {
+                    if !header && !self.args.json {
+                        self.out.line(table::header())?;
+                        header = true;
+                    }
+                    let mut record = self.child(&[task, shape], None)?;
+                    if let Some(share) = self.share(&record) {
+                        extend(&mut record, json!({ "peak_share": one::rounded(share) }));
+                    }
+                    self.show(record)?;
+                }
+            }
+        }
+        let strong = self.hold_peak(items.contains(&Item::Peak))?;
+        self.report(other)?;
+        Ok(strong)
+    }
+
+    /// The startup of three processes, the first with empty caches.
+    fn startup(&mut self) -> Result<(), Stop> {
+        let folder = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        for which in ["first", "second", "third"] {
+            let begin = std::time::Instant::now();
+            let mut record = self.child(&["startup"], Some(folder.path()))?;
+            let wall = one::rounded(begin.elapsed().as_secs_f64());
+            extend(
+                &mut record,
+                json!({ "params": { "run": which }, "wall_s": wall, "median_s": wall, "min_s": wall, "runs": 1 }),
+            );
+            self.show(record)?;
+        }
+        Ok(())
+    }
+
+    /// A process that times one task; `caches` is where drivers and wgrad keep what they compiled.
+    fn child(&self, task: &[&str], caches: Option<&Path>) -> Result<Json, Stop> {
+        let failed = |e: std::io::Error| Stop::Error(format!("a process for {} did not start: {e}", task[0]));
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
+        command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
+        command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
+        if self.args.profile {
+            command.arg("--profile");
+        }
+        let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
+            command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder);
+        }
+        let output = command.output().map_err(failed)?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let message = text.lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
+        let message = || format!("{}: {}", task.join(" "), message.unwrap_or(text.trim()));
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) => return Err(Stop::Wrong(message())),
+            _ => return Err(Stop::Error(message())),
+        }
+        let line = String::from_utf8_lossy(&output.stdout);
+        let mut record: Json = serde_json::from_str(line.trim())
+            .map_err(|e| Stop::Error(format!("{}: the process gave no result: {e}", task.join(" "))))?;
+        extend(&mut record, json!({ "cold": self.args.cold }));
+        Ok(record)
+    }
+
+    /// What part of the microkernels' rate a task has reached. On a GPU a run alone is mostly
+    /// waiting: there the device's own clock counts, or a run of a batch.
+    fn share(&self, record: &Json) -> Option<f64> {
+        let ceilings = self.ceilings.as_ref()?;
+        let of = |field: &str| Some(record[field].as_f64()? / ceilings[field].as_f64()?);
+        let alone = of("gflops").or_else(|| of("gb_s"))?;
+        let busy = record["device_s"].as_f64().or(record["batch_s"].as_f64());
+        let hidden = || Some(record["median_s"].as_f64()? / busy?);
+        let software = record["software"] == true;
+        Some(if software { alone } else { alone * hidden().unwrap_or(1.0) })
+    }
+
+    fn show(&mut self, record: Json) -> Result<(), Stop> {
+        if self.args.json {
+            self.out.line(record.to_string())?;
+        } else {
+            for line in table::lines(&record).into_iter().chain(profile::lines(&record)) {
+                self.out.line(line)?;
+            }
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// A kernel that does more than the microkernels shows that these are weak; a failure where
+    /// the peak was asked for.
+    fn hold_peak(&mut self, asked: bool) -> Result<bool, Stop> {
+        let beyond = |record: &&Json| record["peak_share"].as_f64().is_some_and(|share| share > 1.0);
+        let lines: Vec<String> = self
+            .records
+            .iter()
+            .filter(beyond)
+            .map(|record| {
+                let share = record["peak_share"].as_f64().unwrap_or(0.0) * 100.0;
+                format!(
+                    "{} {} reaches {share:.0}% of the microkernels: they are weak here",
+                    record["task"].as_str().unwrap_or(""),
+                    compare::shape(record)
+                )
+            })
+            .collect();
+        for line in &lines {
+            if self.args.json { eprintln!("{line}") } else { self.out.line(line)? }
+        }
+        Ok(!asked || lines.is_empty())
+    }
+
+    /// Files, and the comparison.
+    fn report(&mut self, other: Option<&[Json]>) -> Result<(), Stop> {
+        if let Some(other) = other {
+            for line in compare::lines(&self.records, other) {
+                if self.args.json { eprintln!("{line}") } else { self.out.line(line)? }
+            }
+        }
+        let mut written = Vec::new();
+        if let Some(path) = &self.args.save {
+            let lines: String = self.records.iter().map(|record| format!("{record}\n")).collect();
+            wgrad::io::write_atomically(path, lines.as_bytes())?;
+            written.push(path);
+        }
+        if let (Some(path), Some(ceilings)) = (&self.args.roofline, &self.ceilings) {
+            wgrad::io::write_atomically(path, roofline::draw(ceilings, &self.records).as_bytes())?;
+            written.push(path);
+        }
+        for path in written.iter().filter(|_| !self.args.json) {
+            self.out.line(format!("written: {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(words: &[&str]) -> Result<Vec<Item>, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        items(&words).map_err(|stop| match stop {
+            Stop::Error(message) | Stop::Wrong(message) => message,
+            Stop::Closed => "closed".to_owned(),
+        })
+    }
+
+    #[test]
+    fn shapes_belong_to_the_task_before_them() {
+        let kernel = |task, shape: &str| Item::Kernel(task, shape.to_owned());
+        let found = named(&["matmul", "2x3x4", "5x6x7x8", "softmax", "startup", "relu", "10"]).expect("tasks");
+        let want = [
+            kernel("matmul", "2x3x4"),
+            kernel("matmul", "5x6x7x8"),
+            kernel("softmax", "1024x1024"),
+            Item::Startup,
+            kernel("relu", "10"),
+        ];
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn all_is_everything_once() {
+        let all = named(&[]).expect("tasks");
+        assert_eq!(all, named(&["all"]).expect("tasks"));
+        let shapes: usize = TASKS.iter().map(|task| task.shapes.len()).sum();
+        assert_eq!(all.len(), shapes + 2);
+        assert_eq!(named(&["all", "all", "matmul"]).expect("tasks"), all);
+    }
+
+    #[test]
+    fn peak_brings_the_kernels_that_it_is_held_against() {
+        assert_eq!(named(&["peak"]).expect("tasks").len(), 1 + KERNELS.len());
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (words, message) in [
+            (&["matmull"][..], "no task `matmull`; there are matmul, conv2d"),
+            (&["64x64x64"], "no task that takes one stands before it"),
+            (&["startup", "64x64x64"], "no task that takes one"),
+            (&["matmul", "64x64"], "it has 2 numbers; expected MxKxN or BxMxKxN, such as 256x256x256"),
+            (&["matmul", "64xx64"], "`` is no whole number"),
+            (&["matmul", "64x0x64"], "a size is 0"),
+            (&["matmul", "-1x2x3"], "`-1` is no whole number"),
+            (&["conv2d", "1,2,3"], "expected N,C,H,W,O,K,stride,pad"),
+            (&["conv2d", "1,2,8,8,4,3,0,0"], "a size is 0"),
+            (&["mlp_step", "64,10"], "it has 2 numbers"),
+        ] {
+            let found = named(words).expect_err("a mistake");
+            assert!(found.contains(message), "{words:?}: {found}");
+        }
+        assert!(named(&["conv2d", "1,2,8,8,4,3,1,0"]).is_ok(), "a padding may be 0");
+    }
+}

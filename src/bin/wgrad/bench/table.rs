@@ -1,0 +1,138 @@
+//! The lines of the terminal.
+
+use serde_json::Value as Json;
+
+use super::compare::shape;
+
+fn row(cells: [&str; 11]) -> String {
+    let [task, shape, median, min, spread, gflops, gb_s, share, dispatches, memory, kernel] = cells;
+    format!(
+        "{task:<16} {shape:<20} {median:>9} {min:>9} {spread:>6} {gflops:>8} {gb_s:>6} {share:>7} {dispatches:>10} \
+         {memory:>13}  {kernel}"
+    )
+    .trim_end()
+    .to_owned()
+}
+
+/// The names of the columns.
+pub fn header() -> String {
+    row([
+        "task",
+        "shape",
+        "median",
+        "least",
+        "spread",
+        "GFLOP/s",
+        "GB/s",
+        "of peak",
+        "dispatches",
+        "dev/host MiB",
+        "kernels",
+    ])
+}
+
+/// Seconds in a unit that keeps them short.
+pub fn time(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s >= 1.0 => (s, "s"),
+        s if s >= 1e-3 => (s * 1e3, "ms"),
+        s => (s * 1e6, "us"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+fn number(json: &Json) -> String {
+    match json.as_f64() {
+        Some(x) if x < 10.0 => format!("{x:.2}"),
+        Some(x) => format!("{x:.1}"),
+        None => "-".to_owned(),
+    }
+}
+
+fn share(json: &Json) -> String {
+    json.as_f64().map_or("-".to_owned(), |share| format!("{:.0}%", share * 100.0))
+}
+
+/// A training step has more kernels than fit a line; the JSON has them all.
+fn shortened(kernels: &str) -> String {
+    let names: Vec<&str> = kernels.split(' ').collect();
+    match names.len() {
+        0..=3 => kernels.to_owned(),
+        n => format!("{} and {} more", names[..2].join(" "), n - 2),
+    }
+}
+
+/// A record, as one or several lines.
+pub fn lines(record: &Json) -> Vec<String> {
+    let text = |field: &str| record[field].as_str().unwrap_or("?");
+    let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
+    match text("task") {
+        "peak" => peak(record),
+        "startup" => vec![format!(
+            "startup, {}: {} from start to end, {} inside, {} MiB of host memory",
+            record["params"]["run"].as_str().unwrap_or("?"),
+            seconds("wall_s"),
+            seconds("in_process_s"),
+            number(&record["peak_rss_mib"]),
+        )],
+        task => {
+            let device = record["device_bytes"].as_f64().map_or("-".to_owned(), |b| format!("{:.0}", b / 1048576.0));
+            let host = record["peak_rss_mib"].as_f64().map_or("-".to_owned(), |mib| format!("{mib:.0}"));
+            vec![row([
+                task,
+                &shape(record),
+                &seconds("median_s"),
+                &seconds("min_s"),
+                &share(&record["spread"]),
+                &number(&record["gflops"]),
+                &number(&record["gb_s"]),
+                &share(&record["peak_share"]),
+                &record["dispatches"].to_string(),
+                &format!("{device} / {host}"),
+                &shortened(text("variant")),
+            ])]
+        }
+    }
+}
+
+fn peak(record: &Json) -> Vec<String> {
+    let text = |field: &str| record[field].as_str().unwrap_or("?");
+    let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
+    let large = |field: &str| record[field].as_f64().map_or(String::new(), |x| format!(", {x:.1} of 64 MiB"));
+    let mut lines = vec![
+        format!("adapter: {}, {}, driver {}", text("adapter"), text("backend"), text("driver")),
+        "clock: wall; a run ends with a wait for the device, a training step with its loss read back".to_owned(),
+        format!("peak: {:>7} GFLOP/s  ({})", number(&record["gflops"]), text("gflops_kernel")),
+    ];
+    for (name, rate, kernel, size) in [
+        ("copy", "copy_gb_s", "copy_kernel", "copy_large_gb_s"),
+        ("read", "read_gb_s", "read_kernel", "read_large_gb_s"),
+    ] {
+        let rate = number(&record[rate]);
+        lines.push(format!("{name}: {rate:>7} GB/s of 16 MiB{}  ({})", large(size), text(kernel)));
+    }
+    lines.push(format!(
+        "dispatch: {}; one number computed and read back: {}",
+        seconds("dispatch_s"),
+        seconds("readback_s")
+    ));
+    if let Some(rates) = record["cores"]["gflops"].as_object() {
+        let rates: Vec<String> = rates.iter().map(|(name, rate)| format!("{} with {name}", number(rate))).collect();
+        lines.push(format!("the {} cores' own GFLOP/s: {}", record["cores"]["threads"], rates.join(", ")));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(time(12.34), "12.3 s");
+        assert_eq!(time(0.001234), "1.23 ms");
+        assert_eq!(time(0.1234), "123 ms");
+        assert_eq!(time(0.0000456), "45.6 us");
+    }
+}

@@ -1,0 +1,389 @@
+//! What is timed: tasks by name and shape, the same computations as the peers' benchmark programs
+//! do, with inputs that live on the device.
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value as Json, json};
+use wgrad::nn::Scope;
+use wgrad::ops::conv2d::Conv2d;
+use wgrad::optim::{Adam, Optimizer};
+use wgrad::{Graph, Reduction, Tensor, Value, gradients};
+
+use super::verify::{Pick, Sample, sampled};
+
+/// Elements that a tensor of a task may have: 1 GiB.
+const MOST: usize = 1 << 28;
+
+/// A kind of computation.
+pub struct Task {
+    pub name: &'static str,
+    /// How its shapes are written.
+    pub form: &'static str,
+    /// The shapes that the peers are measured with; the first one is the default of [`build`].
+    pub shapes: &'static [&'static str],
+    /// Makes it from its sizes; a text where they do not fit.
+    build: fn(&str, &[usize]) -> Result<Work, String>,
+}
+
+/// One computation, ready to be compiled.
+pub struct Work {
+    pub graph: Graph,
+    pub outputs: Vec<Value>,
+    pub feeds: Vec<(&'static str, Tensor)>,
+    /// As the peers print it.
+    pub params: Json,
+    /// Nominal floating point operations of a run, 2 a multiply-add.
+    pub flop: f64,
+    /// Least bytes moved by a run: inputs read once, outputs written once. 0: what the plan moves.
+    pub bytes: f64,
+    /// Whether it is the multiply-adds that bound it, and not the bytes.
+    pub arithmetic: bool,
+    pub runs: Runs,
+    /// How to compare single outputs where the whole would take the reference too long.
+    pub sample: Option<Sample>,
+}
+
+/// What one timed run does.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Runs {
+    /// The launches, and a wait for the device.
+    Forward,
+    /// So many training steps; the loss of the last one is read.
+    Steps(usize),
+}
+
+const CONVOLUTIONS: &[&str] = &["8,3,32,32,32,3,1,1", "8,32,28,28,64,3,1,1", "4,64,56,56,64,3,1,1"];
+
+/// All tasks, in the order of `all`.
+pub const TASKS: &[Task] = &[
+    Task {
+        name: "matmul",
+        form: "MxKxN or BxMxKxN",
+        shapes: &["256x256x256", "512x512x512", "1024x1024x1024", "64x784x256", "8x128x64x128"],
+        build: matmul,
+    },
+    Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
+    Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
+    Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
+    Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
+    Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
+    Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
+    Task { name: "add", form: "N", shapes: &["4194304"], build: pointwise },
+    Task { name: "mlp_step", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
+    Task { name: "mlp_step_nosync", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
+    Task { name: "cnn_step", form: "N,C,H,W", shapes: &["64,1,28,28"], build: cnn_step },
+];
+
+/// The task of that name.
+pub fn find(name: &str) -> Option<&'static Task> {
+    TASKS.iter().find(|task| task.name == name)
+}
+
+impl Task {
+    /// The sizes that a shape names.
+    pub fn sizes(&self, shape: &str) -> Result<Vec<usize>, String> {
+        let wrong = |why: String| {
+            format!("`{shape}` is no shape of {}: {why}; expected {}, such as {}", self.name, self.form, self.shapes[0])
+        };
+        let sizes: Result<Vec<usize>, String> = shape
+            .split(['x', ','])
+            .map(|size| size.parse().map_err(|_| wrong(format!("`{size}` is no whole number"))))
+            .collect();
+        let sizes = sizes?;
+        let (n, counts) = (sizes.len(), self.counts());
+        if !counts.contains(&n) {
+            return Err(wrong(format!("it has {n} numbers")));
+        }
+        let last = if self.name.starts_with("conv2d") { n - 1 } else { n }; // a padding may be 0
+        if sizes[..last].contains(&0) {
+            return Err(wrong("a size is 0".into()));
+        }
+        Ok(sizes)
+    }
+
+    /// How many numbers its shapes have.
+    fn counts(&self) -> std::ops::RangeInclusive<usize> {
+        match self.form {
+            "N" => 1..=1,
+            "MxKxN or BxMxKxN" => 3..=4,
+            "BATCH,IN,...,OUT" => 3..=64,
+            form => {
+                let n = form.split(['x', ',']).count();
+                n..=n
+            }
+        }
+    }
+
+    /// Makes it.
+    pub fn build(&self, sizes: &[usize]) -> Result<Work, String> {
+        let work = (self.build)(self.name, sizes)?;
+        let mistakes = work.graph.mistakes();
+        match mistakes.first() {
+            None => Ok(work),
+            Some(mistake) => Err(format!("{} of these sizes: {mistake}", self.name)),
+        }
+    }
+}
+
+/// Random numbers in [-1, 1], the same each time.
+struct Draw(StdRng);
+
+impl Draw {
+    fn new() -> Draw {
+        Draw(StdRng::seed_from_u64(1))
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Result<Tensor, String> {
+        let n = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MOST);
+        let n = n.ok_or_else(|| format!("a tensor of {shape:?} has more than {MOST} elements; use smaller sizes"))?;
+        let values: Vec<f32> = (0..n).map(|_| self.0.random_range(-1.0f32..=1.0)).collect();
+        Tensor::new(shape, values).map_err(|e| e.to_string())
+    }
+}
+
+/// The same labels as the peers'.
+fn labels(n: usize, classes: usize) -> Result<Tensor, String> {
+    let labels: Vec<i32> = (0..n).map(|i| ((i * 7 + 3) % classes) as i32).collect();
+    Tensor::new([n], labels).map_err(|e| e.to_string())
+}
+
+fn product(sizes: &[usize]) -> f64 {
+    sizes.iter().map(|&size| size as f64).product()
+}
+
+/// A forward computation, its inputs variables of these values.
+fn forward(
+    inputs: &[(&'static str, Arc<Tensor>)],
+    build: impl FnOnce(&[Value]) -> Vec<Value>,
+) -> Result<(Graph, Vec<Value>), String> {
+    let graph = Graph::new();
+    let values: Vec<Value> = inputs.iter().map(|(name, tensor)| graph.variable(name, tensor.clone())).collect();
+    let outputs = build(&values);
+    match graph.mistakes().first() {
+        Some(mistake) => Err(mistake.to_string()),
+        None => Ok((graph, outputs)),
+    }
+}
+
+fn elements<'a>(values: impl IntoIterator<Item = &'a Value>) -> f64 {
+    values.into_iter().map(|value| value.shape().numel() as f64).sum()
+}
+
+fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let [batch, m, k, n] = match *sizes {
+        [m, k, n] => [1, m, k, n],
+        [batch, m, k, n] => [batch, m, k, n],
+        _ => return Err("expected three or four sizes".into()),
+    };
+    let (left, right) =
+        if sizes.len() == 3 { (vec![m, k], vec![k, n]) } else { (vec![batch, m, k], vec![batch, k, n]) };
+    let mut draw = Draw::new();
+    let (a, b) = (Arc::new(draw.tensor(&left)?), Arc::new(draw.tensor(&right)?));
+    let inputs = [("a", a.clone()), ("b", b.clone())];
+    let (graph, outputs) = forward(&inputs, |v| vec![v[0].matmul(&v[1])])?;
+    let rows = left.len() - 2;
+    let sample: Sample = Box::new(move |session, outputs| {
+        let picks = sampled(m, 64);
+        let inputs = [a.pick(rows, &picks), (*b).clone()];
+        session.compare(k, &inputs, |v| v[0].matmul(&v[1]), &outputs[0].pick(rows, &picks))
+    });
+    Ok(Work {
+        bytes: 4.0 * (product(&left) + product(&right) + elements(&outputs)),
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop: 2.0 * product(sizes),
+        arithmetic: true,
+        runs: Runs::Forward,
+        sample: Some(sample),
+    })
+}
+
+/// The convolution, and for `conv2d_bwd` the loss `sum(y g)` with its gradients.
+fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[n, c, h, w, o, kernel, stride, padding] = sizes else { return Err("expected eight sizes".into()) };
+    let backward = name == "conv2d_bwd";
+    let options = Conv2d::default().stride(stride).padding(padding);
+    let mut draw = Draw::new();
+    let x = Arc::new(draw.tensor(&[n, c, h, w])?);
+    let weight = Arc::new(draw.tensor(&[o, c, kernel, kernel])?);
+    let probe = Graph::new();
+    let (px, pw) =
+        (probe.input("x", wgrad::DType::F32, x.shape()), probe.input("w", wgrad::DType::F32, weight.shape()));
+    let y = px.conv2d(&pw, None, options);
+    if let Some(mistake) = probe.mistakes().first() {
+        return Err(mistake.to_string());
+    }
+    let (oh, ow) = (y.dim(2), y.dim(3));
+    let flop = 2.0 * product(&[n, o, oh, ow, c, kernel, kernel]);
+    let read = (x.numel() + weight.numel()) as f64;
+    let written = y.shape().numel() as f64;
+    let inputs = [("x", x.clone()), ("weight", weight.clone())];
+    if !backward {
+        let (graph, outputs) = forward(&inputs, |v| vec![v[0].conv2d(&v[1], None, options)])?;
+        let sample: Sample = Box::new(move |session, outputs| {
+            let (images, channels) = ([n - 1], sampled(o, 16));
+            let inputs = [x.pick(0, &images), weight.pick(0, &channels)];
+            let got = outputs[0].pick(0, &images).pick(1, &channels);
+            session.compare(c * kernel * kernel, &inputs, |v| v[0].conv2d(&v[1], None, options), &got)
+        });
+        return Ok(convolution(graph, outputs, sizes, flop, read + written, sample));
+    }
+    let g = Arc::new(draw.tensor(&[n, o, oh, ow])?);
+    let inputs = [("x", x.clone()), ("weight", weight.clone()), ("g", g.clone())];
+    let (graph, outputs) = forward(&inputs, |v| {
+        let loss = (v[0].conv2d(&v[1], None, options) * &v[2]).sum_all();
+        let gradients = gradients(&loss, &[&v[0], &v[1]]);
+        std::iter::once(loss).chain(gradients).collect()
+    })?;
+    let sample: Sample = Box::new(move |session, outputs| {
+        let (images, ins, outs) = ([n - 1], sampled(c, 16), sampled(o, 16));
+        let of_x = [g.pick(0, &images), weight.pick(1, &ins)];
+        let got = outputs[1].pick(0, &images).pick(1, &ins);
+        let mut found =
+            session.compare(o * kernel * kernel, &of_x, |v| v[0].conv2d_input_grad(&v[1], (h, w), options), &got)?;
+        let of_weight = [x.pick(1, &ins), g.pick(1, &outs)];
+        let got = outputs[2].pick(0, &outs).pick(1, &ins);
+        found.add(session.compare(
+            n * oh * ow,
+            &of_weight,
+            |v| v[0].conv2d_weight_grad(&v[1], (kernel, kernel), options),
+            &got,
+        )?);
+        // sum(y g) = sum(x dx), since the input's gradient is the transposed convolution.
+        found.add(session.inner_product(&x, &outputs[1], &outputs[0], o * kernel * kernel)?);
+        Ok(found)
+    });
+    // Forward reads x and w; the gradients read g twice, x and w once more, and write dx and dw.
+    let bytes = 2.0 * read + 3.0 * written + read;
+    Ok(convolution(graph, outputs, sizes, 3.0 * flop, bytes, sample))
+}
+
+fn convolution(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64, sample: Sample) -> Work {
+    Work {
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop,
+        bytes: 4.0 * floats,
+        arithmetic: true,
+        runs: Runs::Forward,
+        sample: Some(sample),
+    }
+}
+
+fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(Draw::new().tensor(sizes)?);
+    let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
+    // The largest, a difference, an exponential, the sum, a quotient.
+    Ok(moving(graph, outputs, sizes, 5.0, 2.0))
+}
+
+fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = Draw::new();
+    let x = Arc::new(draw.tensor(sizes)?);
+    let mut inputs = vec![("x", x)];
+    if name == "add" {
+        inputs.push(("y", Arc::new(draw.tensor(sizes)?)));
+    }
+    let (graph, outputs) = forward(&inputs, |v| {
+        vec![match name {
+            "relu" => v[0].relu(),
+            "gelu" => v[0].gelu(),
+            "sum" => v[0].sum_all(),
+            _ => &v[0] + &v[1],
+        }]
+    })?;
+    let (flop, floats) = match name {
+        "sum" => (1.0, 1.0),
+        "add" => (1.0, 3.0),
+        "gelu" => (4.0, 2.0), // 0.5 x (1 + erf(c x)), erf counted as one
+        _ => (1.0, 2.0),
+    };
+    Ok(moving(graph, outputs, sizes, flop, floats))
+}
+
+/// What is bound by bytes: so many operations and so many floats moved for each element.
+fn moving(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64) -> Work {
+    Work {
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop: flop * product(sizes),
+        bytes: 4.0 * floats * product(sizes),
+        arithmetic: false,
+        runs: Runs::Forward,
+        sample: None,
+    }
+}
+
+/// Cross-entropy of a model's logits, and Adam; the images are on the device, labels are fed.
+fn training(
+    x: Tensor,
+    classes: usize,
+    params: Json,
+    macs: f64,
+    steps: usize,
+    model: impl FnOnce(&Scope, &Value) -> Value,
+) -> Result<Work, String> {
+    let graph = Graph::new();
+    let batch = x.shape()[0];
+    let x = graph.variable("x", x);
+    let target = graph.input("labels", wgrad::DType::I32, [batch]);
+    let loss = model(&Scope::train(&graph, 1), &x).cross_entropy(&target, Reduction::Mean);
+    Adam::new().lr(1e-3).minimize(&graph, &loss);
+    Ok(Work {
+        graph,
+        outputs: vec![loss],
+        feeds: vec![("labels", labels(batch, classes)?)],
+        params,
+        flop: 6.0 * macs,
+        bytes: 0.0,
+        arithmetic: true,
+        runs: Runs::Steps(steps),
+        sample: None,
+    })
+}
+
+fn mlp_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let (batch, widths) = (sizes[0], &sizes[1..]);
+    let macs: f64 = widths.windows(2).map(|pair| product(&[batch, pair[0], pair[1]])).sum();
+    for pair in widths.windows(2).filter(|pair| product(pair) > MOST as f64) {
+        return Err(format!("a layer of {pair:?} has more than {MOST} weights; use smaller sizes"));
+    }
+    let steps = if name == "mlp_step" { 1 } else { 20 };
+    let (classes, layers) = (widths[widths.len() - 1], widths.len() - 1);
+    let x = Draw::new().tensor(&[batch, widths[0]])?;
+    training(x, classes, json!(sizes), macs, steps, |nn, x| {
+        widths[1..].iter().enumerate().fold(x.clone(), |x, (i, &width)| {
+            let y = nn.linear(&format!("fc{}", i + 1), &x, width);
+            if i + 1 < layers { y.relu() } else { y }
+        })
+    })
+}
+
+fn cnn_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[n, c, h, w] = sizes else { return Err("expected four sizes".into()) };
+    if h < 4 || w < 4 {
+        return Err("images must be at least 4 x 4: they are halved twice".into());
+    }
+    let (h2, w2, h4, w4) = (h / 2, w / 2, h / 4, w / 4);
+    let flat = 64 * h4 * w4;
+    let macs = product(&[n, 32, c, 9, h, w])
+        + product(&[n, 64, 32, 9, h2, w2])
+        + product(&[n, flat, 128])
+        + product(&[n, 128, 10]);
+    let x = Draw::new().tensor(&[n, c, h, w])?;
+    training(x, 10, json!([n, c, h, w, "pad1"]), macs, 1, |nn, x| {
+        let same = || Conv2d::default().padding(1);
+        let x = nn.conv2d("conv1", x, 32, 3, same()).relu().max_pool2d(2);
+        let x = nn.conv2d("conv2", &x, 64, 3, same()).relu().max_pool2d(2);
+        let x = nn.linear("fc1", &x.flatten(1), 128).relu();
+        nn.linear("fc2", &x, 10)
+    })
+}

@@ -1,0 +1,126 @@
+//! The specializations of the shaders, and the runs of cases that use them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use wgrad::check::faults::plan;
+use wgrad::check::{CaseGraph, ways};
+use wgrad::op::Case;
+use wgrad::plan::{Bound, Options, Plan};
+use wgrad::{Device, Profile, Value};
+
+use crate::output::Stop;
+
+/// The code that the plan writes around the functions of scalar.wgsl.
+const GENERATED: &str = "generated";
+
+/// A specialization of a shader, and the runs of cases that use it.
+pub struct Text {
+    pub wgsl: Arc<str>,
+    pub runs: Vec<Arc<Run>>,
+}
+
+/// A case and a way to run it.
+pub struct Run {
+    /// Counts the runs.
+    pub number: usize,
+    /// Index into [`cases`].
+    pub case: usize,
+    pub options: Options,
+    /// Index into [`NARROW`] for the device of few workgroups.
+    pub narrow: Option<usize>,
+    /// Its elements.
+    pub size: usize,
+}
+
+/// A grid folds where it has more workgroups in a line than this. Real devices take 65,535, which
+/// only large cases exceed.
+pub const NARROW: [u32; 2] = [8, 3];
+
+/// A device's profile with few workgroups in a line.
+pub fn narrowed(profile: &Profile, most: u32) -> Profile {
+    Profile { max_workgroups: most, ..profile.clone() }
+}
+
+/// The cases, and how many of them must agree with the reference; behind those stand the ones that
+/// must end with an index out of range.
+pub fn cases() -> (Vec<Case>, usize) {
+    let mut cases = wgrad::ops::cases();
+    let ordinary = cases.len();
+    cases.extend(wgrad::ops::out_of_range_cases());
+    (cases, ordinary)
+}
+
+/// The texts of all cases by the shaders that they hold parts of.
+pub fn texts(device: &Device, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<Text>>, Stop> {
+    let mut known: BTreeMap<Arc<str>, (String, Vec<Arc<Run>>)> = BTreeMap::new();
+    let mut number = 0;
+    let (cases, ordinary) = cases();
+    for (case, built) in cases.iter().enumerate() {
+        let graph = CaseGraph::new(built)?;
+        let values = graph.inputs.iter().map(|(_, v, _)| v).chain(graph.outputs.iter().map(|(_, v)| v));
+        let size = values.map(|v: &Value| v.shape().numel()).sum();
+        let narrow = (0..NARROW.len()).map(|at| (narrowed(device.profile(), NARROW[at]), Some(at)));
+        let mut seen = HashSet::new();
+        for (profile, narrow) in std::iter::once((device.profile().clone(), None)).chain(narrow) {
+            for options in ways(&graph, device.profile()) {
+                let outputs = graph.outputs.iter().map(|(_, value)| value);
+                let plan = match plan(&graph.graph, outputs, &profile, &options) {
+                    Err(_) if narrow.is_some() => continue, // too large for it
+                    plan => plan?,
+                };
+                if !seen.insert(plan.fingerprint()) {
+                    continue;
+                }
+                let run = Arc::new(Run { number, case, options, narrow, size });
+                number += 1;
+                for (wgsl, entry) in used(&plan, narrow.is_some(), case >= ordinary) {
+                    let (_, runs) = known.entry(wgsl).or_insert_with(|| (entry, Vec::new()));
+                    runs.push(run.clone());
+                }
+            }
+        }
+    }
+    let mut found: BTreeMap<String, Vec<Text>> = BTreeMap::new();
+    for (wgsl, (entry, runs)) in known {
+        for shader in shaders_of(&entry, &wgsl).into_iter().filter(|shader| wanted(shader)) {
+            found.entry(shader).or_default().push(Text { wgsl: wgsl.clone(), runs: runs.clone() });
+        }
+    }
+    Ok(found)
+}
+
+/// The texts and entry points of a plan that its run tells something about: on a device of few
+/// workgroups those whose grid folds, in a case with an index out of range those that report it.
+fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, String> {
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    dispatches
+        .filter(|d| !narrow || d.workgroups[1] > 1)
+        .filter(|d| !out_of_range || d.bindings.contains(&Bound::Status))
+        .map(|d| (d.wgsl.clone(), d.entry.clone()))
+        .collect()
+}
+
+const SCALAR: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/scalar.wgsl"));
+const OPERANDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/matmul_operands.wgsl"));
+
+fn shaders_of(entry: &str, wgsl: &str) -> Vec<String> {
+    let names = match entry {
+        "pointwise" => vec!["scalar", GENERATED],
+        _ if wgsl.contains("fn rows_of_a(") => vec![entry, "matmul_operands"],
+        _ => vec![entry],
+    };
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Whether a function or constant of a text with that entry point comes from the shader. Those of
+/// scalar.wgsl are tried in pointwise kernels alone, generated epilogues not at all.
+pub fn belongs(name: &str, shader: &str) -> bool {
+    let within = |text: &str| text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"));
+    match shader {
+        "scalar" => within(SCALAR),
+        "matmul_operands" => within(OPERANDS),
+        GENERATED => !within(SCALAR),
+        _ => !within(SCALAR) && !within(OPERANDS) && name != "epilogue",
+    }
+}

@@ -1,0 +1,155 @@
+//! `wgrad bench`, run as users run it: what it refuses, what it writes, and small tasks from end to
+//! end. No time is held against anything.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value as Json, json};
+
+mod common;
+
+fn bench(args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
+    command.arg("bench").args(args).env_remove("WGRAD_DEVICE");
+    let Output { status, stdout, stderr } = command.output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().expect("an exit code, not a signal"), text(stdout), text(stderr))
+}
+
+fn refused(args: &[&str], message: &str) {
+    let (code, out, err) = bench(args);
+    assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+    assert!(err.contains(message) && err.contains("error: "), "{args:?} said: {err}");
+    assert!(!err.contains("panicked"), "{err}");
+}
+
+fn records(text: &str) -> Vec<Json> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn mistakes_are_told_before_anything_runs() {
+    refused(&["matmull"], "no task `matmull`; there are matmul, conv2d");
+    refused(&["64x64x64"], "`64x64x64` is a shape, and no task that takes one stands before it");
+    refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
+    refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
+    refused(&["matmul", "2x3x4", "--seconds=nan"], "--seconds NaN is no time");
+    refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "no file can be written there");
+    refused(&["matmul", "2x3x4", "--roofline", "."], "no file can be written there");
+    refused(&["matmul", "2x3x4", "--compare", "no-such-file.jsonl"], "no-such-file.jsonl");
+    refused(&["matmul", "2x3x4", "--compare", "Cargo.toml"], "line 1 is not JSON");
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_told() {
+    let cpu = ["--device", "cpu", "--seconds", "0"];
+    let refused = |words: &[&str], message: &str| {
+        let (code, out, err) = bench(&[words, &cpu].concat());
+        assert!(code == 2 && err.contains(message) && err.contains("error: "), "{words:?}: {code}, {out}{err}");
+        assert!(!err.contains("panicked"), "{err}");
+    };
+    refused(&["conv2d", "1,1,2,2,1,5,1,0"], "conv2d");
+    refused(&["matmul", "100000x100000x100000"], "use smaller sizes");
+    refused(&["relu", "18446744073709551615"], "use smaller sizes");
+    refused(&["mlp_step", "1,100000,100000,10"], "use smaller sizes");
+    refused(&["cnn_step", "1,1,2,2"], "at least 4 x 4");
+    refused(&["peak"], "the reference has no peak");
+    let (code, _, err) = bench(&["matmul", "2x3x4", "--no-peak", "--device", "no such adapter"]);
+    assert!(code == 2 && err.contains("no adapter matches `no such adapter`"), "{code}: {err}");
+}
+
+/// Every task, small, with all fields that the peers' programs print.
+#[test]
+fn tasks_run_from_end_to_end() {
+    let device = if common::device().is_some() { vec![] } else { vec!["--device", "cpu"] };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (saved, saved_again) = (folder.path().join("saved.jsonl"), folder.path().join("again.jsonl"));
+    let words = "matmul 3x5x7 2x8x8x8 conv2d 1,2,6,6,3,3,1,1 conv2d_bwd 2,2,7,7,3,3,2,1 softmax 3x5 relu 100 gelu 10 \
+                 sum 1000 add 5 mlp_step 4,6,5,3 mlp_step_nosync 4,6,3 cnn_step 2,1,8,8 --no-peak --seconds 0";
+    let mut args: Vec<&str> = words.split_whitespace().collect();
+    args.extend(&device);
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let (code, out, err) = bench(&[&args[..], &["--json", "--save", &path(&saved)]].concat());
+    assert_eq!(code, 0, "{err}");
+    let found = records(&out);
+    assert_eq!(found.len(), 12);
+    assert_eq!(found, records(&fs::read_to_string(&saved).expect("saved")));
+    assert_eq!(found[0]["params"], json!([3, 5, 7]));
+    assert_eq!(found[1]["params"], json!([2, 8, 8, 8]));
+    assert_eq!(found[11]["params"], json!([2, 1, 8, 8, "pad1"]));
+    for record in &found {
+        for field in ["warmup_s", "median_s", "min_s", "runs", "check", "spread", "dispatches", "nominal_flop"] {
+            assert!(record[field].is_number(), "{field}: {record}");
+        }
+        for field in ["peer", "task", "adapter", "variant", "clock"] {
+            assert!(record[field].is_string(), "{field}: {record}");
+        }
+        let rate = if record["task"].as_str().is_some_and(|t| ["softmax", "relu", "gelu", "sum", "add"].contains(&t)) {
+            "gb_s"
+        } else {
+            "gflops"
+        };
+        assert!(record[rate].as_f64().is_some_and(|rate| rate > 0.0), "{rate}: {record}");
+        assert!(record["runs"].as_u64() >= Some(5), "{record}");
+        assert!(!cfg!(target_os = "linux") || record["peak_rss_mib"].is_number(), "{record}");
+        if device.is_empty() {
+            assert!(record["verified"]["compared"].as_u64() > Some(0), "{record}");
+            assert!(record["verified"]["worst"].as_f64().is_some_and(|worst| worst <= 1.0), "{record}");
+        }
+    }
+
+    let (code, out, err) = bench(&[&args[..], &["--compare", &path(&saved), "--save", &path(&saved_again)]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("matmul           3x5x7") && out.contains("wgrad on "), "{out}");
+    assert!(!out.contains("not in the other file"), "{out}");
+}
+
+#[test]
+fn the_start_is_timed_in_new_processes() {
+    if common::device().is_none() {
+        return;
+    }
+    let (code, out, err) = bench(&["startup", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let found = records(&out);
+    let runs: Vec<&Json> = found.iter().map(|record| &record["params"]["run"]).collect();
+    assert_eq!(runs, ["first", "second", "third"]);
+    for record in &found {
+        let [wall, inside] = ["wall_s", "in_process_s"].map(|field| record[field].as_f64().expect("a time"));
+        assert!(wall >= inside && inside > 0.0, "{record}");
+    }
+}
+
+#[test]
+fn a_profile_has_every_launch() {
+    let device = if common::device().is_some() { vec![] } else { vec!["--device", "cpu"] };
+    let words = ["mlp_step", "4,6,5,3", "--no-peak", "--seconds", "0", "--profile"];
+    let (code, out, err) = bench(&[&words[..], &["--json"], &device].concat());
+    assert_eq!(code, 0, "{err}");
+    let record = &records(&out)[0];
+    let units = record["profile"].as_array().expect("a list");
+    let dispatches: u64 = units.iter().filter_map(|unit| unit["dispatches"].as_u64()).sum();
+    assert_eq!(Some(dispatches), record["dispatches"].as_u64());
+    assert!(units.iter().all(|unit| unit["median_s"].as_f64().is_some_and(|s| s > 0.0)), "{record}");
+    let (code, out, err) = bench(&[&words[..], &device].concat());
+    assert!(code == 0 && out.contains("all launches alone"), "{out}{err}");
+}
+
+/// The microkernels compute what they should on this adapter, and the drawing has what was timed.
+#[test]
+fn a_peak_and_a_roofline() {
+    if common::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let svg = folder.path().join("roofline.svg");
+    let args = ["matmul", "64x64x64", "--seconds", "0", "--roofline", svg.to_str().expect("UTF-8")];
+    let (code, out, err) = bench(&args);
+    assert_eq!(code, 0, "{err}");
+    for part in ["peak: ", "copy: ", "read: ", "dispatch: ", "matmul           64x64x64", "written: "] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let svg = fs::read_to_string(&svg).expect("written");
+    assert!(svg.starts_with("<svg") && svg.contains("matmul 64x64x64") && !svg.contains("NaN"), "{svg}");
+}
