@@ -513,7 +513,10 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
     }
     let (loads, arguments) = w.four("e_", "i0 / 4u");
     let parameters = w.parameters();
-    let element = format!("v: f32, i: u32{parameters}) -> EpilogueResults {{\n{}  return EpilogueResults({results});\n}}", w.body);
+    let element = format!(
+        "v: f32, i: u32{parameters}) -> EpilogueResults {{\n{}  return EpilogueResults({results});\n}}",
+        w.body
+    );
     let mut body = String::from("  let i1 = i0 + 1u;\n  let i2 = i0 + 2u;\n  let i3 = i0 + 3u;\n") + &loads;
     for (k, arguments) in arguments.iter().enumerate() {
         let _ = writeln!(body, "  let e{k} = epilogue_element(v[{k}], i{k}{arguments});");

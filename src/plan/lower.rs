@@ -257,7 +257,8 @@ impl Lowering<'_> {
                 });
                 watches_status |= matches!(binding, Binding::Status) && !self.checked_on_upload(node);
             }
-            let slot = ["epilogue", "epilogue4"].into_iter().find(|slot| launch.wgsl.contains(&format!("\nfn {slot}(")));
+            let slot =
+                ["epilogue", "epilogue4"].into_iter().find(|slot| launch.wgsl.contains(&format!("\nfn {slot}(")));
             if let Some(slot) = slot.filter(|_| !members.is_empty()) {
                 let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
                 let generated = match slot {

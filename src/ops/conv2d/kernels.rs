@@ -13,7 +13,14 @@ const LANES: u64 = 64;
 /// The variants, best first: for software adapters with subgroups of 8, for those without, for
 /// GPUs, and for every shape.
 const VARIANTS: &[Variant] = &[
-    Variant { subgroup: Some(8), software: true, epilogue: true, invocations: 8, workgroup_memory: 8192, ..Variant::plain("shuffle") },
+    Variant {
+        subgroup: Some(8),
+        software: true,
+        epilogue: true,
+        invocations: 8,
+        workgroup_memory: 8192,
+        ..Variant::plain("shuffle")
+    },
     Variant { software: true, epilogue: true, invocations: 32, ..Variant::plain("rows") },
     Variant { workgroup_memory: 8192, epilogue: true, invocations: 64, ..Variant::plain("tile") },
     Variant { epilogue: true, invocations: 64, ..Variant::plain("direct") },

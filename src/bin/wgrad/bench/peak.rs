@@ -270,7 +270,14 @@ impl Bench {
         let edit = |plan: &mut Plan| {
             let (from, to) = (plan.variables[0].1.buffer, plan.outputs[0].1.unwrap_or(0));
             let dispatches = dispatches(from, to);
-            plan.units = vec![Unit { label: "peak".into(), kernel: None, dispatches, reads: vec![], writes: vec![] }];
+            plan.units = vec![Unit {
+                label: "peak".into(),
+                kernel: None,
+                dispatches,
+                reads: vec![],
+                writes: vec![],
+                scratch: vec![],
+            }];
             Ok(())
         };
         Ok(self.session.compile_edited(&graph, &[&y], &Options::default(), edit)?)
