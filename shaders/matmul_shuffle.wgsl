@@ -4,6 +4,8 @@
 // 16 x 8 elements of a, one block of 4 x 4 each, and give them to each other by constant shuffles.
 // One workgroup is one subgroup. Twin: Matmul::reference in src/ops/matmul.rs.
 
+var<workgroup> results: array<vec4<f32>, 256>;
+
 @compute @workgroup_size(8)
 fn matmul_shuffle(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -38,8 +40,15 @@ fn matmul_shuffle(
       }
     }
   }
-  for (var r = 0u; r < 16u; r++) { // unroll
-    store(slice, m + r, n, sum[r * 2u]);
-    store(slice, m + r, n + 4u, sum[r * 2u + 1u]);
+  // By way of memory, each lane for itself, so that the text stores, and finishes, at one place; a
+  // number of rows that the compiler knows would have it unroll the loop.
+  for (var i = 0u; i < 32u; i++) { // unroll
+    results[i * 8u + lane] = sum[i];
+  }
+  let rows = min(m + 16u, p.m) - min(m, p.m);
+  for (var r = 0u; r < rows; r++) {
+    store(slice, m + r, n, results[r * 16u + lane]);
+    store(slice, m + r, n + 4u, results[r * 16u + 8u + lane]);
   }
 }
+

@@ -224,6 +224,9 @@ impl Plan {
             return Err(Error::Graph(nodes.mistakes));
         }
         let mut targets = targets.to_vec();
+        if options.fuse {
+            layout::fold_constants(&mut nodes);
+        }
         layout::merge_duplicates(&mut nodes, &mut targets);
         let targets = &targets[..];
         let layout = layout::Layout::new(&nodes, targets);

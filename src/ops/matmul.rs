@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::graph::NodeKind;
 use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
@@ -43,8 +44,11 @@ impl Op for Matmul {
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        let dy = g.dy();
-        vec![g.when(0, || dy.matmul(&g.x(1).t())), g.when(1, || g.x(0).t().matmul(&dy))]
+        let (dy, a, b) = (g.dy(), g.x(0), g.x(1));
+        // The gradient of a matrix that is seen transposed is made as that matrix lies.
+        let da = || if transposed(a) { b.matmul(&dy.t()).t() } else { dy.matmul(&b.t()) };
+        let db = || if transposed(b) { dy.t().matmul(a).t() } else { a.t().matmul(&dy) };
+        vec![g.when(0, da), g.when(1, db)]
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
@@ -89,6 +93,16 @@ fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
     }
 }
 
+/// Whether a matrix is another one seen transposed.
+fn transposed(x: &Value) -> bool {
+    let nodes = x.graph().lock();
+    let node = &nodes.nodes[x.id().node];
+    let NodeKind::Op(op) = &node.kind else { return false };
+    let Lowering::View(view) = op.lowering() else { return false };
+    let lies = view.view(&View::contiguous(&nodes.ty(node.inputs[0]).shape));
+    lies.is_some_and(|view| matches!(view.strides[..], [.., 1, outer] if outer > 1))
+}
+
 /// Rows, columns and inner size of a product.
 fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
     let (rank, inner) = (a.rank(), a.rank() - 1);
@@ -96,7 +110,8 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
 }
 
 /// 16 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe.
-const SHUFFLE16: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..variant("shuffle16") };
+const SHUFFLE16: Variant =
+    Variant { subgroup: Some(8), invocations: 8, workgroup_memory: 4096, software: true, ..variant("shuffle16") };
 /// Shared-memory tiles of 64 x 64: for GPUs.
 const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
 /// 8 x 8 elements in each invocation, without shared memory: for small products.
@@ -156,7 +171,7 @@ impl Kernel for Matmul {
         if software && m * n * k * batch(&args.outputs[0].shape).numel() < SMALL {
             return variant == &REGISTER4;
         }
-        let meant = |v: &Variant| if software { v.workgroup_memory == 0 } else { !v.software };
+        let meant = |v: &Variant| if software { v != &TILE64 } else { !v.software };
         let cost = |v: &Variant| {
             let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
             m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost

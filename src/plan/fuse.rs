@@ -91,7 +91,7 @@ impl Clusters {
     fn join_epilogues(&mut self, nodes: &Nodes, layout: &Layout, limit: usize) {
         for node in 0..nodes.nodes.len() {
             let Some(b) = self.of[node] else { continue };
-            if self.all[b].kernel.is_some() || self.updates(nodes, layout, b) {
+            if self.all[b].kernel.is_some() {
                 continue;
             }
             for producer in self.elementwise_producers(nodes, layout, node) {
@@ -99,7 +99,8 @@ impl Clusters {
                 let slot_free = self.all[a].pointwise.is_empty()
                     && self.all[a].kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
                 let float = nodes.nodes[producer].outputs[0].dtype == DType::F32;
-                if a != b && slot_free && float && self.all[b].kernel.is_none() {
+                let update = slot_free && self.updates(nodes, layout, b, producer);
+                if a != b && slot_free && float && !update && self.all[b].kernel.is_none() {
                     self.try_join(nodes, layout, limit, a, b);
                 }
             }
@@ -147,11 +148,16 @@ impl Clusters {
         }
     }
 
-    /// Whether the cluster computes a variable's new value: such a group stays a launch of its own,
-    /// which then updates the variable in place.
-    fn updates(&self, nodes: &Nodes, layout: &Layout, cluster: usize) -> bool {
-        let values = nodes.assignments.iter().filter_map(|a| sources(layout, a.value));
-        values.map(|root| self.of[root.node]).any(|of| of == Some(cluster))
+    /// Whether the cluster computes a variable's new value and the kernel reads the old one: together
+    /// they could not update it in place.
+    fn updates(&self, nodes: &Nodes, layout: &Layout, cluster: usize, kernel: usize) -> bool {
+        let mut updated = nodes.assignments.iter().filter(|assignment| {
+            sources(layout, assignment.value).is_some_and(|root| self.of[root.node] == Some(cluster))
+        });
+        updated.any(|assignment| {
+            let variable = ValueId { node: assignment.variable, output: 0 };
+            nodes.nodes[kernel].inputs.iter().any(|&id| sources(layout, id) == Some(variable))
+        })
     }
 
     /// The nodes whose first output the pointwise node reads at its own element number.

@@ -1,10 +1,13 @@
-//! Which ops are the same, which values are needed, and which are mere views of others.
+//! Which ops are the same, which values are known, needed, or mere views of others.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Lowering, Op};
+use crate::op::{Arg, Lowering, Op};
+use crate::ops::generate::Full;
 use crate::shape::View;
+use crate::{DType, Shape, Tensor, TensorType};
 
 /// Where a value's elements come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +95,40 @@ pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     }
     targets.iter_mut().for_each(|id| id.node = same[id.node]);
     nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
+}
+
+/// Makes a constant of every pointwise node and view whose inputs are constants.
+pub(crate) fn fold_constants(nodes: &mut Nodes) {
+    let mut known: Vec<Option<f64>> = Vec::with_capacity(nodes.nodes.len());
+    for node in &mut nodes.nodes {
+        let inputs: Option<Vec<f64>> = node.inputs.iter().map(|id| known[id.node]).collect();
+        let folded = match (&node.kind, inputs) {
+            // Integers wrap in their own width; they are left alone.
+            _ if node.outputs[0].dtype != DType::F32 => None,
+            (NodeKind::Op(op), Some(inputs)) if inputs.is_empty() => op.constant_value(),
+            (NodeKind::Op(op), Some(inputs)) => folded(&**op, &inputs),
+            _ => None,
+        };
+        known.push(folded);
+        if let Some(value) = folded.filter(|_| !node.inputs.is_empty()) {
+            node.kind = NodeKind::Op(Arc::new(Full { value, ty: node.outputs[0].clone() }));
+            node.inputs.clear();
+        }
+    }
+}
+
+/// What an op makes of constants, if that is a constant again.
+fn folded(op: &dyn Op, inputs: &[f64]) -> Option<f64> {
+    match op.lowering() {
+        Lowering::View(_) => inputs.first().copied(),
+        Lowering::Pointwise(call) if !call.args.contains(&Arg::Index) => {
+            let scalars: Vec<Tensor> = inputs.iter().map(|&x| Tensor::scalar(x)).collect();
+            let ty = TensorType::new(DType::F32, Shape::scalar());
+            let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
+            result.first()?.item().ok().filter(|x| x.is_finite())
+        }
+        _ => None,
+    }
 }
 
 /// The node's op, unless it is a leaf.

@@ -1,19 +1,20 @@
 //! Jobs to launches, bound to buffers, and held against the device's limits.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::codegen::{self, Generated, Group};
 use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, kernel_views};
 use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
-use super::schedule::{Job, Schedule, wants_copy};
+use super::schedule::{Job, Schedule, copied_constant, wants_copy};
 use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
 use crate::shader::{complete, splice};
-use crate::{DType, TensorType};
+use crate::{DType, Tensor, TensorType};
 
 /// Step scalars that fit the uniform.
 const MAX_SCALARS: usize = 64;
@@ -298,13 +299,19 @@ impl Lowering<'_> {
         })
     }
 
-    /// The value that goes where the kernel stores its first output.
+    /// The value that goes where the kernel stores its first output. None that goes over a
+    /// variable's old value: the epilogue, which reads that, would bind its buffer besides the kernel.
     fn returned(&self, given: ValueId, members: &[usize], stored: &[Origin]) -> ValueId {
         if members.is_empty() || stored.contains(&Origin::Value(given)) {
             return given;
         }
+        let fits = |id: &ValueId| {
+            members.contains(&id.node)
+                && self.nodes.ty(*id).dtype == DType::F32
+                && !self.schedule.in_place.contains_key(id)
+        };
         let float = stored.iter().find_map(|origin| match origin {
-            Origin::Value(id) if members.contains(&id.node) && self.nodes.ty(*id).dtype == DType::F32 => Some(*id),
+            Origin::Value(id) if fits(id) => Some(*id),
             _ => None,
         });
         float.unwrap_or(given)
@@ -341,6 +348,7 @@ impl Lowering<'_> {
             watches_status: units.iter().any(|unit| unit.watches_status),
         };
         buffers.leaves(units, targets, &mut plan);
+        buffers.copied_constants(units, &mut plan);
         let scratch = buffers.temporaries(units, targets, &mut plan);
         for (number, unit) in units.iter().enumerate() {
             plan.units.push(buffers.unit(unit, &scratch[number]));
@@ -434,6 +442,22 @@ impl Buffers<'_, '_> {
                     plan.variables.push((name.clone(), place(Role::Variable(name.clone()))));
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Buffers for the copies of constants that kernels read and no unit makes.
+    fn copied_constants(&mut self, units: &[DraftUnit], plan: &mut Plan) {
+        let lowering = self.lowering;
+        for origin in units.iter().flat_map(|unit| &unit.reads) {
+            let Origin::Copy(id) = *origin else { continue };
+            let made = self.of.contains_key(origin) || units.iter().any(|unit| unit.writes.contains(origin));
+            if let Some(value) = copied_constant(lowering.nodes, lowering.layout, id).filter(|_| !made) {
+                let ty = lowering.nodes.ty(id).clone();
+                let tensor = Tensor::of(&ty.shape, vec![value as f32; ty.shape.numel()]);
+                let buffer = self.add(padded(ty.bytes()), Role::Constant);
+                self.of.insert(origin.clone(), buffer);
+                plan.constants.push((Arc::new(tensor), Stored { value: id, ty, buffer }));
             }
         }
     }

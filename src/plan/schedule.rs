@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::fuse::{Clusters, direct, kernel_of, kernel_reads_in_place, sources};
 use super::layout::{Layout, Origin, constant_of};
+use crate::DType;
 use crate::graph::{NodeKind, Nodes, ValueId};
 
 /// Something to launch.
@@ -63,6 +64,11 @@ fn origin_numel(nodes: &Nodes, origin: &Origin) -> usize {
     }
 }
 
+/// The number that a contiguous copy of a value holds everywhere, where that is known.
+pub(crate) fn copied_constant(nodes: &Nodes, layout: &Layout, id: ValueId) -> Option<f64> {
+    sources(layout, id).and_then(|root| constant_of(nodes, root)).filter(|_| nodes.ty(id).dtype == DType::F32)
+}
+
 /// The new value and its job, if it may be written over the old one by the job that computes it.
 fn updatable(
     nodes: &Nodes,
@@ -78,10 +84,7 @@ fn updatable(
     if wants_copy(nodes, layout, value, true) || fetched {
         return None;
     }
-    let kernel = clusters.all[cluster].kernel.is_some();
-    let harmless = |node: usize, id: ValueId| {
-        sources(layout, id) != Some(variable) || (!kernel && direct(nodes, layout, node, id))
-    };
+    let harmless = |node: usize, id: ValueId| sources(layout, id) != Some(variable) || direct(nodes, layout, node, id);
     let mut reads = clusters.all[cluster].members().flat_map(|n| nodes.nodes[n].inputs.iter().map(move |&id| (n, id)));
     reads.all(|(node, id)| harmless(node, id)).then_some((root, Job::Cluster(cluster)))
 }
@@ -96,6 +99,15 @@ struct Edges {
 impl Edges {
     fn new(nodes: &Nodes, layout: &Layout, clusters: &Clusters, targets: &[ValueId]) -> Edges {
         let mut edges = Edges { needs: BTreeMap::new(), leaf_readers: HashMap::new() };
+        let fetched = targets.iter().map(|&id| (id, false));
+        let assigned = nodes.assignments.iter().map(|a| (a.value, true));
+        for (id, assigned) in fetched.chain(assigned) {
+            if wants_copy(nodes, layout, id, assigned) {
+                edges.copy(nodes, layout, clusters, id);
+            } else if let Origin::Copy(copied) = layout.of(id).origin {
+                edges.copy(nodes, layout, clusters, copied);
+            }
+        }
         for (number, cluster) in clusters.all.iter().enumerate() {
             for node in cluster.members() {
                 edges.needs.entry(Job::Cluster(number)).or_default();
@@ -107,21 +119,16 @@ impl Edges {
                 }
             }
         }
-        let fetched = targets.iter().map(|&id| (id, false));
-        let assigned = nodes.assignments.iter().map(|a| (a.value, true));
-        for (id, assigned) in fetched.chain(assigned) {
-            if wants_copy(nodes, layout, id, assigned) {
-                edges.copy(nodes, layout, clusters, id);
-            } else if let Origin::Copy(copied) = layout.of(id).origin {
-                edges.copy(nodes, layout, clusters, copied);
-            }
-        }
         edges
     }
 
     /// Lets `job` run after whoever makes the origin.
     fn read(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, job: Job, origin: Origin) {
         let maker = match origin {
+            // Constants are copied once, when the program is made, unless a step makes a copy anyway.
+            Origin::Copy(id) if copied_constant(nodes, layout, id).is_some() => {
+                Some(Job::Copy(id)).filter(|job| self.needs.contains_key(job))
+            }
             Origin::Copy(id) => {
                 self.copy(nodes, layout, clusters, id);
                 Some(Job::Copy(id))

@@ -63,7 +63,7 @@ pub struct BenchArgs {
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
     cold: bool,
-    /// Also each launch of a task alone: where the time goes
+    /// Also each unit of a task's plan alone: where the time goes
     #[arg(long)]
     profile: bool,
     /// Leave the adapter's peak out, and with it each task's share of it
@@ -275,7 +275,8 @@ impl Bench<'_> {
         match output.status.code() {
             Some(0) => {}
             Some(1) => return Err(Stop::Wrong(message())),
-            _ => return Err(Stop::Error(message())),
+            Some(2) => return Err(Stop::Error(message())),
+            _ => return Err(Stop::Error(format!("{}: its process ended with {}", task.join(" "), output.status))),
         }
         let line = String::from_utf8_lossy(&output.stdout);
         let mut record: Json = serde_json::from_str(line.trim())

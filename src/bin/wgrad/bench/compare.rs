@@ -80,8 +80,14 @@ pub fn lines(ours: &[Json], others: &[Json]) -> Vec<String> {
                 format!("{ratio:.2}x as fast: slower")
             };
             let (here, there) = (time(here), time(there));
+            let cores = other["cpu_s"].as_f64().zip(record["cpu_s"].as_f64()).filter(|(_, here)| *here > 0.0);
+            let cores =
+                cores.map_or(String::new(), |(there, here)| format!(", {:.2}x by processor time", there / here));
             let wrong = if other["wrong_result"].is_string() { ", whose result is wrong" } else { "" };
-            lines.push(format!("{task:<16} {shape:<20} {here:>9}   {verdict:<24} {there:>9}  {}{wrong}", label(other)));
+            lines.push(format!(
+                "{task:<16} {shape:<20} {here:>9}   {verdict:<24} {there:>9}  {}{cores}{wrong}",
+                label(other)
+            ));
         }
         if !any {
             missing.push(format!("{task} {shape}"));
@@ -120,6 +126,9 @@ mod tests {
         assert!(line(0.95).contains("same within the spread"), "{}", line(0.95));
         assert!(line(4.0).contains("4.00x as fast"), "{}", line(4.0));
         assert!(line(0.5).contains("0.50x as fast: slower"), "{}", line(0.5));
+        let timed = |cpu: f64| [json!({"peer": "p", "task": "relu", "params": [8], "median_s": 1.0, "cpu_s": cpu})];
+        let line = lines(&timed(1.0), &timed(1.5))[2].clone();
+        assert!(line.contains("same within the spread") && line.contains("1.50x by processor time"), "{line}");
         let none = lines(&ours, &[record("relu", json!([9]), 1.0, 1.0)]);
         assert!(none[2].contains("not in the other file: relu 8"), "{none:?}");
     }

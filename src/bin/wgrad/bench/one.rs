@@ -54,7 +54,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let last = session.run(&program, &feeds)?;
     let check = mean_abs(&last);
     if !check.is_finite() {
-        return Err(Stop::Wrong(format!("after {} runs the output of {} is {check}", times.0.len(), task.name)));
+        return Err(Stop::Wrong(format!("after {} runs the output of {} is {check}", times.runs(), task.name)));
     }
 
     let per_run = if let Runs::Steps(steps) = work.runs { steps as f64 } else { 1.0 };
@@ -68,7 +68,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         "warmup_s": rounded(warmup),
         "median_s": rounded(median),
         "min_s": rounded(times.quantile(0.0) / per_run),
-        "runs": times.0.len(),
+        "runs": times.runs(),
         "gflops": work.arithmetic.then(|| rounded(work.flop / median / 1e9)),
         "gb_s": (work.bytes > 0.0).then(|| rounded(work.bytes / median / 1e9)),
         "peak_rss_mib": memory,
@@ -84,12 +84,13 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         "nominal_bytes": bytes,
         "clock": if on_device.is_some() { "timestamps" } else { "wall" },
         "batch_s": batched.map(rounded),
+        "cpu_s": times.cpu_s.map(|seconds| rounded(seconds / per_run)),
         "device_s": on_device.map(rounded),
         "verified": verified.as_ref().map(|v| json!({"compared": v.compared, "of": v.of, "worst": rounded(v.worst)})),
     });
     extend(&mut record, fields);
     if how.profile {
-        let units = super::profile::units(&work, &mut session, plan, options, *seconds)?;
+        let units = super::profile::units(&mut session, &program, &feeds, *seconds)?;
         extend(&mut record, json!({ "profile": units }));
     }
     Ok(record)
@@ -133,18 +134,27 @@ fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Sto
     Ok(())
 }
 
-/// Times of runs in seconds, sorted.
-pub struct Times(Vec<f64>);
+/// Times of runs in seconds.
+pub struct Times {
+    sorted: Vec<f64>,
+    /// The processor time of a run on all cores, where the system tells.
+    pub cpu_s: Option<f64>,
+}
 
 impl Times {
-    pub fn new(mut times: Vec<f64>) -> Times {
-        times.sort_by(f64::total_cmp);
-        Times(times)
+    pub fn new(mut sorted: Vec<f64>) -> Times {
+        sorted.sort_by(f64::total_cmp);
+        Times { sorted, cpu_s: None }
+    }
+
+    /// How many runs.
+    pub fn runs(&self) -> usize {
+        self.sorted.len()
     }
 
     pub fn quantile(&self, q: f64) -> f64 {
-        let last = self.0.len().saturating_sub(1);
-        self.0.get((q * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
+        let last = self.sorted.len().saturating_sub(1);
+        self.sorted.get((q * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
     }
 
     /// The range that holds the middle half of the runs, over the median.
@@ -171,11 +181,21 @@ pub fn time(seconds: f64, mut run: impl FnMut() -> Result<(), Stop>) -> Result<T
             break;
         }
     }
-    let (mut times, begin) = (Vec::new(), Instant::now());
+    let (mut times, begin, cpu) = (Vec::new(), Instant::now(), cpu_seconds());
     while times.len() < RUNS.0 || (begin.elapsed().as_secs_f64() < seconds && times.len() < RUNS.1) {
         times.push(timed()?);
     }
-    Ok(Times::new(times))
+    let cpu_s = cpu_seconds().zip(cpu).map(|(end, begin)| (end - begin) / times.len() as f64);
+    Ok(Times { cpu_s, ..Times::new(times) })
+}
+
+/// The processor time of this process, all threads, in hundredths of a second, where the system
+/// tells (Linux: `proc_pid_stat(5)`, fields 14 and 15).
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+    (ticks.len() == 2).then(|| (ticks[0] + ticks[1]) / 100.0)
 }
 
 /// The time of a run's launches by the device's clock, where that can be trusted: a software adapter
@@ -320,7 +340,7 @@ mod tests {
             runs += 1;
             Ok(())
         });
-        assert_eq!(times.expect("runs").0.len(), 5);
+        assert_eq!(times.expect("runs").runs(), 5);
         assert!(runs >= 8);
     }
 }

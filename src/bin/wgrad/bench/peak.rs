@@ -20,7 +20,10 @@ const GRAIN: f32 = 1.0 / 256.0;
 /// counted).
 const MOST_ROUNDS: u32 = 8192;
 /// Runs of a candidate, at least, and for how long, in seconds.
-const RUNS: (usize, f64) = (3, 0.12);
+const RUNS: (usize, f64) = (3, 0.15);
+/// How long a run of multiply-adds shall take. On a software adapter short enough to end, now and then,
+/// before another process gets its core; on a GPU long enough that the submission does not count.
+const LONG_ENOUGH: [f64; 2] = [0.003, 0.02];
 /// Dispatches from whose number their cost follows.
 const DISPATCHES: [usize; 2] = [64, 576];
 
@@ -63,11 +66,13 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
         "read_gb_s": rounded(moved[1].0.rate / 1e9),
         "read_large_gb_s": moved[1].1.map(|rate| rounded(rate / 1e9)),
         "read_kernel": moved[1].0.kernel.to_string(),
-        "tried": arithmetic.tried + moved[0].0.tried + moved[1].0.tried,
+        "tried_gflops": tried(&arithmetic),
+        "tried_copy_gb_s": tried(&moved[0].0),
+        "tried_read_gb_s": tried(&moved[1].0),
         "dispatch_s": rounded(dispatch),
         "readback_s": rounded(readback.quantile(0.5)),
         "clock": "wall",
-        "cores": software.then(|| cores::measure()),
+        "cores": software.then(cores::measure),
     });
     extend(&mut record, fields);
     Ok(record)
@@ -78,7 +83,17 @@ struct Best<K> {
     kernel: K,
     /// Operations or bytes a second.
     rate: f64,
-    tried: usize,
+    /// All that were tried.
+    tried: Vec<(String, f64)>,
+}
+
+/// All candidates with their rates.
+fn tried<K>(best: &Best<K>) -> Json {
+    best.tried
+        .iter()
+        .map(|(kernel, rate)| (kernel.clone(), json!(rounded(rate / 1e9))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// A multiply-add kernel.
@@ -225,14 +240,15 @@ impl Bench {
     }
 
     /// Goes to the best neighbour until none is better.
-    fn climb<K: Clone + PartialEq>(
+    fn climb<K: Clone + PartialEq + std::fmt::Display>(
         &mut self,
         start: K,
         neighbours: impl Fn(&K) -> Vec<K>,
         rate: impl Fn(&mut Bench, &K) -> Result<f64, Stop>,
     ) -> Result<Best<K>, Stop> {
-        let mut seen = vec![start.clone()];
-        let mut best = Best { rate: rate(self, &start)?, kernel: start, tried: 0 };
+        let mut best = Best { rate: rate(self, &start)?, kernel: start, tried: Vec::new() };
+        let mut seen = vec![best.kernel.clone()];
+        best.tried.push((best.kernel.to_string(), best.rate));
         loop {
             let from = best.kernel.clone();
             for candidate in neighbours(&from) {
@@ -241,6 +257,7 @@ impl Bench {
                 }
                 seen.push(candidate.clone());
                 let rate = rate(self, &candidate)?;
+                best.tried.push((candidate.to_string(), rate));
                 // What is hardly better is not worth another round.
                 if rate > best.rate * if best.kernel == from { 1.03 } else { 1.0 } {
                     (best.rate, best.kernel) = (rate, candidate);
@@ -249,7 +266,6 @@ impl Bench {
             if best.kernel == from {
                 // Once more: a peak is the best that was ever seen.
                 best.rate = best.rate.max(rate(self, &best.kernel)?);
-                best.tried = seen.len();
                 return Ok(best);
             }
         }
@@ -285,8 +301,12 @@ impl Bench {
 
     /// The time of the fastest run.
     fn fastest(&mut self, program: &Program) -> Result<f64, Stop> {
+        self.fastest_within(program, RUNS.1)
+    }
+
+    fn fastest_within(&mut self, program: &Program, seconds: f64) -> Result<f64, Stop> {
         let (mut best, mut runs, begin) = (f64::INFINITY, 0, Instant::now());
-        while runs < RUNS.0 || begin.elapsed().as_secs_f64() < RUNS.1 {
+        while runs < RUNS.0 || begin.elapsed().as_secs_f64() < seconds {
             let start = Instant::now();
             self.session.submit(program, &[])?;
             self.session.wait()?;
@@ -300,7 +320,9 @@ impl Bench {
     fn multiply_add(&mut self, kernel: &Arithmetic) -> Result<f64, Stop> {
         let text = kernel.text()?;
         // A software adapter needs a few workgroups a core, a GPU many waves a unit.
-        let invocations: u32 = if self.device.profile().software { 1 << 12 } else { 1 << 18 };
+        let software = self.device.profile().software;
+        let invocations: u32 = if software { 1 << 12 } else { 1 << 18 };
+        let enough = LONG_ENOUGH[usize::from(!software)];
         // Whole numbers stay below 2^24 in all sums.
         let most = (12_000_000 / (kernel.chains * kernel.width * kernel.unroll)).min(MOST_ROUNDS);
         let mut rounds = 256.min(most);
@@ -315,14 +337,15 @@ impl Bench {
                     workgroups: [invocations / kernel.workgroup, 1, 1],
                 }]
             })?;
-            let seconds = self.fastest(&program)?;
-            if seconds > 0.02 || rounds == most {
+            let quick = self.fastest_within(&program, 0.0)?;
+            if quick > enough || rounds == most {
+                let seconds = self.fastest(&program)?;
                 let want: Vec<f64> = (0..invocations as usize).map(|id| multiply_adds(kernel, id, rounds)).collect();
                 self.same(&program, &want, kernel)?;
                 let adds = f64::from(rounds * kernel.unroll * kernel.chains * kernel.width) * f64::from(invocations);
                 return Ok(2.0 * adds / seconds);
             }
-            rounds = (f64::from(rounds) * (0.03 / seconds).clamp(2.0, 32.0)).min(f64::from(most)) as u32;
+            rounds = (f64::from(rounds) * (1.5 * enough / quick).clamp(1.2, 32.0)).min(f64::from(most)) as u32;
         }
     }
 

@@ -3,50 +3,41 @@
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
-use wgrad::plan::{Options, Plan};
-use wgrad::{Session, Tensor, Value};
+use wgrad::{Program, Session, Tensor};
 
-use super::one::{rounded, time};
+use super::one::{Times, rounded};
 use super::table;
-use super::tasks::Work;
 use crate::output::Stop;
 
-/// Launches of a unit in one submission: enough that the submission does not count.
-const MOST: f64 = 64.0;
+/// Steps, at least, of which each unit's median is taken.
+const STEPS: usize = 3;
 
-/// Times each unit of the plan, so many seconds in all.
-pub fn units(work: &Work, session: &mut Session, plan: &Plan, options: &Options, seconds: f64) -> Result<Json, Stop> {
-    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let outputs: Vec<&Value> = work.outputs.iter().collect();
-    let mut units = Vec::with_capacity(plan.units.len());
-    for (number, unit) in plan.units.iter().enumerate() {
-        let alone = |session: &mut Session, times: usize, seconds: f64| -> Result<f64, Stop> {
-            let program = session.compile_edited(&work.graph, &outputs, options, |plan| {
-                plan.units = vec![plan.units[number].clone(); times];
-                plan.commits.clear();
-                Ok(())
-            })?;
-            let run = || -> Result<(), Stop> {
-                session.submit(&program, &feeds)?;
-                Ok(session.wait()?)
-            };
-            Ok(time(seconds, run)?.quantile(0.5) / times as f64)
-        };
-        let begin = Instant::now();
-        let once = alone(session, 1, 0.0)?;
-        let repeats = (0.005 / once).clamp(1.0, MOST) as usize;
-        let left = seconds / plan.units.len() as f64 - begin.elapsed().as_secs_f64();
-        let median = alone(session, repeats, left.max(0.0))?;
+/// Times each unit of the program, so many seconds in all.
+pub fn units(session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)], seconds: f64) -> Result<Json, Stop> {
+    let units = &program.plan().units;
+    if session.device().is_cpu() {
+        return Err(Stop::Error("the reference runs no launches that could be timed; name a GPU with --device".into()));
+    }
+    let mut times = vec![Vec::new(); units.len()];
+    let (mut steps, begin) = (0, Instant::now());
+    while steps < STEPS || begin.elapsed().as_secs_f64() < seconds {
+        for (times, unit) in times.iter_mut().zip(session.time_units(program, feeds)?) {
+            times.push(unit.seconds);
+        }
+        steps += 1;
+    }
+    let described = units.iter().zip(times).map(|(unit, times)| {
+        let median = Times::new(times).quantile(0.5);
         let bytes: usize = unit.reads.iter().chain(&unit.writes).map(|stored| stored.ty.bytes()).sum();
-        units.push(json!({
+        json!({
             "unit": unit.label,
             "dispatches": unit.dispatches.len(),
             "median_s": rounded(median),
             "gb_s": rounded(bytes as f64 / median / 1e9),
             "writes": unit.writes.iter().map(|stored| stored.ty.to_string()).collect::<Vec<_>>(),
-        }));
-    }
-    Ok(Json::Array(units))
+        })
+    });
+    Ok(described.collect())
 }
 
 /// The lines of a record's profile, in the order of the plan.
@@ -70,7 +61,10 @@ pub fn lines(record: &Json) -> Vec<String> {
         })
         .collect();
     let rest = (step - all) / step * 100.0;
-    lines.push(format!("  {:>9} all launches alone; {rest:.0}% of the run is none of them", table::time(all)));
+    lines.push(format!(
+        "  {:>9} all units one by one, each submitted and waited for; {rest:.0}% of the run is none of them",
+        table::time(all)
+    ));
     lines
 }
 

@@ -40,12 +40,16 @@ fn between(value: f64, (low, high): (f64, f64), from: f64, to: f64) -> f64 {
 }
 
 impl Axes {
-    /// Whole powers of ten around the values.
+    /// 1, 2 or 5 times a power of ten on either side of the values, and a decade at least.
     fn around(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         let positive = values.filter(|v| *v > 0.0 && v.is_finite());
-        let low = positive.clone().fold(f64::INFINITY, f64::min).log10().floor();
-        let high = positive.fold(0.0, f64::max).log10().ceil();
-        (10f64.powf(low), 10f64.powf(if high > low { high } else { low + 1.0 }))
+        let least = positive.clone().fold(f64::INFINITY, f64::min);
+        let most = positive.fold(0.0, f64::max);
+        let (low, high) = (10f64.powf(least.log10().floor()), 10f64.powf(most.log10().floor()));
+        let low = [5.0, 2.0, 1.0].into_iter().map(|step| step * low).find(|&edge| edge <= least * 0.9);
+        let high = [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().map(|step| step * high).find(|&edge| edge >= most * 1.1);
+        let low = low.unwrap_or(least / 2.0);
+        (low, high.unwrap_or(most * 2.0).max(low * 10.0))
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -119,12 +123,12 @@ pub fn draw(ceilings: &Json, records: &[Json]) -> String {
 
 fn grid(svg: &mut String, axes: &Axes) {
     for (range, vertical) in [(axes.x, true), (axes.y, false)] {
-        let (low, high) = (range.0.log10().round() as i32, range.1.log10().round() as i32);
+        let (low, high) = (range.0.log10().floor() as i32, range.1.log10().ceil() as i32);
         for power in low..=high {
             for step in 1..10 {
                 let value = f64::from(step) * 10f64.powi(power);
-                if value > range.1 * 1.001 {
-                    break;
+                if value > range.1 * 1.001 || value < range.0 * 0.999 {
+                    continue;
                 }
                 let (colour, main) = if step == 1 { ("#d8d8d8", true) } else { ("#f1f1f1", false) };
                 let (x1, y1, x2, y2) = match vertical {
@@ -184,10 +188,33 @@ fn roof(svg: &mut String, axes: &Axes, flops: f64, bandwidth: f64, cores: Option
     );
 }
 
+/// Moves what would cover one another until it does not.
+fn apart(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    const NEAR: f64 = 18.0;
+    for _ in 0..200 {
+        for i in 0..places.len() {
+            for j in 0..i {
+                let (a, b) = (places[i], places[j]);
+                // Places that are the same part along a direction of their own.
+                let own = i as f64 + 1.0;
+                let (dx, dy) = if a == b { (own.cos(), own.sin()) } else { (a.0 - b.0, a.1 - b.1) };
+                let far = dx.hypot(dy);
+                if far < NEAR {
+                    let push = (NEAR - far).max(0.5) / far / 2.0;
+                    places[i] = (a.0 + dx * push, a.1 + dy * push);
+                    places[j] = (b.0 - dx * push, b.1 - dy * push);
+                }
+            }
+        }
+    }
+    places
+}
+
 /// Numbered dots, and the key that tells what they are.
 fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
     let mut tasks: Vec<&str> = points.iter().map(|point| point.task.as_str()).collect();
     tasks.dedup();
+    let badges = apart(points.iter().map(|point| (axes.x(point.intensity), axes.y(point.rate))).collect());
     let left = RIGHT + 28.0;
     let _ = writeln!(
         svg,
@@ -204,7 +231,13 @@ fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
         let key = TOP + LINE * (number as f64 + 1.2);
         let share = point.share.map_or(String::new(), |share| format!("{:.0}%", share * 100.0));
         let name = escaped(&format!("{} {}", point.task, point.shape));
-        for (x, y) in [(x, y), (left, key - 4.0)] {
+        let badge = badges[number];
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {y:.1}L{:.1} {:.1}\" stroke=\"{colour}\"/><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>",
+            badge.0, badge.1
+        );
+        for (x, y) in [badge, (left, key - 4.0)] {
             let _ = writeln!(
                 svg,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"8.5\" fill=\"{colour}\" fill-opacity=\"0.9\" stroke=\"#fff\">\

@@ -4,10 +4,10 @@ use serde_json::Value as Json;
 
 use super::compare::shape;
 
-fn row(cells: [&str; 11]) -> String {
-    let [task, shape, median, min, spread, gflops, gb_s, share, dispatches, memory, kernel] = cells;
+fn row(cells: [&str; 12]) -> String {
+    let [task, shape, median, min, spread, cpu, gflops, gb_s, share, dispatches, memory, kernel] = cells;
     format!(
-        "{task:<16} {shape:<20} {median:>9} {min:>9} {spread:>6} {gflops:>8} {gb_s:>6} {share:>7} {dispatches:>10} \
+        "{task:<16} {shape:<20} {median:>9} {min:>9} {spread:>6} {cpu:>8} {gflops:>8} {gb_s:>6} {share:>7} {dispatches:>10} \
          {memory:>13}  {kernel}"
     )
     .trim_end()
@@ -22,6 +22,7 @@ pub fn header() -> String {
         "median",
         "least",
         "spread",
+        "cores",
         "GFLOP/s",
         "GB/s",
         "of peak",
@@ -85,6 +86,7 @@ pub fn lines(record: &Json) -> Vec<String> {
                 &seconds("median_s"),
                 &seconds("min_s"),
                 &share(&record["spread"]),
+                &seconds("cpu_s"),
                 &number(&record["gflops"]),
                 &number(&record["gb_s"]),
                 &share(&record["peak_share"]),

@@ -353,7 +353,7 @@ fn training(
 fn mlp_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let (batch, widths) = (sizes[0], &sizes[1..]);
     let macs: f64 = widths.windows(2).map(|pair| product(&[batch, pair[0], pair[1]])).sum();
-    for pair in widths.windows(2).filter(|pair| product(pair) > MOST as f64) {
+    if let Some(pair) = widths.windows(2).find(|pair| product(pair) > MOST as f64) {
         return Err(format!("a layer of {pair:?} has more than {MOST} weights; use smaller sizes"));
     }
     let steps = if name == "mlp_step" { 1 } else { 20 };
