@@ -495,6 +495,15 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
             .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
         Case::new("sum", "two whole workgroups of rows", |x| vec![x[0].sum(&[1], false)]).float("x", [128, 3]),
+        Case::new("sum", "many rows", |x| vec![x[0].sum(&[1], false)]).float("x", [700, 3]),
+        Case::new("sum", "an offset, two axes kept", |x| vec![x[0].slice(2, 1, 9, 1).sum(&[1], false)])
+            .float("x", [4, 6, 10, 5]),
+        Case::new("min", "nothing below the largest u32", |x| {
+            let largest = x[0].graph().constant(Tensor::of(&Shape::from([]), vec![u32::MAX]));
+            vec![(&x[0] * 0.0).maximum(&largest.broadcast_to(x[0].shape())).min(&[1], false)]
+        })
+        .input("x", TensorType::new(DType::U32, [3, 5]), Fill::Index(9))
+        .forward_only(),
         Case::new("sum", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).sum(&[1], false)]).float("x", [4, 7, 9]),
         Case::new("sum", "broadcast", |x| vec![x[0].broadcast_to(&[3, 4, 5].into()).sum(&[0, 2], false)])
             .float("x", [4, 1]),

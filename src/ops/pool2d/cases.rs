@@ -20,6 +20,8 @@ pub fn cases() -> Vec<Case> {
         ("one element, padded", [1, 1, 1, 1], Pool2d::new(3).padding(1)),
         ("empty batch", [0, 2, 4, 4], Pool2d::new(2)),
         ("two whole workgroups of windows", [1, 2, 16, 16], Pool2d::new(2)),
+        ("3x3 padding 1", [2, 2, 8, 10], Pool2d::new(3).padding(1)),
+        ("many windows", [2, 3, 32, 32], Pool2d::new(2)),
         ("26x26 of a digit", [3, 5, 26, 26], Pool2d::new(2)),
     ];
     let distinct = |shape: [usize; 4]| (TensorType::new(DType::F32, shape), Fill::Distinct);
