@@ -58,16 +58,20 @@ pub fn cases() -> Vec<Case> {
             );
         }
     }
-    let ties = TensorType::new(DType::F32, [2, 3, 9, 8]);
-    cases.push(
-        Case::new("max_pool2d_grad", "ties go to the first", |v| {
-            let options = Pool2d::new(3).stride(2).padding(1);
-            vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
-        })
-        .input("x", ties, Fill::Index(3))
-        .float("dy", [2, 3, 5, 4])
-        .forward_only(),
-    );
+    // Windows that overlap, and windows that do not.
+    for (name, options, y) in [
+        ("ties go to the first", Pool2d::new(3).stride(2).padding(1), [2, 3, 5, 4]),
+        ("ties go to the first, windows apart", Pool2d::new(2), [2, 3, 4, 4]),
+    ] {
+        cases.push(
+            Case::new("max_pool2d_grad", name, move |v| {
+                vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
+            })
+            .input("x", TensorType::new(DType::F32, [2, 3, 9, 8]), Fill::Index(3))
+            .float("dy", y)
+            .forward_only(),
+        );
+    }
     cases.push(Case::new("global_avg_pool2d", "7x5", |v| vec![v[0].global_avg_pool2d()]).float("x", [2, 3, 7, 5]));
     cases.push(
         Case::new("max_pool2d", "of a relu, then relu", |v| vec![v[0].relu().max_pool2d(2).relu()])
