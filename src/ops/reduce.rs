@@ -533,6 +533,9 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
             .float("x", [5000, 16])
             .forward_only(),
+        // Two rows, each in two parts of whole workgroups; and parts that end inside lines.
+        Case::new("sum", "two long rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 33_000]).forward_only(),
+        Case::new("sum", "planes in parts", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [4, 3, 1501]).forward_only(),
         Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
     ];
     for size in [1, 2, 255, 256, 257, 1000, 5000] {

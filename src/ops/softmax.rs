@@ -402,6 +402,9 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("rows far apart", 1, &[1, 4, 3], Fill::Special(APART, -1.0, 1.0), true));
     const TOWERS: &[f64] = &towers(100.0);
     cases.extend(both("towers", 1, &[6, 8], Fill::Special(TOWERS, -1.0, 1.0), true));
+    // Seven of each eight are no vectors.
+    let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
+    cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));
