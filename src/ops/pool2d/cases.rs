@@ -22,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         ("two whole workgroups of windows", [1, 2, 16, 16], Pool2d::new(2)),
         ("3x3 padding 1", [2, 2, 8, 10], Pool2d::new(3).padding(1)),
         ("many windows", [2, 3, 32, 32], Pool2d::new(2)),
+        ("many windows that overlap", [1, 3, 20, 20], Pool2d::new(3).stride(1).padding(1)),
         ("26x26 of a digit", [3, 5, 26, 26], Pool2d::new(2)),
     ];
     let distinct = |shape: [usize; 4]| (TensorType::new(DType::F32, shape), Fill::Distinct);
