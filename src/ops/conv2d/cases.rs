@@ -39,6 +39,7 @@ fn examples() -> Vec<Example> {
         ("33 channels to 65, more than a tile", [1, 33, 9, 15], [65, 33, 2, 1], plain),
         ("wide and flat", [1, 2, 1, 300], [3, 2, 1, 9], plain.stride([1, 2]).padding([0, 4])),
         ("two whole workgroups of elements", [2, 1, 8, 8], [1, 1, 1, 1], plain),
+        ("more weights than positions", [1, 68, 2, 3], [48, 68, 1, 1], plain),
         ("empty batch", [0, 3, 5, 5], [2, 3, 3, 3], plain),
         ("no input channels", [2, 0, 4, 4], [3, 0, 3, 3], plain),
     ];
