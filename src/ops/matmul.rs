@@ -174,6 +174,8 @@ impl Kernel for Matmul {
         let meant = |v: &Variant| if software { v != &TILE64 } else { !v.software };
         let cost = |v: &Variant| {
             let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
+            // Products with vectors wait for memory: on a GPU the smaller tile has more waves to do so.
+            let cost = if v == &REGISTER4 && !software { cost - 1 } else { cost };
             m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost
         };
         let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
