@@ -48,7 +48,7 @@ fn products() -> Vec<Fault> {
             SQUARE,
             "tile64",
             "matmul_tile",
-            Text("tile_b[t * 16u + x4 + 8u]", "tile_b[t * 16u + x4 + 7u]"),
+            Text("let at_b = t4 * 16u +", "let at_b = t4 * 15u +"),
         ),
         fault(
             "terms behind the end of k are not zeroed",
