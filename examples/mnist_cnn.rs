@@ -46,6 +46,11 @@ struct Options {
     /// Classify this picture (PNG, JPEG or PNM) instead of training
     #[arg(long, value_name = "IMAGE")]
     predict: Option<PathBuf>,
+    /// First time the kernels' variants for at most so long, and train with the fastest; what is
+    /// found is kept for the next time
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30",
+        value_parser = clap::value_parser!(u32).range(..=86_400))]
+    tune: Option<u32>,
     #[command(flatten)]
     steps: common::Steps,
 }
@@ -76,8 +81,13 @@ fn train(options: &mut Options) -> Result<()> {
     let data = Mnist::load(options.data.as_deref().unwrap_or(&bundled))?;
     println!("data: {} training digits, {} test digits", data.train.len(), data.test.len());
     let mut session = open(options)?;
+    if let Some(seconds) = options.tune {
+        let graph = Graph::new();
+        let loss = models::mnist_cnn_training(&graph, options.batch as usize, options.seed);
+        println!("{}", session.tune(&graph, &[&loss], Duration::from_secs(seconds.into()))?);
+    }
     if !session.device().is_cpu() && !options.steps.shadow {
-        check_one_step(options, session.device(), &data.train)?;
+        check_one_step(options, &session, &data.train)?;
     }
     let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.seed);
     let mut programs = Programs { seed: options.seed, training: HashMap::new(), inference: HashMap::new() };
@@ -148,11 +158,13 @@ impl Programs {
 }
 
 /// Runs one training step in a session of its own, comparing every launch with the reference.
-fn check_one_step(options: &Options, device: &Device, digits: &Digits) -> Result<()> {
+fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Result<()> {
     let batch = (options.batch as usize).min(digits.len());
     let graph = Graph::new();
     let loss = models::mnist_cnn_training(&graph, batch, options.seed);
+    let device = training.device();
     let mut session = Session::new(device.clone());
+    session.set_choices(training.choices().clone());
     let program = session.compile(&graph, &[&loss])?;
     let rows: Vec<usize> = (0..batch).collect();
     let (x, labels) = (digits.images.rows(&rows)?, digits.labels.rows(&rows)?);

@@ -181,9 +181,21 @@ fn compare(
         (Err(Error::Input(why)), Some(false)) => (HashMap::new(), Some(format!("it was not reported that {why}"))),
         (Err(error), _) => return Err(error),
     };
+    let mut report = judge(plan, unit, &expected, status, got);
+    report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
+    Ok(report)
+}
+
+/// Compares what one unit did with what it should have written.
+fn judge(
+    plan: &Plan,
+    unit: &Unit,
+    expected: &HashMap<ValueId, bound::Bounded>,
+    status: Option<String>,
+    got: &Got,
+) -> UnitReport {
     let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
     let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
-    report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
     report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
     report.status = status;
     for (stored, words) in &got.written {
@@ -199,7 +211,23 @@ fn compare(
     if !report.passed() {
         report.dispatches = unit.dispatches.clone();
     }
-    Ok(report)
+    report
+}
+
+/// For tuning: runs one unit on what its inputs' buffers hold, outputs poisoned and sentinels behind
+/// them, and compares with what is expected of indices that are all in range.
+pub(crate) fn check_unit(
+    gpu: &Engine,
+    plan: &Plan,
+    number: usize,
+    expected: &HashMap<ValueId, bound::Bounded>,
+) -> Result<UnitReport> {
+    let unit = &plan.units[number];
+    poison(gpu, plan, unit, sentinel(number));
+    gpu.run_unit(number)?;
+    let got = Got::read(gpu, unit, sentinel(number))?;
+    let raised = got.raised == Some(true);
+    Ok(judge(plan, unit, expected, raised.then(|| RAISED.to_owned()), &got))
 }
 
 /// What the reference says a unit writes, from what the unit reads.

@@ -47,6 +47,7 @@ mod session;
 mod timing;
 
 pub mod check;
+pub mod tuning;
 
 pub mod data;
 pub mod io;

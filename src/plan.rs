@@ -6,6 +6,7 @@
 //! `lower` turns units into launches; `lint` holds them against a device's limits; `pace` cuts a step
 //! into submissions.
 
+pub(crate) mod choices;
 pub(crate) mod codegen;
 pub(crate) mod fuse;
 pub(crate) mod layout;
@@ -15,12 +16,13 @@ mod memory;
 mod pace;
 mod schedule;
 
+pub use choices::Choices;
 pub use lint::{Finding, Limit, lint};
 
 use std::sync::Arc;
 
 use crate::graph::{Nodes, Scalar, ValueId};
-use crate::op::Variant;
+use crate::op::{Args, Kernel, Op, Variant};
 use crate::profile::Profile;
 use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
 
@@ -32,11 +34,13 @@ pub struct Options {
     /// A variant to take wherever an op has one of that name that the device can run and that
     /// computes the shapes; elsewhere the heuristic decides.
     pub variant: Option<String>,
+    /// Variants that were measured to be the fastest here; elsewhere the heuristic decides.
+    pub choices: Choices,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true, variant: None }
+        Options { fuse: true, variant: None, choices: Choices::default() }
     }
 }
 
@@ -287,18 +291,26 @@ impl Plan {
     }
 }
 
-/// The variant to take: the wanted one where it fits, else the first that the device can run and
-/// that suits, else the last that it can run and that computes the shapes.
+/// The variants that the device can run and that compute the shapes, best first.
+fn runnable(kernel: &dyn Kernel, args: &Args<'_>) -> Vec<&'static Variant> {
+    kernel.variants().iter().filter(|v| v.lacking(args.profile).is_none() && kernel.supports(v, args)).collect()
+}
+
+/// The variant to take: the wanted one where it fits, else the one that was measured to be the
+/// fastest, else the first that the device can run and that suits, else the last that it can run
+/// and that computes the shapes.
 pub(crate) fn choose(
-    kernel: &dyn crate::op::Kernel,
-    args: &crate::op::Args<'_>,
+    op: &dyn Op,
+    kernel: &dyn Kernel,
+    args: &Args<'_>,
     options: &Options,
 ) -> std::result::Result<&'static Variant, String> {
-    let runnable: Vec<&'static Variant> =
-        kernel.variants().iter().filter(|v| v.lacking(args.profile).is_none() && kernel.supports(v, args)).collect();
-    let wanted = runnable.iter().find(|v| options.variant.as_deref() == Some(v.name));
-    let suited = runnable.iter().find(|v| (!v.software || args.profile.software) && kernel.suits(v, args));
-    wanted.or(suited).or(runnable.last()).copied().ok_or_else(|| {
+    let runnable = runnable(kernel, args);
+    let named = |name: Option<&str>| runnable.iter().find(|v| name == Some(v.name));
+    let suits = |v: &&&'static Variant| (!v.software || args.profile.software) && kernel.suits(v, args);
+    let wanted = named(options.variant.as_deref()).or_else(|| named(options.choices.wanted(op, args)));
+    let found = wanted.or_else(|| runnable.iter().find(suits)).or(runnable.last());
+    found.copied().ok_or_else(|| {
         let lacking: Vec<String> = kernel
             .variants()
             .iter()

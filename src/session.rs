@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cpu::{self, Values, index_in_range};
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
-use crate::plan::{self, Finding, Options, Plan, Role};
+use crate::plan::{self, Choices, Finding, Options, Plan, Role};
 use crate::profile::Profile;
 use crate::{DType, Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
@@ -19,6 +19,7 @@ pub struct Session {
     types: BTreeMap<String, TensorType>,
     store: Store,
     counters: BTreeMap<String, u64>,
+    choices: Choices,
 }
 
 /// Where the variables live.
@@ -43,12 +44,23 @@ impl Session {
             Some(gpu) => Store::Gpu(gpu.clone(), gpu::Variables::default()),
             None => Store::Cpu(HashMap::new()),
         };
-        Session { device, types: BTreeMap::new(), store, counters: BTreeMap::new() }
+        Session { device, types: BTreeMap::new(), store, counters: BTreeMap::new(), choices: Choices::default() }
     }
 
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The variants that [`Session::compile`] takes where they fit: none, until
+    /// [`Session::tune`] or [`Session::load_tuning`] has found some.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// Other choices for what is compiled from now on; programs keep the plan that they have.
+    pub fn set_choices(&mut self, choices: Choices) {
+        self.choices = choices;
     }
 
     /// Compiles a graph into a program that computes `outputs` and carries out the graph's
@@ -58,10 +70,12 @@ impl Session {
     /// [`Error::Graph`] with every mistake made while the graph was built; [`Error::Limit`] where
     /// it does not fit the device; [`Error::Input`] where a variable has another type here.
     pub fn compile(&mut self, graph: &Graph, outputs: &[&Value]) -> Result<Program> {
-        self.compile_with(graph, outputs, &Options::default())
+        let options = Options { choices: self.choices.clone(), ..Options::default() };
+        self.compile_with(graph, outputs, &options)
     }
 
-    /// The same with options.
+    /// The same with options, and these alone: the session's [choices](Session::choices) are not
+    /// among them.
     ///
     /// # Errors
     /// As [`Session::compile`].
@@ -79,13 +93,7 @@ impl Session {
         options: &Options,
         edit: impl FnOnce(&mut Plan) -> Result<()>,
     ) -> Result<Program> {
-        let nodes = graph.nodes();
-        if !nodes.mistakes.is_empty() {
-            return Err(Error::Graph(nodes.mistakes));
-        }
-        if outputs.iter().any(|v| !v.is_valid() || !v.graph().same(graph)) {
-            return Err(Error::Input("every output must be a value of the graph that is compiled".into()));
-        }
+        let (nodes, targets) = Session::accepted(graph, outputs)?;
         for variable in &nodes.variables {
             let ty = variable.initial.ty();
             if let Some(known) = self.types.get(&variable.name).filter(|known| **known != ty) {
@@ -95,7 +103,29 @@ impl Session {
                 )));
             }
         }
-        let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
+        self.compile_nodes(nodes, targets, options, edit)
+    }
+
+    /// The content of a graph without mistakes, and the numbers of its outputs.
+    pub(crate) fn accepted(graph: &Graph, outputs: &[&Value]) -> Result<(Nodes, Vec<ValueId>)> {
+        let nodes = graph.nodes();
+        if !nodes.mistakes.is_empty() {
+            return Err(Error::Graph(nodes.mistakes));
+        }
+        if outputs.iter().any(|v| !v.is_valid() || !v.graph().same(graph)) {
+            return Err(Error::Input("every output must be a value of the graph that is compiled".into()));
+        }
+        Ok((nodes, outputs.iter().map(|v| v.id()).collect()))
+    }
+
+    /// The same for nodes without mistakes.
+    pub(crate) fn compile_nodes(
+        &mut self,
+        nodes: Nodes,
+        targets: Vec<ValueId>,
+        options: &Options,
+        edit: impl FnOnce(&mut Plan) -> Result<()>,
+    ) -> Result<Program> {
         let mut plan = Plan::new(nodes.clone(), &targets, self.device.profile(), options)?;
         edit(&mut plan)?;
         let plan = Arc::new(plan);
@@ -476,6 +506,11 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
 }
 
 impl Program {
+    /// What runs it on a device.
+    pub(crate) fn engine(&self) -> Result<&gpu::Program> {
+        self.gpu.as_ref().ok_or_else(elsewhere)
+    }
+
     /// The values that were asked for.
     pub(crate) fn targets(&self) -> &[ValueId] {
         &self.targets

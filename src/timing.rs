@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{Program, Result, Session, Tensor};
+use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
 /// How long one unit of a plan took.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,21 +38,27 @@ impl Session {
         clock: &mut dyn FnMut() -> f64,
     ) -> Result<Vec<UnitTime>> {
         let (gpu, _) = self.start_check(program, feeds)?;
-        let profile = self.device().profile();
-        let own_clock = profile.timestamps && !profile.software;
         let mut times = Vec::with_capacity(program.plan().units.len());
         for (number, unit) in program.plan().units.iter().enumerate() {
-            let start = clock();
-            let seconds = match own_clock {
-                true => gpu.timed(number..number + 1)?.unwrap_or_default(),
-                false => {
-                    gpu.run_unit(number)?;
-                    clock() - start
-                }
-            };
+            let seconds = seconds_of(self.device().profile(), gpu, number, clock)?;
             times.push(UnitTime { label: unit.label.clone(), seconds });
         }
         self.finish_check(program, gpu)?;
         Ok(times)
     }
+}
+
+/// Runs one unit: how long it took, on the device's own clock where that can be trusted.
+pub(crate) fn seconds_of(
+    profile: &Profile,
+    gpu: &gpu::Program,
+    unit: usize,
+    clock: &mut dyn FnMut() -> f64,
+) -> Result<f64> {
+    if profile.timestamps && !profile.software {
+        return Ok(gpu.timed(unit..unit + 1)?.unwrap_or_default());
+    }
+    let start = clock();
+    gpu.run_unit(unit)?;
+    Ok(clock() - start)
 }

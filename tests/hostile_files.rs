@@ -245,6 +245,99 @@ fn what_is_no_file_is_neither_read_nor_replaced() {
     assert!(leftover.is_empty(), "{leftover:?}");
 }
 
+/// A file of tunings for the reference, which has no kernels, but a name like any device.
+fn tuning(device: &str, choices: &str) -> String {
+    format!(r#"{{"format":1,"devices":[{{{device},"choices":{choices}}}]}}"#)
+}
+
+#[test]
+fn a_tuning_file_is_never_believed() {
+    let folder = folder();
+    let file = folder.path().join("tuning.json");
+    let mut session = Session::new(Device::cpu());
+    let mut choices = wgrad::plan::Choices::default();
+    choices.set("matmul", "a class", "register8");
+    session.set_choices(choices.clone());
+    session.save_tuning(&file).expect("writes");
+    let whole = fs::read_to_string(&file).expect("there");
+    // What is loaded, and the notes, joined.
+    let load = |text: &[u8]| {
+        fs::write(&file, text).expect("writable");
+        let mut session = Session::new(Device::cpu());
+        let notes = session.load_tuning(&file);
+        (session.choices().clone(), notes.join("\n"))
+    };
+    assert_eq!(load(whole.as_bytes()), (choices.clone(), String::new()));
+    let nothing = |text: &str, says: &str| {
+        let (choices, notes) = load(text.as_bytes());
+        assert!(choices.is_empty() && notes.contains(says) && notes.contains("tuning.json"), "{text}: {notes}");
+        assert!(notes.len() < 1000, "{} bytes", notes.len());
+    };
+    // Stale: another driver, version, or other kernels; long names are cut short in the note.
+    let json: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+    for key in ["driver", "wgrad", "kernels"] {
+        let mut stale = json.clone();
+        stale["devices"][0][key] = "x".repeat(100_000).into();
+        nothing(&stale.to_string(), "stale");
+    }
+    // Another adapter's entry is nobody's business, and kept.
+    let mut other = json.clone();
+    other["devices"][0]["adapter"] = "another".into();
+    assert_eq!(load(other.to_string().as_bytes()), (Default::default(), String::new()));
+    session.save_tuning(&file).expect("writes");
+    let kept = fs::read_to_string(&file).expect("there");
+    assert!(kept.contains("another") && load(kept.as_bytes()).0 == choices);
+    // Corrupt, or not what it should be.
+    for cut in (1..whole.len() - 3).step_by(7) {
+        nothing(&whole[..cut], "ignored");
+    }
+    for text in ["", "null", "[]", "{}", r#"{"format":2,"devices":[]}"#, r#"{"format":1,"devices":7}"#, "\u{0}"] {
+        nothing(text, "ignored");
+    }
+    nothing(&"[".repeat(200_000), "ignored");
+    nothing(&format!("{whole}{}", " ".repeat(5 << 20)), "too many");
+    assert!(load(&[0xff; 64]).1.contains("ignored"));
+    let device = whole[whole.find("\"adapter\"").expect("a key")..].to_owned();
+    let of = |name: &str| format!("{name:?}:{}", json["devices"][0][name]);
+    assert!(device.contains("\"adapter\""));
+    let here = ["adapter", "backend", "driver", "wgrad", "kernels"].map(of).join(",");
+    assert_eq!(load(tuning(&here, r#"{"matmul":{"a class":"register8"}}"#).as_bytes()), (choices, String::new()));
+    for choices in ["7", "null", "[]", r#""matmul""#] {
+        nothing(&tuning(&here, choices), "without choices");
+    }
+    for choices in [
+        r#"{"matmul":7}"#,
+        r#"{"matmul":{"a class":7}}"#,
+        r#"{"matmul":{"a class":"warp"}}"#,
+        r#"{"matmul":{"a class":"gather"}}"#,
+        r#"{"nonsense":{"a class":"register8"}}"#,
+        r#"{"":{"":""}}"#,
+    ] {
+        nothing(&tuning(&here, choices), "1 choices are of no op");
+    }
+    for device in ["7", "null", "{}", r#"{"adapter":7,"backend":7,"driver":7,"wgrad":7,"kernels":7}"#] {
+        nothing(&format!(r#"{{"format":1,"devices":[{device}]}}"#), "of no device");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_tuning_file_that_is_no_file_is_not_read() {
+    use std::os::unix::fs::symlink;
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is there").success());
+    symlink("/dev/zero", at("endless")).expect("a link");
+    fs::create_dir(at("folder")).expect("a folder");
+    let mut session = Session::new(Device::cpu());
+    for name in ["pipe", "endless", "folder"] {
+        let notes = session.load_tuning(&at(name));
+        assert!(notes.len() == 1 && notes[0].contains("ignored"), "{notes:?}");
+        assert!(session.save_tuning(&at(name)).is_err());
+    }
+    assert!(session.load_tuning(&at("missing")).is_empty());
+}
+
 #[cfg(feature = "cli")]
 mod golden {
     use super::*;

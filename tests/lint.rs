@@ -173,7 +173,8 @@ fn a_plan_of_a_better_device_is_told_what_is_planned_instead() {
     let x = graph.input("x", DType::F32, [40_000, 128]);
     let line = line!() + 1;
     let y = x.softmax(1);
-    let program = session.compile_with(&graph, &[&y], &Options { fuse: true, variant: Some("workgroup".into()) });
+    let program =
+        session.compile_with(&graph, &[&y], &Options { variant: Some("workgroup".into()), ..Options::default() });
     let program = program.expect("compiles");
     assert_eq!(session.lint(&program, &Profile::webgpu_defaults()), []);
     let found = session.lint(&program, &Profile::low());
@@ -194,7 +195,7 @@ fn workgroup_memory_and_subgroups_of_a_plan() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [128, 128]);
     let y = x.matmul(&x);
-    let tile = Options { fuse: true, variant: Some("tile64".into()) };
+    let tile = Options { variant: Some("tile64".into()), ..Options::default() };
     let program = session.compile_with(&graph, &[&y], &tile).expect("compiles");
     let little = Profile { max_workgroup_memory: 4096, ..Profile::low() };
     let found = session.lint(&program, &little);
@@ -207,7 +208,7 @@ fn workgroup_memory_and_subgroups_of_a_plan() {
     // A plan with subgroups of 8 can be made on a device alone that has them.
     let Some(device) = common::device().filter(|device| device.profile().subgroups == Some((8, 8))) else { return };
     let mut session = Session::new(device);
-    let shuffle = Options { fuse: true, variant: Some("shuffle16".into()) };
+    let shuffle = Options { variant: Some("shuffle16".into()), ..Options::default() };
     let program = session.compile_with(&graph, &[&y], &shuffle).expect("compiles");
     let found = session.lint(&program, &Profile::phone());
     let message = only(&found, Limit::Subgroups).to_string();

@@ -41,7 +41,7 @@ fn what_compiles_agrees_with_the_reference() {
         let feeds: Vec<(&str, &Tensor)> = sound.feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         for fuse in [true, false] {
             let mut session = Session::new(device.clone());
-            let options = Options { fuse, variant: None };
+            let options = Options { fuse, ..Options::default() };
             let program = session
                 .compile_with(&sound.graph, &outputs, &options)
                 .unwrap_or_else(|e| panic!("seed {seed}: the reference compiles it, the device does not: {e}"));

@@ -9,9 +9,10 @@ const ROOMS: &[&[&str]] = &[
     &["op", "graph", "autodiff", "ops"],
     &["plan", "cpu"],
     &["gpu"],
-    &["device", "session"],
+    &["device", "session", "timing"],
     &["io"],
     &["check"],
+    &["tuning"],
     &["loss", "nn", "optim", "data"],
     &["models"],
 ];

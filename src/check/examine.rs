@@ -39,10 +39,10 @@ pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
 /// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
 /// with each variant that the device can run.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
-    let mut ways = vec![Options::default(), Options { fuse: false, variant: None }];
+    let mut ways = vec![Options::default(), Options { fuse: false, ..Options::default() }];
     let names = variants(&graph.graph.nodes(), profile);
     if names.len() > 1 {
-        ways.extend(names.into_iter().map(|name| Options { fuse: true, variant: Some(name.to_owned()) }));
+        ways.extend(names.into_iter().map(|name| Options { variant: Some(name.to_owned()), ..Options::default() }));
     }
     ways
 }

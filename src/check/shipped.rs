@@ -90,8 +90,9 @@ fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[Va
             (true, false, 8, 1024),
             (true, false, 8, 128),
         ] {
+            let options = Options { fuse, variant: variant.clone(), ..Options::default() };
             let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
-            let plan = Plan::new(nodes.clone(), outputs, &profile, &Options { fuse, variant: variant.clone() })?;
+            let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
             for unit in &plan.units {
                 let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
                 for dispatch in &unit.dispatches {

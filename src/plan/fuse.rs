@@ -53,7 +53,7 @@ impl Clusters {
                     let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
                     let views = kernel_views(nodes, layout, node, kernel);
                     let outputs = &nodes.nodes[node].outputs;
-                    match choose(kernel, &Args { inputs: &inputs, views: &views, outputs, profile }, options) {
+                    match choose(op, kernel, &Args { inputs: &inputs, views: &views, outputs, profile }, options) {
                         Ok(variant) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
                         Err(why) => {
                             clusters.refused.push((node, why));

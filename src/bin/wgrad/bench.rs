@@ -60,6 +60,11 @@ pub struct BenchArgs {
     /// A variant to take wherever an op has one of that name
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+    /// Time the variants of each task's kernels first, for at most so long, and take the fastest that
+    /// are right; what is found is kept for later runs with --tune
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
+        conflicts_with = "variant")]
+    tune: Option<f64>,
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
     cold: bool,
@@ -98,6 +103,9 @@ enum Item {
 pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
     if !(args.seconds >= 0.0 && args.seconds <= 86_400.0) {
         return Err(Stop::Error(format!("--seconds {} is no time between 0 and a day", args.seconds)));
+    }
+    if let Some(seconds) = args.tune.filter(|s| !(*s >= 0.0 && *s <= 86_400.0)) {
+        return Err(Stop::Error(format!("--tune={seconds} is no time between 0 and a day")));
     }
     let items = items(&args.tasks)?;
     if args.in_process {
@@ -173,7 +181,7 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
     let options = Options { variant: args.variant.clone(), ..Options::default() };
-    let how = one::How { device, seconds: args.seconds, options, profile: args.profile };
+    let how = one::How { device, seconds: args.seconds, options, profile: args.profile, tune: args.tune };
     match items {
         [Item::Kernel(name, shape)] => {
             let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
@@ -264,9 +272,10 @@ impl Bench<'_> {
         if self.args.profile {
             command.arg("--profile");
         }
+        command.args(self.args.tune.iter().map(|seconds| format!("--tune={seconds}")));
         let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
         if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
-            command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder);
+            command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder).env("WGRAD_CACHE", folder);
         }
         let output = command.output().map_err(failed)?;
         let text = String::from_utf8_lossy(&output.stderr);
@@ -301,7 +310,8 @@ impl Bench<'_> {
         if self.args.json {
             self.out.line(record.to_string())?;
         } else {
-            for line in table::lines(&record).into_iter().chain(profile::lines(&record)) {
+            let lines = table::lines(&record).into_iter().chain(table::tuned(&record)).chain(profile::lines(&record));
+            for line in lines {
                 self.out.line(line)?;
             }
         }

@@ -1,7 +1,7 @@
 //! One task in this process, which ends with it: memory and first-run time are its own.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use wgrad::plan::{Options, Plan};
@@ -23,6 +23,8 @@ pub struct How<'a> {
     pub device: Option<&'a str>,
     pub seconds: f64,
     pub options: Options,
+    /// For how long to tune first, if at all.
+    pub tune: Option<f64>,
     /// Whether to time each unit of the plan as well.
     pub profile: bool,
 }
@@ -31,12 +33,19 @@ pub struct How<'a> {
 pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let How { seconds, options, .. } = how;
     let sizes = task.sizes(shape)?;
-    let started = Instant::now();
+    let mut started = Instant::now();
     let device = Device::open(how.device)?;
     let work = task.build(&sizes)?;
     let mut session = Session::new(device.clone());
     let outputs: Vec<_> = work.outputs.iter().collect();
-    let program = session.compile_with(&work.graph, &outputs, options)?;
+    let mut options = options.clone();
+    let tuned = how.tune.map(|seconds| session.tune(&work.graph, &outputs, Duration::from_secs_f64(seconds)));
+    let tuned = tuned.transpose()?;
+    if tuned.is_some() {
+        options.choices = session.choices().clone();
+        started = Instant::now(); // what follows warms up with pipelines that are there
+    }
+    let program = session.compile_with(&work.graph, &outputs, &options)?;
     let run = |session: &mut Session| once(&work, session, &program);
     run(&mut session)?;
     let warmup = started.elapsed().as_secs_f64();
@@ -89,6 +98,10 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         "verified": verified.as_ref().map(|v| json!({"compared": v.compared, "of": v.of, "worst": rounded(v.worst)})),
     });
     extend(&mut record, fields);
+    if let Some(tuned) = tuned {
+        let lines: Vec<String> = tuned.to_string().lines().map(str::to_owned).collect();
+        extend(&mut record, json!({ "tuned": lines }));
+    }
     if how.profile {
         let units = super::profile::units(&mut session, &program, &feeds, *seconds)?;
         extend(&mut record, json!({ "profile": units }));

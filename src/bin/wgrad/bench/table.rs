@@ -32,6 +32,12 @@ pub fn header() -> String {
     ])
 }
 
+/// What tuning has found for a task.
+pub fn tuned(record: &Json) -> Vec<String> {
+    let lines = record["tuned"].as_array().into_iter().flatten().filter_map(Json::as_str);
+    lines.map(|line| format!("  {line}")).collect()
+}
+
 /// Seconds in a unit that keeps them short.
 pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {

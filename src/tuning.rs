@@ -1,0 +1,414 @@
+//! Tuning: which variant of a kernel is the fastest here, measured. Opt-in and bounded in time.
+//!
+//! Without it a heuristic on what the adapter declares picks at once, so that the same machine
+//! always gets the same plan. [`Session::tune`] takes the kernels of a graph that have a choice, one
+//! of each shape class (see [`Choices`](crate::plan::Choices)), and times each variant that the
+//! device can run, six at most: the kernel alone, on random data that lies as in the graph, in turns
+//! with the others. A variant must first agree with the reference, as [`Session::check`] compares;
+//! it then wins over the heuristic's if its median is smaller by more than the spread. Programs
+//! compiled afterwards use what was found; those compiled before keep their plan, so one program
+//! gives the same bits throughout.
+
+mod cache;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::check::bound::{self, Bounded};
+use crate::check::{check_unit, draw};
+use crate::graph::{NodeKind, ValueId};
+use crate::op::Fill;
+use crate::plan::choices::{Site, sites};
+use crate::plan::{Options, Plan};
+use crate::timing::seconds_of;
+use crate::{DType, Device, Error, Graph, Program, Result, Session, Tensor, Value};
+
+pub use cache::cache_file;
+
+/// Candidates of a shape class.
+const MOST_CANDIDATES: usize = 6;
+/// Times that each candidate is timed, at least and at most.
+const ROUNDS: (usize, usize) = (5, 50);
+/// After two rounds a candidate this much slower than the best is not run again.
+const HOPELESS: f64 = 3.0;
+/// What a variant must gain at least, of the heuristic's time, to replace it.
+const LEAST_GAIN: f64 = 0.03;
+/// Products that the reference computes in a second, until it has been seen: a low guess.
+const REFERENCE_RATE: f64 = 2e7;
+
+/// What a tuning found.
+#[derive(Clone, Debug, Default)]
+pub struct Tuned {
+    /// The shape classes that were timed.
+    pub kernels: Vec<TunedKernel>,
+    /// How many classes were known already: from an earlier tuning, or from the file.
+    pub known: usize,
+    /// The classes for which there was no time, by op and class. The heuristic decides there.
+    pub left: Vec<(&'static str, String)>,
+    /// What of the file was passed over, and why; or why it could not be written.
+    pub notes: Vec<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What was found for the kernels of one shape class.
+#[derive(Clone, Debug)]
+pub struct TunedKernel {
+    /// The op.
+    pub op: &'static str,
+    /// The shape class.
+    pub class: String,
+    /// The variant that the heuristic takes.
+    pub heuristic: &'static str,
+    /// The variant that is taken from now on; `None` where no candidate was right.
+    pub chosen: Option<&'static str>,
+    /// The candidates, the heuristic's first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A variant that was tried.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name.
+    pub variant: &'static str,
+    /// What came out.
+    pub outcome: Outcome,
+}
+
+/// What came out for a candidate.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It agrees with the reference.
+    Timed {
+        /// The median time of a run, in seconds.
+        median: f64,
+        /// The range that holds the middle half of the runs, in seconds.
+        spread: f64,
+    },
+    /// It cannot win: it does not agree with the reference, or did not run.
+    Rejected(String),
+}
+
+impl TunedKernel {
+    /// Whether another variant than the heuristic's is taken.
+    pub fn changed(&self) -> bool {
+        self.chosen.is_some_and(|chosen| chosen != self.heuristic)
+    }
+}
+
+impl fmt::Display for TunedKernel {
+    /// `matmul Matmul f32[64,64] ...: tile64 1.204 ms, register8 0.911 ms; register8 instead of tile64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcomes = self.candidates.iter().map(|candidate| match &candidate.outcome {
+            Outcome::Timed { median, .. } => format!("{} {:.3} ms", candidate.variant, median * 1e3),
+            Outcome::Rejected(why) => format!("{} REJECTED ({why})", candidate.variant),
+        });
+        write!(f, "{} {}: {}", self.op, self.class, outcomes.collect::<Vec<_>>().join(", "))?;
+        match self.chosen {
+            Some(chosen) if self.changed() => write!(f, "; {chosen} instead of {}", self.heuristic),
+            Some(_) => Ok(()),
+            None => write!(f, "; none is right"),
+        }
+    }
+}
+
+impl fmt::Display for Tuned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changed = self.kernels.iter().filter(|kernel| kernel.changed()).count();
+        let (timed, known, left) = (self.kernels.len(), self.known, self.left.len());
+        write!(f, "tuning: {timed} kinds of kernels timed in {:.1} s, {changed} changed", self.seconds)?;
+        write!(f, "; {known} known before, {left} left for lack of time")?;
+        self.kernels.iter().try_for_each(|kernel| write!(f, "\n  {kernel}"))?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
+    }
+}
+
+impl Session {
+    /// Times the variants of the graph's kernels on this session's device; what is compiled from now
+    /// on takes the fastest. It starts from the file of earlier tunings ([`tuning::cache_file`]),
+    /// times only what is not known, and adds what it finds to the file. Stale or corrupt parts of
+    /// the file are ignored, with a note in the result, and so is a file that cannot be written.
+    ///
+    /// `budget` bounds the time. A candidate that is being prepared or compared when it ends is
+    /// finished, no other is begun. A kernel that the reference could not compute in what is left
+    /// is not timed, for nothing wins that was not compared. On the reference there is nothing to
+    /// tune, and the result says so.
+    ///
+    /// [`tuning::cache_file`]: crate::tuning::cache_file
+    ///
+    /// # Errors
+    /// As [`Session::compile`]; [`Error::DeviceLost`].
+    pub fn tune(&mut self, graph: &Graph, outputs: &[&Value], budget: Duration) -> Result<Tuned> {
+        self.tune_in(cache_file().as_deref(), graph, outputs, budget)
+    }
+
+    /// The same with a file of one's own, or with none.
+    ///
+    /// # Errors
+    /// As [`Session::tune`].
+    pub fn tune_in(
+        &mut self,
+        file: Option<&Path>,
+        graph: &Graph,
+        outputs: &[&Value],
+        budget: Duration,
+    ) -> Result<Tuned> {
+        self.tune_edited(file, graph, outputs, budget, &|_, _| Ok(()))
+    }
+
+    /// The same, with the plan of each candidate altered before it is compared: to see whether a
+    /// wrong one wins.
+    #[doc(hidden)]
+    pub fn tune_edited(
+        &mut self,
+        file: Option<&Path>,
+        graph: &Graph,
+        outputs: &[&Value],
+        budget: Duration,
+        edit: &dyn Fn(&str, &mut Plan) -> Result<()>,
+    ) -> Result<Tuned> {
+        let begin = Instant::now();
+        let (nodes, targets) = Session::accepted(graph, outputs)?;
+        let mut tuned = Tuned::default();
+        if self.device().is_cpu() {
+            tuned.notes.push("the reference has no variants to choose from; open a GPU device".into());
+            return Ok(tuned);
+        }
+        if let Some(file) = file {
+            tuned.notes = self.load_tuning(file);
+        }
+        let mut open = Vec::new();
+        for site in sites(nodes, &targets, self.device().profile(), MOST_CANDIDATES) {
+            let known = self.choices().get(site.op, &site.class);
+            match site.candidates.iter().any(|v| known == Some(v.name)) {
+                true => tuned.known += 1,
+                false => open.push(site),
+            }
+        }
+        // What there is most work in comes first: it gains most, should there be no time for all.
+        open.sort_by(|a: &Site, b: &Site| b.work.total_cmp(&a.work));
+        let mut choices = self.choices().clone();
+        let mut tuner = Tuner { device: self.device().clone(), begin, budget, rate: REFERENCE_RATE, edit };
+        let count = open.len();
+        for (number, site) in open.into_iter().enumerate() {
+            match tuner.kernel(&site, count - number)? {
+                Some(kernel) => {
+                    kernel.chosen.iter().for_each(|variant| choices.set(site.op, &site.class, variant));
+                    tuned.kernels.push(kernel);
+                }
+                None => tuned.left.push((site.op, site.class)),
+            }
+        }
+        self.set_choices(choices);
+        if let Some(file) = file.filter(|_| !tuned.kernels.is_empty())
+            && let Err(error) = self.save_tuning(file)
+        {
+            tuned.notes.push(format!("what was found is not kept: {error}"));
+        }
+        tuned.seconds = begin.elapsed().as_secs_f64();
+        Ok(tuned)
+    }
+}
+
+/// A tuning under way.
+struct Tuner<'a> {
+    device: Device,
+    begin: Instant,
+    budget: Duration,
+    /// Products that the reference computes in a second.
+    rate: f64,
+    edit: &'a dyn Fn(&str, &mut Plan) -> Result<()>,
+}
+
+/// A candidate that is right so far.
+struct Runner {
+    variant: &'static str,
+    program: Program,
+    /// Its kernel's unit.
+    unit: usize,
+    times: Vec<f64>,
+}
+
+impl Tuner<'_> {
+    /// What is left of the budget, in seconds; negative when it is over.
+    fn left(&self) -> f64 {
+        self.budget.as_secs_f64() - self.begin.elapsed().as_secs_f64()
+    }
+
+    /// Compares and times the candidates of a site, one of so many that share what is left.
+    /// `None` where that is too little.
+    fn kernel(&mut self, site: &Site, sharing: usize) -> Result<Option<TunedKernel>> {
+        if site.work / self.rate > self.left() {
+            return Ok(None);
+        }
+        let until = self.left() * (1.0 - 1.0 / sharing as f64); // what the others are left with
+        let mut session = Session::new(self.device.clone());
+        let (mut runners, mut rejected) = (Vec::new(), Vec::new());
+        let (inputs, expected) = self.reference(site)?;
+        let feeds: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        for variant in &site.candidates {
+            if self.left() <= 0.0 {
+                return Ok(None);
+            }
+            match self.runner(site, variant.name, &mut session, &feeds, &expected) {
+                Ok(Ok(runner)) => runners.push(runner),
+                Ok(Err(why)) => rejected.push((variant.name, why)),
+                Err(why @ (Error::Limit(_) | Error::OutOfMemory(_) | Error::Gpu(_))) => {
+                    rejected.push((variant.name, why.to_string()));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        if runners.len() > 1 && !self.time(&mut runners, until)? {
+            return Ok(None);
+        }
+        Ok(Some(TunedKernel::new(site, &runners, &rejected)))
+    }
+
+    /// Random inputs for the site, and what the reference makes of them.
+    fn reference(&mut self, site: &Site) -> Result<(Vec<(String, Tensor)>, HashMap<ValueId, Bounded>)> {
+        let mut rng = StdRng::seed_from_u64(0);
+        let (plan, _) = Plan::draft(site.nodes.clone(), &site.targets, self.device.profile(), &Options::default())?;
+        let (mut inputs, mut feeds) = (Vec::new(), HashMap::new());
+        for (node, leaf) in site.nodes.nodes.iter().enumerate() {
+            let NodeKind::Input(name) = &leaf.kind else { continue };
+            let bound = plan.inputs.iter().find(|input| input.name == *name).and_then(|input| input.bound);
+            let fill = match leaf.outputs[0].dtype {
+                DType::F32 => Fill::Uniform(-1.0, 1.0),
+                _ => Fill::Index(bound.map_or(100, |n| n.min(u32::MAX as usize) as u32)),
+            };
+            let tensor = draw(&leaf.outputs[0], &fill, &mut rng);
+            feeds.insert(ValueId { node, output: 0 }, tensor.widened());
+            inputs.push((name.clone(), tensor));
+        }
+        let start = Instant::now();
+        let expected = bound::evaluate(&site.nodes, &site.targets, feeds)?;
+        if site.work > 1e6 {
+            self.rate = site.work / start.elapsed().as_secs_f64();
+        }
+        Ok((inputs, expected))
+    }
+
+    /// A candidate made ready and compared with the reference; why not, where it is not right.
+    fn runner(
+        &self,
+        site: &Site,
+        variant: &'static str,
+        session: &mut Session,
+        feeds: &[(&str, &Tensor)],
+        expected: &HashMap<ValueId, Bounded>,
+    ) -> Result<std::result::Result<Runner, String>> {
+        let options = Options { variant: Some(variant.to_owned()), ..Options::default() };
+        let edit = |plan: &mut Plan| (self.edit)(variant, plan);
+        let program = session.compile_nodes(site.nodes.clone(), site.targets.clone(), &options, edit)?;
+        let units = &program.plan().units;
+        let Some(unit) = units.iter().position(|unit| unit.kernel == Some((site.op, variant))) else {
+            return Ok(Err("it is not what is planned".into()));
+        };
+        let (gpu, _) = session.start_check(&program, feeds)?;
+        let found = check_unit(gpu, program.plan(), unit, expected)?;
+        if !found.passed() || found.compared == 0 {
+            let worst = found.worst.as_ref().map(ToString::to_string);
+            let why = found.stray.or(found.status).or(worst).unwrap_or("nothing was compared".into());
+            return Ok(Err(why));
+        }
+        Ok(Ok(Runner { variant, program, unit, times: Vec::new() }))
+    }
+
+    /// Times all in turns until no more than so much is left; false where that was too little.
+    fn time(&self, runners: &mut [Runner], until: f64) -> Result<bool> {
+        let start = Instant::now();
+        let mut clock = || start.elapsed().as_secs_f64();
+        let least = |runner: &Runner| runner.times.iter().copied().fold(f64::INFINITY, f64::min);
+        for round in 0..ROUNDS.1 {
+            if round >= ROUNDS.0 && self.left() <= until.max(0.0) {
+                break;
+            }
+            let best = runners.iter().map(least).fold(f64::INFINITY, f64::min);
+            // Another one begins each time.
+            let first = round % runners.len();
+            let (behind, before) = runners.split_at_mut(first);
+            for runner in before.iter_mut().chain(behind) {
+                if self.left() <= 0.0 {
+                    return Ok(round >= ROUNDS.0);
+                }
+                if round < 2 || least(runner) <= HOPELESS * best {
+                    let gpu = runner.program.engine()?;
+                    runner.times.push(seconds_of(self.device.profile(), gpu, runner.unit, &mut clock)?);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl TunedKernel {
+    /// Decides between those that are right.
+    fn new(site: &Site, runners: &[Runner], rejected: &[(&'static str, String)]) -> TunedKernel {
+        let (mut right, mut candidates) = (Vec::new(), Vec::new());
+        for variant in site.candidates.iter().map(|variant| variant.name) {
+            let why = rejected.iter().find(|(name, _)| *name == variant).map(|(_, why)| why.clone());
+            let runner = runners.iter().find(|runner| runner.variant == variant);
+            let outcome = match (runner, why) {
+                (Some(runner), None) => {
+                    let (median, spread) = quartiles(&runner.times);
+                    right.push((variant, median, spread));
+                    Outcome::Timed { median, spread }
+                }
+                (_, why) => Outcome::Rejected(why.unwrap_or_default()),
+            };
+            candidates.push(Candidate { variant, outcome });
+        }
+        let heuristic = site.heuristic.name;
+        let chosen = winner(heuristic, &right);
+        TunedKernel { op: site.op, class: site.class.clone(), heuristic, chosen, candidates }
+    }
+}
+
+/// The fastest of variants with their medians and spreads; the heuristic's, unless the fastest is
+/// faster than that by more than either's spread.
+fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
+    let fastest = right.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let Some(usual) = right.iter().find(|(name, ..)| *name == heuristic) else { return Some(fastest.0) };
+    let gain = usual.1 - fastest.1;
+    let clear = gain > usual.2.max(fastest.2) && gain > LEAST_GAIN * usual.1;
+    Some(if clear { fastest.0 } else { heuristic })
+}
+
+/// The median, and the range of the middle half. Of nothing, which is timed where there is no
+/// choice, 0.
+fn quartiles(times: &[f64]) -> (f64, f64) {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |q: f64| sorted.get((q * (sorted.len().max(1) - 1) as f64).round() as usize).copied().unwrap_or(0.0);
+    (at(0.5), at(0.75) - at(0.25))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_gain_replaces_the_heuristics_choice() {
+        let of = |right: &[(&'static str, f64, f64)]| winner("a", right);
+        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.1)]), Some("b"));
+        assert_eq!(of(&[("a", 1.0, 0.3), ("b", 0.8, 0.1)]), Some("a"), "within its own spread");
+        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.3)]), Some("a"), "within the other's");
+        assert_eq!(of(&[("a", 1.0, 0.0), ("b", 0.98, 0.0)]), Some("a"), "not worth it");
+        assert_eq!(of(&[("b", 3.0, 9.0), ("c", 2.0, 9.0)]), Some("c"), "the heuristic's was wrong");
+        assert_eq!(of(&[("a", 1.0, 0.1), ("b", f64::NAN, f64::NAN)]), Some("a"));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn quartiles_of_few() {
+        assert_eq!(quartiles(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0));
+        assert_eq!(quartiles(&[2.0]), (2.0, 0.0));
+        assert_eq!(quartiles(&[]), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,204 @@
+//! The file of earlier tunings: JSON, one entry a device. It is only ever a hint. Nothing in it is
+//! believed, and what does not fit is passed over with a note.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::check::{CaseGraph, not_runnable};
+use crate::plan::Choices;
+use crate::profile::Profile;
+use crate::{Error, Result, Session, io, ops};
+
+/// The format that this version writes and reads.
+const FORMAT: u64 = 1;
+/// A file that is longer was not written by us.
+const MOST_BYTES: u64 = 4 << 20;
+/// Devices that are kept, the last ones written.
+const MOST_DEVICES: usize = 32;
+
+/// The file: `tuning.json` in the folder that `WGRAD_CACHE` names, else in `wgrad` in the user's
+/// folder for caches (`XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches` on macOS, `LOCALAPPDATA`
+/// on Windows). `None` where there is no such folder.
+pub fn cache_file() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = || {
+        let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
+        if cfg!(windows) {
+            return absolute("LOCALAPPDATA");
+        }
+        let usual = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+        absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(usual)))
+    };
+    let folder = set("WGRAD_CACHE").or_else(|| Some(user()?.join("wgrad")))?;
+    Some(folder.join("tuning.json"))
+}
+
+impl Session {
+    /// Takes what earlier tunings on this device have written to the file, for what is compiled from
+    /// now on; what the session knows already stays. Gives notes on what was passed over: a file
+    /// that cannot be read or is corrupt, entries of another driver or of other kernels, names that
+    /// nobody knows. A file that is not there is none.
+    pub fn load_tuning(&mut self, file: &Path) -> Vec<String> {
+        let (devices, mut notes) = match read(file) {
+            Ok(Some(devices)) => devices,
+            Ok(None) => return Vec::new(),
+            Err(why) => return vec![format!("the tuning file is ignored: {why}")],
+        };
+        let profile = self.device().profile().clone();
+        let here = Key::of(&profile);
+        for device in &devices {
+            match Key::in_json(device) {
+                Some(key) if key == here => {
+                    let mut choices = parse(device, file, &mut notes);
+                    let own = self.choices().clone();
+                    own.iter().for_each(|(op, class, variant)| choices.set(op, class, variant));
+                    self.set_choices(choices);
+                }
+                Some(key) if key.same_adapter(&here) => notes.push(format!(
+                    "{}: what was tuned with driver {:?}, wgrad {:?} and kernels {:?} is stale, and ignored",
+                    file.display(),
+                    short(key.driver),
+                    short(key.version),
+                    short(key.kernels)
+                )),
+                _ => {} // another adapter's, or no device: `read` has told
+            }
+        }
+        notes
+    }
+
+    /// Writes the session's choices to the file, whole or not at all, and makes its folder where
+    /// that is missing. Entries of other adapters are kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::File`] where the file cannot be written.
+    pub fn save_tuning(&self, file: &Path) -> Result<()> {
+        let here = Key::of(self.device().profile());
+        let mut devices = read(file).ok().flatten().map_or(Vec::new(), |(devices, _)| devices);
+        devices.retain(|device| Key::in_json(device).is_some_and(|key| !key.same_adapter(&here)));
+        devices.drain(..devices.len().saturating_sub(MOST_DEVICES - 1));
+        let mut choices = Map::new();
+        for (op, class, variant) in self.choices().iter() {
+            let classes = choices.entry(op).or_insert_with(|| json!({}));
+            classes[class] = variant.into();
+        }
+        devices.push(here.entry(choices));
+        let text = format!("{:#}\n", json!({ "format": FORMAT, "devices": devices }));
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        io::write_atomically(file, text.as_bytes())
+    }
+}
+
+/// What a tuning holds for.
+#[derive(PartialEq)]
+struct Key<'a> {
+    adapter: &'a str,
+    backend: &'a str,
+    driver: &'a str,
+    version: &'a str,
+    /// A hash of the shaders and of what specializes them.
+    kernels: &'a str,
+}
+
+impl<'a> Key<'a> {
+    fn of(profile: &'a Profile) -> Key<'a> {
+        let (version, kernels) = (env!("CARGO_PKG_VERSION"), env!("WGRAD_KERNELS"));
+        Key { adapter: &profile.name, backend: &profile.backend, driver: &profile.driver, version, kernels }
+    }
+
+    fn in_json(device: &'a Json) -> Option<Key<'a>> {
+        let text = |name: &str| device.get(name)?.as_str();
+        let (adapter, backend, driver) = (text("adapter")?, text("backend")?, text("driver")?);
+        Some(Key { adapter, backend, driver, version: text("wgrad")?, kernels: text("kernels")? })
+    }
+
+    fn same_adapter(&self, other: &Key<'_>) -> bool {
+        self.adapter == other.adapter && self.backend == other.backend
+    }
+
+    fn entry(&self, choices: Map<String, Json>) -> Json {
+        json!({
+            "adapter": self.adapter,
+            "backend": self.backend,
+            "driver": self.driver,
+            "wgrad": self.version,
+            "kernels": self.kernels,
+            "choices": choices,
+        })
+    }
+}
+
+/// A text of the file, short enough for a note.
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// The file's devices, and notes on what is none; `None` where there is no file.
+#[allow(clippy::type_complexity)]
+fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Vec<String>)>, String> {
+    match fs::metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(about) if about.len() > MOST_BYTES => {
+            return Err(format!("{}: {} bytes are too many", file.display(), about.len()));
+        }
+        _ => {}
+    }
+    let bytes = io::read(file).map_err(|error| error.to_string())?;
+    let corrupt = |why: &str| format!("{}: {why}", file.display());
+    let mut json: Json = serde_json::from_slice(&bytes).map_err(|error| corrupt(&error.to_string()))?;
+    if json.get("format").and_then(Json::as_u64) != Some(FORMAT) {
+        return Err(corrupt(&format!("not of format {FORMAT}")));
+    }
+    let Some(Json::Array(mut devices)) = json.get_mut("devices").map(Json::take) else {
+        return Err(corrupt("it lists no devices"));
+    };
+    let listed = devices.len();
+    devices.retain(|device| Key::in_json(device).is_some());
+    let odd = listed - devices.len();
+    let note = (odd > 0).then(|| corrupt(&format!("{odd} of {listed} entries are of no device, and ignored")));
+    Ok(Some((devices, note.into_iter().collect())))
+}
+
+/// The choices of a device's entry whose names are known.
+fn parse(device: &Json, file: &Path, notes: &mut Vec<String>) -> Choices {
+    let mut choices = Choices::default();
+    let Some(Json::Object(ops)) = device.get("choices") else {
+        notes.push(format!("{}: an entry without choices is ignored", file.display()));
+        return choices;
+    };
+    let known = if ops.is_empty() { BTreeSet::new() } else { variants() };
+    let mut odd = 0;
+    for (op, classes) in ops {
+        let Json::Object(classes) = classes else {
+            odd += 1;
+            continue;
+        };
+        for (class, variant) in classes {
+            match variant.as_str().filter(|variant| known.contains(&(op.as_str(), *variant))) {
+                Some(variant) => choices.set(op, class, variant),
+                None => odd += 1,
+            }
+        }
+    }
+    if odd > 0 {
+        notes.push(format!("{}: {odd} choices are of no op and variant known here, and ignored", file.display()));
+    }
+    choices
+}
+
+/// Every variant of every op.
+fn variants() -> BTreeSet<(&'static str, &'static str)> {
+    let graphs = ops::cases().into_iter().filter_map(|case| CaseGraph::new(&case).ok());
+    let mut known = BTreeSet::new();
+    for graph in graphs {
+        let (runs, missing) = not_runnable(&graph.graph.nodes(), &Profile::webgpu_defaults());
+        known.extend(runs);
+        known.extend(missing.iter().map(|missing| (missing.op, missing.variant)));
+    }
+    known
+}
