@@ -5,6 +5,7 @@
 // Twin: none of its own; conv2d in src/ops/conv2d/reference.rs skips what is zero here.
 
 struct Pack {
+  by_blocks: vec2<u32>, by_pw: vec2<u32>, by_ph: vec2<u32>,
   count: u32, channels: u32, h: u32, w: u32, ph: u32, pw: u32, quads: u32, blocks: u32,
   top: i32, left: i32, step: i32, dilation: i32,
 }
@@ -24,9 +25,9 @@ fn conv2d_pack(
 ) {
   let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
-  let position = i / s.blocks;
-  let row = position / s.pw;
-  let n = row / s.ph;
+  let position = quotient(i, s.by_blocks);
+  let row = quotient(position, s.by_pw);
+  let n = quotient(row, s.by_ph);
   let from_y = i32(row - n * s.ph) - s.top;
   let from_x = i32(position - row * s.pw) * s.step - s.left;
   let iy = from_y / UP_Y;

@@ -8,9 +8,26 @@
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 
-// Depth-major: x_tile[depth * 16 + position / 4], w_tile[depth * 16 + channel / 4].
-var<workgroup> x_tile: array<vec4<f32>, 256>;
-var<workgroup> w_tile: array<vec4<f32>, 256>;
+// Depth-major: x_tile[depth, position / 4], and behind it w_tile[depth, channel / 4], both 16 x 16;
+// in the end half of the results.
+var<workgroup> tile: array<vec4<f32>, 512>;
+
+// Where the sum stands: kernel row (as a distance in packed), kernel column, channel quad.
+fn next(at: vec3<u32>) -> vec3<u32> {
+  if (at.z + 1u < s.quads) { return vec3(at.x, at.y, at.z + 1u); }
+  if (at.y + 1u < s.taps_x) { return vec3(at.x, at.y + 1u, 0u); }
+  return vec3(at.x + s.tap_row, 0u, 0u);
+}
+
+// The same as a distance from the corner of a window.
+fn reach(at: vec3<u32>) -> u32 { return at.x + at.y * s.tap_column + at.z; }
+
+// Four windows' channels, turned: column e holds channel e of each; zeros where there are none.
+fn windows(corners: vec4<u32>, offset: u32, some: bool) -> mat4x4<f32> {
+  if (!some) { return mat4x4<f32>(); }
+  let at = corners + offset;
+  return transpose(mat4x4(packed[at.x], packed[at.y], packed[at.z], packed[at.w]));
+}
 
 @compute @workgroup_size(64)
 fn conv2d_tile(
@@ -23,69 +40,75 @@ fn conv2d_tile(
   let block = min(number, s.blocks - 1u);
   let first = block / s.column_blocks * 64u;
   let first_column = block % s.column_blocks * 16u;
-  // Loading: this invocation's position, and its column of the weight tile.
-  let mine = corner(first + lid);
-  let load_column = min(first_column + lid % 16u, s.columns - 1u);
-  // Computing: positions and columns of this invocation, in vec4.
-  let rows = lid % 8u * 2u;
-  let columns = lid / 8u * 2u;
+  // Loading: this invocation's four windows, of which it loads one step of four, and its row and
+  // column of the weight tile. Weight rows behind the last meet zeros of x; they need only be
+  // readable and finite, so the last stands for them.
+  let outer = lid % 16u;
+  let step = lid / 16u;
+  let p = first + outer * 4u;
+  let corners = vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
+  let w_mine = step * s.columns + min(first_column + outer, s.columns - 1u);
+  // Computing: positions x4 * 4 + 0..4 and 32 more, channels c4 * 4 + 0..4 and 32 more.
+  let x4 = lid % 8u;
+  let c4 = lid / 8u;
   var sums: array<vec4<f32>, 16>;
-  for (var i = 0u; i < 16u; i++) { // unroll
-    sums[i] = vec4<f32>();
-  }
   let depth = s.taps_y * s.taps_x * s.quads;
-  var q = 0u;
-  var v = 0u;
-  var tap = 0u;
-  for (var k = 0u; k < depth; k += 4u) {
+  // The next four steps are on their way while these are summed.
+  var at = vec3<u32>();
+  var x: mat4x4<f32>;
+  var w: array<vec4<f32>, 4>;
+  var offset = 0u;
+  for (var j = 0u; j < 4u; j++) { // unroll
+    offset = select(offset, reach(at), step == j);
+    w[j] = weight[w_mine + min(j, depth - 1u) * 4u * s.columns];
+    at = next(at);
+  }
+  x = windows(corners, offset, step < depth);
+  for (var k = 4u; k < depth + 4u; k += 4u) {
     workgroupBarrier();
     for (var j = 0u; j < 4u; j++) { // unroll
-      let inside = k + j < depth;
-      let x = select(vec4<f32>(), packed[select(0u, mine + tap + v * s.tap_column + q, inside)], inside);
-      for (var e = 0u; e < 4u; e++) { // unroll
-        x_tile[j * 64u + e * 16u + lid / 4u][lid % 4u] = x[e];
-      }
-      // Weight rows behind the last meet zeros of x; they need only be readable and finite.
-      let w_row = min(k * 4u + j * 4u + lid / 16u, depth * 4u - 1u);
-      w_tile[j * 64u + lid] = weight[w_row * s.columns + load_column];
-      q++;
-      if (q == s.quads) {
-        q = 0u;
-        v++;
-        if (v == s.taps_x) {
-          v = 0u;
-          tap += s.tap_row;
+      tile[step * 64u + j * 16u + outer] = x[j];
+      tile[256u + j * 64u + lid] = w[j];
+    }
+    workgroupBarrier();
+    for (var j = 0u; j < 4u; j++) { // unroll
+      offset = select(offset, reach(at), step == j);
+      w[j] = weight[w_mine + min(k + j, depth - 1u) * 4u * s.columns];
+      at = next(at);
+    }
+    x = windows(corners, offset, k + step < depth);
+    for (var d4 = 0u; d4 < 16u; d4 += 4u) {
+      let at_x = d4 * 16u + x4;
+      let at_w = d4 * 16u + c4 + 256u;
+      for (var d = 0u; d < 4u; d++) { // unroll
+        let x0 = tile[at_x + d * 16u];
+        let x1 = tile[at_x + d * 16u + 8u];
+        let w0 = tile[at_w + d * 16u];
+        let w1 = tile[at_w + d * 16u + 8u];
+        for (var e = 0u; e < 4u; e++) { // unroll
+          sums[e * 2u] += w0[e] * x0;
+          sums[e * 2u + 1u] += w0[e] * x1;
+          sums[e * 2u + 8u] += w1[e] * x0;
+          sums[e * 2u + 9u] += w1[e] * x1;
         }
       }
     }
+  }
+  // By way of workgroup memory, so that neighbours store neighbours, and the text stores, and
+  // finishes, at one place; a number of rounds that the compiler knows would have it unroll the loop.
+  let position4 = 15u - outer; // counting down keeps no registers from the loading
+  let position = first + position4 * 4u;
+  let end = select(0u, 32u, number < s.blocks && position < s.positions);
+  for (var half = 0u; half < 2u; half++) {
     workgroupBarrier();
-    for (var d = 0u; d < 16u; d++) { // unroll
-      let x0 = x_tile[d * 16u + rows];
-      let x1 = x_tile[d * 16u + rows + 1u];
-      let w0 = w_tile[d * 16u + columns];
-      let w1 = w_tile[d * 16u + columns + 1u];
-      for (var e = 0u; e < 4u; e++) { // unroll
-        sums[e * 2u] += x0[e] * w0;
-        sums[e * 2u + 1u] += x0[e] * w1;
-        sums[8u + e * 2u] += x1[e] * w0;
-        sums[8u + e * 2u + 1u] += x1[e] * w1;
+    for (var e = 0u; e < 4u; e++) { // unroll
+      for (var j = 0u; j < 2u; j++) { // unroll
+        tile[(c4 * 4u + e) * 16u + x4 + j * 8u] = select(sums[e * 2u + j], sums[e * 2u + j + 8u], half == 1u);
       }
     }
-  }
-  if (number < s.blocks) {
-    let position = first + rows * 4u;
-    let channel = (first_column + columns) * 4u;
-    for (var half = 0u; half < 2u; half++) { // unroll
-      for (var k = 0u; k < 4u; k++) { // unroll
-        let left = vec4(
-          sums[half * 8u][k], sums[half * 8u + 2u][k], sums[half * 8u + 4u][k], sums[half * 8u + 6u][k],
-        );
-        let right = vec4(
-          sums[half * 8u + 1u][k], sums[half * 8u + 3u][k], sums[half * 8u + 5u][k], sums[half * 8u + 7u][k],
-        );
-        store(left, position + half * 4u, channel + k);
-        store(right, position + half * 4u, channel + 4u + k);
-      }
+    workgroupBarrier();
+    for (var c = step; c < end; c += 4u) {
+      store(tile[c * 16u + position4], position, first_column * 4u + half * 32u + c);
     }
   }
 }

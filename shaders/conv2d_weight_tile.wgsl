@@ -25,13 +25,19 @@ fn shift(r: u32) -> u32 {
 // Position-major: x_tile[position * 16 + row quad], dy_tile[position * 16 + channel / 4].
 var<workgroup> x_tile: array<vec4<f32>, 256>;
 var<workgroup> dy_tile: array<vec4<f32>, 256>;
-// Where the windows of the next 16 positions begin.
-var<workgroup> corners: array<u32, 16>;
+// Where the windows of 16 positions begin, of the tile that is summed next and of the one behind it.
+var<workgroup> corners: array<u32, 32>;
 
 fn corner(position: u32) -> u32 {
   let p = min(position, s.positions - 1u);
   let rest = p % s.plane;
   return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
+}
+
+// A position's dy; zeros behind the end of the stretch.
+fn gradient(position: u32, end: u32, column: u32) -> vec4<f32> {
+  if (position < end) { return dy[position * s.columns + column]; }
+  return vec4<f32>();
 }
 
 @compute @workgroup_size(64)
@@ -51,46 +57,59 @@ fn conv2d_weight_tile(
   // Loading: this invocation's row quad and column.
   let load_shift = shift(first_row + lid % 16u);
   let load_column = min(first_column + lid % 16u, s.columns - 1u);
-  // Computing: row quads and columns of this invocation.
-  let rows = lid / 8u * 2u;
-  let columns = lid % 8u * 2u;
+  // Computing: row quads rows and 8 more, columns and 8 more.
+  let rows = lid / 8u;
+  let columns = lid % 8u;
   var sums: array<vec4<f32>, 16>;
-  for (var i = 0u; i < 16u; i++) { // unroll
-    sums[i] = vec4<f32>();
+  if (lid < 32u) { corners[lid] = corner(begin + lid); }
+  workgroupBarrier();
+  // The next 16 positions are on their way while these are summed. What x holds at positions behind
+  // the end meets zeros of dy; it need only be finite.
+  var x: array<vec4<f32>, 4>;
+  var g: array<vec4<f32>, 4>;
+  for (var j = 0u; j < 4u; j++) { // unroll
+    x[j] = packed[corners[j * 4u + lid / 16u] + load_shift];
+    g[j] = gradient(begin + j * 4u + lid / 16u, end, load_column);
   }
-  if (lid < 16u) { corners[lid] = corner(begin + lid); }
+  var odd = 0u;
   for (var p = begin; p < end; p += 16u) {
     workgroupBarrier();
     for (var j = 0u; j < 4u; j++) { // unroll
-      let at = j * 4u + lid / 16u;
-      let inside = p + at < end;
-      x_tile[j * 64u + lid] = packed[corners[at] + load_shift];
-      dy_tile[j * 64u + lid] =
-        select(vec4<f32>(), dy[select(0u, p + at, inside) * s.columns + load_column], inside);
+      x_tile[j * 64u + lid] = x[j];
+      dy_tile[j * 64u + lid] = g[j];
     }
+    if (lid < 16u) { corners[odd + lid] = corner(p + 32u + lid); }
+    odd = 16u - odd;
     workgroupBarrier();
-    if (lid < 16u) { corners[lid] = corner(p + 16u + lid); }
-    for (var d = 0u; d < 16u; d++) { // unroll
-      let x0 = x_tile[d * 16u + rows];
-      let x1 = x_tile[d * 16u + rows + 1u];
-      let d0 = dy_tile[d * 16u + columns];
-      let d1 = dy_tile[d * 16u + columns + 1u];
-      for (var e = 0u; e < 4u; e++) { // unroll
-        sums[e * 2u] += x0[e] * d0;
-        sums[e * 2u + 1u] += x0[e] * d1;
-        sums[8u + e * 2u] += x1[e] * d0;
-        sums[8u + e * 2u + 1u] += x1[e] * d1;
+    for (var j = 0u; j < 4u; j++) { // unroll
+      x[j] = packed[corners[odd + j * 4u + lid / 16u] + load_shift];
+      g[j] = gradient(p + 16u + j * 4u + lid / 16u, end, load_column);
+    }
+    for (var d4 = 0u; d4 < 16u; d4 += 4u) {
+      let at_x = d4 * 16u + rows;
+      let at_dy = d4 * 16u + columns;
+      for (var d = 0u; d < 4u; d++) { // unroll
+        let x0 = x_tile[at_x + d * 16u];
+        let x1 = x_tile[at_x + d * 16u + 8u];
+        let d0 = dy_tile[at_dy + d * 16u];
+        let d1 = dy_tile[at_dy + d * 16u + 8u];
+        for (var e = 0u; e < 4u; e++) { // unroll
+          sums[e * 2u] += x0[e] * d0;
+          sums[e * 2u + 1u] += x0[e] * d1;
+          sums[8u + e * 2u] += x1[e] * d0;
+          sums[8u + e * 2u + 1u] += x1[e] * d1;
+        }
       }
     }
   }
   let column = first_column + columns;
   for (var r = 0u; r < 2u; r++) { // unroll
-    let row = first_row + rows + r;
+    let row = first_row + rows + r * 8u;
     for (var e = 0u; e < 4u; e++) { // unroll
       if (number < s.blocks && row < s.rows) {
         let to = ((split * s.rows + row) * 4u + e) * s.columns + column;
         if (column < s.columns) { partial_sums[to] = sums[r * 8u + e * 2u]; }
-        if (column + 1u < s.columns) { partial_sums[to + 1u] = sums[r * 8u + e * 2u + 1u]; }
+        if (column + 8u < s.columns) { partial_sums[to + 8u] = sums[r * 8u + e * 2u + 1u]; }
       }
     }
   }

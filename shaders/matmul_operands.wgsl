@@ -15,6 +15,9 @@ struct Params {
 alias A = f32;
 alias B = f32;
 alias Y = f32;
+// Numbers in an A and in a B.
+const WIDTH_A: u32 = 1u;
+const WIDTH_B: u32 = 1u;
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<A>;
 @group(0) @binding(2) var<storage, read> b: array<B>;
@@ -30,18 +33,20 @@ fn four(i: u32, size: u32) -> vec4<u32> {
   return min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(size - 1u));
 }
 
-// The positions of a[m .. m + 4, 0].
+// The positions of a[m .. m + 4, 0], counted in A.
 fn rows_of_a(batch: u32, m: u32) -> vec4<u32> {
   let outer = batch / p.a_size2;
   let inner = batch % p.a_size2 * p.a_batch2;
-  return p.a_offset + outer / p.a_size1 * p.a_batch0 + outer % p.a_size1 * p.a_batch1 + inner + four(m, p.m) * p.a_m;
+  let start = p.a_offset + outer / p.a_size1 * p.a_batch0 + outer % p.a_size1 * p.a_batch1 + inner;
+  return (start + four(m, p.m) * p.a_m) / WIDTH_A;
 }
 
-// The positions of b[0, n .. n + 4].
+// The positions of b[0, n .. n + 4], counted in B.
 fn columns_of_b(batch: u32, n: u32) -> vec4<u32> {
   let outer = batch / p.b_size2;
   let inner = batch % p.b_size2 * p.b_batch2;
-  return p.b_offset + outer / p.b_size1 * p.b_batch0 + outer % p.b_size1 * p.b_batch1 + inner + four(n, p.n) * p.b_n;
+  let start = p.b_offset + outer / p.b_size1 * p.b_batch0 + outer % p.b_size1 * p.b_batch1 + inner;
+  return (start + four(n, p.n) * p.b_n) / WIDTH_B;
 }
 
 // Column j: a[m .. m + 4, k + j], for rows at these positions.
@@ -70,11 +75,8 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   );
 }
 
-// The block of a at k, with zeros for terms from `last` on.
-fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
-  if (k >= last) {
-    return mat4x4<f32>();
-  }
+// The block of a at k, which is less than `last`, with zeros for terms from `last` on.
+fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   let block = load_a(at, k);
   if (k + 4u <= last) {
     return block;
@@ -83,6 +85,14 @@ fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   return mat4x4(
     block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
   );
+}
+
+// The same for any k.
+fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return left_terms(at, k, last);
 }
 
 // The block of b at k. Terms from `last` on may hold anything finite that b holds.

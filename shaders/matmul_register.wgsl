@@ -1,6 +1,7 @@
 // y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), without shared memory.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// One invocation computes a tile of TM x TN of y; 64 of them, along n first, are a workgroup.
+// One invocation computes a tile of TM x TN of y; 64 of them, along n first, are a workgroup, whose
+// tiles are of one part.
 // TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
@@ -13,12 +14,16 @@ fn matmul_register(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  // A workgroup has tiles of one part, so that all its invocations are at the same k.
+  let group_number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let groups_in_part = (p.batches * p.tiles_m * p.tiles_n + 63u) / 64u;
+  let part = group_number / groups_in_part;
+  let number = group_number % groups_in_part * 64u + lane;
   let n = number % p.tiles_n * TN;
   let m = number / p.tiles_n % p.tiles_m * TM;
-  let slice = number / p.tiles_n / p.tiles_m;
-  if (slice >= p.batches * p.parts) { return; }
-  let batch = slice % p.batches;
+  let batch = number / p.tiles_n / p.tiles_m;
+  if (part >= p.parts || batch >= p.batches) { return; }
+  let slice = part * p.batches + batch;
 
   var rows: array<vec4<u32>, TM / 4u>;
   for (var i = 0u; i < TM / 4u; i++) { // unroll
@@ -30,7 +35,7 @@ fn matmul_register(
   }
   // sum[row * TN / 4 + column / 4]
   var sum: array<vec4<f32>, TM * TN / 4u>;
-  let first = slice / p.batches * p.part_k;
+  let first = part * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 4u) {
     var right: array<mat4x4<f32>, TN / 4u>;
@@ -38,7 +43,7 @@ fn matmul_register(
       right[j] = load_b(columns[j], k);
     }
     for (var i = 0u; i < TM / 4u; i++) { // unroll
-      let left = left_block(rows[i], k, last);
+      let left = left_terms(rows[i], k, last);
       for (var t = 0u; t < 4u; t++) { // unroll
         for (var r = 0u; r < 4u; r++) { // unroll
           for (var j = 0u; j < TN / 4u; j++) { // unroll
@@ -48,9 +53,14 @@ fn matmul_register(
       }
     }
   }
-  for (var i = 0u; i < TM; i++) { // unroll
+  // The rows move up as the first is stored, so that the text stores, and finishes, at one place.
+  let inside = min(TM, p.m - m);
+  for (var i = 0u; i < inside; i++) {
     for (var j = 0u; j < TN / 4u; j++) { // unroll
-      store(slice, m + i, n + j * 4u, sum[i * TN / 4u + j]);
+      store(slice, m + i, n + j * 4u, sum[j]);
+    }
+    for (var j = 0u; j < TM * TN / 4u; j++) { // unroll
+      sum[j] = sum[min(j + TN / 4u, TM * TN / 4u - 1u)];
     }
   }
 }

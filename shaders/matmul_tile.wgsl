@@ -4,9 +4,8 @@
 // Behind the edges the last rows and columns stand again and are not stored; terms behind k are 0.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
-// tile_a[k, m / 4] and tile_b[k, n / 4], both 16 x 16.
-var<workgroup> tile_a: array<vec4<f32>, 256>;
-var<workgroup> tile_b: array<vec4<f32>, 256>;
+// a[k, m / 4], and behind it b[k, n / 4], both 16 x 16; in the end half of the results.
+var<workgroup> tile: array<vec4<f32>, 512>;
 
 @compute @workgroup_size(64)
 fn matmul_tile(
@@ -38,29 +37,44 @@ fn matmul_tile(
   for (var k = first; k < last; k += 16u) {
     workgroupBarrier();
     for (var t = 0u; t < 4u; t++) { // unroll
-      tile_a[(inner + t) * 16u + outer] = left[t];
-      tile_b[(inner + t) * 16u + outer] = right[t];
+      tile[(inner + t) * 16u + outer] = left[t];
+      tile[256u + (inner + t) * 16u + outer] = right[t];
     }
     workgroupBarrier();
     left = left_block(row, k + 16u + inner, last);
     right = right_block(column, k + 16u + inner, last);
-    for (var t = 0u; t < 16u; t++) {
-      let b0 = tile_b[t * 16u + x4];
-      let b1 = tile_b[t * 16u + x4 + 8u];
-      let a0 = tile_a[t * 16u + y4];
-      let a1 = tile_a[t * 16u + y4 + 8u];
-      for (var r = 0u; r < 4u; r++) { // unroll
-        sum[r * 2u] += a0[r] * b0;
-        sum[r * 2u + 1u] += a0[r] * b1;
-        sum[r * 2u + 8u] += a1[r] * b0;
-        sum[r * 2u + 9u] += a1[r] * b1;
+    for (var t4 = 0u; t4 < 16u; t4 += 4u) {
+      let at_a = t4 * 16u + y4;
+      let at_b = t4 * 16u + x4 + 256u;
+      for (var t = 0u; t < 4u; t++) { // unroll
+        let a0 = tile[at_a + t * 16u];
+        let a1 = tile[at_a + t * 16u + 8u];
+        let b0 = tile[at_b + t * 16u];
+        let b1 = tile[at_b + t * 16u + 8u];
+        for (var r = 0u; r < 4u; r++) { // unroll
+          sum[r * 2u] += a0[r] * b0;
+          sum[r * 2u + 1u] += a0[r] * b1;
+          sum[r * 2u + 8u] += a1[r] * b0;
+          sum[r * 2u + 9u] += a1[r] * b1;
+        }
       }
     }
   }
-  for (var r = 0u; r < 4u; r++) { // unroll
-    for (var j = 0u; j < 2u; j++) { // unroll
-      store(slice, m + y4 * 4u + r, n + x4 * 4u + j * 32u, sum[r * 2u + j]);
-      store(slice, m + y4 * 4u + r + 32u, n + x4 * 4u + j * 32u, sum[r * 2u + j + 8u]);
+  // By way of workgroup memory, so that neighbours store neighbours, and the text stores, and
+  // finishes, at one place; a number of rounds that the compiler knows would have it unroll the loop.
+  // (Counting columns down: what was computed for loading would be kept in registers until here.)
+  let column4 = 15u - outer;
+  let end = select(0u, 32u, n + column4 * 4u < p.n);
+  for (var half = 0u; half < 2u; half++) {
+    workgroupBarrier();
+    for (var r = 0u; r < 4u; r++) { // unroll
+      for (var j = 0u; j < 2u; j++) { // unroll
+        tile[(y4 * 4u + r) * 16u + x4 + j * 8u] = select(sum[r * 2u + j], sum[r * 2u + j + 8u], half == 1u);
+      }
+    }
+    workgroupBarrier();
+    for (var r = lane / 16u; r < end; r += 4u) {
+      store(slice, m + half * 32u + r, n + column4 * 4u, tile[r * 16u + column4]);
     }
   }
 }

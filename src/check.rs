@@ -5,7 +5,8 @@
 //! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
 //! winner. Outputs and scratch buffers are poisoned with NaN before the launch and sentinels stand
-//! inside the binding, behind the tensor's end: stale, missing and stray writes all fail. The
+//! inside the binding, behind the tensor's end: stale, missing and stray writes all fail. What lies
+//! behind an input's end is NaN too: a kernel may read it, but not let it count. The
 //! status word must be raised where an index is out of range, and nowhere else.
 //!
 //! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
@@ -368,9 +369,14 @@ impl Session {
     }
 }
 
-/// Fills what a unit is to write, and sets sentinels behind it.
+/// Fills what a unit is to write, sets sentinels behind it, and NaN behind what it reads.
 fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) {
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
+    for stored in &unit.reads {
+        let same = unit.reads.iter().filter(|read| read.buffer == stored.buffer);
+        let n = same.map(|read| read.ty.shape.numel()).max().unwrap_or(0);
+        gpu.write_buffer(stored.buffer, n, &vec![POISON; size(stored.buffer) - n]);
+    }
     for stored in &unit.writes {
         let n = stored.ty.shape.numel();
         if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {

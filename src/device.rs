@@ -103,3 +103,35 @@ impl Device {
 /// What to tell a user who has no adapter.
 pub const NO_ADAPTER: &str = "no GPU adapter was found. Install your GPU's Vulkan driver, or a software one \
     (Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Options, Plan};
+    use crate::{DType, Graph};
+
+    /// `tests/limits.rs` runs every case on devices of 64 workgroups a dimension, and relies on wgpu
+    /// to refuse what is beyond.
+    #[test]
+    fn a_dispatch_beyond_the_limit_is_refused() {
+        let device = Device::open_within(None, Some(&Profile::low())).expect("opens");
+        let Some(gpu) = &device.gpu else { return }; // tests/limits.rs complains where one must be there
+        let graph = Graph::new();
+        let y = graph.input("x", DType::F32, [100]).relu();
+        let (plan, findings) = Plan::of(&graph, &[&y], device.profile(), &Options::default()).expect("no mistakes");
+        assert!(findings.is_empty(), "{findings:?}");
+        for axis in 0..3 {
+            let run = |workgroups: u32| {
+                let mut plan = plan.clone();
+                plan.units[0].dispatches[0].workgroups[axis] = workgroups;
+                gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default())?.run_unit(0)
+            };
+            run(64).expect("within the limit");
+            let refused = run(65).expect_err("beyond the limit").to_string();
+            assert!(refused.contains("65") && refused.contains("64"), "{refused}");
+        }
+        // The device goes on.
+        let program = gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default()).expect("compiles");
+        program.run_unit(0).expect("runs");
+    }
+}

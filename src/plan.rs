@@ -3,7 +3,8 @@
 //! `layout` finds which values are mere views and which ops are the same; `fuse`
 //! joins pointwise ops into groups and groups into kernels' epilogues; `schedule` orders the
 //! units and decides which variables are updated in place; `memory` puts values into buffers;
-//! `lower` turns units into launches; `lint` holds them against a device's limits.
+//! `lower` turns units into launches; `lint` holds them against a device's limits; `pace` cuts a step
+//! into submissions.
 
 pub(crate) mod choices;
 pub(crate) mod codegen;
@@ -12,6 +13,7 @@ pub(crate) mod layout;
 pub(crate) mod lint;
 mod lower;
 mod memory;
+mod pace;
 mod schedule;
 
 pub use choices::Choices;
@@ -186,6 +188,25 @@ pub struct Commit {
     pub to: BufferId,
     /// How many bytes.
     pub bytes: u64,
+}
+
+impl Unit {
+    /// The values that it computes from what it reads, in the graph's order.
+    pub(crate) fn computed(&self, nodes: &Nodes) -> Vec<ValueId> {
+        let mut found: Vec<ValueId> = Vec::new();
+        let mut open: Vec<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
+        while let Some(id) = open.pop() {
+            let written = self.writes.iter().any(|stored| stored.value == id);
+            let read = self.reads.iter().any(|stored| stored.value == id);
+            let node = &nodes.nodes[id.node];
+            if (written || !read) && layout::op_of(nodes, id.node).is_some() && !found.contains(&id) {
+                found.push(id);
+                open.extend(&node.inputs);
+            }
+        }
+        found.sort_unstable();
+        found
+    }
 }
 
 impl Plan {

@@ -187,3 +187,77 @@ fn sizes_beyond_32_bits_are_refused() {
     assert_eq!(mistakes.len(), 3);
     assert!(mistakes.iter().all(|m| m.message.contains("2^31")), "{mistakes:?}");
 }
+
+#[test]
+fn a_mask_is_computed_where_it_is_read() {
+    let graph = Graph::new();
+    let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
+    let y = x.matmul(&w).relu();
+    let loss = y.matmul(&graph.input("v", DType::F32, [64, 64])).sum_all();
+    let dw = &wgrad::gradients(&loss, &[&w])[0];
+    let plan = plan(&graph, &[&loss, dw]);
+    assert!(plan.units.iter().flat_map(|unit| &unit.writes).all(|stored| stored.ty.dtype != DType::Bool), "{plan:?}");
+    assert!(labels(&plan).iter().any(|label| label.ends_with("+ gt + select")), "{:?}", labels(&plan));
+}
+
+fn square() -> wgrad::TensorType {
+    wgrad::TensorType::new(DType::F32, [64, 64])
+}
+
+#[test]
+fn an_update_is_computed_where_its_gradient_is() {
+    use wgrad::optim::{Optimizer, Sgd};
+    let graph = Graph::new();
+    let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
+    let loss = x.matmul(&w.t()).square().sum_all();
+    Sgd::new().momentum(0.9).minimize(&graph, &loss);
+    let plan = plan(&graph, &[&loss]);
+    let last = plan.units.last().expect("units");
+    assert_eq!(last.kernel.map(|(op, _)| op), Some("matmul"), "{:?}", labels(&plan));
+    let updated: Vec<&str> = (plan.variables.iter())
+        .filter(|(_, stored)| last.writes.iter().any(|written| written.buffer == stored.buffer))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(updated, ["w", "w.sgd.momentum"]);
+    assert_valid(&plan);
+}
+
+/// What the classic network's training step may take, on a software adapter and on a GPU.
+#[test]
+fn a_training_step_of_the_classic_network_is_lean() {
+    let graph = Graph::new();
+    let loss = wgrad::models::mnist_cnn_training(&graph, 64, 0);
+    let base = Profile { max_storage_buffers: 31, max_workgroup_memory: 32_768, ..Profile::webgpu_defaults() };
+    let software = Profile { software: true, kind: "software".into(), subgroups: Some((8, 8)), ..base.clone() };
+    let gpu = Profile { kind: "discrete GPU".into(), subgroups: Some((32, 32)), ..base };
+    for (profile, pipelines) in [(software, 26), (gpu, 26)] {
+        let (plan, findings) = Plan::of(&graph, &[&loss], &profile, &Options::default()).expect("plans");
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_valid(&plan);
+        assert!(plan.dispatches() <= 40, "{} dispatches on {}", plan.dispatches(), profile.kind);
+        let ratio = plan.temporary_bytes() as f64 / plan.least_temporary_bytes as f64;
+        assert!(ratio <= 1.2, "{ratio} times the least memory on {}", profile.kind);
+        let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+        let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
+        assert!(texts.len() <= pipelines, "{} pipelines on {}", texts.len(), profile.kind);
+    }
+}
+
+#[test]
+fn long_steps_are_cut_into_submissions_on_devices_that_are_watched() {
+    let graph = Graph::new();
+    let mut x = graph.input("x", DType::F32, [2048, 2048]);
+    for _ in 0..20 {
+        x = x.matmul(&x).tanh();
+    }
+    let cut = |kind: &str| {
+        let profile = Profile { kind: kind.into(), software: kind == "software", ..Profile::webgpu_defaults() };
+        let (plan, _) = Plan::of(&graph, &[&x], &profile, &Options::default()).expect("plans");
+        let cut = plan.submissions(&profile);
+        let covered: Vec<usize> = cut.iter().cloned().flatten().collect();
+        assert_eq!(covered, (0..plan.units.len()).collect::<Vec<_>>());
+        cut.len()
+    };
+    // 8.6e9 terms each: 43 ms at the least pace of a discrete GPU, 430 of another.
+    assert_eq!((cut("software"), cut("discrete GPU"), cut("integrated GPU")), (1, 4, 20));
+}

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::shadow::computed;
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::{Stored, Unit};
@@ -131,7 +130,7 @@ fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
 /// Names the node behind a launch's output that is not finite. Inside a fused launch the reference,
 /// given what the launch has read, tells which node was the first.
 fn explain(nodes: &Nodes, unit: &Unit, feeds: Values, bad: (&Stored, &Tensor)) -> Result<NonFinite> {
-    let inside = computed(nodes, unit);
+    let inside = unit.computed(nodes);
     let mut wanted = inside.clone();
     wanted.extend(inside.iter().flat_map(|id| &nodes.nodes[id.node].inputs));
     wanted.extend(feeds.keys());

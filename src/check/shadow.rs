@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::{Report, UnitCase, UnitReport};
-use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::plan::{Plan, Stored, Unit};
+use crate::graph::ValueId;
+use crate::plan::{Plan, Stored};
 use crate::{Error, Program, Result, Session, Tensor};
 
 /// The first unit of a step that is not as the reference says.
@@ -44,7 +44,7 @@ impl Divergence {
         Ok(Divergence {
             number: (number, plan.units.len()),
             found: found.clone(),
-            nodes: computed(&plan.nodes, unit).into_iter().map(described).collect(),
+            nodes: unit.computed(&plan.nodes).into_iter().map(described).collect(),
             reads: unit.reads.iter().map(|stored| described(stored.value)).collect(),
             case: UnitCase::new(device, plan, unit, reads, scalars)?,
             file: None,
@@ -67,23 +67,6 @@ impl Divergence {
         self.case.save(&reserved)?;
         reserved.keep().map_err(|e| Error::io(folder)(e.error))
     }
-}
-
-/// The values that a unit computes from what it reads, in the graph's order.
-pub(super) fn computed(nodes: &Nodes, unit: &Unit) -> Vec<ValueId> {
-    let mut found: Vec<ValueId> = Vec::new();
-    let mut open: Vec<ValueId> = unit.writes.iter().map(|stored| stored.value).collect();
-    while let Some(id) = open.pop() {
-        let written = unit.writes.iter().any(|stored| stored.value == id);
-        let read = unit.reads.iter().any(|stored| stored.value == id);
-        let node = &nodes.nodes[id.node];
-        if (written || !read) && matches!(node.kind, NodeKind::Op(_)) && !found.contains(&id) {
-            found.push(id);
-            open.extend(&node.inputs);
-        }
-    }
-    found.sort_unstable();
-    found
 }
 
 impl fmt::Display for Divergence {

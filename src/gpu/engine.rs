@@ -20,6 +20,8 @@ pub(crate) struct Program {
     plan: Arc<Plan>,
     buffers: Vec<wgpu::Buffer>,
     units: Vec<Vec<Ready>>,
+    /// The units of each submission.
+    submissions: Vec<std::ops::Range<usize>>,
     scalars: wgpu::Buffer,
     status: wgpu::Buffer,
     /// Host-visible copies of the outputs, and of the status last.
@@ -188,6 +190,7 @@ impl Program {
             plan: plan.clone(),
             buffers,
             units: Vec::new(),
+            submissions: plan.submissions(&gpu.profile),
             scalars,
             status,
             staging: staged,
@@ -360,11 +363,23 @@ impl Program {
         }
     }
 
-    /// One step: all units, the read-backs, the commits; one submission.
+    /// Encodes all units; submits what must not be in one submission with the last of them.
+    fn encode_units(&self) -> wgpu::CommandEncoder {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for (number, units) in self.submissions.iter().enumerate() {
+            if number > 0 {
+                self.gpu.queue.submit([encoder.finish()]);
+                encoder = self.gpu.device.create_command_encoder(&Default::default());
+            }
+            self.encode(&mut encoder, units.clone());
+        }
+        encoder
+    }
+
+    /// One step: all units, the read-backs, the commits; one submission, unless it is a long one.
     pub async fn run(&self) -> Result<Vec<Tensor>> {
         let gpu = &self.gpu;
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.encode(&mut encoder, 0..self.units.len());
+        let mut encoder = self.encode_units();
         for ((ty, buffer), staging) in self.plan.outputs.iter().zip(&self.staging) {
             if let (Some(buffer), Some(staging)) = (buffer, staging) {
                 encoder.copy_buffer_to_buffer(&self.buffers[*buffer], 0, staging, 0, bytes_of(ty));
@@ -393,8 +408,7 @@ impl Program {
 
     /// A step whose outputs nobody reads: queued, not waited for.
     pub fn start(&self) -> Result<()> {
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        self.encode(&mut encoder, 0..self.units.len());
+        let mut encoder = self.encode_units();
         self.encode_commits(&mut encoder);
         self.gpu.queue.submit([encoder.finish()]);
         self.gpu.trouble()

@@ -123,6 +123,8 @@ pub fn cases() -> Vec<Case> {
             &[128, 3],
             Fill::Distinct,
         ),
+        of(Case::new("argmax", "more rows in parts", |x| vec![x[0].argmax(1, false)]), &[300, 130], Fill::Distinct),
+        of(Case::new("argmax", "many rows", |x| vec![x[0].argmax(1, false)]), &[700, 3], Fill::Distinct),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
     // A long axis in 64 parts of 64, another axis behind it.

@@ -3,7 +3,7 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::op::{UNIT, gamma};
 use crate::ops::reduce::together_on;
-use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports};
+use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// For each row of logits `[N, C]` and its class `[N]`: `ln(sum(exp(x))) - x[class]`, `[N]`.
@@ -311,15 +311,15 @@ pub fn cases() -> Vec<Case> {
     let losses = |name: String| Case::new("cross_entropy", name, |x| vec![x[0].op(CrossEntropy, &[&x[1]])]);
     let unit = Fill::Uniform(-2.0, 2.0);
     let mut cases = Vec::new();
-    for (n, c) in [(1, 1), (3, 2), (65, 10), (128, 3), (5, 255), (5, 256), (3, 257), (4, 1000), (2, 5000)] {
+    for (n, c) in [(1, 1), (3, 2), (65, 10), (128, 3), (700, 3), (5, 255), (5, 256), (3, 257), (4, 1000), (2, 5000)] {
         let case = logits(losses(format!("{n} of {c} classes")), &[n, c], unit.clone());
         cases.push(classes(case, if n % 2 == 0 { DType::I32 } else { DType::U32 }, &[n], c));
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.push(classes(logits(losses("+-80".into()), &[9, 6], large), DType::I32, &[9], 6));
-    // The second row's maximum would leave nothing of the first.
-    let low = Fill::Special(&[-80.0, -79.0, -80.0, -80.0, 80.0, 79.0, 78.0, 79.0], -1.0, 1.0);
-    cases.push(classes(logits(losses("a low row before a high one".into()), &[3, 4], low), DType::U32, &[3], 4));
+    const TOWERS: &[f64] = &towers(80.0);
+    let fill = Fill::Special(TOWERS, -1.0, 1.0);
+    cases.push(classes(logits(losses("towers".into()), &[6, 8], fill), DType::U32, &[6], 8));
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));

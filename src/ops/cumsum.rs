@@ -108,6 +108,7 @@ pub fn cases() -> Vec<Case> {
         case("two whole workgroups of lines", &[128, 3], 1),
         case("empty", &[0, 4], 1),
         case("more lines than a workgroup", &[67, 5], 1),
+        case("many lines", &[700, 3], 1),
         case("more workgroups than low limits have in two dimensions", &[4200, 2], 1),
         case("longer than a launch walks", &[2, 20_001], 1),
     ]

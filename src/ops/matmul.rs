@@ -174,6 +174,8 @@ impl Kernel for Matmul {
         let meant = |v: &Variant| if software { v != &TILE64 } else { !v.software };
         let cost = |v: &Variant| {
             let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
+            // Products with vectors wait for memory: on a GPU the smaller tile has more waves to do so.
+            let cost = if v == &REGISTER4 && !software { cost - 1 } else { cost };
             m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost
         };
         let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
@@ -213,6 +215,11 @@ impl Kernel for Matmul {
         let parts = k.div_ceil(part_k).max(1);
 
         let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
+        // Parts begin at whole blocks, so there are no others where k is a number of blocks. (Reading
+        // element by element is slow either way: there one text serves every k.)
+        if k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner) {
+            shader = shader.function("left_terms", WHOLE_BLOCKS);
+        }
         if n.is_multiple_of(4) {
             shader = shader.alias("Y", "vec4<f32>").function("store", STORE_VEC4);
         }
@@ -238,7 +245,7 @@ impl Kernel for Matmul {
                 Binding::Read(Slot::Input(1)),
                 Binding::Write(target),
             ],
-            workgroups: args.profile.grid((tiles * parts).div_ceil(tiles_in_group) as u64)?,
+            workgroups: args.profile.grid((tiles.div_ceil(tiles_in_group) * parts) as u64)?,
         };
         if parts == 1 {
             return Ok(launch.into());
@@ -258,6 +265,9 @@ impl Kernel for Matmul {
         Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
     }
 }
+
+/// `left_terms` where k is a multiple of 4.
+const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
 
 /// `finish` of a part.
 const PART: &str = "fn finish(v: f32, i: u32) -> f32 { return v; }";
@@ -292,15 +302,16 @@ impl Blocks {
         let body = match self {
             Blocks::Elements => return shader,
             Blocks::AlongInner => {
-                format!("  let i = (at + k) / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
+                format!("  let i = at + k / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
             }
             Blocks::AlongOuter => format!(
-                "  let i = (at.x + four(k, p.k) * p.{x}_k) / 4u;\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
+                "  let i = at.x + four(k, p.k) * (p.{x}_k / 4u);\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
             ),
         };
         let load = format!("load_{x}");
         let function = format!("fn {load}(at: vec4<u32>, k: u32) -> mat4x4<f32> {{\n{body}\n}}");
-        shader.alias(&x.to_uppercase(), "vec4<f32>").function(&load, &function)
+        let x = x.to_uppercase();
+        shader.alias(&x, "vec4<f32>").constant(&format!("WIDTH_{x}"), 4).function(&load, &function)
     }
 }
 

@@ -495,6 +495,27 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
             .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
         Case::new("sum", "two whole workgroups of rows", |x| vec![x[0].sum(&[1], false)]).float("x", [128, 3]),
+        Case::new("sum", "many rows", |x| vec![x[0].sum(&[1], false)]).float("x", [700, 3]),
+        Case::new("sum", "an offset, two axes kept", |x| vec![x[0].slice(2, 1, 9, 1).sum(&[1], false)])
+            .float("x", [4, 6, 10, 5]),
+        Case::new("min", "of the largest u32, and the maximum of zeros", |x| {
+            let zeros = &x[0] * 0.0;
+            let largest = x[0].graph().constant(Tensor::of(&Shape::from([]), vec![u32::MAX]));
+            let largest = zeros.maximum(&largest.broadcast_to(x[0].shape()));
+            vec![largest.min(&[1], false), zeros.max(&[1], false)]
+        })
+        .input("x", TensorType::new(DType::U32, [3, 5]), Fill::Index(9))
+        .forward_only(),
+        Case::new("min", "of the largest i32, and the maximum of the smallest", |x| {
+            let all = |number: i32| {
+                let number = x[0].graph().constant(Tensor::of(&Shape::from([]), vec![number]));
+                number.broadcast_to(x[0].shape())
+            };
+            let zeros = &x[0] * 0.0;
+            vec![zeros.maximum(&all(i32::MAX)).min(&[1], false), zeros.minimum(&all(i32::MIN)).max(&[1], false)]
+        })
+        .input("x", TensorType::new(DType::I32, [3, 5]), Fill::Index(9))
+        .forward_only(),
         Case::new("sum", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).sum(&[1], false)]).float("x", [4, 7, 9]),
         Case::new("sum", "broadcast", |x| vec![x[0].broadcast_to(&[3, 4, 5].into()).sum(&[0, 2], false)])
             .float("x", [4, 1]),
@@ -524,6 +545,9 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
             .float("x", [5000, 16])
             .forward_only(),
+        // Two rows, each in two parts of whole workgroups; and parts that end inside lines.
+        Case::new("sum", "two long rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 33_000]).forward_only(),
+        Case::new("sum", "planes in parts", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [4, 3, 1501]).forward_only(),
         Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
     ];
     for size in [1, 2, 255, 256, 257, 1000, 5000] {

@@ -369,6 +369,20 @@ impl Value {
     }
 }
 
+/// Rows of 8: a low one before a high one, and rows with one high element, so much higher that with
+/// another maximum nothing would be left, or too much.
+pub(super) const fn towers(high: f64) -> [f64; 48] {
+    let mut x = [-high; 48];
+    let mut k = 0;
+    while k < 8 {
+        x[8 + k] = high - k as f64;
+        k += 1;
+    }
+    // At places that differ in each bit, as the halves of a tree do.
+    (x[16 + 1], x[24 + 3], x[32 + 7], x[40 + 5]) = (high, high, high, high);
+    x
+}
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -391,8 +405,11 @@ pub fn cases() -> Vec<Case> {
     // A neighbouring row's elements are so much larger that its maximum would leave nothing.
     const APART: &[f64] = &[-100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0];
     cases.extend(both("rows far apart", 1, &[1, 4, 3], Fill::Special(APART, -1.0, 1.0), true));
-    const LOW: &[f64] = &[-100.0, -99.0, -100.0, -100.0, 100.0, 99.0, 98.0, 99.0];
-    cases.extend(both("a low row before a high one", 1, &[3, 4], Fill::Special(LOW, -1.0, 1.0), true));
+    const TOWERS: &[f64] = &towers(100.0);
+    cases.extend(both("towers", 1, &[6, 8], Fill::Special(TOWERS, -1.0, 1.0), true));
+    // Seven of each eight are no vectors.
+    let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
+    cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));

@@ -20,6 +20,7 @@ fn examples() -> Vec<Example> {
         ("1x1 stride 2", [2, 5, 5, 6], [3, 5, 1, 1], plain.stride(2)),
         ("5x3 asymmetric", [1, 2, 11, 8], [3, 2, 5, 3], plain.stride([1, 2]).padding([2, 1])),
         ("dilation 2", [2, 3, 10, 10], [4, 3, 3, 3], plain.padding(2).dilation(2)),
+        ("dilation 2, one channel", [2, 1, 9, 10], [3, 1, 3, 3], plain.padding(2).dilation(2)),
         ("dilation 3x1 stride 2", [1, 2, 13, 9], [3, 2, 3, 2], plain.stride(2).dilation([3, 1])),
         ("groups 2", [2, 4, 6, 7], [6, 2, 3, 3], Conv2d::same(3).groups(2)),
         ("groups 3 stride 2 dilation 2", [1, 6, 9, 8], [9, 2, 2, 3], plain.groups(3).stride(2).dilation([1, 2])),
@@ -39,6 +40,7 @@ fn examples() -> Vec<Example> {
         ("33 channels to 65, more than a tile", [1, 33, 9, 15], [65, 33, 2, 1], plain),
         ("wide and flat", [1, 2, 1, 300], [3, 2, 1, 9], plain.stride([1, 2]).padding([0, 4])),
         ("two whole workgroups of elements", [2, 1, 8, 8], [1, 1, 1, 1], plain),
+        ("more weights than positions", [1, 68, 2, 3], [48, 68, 1, 1], plain),
         ("empty batch", [0, 3, 5, 5], [2, 3, 3, 3], plain),
         ("no input channels", [2, 0, 4, 4], [3, 0, 3, 3], plain),
     ];

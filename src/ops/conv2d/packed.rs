@@ -149,7 +149,8 @@ impl Windows {
         let count = self.n * self.y.padded * self.x.padded * blocks;
         let source = [count, self.channels, self.y.source, self.x.source];
         let words = source.into_iter().chain([self.y.padded, self.x.padded, self.quads(), blocks]);
-        let mut words: Vec<u32> = words.map(|word| word as u32).collect();
+        let reciprocals = [blocks, self.x.padded, self.y.padded].into_iter().flat_map(reciprocal);
+        let mut words: Vec<u32> = reciprocals.chain(words.map(|word| word as u32)).collect();
         words.extend([self.y.before as u32, self.x.before as u32, step as u32, dilation as u32]);
         let shader = wgsl!("conv2d_pack").constant("FOLD", self.fold);
         let shader = shader.constant("UP_Y", self.y.up).constant("UP_X", self.x.up);

@@ -20,6 +20,9 @@ pub fn cases() -> Vec<Case> {
         ("one element, padded", [1, 1, 1, 1], Pool2d::new(3).padding(1)),
         ("empty batch", [0, 2, 4, 4], Pool2d::new(2)),
         ("two whole workgroups of windows", [1, 2, 16, 16], Pool2d::new(2)),
+        ("3x3 padding 1", [2, 2, 8, 10], Pool2d::new(3).padding(1)),
+        ("many windows", [2, 3, 32, 32], Pool2d::new(2)),
+        ("many windows that overlap", [1, 3, 20, 20], Pool2d::new(3).stride(1).padding(1)),
         ("26x26 of a digit", [3, 5, 26, 26], Pool2d::new(2)),
     ];
     let distinct = |shape: [usize; 4]| (TensorType::new(DType::F32, shape), Fill::Distinct);
@@ -56,16 +59,20 @@ pub fn cases() -> Vec<Case> {
             );
         }
     }
-    let ties = TensorType::new(DType::F32, [2, 3, 9, 8]);
-    cases.push(
-        Case::new("max_pool2d_grad", "ties go to the first", |v| {
-            let options = Pool2d::new(3).stride(2).padding(1);
-            vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
-        })
-        .input("x", ties, Fill::Index(3))
-        .float("dy", [2, 3, 5, 4])
-        .forward_only(),
-    );
+    // Windows that overlap, and windows that do not.
+    for (name, options, y) in [
+        ("ties go to the first", Pool2d::new(3).stride(2).padding(1), [2, 3, 5, 4]),
+        ("ties go to the first, windows apart", Pool2d::new(2), [2, 3, 4, 4]),
+    ] {
+        cases.push(
+            Case::new("max_pool2d_grad", name, move |v| {
+                vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
+            })
+            .input("x", TensorType::new(DType::F32, [2, 3, 9, 8]), Fill::Index(3))
+            .float("dy", y)
+            .forward_only(),
+        );
+    }
     cases.push(Case::new("global_avg_pool2d", "7x5", |v| vec![v[0].global_avg_pool2d()]).float("x", [2, 3, 7, 5]));
     cases.push(
         Case::new("max_pool2d", "of a relu, then relu", |v| vec![v[0].relu().max_pool2d(2).relu()])

@@ -110,7 +110,11 @@ impl Parsed {
             for (handle, expression) in function.expressions.iter().filter(|(handle, _)| !skipped.contains(handle)) {
                 let Some(range) = function.expressions.get_span(handle).to_range() else { continue };
                 let Some(snippet) = self.text.get(range.clone()) else { continue };
-                let zero = |handle| matches!(function.expressions[handle], Expression::Literal(Literal::U32(0)));
+                let literal = |handle| matches!(function.expressions[handle], Expression::Literal(Literal::U32(0)));
+                let zero = |handle| match function.expressions[handle] {
+                    Expression::Binary { op: Op::Multiply, left, right } => literal(left) || literal(right),
+                    _ => literal(handle),
+                };
                 for change in changes(expression).into_iter().filter(|change| !is_idle(expression, *change, zero)) {
                     let mut key = Key {
                         function: name.to_owned(),

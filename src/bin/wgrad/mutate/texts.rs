@@ -114,13 +114,15 @@ fn shaders_of(entry: &str, wgsl: &str) -> Vec<String> {
 }
 
 /// Whether a function or constant of a text with that entry point comes from the shader. Those of
-/// scalar.wgsl are tried in pointwise kernels alone, generated epilogues not at all.
+/// scalar.wgsl are tried in pointwise kernels alone, generated epilogues not at all, nor the other
+/// shaders' constants, which their ops set.
 pub fn belongs(name: &str, shader: &str) -> bool {
+    let constant = name.starts_with(|c: char| c.is_ascii_uppercase());
     let within = |text: &str| text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"));
     match shader {
         "scalar" => within(SCALAR),
         "matmul_operands" => within(OPERANDS),
-        GENERATED => !within(SCALAR),
-        _ => !within(SCALAR) && !within(OPERANDS) && name != "epilogue",
+        GENERATED => !within(SCALAR) && !constant,
+        _ => !within(SCALAR) && !within(OPERANDS) && !constant && name != "epilogue",
     }
 }

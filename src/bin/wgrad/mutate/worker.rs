@@ -122,25 +122,29 @@ impl Worker {
         for &(number, _) in places {
             open.extend(self.texts[number].runs.iter().map(|run| (number, run.clone())));
         }
-        let mut made: HashMap<usize, Option<Arc<str>>> = HashMap::new();
+        // Each text as mutated, and how many runs it has seen.
+        let mut made: HashMap<usize, (Option<Arc<str>>, usize)> = HashMap::new();
         for _ in 0..most {
             let worth = |(text, run): &(usize, Arc<Run>)| {
                 let [kills, runs] = self.tally.get(&run.number).copied().unwrap_or_default();
-                let pipeline = if made.contains_key(text) { 0.0 } else { 0.15 };
+                let seen = made.get(text).map(|(_, runs)| *runs);
+                let pipeline = if seen.is_some() { 0.0 } else { 0.15 };
                 let seconds = 0.01 + 2e-6 * run.size as f64 + pipeline;
-                (kills as f64 + 1.0) / (runs as f64 + 2.0) / seconds
+                // What many runs of a text did not notice, the next will hardly.
+                (kills as f64 + 1.0) / (runs as f64 + 2.0) / seconds / (1 + seen.unwrap_or(0)) as f64
             };
             let values = open.iter().map(worth).enumerate();
             let Some((best, _)) = values.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
             let (text, run) = open.swap_remove(best);
             if let Entry::Vacant(vacant) = made.entry(text) {
                 let place = places.iter().find(|(number, _)| *number == text);
-                vacant.insert(place.and_then(|&(_, place)| self.mutated(text, place, key)));
+                vacant.insert((place.and_then(|&(_, place)| self.mutated(text, place, key)), 0));
             }
-            let Some(mutated) = made[&text].clone() else {
+            let Some((Some(mutated), seen)) = made.get_mut(&text).map(|(text, seen)| (text.clone(), seen)) else {
                 open.retain(|(number, _)| *number != text);
                 continue;
             };
+            *seen += 1;
             out.line("run")?;
             let noticed = !self.passes(text, &run, &mutated) && self.is_sound(text, &run);
             let tally = self.tally.entry(run.number).or_default();
