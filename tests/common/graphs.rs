@@ -252,11 +252,7 @@ fn plan(graph: &Graph) {
     let outputs = |(node, it): (usize, &Node)| (0..it.outputs.len()).map(move |output| ValueId { node, output });
     let targets: Vec<ValueId> = nodes.nodes.iter().enumerate().skip(last).flat_map(outputs).collect();
     for fuse in [true, false] {
-<<<<<<< HEAD
         match Plan::new(nodes.clone(), &targets, &Profile::webgpu_defaults(), &Options { fuse, ..Default::default() }) {
-=======
-        match Plan::new(nodes.clone(), &targets, &Profile::webgpu_defaults(), &Options { fuse, ..Options::default() }) {
->>>>>>> f64a8d024125abc99899bb4d1b8cb4fd2b76a715
             Ok(_) => {}
             Err(Error::Limit(text)) => assert!(!text.contains("internal"), "{text}"),
             Err(error) => panic!("planning a graph without mistakes: {error}"),
