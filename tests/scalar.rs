@@ -288,6 +288,47 @@ fn functions_keep_their_declared_bounds() {
 
 /// What PyTorch gives at kinks and far out: value and slope of each activation.
 #[test]
+fn quotients_and_remainders_are_exact_below_2_to_the_31() {
+    let largest = (1u64 << 31) - 1;
+    let divisors =
+        [1, 2, 3, 5, 7, 10, 45, 641, 1845, 32_769, 46_341, 65_535, 65_536, 65_537, 1_000_003, 1 << 30, largest];
+    let (mut numbers, mut of) = (Vec::new(), Vec::new());
+    for d in divisors {
+        // Multiples, and what is one more or less, through the whole range.
+        let multiples = (0..200).map(|k| (largest / d * k / 199) * d);
+        let powers = (0..31).map(|bit| 1 << bit);
+        for n in multiples.chain(powers).flat_map(|n: u64| [n.saturating_sub(1), n, n + 1]) {
+            numbers.push(n.min(largest) as u32);
+            of.push(d as u32);
+        }
+    }
+    let words = |f: fn([u32; 2]) -> u32| of.iter().map(|&d| f(wgrad::shape::reciprocal(d as usize))).collect();
+    let inputs: [Vec<u32>; 4] =
+        [numbers.clone(), of.clone(), words(|[multiplier, _]| multiplier), words(|[_, shift]| shift)];
+    for (function, expected) in [
+        ("quotient(x0[i], vec2(x2[i], x3[i]))", (|n, d| n / d) as fn(u32, u32) -> u32),
+        ("remainder(x0[i], x1[i], vec2(x2[i], x3[i]))", |n, d| n % d),
+    ] {
+        let inputs_bound: String =
+            (0..4).map(|b| format!("@group(0) @binding({b}) var<storage, read> x{b}: array<u32>;\n")).collect();
+        // Reads every input, so that each has its binding.
+        let text = format!(
+            "{inputs_bound}@group(0) @binding(4) var<storage, read_write> y: array<u32>;\n\
+             @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n\
+             let i = id.x;\nif i < {}u && x1[i] > 0u {{ y[i] = {function}; }}\n}}\n",
+            numbers.len()
+        );
+        let text = wgrad::shader::Shader::new("division", &text).finish().expect("a text");
+        for gpu in adapters() {
+            let found = gpu.run(&text, &inputs);
+            for ((&n, &d), got) in numbers.iter().zip(&of).zip(found) {
+                assert_eq!(got, expected(n, d), "{function} of {n} and {d} on {}", gpu.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn activations_are_defined_at_their_kinks_and_far_out() {
     type Activation = (&'static str, fn(&Value) -> Value, [(f64, f64); 5]);
     let e = std::f64::consts::E;

@@ -9,6 +9,7 @@ mod row;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use self::row::{Elementwise, Row};
+use crate::autodiff::gradients_of;
 use crate::op::{Backward, Case, Fill};
 use crate::{DType, Shape, TensorType, Value};
 
@@ -461,6 +462,27 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
     cases
 }
 
+/// Kernels of several outputs, with one, two and three elements behind the last whole vec4.
+fn several_outputs(n: usize) -> [Case; 2] {
+    let integers = Case::new("abs", format!("{n} negative integers, with the other functions of a sign"), |x| {
+        let (a, b) = (&x[0] - 500.0, &x[1] - 500.0);
+        vec![a.abs(), a.neg(), a.minimum(&b), a.maximum(&b), &a * &b, a.lt(&b), a.ge(&b)]
+    });
+    let input = |case: Case, name| case.input(name, TensorType::new(DType::I32, [n]), Fill::Index(1000));
+    let floats = Case::new("sub", format!("{n} elements, with sum and product"), |x| {
+        vec![&x[0] - &x[1], &x[0] + &x[1], &x[0] * &x[1]]
+    });
+    let integers = input(input(integers, "a"), "b").forward_only();
+    [integers, floats.float("a", [n]).float("b", [n]).forward_only()]
+}
+
+/// What `f` hands to its two operands, among which are equal ones.
+fn gradients_at_ties(op: &'static str, f: fn(&Value, &Value) -> Value) -> Case {
+    let case = Case::new(op, "gradients at ties", move |x| gradients_of(&[(&f(&x[0], &x[1]), &x[2])], &[&x[0], &x[1]]));
+    let few = |case: Case, name| case.input(name, TensorType::new(DType::F32, [37]), Fill::Index(3));
+    few(few(case, "a"), "b").float("dy", [37]).forward_only()
+}
+
 fn composed_cases() -> Vec<Case> {
     let chain = |op: &'static str, f: fn(&Value) -> Value| {
         let ty = TensorType::new(DType::F32, [5, 7]);
@@ -473,7 +495,7 @@ fn composed_cases() -> Vec<Case> {
         Case::new("powf", format!("to the power {exponent}"), move |x| vec![x[0].powf(exponent)])
             .input("x", ty, special)
     };
-    vec![
+    let mut cases = vec![
         chain("gelu", Value::gelu),
         chain("gelu_tanh", Value::gelu_tanh),
         chain("silu", Value::silu),
@@ -488,13 +510,6 @@ fn composed_cases() -> Vec<Case> {
             .input("a", TensorType::new(DType::F32, [65]), Fill::Uniform(-2.0, -0.3))
             .input("b", TensorType::new(DType::F32, [65]), Fill::Uniform(-4.4, 4.4))
             .forward_only(),
-        Case::new("abs", "negative integers, with the other functions of a sign", |x| {
-            let (a, b) = (&x[0] - 500.0, &x[1] - 500.0);
-            vec![a.abs(), a.neg(), a.minimum(&b), a.maximum(&b), &a * &b, a.lt(&b), a.ge(&b)]
-        })
-        .input("a", TensorType::new(DType::I32, [41]), Fill::Index(1000))
-        .input("b", TensorType::new(DType::I32, [41]), Fill::Index(1000))
-        .forward_only(),
         Case::new("relu", "empty", |x| vec![x[0].relu()]).float("x", [0]),
         Case::new("relu", "70,001 elements", |x| vec![x[0].relu()])
             .input("x", TensorType::new(DType::F32, [70_001]), Fill::Distinct)
@@ -512,5 +527,9 @@ fn composed_cases() -> Vec<Case> {
         .float("a", [70_001])
         .float("b", [1])
         .forward_only(),
-    ]
+    ];
+    cases.extend([41, 42, 43].into_iter().flat_map(several_outputs));
+    cases.push(gradients_at_ties("maximum", |a, b| a.maximum(b)));
+    cases.push(gradients_at_ties("minimum", |a, b| a.minimum(b)));
+    cases
 }

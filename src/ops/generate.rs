@@ -362,11 +362,12 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
     ];
-    for (from, fill) in [
-        (DType::F32, Fill::Special(EDGES, -10.0, 10.0)),
-        (DType::I32, Fill::Index(50)),
-        (DType::U32, Fill::Index(1 << 31)),
-        (DType::Bool, Fill::Coin),
+    // One, two and three elements behind the last whole vec4.
+    for (from, shape, fill) in [
+        (DType::F32, [3, 7], Fill::Special(EDGES, -10.0, 10.0)),
+        (DType::I32, [2, 11], Fill::Index(50)),
+        (DType::U32, [1, 23], Fill::Index(1 << 31)),
+        (DType::Bool, [3, 7], Fill::Coin),
     ] {
         cases.push(
             Case::new("cast", format!("{from} to each"), |x| {
@@ -375,18 +376,19 @@ pub fn cases() -> Vec<Case> {
                     .map(|&to| x[0].cast(to).reshape(&[-1]))
                     .collect()
             })
-            .input("x", TensorType::new(from, [3, 7]), fill)
+            .input("x", TensorType::new(from, shape), fill)
             .forward_only(),
         );
     }
-    cases.push(
-        Case::new("cast", "negative i32", |x| {
+    let negative = |n: usize| {
+        Case::new("cast", format!("{n} negative i32"), |x| {
             let x = &x[0] - 25.0;
             vec![x.cast(DType::F32), x.cast(DType::U32), x.cast(DType::Bool)]
         })
-        .input("x", TensorType::new(DType::I32, [37]), Fill::Index(50))
-        .forward_only(),
-    );
+        .input("x", TensorType::new(DType::I32, [n]), Fill::Index(50))
+        .forward_only()
+    };
+    cases.extend([37, 38, 39].map(negative));
     cases
 }
 

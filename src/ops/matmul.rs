@@ -517,6 +517,14 @@ pub fn cases() -> Vec<Case> {
             .float("a", [18, 16])
             .float("b", [16, 20])
             .float("bias", [20]),
+        // Of four neighbours in a row, the first operand has one element, the second has each elsewhere.
+        Case::new("matmul", "then a number for each row, and a transposed matrix", |x| {
+            vec![x[0].matmul(&x[1]) * &x[2] + x[3].t()]
+        })
+        .float("a", [18, 16])
+        .float("b", [16, 20])
+        .float("rows", [18, 1])
+        .float("transposed", [20, 18]),
     ]);
     cases
 }

@@ -270,6 +270,10 @@ pub fn cases() -> Vec<Case> {
         Case::new("reshape", "infer", |x| vec![x[0].reshape(&[3, -1])]).float("x", [2, 3, 4]),
         Case::new("reshape", "of permuted, needs a copy", |x| vec![x[0].permute(&[1, 0]).reshape(&[-1])])
             .float("x", [5, 7]),
+        // Numbers above 2^15 go through another part of `quotient`.
+        Case::new("permute", "79,335 elements", |x| vec![x[0].permute(&[2, 1, 0])])
+            .float("x", [45, 41, 43])
+            .forward_only(),
         Case::new("permute", "rank 4", |x| vec![x[0].permute(&[0, 2, 3, 1])]).float("x", [2, 3, 4, 5]),
         Case::new("reshape", "flatten and back", |x| vec![x[0].flatten(1) * 2.0, x[0].flatten(0).reshape(&[4, 6])])
             .float("x", [2, 3, 4]),

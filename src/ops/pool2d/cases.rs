@@ -13,6 +13,8 @@ pub fn cases() -> Vec<Case> {
         ("3x3 stride 1 padding 1", [2, 2, 5, 7], Pool2d::new(3).stride(1).padding(1)),
         ("2x3 stride 2x1", [1, 2, 6, 9], Pool2d::new([2, 3]).stride([2, 1])),
         ("stride larger than the kernel", [1, 3, 11, 8], Pool2d::new(2).stride([3, 4])),
+        ("stride larger than the kernel, no rest", [1, 3, 9, 8], Pool2d::new(2).stride([3, 4])),
+        ("4x4 stride 2 padding 2", [1, 2, 6, 5], Pool2d::new(4).stride(2).padding(2)),
         ("5x4 stride 1 padding 2", [1, 2, 6, 5], Pool2d::new([5, 4]).stride(1).padding(2)),
         ("1x1", [2, 1, 3, 3], Pool2d::new(1)),
         ("kernel as large as the input", [3, 2, 5, 4], Pool2d::new([5, 4])),

@@ -14,6 +14,10 @@ use crate::output::Stop;
 /// The code that the plan writes around the functions of scalar.wgsl.
 const GENERATED: &str = "generated";
 
+/// The code that the plan writes into other kernels, and what only a text with such code has.
+const EPILOGUES: &str = "epilogues";
+const EPILOGUE_MARK: &str = " e_args:";
+
 /// A specialization of a shader, and the runs of cases that use it.
 pub struct Text {
     pub wgsl: Arc<str>,
@@ -102,27 +106,65 @@ fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, Stri
 }
 
 const SCALAR: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/scalar.wgsl"));
-const OPERANDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/matmul_operands.wgsl"));
+
+/// A shader whose text stands behind those of several kernels.
+struct Shared {
+    name: &'static str,
+    text: &'static str,
+    /// What stands in every text that holds it.
+    mark: &'static str,
+}
+
+macro_rules! shared {
+    ($name:literal, $mark:literal) => {
+        Shared {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")),
+            mark: $mark,
+        }
+    };
+}
+
+const SHARED: [Shared; 4] = [
+    shared!("matmul_operands", "fn rows_of_a("),
+    shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
+    shared!("max_pool2d_window", "fn first_maximum("),
+    shared!("pool2d", "struct Pool {"),
+];
+
+/// Whether a text has a function of that name.
+fn defines(text: &str, name: &str) -> bool {
+    text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"))
+}
 
 fn shaders_of(entry: &str, wgsl: &str) -> Vec<String> {
-    let names = match entry {
+    let mut names = match entry {
         "pointwise" => vec!["scalar", GENERATED],
-        _ if wgsl.contains("fn rows_of_a(") => vec![entry, "matmul_operands"],
         _ => vec![entry],
     };
+    names.extend(SHARED.iter().filter(|shared| wgsl.contains(shared.mark)).map(|shared| shared.name));
+    if wgsl.contains(EPILOGUE_MARK) {
+        names.push(EPILOGUES);
+    }
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether a function or constant of a text with that entry point comes from the shader. Those of
-/// scalar.wgsl are tried in pointwise kernels alone, generated epilogues not at all, nor the other
-/// shaders' constants, which their ops set.
-pub fn belongs(name: &str, shader: &str) -> bool {
-    let constant = name.starts_with(|c: char| c.is_ascii_uppercase());
-    let within = |text: &str| text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"));
-    match shader {
-        "scalar" => within(SCALAR),
-        "matmul_operands" => within(OPERANDS),
-        GENERATED => !within(SCALAR) && !constant,
-        _ => !within(SCALAR) && !within(OPERANDS) && !constant && name != "epilogue",
+/// Whether a function or constant of that text comes from the shader. Those of scalar.wgsl are
+/// tried in pointwise kernels alone, and the other shaders' constants, which their ops set, not at
+/// all.
+pub fn belongs(name: &str, wgsl: &str, shader: &str) -> bool {
+    if defines(SCALAR, name) || shader == "scalar" {
+        return shader == "scalar" && defines(SCALAR, name);
+    }
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) {
+        return false;
+    }
+    if name.starts_with("epilogue") || shader == EPILOGUES {
+        return shader == EPILOGUES && name.starts_with("epilogue");
+    }
+    let shared = SHARED.iter().find(|shared| wgsl.contains(shared.mark) && defines(shared.text, name));
+    match shared {
+        Some(shared) => shared.name == shader,
+        None => SHARED.iter().all(|shared| shared.name != shader),
     }
 }

@@ -72,8 +72,9 @@ impl Worker {
 
     pub fn run(mut self, args: &MutateArgs, first: usize, out: &mut Out) -> Result<bool, Stop> {
         let mut places = BTreeMap::<Key, Vec<(usize, Place)>>::new();
-        for (number, parsed) in self.parsed.iter().enumerate() {
-            for (key, place) in parsed.iter().flat_map(|p| p.mutations(|name| belongs(name, &self.shader))) {
+        for (number, (text, parsed)) in self.texts.iter().zip(&self.parsed).enumerate() {
+            let wanted = |name: &str| belongs(name, &text.wgsl, &self.shader);
+            for (key, place) in parsed.iter().flat_map(|parsed| parsed.mutations(wanted)) {
                 places.entry(key).or_default().push((number, place));
             }
         }
