@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         ("5x4 stride 1 padding 2", [1, 2, 6, 5], Pool2d::new([5, 4]).stride(1).padding(2)),
         ("1x1", [2, 1, 3, 3], Pool2d::new(1)),
         ("kernel as large as the input", [3, 2, 5, 4], Pool2d::new([5, 4])),
+        ("5x4, no rest", [1, 2, 10, 8], Pool2d::new([5, 4])),
         ("3x3 stride 2 padding 1, even", [2, 1, 8, 7], Pool2d::new(3).stride(2).padding(1)),
         ("one element, padded", [1, 1, 1, 1], Pool2d::new(3).padding(1)),
         ("empty batch", [0, 2, 4, 4], Pool2d::new(2)),
