@@ -383,7 +383,7 @@ pub fn cases() -> Vec<Case> {
     let negative = |n: usize| {
         Case::new("cast", format!("{n} negative i32"), |x| {
             let x = &x[0] - 25.0;
-            vec![x.cast(DType::F32), x.cast(DType::U32), x.cast(DType::Bool)]
+            vec![x.cast(DType::Bool), x.cast(DType::F32), x.cast(DType::U32)]
         })
         .input("x", TensorType::new(DType::I32, [n]), Fill::Index(50))
         .forward_only()

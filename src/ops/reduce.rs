@@ -489,6 +489,9 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
         Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
+        Case::new("sum", "first, by fours, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
+            .float("x", [33, 8])
+            .float("b", [8]),
         Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
         Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
         Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),

@@ -14,10 +14,11 @@ pub fn cases() -> Vec<Case> {
         ("2x3 stride 2x1", [1, 2, 6, 9], Pool2d::new([2, 3]).stride([2, 1])),
         ("stride larger than the kernel", [1, 3, 11, 8], Pool2d::new(2).stride([3, 4])),
         ("stride larger than the kernel, no rest", [1, 3, 9, 8], Pool2d::new(2).stride([3, 4])),
-        ("4x4 stride 2 padding 2", [1, 2, 6, 5], Pool2d::new(4).stride(2).padding(2)),
+        ("4x4 stride 1 padding 2", [1, 2, 6, 5], Pool2d::new(4).stride(1).padding(2)),
         ("5x4 stride 1 padding 2", [1, 2, 6, 5], Pool2d::new([5, 4]).stride(1).padding(2)),
         ("1x1", [2, 1, 3, 3], Pool2d::new(1)),
         ("kernel as large as the input", [3, 2, 5, 4], Pool2d::new([5, 4])),
+        ("5x4, no rest", [1, 2, 10, 8], Pool2d::new([5, 4])),
         ("3x3 stride 2 padding 1, even", [2, 1, 8, 7], Pool2d::new(3).stride(2).padding(1)),
         ("one element, padded", [1, 1, 1, 1], Pool2d::new(3).padding(1)),
         ("empty batch", [0, 2, 4, 4], Pool2d::new(2)),
@@ -64,6 +65,7 @@ pub fn cases() -> Vec<Case> {
     // Windows that overlap, and windows that do not.
     for (name, options, y) in [
         ("ties go to the first", Pool2d::new(3).stride(2).padding(1), [2, 3, 5, 4]),
+        ("ties go to the first, 4x4", Pool2d::new(4).stride(1).padding(2), [2, 3, 10, 9]),
         ("ties go to the first, windows apart", Pool2d::new(2), [2, 3, 4, 4]),
     ] {
         cases.push(
