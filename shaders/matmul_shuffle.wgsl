@@ -13,8 +13,8 @@ fn matmul_shuffle(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let number = (group.z * groups.y + group.y) * groups.x + group.x;
-  let n = number / p.tiles_m % p.tiles_n * 64u + lane * 8u;
-  let m = number % p.tiles_m * 16u;
+  let n = number % p.tiles_n * 64u + lane * 8u;
+  let m = number / p.tiles_n % p.tiles_m * 16u;
   let slice = number / p.tiles_n / p.tiles_m;
   if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
   let batch = slice % p.batches;

@@ -60,3 +60,18 @@ pub fn xor_training(graph: &Graph, seed: u64) -> (Value, Value) {
     Adam::new().lr(0.05).minimize(graph, &loss);
     (loss, logits.sigmoid())
 }
+
+/// What examples train and run, by name: a graph and what it gives.
+pub fn programs() -> Vec<(&'static str, Graph, Vec<Value>)> {
+    let training = Graph::new();
+    let loss = mnist_cnn_training(&training, 64, 0);
+    let inference = Graph::new();
+    let (logits, digit) = mnist_cnn_inference(&inference, 100, 0);
+    let xor = Graph::new();
+    let (xor_loss, probabilities) = xor_training(&xor, 0);
+    vec![
+        ("mnist-cnn-training", training, vec![loss]),
+        ("mnist-cnn-inference", inference, vec![logits, digit]),
+        ("xor-training", xor, vec![xor_loss, probabilities]),
+    ]
+}

@@ -152,7 +152,7 @@ pub struct Input {
 }
 
 /// What a device runs, in order, on which buffers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The graph it came from, with readers of duplicate nodes led to the first.
     pub nodes: Nodes,

@@ -2,7 +2,10 @@
 //! launch by launch against the reference.
 
 use wgrad::check::{CaseGraph, check_case, ways};
-use wgrad::{Error, Session, Tensor};
+use wgrad::nn::Scope;
+use wgrad::ops::conv2d::Conv2d;
+use wgrad::plan::Options;
+use wgrad::{DType, Error, Graph, Reduction, Session, Tensor};
 
 mod common;
 
@@ -32,6 +35,47 @@ fn every_case_agrees_with_the_reference() {
     println!("{compared} comparisons on {device}");
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     assert!(compared > 1000 || !pattern.is_empty(), "only {compared} comparisons");
+}
+
+/// An optimiser's update stands in the epilogue of the kernel that makes the gradient, whichever variant
+/// that is, and writes over what it reads: an epilogue that is called twice for an element, or not at
+/// all, shows here alone.
+#[test]
+fn updates_in_place_are_right_in_the_epilogue_of_every_variant() {
+    use wgrad::optim::{Adam, Optimizer};
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let nn = Scope::train(&graph, 1);
+    let x = graph.input("x", DType::F32, [3, 2, 13, 11]);
+    let labels = graph.input("labels", DType::I32, [3]);
+    let y = nn.conv2d("conv", &x, 19, 3, Conv2d::same(3)).relu().max_pool2d(2);
+    let loss = nn.linear("fc", &y.flatten(1), 37).cross_entropy(&labels, Reduction::Mean);
+    Adam::new().lr(0.1).minimize(&graph, &loss);
+    let feeds = [
+        Tensor::new([3, 2, 13, 11], (0..858).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect::<Vec<_>>()),
+        Tensor::new([3], vec![5, 36, 0]),
+    ];
+    let [x, labels] = feeds.map(|tensor| tensor.expect("a tensor"));
+    let names = wgrad::check::variants(&graph.nodes(), device.profile());
+    let mut updated = std::collections::BTreeSet::new();
+    for name in names {
+        let mut session = Session::new(device.clone());
+        let options = Options { variant: Some(name.to_owned()), ..Options::default() };
+        let program = session.compile_with(&graph, &[&loss], &options).expect("compiles");
+        for step in 0..2 {
+            let (_, report) = session.check(&program, &[("x", &x), ("labels", &labels)]).expect("runs");
+            let wrong: Vec<_> = report.units.iter().filter(|unit| !unit.passed()).collect();
+            assert!(wrong.is_empty() && report.compared() > 4000, "{name}, step {step}: {wrong:?}");
+        }
+        let plan = program.plan();
+        let variables: Vec<usize> = plan.variables.iter().map(|(_, stored)| stored.buffer).collect();
+        let updates = plan.units.iter().filter(|unit| unit.writes.iter().any(|w| variables.contains(&w.buffer)));
+        updated.extend(updates.filter_map(|unit| unit.kernel));
+    }
+    for op in ["matmul", "conv2d_weight_grad", "sum"] {
+        let variants = updated.iter().filter(|(name, _)| *name == op).count();
+        assert!(variants >= 2, "{op} updates in {variants} variants: {updated:?}");
+    }
 }
 
 #[test]

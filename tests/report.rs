@@ -10,6 +10,8 @@ use wgrad::check::{Extras, check_case_with};
 use wgrad::op::{Arg, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
 use wgrad::{DType, Tensor, TensorType, Value};
 
+#[path = "../src/bin/wgrad/adapter.rs"]
+mod adapter;
 mod common;
 #[allow(dead_code)]
 #[path = "../src/bin/wgrad/check/findings.rs"]

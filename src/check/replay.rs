@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::bound::Bounded;
 use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
-use crate::graph::{Nodes, ValueId};
+use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
@@ -213,19 +213,8 @@ impl UnitCase {
         };
         let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let watches_status = bindings.clone().any(|bound| *bound == Bound::Status);
-        Plan {
-            nodes: Nodes::default(),
-            buffers: self.buffers.iter().map(|&bytes| Buffer { bytes, role: Role::Temporary }).collect(),
-            units: vec![unit],
-            inputs: Vec::new(),
-            constants: Vec::new(),
-            variables: Vec::new(),
-            commits: Vec::new(),
-            outputs: Vec::new(),
-            scalars: Vec::new(),
-            least_temporary_bytes: 0,
-            watches_status,
-        }
+        let buffers = self.buffers.iter().map(|&bytes| Buffer { bytes, role: Role::Temporary }).collect();
+        Plan { buffers, units: vec![unit], watches_status, ..Plan::default() }
     }
 
     /// Holds the case against a device's limits.

@@ -8,7 +8,7 @@ use super::{CaseGraph, variants};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::Lowering;
 use crate::plan::{Options, Plan};
-use crate::{Graph, Profile, Result, Value, models};
+use crate::{Profile, Result, Value, models};
 
 /// A complete kernel text.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub fn shipped() -> Result<Vec<Shipped>> {
         let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
         collect(&mut texts, &graph.graph.nodes(), &outputs)?;
     }
-    for (graph, outputs) in graphs() {
+    for (_, graph, outputs) in models::programs() {
         let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
         collect(&mut texts, &graph.nodes(), &outputs)?;
     }
@@ -48,17 +48,6 @@ pub fn shipped() -> Result<Vec<Shipped>> {
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
-}
-
-/// The graphs of the models.
-fn graphs() -> Vec<(Graph, Vec<Value>)> {
-    let training = Graph::new();
-    let loss = models::mnist_cnn_training(&training, 64, 0);
-    let inference = Graph::new();
-    let (logits, digit) = models::mnist_cnn_inference(&inference, 100, 0);
-    let xor = Graph::new();
-    let (xor_loss, probabilities) = models::xor_training(&xor, 0);
-    vec![(training, vec![loss]), (inference, vec![logits, digit]), (xor, vec![xor_loss, probabilities])]
 }
 
 /// A device that can run every variant.

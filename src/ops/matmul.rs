@@ -148,8 +148,8 @@ fn tiling(variant: &Variant) -> Tiling {
 /// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
 const MOST_ROUNDS: usize = 12_000;
 
-/// Products of so few terms take a software adapter under 0.1 ms in whatever way; its compiler takes
-/// 90 ms for the smallest tile and 500 for the largest.
+/// Of products with so few terms a software adapter would have to compute a thousand, until a larger
+/// tile has made up for the time that it takes to compile: 90 ms for the smallest, 500 for the largest.
 const SMALL: usize = 1 << 19;
 
 /// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that

@@ -334,19 +334,8 @@ impl Lowering<'_> {
     /// Puts every origin into a buffer and binds the dispatches.
     fn bind(&mut self, targets: &[ValueId], units: &[DraftUnit]) -> Plan {
         let mut buffers = Buffers { lowering: self, of: HashMap::new(), all: Vec::new() };
-        let mut plan = Plan {
-            nodes: Nodes::default(),
-            buffers: Vec::new(),
-            units: Vec::new(),
-            inputs: Vec::new(),
-            constants: Vec::new(),
-            variables: Vec::new(),
-            commits: Vec::new(),
-            outputs: Vec::new(),
-            scalars: Vec::new(),
-            least_temporary_bytes: 0,
-            watches_status: units.iter().any(|unit| unit.watches_status),
-        };
+        let watches_status = units.iter().any(|unit| unit.watches_status);
+        let mut plan = Plan { watches_status, ..Plan::default() };
         buffers.leaves(units, targets, &mut plan);
         buffers.copied_constants(units, &mut plan);
         let scratch = buffers.temporaries(units, targets, &mut plan);

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use wgrad::{Device, NO_ADAPTER, Profile};
 
+use crate::adapter;
 use crate::output::{Out, Stop};
 
 /// Lists the adapters, best first; `--device` takes their numbers.
@@ -68,28 +69,9 @@ pub fn size(bytes: u64) -> String {
 }
 
 fn as_json(index: usize, profile: &Profile) -> Json {
-    json!({
-        "index": index,
-        "name": profile.name,
-        "backend": profile.backend,
-        "driver": profile.driver,
-        "type": profile.kind,
-        "software": profile.software,
-        "limits": {
-            "invocations_per_workgroup": profile.max_invocations,
-            "workgroups_per_dimension": profile.max_workgroups,
-            "workgroup_memory_bytes": profile.max_workgroup_memory,
-            "storage_buffers_per_kernel": profile.max_storage_buffers,
-            "binding_bytes": profile.max_binding,
-            "buffer_bytes": profile.max_buffer,
-            "uniform_alignment_bytes": profile.uniform_alignment,
-        },
-        "features": {
-            "subgroup_sizes": profile.subgroups.map(|(min, max)| [min, max]),
-            "f16": profile.f16,
-            "timestamps": profile.timestamps,
-        },
-    })
+    let mut json = adapter::declared(profile);
+    json["index"] = index.into();
+    json
 }
 
 #[cfg(test)]

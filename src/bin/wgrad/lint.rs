@@ -10,23 +10,6 @@ use crate::output::{Out, Stop};
 /// The profiles of tests, left out where none is named.
 const TESTS: [&str; 2] = ["low", "low-1mib"];
 
-/// A model: its name, its graph and what it gives.
-type Model = (&'static str, Graph, Vec<Value>);
-
-fn models() -> Vec<Model> {
-    let training = Graph::new();
-    let loss = models::mnist_cnn_training(&training, 64, 0);
-    let inference = Graph::new();
-    let (logits, digit) = models::mnist_cnn_inference(&inference, 100, 0);
-    let xor = Graph::new();
-    let (xor_loss, probabilities) = models::xor_training(&xor, 0);
-    vec![
-        ("mnist-cnn-training", training, vec![loss]),
-        ("mnist-cnn-inference", inference, vec![logits, digit]),
-        ("xor-training", xor, vec![xor_loss, probabilities]),
-    ]
-}
-
 /// What a model needs on a device.
 struct Verdict {
     profile: &'static str,
@@ -41,7 +24,11 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(name: &'static str, profile: &Profile, (model, graph, outputs): &Model) -> Result<Verdict, Stop> {
+    fn new(
+        name: &'static str,
+        profile: &Profile,
+        (model, graph, outputs): &(&'static str, Graph, Vec<Value>),
+    ) -> Result<Verdict, Stop> {
         let outputs: Vec<&Value> = outputs.iter().collect();
         let (plan, findings) = Plan::of(graph, &outputs, profile, &Options::default())?;
         let dispatches = || plan.units.iter().flat_map(|unit| &unit.dispatches);
@@ -75,7 +62,7 @@ pub fn run(profile: Option<&str>, model: Option<&str>, as_json: bool, out: &mut 
         Some(wanted) => profiles.retain(|(name, _)| *name == wanted),
         None => profiles.retain(|(name, _)| !TESTS.contains(name)),
     }
-    let mut models = models();
+    let mut models = models::programs();
     let names: Vec<&str> = models.iter().map(|(name, ..)| *name).collect();
     if let Some(wanted) = model {
         if !names.contains(&wanted) {

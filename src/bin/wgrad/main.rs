@@ -1,5 +1,6 @@
 //! The command line of wgrad: what adapters there are, whether they compute right, and how fast.
 
+mod adapter;
 mod bench;
 mod check;
 mod devices;

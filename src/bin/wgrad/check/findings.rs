@@ -11,6 +11,7 @@ use wgrad::check::{
 use wgrad::plan::Options;
 
 use super::kernel;
+use crate::adapter;
 
 /// Failures that are reported with their kernels' texts; the rest without, or a report of a device
 /// on which nothing works could not be sent to anybody.
@@ -167,7 +168,7 @@ impl Findings {
             "wgrad": env!("CARGO_PKG_VERSION"),
             "wgpu": wgpu_version(),
             "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            "device": device(about.device),
+            "device": adapter::declared(about.device),
             "command": about.command,
             "mode": about.mode,
             "seed": about.seed,
@@ -222,29 +223,6 @@ fn wgpu_version() -> &'static str {
     let lock = include_str!("../../../../Cargo.lock");
     let after = lock.split("name = \"wgpu\"\nversion = \"").nth(1).unwrap_or("");
     after.split('"').next().unwrap_or("")
-}
-
-fn device(profile: &Profile) -> Json {
-    json!({
-        "name": profile.name,
-        "backend": profile.backend,
-        "driver": profile.driver,
-        "type": profile.kind,
-        "limits": {
-            "invocations_per_workgroup": profile.max_invocations,
-            "workgroups_per_dimension": profile.max_workgroups,
-            "workgroup_memory_bytes": profile.max_workgroup_memory,
-            "storage_buffers_per_kernel": profile.max_storage_buffers,
-            "binding_bytes": profile.max_binding,
-            "buffer_bytes": profile.max_buffer,
-            "uniform_alignment_bytes": profile.uniform_alignment,
-        },
-        "features": {
-            "subgroup_sizes": profile.subgroups.map(|(min, max)| [min, max]),
-            "f16": profile.f16,
-            "timestamps": profile.timestamps,
-        },
-    })
 }
 
 impl OpTally {
