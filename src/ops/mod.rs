@@ -8,6 +8,7 @@ pub mod cumsum;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
+pub mod norm;
 pub mod pad;
 pub mod pool2d;
 pub mod reduce;
@@ -40,6 +41,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
         Family { name: "generate", cases: generate::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "norm", cases: norm::cases, sweep: Some(sweep::norm) },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },

@@ -235,6 +235,28 @@ pub fn softmax(rng: &mut StdRng) -> Case {
     viewed(Case::new(op, format!("random {x:?} along {axis}"), build).input("x", floats(&x), logits(rng)), rng)
 }
 
+pub fn norm(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(2..5);
+    let (mut x, eps) = (shape(rng, rank), pick(rng, &[1e-5, 1e-3, 1.0]));
+    x.iter_mut().for_each(|size| *size = (*size).max(1));
+    let fill = match rng.random_range(0..4) {
+        0 => Fill::Uniform(99.0, 101.0),
+        1 => Fill::Special(&[100.0, -100.0, 1e-20, 0.0, 1e-40], -1.0, 1.0),
+        _ => Fill::Uniform(-1.0, 1.0),
+    };
+    let (name, last) = (format!("random {x:?}, eps {eps}"), x[rank - 1]);
+    let case = match rng.random_range(0..4) {
+        0 => Case::new("layer_norm", name, move |x| vec![x[0].layer_norm(&[last], None, None, eps)]),
+        1 => Case::new("rms_norm", name, move |x| vec![x[0].rms_norm(&[last], None, eps)]),
+        2 => Case::new("group_norm", name, move |x| vec![x[0].group_norm(1, None, None, eps)]),
+        _ => {
+            x[0] = x[0].max(2);
+            Case::new("batch_norm", name, move |x| vec![x[0].batch_norm_training(None, None, eps).y])
+        }
+    };
+    viewed(case.input("x", floats(&x), fill), rng)
+}
+
 pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let classes = edge(rng, 1025);
     let mut x = vec![size(rng, 129.min(MOST / classes)), classes];
