@@ -246,6 +246,19 @@ pub struct BatchNorm {
     pub mean: Value,
     /// The biased variance of each channel, `[C]`.
     pub var: Value,
+    /// Elements of a channel.
+    count: usize,
+}
+
+impl BatchNorm {
+    /// The running mean and variance `[C]` after this batch: `(1 - momentum) old + momentum new`, with
+    /// the unbiased variance.
+    #[track_caller]
+    pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
+        let unbiased = self.count as f64 / self.count.saturating_sub(1).max(1) as f64;
+        let new_mean = mean * (1.0 - momentum) + &self.mean * momentum;
+        (new_mean, var * (1.0 - momentum) + &self.var * (momentum * unbiased))
+    }
 }
 
 impl Value {
@@ -385,13 +398,13 @@ impl Value {
             None => Some(self.without_channels("batch_norm")),
         };
         if let Some(wrong) = wrong {
-            return BatchNorm { y: wrong.clone(), mean: wrong.clone(), var: wrong };
+            return BatchNorm { y: wrong.clone(), mean: wrong.clone(), var: wrong, count: 0 };
         }
         let [n, c, inner] = self.channels().unwrap_or_default();
         let [y, stats] = self.normalized([n, c, inner], Kind { centered: true, eps });
         let line = |line: usize| stats.slice(0, line, line + 1, 1).reshape(&[-1]);
         let y = y.scaled("batch_norm", &[c], &self.channel_sizes(), [weight, bias]);
-        BatchNorm { y, mean: line(0), var: line(1) }
+        BatchNorm { y, mean: line(0), var: line(1), count: n * inner }
     }
 
     /// Batch normalisation in evaluation: `(x - mean) / sqrt(var + eps) * weight + bias` with a mean and

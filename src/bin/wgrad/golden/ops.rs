@@ -247,6 +247,37 @@ fn adaptive_avg_pool2d(call: &Call) -> Built {
     Ok(vec![call.input("x")?.global_avg_pool2d()])
 }
 
+/// Scale and shift, where the case has them.
+fn affine<'a>(call: &'a Call) -> [Option<&'a Value>; 2] {
+    [call.optional("weight"), call.optional("bias")]
+}
+
+fn layer_norm(call: &Call) -> Built {
+    let (shape, eps, [weight, bias]) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.layer_norm(&shape, weight, bias, eps)])
+}
+
+fn rms_norm(call: &Call) -> Built {
+    let (shape, eps) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?);
+    Ok(vec![call.input("x")?.rms_norm(&shape, call.optional("weight"), eps)])
+}
+
+fn group_norm(call: &Call) -> Built {
+    let (groups, eps, [weight, bias]) = (call.attrs.count("num_groups", None)?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.group_norm(groups, weight, bias, eps)])
+}
+
+fn batch_norm(call: &Call) -> Built {
+    let (x, mean, var) = (call.input("x")?, call.input("running_mean")?, call.input("running_var")?);
+    let (eps, momentum, [weight, bias]) = (call.attrs.float("eps")?, call.attrs.float("momentum")?, affine(call));
+    if !call.attrs.flag("training")? {
+        return Ok(vec![x.batch_norm(mean, var, weight, bias, eps)]);
+    }
+    let batch = x.batch_norm_training(weight, bias, eps);
+    let (new_mean, new_var) = batch.running(mean, var, momentum);
+    Ok(vec![batch.y, new_mean, new_var])
+}
+
 fn var(call: &Call) -> Built {
     let correction = usize::from(call.attrs.flag("unbiased")?);
     reduction(call, |x, axes, keepdim| x.var(axes, correction, keepdim))
@@ -374,6 +405,10 @@ const ROWS: &[Row] = &[
     row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("layer_norm", Scaled, layer_norm),
+    row("rms_norm", Scaled, rms_norm),
+    row("group_norm", Scaled, group_norm),
+    row("batch_norm", Scaled, batch_norm),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
