@@ -1,7 +1,9 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod adaptive_pool;
 pub mod argmax;
 pub mod concat;
+pub mod conv1d;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
@@ -33,8 +35,10 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
+        Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::{Data, Tensor, Value};
@@ -219,6 +220,15 @@ fn conv2d(call: &Call) -> Built {
     Ok(vec![call.input("x")?.conv2d(call.input("weight")?, call.optional("bias"), convolution(call)?)])
 }
 
+fn conv1d(call: &Call) -> Built {
+    let options = Conv1d::default()
+        .stride(call.attrs.single("stride")?)
+        .padding(call.attrs.single("padding")?)
+        .dilation(call.attrs.single("dilation")?)
+        .groups(call.attrs.count("groups", Some(1))?);
+    Ok(vec![call.input("x")?.conv1d(call.input("weight")?, call.optional("bias"), options)])
+}
+
 fn conv_transpose2d(call: &Call) -> Built {
     let extra = call.attrs.pair("output_padding", Some([0, 0]))?;
     let (x, weight, bias) = (call.input("x")?, call.input("weight")?, call.optional("bias"));
@@ -243,8 +253,7 @@ fn avg_pool2d(call: &Call) -> Built {
 }
 
 fn adaptive_avg_pool2d(call: &Call) -> Built {
-    call.attrs.only("output_size", [1, 1].to_vec())?;
-    Ok(vec![call.input("x")?.global_avg_pool2d()])
+    Ok(vec![call.input("x")?.adaptive_avg_pool2d(call.attrs.pair("output_size", None)?)])
 }
 
 /// Scale and shift, where the case has them.
@@ -354,6 +363,7 @@ const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
 const ROWS: &[Row] = &[
     row("matmul", Scaled, matmul),
     row("linear", Scaled, linear),
+    row("conv1d", Scaled, conv1d),
     row("conv2d", Scaled, conv2d),
     row("conv_transpose2d", Scaled, conv_transpose2d),
     row("max_pool2d", Scaled, max_pool2d),
