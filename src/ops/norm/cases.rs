@@ -14,13 +14,15 @@ fn data(case: Case, shape: &[usize], fill: Fill) -> Case {
 /// Layer and RMS norm without scale and shift, over the last axis.
 fn rows(name: &str, shape: &[usize], fill: Fill) -> [Case; 2] {
     let size = shape[shape.len() - 1];
+    // Without eps a row of one or two elements has the same result for any: a gradient of nothing but rounding.
+    let eps = if size < 4 { 0.5 } else { EPS };
     [
         data(
-            Case::new("layer_norm", name, move |x| vec![x[0].layer_norm(&[size], None, None, EPS)]),
+            Case::new("layer_norm", name, move |x| vec![x[0].layer_norm(&[size], None, None, eps)]),
             shape,
             fill.clone(),
         ),
-        data(Case::new("rms_norm", name, move |x| vec![x[0].rms_norm(&[size], None, EPS)]), shape, fill),
+        data(Case::new("rms_norm", name, move |x| vec![x[0].rms_norm(&[size], None, eps)]), shape, fill),
     ]
 }
 
