@@ -7,7 +7,7 @@ use Change::{Constant, Late, Short, Swap, Text, Word};
 
 /// All of them.
 pub(super) fn all() -> Vec<Fault> {
-    [products(), convolutions(), pools(), sums(), rows(), moves(), pointwise(), updates()]
+    [products(), convolutions(), pools(), sums(), rows(), norms(), moves(), pointwise(), updates()]
         .into_iter()
         .flatten()
         .collect()
@@ -349,6 +349,53 @@ fn rows() -> Vec<Fault> {
             "invocation",
             "cross_entropy_grad",
             Text("/ s - hit", "/ s + hit"),
+        ),
+    ]
+}
+
+fn norms() -> Vec<Fault> {
+    vec![
+        fault(
+            "the variance as mean square less squared mean",
+            ["layer_norm", "a mean of -1000, in parts"],
+            "parts",
+            "norm_moments",
+            Text("mean = lanes(sum) / n;", "mean = S(0.0);"),
+        ),
+        fault(
+            "parts of unequal length weigh the same",
+            ["batch_norm", "planes in parts"],
+            "parts",
+            "norm_merge",
+            Text("f32((d.size - p + d.parts - 1u) / d.parts) / f32(d.size)", "1.0 / f32(d.parts)"),
+        ),
+        fault(
+            "no barrier in the tree",
+            ["layer_norm", "rows of 768"],
+            "workgroup",
+            "norm_workgroup",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the tree is written before all have read it",
+            ["layer_norm", "rows of 768"],
+            "workgroup",
+            "norm_workgroup",
+            Text("workgroupBarrier(); // before somebody writes the tree again", ""),
+        ),
+        fault(
+            "the mean's term of the gradient is dropped",
+            ["layer_norm", "rows of 33"],
+            "parts",
+            "norm_grad_apply",
+            Text("dy[i] - V(sums[row])", "dy[i]"),
+        ),
+        fault(
+            "the variance's term of the gradient is dropped",
+            ["rms_norm", "rows of 768"],
+            "workgroup",
+            "norm_grad_workgroup",
+            Text("var means = tree[0] / d.n;", "var means = vec2<f32>(tree[0].x / d.n, 0.0);"),
         ),
     ]
 }

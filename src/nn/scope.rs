@@ -85,7 +85,7 @@ impl Scope {
         self.training
     }
 
-    fn full_name(&self, name: &str) -> String {
+    pub(super) fn full_name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
@@ -128,13 +128,18 @@ impl Scope {
     /// `U(-b, b)` with `b = 1 / sqrt(fan_in)`.
     #[track_caller]
     pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
+        self.weight_and_bias_of(name, weight, weight[0])
+    }
+
+    /// The same for so many outputs, which need not be the weight's first size.
+    #[track_caller]
+    pub(super) fn weight_and_bias_of(&self, name: &str, weight: &[usize], outputs: usize) -> (Value, Value) {
         let part = self.part(name);
         let fan_in: f64 = weight[1..].iter().map(|&size| size as f64).product();
         let bound = 1.0 / fan_in.max(1.0).sqrt();
-        let bias = [weight[0]];
         (
             part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
-            part.parameter("bias", bias, init::uniform(-bound, bound)),
+            part.parameter("bias", [outputs], init::uniform(-bound, bound)),
         )
     }
 

@@ -1,13 +1,16 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod adaptive_pool;
 pub mod argmax;
 pub mod concat;
+pub mod conv1d;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
 pub mod elementwise;
 pub mod generate;
 pub mod matmul;
+pub mod norm;
 pub mod pad;
 pub mod pool2d;
 pub mod reduce;
@@ -32,14 +35,17 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
+        Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
         Family { name: "generate", cases: generate::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "norm", cases: norm::cases, sweep: Some(sweep::norm) },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },

@@ -265,21 +265,6 @@ impl Reduce {
         text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
     }
 
-    /// How many parts each row is cut into, for so many outputs of so many elements.
-    fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
-        let lanes = if together { together_on(profile) as usize } else { 1 };
-        let needed = count.div_ceil(MAX_CHUNK * lanes);
-        // A second launch costs about as much as 16,000 elements do on a software adapter.
-        if outputs * count < 1 << 14 {
-            return needed.max(1);
-        }
-        let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
-        let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
-        let parts = needed.max(useful).max(1);
-        // No part may be empty: maxima have nothing to start from.
-        count.div_ceil(count.div_ceil(parts).max(1)).max(1)
-    }
-
     /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
     /// `[parts, outputs]`, which the next stage reduces over its first axis.
     fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
@@ -307,7 +292,7 @@ impl Reduce {
                 offset /= 4;
             }
             let (rows, count) = (kept.count(), reduced.count());
-            let parts = Self::parts(args.profile, rows, count, together);
+            let parts = parts(args.profile, rows, count, together);
             let last = parts == 1;
             let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
             if !last {
@@ -333,6 +318,21 @@ impl Reduce {
             stage = Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from: to };
         }
     }
+}
+
+/// How many parts each row is cut into, for so many outputs of so many elements.
+pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
+    let lanes = if together { together_on(profile) as usize } else { 1 };
+    let needed = count.div_ceil(MAX_CHUNK * lanes);
+    // A second launch costs about as much as 16,000 elements do on a software adapter.
+    if outputs * count < 1 << 14 {
+        return needed.max(1);
+    }
+    let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
+    let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
+    let parts = needed.max(useful).max(1);
+    // No part may be empty: maxima have nothing to start from.
+    count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 
 const VARIANTS: &[Variant] = &[

@@ -235,6 +235,35 @@ pub fn softmax(rng: &mut StdRng) -> Case {
     viewed(Case::new(op, format!("random {x:?} along {axis}"), build).input("x", floats(&x), logits(rng)), rng)
 }
 
+pub fn norm(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(2..5);
+    let mut x = shape(rng, rank);
+    x.iter_mut().for_each(|size| *size = (*size).max(1));
+    x[0] = x[0].max(2);
+    let (op, last) = (pick(rng, &["layer_norm", "rms_norm", "group_norm", "batch_norm"]), x[rank - 1]);
+    let row = match op {
+        "group_norm" => x[1..].iter().product(),
+        "batch_norm" => x.iter().product::<usize>() / x[1],
+        _ => last,
+    };
+    // Short rows without much eps have the same result for any data, and gradients of nothing but rounding.
+    let (eps, fill) = match rng.random_range(0..4) {
+        _ if row < 8 => (1.0, Fill::Uniform(-1.0, 1.0)),
+        0 => (1e-3, Fill::Uniform(99.0, 101.0)),
+        1 => (1e-3, Fill::Special(&[100.0, -100.0, 1e-20, 0.0, 1e-40], -1.0, 1.0)),
+        _ => (1e-5, Fill::Uniform(-1.0, 1.0)),
+    };
+    let case = Case::new(op, format!("random {x:?}, eps {eps}"), move |x| {
+        vec![match op {
+            "layer_norm" => x[0].layer_norm(&[last], None, None, eps),
+            "rms_norm" => x[0].rms_norm(&[last], None, eps),
+            "group_norm" => x[0].group_norm(1, None, None, eps),
+            _ => x[0].batch_norm_training(None, None, eps).y,
+        }]
+    });
+    viewed(case.input("x", floats(&x), fill), rng)
+}
+
 pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let classes = edge(rng, 1025);
     let mut x = vec![size(rng, 129.min(MOST / classes)), classes];

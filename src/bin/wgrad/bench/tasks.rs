@@ -67,6 +67,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
+    Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: layernorm },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
@@ -281,6 +282,16 @@ fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
     let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
     // The largest, a difference, an exponential, the sum, a quotient.
     Ok(moving(graph, outputs, sizes, 5.0, 2.0))
+}
+
+fn layernorm(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = Draw::new();
+    let columns = &sizes[1..];
+    let (x, weight, bias) = (draw.tensor(sizes)?, draw.tensor(columns)?, draw.tensor(columns)?);
+    let inputs = [("x", Arc::new(x)), ("weight", Arc::new(weight)), ("bias", Arc::new(bias))];
+    let (graph, outputs) = forward(&inputs, |v| vec![v[0].layer_norm(columns, Some(&v[1]), Some(&v[2]), 1e-5)])?;
+    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted.
+    Ok(moving(graph, outputs, sizes, 8.0, 2.0))
 }
 
 fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::{Data, Tensor, Value};
@@ -219,6 +220,15 @@ fn conv2d(call: &Call) -> Built {
     Ok(vec![call.input("x")?.conv2d(call.input("weight")?, call.optional("bias"), convolution(call)?)])
 }
 
+fn conv1d(call: &Call) -> Built {
+    let options = Conv1d::default()
+        .stride(call.attrs.single("stride")?)
+        .padding(call.attrs.single("padding")?)
+        .dilation(call.attrs.single("dilation")?)
+        .groups(call.attrs.count("groups", Some(1))?);
+    Ok(vec![call.input("x")?.conv1d(call.input("weight")?, call.optional("bias"), options)])
+}
+
 fn conv_transpose2d(call: &Call) -> Built {
     let extra = call.attrs.pair("output_padding", Some([0, 0]))?;
     let (x, weight, bias) = (call.input("x")?, call.input("weight")?, call.optional("bias"));
@@ -243,8 +253,38 @@ fn avg_pool2d(call: &Call) -> Built {
 }
 
 fn adaptive_avg_pool2d(call: &Call) -> Built {
-    call.attrs.only("output_size", [1, 1].to_vec())?;
-    Ok(vec![call.input("x")?.global_avg_pool2d()])
+    Ok(vec![call.input("x")?.adaptive_avg_pool2d(call.attrs.pair("output_size", None)?)])
+}
+
+/// Scale and shift, where the case has them.
+fn affine<'a>(call: &'a Call) -> [Option<&'a Value>; 2] {
+    [call.optional("weight"), call.optional("bias")]
+}
+
+fn layer_norm(call: &Call) -> Built {
+    let (shape, eps, [weight, bias]) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.layer_norm(&shape, weight, bias, eps)])
+}
+
+fn rms_norm(call: &Call) -> Built {
+    let (shape, eps) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?);
+    Ok(vec![call.input("x")?.rms_norm(&shape, call.optional("weight"), eps)])
+}
+
+fn group_norm(call: &Call) -> Built {
+    let (groups, eps, [weight, bias]) = (call.attrs.count("num_groups", None)?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.group_norm(groups, weight, bias, eps)])
+}
+
+fn batch_norm(call: &Call) -> Built {
+    let (x, mean, var) = (call.input("x")?, call.input("running_mean")?, call.input("running_var")?);
+    let (eps, momentum, [weight, bias]) = (call.attrs.float("eps")?, call.attrs.float("momentum")?, affine(call));
+    if !call.attrs.flag("training")? {
+        return Ok(vec![x.batch_norm(mean, var, weight, bias, eps)]);
+    }
+    let batch = x.batch_norm_training(weight, bias, eps);
+    let (new_mean, new_var) = batch.running(mean, var, momentum);
+    Ok(vec![batch.y, new_mean, new_var])
 }
 
 fn var(call: &Call) -> Built {
@@ -323,6 +363,7 @@ const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
 const ROWS: &[Row] = &[
     row("matmul", Scaled, matmul),
     row("linear", Scaled, linear),
+    row("conv1d", Scaled, conv1d),
     row("conv2d", Scaled, conv2d),
     row("conv_transpose2d", Scaled, conv_transpose2d),
     row("max_pool2d", Scaled, max_pool2d),
@@ -374,6 +415,10 @@ const ROWS: &[Row] = &[
     row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("layer_norm", Scaled, layer_norm),
+    row("rms_norm", Scaled, rms_norm),
+    row("group_norm", Scaled, group_norm),
+    row("batch_norm", Scaled, batch_norm),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
