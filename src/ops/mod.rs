@@ -1,6 +1,7 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
 pub mod argmax;
+pub mod attention;
 pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
@@ -33,6 +34,7 @@ pub struct Family {
 pub fn families() -> Vec<Family> {
     vec![
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
+        Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },

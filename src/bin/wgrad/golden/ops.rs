@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::{Data, Tensor, Value};
@@ -313,6 +314,15 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+fn scaled_dot_product_attention(call: &Call) -> Built {
+    let options = Attention {
+        attn_mask: call.optional("attn_mask").cloned(),
+        is_causal: call.attrs.flag("is_causal")?,
+        scale: Some(call.attrs.float("scale")?),
+    };
+    Ok(vec![call.input("q")?.scaled_dot_product_attention(call.input("k")?, call.input("v")?, &options)])
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -374,6 +384,7 @@ const ROWS: &[Row] = &[
     row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("scaled_dot_product_attention", Scaled, scaled_dot_product_attention),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
