@@ -29,7 +29,7 @@ pub struct Attention {
 const LEAST_SCORE: f64 = -1e29;
 
 /// The score of a key that is left out: finite, because kernels may assume that there is no infinity.
-const LEFT_OUT: f64 = -1e30;
+const LEFT_OUT: f64 = -1e30f32 as f64;
 
 /// What the fused op and its gradients have in common. Queries `[N, H, L, E]`, keys `[N, H, S, E]`,
 /// values `[N, H, S, Ev]` and, where there is one, a mask `[N, H, L, S]`; E and Ev are multiples of 4.

@@ -184,9 +184,6 @@ pub(super) fn attention_bound(scores: &Scores, inputs: &[&Tensor], outputs: &[Te
                 y[at] += sums * magnitude[at] + own * magnitude[at].max(y[at]) + TINY;
             }
             lse[i] = if sum == 0.0 { 0.0 } else { all + sums + (4.0 * (top.abs() + sum.ln()) + 4.0) * UNIT };
-            if sum == 0.0 {
-                lse[i] = (LEFT_OUT - f64::from(LEFT_OUT as f32)).abs();
-            }
         }
         (y, lse)
     });
