@@ -96,12 +96,12 @@ pub enum Rounding {
     Sum(usize),
     /// An absolute bound for each element of each output, from inputs and exact outputs.
     Bound(fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>),
-    /// The same where it depends on the op's attributes too.
-    Within(Box<BoundOf>),
+    /// The same, of an op whose attributes the bound depends on.
+    BoundBy(Box<BoundBy>),
 }
 
-/// An absolute bound from inputs and exact outputs.
-pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>;
+/// Inputs and exact outputs to an absolute bound for each element of each output.
+pub type BoundBy = dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>;
 
 /// The relative error bound of a sum of `terms` products in f32, times the sum of magnitudes.
 ///

@@ -2,6 +2,7 @@
 
 pub mod adaptive_pool;
 pub mod argmax;
+pub mod attention;
 pub mod concat;
 pub mod conv1d;
 pub mod conv2d;
@@ -37,6 +38,7 @@ pub fn families() -> Vec<Family> {
     vec![
         Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
+        Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
         Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },

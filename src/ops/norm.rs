@@ -152,7 +152,7 @@ impl Op for Normalize {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let kind = self.0;
-        Rounding::Within(Box::new(move |inputs, _| {
+        Rounding::BoundBy(Box::new(move |inputs, _| {
             let (x, shape) = (inputs[0].to_f64(), inputs[0].shape());
             let errors: Vec<_> = rows_of(&x, shape).map(|x| kind.errors(&x)).collect();
             let stats = (0..2).flat_map(|i| errors.iter().map(move |e| e.0[i])).collect();
@@ -209,7 +209,7 @@ impl Op for NormalizeGrad {
     /// The errors of the two means, and of the differences.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let kind = self.0;
-        Rounding::Within(Box::new(move |inputs, _| {
+        Rounding::BoundBy(Box::new(move |inputs, _| {
             let (y, dy, shape) = (inputs[0].to_f64(), inputs[2].to_f64(), inputs[0].shape());
             let vars = &inputs[1].to_f64()[shape[1]..];
             let off = rows_of(&y, shape).zip(rows_of(&dy, shape)).zip(vars).map(|((y, dy), var)| {

@@ -3,6 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::attention::Attention;
 use super::conv2d::{Conv2d, output_shape};
 use super::pool2d::Pool2d;
 use crate::op::{Case, CaseInput, Fill};
@@ -275,6 +276,24 @@ pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let case = Case::new("cross_entropy", format!("random {x:?}"), |x| vec![x[0].cross_entropy_losses(&x[1])]);
     let case = case.input("x", floats(&x), logits(rng));
     viewed(case.input("class", TensorType::new(dtype, rows), Fill::Index(classes as u32)), rng)
+}
+
+pub fn attention(rng: &mut StdRng) -> Case {
+    let (n, h) = (rng.random_range(1..3), rng.random_range(1..4));
+    // A query of a single key has no gradient to hold rounding against.
+    let [l, s] = [0, 1].map(|_| edge(rng, 130).max(2));
+    let [e, width] = [0, 1].map(|_| edge(rng, 140.min(MOST / (n * h * l.max(s)))));
+    let (is_causal, scale) = (rng.random(), pick(rng, &[None, Some(1.0), Some(-0.3)]));
+    let mask = [pick(rng, &[1, n]), pick(rng, &[1, h]), pick(rng, &[1, l]), s];
+    let masked = rng.random_range(0..3) == 0;
+    let name = format!("random {n} x {h} of {l} queries, {s} keys, {e} and {width} numbers, causal {is_causal}");
+    let case = Case::new("attention", name, move |x| {
+        let options = Attention { attn_mask: x.get(3).cloned(), is_causal, scale };
+        vec![x[0].scaled_dot_product_attention(&x[1], &x[2], &options)]
+    });
+    let case =
+        case.float("q", [n, h, l, e]).float("k", [n, h, s, e]).input("v", floats(&[n, h, s, width]), values(rng));
+    viewed(if masked { case.input("mask", floats(&mask), Fill::Uniform(-3.0, 3.0)) } else { case }, rng)
 }
 
 pub fn cumsum(rng: &mut StdRng) -> Case {

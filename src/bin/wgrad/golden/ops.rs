@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
@@ -353,6 +354,15 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+fn scaled_dot_product_attention(call: &Call) -> Built {
+    let options = Attention {
+        attn_mask: call.optional("attn_mask").cloned(),
+        is_causal: call.attrs.flag("is_causal")?,
+        scale: Some(call.attrs.float("scale")?),
+    };
+    Ok(vec![call.input("q")?.scaled_dot_product_attention(call.input("k")?, call.input("v")?, &options)])
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -419,6 +429,7 @@ const ROWS: &[Row] = &[
     row("rms_norm", Scaled, rms_norm),
     row("group_norm", Scaled, group_norm),
     row("batch_norm", Scaled, batch_norm),
+    row("scaled_dot_product_attention", Scaled, scaled_dot_product_attention),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
