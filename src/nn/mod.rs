@@ -50,10 +50,12 @@
 //! [`Conv2d`], ..., [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a
 //! layer, so activations are `Value::relu`, `Value::tanh`, or a closure.
 
+mod embedding;
 pub mod init;
 mod layers;
 mod scope;
 
+pub use embedding::Embedding;
 pub use init::Init;
-pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};
 pub use scope::{DROPOUT, Scope};

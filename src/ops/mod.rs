@@ -5,9 +5,12 @@ pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
+pub mod einsum;
 pub mod elementwise;
+pub mod flip;
 pub mod gather;
 pub mod generate;
+pub mod mask;
 pub mod matmul;
 pub mod one_hot;
 pub mod pad;
@@ -41,17 +44,20 @@ pub fn families() -> Vec<Family> {
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
+        Family { name: "einsum", cases: einsum::cases, sweep: None },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
-        Family { name: "gather", cases: gather::cases, sweep: None },
+        Family { name: "flip", cases: flip::cases, sweep: Some(sweep::flip) },
+        Family { name: "gather", cases: gather::cases, sweep: Some(sweep::gather) },
         Family { name: "generate", cases: generate::cases, sweep: None },
+        Family { name: "mask", cases: mask::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
-        Family { name: "scatter", cases: scatter::cases, sweep: None },
+        Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
-        Family { name: "sort", cases: sort::cases, sweep: None },
+        Family { name: "sort", cases: sort::cases, sweep: Some(sweep::argsort) },
         Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },
     ]
 }

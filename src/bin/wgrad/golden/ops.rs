@@ -313,6 +313,10 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+fn prod(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
+}
+
 fn embedding(call: &Call) -> Built {
     Ok(vec![call.input("weight")?.embedding(call.input("index")?)])
 }
@@ -418,4 +422,11 @@ const ROWS: &[Row] = &[
     row("index_select", Exact, index_select),
     row("scatter_add", Scaled, scatter_add),
     row("one_hot", Exact, one_hot),
+    row("tril", Exact, |c| { let diagonal = c.attrs.int("diagonal")?; unary(c, |x| x.tril(diagonal)) }),
+    row("flip", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.flip(&dims)) }),
+    row("prod", Scaled, prod),
+    row("selu", Elementwise, |c| unary(c, Value::selu)),
+    row("mish", Elementwise, |c| unary(c, Value::mish)),
+    row("hardswish", Elementwise, |c| unary(c, Value::hardswish)),
+    row("hardsigmoid", Elementwise, |c| unary(c, Value::hardsigmoid)),
 ];
