@@ -602,7 +602,8 @@ fn composed_cases() -> Vec<Case> {
         chain("gelu", Value::gelu),
         chain("gelu_tanh", Value::gelu_tanh),
         chain("silu", Value::silu),
-        chain("selu", Value::selu),
+        chain("selu", Value::selu).forward_only(), // the slope at 0 is a convention
+        Case::new("selu", "either side", |x| vec![x[0].selu()]).float("x", [37]),
         chain("mish", Value::mish),
         chain("hardswish", Value::hardswish),
         Case::new("glu", "last axis", |x| vec![x[0].glu(-1)]).float("x", [3, 10]),
