@@ -1,7 +1,7 @@
 //! Where a model is built: graph, names, seed, and whether it trains.
 
 use super::layers::{Conv2d, Dropout, Layer, Linear};
-use super::{Init, init};
+use super::{Embedding, Init, init};
 use crate::ops::conv2d::Pair;
 use crate::{DType, Graph, Shape, Tensor, TensorType, Value, ops, optim};
 
@@ -151,6 +151,13 @@ impl Scope {
             return x.clone();
         }
         Linear::new(self, name, x.dim(-1), outputs).forward(x)
+    }
+
+    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
+    /// [`Embedding`].
+    #[track_caller]
+    pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {
+        Embedding::new(self, name, count, dim).forward(x)
     }
 
     /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`

@@ -313,6 +313,53 @@ pub fn argmax(rng: &mut StdRng) -> Case {
     viewed(case.input("x", floats(&x), fill).forward_only(), rng)
 }
 
+pub fn argsort(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (x, axis, down) = (shape(rng, rank), rng.random_range(0..rank) as isize, rng.random());
+    let fill = if rng.random() { Fill::Distinct } else { Fill::Index(50) };
+    let case = Case::new("argsort", format!("random {x:?} along {axis}"), move |x| vec![x[0].argsort(axis, down)]);
+    viewed(case.input("x", floats(&x), fill).forward_only(), rng)
+}
+
+/// An index that is nowhere larger than `x` off the axis, and a source that is nowhere smaller.
+pub fn scatter(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (mut x, axis) = (shape(rng, rank), rng.random_range(0..rank));
+    x[axis] = x[axis].max(1);
+    let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
+    index[axis] = size(rng, (MOST / index.iter().product::<usize>().max(1)).clamp(1, 1025));
+    let src: Vec<usize> = index.iter().map(|&size| size + rng.random_range(0..2)).collect();
+    let name = format!("random {index:?} into {x:?} along {axis}");
+    let case = Case::new("scatter_sum", name, move |v| vec![v[0].scatter_add(axis as isize, &v[1], &v[2])]);
+    let index = TensorType::new(pick(rng, &[DType::I32, DType::U32]), index);
+    let case = case.input("x", floats(&x), values(rng)).input("index", index, Fill::Index(x[axis] as u32));
+    viewed(case.input("src", floats(&src), values(rng)), rng)
+}
+
+pub fn gather(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (mut x, axis, whole) = (shape(rng, rank), rng.random_range(0..rank), rng.random::<bool>());
+    x[axis] = x[axis].max(1);
+    let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
+    let around: usize = if whole { x.iter().product::<usize>() / x[axis] } else { index.iter().product() };
+    index[axis] = size(rng, (MOST / around.max(1)).clamp(1, 1025));
+    let index = if whole { vec![index[axis]] } else { index };
+    let name = format!("random {index:?} of {x:?} along {axis}");
+    let case = Case::new("gather", name, move |v| {
+        let axis = axis as isize;
+        vec![if whole { v[0].index_select(axis, &v[1]) } else { v[0].gather(axis, &v[1]) }]
+    });
+    let index = TensorType::new(pick(rng, &[DType::I32, DType::U32]), index);
+    viewed(case.input("x", floats(&x), values(rng)).input("index", index, Fill::Index(x[axis] as u32)), rng)
+}
+
+pub fn flip(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..5);
+    let (x, axes) = (shape(rng, rank), axes(rng, rank));
+    let case = Case::new("flip", format!("random {x:?} along {axes:?}"), move |x| vec![x[0].flip(&axes)]);
+    viewed(case.input("x", floats(&x), values(rng)), rng)
+}
+
 pub fn concat(rng: &mut StdRng) -> Case {
     let rank = rng.random_range(1..5);
     let (whole, axis) = (shape(rng, rank), rng.random_range(0..rank));

@@ -363,6 +363,31 @@ fn scaled_dot_product_attention(call: &Call) -> Built {
     Ok(vec![call.input("q")?.scaled_dot_product_attention(call.input("k")?, call.input("v")?, &options)])
 }
 
+fn prod(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
+}
+
+fn embedding(call: &Call) -> Built {
+    Ok(vec![call.input("weight")?.embedding(call.input("index")?)])
+}
+
+fn gather(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.gather(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn index_select(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.index_select(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn scatter_add(call: &Call) -> Built {
+    let (x, index, src) = (call.input("x")?, call.input("index")?, call.input("src")?);
+    Ok(vec![x.scatter_add(call.attrs.int("dim")?, index, src)])
+}
+
+fn one_hot(call: &Call) -> Built {
+    Ok(vec![call.input("index")?.one_hot(call.attrs.count("num_classes", None)?)])
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -448,4 +473,16 @@ const ROWS: &[Row] = &[
     row("permute", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.permute(&dims)) }),
     row("transpose", Exact, transpose),
     row("expand", Exact, expand),
+    row("embedding", Exact, embedding),
+    row("gather", Exact, gather),
+    row("index_select", Exact, index_select),
+    row("scatter_add", Scaled, scatter_add),
+    row("one_hot", Exact, one_hot),
+    row("tril", Exact, |c| { let diagonal = c.attrs.int("diagonal")?; unary(c, |x| x.tril(diagonal)) }),
+    row("flip", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.flip(&dims)) }),
+    row("prod", Scaled, prod),
+    row("selu", Elementwise, |c| unary(c, Value::selu)),
+    row("mish", Elementwise, |c| unary(c, Value::mish)),
+    row("hardswish", Elementwise, |c| unary(c, Value::hardswish)),
+    row("hardsigmoid", Elementwise, |c| unary(c, Value::hardsigmoid)),
 ];
