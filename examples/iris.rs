@@ -92,9 +92,9 @@ fn main() -> Result<()> {
 
     common.steps.summary();
     assert!(matrices[1].accuracy() >= 0.9, "of the test flowers 90% must be told right");
-    // On some other splits a network without restraint does no worse than one with dropout.
+    // Dropout makes little of so small a network. On some other splits all that can be learned is right.
     let other = common.quick || common.seed != 0;
-    assert!(other || last[1..].iter().all(|&loss| loss < last[0]), "restraint must help");
+    assert!(other || last[1].max(last[2]) < 0.5 * last[0], "early stopping and L2 must help");
     Ok(())
 }
 
