@@ -96,6 +96,8 @@ pub enum Rounding {
     Sum(usize),
     /// An absolute bound for each element of each output, from inputs and exact outputs.
     Bound(fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>),
+    /// The same, where it depends on the op's attributes.
+    BoundOf(Box<dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>>),
 }
 
 /// The relative error bound of a sum of `terms` products in f32, times the sum of magnitudes.

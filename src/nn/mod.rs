@@ -52,8 +52,10 @@
 
 pub mod init;
 mod layers;
+mod recurrent;
 mod scope;
 
 pub use init::Init;
 pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use recurrent::{Recurrent, RecurrentOptions, States};
 pub use scope::{DROPOUT, Scope};

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod matmul;
 pub mod pad;
 pub mod pool2d;
+pub mod recurrent;
 pub mod reduce;
 pub mod softmax;
 mod sweep;
@@ -42,6 +43,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "recurrent", cases: recurrent::cases, sweep: None },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
         Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },

@@ -129,7 +129,7 @@ impl Op for Pad {
         let strides = y.strides();
         let place = View {
             shape: x.shape().clone(),
-            strides: self.axes.iter().zip(&strides).map(|(to, stride)| to.step * stride).collect(),
+            strides: self.axes.iter().zip(&strides).map(|(to, stride)| to.step.saturating_mul(*stride)).collect(),
             offset: self.axes.iter().zip(&strides).map(|(to, stride)| to.start * stride).sum(),
         };
         fn scatter<T: Copy>(x: &[T], place: &View, mut y: Vec<T>) -> Vec<T> {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use wgrad::loss::{ClassLoss, Reduction};
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
+use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::{Data, Tensor, Value};
 
 use super::attrs::{Attrs, Refusal};
@@ -313,6 +314,25 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+/// `x` is `[batch, time, input]`; the last states have an axis of layers and directions first.
+fn recurrent(call: &Call, cell: Cell) -> Built {
+    call.attrs.only("num_layers", 1)?;
+    call.attrs.only("batch_first", true)?;
+    call.attrs.only("bidirectional", false)?;
+    let biases = call.attrs.flag("bias")?;
+    let bias = |name| if biases { call.input(name).map(|v| Some(v.clone())) } else { Ok(None) };
+    let weights = Weights {
+        w_ih: call.input("w_ih")?.clone(),
+        w_hh: call.input("w_hh")?.clone(),
+        b_ih: bias("b_ih")?,
+        b_hh: bias("b_hh")?,
+    };
+    let hidden = call.attrs.count("hidden_size", None)? as isize;
+    let found = call.input("x")?.recurrent(cell, Activation::Tanh, &weights, &[], false);
+    let last = |v: Value| v.reshape(&[1, -1, hidden]);
+    Ok([found.y, last(found.h)].into_iter().chain(found.c.map(last)).collect())
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -374,6 +394,9 @@ const ROWS: &[Row] = &[
     row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("rnn_tanh", Scaled, |c| recurrent(c, Cell::Rnn)),
+    row("lstm", Scaled, |c| recurrent(c, Cell::Lstm)),
+    row("gru", Scaled, |c| recurrent(c, Cell::Gru)),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
