@@ -2,6 +2,8 @@
 
 mod adapter;
 mod engine;
+mod readback;
 
 pub(crate) use adapter::{Gpu, list, open};
-pub(crate) use engine::{Program, Variables, wait};
+pub(crate) use engine::{Program, Variables};
+pub(crate) use readback::{Reading, wait};

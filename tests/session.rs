@@ -109,6 +109,30 @@ fn steps_that_nobody_reads_take_effect_in_order() {
 }
 
 #[test]
+fn steps_under_way_give_their_own_outputs_in_any_order() {
+    for device in devices() {
+        let graph = Graph::new();
+        let total = graph.variable("total", Tensor::scalar(0.0));
+        let x = graph.input("x", DType::F32, [3]);
+        let sum = &total + &x.sum_all();
+        graph.assign(&total, &sum);
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&sum, &(&x * 2.0)]).expect("compiles");
+        let mut feed = |x: f32| session.start(&program, &[("x", &tensor(&[x, 0.0, 1.0]))]).expect("starts");
+        let [first, second, lost, third] = [feed(1.0), feed(10.0), feed(100.0), feed(1000.0)];
+        drop(lost);
+        let read = |pending: wgrad::Pending| {
+            let outputs = pending.outputs().expect("outputs");
+            (outputs[0].item().expect("one"), outputs[1].to_f32())
+        };
+        assert_eq!(read(third), (1115.0, vec![2000.0, 0.0, 2.0]));
+        assert_eq!(read(first), (2.0, vec![2.0, 0.0, 2.0]));
+        assert_eq!(read(second), (13.0, vec![20.0, 0.0, 2.0]));
+        assert_eq!(session.get("total").expect("total").item().expect("one"), 1115.0);
+    }
+}
+
+#[test]
 fn feeds_are_checked_before_anything_runs() {
     for device in devices() {
         let graph = Graph::new();

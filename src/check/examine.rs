@@ -36,6 +36,13 @@ pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
     names
 }
 
+/// The names of all variants of a graph's kernels, whatever they need.
+pub fn all_variants(nodes: &Nodes) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    each_variant(nodes, &Profile::webgpu_defaults(), |_, variant, _| names.push(variant.name));
+    names
+}
+
 /// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
 /// with each variant that the device can run.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {

@@ -1,4 +1,5 @@
-//! Data sets on the host: MNIST, and batches of rows in a seeded order.
+//! Data on the host: files, what is done to them before a model sees them, and batches of rows in a
+//! seeded order.
 //!
 //! ```no_run
 //! use wgrad::data::{Batches, Mnist};
@@ -16,6 +17,12 @@
 mod batches;
 pub mod idx;
 mod mnist;
+mod table;
+mod vocabulary;
+mod windows;
 
 pub use batches::Batches;
 pub use mnist::{Digits, Mnist};
+pub use table::Table;
+pub use vocabulary::Vocabulary;
+pub use windows::windows;
