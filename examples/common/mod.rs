@@ -1,11 +1,57 @@
-//! What the examples share: `--shadow` holds every step against the reference, `--find-nan` finds
-//! where the first NaN or infinity comes from.
+//! What the examples share: their command line, and helpers that are no part of a lesson.
+#![allow(dead_code)] // no example uses all of it
 
-use clap::Parser;
-use wgrad::{Program, Result, Session, Tensor};
+pub mod plot;
 
-/// How the steps of an example are run.
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+use wgrad::{Device, NO_ADAPTER, Program, Result, Session, Tensor};
+
+/// The command line of every example.
 #[derive(Parser)]
+pub struct Options {
+    /// Device: index, part of a name, backend, or `cpu` [default: the best one]
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Seed of all that is drawn: splits, first weights, order, dropout
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A short run, to see that all works
+    #[arg(long)]
+    pub quick: bool,
+    #[command(flatten)]
+    pub steps: Steps,
+}
+
+impl Options {
+    /// A session on the device asked for.
+    pub fn session(&self) -> Result<Session> {
+        let device = Device::open(self.device.as_deref())?;
+        println!("device: {device}");
+        if device.is_cpu() && self.device.is_none() {
+            println!("{NO_ADAPTER}.\nUntil then the reference on the CPU does the work.");
+        }
+        Ok(Session::new(device))
+    }
+}
+
+/// Where drawings go.
+#[derive(Args)]
+pub struct Drawings {
+    /// Folder for the drawings
+    #[arg(long, default_value = "plots")]
+    pub plots: PathBuf,
+}
+
+/// A file of `examples/data`.
+pub fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)
+}
+
+/// How the steps of an example are run: `--shadow` holds each against the reference, `--find-nan`
+/// finds where the first NaN or infinity comes from.
+#[derive(Args)]
 pub struct Steps {
     /// Compare every launch of every step with the reference; stop at the first that is wrong
     #[arg(long, conflicts_with = "find_nan")]

@@ -14,15 +14,25 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+mod augment;
 mod batches;
+mod classes;
+mod columns;
 pub mod idx;
+mod metrics;
 mod mnist;
+mod split;
 mod table;
 mod vocabulary;
 mod windows;
 
+pub use augment::Augment;
 pub use batches::Batches;
+pub use classes::{class_weights, one_hot, over_sample, under_sample};
+pub use columns::{Imputer, Scaler};
+pub use metrics::{ConfusionMatrix, accuracy, r2_score, roc_auc};
 pub use mnist::{Digits, Mnist};
+pub use split::Split;
 pub use table::Table;
 pub use vocabulary::Vocabulary;
 pub use windows::windows;

@@ -129,7 +129,7 @@ fn draw_uniform(rng: &mut StdRng, count: usize, low: f64, high: f64) -> Vec<f32>
 }
 
 /// Two at a time (Box and Muller, *A note on the generation of random normal deviates*, 1958).
-fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -> Vec<f32> {
+pub(crate) fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt(); // 1 - [0, 1) is never 0
