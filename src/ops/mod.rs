@@ -6,13 +6,17 @@ pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
 pub mod elementwise;
+pub mod gather;
 pub mod generate;
 pub mod matmul;
+pub mod one_hot;
 pub mod pad;
 pub mod pool2d;
 pub mod recurrent;
 pub mod reduce;
+pub mod scatter;
 pub mod softmax;
+pub mod sort;
 mod sweep;
 pub mod view;
 
@@ -39,13 +43,17 @@ pub fn families() -> Vec<Family> {
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
+        Family { name: "gather", cases: gather::cases, sweep: None },
         Family { name: "generate", cases: generate::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
         Family { name: "recurrent", cases: recurrent::cases, sweep: None },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
+        Family { name: "scatter", cases: scatter::cases, sweep: None },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
+        Family { name: "sort", cases: sort::cases, sweep: None },
         Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },
     ]
 }
@@ -58,7 +66,10 @@ pub fn cases() -> Vec<Case> {
 /// Cases with an index out of range that the device computes, so that the host cannot refuse it:
 /// every run must end with an error.
 pub fn out_of_range_cases() -> Vec<Case> {
-    cross_entropy::out_of_range()
+    [cross_entropy::out_of_range, gather::out_of_range, one_hot::out_of_range, scatter::out_of_range]
+        .into_iter()
+        .flat_map(|cases| cases())
+        .collect()
 }
 
 /// Cases of more than 65,535 workgroups, which no single dimension of a dispatch holds. Slow.

@@ -333,6 +333,27 @@ fn recurrent(call: &Call, cell: Cell) -> Built {
     Ok([found.y, last(found.h)].into_iter().chain(found.c.map(last)).collect())
 }
 
+fn embedding(call: &Call) -> Built {
+    Ok(vec![call.input("weight")?.embedding(call.input("index")?)])
+}
+
+fn gather(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.gather(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn index_select(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.index_select(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn scatter_add(call: &Call) -> Built {
+    let (x, index, src) = (call.input("x")?, call.input("index")?, call.input("src")?);
+    Ok(vec![x.scatter_add(call.attrs.int("dim")?, index, src)])
+}
+
+fn one_hot(call: &Call) -> Built {
+    Ok(vec![call.input("index")?.one_hot(call.attrs.count("num_classes", None)?)])
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -415,4 +436,9 @@ const ROWS: &[Row] = &[
     row("permute", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.permute(&dims)) }),
     row("transpose", Exact, transpose),
     row("expand", Exact, expand),
+    row("embedding", Exact, embedding),
+    row("gather", Exact, gather),
+    row("index_select", Exact, index_select),
+    row("scatter_add", Scaled, scatter_add),
+    row("one_hot", Exact, one_hot),
 ];
