@@ -54,6 +54,7 @@ pub fn cases() -> Vec<Case> {
     for size in [1, 2, 3, 4, 33, 127, 511, 513, 768, 1027, 2044, 2052, 4096, 4100] {
         cases.extend(rows(&format!("rows of {size}"), &[3, size], unit.clone()));
     }
+    cases.extend(rows("8 rows of 1", &[8, 1], unit.clone()));
     cases.extend(rows("many short rows", &[1025, 7], unit.clone()));
     cases.extend(rows("two whole workgroups of rows", &[128, 4], unit.clone()));
     cases.extend(rows("a long row", &[1, 20_004], unit.clone()));
