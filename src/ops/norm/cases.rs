@@ -86,6 +86,16 @@ pub fn cases() -> Vec<Case> {
         .float("weight", [130])
         .float("bias", [130]),
     );
+    // The gradient is multiplied in the epilogue of the kernel that makes it.
+    for size in [12, 9] {
+        cases.push(
+            Case::new("layer_norm", format!("of products, rows of {size}"), move |x| {
+                vec![(&x[0] * &x[1]).layer_norm(&[size], None, None, EPS)]
+            })
+            .float("x", [5, size])
+            .input("by", TensorType::new(DType::F32, [5, size]), Fill::Uniform(0.5, 2.0)),
+        );
+    }
     cases.push(
         Case::new("layer_norm", "of transposed data", |x| vec![x[0].t().layer_norm(&[6], None, Some(&x[1]), EPS)])
             .float("x", [6, 9])
@@ -121,6 +131,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(batch("planes in parts", &[6, 3, 31, 43], unit.clone()));
     cases.push(batch("planes by fours in parts", &[7, 5, 64, 32], unit.clone()));
     cases.push(batch("rows by fours in parts", &[2100, 36], unit.clone()));
+    cases.push(batch("many channels in parts", &[400, 200], unit.clone()));
     cases.push(batch("rows in parts", &[2100, 10], unit));
     cases.push(batch("a mean of 300, in parts", &[5, 2, 60, 60], Fill::Uniform(299.0, 301.0)));
     cases.push(
