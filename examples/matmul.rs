@@ -10,10 +10,10 @@
 mod common;
 
 use clap::Parser;
-use wgrad::{DType, Device, Graph, Session, Tensor};
+use wgrad::{DType, Graph, Tensor};
 
 fn main() -> wgrad::Result<()> {
-    let mut steps = common::Steps::parse();
+    let mut options = common::Options::parse();
 
     // Describe the computation. Shapes are checked as nodes are pushed; nothing runs yet.
     let graph = Graph::new();
@@ -22,17 +22,16 @@ fn main() -> wgrad::Result<()> {
     let y = a.matmul(&b).relu();
 
     // Compile it for a device. The relu becomes part of the matmul's kernel.
-    let mut session = Session::new(Device::open(None)?);
-    println!("on {}", session.device());
+    let mut session = options.session()?;
     let program = session.compile(&graph, &[&y])?;
     println!("{program}");
 
     // Feed it by name and read the result.
     let a = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, -1.0, -2.0, -3.0])?;
     let b = Tensor::new([3, 2], [1.0f32, 0.0, 0.0, 1.0, 1.0, 1.0])?;
-    let y = steps.run(&mut session, &program, &[("a", &a), ("b", &b)])?.remove(0);
+    let y = options.steps.run(&mut session, &program, &[("a", &a), ("b", &b)])?.remove(0);
     println!("relu(a b) = {:?}", y.to_f32());
-    steps.summary();
+    options.steps.summary();
     assert_eq!(y.to_f32(), [4.0, 5.0, 0.0, 0.0]);
     Ok(())
 }

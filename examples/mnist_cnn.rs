@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgrad::data::{Batches, Digits, Mnist};
-use wgrad::{Device, Error, Graph, NO_ADAPTER, Program, Result, Session, Tensor, models};
+use wgrad::data::{Augment, Batches, Digits, Mnist};
+use wgrad::{Error, Graph, Program, Result, Session, Tensor, models};
 
 #[derive(Parser)]
 #[command(about = "Trains a convolutional network on handwritten digits, or classifies a picture with it.")]
@@ -34,12 +34,12 @@ struct Options {
     /// Learning rate; it falls linearly to a tenth of this
     #[arg(long, default_value_t = 4e-3)]
     lr: f64,
-    /// Seed of first weights and order
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Device: index, part of a name, backend, or `cpu` [default: the best one]
+    /// Show each digit moved by up to 2 pixels and turned by up to 10 degrees, anew each time
     #[arg(long)]
-    device: Option<String>,
+    augment: bool,
+    /// Zero so large a share of what the dense layers see, drawn anew at each step
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f64,
     /// Where the weights are written, or read from with --predict
     #[arg(long, default_value = "mnist_cnn.safetensors")]
     weights: PathBuf,
@@ -52,7 +52,7 @@ struct Options {
         value_parser = clap::value_parser!(u32).range(..=86_400))]
     tune: Option<u32>,
     #[command(flatten)]
-    steps: common::Steps,
+    common: common::Options,
 }
 
 fn main() {
@@ -67,30 +67,27 @@ fn main() {
     }
 }
 
-fn open(options: &Options) -> Result<Session> {
-    let device = Device::open(options.device.as_deref())?;
-    println!("device: {device}");
-    if device.is_cpu() && options.device.is_none() {
-        println!("{NO_ADAPTER}.\nUntil then the reference on the CPU does the work.");
-    }
-    Ok(Session::new(device))
-}
-
 fn train(options: &mut Options) -> Result<()> {
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mnist10k");
-    let data = Mnist::load(options.data.as_deref().unwrap_or(&bundled))?;
+    let mut data = Mnist::load(options.data.take().unwrap_or_else(|| common::data("mnist10k")))?;
+    if options.common.quick {
+        options.epochs = 1;
+        data = Mnist { train: data.train.first(2000)?, test: data.test.first(500)? };
+    }
     println!("data: {} training digits, {} test digits", data.train.len(), data.test.len());
-    let mut session = open(options)?;
+    let mut session = options.common.session()?;
     if let Some(seconds) = options.tune {
         let graph = Graph::new();
-        let loss = models::mnist_cnn_training(&graph, options.batch as usize, options.seed);
+        let loss =
+            models::mnist_cnn_training_with(&graph, options.batch as usize, options.common.seed, options.dropout);
         println!("{}", session.tune(&graph, &[&loss], Duration::from_secs(seconds.into()))?);
     }
-    if !session.device().is_cpu() && !options.steps.shadow {
+    if !session.device().is_cpu() && !options.common.steps.shadow {
         check_one_step(options, &session, &data.train)?;
     }
-    let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.seed);
-    let mut programs = Programs { seed: options.seed, training: HashMap::new(), inference: HashMap::new() };
+    let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.common.seed);
+    let augment = options.augment.then(|| Augment::new(options.common.seed).shift(2).rotate(10.0));
+    let (seed, dropout) = (options.common.seed, options.dropout);
+    let mut programs = Programs { seed, dropout, training: HashMap::new(), inference: HashMap::new() };
     let total = options.epochs * batches.count() as u64;
     let mut correct = 0;
     for epoch in 0..options.epochs {
@@ -101,9 +98,12 @@ fn train(options: &mut Options) -> Result<()> {
             let step = programs.training(&mut session, rows.len())?;
             let done = epoch * batches.count() as u64 + number as u64;
             let lr = Tensor::scalar(options.lr * (1.0 - 0.9 * done as f64 / total as f64));
-            let (x, labels) = (data.train.images.rows(&rows)?, data.train.labels.rows(&rows)?);
-            let loss =
-                options.steps.run(&mut session, step, &[("x", &x), ("labels", &labels), ("lr", &lr)])?[0].item()?;
+            let (mut x, labels) = (data.train.images.rows(&rows)?, data.train.labels.rows(&rows)?);
+            if let Some(augment) = &augment {
+                x = augment.apply(&x, done)?;
+            }
+            let loss = options.common.steps.run(&mut session, step, &[("x", &x), ("labels", &labels), ("lr", &lr)])?[0]
+                .item()?;
             loss_sum += loss * rows.len() as f64;
             let rate = (number * options.batch as usize + rows.len()) as f64 / started.elapsed().as_secs_f64();
             bar.set_message(format!("loss {loss:.4}, {rate:.0} images/s"));
@@ -111,7 +111,7 @@ fn train(options: &mut Options) -> Result<()> {
         }
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        correct = count_correct(&mut session, &mut programs, &mut options.steps, &data.test)?;
+        correct = count_correct(&mut session, &mut programs, &mut options.common.steps, &data.test)?;
         println!(
             "epoch {}: loss {:.4}, {:.0} images/s, {seconds:.1} s, test accuracy {:.1}%",
             epoch + 1,
@@ -121,10 +121,10 @@ fn train(options: &mut Options) -> Result<()> {
         );
     }
     let graph = Graph::new();
-    models::mnist_cnn_inference(&graph, 1, options.seed);
+    models::mnist_cnn_inference(&graph, 1, options.common.seed);
     session.save_weights(&options.weights, &graph)?;
     println!("weights: {}", options.weights.display());
-    options.steps.summary();
+    options.common.steps.summary();
     let percent = 100.0 * correct as f64 / data.test.len() as f64;
     println!("test accuracy {percent:.1}% ({correct} of {})", data.test.len());
     Ok(())
@@ -133,6 +133,7 @@ fn train(options: &mut Options) -> Result<()> {
 /// Programs by batch size: the last batch of an epoch may be smaller.
 struct Programs {
     seed: u64,
+    dropout: f64,
     training: HashMap<usize, Program>,
     inference: HashMap<usize, Program>,
 }
@@ -141,7 +142,7 @@ impl Programs {
     fn training(&mut self, session: &mut Session, batch: usize) -> Result<&Program> {
         if !self.training.contains_key(&batch) {
             let graph = Graph::new();
-            let loss = models::mnist_cnn_training(&graph, batch, self.seed);
+            let loss = models::mnist_cnn_training_with(&graph, batch, self.seed, self.dropout);
             self.training.insert(batch, session.compile(&graph, &[&loss])?);
         }
         Ok(&self.training[&batch])
@@ -161,7 +162,7 @@ impl Programs {
 fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Result<()> {
     let batch = (options.batch as usize).min(digits.len());
     let graph = Graph::new();
-    let loss = models::mnist_cnn_training(&graph, batch, options.seed);
+    let loss = models::mnist_cnn_training_with(&graph, batch, options.common.seed, options.dropout);
     let device = training.device();
     let mut session = Session::new(device.clone());
     session.set_choices(training.choices().clone());
@@ -214,18 +215,18 @@ fn progress_bar(steps: u64, name: &str) -> ProgressBar {
 
 /// Loads the weights and says what a picture shows.
 fn predict(options: &mut Options, path: &Path) -> Result<()> {
-    let mut session = open(options)?;
+    let mut session = options.common.session()?;
     let graph = Graph::new();
-    let (logits, digit) = models::mnist_cnn_inference(&graph, 1, options.seed);
+    let (logits, digit) = models::mnist_cnn_inference(&graph, 1, options.common.seed);
     let probabilities = logits.softmax(1);
     let program = session.compile(&graph, &[&probabilities, &digit])?;
     session.load_weights(&options.weights, &graph)?;
-    let outputs = options.steps.run(&mut session, &program, &[("x", &picture(path)?)])?;
+    let outputs = options.common.steps.run(&mut session, &program, &[("x", &picture(path)?)])?;
     for (digit, p) in outputs[0].to_f32().iter().enumerate() {
         println!("{digit}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
     }
     println!("{} shows a {}", path.display(), outputs[1].item()?);
-    options.steps.summary();
+    options.common.steps.summary();
     Ok(())
 }
 

@@ -12,22 +12,21 @@
 mod common;
 
 use clap::Parser;
-use wgrad::{Device, Graph, Session, Tensor, models};
+use wgrad::{Graph, Tensor, models};
 
 fn main() -> wgrad::Result<()> {
-    let mut steps = common::Steps::parse();
+    let mut options = common::Options::parse();
     let graph = Graph::new();
-    let (loss, probabilities) = models::xor_training(&graph, 3);
+    let (loss, probabilities) = models::xor_training(&graph, options.seed);
 
-    let mut session = Session::new(Device::open(None)?);
-    println!("on {}", session.device());
+    let mut session = options.session()?;
     let step = session.compile(&graph, &[&loss, &probabilities])?;
 
     let x = Tensor::new([4, 2], [0.0f32, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])?;
     let y = Tensor::new([4, 1], [0.0f32, 1.0, 1.0, 0.0])?;
     let mut outputs = Vec::new();
     for number in 0..=600 {
-        outputs = steps.run(&mut session, &step, &[("x", &x), ("y", &y)])?;
+        outputs = options.steps.run(&mut session, &step, &[("x", &x), ("y", &y)])?;
         if number % 100 == 0 {
             println!("step {number:>4}: loss {:.4}", outputs[0].item()?);
         }
@@ -37,7 +36,7 @@ fn main() -> wgrad::Result<()> {
         println!("{} xor {} = {p:.3}", case[0], case[1]);
     }
     let learned = p.iter().zip(y.to_f32()).all(|(p, y)| (p - y).abs() < 0.1);
-    steps.summary();
+    options.steps.summary();
     println!("{}", if learned { "learned" } else { "not learned" });
     assert!(learned, "every probability must be within 0.1 of its target");
     Ok(())

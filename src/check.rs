@@ -24,6 +24,7 @@
 
 pub mod bound;
 mod cases;
+pub mod catalog;
 mod examine;
 pub mod faults;
 mod histogram;
@@ -36,8 +37,8 @@ pub mod sweep;
 
 pub use cases::{CaseGraph, draw};
 pub use examine::{
-    CaseReport, Extras, Gradients, Missing, check_case, check_case_with, not_runnable, repeat_training, tolerance,
-    variants, ways,
+    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_with, not_runnable, repeat_training,
+    tolerance, variants, ways,
 };
 pub use faults::permuted;
 pub use histogram::{ENDS, Histogram, ulps};

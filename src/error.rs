@@ -46,6 +46,18 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A cell of a table (CSV) is not what it should be.
+    #[error("{}: line {line}, column {column}: {message}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// The line of the file at which the cell's row begins; the header is on line 1.
+        line: u64,
+        /// The number of the cell in its row, from 1.
+        column: usize,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The operating system refused to read or write a file.
     #[error("{}: {source}", path.display())]
     Io {

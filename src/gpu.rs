@@ -2,6 +2,9 @@
 
 mod adapter;
 mod engine;
+mod pipelines;
+mod readback;
 
 pub(crate) use adapter::{Gpu, list, open};
-pub(crate) use engine::{Program, Variables, wait};
+pub(crate) use engine::{Program, Variables};
+pub(crate) use readback::{Reading, wait};

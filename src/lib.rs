@@ -25,6 +25,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod error;
+mod files;
 pub mod profile;
 pub mod shader;
 pub mod shape;
@@ -63,7 +64,7 @@ pub use graph::{Graph, Value};
 pub use loss::Reduction;
 pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
-pub use session::{Program, Session};
+pub use session::{Pending, Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
 pub use timing::UnitTime;

@@ -3,7 +3,9 @@
 //! All but cross entropy over class numbers are composed of elementwise ops and a reduction, and
 //! leave the rest to fusion. Names and formulas are PyTorch's.
 
-use crate::{DType, Value};
+use std::panic::Location;
+
+use crate::{DType, Graph, Value};
 
 /// How the losses of the elements (for cross entropy: of the rows) become one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -27,6 +29,47 @@ pub struct ClassLoss {
     /// The share `e` of the target spread evenly over all classes: `(1 - e) onehot + e / C`
     /// (Szegedy et al., arXiv:1512.00567).
     pub label_smoothing: f64,
+}
+
+impl Graph {
+    /// The L1 penalty on the parameters whose name the function accepts, to be added to a loss:
+    /// `strength * sum |p|`. It drives what contributes little to 0 (Tibshirani, *Regression shrinkage
+    /// and selection via the lasso*, J. R. Statist. Soc. B 58, 1996).
+    ///
+    /// ```
+    /// use wgrad::{Graph, Tensor};
+    /// let graph = Graph::new();
+    /// let w = graph.parameter("fc1.weight", Tensor::new([2], [1.0f32, -2.0])?);
+    /// let loss = (&w - 1.0).square().mean_all() + graph.l1_penalty(1e-3, |name| name.ends_with(".weight"));
+    /// assert!(loss.is_valid());
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn l1_penalty(&self, strength: f64, of: impl Fn(&str) -> bool) -> Value {
+        self.penalty("l1_penalty", strength, of, |p| p.abs())
+    }
+
+    /// The L2 penalty likewise: `strength * sum p^2` (Hoerl and Kennard, *Ridge regression*,
+    /// Technometrics 12, 1970). Its gradient is `2 strength p`, so that it does what an optimiser's
+    /// `weight_decay` of `2 strength` does.
+    #[track_caller]
+    pub fn l2_penalty(&self, strength: f64, of: impl Fn(&str) -> bool) -> Value {
+        self.penalty("l2_penalty", strength, of, |p| p.square())
+    }
+
+    #[track_caller]
+    fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
+        let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
+        let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
+        let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
+        match sum {
+            _ if !(strength >= 0.0 && strength.is_finite()) => {
+                self.mistake(op, &[], format!("strength must be a number of at least 0, not {strength}"))
+            }
+            None => self.mistake(op, &[], "none of the parameters declared so far has such a name"),
+            Some(sum) => sum * strength,
+        }
+    }
 }
 
 impl Value {
@@ -96,6 +139,57 @@ impl Value {
             return self.l1_loss(target, reduction);
         }
         self.huber_loss(target, beta, reduction) * (1.0 / beta)
+    }
+
+    /// Binary cross entropy of probabilities: `-(t ln p + (1 - t) ln(1 - p))`, each logarithm at least -100, reduced.
+    /// The gradient's denominator `p (1 - p)` is at least 1e-12. With logits,
+    /// [`Value::binary_cross_entropy_with_logits`] is more exact.
+    #[track_caller]
+    pub fn binary_cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("binary_cross_entropy", target) {
+            Ok(()) => self.bce(target).reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The hinge loss of scores and targets of 1 or -1: `max(0, 1 - t x)`, reduced (Cortes and Vapnik,
+    /// *Support-vector networks*, 1995).
+    #[track_caller]
+    pub fn hinge_loss(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("hinge_loss", target) {
+            Ok(()) => ((self * target).neg() + 1.0).relu().reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The cosine of the angle between two values along `axis`: `a b / sqrt((a a + e) (b b + e))`, products summed,
+    /// with `e = 1e-12`.
+    #[track_caller]
+    pub fn cosine_similarity(&self, other: &Value, axis: isize) -> Value {
+        if let Err(invalid) = self.paired("cosine_similarity", other) {
+            return invalid;
+        }
+        let dot = |a: &Value, b: &Value| (a * b).sum(&[axis], false);
+        dot(self, other) * ((dot(self, self) + 1e-12) * (dot(other, other) + 1e-12)).rsqrt()
+    }
+
+    /// For rows `[N, D]` of two values and targets `[N]` of 1 (alike) or -1 (unlike): `1 - cos` for 1, and
+    /// `max(0, cos - margin)` for -1, reduced. The cosine is [`Value::cosine_similarity`] along axis 1.
+    #[track_caller]
+    pub fn cosine_embedding_loss(&self, other: &Value, target: &Value, margin: f64, reduction: Reduction) -> Value {
+        if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
+            return invalid;
+        }
+        if !target.is_valid() {
+            return target.clone();
+        }
+        if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
+            let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
+            return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
+        }
+        let cosine = self.cosine_similarity(other, 1);
+        let alike = target.gt(&target.zeros_like());
+        alike.where_(&(cosine.neg() + 1.0), &(cosine - margin).relu()).reduced(reduction)
     }
 
     /// Binary cross entropy of logits and probabilities, stable at both ends:
@@ -204,5 +298,45 @@ impl Value {
             Reduction::Sum => sum,
             Reduction::Mean => sum / (hit * weight * counted).sum_all(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Device, Graph, Session, Tensor, Value, gradients};
+
+    type Penalty = fn(&Graph, f64) -> Value;
+
+    #[test]
+    fn penalties_of_the_parameters_chosen() {
+        let cases: [(Penalty, f64, [f64; 3]); 2] = [
+            (|graph, strength| graph.l1_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 10.0, [0.5, -0.5, 0.5]),
+            (|graph, strength| graph.l2_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 54.0, [1.0, -2.0, 7.0]),
+        ];
+        for (penalty, value, slopes) in cases {
+            let graph = Graph::new();
+            let first = graph.parameter("a.weight", Tensor::new([2], [1.0, -2.0]).unwrap());
+            let second = graph.parameter("b.weight", Tensor::scalar(7.0));
+            let bias = graph.parameter("b.bias", Tensor::scalar(100.0));
+            let penalty = penalty(&graph, 0.5);
+            let dy = gradients(&penalty, &[&first, &second, &bias]);
+            let mut session = Session::new(Device::cpu());
+            let program = session.compile(&graph, &[&penalty, &dy[0], &dy[1], &dy[2]]).unwrap();
+            let outputs = session.run(&program, &[]).unwrap();
+            let flat: Vec<f64> = outputs.iter().flat_map(Tensor::to_f64).collect();
+            assert_eq!(flat, [value, slopes[0], slopes[1], slopes[2], 0.0]);
+        }
+    }
+
+    #[test]
+    fn penalties_of_nothing_are_mistakes() {
+        let graph = Graph::new();
+        graph.parameter("w", Tensor::scalar(1.0));
+        graph.l1_penalty(1.0, |name| name == "v");
+        graph.l2_penalty(-1.0, |_| true);
+        graph.l2_penalty(f64::NAN, |_| true);
+        let messages: Vec<String> = graph.mistakes().iter().map(ToString::to_string).collect();
+        assert!(messages[0].contains("none of the parameters") && messages[0].contains("loss.rs"), "{messages:?}");
+        assert!(messages.len() == 3 && messages[2].contains("at least 0, not NaN"), "{messages:?}");
     }
 }

@@ -15,10 +15,16 @@ use crate::{DType, Graph, Value};
 /// ```
 #[track_caller]
 pub fn mnist_cnn(nn: &Scope, x: &Value) -> Value {
+    mnist_cnn_with(nn, x, 0.0)
+}
+
+/// The same with dropout before both dense layers; with 0 there is none.
+#[track_caller]
+pub fn mnist_cnn_with(nn: &Scope, x: &Value, dropout: f64) -> Value {
     let x = nn.conv2d("conv1", x, 32, 3, Conv2d::default()).relu().max_pool2d(2);
     let x = nn.conv2d("conv2", &x, 64, 3, Conv2d::default()).relu().max_pool2d(2);
-    let x = nn.linear("fc1", &x.flatten(1), 128).relu();
-    nn.linear("fc2", &x, 10)
+    let x = nn.linear("fc1", &nn.dropout(&x.flatten(1), dropout), 128).relu();
+    nn.linear("fc2", &nn.dropout(&x, dropout), 10)
 }
 
 /// A 2-4-1 network of sigmoids for `[N, 2]`: logits `[N, 1]`.
@@ -31,9 +37,15 @@ pub fn xor(nn: &Scope, x: &Value) -> Value {
 /// cross-entropy, Adam. Gives the loss.
 #[track_caller]
 pub fn mnist_cnn_training(graph: &Graph, batch: usize, seed: u64) -> Value {
+    mnist_cnn_training_with(graph, batch, seed, 0.0)
+}
+
+/// The same with dropout; see [`mnist_cnn_with`].
+#[track_caller]
+pub fn mnist_cnn_training_with(graph: &Graph, batch: usize, seed: u64, dropout: f64) -> Value {
     let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
     let labels = graph.input("labels", DType::I32, [batch]);
-    let logits = mnist_cnn(&Scope::train(graph, seed), &x);
+    let logits = mnist_cnn_with(&Scope::train(graph, seed), &x, dropout);
     let loss = logits.cross_entropy(&labels, Reduction::Mean);
     Adam::new().lr(1e-3).minimize(graph, &loss);
     loss

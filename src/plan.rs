@@ -138,6 +138,9 @@ pub struct Unit {
     pub scratch: Vec<(BufferId, usize)>,
 }
 
+/// Step scalars that fit the uniform.
+pub(crate) const MAX_SCALARS: usize = 64;
+
 /// An input of the program.
 #[derive(Clone, Debug)]
 pub struct Input {

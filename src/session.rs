@@ -1,13 +1,17 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
+mod feeds;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::cpu::{self, Values, index_in_range};
+use feeds::Feeds;
+
+use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::plan::{self, Choices, Finding, Options, Plan, Role};
 use crate::profile::Profile;
-use crate::{DType, Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
+use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
 /// Variables on one device, and the way to compile and run programs over them.
 ///
@@ -249,17 +253,49 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn run_async(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        self.start(program, feeds)?.outputs_async().await
+    }
+
+    /// Starts a step as [`Session::run`] does, and does not wait for it: the host goes on while the
+    /// device computes, and reads the outputs when it wants them.
+    ///
+    /// Steps take effect in the order in which they were started, whenever their outputs are read,
+    /// and whether they are at all.
+    ///
+    /// ```
+    /// # use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// # let mut session = Session::new(Device::cpu());
+    /// # let graph = Graph::new();
+    /// # let total = graph.variable("total", Tensor::scalar(0.0));
+    /// # let x = graph.input("x", DType::F32, []);
+    /// # let sum = &total + &x;
+    /// # graph.assign(&total, &sum);
+    /// # let program = session.compile(&graph, &[&sum])?;
+    /// let mut pending = None;
+    /// for x in [1.0, 2.0, 3.0] {
+    ///     let next = session.start(&program, &[("x", &Tensor::scalar(x))])?;
+    ///     if let Some(previous) = pending.replace(next) {
+    ///         println!("the step before: {}", previous.outputs()?[0].item()?);
+    ///     }
+    /// }
+    /// assert_eq!(pending.unwrap().outputs()?[0].item()?, 6.0);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] as for [`Session::run`].
+    pub fn start(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
         let feeds = self.bind(program, feeds)?;
-        let outputs = match (&program.gpu, &mut self.store) {
+        let pending = match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
-                gpu.upload(&feeds.uploads(program), &feeds.words(program));
-                gpu.run().await?
+                feeds.upload(gpu);
+                Pending(Coming::Reading(gpu.start_reading()))
             }
-            (None, Store::Cpu(values)) => run_on_cpu(program, &feeds, values)?,
+            (None, Store::Cpu(values)) => Pending(Coming::Done(run_on_cpu(program, &feeds, values)?)),
             _ => return Err(elsewhere()),
         };
         self.count(program);
-        Ok(outputs)
+        Ok(pending)
     }
 
     /// Starts a step as [`Session::run`] does, but neither waits for it nor reads anything back: for
@@ -274,7 +310,7 @@ impl Session {
         let feeds = self.bind(program, feeds)?;
         match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
-                gpu.upload(&feeds.uploads(program), &feeds.words(program));
+                feeds.upload(gpu);
                 gpu.start()?;
             }
             (None, Store::Cpu(values)) => drop(run_on_cpu(program, &feeds, values)?),
@@ -294,7 +330,7 @@ impl Session {
     pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
         let feeds = self.bind(program, feeds)?;
         let Some(gpu) = &program.gpu else { return Ok(None) };
-        gpu.upload(&feeds.uploads(program), &feeds.words(program));
+        feeds.upload(gpu);
         let Some(seconds) = gpu.timed(0..program.plan.units.len())? else { return Ok(None) };
         gpu.commit()?;
         self.count(program);
@@ -320,8 +356,8 @@ impl Session {
     ) -> Result<(&'p gpu::Program, Vec<(ValueId, Tensor)>)> {
         let feeds = self.bind(program, feeds)?;
         let gpu = program.gpu.as_ref().ok_or_else(crate::check::nothing_to_check)?;
-        gpu.upload(&feeds.uploads(program), &feeds.words(program));
-        Ok((gpu, feeds.scalar_values(program, true)))
+        feeds.upload(gpu);
+        Ok((gpu, feeds.scalar_values(true)))
     }
 
     /// The rest of a step whose units have run: reads the outputs, carries out the commits.
@@ -357,69 +393,54 @@ impl Session {
     }
 
     pub(crate) fn count(&mut self, program: &Program) {
-        let used = program.plan.scalars.iter().filter_map(|(_, scalar, _)| match scalar {
-            Scalar::Counted { counter, .. } => Some(counter.as_str()),
-            Scalar::Fed { .. } => None,
-        });
-        let used: std::collections::BTreeSet<&str> = used.collect();
-        for counter in used {
+        let scalars = &program.plan.scalars;
+        for (number, (_, scalar, _)) in scalars.iter().enumerate() {
+            let Scalar::Counted { counter, .. } = scalar else { continue };
+            let same = |(_, other, _): &_| matches!(other, Scalar::Counted { counter: known, .. } if known == counter);
+            if scalars[..number].iter().any(same) {
+                continue;
+            }
             // A file may have set it to the largest number there is.
-            let count = self.counters.entry(counter.to_owned()).or_insert(0);
-            *count = count.saturating_add(1);
+            match self.counters.get_mut(counter) {
+                Some(count) => *count = count.saturating_add(1),
+                None => drop(self.counters.insert(counter.clone(), 1)),
+            }
         }
     }
 
-    /// Checks the feeds and computes the step's scalars.
-    fn bind<'a>(&self, program: &Program, feeds: &[(&str, &'a Tensor)]) -> Result<Feeds<'a>> {
-        let plan = &program.plan;
-        let mut given: HashMap<&str, &'a Tensor> = HashMap::new();
-        for (name, tensor) in feeds {
-            if given.insert(name, tensor).is_some() {
-                return Err(Error::Input(format!("`{name}` is fed twice")));
-            }
+    fn bind<'a>(&self, program: &'a Program, feeds: &'a [(&'a str, &'a Tensor)]) -> Result<Feeds<'a>> {
+        Feeds::new(program, feeds, &self.counters)
+    }
+}
+
+/// A step that was started; see [`Session::start`].
+#[must_use = "the step runs, but its outputs are lost"]
+pub struct Pending(Coming);
+
+enum Coming {
+    /// The reference has computed it at once.
+    Done(Vec<Tensor>),
+    Reading(gpu::Reading),
+}
+
+impl Pending {
+    /// The step's outputs in the order in which they were compiled; waits for them.
+    ///
+    /// # Errors
+    /// Errors of the device; an index computed on it that was out of range.
+    pub fn outputs(self) -> Result<Vec<Tensor>> {
+        pollster::block_on(self.outputs_async())
+    }
+
+    /// [`Pending::outputs`] for those who have an executor of their own.
+    ///
+    /// # Errors
+    /// As [`Pending::outputs`].
+    pub async fn outputs_async(self) -> Result<Vec<Tensor>> {
+        match self.0 {
+            Coming::Done(outputs) => Ok(outputs),
+            Coming::Reading(reading) => reading.outputs().await,
         }
-        let mut bound = Feeds { inputs: Vec::new(), scalars: Vec::new() };
-        for input in &plan.inputs {
-            match given.remove(input.name.as_str()) {
-                Some(tensor) => {
-                    if tensor.ty() != input.ty {
-                        let (name, ty) = (&input.name, &input.ty);
-                        return Err(Error::Input(format!("input `{name}` is {ty}, but {} was fed", tensor.ty())));
-                    }
-                    if let Some(most) = input.bound {
-                        index_in_range(tensor, most)
-                            .map_err(|why| Error::Input(format!("input `{}`: {why}", input.name)))?;
-                    }
-                    bound.inputs.push(Some(tensor));
-                }
-                None if input.stored.is_none() => bound.inputs.push(None),
-                None => return Err(Error::Input(format!("input `{}` ({}) is not fed", input.name, input.ty))),
-            }
-        }
-        for (_, scalar, _) in &plan.scalars {
-            let value = match scalar {
-                Scalar::Fed { name, default } => match given.get(name.as_str()) {
-                    Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
-                    None => *default,
-                },
-                Scalar::Counted { counter, function } => function(self.counter(counter)),
-            };
-            bound.scalars.push(value);
-        }
-        let is_scalar = |name: &str| {
-            plan.nodes
-                .nodes
-                .iter()
-                .any(|node| matches!(&node.kind, NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name))
-        };
-        if let Some(unknown) = given.keys().find(|name| !is_scalar(name)) {
-            let known: Vec<String> = plan.inputs.iter().map(|i| format!("{} ({})", i.name, i.ty)).collect();
-            return Err(Error::Input(format!(
-                "the program has no input `{unknown}`; its inputs: {}",
-                known.join(", ")
-            )));
-        }
-        Ok(bound)
     }
 }
 
@@ -428,48 +449,10 @@ fn elsewhere() -> Error {
     Error::Input("the program was compiled in a session on another device".into())
 }
 
-/// Feeds that fit the program.
-struct Feeds<'a> {
-    /// For each input of the plan; `None` where nothing reads it.
-    inputs: Vec<Option<&'a Tensor>>,
-    /// For each scalar of the plan, in f64.
-    scalars: Vec<f64>,
-}
-
-impl Feeds<'_> {
-    fn uploads(&self, program: &Program) -> Vec<(crate::plan::BufferId, &Tensor)> {
-        let inputs = program.plan.inputs.iter().zip(&self.inputs);
-        inputs.filter_map(|(input, tensor)| Some((input.stored.as_ref()?.buffer, (*tensor)?))).collect()
-    }
-
-    /// The scalars as the device sees them: rounded once.
-    fn words(&self, program: &Program) -> Vec<u32> {
-        let scalars = program.plan.scalars.iter().zip(&self.scalars);
-        scalars
-            .map(|((_, _, dtype), &x)| if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 })
-            .collect()
-    }
-
-    /// The scalars as tensors of the reference; `rounded` to what the device sees.
-    fn scalar_values(&self, program: &Program, rounded: bool) -> Vec<(ValueId, Tensor)> {
-        let scalars = program.plan.scalars.iter().zip(&self.scalars);
-        scalars
-            .map(|((id, _, dtype), &x)| {
-                let tensor = match dtype {
-                    DType::F32 if rounded => Tensor::scalar(f64::from(x as f32)),
-                    DType::F32 => Tensor::scalar(x),
-                    _ => Tensor::of(&crate::Shape::scalar(), vec![x as u64 as u32]),
-                };
-                (*id, tensor)
-            })
-            .collect()
-    }
-}
-
 /// The values of the graph's leaves.
 fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tensor>) -> Values {
     let nodes = &program.nodes;
-    let mut values: Values = feeds.scalar_values(program, false).into_iter().collect();
+    let mut values: Values = feeds.scalar_values(false).into_iter().collect();
     for (number, node) in nodes.nodes.iter().enumerate() {
         let id = ValueId { node: number, output: 0 };
         match &node.kind {
@@ -479,8 +462,7 @@ fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tens
                 }
             }
             NodeKind::Input(name) => {
-                let at = program.plan.inputs.iter().position(|input| input.name == *name);
-                if let Some(Some(tensor)) = at.map(|at| feeds.inputs[at]) {
+                if let Some(tensor) = feeds.input(name) {
                     values.insert(id, tensor.widened());
                 }
             }

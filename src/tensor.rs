@@ -1,5 +1,6 @@
 //! Host tensors: what goes into a session and what comes out of it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::{Error, Result, Shape};
@@ -245,8 +246,12 @@ impl Tensor {
     /// # Errors
     /// When there is not exactly one element.
     pub fn item(&self) -> Result<f64> {
-        match self.to_f64()[..] {
-            [x] => Ok(x),
+        match &self.data {
+            Data::F32(v) if v.len() == 1 => Ok(f64::from(v[0])),
+            Data::F64(v) if v.len() == 1 => Ok(v[0]),
+            Data::I32(v) if v.len() == 1 => Ok(f64::from(v[0])),
+            Data::U32(v) if v.len() == 1 => Ok(f64::from(v[0])),
+            Data::Bool(v) if v.len() == 1 => Ok(f64::from(u8::from(v[0]))),
             _ => Err(Error::Input(format!("item() needs one element, but the tensor is {}", self.ty()))),
         }
     }
@@ -262,12 +267,12 @@ impl Tensor {
     }
 
     /// The 32-bit words a device buffer holds for it: floats rounded to f32, bools as 0 and 1.
-    pub(crate) fn device_words(&self) -> Vec<u32> {
+    pub(crate) fn device_words(&self) -> Cow<'_, [u32]> {
         match &self.data {
-            Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+            Data::F32(v) => bytemuck::cast_slice(v).into(),
             Data::F64(v) => v.iter().map(|&x| (x as f32).to_bits()).collect(),
-            Data::I32(v) => v.iter().map(|&x| x as u32).collect(),
-            Data::U32(v) => v.clone(),
+            Data::I32(v) => bytemuck::cast_slice(v).into(),
+            Data::U32(v) => v.into(),
             Data::Bool(v) => v.iter().map(|&x| u32::from(x)).collect(),
         }
     }

@@ -1,11 +1,79 @@
-//! What the examples share: `--shadow` holds every step against the reference, `--find-nan` finds
-//! where the first NaN or infinity comes from.
+//! What the examples share: their command line, and helpers that are no part of a lesson.
+#![allow(dead_code)] // no example uses all of it
 
-use clap::Parser;
-use wgrad::{Program, Result, Session, Tensor};
+pub mod plot;
 
-/// How the steps of an example are run.
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+use wgrad::{Device, NO_ADAPTER, Program, Result, Session, Tensor};
+
+/// The command line of every example.
 #[derive(Parser)]
+#[group(skip)] // so that an example may have `Options` of its own, with these among them
+pub struct Options {
+    /// Device: index, part of a name, backend, or `cpu` [default: the best one]
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Seed of all that is drawn: splits, first weights, order, dropout
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A short run, to see that all works
+    #[arg(long)]
+    pub quick: bool,
+    #[command(flatten)]
+    pub steps: Steps,
+}
+
+impl Options {
+    /// A session on the device asked for.
+    pub fn session(&self) -> Result<Session> {
+        let device = Device::open(self.device.as_deref())?;
+        println!("device: {device}");
+        if device.is_cpu() && self.device.is_none() {
+            println!("{NO_ADAPTER}.\nUntil then the reference on the CPU does the work.");
+        }
+        Ok(Session::new(device))
+    }
+}
+
+/// Where drawings go.
+#[derive(Args)]
+pub struct Drawings {
+    /// Folder for the drawings
+    #[arg(long, default_value = "plots")]
+    pub plots: PathBuf,
+}
+
+/// A file of `examples/data`.
+pub fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)
+}
+
+/// Solves `a x = b` for a symmetric positive definite `a` `[n, n]`, in f64: with `a = l l^T`
+/// (Cholesky), first `l y = b`, then `l^T x = y`.
+pub fn solve(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let n = b.len();
+    let mut l = vec![0.0; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let rest = a[i * n + j] - (0..j).map(|k| l[i * n + k] * l[j * n + k]).sum::<f64>();
+            l[i * n + j] = if i == j { rest.sqrt() } else { rest / l[j * n + j] };
+        }
+    }
+    let mut x = b.to_vec();
+    for i in 0..n {
+        x[i] = (x[i] - (0..i).map(|k| l[i * n + k] * x[k]).sum::<f64>()) / l[i * n + i];
+    }
+    for i in (0..n).rev() {
+        x[i] = (x[i] - (i + 1..n).map(|k| l[k * n + i] * x[k]).sum::<f64>()) / l[i * n + i];
+    }
+    x
+}
+
+/// How the steps of an example are run: `--shadow` holds each against the reference, `--find-nan`
+/// finds where the first NaN or infinity comes from.
+#[derive(Args)]
 pub struct Steps {
     /// Compare every launch of every step with the reference; stop at the first that is wrong
     #[arg(long, conflicts_with = "find_nan")]

@@ -36,6 +36,13 @@ pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
     names
 }
 
+/// The names of all variants of a graph's kernels, whatever they need.
+pub fn all_variants(nodes: &Nodes) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    each_variant(nodes, &Profile::webgpu_defaults(), |_, variant, _| names.push(variant.name));
+    names
+}
+
 /// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
 /// with each variant that the device can run.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
@@ -291,7 +298,7 @@ pub fn tolerance(nodes: &Nodes, op: &str) -> Vec<String> {
             Rounding::Ulps(ulps, 0.0) => format!("{ulps} ulp"),
             Rounding::Ulps(ulps, absolute) => format!("{ulps} ulp + {absolute:e}"),
             Rounding::Sum(_) => "sum".to_owned(),
-            Rounding::Bound(_) | Rounding::Within(_) => "bound".to_owned(),
+            Rounding::Bound(_) => "bound".to_owned(),
         })
     };
     let own: Vec<String> = nodes.nodes.iter().filter(|node| node.name() == op).filter_map(class).collect();

@@ -11,7 +11,7 @@ use super::bound::Bounded;
 use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
 use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
-use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
+use crate::plan::{Bound, Buffer, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored, Unit, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
 /// One unit, able to run without the graph that it came from.
@@ -56,8 +56,6 @@ const FORMAT: u64 = 1;
 const KEY: &str = "wgrad.case";
 /// Bytes that a case's buffers may take beyond its tensors: scratch, and buffers shared with others.
 const MOST_EXTRA: u64 = 1 << 31;
-/// Words of scalars that fit the uniform.
-const MOST_SCALARS: usize = 64;
 /// Bytes of a uniform binding that every device allows.
 const MOST_UNIFORM: usize = 16 << 10;
 
@@ -99,7 +97,7 @@ impl UnitCase {
             dispatches,
             reads: reads.iter().map(|(stored, tensor)| (renumbered(stored.buffer), tensor.clone())).collect(),
             writes: writes.collect(),
-            scalars: scalars.iter().flat_map(|(_, tensor)| tensor.device_words()).collect(),
+            scalars: scalars.iter().flat_map(|(_, tensor)| tensor.device_words().into_owned()).collect(),
         })
     }
 
@@ -177,7 +175,7 @@ impl UnitCase {
         };
         self.fits(device.profile())?;
         let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
-        program.upload(&[], &self.scalars);
+        program.upload(std::iter::empty(), &self.scalars);
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
             let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
@@ -273,8 +271,8 @@ impl UnitCase {
                 _ => {}
             }
         }
-        if self.scalars.len() > MOST_SCALARS {
-            return Err(format!("{} scalars, of which {MOST_SCALARS} fit", self.scalars.len()));
+        if self.scalars.len() > MAX_SCALARS {
+            return Err(format!("{} scalars, of which {MAX_SCALARS} fit", self.scalars.len()));
         }
         Ok(())
     }

@@ -52,18 +52,18 @@ impl Batches {
     pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<usize>> + use<> {
         let mut order: Vec<usize> = (0..self.rows).collect();
         if let Some(seed) = self.seed {
-            order.shuffle(&mut epoch_rng(seed, epoch));
+            order.shuffle(&mut seeded(seed, epoch));
         }
         let (count, size) = (self.count(), self.size);
         (0..count).map(move |batch| order[batch * size..order.len().min((batch + 1) * size)].to_vec())
     }
 }
 
-/// Seed and epoch side by side in the generator's 256-bit key, so that no two pairs share a stream.
-fn epoch_rng(seed: u64, epoch: u64) -> StdRng {
+/// Seed and step side by side in the generator's 256-bit key, so that no two pairs share a stream.
+pub(super) fn seeded(seed: u64, step: u64) -> StdRng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[8..16].copy_from_slice(&step.to_le_bytes());
     StdRng::from_seed(key)
 }
 

@@ -77,6 +77,15 @@ impl Digits {
         Ok(Digits { images: Tensor::new([shape[0], 1, SIDE, SIDE], pixels)?, labels: Tensor::new([shape[0]], digits)? })
     }
 
+    /// The first so many, or all where there are fewer.
+    ///
+    /// # Errors
+    /// None for digits that were loaded: only where there are fewer labels than images, or the reverse.
+    pub fn first(&self, count: usize) -> Result<Digits> {
+        let rows: Vec<usize> = (0..count.min(self.len())).collect();
+        Ok(Digits { images: self.images.rows(&rows)?, labels: self.labels.rows(&rows)? })
+    }
+
     /// The number of images.
     pub fn len(&self) -> usize {
         self.labels.numel()

@@ -1,4 +1,5 @@
-//! Data sets on the host: MNIST, and batches of rows in a seeded order.
+//! Data on the host: files, what is done to them before a model sees them, and batches of rows in a
+//! seeded order.
 //!
 //! ```no_run
 //! use wgrad::data::{Batches, Mnist};
@@ -13,9 +14,25 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+mod augment;
 mod batches;
+mod classes;
+mod columns;
 pub mod idx;
+mod metrics;
 mod mnist;
+mod split;
+mod table;
+mod vocabulary;
+mod windows;
 
+pub use augment::Augment;
 pub use batches::Batches;
+pub use classes::{class_weights, one_hot, over_sample, under_sample};
+pub use columns::{Imputer, Scaler};
+pub use metrics::{ConfusionMatrix, accuracy, r2_score, roc_auc};
 pub use mnist::{Digits, Mnist};
+pub use split::Split;
+pub use table::Table;
+pub use vocabulary::Vocabulary;
+pub use windows::windows;

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::adapter::Gpu;
-use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
+use super::pipelines::Key;
+use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_words, wait};
+use crate::plan::{Bound, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
@@ -24,8 +26,7 @@ pub(crate) struct Program {
     submissions: Vec<std::ops::Range<usize>>,
     scalars: wgpu::Buffer,
     status: wgpu::Buffer,
-    /// Host-visible copies of the outputs, and of the status last.
-    staging: Vec<Option<wgpu::Buffer>>,
+    readback: Readback,
     /// Whether its shaders run with bounds checks.
     checked: bool,
 }
@@ -37,12 +38,7 @@ struct Ready {
     workgroups: [u32; 3],
 }
 
-const STATUS_BYTES: u64 = 16;
-const SCALAR_BYTES: u64 = 256;
-
-fn bytes_of(ty: &TensorType) -> u64 {
-    ty.bytes() as u64
-}
+const SCALAR_BYTES: u64 = MAX_SCALARS as u64 * 4;
 
 impl Variables {
     /// Bytes of all variables.
@@ -76,71 +72,6 @@ impl Variables {
             None => Ok(None),
         }
     }
-}
-
-/// Copies a buffer's first elements to the host, and waits.
-fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
-    let words = read_words(gpu, buffer, bytes_of(ty))?;
-    Ok(Tensor::from_device_words(ty, &words))
-}
-
-fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
-    if bytes == 0 {
-        return Ok(Vec::new());
-    }
-    let staging = staging(gpu, bytes);
-    gpu.trouble()?;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-    gpu.queue.submit([encoder.finish()]);
-    pollster::block_on(async {
-        let mapped = map(&staging);
-        wait(gpu)?;
-        mapped.await?;
-        words(&staging)
-    })
-}
-
-fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
-    gpu.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("staging"),
-        size: bytes,
-        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    })
-}
-
-/// Asks for a buffer to be mapped; the future ends when it is.
-fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
-    let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
-        // The receiver may be gone when an earlier error ended the run.
-        let _ = sender.send(result);
-    });
-    async move {
-        match receiver.receive().await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(Error::Gpu(format!("reading back failed: {error}"))),
-            None => Err(Error::DeviceLost("it vanished while reading back".into())),
-        }
-    }
-}
-
-/// Until the device has done all that was submitted.
-pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
-    let polled = gpu.device.poll(wgpu::PollType::wait_indefinitely());
-    gpu.trouble()?;
-    polled.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
-    Ok(())
-}
-
-/// The words of a mapped buffer, which is unmapped.
-fn words(buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-    let range = buffer.get_mapped_range(..).map_err(|error| Error::Gpu(format!("reading back failed: {error}")))?;
-    let words = range.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
-    drop(range);
-    buffer.unmap();
-    Ok(words)
 }
 
 impl Program {
@@ -182,8 +113,7 @@ impl Program {
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let scalars = create("scalars", SCALAR_BYTES, uniform);
         let status = create("status", STATUS_BYTES, storage);
-        let staged = plan.outputs.iter().map(|(ty, buffer)| buffer.map(|_| staging(gpu, bytes_of(ty))));
-        let staged: Vec<_> = staged.chain([plan.watches_status.then(|| staging(gpu, STATUS_BYTES))]).collect();
+        let readback = Readback::new(gpu, &plan);
         out_of_memory(gpu, &plan)?;
         let mut program = Program {
             gpu: gpu.clone(),
@@ -193,15 +123,17 @@ impl Program {
             submissions: plan.submissions(&gpu.profile),
             scalars,
             status,
-            staging: staged,
+            readback,
             checked,
         };
         let uniforms = program.uniforms();
+        let keys: Vec<(Key, &str)> = plan.units.iter().flat_map(|u| &u.dispatches).map(|d| program.key(d)).collect();
+        let mut pipelines = gpu.pipelines.get(gpu, &keys)?.into_iter();
         let mut at = 0;
         for unit in &plan.units {
             let mut ready = Vec::with_capacity(unit.dispatches.len());
-            for dispatch in &unit.dispatches {
-                ready.push(program.ready(dispatch, &uniforms, &mut at)?);
+            for (dispatch, pipeline) in unit.dispatches.iter().zip(&mut pipelines) {
+                ready.push(program.ready(dispatch, pipeline, &uniforms, &mut at)?);
             }
             program.units.push(ready);
         }
@@ -229,10 +161,21 @@ impl Program {
         buffer
     }
 
-    /// A dispatch's pipeline and bind group. `at` walks through the uniform buffer.
-    fn ready(&self, dispatch: &Dispatch, uniforms: &wgpu::Buffer, at: &mut u64) -> Result<Ready> {
-        let kinds: Vec<wgpu::BindingType> = dispatch.bindings.iter().map(binding_type).collect();
-        let pipeline = self.pipeline(dispatch, kinds)?;
+    /// What names a dispatch's pipeline, and a label for it.
+    fn key<'a>(&self, dispatch: &'a Dispatch) -> (Key, &'a str) {
+        let kinds = dispatch.bindings.iter().map(binding_type).collect();
+        let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+        (Key { wgsl, entry, kinds, checked: self.checked }, &dispatch.label)
+    }
+
+    /// A dispatch with its bind group. `at` walks through the uniform buffer.
+    fn ready(
+        &self,
+        dispatch: &Dispatch,
+        pipeline: wgpu::ComputePipeline,
+        uniforms: &wgpu::Buffer,
+        at: &mut u64,
+    ) -> Result<Ready> {
         let align = u64::from(self.gpu.profile.uniform_alignment);
         let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
             .bindings
@@ -266,60 +209,6 @@ impl Program {
         Ok(Ready { pipeline, bind_group, workgroups: dispatch.workgroups })
     }
 
-    /// The pipeline of a text, made once per device.
-    fn pipeline(&self, dispatch: &Dispatch, kinds: Vec<wgpu::BindingType>) -> Result<wgpu::ComputePipeline> {
-        let gpu = &self.gpu;
-        let key = (dispatch.wgsl.clone(), dispatch.entry.clone(), kinds, self.checked);
-        if let Some(pipeline) = gpu.pipelines().get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let source = wgpu::ShaderModuleDescriptor {
-            label: Some(&dispatch.label),
-            source: wgpu::ShaderSource::Wgsl(std::borrow::Cow::Borrowed(&dispatch.wgsl)),
-        };
-        let checks =
-            if self.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
-        // SAFETY: a text that runs without checks is our own: it indexes inside the bindings that the plan gives it
-        // (indices that users supply are validated on upload and guarded in the kernels), divides
-        // by no zero, and its loops end.
-        let module = unsafe { gpu.device.create_shader_module_trusted(source, checks) };
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = key
-            .2
-            .iter()
-            .enumerate()
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: *ty,
-                count: None,
-            })
-            .collect();
-        let group =
-            gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-        let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
-        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&dispatch.label),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(&dispatch.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        gpu.trouble().map_err(|error| match error {
-            Error::Gpu(why) => Error::Gpu(format!("kernel {}: {why}", dispatch.label)),
-            other => other,
-        })?;
-        gpu.pipelines().insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-
     /// Bytes that the run's buffers take, variables left out.
     pub fn bytes(&self) -> u64 {
         let own = self.plan.buffers.iter().zip(&self.buffers).filter(|(b, _)| !matches!(b.role, Role::Variable(_)));
@@ -327,9 +216,9 @@ impl Program {
     }
 
     /// Writes inputs and scalars for the next run.
-    pub fn upload(&self, inputs: &[(BufferId, &Tensor)], scalars: &[u32]) {
+    pub fn upload<'a>(&self, inputs: impl Iterator<Item = (BufferId, &'a Tensor)>, scalars: &[u32]) {
         for (buffer, tensor) in inputs {
-            self.gpu.queue.write_buffer(&self.buffers[*buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
+            self.gpu.queue.write_buffer(&self.buffers[buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
         }
         if !scalars.is_empty() {
             self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
@@ -376,34 +265,15 @@ impl Program {
         encoder
     }
 
-    /// One step: all units, the read-backs, the commits; one submission, unless it is a long one.
-    pub async fn run(&self) -> Result<Vec<Tensor>> {
-        let gpu = &self.gpu;
+    /// Starts a step: all units, the read-backs, the commits; one submission, unless it is a long one.
+    pub fn start_reading(&self) -> Reading {
         let mut encoder = self.encode_units();
-        for ((ty, buffer), staging) in self.plan.outputs.iter().zip(&self.staging) {
-            if let (Some(buffer), Some(staging)) = (buffer, staging) {
-                encoder.copy_buffer_to_buffer(&self.buffers[*buffer], 0, staging, 0, bytes_of(ty));
-            }
-        }
-        if let Some(Some(staging)) = self.staging.last() {
-            encoder.copy_buffer_to_buffer(&self.status, 0, staging, 0, STATUS_BYTES);
-        }
+        let staging = self.readback.take();
+        let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
+        staging.encode(&mut encoder, outputs, &self.status);
         self.encode_commits(&mut encoder);
-        gpu.queue.submit([encoder.finish()]);
-        let mapped: Vec<_> = self.staging.iter().flatten().map(map).collect();
-        wait(gpu)?;
-        for mapped in mapped {
-            mapped.await?;
-        }
-        let mut outputs = Vec::with_capacity(self.plan.outputs.len());
-        for ((ty, _), staging) in self.plan.outputs.iter().zip(&self.staging) {
-            let words = staging.as_ref().map_or(Ok(Vec::new()), words)?;
-            outputs.push(Tensor::from_device_words(ty, &words));
-        }
-        if let Some(Some(staging)) = self.staging.last() {
-            check_status(&words(staging)?)?;
-        }
-        Ok(outputs)
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        self.readback.reading(staging, submission)
     }
 
     /// A step whose outputs nobody reads: queued, not waited for.
@@ -504,13 +374,6 @@ fn binding_type(bound: &Bound) -> wgpu::BindingType {
         Bound::Status => wgpu::BufferBindingType::Storage { read_only: false },
     };
     wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
-}
-
-fn check_status(words: &[u32]) -> Result<()> {
-    match words.first() {
-        Some(0) | None => Ok(()),
-        Some(_) => Err(Error::Input("an index computed on the device was out of range".into())),
-    }
 }
 
 /// Tells how much the program needs when an allocation failed.

@@ -1,9 +1,9 @@
 //! Where a model is built: graph, names, seed, and whether it trains.
 
 use super::layers::{Conv2d, Dropout, Layer, Linear};
-use super::{Init, init};
+use super::{Embedding, Init, init};
 use crate::ops::conv2d::Pair;
-use crate::{Graph, Shape, Value, ops};
+use crate::{DType, Graph, Shape, Tensor, TensorType, Value, ops, optim};
 
 /// The counter of training steps that draw dropout masks.
 pub const DROPOUT: &str = "dropout.step";
@@ -16,12 +16,22 @@ pub struct Scope {
     prefix: String,
     seed: u64,
     training: bool,
+    weights: Weights,
+}
+
+/// What a scope's parameters are to its graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    Trained,
+    Frozen,
+    /// The averages of the trained ones.
+    Averaged,
 }
 
 impl Scope {
     /// For training: dropout draws, anew at each step. The seed decides first values and masks.
     pub fn train(graph: &Graph, seed: u64) -> Scope {
-        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true }
+        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: Weights::Trained }
     }
 
     /// For evaluation and inference: dropout lets everything through. The seed matters only where
@@ -41,6 +51,28 @@ impl Scope {
     /// ```
     pub fn part(&self, name: &str) -> Scope {
         Scope { prefix: self.full_name(name) + ".", ..self.clone() }
+    }
+
+    /// The same part of the model with parameters that no optimiser of this graph trains: they are
+    /// [variables](Graph::variable) of the same names. Gradients with respect to them are not computed.
+    ///
+    /// ```
+    /// use wgrad::{Graph, nn::{Scope, init}};
+    /// let graph = Graph::new();
+    /// let nn = Scope::train(&graph, 0);
+    /// nn.part("backbone").frozen().parameter("scale", [4], init::ones());
+    /// nn.part("head").parameter("scale", [4], init::ones());
+    /// assert_eq!(graph.parameters().len(), 1);
+    /// ```
+    pub fn frozen(&self) -> Scope {
+        Scope { weights: Weights::Frozen, ..self.clone() }
+    }
+
+    /// The same part of the model with the moving averages of its parameters in their place, as
+    /// [`Optimizer::averaged`](crate::optim::Optimizer::averaged) keeps them: for evaluation beside
+    /// training. They are variables `NAME.ema`, and zero until a step has been taken.
+    pub fn averaged(&self) -> Scope {
+        Scope { weights: Weights::Averaged, ..self.clone() }
     }
 
     /// The graph.
@@ -63,7 +95,14 @@ impl Scope {
         let (name, shape) = (self.full_name(name), shape.into());
         match self.too_large(&name, &shape) {
             Some(invalid) => invalid,
-            None => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+            None => match self.weights {
+                Weights::Trained => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+                Weights::Frozen => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
+                Weights::Averaged => {
+                    let zeros = Tensor::zeros(&TensorType::new(DType::F32, shape));
+                    self.graph.variable(&format!("{name}.{}", optim::EMA), zeros)
+                }
+            },
         }
     }
 
@@ -112,6 +151,13 @@ impl Scope {
             return x.clone();
         }
         Linear::new(self, name, x.dim(-1), outputs).forward(x)
+    }
+
+    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
+    /// [`Embedding`].
+    #[track_caller]
+    pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {
+        Embedding::new(self, name, count, dim).forward(x)
     }
 
     /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`

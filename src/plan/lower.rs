@@ -9,15 +9,12 @@ use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
-use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
+use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, MAX_SCALARS, Options, Plan, Role, Stored, Unit, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
 use crate::shader::{complete, splice};
 use crate::{DType, Tensor, TensorType};
-
-/// Step scalars that fit the uniform.
-const MAX_SCALARS: usize = 64;
 
 /// What a draft dispatch binds, before buffers are known.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
+use wgrad::check::CaseGraph;
 use wgrad::plan::Options;
 
 use crate::output::{Out, Stop};
@@ -108,6 +109,9 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         return Err(Stop::Error(format!("--tune={seconds} is no time between 0 and a day")));
     }
     let items = items(&args.tasks)?;
+    if let Some(name) = &args.variant {
+        known_variant(name)?;
+    }
     if args.in_process {
         let line = alone(args, &items)?;
         out.line(line.to_string())?;
@@ -119,6 +123,20 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         writable(path)?;
     }
     Bench { args, out, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
+}
+
+/// A name that no op's variant has would change nothing in silence.
+fn known_variant(name: &str) -> Result<(), Stop> {
+    let mut names: Vec<&str> = Vec::new();
+    for case in wgrad::ops::cases() {
+        names.extend(wgrad::check::all_variants(&CaseGraph::new(&case)?.graph.nodes()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
 }
 
 /// The tasks and shapes that the words name.

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
+use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::{Data, Tensor, Value};
 
 use super::attrs::{Attrs, Refusal};
@@ -353,6 +355,59 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+fn scaled_dot_product_attention(call: &Call) -> Built {
+    let options = Attention {
+        attn_mask: call.optional("attn_mask").cloned(),
+        is_causal: call.attrs.flag("is_causal")?,
+        scale: Some(call.attrs.float("scale")?),
+    };
+    Ok(vec![call.input("q")?.scaled_dot_product_attention(call.input("k")?, call.input("v")?, &options)])
+}
+
+fn prod(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
+}
+
+/// `x` is `[batch, time, input]`; the last states have an axis of layers and directions first.
+fn recurrent(call: &Call, cell: Cell) -> Built {
+    call.attrs.only("num_layers", 1)?;
+    call.attrs.only("batch_first", true)?;
+    call.attrs.only("bidirectional", false)?;
+    let biases = call.attrs.flag("bias")?;
+    let bias = |name| if biases { call.input(name).map(|v| Some(v.clone())) } else { Ok(None) };
+    let weights = Weights {
+        w_ih: call.input("w_ih")?.clone(),
+        w_hh: call.input("w_hh")?.clone(),
+        b_ih: bias("b_ih")?,
+        b_hh: bias("b_hh")?,
+    };
+    let hidden = call.attrs.count("hidden_size", None)? as isize;
+    let found = call.input("x")?.recurrent(cell, Activation::Tanh, &weights, &[], false);
+    let last = |v: Value| v.reshape(&[1, -1, hidden]);
+    Ok([found.y, last(found.h)].into_iter().chain(found.c.map(last)).collect())
+}
+
+fn embedding(call: &Call) -> Built {
+    Ok(vec![call.input("weight")?.embedding(call.input("index")?)])
+}
+
+fn gather(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.gather(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn index_select(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.index_select(call.attrs.int("dim")?, call.input("index")?)])
+}
+
+fn scatter_add(call: &Call) -> Built {
+    let (x, index, src) = (call.input("x")?, call.input("index")?, call.input("src")?);
+    Ok(vec![x.scatter_add(call.attrs.int("dim")?, index, src)])
+}
+
+fn one_hot(call: &Call) -> Built {
+    Ok(vec![call.input("index")?.one_hot(call.attrs.count("num_classes", None)?)])
+}
+
 use Kind::{Elementwise, Exact, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
@@ -419,6 +474,10 @@ const ROWS: &[Row] = &[
     row("rms_norm", Scaled, rms_norm),
     row("group_norm", Scaled, group_norm),
     row("batch_norm", Scaled, batch_norm),
+    row("scaled_dot_product_attention", Scaled, scaled_dot_product_attention),
+    row("rnn_tanh", Scaled, |c| recurrent(c, Cell::Rnn)),
+    row("lstm", Scaled, |c| recurrent(c, Cell::Lstm)),
+    row("gru", Scaled, |c| recurrent(c, Cell::Gru)),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
@@ -437,4 +496,16 @@ const ROWS: &[Row] = &[
     row("permute", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.permute(&dims)) }),
     row("transpose", Exact, transpose),
     row("expand", Exact, expand),
+    row("embedding", Exact, embedding),
+    row("gather", Exact, gather),
+    row("index_select", Exact, index_select),
+    row("scatter_add", Scaled, scatter_add),
+    row("one_hot", Exact, one_hot),
+    row("tril", Exact, |c| { let diagonal = c.attrs.int("diagonal")?; unary(c, |x| x.tril(diagonal)) }),
+    row("flip", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.flip(&dims)) }),
+    row("prod", Scaled, prod),
+    row("selu", Elementwise, |c| unary(c, Value::selu)),
+    row("mish", Elementwise, |c| unary(c, Value::mish)),
+    row("hardswish", Elementwise, |c| unary(c, Value::hardswish)),
+    row("hardsigmoid", Elementwise, |c| unary(c, Value::hardsigmoid)),
 ];

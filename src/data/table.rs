@@ -1,0 +1,246 @@
+//! Tables from CSV files (RFC 4180): a header, then rows of as many cells.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use csv::{ReaderBuilder, StringRecord, Trim};
+
+use crate::{Error, Result, Tensor};
+
+/// A table with named columns. What a column holds is said where it is asked for; a cell that does
+/// not fit is an [`Error::Cell`] with file, line and column.
+///
+/// ```
+/// use wgrad::data::Table;
+/// let table = Table::parse("plants.csv", b"height,width,kind\n1.5,2,oak\n3,0.5,elm\n")?;
+/// assert_eq!(table.floats(&["height", "width"])?.to_f64(), [1.5, 2.0, 3.0, 0.5]);
+/// assert_eq!(table.classes("kind")?.1, ["elm", "oak"]);
+///
+/// let error = table.integers("height").unwrap_err().to_string();
+/// assert_eq!(error, "plants.csv: line 2, column 1: `height`: expected an integer, found `1.5`");
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Table {
+    path: PathBuf,
+    header: Vec<String>,
+    /// All cells, row by row, one behind the other, and where each ends.
+    text: String,
+    ends: Vec<usize>,
+    /// The line of the file at which each row begins.
+    lines: Vec<u64>,
+}
+
+/// What stands in a cell whose value is not known.
+const MISSING: [&str; 5] = ["", "na", "n/a", "nan", "?"];
+
+fn is_missing(cell: &str) -> bool {
+    MISSING.iter().any(|word| cell.eq_ignore_ascii_case(word))
+}
+
+impl Table {
+    /// Reads a CSV file, UTF-8, whose first line is the header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read; else as [`Table::parse`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Table> {
+        let path = path.as_ref();
+        Table::parse(path, &crate::io::read(path)?)
+    }
+
+    /// The same from memory; errors name it `path`.
+    ///
+    /// # Errors
+    /// [`Error::Cell`] for a row with more or fewer cells than the header, a name that stands there
+    /// twice, and text that is not UTF-8; [`Error::File`] where there is no header.
+    pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Table> {
+        let path = path.as_ref();
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::Headers).from_reader(bytes);
+        let mut lines = Lines { bytes, at: 0, line: 1 };
+        let mut record = StringRecord::new();
+        // The line of the next row, where there is one.
+        let mut next = |record: &mut StringRecord| match reader.read_record(record) {
+            Ok(true) => Ok(Some(lines.of(record.position()))),
+            Ok(false) => Ok(None),
+            Err(error) => Err(refused(path, &mut lines, &error)),
+        };
+        let Some(first) = next(&mut record)? else {
+            return Err(Error::file(path, "is empty; expected a line with the names of the columns"));
+        };
+        let header: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
+        let mut table =
+            Table { path: path.to_path_buf(), header, text: String::new(), ends: Vec::new(), lines: Vec::new() };
+        let mut names = BTreeSet::new();
+        if let Some(twice) = table.header.iter().position(|name| !names.insert(name)) {
+            let message = format!("there is a column `{}` already", table.header[twice]);
+            return Err(Error::Cell { path: table.path, line: first, column: twice + 1, message });
+        }
+        while let Some(line) = next(&mut record)? {
+            if record.len() != table.header.len() {
+                let message = format!("the row has {} cells, the header {}", record.len(), table.header.len());
+                let column = record.len().min(table.header.len()) + 1;
+                return Err(Error::Cell { path: table.path, line, column, message });
+            }
+            table.lines.push(line);
+            for cell in &record {
+                table.text.push_str(cell);
+                table.ends.push(table.text.len());
+            }
+        }
+        Ok(table)
+    }
+
+    /// The number of rows, without the header.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The names of the columns, in order.
+    pub fn names(&self) -> Vec<&str> {
+        self.header.iter().map(String::as_str).collect()
+    }
+
+    /// The names of all columns but those: the features beside a target.
+    pub fn names_without(&self, others: &[&str]) -> Vec<&str> {
+        self.names().into_iter().filter(|name| !others.contains(name)).collect()
+    }
+
+    /// Those columns side by side, `f32[rows, columns]`, on the host in double precision.
+    ///
+    /// # Errors
+    /// [`Error::File`] where a column is not there, [`Error::Cell`] where a cell is not a finite number.
+    pub fn floats(&self, names: &[&str]) -> Result<Tensor> {
+        self.numbers(names, |cell| {
+            let missing = "expected a number, found none; floats_or_nan() lets missing values through";
+            if is_missing(cell) { Err(missing.to_owned()) } else { finite(cell) }
+        })
+    }
+
+    /// The same with NaN for cells that are empty or say `NA`, `N/A`, `NaN` or `?`: for an
+    /// [`Imputer`](super::Imputer).
+    ///
+    /// # Errors
+    /// As [`Table::floats`].
+    pub fn floats_or_nan(&self, names: &[&str]) -> Result<Tensor> {
+        self.numbers(names, |cell| if is_missing(cell) { Ok(f64::NAN) } else { finite(cell) })
+    }
+
+    /// A column of integers, `i32[rows]`.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the column is not there, [`Error::Cell`] where a cell is not an integer of
+    /// 32 bits.
+    pub fn integers(&self, name: &str) -> Result<Tensor> {
+        let numbers = self.column(name, |cell| {
+            cell.trim().parse::<i32>().map_err(|_| format!("expected an integer, found {}", shown(cell)))
+        })?;
+        Tensor::new([self.len()], numbers)
+    }
+
+    /// A column as it stands.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the column is not there.
+    pub fn text(&self, name: &str) -> Result<Vec<&str>> {
+        self.column(name, Ok)
+    }
+
+    /// A column of names as class numbers, `i32[rows]`, and the classes: the distinct names, sorted.
+    ///
+    /// # Errors
+    /// As [`Table::text`].
+    pub fn classes(&self, name: &str) -> Result<(Tensor, Vec<String>)> {
+        let column = self.text(name)?;
+        let classes: Vec<&str> = column.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let number = |text: &&str| classes.partition_point(|class| class < text) as i32;
+        let numbers: Vec<i32> = column.iter().map(number).collect();
+        Ok((Tensor::new([self.len()], numbers)?, classes.into_iter().map(str::to_owned).collect()))
+    }
+
+    fn numbers(&self, names: &[&str], parse: impl Fn(&str) -> std::result::Result<f64, String>) -> Result<Tensor> {
+        let columns = names.iter().map(|name| self.column(name, |cell| parse(cell.trim())));
+        let columns: Vec<Vec<f64>> = columns.collect::<Result<_>>()?;
+        let rows: Vec<f64> = (0..self.len()).flat_map(|row| columns.iter().map(move |column| column[row])).collect();
+        Tensor::new([self.len(), names.len()], rows)
+    }
+
+    /// What `parse` makes of each cell of a column.
+    fn column<'a, T>(
+        &'a self,
+        name: &str,
+        parse: impl Fn(&'a str) -> std::result::Result<T, String>,
+    ) -> Result<Vec<T>> {
+        let Some(column) = self.header.iter().position(|n| n == name) else {
+            let why = format!("has no column `{name}`; there are {}", self.header.join(", "));
+            return Err(Error::file(&self.path, why));
+        };
+        let value = |row: usize| {
+            parse(self.cell(row, column)).map_err(|message| Error::Cell {
+                path: self.path.clone(),
+                line: self.lines[row],
+                column: column + 1,
+                message: format!("`{name}`: {message}"),
+            })
+        };
+        (0..self.len()).map(value).collect()
+    }
+
+    fn cell(&self, row: usize, column: usize) -> &str {
+        let at = row * self.header.len() + column;
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.text[start..self.ends[at]]
+    }
+}
+
+fn finite(cell: &str) -> std::result::Result<f64, String> {
+    let number = cell.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| format!("expected a finite number, found {}", shown(cell)))
+}
+
+/// A cell for a message, cut where it is long.
+fn shown(cell: &str) -> String {
+    const MOST: usize = 40;
+    let cut: String = cell.chars().take(MOST).collect();
+    if cut.len() < cell.len() { format!("`{cut}`...") } else { format!("`{cut}`") }
+}
+
+/// Counts lines, which end as the parser's rows do: with `\n`, `\r\n` or `\r`. (The parser's own count
+/// knows `\n` alone, and is where the row before ended: ahead of empty lines.)
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line on which the row begins that the parser found behind that position.
+    fn of(&mut self, position: Option<&csv::Position>) -> u64 {
+        let start = position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
+        while let Some(&byte) = self.bytes.get(self.at)
+            && (self.at < start || matches!(byte, b'\r' | b'\n'))
+        {
+            self.at += 1;
+            let ends = byte == b'\n' || (byte == b'\r' && self.bytes.get(self.at) != Some(&b'\n'));
+            self.line += u64::from(ends);
+        }
+        self.line
+    }
+}
+
+/// What the parser complains about: text that is not UTF-8, as everything else is read by now.
+fn refused(path: &Path, lines: &mut Lines<'_>, error: &csv::Error) -> Error {
+    match error.kind() {
+        csv::ErrorKind::Utf8 { err, pos } => Error::Cell {
+            path: path.to_path_buf(),
+            line: lines.of(pos.as_ref()),
+            column: err.field() + 1,
+            message: "is not UTF-8".into(),
+        },
+        _ => Error::file(path, error.to_string()),
+    }
+}

@@ -1,0 +1,123 @@
+//! What a step is fed, held against its program.
+
+use std::collections::BTreeMap;
+
+use super::Program;
+use crate::cpu::index_in_range;
+use crate::graph::{NodeKind, Scalar, ValueId};
+use crate::plan::{Input, MAX_SCALARS};
+use crate::{DType, Error, Result, Tensor, gpu};
+
+/// Feeds that fit the program. They are looked up by name where they are wanted, and nothing is
+/// copied, so that a step allocates nothing.
+pub(super) struct Feeds<'a> {
+    program: &'a Program,
+    given: &'a [(&'a str, &'a Tensor)],
+    /// The scalars of the plan, in f64 and in its order.
+    scalars: [f64; MAX_SCALARS],
+}
+
+impl<'a> Feeds<'a> {
+    /// Checks the feeds and computes the step's scalars.
+    ///
+    /// # Errors
+    /// What is fed twice, is missing, unknown, of another type, or an index out of range.
+    pub fn new(
+        program: &'a Program,
+        given: &'a [(&'a str, &'a Tensor)],
+        counters: &BTreeMap<String, u64>,
+    ) -> Result<Feeds<'a>> {
+        let mut feeds = Feeds { program, given, scalars: [0.0; MAX_SCALARS] };
+        for (number, (name, _)) in given.iter().enumerate() {
+            if given[..number].iter().any(|(other, _)| other == name) {
+                return Err(Error::Input(format!("`{name}` is fed twice")));
+            }
+            if !feeds.knows(name) {
+                return Err(feeds.unknown(name));
+            }
+        }
+        for input in &program.plan.inputs {
+            feeds.fits(input)?;
+        }
+        for ((_, scalar, _), value) in program.plan.scalars.iter().zip(&mut feeds.scalars) {
+            *value = match scalar {
+                Scalar::Fed { name, default } => match find(given, name) {
+                    Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
+                    None => *default,
+                },
+                Scalar::Counted { counter, function } => function(counters.get(counter).copied().unwrap_or(0)),
+            };
+        }
+        Ok(feeds)
+    }
+
+    /// Whether the program has an input or scalar of that name, if only one that nothing reads.
+    fn knows(&self, name: &str) -> bool {
+        let plan = &self.program.plan;
+        plan.inputs.iter().any(|input| input.name == name)
+            || plan
+                .nodes
+                .nodes
+                .iter()
+                .any(|node| matches!(&node.kind, NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name))
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known: Vec<String> =
+            self.program.plan.inputs.iter().map(|input| format!("{} ({})", input.name, input.ty)).collect();
+        Error::Input(format!("the program has no input `{name}`; its inputs: {}", known.join(", ")))
+    }
+
+    fn fits(&self, input: &Input) -> Result<()> {
+        let Input { name, ty, .. } = input;
+        match self.input(name) {
+            Some(tensor) if tensor.dtype() != ty.dtype || *tensor.shape() != ty.shape => {
+                Err(Error::Input(format!("input `{name}` is {ty}, but {} was fed", tensor.ty())))
+            }
+            Some(tensor) => match input.bound {
+                Some(most) => {
+                    index_in_range(tensor, most).map_err(|why| Error::Input(format!("input `{name}`: {why}")))
+                }
+                None => Ok(()),
+            },
+            None if input.stored.is_none() => Ok(()),
+            None => Err(Error::Input(format!("input `{name}` ({ty}) is not fed"))),
+        }
+    }
+
+    /// The tensor that is fed under a name.
+    pub fn input(&self, name: &str) -> Option<&'a Tensor> {
+        find(self.given, name)
+    }
+
+    /// Writes inputs and scalars, as the device sees them: rounded once.
+    pub fn upload(&self, gpu: &gpu::Program) {
+        let plan = &self.program.plan;
+        let inputs = plan.inputs.iter();
+        let inputs = inputs.filter_map(|input| Some((input.stored.as_ref()?.buffer, self.input(&input.name)?)));
+        let mut words = [0; MAX_SCALARS];
+        for (word, ((_, _, dtype), &x)) in words.iter_mut().zip(plan.scalars.iter().zip(&self.scalars)) {
+            *word = if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 };
+        }
+        gpu.upload(inputs, &words[..plan.scalars.len()]);
+    }
+
+    /// The scalars as tensors of the reference; `rounded` to what the device sees.
+    pub fn scalar_values(&self, rounded: bool) -> Vec<(ValueId, Tensor)> {
+        let scalars = self.program.plan.scalars.iter().zip(&self.scalars);
+        scalars
+            .map(|((id, _, dtype), &x)| {
+                let tensor = match dtype {
+                    DType::F32 if rounded => Tensor::scalar(f64::from(x as f32)),
+                    DType::F32 => Tensor::scalar(x),
+                    _ => Tensor::of(&crate::Shape::scalar(), vec![x as u64 as u32]),
+                };
+                (*id, tensor)
+            })
+            .collect()
+    }
+}
+
+fn find<'a>(given: &'a [(&'a str, &'a Tensor)], name: &str) -> Option<&'a Tensor> {
+    given.iter().find(|(known, _)| *known == name).map(|(_, tensor)| *tensor)
+}

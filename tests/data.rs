@@ -1,0 +1,134 @@
+//! Tables, sequences and text on the host. Needs no GPU.
+
+use proptest::prelude::*;
+use wgrad::data::{Table, Vocabulary, windows};
+use wgrad::{Error, Tensor};
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
+
+fn parse(text: &str) -> wgrad::Result<Table> {
+    Table::parse("t.csv", text.as_bytes())
+}
+
+/// Line and column of the complaint.
+fn place<T: std::fmt::Debug>(result: wgrad::Result<T>) -> (u64, usize) {
+    match result {
+        Err(Error::Cell { line, column, .. }) => (line, column),
+        other => panic!("expected an error of a cell, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_cell_that_is_wrong_is_named_by_line_and_column() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = |lines: &[&str]| lines.join(end);
+        let table = parse(&text(&["a,b", "1,2", "3,x", "5,6"])).unwrap();
+        assert_eq!(place(table.floats(&["b"])), (3, 2), "{end:?}");
+        assert_eq!(table.floats(&["a"]).unwrap().to_f64(), [1.0, 3.0, 5.0]);
+        // Empty lines are skipped, and quoted cells may have lines of their own.
+        let table = parse(&text(&["a,b", "", "\"1", "2\",2", "", "3,x"])).unwrap();
+        assert_eq!(place(table.floats(&["a"])), (3, 1), "{end:?}");
+        assert_eq!(place(table.floats(&["b"])), (6, 2), "{end:?}");
+        assert_eq!(place(parse(&text(&["a,b", "1,2", "3", "4,5"]))), (3, 2), "{end:?}");
+        assert_eq!(place(parse(&text(&["a,b", "1,2", "3,4,5,6"]))), (3, 3), "{end:?}");
+        assert_eq!(place(parse(&text(&["a,b,a", "1,2,3"]))), (1, 3), "{end:?}");
+    }
+    assert_eq!(place(Table::parse("t.csv", b"a,b\n1,2\n3,\xff\n")), (3, 2));
+}
+
+#[test]
+fn numbers_integers_and_names() {
+    let table = parse("\u{feff}x, y ,kind\n 1.5 ,2e3,b\nNA,-0.25,\"a, or c\"\n,inf,b\n").unwrap();
+    assert_eq!((table.len(), table.names()), (3, vec!["x", "y", "kind"]));
+    assert_eq!(table.names_without(&["y"]), ["x", "kind"]);
+    assert_eq!(table.text("kind").unwrap(), ["b", "a, or c", "b"]);
+    let (numbers, classes) = table.classes("kind").unwrap();
+    assert_eq!((numbers, classes), (Tensor::new([3], [1, 0, 1]).unwrap(), vec!["a, or c".into(), "b".into()]));
+    assert_eq!(place(table.floats(&["x"])), (3, 1), "NA is no number");
+    let x = table.floats_or_nan(&["x"]).unwrap().to_f64();
+    assert!(x[0] == 1.5 && x[1].is_nan() && x[2].is_nan());
+    assert_eq!(place(table.floats_or_nan(&["x", "y"])), (4, 2), "infinity is no number");
+    assert_eq!(place(table.integers("x")), (2, 1));
+    assert!(table.floats(&["z"]).unwrap_err().to_string().contains("no column `z`; there are x, y, kind"));
+    assert_eq!(table.floats(&[]).unwrap().shape().to_vec(), [3, 0]);
+    let table = parse("n\n1\n-7\n2147483648").unwrap();
+    assert_eq!(place(table.integers("n")), (4, 1), "no integer of 32 bits");
+}
+
+#[test]
+fn files_that_are_no_tables_are_refused() {
+    assert!(parse("").unwrap_err().to_string().contains("is empty"));
+    assert!(parse("\n\n").unwrap_err().to_string().contains("is empty"));
+    assert!(parse("a,b\n").unwrap().is_empty());
+    assert!(matches!(Table::load("no/such.csv"), Err(Error::Io { .. })));
+    let long = format!("a\n{}\n", "é".repeat(1000));
+    assert!(parse(&long).unwrap().floats(&["a"]).unwrap_err().to_string().len() < 200);
+}
+
+#[test]
+fn the_tables_of_the_examples() {
+    for (name, rows, columns) in
+        [("diabetes", 442, 11), ("breast_cancer", 569, 31), ("iris", 150, 5), ("sunspots", 309, 2)]
+    {
+        let table = Table::load(format!("{DATA}/{name}.csv")).unwrap();
+        let numbers = table.floats(&table.names()).unwrap();
+        assert_eq!(numbers.shape().to_vec(), [rows, columns], "{name}");
+    }
+}
+
+#[test]
+fn windows_of_rows() {
+    let series = Tensor::new([4, 2], [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0, 31.0]).unwrap();
+    let (x, y) = windows(&series, 2).unwrap();
+    assert_eq!(x, Tensor::new([2, 2, 2], [0.0, 1.0, 10.0, 11.0, 10.0, 11.0, 20.0, 21.0]).unwrap());
+    assert_eq!(y, Tensor::new([2, 2], [20.0, 21.0, 30.0, 31.0]).unwrap());
+    assert!(windows(&series, 0).is_err() && windows(&series, 4).is_err());
+    assert!(windows(&Tensor::scalar(1.0), 1).is_err());
+}
+
+#[test]
+fn characters_that_are_not_in_the_vocabulary() {
+    let vocabulary = Vocabulary::new(["día", "ño"]);
+    let error = vocabulary.encode("dia").unwrap_err().to_string();
+    assert!(error.contains("'i', character 2 of \"dia\""), "{error}");
+    assert!(vocabulary.encode_rows(&["día"], 4).unwrap_err().to_string().contains("longer than 4"));
+    assert!(vocabulary.encode_rows(&["día"], 0).is_err());
+    for wrong in [-1, vocabulary.len() as i32, i32::MIN, i32::MAX] {
+        assert!(vocabulary.decode(&[wrong]).is_err(), "{wrong}");
+    }
+    assert_eq!(Vocabulary::new(Vec::<&str>::new()).len(), 3);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_table_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(table) = Table::parse("t.csv", &bytes) {
+            for name in table.names() {
+                let _ = (table.floats(&[name]), table.floats_or_nan(&[name]), table.integers(name));
+                prop_assert_eq!(table.text(name).unwrap().len(), table.len());
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_matter_to_csv_give_a_table_or_an_error(text in "[a1,\"\r\n. ]{0,60}") {
+        if let Ok(table) = parse(&text) {
+            for name in table.names() {
+                if let Err(error) = table.floats(&[name]) {
+                    let (line, _) = place::<()>(Err(error));
+                    prop_assert!(line >= 2 || !text.contains('\n'), "line {line} of {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_decodes(texts in proptest::collection::vec("\\PC{0,8}", 1..5)) {
+        let vocabulary = Vocabulary::new(&texts);
+        let rows = vocabulary.encode_rows(&texts, 12).unwrap();
+        let wgrad::Data::I32(rows) = rows.data() else { panic!("i32") };
+        for (row, text) in rows.chunks(12).zip(&texts) {
+            prop_assert_eq!(&vocabulary.decode(row).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A step that has run before makes nothing anew: no pipeline, bind group or buffer, and no
+//! allocation on the host outside wgpu's own calls.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+
+use backtrace::Backtrace;
+use wgrad::nn::Scope;
+use wgrad::optim::{Adam, Optimizer};
+use wgrad::{DType, Graph, Reduction, Session, Tensor};
+
+mod common;
+
+/// The system's allocator, which notes who allocates on threads that listen.
+struct Noting;
+
+thread_local! {
+    static LISTENS: Cell<bool> = const { Cell::new(false) };
+    static STACKS: RefCell<Vec<Backtrace>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note() {
+    // While a thread ends its storage may be gone.
+    if LISTENS.try_with(|listens| listens.replace(false)) == Ok(true) {
+        STACKS.with(|stacks| stacks.borrow_mut().push(Backtrace::new_unresolved()));
+        LISTENS.with(|listens| listens.set(true));
+    }
+}
+
+// SAFETY: hands everything to the system's allocator.
+unsafe impl GlobalAlloc for Noting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Noting = Noting;
+
+/// The functions on the stack of each allocation that `f` makes, innermost first.
+fn allocations(f: impl FnOnce()) -> Vec<Vec<String>> {
+    LISTENS.with(|listens| listens.set(true));
+    f();
+    LISTENS.with(|listens| listens.set(false));
+    let stacks = STACKS.with(|stacks| stacks.take());
+    let functions = |mut stack: Backtrace| {
+        stack.resolve();
+        let symbols = stack.frames().iter().flat_map(|frame| frame.symbols());
+        let names = symbols.filter_map(|symbol| symbol.name().map(|name| name.to_string()));
+        names.filter(|name| !name.starts_with("steady_state::") && !name.starts_with("backtrace::")).collect()
+    };
+    stacks.into_iter().map(functions).collect()
+}
+
+/// Whether wgpu was at work.
+fn in_wgpu(stack: &[String]) -> bool {
+    stack.iter().any(|name| name.contains("wgpu") && !name.contains("wgrad"))
+}
+
+/// The allocations that are not wgpu's: the functions of wgrad on their stacks.
+fn ours(stacks: &[Vec<String>]) -> Vec<Vec<&String>> {
+    let outside = stacks.iter().filter(|stack| !in_wgpu(stack));
+    outside.map(|stack| stack.iter().filter(|name| name.contains("wgrad")).collect()).collect()
+}
+
+#[test]
+fn a_step_makes_nothing_anew() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let nn = Scope::train(&graph, 1);
+    let x = graph.input("x", DType::F32, [4, 1, 12, 12]);
+    let labels = graph.input("labels", DType::I32, [4]);
+    let y = nn.conv2d("conv", &x, 5, 3, wgrad::ops::conv2d::Conv2d::same(3)).relu().max_pool2d(2);
+    let y = nn.dropout(&y, 0.3);
+    let loss = nn.linear("fc", &y.flatten(1), 10).cross_entropy(&labels, Reduction::Mean);
+    Adam::new().lr(1e-3).minimize(&graph, &loss);
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[&loss]).expect("compiles");
+    let image = Tensor::new([4, 1, 12, 12], (0..576).map(|i| (i % 7) as f32).collect::<Vec<_>>()).expect("a tensor");
+    let labels = Tensor::new([4], vec![1, 0, 9, 3]).expect("a tensor");
+    let lr = Tensor::scalar(1e-3);
+    let feeds = [("x", &image), ("labels", &labels), ("lr", &lr)];
+    for _ in 0..3 {
+        session.run(&program, &feeds).expect("runs");
+    }
+
+    let submitted = allocations(|| session.submit(&program, &feeds).expect("starts"));
+    session.wait().expect("waits");
+    let read = allocations(|| drop(session.run(&program, &feeds).expect("runs")));
+
+    // The instrument works: wgpu's own allocations are seen, and so are a returned tensor's.
+    assert!(submitted.iter().filter(|stack| in_wgpu(stack)).count() > 10, "{} allocations", submitted.len());
+    assert!(read.iter().any(|stack| stack.iter().any(|name| name.contains("from_device_words"))));
+
+    let made = ["create_buffer", "create_bind_group", "create_compute_pipeline", "create_shader_module"];
+    for stack in submitted.iter().chain(&read) {
+        let anew = stack
+            .iter()
+            .find(|name| made.iter().any(|made| name.contains(&format!("wgpu::api::device::Device::{made}"))));
+        assert!(anew.is_none(), "a step calls {anew:?}");
+    }
+    let ours = ours(&submitted);
+    assert!(ours.is_empty(), "a step allocates: {ours:#?}");
+    // What is read back is new each time: the list, its tensors, and what waits for each.
+    let ours = self::ours(&read);
+    assert!(ours.len() <= 8, "a step that is read allocates {} times: {ours:#?}", ours.len());
+}
