@@ -25,7 +25,7 @@ fn steps(device: &Device, optimizer: &dyn Optimizer, count: usize) -> Vec<Vec<f6
     let scale = graph.constant(Tensor::new([4], SCALE.map(|x| x as f32).to_vec()).expect("a tensor"));
     let push = graph.constant(Tensor::new([4], [0.3f32, 0.3, -1.0, 0.3]).expect("a tensor"));
     let step = graph.scalar("step", 0.0);
-    let loss = (p.square() * scale * 0.5 + &p * push * step.broadcast_to([4])).sum_all();
+    let loss = (p.square() * &scale * 0.5 + &p * push * step.broadcast_to(scale.shape())).sum_all();
     optimizer.minimize(&graph, &loss);
     assert!(graph.mistakes().is_empty(), "{:?}", graph.mistakes());
     let mut session = Session::new(device.clone());

@@ -130,7 +130,6 @@ fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]
             sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
         }
         Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs)),
-        Rounding::BoundBy(bound) => floats(outputs, bound(inputs, outputs)),
     }
 }
 

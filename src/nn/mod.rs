@@ -56,6 +56,7 @@ mod embedding;
 pub mod init;
 mod layers;
 mod norm;
+mod recurrent;
 mod scope;
 
 pub use attention::{MultiheadAttention, TransformerBlock, rotary, sinusoidal_positions};
@@ -64,4 +65,5 @@ pub use embedding::Embedding;
 pub use init::Init;
 pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RmsNorm};
+pub use recurrent::{Recurrent, RecurrentOptions, States};
 pub use scope::{DROPOUT, Scope};

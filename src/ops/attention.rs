@@ -123,7 +123,7 @@ impl Op for ScaledDotProduct {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::BoundBy(Box::new(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs)))
+        Rounding::bound(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs))
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod one_hot;
 pub mod pad;
 pub mod pool2d;
+pub mod recurrent;
 pub mod reduce;
 pub mod scatter;
 pub mod softmax;
@@ -62,6 +63,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "recurrent", cases: recurrent::cases, sweep: None },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
         Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },

@@ -152,12 +152,12 @@ impl Op for Normalize {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let kind = self.0;
-        Rounding::BoundBy(Box::new(move |inputs, _| {
+        Rounding::bound(move |inputs, _| {
             let (x, shape) = (inputs[0].to_f64(), inputs[0].shape());
             let errors: Vec<_> = rows_of(&x, shape).map(|x| kind.errors(&x)).collect();
             let stats = (0..2).flat_map(|i| errors.iter().map(move |e| e.0[i])).collect();
             vec![from_rows(errors.iter().map(|e| e.1.clone()), shape), stats]
-        }))
+        })
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -209,7 +209,7 @@ impl Op for NormalizeGrad {
     /// The errors of the two means, and of the differences.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let kind = self.0;
-        Rounding::BoundBy(Box::new(move |inputs, _| {
+        Rounding::bound(move |inputs, _| {
             let (y, dy, shape) = (inputs[0].to_f64(), inputs[2].to_f64(), inputs[0].shape());
             let vars = &inputs[1].to_f64()[shape[1]..];
             let off = rows_of(&y, shape).zip(rows_of(&dy, shape)).zip(vars).map(|((y, dy), var)| {
@@ -224,7 +224,7 @@ impl Op for NormalizeGrad {
                 y.iter().zip(&dy).map(off).collect()
             });
             vec![from_rows(off, shape)]
-        }))
+        })
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -73,7 +73,7 @@ impl Op for AttentionQueryGrad {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::BoundBy(Box::new(move |inputs, _| vec![reference::query_gradient_bound(&scores, inputs)]))
+        Rounding::bound(move |inputs, _| vec![reference::query_gradient_bound(&scores, inputs)])
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -132,7 +132,7 @@ impl Op for AttentionKeyGrad {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::BoundBy(Box::new(move |inputs, _| vec![reference::key_gradient_bound(&scores, inputs)]))
+        Rounding::bound(move |inputs, _| vec![reference::key_gradient_bound(&scores, inputs)])
     }
 
     fn lowering(&self) -> Lowering<'_> {

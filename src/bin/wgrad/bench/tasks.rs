@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
-use wgrad::nn::Scope;
+use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::{Adam, Optimizer};
@@ -78,6 +78,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "mlp_step", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "mlp_step_nosync", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "cnn_step", form: "N,C,H,W", shapes: &["64,1,28,28"], build: cnn_step },
+    Task { name: "lstm_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: lstm_step },
 ];
 
 /// The task of that name.
@@ -432,5 +433,16 @@ fn cnn_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
         let x = nn.conv2d("conv2", &x, 64, 3, same()).relu().max_pool2d(2);
         let x = nn.linear("fc1", &x.flatten(1), 128).relu();
         nn.linear("fc2", &x, 10)
+    })
+}
+
+/// The last hidden state of an LSTM, and a dense layer of 10.
+fn lstm_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[batch, steps, inputs, hidden] = sizes else { return Err("expected four sizes".into()) };
+    let macs = product(&[batch, steps, 4 * hidden]) * (inputs + hidden) as f64 + product(&[batch, hidden, 10]);
+    let x = Draw::new().tensor(&[batch, steps, inputs])?;
+    training(x, 10, json!(sizes), macs, 1, |nn, x| {
+        let states = Recurrent::lstm(nn, "lstm", inputs, hidden, RecurrentOptions::default()).states(x, None);
+        nn.linear("out", &states.h.reshape(&[-1, hidden as isize]), 10)
     })
 }

@@ -7,6 +7,7 @@ use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
+use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::{Data, Tensor, Value};
 
 use super::attrs::{Attrs, Refusal};
@@ -367,6 +368,25 @@ fn prod(call: &Call) -> Built {
     Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
 }
 
+/// `x` is `[batch, time, input]`; the last states have an axis of layers and directions first.
+fn recurrent(call: &Call, cell: Cell) -> Built {
+    call.attrs.only("num_layers", 1)?;
+    call.attrs.only("batch_first", true)?;
+    call.attrs.only("bidirectional", false)?;
+    let biases = call.attrs.flag("bias")?;
+    let bias = |name| if biases { call.input(name).map(|v| Some(v.clone())) } else { Ok(None) };
+    let weights = Weights {
+        w_ih: call.input("w_ih")?.clone(),
+        w_hh: call.input("w_hh")?.clone(),
+        b_ih: bias("b_ih")?,
+        b_hh: bias("b_hh")?,
+    };
+    let hidden = call.attrs.count("hidden_size", None)? as isize;
+    let found = call.input("x")?.recurrent(cell, Activation::Tanh, &weights, &[], false);
+    let last = |v: Value| v.reshape(&[1, -1, hidden]);
+    Ok([found.y, last(found.h)].into_iter().chain(found.c.map(last)).collect())
+}
+
 fn embedding(call: &Call) -> Built {
     Ok(vec![call.input("weight")?.embedding(call.input("index")?)])
 }
@@ -455,6 +475,9 @@ const ROWS: &[Row] = &[
     row("group_norm", Scaled, group_norm),
     row("batch_norm", Scaled, batch_norm),
     row("scaled_dot_product_attention", Scaled, scaled_dot_product_attention),
+    row("rnn_tanh", Scaled, |c| recurrent(c, Cell::Rnn)),
+    row("lstm", Scaled, |c| recurrent(c, Cell::Lstm)),
+    row("gru", Scaled, |c| recurrent(c, Cell::Gru)),
     row("mse_loss", Scaled, |c| loss(c, Value::mse_loss)),
     row("l1_loss", Scaled, |c| loss(c, Value::l1_loss)),
     row("huber_loss", Scaled, huber_loss),
