@@ -40,20 +40,21 @@ impl CaseGraph {
             ys.iter().enumerate().map(|(i, y)| (format!("y{i}"), y.clone())).collect();
         let own = (inputs.len(), outputs.len());
         if case.differentiable {
-            let seeds: Vec<(&Value, Value)> = ys
+            let seeds: Vec<(&Value, String, Value)> = ys
                 .iter()
                 .enumerate()
                 .filter(|(_, y)| y.is_valid() && y.dtype() == DType::F32)
-                .map(|(i, y)| (y, graph.input(&format!("dy{i}"), DType::F32, y.shape())))
+                .map(|(i, y)| (y, format!("dy{i}")))
+                .map(|(y, name)| (y, name.clone(), graph.input(&name, DType::F32, y.shape())))
                 .collect();
             let floats: Vec<&(String, Value, Fill)> =
                 inputs.iter().filter(|(_, v, _)| v.dtype() == DType::F32).collect();
             let wrt: Vec<&Value> = floats.iter().map(|(_, v, _)| v).collect();
-            let pairs: Vec<(&Value, &Value)> = seeds.iter().map(|(y, seed)| (*y, seed)).collect();
+            let pairs: Vec<(&Value, &Value)> = seeds.iter().map(|(y, _, seed)| (*y, seed)).collect();
             let gradients = gradients_of(&pairs, &wrt);
             outputs.extend(floats.iter().zip(gradients).map(|((name, ..), d)| (format!("d{name}"), d)));
-            let named = seeds.iter().enumerate().map(|(i, (_, seed))| (format!("dy{i}"), seed.clone()));
-            let named: Vec<_> = named.map(|(name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
+            let named: Vec<_> =
+                seeds.into_iter().map(|(_, name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
             inputs.extend(named);
         }
         let mistakes = graph.mistakes();

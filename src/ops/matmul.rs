@@ -74,7 +74,7 @@ impl Op for Matmul {
 
 /// `y[n] += sum over k of a[k] * b[k, n]`, four rows of `b` at a time, so that `y` is read and
 /// written a quarter as often.
-fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
+pub(super) fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
     let n = y.len();
     let mut rows = b.chunks_exact(4 * n);
     let mut factors = a.chunks_exact(4);

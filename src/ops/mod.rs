@@ -1,17 +1,29 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod adaptive_pool;
 pub mod argmax;
+pub mod attention;
 pub mod concat;
+pub mod conv1d;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
+pub mod einsum;
 pub mod elementwise;
+pub mod flip;
+pub mod gather;
 pub mod generate;
+pub mod mask;
 pub mod matmul;
+pub mod norm;
+pub mod one_hot;
 pub mod pad;
 pub mod pool2d;
+pub mod recurrent;
 pub mod reduce;
+pub mod scatter;
 pub mod softmax;
+pub mod sort;
 mod sweep;
 pub mod view;
 
@@ -32,18 +44,30 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
+        Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
+        Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
+        Family { name: "einsum", cases: einsum::cases, sweep: None },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
+        Family { name: "flip", cases: flip::cases, sweep: Some(sweep::flip) },
+        Family { name: "gather", cases: gather::cases, sweep: Some(sweep::gather) },
         Family { name: "generate", cases: generate::cases, sweep: None },
+        Family { name: "mask", cases: mask::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "norm", cases: norm::cases, sweep: Some(sweep::norm) },
+        Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "recurrent", cases: recurrent::cases, sweep: None },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
+        Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
+        Family { name: "sort", cases: sort::cases, sweep: Some(sweep::argsort) },
         Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },
     ]
 }
@@ -56,7 +80,10 @@ pub fn cases() -> Vec<Case> {
 /// Cases with an index out of range that the device computes, so that the host cannot refuse it:
 /// every run must end with an error.
 pub fn out_of_range_cases() -> Vec<Case> {
-    cross_entropy::out_of_range()
+    [cross_entropy::out_of_range, gather::out_of_range, one_hot::out_of_range, scatter::out_of_range]
+        .into_iter()
+        .flat_map(|cases| cases())
+        .collect()
 }
 
 /// Cases of more than 65,535 workgroups, which no single dimension of a dispatch holds. Slow.

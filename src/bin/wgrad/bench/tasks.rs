@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
-use wgrad::nn::Scope;
+use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{Graph, Reduction, Tensor, Value, gradients};
@@ -67,6 +68,9 @@ pub const TASKS: &[Task] = &[
     Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
+    Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: layernorm },
+    Task { name: "attention", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
+    Task { name: "attention_bwd", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
@@ -74,6 +78,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "mlp_step", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "mlp_step_nosync", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "cnn_step", form: "N,C,H,W", shapes: &["64,1,28,28"], build: cnn_step },
+    Task { name: "lstm_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: lstm_step },
 ];
 
 /// The task of that name.
@@ -283,6 +288,49 @@ fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
     Ok(moving(graph, outputs, sizes, 5.0, 2.0))
 }
 
+fn layernorm(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = Draw::new();
+    let columns = &sizes[1..];
+    let (x, weight, bias) = (draw.tensor(sizes)?, draw.tensor(columns)?, draw.tensor(columns)?);
+    let inputs = [("x", Arc::new(x)), ("weight", Arc::new(weight)), ("bias", Arc::new(bias))];
+    let (graph, outputs) = forward(&inputs, |v| vec![v[0].layer_norm(columns, Some(&v[1]), Some(&v[2]), 1e-5)])?;
+    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted.
+    Ok(moving(graph, outputs, sizes, 8.0, 2.0))
+}
+
+/// Plain attention of heads that share nothing, and for `attention_bwd` the loss `sum(y g)` with its gradients.
+fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[heads, length, numbers] = sizes else { return Err("expected three sizes".into()) };
+    let backward = name == "attention_bwd";
+    let mut draw = Draw::new();
+    let names: &[&'static str] = if backward { &["q", "k", "v", "g"] } else { &["q", "k", "v"] };
+    let inputs: Result<Vec<_>, String> =
+        names.iter().map(|&name| Ok((name, Arc::new(draw.tensor(&[heads, length, numbers])?)))).collect();
+    let (graph, outputs) = forward(&inputs?, |v| {
+        let y = v[0].scaled_dot_product_attention(&v[1], &v[2], &Attention::default());
+        if !backward {
+            return vec![y];
+        }
+        let loss = (y * &v[3]).sum_all();
+        let gradients = gradients(&loss, &[&v[0], &v[1], &v[2]]);
+        std::iter::once(loss).chain(gradients).collect()
+    })?;
+    // Two products forward, and twice as many backward; what is computed again does not count.
+    let flop = 4.0 * product(&[heads, length, length, numbers]) * if backward { 3.0 } else { 1.0 };
+    let floats = product(sizes) * if backward { 13.0 } else { 4.0 };
+    Ok(Work {
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop,
+        bytes: 4.0 * floats,
+        arithmetic: true,
+        runs: Runs::Forward,
+        sample: None,
+    })
+}
+
 fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let mut draw = Draw::new();
     let x = Arc::new(draw.tensor(sizes)?);
@@ -385,5 +433,16 @@ fn cnn_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
         let x = nn.conv2d("conv2", &x, 64, 3, same()).relu().max_pool2d(2);
         let x = nn.linear("fc1", &x.flatten(1), 128).relu();
         nn.linear("fc2", &x, 10)
+    })
+}
+
+/// The last hidden state of an LSTM, and a dense layer of 10.
+fn lstm_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[batch, steps, inputs, hidden] = sizes else { return Err("expected four sizes".into()) };
+    let macs = product(&[batch, steps, 4 * hidden]) * (inputs + hidden) as f64 + product(&[batch, hidden, 10]);
+    let x = Draw::new().tensor(&[batch, steps, inputs])?;
+    training(x, 10, json!(sizes), macs, 1, |nn, x| {
+        let states = Recurrent::lstm(nn, "lstm", inputs, hidden, RecurrentOptions::default()).states(x, None);
+        nn.linear("out", &states.h.reshape(&[-1, hidden as isize]), 10)
     })
 }

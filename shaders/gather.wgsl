@@ -1,0 +1,68 @@
+// y[o, j, i] = epilogue(x[o, index[o, j, i], i]).
+// 1 x: [outer, bound, inner] and 2 index: [outer, size, inner], i32 or u32 bits, both any strides; 3 y: row-major.
+// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
+// x, y in V; a V of four neighbours needs an index that is the same along inner. An index out of range is never
+// read through: the element gets NaN's bits and the status 1. Twin: Gather::reference in src/ops/gather.rs.
+
+alias T = f32;
+alias V = f32;
+
+struct Dims {
+  count: u32, // of y, in V
+  size: u32,
+  inner: u32, // in V
+  chunk: u32,
+  bound: u32,
+  nan: u32,
+  pad0: u32,
+  pad1: u32,
+  // Strides of outer, axis and inner, and where it begins.
+  x: vec4<u32>,
+  index: vec4<u32>,
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read> index: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<V>;
+@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  y[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn gather(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let number = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let first = number * d.chunk;
+  let end = min(first + d.chunk, d.count);
+  let row = first / d.inner;
+  var i = first - row * d.inner;
+  var o = row / d.size;
+  var j = row - o * d.size;
+  for (var n = first; n < end; n++) {
+    let k = index[d.index.w + o * d.index.x + j * d.index.y + i * d.index.z];
+    var v = V(bitcast<T>(d.nan));
+    if (k < d.bound) {
+      v = x[d.x.w + o * d.x.x + k * d.x.y + i * d.x.z];
+    } else {
+      atomicStore(&status[0], 1u);
+    }
+    store(n, v);
+    i++;
+    if (i == d.inner) {
+      i = 0u;
+      j++;
+      if (j == d.size) {
+        j = 0u;
+        o++;
+      }
+    }
+  }
+}

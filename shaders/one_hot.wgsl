@@ -1,0 +1,34 @@
+// y[n, c] = epilogue(1 where index[n] = c, else 0).
+// 1 index: [N], i32 or u32 bits; 2 y: [N, C] row-major.
+// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
+// A row whose index is out of range gets NaN and the status 1.
+// Twin: OneHot::reference in src/ops/one_hot.rs.
+
+struct Dims { count: u32, classes: u32, chunk: u32, nan: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> index: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+@compute @workgroup_size(64)
+fn one_hot(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let first = (((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid) * d.chunk;
+  let end = min(first + d.chunk, d.count);
+  for (var i = first; i < end; i++) {
+    let row = i / d.classes;
+    let hit = index[row];
+    var v = select(0.0, 1.0, i - row * d.classes == hit);
+    if (hit >= d.classes) {
+      v = bitcast<f32>(d.nan);
+      atomicStore(&status[0], 1u);
+    }
+    y[i] = epilogue(v, i);
+  }
+}

@@ -1,0 +1,65 @@
+// One step of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
+// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on the cell's own (recurrent_CELL.wgsl).
+// An invocation computes ROWS batch rows of WIDTH units, all their gates; a workgroup 64 of these, along the units first.
+// V is f32, or vec4<f32> where H is a multiple of 4; the slot p.from_slot of hs is complete, p.to_slot is written. H <= 4000.
+// Twin: forward in src/ops/recurrent/reference.rs.
+
+const ROWS: u32 = 4u;
+const GATES: u32 = 1u;
+const WIDTH: u32 = 1u;
+alias V = f32;
+
+@group(0) @binding(2) var<storage, read> w: array<V>;
+@group(0) @binding(3) var<storage, read_write> hs: array<V>;
+
+fn part(v: V, i: u32) -> f32 { return v; }
+fn state(i: u32) -> f32 { return hs[i]; }
+fn set_state(i: u32, v: f32) { hs[i] = v; }
+
+@compute @workgroup_size(64)
+fn recurrent(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let units = p.hidden / WIDTH;
+  let unit = number % units;
+  let row = number / units * ROWS;
+  if (row >= p.batch) { return; }
+  let rows = min(ROWS, p.batch - row);
+  // Rows behind the last are the last again.
+  var before: array<u32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    before[r] = (p.from_slot * p.batch + row + min(r, rows - 1u)) * units;
+  }
+  var sum: array<V, ROWS * GATES>;
+  for (var k = 0u; k < units; k++) {
+    var h: array<V, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+      h[r] = hs[before[r] + k];
+    }
+    for (var t = 0u; t < WIDTH; t++) { // unroll
+      for (var g = 0u; g < GATES; g++) { // unroll
+        let weight = w[((k * WIDTH + t) * GATES + g) * units + unit];
+        for (var r = 0u; r < ROWS; r++) { // unroll
+          sum[r * GATES + g] += part(h[r], t) * weight;
+        }
+      }
+    }
+  }
+  // By way of memory, so that the text has the cell once; the rows move up as the first is stored.
+  for (var r = 0u; r < rows; r++) {
+    for (var g = 0u; g < GATES; g++) { // unroll
+      for (var t = 0u; t < WIDTH; t++) { // unroll
+        set_sum(At(p.step, p.from_slot, p.to_slot, row + r, unit * WIDTH + t), g, part(sum[g], t));
+      }
+    }
+    for (var i = 0u; i < ROWS * GATES; i++) { // unroll
+      sum[i] = sum[min(i + GATES, ROWS * GATES - 1u)];
+    }
+  }
+  for (var i = 0u; i < rows * WIDTH; i++) {
+    cell(At(p.step, p.from_slot, p.to_slot, row + i / WIDTH, unit * WIDTH + i % WIDTH));
+  }
+}

@@ -1,0 +1,62 @@
+// One step back: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
+// 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: of the sums, [T, B, GATES, H]; from 4 on the cell's own (recurrent_CELL_grad.wgsl).
+// An invocation computes ROWS batch rows of WIDTH units; a workgroup 64 of these, along the units first.
+// V is f32, or vec4<f32> where H is a multiple of 4; ds of p.later is complete, that of p.step is written. H <= 4000.
+// Twin: backward in src/ops/recurrent/reference.rs.
+
+const ROWS: u32 = 4u;
+const WIDTH: u32 = 1u;
+alias V = f32;
+
+@group(0) @binding(1) var<storage, read> dhs: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<V>;
+@group(0) @binding(3) var<storage, read_write> ds: array<V>;
+
+fn part(v: V, i: u32) -> f32 { return v; }
+fn sum_grad(i: u32) -> f32 { return ds[i]; }
+fn set_sum_grad(i: u32, v: f32) { ds[i] = v; }
+
+@compute @workgroup_size(64)
+fn recurrent_grad(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let units = p.hidden / WIDTH;
+  let unit = number % units;
+  let row = number / units * ROWS;
+  if (row >= p.batch) { return; }
+  let rows = min(ROWS, p.batch - row);
+  // Rows behind the last are the last again.
+  var later: array<u32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    later[r] = (p.later * p.batch + row + min(r, rows - 1u)) * p.terms;
+  }
+  var sum: array<V, ROWS>;
+  for (var k = 0u; k < p.terms; k++) {
+    var d: array<V, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+      d[r] = ds[later[r] + k];
+    }
+    for (var t = 0u; t < WIDTH; t++) { // unroll
+      let weight = w[(k * WIDTH + t) * units + unit];
+      for (var r = 0u; r < ROWS; r++) { // unroll
+        sum[r] += part(d[r], t) * weight;
+      }
+    }
+  }
+  // By way of memory, so that the text has the cell once; the rows move up as the first is stored.
+  for (var r = 0u; r < rows; r++) {
+    for (var t = 0u; t < WIDTH; t++) { // unroll
+      set_sum_grad(in_step(At(p.step, p.from_slot, p.to_slot, row + r, unit * WIDTH + t), GATES), part(sum[0], t));
+    }
+    for (var i = 0u; i < ROWS; i++) { // unroll
+      sum[i] = sum[min(i + 1u, ROWS - 1u)];
+    }
+  }
+  for (var i = 0u; i < rows * WIDTH; i++) {
+    let at = At(p.step, p.from_slot, p.to_slot, row + i / WIDTH, unit * WIDTH + i % WIDTH);
+    cell_grad(at, sum_grad(in_step(at, GATES)) + dhs[in_slot(at.to_slot, at)]);
+  }
+}

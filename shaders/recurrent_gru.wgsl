@@ -1,0 +1,27 @@
+
+// The cell of a GRU: h = (1 - z) n + z h_before with r, z = sigmoid(x + s), n = activate(x + r q), s, q = h_before w + bias.
+// 4 gates: [T, B, 4, H], r, z, n, q, where the sums wait in the first three; 5 bias: [3, H].
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(4) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;
+
+fn set_sum(at: At, gate: u32, v: f32) {
+  gates[in_step(at, 4u) + gate * p.hidden] = v;
+}
+
+fn cell(at: At) {
+  let of_x = in_step(at, 3u);
+  let first = in_step(at, 4u);
+  let second = first + p.hidden;
+  let third = second + p.hidden;
+  let r = sigmoid_f32(x[of_x] + (gates[first] + bias[at.unit]));
+  let z = sigmoid_f32(x[of_x + p.hidden] + (gates[second] + bias[p.hidden + at.unit]));
+  let q = gates[third] + bias[2u * p.hidden + at.unit];
+  let n = activate(x[of_x + 2u * p.hidden] + r * q);
+  gates[first] = r;
+  gates[second] = z;
+  gates[third] = n;
+  gates[third + p.hidden] = q;
+  set_state(in_slot(at.to_slot, at), (1.0 - z) * n + z * state(in_slot(at.from_slot, at)));
+}

@@ -1,0 +1,34 @@
+
+// Back through the cell of an LSTM, from dh and what flows into c.
+// 4 gates: [T, B, 4, H], i, f, g, o; 5 cs: [T + 1, B, H]; 6 dcs: the like, where CELLS;
+// 7 dc: what goes on to the state before, [B, H].
+
+const GATES: u32 = 4u;
+const CELLS: bool = true;
+
+@group(0) @binding(4) var<storage, read> gates: array<f32>;
+@group(0) @binding(5) var<storage, read> cs: array<f32>;
+@group(0) @binding(6) var<storage, read> dcs: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dc: array<f32>;
+
+fn cell_grad(at: At, dh: f32) {
+  let first = in_step(at, 4u);
+  let i = gates[first];
+  let f = gates[first + p.hidden];
+  let g = gates[first + 2u * p.hidden];
+  let o = gates[first + 3u * p.hidden];
+  let a = activate(cs[in_slot(at.to_slot, at)]);
+  var d = dh * o * slope(a);
+  if (CELLS) {
+    d += dcs[in_slot(at.to_slot, at)];
+  }
+  let own = in_slot(0u, at);
+  if (p.terms > 0u) {
+    d += dc[own];
+  }
+  set_sum_grad(first, d * g * (i * (1.0 - i)));
+  set_sum_grad(first + p.hidden, d * cs[in_slot(at.from_slot, at)] * (f * (1.0 - f)));
+  set_sum_grad(first + 2u * p.hidden, d * i * slope(g));
+  set_sum_grad(first + 3u * p.hidden, dh * a * (o * (1.0 - o)));
+  dc[own] = d * f;
+}

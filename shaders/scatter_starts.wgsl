@@ -1,0 +1,49 @@
+// starts[line, k] = how many of the line's indices are below k, for k from 0 to size.
+// 1 index: lines of `count`, i32 or u32 bits, any strides; 2 order: [lines, count], sorts each line; 3 starts.
+// An invocation computes one element by bisection, a workgroup 64 such.
+// Where an index is out of range (a negative one is large as u32) the status becomes 1.
+// Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
+
+struct Dims {
+  total: u32, // lines * (size + 1)
+  count: u32,
+  inner: u32, // line = outer * inner + i
+  size: u32,
+  index: vec4<u32>, // strides of outer, axis and inner, and where it begins
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> index: array<u32>;
+@group(0) @binding(2) var<storage, read> order: array<u32>;
+@group(0) @binding(3) var<storage, read_write> starts: array<u32>;
+@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+@compute @workgroup_size(64)
+fn scatter_starts(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (n >= d.total) {
+    return;
+  }
+  let line = n / (d.size + 1u);
+  let k = n - line * (d.size + 1u);
+  let o = line / d.inner;
+  let base = d.index.w + o * d.index.x + (line - o * d.inner) * d.index.z;
+  var low = 0u;
+  var high = d.count;
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (index[base + order[line * d.count + middle] * d.index.y] < k) {
+      low = middle + 1u;
+    } else {
+      high = middle;
+    }
+  }
+  starts[n] = low;
+  if (k == d.size && low < d.count) {
+    atomicStore(&status[0], 1u);
+  }
+}

@@ -1,0 +1,73 @@
+// z[o, k, i] = epilogue(sum of src[o, order[line, t], i] over t from starts[line, k] to starts[line, k + 1]).
+// 1 src: [outer, count, inner], any strides; 2 order: [lines, count]; 3 starts: [lines, size + 1]; 4 part: sums of
+// whole blocks of t, [outer, blocks, inner]; 5 z: [outer, size, inner]. An invocation computes one V of z: what lies
+// before and behind whole blocks one by one, then those. A workgroup computes 64 such.
+// src, part, z in V. Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
+
+const BLOCKS: bool = false; // whether there is `part`: lines are long
+alias V = f32;
+
+struct Dims {
+  outputs: u32, // in V
+  count: u32,
+  size: u32,
+  inner: u32, // in V
+  block: u32,
+  blocks: u32,
+  line_outer: u32, // line = o * line_outer + i * line_inner
+  line_inner: u32,
+  src: vec4<u32>, // strides of outer, axis and inner, and where it begins
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> src: array<V>;
+@group(0) @binding(2) var<storage, read> order: array<u32>;
+@group(0) @binding(3) var<storage, read> starts: array<u32>;
+@group(0) @binding(4) var<storage, read> part: array<V>;
+@group(0) @binding(5) var<storage, read_write> z: array<V>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  z[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn scatter_sum(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (n >= d.outputs) {
+    return;
+  }
+  let row = n / d.inner;
+  let i = n - row * d.inner;
+  let o = row / d.size;
+  let k = row - o * d.size;
+  let line = o * d.line_outer + i * d.line_inner;
+  let first = starts[line * (d.size + 1u) + k];
+  let end = starts[line * (d.size + 1u) + k + 1u];
+  // Whole blocks from `low` to `high`, which are taken from `part`.
+  var low = end;
+  var high = end;
+  if (BLOCKS) {
+    low = min((first + d.block - 1u) / d.block * d.block, end);
+    high = max(end / d.block * d.block, low);
+  }
+  let source = d.src.w + o * d.src.x + i * d.src.z;
+  var sum = V(0);
+  for (var t = first; t < low; t++) {
+    sum += src[source + order[line * d.count + t] * d.src.y];
+  }
+  if (BLOCKS) {
+    for (var t = high; t < end; t++) {
+      sum += src[source + order[line * d.count + t] * d.src.y];
+    }
+    for (var b = low / d.block; b < high / d.block; b++) {
+      sum += part[(o * d.blocks + b) * d.inner + i];
+    }
+  }
+  store(n, sum);
+}

@@ -1,0 +1,62 @@
+// z[o, k, i] = epilogue(sum of src[o, j, i] over the j with index[o, j, i] = k).
+// 1 index: [outer, count, inner], i32 or u32 bits, and 2 src: likewise, both any strides; 3 z: [outer, size, inner].
+// An invocation owns one V of z and looks at all j in order, a workgroup 64 such.
+// src, z in V; a V of four neighbours needs an index that is the same along inner. count <= 8192. An index out of
+// range adds nothing and sets the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
+
+alias V = f32;
+
+struct Dims {
+  outputs: u32, // in V
+  count: u32,
+  size: u32,
+  inner: u32, // in V
+  // Strides of outer, axis and inner, and where it begins.
+  index: vec4<u32>,
+  src: vec4<u32>,
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> index: array<u32>;
+@group(0) @binding(2) var<storage, read> src: array<V>;
+@group(0) @binding(3) var<storage, read_write> z: array<V>;
+@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  z[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn scatter_walk(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (n >= d.outputs) {
+    return;
+  }
+  let row = n / d.inner;
+  let i = n - row * d.inner;
+  let o = row / d.size;
+  let k = row - o * d.size;
+  var at = d.index.w + o * d.index.x + i * d.index.z;
+  var source = d.src.w + o * d.src.x + i * d.src.z;
+  var sum = V(0);
+  var inside = true;
+  for (var j = 0u; j < d.count; j++) {
+    let found = index[at];
+    inside = inside && found < d.size;
+    if (found == k) {
+      sum += src[source];
+    }
+    at += d.index.y;
+    source += d.src.y;
+  }
+  if (!inside) {
+    atomicStore(&status[0], 1u);
+  }
+  store(n, sum);
+}

@@ -1,0 +1,218 @@
+//! RNN, LSTM and GRU as layers: several on top of each other, in one or both directions.
+
+use super::layers::{Dropout, Layer};
+use super::{Scope, init};
+use crate::Value;
+use crate::ops::recurrent::{Activation, Cell, Weights};
+
+/// How a recurrent layer is made: one layer, forward, with bias, tanh, no dropout, unless said.
+#[derive(Clone, Copy, Debug)]
+pub struct RecurrentOptions {
+    layers: usize,
+    bidirectional: bool,
+    bias: bool,
+    activation: Activation,
+    dropout: f64,
+}
+
+impl Default for RecurrentOptions {
+    fn default() -> Self {
+        RecurrentOptions { layers: 1, bidirectional: false, bias: true, activation: Activation::Tanh, dropout: 0.0 }
+    }
+}
+
+impl RecurrentOptions {
+    /// So many layers, each on the states of the one below.
+    pub fn layers(self, layers: usize) -> Self {
+        RecurrentOptions { layers, ..self }
+    }
+
+    /// A second set of weights reads each sequence from its end; the states of both stand side by side.
+    pub fn bidirectional(self) -> Self {
+        RecurrentOptions { bidirectional: true, ..self }
+    }
+
+    /// Without biases.
+    pub fn no_bias(self) -> Self {
+        RecurrentOptions { bias: false, ..self }
+    }
+
+    /// The cell's activation.
+    pub fn activation(self, activation: Activation) -> Self {
+        RecurrentOptions { activation, ..self }
+    }
+
+    /// In training: dropout with that probability between the layers.
+    pub fn dropout(self, dropout: f64) -> Self {
+        RecurrentOptions { dropout, ..self }
+    }
+}
+
+/// What a recurrent layer gives; D is 2 for both directions, else 1.
+#[derive(Clone, Debug)]
+pub struct States {
+    /// The hidden states of the last layer in all steps, `[batch, time, D hidden]`.
+    pub y: Value,
+    /// The last hidden state of each layer and direction, `[layers D, batch, hidden]`.
+    pub h: Value,
+    /// The last cell states of an LSTM, likewise.
+    pub c: Option<Value>,
+}
+
+/// A recurrent layer over sequences `[batch, time, in]`; see [`Value::recurrent`] for the formulas.
+///
+/// Parameters, with PyTorch's names, layouts and first values: for layer k `NAME.weight_ih_lK`
+/// `[G hidden, in]`, `NAME.weight_hh_lK` `[G hidden, hidden]`, `NAME.bias_ih_lK` and `NAME.bias_hh_lK`
+/// `[G hidden]`; those of the other direction end in `_reverse`. G is 1 for an RNN, 4 for an LSTM
+/// (i, f, g, o), 3 for a GRU (r, z, n). All start from `U(-b, b)` with `b = 1 / sqrt(hidden)`.
+///
+/// ```
+/// use wgrad::nn::{Layer, Recurrent, RecurrentOptions, Scope};
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let nn = Scope::train(&graph, 0);
+/// let options = RecurrentOptions::default().layers(2).bidirectional();
+/// let lstm = Recurrent::lstm(&nn, "lstm", 8, 16, options);
+/// let states = lstm.states(&graph.input("x", DType::F32, [4, 10, 8]), None);
+/// assert_eq!(states.y.shape()[..], [4, 10, 32]);
+/// assert_eq!(states.h.shape()[..], [4, 4, 16]);
+/// assert_eq!(graph.parameters()[15].0, "lstm.bias_hh_l1_reverse");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Recurrent {
+    nn: Scope,
+    cell: Cell,
+    options: RecurrentOptions,
+    /// By layer, then direction.
+    weights: Vec<Weights>,
+}
+
+impl Recurrent {
+    /// An RNN.
+    #[track_caller]
+    pub fn rnn(nn: &Scope, name: &str, inputs: usize, hidden: usize, options: RecurrentOptions) -> Recurrent {
+        Recurrent::new(Cell::Rnn, nn, name, inputs, hidden, options)
+    }
+
+    /// An LSTM.
+    #[track_caller]
+    pub fn lstm(nn: &Scope, name: &str, inputs: usize, hidden: usize, options: RecurrentOptions) -> Recurrent {
+        Recurrent::new(Cell::Lstm, nn, name, inputs, hidden, options)
+    }
+
+    /// A GRU.
+    #[track_caller]
+    pub fn gru(nn: &Scope, name: &str, inputs: usize, hidden: usize, options: RecurrentOptions) -> Recurrent {
+        Recurrent::new(Cell::Gru, nn, name, inputs, hidden, options)
+    }
+
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(
+        cell: Cell,
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        hidden: usize,
+        options: RecurrentOptions,
+    ) -> Recurrent {
+        let part = nn.part(name);
+        let bound = 1.0 / (hidden.max(1) as f64).sqrt();
+        let rows = cell.gates() * hidden;
+        let mut weights = Vec::new();
+        for layer in 0..options.layers {
+            let inputs = if layer == 0 { inputs } else { hidden * options.directions().len() };
+            for &direction in options.directions() {
+                let parameter = |what: &str, shape: &[usize]| {
+                    part.parameter(&format!("{what}_l{layer}{direction}"), shape, init::uniform(-bound, bound))
+                };
+                weights.push(Weights {
+                    w_ih: parameter("weight_ih", &[rows, inputs]),
+                    w_hh: parameter("weight_hh", &[rows, hidden]),
+                    b_ih: options.bias.then(|| parameter("bias_ih", &[rows])),
+                    b_hh: options.bias.then(|| parameter("bias_hh", &[rows])),
+                });
+            }
+        }
+        Recurrent { nn: nn.clone(), cell, options, weights }
+    }
+
+    /// The weights by layer, then direction.
+    pub fn weights(&self) -> &[Weights] {
+        &self.weights
+    }
+
+    /// All states, from the initial ones: `h`, and for an LSTM `c`, each `[layers D, batch, hidden]`;
+    /// from zeros where there are none.
+    #[track_caller]
+    pub fn states(&self, x: &Value, initial: Option<&[Value]>) -> States {
+        let directions = self.options.directions().len();
+        let mut y = x.clone();
+        let (mut hs, mut cs) = (Vec::new(), Vec::new());
+        for (layer, weights) in self.weights.chunks(directions).enumerate() {
+            if layer > 0 {
+                y = Dropout::new(&self.nn, self.options.dropout).forward(&y);
+            }
+            let mut ys = Vec::new();
+            for (direction, weights) in weights.iter().enumerate() {
+                let number = layer * directions + direction;
+                let initial = initial.unwrap_or_default().iter();
+                let initial: Vec<Value> = initial.map(|all| one_of(all, number)).collect();
+                let found = y.recurrent(self.cell, self.options.activation, weights, &initial, direction == 1);
+                ys.push(found.y);
+                hs.push(found.h);
+                cs.extend(found.c);
+            }
+            y = side_by_side(&ys, 2);
+        }
+        let all = |states: Vec<Value>| side_by_side(&states.iter().map(stackable).collect::<Vec<_>>(), 0);
+        let c = (!cs.is_empty()).then(|| all(cs));
+        if hs.is_empty() {
+            let why = "expected at least one layer";
+            let invalid = x.graph().mistake("recurrent", &[x], why);
+            return States { y: invalid.clone(), h: invalid, c: None };
+        }
+        States { y, h: all(hs), c }
+    }
+}
+
+impl Layer for Recurrent {
+    /// The hidden states of the last layer in all steps.
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        self.states(x, None).y
+    }
+}
+
+impl RecurrentOptions {
+    /// What ends the names of each direction's parameters.
+    fn directions(&self) -> &'static [&'static str] {
+        if self.bidirectional { &["", "_reverse"] } else { &[""] }
+    }
+}
+
+/// State number `number` of all, `[batch, hidden]`.
+#[track_caller]
+fn one_of(all: &Value, number: usize) -> Value {
+    match all.shape()[..] {
+        [_, batch, hidden] => all.slice(0, number, number + 1, 1).reshape(&[batch as isize, hidden as isize]),
+        _ if !all.is_valid() => all.clone(),
+        _ => all.graph().mistake("recurrent", &[all], "expected initial states [layers, batch, hidden]"),
+    }
+}
+
+/// `[batch, hidden]` as `[1, batch, hidden]`.
+#[track_caller]
+fn stackable(state: &Value) -> Value {
+    let sizes: Vec<isize> = std::iter::once(1).chain(state.shape().iter().map(|&size| size as isize)).collect();
+    state.reshape(&sizes)
+}
+
+#[track_caller]
+fn side_by_side(values: &[Value], axis: isize) -> Value {
+    match values {
+        [one] => one.clone(),
+        [first, others @ ..] => first.concat(&others.iter().collect::<Vec<_>>(), axis),
+        [] => unreachable!("each layer has a direction, and states() refuses none"),
+    }
+}

@@ -1,0 +1,397 @@
+//! Elements and rows picked by index: gather, index_select, embedding. Their gradients are
+//! [`super::scatter`]'s sums.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::pad::copy_chunk;
+use crate::ops::reduce::around;
+use crate::shader::{EPILOGUE4, Shader};
+use crate::shape::{View, merge_axes};
+use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
+
+/// `y[o, j, i] = x[o, index[o, j, i], i]`, with `outer` and `inner` the axes around `axis`, of equal sizes in
+/// `x` and `index`. An index that is the same for all `o` or `i` is a broadcast one: no op of its own.
+#[derive(Debug, Clone)]
+struct Gather {
+    axis: usize,
+}
+
+/// What an element is given whose index is out of range: a NaN's bits.
+pub(crate) const NAN: u32 = 0x7fc0_0000;
+
+/// Whether these are indices: one type, and equal sizes off the axis.
+pub(crate) fn check_index(x: &TensorType, index: &TensorType, axis: usize) -> Result<(), String> {
+    let off_axis = |shape: &Shape| [&shape[..axis], &shape[(axis + 1).min(shape.rank())..]].concat();
+    if !matches!(index.dtype, DType::I32 | DType::U32) {
+        return Err("expected indices as i32 or u32".into());
+    }
+    if axis >= x.shape.rank() || x.shape.rank() != index.shape.rank() || off_axis(&x.shape) != off_axis(&index.shape) {
+        return Err(format!("expected an index of equal sizes on all axes but axis {axis}"));
+    }
+    Ok(())
+}
+
+/// The indices of a tensor of the reference, which were checked before.
+pub(crate) fn indices(tensor: &Tensor) -> Vec<usize> {
+    match tensor.data() {
+        Data::I32(v) => v.iter().map(|&k| k as usize).collect(),
+        Data::U32(v) => v.iter().map(|&k| k as usize).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// An operand around an axis, `[outer, size, inner]`, as kernels walk it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines {
+    /// Outer, axis, inner.
+    pub sizes: [usize; 3],
+    pub strides: [usize; 3],
+    pub offset: usize,
+}
+
+impl Lines {
+    /// `None` where the axes before or behind do not merge into one.
+    pub fn new(view: &View, axis: usize) -> Option<Lines> {
+        let merged = |from: usize, to: usize| -> Option<usize> {
+            let part: Shape = view.shape[from..to].into();
+            let merged = merge_axes(&part, &[&view.strides[from..to]]);
+            match merged.strides[0][..] {
+                [] => Some(0),
+                [stride] => Some(stride),
+                _ => None,
+            }
+        };
+        let rank = view.shape.rank();
+        let strides = [merged(0, axis)?, view.strides[axis], merged(axis + 1, rank)?];
+        Some(Lines { sizes: around(&view.shape, axis), strides, offset: view.offset })
+    }
+
+    /// Whether four neighbours along inner lie in one vector of four, whatever the rest.
+    pub fn by_fours(&self) -> bool {
+        let [outer, axis, inner] = self.strides;
+        inner == 1 && [self.sizes[2], outer, axis, self.offset].iter().all(|n| n.is_multiple_of(4))
+    }
+
+    /// The same in vectors of four.
+    pub fn quartered(self) -> Lines {
+        let [outer, size, inner] = self.sizes;
+        let [o, a, _] = self.strides;
+        Lines { sizes: [outer, size, inner / 4], strides: [o / 4, a / 4, 1], offset: self.offset / 4 }
+    }
+
+    /// Strides and offset as a kernel's vec4.
+    pub fn words(&self) -> [u32; 4] {
+        let [o, a, i] = self.strides;
+        [o, a, i, self.offset].map(|n| n as u32)
+    }
+}
+
+/// A text with aliases `V` and `T`, `epilogue` and `store(i, v)`, made for elements of that type, one at
+/// a time or four.
+pub(crate) fn with_store(text: Shader, out: &str, t: &str, vec4: bool) -> Shader {
+    let v = if vec4 { format!("vec4<{t}>") } else { t.to_owned() };
+    let (epilogue, value) = match (t == "f32", vec4) {
+        (false, _) => ("", "v"),
+        (true, false) => return text.alias("V", &v),
+        (true, true) => (EPILOGUE4, "epilogue4(v, 4u * i)"),
+    };
+    let store = format!("fn store(i: u32, v: V) {{\n  {out}[i] = {value};\n}}");
+    text.alias("V", &v).function("epilogue", epilogue).function("store", &store)
+}
+
+impl Op for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let (x, index) = (inputs[0], inputs[1]);
+        check_index(x, index, self.axis)?;
+        if x.shape[self.axis] == 0 && index.shape.numel() > 0 {
+            return Err(format!("axis {} is empty: there is nothing to pick", self.axis));
+        }
+        Ok(vec![TensorType::new(x.dtype, &index.shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![g.when(0, || g.x(1).scatter_sum(self.axis, g.x(0).shape()[self.axis], &g.dy())), None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let index = indices(inputs[1]);
+        let [_, size, inner] = around(&outputs[0].shape, self.axis);
+        let bound = inputs[0].shape()[self.axis];
+        let at = |(n, k): (usize, &usize)| (n / (size * inner) * bound + k) * inner + n % inner;
+        let from: Vec<usize> = index.iter().enumerate().map(at).collect();
+        let data: Data = match inputs[0].data() {
+            Data::F32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
+            Data::F64(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
+            Data::I32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
+            Data::U32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
+            Data::Bool(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+
+    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
+        (input == 1).then(|| inputs[0].shape[self.axis])
+    }
+}
+
+impl Kernel for Gather {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { epilogue: true, ..Variant::plain("elements") }];
+        VARIANTS
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        Lines::new(view, self.axis).is_some()
+    }
+
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let lines = |input: usize| Lines::new(&args.views[input], self.axis).ok_or("its axes do not merge");
+        let (mut x, index) = (lines(0)?, lines(1)?);
+        let vec4 = x.by_fours() && index.strides[2] == 0;
+        if vec4 {
+            x = x.quartered();
+        }
+        let ([outer, size, _], inner) = (index.sizes, x.sizes[2]);
+        let count = outer * size * inner;
+        let chunk = copy_chunk(args.profile, count);
+        let mut uniform = [count, size, inner, chunk, x.sizes[1]].map(|n| n as u32).to_vec();
+        uniform.extend([NAN, 0, 0]);
+        uniform.extend(x.words().into_iter().chain(index.words()));
+        let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
+        Ok(Launch {
+            label: "gather".into(),
+            wgsl: with_store(wgsl!("gather").alias("T", t), "y", t, vec4).finish()?,
+            entry: "gather",
+            bindings: vec![
+                Binding::Uniform(uniform),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(Slot::Output(0)),
+                Binding::Status,
+            ],
+            workgroups: args.profile.grid(count.div_ceil(64 * chunk) as u64)?,
+        }
+        .into())
+    }
+}
+
+impl Value {
+    /// The part of this value off `axis` that an index of those sizes covers.
+    #[track_caller]
+    pub(crate) fn covered(&self, axis: usize, index: &Shape) -> Value {
+        let smaller = |at: &usize| *at != axis && index[*at] < self.shape()[*at];
+        let axes: Vec<usize> = (0..self.shape().rank()).filter(smaller).collect();
+        axes.iter().fold(self.clone(), |x, &at| x.slice(at as isize, 0, index[at], 1))
+    }
+
+    /// The axis, where this and all of `others` are valid, of its rank, and `index`, the first of them,
+    /// is nowhere larger off the axis.
+    #[track_caller]
+    pub(crate) fn indexed(&self, op: &str, axis: isize, others: &[&Value]) -> Result<usize, Value> {
+        if let Some(invalid) = std::iter::once(self).chain(others.iter().copied()).find(|v| !v.is_valid()) {
+            return Err(invalid.clone());
+        }
+        let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
+        let complain = |why: String| Err(self.graph().mistake(op, &inputs, why));
+        let Some(at) = self.shape().axis(axis) else {
+            return complain(format!("there is no axis {axis} in {}", self.shape()));
+        };
+        let index = others[0].shape();
+        let fits = |v: &&Value| v.shape().rank() == index.rank();
+        let covers = |v: &Value, i: usize| i == at || index[i] <= v.shape()[i];
+        if !inputs.iter().all(fits) || !(0..index.rank()).all(|i| covers(self, i)) {
+            return complain(format!(
+                "expected an index of {} axes, on each but axis {at} no larger than {}",
+                self.shape().rank(),
+                self.shape()
+            ));
+        }
+        Ok(at)
+    }
+
+    /// Elements picked along `axis`: `y[.., j, ..] = x[.., index[.., j, ..], ..]`, in the index's shape. The
+    /// index (i32 or u32) has as many axes as `x`, and off `axis` may be smaller. The gradient adds up where
+    /// an element was picked several times, in a fixed order. PyTorch's `gather`.
+    ///
+    /// Indices that the host feeds are checked at each run; those that the device computes are checked by
+    /// the kernel, and the run ends with an error.
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [2, 3]);
+    /// let index = graph.input("index", DType::I32, [2, 1]);
+    /// let y = x.gather(1, &index);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&y])?;
+    /// let x = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// let y = session.run(&program, &[("x", &x), ("index", &Tensor::new([2, 1], [2, 0])?)])?;
+    /// assert_eq!(y[0].to_f32(), [3.0, 4.0]);
+    /// assert!(session.run(&program, &[("x", &x), ("index", &Tensor::new([2, 1], [3, 0])?)]).is_err());
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn gather(&self, axis: isize, index: &Value) -> Value {
+        match self.indexed("gather", axis, &[index]) {
+            Ok(axis) => self.covered(axis, index.shape()).op(Gather { axis }, &[index]),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// Whole slices picked along `axis` by an index `[K]`: size `K` there. PyTorch's `index_select`.
+    #[track_caller]
+    pub fn index_select(&self, axis: isize, index: &Value) -> Value {
+        if !self.is_valid() || !index.is_valid() {
+            return if self.is_valid() { index.clone() } else { self.clone() };
+        }
+        let (Some(axis), 1) = (self.shape().axis(axis), index.shape().rank()) else {
+            let why = format!("expected an axis of {} and an index [K], not axis {axis}", self.shape());
+            return self.graph().mistake("index_select", &[self, index], why);
+        };
+        let mut sizes = self.shape().to_vec();
+        sizes[axis] = index.dim(0);
+        let mut column = vec![1; self.shape().rank() - axis];
+        column[0] = index.dim(0) as isize;
+        let index = index.reshape(&column).broadcast_to(&sizes.into());
+        self.op(Gather { axis }, &[&index])
+    }
+
+    /// Rows of a table `[V, D]` looked up: an index of any shape `[..]` gives `[.., D]`. The gradient of a
+    /// row is the sum over its uses, in a fixed order. PyTorch's `embedding`; for a layer see
+    /// [`crate::nn::Embedding`].
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let graph = Graph::new();
+    /// let table = graph.input("table", DType::F32, [1000, 64]);
+    /// let words = graph.input("words", DType::I32, [8, 20]);
+    /// assert_eq!(table.embedding(&words).shape().to_vec(), [8, 20, 64]);
+    /// ```
+    #[track_caller]
+    pub fn embedding(&self, index: &Value) -> Value {
+        if !self.is_valid() || !index.is_valid() {
+            return if self.is_valid() { index.clone() } else { self.clone() };
+        }
+        if self.shape().rank() != 2 {
+            return self.graph().mistake("embedding", &[self, index], "expected a table [V, D] and an index");
+        }
+        let sizes: Vec<isize> = index.shape().iter().chain(&self.shape()[1..]).map(|&size| size as isize).collect();
+        self.index_select(0, &index.reshape(&[index.shape().numel() as isize])).reshape(&sizes)
+    }
+}
+
+/// A case of `x` and an index of that many.
+pub(crate) fn indexed_case(case: Case, x: &[usize], dtype: DType, index: &[usize], bound: usize) -> Case {
+    case.float("x", x).input("index", TensorType::new(dtype, index), Fill::Index(bound as u32))
+}
+
+/// Cases with one index out of range that the device computes: see [`super::out_of_range_cases`].
+pub(crate) fn out_of_range() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300)] {
+        for (what, index) in [("the first index past the end", rows as f64), ("index -1", -1.0)] {
+            let name = format!("{what} of {rows}, the last of {count}");
+            let case = Case::new("gather", name, |x| {
+                let index = x[1].concat(&[&x[2].reshape(&[1])], 0).cast(DType::I32);
+                vec![x[0].embedding(&index)]
+            });
+            let case = case
+                .float("x", [rows, width])
+                .input("index", TensorType::new(DType::F32, [count - 1]), Fill::Index(rows as u32))
+                .input("last", TensorType::new(DType::F32, []), Fill::Uniform(index, index));
+            cases.push(case.forward_only());
+        }
+    }
+    cases
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let gather = |name: &str, axis: isize, x: &[usize], index: &[usize]| {
+        let case = Case::new("gather", name, move |x| vec![x[0].gather(axis, &x[1])]);
+        indexed_case(case, x, DType::I32, index, x[if axis < 0 { x.len() - 1 } else { axis as usize }])
+    };
+    let select = |name: &str, axis: isize, x: &[usize], count: usize| {
+        let case = Case::new("gather", name, move |x| vec![x[0].index_select(axis, &x[1])]);
+        indexed_case(case, x, DType::U32, &[count], x[axis as usize])
+    };
+    let table = |name: &str, x: [usize; 2], index: &[usize]| {
+        let case = Case::new("gather", name, |x| vec![x[0].embedding(&x[1])]);
+        indexed_case(case, &x, DType::I32, index, x[0])
+    };
+    let mut cases = vec![
+        gather("last axis", -1, &[4, 7], &[4, 5]),
+        gather("first axis, more than there are", 0, &[3, 5], &[9, 5]),
+        gather("middle axis", 1, &[2, 6, 3], &[2, 4, 3]),
+        gather("index smaller off the axis", 0, &[5, 6, 3], &[4, 2, 2]),
+        gather("a whole workgroup", 0, &[64], &[64]),
+        gather("one more", 0, &[7], &[65]),
+        gather("no index", 0, &[7, 2], &[0, 2]),
+        gather("off an empty axis", 0, &[7, 0], &[3, 0]),
+        gather("70,001 elements", 0, &[100], &[70_001]).forward_only(),
+        select("slices of the first axis", 0, &[5, 3, 2], 8),
+        select("slices of the middle axis", 1, &[3, 5, 4], 7),
+        select("columns", 1, &[9, 6], 4),
+        table("embedding", [10, 5], &[17]),
+        table("embedding by fours", [10, 8], &[3, 7]),
+        table("embedding, one row", [1, 4], &[6]),
+        table("embedding of a scalar index", [6, 3], &[]),
+        table("embedding, large, by fours", [50, 64], &[4, 300]).forward_only(),
+        indexed_case(
+            Case::new("gather", "through views", |x| {
+                vec![x[0].permute(&[2, 0, 1]).gather(1, &x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2))]
+            }),
+            &[6, 2, 4],
+            DType::I32,
+            &[3, 4, 6],
+            6,
+        ),
+        indexed_case(
+            Case::new("gather", "rows of a slice of a table, by fours and not", |x| {
+                vec![x[0].slice(1, 4, 12, 1).embedding(&x[1]), x[0].slice(1, 1, 9, 1).embedding(&x[1])]
+            }),
+            &[9, 16],
+            DType::I32,
+            &[5],
+            9,
+        ),
+        indexed_case(
+            Case::new("gather", "then scaled, plus a vector", |x| vec![(x[0].embedding(&x[1]) * 3.0 + &x[2]).tanh()]),
+            &[11, 8],
+            DType::I32,
+            &[2, 6],
+            11,
+        )
+        .float("b", [8]),
+        indexed_case(
+            Case::new("gather", "differentiated again", |x| vec![x[0].square().embedding(&x[1]).square()]),
+            &[4, 3],
+            DType::I32,
+            &[6],
+            4,
+        ),
+    ];
+    for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
+        cases.push(
+            Case::new("gather", format!("{dtype}, by fours and not"), |x| {
+                vec![x[0].embedding(&x[1]), x[0].t().gather(0, &x[2].t())]
+            })
+            .input("x", TensorType::new(dtype, [5, 4]), fill)
+            .input("rows", TensorType::new(DType::I32, [7]), Fill::Index(5))
+            .input("columns", TensorType::new(DType::U32, [5, 3]), Fill::Index(4))
+            .forward_only(),
+        );
+    }
+    cases
+}

@@ -1,0 +1,80 @@
+//! The cases of recurrent layers.
+
+use super::{Activation, Cell, Weights};
+use crate::op::{Case, Fill};
+use crate::{DType, TensorType};
+
+/// Sizes of a case.
+#[derive(Clone, Copy)]
+struct Form {
+    batch: usize,
+    steps: usize,
+    inputs: usize,
+    hidden: usize,
+}
+
+/// What a case has besides.
+#[derive(Clone, Copy, Default)]
+struct With {
+    activation: Activation,
+    reverse: bool,
+    bias: bool,
+    state: bool,
+    /// Only the last states are used, not `y`.
+    ends: bool,
+}
+
+fn case(cell: Cell, name: &str, form: Form, with: With) -> Case {
+    let Form { batch, steps, inputs, hidden } = form;
+    let rows = cell.gates() * hidden;
+    let build = move |v: &[crate::Value]| {
+        let mut rest = v[3..].iter().cloned();
+        let bias = |v: Option<crate::Value>| if with.bias { v } else { None };
+        let (b_ih, b_hh) = if with.bias { (bias(rest.next()), bias(rest.next())) } else { (None, None) };
+        let weights = Weights { w_ih: v[1].clone(), w_hh: v[2].clone(), b_ih, b_hh };
+        let state: Vec<_> = rest.collect();
+        let found = v[0].recurrent(cell, with.activation, &weights, &state, with.reverse);
+        let y = (!with.ends).then_some(found.y);
+        y.into_iter().chain([found.h]).chain(found.c).collect()
+    };
+    // As PyTorch starts them: larger weights would let errors grow without end over the steps.
+    let bound = 1.0 / (hidden as f64).sqrt();
+    let weight = |case: Case, name, shape: &[usize]| {
+        case.input(name, TensorType::new(DType::F32, shape), Fill::Uniform(-bound, bound))
+    };
+    let mut case = Case::new(cell.name(), name, build).float("x", [batch, steps, inputs]);
+    case = weight(weight(case, "w_ih", &[rows, inputs]), "w_hh", &[rows, hidden]);
+    if with.bias {
+        case = weight(weight(case, "b_ih", &[rows]), "b_hh", &[rows]);
+    }
+    if with.state {
+        case = case.float("h0", [batch, hidden]);
+        if cell == Cell::Lstm {
+            case = case.float("c0", [batch, hidden]);
+        }
+    }
+    case
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let form = |batch, steps, inputs, hidden| Form { batch, steps, inputs, hidden };
+    let all = With { bias: true, state: true, ..With::default() };
+    let mut cases = Vec::new();
+    for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+        let mut add = |name: &str, form: Form, with: With| cases.push(case(cell, name, form, with));
+        add("one of each", form(1, 1, 1, 1), all);
+        add("one step", form(3, 1, 2, 4), all);
+        add("3 units", form(2, 3, 4, 3), all);
+        add("8 units", form(5, 4, 3, 8), all);
+        add("no bias, no state", form(2, 3, 2, 5), With::default());
+        add("reverse", form(3, 4, 2, 4), With { reverse: true, ..all });
+        add("reverse, 5 units", form(4, 3, 2, 5), With { reverse: true, ..all });
+        add("relu", form(3, 3, 2, 4), With { activation: Activation::Relu, ..all });
+        add("last states alone", form(3, 4, 2, 8), With { ends: true, ..all });
+        add("64 units", form(9, 3, 5, 64), all);
+        add("65 units, several workgroups", form(17, 2, 3, 65), With { bias: true, ..With::default() });
+        add("no rows", form(0, 2, 3, 4), all);
+    }
+    cases
+}

@@ -1,0 +1,418 @@
+//! Sums of elements by index: scatter_add, and the gradient of everything in [`super::gather`]. No atomics:
+//! each output owns its sum and adds in the order of the index, so that the bits are the same at each run.
+//!
+//! Two ways. `walk`: each output looks at the whole index, `outputs * count` comparisons in one launch. `sorted`:
+//! the index is sorted on the device (stable, `count log(count)^2` steps), each output's stretch is found by
+//! bisection, and the terms are added along it. A stretch may be long (a padding token): whole blocks of one
+//! index are summed first, so that no invocation adds more than some thousand terms.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::gather::{Lines, check_index, indexed_case, indices, with_store};
+use crate::ops::reduce::around;
+use crate::ops::sort::Sorting;
+use crate::shape::View;
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+
+/// `z[o, k, i] = sum of src[o, j, i] over the j with index[o, j, i] = k`, for `k` below `size`.
+#[derive(Debug, Clone)]
+struct ScatterSum {
+    axis: usize,
+    size: usize,
+}
+
+/// The longest index that `walk` takes.
+const LONGEST_WALK: usize = 8192;
+
+/// The longest index: one invocation then adds up to two blocks and 4096 sums of blocks.
+const MOST: usize = 1 << 24;
+
+/// Terms that are summed to one where a whole block has one index; shorter indices have none.
+fn block_of(count: usize) -> Option<usize> {
+    (count > LONGEST_WALK).then(|| count.isqrt().next_power_of_two().clamp(1024, 4096))
+}
+
+const VARIANTS: &[Variant] =
+    &[Variant { epilogue: true, ..Variant::plain("walk") }, Variant { epilogue: true, ..Variant::plain("sorted") }];
+
+impl Op for ScatterSum {
+    fn name(&self) -> &'static str {
+        "scatter_sum"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let (index, src) = (inputs[0], inputs[1]);
+        check_index(src, index, self.axis)?;
+        if src.shape != index.shape || src.dtype == DType::Bool {
+            return Err("expected numbers, one for each index".into());
+        }
+        let count = index.shape[self.axis];
+        if count > MOST {
+            return Err(format!("expected at most {MOST} indices along the axis, not {count}; add up in parts"));
+        }
+        if self.size == 0 && index.shape.numel() > 0 {
+            return Err(format!("axis {} is empty: there is nothing to add to", self.axis));
+        }
+        let mut sizes = index.shape.to_vec();
+        sizes[self.axis] = self.size;
+        Ok(vec![TensorType::new(src.dtype, sizes)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None, g.when(1, || g.dy().gather(self.axis as isize, g.x(0)))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let index = indices(inputs[0]);
+        let [_, count, inner] = around(inputs[0].shape(), self.axis);
+        let to = |n: usize| (n / (count * inner) * self.size + index[n]) * inner + n % inner;
+        fn add<T: Copy + Default>(x: &[T], to: impl Fn(usize) -> usize, n: usize, plus: fn(T, T) -> T) -> Vec<T> {
+            let mut z = vec![T::default(); n];
+            x.iter().enumerate().for_each(|(from, &x)| z[to(from)] = plus(z[to(from)], x));
+            z
+        }
+        let n = outputs[0].shape.numel();
+        let data: Data = match inputs[1].data() {
+            Data::F64(v) => add(v, to, n, |a, b| a + b).into(),
+            Data::I32(v) => add(v, to, n, i32::wrapping_add).into(),
+            Data::U32(v) => add(v, to, n, u32::wrapping_add).into(),
+            _ => Tensor::zeros(&outputs[0]).into_data(),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        match inputs[1].dtype {
+            DType::F32 => Rounding::Sum(inputs[0].shape[self.axis]),
+            _ => Rounding::Exact,
+        }
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+
+    fn index_bound(&self, input: usize, _: &[&TensorType]) -> Option<usize> {
+        (input == 0).then_some(self.size)
+    }
+}
+
+/// How the operands lie, in vectors of four where that can be.
+struct Layout {
+    index: Lines,
+    src: Lines,
+    /// The axes behind, in V.
+    inner: usize,
+    vec4: bool,
+    t: &'static str,
+    /// How many of the index's outer and inner places are lines of their own.
+    lines: [usize; 2],
+}
+
+impl Layout {
+    fn new(op: &ScatterSum, args: &Args<'_>) -> Result<Layout, String> {
+        let lines = |input: usize| Lines::new(&args.views[input], op.axis).ok_or("its axes do not merge");
+        let (index, mut src) = (lines(0)?, lines(1)?);
+        let vec4 = src.by_fours() && index.strides[2] == 0;
+        if vec4 {
+            src = src.quartered();
+        }
+        let own = |place: usize| if index.strides[place] == 0 { 1 } else { index.sizes[place] };
+        let t = args.inputs[1].dtype.wgsl_storage();
+        Ok(Layout { index, src, inner: src.sizes[2], vec4, t, lines: [own(0), own(2)] })
+    }
+
+    /// Steps of the line's number along outer and inner.
+    fn line_steps(&self) -> [usize; 2] {
+        let step = |place: usize, step: usize| if self.index.strides[place] == 0 { 0 } else { step };
+        [step(0, self.lines[1]), step(2, 1)]
+    }
+}
+
+impl Kernel for ScatterSum {
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        *variant != VARIANTS[0] || args.inputs[0].shape[self.axis] <= LONGEST_WALK
+    }
+
+    /// To walk costs a comparison for each output and index; to sort, some launches.
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        if *variant != VARIANTS[0] {
+            return true;
+        }
+        let Ok(layout) = Layout::new(self, args) else { return false };
+        let width = if layout.vec4 { 4 } else { 1 };
+        let comparisons = args.outputs[0].shape.numel() / width * args.inputs[0].shape[self.axis];
+        comparisons <= if args.profile.software { 1 << 21 } else { 1 << 25 }
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        Lines::new(view, self.axis).is_some()
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let layout = Layout::new(self, args)?;
+        if *variant == VARIANTS[0] { self.walk(&layout, args) } else { self.sorted(&layout, args) }
+    }
+}
+
+impl ScatterSum {
+    fn walk(&self, layout: &Layout, args: &Args<'_>) -> Result<Lowered, String> {
+        let [outer, count, _] = layout.index.sizes;
+        let outputs = outer * self.size * layout.inner;
+        let mut uniform = [outputs, count, self.size, layout.inner].map(|n| n as u32).to_vec();
+        uniform.extend(layout.index.words().into_iter().chain(layout.src.words()));
+        Ok(Launch {
+            label: "scatter walk".into(),
+            wgsl: with_store(wgsl!("scatter_walk"), "z", layout.t, layout.vec4).finish()?,
+            entry: "scatter_walk",
+            bindings: vec![
+                Binding::Uniform(uniform),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(Slot::Output(0)),
+                Binding::Status,
+            ],
+            workgroups: args.profile.grid(outputs.div_ceil(64) as u64)?,
+        }
+        .into())
+    }
+
+    fn sorted(&self, layout: &Layout, args: &Args<'_>) -> Result<Lowered, String> {
+        let grid = |invocations: usize| args.profile.grid(invocations.div_ceil(64) as u64);
+        let [outer, count, _] = layout.index.sizes;
+        if count == 0 {
+            return self.walk(layout, args); // nothing to sort: zeros
+        }
+        let (lines, [line_outer, line_inner]) = (layout.lines[0] * layout.lines[1], layout.line_steps());
+        let v = if layout.vec4 { format!("vec4<{}>", layout.t) } else { layout.t.to_owned() };
+        let starts = lines * (self.size + 1);
+        // In this order: the sorted index, the starts, the sums of blocks; then what sorting needs.
+        let (order, starts_slot) = (Slot::Scratch(0), Slot::Scratch(1));
+        let mut lowered = Lowered { launches: Vec::new(), scratch: vec![lines * count * 4, starts * 4] };
+        let block = block_of(count);
+        let blocks = block.map_or(0, |block| count / block);
+        let part = if blocks > 0 {
+            let width = if layout.vec4 { 16 } else { 4 };
+            lowered.scratch.push(outer * blocks * layout.inner * width);
+            Slot::Scratch(2)
+        } else {
+            Slot::Input(1) // bound, not read
+        };
+        let sorting = Sorting {
+            profile: args.profile,
+            from: Slot::Input(0),
+            keys: layout.index,
+            t: "u32",
+            descending: false,
+            lines: layout.lines,
+        };
+        sorting.add_to(&mut lowered, order, None)?;
+
+        let mut uniform = [starts, count, layout.lines[1], self.size].map(|n| n as u32).to_vec();
+        uniform.extend(layout.index.words());
+        lowered.launches.push(Launch {
+            label: "scatter starts".into(),
+            wgsl: wgsl!("scatter_starts").finish()?,
+            entry: "scatter_starts",
+            bindings: vec![
+                Binding::Uniform(uniform),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(order),
+                Binding::Write(starts_slot),
+                Binding::Status,
+            ],
+            workgroups: grid(starts)?,
+        });
+
+        let block = block.unwrap_or(1);
+        let [index, src] = [&layout.index, &layout.src].map(Lines::words);
+        if blocks > 0 {
+            let total = outer * blocks * layout.inner;
+            let words = [total, count, layout.inner, block, blocks, line_outer, line_inner, 0].map(|n| n as u32);
+            lowered.launches.push(Launch {
+                label: "scatter blocks".into(),
+                wgsl: wgsl!("scatter_blocks").alias("V", &v).finish()?,
+                entry: "scatter_blocks",
+                bindings: vec![
+                    Binding::Uniform(words.into_iter().chain(index).chain(src).collect()),
+                    Binding::Read(Slot::Input(0)),
+                    Binding::Read(Slot::Input(1)),
+                    Binding::Read(order),
+                    Binding::Write(part),
+                ],
+                workgroups: grid(total)?,
+            });
+        }
+
+        let outputs = outer * self.size * layout.inner;
+        let words = [outputs, count, self.size, layout.inner, block, blocks, line_outer, line_inner].map(|n| n as u32);
+        lowered.launches.push(Launch {
+            label: "scatter sum".into(),
+            wgsl: with_store(wgsl!("scatter_sum").constant("BLOCKS", blocks > 0), "z", layout.t, layout.vec4)
+                .finish()?,
+            entry: "scatter_sum",
+            bindings: vec![
+                Binding::Uniform(words.into_iter().chain(src).collect()),
+                Binding::Read(Slot::Input(1)),
+                Binding::Read(order),
+                Binding::Read(starts_slot),
+                Binding::Read(part),
+                Binding::Write(Slot::Output(0)),
+            ],
+            workgroups: grid(outputs)?,
+        });
+        Ok(lowered)
+    }
+}
+
+impl Value {
+    /// The sums of `src` by this index along `axis`, of that size there.
+    #[track_caller]
+    pub(crate) fn scatter_sum(&self, axis: usize, size: usize, src: &Value) -> Value {
+        self.op(ScatterSum { axis, size }, &[src])
+    }
+
+    /// This value plus the elements of `src`, each where its index says along `axis`:
+    /// `y[.., index[.., j, ..], ..] += src[.., j, ..]`. Where several meet they are added in the order of
+    /// `j`, always the same. The index (i32 or u32) has as many axes, and off `axis` may be smaller than
+    /// this value, and everywhere smaller than `src`, as in PyTorch's `scatter_add`. Indices out of range
+    /// are an error, as for [`Value::gather`]; at most 2^24 along the axis.
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let index = graph.input("index", DType::I32, [3]);
+    /// let src = graph.input("src", DType::F32, [3]);
+    /// let y = graph.full(DType::F32, [4], 10.0).scatter_add(0, &index, &src);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&y])?;
+    /// let (index, src) = (Tensor::new([3], [2, 0, 2])?, Tensor::new([3], [1.0f32, 2.0, 3.0])?);
+    /// let y = session.run(&program, &[("index", &index), ("src", &src)])?;
+    /// assert_eq!(y[0].to_f32(), [12.0, 10.0, 14.0, 10.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn scatter_add(&self, axis: isize, index: &Value, src: &Value) -> Value {
+        let at = match self.indexed("scatter_add", axis, &[index, src]) {
+            Ok(at) => at,
+            Err(invalid) => return invalid,
+        };
+        if (0..index.shape().rank()).any(|i| index.shape()[i] > src.shape()[i]) {
+            let why = "expected an index that is nowhere larger than the source";
+            return self.graph().mistake("scatter_add", &[self, index, src], why);
+        }
+        let src = src.covered(at, index.shape()).slice(axis, 0, index.shape()[at], 1);
+        let sum = index.scatter_sum(at, self.shape()[at], &src);
+        if !sum.is_valid() {
+            return sum;
+        }
+        let missing: Vec<(usize, usize)> =
+            self.shape().iter().zip(sum.shape().iter()).map(|(a, b)| (0, a - b)).collect();
+        self + sum.pad(&missing, 0.0)
+    }
+}
+
+/// Cases with one index out of range that the device computes: see [`super::out_of_range_cases`].
+pub(crate) fn out_of_range() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300)] {
+        for (what, index) in [("the first index past the end", rows as f64), ("index -1", -1.0)] {
+            let name = format!("{what} of {rows}, the last of {count}");
+            let case = Case::new("scatter_sum", name, move |x| {
+                let index = x[1].concat(&[&x[2].reshape(&[1])], 0).cast(DType::I32);
+                let index = index.reshape(&[-1, 1]).broadcast_to(x[0].shape());
+                vec![index.scatter_sum(0, rows, &x[0])]
+            });
+            let case = case
+                .float("x", [count, width])
+                .input("index", TensorType::new(DType::F32, [count - 1]), Fill::Index(rows as u32))
+                .input("last", TensorType::new(DType::F32, []), Fill::Uniform(index, index));
+            cases.push(case.forward_only());
+        }
+    }
+    cases
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let add = |name: &str, axis: isize, x: &[usize], index: &[usize], src: &[usize]| {
+        let case = Case::new("scatter_sum", name, move |x| vec![x[0].scatter_add(axis, &x[1], &x[2])]);
+        indexed_case(case, x, DType::I32, index, x[axis as usize]).float("src", src)
+    };
+    // What the gradient of an embedding is.
+    let rows = |name: &str, size: usize, [count, width]: [usize; 2], bound: usize| {
+        Case::new("scatter_sum", name, move |x| {
+            let index = x[0].reshape(&[-1, 1]).broadcast_to(x[1].shape());
+            vec![index.scatter_sum(0, size, &x[1])]
+        })
+        .input("index", TensorType::new(DType::I32, [count]), Fill::Index(bound as u32))
+        .float("src", [count, width])
+    };
+    let mut cases = vec![
+        add("first axis", 0, &[5, 4], &[7, 4], &[7, 4]),
+        add("last axis", 1, &[3, 6], &[3, 8], &[3, 8]),
+        add("middle axis", 1, &[2, 5, 3], &[2, 4, 3], &[2, 4, 3]),
+        add("index smaller everywhere", 2, &[4, 3, 5], &[2, 3, 4], &[3, 3, 6]),
+        add("two whole workgroups", 0, &[128], &[3], &[3]),
+        add("no index", 0, &[4, 2], &[0, 2], &[3, 2]),
+        add("many lines", 1, &[130, 3], &[130, 9], &[130, 9]),
+        add("lines of 300 inside", 0, &[4, 7], &[300, 7], &[300, 7]),
+        rows("rows", 6, [17, 5], 6),
+        rows("rows by fours", 9, [40, 8], 9),
+        rows("rows by fours, one used", 7, [65, 4], 1),
+        rows("300 rows to 1000", 1000, [300, 3], 1000),
+        rows("300 rows to one", 1, [300, 3], 1),
+        rows("to more than a workgroup of rows", 130, [70, 1], 130),
+        rows("10,000 rows to 3", 3, [10_000, 2], 3).forward_only(),
+        rows("10,000 rows to 40, by fours", 40, [10_000, 4], 40).forward_only(),
+        rows("12,288 rows to one, in whole blocks", 2, [12_288, 1], 1).forward_only(),
+        indexed_case(
+            Case::new("scatter_sum", "through views", |x| {
+                let index = x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2);
+                vec![x[0].scatter_add(1, &index, &x[2].permute(&[2, 0, 1]))]
+            }),
+            &[4, 6, 2],
+            DType::U32,
+            &[3, 4, 6],
+            6,
+        )
+        .float("src", [3, 2, 4]),
+        indexed_case(
+            Case::new("scatter_sum", "long lines side by side", |x| {
+                let index = x[1].permute(&[1, 0]);
+                vec![index.scatter_sum(0, 5, &x[0].permute(&[1, 0]))]
+            }),
+            &[2, 9000],
+            DType::I32,
+            &[2, 9000],
+            5,
+        )
+        .forward_only(),
+        Case::new("scatter_sum", "the update of a table in its epilogue", |x| {
+            let index = x[1].reshape(&[-1, 1]).broadcast_to(x[2].shape());
+            vec![&x[0] - index.scatter_sum(0, 9, &x[2]) * 0.1]
+        })
+        .float("table", [9, 8])
+        .input("index", TensorType::new(DType::I32, [30]), Fill::Index(9))
+        .float("dy", [30, 8]),
+    ];
+    for dtype in [DType::I32, DType::U32] {
+        cases.push(
+            Case::new("scatter_sum", format!("{dtype}, by fours and not"), |x| {
+                let index = |x: &Value, like: &Value| x.reshape(&[-1, 1]).broadcast_to(like.shape());
+                let odd = x[0].slice(1, 1, 8, 2);
+                vec![
+                    index(&x[1], &x[0]).scatter_sum(0, 5, &(&x[0] - 500.0)),
+                    index(&x[1], &odd).scatter_sum(0, 5, &odd),
+                ]
+            })
+            .input("src", TensorType::new(dtype, [12, 8]), Fill::Index(1 << 30))
+            .input("index", TensorType::new(DType::I32, [12]), Fill::Index(5))
+            .forward_only(),
+        );
+    }
+    cases
+}

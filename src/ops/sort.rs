@@ -1,0 +1,246 @@
+//! Sorting along an axis, of any length: blocks of 64 by comparing all with all, then runs merged four at a
+//! time, each element finding its place by bisection. No barriers, stable, and the same on every device.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::gather::Lines;
+use crate::ops::reduce::around;
+use crate::profile::Profile;
+use crate::shape::View;
+use crate::{DType, Tensor, TensorType, Value, wgsl};
+
+/// The numbers along one axis in the order that sorts the elements; equal ones keep theirs.
+#[derive(Debug, Clone)]
+struct Argsort {
+    axis: usize,
+    descending: bool,
+}
+
+impl Op for Argsort {
+    fn name(&self) -> &'static str {
+        "argsort"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if inputs[0].dtype == DType::Bool {
+            return Err("expected numbers; cast() the bools".into());
+        }
+        Ok(vec![TensorType::new(DType::I32, &inputs[0].shape)])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let x = inputs[0].to_f64(); // exact for every type
+        let [outer, size, inner] = around(&outputs[0].shape, self.axis);
+        let mut y = vec![0; x.len()];
+        for line in 0..outer * inner {
+            let start = line / inner * size * inner + line % inner;
+            let mut order: Vec<usize> = (0..size).collect();
+            order.sort_by(|&a, &b| {
+                let (a, b) = (x[start + a * inner], x[start + b * inner]);
+                let ascending = a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal);
+                if self.descending { ascending.reverse() } else { ascending }
+            });
+            for (place, p) in order.into_iter().enumerate() {
+                y[start + place * inner] = p as i32;
+            }
+        }
+        vec![Tensor::of(&outputs[0].shape, y)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+/// What is sorted: lines of `keys`, numbered `o * inner + i`.
+pub(crate) struct Sorting<'a> {
+    pub profile: &'a Profile,
+    /// Where the keys are, their WGSL type, and how they lie.
+    pub from: Slot,
+    pub keys: Lines,
+    pub t: &'a str,
+    pub descending: bool,
+    /// How many of `keys`' outer and inner places are lines of their own.
+    pub lines: [usize; 2],
+}
+
+/// Elements that the first launch sorts by comparing all with all.
+const BLOCK: usize = 64;
+
+impl Sorting<'_> {
+    /// How a scratch buffer of the order lies: `[lines, count]`.
+    fn rows(&self) -> Lines {
+        let ([outer, inner], count) = (self.lines, self.keys.sizes[1]);
+        Lines { sizes: [outer, count, inner], strides: [inner * count, 1, count], offset: 0 }
+    }
+
+    /// Adds the launches that write the order to `to`, which lies like `layout`; without one, like
+    /// `[lines, count]`.
+    pub fn add_to(&self, lowered: &mut Lowered, to: Slot, layout: Option<Lines>) -> Result<(), String> {
+        let count = self.keys.sizes[1];
+        let total = self.lines[0] * self.lines[1] * count;
+        let workgroups = self.profile.grid(total.div_ceil(64) as u64)?;
+        let mut run = BLOCK;
+        let mut order: Option<Slot> = None;
+        loop {
+            let covered = if order.is_none() { run } else { run.saturating_mul(4) };
+            let last = covered >= count;
+            // Two scratch buffers in turns.
+            let target = if last { to } else { self.scratch(lowered, order, total) };
+            let to_lines = layout.filter(|_| last).unwrap_or(self.rows());
+            let mut uniform = [total, count, self.lines[1], run].map(|n| n as u32).to_vec();
+            uniform.extend([self.keys, self.rows(), to_lines].iter().flat_map(Lines::words));
+            let text =
+                if order.is_none() { wgsl!("sort_blocks").constant("BLOCK", BLOCK) } else { wgsl!("sort_merge") };
+            let entry = if order.is_none() { "sort_blocks" } else { "sort_merge" };
+            let mut bindings = vec![Binding::Uniform(uniform), Binding::Read(self.from)];
+            bindings.extend(order.map(Binding::Read));
+            bindings.push(Binding::Write(target));
+            lowered.launches.push(Launch {
+                label: entry.replace('_', " "),
+                wgsl: text.constant("DESCENDING", self.descending).alias("T", self.t).finish()?,
+                entry,
+                bindings,
+                workgroups,
+            });
+            if last {
+                return Ok(());
+            }
+            if order.is_some() {
+                run = covered;
+            }
+            order = Some(target);
+        }
+    }
+
+    /// A scratch buffer for an order that is not `taken`: of two that are made for this, the other.
+    fn scratch(&self, lowered: &mut Lowered, taken: Option<Slot>, total: usize) -> Slot {
+        let earlier = lowered.launches.iter().rev().flat_map(|launch| &launch.bindings).find_map(|b| match b {
+            Binding::Read(slot @ Slot::Scratch(_)) if taken.is_some() => Some(*slot),
+            _ => None,
+        });
+        earlier.unwrap_or_else(|| {
+            lowered.scratch.push(total * 4);
+            Slot::Scratch(lowered.scratch.len() - 1)
+        })
+    }
+}
+
+impl Kernel for Argsort {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant::plain("merge")];
+        VARIANTS
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        Lines::new(view, self.axis).is_some()
+    }
+
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let keys = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
+        let y = Lines::new(&View::contiguous(&args.outputs[0].shape), self.axis).ok_or("its axes do not merge")?;
+        let sorting = Sorting {
+            profile: args.profile,
+            from: Slot::Input(0),
+            keys,
+            t: args.inputs[0].dtype.wgsl_storage(),
+            descending: self.descending,
+            lines: [keys.sizes[0], keys.sizes[2]],
+        };
+        let mut lowered = Lowered::default();
+        sorting.add_to(&mut lowered, Slot::Output(0), Some(y))?;
+        Ok(lowered)
+    }
+}
+
+impl Value {
+    /// The numbers along `axis`, as i32, in the order that sorts the elements; equal elements keep their
+    /// order. Numbers of any type, of any length; floats are expected not to be NaN.
+    #[track_caller]
+    pub fn argsort(&self, axis: isize, descending: bool) -> Value {
+        match self.axes_of("argsort", &[axis]) {
+            Ok(axes) => self.op(Argsort { axis: axes[0], descending }, &[]),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The elements sorted along `axis`, and where each came from (as [`Value::argsort`] gives it). The
+    /// gradient goes back to where an element came from.
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let (values, numbers) = graph.input("x", DType::F32, [4]).sort(0, true);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&values, &numbers])?;
+    /// let y = session.run(&program, &[("x", &Tensor::new([4], [2.0f32, 7.0, 1.0, 7.0])?)])?;
+    /// assert_eq!((y[0].to_f32(), y[1].to_f64()), (vec![7.0, 7.0, 2.0, 1.0], vec![1.0, 3.0, 0.0, 2.0]));
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn sort(&self, axis: isize, descending: bool) -> (Value, Value) {
+        let order = self.argsort(axis, descending);
+        (self.gather(axis, &order), order)
+    }
+
+    /// The `k` largest elements along `axis` (or, without `largest`, the smallest), in order, and where
+    /// each came from; of equal ones the first. The gradient goes to the elements picked.
+    #[track_caller]
+    pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Value, Value) {
+        let order = self.argsort(axis, largest).slice(axis, 0, k, 1);
+        (self.gather(axis, &order), order)
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let of = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
+    let mut cases = Vec::new();
+    for size in [1, 2, 63, 64, 65, 255, 256, 257, 1000, 1025, 5000] {
+        let case = Case::new("argsort", format!("rows of {size}, and columns down, with ties"), |x| {
+            vec![x[0].argsort(-1, false), x[0].t().argsort(0, true)]
+        });
+        cases.push(of(case, &[3, size], Fill::Index(200)).forward_only());
+    }
+    let sort = |name: &str, axis: isize, down: bool| {
+        Case::new("argsort", name, move |x| {
+            let (values, order) = x[0].sort(axis, down);
+            vec![values, order]
+        })
+    };
+    cases.extend([
+        of(sort("the last axis with its values", -1, false), &[4, 9], Fill::Distinct),
+        of(sort("down a middle axis with its values", 1, true), &[2, 70, 3], Fill::Distinct),
+        of(sort("nothing", 1, true), &[2, 0, 3], Fill::Distinct),
+        of(sort("many short lines", 1, true), &[150, 5, 3], Fill::Distinct),
+        of(sort("20,000 with ties", 0, true), &[20_000], Fill::Index(3000)).forward_only(),
+        of(
+            Case::new("argsort", "of a view", |x| vec![x[0].permute(&[2, 0, 1]).slice(0, 1, 9, 3).argsort(2, false)]),
+            &[3, 5, 10],
+            Fill::Distinct,
+        )
+        .forward_only(),
+        of(
+            Case::new("argsort", "topk and least", |x| {
+                let ((top, at), (least, _)) = (x[0].topk(3, 1, true), x[0].topk(2, 0, false));
+                vec![top, at, least]
+            }),
+            &[5, 80],
+            Fill::Distinct,
+        ),
+        Case::new("argsort", "negative i32 down", |x| vec![(&x[0] - 500.0).argsort(0, true)])
+            .input("x", TensorType::new(DType::I32, [300]), Fill::Index(1000))
+            .forward_only(),
+        Case::new("argsort", "large u32", |x| vec![(&x[0] * 3.0).argsort(0, false)])
+            .input("x", TensorType::new(DType::U32, [300]), Fill::Index(1 << 30))
+            .forward_only(),
+    ]);
+    cases
+}
