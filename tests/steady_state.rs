@@ -53,22 +53,25 @@ fn allocations(f: impl FnOnce()) -> Vec<Vec<String>> {
     let stacks = STACKS.with(|stacks| stacks.take());
     let functions = |mut stack: Backtrace| {
         stack.resolve();
+        // An inlined function has a name without its crate: its file tells.
         let symbols = stack.frames().iter().flat_map(|frame| frame.symbols());
-        let names = symbols.filter_map(|symbol| symbol.name().map(|name| name.to_string()));
-        names.filter(|name| !name.starts_with("steady_state::") && !name.starts_with("backtrace::")).collect()
+        let names = symbols.map(|symbol| {
+            let file = symbol.filename().map(|file| file.display().to_string()).unwrap_or_default();
+            format!("{} in {file}", symbol.name().map(|name| name.to_string()).unwrap_or_default())
+        });
+        names.filter(|name| !name.contains("tests/steady_state.rs") && !name.contains("backtrace")).collect()
     };
     stacks.into_iter().map(functions).collect()
 }
 
-/// Whether wgpu was at work.
+/// Whether wgpu, or what it is made of, was at work.
 fn in_wgpu(stack: &[String]) -> bool {
-    stack.iter().any(|name| name.contains("wgpu") && !name.contains("wgrad"))
+    stack.iter().any(|name| name.contains("wgpu"))
 }
 
-/// The allocations that are not wgpu's: the functions of wgrad on their stacks.
-fn ours(stacks: &[Vec<String>]) -> Vec<Vec<&String>> {
-    let outside = stacks.iter().filter(|stack| !in_wgpu(stack));
-    outside.map(|stack| stack.iter().filter(|name| name.contains("wgrad")).collect()).collect()
+/// The allocations that are not wgpu's: the functions on their stacks.
+fn ours(stacks: &[Vec<String>]) -> Vec<&Vec<String>> {
+    stacks.iter().filter(|stack| !in_wgpu(stack)).collect()
 }
 
 #[test]
@@ -111,5 +114,5 @@ fn a_step_makes_nothing_anew() {
     assert!(ours.is_empty(), "a step allocates: {ours:#?}");
     // What is read back is new each time: the list, its tensors, and what waits for each.
     let ours = self::ours(&read);
-    assert!(ours.len() <= 8, "a step that is read allocates {} times: {ours:#?}", ours.len());
+    assert!((1..=8).contains(&ours.len()), "a step that is read allocates {} times: {ours:#?}", ours.len());
 }
