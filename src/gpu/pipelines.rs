@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::adapter::Gpu;
-use crate::{Result, files};
+use crate::{Error, Result, files};
 
 /// What makes pipelines the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -49,7 +49,14 @@ impl Pipelines {
         drop(made);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
         let pipelines: Vec<_> = new.par_iter().map(|(key, label)| make(&gpu.device, key, label, cache)).collect();
-        gpu.trouble()?;
+        gpu.trouble().map_err(|error| match error {
+            // wgpu names what it refused by its label.
+            Error::Gpu(why) => match new.iter().find(|(_, label)| why.contains(&format!("'{label}'"))) {
+                Some((_, label)) => Error::Gpu(format!("kernel {label}: {why}")),
+                None => Error::Gpu(why),
+            },
+            other => other,
+        })?;
         let mut made = self.lock();
         made.extend(new.iter().map(|(key, _)| key.clone()).zip(pipelines));
         let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();

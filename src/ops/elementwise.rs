@@ -415,7 +415,7 @@ rows! {
         .cases(-4.0, 4.0, &[0.0, 3.0, -3.0, 1.0, -1.0, 100.0, -100.0])
         .gradient(|g, _| {
             let inside = g.x(0).abs().lt(&g.y().full_like(3.0));
-            vec![Some(inside.where_(&(g.dy() * (1.0 / 6.0)), &g.y().zeros_like()))]
+            vec![Some(inside.where_(&(g.dy() / 6.0), &g.y().zeros_like()))]
         });
     /// `max(x, 0)`. The gradient at 0 is 0.
     unary relu = Row::floats(1, |x, _| x[0].max(0.0))
