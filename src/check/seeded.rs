@@ -184,6 +184,20 @@ fn convolutions() -> Vec<Fault> {
     const UNEVEN: [&str; 2] = ["conv2d", "5x3 asymmetric"];
     vec![
         fault(
+            "the phases of an input gradient the wrong way round",
+            ["conv2d", "5x3 asymmetric"],
+            "tile",
+            "conv2d_tile",
+            Text("i32(channel / SX % SY)", "i32(channel % SX)"),
+        ),
+        fault(
+            "the padding around an input gradient wraps into the next row",
+            ["conv2d", "4x4 stride 2"],
+            "rows",
+            "conv2d_rows",
+            Text(" && j >= 0 && j < s.breadth", ""),
+        ),
+        fault(
             "padding off by one",
             UNEVEN,
             "direct",
