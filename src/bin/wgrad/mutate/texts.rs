@@ -125,10 +125,11 @@ macro_rules! shared {
     };
 }
 
-const SHARED: [Shared; 4] = [
+const SHARED: [Shared; 5] = [
     shared!("matmul_operands", "fn rows_of_a("),
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
     shared!("max_pool2d_window", "fn first_maximum("),
+    shared!("norm_rows", "fn part_of("),
     shared!("pool2d", "struct Pool {"),
 ];
 
