@@ -338,12 +338,14 @@ fn stored(nodes: &Nodes, users: &Users, cluster: &Cluster) -> Vec<ValueId> {
 /// An upper bound of the storage buffers that a cluster binds.
 fn bindings(nodes: &Nodes, layout: &Layout, users: &Users, cluster: &Cluster) -> usize {
     let members: BTreeSet<usize> = cluster.members().collect();
-    let read: BTreeSet<ValueId> = members
+    // What the kernel and the ops behind it read, each binds for itself.
+    let kernel = cluster.kernel.map(|(node, _)| node);
+    let read: BTreeSet<(bool, ValueId)> = members
         .iter()
-        .flat_map(|&node| &nodes.nodes[node].inputs)
-        .filter_map(|&id| sources(layout, id))
-        .filter(|id| !members.contains(&id.node) && constant_of(nodes, *id).is_none())
-        .filter(|id| !matches!(nodes.nodes[id.node].kind, NodeKind::Scalar(_)))
+        .flat_map(|&node| nodes.nodes[node].inputs.iter().map(move |&id| (Some(node) == kernel, id)))
+        .filter_map(|(by_kernel, id)| Some((by_kernel, sources(layout, id)?)))
+        .filter(|(_, id)| !members.contains(&id.node) && constant_of(nodes, *id).is_none())
+        .filter(|(_, id)| !matches!(nodes.nodes[id.node].kind, NodeKind::Scalar(_)))
         .collect();
     // Copies of a value are buffers besides the value.
     let copies = members

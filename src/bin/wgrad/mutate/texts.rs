@@ -130,6 +130,7 @@ const SHARED: [Shared; 5] = [
     shared!("conv2d_phases", "const SY: u32 ="), // before the text in which it replaces a function
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
     shared!("max_pool2d_window", "fn first_maximum("),
+    shared!("norm_rows", "fn part_of("),
     shared!("pool2d", "struct Pool {"),
 ];
 
