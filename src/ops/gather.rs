@@ -206,7 +206,8 @@ impl Value {
             return Err(invalid.clone());
         }
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
-        let complain = |why: String| Err(self.graph().mistake(op, &inputs, why));
+        let location = std::panic::Location::caller();
+        let complain = |why: String| Err(self.graph().mistake_at(location, op, &inputs, why));
         let Some(at) = self.shape().axis(axis) else {
             return complain(format!("there is no axis {axis} in {}", self.shape()));
         };
