@@ -95,12 +95,14 @@ impl Value {
         };
         let sizes: Vec<isize> = self.shape().iter().map(|&size| size as isize).collect();
         // Neighbouring axes are one to be reversed.
-        axes.chunk_by(|a, b| a + 1 == *b).fold(self.clone(), |x, run| {
+        let mut y = self.clone();
+        for run in axes.chunk_by(|a, b| a + 1 == *b) {
             let (first, last) = (run[0], run[run.len() - 1]);
             let merged: isize = sizes[first..=last].iter().product();
             let line = [&sizes[..first], &[merged], &sizes[last + 1..]].concat();
-            x.reshape(&line).op(Flip { axis: first }, &[]).reshape(&sizes)
-        })
+            y = y.reshape(&line).op(Flip { axis: first }, &[]).reshape(&sizes);
+        }
+        y
     }
 }
 

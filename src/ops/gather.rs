@@ -191,8 +191,11 @@ impl Value {
     #[track_caller]
     pub(crate) fn covered(&self, axis: usize, index: &Shape) -> Value {
         let smaller = |at: &usize| *at != axis && index[*at] < self.shape()[*at];
-        let axes: Vec<usize> = (0..self.shape().rank()).filter(smaller).collect();
-        axes.iter().fold(self.clone(), |x, &at| x.slice(at as isize, 0, index[at], 1))
+        let mut part = self.clone();
+        for at in (0..self.shape().rank()).filter(smaller) {
+            part = part.slice(at as isize, 0, index[at], 1);
+        }
+        part
     }
 
     /// The axis, where this and all of `others` are valid, of its rank, and `index`, the first of them,
@@ -203,7 +206,8 @@ impl Value {
             return Err(invalid.clone());
         }
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
-        let complain = |why: String| Err(self.graph().mistake(op, &inputs, why));
+        let location = std::panic::Location::caller();
+        let complain = |why: String| Err(self.graph().mistake_at(location, op, &inputs, why));
         let Some(at) = self.shape().axis(axis) else {
             return complain(format!("there is no axis {axis} in {}", self.shape()));
         };

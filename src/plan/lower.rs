@@ -10,6 +10,7 @@ use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
 use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, MAX_SCALARS, Options, Plan, Role, Stored, Unit, padded};
+use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
@@ -320,10 +321,15 @@ impl Lowering<'_> {
         let inputs = &self.nodes.nodes[node].inputs;
         let types: Vec<&TensorType> = inputs.iter().map(|&id| self.nodes.ty(id)).collect();
         let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
-        indices.all(|(_, &id)| match self.layout.of(id).origin {
-            Origin::Value(root) => {
-                matches!(self.nodes.nodes[root.node].kind, NodeKind::Input(_) | NodeKind::Constant(_))
-            }
+        indices.all(|(i, &id)| match self.layout.of(id).origin {
+            Origin::Value(root) => match &self.nodes.nodes[root.node].kind {
+                NodeKind::Input(_) => true,
+                // One that is out of range is left to the kernel to report.
+                NodeKind::Constant(tensor) => {
+                    op.index_bound(i, &types).is_none_or(|bound| index_in_range(tensor, bound).is_ok())
+                }
+                _ => false,
+            },
             Origin::Copy(_) => false,
         })
     }
