@@ -4,7 +4,8 @@
 // Neighbouring invocations take neighbouring parts, each PARTS-th element, or, where COLUMNS, rows.
 // Requires size / parts <= 4096.
 
-const COLUMNS: bool = false;
+const COLUMNS: bool = false; // inner = 1
+const WHOLE: bool = false; // outer = 1
 alias V = f32;
 alias S = f32;
 
@@ -22,6 +23,12 @@ fn part_of(id: u32) -> Part {
 }
 
 fn position(row: u32, k: u32) -> u32 {
+  if (COLUMNS) {
+    return k * d.rows + row;
+  }
+  if (WHOLE) {
+    return row * d.inner + k;
+  }
   let o = quotient(k, d.by_inner);
   return (o * d.rows + row) * d.inner + k - o * d.inner;
 }

@@ -57,6 +57,6 @@ fn recurrent_grad(
   }
   for (var i = 0u; i < rows * WIDTH; i++) {
     let at = At(p.step, p.from_slot, p.to_slot, row + i / WIDTH, unit * WIDTH + i % WIDTH);
-    cell_grad(at, sum_grad(in_step(at, GATES)) + dhs[in_slot(at.to_slot, at)]);
+    cell_grad(at, sum_grad(in_step(at, GATES)) + dhs[in_slot(at.to_slot, at)], p.terms > 0u);
   }
 }

@@ -10,10 +10,10 @@ const GATES: u32 = 3u;
 @group(0) @binding(6) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(7) var<storage, read_write> direct: array<f32>;
 
-fn cell_grad(at: At, through_sums: f32) {
+fn cell_grad(at: At, through_sums: f32, carries: bool) {
   let own = in_slot(0u, at);
   var dh = through_sums;
-  if (p.terms > 0u) {
+  if (carries) {
     dh += direct[own];
   }
   let first = in_step(at, 4u);

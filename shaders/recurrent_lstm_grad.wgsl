@@ -11,7 +11,7 @@ const CELLS: bool = true;
 @group(0) @binding(6) var<storage, read> dcs: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dc: array<f32>;
 
-fn cell_grad(at: At, dh: f32) {
+fn cell_grad(at: At, dh: f32, carries: bool) {
   let first = in_step(at, 4u);
   let i = gates[first];
   let f = gates[first + p.hidden];
@@ -23,7 +23,7 @@ fn cell_grad(at: At, dh: f32) {
     d += dcs[in_slot(at.to_slot, at)];
   }
   let own = in_slot(0u, at);
-  if (p.terms > 0u) {
+  if (carries) {
     d += dc[own];
   }
   set_sum_grad(first, d * g * (i * (1.0 - i)));

@@ -9,7 +9,8 @@ struct Params {
   to_slot: u32, // and behind it
   later: u32, // backward: the step behind it
   terms: u32, // backward: V in a row of ds; 0 where no step is behind it
-  pad0: u32,
+  steps: u32, // that a launch takes
+  reverse: u32, // whether they go from the last to the first
 }
 
 struct At { step: u32, from_slot: u32, to_slot: u32, row: u32, unit: u32 }
@@ -19,6 +20,12 @@ struct At { step: u32, from_slot: u32, to_slot: u32, row: u32, unit: u32 }
 // Of `gates` rows of H in each batch row of a step, row 0.
 fn in_step(at: At, gates: u32) -> u32 {
   return (at.step * p.batch + at.row) * gates * p.hidden + at.unit;
+}
+
+// The step that is computed next.
+fn next(at: At, reverse: bool) -> At {
+  let by = select(1u, 0xffffffffu, reverse);
+  return At(at.step + by, at.from_slot + by, at.to_slot + by, at.row, at.unit);
 }
 
 fn in_slot(slot: u32, at: At) -> u32 {

@@ -5,6 +5,6 @@ const GATES: u32 = 1u;
 
 @group(0) @binding(4) var<storage, read> hs: array<f32>;
 
-fn cell_grad(at: At, dh: f32) {
+fn cell_grad(at: At, dh: f32, carries: bool) {
   set_sum_grad(in_step(at, 1u), dh * slope(hs[in_slot(at.to_slot, at)]));
 }

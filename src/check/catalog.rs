@@ -113,10 +113,13 @@ impl Seen {
             .collect();
         let before = graph.nodes().nodes.len();
         let gradient = op.gradient(&Backward { inputs: &inputs, outputs: &outputs, dys: &dys, needs: &needs });
-        let given = gradient.iter().zip(&needs).any(|(gradient, need)| *need && gradient.is_some());
+        let given = gradient.iter().zip(&needs).any(|(dx, need)| *need && dx.as_ref().is_some_and(Value::is_valid));
         if given {
             self.differentiable = true;
             self.backward = op_names(&graph.nodes().nodes[before..]);
+            if self.backward.is_empty() {
+                self.backward.insert("dy".to_owned()); // passed on as it is
+            }
         }
     }
 

@@ -7,10 +7,22 @@ use Change::{Constant, Late, Short, Swap, Text, Word};
 
 /// All of them.
 pub(super) fn all() -> Vec<Fault> {
-    [products(), convolutions(), pools(), sums(), rows(), norms(), moves(), indices(), pointwise(), updates()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        products(),
+        attention(),
+        convolutions(),
+        pools(),
+        sums(),
+        rows(),
+        norms(),
+        moves(),
+        indices(),
+        pointwise(),
+        updates(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A fault in a case of the registry.
@@ -101,6 +113,70 @@ fn products() -> Vec<Fault> {
                 "fn epilogue4(v: vec4<f32>, here: u32) -> vec4<f32> { let i0 = here + 4u;",
             ),
         ),
+    ]
+}
+
+fn attention() -> Vec<Fault> {
+    const FORWARD: [&str; 2] = ["attention", "2 of 3 queries, 5 keys, 8 and 8 numbers"];
+    const CAUSAL: [&str; 2] = ["attention", "causal, 2 of 16 queries, 32 keys, 16 and 16 numbers"];
+    vec![
+        fault(
+            "what was summed keeps its size where a larger score is met",
+            ["attention", "rising from key to key"],
+            "tile",
+            "attention_tile",
+            Text("*= shrink;", "*= 1.0;"),
+        ),
+        fault(
+            "each lane subtracts a largest score of its own",
+            ["attention", "scores up to +-100"],
+            "shuffle",
+            "attention_shuffle",
+            Text("rows_max(&most, lane);", ""),
+        ),
+        fault(
+            "a query sees the key behind its own",
+            CAUSAL,
+            "tile",
+            "attention_tile",
+            Text("u + 1u), p.causal", "u + 2u), p.causal"),
+        ),
+        fault(
+            "the key behind the last has a weight",
+            FORWARD,
+            "shuffle",
+            "attention_shuffle",
+            Text("key >= vec4(end)", "key > vec4(end)"),
+        ),
+        fault(
+            "the mask of the next head",
+            ["attention", "a mask for each head"],
+            "tile",
+            "attention_tile",
+            Text("b % p.heads * p.mask_head", "(b + 1u) % p.heads * p.mask_head"),
+        ),
+        fault(
+            "a launch that goes on forgets the sum so far",
+            ["attention", "keys of three launches, two chunks of values"],
+            "shuffle",
+            "attention_shuffle",
+            Text("return lse_before[i];", "return LEFT_OUT;"),
+        ),
+        fault(
+            "the scores' gradients without the scale",
+            FORWARD,
+            "tile",
+            "attention_query_grad_tile",
+            Text(".y) * p.scale;", ".y);"),
+        ),
+        fault(
+            "the scores' gradients without delta",
+            CAUSAL,
+            "shuffle",
+            "attention_key_grad_shuffle",
+            Text(" - stat[1])", ")"),
+        ),
+        fault("dv of the wrong operand", CAUSAL, "tile", "attention_key_grad_tile", Swap(1, 4)),
     ]
 }
 

@@ -50,6 +50,7 @@
 //! [`Conv2d`], ..., [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a
 //! layer, so activations are `Value::relu`, `Value::tanh`, or a closure.
 
+mod attention;
 mod conv;
 mod embedding;
 pub mod init;
@@ -58,6 +59,7 @@ mod norm;
 mod recurrent;
 mod scope;
 
+pub use attention::{MultiheadAttention, TransformerBlock, rotary, sinusoidal_positions};
 pub use conv::{Conv1d, ConvTranspose2d, SeparableConv2d};
 pub use embedding::Embedding;
 pub use init::Init;

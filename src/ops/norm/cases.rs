@@ -54,6 +54,7 @@ pub fn cases() -> Vec<Case> {
     for size in [1, 2, 3, 4, 33, 127, 511, 513, 768, 1027, 2044, 2052, 4096, 4100] {
         cases.extend(rows(&format!("rows of {size}"), &[3, size], unit.clone()));
     }
+    cases.extend(rows("8 rows of 1", &[8, 1], unit.clone()));
     cases.extend(rows("many short rows", &[1025, 7], unit.clone()));
     cases.extend(rows("two whole workgroups of rows", &[128, 4], unit.clone()));
     cases.extend(rows("a long row", &[1, 20_004], unit.clone()));
@@ -85,6 +86,16 @@ pub fn cases() -> Vec<Case> {
         .float("weight", [130])
         .float("bias", [130]),
     );
+    // The gradient is multiplied in the epilogue of the kernel that makes it.
+    for size in [12, 9] {
+        cases.push(
+            Case::new("layer_norm", format!("of products, rows of {size}"), move |x| {
+                vec![(&x[0] * &x[1]).layer_norm(&[size], None, None, EPS)]
+            })
+            .float("x", [5, size])
+            .input("by", TensorType::new(DType::F32, [5, size]), Fill::Uniform(0.5, 2.0)),
+        );
+    }
     cases.push(
         Case::new("layer_norm", "of transposed data", |x| vec![x[0].t().layer_norm(&[6], None, Some(&x[1]), EPS)])
             .float("x", [6, 9])
@@ -120,6 +131,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(batch("planes in parts", &[6, 3, 31, 43], unit.clone()));
     cases.push(batch("planes by fours in parts", &[7, 5, 64, 32], unit.clone()));
     cases.push(batch("rows by fours in parts", &[2100, 36], unit.clone()));
+    cases.push(batch("many channels in parts", &[400, 200], unit.clone()));
     cases.push(batch("rows in parts", &[2100, 10], unit));
     cases.push(batch("a mean of 300, in parts", &[5, 2, 60, 60], Fill::Uniform(299.0, 301.0)));
     cases.push(

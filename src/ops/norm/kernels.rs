@@ -11,13 +11,27 @@ use crate::{Shape, wgsl};
 
 static VARIANTS: &[Variant] = &[
     Variant { workgroup_memory: 8 * 256, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { epilogue: true, ..Variant::plain("invocation") },
     Variant { epilogue: true, ..Variant::plain("parts") },
 ];
+
+/// Whether a variant is the one with a workgroup for each row.
+fn is_workgroup(variant: &Variant) -> bool {
+    *variant == VARIANTS[0]
+}
+
+/// Whether a variant is the one with an invocation for each row.
+fn is_invocation(variant: &Variant) -> bool {
+    *variant == VARIANTS[1]
+}
 
 /// The longest row of a workgroup: where fewest invocations share it, each walks it three times in
 /// fewer than 16,000 steps.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(FEWEST as usize) < 16_000);
+
+/// The longest row of an invocation, in vectors, which it walks three times at most.
+const SHORT: usize = 4096;
 
 /// Elements of a row that stay in registers, as HELD in the texts.
 const HELD: usize = 4;
@@ -113,9 +127,9 @@ struct Plan<'a> {
     kind: Kind,
     args: &'a Args<'a>,
     grid: Grid,
-    /// The entry points: a workgroup a row, moments or sums of parts, the pass over all elements.
-    entries: [&'static str; 3],
-    texts: [Shader; 3],
+    /// Texts and their entry points: a workgroup a row, an invocation a row, moments or sums of parts,
+    /// the pass over all elements.
+    texts: [(Shader, &'static str); 4],
     /// What the kernels call their output.
     output: &'static str,
     /// The data that is summed up.
@@ -127,30 +141,41 @@ struct Plan<'a> {
     sums: Slot,
 }
 
+/// Texts whose entry points bear the files' names.
+macro_rules! texts {
+    ($($name:literal),*) => { [$((wgsl!($name), $name)),*] };
+}
+
 impl Plan<'_> {
     fn lower(self, variant: &Variant) -> Result<Lowered, String> {
-        if *variant == VARIANTS[0] { self.workgroup() } else { self.in_parts() }
+        if is_workgroup(variant) || is_invocation(variant) { self.rows(is_workgroup(variant)) } else { self.in_parts() }
     }
 
-    fn workgroup(self) -> Result<Lowered, String> {
-        let Plan { kind, args, grid, entries, texts: [text, ..], output, bound: [bound, _], .. } = self;
+    /// One launch, with whole rows.
+    fn rows(self, workgroup: bool) -> Result<Lowered, String> {
+        let Plan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
         let size = grid.size();
-        let threads = if size > HELD * FEWEST as usize { together_on(args.profile) } else { FEWEST };
-        let text = grid.text(text, true, false, Some(output));
+        let (text, entry) = if workgroup { together } else { alone };
+        let mut text = grid.text(text, true, false, Some(output));
+        if workgroup {
+            let threads = if size > HELD * FEWEST as usize { together_on(args.profile) } else { FEWEST };
+            text = text.constant("THREADS", threads);
+        }
+        let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;
         let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps as f32).to_bits()];
         Ok(Launch {
-            label: entries[0].into(),
-            wgsl: text.constant("THREADS", threads).constant("CENTERED", kind.centered).finish()?,
-            entry: entries[0],
+            label: entry.into(),
+            wgsl: text.constant("CENTERED", kind.centered).finish()?,
+            entry,
             bindings: std::iter::once(Binding::Uniform(words)).chain(bound).collect(),
-            workgroups: args.profile.grid(grid.rows as u64)?,
+            workgroups: args.profile.grid(workgroups as u64)?,
         }
         .into())
     }
 
     fn in_parts(self) -> Result<Lowered, String> {
-        let Plan { kind, args, grid, entries, texts: [_, sums, apply], output, data, bound: [_, bound], .. } = self;
+        let Plan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
         let (size, parts, profile) = (grid.size(), grid.parts(args.profile), args.profile);
         let rows = args.inputs[0].shape[1];
         let mut lowered = Lowered::default();
@@ -164,15 +189,16 @@ impl Plan<'_> {
         let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
         words.extend(reciprocal(grid.inner));
         words.extend([(grid.lanes() as f32).to_bits(), 0]);
+        let (sums, entry) = sums;
         let text = sums.append(include_str!("../../../shaders/norm_rows.wgsl"));
         let text = grid.text(text, true, true, None).constant("CENTERED", kind.centered);
         let mut bindings = vec![Binding::Uniform(words)];
         bindings.extend(data.into_iter().map(Binding::Read));
         bindings.push(Binding::Write(partial));
         lowered.launches.push(Launch {
-            label: entries[1].into(),
-            wgsl: text.constant("COLUMNS", grid.columns()).finish()?,
-            entry: entries[1],
+            label: entry.into(),
+            wgsl: text.constant("COLUMNS", grid.columns()).constant("WHOLE", grid.outer == 1).finish()?,
+            entry,
             bindings,
             workgroups: profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
         });
@@ -191,9 +217,9 @@ impl Plan<'_> {
             });
         }
         lowered.launches.push(Launch {
-            label: entries[2].into(),
-            wgsl: grid.text(apply, false, true, Some(output)).finish()?,
-            entry: entries[2],
+            label: apply.1.into(),
+            wgsl: grid.text(apply.0, false, true, Some(output)).finish()?,
+            entry: apply.1,
             bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps))).chain(bound).collect(),
             workgroups: profile.grid((grid.rows * size).div_ceil(256) as u64)?,
         });
@@ -201,16 +227,22 @@ impl Plan<'_> {
     }
 }
 
-/// A workgroup for each row where there are rows enough, and barriers are cheap.
+/// On software adapters an invocation for each row, on GPUs a workgroup, where rows keep them busy.
 fn suits(variant: &Variant, args: &Args<'_>) -> bool {
     let [outer, rows, inner] = sizes(&args.inputs[0].shape);
-    let row = outer * inner;
-    *variant != VARIANTS[0] || (!args.profile.software && row >= 64 && (rows >= 64 || row <= 1 << 14))
+    let (row, software) = (outer * inner, args.profile.software);
+    if is_workgroup(variant) {
+        return !software && row >= 64 && (rows >= 64 || row <= 1 << 14);
+    }
+    !is_invocation(variant) || rows * row < 1 << 14 || (rows >= 64 && (software || row < 64))
 }
 
+/// Rows that lie in one piece, and not too long.
 fn supports(variant: &Variant, args: &Args<'_>) -> bool {
-    let [outer, _, inner] = sizes(&args.inputs[0].shape);
-    *variant != VARIANTS[0] || (outer == 1 && inner <= LONGEST)
+    let grid = Grid::new(&args.inputs[0].shape);
+    let whole = grid.outer == 1 && grid.width != Width::Column4;
+    let longest = if is_workgroup(variant) { LONGEST } else { SHORT };
+    !(is_workgroup(variant) || is_invocation(variant)) || (whole && grid.size() <= longest)
 }
 
 impl Kernel for Normalize {
@@ -232,8 +264,7 @@ impl Kernel for Normalize {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),
-            entries: ["norm_workgroup", "norm_moments", "norm_apply"],
-            texts: [wgsl!("norm_workgroup"), wgsl!("norm_moments"), wgsl!("norm_apply")],
+            texts: texts!("norm_workgroup", "norm_invocation", "norm_moments", "norm_apply"),
             output: "y",
             data: vec![x],
             bound: [
@@ -267,8 +298,7 @@ impl Kernel for NormalizeGrad {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),
-            entries: ["norm_grad_workgroup", "norm_grad_sums", "norm_grad_apply"],
-            texts: [wgsl!("norm_grad_workgroup"), wgsl!("norm_grad_sums"), wgsl!("norm_grad_apply")],
+            texts: texts!("norm_grad_workgroup", "norm_grad_invocation", "norm_grad_sums", "norm_grad_apply"),
             output: "dx",
             data: vec![y, dy],
             bound: [

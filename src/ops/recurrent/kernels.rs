@@ -1,66 +1,144 @@
-//! The kernels of recurrent layers: a launch for each step.
+//! The kernels of recurrent layers: a launch for each step; or one for many steps with a workgroup for
+//! each batch row, which keeps in its memory what one step hands to the next.
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::ops::reduce::{FEWEST, together_on};
 use crate::shader::Shader;
 use crate::wgsl;
 
-static VARIANTS: &[Variant] = &[Variant::plain("steps")];
+static VARIANTS: &[Variant] = &[
+    // The memory is that of the gradient of an LSTM.
+    Variant { workgroup_memory: 4 * 4 * MOST_UNITS as u32, invocations: FEWEST, ..Variant::plain("workgroup") },
+    Variant::plain("steps"),
+];
 
-/// Batch rows of an invocation.
+fn is_workgroup(variant: &Variant) -> bool {
+    *variant == VARIANTS[0]
+}
+
+/// Units whose states fit a workgroup's memory.
+const MOST_UNITS: usize = 512;
+
+/// Up to so many a workgroup that reads all weights in each step takes less time than a launch.
+const FEW_UNITS: usize = 256;
+
+/// Rounds of loops that an invocation may take: some drivers end loops without a word.
+const MOST_ROUNDS: usize = 16_000;
+const _: () = assert!(rounds(4 * MOST_UNITS, MOST_UNITS, FEWEST as usize) <= MOST_ROUNDS);
+
+/// Batch rows of an invocation of the variant `steps`, and invocations of its workgroups.
 const ROWS: usize = 4;
-
-/// Invocations of a workgroup.
 const THREADS: usize = 64;
 
 const PLACES: &str = include_str!("../../../shaders/recurrent_places.wgsl");
 
-/// The text behind a kernel: the cell, and what all share.
-fn with_cell(text: Shader, of: &Recurrence, cell: &str) -> Shader {
-    let text = text.append(cell).append(PLACES);
-    match of.activation {
-        Activation::Tanh => text,
-        Activation::Relu => text
-            .function("activate", "fn activate(v: f32) -> f32 { return relu_f32(v); }")
-            .function("slope", "fn slope(y: f32) -> f32 { return select(0.0, 1.0, y > 0.0); }"),
+/// Rounds of one step with a workgroup for a row, `units` sums of so many terms.
+const fn rounds(terms: usize, units: usize, threads: usize) -> usize {
+    terms.div_ceil(threads) + units.div_ceil(threads) * (terms + 1) + 1
+}
+
+/// What the kernels of both directions have in common.
+struct Pass<'a> {
+    of: &'a Recurrence,
+    sizes: Sizes,
+    args: &'a Args<'a>,
+    together: bool,
+    backward: bool,
+}
+
+impl Pass<'_> {
+    /// Units that an invocation computes side by side.
+    fn width(&self) -> usize {
+        if !self.together && self.sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    /// The text with the cell and what all share.
+    fn text(&self, text: Shader, cell: &str) -> Shader {
+        let text = text.append(cell).append(PLACES);
+        let text = match self.of.activation {
+            Activation::Tanh => text,
+            Activation::Relu => text
+                .function("activate", "fn activate(v: f32) -> f32 { return relu_f32(v); }")
+                .function("slope", "fn slope(y: f32) -> f32 { return select(0.0, 1.0, y > 0.0); }"),
+        };
+        if self.together {
+            return text.constant("THREADS", together_on(self.args.profile));
+        }
+        let text = text.constant("ROWS", ROWS);
+        if self.width() == 1 {
+            return text;
+        }
+        let (array, get, set) =
+            if self.backward { ("ds", "sum_grad", "set_sum_grad") } else { ("hs", "state", "set_state") };
+        text.constant("WIDTH", 4)
+            .alias("V", "vec4<f32>")
+            .function("part", "fn part(v: V, i: u32) -> f32 { return v[i]; }")
+            .function(get, &format!("fn {get}(i: u32) -> f32 {{ return {array}[i / 4u][i % 4u]; }}"))
+            .function(set, &format!("fn {set}(i: u32, v: f32) {{ {array}[i / 4u][i % 4u] = v; }}"))
+    }
+
+    /// A launch for each step, or for as many as its loops may take, in the order of the pass.
+    fn launches(&self, text: Shader, entry: &'static str, bindings: &[Binding]) -> Result<Vec<Launch>, String> {
+        let Sizes { steps, batch, hidden } = self.sizes;
+        let gates = self.of.cell.gates();
+        let terms = if self.backward { gates * hidden } else { hidden };
+        let at_once = if self.together {
+            MOST_ROUNDS / rounds(terms, hidden, together_on(self.args.profile) as usize)
+        } else {
+            1
+        };
+        let workgroups =
+            if self.together { batch } else { (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS) };
+        let workgroups = self.args.profile.grid(workgroups as u64)?;
+        let wgsl = text.finish()?;
+        let launch = |done: usize| {
+            let number = if self.backward { steps - 1 - done } else { done };
+            let behind = if self.backward && done > 0 { Some(number + 1) } else { None };
+            let terms = behind.map_or(0, |_| terms / self.width());
+            let later = behind.map_or(0, |number| self.of.step(&self.sizes, number));
+            let uniform = self.uniform(number, later, terms, at_once.min(steps - done));
+            let bindings = [uniform].into_iter().chain(bindings.iter().cloned()).collect();
+            let (name, grad) = (self.of.cell.name(), if self.backward { "_grad" } else { "" });
+            Launch { label: format!("{name}{grad} step"), wgsl: wgsl.clone(), entry, bindings, workgroups }
+        };
+        Ok((0..steps).step_by(at_once).map(launch).collect())
+    }
+
+    /// `Params` of recurrent_places.wgsl.
+    fn uniform(&self, number: usize, later: usize, terms: usize, steps: usize) -> Binding {
+        let Sizes { batch, hidden, .. } = self.sizes;
+        let (from, to) = self.of.slots(&self.sizes, number);
+        let step = self.of.step(&self.sizes, number);
+        let words = [batch, hidden, step, from, to, later, terms, steps, usize::from(self.of.reverse)];
+        Binding::Uniform(words.map(|n| n as u32).to_vec())
+    }
+
+    /// Copies an initial state to the slot before the first step.
+    fn start(&self, input: usize, output: usize) -> Result<Launch, String> {
+        let elements = self.sizes.batch * self.sizes.hidden;
+        Ok(Launch {
+            label: "recurrent_start".into(),
+            wgsl: wgsl!("recurrent_start").append(PLACES).finish()?,
+            entry: "recurrent_start",
+            bindings: vec![
+                self.uniform(0, 0, 0, 0),
+                Binding::Read(Slot::Input(input)),
+                Binding::Write(Slot::Output(output)),
+            ],
+            workgroups: self.args.profile.grid(elements.div_ceil(THREADS) as u64)?,
+        })
     }
 }
 
-/// The text for vectors of four units: `get` and `set` are the functions that read and write one
-/// element of `array`.
-fn by_fours(text: Shader, array: &str, get: &str, set: &str) -> Shader {
-    text.constant("WIDTH", 4)
-        .alias("V", "vec4<f32>")
-        .function("part", "fn part(v: V, i: u32) -> f32 { return v[i]; }")
-        .function(get, &format!("fn {get}(i: u32) -> f32 {{ return {array}[i / 4u][i % 4u]; }}"))
-        .function(set, &format!("fn {set}(i: u32, v: f32) {{ {array}[i / 4u][i % 4u] = v; }}"))
+/// A workgroup for each row where that is no more than a GPU is glad of, and a launch for each step on
+/// software adapters, which have few cores and pay for barriers.
+fn suits(variant: &Variant, args: &Args<'_>, hidden: usize) -> bool {
+    !is_workgroup(variant) || (hidden <= FEW_UNITS && !args.profile.software)
 }
 
-/// The uniform of a launch.
-struct Words<'a> {
-    sizes: &'a Sizes,
-    step: usize,
-    slots: (usize, usize),
-    later: usize,
-    terms: usize,
-}
-
-impl Words<'_> {
-    fn binding(&self) -> Binding {
-        let (from, to) = self.slots;
-        let Words { sizes, step, later, terms, .. } = *self;
-        Binding::Uniform([sizes.batch, sizes.hidden, step, from, to, later, terms, 0].map(|n| n as u32).to_vec())
-    }
-}
-
-/// Units that an invocation computes.
-fn width(sizes: &Sizes) -> usize {
-    if sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
-}
-
-fn grid(sizes: &Sizes, args: &Args<'_>) -> Result<[u32; 3], String> {
-    let invocations = sizes.batch.div_ceil(ROWS) * (sizes.hidden / width(sizes));
-    args.profile.grid(invocations.div_ceil(THREADS) as u64)
+fn supports(variant: &Variant, hidden: usize) -> bool {
+    !is_workgroup(variant) || hidden <= MOST_UNITS
 }
 
 impl Kernel for Recurrence {
@@ -68,58 +146,41 @@ impl Kernel for Recurrence {
         VARIANTS
     }
 
-    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        suits(variant, args, args.inputs[2].shape[1])
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        supports(variant, args.inputs[2].shape[1])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let sizes = Sizes::of_states(&args.outputs[0]);
+        let pass = Pass { of: self, sizes, args, together: is_workgroup(variant), backward: false };
+        let (text, entry) = if pass.together {
+            (wgsl!("recurrent_workgroup"), "recurrent_workgroup")
+        } else {
+            (wgsl!("recurrent"), "recurrent")
+        };
         let cell = match self.cell {
             Cell::Rnn => include_str!("../../../shaders/recurrent_rnn.wgsl"),
             Cell::Lstm => include_str!("../../../shaders/recurrent_lstm.wgsl"),
             Cell::Gru => include_str!("../../../shaders/recurrent_gru.wgsl"),
         };
-        let mut text =
-            with_cell(wgsl!("recurrent"), self, cell).constant("GATES", self.cell.gates()).constant("ROWS", ROWS);
-        if width(&sizes) == 4 {
-            text = by_fours(text, "hs", "state", "set_state");
+        let mut bindings =
+            vec![Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1)), Binding::Write(Slot::Output(0))];
+        let mut launches = vec![pass.start(2, 0)?];
+        match self.cell {
+            Cell::Rnn => {}
+            Cell::Lstm => {
+                launches.push(pass.start(3, 2)?);
+                bindings.extend([Binding::Write(Slot::Output(1)), Binding::Write(Slot::Output(2))]);
+            }
+            Cell::Gru => bindings.extend([Binding::Write(Slot::Output(1)), Binding::Read(Slot::Input(3))]),
         }
-        let text = text.finish()?;
-        let own: &[Binding] = match self.cell {
-            Cell::Rnn => &[],
-            Cell::Lstm => &[Binding::Write(Slot::Output(1)), Binding::Write(Slot::Output(2))],
-            Cell::Gru => &[Binding::Write(Slot::Output(1)), Binding::Read(Slot::Input(3))],
-        };
-        let workgroups = grid(&sizes, args)?;
-        let launch = |number: usize| {
-            let step = self.step(&sizes, number);
-            let words = Words { sizes: &sizes, step, slots: self.slots(&sizes, number), later: 0, terms: 0 };
-            let mut bindings = vec![
-                words.binding(),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Input(1)),
-                Binding::Write(Slot::Output(0)),
-            ];
-            bindings.extend(own.iter().cloned());
-            let label = format!("{} step", self.cell.name());
-            Launch { label, wgsl: text.clone(), entry: "recurrent", bindings, workgroups }
-        };
-        let mut launches = vec![self.start(&sizes, args, 2, 0)?];
-        if self.cell == Cell::Lstm {
-            launches.push(self.start(&sizes, args, 3, 2)?);
-        }
-        launches.extend((0..sizes.steps).map(launch));
+        let text = pass.text(text, cell).constant("GATES", self.cell.gates());
+        launches.extend(pass.launches(text, entry, &bindings)?);
         Ok(Lowered { launches, scratch: Vec::new() })
-    }
-}
-
-impl Recurrence {
-    /// Copies an initial state to the slot before the first step.
-    fn start(&self, sizes: &Sizes, args: &Args<'_>, input: usize, output: usize) -> Result<Launch, String> {
-        let words = Words { sizes, step: 0, slots: self.slots(sizes, 0), later: 0, terms: 0 };
-        Ok(Launch {
-            label: "recurrent_start".into(),
-            wgsl: wgsl!("recurrent_start").append(PLACES).finish()?,
-            entry: "recurrent_start",
-            bindings: vec![words.binding(), Binding::Read(Slot::Input(input)), Binding::Write(Slot::Output(output))],
-            workgroups: args.profile.grid((sizes.batch * sizes.hidden).div_ceil(THREADS) as u64)?,
-        })
     }
 }
 
@@ -128,58 +189,38 @@ impl Kernel for RecurrenceGrad {
         VARIANTS
     }
 
-    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let of = &self.0;
-        let sizes = Sizes::of_states(args.inputs[0]);
-        let cell = match of.cell {
-            Cell::Rnn => include_str!("../../../shaders/recurrent_rnn_grad.wgsl"),
-            Cell::Lstm => include_str!("../../../shaders/recurrent_lstm_grad.wgsl"),
-            Cell::Gru => include_str!("../../../shaders/recurrent_gru_grad.wgsl"),
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        suits(variant, args, args.inputs[0].shape[2])
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        supports(variant, args.inputs[0].shape[2])
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let (of, sizes) = (&self.0, Sizes::of_states(args.inputs[0]));
+        let pass = Pass { of, sizes, args, together: is_workgroup(variant), backward: true };
+        let (text, entry) = if pass.together {
+            (wgsl!("recurrent_grad_workgroup"), "recurrent_grad_workgroup")
+        } else {
+            (wgsl!("recurrent_grad"), "recurrent_grad")
         };
-        let mut text = with_cell(wgsl!("recurrent_grad"), of, cell).constant("ROWS", ROWS);
-        if width(&sizes) == 4 {
-            text = by_fours(text, "ds", "sum_grad", "set_sum_grad");
-        }
-        let cells = args.inputs.len() > 4;
-        if of.cell == Cell::Lstm && !cells {
-            text = text.constant("CELLS", false);
-        }
-        let text = text.finish()?;
-        let own: Vec<Binding> = match of.cell {
-            Cell::Rnn => vec![Binding::Read(Slot::Input(2))],
-            Cell::Lstm => vec![
-                Binding::Read(Slot::Input(2)),
-                Binding::Read(Slot::Input(3)),
-                Binding::Read(Slot::Input(if cells { 4 } else { 3 })), // not read where there is none
-                Binding::Write(Slot::Output(1)),
-            ],
-            Cell::Gru => vec![
-                Binding::Read(Slot::Input(2)),
-                Binding::Read(Slot::Input(3)),
-                Binding::Write(Slot::Output(2)),
-                Binding::Write(Slot::Output(1)),
-            ],
+        let read = |number: usize| Binding::Read(Slot::Input(number));
+        let write = |number: usize| Binding::Write(Slot::Output(number));
+        let mut bindings = vec![read(0), read(1), write(0), read(2)];
+        let text = match of.cell {
+            Cell::Rnn => pass.text(text, include_str!("../../../shaders/recurrent_rnn_grad.wgsl")),
+            Cell::Lstm => {
+                // Where there is no gradient of the cells, something else is bound, and not read.
+                let cells = args.inputs.len() > 4;
+                bindings.extend([read(3), read(if cells { 4 } else { 3 }), write(1)]);
+                pass.text(text, include_str!("../../../shaders/recurrent_lstm_grad.wgsl")).constant("CELLS", cells)
+            }
+            Cell::Gru => {
+                bindings.extend([read(3), write(2), write(1)]);
+                pass.text(text, include_str!("../../../shaders/recurrent_gru_grad.wgsl"))
+            }
         };
-        let workgroups = grid(&sizes, args)?;
-        let launch = |number: usize| {
-            let is_last = number + 1 == sizes.steps;
-            let words = Words {
-                sizes: &sizes,
-                step: of.step(&sizes, number),
-                slots: of.slots(&sizes, number),
-                later: if is_last { 0 } else { of.step(&sizes, number + 1) },
-                terms: if is_last { 0 } else { of.cell.gates() * sizes.hidden / width(&sizes) },
-            };
-            let mut bindings = vec![
-                words.binding(),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Input(1)),
-                Binding::Write(Slot::Output(0)),
-            ];
-            bindings.extend(own.iter().cloned());
-            let label = format!("{}_grad step", of.cell.name());
-            Launch { label, wgsl: text.clone(), entry: "recurrent_grad", bindings, workgroups }
-        };
-        Ok(Lowered { launches: (0..sizes.steps).rev().map(launch).collect(), scratch: Vec::new() })
+        Ok(Lowered { launches: pass.launches(text, entry, &bindings)?, scratch: Vec::new() })
     }
 }

@@ -10,7 +10,7 @@ use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::{Adam, Optimizer};
-use wgrad::{Graph, Reduction, Tensor, Value, gradients};
+use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
 use super::verify::{Pick, Sample, sampled};
 
@@ -71,6 +71,8 @@ pub const TASKS: &[Task] = &[
     Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: layernorm },
     Task { name: "attention", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
     Task { name: "attention_bwd", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
+    Task { name: "embedding", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
+    Task { name: "embedding_bwd", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
@@ -326,6 +328,34 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
         flop,
         bytes: 4.0 * floats,
         arithmetic: true,
+        runs: Runs::Forward,
+        sample: None,
+    })
+}
+
+/// Rows of a table looked up, and for `embedding_bwd` the gradient of the table alone.
+fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[rows, numbers, indices] = sizes else { return Err("expected three sizes".into()) };
+    let backward = name == "embedding_bwd";
+    let mut draw = Draw::new();
+    let mut inputs = vec![("table", Arc::new(draw.tensor(&[rows, numbers])?))];
+    // Any order, with repetitions.
+    let index: Vec<i32> = (0..indices).map(|_| draw.0.random_range(0..rows as i32)).collect();
+    inputs.push(("index", Arc::new(Tensor::new([indices], index).map_err(|e| e.to_string())?)));
+    inputs.push(("g", Arc::new(draw.tensor(&[indices, numbers])?)));
+    let (graph, outputs) = forward(&inputs[..if backward { 3 } else { 2 }], |v| {
+        let y = v[0].embedding(&v[1]);
+        if backward { gradients_of(&[(&y, &v[2])], &[&v[0]]) } else { vec![y] }
+    })?;
+    let table = if backward { rows } else { indices.min(rows) };
+    Ok(Work {
+        bytes: 4.0 * (product(&[indices, numbers]) + product(&[table, numbers]) + indices as f64),
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop: if backward { product(&[indices, numbers]) } else { 0.0 },
+        arithmetic: false,
         runs: Runs::Forward,
         sample: None,
     })

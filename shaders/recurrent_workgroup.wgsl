@@ -1,0 +1,51 @@
+// p.steps steps of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
+// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on the cell's own (recurrent_CELL.wgsl).
+// A workgroup computes one batch row, with the state before each step in its memory; an invocation some units.
+// The slot p.from_slot of hs is complete. H <= 512; p.steps times the loops over k stay below 16,000 rounds.
+// Twin: forward in src/ops/recurrent/reference.rs.
+
+const THREADS: u32 = 256u; // or 128
+const GATES: u32 = 1u;
+
+@group(0) @binding(2) var<storage, read> w: array<f32>;
+@group(0) @binding(3) var<storage, read_write> hs: array<f32>;
+
+var<workgroup> before: array<f32, 512>;
+
+fn state(i: u32) -> f32 { return hs[i]; }
+fn set_state(i: u32, v: f32) { hs[i] = v; }
+
+@compute @workgroup_size(THREADS)
+fn recurrent_workgroup(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  let row = (group.z * groups.y + group.y) * groups.x + group.x;
+  let units = select(0u, p.hidden, row < p.batch);
+  var at = At(p.step, p.from_slot, p.to_slot, row, 0u);
+  for (var n = 0u; n < p.steps; n++) {
+    for (var k = lane; k < units; k += THREADS) {
+      before[k] = hs[in_slot(at.from_slot, at) + k];
+    }
+    workgroupBarrier();
+    for (var unit = lane; unit < units; unit += THREADS) {
+      at.unit = unit;
+      var sum: array<f32, GATES>;
+      for (var k = 0u; k < p.hidden; k++) {
+        for (var g = 0u; g < GATES; g++) { // unroll
+          sum[g] += before[k] * w[(k * GATES + g) * p.hidden + unit];
+        }
+      }
+      for (var g = 0u; g < GATES; g++) { // unroll
+        set_sum(at, g, sum[g]);
+      }
+      cell(at);
+    }
+    at.unit = 0u;
+    at = next(at, p.reverse != 0u);
+    storageBarrier(); // the others read what this one wrote,
+    workgroupBarrier(); // and it overwrites what they have read
+  }
+}
