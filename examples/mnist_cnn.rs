@@ -127,6 +127,7 @@ fn train(options: &mut Options) -> Result<()> {
     options.common.steps.summary();
     let percent = 100.0 * correct as f64 / data.test.len() as f64;
     println!("test accuracy {percent:.1}% ({correct} of {})", data.test.len());
+    assert!(options.epochs == 0 || percent > 60.0, "it must have learned something");
     Ok(())
 }
 

@@ -1,9 +1,10 @@
-// y[part, row] = the k in the part-th chunk with the largest x[row, k], the first of equals.
+// y[part, row] = the k in the part-th chunk with the largest (or smallest) x[row, k], the first of equals.
 // 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 y: [parts, rows], k within x's row.
 // A workgroup computes 64 elements of y, an invocation one.
 // size >= 1, no chunk is empty.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
+const SMALLEST: bool = false; // argmin
 alias T = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
@@ -11,6 +12,13 @@ struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u3
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
+
+fn beats(v: T, largest: T) -> bool {
+  if (SMALLEST) {
+    return v < largest;
+  }
+  return v > largest;
+}
 
 @compute @workgroup_size(64)
 fn argmax(
@@ -29,7 +37,7 @@ fn argmax(
   var largest = x[start + best * d.inner];
   for (var k = best + 1u; k < end; k++) {
     let v = x[start + k * d.inner];
-    if (v > largest) {
+    if (beats(v, largest)) {
       largest = v;
       best = k;
     }

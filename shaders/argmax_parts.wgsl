@@ -1,9 +1,10 @@
-// y[row] = the k among parts[:, row] with the largest x[row, k], the first of equals.
+// y[row] = the k among parts[:, row] with the largest (or smallest) x[row, k], the first of equals.
 // 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 parts: [parts, rows]; 3 y: [rows].
 // A workgroup computes 64 elements of y, an invocation one.
 // The second launch of argmax for long rows; parts are in the order of k.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
+const SMALLEST: bool = false; // argmin
 alias T = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
@@ -12,6 +13,13 @@ struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u3
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read> parts: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
+
+fn beats(v: T, largest: T) -> bool {
+  if (SMALLEST) {
+    return v < largest;
+  }
+  return v > largest;
+}
 
 @compute @workgroup_size(64)
 fn argmax_parts(
@@ -29,7 +37,7 @@ fn argmax_parts(
   for (var part = 1u; part < d.parts; part++) {
     let k = parts[part * d.rows + row];
     let v = x[start + k * d.inner];
-    if (v > largest) {
+    if (beats(v, largest)) {
       largest = v;
       best = k;
     }

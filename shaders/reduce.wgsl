@@ -1,10 +1,10 @@
-// y[part, row] = sum (or max, min) of the part-th chunk of x[row, :], for any strides of x.
+// y[part, row] = sum (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows to a V of columns).
 // A workgroup computes 64 elements of y, an invocation one (or four): a running sum over its chunk.
 // chunk * parts >= count. V is T, or vec4<T> where four neighbours lie in a row or in four rows.
 // Twin: Reduce::reference in src/ops/reduce.rs.
 
-const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
+const KIND: u32 = 0u; // 0 sum, 1 max, 2 min, 3 product
 const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
 alias V = T;
@@ -41,6 +41,9 @@ fn combine(a: V, b: V) -> V {
   }
   if (KIND == 1u) {
     return max(a, b);
+  }
+  if (KIND == 3u) {
+    return a * b;
   }
   return min(a, b);
 }

@@ -1,11 +1,11 @@
-// y[part, row] = sum (or max, min) of the part-th chunk of x[row, :], for any strides of x.
+// y[part, row] = sum (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: any strides; 2 y: [parts, rows] row-major.
 // A workgroup computes one element of y: each invocation a part of the chunk, then a tree.
 // chunk * parts >= count.
 // Twin: Reduce::reference in src/ops/reduce.rs.
 
 const THREADS: u32 = 256u; // or 128
-const KIND: u32 = 0u; // 0 sum, 1 max, 2 min
+const KIND: u32 = 0u; // 0 sum, 1 max, 2 min, 3 product
 const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
 alias V = T;
@@ -44,6 +44,9 @@ fn combine(a: T, b: T) -> T {
   }
   if (KIND == 1u) {
     return max(a, b);
+  }
+  if (KIND == 3u) {
+    return a * b;
   }
   return min(a, b);
 }

@@ -64,6 +64,7 @@ fn rsqrt_f32(x: f32) -> f32 { return inverseSqrt(x); }
 fn square_f32(x: f32) -> f32 { return x * x; }
 fn reciprocal_f32(x: f32) -> f32 { return 1.0 / x; }
 fn softsign_f32(x: f32) -> f32 { return x / (1.0 + abs(x)); }
+fn hardsigmoid_f32(x: f32) -> f32 { return min(max(x + 3.0, 0.0), 6.0) / 6.0; }
 fn relu_f32(x: f32) -> f32 { return max(x, 0.0); }
 fn leaky_relu_f32(x: f32, slope: f32) -> f32 { return select(slope * x, x, x > 0.0); }
 fn clamp_f32(x: f32, low: f32, high: f32) -> f32 { return min(max(x, low), high); }
@@ -145,6 +146,14 @@ fn log_f32(x: f32) -> f32 {
   let m = bitcast<f32>((shifted & 0x7fffffu) + SQRT_HALF_BITS);
   let y = f32(k) * LN2 + log1p_near_0(m - 1.0);
   return select(y, bitcast<f32>(bits | 0xff800000u), x <= 0.0); // -infinity at 0, NaN below
+}
+
+// -(t ln p + (1 - t) ln(1 - p)), each logarithm at least -100.
+fn bce_f32(p: f32, t: f32) -> f32 {
+  let log_p = select(-100.0, log_f32(max(p, 1.2e-38)), p > 0.0);
+  let q = 1.0 - p;
+  let log_q = select(-100.0, log_f32(max(q, 1.2e-38)), q > 0.0);
+  return -(t * log_p + (1.0 - t) * log_q);
 }
 
 // max(x, 0) + ln(1 + e), e = e^-|x| in [0, 1]; from sqrt(2) on ln(1 + e) is ln 2 + ln((1 + e) / 2).

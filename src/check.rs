@@ -24,6 +24,7 @@
 
 pub mod bound;
 mod cases;
+pub mod catalog;
 mod examine;
 pub mod faults;
 mod histogram;

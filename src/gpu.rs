@@ -2,6 +2,7 @@
 
 mod adapter;
 mod engine;
+mod pipelines;
 mod readback;
 
 pub(crate) use adapter::{Gpu, list, open};

@@ -25,6 +25,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod error;
+mod files;
 pub mod profile;
 pub mod shader;
 pub mod shape;

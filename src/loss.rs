@@ -141,6 +141,57 @@ impl Value {
         self.huber_loss(target, beta, reduction) * (1.0 / beta)
     }
 
+    /// Binary cross entropy of probabilities: `-(t ln p + (1 - t) ln(1 - p))`, each logarithm at least -100, reduced.
+    /// The gradient's denominator `p (1 - p)` is at least 1e-12. With logits,
+    /// [`Value::binary_cross_entropy_with_logits`] is more exact.
+    #[track_caller]
+    pub fn binary_cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("binary_cross_entropy", target) {
+            Ok(()) => self.bce(target).reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The hinge loss of scores and targets of 1 or -1: `max(0, 1 - t x)`, reduced (Cortes and Vapnik,
+    /// *Support-vector networks*, 1995).
+    #[track_caller]
+    pub fn hinge_loss(&self, target: &Value, reduction: Reduction) -> Value {
+        match self.paired("hinge_loss", target) {
+            Ok(()) => ((self * target).neg() + 1.0).relu().reduced(reduction),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// The cosine of the angle between two values along `axis`: `a b / sqrt((a a + e) (b b + e))`, products summed,
+    /// with `e = 1e-12`.
+    #[track_caller]
+    pub fn cosine_similarity(&self, other: &Value, axis: isize) -> Value {
+        if let Err(invalid) = self.paired("cosine_similarity", other) {
+            return invalid;
+        }
+        let dot = |a: &Value, b: &Value| (a * b).sum(&[axis], false);
+        dot(self, other) * ((dot(self, self) + 1e-12) * (dot(other, other) + 1e-12)).rsqrt()
+    }
+
+    /// For rows `[N, D]` of two values and targets `[N]` of 1 (alike) or -1 (unlike): `1 - cos` for 1, and
+    /// `max(0, cos - margin)` for -1, reduced. The cosine is [`Value::cosine_similarity`] along axis 1.
+    #[track_caller]
+    pub fn cosine_embedding_loss(&self, other: &Value, target: &Value, margin: f64, reduction: Reduction) -> Value {
+        if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
+            return invalid;
+        }
+        if !target.is_valid() {
+            return target.clone();
+        }
+        if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
+            let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
+            return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
+        }
+        let cosine = self.cosine_similarity(other, 1);
+        let alike = target.gt(&target.zeros_like());
+        alike.where_(&(cosine.neg() + 1.0), &(cosine - margin).relu()).reduced(reduction)
+    }
+
     /// Binary cross entropy of logits and probabilities, stable at both ends:
     /// `max(x, 0) - x t + ln(1 + exp(-|x|))`, reduced.
     #[track_caller]

@@ -95,9 +95,17 @@ pub enum Rounding {
     /// bound of any order of summation (see [`gamma`]).
     Sum(usize),
     /// An absolute bound for each element of each output, from inputs and exact outputs.
-    Bound(fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>),
-    /// The same, where it depends on the op's attributes.
-    BoundOf(Box<dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>>),
+    Bound(Box<BoundOf>),
+}
+
+/// Inputs and exact outputs to an absolute bound for each element of each output.
+pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>;
+
+impl Rounding {
+    /// An absolute bound for each element of each output, from inputs and exact outputs.
+    pub fn bound(of: impl Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>> + 'static) -> Rounding {
+        Rounding::Bound(Box::new(of))
+    }
 }
 
 /// The relative error bound of a sum of `terms` products in f32, times the sum of magnitudes.

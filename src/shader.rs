@@ -92,6 +92,20 @@ impl Shader {
         }
     }
 
+    /// Replaces the function `name`, in whose text and name `words` stand for others, by one function
+    /// for each of `instances` of these.
+    pub fn instances<const N: usize>(self, name: &str, words: [&str; N], instances: &[[&str; N]]) -> Self {
+        let Some(range) = find_function(&self.text, name) else {
+            return self.fail(format!("there is no `fn {name}(`"));
+        };
+        let template = self.text[range].to_owned();
+        let instance = |with: &[&str; N]| {
+            words.iter().zip(with).fold(template.clone(), |text, (word, with)| text.replace(word, with))
+        };
+        let all: Vec<String> = instances.iter().map(instance).collect();
+        self.function(name, &all.join("\n\n"))
+    }
+
     /// Leaves loops marked `// unroll` as they are: for so many steps that the text would be too long.
     pub fn rolled(mut self) -> Self {
         self.text = self.text.replace(UNROLL, "{");
@@ -148,7 +162,7 @@ fn replace_word(text: &str, from: &str, to: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(from) {
-        let before = rest[..at].bytes().last().is_some_and(is_word);
+        let before = rest[..at].bytes().last().or(out.bytes().last()).is_some_and(is_word);
         let after = rest[at + from.len()..].bytes().next().is_some_and(is_word);
         out.push_str(&rest[..at]);
         out.push_str(if before || after { from } else { to });
@@ -331,6 +345,11 @@ mod tests {
         }
         assert!(!text.contains("for"));
         assert!(unroll("while (x) { // unroll\n}").is_err());
+    }
+
+    #[test]
+    fn only_whole_words_are_replaced() {
+        assert_eq!(replace_word("acc c accc_c c(cc)c", "c", "0u"), "acc 0u accc_c 0u(cc)0u");
     }
 
     #[test]

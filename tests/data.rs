@@ -100,6 +100,8 @@ fn characters_that_are_not_in_the_vocabulary() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_bytes_give_a_table_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(table) = Table::parse("t.csv", &bytes) {

@@ -150,6 +150,8 @@ fn noise_has_its_standard_deviation() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn scaling_comes_back(values in vec(-1e6..1e6f64, 4..60), width in 1usize..4) {
         let rows = values.len() / width;

@@ -6,13 +6,9 @@ use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, TensorType,
 
 mod common;
 
-fn devices() -> Vec<Device> {
-    std::iter::once(Device::cpu()).chain(common::device()).collect()
-}
-
 #[test]
 fn labels_are_validated_on_upload() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let logits = graph.parameter("logits", Tensor::new([3, 4], vec![0.25f32; 12]).expect("logits"));
         let labels = graph.input("labels", DType::I32, [3]);
@@ -37,7 +33,7 @@ fn labels_are_validated_on_upload() {
 
 #[test]
 fn indices_computed_on_the_device_raise_an_error() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2, 3]);
         let labels = graph.input("t", DType::F32, [2]).cast(DType::I32);

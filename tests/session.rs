@@ -5,17 +5,13 @@ use wgrad::{DType, Device, Error, Graph, Session, Tensor, gradients};
 
 mod common;
 
-fn devices() -> Vec<Device> {
-    std::iter::once(Device::cpu()).chain(common::device()).collect()
-}
-
 fn tensor(values: &[f32]) -> Tensor {
     Tensor::new([values.len()], values).expect("a vector")
 }
 
 #[test]
 fn assignments_commit_at_the_end_of_the_step() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let a = graph.variable("a", tensor(&[1.0, 2.0, 3.0]));
         let b = graph.variable("b", tensor(&[10.0, 20.0, 30.0]));
@@ -36,7 +32,7 @@ fn assignments_commit_at_the_end_of_the_step() {
 
 #[test]
 fn later_readers_of_an_updated_variable_see_the_old_value() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let w = graph.variable("w", tensor(&[1.0, 2.0]));
         let x = graph.input("x", DType::F32, [2]);
@@ -54,7 +50,7 @@ fn later_readers_of_an_updated_variable_see_the_old_value() {
 
 #[test]
 fn programs_share_variables_and_counters() {
-    for device in devices() {
+    for device in common::devices() {
         let mut session = Session::new(device);
         let train = Graph::new();
         let w = train.parameter("w", tensor(&[0.0, 0.0]));
@@ -87,7 +83,7 @@ fn programs_share_variables_and_counters() {
 
 #[test]
 fn steps_that_nobody_reads_take_effect_in_order() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let w = graph.variable("w", tensor(&[1.0, 2.0]));
         let x = graph.input("x", DType::F32, [2]);
@@ -110,7 +106,7 @@ fn steps_that_nobody_reads_take_effect_in_order() {
 
 #[test]
 fn steps_under_way_give_their_own_outputs_in_any_order() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let total = graph.variable("total", Tensor::scalar(0.0));
         let x = graph.input("x", DType::F32, [3]);
@@ -134,7 +130,7 @@ fn steps_under_way_give_their_own_outputs_in_any_order() {
 
 #[test]
 fn feeds_are_checked_before_anything_runs() {
-    for device in devices() {
+    for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2]);
         let unused = graph.input("unused", DType::F32, [1]);

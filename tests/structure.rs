@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from top to bottom; those in one row may use each other.
 const ROOMS: &[&[&str]] = &[
-    &["error", "shape", "tensor", "profile", "shader"],
+    &["error", "files", "shape", "tensor", "profile", "shader"],
     &["op", "graph", "autodiff", "ops"],
     &["plan", "cpu"],
     &["gpu"],

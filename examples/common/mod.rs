@@ -10,6 +10,7 @@ use wgrad::{Device, NO_ADAPTER, Program, Result, Session, Tensor};
 
 /// The command line of every example.
 #[derive(Parser)]
+#[group(skip)] // so that an example may have `Options` of its own, with these among them
 pub struct Options {
     /// Device: index, part of a name, backend, or `cpu` [default: the best one]
     #[arg(long)]
@@ -47,6 +48,27 @@ pub struct Drawings {
 /// A file of `examples/data`.
 pub fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)
+}
+
+/// Solves `a x = b` for a symmetric positive definite `a` `[n, n]`, in f64: with `a = l l^T`
+/// (Cholesky), first `l y = b`, then `l^T x = y`.
+pub fn solve(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let n = b.len();
+    let mut l = vec![0.0; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let rest = a[i * n + j] - (0..j).map(|k| l[i * n + k] * l[j * n + k]).sum::<f64>();
+            l[i * n + j] = if i == j { rest.sqrt() } else { rest / l[j * n + j] };
+        }
+    }
+    let mut x = b.to_vec();
+    for i in 0..n {
+        x[i] = (x[i] - (0..i).map(|k| l[i * n + k] * x[k]).sum::<f64>()) / l[i * n + i];
+    }
+    for i in (0..n).rev() {
+        x[i] = (x[i] - (i + 1..n).map(|k| l[k * n + i] * x[k]).sum::<f64>()) / l[i * n + i];
+    }
+    x
 }
 
 /// How the steps of an example are run: `--shadow` holds each against the reference, `--find-nan`

@@ -16,6 +16,10 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(160, 120, 0),
 ];
 
+const SIZE: (u32, u32) = (640, 400);
+/// The width of the key, right of the curves.
+const KEY: u32 = 170;
+
 /// A drawing of curves.
 pub struct Plot<'a> {
     pub title: &'a str,
@@ -33,7 +37,7 @@ impl Plot<'_> {
         std::fs::create_dir_all(folder).map_err(|source| wgrad::Error::Io { path: folder.into(), source })?;
         let path = folder.join(format!("{name}.svg"));
         let mut svg = String::new();
-        self.draw(&SVGBackend::with_string(&mut svg, (720, 420)).into_drawing_area())
+        self.draw(&SVGBackend::with_string(&mut svg, (SIZE.0 + KEY, SIZE.1)).into_drawing_area())
             .map_err(|e| wgrad::Error::File { path: path.clone(), message: e.to_string() })?;
         wgrad::io::write_atomically(&path, svg.as_bytes())?;
         println!("drawn: {}", path.display());
@@ -57,10 +61,11 @@ impl Plot<'_> {
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 18))
             .margin(12)
+            .margin_right(KEY)
             .x_label_area_size(40)
             .y_label_area_size(60)
             .build_cartesian_2d(left..right, bottom - margin..top + margin)?;
-        let label = |y: &f64| if self.log { format!("{:.2e}", 10f64.powf(*y)) } else { short(*y) };
+        let label = |y: &f64| short(if self.log { 10f64.powf(*y) } else { *y });
         chart
             .configure_mesh()
             .x_desc(self.x)
@@ -71,19 +76,12 @@ impl Plot<'_> {
             .bold_line_style(RGBColor(225, 225, 225))
             .label_style(("sans-serif", 13))
             .draw()?;
-        for ((name, points), colour) in curves.into_iter().zip(COLOURS.into_iter().cycle()) {
-            chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        for (number, ((name, points), colour)) in curves.into_iter().zip(COLOURS.into_iter().cycle()).enumerate() {
+            chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
+            let (x, y) = (SIZE.0 as i32 + 14, 50 + 20 * number as i32);
+            area.draw(&PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)))?;
+            area.draw(&Text::new(name, (x + 24, y - 6), ("sans-serif", 13)))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .label_font(("sans-serif", 13))
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .draw()?;
         area.present()?;
         Ok(())
     }
@@ -93,11 +91,18 @@ impl Plot<'_> {
 fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let most = values.fold(f64::NEG_INFINITY, f64::max);
-    if least < most { (least, most) } else { (least.min(0.0).max(-1e9) - 1.0, 1.0 + most.max(0.0).min(1e9)) }
+    match least < most {
+        true => (least, most),
+        false if least.is_finite() => (least - 1.0, least + 1.0),
+        false => (0.0, 1.0),
+    }
 }
 
-/// A number without the digits that rounding leaves.
+/// A number with two digits or so.
 fn short(x: f64) -> String {
-    let text = format!("{x:.3}");
+    if x != 0.0 && x.abs() < 0.01 {
+        return format!("{x:.0e}");
+    }
+    let text = format!("{x:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

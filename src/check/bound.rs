@@ -129,14 +129,13 @@ fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]
             };
             sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
         }
-        Rounding::Bound(bound) => floats_of(outputs, bound(inputs, outputs)),
-        Rounding::BoundOf(bound) => floats_of(outputs, bound(inputs, outputs)),
+        Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs)),
     }
 }
 
-/// The bounds of the outputs that are floats.
-fn floats_of(outputs: &[Tensor], bounds: Vec<Vec<f64>>) -> Vec<Option<Vec<f64>>> {
-    outputs.iter().zip(bounds).map(|(y, b)| matches!(y.data(), Data::F64(_)).then_some(b)).collect()
+/// The bounds of those outputs that are floats.
+fn floats(outputs: &[Tensor], bounds: Vec<Vec<f64>>) -> Vec<Option<Vec<f64>>> {
+    outputs.iter().zip(bounds).map(|(y, bound)| matches!(y.data(), Data::F64(_)).then_some(bound)).collect()
 }
 
 /// So many units in the last place of `y` as f32; subnormal results may be flushed to zero.

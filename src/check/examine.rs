@@ -298,7 +298,7 @@ pub fn tolerance(nodes: &Nodes, op: &str) -> Vec<String> {
             Rounding::Ulps(ulps, 0.0) => format!("{ulps} ulp"),
             Rounding::Ulps(ulps, absolute) => format!("{ulps} ulp + {absolute:e}"),
             Rounding::Sum(_) => "sum".to_owned(),
-            Rounding::Bound(_) | Rounding::BoundOf(_) => "bound".to_owned(),
+            Rounding::Bound(_) => "bound".to_owned(),
         })
     };
     let own: Vec<String> = nodes.nodes.iter().filter(|node| node.name() == op).filter_map(class).collect();

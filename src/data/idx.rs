@@ -16,7 +16,7 @@ use crate::{Error, Result, Shape};
 /// shorter or longer than its header says, or its compression is damaged.
 pub fn read(path: impl AsRef<Path>, axes: u8) -> Result<(Shape, Vec<u8>)> {
     let path = path.as_ref();
-    let (mut file, length) = crate::io::open(path)?;
+    let (mut file, length) = crate::files::open(path)?;
     let mut magic = Vec::new();
     Read::by_ref(&mut file).take(2).read_to_end(&mut magic).map_err(Error::io(path))?;
     file.rewind().map_err(Error::io(path))?;

@@ -1,8 +1,8 @@
 //! Adapters, ranked and opened; errors of the device collected.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::pipelines::Pipelines;
 use crate::profile::Profile;
 use crate::{Error, Result};
 
@@ -11,15 +11,11 @@ pub(crate) struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub profile: Profile,
-    /// Pipelines by text, entry point, binding kinds and bounds checks: programs share them.
-    pub pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    pub(super) pipelines: Pipelines,
     trouble: Arc<Mutex<Trouble>>,
     /// Whether shaders run with bounds checks, for debugging.
     pub checked_shaders: bool,
 }
-
-/// What makes pipelines the same.
-pub(crate) type PipelineKey = (Arc<str>, String, Vec<wgpu::BindingType>, bool);
 
 /// The first error since the last look, and why the device was lost.
 #[derive(Default)]
@@ -46,10 +42,6 @@ impl Gpu {
     pub fn destroy(&self) {
         self.device.destroy();
         lock(&self.trouble).lost.get_or_insert("it was destroyed".into());
-    }
-
-    pub fn pipelines(&self) -> MutexGuard<'_, HashMap<PipelineKey, wgpu::ComputePipeline>> {
-        lock(&self.pipelines)
     }
 }
 
@@ -181,6 +173,8 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     features.set(wgpu::Features::SUBGROUP, profile.subgroups.is_some());
     features.set(wgpu::Features::SHADER_F16, profile.f16);
     features.set(wgpu::Features::TIMESTAMP_QUERY, profile.timestamps);
+    features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
+    let about = adapter.get_info();
     let all = adapter.limits();
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgrad"),
@@ -213,6 +207,7 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         };
         lock(&errors).first.get_or_insert(error);
     }));
+    let pipelines = Pipelines::open(&device, &about);
     let losses = trouble.clone();
     device.set_device_lost_callback(move |reason, message| {
         lock(&losses).lost.get_or_insert(format!("{reason:?} {message}").trim().to_owned());
@@ -221,7 +216,7 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         device,
         queue,
         profile,
-        pipelines: Mutex::new(HashMap::new()),
+        pipelines,
         trouble,
         checked_shaders: std::env::var_os("WGRAD_CHECKED_SHADERS").is_some(),
     })

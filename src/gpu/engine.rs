@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::adapter::Gpu;
+use super::pipelines::Key;
 use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_words, wait};
 use crate::plan::{Bound, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
@@ -126,11 +127,13 @@ impl Program {
             checked,
         };
         let uniforms = program.uniforms();
+        let keys: Vec<(Key, &str)> = plan.units.iter().flat_map(|u| &u.dispatches).map(|d| program.key(d)).collect();
+        let mut pipelines = gpu.pipelines.get(gpu, &keys)?.into_iter();
         let mut at = 0;
         for unit in &plan.units {
             let mut ready = Vec::with_capacity(unit.dispatches.len());
-            for dispatch in &unit.dispatches {
-                ready.push(program.ready(dispatch, &uniforms, &mut at)?);
+            for (dispatch, pipeline) in unit.dispatches.iter().zip(&mut pipelines) {
+                ready.push(program.ready(dispatch, pipeline, &uniforms, &mut at)?);
             }
             program.units.push(ready);
         }
@@ -158,10 +161,21 @@ impl Program {
         buffer
     }
 
-    /// A dispatch's pipeline and bind group. `at` walks through the uniform buffer.
-    fn ready(&self, dispatch: &Dispatch, uniforms: &wgpu::Buffer, at: &mut u64) -> Result<Ready> {
-        let kinds: Vec<wgpu::BindingType> = dispatch.bindings.iter().map(binding_type).collect();
-        let pipeline = self.pipeline(dispatch, kinds)?;
+    /// What names a dispatch's pipeline, and a label for it.
+    fn key<'a>(&self, dispatch: &'a Dispatch) -> (Key, &'a str) {
+        let kinds = dispatch.bindings.iter().map(binding_type).collect();
+        let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+        (Key { wgsl, entry, kinds, checked: self.checked }, &dispatch.label)
+    }
+
+    /// A dispatch with its bind group. `at` walks through the uniform buffer.
+    fn ready(
+        &self,
+        dispatch: &Dispatch,
+        pipeline: wgpu::ComputePipeline,
+        uniforms: &wgpu::Buffer,
+        at: &mut u64,
+    ) -> Result<Ready> {
         let align = u64::from(self.gpu.profile.uniform_alignment);
         let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
             .bindings
@@ -193,60 +207,6 @@ impl Program {
         });
         self.gpu.trouble()?;
         Ok(Ready { pipeline, bind_group, workgroups: dispatch.workgroups })
-    }
-
-    /// The pipeline of a text, made once per device.
-    fn pipeline(&self, dispatch: &Dispatch, kinds: Vec<wgpu::BindingType>) -> Result<wgpu::ComputePipeline> {
-        let gpu = &self.gpu;
-        let key = (dispatch.wgsl.clone(), dispatch.entry.clone(), kinds, self.checked);
-        if let Some(pipeline) = gpu.pipelines().get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let source = wgpu::ShaderModuleDescriptor {
-            label: Some(&dispatch.label),
-            source: wgpu::ShaderSource::Wgsl(std::borrow::Cow::Borrowed(&dispatch.wgsl)),
-        };
-        let checks =
-            if self.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
-        // SAFETY: a text that runs without checks is our own: it indexes inside the bindings that the plan gives it
-        // (indices that users supply are validated on upload and guarded in the kernels), divides
-        // by no zero, and its loops end.
-        let module = unsafe { gpu.device.create_shader_module_trusted(source, checks) };
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = key
-            .2
-            .iter()
-            .enumerate()
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: *ty,
-                count: None,
-            })
-            .collect();
-        let group =
-            gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-        let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
-        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&dispatch.label),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(&dispatch.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        gpu.trouble().map_err(|error| match error {
-            Error::Gpu(why) => Error::Gpu(format!("kernel {}: {why}", dispatch.label)),
-            other => other,
-        })?;
-        gpu.pipelines().insert(key, pipeline.clone());
-        Ok(pipeline)
     }
 
     /// Bytes that the run's buffers take, variables left out.

@@ -9,7 +9,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, View};
 
-use crate::{Data, Error, Result, Tensor};
+use crate::{Data, Error, Result, Tensor, files};
 
 /// What a file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,7 +50,7 @@ pub fn save(
     let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
     let metadata = (!metadata.is_empty()).then_some(metadata);
     let bytes = ::safetensors::serialize(views, metadata).map_err(|e| Error::file(path, e.to_string()))?;
-    super::write_atomically(path, &bytes)
+    files::write_atomically(path, &bytes)
 }
 
 const RESERVED: &str = "__metadata__";
@@ -70,14 +70,14 @@ pub fn load(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
 /// As for [`load`].
 pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
-    let (mut file, length) = super::open(path)?;
+    let (mut file, length) = files::open(path)?;
     let header = read_header(path, &mut file, length)?;
     let mut tensors = BTreeMap::new();
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         let mut bytes = Vec::new();
         let (begin, end) = info.data_offsets;
-        super::read_exactly(path, &mut file, (end - begin) as u64, &mut bytes)?;
+        files::read_exactly(path, &mut file, (end - begin) as u64, &mut bytes)?;
         let tensor = decode(info, &bytes).map_err(|why| Error::file(path, format!("tensor `{name}`: {why}")))?;
         tensors.insert(name, tensor);
     }
@@ -93,13 +93,13 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
     if length < 8 {
         return Err(complain(format!("it has {length} bytes, of which the header's size would take 8")));
     }
-    super::read_exactly(path, file, 8, &mut size)?;
+    files::read_exactly(path, file, 8, &mut size)?;
     let size = size.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
     if size > MAX_HEADER || size > length - 8 {
         return Err(complain(format!("it claims a header of {size} bytes, but has {length} in all")));
     }
     let mut text = Vec::new();
-    super::read_exactly(path, file, size, &mut text)?;
+    files::read_exactly(path, file, size, &mut text)?;
     let header: Metadata = serde_json::from_slice(&text).map_err(|e| complain(format!("its header is wrong: {e}")))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - size);
     if expected != found {

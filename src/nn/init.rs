@@ -4,9 +4,20 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::{Shape, Tensor};
+use crate::{Error, Result, Shape, Tensor};
 
-/// A distribution to draw a parameter's first value from. See the functions of this module.
+/// A distribution to draw a parameter's first value from. See the functions of this module; as a text it is
+/// their name, with arguments where there are some.
+///
+/// ```
+/// use wgrad::nn::{Init, init};
+/// assert_eq!("kaiming_uniform".parse::<Init>()?, init::kaiming_uniform(0.0));
+/// assert_eq!("xavier_normal(1.667)".parse::<Init>()?, init::xavier_normal(1.667));
+/// assert_eq!("uniform(-0.1, 0.1)".parse::<Init>()?, init::uniform(-0.1, 0.1));
+/// let error = "kaimin_uniform".parse::<Init>().unwrap_err().to_string();
+/// assert!(error.contains("`kaimin_uniform`") && error.contains("kaiming_uniform"));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Init(Kind);
 
@@ -15,6 +26,10 @@ enum Kind {
     Constant(f64),
     Uniform(f64, f64),
     Normal(f64, f64),
+    /// Mean, standard deviation, lowest, highest: drawn again until it lies between.
+    Truncated(f64, f64, f64, f64),
+    /// Times that gain.
+    Orthogonal(f64),
     /// `scale / sqrt(fan_in)`, where the distribution's standard deviation is 1.
     FanIn(Family, f64),
     /// `scale / sqrt((fan_in + fan_out) / 2)`, likewise.
@@ -50,6 +65,20 @@ pub fn uniform(low: f64, high: f64) -> Init {
 /// Normal, with that mean and standard deviation.
 pub fn normal(mean: f64, std: f64) -> Init {
     Init(Kind::Normal(mean, std))
+}
+
+/// Normal, with that mean and standard deviation, and everything outside `[low, high]` drawn again: vision
+/// transformers start from 0, 0.02 and +-2 standard deviations. An interval that holds less than a thousandth of the
+/// distribution is filled evenly instead.
+pub fn truncated_normal(mean: f64, std: f64, low: f64, high: f64) -> Init {
+    Init(Kind::Truncated(mean, std, low, high))
+}
+
+/// Rows (or, where there are more rows than columns, columns) that are orthogonal and of length `gain`: the first
+/// axis by all others. From normal numbers by Gram and Schmidt's process, in which none is preferred (Saxe,
+/// McClelland and Ganguli, arXiv:1312.6120). Recurrent weights start so.
+pub fn orthogonal(gain: f64) -> Init {
+    Init(Kind::Orthogonal(gain))
 }
 
 /// For layers before a leaky ReLU of slope `a` (0 for a ReLU): `U(-b, b)`,
@@ -99,12 +128,61 @@ impl Init {
             Kind::Constant(value) => vec![value as f32; count],
             Kind::Uniform(low, high) => draw_uniform(&mut rng, count, low, high),
             Kind::Normal(mean, std) => draw_normal(&mut rng, count, mean, std),
+            Kind::Truncated(mean, std, low, high) => draw_truncated(&mut rng, count, (mean, std), (low, high)),
+            Kind::Orthogonal(gain) => draw_orthogonal(&mut rng, &shape, gain),
             Kind::FanIn(family, gain) => draw_family(&mut rng, count, family, gain / fan_in.sqrt()),
             Kind::FanMean(family, gain) => {
                 draw_family(&mut rng, count, family, gain / (0.5 * (fan_in + fan_out)).sqrt())
             }
         };
         Tensor::of(&shape, values)
+    }
+}
+
+/// How each is called, its arguments, their defaults where there are some, and what makes it.
+type Named = (&'static str, &'static str, &'static [f64], fn(&[f64]) -> Init);
+
+const NAMES: &[Named] = &[
+    ("zeros", "", &[], |_| zeros()),
+    ("ones", "", &[], |_| ones()),
+    ("constant", "value", &[], |a| constant(a[0])),
+    ("uniform", "low, high", &[0.0, 1.0], |a| uniform(a[0], a[1])),
+    ("normal", "mean, std", &[0.0, 1.0], |a| normal(a[0], a[1])),
+    ("truncated_normal", "mean, std, low, high", &[0.0, 1.0, -2.0, 2.0], |a| truncated_normal(a[0], a[1], a[2], a[3])),
+    ("orthogonal", "gain", &[1.0], |a| orthogonal(a[0])),
+    ("kaiming_uniform", "a", &[0.0], |a| kaiming_uniform(a[0])),
+    ("kaiming_normal", "a", &[0.0], |a| kaiming_normal(a[0])),
+    ("xavier_uniform", "gain", &[1.0], |a| xavier_uniform(a[0])),
+    ("xavier_normal", "gain", &[1.0], |a| xavier_normal(a[0])),
+];
+
+impl std::str::FromStr for Init {
+    type Err = Error;
+
+    /// `name` or `name(argument, ...)`; without arguments they have PyTorch's defaults.
+    fn from_str(text: &str) -> Result<Init> {
+        let trimmed = text.trim();
+        let (name, arguments) = match trimmed.split_once('(') {
+            None => (trimmed, None),
+            Some((name, rest)) => match rest.strip_suffix(')') {
+                Some(inside) => (name.trim(), Some(inside)),
+                None => return Err(Error::Input(format!("the initialiser `{text}` lacks its closing parenthesis"))),
+            },
+        };
+        let Some((_, parameters, defaults, make)) = NAMES.iter().find(|(known, ..)| *known == name) else {
+            let known: Vec<&str> = NAMES.iter().map(|(known, ..)| *known).collect();
+            return Err(Error::Input(format!("there is no initialiser `{name}`; there are {}", known.join(", "))));
+        };
+        let wanted = parameters.split(", ").filter(|p| !p.is_empty()).count();
+        let given: Option<Vec<f64>> = match arguments {
+            None => Some(defaults.to_vec()),
+            Some(inside) if inside.trim().is_empty() => Some(Vec::new()),
+            Some(inside) => inside.split(',').map(|a| a.trim().parse().ok().filter(|a: &f64| a.is_finite())).collect(),
+        };
+        match given {
+            Some(given) if given.len() == wanted => Ok(make(&given)),
+            _ => Err(Error::Input(format!("the initialiser `{text}`: expected {name}({parameters}), as numbers"))),
+        }
     }
 }
 
@@ -139,6 +217,40 @@ pub(crate) fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -
     }
     values.truncate(count);
     values
+}
+
+/// As often as an interval of a thousandth of the distribution asks for, and rarely more.
+const MOST_TRIES: usize = 10_000;
+
+fn draw_truncated(rng: &mut StdRng, count: usize, (mean, std): (f64, f64), (low, high): (f64, f64)) -> Vec<f32> {
+    let within = |x: &f32| (low..=high).contains(&f64::from(*x));
+    let one = |rng: &mut StdRng| {
+        let found = (0..MOST_TRIES).find_map(|_| draw_normal(rng, 1, mean, std).pop().filter(within));
+        found.unwrap_or_else(|| (low + (high - low) * rng.random::<f64>()) as f32)
+    };
+    (0..count).map(|_| one(rng)).collect()
+}
+
+fn draw_orthogonal(rng: &mut StdRng, shape: &Shape, gain: f64) -> Vec<f32> {
+    let rows = shape.first().copied().unwrap_or(1);
+    let columns = shape.numel() / rows.max(1);
+    // As many vectors as there can be; each loses, twice for accuracy, its part along those before it.
+    let (vectors, length) = (rows.min(columns), rows.max(columns));
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    while basis.len() < vectors {
+        let mut v: Vec<f64> = draw_normal(rng, length, 0.0, 1.0).into_iter().map(f64::from).collect();
+        for before in basis.iter().chain(&basis) {
+            let along: f64 = v.iter().zip(before).map(|(a, b)| a * b).sum();
+            v.iter_mut().zip(before).for_each(|(a, b)| *a -= along * b);
+        }
+        let norm = v.iter().map(|a| a * a).sum::<f64>().sqrt();
+        if norm > 1e-6 {
+            basis.push(v.into_iter().map(|a| a / norm).collect());
+        }
+    }
+    let at = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
+    let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    places.map(|(row, column)| (gain * at(row, column)) as f32).collect()
 }
 
 /// Seed and name side by side in the generator's key; the name as its FNV-1a hash (Fowler, Noll

@@ -2,8 +2,8 @@
 
 use std::panic::Location;
 
-use super::Scope;
 use super::scope::DROPOUT;
+use super::{Scope, init};
 use crate::ops::conv2d::Pair;
 use crate::ops::pool2d::Pool2d;
 use crate::{DType, Value, ops};
@@ -165,6 +165,30 @@ impl Layer for Dropout {
         let seed = self.nn.graph().counted(DROPOUT, DType::U32, move |_| seed);
         let step = self.nn.graph().counted(DROPOUT, DType::U32, |step| f64::from(step as u32));
         x.dropout(self.p, &seed, &step)
+    }
+}
+
+/// A ReLU whose slope below 0 is learned; see [`Value::prelu`].
+///
+/// Parameter: `NAME.weight` `[count]`, starting at 0.25, as in PyTorch.
+#[derive(Clone, Debug)]
+pub struct PRelu {
+    /// `[count]`.
+    pub weight: Value,
+}
+
+impl PRelu {
+    /// Declares the parameter: one slope for each of so many channels, or 1 for all.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, count: usize) -> PRelu {
+        PRelu { weight: nn.part(name).parameter("weight", [count], init::constant(0.25)) }
+    }
+}
+
+impl Layer for PRelu {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.prelu(&self.weight)
     }
 }
 

@@ -50,12 +50,20 @@
 //! [`Conv2d`], ..., [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a
 //! layer, so activations are `Value::relu`, `Value::tanh`, or a closure.
 
+mod attention;
+mod conv;
+mod embedding;
 pub mod init;
 mod layers;
+mod norm;
 mod recurrent;
 mod scope;
 
+pub use attention::{MultiheadAttention, TransformerBlock, rotary, sinusoidal_positions};
+pub use conv::{Conv1d, ConvTranspose2d, SeparableConv2d};
+pub use embedding::Embedding;
 pub use init::Init;
-pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};
+pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RmsNorm};
 pub use recurrent::{Recurrent, RecurrentOptions, States};
 pub use scope::{DROPOUT, Scope};

@@ -1,9 +1,9 @@
 //! Where a model is built: graph, names, seed, and whether it trains.
 
 use super::layers::{Conv2d, Dropout, Layer, Linear};
-use super::{Init, init};
+use super::{Embedding, Init, init};
 use crate::ops::conv2d::Pair;
-use crate::{Graph, Shape, Value, ops};
+use crate::{DType, Graph, Shape, Tensor, TensorType, Value, ops, optim};
 
 /// The counter of training steps that draw dropout masks.
 pub const DROPOUT: &str = "dropout.step";
@@ -16,12 +16,22 @@ pub struct Scope {
     prefix: String,
     seed: u64,
     training: bool,
+    weights: Weights,
+}
+
+/// What a scope's parameters are to its graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    Trained,
+    Frozen,
+    /// The averages of the trained ones.
+    Averaged,
 }
 
 impl Scope {
     /// For training: dropout draws, anew at each step. The seed decides first values and masks.
     pub fn train(graph: &Graph, seed: u64) -> Scope {
-        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true }
+        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: Weights::Trained }
     }
 
     /// For evaluation and inference: dropout lets everything through. The seed matters only where
@@ -43,6 +53,28 @@ impl Scope {
         Scope { prefix: self.full_name(name) + ".", ..self.clone() }
     }
 
+    /// The same part of the model with parameters that no optimiser of this graph trains: they are
+    /// [variables](Graph::variable) of the same names. Gradients with respect to them are not computed.
+    ///
+    /// ```
+    /// use wgrad::{Graph, nn::{Scope, init}};
+    /// let graph = Graph::new();
+    /// let nn = Scope::train(&graph, 0);
+    /// nn.part("backbone").frozen().parameter("scale", [4], init::ones());
+    /// nn.part("head").parameter("scale", [4], init::ones());
+    /// assert_eq!(graph.parameters().len(), 1);
+    /// ```
+    pub fn frozen(&self) -> Scope {
+        Scope { weights: Weights::Frozen, ..self.clone() }
+    }
+
+    /// The same part of the model with the moving averages of its parameters in their place, as
+    /// [`Optimizer::averaged`](crate::optim::Optimizer::averaged) keeps them: for evaluation beside
+    /// training. They are variables `NAME.ema`, and zero until a step has been taken.
+    pub fn averaged(&self) -> Scope {
+        Scope { weights: Weights::Averaged, ..self.clone() }
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -53,7 +85,7 @@ impl Scope {
         self.training
     }
 
-    fn full_name(&self, name: &str) -> String {
+    pub(super) fn full_name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
@@ -63,7 +95,14 @@ impl Scope {
         let (name, shape) = (self.full_name(name), shape.into());
         match self.too_large(&name, &shape) {
             Some(invalid) => invalid,
-            None => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+            None => match self.weights {
+                Weights::Trained => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+                Weights::Frozen => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
+                Weights::Averaged => {
+                    let zeros = Tensor::zeros(&TensorType::new(DType::F32, shape));
+                    self.graph.variable(&format!("{name}.{}", optim::EMA), zeros)
+                }
+            },
         }
     }
 
@@ -89,13 +128,18 @@ impl Scope {
     /// `U(-b, b)` with `b = 1 / sqrt(fan_in)`.
     #[track_caller]
     pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
+        self.weight_and_bias_of(name, weight, weight[0])
+    }
+
+    /// The same for so many outputs, which need not be the weight's first size.
+    #[track_caller]
+    pub(super) fn weight_and_bias_of(&self, name: &str, weight: &[usize], outputs: usize) -> (Value, Value) {
         let part = self.part(name);
         let fan_in: f64 = weight[1..].iter().map(|&size| size as f64).product();
         let bound = 1.0 / fan_in.max(1.0).sqrt();
-        let bias = [weight[0]];
         (
             part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
-            part.parameter("bias", bias, init::uniform(-bound, bound)),
+            part.parameter("bias", [outputs], init::uniform(-bound, bound)),
         )
     }
 
@@ -107,6 +151,13 @@ impl Scope {
             return x.clone();
         }
         Linear::new(self, name, x.dim(-1), outputs).forward(x)
+    }
+
+    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
+    /// [`Embedding`].
+    #[track_caller]
+    pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {
+        Embedding::new(self, name, count, dim).forward(x)
     }
 
     /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`

@@ -1,19 +1,20 @@
-//! Where the largest element is, along one axis.
+//! Where the largest element is, or the smallest, along one axis.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::reduce::{ALONE, MAX_CHUNK, around};
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
-/// The number along one axis of the largest element, the first of equals.
+/// The number along one axis of the largest element (or the smallest), the first of equals.
 #[derive(Debug, Clone)]
 struct Argmax {
+    smallest: bool,
     axis: usize,
     keepdim: bool,
 }
 
 impl Op for Argmax {
     fn name(&self) -> &'static str {
-        "argmax"
+        if self.smallest { "argmin" } else { "argmax" }
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -22,7 +23,7 @@ impl Op for Argmax {
             return Err("expected numbers; cast() the bools".into());
         }
         if x.shape[self.axis] == 0 {
-            return Err("an empty axis has no largest element".into());
+            return Err("an empty axis has no extreme element".into());
         }
         Ok(vec![TensorType::new(DType::I32, x.shape.reduced(&[self.axis], self.keepdim))])
     }
@@ -36,7 +37,9 @@ impl Op for Argmax {
         let [_, size, inner] = around(inputs[0].shape(), self.axis);
         let row = |row: usize| {
             let start = row / inner * size * inner + row % inner;
-            (0..size).fold(0, |best, k| if x[start + k * inner] > x[start + best * inner] { k } else { best }) as i32
+            let beats = |a: f64, b: f64| if self.smallest { a < b } else { a > b };
+            (0..size).fold(0, |best, k| if beats(x[start + k * inner], x[start + best * inner]) { k } else { best })
+                as i32
         };
         vec![Tensor::of(&outputs[0].shape, (0..outputs[0].shape.numel()).map(row).collect::<Vec<i32>>())]
     }
@@ -70,8 +73,8 @@ impl Kernel for Argmax {
         let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
         let first = |to: Slot| -> Result<Launch, String> {
             Ok(Launch {
-                label: "argmax".into(),
-                wgsl: wgsl!("argmax").alias("T", t).finish()?,
+                label: self.name().into(),
+                wgsl: wgsl!("argmax").constant("SMALLEST", self.smallest).alias("T", t).finish()?,
                 entry: "argmax",
                 bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
                 workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
@@ -81,8 +84,8 @@ impl Kernel for Argmax {
             return Ok(first(Slot::Output(0))?.into());
         }
         let second = Launch {
-            label: "argmax parts".into(),
-            wgsl: wgsl!("argmax_parts").alias("T", t).finish()?,
+            label: format!("{} parts", self.name()),
+            wgsl: wgsl!("argmax_parts").constant("SMALLEST", self.smallest).alias("T", t).finish()?,
             entry: "argmax_parts",
             bindings: vec![
                 Binding::Uniform(uniform.clone()),
@@ -100,8 +103,20 @@ impl Value {
     /// Where along `axis` the largest element is, as i32: the first of equals.
     #[track_caller]
     pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
-        match self.axes_of("argmax", &[axis]) {
-            Ok(axes) => self.op(Argmax { axis: axes[0], keepdim }, &[]),
+        self.extreme_place(false, axis, keepdim)
+    }
+
+    /// Where along `axis` the smallest element is, as i32: the first of equals.
+    #[track_caller]
+    pub fn argmin(&self, axis: isize, keepdim: bool) -> Value {
+        self.extreme_place(true, axis, keepdim)
+    }
+
+    #[track_caller]
+    fn extreme_place(&self, smallest: bool, axis: isize, keepdim: bool) -> Value {
+        let op = Argmax { smallest, axis: 0, keepdim };
+        match self.axes_of(op.name(), &[axis]) {
+            Ok(axes) => self.op(Argmax { axis: axes[0], ..op }, &[]),
             Err(invalid) => invalid,
         }
     }
@@ -146,9 +161,15 @@ pub fn cases() -> Vec<Case> {
         });
         cases.push(of(case, &[3, size], Fill::Index(200)));
     }
+    for size in [1, 257, 5000] {
+        let case = Case::new("argmin", format!("rows of {size}, and columns, with ties"), |x| {
+            vec![x[0].argmin(-1, false), x[0].permute(&[1, 0]).argmin(0, true)]
+        });
+        cases.push(of(case, &[3, size], Fill::Index(200)));
+    }
     for dtype in [DType::I32, DType::U32] {
         cases.push(
-            Case::new("argmax", dtype.name(), |x| vec![x[0].argmax(1, false)])
+            Case::new("argmax", dtype.name(), |x| vec![x[0].argmax(1, false), x[0].argmin(0, false)])
                 .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
                 .forward_only(),
         );

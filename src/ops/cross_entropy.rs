@@ -75,7 +75,7 @@ impl Op for CrossEntropy {
     /// sum's relative error is the logarithm's absolute one, and `exp` adds `2 |x - m|` units to
     /// terms that weigh `exp(x - m)`: never more than one unit together with their weight.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::Bound(|inputs, _| {
+        Rounding::bound(|inputs, _| {
             let bound = |(x, class): (&[f64], usize)| {
                 let (top, sum) = largest_and_sum(x);
                 gamma(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * UNIT
@@ -173,7 +173,7 @@ impl Op for CrossEntropyGrad {
 
     /// The softmax's error as in `softmax`, times `dy`, and a rounding of the difference.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::Bound(|inputs, _| {
+        Rounding::bound(|inputs, _| {
             let bounds = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
                 let (top, sum) = largest_and_sum(x);
                 let error = move |(k, x): (usize, &f64)| {

@@ -66,6 +66,79 @@ impl Value {
         self * 0.5 * (inner.tanh() + 1.0)
     }
 
+    /// Scaled exponential linear unit: `1.0507 x` for `x > 0`, else `1.7581 (exp(x) - 1)`, which keeps mean and
+    /// variance of activations; the slope at 0 is 1.7581 (Klambauer et al., arXiv:1706.02515).
+    #[track_caller]
+    pub fn selu(&self) -> Value {
+        // The fixed point of mean 0 and variance 1: section "Fixed points" of the paper.
+        const ALPHA: f64 = 1.673_263_242_354_377_2;
+        const SCALE: f64 = 1.050_700_987_355_480_5;
+        self.elu(ALPHA) * SCALE
+    }
+
+    /// `x tanh(ln(1 + exp(x)))`: smooth, and bounded below (Misra, arXiv:1908.08681).
+    #[track_caller]
+    pub fn mish(&self) -> Value {
+        self * self.softplus().tanh()
+    }
+
+    /// `x hardsigmoid(x)`: a piecewise form of [`Value::silu`]. The slope is `x / 3 + 1/2` between -3 and 3, 0 at
+    /// -3 and 1 at 3 (Howard et al., arXiv:1905.02244).
+    #[track_caller]
+    pub fn hardswish(&self) -> Value {
+        self * self.hardsigmoid()
+    }
+
+    /// `x` for `x > 0`, else `weight x`, where `weight` is learned: `[C]`, one for each place along axis 1 (along
+    /// axis 0 of a vector), or `[1]` for all. At 0 it counts as negative (He et al., arXiv:1502.01852).
+    #[track_caller]
+    pub fn prelu(&self, weight: &Value) -> Value {
+        if !self.is_valid() || !weight.is_valid() {
+            return if self.is_valid() { weight.clone() } else { self.clone() };
+        }
+        let rank = self.shape().rank();
+        let channels = self.shape().get(1.min(rank.saturating_sub(1))).copied().unwrap_or(1);
+        if weight.shape().rank() != 1 || (weight.dim(0) != 1 && weight.dim(0) != channels) {
+            let why = format!("expected a weight of shape [1] or [{channels}]");
+            return self.graph().mistake("prelu", &[self, weight], why);
+        }
+        let mut sizes = vec![1; rank];
+        if let Some(size) = sizes.get_mut(1.min(rank.saturating_sub(1))) {
+            *size = weight.dim(0) as isize;
+        }
+        self.gt(&self.zeros_like()).where_(self, &(self * weight.reshape(&sizes)))
+    }
+
+    /// The two halves of an axis of even size.
+    #[track_caller]
+    fn halves(&self, op: &str, axis: isize) -> Result<[Value; 2], Value> {
+        let size = self.dim(axis);
+        if self.axes_of(op, &[axis])?.is_empty() || !size.is_multiple_of(2) {
+            let why = format!("expected an even size on axis {axis}, to be halved");
+            return Err(self.graph().mistake(op, &[self], why));
+        }
+        Ok([self.slice(axis, 0, size / 2, 1), self.slice(axis, size / 2, size, 1)])
+    }
+
+    /// Gated linear unit: `a sigmoid(b)` with `a`, `b` the halves of `axis` (Dauphin et al., arXiv:1612.08083).
+    #[track_caller]
+    pub fn glu(&self, axis: isize) -> Value {
+        match self.halves("glu", axis) {
+            Ok([a, b]) => a * b.sigmoid(),
+            Err(invalid) => invalid,
+        }
+    }
+
+    /// `silu(a) b` with `a`, `b` the halves of `axis`: the gate of many transformers (Shazeer,
+    /// arXiv:2002.05202).
+    #[track_caller]
+    pub fn swiglu(&self, axis: isize) -> Value {
+        match self.halves("swiglu", axis) {
+            Ok([a, b]) => a.silu() * b,
+            Err(invalid) => invalid,
+        }
+    }
+
     /// `min(max(x, low), high)`; either bound may be infinite. The gradient is `dy` inside, bounds
     /// included, and 0 outside.
     #[track_caller]
@@ -89,6 +162,12 @@ impl Value {
     #[track_caller]
     pub fn elu(&self, alpha: f64) -> Value {
         self.elementwise(&rows::elu, &[], &[alpha])
+    }
+
+    /// Binary cross entropy of this probability and a target, element by element.
+    #[track_caller]
+    pub(crate) fn bce(&self, target: &Value) -> Value {
+        self.elementwise(&rows::bce, &[target], &[])
     }
 
     /// `x` to a fixed power, 1 for the power 0. Negative bases are defined for whole exponents;
@@ -330,6 +409,14 @@ rows! {
         .ulps(4.0) // 2.5 of the division, 1 of the sum
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() / (g.x(0).abs() + 1.0).square())]);
+    /// `min(max(x + 3, 0), 6) / 6`: a piecewise linear sigmoid. Gradient `dy / 6` between -3 and 3, else 0.
+    unary hardsigmoid = Row::floats(1, |x, _| (x[0] + 3.0).clamp(0.0, 6.0) / 6.0)
+        .ulps(4.0) // 2.5 of the division, 1 of the sum
+        .cases(-4.0, 4.0, &[0.0, 3.0, -3.0, 1.0, -1.0, 100.0, -100.0])
+        .gradient(|g, _| {
+            let inside = g.x(0).abs().lt(&g.y().full_like(3.0));
+            vec![Some(inside.where_(&(g.dy() * (1.0 / 6.0)), &g.y().zeros_like()))]
+        });
     /// `max(x, 0)`. The gradient at 0 is 0.
     unary relu = Row::floats(1, |x, _| x[0].max(0.0))
         .cases(-2.0, 2.0, WIDE)
@@ -347,6 +434,22 @@ rows! {
         .gradient(|g, a| {
             let positive = g.x(0).gt(&g.y().zeros_like());
             vec![Some(positive.where_(&g.dy(), &(g.dy() * (g.y() + a[0]))))]
+        });
+    manual bce = Row::floats(2, |x, _| {
+            let bounded = |x: f64| if x > 0.0 { x.ln().max(-100.0) } else { -100.0 };
+            -(x[1] * bounded(x[0]) + (1.0 - x[1]) * bounded(1.0 - x[0]))
+        })
+        .ulps(5.0) // 2 of each logarithm, and a product and a sum
+        .absolute(1.2e-7) // the rounding of 1 - p
+        .cases(0.05, 0.95, &[])
+        .gradient(|g, _| {
+            let (p, t) = (g.x(0), g.x(1));
+            let variance = (p * (p.neg() + 1.0)).maximum(&p.full_like(1e-12));
+            let ln = |x: &Value| x.maximum(&x.full_like(1e-37)).log();
+            vec![
+                g.when(0, || g.dy() * (p - t) / variance),
+                g.when(1, || g.dy() * (ln(&(p.neg() + 1.0)) - ln(p))),
+            ]
         });
     manual clamp = Row::floats(1, |x, a| x[0].max(a[0]).min(a[1]))
         .ulps(1.0) // the rounded bounds
@@ -499,6 +602,19 @@ fn composed_cases() -> Vec<Case> {
         chain("gelu", Value::gelu),
         chain("gelu_tanh", Value::gelu_tanh),
         chain("silu", Value::silu),
+        chain("selu", Value::selu).forward_only(), // the slope at 0 is a convention
+        Case::new("selu", "either side", |x| vec![x[0].selu()]).float("x", [37]),
+        chain("mish", Value::mish),
+        chain("hardswish", Value::hardswish),
+        Case::new("glu", "last axis", |x| vec![x[0].glu(-1)]).float("x", [3, 10]),
+        Case::new("swiglu", "middle axis", |x| vec![x[0].swiglu(1)]).float("x", [2, 6, 5]),
+        Case::new("prelu", "a slope for each channel", |x| vec![x[0].prelu(&x[1])])
+            .float("x", [3, 4, 5])
+            .float("w", [4]),
+        Case::new("prelu", "one slope, and of a vector", |x| vec![x[0].prelu(&x[1]), x[2].prelu(&x[2])])
+            .float("x", [6, 3])
+            .float("w", [1])
+            .float("v", [5]),
         powf(-2.0),
         powf(-1.0),
         powf(0.0),

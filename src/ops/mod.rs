@@ -1,14 +1,21 @@
 //! The ops, one file a family. [`families`] is the registry: the one list of what there is.
 
+pub mod adaptive_pool;
 pub mod argmax;
+pub mod attention;
 pub mod concat;
+pub mod conv1d;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod cumsum;
+pub mod einsum;
 pub mod elementwise;
+pub mod flip;
 pub mod gather;
 pub mod generate;
+pub mod mask;
 pub mod matmul;
+pub mod norm;
 pub mod one_hot;
 pub mod pad;
 pub mod pool2d;
@@ -37,23 +44,30 @@ pub struct Family {
 /// Every family of ops.
 pub fn families() -> Vec<Family> {
     vec![
+        Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
+        Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
+        Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
+        Family { name: "einsum", cases: einsum::cases, sweep: None },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
-        Family { name: "gather", cases: gather::cases, sweep: None },
+        Family { name: "flip", cases: flip::cases, sweep: Some(sweep::flip) },
+        Family { name: "gather", cases: gather::cases, sweep: Some(sweep::gather) },
         Family { name: "generate", cases: generate::cases, sweep: None },
+        Family { name: "mask", cases: mask::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
+        Family { name: "norm", cases: norm::cases, sweep: Some(sweep::norm) },
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
         Family { name: "recurrent", cases: recurrent::cases, sweep: None },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
-        Family { name: "scatter", cases: scatter::cases, sweep: None },
+        Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },
-        Family { name: "sort", cases: sort::cases, sweep: None },
+        Family { name: "sort", cases: sort::cases, sweep: Some(sweep::argsort) },
         Family { name: "view", cases: view::cases, sweep: Some(sweep::view) },
     ]
 }

@@ -129,7 +129,10 @@ impl Op for Pad {
         let strides = y.strides();
         let place = View {
             shape: x.shape().clone(),
-            strides: self.axes.iter().zip(&strides).map(|(to, stride)| to.step.saturating_mul(*stride)).collect(),
+            // The step of a single element has no meaning, and might overflow.
+            strides: (self.axes.iter().zip(&strides).zip(x.shape().iter()))
+                .map(|((to, stride), &from)| if from > 1 { to.step * stride } else { 0 })
+                .collect(),
             offset: self.axes.iter().zip(&strides).map(|(to, stride)| to.start * stride).sum(),
         };
         fn scatter<T: Copy>(x: &[T], place: &View, mut y: Vec<T>) -> Vec<T> {

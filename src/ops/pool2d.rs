@@ -210,9 +210,9 @@ impl Op for Pooling {
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         match (self.kind, self.overlap()) {
             (Kind::Max | Kind::MaxPick, _) | (Kind::MaxGrad, 0..=1) => Rounding::Exact,
-            (Kind::MaxGrad, 2..=4) => Rounding::Bound(sum_of_dy::<4>),
-            (Kind::MaxGrad, 5..=16) => Rounding::Bound(sum_of_dy::<16>),
-            (Kind::MaxGrad, _) => Rounding::Bound(sum_of_dy::<{ 1 << 30 }>),
+            (Kind::MaxGrad, 2..=4) => Rounding::bound(sum_of_dy::<4>),
+            (Kind::MaxGrad, 5..=16) => Rounding::bound(sum_of_dy::<16>),
+            (Kind::MaxGrad, _) => Rounding::bound(sum_of_dy::<{ 1 << 30 }>),
             (Kind::Avg, _) => Rounding::Sum(self.options.kernel.iter().product()),
             (Kind::AvgGrad(_), overlap) => Rounding::Sum(overlap),
         }

@@ -238,10 +238,10 @@ impl Op for Recurrence {
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let of = self.clone();
         let (steps, hidden) = (inputs[0].shape[0], inputs[2].shape[1]);
-        Rounding::BoundOf(Box::new(move |inputs, _| {
+        Rounding::bound(move |inputs, _| {
             let sizes = Sizes { steps, batch: inputs[0].shape()[1], hidden };
             reference::bounds(|run| reference::forward(&of, &sizes, &floats(inputs), run))
-        }))
+        })
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -281,9 +281,9 @@ impl Op for RecurrenceGrad {
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let of = self.0.clone();
         let sizes = Sizes::of_states(inputs[0]);
-        Rounding::BoundOf(Box::new(move |inputs, _| {
+        Rounding::bound(move |inputs, _| {
             reference::bounds(|run| reference::backward(&of, &sizes, &floats(inputs), run))
-        }))
+        })
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -1,4 +1,4 @@
-//! Reductions over any axes: sum, mean, max, min, and what is composed of them.
+//! Reductions over any axes: sum, product, mean, max, min, and what is composed of them.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::profile::Profile;
@@ -11,6 +11,7 @@ enum Kind {
     Sum,
     Max,
     Min,
+    Prod,
 }
 
 /// A reduction over `axes` (sorted, distinct).
@@ -27,6 +28,7 @@ impl Op for Reduce {
             Kind::Sum => "sum",
             Kind::Max => "max",
             Kind::Min => "min",
+            Kind::Prod => "prod",
         }
     }
 
@@ -36,7 +38,7 @@ impl Op for Reduce {
             return Err("expected numbers; cast() the bools".into());
         }
         let empty = self.axes.iter().any(|&axis| x.shape[axis] == 0);
-        if empty && self.kind != Kind::Sum {
+        if empty && matches!(self.kind, Kind::Max | Kind::Min) {
             return Err("an empty axis has no extreme element".into());
         }
         Ok(vec![TensorType::new(x.dtype, x.shape.reduced(&self.axes, self.keepdim))])
@@ -49,6 +51,7 @@ impl Op for Reduce {
         let dy = g.dy().reshape(&sizes).broadcast_to(x.shape());
         vec![Some(match self.kind {
             Kind::Sum => dy,
+            Kind::Prod => dy * self.product_of_the_others(x),
             // Equal extremes share the gradient evenly.
             _ => {
                 let hit = x.eq(&g.y().reshape(&sizes).broadcast_to(x.shape()));
@@ -82,6 +85,9 @@ impl Op for Reduce {
             (Data::F64(v), Kind::Sum) => fold(at, v, 0.0, |a, b| a + b).into(),
             (Data::F64(v), Kind::Max) => fold(at, v, f64::NEG_INFINITY, f64::max).into(),
             (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, f64::min).into(),
+            (Data::F64(v), Kind::Prod) => fold(at, v, 1.0, |a, b| a * b).into(),
+            (Data::I32(v), Kind::Prod) => fold(at, v, 1, i32::wrapping_mul).into(),
+            (Data::U32(v), Kind::Prod) => fold(at, v, 1, u32::wrapping_mul).into(),
             (Data::I32(v), Kind::Sum) => fold(at, v, 0, i32::wrapping_add).into(),
             (Data::I32(v), Kind::Max) => fold(at, v, i32::MIN, |a, b| a.max(b)).into(),
             (Data::I32(v), Kind::Min) => fold(at, v, i32::MAX, |a, b| a.min(b)).into(),
@@ -97,6 +103,10 @@ impl Op for Reduce {
         match self.kind {
             Kind::Sum if inputs[0].dtype == DType::F32 => {
                 Rounding::Sum(self.axes.iter().map(|&axis| inputs[0].shape[axis]).product())
+            }
+            // Half an ulp for each factor, and twice as many where the mantissa is small; tiny results are flushed.
+            Kind::Prod if inputs[0].dtype == DType::F32 => {
+                Rounding::Ulps(self.axes.iter().map(|&axis| inputs[0].shape[axis]).product::<usize>() as f64, 1.2e-38)
             }
             _ => Rounding::Exact,
         }
@@ -216,6 +226,19 @@ pub(crate) fn together_on(profile: &Profile) -> u32 {
 }
 
 impl Reduce {
+    /// For each element the product of all others that are multiplied with it, without dividing by 0: where
+    /// one of them is 0, only that one has others that are not, and where two are, none has.
+    fn product_of_the_others(&self, x: &Value) -> Value {
+        let axes: Vec<isize> = self.axes.iter().map(|&axis| axis as isize).collect();
+        let (zero, one) = (x.zeros_like(), x.ones_like());
+        let is_zero = x.eq(&zero);
+        let factor = is_zero.where_(&one, x);
+        let product = factor.prod(&axes, true).broadcast_to(x.shape());
+        let zeros = is_zero.where_(&one, &zero).sum(&axes, true).broadcast_to(x.shape());
+        let counts = zeros.eq(&zero).or(&zeros.eq(&one).and(&is_zero));
+        counts.where_(&(product / factor), &zero)
+    }
+
     fn text(
         &self,
         dtype: DType,
@@ -234,6 +257,7 @@ impl Reduce {
             (Kind::Min, DType::F32) => (2, "0x1.fffffep+127"),
             (Kind::Min, DType::I32) => (2, "2147483647"),
             (Kind::Min, _) => (2, "4294967295"),
+            (Kind::Prod, _) => (3, "1"),
         };
         let text = match threads {
             Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
@@ -265,21 +289,6 @@ impl Reduce {
         text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
     }
 
-    /// How many parts each row is cut into, for so many outputs of so many elements.
-    fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
-        let lanes = if together { together_on(profile) as usize } else { 1 };
-        let needed = count.div_ceil(MAX_CHUNK * lanes);
-        // A second launch costs about as much as 16,000 elements do on a software adapter.
-        if outputs * count < 1 << 14 {
-            return needed.max(1);
-        }
-        let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
-        let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
-        let parts = needed.max(useful).max(1);
-        // No part may be empty: maxima have nothing to start from.
-        count.div_ceil(count.div_ceil(parts).max(1)).max(1)
-    }
-
     /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
     /// `[parts, outputs]`, which the next stage reduces over its first axis.
     fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
@@ -307,7 +316,7 @@ impl Reduce {
                 offset /= 4;
             }
             let (rows, count) = (kept.count(), reduced.count());
-            let parts = Self::parts(args.profile, rows, count, together);
+            let parts = parts(args.profile, rows, count, together);
             let last = parts == 1;
             let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
             if !last {
@@ -333,6 +342,21 @@ impl Reduce {
             stage = Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from: to };
         }
     }
+}
+
+/// How many parts each row is cut into, for so many outputs of so many elements.
+pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
+    let lanes = if together { together_on(profile) as usize } else { 1 };
+    let needed = count.div_ceil(MAX_CHUNK * lanes);
+    // A second launch costs about as much as 16,000 elements do on a software adapter.
+    if outputs * count < 1 << 14 {
+        return needed.max(1);
+    }
+    let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
+    let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
+    let parts = needed.max(useful).max(1);
+    // No part may be empty: maxima have nothing to start from.
+    count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 
 const VARIANTS: &[Variant] = &[
@@ -462,6 +486,13 @@ impl Value {
         centered.square().sum(axes, keepdim) * (1.0 / (count - correction) as f64)
     }
 
+    /// The product over `axes`; of nothing it is 1, integers wrap. The gradient is right where factors are
+    /// 0. Floats whose partial products leave the range of f32 give no defined value.
+    #[track_caller]
+    pub fn prod(&self, axes: &[isize], keepdim: bool) -> Value {
+        self.reduce(Kind::Prod, axes, keepdim)
+    }
+
     /// The largest over `axes`. Equal largest ones share the gradient evenly.
     #[track_caller]
     pub fn max(&self, axes: &[isize], keepdim: bool) -> Value {
@@ -563,6 +594,26 @@ pub fn cases() -> Vec<Case> {
             ),
         );
     }
+    let factors = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
+    let near_one = Fill::Uniform(0.9, 1.1);
+    cases.extend([
+        factors(Case::new("prod", "last", |x| vec![x[0].prod(&[-1], false)]), &[3, 5], Fill::Uniform(-2.0, 2.0)),
+        factors(
+            Case::new("prod", "with no, one and two zeros", |x| vec![x[0].prod(&[1], true)]),
+            &[4, 3],
+            Fill::Special(&[0.0, 2.0, 3.0, 0.0, -1.5, 0.0, 2.0, -0.0, 1.0, 1.0, 0.5, 0.25], -2.0, 2.0),
+        ),
+        factors(Case::new("prod", "two axes", |x| vec![x[0].prod(&[0, 2], false)]), &[3, 4, 5], near_one.clone()),
+        factors(Case::new("prod", "columns by fours", |x| vec![x[0].prod(&[0], false)]), &[9, 8], near_one.clone()),
+        factors(Case::new("prod", "rows of 257", |x| vec![x[0].prod(&[1], false)]), &[3, 257], near_one.clone()),
+        factors(Case::new("prod", "all of 20,000", |x| vec![x[0].prod(&[0], false)]), &[20_000], near_one)
+            .forward_only(),
+        factors(
+            Case::new("prod", "of nothing is 1", |x| vec![x[0].prod(&[1], false)]),
+            &[3, 0],
+            Fill::Uniform(-1.0, 1.0),
+        ),
+    ]);
     let distinct = |case: Case, shape: &[usize]| case.input("x", TensorType::new(DType::F32, shape), Fill::Distinct);
     cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
     cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
@@ -570,7 +621,13 @@ pub fn cases() -> Vec<Case> {
     for dtype in [DType::I32, DType::U32] {
         cases.push(
             Case::new("sum", format!("{dtype}, every reduction"), |x| {
-                vec![x[0].sum(&[1], false), x[0].max(&[1], false), x[0].min(&[0], true), x[0].sum_all()]
+                vec![
+                    x[0].sum(&[1], false),
+                    x[0].max(&[1], false),
+                    x[0].min(&[0], true),
+                    x[0].sum_all(),
+                    x[0].prod(&[1], false),
+                ]
             })
             .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
             .forward_only(),

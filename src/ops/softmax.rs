@@ -169,13 +169,13 @@ impl Op for Softmax {
     /// Below the smallest normal number the device may give 0.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         if self.log {
-            Rounding::Bound(|_, y| {
+            Rounding::bound(|_, y| {
                 let y = y[0].to_f64();
                 let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
                 vec![y.iter().map(|y| (6.0 * y.abs() + sum_error(n)) * UNIT).collect()]
             })
         } else {
-            Rounding::Bound(|_, y| {
+            Rounding::bound(|_, y| {
                 let y = y[0].to_f64();
                 let n = row_length(y.iter().sum(), y.len());
                 let bound = |y: &f64| y * (6.0 * -y.max(f64::MIN_POSITIVE).ln() + sum_error(n)) * UNIT + 1.2e-38;
@@ -277,7 +277,7 @@ impl Op for SoftmaxGrad {
             dy.iter().fold(0.0, |a, b| b.abs().max(a))
         }
         if self.log {
-            Rounding::Bound(|inputs, _| {
+            Rounding::bound(|inputs, _| {
                 let (y, dy) = (inputs[0].to_f64(), inputs[1].to_f64());
                 let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
                 let top = n * largest(&dy);
@@ -287,7 +287,7 @@ impl Op for SoftmaxGrad {
                 vec![y.iter().zip(&dy).map(bound).collect()]
             })
         } else {
-            Rounding::Bound(|inputs, _| {
+            Rounding::bound(|inputs, _| {
                 let (y, dy) = (inputs[0].to_f64(), inputs[1].to_f64());
                 let (n, top) = (row_length(y.iter().sum(), y.len()), largest(&dy));
                 let bound = |(y, dy): (&f64, &f64)| (y * (dy.abs() * 4.0 + top * sum_error(n))).abs() * UNIT + 1.2e-38;

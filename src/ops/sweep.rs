@@ -3,6 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::attention::Attention;
 use super::conv2d::{Conv2d, output_shape};
 use super::pool2d::Pool2d;
 use crate::op::{Case, CaseInput, Fill};
@@ -235,6 +236,35 @@ pub fn softmax(rng: &mut StdRng) -> Case {
     viewed(Case::new(op, format!("random {x:?} along {axis}"), build).input("x", floats(&x), logits(rng)), rng)
 }
 
+pub fn norm(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(2..5);
+    let mut x = shape(rng, rank);
+    x.iter_mut().for_each(|size| *size = (*size).max(1));
+    x[0] = x[0].max(2);
+    let (op, last) = (pick(rng, &["layer_norm", "rms_norm", "group_norm", "batch_norm"]), x[rank - 1]);
+    let row = match op {
+        "group_norm" => x[1..].iter().product(),
+        "batch_norm" => x.iter().product::<usize>() / x[1],
+        _ => last,
+    };
+    // Short rows without much eps have the same result for any data, and gradients of nothing but rounding.
+    let (eps, fill) = match rng.random_range(0..4) {
+        _ if row < 8 => (1.0, Fill::Uniform(-1.0, 1.0)),
+        0 => (1e-3, Fill::Uniform(99.0, 101.0)),
+        1 => (1e-3, Fill::Special(&[100.0, -100.0, 1e-20, 0.0, 1e-40], -1.0, 1.0)),
+        _ => (1e-5, Fill::Uniform(-1.0, 1.0)),
+    };
+    let case = Case::new(op, format!("random {x:?}, eps {eps}"), move |x| {
+        vec![match op {
+            "layer_norm" => x[0].layer_norm(&[last], None, None, eps),
+            "rms_norm" => x[0].rms_norm(&[last], None, eps),
+            "group_norm" => x[0].group_norm(1, None, None, eps),
+            _ => x[0].batch_norm_training(None, None, eps).y,
+        }]
+    });
+    viewed(case.input("x", floats(&x), fill), rng)
+}
+
 pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let classes = edge(rng, 1025);
     let mut x = vec![size(rng, 129.min(MOST / classes)), classes];
@@ -246,6 +276,24 @@ pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let case = Case::new("cross_entropy", format!("random {x:?}"), |x| vec![x[0].cross_entropy_losses(&x[1])]);
     let case = case.input("x", floats(&x), logits(rng));
     viewed(case.input("class", TensorType::new(dtype, rows), Fill::Index(classes as u32)), rng)
+}
+
+pub fn attention(rng: &mut StdRng) -> Case {
+    let (n, h) = (rng.random_range(1..3), rng.random_range(1..4));
+    // A query of a single key has no gradient to hold rounding against.
+    let [l, s] = [0, 1].map(|_| edge(rng, 130).max(2));
+    let [e, width] = [0, 1].map(|_| edge(rng, 140.min(MOST / (n * h * l.max(s)))));
+    let (is_causal, scale) = (rng.random(), pick(rng, &[None, Some(1.0), Some(-0.3)]));
+    let mask = [pick(rng, &[1, n]), pick(rng, &[1, h]), pick(rng, &[1, l]), s];
+    let masked = rng.random_range(0..3) == 0;
+    let name = format!("random {n} x {h} of {l} queries, {s} keys, {e} and {width} numbers, causal {is_causal}");
+    let case = Case::new("attention", name, move |x| {
+        let options = Attention { attn_mask: x.get(3).cloned(), is_causal, scale };
+        vec![x[0].scaled_dot_product_attention(&x[1], &x[2], &options)]
+    });
+    let case =
+        case.float("q", [n, h, l, e]).float("k", [n, h, s, e]).input("v", floats(&[n, h, s, width]), values(rng));
+    viewed(if masked { case.input("mask", floats(&mask), Fill::Uniform(-3.0, 3.0)) } else { case }, rng)
 }
 
 pub fn cumsum(rng: &mut StdRng) -> Case {
@@ -263,6 +311,53 @@ pub fn argmax(rng: &mut StdRng) -> Case {
     let fill = if fill == 0 { Fill::Distinct } else { Fill::Index(50) };
     let case = Case::new("argmax", format!("random {x:?} along {axis}"), move |x| vec![x[0].argmax(axis, keep)]);
     viewed(case.input("x", floats(&x), fill).forward_only(), rng)
+}
+
+pub fn argsort(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (x, axis, down) = (shape(rng, rank), rng.random_range(0..rank) as isize, rng.random());
+    let fill = if rng.random() { Fill::Distinct } else { Fill::Index(50) };
+    let case = Case::new("argsort", format!("random {x:?} along {axis}"), move |x| vec![x[0].argsort(axis, down)]);
+    viewed(case.input("x", floats(&x), fill).forward_only(), rng)
+}
+
+/// An index that is nowhere larger than `x` off the axis, and a source that is nowhere smaller.
+pub fn scatter(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (mut x, axis) = (shape(rng, rank), rng.random_range(0..rank));
+    x[axis] = x[axis].max(1);
+    let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
+    index[axis] = size(rng, (MOST / index.iter().product::<usize>().max(1)).clamp(1, 1025));
+    let src: Vec<usize> = index.iter().map(|&size| size + rng.random_range(0..2)).collect();
+    let name = format!("random {index:?} into {x:?} along {axis}");
+    let case = Case::new("scatter_sum", name, move |v| vec![v[0].scatter_add(axis as isize, &v[1], &v[2])]);
+    let index = TensorType::new(pick(rng, &[DType::I32, DType::U32]), index);
+    let case = case.input("x", floats(&x), values(rng)).input("index", index, Fill::Index(x[axis] as u32));
+    viewed(case.input("src", floats(&src), values(rng)), rng)
+}
+
+pub fn gather(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..4);
+    let (mut x, axis, whole) = (shape(rng, rank), rng.random_range(0..rank), rng.random::<bool>());
+    x[axis] = x[axis].max(1);
+    let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
+    let around: usize = if whole { x.iter().product::<usize>() / x[axis] } else { index.iter().product() };
+    index[axis] = size(rng, (MOST / around.max(1)).clamp(1, 1025));
+    let index = if whole { vec![index[axis]] } else { index };
+    let name = format!("random {index:?} of {x:?} along {axis}");
+    let case = Case::new("gather", name, move |v| {
+        let axis = axis as isize;
+        vec![if whole { v[0].index_select(axis, &v[1]) } else { v[0].gather(axis, &v[1]) }]
+    });
+    let index = TensorType::new(pick(rng, &[DType::I32, DType::U32]), index);
+    viewed(case.input("x", floats(&x), values(rng)).input("index", index, Fill::Index(x[axis] as u32)), rng)
+}
+
+pub fn flip(rng: &mut StdRng) -> Case {
+    let rank = rng.random_range(1..5);
+    let (x, axes) = (shape(rng, rank), axes(rng, rank));
+    let case = Case::new("flip", format!("random {x:?} along {axes:?}"), move |x| vec![x[0].flip(&axes)]);
+    viewed(case.input("x", floats(&x), values(rng)), rng)
 }
 
 pub fn concat(rng: &mut StdRng) -> Case {

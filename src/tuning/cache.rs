@@ -19,21 +19,10 @@ const MOST_BYTES: u64 = 4 << 20;
 /// Devices that are kept, the last ones written.
 const MOST_DEVICES: usize = 32;
 
-/// The file: `tuning.json` in the folder that `WGRAD_CACHE` names, else in `wgrad` in the user's
-/// folder for caches (`XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches` on macOS, `LOCALAPPDATA`
-/// on Windows). `None` where there is no such folder.
+/// The file: `tuning.json` in the [folder for caches](crate::io::cache_folder). `None` where there is
+/// no such folder.
 pub fn cache_file() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = || {
-        let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
-        if cfg!(windows) {
-            return absolute("LOCALAPPDATA");
-        }
-        let usual = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-        absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(usual)))
-    };
-    let folder = set("WGRAD_CACHE").or_else(|| Some(user()?.join("wgrad")))?;
-    Some(folder.join("tuning.json"))
+    Some(io::cache_folder()?.join("tuning.json"))
 }
 
 impl Session {

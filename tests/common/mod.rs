@@ -14,3 +14,9 @@ pub fn device() -> Option<wgrad::Device> {
         }
     }
 }
+
+/// The reference, and the best adapter where there is one.
+#[allow(dead_code)]
+pub fn devices() -> Vec<wgrad::Device> {
+    [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
+}

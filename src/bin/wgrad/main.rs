@@ -7,6 +7,7 @@ mod devices;
 mod golden;
 mod lint;
 mod mutate;
+mod ops;
 mod output;
 mod replay;
 mod self_test;
@@ -57,6 +58,12 @@ enum Command {
     },
     /// Alter shaders at random, and see whether the cases notice
     Mutate(mutate::MutateArgs),
+    /// List every op: types, kernels, gradient and tolerance class, as Markdown (this is docs/OPS.md)
+    Ops {
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the WGSL that ships, one complete shader a file
     Shaders {
         /// The folder to write to; it is created where it does not exist
@@ -153,6 +160,7 @@ fn main() -> ExitCode {
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Mutate(args) => mutate::run(&args, &mut out),
+        Command::Ops { json } => ops::run(json, &mut out),
         Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
     };
     match done {

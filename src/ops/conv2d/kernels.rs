@@ -46,7 +46,9 @@ impl Convolution {
         let windows = self.windows(sizes);
         match self.wanted {
             Wanted::Output => share(windows.positions(), rows) * share(sizes.o.div_ceil(4), columns),
-            Wanted::InputGrad(_) => share(windows.positions(), rows) * share(sizes.c.div_ceil(4), columns),
+            Wanted::InputGrad(_) => {
+                share(windows.positions(), rows) * share((sizes.c * windows.phases()).div_ceil(4), columns)
+            }
             Wanted::WeightGrad(_) => share(windows.depth(), rows / 4) * share(sizes.o.div_ceil(4), columns),
         }
     }

@@ -1,10 +1,17 @@
 //! Convolutions of one group as matrix products over channels-last copies.
 //!
 //! `conv2d_pack` copies the data to `[N, PH, PW, Q]` of vec4 (four channels each), with its
-//! padding, and for the input gradient with the gaps that the stride leaves, filled in. So one
-//! product kernel without conditions serves forward and input gradient, every kernel size, stride
-//! and dilation: rows are positions, columns output channels, and the sum runs over kernel
-//! elements and channels. The weight gradient multiplies two such copies over their positions.
+//! padding filled in. So one product kernel without conditions serves forward and input gradient,
+//! every kernel size, stride and dilation: rows are positions, columns output channels, and the sum
+//! runs over kernel elements and channels. The weight gradient multiplies two such copies over their
+//! positions.
+//!
+//! An input gradient with strides falls into phases: an input meets only the kernel elements that lie a
+//! whole number of strides from it, `ceil(K / stride)` of them along an axis. All inputs of one phase
+//! are a convolution of `dy` without strides, over the same windows as those of the other phases,
+//! which therefore are further columns of one product (the sub-pixel convolution of Shi et al., CVPR
+//! 2016); only the store knows of it. With strides and dilation both, or strides beyond the kernel, the
+//! gaps that the stride leaves in `dy` are filled with zeros instead.
 
 use super::kernels::weight_sum;
 use super::{MOST_ITERATIONS, Sizes};
@@ -67,7 +74,20 @@ pub(super) struct Windows {
     /// Kernel columns that lie side by side as channels of the copy: 1, or all of them where
     /// there are too few channels to fill a vec4.
     fold: usize,
+    /// Where an input gradient has strides: its phases along each axis.
+    phases: [Phase; 2],
 }
+
+/// The phases along one axis.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    /// How many: the stride, or 1.
+    count: usize,
+    /// Where the first window's first phase lies in the gradient: 0, or in the padding before it.
+    origin: isize,
+}
+
+const NO_PHASES: [Phase; 2] = [Phase { count: 1, origin: 0 }; 2];
 
 impl Windows {
     /// The windows over `x` that the forward pass and the weight gradient read.
@@ -76,8 +96,14 @@ impl Windows {
         let axis = |i: usize, size, out, taps| {
             Axis::new(size, 1, p.padding[i] as isize, [out, p.stride[i], taps, p.dilation[i]])
         };
-        let windows =
-            Windows { n: s.n, channels: s.c, y: axis(0, s.h, s.oh, s.kh), x: axis(1, s.w, s.ow, s.kw), fold: 1 };
+        let windows = Windows {
+            n: s.n,
+            channels: s.c,
+            y: axis(0, s.h, s.oh, s.kh),
+            x: axis(1, s.w, s.ow, s.kw),
+            fold: 1,
+            phases: NO_PHASES,
+        };
         windows.folded()
     }
 
@@ -85,19 +111,40 @@ impl Windows {
     /// `i` meets kernel element `u` in `dy` at `(i + padding - u dilation) / stride`.
     pub(super) fn over_dy(s: &Sizes) -> Self {
         let p = &s.options;
+        let overlap = p.stride[0] <= s.kh && p.stride[1] <= s.kw;
+        if p.stride != [1, 1] && p.dilation == [1, 1] && overlap {
+            return Windows::over_phases(s);
+        }
         let axis = |i: usize, size, out, taps: usize| {
             let before = ((taps - 1) * p.dilation[i]) as isize - p.padding[i] as isize;
             Axis::new(out, p.stride[i], before, [size, 1, taps, p.dilation[i]])
         };
-        let windows =
-            Windows { n: s.n, channels: s.o, y: axis(0, s.h, s.oh, s.kh), x: axis(1, s.w, s.ow, s.kw), fold: 1 };
-        windows.folded()
+        let (y, x) = (axis(0, s.h, s.oh, s.kh), axis(1, s.w, s.ow, s.kw));
+        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: NO_PHASES }.folded()
+    }
+
+    /// The same by phases. With `i + padding = q stride + r` and `u = r + v stride` it is `dy` at
+    /// `q - v`: window `q` from the first on serves all `r`.
+    fn over_phases(s: &Sizes) -> Self {
+        let p = &s.options;
+        let first = |i: usize| p.padding[i] / p.stride[i];
+        let axis = |i: usize, size: usize, out, taps: usize| {
+            let windows = (size.saturating_sub(1) + p.padding[i]) / p.stride[i] - first(i) + 1;
+            let taps = taps.div_ceil(p.stride[i]);
+            Axis::new(out, 1, taps as isize - 1 - first(i) as isize, [windows, 1, taps, 1])
+        };
+        let phase = |i: usize| {
+            let count = p.stride[i];
+            Phase { count, origin: (first(i) * count) as isize - p.padding[i] as isize }
+        };
+        let (y, x) = (axis(0, s.h, s.oh, s.kh), axis(1, s.w, s.ow, s.kw));
+        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: [phase(0), phase(1)] }
     }
 
     /// `dy` as it is, for the weight gradient.
     fn plain_dy(s: &Sizes) -> Self {
         let axis = |out| Axis::new(out, 1, 0, [out, 1, 1, 1]);
-        Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1 }
+        Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1, phases: NO_PHASES }
     }
 
     /// With kernel columns folded into channels where that wastes less of the vec4.
@@ -112,6 +159,11 @@ impl Windows {
 
     fn quads(&self) -> usize {
         (self.channels * self.fold).div_ceil(4)
+    }
+
+    /// Columns of the product for each channel of its result.
+    pub(super) fn phases(&self) -> usize {
+        self.phases[0].count * self.phases[1].count
     }
 
     /// Windows of all images.
@@ -156,6 +208,28 @@ impl Windows {
         let shader = shader.constant("UP_Y", self.y.up).constant("UP_X", self.x.up);
         copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
     }
+
+    /// The launch that copies the weight: rows are the channels summed over, columns those of the result.
+    fn pack_weight(&self, s: &Sizes, backward: bool, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
+        let taps = s.kh * s.kw;
+        let outputs = self.phases() * if backward { s.c } else { s.o };
+        let (columns, padded_rows) = (outputs.div_ceil(4), self.quads() * 4);
+        let count = self.depth() * 4 * columns;
+        let (shader, entry, words) = if self.phases() > 1 {
+            let words = [count, s.o, s.c, columns, padded_rows, s.kh, s.kw];
+            let phases = self.phases.map(|phase| phase.count);
+            let words = words.into_iter().chain(phases).chain([self.y.taps, self.x.taps]).collect();
+            (wgsl!("conv2d_pack_phases"), "conv2d_pack_phases", words)
+        } else {
+            let strides = if backward { [s.c * taps, taps] } else { [taps, s.c * taps] };
+            let words = [count, self.channels, outputs, columns, padded_rows, self.fold];
+            let words = words.into_iter().chain(strides).chain([taps, usize::from(backward)]).collect();
+            (wgsl!("conv2d_pack_weight"), "conv2d_pack_weight", words)
+        };
+        let words: Vec<usize> = words;
+        let words = words.into_iter().map(|word| word as u32).collect();
+        copy_launch(shader, entry, count, words, [Slot::Input(1), to], args)
+    }
 }
 
 fn copy_launch(
@@ -192,18 +266,10 @@ pub(super) fn product(
     tiling: Tiling,
     args: &Args<'_>,
 ) -> Result<Lowered, String> {
-    let taps = s.kh * s.kw;
-    // Rows of the weight matrix are the channels summed over, columns those of the result.
-    let (windows, outputs, strides) = if backward {
-        (Windows::over_dy(s), s.c, [s.c * taps, taps])
-    } else {
-        (Windows::over_input(s), s.o, [taps, s.c * taps])
-    };
+    let (windows, outputs) = if backward { (Windows::over_dy(s), s.c) } else { (Windows::over_input(s), s.o) };
+    let outputs = outputs * windows.phases();
     let (quads, columns) = (windows.quads(), outputs.div_ceil(4));
     let packed_weight = windows.depth() * 4 * columns;
-    let weight_sizes = [packed_weight, windows.channels, outputs, columns, quads * 4, windows.fold];
-    let weight_steps = [strides[0], strides[1], taps, usize::from(backward)];
-    let weight_words = weight_sizes.into_iter().chain(weight_steps).map(|word| word as u32).collect();
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
     let positions = windows.positions();
     let column_blocks = columns.div_ceil(tiling.columns);
@@ -212,13 +278,19 @@ pub(super) fn product(
     let (plane, taps_x) = (windows.y.windows * windows.x.windows, windows.x.taps / windows.fold);
     let words = [positions, plane, windows.x.windows, outputs, columns, column_blocks, image, row, column]
         .into_iter()
-        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks])
-        .map(|word| word as u32);
+        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks, s.h, s.w])
+        .map(|word| word as u32)
+        .chain(windows.phases.map(|phase| phase.origin as u32));
     let reciprocals = [plane, windows.x.windows].into_iter().flat_map(reciprocal);
     let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
-    let shader = match plane.is_multiple_of(4) {
-        true => shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4),
-        false => shader,
+    let shader = if windows.phases() > 1 {
+        let [sy, sx] = windows.phases.map(|phase| phase.count);
+        let store = shader.function("store", "").append(include_str!("../../../shaders/conv2d_phases.wgsl"));
+        store.constant("SY", sy).constant("SX", sx)
+    } else if plane.is_multiple_of(4) {
+        shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4)
+    } else {
+        shader
     };
     let multiply = Launch {
         label: tiling.entry.into(),
@@ -232,14 +304,7 @@ pub(super) fn product(
         ],
         workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
     };
-    let copy_weight = copy_launch(
-        wgsl!("conv2d_pack_weight"),
-        "conv2d_pack_weight",
-        packed_weight,
-        weight_words,
-        [Slot::Input(1), weight],
-        args,
-    )?;
+    let copy_weight = windows.pack_weight(s, backward, weight, args)?;
     Ok(Lowered {
         launches: vec![windows.pack(Slot::Input(0), data, args)?, copy_weight, multiply],
         scratch: vec![windows.packed() * 16, packed_weight * 16],

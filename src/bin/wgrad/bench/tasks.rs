@@ -7,9 +7,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::{Adam, Optimizer};
-use wgrad::{Graph, Reduction, Tensor, Value, gradients};
+use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
 use super::verify::{Pick, Sample, sampled};
 
@@ -67,6 +68,11 @@ pub const TASKS: &[Task] = &[
     Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
+    Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: layernorm },
+    Task { name: "attention", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
+    Task { name: "attention_bwd", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
+    Task { name: "embedding", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
+    Task { name: "embedding_bwd", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
@@ -282,6 +288,77 @@ fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
     let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
     // The largest, a difference, an exponential, the sum, a quotient.
     Ok(moving(graph, outputs, sizes, 5.0, 2.0))
+}
+
+fn layernorm(_: &str, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = Draw::new();
+    let columns = &sizes[1..];
+    let (x, weight, bias) = (draw.tensor(sizes)?, draw.tensor(columns)?, draw.tensor(columns)?);
+    let inputs = [("x", Arc::new(x)), ("weight", Arc::new(weight)), ("bias", Arc::new(bias))];
+    let (graph, outputs) = forward(&inputs, |v| vec![v[0].layer_norm(columns, Some(&v[1]), Some(&v[2]), 1e-5)])?;
+    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted.
+    Ok(moving(graph, outputs, sizes, 8.0, 2.0))
+}
+
+/// Plain attention of heads that share nothing, and for `attention_bwd` the loss `sum(y g)` with its gradients.
+fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[heads, length, numbers] = sizes else { return Err("expected three sizes".into()) };
+    let backward = name == "attention_bwd";
+    let mut draw = Draw::new();
+    let names: &[&'static str] = if backward { &["q", "k", "v", "g"] } else { &["q", "k", "v"] };
+    let inputs: Result<Vec<_>, String> =
+        names.iter().map(|&name| Ok((name, Arc::new(draw.tensor(&[heads, length, numbers])?)))).collect();
+    let (graph, outputs) = forward(&inputs?, |v| {
+        let y = v[0].scaled_dot_product_attention(&v[1], &v[2], &Attention::default());
+        if !backward {
+            return vec![y];
+        }
+        let loss = (y * &v[3]).sum_all();
+        let gradients = gradients(&loss, &[&v[0], &v[1], &v[2]]);
+        std::iter::once(loss).chain(gradients).collect()
+    })?;
+    // Two products forward, and twice as many backward; what is computed again does not count.
+    let flop = 4.0 * product(&[heads, length, length, numbers]) * if backward { 3.0 } else { 1.0 };
+    let floats = product(sizes) * if backward { 13.0 } else { 4.0 };
+    Ok(Work {
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop,
+        bytes: 4.0 * floats,
+        arithmetic: true,
+        runs: Runs::Forward,
+        sample: None,
+    })
+}
+
+/// Rows of a table looked up, and for `embedding_bwd` the gradient of the table alone.
+fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[rows, numbers, indices] = sizes else { return Err("expected three sizes".into()) };
+    let backward = name == "embedding_bwd";
+    let mut draw = Draw::new();
+    let mut inputs = vec![("table", Arc::new(draw.tensor(&[rows, numbers])?))];
+    // Any order, with repetitions.
+    let index: Vec<i32> = (0..indices).map(|_| draw.0.random_range(0..rows as i32)).collect();
+    inputs.push(("index", Arc::new(Tensor::new([indices], index).map_err(|e| e.to_string())?)));
+    inputs.push(("g", Arc::new(draw.tensor(&[indices, numbers])?)));
+    let (graph, outputs) = forward(&inputs[..if backward { 3 } else { 2 }], |v| {
+        let y = v[0].embedding(&v[1]);
+        if backward { gradients_of(&[(&y, &v[2])], &[&v[0]]) } else { vec![y] }
+    })?;
+    let table = if backward { rows } else { indices.min(rows) };
+    Ok(Work {
+        bytes: 4.0 * (product(&[indices, numbers]) + product(&[table, numbers]) + indices as f64),
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop: if backward { product(&[indices, numbers]) } else { 0.0 },
+        arithmetic: false,
+        runs: Runs::Forward,
+        sample: None,
+    })
 }
 
 fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {

@@ -73,6 +73,14 @@ impl<'a> Attrs<'a> {
         self.get(key, "a list of counts", None, |json| json.as_array()?.iter().map(to_usize).collect())
     }
 
+    /// A list of one count.
+    pub fn single(&self, key: &'static str) -> Read<usize> {
+        self.get(key, "a list of one count", None, |json| match &json.as_array()?[..] {
+            [count] => to_usize(count),
+            _ => None,
+        })
+    }
+
     /// Two counts: height and width.
     pub fn pair(&self, key: &'static str, default: Option<[usize; 2]>) -> Read<[usize; 2]> {
         self.get(key, "two counts", default, |json| match &json.as_array()?[..] {

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 
 use wgrad::loss::{ClassLoss, Reduction};
+use wgrad::ops::attention::Attention;
+use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
@@ -220,6 +222,15 @@ fn conv2d(call: &Call) -> Built {
     Ok(vec![call.input("x")?.conv2d(call.input("weight")?, call.optional("bias"), convolution(call)?)])
 }
 
+fn conv1d(call: &Call) -> Built {
+    let options = Conv1d::default()
+        .stride(call.attrs.single("stride")?)
+        .padding(call.attrs.single("padding")?)
+        .dilation(call.attrs.single("dilation")?)
+        .groups(call.attrs.count("groups", Some(1))?);
+    Ok(vec![call.input("x")?.conv1d(call.input("weight")?, call.optional("bias"), options)])
+}
+
 fn conv_transpose2d(call: &Call) -> Built {
     let extra = call.attrs.pair("output_padding", Some([0, 0]))?;
     let (x, weight, bias) = (call.input("x")?, call.input("weight")?, call.optional("bias"));
@@ -244,8 +255,38 @@ fn avg_pool2d(call: &Call) -> Built {
 }
 
 fn adaptive_avg_pool2d(call: &Call) -> Built {
-    call.attrs.only("output_size", [1, 1].to_vec())?;
-    Ok(vec![call.input("x")?.global_avg_pool2d()])
+    Ok(vec![call.input("x")?.adaptive_avg_pool2d(call.attrs.pair("output_size", None)?)])
+}
+
+/// Scale and shift, where the case has them.
+fn affine<'a>(call: &'a Call) -> [Option<&'a Value>; 2] {
+    [call.optional("weight"), call.optional("bias")]
+}
+
+fn layer_norm(call: &Call) -> Built {
+    let (shape, eps, [weight, bias]) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.layer_norm(&shape, weight, bias, eps)])
+}
+
+fn rms_norm(call: &Call) -> Built {
+    let (shape, eps) = (call.attrs.counts("normalized_shape")?, call.attrs.float("eps")?);
+    Ok(vec![call.input("x")?.rms_norm(&shape, call.optional("weight"), eps)])
+}
+
+fn group_norm(call: &Call) -> Built {
+    let (groups, eps, [weight, bias]) = (call.attrs.count("num_groups", None)?, call.attrs.float("eps")?, affine(call));
+    Ok(vec![call.input("x")?.group_norm(groups, weight, bias, eps)])
+}
+
+fn batch_norm(call: &Call) -> Built {
+    let (x, mean, var) = (call.input("x")?, call.input("running_mean")?, call.input("running_var")?);
+    let (eps, momentum, [weight, bias]) = (call.attrs.float("eps")?, call.attrs.float("momentum")?, affine(call));
+    if !call.attrs.flag("training")? {
+        return Ok(vec![x.batch_norm(mean, var, weight, bias, eps)]);
+    }
+    let batch = x.batch_norm_training(weight, bias, eps);
+    let (new_mean, new_var) = batch.running(mean, var, momentum);
+    Ok(vec![batch.y, new_mean, new_var])
 }
 
 fn var(call: &Call) -> Built {
@@ -314,6 +355,19 @@ fn kl_div(call: &Call) -> Built {
     Ok(vec![sum * (1.0 / x.dim(0).max(1) as f64)])
 }
 
+fn scaled_dot_product_attention(call: &Call) -> Built {
+    let options = Attention {
+        attn_mask: call.optional("attn_mask").cloned(),
+        is_causal: call.attrs.flag("is_causal")?,
+        scale: Some(call.attrs.float("scale")?),
+    };
+    Ok(vec![call.input("q")?.scaled_dot_product_attention(call.input("k")?, call.input("v")?, &options)])
+}
+
+fn prod(call: &Call) -> Built {
+    Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
+}
+
 /// `x` is `[batch, time, input]`; the last states have an axis of layers and directions first.
 fn recurrent(call: &Call, cell: Cell) -> Built {
     call.attrs.only("num_layers", 1)?;
@@ -364,6 +418,7 @@ const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
 const ROWS: &[Row] = &[
     row("matmul", Scaled, matmul),
     row("linear", Scaled, linear),
+    row("conv1d", Scaled, conv1d),
     row("conv2d", Scaled, conv2d),
     row("conv_transpose2d", Scaled, conv_transpose2d),
     row("max_pool2d", Scaled, max_pool2d),
@@ -415,6 +470,11 @@ const ROWS: &[Row] = &[
     row("cumsum", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.cumsum(dim)) }),
     row("softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.softmax(dim)) }),
     row("log_softmax", Scaled, |c| { let dim = c.attrs.int("dim")?; unary(c, |x| x.log_softmax(dim)) }),
+    row("layer_norm", Scaled, layer_norm),
+    row("rms_norm", Scaled, rms_norm),
+    row("group_norm", Scaled, group_norm),
+    row("batch_norm", Scaled, batch_norm),
+    row("scaled_dot_product_attention", Scaled, scaled_dot_product_attention),
     row("rnn_tanh", Scaled, |c| recurrent(c, Cell::Rnn)),
     row("lstm", Scaled, |c| recurrent(c, Cell::Lstm)),
     row("gru", Scaled, |c| recurrent(c, Cell::Gru)),
@@ -441,4 +501,11 @@ const ROWS: &[Row] = &[
     row("index_select", Exact, index_select),
     row("scatter_add", Scaled, scatter_add),
     row("one_hot", Exact, one_hot),
+    row("tril", Exact, |c| { let diagonal = c.attrs.int("diagonal")?; unary(c, |x| x.tril(diagonal)) }),
+    row("flip", Exact, |c| { let dims = c.attrs.ints("dims")?; unary(c, |x| x.flip(&dims)) }),
+    row("prod", Scaled, prod),
+    row("selu", Elementwise, |c| unary(c, Value::selu)),
+    row("mish", Elementwise, |c| unary(c, Value::mish)),
+    row("hardswish", Elementwise, |c| unary(c, Value::hardswish)),
+    row("hardsigmoid", Elementwise, |c| unary(c, Value::hardsigmoid)),
 ];

@@ -1,0 +1,233 @@
+//! A small transformer reads first names letter by letter, and makes up new ones.
+//!
+//! ```text
+//! cargo run --release --example transformer_names
+//! cargo run --release --example transformer_names -- --temperature 0.5 --top-k 5
+//! ```
+//!
+//! A name is the sequence START, its letters, END. The model gives a probability for each next character
+//! from all before it, `p(name) = prod_t p(c[t] | c[0..t])`, and is trained by the cross-entropy
+//! `-mean(ln p(c[t] | c[0..t]))`. Divided by `ln 2` that is *bits per character*: what a perfect code would
+//! spend on the names. Names that were held out judge it, beside a bigram model,
+//! `p(c[t] | c[t-1]) = (pairs counted + 1) / (characters counted + V)`, which sees one character back.
+//!
+//! The transformer (Vaswani et al., *Attention is all you need*, 2017) in its decoder-only form:
+//! 1. Each character is looked up in a table of vectors, and a vector for its place, of sines and cosines, is added.
+//! 2. Two blocks follow, `x = x + attention(norm(x))`, then `x = x + W2 gelu(W1 norm(x))`. In attention
+//!    each place asks a question `q` of the places up to its own, `softmax(q k^T / sqrt(E)) v`; *causal*, because what
+//!    comes later is what is to be predicted. Four heads ask four questions at a time.
+//! 3. A linear layer gives the logits `z` of the next character, `p = softmax(z)`.
+//!
+//! To make up a name, characters are drawn one by one from `softmax(z / temperature)`, among the `top-k` likeliest
+//! alone: a low temperature gives usual names, a high one strange ones.
+
+mod common;
+
+use std::collections::HashSet;
+use std::f64::consts::LN_2;
+
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use wgrad::data::{Batches, Vocabulary};
+use wgrad::loss::ClassLoss;
+use wgrad::nn::{Embedding, Layer, Scope, TransformerBlock, sinusoidal_positions};
+use wgrad::optim::{AdamW, Optimizer};
+use wgrad::{DType, Data, Error, Graph, Program, Reduction, Result, Session, Tensor, Value};
+
+/// Numbers for each character, heads, and numbers inside a block.
+const WIDTH: usize = 48;
+const HEADS: usize = 4;
+const INNER: usize = 4 * WIDTH;
+const BLOCKS: usize = 2;
+const DROPOUT: f64 = 0.1;
+/// Names in a training step.
+const BATCH: usize = 128;
+
+#[derive(Parser)]
+#[command(about = "Learns first names letter by letter, and makes up new ones.")]
+struct Options {
+    #[command(flatten)]
+    common: common::Options,
+    /// How often to go through the names [default: 24, or 2 with --quick]
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// The largest learning rate; it rises over the first tenth of the steps, then falls to 0
+    #[arg(long, default_value_t = 6e-3)]
+    lr: f64,
+    /// What the logits are divided by when names are made up
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f64,
+    /// Among how many of the likeliest characters each is drawn
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    top_k: u64,
+}
+
+fn main() -> Result<()> {
+    let mut options = Options::parse();
+    if !(options.temperature > 0.0) {
+        return Err(Error::Input("the temperature must be above 0".into()));
+    }
+    let path = common::data("first_names.txt");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+    let names: Vec<&str> = text.lines().collect();
+    let vocabulary = Vocabulary::new(&names);
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    // What the model reads is START and the letters, and what it predicts the letters and END.
+    let length = longest + 1;
+    let all = vocabulary.encode_rows(&names, length + 1)?;
+    let mut order: Vec<usize> =
+        Batches::new(names.len(), names.len())?.shuffled(options.common.seed).epoch(0).flatten().collect();
+    let held_out = all.rows(&order.split_off(names.len() * 9 / 10))?;
+    let train = all.rows(&order)?;
+    println!(
+        "data: {} names to learn from, {} held out, up to {longest} letters, {} characters",
+        order.len(),
+        names.len() - order.len(),
+        vocabulary.len()
+    );
+    let mut session = options.common.session()?;
+
+    let bits = learn(&mut options, &mut session, &train, &held_out, vocabulary.len())?;
+    let bigram = bigram_bits(&train, &held_out, vocabulary.len());
+    println!("bits per character on held-out names: {bits:.3}; bigrams: {bigram:.3}");
+
+    let made_up = sample(&mut options, &mut session, 24, length, vocabulary.len())?;
+    let made_up: Vec<String> = made_up.iter().map(|row| vocabulary.decode(row)).collect::<Result<_>>()?;
+    println!("made up, at temperature {}, of the {} likeliest:", options.temperature, options.top_k);
+    made_up.chunks(8).for_each(|line| println!("  {}", line.join(" ")));
+    let known: HashSet<&str> = names.iter().copied().collect();
+    let new = made_up.iter().filter(|name| !known.contains(name.as_str())).count();
+    println!("{new} of {} are no names of the list", made_up.len());
+
+    options.common.steps.summary();
+    assert!(bits < bigram, "more context must make better predictions");
+    Ok(())
+}
+
+/// The logits `[names, length, V]` of what follows each of the characters `[names, length]`.
+fn model(nn: &Scope, characters: &Value, vocabulary: usize) -> Value {
+    let positions = sinusoidal_positions(nn.graph(), characters.dim(1), WIDTH);
+    let x = Embedding::new(nn, "characters", vocabulary, WIDTH).forward(characters) + positions;
+    let blocks = (0..BLOCKS).map(|i| TransformerBlock::new(nn, &format!("blocks.{i}"), WIDTH, HEADS, INNER, DROPOUT));
+    let x = blocks.fold(nn.dropout(&x, DROPOUT), |x, block| block.causal().forward(&x));
+    nn.linear("head", &nn.layer_norm("norm", &x), vocabulary)
+}
+
+/// The mean of `-ln p` of the characters `[names, length + 1]` behind the first; PAD does not count.
+fn loss(nn: &Scope, names: &Value, vocabulary: usize) -> Value {
+    let length = names.dim(1) - 1;
+    let logits = model(nn, &names.slice(1, 0, length, 1), vocabulary).reshape(&[-1, vocabulary as isize]);
+    let next = names.slice(1, 1, length + 1, 1).reshape(&[-1]);
+    let options = ClassLoss { reduction: Reduction::Mean, ignore_index: Some(Vocabulary::PAD), ..ClassLoss::default() };
+    logits.cross_entropy_with(&next, &options)
+}
+
+fn training_step(session: &mut Session, seed: u64, names: &Tensor, vocabulary: usize) -> Result<Program> {
+    let graph = Graph::new();
+    let names = graph.input("names", DType::I32, names.shape());
+    let loss = loss(&Scope::train(&graph, seed), &names, vocabulary);
+    AdamW::new().weight_decay(0.05).minimize(&graph, &loss);
+    session.compile(&graph, &[&loss])
+}
+
+/// Trains; gives the bits per character of the names held out.
+fn learn(
+    options: &mut Options,
+    session: &mut Session,
+    train: &Tensor,
+    held_out: &Tensor,
+    vocabulary: usize,
+) -> Result<f64> {
+    let seed = options.common.seed;
+    let graph = Graph::new();
+    let names = graph.input("names", DType::I32, held_out.shape());
+    let judge = session.compile(&graph, &[&loss(&Scope::eval(&graph, seed), &names, vocabulary)])?;
+    let batches = Batches::new(train.shape()[0], BATCH)?.shuffled(seed);
+    let epochs = options.epochs.unwrap_or(if options.common.quick { 2 } else { 24 });
+    // The last batch of an epoch is smaller, and left out: the order is another one each time.
+    let per_epoch = (train.shape()[0] / BATCH) as u64;
+    let steps = (epochs * per_epoch).max(1) as f64;
+    let step = training_step(session, seed, &train.rows(&(0..BATCH).collect::<Vec<_>>())?, vocabulary)?;
+    let mut bits = 0.0;
+    for epoch in 0..epochs {
+        let mut sum = 0.0;
+        for (number, rows) in batches.epoch(epoch).filter(|rows| rows.len() == BATCH).enumerate() {
+            let done = (epoch * per_epoch + number as u64) as f64 / steps;
+            let lr = Tensor::scalar(options.lr * ((done + 1.0 / steps) / 0.1).min((1.0 - done) / 0.9));
+            let feeds = [("names", &train.rows(&rows)?), ("lr", &lr)];
+            sum += options.common.steps.run(session, &step, &feeds)?[0].item()?;
+        }
+        bits = options.common.steps.run(session, &judge, &[("names", held_out)])?[0].item()? / LN_2;
+        let learned = sum / per_epoch as f64 / LN_2;
+        println!(
+            "epoch {:>2}: {learned:.3} bits per character of the names it learns from, {bits:.3} of the others",
+            epoch + 1
+        );
+    }
+    Ok(bits)
+}
+
+/// Bits per character of the names held out, by pairs of neighbours in the others.
+fn bigram_bits(train: &Tensor, held_out: &Tensor, vocabulary: usize) -> f64 {
+    let pairs = |names: &Tensor| -> Vec<[usize; 2]> {
+        let numbers: Vec<usize> = names.to_f64().into_iter().map(|number| number as usize).collect();
+        let rows = numbers.chunks(names.shape()[1]);
+        let pairs = rows.flat_map(|row| row.windows(2).map(|pair| [pair[0], pair[1]]));
+        pairs.filter(|pair| pair[1] != Vocabulary::PAD as usize).collect()
+    };
+    let mut counts = vec![1.0; vocabulary * vocabulary];
+    pairs(train).into_iter().for_each(|[before, next]| counts[before * vocabulary + next] += 1.0);
+    let bits = |[before, next]: [usize; 2]| {
+        let row: f64 = counts[before * vocabulary..][..vocabulary].iter().sum();
+        -(counts[before * vocabulary + next] / row).log2()
+    };
+    let judged = pairs(held_out);
+    judged.iter().copied().map(bits).sum::<f64>() / judged.len().max(1) as f64
+}
+
+/// Makes up names: rows of numbers behind START.
+fn sample(
+    options: &mut Options,
+    session: &mut Session,
+    count: usize,
+    length: usize,
+    vocabulary: usize,
+) -> Result<Vec<Vec<i32>>> {
+    let graph = Graph::new();
+    let characters = graph.input("characters", DType::I32, [count, length]);
+    let logits = model(&Scope::eval(&graph, options.common.seed), &characters, vocabulary);
+    let program = session.compile(&graph, &[&logits])?;
+    let mut rng = StdRng::seed_from_u64(options.common.seed);
+    let mut rows = vec![vec![Vocabulary::START]; count];
+    for place in 0..length {
+        // What stands behind the last character does not matter: attention is causal.
+        let padded =
+            |row: &Vec<i32>| row.iter().copied().chain(std::iter::repeat(Vocabulary::PAD)).take(length).collect();
+        let read: Vec<Vec<i32>> = rows.iter().map(padded).collect();
+        let read = Tensor::new([count, length], Data::from(read.concat()))?;
+        let logits = options.common.steps.run(session, &program, &[("characters", &read)])?[0].to_f64();
+        for (row, of_row) in rows.iter_mut().zip(logits.chunks(length * vocabulary)) {
+            let next = draw(&of_row[place * vocabulary..][..vocabulary], options.temperature, options.top_k, &mut rng);
+            row.push(next);
+        }
+    }
+    Ok(rows)
+}
+
+/// A number from `softmax(logits / temperature)`, among the `top_k` likeliest; never PAD or START.
+fn draw(logits: &[f64], temperature: f64, top_k: u64, rng: &mut StdRng) -> i32 {
+    let mut likeliest: Vec<usize> = (Vocabulary::END as usize..logits.len()).collect();
+    likeliest.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    likeliest.truncate(usize::try_from(top_k).unwrap_or(usize::MAX));
+    let weights: Vec<f64> =
+        likeliest.iter().map(|&i| ((logits[i] - logits[likeliest[0]]) / temperature).exp()).collect();
+    let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
+    for (&number, weight) in likeliest.iter().zip(&weights) {
+        left -= weight;
+        if left < 0.0 {
+            return number as i32;
+        }
+    }
+    likeliest[0] as i32
+}

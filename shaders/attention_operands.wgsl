@@ -1,0 +1,38 @@
+
+
+// The operands of the attention kernels: this text stands behind theirs.
+// Row i of head b of query, key, value and dy begins at offset + batch and head part + i * row, all in vec4,
+// and has `width` of them. Scores are q k^T scale + mask; a key whose score is LEFT_OUT has no weight.
+struct Operand { offset: u32, batch: u32, head: u32, row: u32, rows: u32, width: u32, pad0: u32, pad1: u32 }
+struct Params {
+  // Heads of the whole batch, heads of one, tiles of rows and chunks of columns of the result.
+  batches: u32, heads: u32, tiles: u32, chunks: u32,
+  // What the loop goes over: keys, or queries, from `first`, a multiple of 32, to before `last`.
+  first: u32, last: u32, causal: u32, scale: f32,
+  mask_offset: u32, mask_batch: u32, mask_head: u32, mask_query: u32,
+  mask_key: u32, pad0: u32, pad1: u32, pad2: u32,
+  q: Operand, k: Operand, v: Operand, dy: Operand,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+
+const LEFT_OUT: f32 = -1e30;
+// Scores below it are left out.
+const LEAST_SCORE: f32 = -1e29;
+
+// Where rows i .. i + 4 begin; behind the last row it stands again.
+fn rows_of(x: Operand, b: u32, i: u32) -> vec4<u32> {
+  let row = min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(x.rows - 1u));
+  return x.offset + b / p.heads * x.batch + b % p.heads * x.head + row * x.row;
+}
+
+// What is added to the scores of these queries and keys.
+fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> { return vec4(0.0); }
+
+// e^(score - lse), 0 where the key is left out.
+fn weights(score: vec4<f32>, lse: vec4<f32>) -> vec4<f32> {
+  let x = score - lse;
+  let e = vec4(
+    exp_of_negative(x.x, 0.0), exp_of_negative(x.y, 0.0), exp_of_negative(x.z, 0.0), exp_of_negative(x.w, 0.0),
+  );
+  return select(e, vec4(0.0), score <= vec4(LEAST_SCORE));
+}

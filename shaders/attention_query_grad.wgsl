@@ -1,0 +1,59 @@
+// dq[i] = scale sum_j w[i, j] (dy[i] . v[j] - delta[i]) k[j], w = exp(s[i, j] - lse[i]), s = q k^T scale + mask.
+// 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dq: [batches, queries, width].
+// A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, 32 keys at a time; 8 invocations share ROWS queries, each has
+// 4 of the 32 scores of each. Where the keys are cut over launches, dq holds the sum over those before `first`.
+// Twin: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
+
+const ROWS: u32 = 16u;
+const COLUMNS: u32 = 2u;
+const TILE: u32 = 16u;
+
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> dq: array<vec4<f32>>;
+
+fn attention_query_grad(number: u32, lane: u32) {
+  let chunk = number % p.chunks * 8u * COLUMNS;
+  let tile = number / p.chunks % p.tiles * TILE;
+  let b = number / p.chunks / p.tiles;
+  if (b >= p.batches) { return; } // the whole workgroup does
+  let row = tile + lane / 8u * ROWS;
+  let place = lane % 8u;
+
+  var stat: array<vec2<f32>, ROWS>;
+  var acc: array<vec4<f32>, ROWS * COLUMNS>;
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    let i = b * p.q.rows + min(row + r, p.q.rows - 1u);
+    stat[r] = stats[i];
+    if (p.first > 0u) {
+      for (var c = 0u; c < COLUMNS; c++) { // unroll
+        acc[r * COLUMNS + c] = dq[i * p.q.width + min(chunk + place + c * 8u, p.q.width - 1u)];
+      }
+    }
+  }
+  let last = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
+  for (var j = p.first; j < last; j += 32u) {
+    var s: array<vec4<f32>, ROWS>;
+    var d: array<vec4<f32>, ROWS>;
+    dot_q_k(&s, b, tile, j, lane);
+    dot_dy_v(&d, b, tile, j, lane);
+    let key = j + place * 4u + vec4(0u, 1u, 2u, 3u);
+    for (var r = 0u; r < ROWS; r++) { // unroll
+      let end = select(p.k.rows, min(p.k.rows, row + r + 1u), p.causal != 0u);
+      let score = s[r] * p.scale + bias(b, vec4(row + r), key);
+      let w = weights(select(score, vec4(LEFT_OUT), key >= vec4(end)), vec4(stat[r].x));
+      s[r] = w * (d[r] - stat[r].y) * p.scale;
+    }
+    add_k(&acc, &s, b, j, chunk, lane);
+  }
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    for (var c = 0u; c < COLUMNS; c++) { // unroll
+      if (row + r < p.q.rows && chunk + place + c * 8u < p.q.width) {
+        dq[(b * p.q.rows + row + r) * p.q.width + chunk + place + c * 8u] = acc[r * COLUMNS + c];
+      }
+    }
+  }
+}

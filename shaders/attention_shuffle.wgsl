@@ -1,0 +1,79 @@
+
+
+// The attention kernels for subgroups of 8: this text stands behind theirs.
+// A workgroup is a subgroup; its 8 lanes share 16 rows (ROWS), and give numbers to each other by shuffles.
+// dot_LEFT_RIGHT and add_ADDED stand here once, and in the kernel for each pair of operands that it multiplies.
+@compute @workgroup_size(8)
+fn KERNEL_shuffle(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
+}
+
+// s[r] += the products of row `row + r` of LEFT and rows `column + lane * 4` .. 4 of RIGHT. The lanes hold
+// 16 x 8 numbers of LEFT, one block of 4 x 4 each.
+fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
+  let size = p.LEFT.width;
+  let left_at = rows_of(p.LEFT, b, row + lane % 4u * 4u);
+  let right_at = rows_of(p.RIGHT, b, column + lane * 4u);
+  for (var e = 0u; e < size; e += 2u) {
+    let part = e + lane / 4u;
+    var left = mat4x4<f32>();
+    if (part < size) {
+      let at = left_at + part;
+      left = transpose(mat4x4(LEFT[at.x], LEFT[at.y], LEFT[at.z], LEFT[at.w]));
+    }
+    for (var h = 0u; h < 2u; h++) { // unroll
+      let at = right_at + min(e + h, size - 1u);
+      let right = transpose(mat4x4(RIGHT[at.x], RIGHT[at.y], RIGHT[at.z], RIGHT[at.w]));
+      for (var t = 0u; t < 4u; t++) { // unroll
+        for (var r = 0u; r < ROWS; r++) { // unroll
+          (*s)[r] += subgroupShuffle(left[t][r % 4u], h * 4u + r / 4u) * right[t];
+        }
+      }
+    }
+  }
+}
+
+// acc[r] += the sum over i < 32 of w[r, i] and row `column + i` of ADDED, its vec4 from `chunk` on.
+fn add_ADDED(
+  acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
+  b: u32, column: u32, chunk: u32, lane: u32,
+) {
+  let lanes = min(8u, (p.ADDED.rows - column + 3u) / 4u);
+  for (var i = 0u; i < lanes; i++) {
+    let at = rows_of(p.ADDED, b, column + i * 4u);
+    for (var j = 0u; j < 4u; j++) { // unroll
+      var x: array<vec4<f32>, COLUMNS>;
+      for (var c = 0u; c < COLUMNS; c++) { // unroll
+        x[c] = ADDED[at[j] + min(chunk + lane + c * 8u, p.ADDED.width - 1u)];
+      }
+      for (var r = 0u; r < ROWS; r++) { // unroll
+        let weight = subgroupShuffle((*w)[r][j], i);
+        for (var c = 0u; c < COLUMNS; c++) { // unroll
+          (*acc)[r * COLUMNS + c] += weight * x[c];
+        }
+      }
+    }
+  }
+}
+
+// The largest of the 8 lanes' x, row by row, in each lane.
+fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    let by4 = max((*x)[r], subgroupShuffle((*x)[r], lane ^ 4u));
+    let by2 = max(by4, subgroupShuffle(by4, lane ^ 2u));
+    (*x)[r] = max(by2, subgroupShuffle(by2, lane ^ 1u));
+  }
+}
+
+// The sum of the 8 lanes' x, row by row, in each lane.
+fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    let by4 = (*x)[r] + subgroupShuffle((*x)[r], lane ^ 4u);
+    let by2 = by4 + subgroupShuffle(by4, lane ^ 2u);
+    (*x)[r] = by2 + subgroupShuffle(by2, lane ^ 1u);
+  }
+}

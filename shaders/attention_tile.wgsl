@@ -1,0 +1,111 @@
+
+
+// The attention kernels by tiles in workgroup memory: this text stands behind theirs.
+// 64 invocations share 32 rows; 8 neighbours have the same 4 (ROWS). 13 KiB of workgroup memory.
+// dot_LEFT_RIGHT and add_ADDED stand here once, and in the kernel for each pair of operands that it multiplies.
+
+// Of dot: LEFT[16 numbers, 8 x 4 rows], then RIGHT; of add: ADDED[32 rows, 8 COLUMNS].
+var<workgroup> shared_rows: array<vec4<f32>, 512>;
+// w[32, 8 x 4 rows]
+var<workgroup> shared_weights: array<vec4<f32>, 256>;
+var<workgroup> shared_parts: array<vec4<f32>, 64>;
+
+@compute @workgroup_size(64)
+fn KERNEL_tile(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
+}
+
+// s[r] += the products of row `row + lane / 8 * 4 + r` of LEFT and rows `column + lane % 8 * 4` .. 4 of RIGHT.
+// Each invocation loads one block of 4 x 4, the first half of LEFT, the others of RIGHT.
+fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
+  let size = p.LEFT.width;
+  let outer = lane % 8u;
+  let inner = lane / 8u % 4u;
+  let left_at = rows_of(p.LEFT, b, row + outer * 4u);
+  let right_at = rows_of(p.RIGHT, b, column + outer * 4u);
+  for (var e = 0u; e < size; e += 4u) {
+    var block = mat4x4<f32>();
+    if (e + inner < size) {
+      if (lane < 32u) {
+        let at = left_at + e + inner;
+        block = transpose(mat4x4(LEFT[at.x], LEFT[at.y], LEFT[at.z], LEFT[at.w]));
+      } else {
+        let at = right_at + e + inner;
+        block = transpose(mat4x4(RIGHT[at.x], RIGHT[at.y], RIGHT[at.z], RIGHT[at.w]));
+      }
+    }
+    workgroupBarrier();
+    for (var t = 0u; t < 4u; t++) { // unroll
+      shared_rows[(lane / 8u * 4u + t) * 8u + outer] = block[t];
+    }
+    workgroupBarrier();
+    for (var t = 0u; t < 16u; t++) { // unroll
+      let left = shared_rows[t * 8u + lane / 8u];
+      let right = shared_rows[t * 8u + 128u + outer];
+      for (var r = 0u; r < ROWS; r++) { // unroll
+        (*s)[r] += left[r] * right;
+      }
+    }
+  }
+}
+
+// acc[r] += the sum over i < 32 of w[r, i] and row `column + i` of ADDED, its vec4 from `chunk` on.
+fn add_ADDED(
+  acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
+  b: u32, column: u32, chunk: u32, lane: u32,
+) {
+  workgroupBarrier();
+  for (var j = 0u; j < 4u; j++) { // unroll
+    shared_weights[(lane % 8u * 4u + j) * 8u + lane / 8u] = vec4((*w)[0][j], (*w)[1][j], (*w)[2][j], (*w)[3][j]);
+  }
+  let nearest = min(chunk + lane % (8u * COLUMNS), p.ADDED.width - 1u);
+  for (var i = 0u; i < COLUMNS; i++) { // unroll
+    let at = rows_of(p.ADDED, b, column + (lane / (8u * COLUMNS) + i * (8u / COLUMNS)) * 4u) + nearest;
+    for (var j = 0u; j < 4u; j++) { // unroll
+      let to = (lane / (8u * COLUMNS) + i * (8u / COLUMNS)) * 4u + j;
+      shared_rows[to * 8u * COLUMNS + lane % (8u * COLUMNS)] = ADDED[at[j]];
+    }
+  }
+  workgroupBarrier();
+  for (var i4 = 0u; i4 < 32u; i4 += 4u) {
+    for (var i = 0u; i < 4u; i++) { // unroll
+      let weight = shared_weights[(i4 + i) * 8u + lane / 8u];
+      for (var c = 0u; c < COLUMNS; c++) { // unroll
+        let x = shared_rows[(i4 + i) * 8u * COLUMNS + lane % 8u + c * 8u];
+        for (var r = 0u; r < ROWS; r++) { // unroll
+          (*acc)[r * COLUMNS + c] += weight[r] * x;
+        }
+      }
+    }
+  }
+}
+
+// The largest of 8 neighbours' x, row by row, in each of them.
+fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
+  shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
+  workgroupBarrier();
+  var all = shared_parts[lane];
+  for (var i = 0u; i < 8u; i++) { // unroll
+    all = max(all, shared_parts[lane / 8u * 8u + i]);
+  }
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    (*x)[r] = all[r];
+  }
+}
+
+// The sum of 8 neighbours' x, row by row, in each of them. The largest were read before a barrier in between.
+fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
+  shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
+  workgroupBarrier();
+  var all = vec4(0.0);
+  for (var i = 0u; i < 8u; i++) { // unroll
+    all += shared_parts[lane / 8u * 8u + i];
+  }
+  for (var r = 0u; r < ROWS; r++) { // unroll
+    (*x)[r] = all[r];
+  }
+}

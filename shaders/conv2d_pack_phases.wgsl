@@ -1,0 +1,38 @@
+// packed[t, r, q][k] = weight[r, c, uy, ux] for column 4 q + k = (c SY + ry) SX + rx, tap t = ty VX + tx,
+// uy = ry + SY (VY - 1 - ty) and ux likewise; zero where there is no such row, column or element.
+// weight [O, C, KH, KW] contiguous; packed [VY VX, R, Q] of vec4: the kernel elements that each of the
+// SY SX phases of an input gradient meets, the taps running backwards. One invocation writes one vec4.
+// Twin: none of its own; it only moves elements.
+
+struct Pack {
+  count: u32, rows: u32, channels: u32, quads: u32, padded_rows: u32,
+  kh: u32, kw: u32, sy: u32, sx: u32, vy: u32, vx: u32,
+}
+@group(0) @binding(0) var<uniform> s: Pack;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> packed: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn conv2d_pack_phases(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (i >= s.count) { return; }
+  let first = i % s.quads * 4u;
+  let row = i / s.quads % s.padded_rows;
+  let tap = i / s.quads / s.padded_rows;
+  let uy = s.sy * (s.vy - 1u - tap / s.vx);
+  let ux = s.sx * (s.vx - 1u - tap % s.vx);
+  var quad = vec4<f32>();
+  for (var k = 0u; k < 4u; k++) { // unroll
+    let c = (first + k) / (s.sy * s.sx);
+    let y = uy + (first + k) / s.sx % s.sy;
+    let x = ux + (first + k) % s.sx;
+    if (row < s.rows && c < s.channels && y < s.kh && x < s.kw) {
+      quad[k] = weight[((row * s.channels + c) * s.kh + y) * s.kw + x];
+    }
+  }
+  packed[i] = quad;
+}

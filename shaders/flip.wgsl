@@ -1,0 +1,41 @@
+// y[o, j, i] = epilogue(x[o, size - 1 - j, i]).
+// 1 x: [outer, size, inner], any strides; 2 y: row-major; both in V.
+// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
+// A V of four neighbours needs x contiguous along inner.
+// Twin: Flip::reference in src/ops/flip.rs.
+
+alias V = f32;
+
+struct Dims {
+  count: u32, // of y, in V
+  size: u32,
+  inner: u32, // in V
+  chunk: u32,
+  x: vec4<u32>, // strides of outer, axis and inner, and where it begins
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  y[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn flip(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let first = (((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid) * d.chunk;
+  let end = min(first + d.chunk, d.count);
+  for (var n = first; n < end; n++) {
+    let row = n / d.inner;
+    let o = row / d.size;
+    let j = d.size - 1u - (row - o * d.size);
+    store(n, x[d.x.w + o * d.x.x + j * d.x.y + (n - row * d.inner) * d.x.z]);
+  }
+}

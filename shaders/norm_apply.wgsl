@@ -1,0 +1,41 @@
+// y = epilogue((x - m) / sqrt(v + eps)), m and v those of the element's row.
+// 1 x, 3 y: [outer, rows, inner] in V; 2 stats: [2, rows] in S, m and v. V and S as in norm_rows.wgsl.
+// A workgroup computes 256 neighbours, an invocation four, 64 apart.
+// Preconditions: none.
+// Twin: Normalize::reference in src/ops/norm.rs.
+
+alias V = f32;
+alias S = f32;
+
+struct Dims {
+  rows: u32, inner: u32, count: u32, eps: f32,
+  by_inner: vec2<u32>, by_rows: vec2<u32>,
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read> stats: array<S>;
+@group(0) @binding(3) var<storage, read_write> y: array<V>;
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  y[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn norm_apply(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let first = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 256u + lid;
+  for (var q = 0u; q < 4u; q++) {
+    let i = first + 64u * q;
+    if (i < d.count) {
+      let row = remainder(quotient(i, d.by_inner), d.rows, d.by_rows);
+      let r = inverseSqrt(stats[d.rows + row] + S(d.eps));
+      store(i, (x[i] - V(stats[row])) * V(r));
+    }
+  }
+}

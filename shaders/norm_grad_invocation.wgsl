@@ -1,0 +1,55 @@
+// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the
+// row, r = 1 / sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
+// A workgroup computes 64 rows, an invocation one, in two walks. V is f32, or vec4<f32> (then `lanes`
+// joins four neighbours). Requires size <= 4096.
+// Twin: NormalizeGrad::reference in src/ops/norm.rs.
+
+const CENTERED: bool = true;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> y: array<V>;
+@group(0) @binding(2) var<storage, read> stats: array<f32>;
+@group(0) @binding(3) var<storage, read> dy: array<V>;
+@group(0) @binding(4) var<storage, read_write> dx: array<V>;
+
+fn lanes(v: V) -> f32 {
+  return v;
+}
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  dx[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn norm_grad_invocation(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (row >= d.rows) {
+    return;
+  }
+  let start = row * d.size;
+  let end = start + d.size;
+  var sum = V(0.0);
+  var products = V(0.0);
+  for (var at = start; at < end; at++) {
+    sum += dy[at];
+    products += y[at] * dy[at];
+  }
+  var a = lanes(sum) / d.n;
+  if (!CENTERED) {
+    a = 0.0;
+  }
+  let b = lanes(products) / d.n;
+  let r = inverseSqrt(stats[d.rows + row] + d.eps);
+  for (var at = start; at < end; at++) {
+    store(at, (dy[at] - V(a) - y[at] * b) * r);
+  }
+}

@@ -1,0 +1,80 @@
+// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the
+// row, r = 1 / sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
+// A workgroup computes one row, an invocation each THREADS-th element: HELD of them stay in registers,
+// those of longer rows are read anew. V is f32, or vec4<f32> (then `lanes` joins four neighbours).
+// Twin: NormalizeGrad::reference in src/ops/norm.rs.
+
+const THREADS: u32 = 256u; // or 128
+const HELD: u32 = 4u;
+const CENTERED: bool = true;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> y: array<V>;
+@group(0) @binding(2) var<storage, read> stats: array<f32>;
+@group(0) @binding(3) var<storage, read> dy: array<V>;
+@group(0) @binding(4) var<storage, read_write> dx: array<V>;
+
+var<workgroup> tree: array<vec2<f32>, THREADS>;
+
+fn lanes(v: V) -> f32 {
+  return v;
+}
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  dx[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(THREADS)
+fn norm_grad_workgroup(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let row = min(number, d.rows - 1u);
+  let end = select(0u, d.size, number < d.rows);
+  let start = row * d.size;
+  var held_y: array<V, HELD>;
+  var held_dy: array<V, HELD>;
+  var a = V(0.0);
+  var b = V(0.0);
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      held_y[h] = y[start + lid + h * THREADS];
+      held_dy[h] = dy[start + lid + h * THREADS];
+      a += held_dy[h];
+      b += held_y[h] * held_dy[h];
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+    a += dy[start + k];
+    b += y[start + k] * dy[start + k];
+  }
+  tree[lid] = vec2<f32>(lanes(a), lanes(b));
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid < half) {
+      tree[lid] += tree[lid + half];
+    }
+  }
+  workgroupBarrier();
+  var means = tree[0] / d.n;
+  if (!CENTERED) {
+    means.x = 0.0;
+  }
+  let r = inverseSqrt(stats[d.rows + row] + d.eps);
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      store(start + lid + h * THREADS, (held_dy[h] - V(means.x) - held_y[h] * means.y) * r);
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+    store(start + k, (dy[start + k] - V(means.x) - y[start + k] * means.y) * r);
+  }
+}

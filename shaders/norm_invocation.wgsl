@@ -1,0 +1,67 @@
+// y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), m and v the row's mean and (biased) variance;
+// without CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
+// A workgroup computes 64 rows, an invocation one, in three walks. V is f32, or vec4<f32> (then `lanes`
+// joins four neighbours). Requires size <= 4096.
+// Twin: Normalize::reference in src/ops/norm.rs.
+
+const CENTERED: bool = true;
+alias V = f32;
+
+struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(3) var<storage, read_write> stats: array<f32>;
+
+fn lanes(v: V) -> f32 {
+  return v;
+}
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+fn store(i: u32, v: V) {
+  y[i] = epilogue(v, i);
+}
+
+@compute @workgroup_size(64)
+fn norm_invocation(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (row >= d.rows) {
+    return;
+  }
+  let start = row * d.size;
+  let end = start + d.size;
+  var mean = 0.0;
+  if (CENTERED) {
+    var sum = V(0.0);
+    for (var at = start; at < end; at++) {
+      sum += x[at];
+    }
+    mean = lanes(sum) / d.n;
+  }
+  // What the rounded mean leaves is small: its own mean mends the mean and the variance.
+  var rest = V(0.0);
+  var squares = V(0.0);
+  for (var at = start; at < end; at++) {
+    let c = x[at] - V(mean);
+    rest += c;
+    squares += c * c;
+  }
+  var v = lanes(squares) / d.n;
+  if (CENTERED) {
+    let more = lanes(rest) / d.n;
+    mean += more;
+    v = max(v - more * more, 0.0);
+  }
+  stats[row] = mean;
+  stats[d.rows + row] = v;
+  let r = inverseSqrt(v + d.eps);
+  for (var at = start; at < end; at++) {
+    store(at, (x[at] - V(mean)) * r);
+  }
+}

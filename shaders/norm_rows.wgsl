@@ -1,0 +1,43 @@
+// Where element k of a row lies in [outer, rows, inner], of which a row is (outer, inner), and which row
+// and part of it an invocation takes; shared by norm_moments and norm_grad_sums. All counted in V: f32, or
+// vec4<f32> of four neighbours of one row (then S is f32 and `lanes` joins them) or of four rows (S is V).
+// Neighbouring invocations take neighbouring parts, each PARTS-th element, or, where COLUMNS, rows.
+// Requires size / parts <= 4096.
+
+const COLUMNS: bool = false; // inner = 1
+const WHOLE: bool = false; // outer = 1
+alias V = f32;
+alias S = f32;
+
+struct Dims { rows: u32, inner: u32, size: u32, parts: u32, by_inner: vec2<u32>, width: f32, pad0: u32 }
+
+@group(0) @binding(0) var<uniform> d: Dims;
+
+struct Part { row: u32, first: u32 }
+
+fn part_of(id: u32) -> Part {
+  if (COLUMNS) {
+    return Part(id % d.rows, id / d.rows);
+  }
+  return Part(id / d.parts, id % d.parts);
+}
+
+fn position(row: u32, k: u32) -> u32 {
+  if (COLUMNS) {
+    return k * d.rows + row;
+  }
+  if (WHOLE) {
+    return row * d.inner + k;
+  }
+  let o = quotient(k, d.by_inner);
+  return (o * d.rows + row) * d.inner + k - o * d.inner;
+}
+
+fn lanes(v: V) -> S {
+  return v;
+}
+
+// How many elements the part has that starts at `first`.
+fn count(first: u32) -> f32 {
+  return f32((d.size - first + d.parts - 1u) / d.parts) * d.width;
+}

@@ -1,0 +1,185 @@
+//! Pipelines: made once per text and device, several at a time, and kept on disk where the driver
+//! gives out what it has compiled.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::adapter::Gpu;
+use crate::{Result, files};
+
+/// What makes pipelines the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub wgsl: Arc<str>,
+    pub entry: String,
+    /// What is bound, in the order of the bindings.
+    pub kinds: Vec<wgpu::BindingType>,
+    /// Whether the shader runs with bounds checks.
+    pub checked: bool,
+}
+
+/// A device's pipelines, which its programs share.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
+    disk: Option<DiskCache>,
+}
+
+impl Pipelines {
+    /// With what earlier processes have left on disk.
+    pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Pipelines {
+        Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter) }
+    }
+
+    /// The pipelines for some texts and their labels, in their order; those that are new are made
+    /// several at a time.
+    pub fn get(&self, gpu: &Gpu, wanted: &[(Key, &str)]) -> Result<Vec<wgpu::ComputePipeline>> {
+        let mut new: Vec<&(Key, &str)> = Vec::new();
+        let made = self.lock();
+        for pair in wanted {
+            if !made.contains_key(&pair.0) && !new.iter().any(|(key, _)| *key == pair.0) {
+                new.push(pair);
+            }
+        }
+        drop(made);
+        let cache = self.disk.as_ref().map(|disk| &disk.cache);
+        let pipelines: Vec<_> = new.par_iter().map(|(key, label)| make(&gpu.device, key, label, cache)).collect();
+        gpu.trouble()?;
+        let mut made = self.lock();
+        made.extend(new.iter().map(|(key, _)| key.clone()).zip(pipelines));
+        let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();
+        drop(made);
+        if let Some(disk) = self.disk.as_ref().filter(|_| !new.is_empty()) {
+            disk.save(SELDOM);
+        }
+        Ok(all)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, wgpu::ComputePipeline>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        if let Some(disk) = &self.disk {
+            disk.save(Duration::ZERO);
+        }
+    }
+}
+
+fn make(device: &wgpu::Device, key: &Key, label: &str, cache: Option<&wgpu::PipelineCache>) -> wgpu::ComputePipeline {
+    let source = wgpu::ShaderModuleDescriptor {
+        label: Some(label),
+        source: wgpu::ShaderSource::Wgsl(std::borrow::Cow::Borrowed(&key.wgsl)),
+    };
+    let checks =
+        if key.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
+    // SAFETY: a text that runs without checks is our own: it indexes inside the bindings that the plan gives it
+    // (indices that users supply are validated on upload and guarded in the kernels), divides
+    // by no zero, and its loops end.
+    let module = unsafe { device.create_shader_module_trusted(source, checks) };
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = key
+        .kinds
+        .iter()
+        .enumerate()
+        .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: *ty,
+            count: None,
+        })
+        .collect();
+    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: None,
+        bind_group_layouts: &[Some(&group)],
+        immediate_size: 0,
+    });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(label),
+        layout: Some(&layout),
+        module: &module,
+        entry_point: Some(&key.entry),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache,
+    })
+}
+
+/// A program after which nothing was saved for so long is followed by a save; the last one comes
+/// when the device is closed.
+const SELDOM: Duration = Duration::from_secs(10);
+/// A file that is longer was not written by us.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What the driver has compiled, in a file of [`files::cache_folder`]. It is only ever a hint: a
+/// file that is not exactly what was written, or is another driver's, is passed over; one that
+/// cannot be written is done without.
+struct DiskCache {
+    cache: wgpu::PipelineCache,
+    file: PathBuf,
+    saved: Mutex<Saved>,
+}
+
+struct Saved {
+    hash: u64,
+    at: Option<Instant>,
+}
+
+impl DiskCache {
+    /// `None` where the driver or wgpu's backend has no such cache, or the system no folder for it.
+    fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Option<DiskCache> {
+        if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let file = files::cache_folder()?.join(wgpu::util::pipeline_cache_key(adapter)?);
+        let data = read(&file);
+        let hash = data.as_deref().map_or(0, hash);
+        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgrad"), data: data.as_deref(), fallback: true };
+        // SAFETY: the data are as `get_data` gave them, says the hash in front of them; wgpu and the
+        // driver hold them against adapter and version.
+        let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+        Some(DiskCache { cache, file, saved: Mutex::new(Saved { hash, at: None }) })
+    }
+
+    /// Writes what is new, unless the last time was less than `seldom` ago.
+    fn save(&self, seldom: Duration) {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if saved.at.is_some_and(|at| at.elapsed() < seldom) {
+            return;
+        }
+        saved.at = Some(Instant::now());
+        let Some(data) = self.cache.get_data().filter(|data| data.len() as u64 <= MOST_BYTES) else { return };
+        let hash = hash(&data);
+        if hash == saved.hash {
+            return;
+        }
+        let bytes = [&hash.to_le_bytes()[..], &data].concat();
+        let folder = self.file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if folder.is_ok() && files::write_atomically(&self.file, &bytes).is_ok() {
+            saved.hash = hash;
+        }
+    }
+}
+
+/// The data of a file that is as it was written.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let length = std::fs::metadata(file).ok()?.len();
+    let mut bytes = files::read(file).ok().filter(|_| length <= MOST_BYTES)?;
+    let data = bytes.split_off(bytes.len().min(8));
+    (bytes == hash(&data).to_le_bytes()).then_some(data)
+}
+
+fn hash(data: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    hasher.finish()
+}

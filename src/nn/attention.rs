@@ -1,0 +1,241 @@
+//! Attention layers, positions, and the transformer block.
+
+use super::layers::{Dropout, Layer, Linear};
+use super::norm::LayerNorm;
+use super::{Scope, init};
+use crate::ops::attention::Attention;
+use crate::{DType, Graph, Tensor, Value};
+
+/// Attention of several heads (Vaswani et al., *Attention is all you need*, 2017): query, key and value are
+/// projected to `embed_dim` numbers, cut into heads, attended head by head (see
+/// [`Value::scaled_dot_product_attention`]), joined and projected once more.
+///
+/// Parameters, names and first values as PyTorch's: `NAME.in_proj_weight` `[3 embed_dim, embed_dim]`, the
+/// projections of query, key and value one below the other, `NAME.in_proj_bias` `[3 embed_dim]`,
+/// `NAME.out_proj.weight` `[embed_dim, embed_dim]`, `NAME.out_proj.bias` `[embed_dim]`. Data are `[N, L, embed_dim]`
+/// (PyTorch's `batch_first`). PyTorch's `dropout` drops weights, which the fused kernel never stores; drop
+/// from the output instead, as [`TransformerBlock`] does.
+///
+/// ```
+/// use wgrad::nn::{Layer, MultiheadAttention, Scope};
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [8, 20, 64]);
+/// let attention = MultiheadAttention::new(&Scope::train(&graph, 0), "attn", 64, 4).causal();
+/// assert_eq!(attention.forward(&x).shape().to_vec(), [8, 20, 64]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct MultiheadAttention {
+    /// `[3 embed_dim, embed_dim]`.
+    pub in_proj_weight: Value,
+    /// `[3 embed_dim]`.
+    pub in_proj_bias: Value,
+    /// The projection of what the heads give.
+    pub out_proj: Linear,
+    /// Into how many parts the numbers are cut; it divides them.
+    pub num_heads: usize,
+    /// Mask, causality, and the factor of the scores of [`MultiheadAttention::forward`].
+    pub options: Attention,
+    /// The base of [`rotary`]; `None`: places are not told apart.
+    pub rotary_base: Option<f64>,
+}
+
+impl MultiheadAttention {
+    /// Declares the parameters. The layer attends from everywhere to everywhere; see
+    /// [`MultiheadAttention::causal`] and [`MultiheadAttention::attend`].
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, embed_dim: usize, num_heads: usize) -> MultiheadAttention {
+        let part = nn.part(name);
+        let out_proj = Linear {
+            weight: part.parameter("out_proj.weight", [embed_dim, embed_dim], init::kaiming_uniform(5f64.sqrt())),
+            bias: Some(part.parameter("out_proj.bias", [embed_dim], init::zeros())),
+        };
+        MultiheadAttention {
+            in_proj_weight: part.parameter("in_proj_weight", [3 * embed_dim, embed_dim], init::xavier_uniform(1.0)),
+            in_proj_bias: part.parameter("in_proj_bias", [3 * embed_dim], init::zeros()),
+            out_proj,
+            num_heads,
+            options: Attention::default(),
+            rotary_base: None,
+        }
+    }
+
+    /// Each place sees itself and those before it.
+    pub fn causal(self) -> MultiheadAttention {
+        MultiheadAttention { options: Attention { is_causal: true, ..self.options }, ..self }
+    }
+
+    /// Queries and keys are turned by their places; see [`rotary`].
+    pub fn rotary(self, base: f64) -> MultiheadAttention {
+        MultiheadAttention { rotary_base: Some(base), ..self }
+    }
+
+    /// From queries `[N, L, embed_dim]` to keys and values `[N, S, embed_dim]`: `[N, L, embed_dim]`. A mask
+    /// broadcasts to `[N, heads, L, S]`.
+    #[track_caller]
+    pub fn attend(&self, query: &Value, key: &Value, value: &Value, options: &Attention) -> Value {
+        let inputs = [query, key, value];
+        if let Some(invalid) = inputs.into_iter().chain([&self.in_proj_weight]).find(|v| !v.is_valid()) {
+            return invalid.clone();
+        }
+        let width = self.in_proj_weight.dim(-1);
+        let fits = |x: &Value| x.shape().rank() == 3 && x.dim(-1) == width;
+        if !inputs.iter().all(|x| fits(x)) || self.num_heads == 0 || !width.is_multiple_of(self.num_heads) {
+            let why = format!(
+                "expected query, key and value of [N, L, {width}], and a number of heads that divides {width}, not {}",
+                self.num_heads
+            );
+            return query.graph().mistake("multi_head_attention", &inputs, why);
+        }
+        let attend = || {
+            let [q, k, v] = self.projected(inputs).map(|x| self.heads(&x));
+            let turn = |x: &Value| self.rotary_base.map_or_else(|| x.clone(), |base| rotary(x, base));
+            let y = turn(&q).scaled_dot_product_attention(&turn(&k), &v, options);
+            let sizes = [query.dim(0), query.dim(1), width].map(|size| size as isize);
+            self.out_proj.forward(&y.permute(&[0, 2, 1, 3]).reshape(&sizes))
+        };
+        query.graph().at(std::panic::Location::caller(), attend)
+    }
+
+    /// The three projections; of one value as one product.
+    fn projected(&self, inputs: [&Value; 3]) -> [Value; 3] {
+        let width = self.in_proj_weight.dim(-1);
+        let part = |x: &Value, axis: isize, i: usize| x.slice(axis, i * width, (i + 1) * width, 1);
+        if inputs.iter().all(|x| x.id() == inputs[0].id()) {
+            let all = inputs[0].matmul(&self.in_proj_weight.t()) + &self.in_proj_bias;
+            return std::array::from_fn(|i| part(&all, -1, i));
+        }
+        std::array::from_fn(|i| {
+            inputs[i].matmul(&part(&self.in_proj_weight, 0, i).t()) + part(&self.in_proj_bias, 0, i)
+        })
+    }
+
+    /// `[N, L, heads * D]` to `[N, heads, L, D]`.
+    fn heads(&self, x: &Value) -> Value {
+        let sizes = [x.dim(0), x.dim(1), self.num_heads, x.dim(2) / self.num_heads];
+        x.reshape(&sizes.map(|size| size as isize)).permute(&[0, 2, 1, 3])
+    }
+}
+
+impl Layer for MultiheadAttention {
+    /// Self-attention of `[N, L, embed_dim]`.
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        self.attend(x, x, x, &self.options)
+    }
+}
+
+/// A constant `[length, width]` to be added to a sequence, which tells the places apart: for place `t`
+/// and pair `i` the sine (at `2 i`) and cosine (at `2 i + 1`) of `t / 10000^(2 i / width)` (Vaswani et al., *Attention is
+/// all you need*, 2017, section 3.5).
+///
+/// ```
+/// use wgrad::{DType, Graph, nn};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [8, 20, 64]);
+/// let x = &x + nn::sinusoidal_positions(&graph, 20, 64);
+/// assert_eq!(x.shape().to_vec(), [8, 20, 64]);
+/// ```
+#[track_caller]
+pub fn sinusoidal_positions(graph: &Graph, length: usize, width: usize) -> Value {
+    if length.saturating_mul(width) >= 1 << 31 {
+        return graph.mistake("sinusoidal_positions", &[], format!("{length} x {width} is too large"));
+    }
+    let values = (0..length * width).map(|at| {
+        let (place, number) = (at / width, at % width);
+        let angle = place as f64 / 10_000f64.powf((number / 2 * 2) as f64 / width as f64);
+        if number % 2 == 0 { angle.sin() } else { angle.cos() }
+    });
+    constant(graph, [length, width], values)
+}
+
+/// Queries or keys `[.., L, D]` turned by their places, so that their products depend on how far apart they are
+/// (Su et al., *RoFormer: enhanced transformer with rotary position embedding*, 2021): with `h = D / 2` and the angle
+/// `a = t / base^(i / h)`, the numbers `x[i]` and `x[i + h]` of place `t` become `x[i] cos a - x[i + h] sin a` and
+/// `x[i + h] cos a + x[i] sin a`. `base` is usually 10,000. (The paper pairs neighbours, `2 i` and `2 i + 1`; halves, as
+/// most published models have them, are the same with the numbers in another order.) D is even.
+#[track_caller]
+pub fn rotary(x: &Value, base: f64) -> Value {
+    if !x.is_valid() {
+        return x.clone();
+    }
+    let (length, width) = (x.dim(-2), x.dim(-1));
+    let sound = x.dtype() == DType::F32 && x.shape().rank() >= 2 && width.is_multiple_of(2);
+    if !sound || !(base > 0.0 && base.is_finite()) {
+        return x.graph().mistake("rotary", &[x], "expected f32 of [.., L, D] with an even D, and a base above 0");
+    }
+    let half = width / 2;
+    let angle = |at: usize| (at / half) as f64 / base.powf((at % half) as f64 / half as f64);
+    let turn = || {
+        let cos = constant(x.graph(), [length, half], (0..length * half).map(|at| angle(at).cos()));
+        let sin = constant(x.graph(), [length, half], (0..length * half).map(|at| angle(at).sin()));
+        let (a, b) = (x.slice(-1, 0, half, 1), x.slice(-1, half, width, 1));
+        (&a * &cos - &b * &sin).concat(&[&(b * cos + a * sin)], -1)
+    };
+    x.graph().at(std::panic::Location::caller(), turn)
+}
+
+fn constant(graph: &Graph, shape: [usize; 2], values: impl Iterator<Item = f64>) -> Value {
+    graph.constant(Tensor::of(&shape.into(), values.collect::<Vec<f64>>()))
+}
+
+/// A block of a transformer, normalised before each part, which trains without a warm-up (Xiong et al., *On layer
+/// normalization in the transformer architecture*, 2020):
+/// `x + drop(attention(norm1(x)))`, then `x + drop(linear2(drop(gelu(linear1(norm2(x))))))`.
+///
+/// Names and layouts are those of PyTorch's `TransformerEncoderLayer` with `norm_first`, `batch_first` and `gelu`:
+/// `self_attn`, `linear1`, `linear2`, `norm1`, `norm2`. With [`TransformerBlock::causal`] it is the block of a
+/// decoder-only model.
+#[derive(Clone, Debug)]
+pub struct TransformerBlock {
+    /// Attention of the sequence to itself.
+    pub self_attn: MultiheadAttention,
+    /// To `dim_feedforward` numbers.
+    pub linear1: Linear,
+    /// And back.
+    pub linear2: Linear,
+    /// Before the attention.
+    pub norm1: LayerNorm,
+    /// Before `linear1`.
+    pub norm2: LayerNorm,
+    /// What is dropped in training.
+    pub dropout: Dropout,
+}
+
+impl TransformerBlock {
+    /// Declares the parameters. `dropout` is the probability, 0 for none.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        d_model: usize,
+        num_heads: usize,
+        dim_feedforward: usize,
+        dropout: f64,
+    ) -> TransformerBlock {
+        let part = nn.part(name);
+        TransformerBlock {
+            self_attn: MultiheadAttention::new(&part, "self_attn", d_model, num_heads),
+            linear1: Linear::new(&part, "linear1", d_model, dim_feedforward),
+            linear2: Linear::new(&part, "linear2", dim_feedforward, d_model),
+            norm1: LayerNorm::new(&part, "norm1", &[d_model]),
+            norm2: LayerNorm::new(&part, "norm2", &[d_model]),
+            dropout: Dropout::new(&part, dropout),
+        }
+    }
+
+    /// Each place sees itself and those before it.
+    pub fn causal(self) -> TransformerBlock {
+        TransformerBlock { self_attn: self.self_attn.causal(), ..self }
+    }
+}
+
+impl Layer for TransformerBlock {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        let x = x + self.dropout.forward(&self.self_attn.forward(&self.norm1.forward(x)));
+        let inner = self.linear1.forward(&self.norm2.forward(&x)).gelu();
+        let outer = self.linear2.forward(&self.dropout.forward(&inner));
+        x + self.dropout.forward(&outer)
+    }
+}

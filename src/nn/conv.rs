@@ -1,0 +1,153 @@
+//! Convolutions besides [`Conv2d`].
+
+use super::{Conv2d, Layer, Scope};
+use crate::ops::conv2d::Pair;
+use crate::{Value, ops};
+
+/// Convolution of data `[N, C, L]`; see [`Value::conv1d`].
+///
+/// Parameters: `NAME.weight` `[out, C / groups, K]` and `NAME.bias` `[out]`, both from `U(-b, b)` with
+/// `b = 1 / sqrt(C / groups K)`, as in PyTorch.
+///
+/// ```
+/// use wgrad::nn::{Conv1d, Layer, Scope};
+/// use wgrad::ops::conv1d::Conv1d as Options;
+/// use wgrad::{DType, Graph, Value};
+/// // Three causal convolutions, each of twice the dilation, see 15 steps back.
+/// let graph = Graph::new();
+/// let nn = Scope::train(&graph, 0);
+/// let x = graph.input("x", DType::F32, [8, 4, 100]);
+/// let y = [1, 2, 4].iter().fold(x, |x, &dilation| {
+///     let options = Options::default().dilation(dilation).causal(3);
+///     Conv1d::new(&nn, &format!("conv{dilation}"), 4, 4, 3, options).forward(&x).relu()
+/// });
+/// assert_eq!(y.shape()[..], [8, 4, 100]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Conv1d {
+    /// `[out, C / groups, K]`.
+    pub weight: Value,
+    /// `[out]`; `None` for no bias.
+    pub bias: Option<Value>,
+    /// Stride, padding, dilation, groups.
+    pub options: ops::conv1d::Conv1d,
+}
+
+impl Conv1d {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        options: ops::conv1d::Conv1d,
+    ) -> Conv1d {
+        let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs / options.groups.max(1), kernel]);
+        Conv1d { weight, bias: Some(bias), options }
+    }
+}
+
+impl Layer for Conv1d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.conv1d(&self.weight, self.bias.as_ref(), self.options)
+    }
+}
+
+/// Transposed convolution of data `[N, C, H, W]`; see [`Value::conv_transpose2d`].
+///
+/// Parameters: `NAME.weight` `[C, out / groups, KH, KW]` and `NAME.bias` `[out]`, both from `U(-b, b)`
+/// with `b = 1 / sqrt(out / groups KH KW)`, as in PyTorch.
+///
+/// ```
+/// use wgrad::nn::{ConvTranspose2d, Layer, Scope};
+/// use wgrad::ops::conv2d::Conv2d;
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let double = Conv2d::same(3).stride(2);
+/// let layer = ConvTranspose2d::new(&Scope::train(&graph, 0), "up", 8, 4, 3, double).output_padding(1);
+/// assert_eq!(layer.forward(&graph.input("x", DType::F32, [2, 8, 7, 7])).shape()[..], [2, 4, 14, 14]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConvTranspose2d {
+    /// `[C, out / groups, KH, KW]`.
+    pub weight: Value,
+    /// `[out]`; `None` for no bias.
+    pub bias: Option<Value>,
+    /// Stride, padding, dilation, groups.
+    pub options: ops::conv2d::Conv2d,
+    /// Added to the output's height and width: 0.
+    pub output_padding: [usize; 2],
+}
+
+impl ConvTranspose2d {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: impl Into<Pair>,
+        options: ops::conv2d::Conv2d,
+    ) -> ConvTranspose2d {
+        let Pair([height, width]) = kernel.into();
+        let weight = [inputs, outputs / options.groups.max(1), height, width];
+        let (weight, bias) = nn.weight_and_bias_of(name, &weight, outputs);
+        ConvTranspose2d { weight, bias: Some(bias), options, output_padding: [0, 0] }
+    }
+
+    /// With another output padding.
+    pub fn output_padding(self, padding: impl Into<Pair>) -> ConvTranspose2d {
+        ConvTranspose2d { output_padding: padding.into().0, ..self }
+    }
+}
+
+impl Layer for ConvTranspose2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.conv_transpose2d(&self.weight, self.bias.as_ref(), self.options, self.output_padding)
+    }
+}
+
+/// Depthwise-separable convolution of data `[N, C, H, W]`: each channel by itself over its
+/// neighbourhood, then each position by itself over the channels (Howard et al., *MobileNets*,
+/// arXiv:1704.04861). `C (KH KW + out)` weights instead of `C KH KW out`.
+///
+/// Parameters: `NAME.depthwise` and `NAME.pointwise`, each with `weight` and `bias` as [`Conv2d`] has
+/// them.
+#[derive(Clone, Debug)]
+pub struct SeparableConv2d {
+    /// With as many groups as channels.
+    pub depthwise: Conv2d,
+    /// 1 x 1.
+    pub pointwise: Conv2d,
+}
+
+impl SeparableConv2d {
+    /// Declares the parameters; `options` are those of the depthwise convolution, but for its groups.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: impl Into<Pair>,
+        options: ops::conv2d::Conv2d,
+    ) -> SeparableConv2d {
+        let part = nn.part(name);
+        SeparableConv2d {
+            depthwise: Conv2d::new(&part, "depthwise", inputs, inputs, kernel, options.groups(inputs)),
+            pointwise: Conv2d::new(&part, "pointwise", inputs, outputs, 1, ops::conv2d::Conv2d::default()),
+        }
+    }
+}
+
+impl Layer for SeparableConv2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        self.pointwise.forward(&self.depthwise.forward(x))
+    }
+}

@@ -1,0 +1,259 @@
+//! Layers that normalise, with PyTorch's names, first values and defaults.
+
+use super::{Layer, Scope, init};
+use crate::{Shape, Tensor, Value};
+
+/// Added to variances where nothing else is said, as in PyTorch.
+const EPS: f64 = 1e-5;
+
+/// `NAME.weight`, ones, and `NAME.bias`, zeros.
+#[track_caller]
+fn affine(nn: &Scope, name: &str, shape: impl Into<Shape>) -> (Value, Value) {
+    let (part, shape) = (nn.part(name), shape.into());
+    (part.parameter("weight", shape.clone(), init::ones()), part.parameter("bias", shape, init::zeros()))
+}
+
+/// Layer normalisation over the last axes; see [`Value::layer_norm`].
+///
+/// Parameters: `NAME.weight`, ones, and `NAME.bias`, zeros, both of `normalized_shape`.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// The sizes of the axes that are normalised over.
+    pub normalized_shape: Vec<usize>,
+    /// The scale; `None` for none.
+    pub weight: Option<Value>,
+    /// The shift; `None` for none.
+    pub bias: Option<Value>,
+    /// Added to the variance: 1e-5.
+    pub eps: f64,
+}
+
+impl LayerNorm {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, normalized_shape: &[usize]) -> LayerNorm {
+        let (weight, bias) = affine(nn, name, normalized_shape);
+        LayerNorm { normalized_shape: normalized_shape.to_vec(), weight: Some(weight), bias: Some(bias), eps: EPS }
+    }
+}
+
+impl Layer for LayerNorm {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.layer_norm(&self.normalized_shape, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+    }
+}
+
+/// Normalisation by the root mean square over the last axes; see [`Value::rms_norm`].
+///
+/// Parameter: `NAME.weight`, ones, of `normalized_shape`.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    /// The sizes of the axes that are normalised over.
+    pub normalized_shape: Vec<usize>,
+    /// The scale; `None` for none.
+    pub weight: Option<Value>,
+    /// Added to the mean square: f32's distance from 1 to the next number, as in PyTorch.
+    pub eps: f64,
+}
+
+impl RmsNorm {
+    /// Declares the parameter.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, normalized_shape: &[usize]) -> RmsNorm {
+        let weight = nn.part(name).parameter("weight", normalized_shape, init::ones());
+        RmsNorm { normalized_shape: normalized_shape.to_vec(), weight: Some(weight), eps: f64::from(f32::EPSILON) }
+    }
+}
+
+impl Layer for RmsNorm {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.rms_norm(&self.normalized_shape, self.weight.as_ref(), self.eps)
+    }
+}
+
+/// Group normalisation of data `[N, C, ...]`; see [`Value::group_norm`].
+///
+/// Parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    /// How many groups the channels are in.
+    pub num_groups: usize,
+    /// The scale; `None` for none.
+    pub weight: Option<Value>,
+    /// The shift; `None` for none.
+    pub bias: Option<Value>,
+    /// Added to the variance: 1e-5.
+    pub eps: f64,
+}
+
+impl GroupNorm {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, num_groups: usize, channels: usize) -> GroupNorm {
+        let (weight, bias) = affine(nn, name, [channels]);
+        GroupNorm { num_groups, weight: Some(weight), bias: Some(bias), eps: EPS }
+    }
+}
+
+impl Layer for GroupNorm {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.group_norm(self.num_groups, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+    }
+}
+
+/// Instance normalisation of data `[N, C, H, W]`, in training and in evaluation by the example's own
+/// statistics; see [`Value::instance_norm`].
+#[derive(Clone, Debug)]
+pub struct InstanceNorm2d {
+    /// The scale; `None` for none.
+    pub weight: Option<Value>,
+    /// The shift; `None` for none.
+    pub bias: Option<Value>,
+    /// Added to the variance: 1e-5.
+    pub eps: f64,
+}
+
+impl InstanceNorm2d {
+    /// Without parameters, as PyTorch's is where nothing else is said.
+    pub fn new() -> InstanceNorm2d {
+        InstanceNorm2d { weight: None, bias: None, eps: EPS }
+    }
+
+    /// With parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros.
+    #[track_caller]
+    pub fn affine(nn: &Scope, name: &str, channels: usize) -> InstanceNorm2d {
+        let (weight, bias) = affine(nn, name, [channels]);
+        InstanceNorm2d { weight: Some(weight), bias: Some(bias), eps: EPS }
+    }
+}
+
+impl Default for InstanceNorm2d {
+    fn default() -> Self {
+        InstanceNorm2d::new()
+    }
+}
+
+impl Layer for InstanceNorm2d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        if x.is_valid() && x.shape().rank() != 4 {
+            return x.graph().mistake("instance_norm", &[x], "expected data [N, C, H, W]");
+        }
+        x.instance_norm(self.weight.as_ref(), self.bias.as_ref(), self.eps)
+    }
+}
+
+/// Batch normalisation of data with `SPATIAL` axes behind the channels. In training by the batch's
+/// statistics ([`Value::batch_norm_training`]), and the running ones are updated at the end of the
+/// step; in evaluation by the running ones ([`Value::batch_norm`]).
+///
+/// Parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros. Variables:
+/// `NAME.running_mean` `[C]`, zeros, `NAME.running_var` `[C]`, ones, and
+/// `NAME.num_batches_tracked` `[]`, a count. A layer can be used once in a training step: its
+/// running statistics take one new value.
+///
+/// ```
+/// use wgrad::nn::{BatchNorm2d, Layer, Scope};
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let mut session = Session::new(Device::cpu());
+/// let mut program = |train: bool| {
+///     let graph = Graph::new();
+///     let x = graph.input("x", DType::F32, [2, 1, 1, 2]);
+///     let nn = if train { Scope::train(&graph, 0) } else { Scope::eval(&graph, 0) };
+///     let y = BatchNorm2d::new(&nn, "bn", 1).forward(&x);
+///     let program = session.compile(&graph, &[&y])?;
+///     let x = Tensor::new([2, 1, 1, 2], vec![1.0f32, 3.0, 5.0, 7.0])?;
+///     Ok::<_, wgrad::Error>(session.run(&program, &[("x", &x)])?[0].to_f32()[3])
+/// };
+/// // The batch has the mean 4 and the variance 5, 20/3 unbiased; a tenth of both is taken over.
+/// assert!((program(true)? - 3.0 / 5f32.sqrt()).abs() < 1e-4);
+/// assert!((program(false)? - 6.6 / (0.9 + 2f32 / 3.0).sqrt()).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchNorm<const SPATIAL: usize> {
+    /// The scale; `None` for none.
+    pub weight: Option<Value>,
+    /// The shift; `None` for none.
+    pub bias: Option<Value>,
+    /// The mean of batches seen so far, `[C]`.
+    pub running_mean: Value,
+    /// The unbiased variance of batches seen so far, `[C]`.
+    pub running_var: Value,
+    /// How many they were.
+    pub num_batches_tracked: Value,
+    /// What share a batch has in the running statistics: 0.1.
+    pub momentum: f64,
+    /// Added to the variance: 1e-5.
+    pub eps: f64,
+    training: bool,
+}
+
+/// Batch normalisation of data `[N, C]` or `[N, C, L]`.
+pub type BatchNorm1d = BatchNorm<1>;
+
+/// Batch normalisation of data `[N, C, H, W]`.
+pub type BatchNorm2d = BatchNorm<2>;
+
+impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
+    /// Declares parameters and variables.
+    #[track_caller]
+    pub fn new(nn: &Scope, name: &str, channels: usize) -> Self {
+        let (weight, bias) = affine(nn, name, [channels]);
+        let part = nn.part(name);
+        let count = Tensor::of(&Shape::scalar(), vec![0i32]);
+        BatchNorm {
+            weight: Some(weight),
+            bias: Some(bias),
+            running_mean: part.variable("running_mean", [channels], init::zeros()),
+            running_var: part.variable("running_var", [channels], init::ones()),
+            num_batches_tracked: nn.graph().variable(&part.full_name("num_batches_tracked"), count),
+            momentum: 0.1,
+            eps: EPS,
+            training: nn.is_training(),
+        }
+    }
+}
+
+impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        let rank = x.shape().rank();
+        if x.is_valid() && rank != 2 + SPATIAL && (SPATIAL, rank) != (1, 2) {
+            let why = format!("expected data [N, C] with {SPATIAL} axes behind");
+            return x.graph().mistake("batch_norm", &[x], why);
+        }
+        let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
+        if !self.training {
+            return x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
+        }
+        let batch = x.batch_norm_training(weight, bias, self.eps);
+        let (mean, var) = batch.running(&self.running_mean, &self.running_var, self.momentum);
+        x.graph().assign(&self.running_mean, &mean);
+        x.graph().assign(&self.running_var, &var);
+        x.graph().assign(&self.num_batches_tracked, &(&self.num_batches_tracked + 1.0));
+        batch.y
+    }
+}
+
+impl Scope {
+    /// Layer normalisation over the last axis; declares `NAME.weight` and `NAME.bias`. See [`LayerNorm`].
+    #[track_caller]
+    pub fn layer_norm(&self, name: &str, x: &Value) -> Value {
+        if x.is_valid() { LayerNorm::new(self, name, &[x.dim(-1)]).forward(x) } else { x.clone() }
+    }
+
+    /// Batch normalisation of data `[N, C]` or `[N, C, H, W]`; declares the parameters and variables of
+    /// [`BatchNorm`].
+    #[track_caller]
+    pub fn batch_norm(&self, name: &str, x: &Value) -> Value {
+        match x.shape().rank() {
+            _ if !x.is_valid() => x.clone(),
+            4 => BatchNorm2d::new(self, name, x.dim(1)).forward(x),
+            _ => BatchNorm1d::new(self, name, x.dim(1)).forward(x),
+        }
+    }
+}

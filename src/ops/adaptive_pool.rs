@@ -1,0 +1,91 @@
+//! Average pooling to a size that is asked for.
+//!
+//! Output `i` of `m` averages the elements from `floor(i n / m)` to before `ceil((i + 1) n / m)` of `n`,
+//! as in PyTorch. Where `m` divides `n`, these are the windows of [`Value::avg_pool2d`]; elsewhere they
+//! overlap, and the averages along an axis are a product with a matrix of their weights.
+
+use super::conv2d::Pair;
+use super::pool2d::Pool2d;
+use crate::op::Case;
+use crate::{Shape, Tensor, Value};
+
+/// The weights `[n, m]` of the averages.
+fn averages(n: usize, m: usize) -> Tensor {
+    let mut weights = vec![0.0f32; n * m];
+    for i in 0..m {
+        let (start, end) = (i * n / m, ((i + 1) * n).div_ceil(m));
+        for at in start..end {
+            weights[at * m + i] = (1.0 / (end - start) as f64) as f32;
+        }
+    }
+    Tensor::of(&Shape::from([n, m]), weights)
+}
+
+impl Value {
+    /// The average of windows that spread evenly over height and width of data `[N, C, H, W]`:
+    /// `[N, C, OH, OW]`, `output` being `OH` and `OW`. Window `i` of `OH` covers the rows from
+    /// `floor(i H / OH)` to before `ceil((i + 1) H / OH)`, columns alike.
+    ///
+    /// # Errors
+    /// At compile time, when data or output is empty.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [8, 3, 17, 20]);
+    /// assert_eq!(x.adaptive_avg_pool2d([5, 4]).shape()[..], [8, 3, 5, 4]);
+    /// ```
+    #[track_caller]
+    pub fn adaptive_avg_pool2d(&self, output: impl Into<Pair>) -> Value {
+        let Pair([oh, ow]) = output.into();
+        if !self.is_valid() {
+            return self.clone();
+        }
+        let (&[n, c, h, w], true) = (&self.shape()[..], self.dtype() == crate::DType::F32) else {
+            return self.graph().mistake("adaptive_avg_pool2d", &[self], "expected f32 data [N, C, H, W]");
+        };
+        if [h, w, oh, ow].contains(&0) {
+            let why = format!("expected sizes of at least 1, to be pooled to [{oh}, {ow}]");
+            return self.graph().mistake("adaptive_avg_pool2d", &[self], why);
+        }
+        if (oh, ow) == (1, 1) {
+            return self.global_avg_pool2d();
+        }
+        if h.is_multiple_of(oh) && w.is_multiple_of(ow) {
+            return self.avg_pool2d(Pool2d::new([h / oh, w / ow]));
+        }
+        if oh.saturating_mul(h).max(ow.saturating_mul(w)) > 1 << 24 {
+            return self.graph().mistake("adaptive_avg_pool2d", &[self], "expected an output of a smaller size");
+        }
+        let to = |sizes: [usize; 3]| sizes.map(|size| size as isize);
+        let rows = self.reshape(&to([n * c, h, w])).matmul(&self.graph().constant(averages(w, ow)));
+        let both = self.graph().constant(averages(h, oh)).t().matmul(&rows);
+        both.reshape(&[n, c, oh, ow].map(|size| size as isize))
+    }
+
+    /// The same for data `[N, C, L]`: `[N, C, output]`.
+    #[track_caller]
+    pub fn adaptive_avg_pool1d(&self, output: usize) -> Value {
+        let &[n, c, l] = &self.shape()[..] else {
+            let wrong = || self.graph().mistake("adaptive_avg_pool1d", &[self], "expected f32 data [N, C, L]");
+            return if self.is_valid() { wrong() } else { self.clone() };
+        };
+        let y = self.reshape(&[n, c, 1, l].map(|size| size as isize)).adaptive_avg_pool2d([1, output]);
+        if y.is_valid() { y.reshape(&[n, c, output].map(|size| size as isize)) } else { y }
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, x: [usize; 4], to: [usize; 2]| {
+        Case::new("adaptive_avg_pool2d", name, move |v| vec![v[0].adaptive_avg_pool2d(to)]).float("x", x)
+    };
+    vec![
+        case("to one", [2, 3, 5, 7], [1, 1]),
+        case("to a divisor", [2, 3, 6, 8], [3, 2]),
+        case("to what does not divide", [2, 3, 7, 10], [3, 4]),
+        case("to more than there is", [1, 2, 2, 3], [5, 4]),
+        case("rows alone", [2, 2, 7, 4], [3, 4]),
+        Case::new("adaptive_avg_pool1d", "to what does not divide", |v| vec![v[0].adaptive_avg_pool1d(4)])
+            .float("x", [2, 3, 11]),
+    ]
+}

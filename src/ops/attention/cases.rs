@@ -1,0 +1,170 @@
+//! The cases of attention: sizes around the edges of its tiles, masks, views.
+
+use super::Attention;
+use crate::autodiff::gradients_of;
+use crate::op::{Case, Fill};
+use crate::{DType, TensorType, Value};
+
+fn attend(x: &[Value], options: &Attention) -> Value {
+    x[0].scaled_dot_product_attention(&x[1], &x[2], options)
+}
+
+/// Queries, keys, values of `[heads, l, e]`, `[heads, s, e]`, `[heads, s, width]`.
+fn heads(name: impl Into<String>, [heads, l, s, e, width]: [usize; 5], options: Attention) -> Case {
+    Case::new("attention", name, move |x| vec![attend(x, &options)])
+        .float("q", [heads, l, e])
+        .float("k", [heads, s, e])
+        .float("v", [heads, s, width])
+}
+
+/// With a mask as fourth input.
+fn masked(name: &str, sizes: [usize; 5], mask: &[usize], fill: Fill, causal: bool) -> Case {
+    let [heads, l, s, e, width] = sizes;
+    Case::new("attention", name, move |x| {
+        // What is the same for all keys moves no weight: a gradient of 0, and nothing to hold rounding against.
+        let mask = if x[3].dim(-1) == 1 { x[3].stop_gradient() } else { x[3].clone() };
+        let options = Attention { attn_mask: Some(mask), is_causal: causal, scale: None };
+        vec![attend(x, &options)]
+    })
+    .float("q", [heads, l, e])
+    .float("k", [heads, s, e])
+    .float("v", [heads, s, width])
+    .input("mask", TensorType::new(DType::F32, mask), fill)
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let plain = Attention::default;
+    let causal = move || Attention { is_causal: true, ..plain() };
+    // Heads, queries, keys, E, Ev.
+    const SIZES: &[[usize; 5]] = &[
+        [1, 1, 1, 4, 4],
+        [2, 3, 5, 8, 8],
+        [1, 15, 31, 4, 12],
+        [2, 16, 32, 16, 16],
+        [1, 17, 33, 12, 36],
+        [3, 32, 64, 32, 32],
+        [1, 33, 65, 36, 32],
+        [1, 40, 70, 64, 64],
+        [1, 9, 40, 68, 60],
+        [1, 18, 34, 20, 132],
+        [1, 20, 37, 132, 20],
+        [65, 2, 3, 4, 4],
+        [1, 130, 7, 8, 4],
+        [1, 5, 200, 8, 4],
+    ];
+    let mut cases = Vec::new();
+    for &[n, l, s, e, width] in SIZES {
+        let sizes = [n, l, s, e, width];
+        let name = format!("{n} of {l} queries, {s} keys, {e} and {width} numbers");
+        cases.push(heads(name.clone(), sizes, plain()));
+        cases.push(heads(format!("causal, {name}"), sizes, causal()));
+    }
+    cases.push(heads("rows of odd sizes", [2, 7, 9, 5, 3], causal()));
+    cases.push(heads("a scale of its own", [2, 7, 40, 8, 8], Attention { scale: Some(2.5), ..plain() }));
+    cases.push(heads(
+        "a negative scale",
+        [1, 20, 33, 4, 4],
+        Attention { scale: Some(-3.0), is_causal: true, ..plain() },
+    ));
+    cases.push(heads("causal, more queries than keys", [1, 70, 20, 8, 8], causal()));
+    cases.push(heads("causal, more keys than queries", [1, 20, 70, 8, 8], causal()));
+    for sizes in [[1, 0, 3, 4, 4], [1, 3, 0, 4, 4], [0, 2, 3, 4, 4], [1, 2, 3, 0, 4], [1, 2, 3, 4, 0]] {
+        cases.push(heads(format!("nothing: {sizes:?}"), sizes, plain()));
+    }
+    cases.push(
+        Case::new("attention", "one head, no batch", move |x| vec![attend(x, &plain())])
+            .float("q", [6, 8])
+            .float("k", [5, 8])
+            .float("v", [5, 4]),
+    );
+    cases.push(
+        Case::new("attention", "self-attention, heads side by side", |x| {
+            let heads = |i: usize| x[0].slice(2, i * 24, i * 24 + 24, 1).reshape(&[2, 18, 3, 8]).permute(&[0, 2, 1, 3]);
+            let options = Attention { is_causal: true, ..Attention::default() };
+            let y = heads(0).scaled_dot_product_attention(&heads(1), &heads(2), &options);
+            vec![y.permute(&[0, 2, 1, 3]).reshape(&[2, 18, 24])]
+        })
+        .float("qkv", [2, 18, 72]),
+    );
+    cases.push(
+        Case::new("attention", "keys and values shared by heads and batch", move |x| vec![attend(x, &plain())])
+            .float("q", [2, 3, 5, 8])
+            .float("k", [1, 7, 8])
+            .float("v", [2, 1, 7, 8]),
+    );
+    cases.push(
+        Case::new("attention", "five axes", move |x| vec![attend(x, &causal())])
+            .float("q", [2, 1, 2, 5, 4])
+            .float("k", [1, 2, 2, 6, 4])
+            .float("v", [2, 2, 1, 6, 4]),
+    );
+    // The loop over the keys, or the queries, is cut over launches.
+    cases.push(heads("keys of three launches, two chunks of values", [1, 2, 27_000, 4, 68], plain()));
+    cases.push(heads("queries of two launches", [1, 19_000, 3, 4, 4], causal()));
+    // Scores so large that without the largest subtracted nothing is left or everything overflows, first
+    // falling, then rising from tile to tile. The last query's are small, so that gradients are not all 0.
+    const FALLING: &[f64] = &[40.0, 1.0, 1.0, 1.0];
+    let large = |name: &str, fill: Fill, s: usize| {
+        Case::new("attention", name, move |x| vec![attend(x, &Attention { scale: Some(1.0), ..plain() })])
+            .input("q", TensorType::new(DType::F32, [3, 4]), Fill::Special(&[5.0; 8], -0.2, 0.2))
+            .input("k", TensorType::new(DType::F32, [s, 4]), fill)
+            .float("v", [s, 8])
+    };
+    cases.push(large("the first key far above", Fill::Special(FALLING, -1.0, 1.0), 70));
+    cases.push(large("scores up to +-100", Fill::Uniform(-5.0, 5.0), 100));
+    const RISING: &[f64] = &{
+        let mut x = [0.0; 4 * 130];
+        let mut i = 0;
+        while i < 4 * 130 {
+            x[i] = (i / 4) as f64 * 0.02 - 2.0;
+            i += 1;
+        }
+        x
+    };
+    cases.push(large("rising from key to key", Fill::Special(RISING, 0.0, 0.0), 130));
+
+    let unit = Fill::Uniform(-2.0, 2.0);
+    cases.push(masked("a mask for all heads", [3, 18, 35, 8, 8], &[18, 35], unit.clone(), false));
+    cases.push(masked("a mask for each head", [3, 18, 35, 8, 8], &[3, 18, 35], unit.clone(), true));
+    cases.push(masked("a mask of keys", [2, 5, 33, 8, 4], &[2, 1, 33], unit.clone(), false));
+    cases.push(masked("a mask of queries", [2, 17, 6, 8, 4], &[17, 1], unit, false));
+    // Far below: the key is left out; query 0 sees none, query 1 sees the last key alone.
+    const OUT: f64 = -1e30;
+    const HOLES: &[f64] = &[OUT, OUT, OUT, OUT, OUT, OUT, OUT, OUT, OUT, 0.5, 0.0, OUT, 1.0, OUT, -1.0];
+    // Finite differences of a mask that far away are 0: nothing to compare.
+    cases.push(masked(
+        "keys left out, all of one query",
+        [1, 3, 5, 4, 4],
+        &[3, 5],
+        Fill::Special(HOLES, 0.0, 0.0),
+        false,
+    ));
+    cases.push(
+        Case::new("attention", "a mask of truth values", |x| {
+            let mask = x[3].clone();
+            vec![attend(x, &Attention { attn_mask: Some(mask), ..Attention::default() })]
+        })
+        .float("q", [2, 4, 18, 8])
+        .float("k", [2, 4, 34, 8])
+        .float("v", [2, 4, 34, 8])
+        .input("mask", TensorType::new(DType::Bool, [2, 1, 18, 34]), Fill::Coin),
+    );
+    for causal in [false, true] {
+        let name = if causal { "differentiated again, causal" } else { "differentiated again, with a mask" };
+        cases.push(
+            Case::new("attention", name, move |x| {
+                let mask = (!causal).then(|| x[4].clone());
+                let y = attend(x, &Attention { attn_mask: mask, is_causal: causal, scale: None });
+                let wrt: Vec<&Value> = x.iter().enumerate().filter(|(i, _)| *i != 3).map(|(_, x)| x).collect();
+                gradients_of(&[(&y, &x[3])], &wrt)
+            })
+            .float("q", [2, 3, 4])
+            .float("k", [2, 5, 4])
+            .float("v", [2, 5, 8])
+            .float("dy", [2, 3, 8])
+            .float("mask", [3, 5]),
+        );
+    }
+    cases
+}

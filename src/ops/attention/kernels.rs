@@ -1,0 +1,230 @@
+//! Launches of the attention kernels.
+
+use super::{Scores, four};
+use crate::op::{Args, Binding, Launch, Lowered, Slot, Variant};
+use crate::shader::Shader;
+use crate::shape::View;
+use crate::wgsl;
+
+/// 16 rows in each of 8 lanes that share them by shuffles: for lavapipe.
+const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..Variant::plain("shuffle") };
+/// Tiles of 32 x 32 scores in workgroup memory.
+const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256 + 64), ..Variant::plain("tile") };
+
+pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE];
+
+pub(super) fn suits(variant: &Variant, args: &Args<'_>) -> bool {
+    *variant == TILE || args.profile.software
+}
+
+/// Rows of whole vec4, wherever they lie.
+pub(super) fn reads(view: &View) -> bool {
+    let inner = view.shape.rank() - 1;
+    let outer = (0..inner).all(|axis| view.shape[axis] <= 1 || view.strides[axis].is_multiple_of(4));
+    view.strides[inner] == 1 && view.offset.is_multiple_of(4) && outer
+}
+
+/// Rows of one operand that a round of the kernels' outer loop goes over.
+const STEP: usize = 32;
+
+/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
+const MOST_ROUNDS: usize = 12_000;
+
+/// What a kernel is told, but for the range of its loop.
+struct Work<'a> {
+    scores: &'a Scores,
+    args: &'a Args<'a>,
+    /// Heads, queries, keys, numbers of a row of q and of v.
+    sizes: [usize; 5],
+    /// Strides and offset of q, k, v, and of dy for the gradients.
+    operands: Vec<[usize; 6]>,
+    mask: Option<[usize; 5]>,
+}
+
+impl<'a> Work<'a> {
+    /// `others` are the inputs between values and mask, the first of which has rows too.
+    fn new(scores: &'a Scores, args: &'a Args<'a>, others: usize) -> Work<'a> {
+        let [n, h, l, e] = four(&args.inputs[0].shape);
+        let [.., s, width] = four(&args.inputs[2].shape);
+        let operand = |i: usize| {
+            let [offset, batch, head, row] = strides(&args.views[i]).map(|x| x / 4);
+            [offset, batch, head, row, args.inputs[i].shape[2], args.inputs[i].shape[3] / 4]
+        };
+        let mask = args.views.get(3 + others).map(|view| {
+            let [offset, batch, head, query] = strides(view);
+            [offset, batch, head, query, stride(view, 3)]
+        });
+        let operands = (0..3 + others.min(1)).map(operand).collect();
+        Work { scores, args, sizes: [n * h, l, s, e, width], operands, mask }
+    }
+
+    /// The uniform, for rows `range` of the loop.
+    fn uniform(&self, tiles: usize, chunks: usize, range: [usize; 2]) -> Vec<u32> {
+        let heads = self.args.inputs[0].shape[1];
+        let causal = usize::from(self.scores.causal);
+        let mut words: Vec<usize> = vec![self.sizes[0], heads, tiles, chunks, range[0], range[1], causal];
+        words.push((self.scores.scale as f32).to_bits() as usize);
+        words.extend(self.mask.unwrap_or_default());
+        words.extend([0; 3]);
+        for i in 0..4 {
+            words.extend(self.operands.get(i).copied().unwrap_or_default());
+            words.extend([0; 2]);
+        }
+        words.into_iter().map(|word| word as u32).collect()
+    }
+
+    /// The text of a kernel, with the products that it needs; `width` is that of its results.
+    fn text(&self, kernel: Shader, variant: &Variant, of: &Products, binding: usize) -> Shader {
+        let shuffle = *variant == SHUFFLE;
+        let machine = if shuffle {
+            include_str!("../../../shaders/attention_shuffle.wgsl")
+        } else {
+            include_str!("../../../shaders/attention_tile.wgsl")
+        };
+        let (rows, tile) = if shuffle { (16, 16) } else { (4, 32) };
+        let mut text = kernel
+            .append(&machine.replace("KERNEL", of.kernel))
+            .append(include_str!("../../../shaders/attention_operands.wgsl"))
+            .constant("ROWS", rows)
+            .constant("TILE", tile)
+            .constant("COLUMNS", self.columns())
+            .instances("dot_LEFT_RIGHT", ["LEFT", "RIGHT"], of.dots)
+            .instances("add_ADDED", ["ADDED"], of.adds);
+        if self.mask.is_some() {
+            text = text.function("bias", &MASK.replace("BINDING", &binding.to_string()));
+        }
+        text
+    }
+
+    /// vec4 of a result's row in each of 8 invocations.
+    fn columns(&self) -> usize {
+        if self.sizes[3].max(self.sizes[4]) <= 32 { 1 } else { 2 }
+    }
+
+    /// Tiles of so many rows, chunks of so many numbers, and the grid.
+    fn grid(&self, variant: &Variant, rows: usize, width: usize) -> Result<(usize, usize, [u32; 3]), String> {
+        let tiles = rows.div_ceil(if *variant == SHUFFLE { 16 } else { 32 });
+        let chunks = width.div_ceil(32 * self.columns());
+        Ok((tiles, chunks, self.args.profile.grid((self.sizes[0] * tiles * chunks) as u64)?))
+    }
+
+    /// The rows `0..size` of the loop, cut where an invocation would go round too often: two products of
+    /// half as many rounds as there are vec4, two sums of 8 rounds.
+    fn ranges(&self, size: usize) -> Vec<[usize; 2]> {
+        let rounds = (self.sizes[3] + self.sizes[4]) / 8 + 20;
+        let most = (MOST_ROUNDS / rounds).max(1) * STEP;
+        (0..size).step_by(most).map(|first| [first, size.min(first + most)]).collect()
+    }
+}
+
+/// Offset and the strides of the first three axes.
+fn strides(view: &View) -> [usize; 4] {
+    [view.offset, stride(view, 0), stride(view, 1), stride(view, 2)]
+}
+
+/// 0 along an axis of one element.
+fn stride(view: &View, axis: usize) -> usize {
+    if view.shape[axis] > 1 { view.strides[axis] } else { 0 }
+}
+
+/// What is multiplied by what.
+struct Products {
+    kernel: &'static str,
+    dots: &'static [[&'static str; 2]],
+    adds: &'static [[&'static str; 1]],
+}
+
+/// `bias` with a mask, read through its strides; minus infinity is met before the arithmetic.
+const MASK: &str = "@group(0) @binding(BINDING) var<storage, read> mask: array<f32>;
+
+fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
+  let start = p.mask_offset + b / p.heads * p.mask_batch + b % p.heads * p.mask_head;
+  let at = start + min(query, vec4(p.q.rows - 1u)) * p.mask_query + min(key, vec4(p.k.rows - 1u)) * p.mask_key;
+  return max(vec4(mask[at.x], mask[at.y], mask[at.z], mask[at.w]), vec4(LEFT_OUT));
+}";
+
+/// `before` of a launch that goes on where another ended.
+const CONTINUED: &str = "@group(0) @binding(BINDING) var<storage, read> lse_before: array<f32>;
+
+fn before(i: u32) -> f32 { return lse_before[i]; }";
+
+const FORWARD: Products = Products { kernel: "attention", dots: &[["q", "k"]], adds: &[["v"]] };
+const QUERY_GRAD: Products =
+    Products { kernel: "attention_query_grad", dots: &[["q", "k"], ["dy", "v"]], adds: &[["k"]] };
+const KEY_GRAD: Products =
+    Products { kernel: "attention_key_grad", dots: &[["k", "q"], ["v", "dy"]], adds: &[["q"], ["dy"]] };
+
+/// y and lse. Where the keys are cut, lse goes from launch to launch by way of two scratch buffers in turns:
+/// workgroups with other columns of y read it still.
+pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    let work = Work::new(scores, args, 0);
+    let [batches, queries, keys, _, width] = work.sizes;
+    let (tiles, chunks, workgroups) = work.grid(variant, queries, width)?;
+    let ranges = work.ranges(keys);
+    let count = ranges.len();
+    let mut launches = Vec::new();
+    for (number, range) in ranges.into_iter().enumerate() {
+        let lse = if number + 1 == count { Slot::Output(1) } else { Slot::Scratch(number % 2) };
+        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
+        bindings.extend((0..3).map(|i| Binding::Read(Slot::Input(i))));
+        bindings.extend([Binding::Write(Slot::Output(0)), Binding::Write(lse)]);
+        let mut text = work.text(wgsl!("attention"), variant, &FORWARD, bindings.len());
+        bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(3))));
+        if number > 0 {
+            text = text.function("before", &CONTINUED.replace("BINDING", &bindings.len().to_string()));
+            bindings.push(Binding::Read(Slot::Scratch((number - 1) % 2)));
+        }
+        launches.push(Launch {
+            label: format!("attention {}", variant.name),
+            wgsl: text.finish()?,
+            entry: if *variant == SHUFFLE { "attention_shuffle" } else { "attention_tile" },
+            bindings,
+            workgroups,
+        });
+    }
+    let scratch = vec![batches * queries * 4; (count - 1).min(2)];
+    Ok(Lowered { launches, scratch })
+}
+
+pub(super) fn query_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    let work = Work::new(scores, args, 2);
+    let [_, queries, keys, e, _] = work.sizes;
+    let grid = work.grid(variant, queries, e)?;
+    let entry = if *variant == SHUFFLE { "attention_query_grad_shuffle" } else { "attention_query_grad_tile" };
+    gradient(&work, variant, &QUERY_GRAD, wgsl!("attention_query_grad"), entry, grid, keys)
+}
+
+pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    let work = Work::new(scores, args, 2);
+    let [_, queries, keys, e, width] = work.sizes;
+    let grid = work.grid(variant, keys, e.max(width))?;
+    let entry = if *variant == SHUFFLE { "attention_key_grad_shuffle" } else { "attention_key_grad_tile" };
+    gradient(&work, variant, &KEY_GRAD, wgsl!("attention_key_grad"), entry, grid, queries)
+}
+
+/// The launches of a gradient, whose loop goes over `size` rows.
+fn gradient(
+    work: &Work<'_>,
+    variant: &Variant,
+    products: &Products,
+    kernel: Shader,
+    entry: &'static str,
+    (tiles, chunks, workgroups): (usize, usize, [u32; 3]),
+    size: usize,
+) -> Result<Lowered, String> {
+    let wgsl = work.text(kernel, variant, products, 7).finish()?;
+    let launch = |range| {
+        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
+        bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
+        bindings.push(Binding::Write(Slot::Output(0)));
+        bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
+        Launch {
+            label: format!("{} {}", products.kernel, variant.name),
+            wgsl: wgsl.clone(),
+            entry,
+            bindings,
+            workgroups,
+        }
+    };
+    Ok(Lowered { launches: work.ranges(size).into_iter().map(launch).collect(), scratch: Vec::new() })
+}

@@ -1,0 +1,135 @@
+//! Elements in reverse order along axes.
+
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::gather::{Lines, with_store};
+use crate::ops::pad::copy_chunk;
+use crate::ops::reduce::around;
+use crate::shape::View;
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+
+/// Reverse order along one axis.
+#[derive(Debug, Clone)]
+struct Flip {
+    axis: usize,
+}
+
+impl Op for Flip {
+    fn name(&self) -> &'static str {
+        "flip"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![Some(g.dy().op(self.clone(), &[]))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let [_, size, inner] = around(&outputs[0].shape, self.axis);
+        let block = (size * inner).max(1);
+        let from = |n: usize| n / block * block + (size - 1 - n % block / inner) * inner + n % inner;
+        fn pick<T: Copy>(x: &[T], from: impl Fn(usize) -> usize) -> Vec<T> {
+            (0..x.len()).map(|n| x[from(n)]).collect()
+        }
+        let data: Data = match inputs[0].data() {
+            Data::F32(v) => pick(v, from).into(),
+            Data::F64(v) => pick(v, from).into(),
+            Data::I32(v) => pick(v, from).into(),
+            Data::U32(v) => pick(v, from).into(),
+            Data::Bool(v) => pick(v, from).into(),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for Flip {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { epilogue: true, ..Variant::plain("elements") }];
+        VARIANTS
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        Lines::new(view, self.axis).is_some()
+    }
+
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let mut x = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
+        let vec4 = x.by_fours();
+        if vec4 {
+            x = x.quartered();
+        }
+        let [outer, size, inner] = x.sizes;
+        let count = outer * size * inner;
+        let chunk = copy_chunk(args.profile, count);
+        let mut uniform = [count, size, inner, chunk].map(|n| n as u32).to_vec();
+        uniform.extend(x.words());
+        let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
+        Ok(Launch {
+            label: "flip".into(),
+            wgsl: with_store(wgsl!("flip"), "y", t, vec4).finish()?,
+            entry: "flip",
+            bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
+            workgroups: args.profile.grid(count.div_ceil(64 * chunk) as u64)?,
+        }
+        .into())
+    }
+}
+
+impl Value {
+    /// The elements in reverse order along `axes`. The gradient is reversed likewise.
+    #[track_caller]
+    pub fn flip(&self, axes: &[isize]) -> Value {
+        let axes = match self.axes_of("flip", axes) {
+            Ok(axes) => axes,
+            Err(invalid) => return invalid,
+        };
+        let sizes: Vec<isize> = self.shape().iter().map(|&size| size as isize).collect();
+        // Neighbouring axes are one to be reversed.
+        axes.chunk_by(|a, b| a + 1 == *b).fold(self.clone(), |x, run| {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            let merged: isize = sizes[first..=last].iter().product();
+            let line = [&sizes[..first], &[merged], &sizes[last + 1..]].concat();
+            x.reshape(&line).op(Flip { axis: first }, &[]).reshape(&sizes)
+        })
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, shape: &[usize], axes: &'static [isize]| {
+        Case::new("flip", name, move |x| vec![x[0].flip(axes)]).float("x", shape)
+    };
+    let mut cases = vec![
+        case("one axis", &[7], &[0]),
+        case("a whole workgroup", &[64], &[0]),
+        case("two axes apart", &[3, 4, 5], &[0, 2]),
+        case("two neighbours", &[3, 4, 5], &[-2, 1]),
+        case("all", &[2, 3, 5], &[0, 1, 2]),
+        case("none", &[2, 3], &[]),
+        case("the first, by fours", &[5, 2, 4], &[0]),
+        case("the middle, by fours", &[3, 5, 8], &[1]),
+        case("nothing", &[3, 0], &[0]),
+        case("rows of images", &[2, 3, 7, 9], &[3]),
+        case("257 x 129", &[257, 129], &[1]),
+        Case::new("flip", "of a view, then doubled", |x| vec![x[0].t().slice(0, 1, 6, 2).flip(&[1]) * 2.0])
+            .float("x", [4, 7]),
+    ];
+    for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
+        cases.push(
+            Case::new("flip", format!("{dtype}, by fours and not"), |x| vec![x[0].flip(&[0]), x[0].flip(&[1])])
+                .input("x", TensorType::new(dtype, [5, 4]), fill)
+                .forward_only(),
+        );
+    }
+    cases
+}

@@ -1,0 +1,79 @@
+//! Masks by position: triangles, and a number where a mask is true. Composed of counting, comparing and
+//! choosing, which the plan fuses into their neighbours: no kernel, and no memory for the mask.
+
+use crate::op::{Case, Fill};
+use crate::{DType, TensorType, Value};
+
+impl Value {
+    /// Where the column's number less the row's is at most `diagonal`, in the last two axes: a lower triangle.
+    #[track_caller]
+    fn below(&self, op: &str, diagonal: isize) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        let rank = self.shape().rank();
+        let (Ok(diagonal), true) = (i32::try_from(diagonal), rank >= 2) else {
+            let why = "expected at least two axes, and a diagonal of 32 bits";
+            return self.graph().mistake(op, &[self], why);
+        };
+        let rows = self.graph().iota(DType::I32, self.shape(), -2);
+        let columns = self.graph().iota(DType::I32, self.shape(), -1);
+        (columns - rows).le(&self.graph().full(DType::I32, self.shape(), f64::from(diagonal)))
+    }
+
+    /// The lower triangle of the last two axes, zeros above: `x[.., i, j]` where `j - i <= diagonal`. A
+    /// `diagonal` of 0 keeps the main one, -1 does not.
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session};
+    /// let graph = Graph::new();
+    /// let mask = graph.full(DType::F32, [2, 3], 1.0).tril(0);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&mask])?;
+    /// assert_eq!(session.run(&program, &[])?[0].to_f32(), [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn tril(&self, diagonal: isize) -> Value {
+        self.below("tril", diagonal).where_(self, &self.zeros_like())
+    }
+
+    /// The upper triangle of the last two axes, zeros below: `x[.., i, j]` where `j - i >= diagonal`. A
+    /// `diagonal` of 0 keeps the main one, 1 does not.
+    #[track_caller]
+    pub fn triu(&self, diagonal: isize) -> Value {
+        self.below("triu", diagonal.saturating_sub(1)).where_(&self.zeros_like(), self)
+    }
+
+    /// `value` where the mask (bool, broadcast) is true, this value elsewhere; there no gradient flows.
+    #[track_caller]
+    pub fn masked_fill(&self, mask: &Value, value: f64) -> Value {
+        mask.where_(&self.full_like(value), self)
+    }
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (shape, diagonal) in
+        [(&[4, 4][..], 0), (&[3, 5], 1), (&[2, 5, 3], -1), (&[4, 3], -7), (&[4, 3], 7), (&[0, 3], 0)]
+    {
+        cases.push(
+            Case::new("tril", format!("{shape:?} and triu, diagonal {diagonal}"), move |x| {
+                vec![x[0].tril(diagonal), x[0].triu(diagonal)]
+            })
+            .float("x", shape),
+        );
+    }
+    cases.push(
+        Case::new("tril", "i32 and triu", |x| vec![x[0].tril(0), x[0].triu(1)])
+            .input("x", TensorType::new(DType::I32, [5, 6]), Fill::Index(1000))
+            .forward_only(),
+    );
+    cases.push(
+        Case::new("masked_fill", "with a mask that broadcasts", |x| vec![x[0].masked_fill(&x[1], -10000.0)])
+            .float("x", [3, 4, 5])
+            .input("mask", TensorType::new(DType::Bool, [4, 1]), Fill::Coin),
+    );
+    cases
+}

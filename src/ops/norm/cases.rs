@@ -1,0 +1,152 @@
+//! The cases: row lengths at the edges of what a workgroup holds, each way a row can lie, long rows in
+//! parts, and data whose mean is far from 0.
+
+use super::{Kind, Normalize, NormalizeGrad};
+use crate::op::{Case, Fill};
+use crate::{DType, TensorType};
+
+const EPS: f64 = 1e-5;
+
+fn data(case: Case, shape: &[usize], fill: Fill) -> Case {
+    case.input("x", TensorType::new(DType::F32, shape), fill)
+}
+
+/// Layer and RMS norm without scale and shift, over the last axis.
+fn rows(name: &str, shape: &[usize], fill: Fill) -> [Case; 2] {
+    let size = shape[shape.len() - 1];
+    // Without eps a row of one or two elements has the same result for any: a gradient of nothing but rounding.
+    let eps = if size < 4 { 0.5 } else { EPS };
+    [
+        data(
+            Case::new("layer_norm", name, move |x| vec![x[0].layer_norm(&[size], None, None, eps)]),
+            shape,
+            fill.clone(),
+        ),
+        data(Case::new("rms_norm", name, move |x| vec![x[0].rms_norm(&[size], None, eps)]), shape, fill),
+    ]
+}
+
+/// Batch norm in training: data, mean and variance.
+fn batch(name: &str, shape: &[usize], fill: Fill) -> Case {
+    let case = Case::new("batch_norm", name, |x| {
+        let of = x[0].batch_norm_training(Some(&x[1]), Some(&x[2]), EPS);
+        vec![of.y, of.mean, of.var]
+    });
+    data(case, shape, fill).float("weight", [shape[1]]).float("bias", [shape[1]])
+}
+
+/// The gradient as an op, so that its own gradient is checked.
+fn again(centered: bool, shape: &[usize]) -> Case {
+    let kind = Kind { centered, eps: EPS };
+    let name = if centered { "normalize_grad" } else { "rms_normalize_grad" };
+    let case = Case::new(name, "differentiated again", move |x| {
+        let outputs = x[0].graph().apply(Normalize(kind), &[&x[0]]);
+        vec![outputs[0].op(NormalizeGrad(kind), &[&outputs[1], &x[1]])]
+    });
+    case.float("x", shape).float("dy", shape)
+}
+
+/// The cases of this family.
+pub fn cases() -> Vec<Case> {
+    let unit = Fill::Uniform(-2.0, 2.0);
+    let mut cases = Vec::new();
+    // 512 and 1024 numbers or vectors are what 128 and 256 invocations hold.
+    for size in [1, 2, 3, 4, 33, 127, 511, 513, 768, 1027, 2044, 2052, 4096, 4100] {
+        cases.extend(rows(&format!("rows of {size}"), &[3, size], unit.clone()));
+    }
+    cases.extend(rows("8 rows of 1", &[8, 1], unit.clone()));
+    cases.extend(rows("many short rows", &[1025, 7], unit.clone()));
+    cases.extend(rows("two whole workgroups of rows", &[128, 4], unit.clone()));
+    cases.extend(rows("a long row", &[1, 20_004], unit.clone()));
+    cases.extend(rows("long rows, not by fours", &[2, 17_001], unit.clone()));
+    cases.extend(rows("a mean of 1000", &[3, 770], Fill::Uniform(999.0, 1001.0)));
+    cases.extend(rows("a mean of -1000, in parts", &[2, 40_000], Fill::Uniform(-1001.0, -999.0)));
+    cases.extend(rows("hard values", &[4, 12], Fill::Special(&[1e-40, 100.0, -100.0, 0.0, 1e-20, 3e4], -1.0, 1.0)));
+    cases.extend(rows("no rows", &[0, 5], unit.clone()));
+    cases.push(
+        Case::new("layer_norm", "rows of one number", |x| {
+            vec![x[0].broadcast_to(&[5, 12].into()).layer_norm(&[12], None, None, EPS)]
+        })
+        .input("x", TensorType::new(DType::F32, [5, 1]), Fill::Uniform(-1000.0, 1000.0))
+        .forward_only(), // the gradient is 0
+    );
+    cases.push(
+        Case::new("layer_norm", "two axes, scaled and shifted", |x| {
+            vec![x[0].layer_norm(&[4, 5], Some(&x[1]), Some(&x[2]), EPS)]
+        })
+        .float("x", [2, 3, 4, 5])
+        .float("weight", [4, 5])
+        .float("bias", [4, 5]),
+    );
+    cases.push(
+        Case::new("layer_norm", "scaled, shifted, relu", |x| {
+            vec![x[0].layer_norm(&[130], Some(&x[1]), Some(&x[2]), 1e-3).relu()]
+        })
+        .input("x", TensorType::new(DType::F32, [6, 130]), Fill::Distinct)
+        .float("weight", [130])
+        .float("bias", [130]),
+    );
+    // The gradient is multiplied in the epilogue of the kernel that makes it.
+    for size in [12, 9] {
+        cases.push(
+            Case::new("layer_norm", format!("of products, rows of {size}"), move |x| {
+                vec![(&x[0] * &x[1]).layer_norm(&[size], None, None, EPS)]
+            })
+            .float("x", [5, size])
+            .input("by", TensorType::new(DType::F32, [5, size]), Fill::Uniform(0.5, 2.0)),
+        );
+    }
+    cases.push(
+        Case::new("layer_norm", "of transposed data", |x| vec![x[0].t().layer_norm(&[6], None, Some(&x[1]), EPS)])
+            .float("x", [6, 9])
+            .float("bias", [6]),
+    );
+    cases.push(
+        Case::new("rms_norm", "scaled", |x| vec![x[0].rms_norm(&[16], Some(&x[1]), 1e-6)])
+            .float("x", [2, 5, 16])
+            .float("weight", [16]),
+    );
+    for (name, shape, groups) in
+        [("2 of 6", &[3, 6, 5, 3][..], 2), ("one", &[2, 4, 3], 1), ("of 8, by fours", &[2, 8, 4, 4], 4)]
+    {
+        cases.push(
+            Case::new("group_norm", name, move |x| vec![x[0].group_norm(groups, Some(&x[1]), Some(&x[2]), EPS)])
+                .float("x", shape)
+                .float("weight", [shape[1]])
+                .float("bias", [shape[1]]),
+        );
+    }
+    cases.push(
+        Case::new("instance_norm", "planes", |x| vec![x[0].instance_norm(Some(&x[1]), None, EPS)])
+            .float("x", [2, 3, 5, 7])
+            .float("weight", [3]),
+    );
+    cases.push(batch("of rows", &[9, 6], unit.clone()));
+    cases.push(batch("of rows by fours", &[67, 8], unit.clone()));
+    cases.push(batch("of rows, one channel", &[33, 1], unit.clone()));
+    cases.push(batch("of planes", &[3, 5, 3, 3], unit.clone()));
+    cases.push(batch("of planes by fours", &[3, 5, 4, 7], unit.clone()));
+    cases.push(batch("one example", &[1, 3, 5, 5], unit.clone()));
+    cases.push(batch("more channels than a workgroup", &[3, 130, 3], unit.clone()));
+    cases.push(batch("planes in parts", &[6, 3, 31, 43], unit.clone()));
+    cases.push(batch("planes by fours in parts", &[7, 5, 64, 32], unit.clone()));
+    cases.push(batch("rows by fours in parts", &[2100, 36], unit.clone()));
+    cases.push(batch("many channels in parts", &[400, 200], unit.clone()));
+    cases.push(batch("rows in parts", &[2100, 10], unit));
+    cases.push(batch("a mean of 300, in parts", &[5, 2, 60, 60], Fill::Uniform(299.0, 301.0)));
+    cases.push(
+        Case::new("batch_norm", "in evaluation", |x| {
+            vec![x[0].batch_norm(&x[1], &x[2], Some(&x[3]), Some(&x[4]), EPS)]
+        })
+        .float("x", [3, 4, 2, 5])
+        .float("mean", [4])
+        .input("var", TensorType::new(DType::F32, [4]), Fill::Uniform(0.5, 2.0))
+        .float("weight", [4])
+        .float("bias", [4]),
+    );
+    for centered in [true, false] {
+        cases.push(again(centered, &[1, 4, 6]));
+        cases.push(again(centered, &[3, 2, 5]));
+    }
+    cases
+}

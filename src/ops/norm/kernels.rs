@@ -1,0 +1,312 @@
+//! The kernels: a workgroup for each row, which then is read once; or, where rows are spread over the
+//! data, few or long, or barriers dear, parts of rows, their merging, and a pass over the elements.
+
+use super::{Kind, Normalize, NormalizeGrad, sizes};
+use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::ops::reduce::{FEWEST, MAX_CHUNK, parts, together_on};
+use crate::profile::Profile;
+use crate::shader::{EPILOGUE4, Shader};
+use crate::shape::reciprocal;
+use crate::{Shape, wgsl};
+
+static VARIANTS: &[Variant] = &[
+    Variant { workgroup_memory: 8 * 256, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { epilogue: true, ..Variant::plain("invocation") },
+    Variant { epilogue: true, ..Variant::plain("parts") },
+];
+
+/// Whether a variant is the one with a workgroup for each row.
+fn is_workgroup(variant: &Variant) -> bool {
+    *variant == VARIANTS[0]
+}
+
+/// Whether a variant is the one with an invocation for each row.
+fn is_invocation(variant: &Variant) -> bool {
+    *variant == VARIANTS[1]
+}
+
+/// The longest row of a workgroup: where fewest invocations share it, each walks it three times in
+/// fewer than 16,000 steps.
+const LONGEST: usize = 1 << 19;
+const _: () = assert!(3 * LONGEST.div_ceil(FEWEST as usize) < 16_000);
+
+/// The longest row of an invocation, in vectors, which it walks three times at most.
+const SHORT: usize = 4096;
+
+/// Elements of a row that stay in registers, as HELD in the texts.
+const HELD: usize = 4;
+
+/// What one element of the texts' arrays is.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    /// One number.
+    Scalar,
+    /// Four neighbours of one row.
+    Row4,
+    /// The same element of four neighbouring rows.
+    Column4,
+}
+
+/// Data `[outer, rows, inner]` as the texts see it, counted in vectors.
+struct Grid {
+    width: Width,
+    outer: usize,
+    rows: usize,
+    inner: usize,
+}
+
+impl Grid {
+    fn new(shape: &Shape) -> Grid {
+        let [outer, rows, inner] = sizes(shape);
+        let width = match (inner, rows) {
+            (inner, _) if inner.is_multiple_of(4) => Width::Row4,
+            (1, rows) if rows.is_multiple_of(4) => Width::Column4,
+            _ => Width::Scalar,
+        };
+        let by = |which: Width, n: usize| if width == which { n / 4 } else { n };
+        Grid { width, outer, rows: by(Width::Column4, rows), inner: by(Width::Row4, inner) }
+    }
+
+    /// Vectors of a row.
+    fn size(&self) -> usize {
+        self.outer * self.inner
+    }
+
+    /// Numbers that a vector adds to a row.
+    fn lanes(&self) -> usize {
+        if self.width == Width::Row4 { 4 } else { 1 }
+    }
+
+    /// Whether neighbours are of different rows.
+    fn columns(&self) -> bool {
+        self.inner == 1 && self.width != Width::Row4
+    }
+
+    /// The text for these vectors; `S` is the type of what a row has one of.
+    fn text(&self, text: Shader, lanes: bool, s: bool, stores: Option<&str>) -> Shader {
+        if self.width == Width::Scalar {
+            return text;
+        }
+        let across = self.width == Width::Column4;
+        let mut text = text.alias("V", "vec4<f32>");
+        if across && s {
+            text = text.alias("S", "vec4<f32>");
+        }
+        if lanes && !across {
+            let ty = if s { "S" } else { "f32" };
+            let sum = format!("fn lanes(v: V) -> {ty} {{\n  return (v.x + v.y) + (v.z + v.w);\n}}");
+            text = text.function("lanes", &sum);
+        }
+        match stores {
+            None => text,
+            Some(y) => text
+                .function("epilogue", EPILOGUE4)
+                .function("store", &format!("fn store(i: u32, v: V) {{\n  {y}[i] = epilogue4(v, 4u * i);\n}}")),
+        }
+    }
+
+    /// How many parts each row is cut into.
+    fn parts(&self, profile: &Profile) -> usize {
+        // One invocation merges the parts of a row.
+        let most = 256.max(self.size().div_ceil(MAX_CHUNK));
+        parts(profile, self.rows, self.size(), false).min(most)
+    }
+
+    /// The uniform of a pass over all elements.
+    fn words(&self, eps: f64) -> Vec<u32> {
+        let count = self.rows * self.size();
+        let mut words = [self.rows, self.inner, count].map(|n| n as u32).to_vec();
+        words.push((eps as f32).to_bits());
+        words.extend(reciprocal(self.inner).into_iter().chain(reciprocal(self.rows)));
+        words
+    }
+}
+
+/// One of the two ops, as far as its launches differ.
+struct Plan<'a> {
+    kind: Kind,
+    args: &'a Args<'a>,
+    grid: Grid,
+    /// Texts and their entry points: a workgroup a row, an invocation a row, moments or sums of parts,
+    /// the pass over all elements.
+    texts: [(Shader, &'static str); 4],
+    /// What the kernels call their output.
+    output: &'static str,
+    /// The data that is summed up.
+    data: Vec<Slot>,
+    /// What the workgroup and the pass over all elements bind besides the uniform, in order; the
+    /// pass's sums come from `sums`.
+    bound: [Vec<Binding>; 2],
+    /// Where the moments or sums of whole rows lie.
+    sums: Slot,
+}
+
+/// Texts whose entry points bear the files' names.
+macro_rules! texts {
+    ($($name:literal),*) => { [$((wgsl!($name), $name)),*] };
+}
+
+impl Plan<'_> {
+    fn lower(self, variant: &Variant) -> Result<Lowered, String> {
+        if is_workgroup(variant) || is_invocation(variant) { self.rows(is_workgroup(variant)) } else { self.in_parts() }
+    }
+
+    /// One launch, with whole rows.
+    fn rows(self, workgroup: bool) -> Result<Lowered, String> {
+        let Plan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
+        let size = grid.size();
+        let (text, entry) = if workgroup { together } else { alone };
+        let mut text = grid.text(text, true, false, Some(output));
+        if workgroup {
+            let threads = if size > HELD * FEWEST as usize { together_on(args.profile) } else { FEWEST };
+            text = text.constant("THREADS", threads);
+        }
+        let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
+        let n = (size * grid.lanes()) as f32;
+        let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps as f32).to_bits()];
+        Ok(Launch {
+            label: entry.into(),
+            wgsl: text.constant("CENTERED", kind.centered).finish()?,
+            entry,
+            bindings: std::iter::once(Binding::Uniform(words)).chain(bound).collect(),
+            workgroups: args.profile.grid(workgroups as u64)?,
+        }
+        .into())
+    }
+
+    fn in_parts(self) -> Result<Lowered, String> {
+        let Plan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
+        let (size, parts, profile) = (grid.size(), grid.parts(args.profile), args.profile);
+        let rows = args.inputs[0].shape[1];
+        let mut lowered = Lowered::default();
+        let mut scratch = |parts: usize| {
+            lowered.scratch.push(parts * 2 * rows * 4);
+            Slot::Scratch(lowered.scratch.len() - 1)
+        };
+        let whole = if let Slot::Scratch(_) = self.sums { scratch(1) } else { self.sums };
+        let partial = if parts > 1 { scratch(parts) } else { whole };
+
+        let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
+        words.extend(reciprocal(grid.inner));
+        words.extend([(grid.lanes() as f32).to_bits(), 0]);
+        let (sums, entry) = sums;
+        let text = sums.append(include_str!("../../../shaders/norm_rows.wgsl"));
+        let text = grid.text(text, true, true, None).constant("CENTERED", kind.centered);
+        let mut bindings = vec![Binding::Uniform(words)];
+        bindings.extend(data.into_iter().map(Binding::Read));
+        bindings.push(Binding::Write(partial));
+        lowered.launches.push(Launch {
+            label: entry.into(),
+            wgsl: text.constant("COLUMNS", grid.columns()).constant("WHOLE", grid.outer == 1).finish()?,
+            entry,
+            bindings,
+            workgroups: profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
+        });
+        if parts > 1 {
+            let variance = kind.centered && matches!(whole, Slot::Output(_));
+            lowered.launches.push(Launch {
+                label: "norm_merge".into(),
+                wgsl: wgsl!("norm_merge").constant("VARIANCE", variance).finish()?,
+                entry: "norm_merge",
+                bindings: vec![
+                    Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),
+                    Binding::Read(partial),
+                    Binding::Write(whole),
+                ],
+                workgroups: profile.grid(rows.div_ceil(64) as u64)?,
+            });
+        }
+        lowered.launches.push(Launch {
+            label: apply.1.into(),
+            wgsl: grid.text(apply.0, false, true, Some(output)).finish()?,
+            entry: apply.1,
+            bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps))).chain(bound).collect(),
+            workgroups: profile.grid((grid.rows * size).div_ceil(256) as u64)?,
+        });
+        Ok(lowered)
+    }
+}
+
+/// On software adapters an invocation for each row, on GPUs a workgroup, where rows keep them busy.
+fn suits(variant: &Variant, args: &Args<'_>) -> bool {
+    let [outer, rows, inner] = sizes(&args.inputs[0].shape);
+    let (row, software) = (outer * inner, args.profile.software);
+    if is_workgroup(variant) {
+        return !software && row >= 64 && (rows >= 64 || row <= 1 << 14);
+    }
+    !is_invocation(variant) || rows * row < 1 << 14 || (rows >= 64 && (software || row < 64))
+}
+
+/// Rows that lie in one piece, and not too long.
+fn supports(variant: &Variant, args: &Args<'_>) -> bool {
+    let grid = Grid::new(&args.inputs[0].shape);
+    let whole = grid.outer == 1 && grid.width != Width::Column4;
+    let longest = if is_workgroup(variant) { LONGEST } else { SHORT };
+    !(is_workgroup(variant) || is_invocation(variant)) || (whole && grid.size() <= longest)
+}
+
+impl Kernel for Normalize {
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        suits(variant, args)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        supports(variant, args)
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let (x, y, stats) = (Slot::Input(0), Slot::Output(0), Slot::Output(1));
+        let plan = Plan {
+            kind: self.0,
+            args,
+            grid: Grid::new(&args.inputs[0].shape),
+            texts: texts!("norm_workgroup", "norm_invocation", "norm_moments", "norm_apply"),
+            output: "y",
+            data: vec![x],
+            bound: [
+                vec![Binding::Read(x), Binding::Write(y), Binding::Write(stats)],
+                vec![Binding::Read(x), Binding::Read(stats), Binding::Write(y)],
+            ],
+            sums: stats,
+        };
+        plan.lower(variant)
+    }
+}
+
+impl Kernel for NormalizeGrad {
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        suits(variant, args)
+    }
+
+    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        supports(variant, args)
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let (y, stats, dy, dx) = (Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output(0));
+        let sums = Slot::Scratch(0);
+        let read = Binding::Read;
+        let plan = Plan {
+            kind: self.0,
+            args,
+            grid: Grid::new(&args.inputs[0].shape),
+            texts: texts!("norm_grad_workgroup", "norm_grad_invocation", "norm_grad_sums", "norm_grad_apply"),
+            output: "dx",
+            data: vec![y, dy],
+            bound: [
+                vec![read(y), read(stats), read(dy), Binding::Write(dx)],
+                vec![read(y), read(stats), read(dy), read(sums), Binding::Write(dx)],
+            ],
+            sums,
+        };
+        plan.lower(variant)
+    }
+}

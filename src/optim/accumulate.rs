@@ -1,0 +1,58 @@
+//! Gradients summed over several batches: a large batch on a device that holds a small one.
+
+use super::Gradient;
+use crate::{Graph, Tensor};
+
+/// The name of the sum's variable behind a parameter's name.
+const SUM: &str = "grad_sum";
+
+/// Each run adds its gradients to sums, which are variables `PARAMETER.grad_sum`, and updates
+/// nothing; another program takes the step ([`accumulated`]).
+///
+/// ```
+/// use wgrad::optim::{Optimizer, Sgd, accumulate, accumulated, parameter_gradients};
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+///
+/// let batch = Graph::new();
+/// let w = batch.parameter("w", Tensor::scalar(1.0));
+/// let x = batch.input("x", DType::F32, []);
+/// let loss = (&w * &x).square();
+/// accumulate(&batch, &parameter_gradients(&batch, &loss));
+///
+/// let step = Graph::new();
+/// step.parameter("w", Tensor::scalar(1.0));
+/// Sgd::new().lr(0.01).apply(&step, &accumulated(&step, 2));
+///
+/// let mut session = Session::new(Device::cpu());
+/// let batch = session.compile(&batch, &[&loss])?;
+/// let step = session.compile(&step, &[])?;
+/// session.run(&batch, &[("x", &Tensor::scalar(1.0))])?; // d loss / d w = 2 w x^2 = 2
+/// session.run(&batch, &[("x", &Tensor::scalar(2.0))])?; // and 8
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - (1.0 - 0.01 * 5.0)).abs() < 1e-12);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[track_caller]
+pub fn accumulate(graph: &Graph, gradients: &[Gradient]) {
+    for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
+        let sum = gradient.state(SUM);
+        graph.assign(&sum, &(&sum + &gradient.value));
+    }
+}
+
+/// The mean of `batches` accumulated gradients of each parameter that the graph declares; each run
+/// starts the sums anew. A parameter to which nothing was added has a gradient of zero.
+#[track_caller]
+pub fn accumulated(graph: &Graph, batches: usize) -> Vec<Gradient> {
+    if batches == 0 {
+        graph.mistake("accumulated", &[], "expected at least one batch");
+        return Vec::new();
+    }
+    let gradient = |(name, parameter): (String, crate::Value)| {
+        let zeros = Tensor::zeros(parameter.ty());
+        let sum = graph.variable(&format!("{name}.{SUM}"), zeros);
+        graph.assign(&sum, &sum.zeros_like());
+        Gradient { name, parameter, value: sum / batches as f64 }
+    };
+    graph.parameters().into_iter().map(gradient).collect()
+}

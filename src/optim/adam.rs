@@ -1,0 +1,194 @@
+//! Adam and what came of it.
+
+use super::{Gradient, Optimizer, Rule, check, learning_rate, of_step};
+use crate::{Graph, Value};
+
+/// Adam (Kingma and Ba, *Adam: a method for stochastic optimization*, ICLR 2015):
+///
+/// `g <- g + weight_decay p`, `m <- beta1 m + (1 - beta1) g`, `v <- beta2 v + (1 - beta2) g^2`,
+/// `p <- p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)` at step `t`. State:
+/// `adam.m`, `adam.v`.
+#[derive(Clone, Debug)]
+pub struct Adam {
+    lr: f64,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Adam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl Adam {
+    /// `lr` 1e-3, `betas` (0.9, 0.999), `eps` 1e-8, no weight decay.
+    pub fn new() -> Self {
+        Adam::default()
+    }
+
+    setters! {
+        /// The learning rate where none is fed.
+        lr: f64,
+        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        betas: (f64, f64),
+        /// What keeps the divisor from 0.
+        eps: f64,
+        /// The strength of the L2 penalty. For decoupled decay see [`AdamW`].
+        weight_decay: f64,
+    }
+}
+
+impl Optimizer for Adam {
+    #[track_caller]
+    fn rule(&self, graph: &Graph) -> Rule {
+        check_adam(graph, "adam", self);
+        let (lr, weight_decay) = (learning_rate(graph, self.lr), self.weight_decay);
+        let step = adam_step(graph, self);
+        Box::new(move |gradient| {
+            let g = gradient.decayed(weight_decay);
+            &gradient.parameter - step(gradient, &g) * &lr
+        })
+    }
+}
+
+/// AdamW (Loshchilov and Hutter, *Decoupled weight decay regularization*, ICLR 2019): Adam whose
+/// weight decay is no part of the gradient, `p <- p - lr weight_decay p` beside Adam's update.
+/// State as for [`Adam`].
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    lr: f64,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2 }
+    }
+}
+
+impl AdamW {
+    /// `lr` 1e-3, `betas` (0.9, 0.999), `eps` 1e-8, `weight_decay` 1e-2.
+    pub fn new() -> Self {
+        AdamW::default()
+    }
+
+    setters! {
+        /// The learning rate where none is fed.
+        lr: f64,
+        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        betas: (f64, f64),
+        /// What keeps the divisor from 0.
+        eps: f64,
+        /// The share of a weight that a step takes away, times the learning rate.
+        weight_decay: f64,
+    }
+}
+
+impl Optimizer for AdamW {
+    #[track_caller]
+    fn rule(&self, graph: &Graph) -> Rule {
+        let adam = Adam { lr: self.lr, betas: self.betas, eps: self.eps, weight_decay: self.weight_decay };
+        check_adam(graph, "adamw", &adam);
+        let (lr, weight_decay) = (learning_rate(graph, self.lr), self.weight_decay);
+        let step = adam_step(graph, &adam);
+        Box::new(move |gradient| {
+            let p = &gradient.parameter;
+            p - (step(gradient, &gradient.value) + p * weight_decay) * &lr
+        })
+    }
+}
+
+/// NAdam (Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016), in PyTorch's
+/// form: Adam that looks ahead along its momentum. With `mu(t) = beta1 (1 - 0.96^(t momentum_decay) / 2)`
+/// and `P(t) = mu(1) ... mu(t)`,
+///
+/// `g <- g + weight_decay p`, `m` and `v` as in [`Adam`],
+/// `p <- p - lr ((1 - mu(t)) / (1 - P(t)) g + mu(t + 1) / (1 - P(t + 1)) m) / (sqrt(v / (1 - beta2^t)) + eps)`.
+/// State: `nadam.m`, `nadam.v`.
+#[derive(Clone, Debug)]
+pub struct NAdam {
+    lr: f64,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+    momentum_decay: f64,
+}
+
+impl Default for NAdam {
+    fn default() -> Self {
+        NAdam { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, momentum_decay: 4e-3 }
+    }
+}
+
+impl NAdam {
+    /// `lr` 2e-3, `betas` (0.9, 0.999), `eps` 1e-8, no weight decay, `momentum_decay` 4e-3.
+    pub fn new() -> Self {
+        NAdam::default()
+    }
+
+    setters! {
+        /// The learning rate where none is fed.
+        lr: f64,
+        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        betas: (f64, f64),
+        /// What keeps the divisor from 0.
+        eps: f64,
+        /// The strength of the L2 penalty.
+        weight_decay: f64,
+        /// How fast the momentum grows to `beta1`.
+        momentum_decay: f64,
+    }
+}
+
+impl Optimizer for NAdam {
+    #[track_caller]
+    fn rule(&self, graph: &Graph) -> Rule {
+        let NAdam { lr, betas: (beta1, beta2), eps, weight_decay, momentum_decay } = *self;
+        let not_negative =
+            [("lr", lr), ("eps", eps), ("weight_decay", weight_decay), ("momentum_decay", momentum_decay)];
+        check(graph, "nadam", &not_negative, &[("beta1", beta1), ("beta2", beta2)]);
+        let mu = move |t: f64| beta1 * (1.0 - 0.5 * 0.96f64.powf(t * momentum_decay));
+        // 1 minus the product of the first t; one this small makes no difference to 1.
+        let rest = move |t: f64| {
+            let factors = (1..=t as u64).map(|i| mu(i as f64));
+            let products = factors.scan(1.0, |product, factor| {
+                *product *= factor;
+                Some(*product)
+            });
+            1.0 - products.take_while(|product| *product > 1e-20).last().unwrap_or(0.0)
+        };
+        let lr = learning_rate(graph, lr);
+        let of_gradient = of_step(graph, move |t| (1.0 - mu(t)) / rest(t));
+        let of_average = of_step(graph, move |t| mu(t + 1.0) / rest(t + 1.0));
+        let second = of_step(graph, move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
+        Box::new(move |gradient| {
+            let g = gradient.decayed(weight_decay);
+            let m = gradient.average("nadam.m", beta1, &g);
+            let v = gradient.average("nadam.v", beta2, &g.square());
+            let step = (g * &of_gradient + m * &of_average) / (v.sqrt() * &second + eps);
+            &gradient.parameter - step * &lr
+        })
+    }
+}
+
+#[track_caller]
+fn check_adam(graph: &Graph, name: &str, adam: &Adam) {
+    let not_negative = [("lr", adam.lr), ("eps", adam.eps), ("weight_decay", adam.weight_decay)];
+    check(graph, name, &not_negative, &[("beta1", adam.betas.0), ("beta2", adam.betas.1)]);
+}
+
+/// Adam's update for a learning rate of 1, from a gradient with or without decay.
+fn adam_step(graph: &Graph, adam: &Adam) -> impl Fn(&Gradient, &Value) -> Value + 'static {
+    let ((beta1, beta2), eps) = (adam.betas, adam.eps);
+    let first = of_step(graph, move |t| 1.0 / (1.0 - beta1.powf(t)));
+    let second = of_step(graph, move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
+    move |gradient, g| {
+        let m = gradient.average("adam.m", beta1, g);
+        let v = gradient.average("adam.v", beta2, &g.square());
+        m * &first / (v.sqrt() * &second + eps)
+    }
+}

@@ -1,0 +1,219 @@
+//! Learning rates that change with the step: numbers for the scalar `lr`, fed at each step, so that
+//! nothing is compiled anew.
+//!
+//! ```
+//! use wgrad::optim::schedule::{Cosine, Schedule};
+//! use wgrad::optim::{Adam, Optimizer};
+//! use wgrad::{Device, Graph, Session, Tensor};
+//!
+//! let graph = Graph::new();
+//! let w = graph.parameter("w", Tensor::scalar(1.0));
+//! let loss = w.square();
+//! Adam::new().minimize(&graph, &loss);
+//! let mut session = Session::new(Device::cpu());
+//! let program = session.compile(&graph, &[&loss])?;
+//!
+//! let schedule = Cosine { lr: 0.1, last: 0.001, steps: 90 }.after_warm_up(10);
+//! for step in 0..100 {
+//!     session.run(&program, &[("lr", &Tensor::scalar(schedule.lr(step)))])?;
+//! }
+//! assert!(session.get("w")?.item()?.abs() < 0.1);
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+
+use std::f64::consts::PI;
+
+/// A learning rate for each step. The first step is number 0.
+pub trait Schedule {
+    /// The learning rate of a step.
+    fn lr(&self, step: u64) -> f64;
+
+    /// This schedule after `steps` steps in which the rate rises in equal parts to this schedule's
+    /// first (Goyal et al., arXiv:1706.02677).
+    fn after_warm_up(self, steps: u64) -> WarmUp<Self>
+    where
+        Self: Sized,
+    {
+        WarmUp { steps, then: self }
+    }
+}
+
+/// Always the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant(pub f64);
+
+impl Schedule for Constant {
+    fn lr(&self, _: u64) -> f64 {
+        self.0
+    }
+}
+
+/// `lr gamma^(step / every)`, the quotient rounded down: PyTorch's `StepLR`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The first learning rate.
+    pub lr: f64,
+    /// After how many steps it falls; 0 for never.
+    pub every: u64,
+    /// By what it is multiplied then.
+    pub gamma: f64,
+}
+
+impl Schedule for Step {
+    fn lr(&self, step: u64) -> f64 {
+        let falls = step.checked_div(self.every).unwrap_or(0);
+        self.lr * self.gamma.powf(falls as f64)
+    }
+}
+
+/// From `lr` to `last` along half a cosine, `last + (lr - last) (1 + cos(pi step / steps)) / 2`, and
+/// `last` from then on (Loshchilov and Hutter, *SGDR*, ICLR 2017; PyTorch's `CosineAnnealingLR` up
+/// to there).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cosine {
+    /// The first learning rate.
+    pub lr: f64,
+    /// The last one.
+    pub last: f64,
+    /// When it is reached.
+    pub steps: u64,
+}
+
+impl Schedule for Cosine {
+    fn lr(&self, step: u64) -> f64 {
+        cosine(self.lr, self.last, step as f64, self.steps as f64)
+    }
+}
+
+/// From `from` to `to` along half a cosine of length `steps`.
+fn cosine(from: f64, to: f64, step: f64, steps: f64) -> f64 {
+    if step >= steps {
+        return to;
+    }
+    to + (from - to) * (1.0 + (PI * step / steps).cos()) / 2.0
+}
+
+/// See [`Schedule::after_warm_up`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarmUp<S> {
+    steps: u64,
+    then: S,
+}
+
+impl<S: Schedule> Schedule for WarmUp<S> {
+    fn lr(&self, step: u64) -> f64 {
+        match step.checked_sub(self.steps) {
+            Some(step) => self.then.lr(step),
+            None => self.then.lr(0) * (step + 1) as f64 / (self.steps + 1) as f64,
+        }
+    }
+}
+
+/// Up from `max / div` to `max` along half a cosine in the first `rise` of the steps, down to
+/// `max / div / final_div` in the rest (Smith and Topin, *Super-convergence*, arXiv:1708.07120), as
+/// PyTorch's `OneCycleLR`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OneCycle {
+    /// The largest learning rate.
+    pub max: f64,
+    /// All steps.
+    pub steps: u64,
+    /// The part of them in which the rate rises, in (0, 1).
+    pub rise: f64,
+    /// The largest rate over the first.
+    pub div: f64,
+    /// The first rate over the last.
+    pub final_div: f64,
+}
+
+impl OneCycle {
+    /// With PyTorch's defaults: `rise` 0.3, `div` 25, `final_div` 1e4.
+    pub fn new(max: f64, steps: u64) -> OneCycle {
+        OneCycle { max, steps, rise: 0.3, div: 25.0, final_div: 1e4 }
+    }
+}
+
+impl Schedule for OneCycle {
+    fn lr(&self, step: u64) -> f64 {
+        let first = self.max / self.div;
+        let last = first / self.final_div;
+        let (step, end) = (step as f64, self.steps as f64 - 1.0);
+        let top = self.rise * self.steps as f64 - 1.0;
+        if step <= top { cosine(first, self.max, step, top) } else { cosine(self.max, last, step - top, end - top) }
+    }
+}
+
+/// Falls when a measure has stopped falling: PyTorch's `ReduceLROnPlateau` for losses.
+///
+/// ```
+/// let mut rate = wgrad::optim::schedule::ReduceOnPlateau::new(0.1).patience(1);
+/// assert_eq!(rate.observe(2.0), 0.1); // the best so far
+/// assert_eq!(rate.observe(2.0), 0.1); // one without progress
+/// assert_eq!(rate.observe(3.0), 0.1 * 0.1); // two
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReduceOnPlateau {
+    lr: f64,
+    factor: f64,
+    patience: u32,
+    threshold: f64,
+    cooldown: u32,
+    least: f64,
+    best: f64,
+    bad: u32,
+    cooling: u32,
+}
+
+impl ReduceOnPlateau {
+    /// Starts at `lr`; `factor` 0.1, `patience` 10, `threshold` 1e-4, no cooldown, no least rate.
+    pub fn new(lr: f64) -> ReduceOnPlateau {
+        ReduceOnPlateau {
+            lr,
+            factor: 0.1,
+            patience: 10,
+            threshold: 1e-4,
+            cooldown: 0,
+            least: 0.0,
+            best: f64::INFINITY,
+            bad: 0,
+            cooling: 0,
+        }
+    }
+
+    setters! {
+        /// By what the rate is multiplied.
+        factor: f64,
+        /// How many measures without progress are borne; the next one lets the rate fall.
+        patience: u32,
+        /// The part of the best measure by which another must be better to be progress.
+        threshold: f64,
+        /// How many measures after a fall are not counted.
+        cooldown: u32,
+        /// The least learning rate.
+        least: f64,
+    }
+
+    /// Takes a measure, such as an epoch's loss on the validation set; gives the learning rate from
+    /// now on. What is not a number is no progress.
+    pub fn observe(&mut self, measure: f64) -> f64 {
+        // For losses below zero too, "better by a part of the best" is downwards.
+        if measure < self.best - self.threshold * self.best.abs() || self.best == f64::INFINITY && measure < self.best {
+            (self.best, self.bad) = (measure, 0);
+        } else {
+            self.bad += 1;
+        }
+        if self.cooling > 0 {
+            (self.cooling, self.bad) = (self.cooling - 1, 0);
+        }
+        if self.bad > self.patience {
+            self.lr = (self.lr * self.factor).max(self.least);
+            (self.cooling, self.bad) = (self.cooldown, 0);
+        }
+        self.lr
+    }
+
+    /// The learning rate now.
+    pub fn lr(&self) -> f64 {
+        self.lr
+    }
+}

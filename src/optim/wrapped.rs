@@ -1,0 +1,48 @@
+//! Optimisers made of others.
+
+use super::{EMA, Optimizer, Rule, check, of_step};
+use crate::Graph;
+
+/// See [`Optimizer::lr_factor`].
+#[derive(Clone, Debug)]
+pub struct LrFactor<O> {
+    pub(super) inner: O,
+    pub(super) factor: f64,
+}
+
+impl<O: Optimizer> Optimizer for LrFactor<O> {
+    #[track_caller]
+    fn rule(&self, graph: &Graph) -> Rule {
+        check(graph, "lr_factor", &[("factor", self.factor)], &[]);
+        let (rule, factor) = (self.inner.rule(graph), self.factor);
+        // All rules are p - lr step: what moves p is proportional to the rate.
+        Box::new(move |gradient| {
+            let p = &gradient.parameter;
+            p + (rule(gradient) - p) * factor
+        })
+    }
+}
+
+/// See [`Optimizer::averaged`].
+#[derive(Clone, Debug)]
+pub struct Averaged<O> {
+    pub(super) inner: O,
+    pub(super) decay: f64,
+}
+
+impl<O: Optimizer> Optimizer for Averaged<O> {
+    #[track_caller]
+    fn rule(&self, graph: &Graph) -> Rule {
+        let decay = self.decay;
+        check(graph, "averaged", &[], &[("decay", decay)]);
+        let rule = self.inner.rule(graph);
+        let weight = of_step(graph, move |t| (1.0 - decay) / (1.0 - decay.powf(t)));
+        let graph = graph.clone();
+        Box::new(move |gradient| {
+            let new = rule(gradient);
+            let average = gradient.state(EMA);
+            graph.assign(&average, &(&average + (&new - &average) * &weight));
+            new
+        })
+    }
+}
