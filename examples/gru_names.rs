@@ -36,7 +36,7 @@ const NEW: usize = 24;
 
 #[derive(Parser)]
 #[command(about = "A GRU learns to spell first names, and makes up new ones.")]
-struct Options {
+struct Arguments {
     #[command(flatten)]
     common: common::Options,
     /// Below 1 the likely gets likelier: plainer names; above 1 stranger ones
@@ -62,7 +62,7 @@ fn loss(nn: &Scope, rows: &Value, size: usize) -> Value {
 }
 
 fn main() -> Result<()> {
-    let Options { common: mut options, temperature } = Options::parse();
+    let Arguments { common: mut options, temperature } = Arguments::parse();
     let path = common::data("first_names.txt");
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })?;
     let names: Vec<&str> = text.lines().collect();

@@ -35,7 +35,7 @@ const TEST: f64 = 1949.0;
 
 #[derive(Parser)]
 #[command(about = "An LSTM predicts next year's sunspots, beside persistence and autoregression.")]
-struct Options {
+struct Arguments {
     #[command(flatten)]
     common: common::Options,
     #[command(flatten)]
@@ -49,7 +49,7 @@ fn model(nn: &Scope, x: &Value) -> Value {
 }
 
 fn main() -> Result<()> {
-    let Options { common: mut options, drawings } = Options::parse();
+    let Arguments { common: mut options, drawings } = Arguments::parse();
     let table = Table::load(common::data("sunspots.csv"))?;
     let years = table.floats(&["year"])?.to_f64();
     let spots = table.floats(&["sunspots"])?;

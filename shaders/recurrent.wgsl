@@ -1,10 +1,11 @@
 // One step of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
 // 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on the cell's own (recurrent_CELL.wgsl).
-// An invocation computes ROWS batch rows of WIDTH units, all their gates; a workgroup 64 of these, along the units first.
+// An invocation computes ROWS batch rows of WIDTH units, all their gates; a workgroup THREADS of these, along the units first.
 // V is f32, or vec4<f32> where H is a multiple of 4; the slot p.from_slot of hs is complete, p.to_slot is written. H <= 4000.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
-const ROWS: u32 = 4u;
+const ROWS: u32 = 8u;
+const THREADS: u32 = 32u;
 const GATES: u32 = 1u;
 const WIDTH: u32 = 1u;
 alias V = f32;
@@ -16,13 +17,13 @@ fn part(v: V, i: u32) -> f32 { return v; }
 fn state(i: u32) -> f32 { return hs[i]; }
 fn set_state(i: u32, v: f32) { hs[i] = v; }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn recurrent(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * THREADS + lane;
   let units = p.hidden / WIDTH;
   let unit = number % units;
   let row = number / units * ROWS;

@@ -1,10 +1,11 @@
 // One step back: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
 // 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: of the sums, [T, B, GATES, H]; from 4 on the cell's own (recurrent_CELL_grad.wgsl).
-// An invocation computes ROWS batch rows of WIDTH units; a workgroup 64 of these, along the units first.
+// An invocation computes ROWS batch rows of WIDTH units; a workgroup THREADS of these, along the units first.
 // V is f32, or vec4<f32> where H is a multiple of 4; ds of p.later is complete, that of p.step is written. H <= 4000.
 // Twin: backward in src/ops/recurrent/reference.rs.
 
-const ROWS: u32 = 4u;
+const ROWS: u32 = 8u;
+const THREADS: u32 = 32u;
 const WIDTH: u32 = 1u;
 alias V = f32;
 
@@ -16,13 +17,13 @@ fn part(v: V, i: u32) -> f32 { return v; }
 fn sum_grad(i: u32) -> f32 { return ds[i]; }
 fn set_sum_grad(i: u32, v: f32) { ds[i] = v; }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn recurrent_grad(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * THREADS + lane;
   let units = p.hidden / WIDTH;
   let unit = number % units;
   let row = number / units * ROWS;

@@ -19,6 +19,7 @@ pub(super) fn all() -> Vec<Fault> {
         indices(),
         pointwise(),
         updates(),
+        recurrences(),
     ]
     .into_iter()
     .flatten()
@@ -723,4 +724,54 @@ fn old_and_new() -> Result<Subject> {
     graph.assign(&w, &(&w * 0.25));
     let values = Tensor::new([2, 2], [1.0f32, 1.0, 0.5, 2.0])?;
     Ok(Subject { graph, outputs: vec![y], feeds: vec![("x".into(), values)], out_of_range: false })
+}
+
+fn recurrences() -> Vec<Fault> {
+    const LSTM: [&str; 2] = ["lstm", "64 units"];
+    vec![
+        fault(
+            "the product takes the state behind the step",
+            LSTM,
+            "steps",
+            "recurrent",
+            Text("(p.from_slot * p.batch + row", "(p.to_slot * p.batch + row"),
+        ),
+        fault(
+            "the forget gate is given the input gate's sum",
+            LSTM,
+            "workgroup",
+            "recurrent_workgroup",
+            Text("x[second] + gates[second]", "x[second] + gates[first]"),
+        ),
+        fault(
+            "no barrier between the state's copy and its use",
+            LSTM,
+            "workgroup",
+            "recurrent_workgroup",
+            Text("    workgroupBarrier();\n    for (var unit", "    for (var unit"),
+        ),
+        fault(
+            "the other direction goes the same way",
+            ["gru", "reverse"],
+            "workgroup",
+            "recurrent_workgroup",
+            Text("select(1u, 0xffffffffu, reverse)", "1u"),
+        ),
+        fault(
+            "the last step adds what no step has left",
+            LSTM,
+            "steps",
+            "recurrent_grad",
+            Text("if (carries) {", "if (true) {"),
+        ),
+        fault(
+            "the bias of n outside of the product with r",
+            ["gru", "8 units"],
+            "steps",
+            "recurrent",
+            Text("+ r * q)", "+ (r * gates[third] + bias[2u * p.hidden + at.unit]))"),
+        ),
+        fault("the grid is one workgroup short", ["rnn", "65 units, several workgroups"], "steps", "recurrent", Short),
+        fault("the step behind is one too far", LSTM, "steps", "recurrent_grad", Word(5, |later| later + 1)),
+    ]
 }

@@ -27,9 +27,10 @@ const FEW_UNITS: usize = 256;
 const MOST_ROUNDS: usize = 16_000;
 const _: () = assert!(rounds(4 * MOST_UNITS, MOST_UNITS, FEWEST as usize) <= MOST_ROUNDS);
 
-/// Batch rows of an invocation of the variant `steps`, and invocations of its workgroups.
-const ROWS: usize = 4;
-const THREADS: usize = 64;
+/// Batch rows of an invocation of the variant `steps`, and invocations of its workgroups: so few that
+/// a small layer has work for each core of a software adapter.
+const ROWS: usize = 8;
+const THREADS: usize = 32;
 
 const PLACES: &str = include_str!("../../../shaders/recurrent_places.wgsl");
 
@@ -65,7 +66,7 @@ impl Pass<'_> {
         if self.together {
             return text.constant("THREADS", together_on(self.args.profile));
         }
-        let text = text.constant("ROWS", ROWS);
+        let text = text.constant("ROWS", ROWS).constant("THREADS", THREADS);
         if self.width() == 1 {
             return text;
         }
@@ -126,7 +127,7 @@ impl Pass<'_> {
                 Binding::Read(Slot::Input(input)),
                 Binding::Write(Slot::Output(output)),
             ],
-            workgroups: self.args.profile.grid(elements.div_ceil(THREADS) as u64)?,
+            workgroups: self.args.profile.grid(elements.div_ceil(64) as u64)?,
         })
     }
 }
