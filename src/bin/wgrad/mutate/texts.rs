@@ -125,13 +125,20 @@ macro_rules! shared {
     };
 }
 
-const SHARED: [Shared; 5] = [
+const SHARED: &[Shared] = &[
     shared!("matmul_operands", "fn rows_of_a("),
     shared!("conv2d_phases", "const SY: u32 ="), // before the text in which it replaces a function
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
     shared!("max_pool2d_window", "fn first_maximum("),
     shared!("norm_rows", "fn part_of("),
     shared!("pool2d", "struct Pool {"),
+    shared!("recurrent_places", "fn in_slot("),
+    shared!("recurrent_rnn", "activate(x[in_step(at, 1u)] + state(i))"),
+    shared!("recurrent_rnn_grad", "@binding(4) var<storage, read> hs:"),
+    shared!("recurrent_lstm", "@binding(5) var<storage, read_write> cs:"),
+    shared!("recurrent_lstm_grad", "@binding(6) var<storage, read> dcs:"),
+    shared!("recurrent_gru", "@binding(5) var<storage, read> bias:"),
+    shared!("recurrent_gru_grad", "@binding(6) var<storage, read_write> dx:"),
 ];
 
 /// Whether a text has a function of that name.
