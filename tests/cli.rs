@@ -132,8 +132,7 @@ fn models_are_linted_for_devices_that_are_not_here() {
 fn golden_vectors_hold_on_the_reference() {
     let (code, out, err) = run(&["check", "--golden", GOLDEN, "--device", "cpu"]);
     let [passed, failed, unknown] = counts(&out);
-    assert_eq!((code, failed, passed + unknown), (0, 0, 187), "{out}{err}");
-    assert!(passed >= 149, "{out}");
+    assert_eq!((code, passed, failed, unknown), (0, 187, 0, 0), "{out}{err}");
     assert!(out.starts_with("device: CPU reference"), "{out}");
     let (code, out, _) = run(&["check", "--golden", GOLDEN, "--device", "cpu", "--json"]);
     let report: Json = serde_json::from_str(&out).expect("JSON");

@@ -106,7 +106,8 @@ fn what_does_not_fit_is_said() {
         }
     };
     let x = |graph: &Graph, shape: &[usize]| graph.input("x", DType::F32, shape);
-    let cases: &[(&str, &dyn Fn(&Graph))] = &[
+    type Case<'a> = (&'a str, &'a dyn Fn(&Graph));
+    let cases: &[Case<'_>] = &[
         ("last axes are [5]", &|g| drop(x(g, &[2, 4]).layer_norm(&[5], None, None, 1e-5))),
         ("weight of shape [4]", &|g| {
             let x = x(g, &[2, 4]);

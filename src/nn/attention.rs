@@ -161,7 +161,7 @@ pub fn rotary(x: &Value, base: f64) -> Value {
     }
     let (length, width) = (x.dim(-2), x.dim(-1));
     let sound = x.dtype() == DType::F32 && x.shape().rank() >= 2 && width.is_multiple_of(2);
-    if !sound || !(base > 0.0 && base.is_finite()) {
+    if !(sound && base > 0.0 && base.is_finite()) {
         return x.graph().mistake("rotary", &[x], "expected f32 of [.., L, D] with an even D, and a base above 0");
     }
     let half = width / 2;

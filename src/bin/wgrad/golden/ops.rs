@@ -43,7 +43,7 @@ pub fn build(op: &str, call: &Call) -> Result<Expression, Refusal> {
     let row = ROWS.iter().find(|row| row.name == op).ok_or_else(|| Refusal::Unknown(String::new()))?;
     let outputs = (row.build)(call)?;
     call.all_read()?;
-    let gradient_kind = if row.kind == Kind::Elementwise { Kind::Elementwise } else { Kind::Scaled };
+    let gradient_kind = if row.kind == Kind::Exact { Kind::Scaled } else { row.kind };
     Ok(Expression { outputs, kind: row.kind, gradient_kind })
 }
 
@@ -408,7 +408,7 @@ fn one_hot(call: &Call) -> Built {
     Ok(vec![call.input("index")?.one_hot(call.attrs.count("num_classes", None)?)])
 }
 
-use Kind::{Elementwise, Exact, Scaled};
+use Kind::{Elementwise, Exact, RoundedConstant, Scaled};
 
 const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
     Row { name, kind, build }
@@ -507,5 +507,5 @@ const ROWS: &[Row] = &[
     row("selu", Elementwise, |c| unary(c, Value::selu)),
     row("mish", Elementwise, |c| unary(c, Value::mish)),
     row("hardswish", Elementwise, |c| unary(c, Value::hardswish)),
-    row("hardsigmoid", Elementwise, |c| unary(c, Value::hardsigmoid)),
+    row("hardsigmoid", RoundedConstant, |c| unary(c, Value::hardsigmoid)),
 ];
