@@ -369,6 +369,7 @@ pub fn cases() -> Vec<Case> {
         rows("10,000 rows to 3", 3, [10_000, 2], 3).forward_only(),
         rows("10,000 rows to 40, by fours", 40, [10_000, 4], 40).forward_only(),
         rows("12,288 rows to one, in whole blocks", 2, [12_288, 1], 1).forward_only(),
+        add("long lines on both sides, whole blocks", 1, &[3, 4, 2], &[3, 9000, 2], &[3, 9001, 2]).forward_only(),
         indexed_case(
             Case::new("scatter_sum", "through views", |x| {
                 let index = x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2);
