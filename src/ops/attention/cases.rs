@@ -100,8 +100,8 @@ pub fn cases() -> Vec<Case> {
             .float("v", [2, 2, 1, 6, 4]),
     );
     // The loop over the keys, or the queries, is cut over launches.
-    cases.push(heads("keys of three launches, two chunks of values", [1, 17, 27_000, 4, 68], plain()));
-    cases.push(heads("queries of two launches", [1, 19_000, 3, 4, 4], causal()));
+    cases.push(heads("keys of three launches, two chunks of values", [2, 17, 27_000, 36, 68], plain()));
+    cases.push(heads("queries of two launches", [2, 19_000, 17, 36, 68], causal()));
     // Scores so large that without the largest subtracted nothing is left or everything overflows, first
     // falling, then rising from tile to tile. The last query's are small, so that gradients are not all 0.
     const FALLING: &[f64] = &[40.0, 1.0, 1.0, 1.0];
