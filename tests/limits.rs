@@ -69,7 +69,11 @@ fn every_case_runs_within_the_webgpu_defaults() {
 const FOLDED: usize = 20;
 
 /// The cases that do not fit bindings of 1 MiB.
-const LARGE: [&str; 2] = ["attention (keys of three launches, two chunks of values)", "sum (all of 1.2 million)"];
+const LARGE: [&str; 3] = [
+    "attention (keys of three launches, two chunks of values)",
+    "attention (queries of two launches)",
+    "sum (all of 1.2 million)",
+];
 
 #[test]
 fn every_case_runs_within_low_limits() {
