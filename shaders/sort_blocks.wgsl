@@ -3,32 +3,11 @@
 // An invocation finds the place of one element by comparing it with its block, a workgroup takes 64 elements.
 // Equal elements keep their order. Inputs are not NaN.
 // The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
+// sort_keys.wgsl is appended.
 
 const BLOCK: u32 = 64u;
-const DESCENDING: bool = false;
-alias T = f32;
 
-struct Dims {
-  total: u32, // elements of all lines
-  count: u32,
-  inner: u32, // line = outer * inner + i
-  run: u32,
-  // Strides of outer, axis and inner, and where it begins.
-  x: vec4<u32>,
-  order: vec4<u32>,
-  to: vec4<u32>,
-}
-
-@group(0) @binding(0) var<uniform> d: Dims;
-@group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
-
-fn before(a: T, b: T) -> bool {
-  if (DESCENDING) {
-    return a > b;
-  }
-  return a < b;
-}
 
 @compute @workgroup_size(64)
 fn sort_blocks(

@@ -34,7 +34,8 @@ fn every_case_agrees_with_the_reference() {
     }
     println!("{compared} comparisons on {device}");
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(compared > 1000 || !pattern.is_empty(), "only {compared} comparisons");
+    let least = if pattern.is_empty() { 1_000_000 } else { 1 };
+    assert!(compared >= least, "only {compared} comparisons");
 }
 
 /// An optimiser's update stands in the epilogue of the kernel that makes the gradient, whichever variant

@@ -1,7 +1,7 @@
 //! Pipelines: made once per text and device, several at a time, and kept on disk where the driver
 //! gives out what it has compiled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +41,9 @@ impl Pipelines {
     pub fn get(&self, gpu: &Gpu, wanted: &[(Key, &str)]) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut new: Vec<&(Key, &str)> = Vec::new();
         let made = self.lock();
+        let mut seen = HashSet::new();
         for pair in wanted {
-            if !made.contains_key(&pair.0) && !new.iter().any(|(key, _)| *key == pair.0) {
+            if !made.contains_key(&pair.0) && seen.insert(&pair.0) {
                 new.push(pair);
             }
         }

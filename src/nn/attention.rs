@@ -51,7 +51,11 @@ impl MultiheadAttention {
             bias: Some(part.parameter("out_proj.bias", [embed_dim], init::zeros())),
         };
         MultiheadAttention {
-            in_proj_weight: part.parameter("in_proj_weight", [3 * embed_dim, embed_dim], init::xavier_uniform(1.0)),
+            in_proj_weight: part.parameter(
+                "in_proj_weight",
+                [embed_dim.saturating_mul(3), embed_dim],
+                init::xavier_uniform(1.0),
+            ),
             in_proj_bias: part.parameter("in_proj_bias", [3 * embed_dim], init::zeros()),
             out_proj,
             num_heads,

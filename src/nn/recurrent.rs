@@ -118,10 +118,10 @@ impl Recurrent {
     ) -> Recurrent {
         let part = nn.part(name);
         let bound = 1.0 / (hidden.max(1) as f64).sqrt();
-        let rows = cell.gates() * hidden;
+        let rows = hidden.saturating_mul(cell.gates());
         let mut weights = Vec::new();
         for layer in 0..options.layers {
-            let inputs = if layer == 0 { inputs } else { hidden * options.directions().len() };
+            let inputs = if layer == 0 { inputs } else { hidden.saturating_mul(options.directions().len()) };
             for &direction in options.directions() {
                 let parameter = |what: &str, shape: &[usize]| {
                     part.parameter(&format!("{what}_l{layer}{direction}"), shape, init::uniform(-bound, bound))
@@ -163,16 +163,14 @@ impl Recurrent {
                 hs.push(found.h);
                 cs.extend(found.c);
             }
-            y = side_by_side(&ys, 2);
+            y = side_by_side(&ys, 2).unwrap_or(y);
         }
         let all = |states: Vec<Value>| side_by_side(&states.iter().map(stackable).collect::<Vec<_>>(), 0);
-        let c = (!cs.is_empty()).then(|| all(cs));
-        if hs.is_empty() {
-            let why = "expected at least one layer";
-            let invalid = x.graph().mistake("recurrent", &[x], why);
+        let Some(h) = all(hs) else {
+            let invalid = x.graph().mistake("recurrent", &[x], "expected at least one layer");
             return States { y: invalid.clone(), h: invalid, c: None };
-        }
-        States { y, h: all(hs), c }
+        };
+        States { y, h, c: all(cs) }
     }
 }
 
@@ -209,10 +207,7 @@ fn stackable(state: &Value) -> Value {
 }
 
 #[track_caller]
-fn side_by_side(values: &[Value], axis: isize) -> Value {
-    match values {
-        [one] => one.clone(),
-        [first, others @ ..] => first.concat(&others.iter().collect::<Vec<_>>(), axis),
-        [] => unreachable!("each layer has a direction, and states() refuses none"),
-    }
+fn side_by_side(values: &[Value], axis: isize) -> Option<Value> {
+    let (first, others) = values.split_first()?;
+    Some(if others.is_empty() { first.clone() } else { first.concat(&others.iter().collect::<Vec<_>>(), axis) })
 }

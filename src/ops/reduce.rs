@@ -1,6 +1,10 @@
 //! Reductions over any axes: sum, product, mean, max, min, and what is composed of them.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+mod cases;
+
+pub use cases::cases;
+
+use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::profile::Profile;
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
@@ -513,125 +517,4 @@ impl Value {
         let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
         sum.log() + top.reshape(&sizes)
     }
-}
-
-/// The cases of this family.
-pub fn cases() -> Vec<Case> {
-    let mut cases = vec![
-        Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
-        Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
-        Case::new("sum", "first, by fours, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
-            .float("x", [33, 8])
-            .float("b", [8]),
-        Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
-        Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
-        Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
-        Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
-            .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
-        Case::new("sum", "two whole workgroups of rows", |x| vec![x[0].sum(&[1], false)]).float("x", [128, 3]),
-        Case::new("sum", "many rows", |x| vec![x[0].sum(&[1], false)]).float("x", [700, 3]),
-        Case::new("sum", "an offset, two axes kept", |x| vec![x[0].slice(2, 1, 9, 1).sum(&[1], false)])
-            .float("x", [4, 6, 10, 5]),
-        Case::new("min", "of the largest u32, and the maximum of zeros", |x| {
-            let zeros = &x[0] * 0.0;
-            let largest = x[0].graph().constant(Tensor::of(&Shape::from([]), vec![u32::MAX]));
-            let largest = zeros.maximum(&largest.broadcast_to(x[0].shape()));
-            vec![largest.min(&[1], false), zeros.max(&[1], false)]
-        })
-        .input("x", TensorType::new(DType::U32, [3, 5]), Fill::Index(9))
-        .forward_only(),
-        Case::new("min", "of the largest i32, and the maximum of the smallest", |x| {
-            let all = |number: i32| {
-                let number = x[0].graph().constant(Tensor::of(&Shape::from([]), vec![number]));
-                number.broadcast_to(x[0].shape())
-            };
-            let zeros = &x[0] * 0.0;
-            vec![zeros.maximum(&all(i32::MAX)).min(&[1], false), zeros.minimum(&all(i32::MIN)).max(&[1], false)]
-        })
-        .input("x", TensorType::new(DType::I32, [3, 5]), Fill::Index(9))
-        .forward_only(),
-        Case::new("sum", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).sum(&[1], false)]).float("x", [4, 7, 9]),
-        Case::new("sum", "broadcast", |x| vec![x[0].broadcast_to(&[3, 4, 5].into()).sum(&[0, 2], false)])
-            .float("x", [4, 1]),
-        Case::new("sum", "slices with offset and step", |x| {
-            vec![x[0].slice(1, 3, 20, 2).sum(&[1], false), x[0].slice(0, 1, 3, 1).sum(&[0], false)]
-        })
-        .float("x", [4, 24]),
-        Case::new("sum", "of nothing is 0", |x| vec![x[0].sum(&[1], false)]).float("x", [3, 0]),
-        Case::new("sum", "zero-size result", |x| vec![x[0].sum(&[1], false)]).float("x", [0, 3]),
-        Case::new("sum", "a scalar over no axes", |x| vec![x[0].sum_all() + 1.0]).float("x", []),
-        Case::new("mean", "last, kept", |x| vec![x[0].mean(&[-1], true)]).float("x", [5, 6]),
-        Case::new("mean", "of the planes", |x| vec![x[0].mean(&[2, 3], false)]).float("x", [2, 5, 4, 4]),
-        Case::new("mean", "all", |x| vec![x[0].mean_all()]).float("x", [7, 11]),
-        Case::new("var", "biased, kept", |x| vec![x[0].var(&[1], 0, true)]).float("x", [5, 9]),
-        Case::new("var", "unbiased, two axes", |x| vec![x[0].var(&[0, 2], 1, false)]).float("x", [3, 4, 5]),
-        Case::new("logsumexp", "last", |x| vec![x[0].logsumexp(&[-1], false)]).float("x", [4, 9]),
-        Case::new("logsumexp", "+-80, two axes", |x| vec![x[0].logsumexp(&[0, 2], true)]).input(
-            "x",
-            TensorType::new(DType::F32, [3, 2, 5]),
-            Fill::Special(&[80.0, -80.0, 79.0], -80.0, 80.0),
-        ),
-        // Sums long enough for two stages, and for vectors that do not come out even.
-        Case::new("sum", "all of 40,000", |x| vec![x[0].sum_all()]).float("x", [200, 200]),
-        Case::new("sum", "all of 70,001", |x| vec![x[0].sum_all()]).float("x", [70_001]).forward_only(),
-        Case::new("sum", "all of 1.2 million", |x| vec![x[0].sum_all()]).float("x", [1200, 1000]).forward_only(),
-        Case::new("sum", "long columns", |x| vec![x[0].sum(&[0], false)]).float("x", [9000, 6]).forward_only(),
-        Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
-            .float("x", [5000, 16])
-            .forward_only(),
-        // Two rows, each in two parts of whole workgroups; and parts that end inside lines.
-        Case::new("sum", "two long rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 33_000]).forward_only(),
-        Case::new("sum", "planes in parts", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [4, 3, 1501]).forward_only(),
-        Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
-    ];
-    for size in [1, 2, 255, 256, 257, 1000, 5000] {
-        cases.push(Case::new("sum", format!("rows of {size}"), |x| vec![x[0].sum(&[1], false)]).float("x", [3, size]));
-        cases.push(
-            Case::new("max", format!("rows of {size}"), |x| vec![x[0].max(&[1], false), x[0].min(&[1], true)]).input(
-                "x",
-                TensorType::new(DType::F32, [3, size]),
-                Fill::Distinct,
-            ),
-        );
-    }
-    let factors = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
-    let near_one = Fill::Uniform(0.9, 1.1);
-    cases.extend([
-        factors(Case::new("prod", "last", |x| vec![x[0].prod(&[-1], false)]), &[3, 5], Fill::Uniform(-2.0, 2.0)),
-        factors(
-            Case::new("prod", "with no, one and two zeros", |x| vec![x[0].prod(&[1], true)]),
-            &[4, 3],
-            Fill::Special(&[0.0, 2.0, 3.0, 0.0, -1.5, 0.0, 2.0, -0.0, 1.0, 1.0, 0.5, 0.25], -2.0, 2.0),
-        ),
-        factors(Case::new("prod", "two axes", |x| vec![x[0].prod(&[0, 2], false)]), &[3, 4, 5], near_one.clone()),
-        factors(Case::new("prod", "columns by fours", |x| vec![x[0].prod(&[0], false)]), &[9, 8], near_one.clone()),
-        factors(Case::new("prod", "rows of 257", |x| vec![x[0].prod(&[1], false)]), &[3, 257], near_one.clone()),
-        factors(Case::new("prod", "all of 20,000", |x| vec![x[0].prod(&[0], false)]), &[20_000], near_one)
-            .forward_only(),
-        factors(
-            Case::new("prod", "of nothing is 1", |x| vec![x[0].prod(&[1], false)]),
-            &[3, 0],
-            Fill::Uniform(-1.0, 1.0),
-        ),
-    ]);
-    let distinct = |case: Case, shape: &[usize]| case.input("x", TensorType::new(DType::F32, shape), Fill::Distinct);
-    cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
-    cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
-    cases.push(distinct(Case::new("max", "all of 30,000", |x| vec![x[0].max(&[0, 1], false)]), &[300, 100]));
-    for dtype in [DType::I32, DType::U32] {
-        cases.push(
-            Case::new("sum", format!("{dtype}, every reduction"), |x| {
-                vec![
-                    x[0].sum(&[1], false),
-                    x[0].max(&[1], false),
-                    x[0].min(&[0], true),
-                    x[0].sum_all(),
-                    x[0].prod(&[1], false),
-                ]
-            })
-            .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
-            .forward_only(),
-        );
-    }
-    cases
 }

@@ -8,6 +8,9 @@ use crate::profile::Profile;
 use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
+/// What both shaders begin with.
+const KEYS: &str = include_str!("../../shaders/sort_keys.wgsl");
+
 /// The numbers along one axis in the order that sorts the elements; equal ones keep theirs.
 #[derive(Debug, Clone)]
 struct Argsort {
@@ -105,7 +108,7 @@ impl Sorting<'_> {
             bindings.push(Binding::Write(target));
             lowered.launches.push(Launch {
                 label: entry.replace('_', " "),
-                wgsl: text.constant("DESCENDING", self.descending).alias("T", self.t).finish()?,
+                wgsl: text.append(KEYS).constant("DESCENDING", self.descending).alias("T", self.t).finish()?,
                 entry,
                 bindings,
                 workgroups,

@@ -54,12 +54,10 @@ impl<'a> Feeds<'a> {
     /// Whether the program has an input or scalar of that name, if only one that nothing reads.
     fn knows(&self, name: &str) -> bool {
         let plan = &self.program.plan;
+        let fed = |scalar: &Scalar| matches!(scalar, Scalar::Fed { name: known, .. } if known == name);
         plan.inputs.iter().any(|input| input.name == name)
-            || plan
-                .nodes
-                .nodes
-                .iter()
-                .any(|node| matches!(&node.kind, NodeKind::Scalar(Scalar::Fed { name: known, .. }) if known == name))
+            || plan.scalars.iter().any(|(_, scalar, _)| fed(scalar))
+            || plan.nodes.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Scalar(scalar) if fed(scalar)))
     }
 
     fn unknown(&self, name: &str) -> Error {

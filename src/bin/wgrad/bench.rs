@@ -109,15 +109,15 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         return Err(Stop::Error(format!("--tune={seconds} is no time between 0 and a day")));
     }
     let items = items(&args.tasks)?;
-    if let Some(name) = &args.variant {
-        known_variant(name)?;
-    }
     if args.in_process {
         let line = alone(args, &items)?;
         out.line(line.to_string())?;
         return Ok(true);
     }
     // What could go wrong afterwards is told before.
+    if let Some(name) = &args.variant {
+        known_variant(name)?;
+    }
     let other = args.compare.as_deref().map(compare::read).transpose()?;
     for path in [&args.save, &args.roofline].into_iter().flatten() {
         writable(path)?;
