@@ -35,19 +35,7 @@ const KERNELS: &[(&str, &str)] = &[
 ];
 
 #[derive(clap::Args)]
-#[command(after_help = "Tasks, with the shapes that are timed where none is given:\n  \
-    matmul            MxKxN or BxMxKxN\n  \
-    conv2d            N,C,H,W,O,K,stride,pad\n  \
-    conv2d_bwd        the same: forward, input and weight gradient\n  \
-    softmax           ROWSxCOLUMNS\n  \
-    relu gelu sum add N\n  \
-    mlp_step          BATCH,IN,...,OUT: a training step with Adam, the loss read back\n  \
-    mlp_step_nosync   the same, the loss of every 20th step read back\n  \
-    cnn_step          N,C,H,W: likewise, two convolutions\n  \
-    startup           a new process: one 64x64 matmul read back, thrice\n  \
-    peak              what the adapter can do; fails where a kernel does more\n  \
-    all               everything\n\
-    Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out.")]
+#[command(after_help = tasks_help())]
 pub struct BenchArgs {
     /// Tasks, each with shapes behind it or without; nothing is `all`
     #[arg(value_name = "TASK [SHAPE]")]
@@ -123,6 +111,23 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         writable(path)?;
     }
     Bench { args, out, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
+}
+
+/// What stands behind the options in the help.
+fn tasks_help() -> String {
+    let others = [
+        ("startup", "a new process: one 64x64 matmul read back, thrice"),
+        ("peak", "what the adapter can do; fails where a kernel does more"),
+        ("all", "everything"),
+    ];
+    let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
+    let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();
+    format!(
+        "Tasks and their shapes, with those of the peers' benchmarks where none is given:\n{lines}\
+         Forward and backward kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
+         one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th.\n\
+         Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out."
+    )
 }
 
 /// A name that no op's variant has would change nothing in silence.
