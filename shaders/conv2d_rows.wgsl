@@ -48,21 +48,18 @@ fn conv2d_rows(
       }
     }
   }
-  // Copied to an array that is indexed dynamically: the sums must stay in registers.
-  var results: array<vec4<f32>, 32>;
-  for (var i = 0u; i < 16u; i++) { // unroll
-    results[2u * i] = left[i];
-    results[2u * i + 1u] = right[i];
-  }
+  // The rows move up as the first are stored: the text stores at few places, and the sums stay in registers.
   let last = min(16u, s.positions - first);
   for (var p = 0u; p < last; p += 4u) {
-    for (var half = 0u; half < 2u; half++) {
-      let at = 2u * p + half;
-      for (var k = 0u; k < 4u; k++) { // unroll
-        let v = vec4(results[at][k], results[at + 2u][k], results[at + 4u][k], results[at + 6u][k]);
-        store(v, first + p, (column + half) * 4u + k);
-      }
+    let a = transpose(mat4x4(left[0], left[1], left[2], left[3]));
+    let b = transpose(mat4x4(right[0], right[1], right[2], right[3]));
+    for (var k = 0u; k < 4u; k++) { // unroll
+      store(a[k], first + p, column * 4u + k);
+      store(b[k], first + p, column * 4u + 4u + k);
+    }
+    for (var i = 0u; i < 12u; i++) { // unroll
+      left[i] = left[i + 4u];
+      right[i] = right[i + 4u];
     }
   }
 }
-

@@ -1,30 +1,11 @@
 // partial[k, r, o] = sum over the k-th stretch of positions p of packed[p shifted by tap, q][e] dy[p, o]
-// where row r = 4 (tap Q + q) + e. packed [N, PH, PW, Q] of vec4 and dy [N OH OW, COLUMNS] of vec4 from
-// conv2d_pack; partial [splits, 4 ROWS, COLUMNS] of vec4, which conv2d_weight_sum adds up.
+// where row r = 4 (tap Q + q) + e; bindings and order of results as in conv2d_weight_product.wgsl.
 // One workgroup computes 16 row quads x 64 channels from tiles of 16 positions in workgroup memory
 // (8 KiB), one invocation 2 row quads x 8 channels.
 // A stretch has under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
-struct Product {
-  positions: u32, plane: u32, width: u32, height: u32, image: u32, row: u32, column: u32,
-  taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  rows: u32, columns: u32, row_blocks: u32, column_blocks: u32, blocks: u32, stretch: u32,
-}
-@group(0) @binding(0) var<uniform> s: Product;
-@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> partial_sums: array<vec4<f32>>;
-
-/// Where row quad `r` (clamped to the last) lies, from the corner of a window.
-fn shift(r: u32) -> u32 {
-  let safe = min(r, s.rows - 1u);
-  let tap = safe / s.quads;
-  return tap / s.taps_x * s.tap_row + tap % s.taps_x * s.tap_column + safe % s.quads;
-}
-
-// Position-major: x_tile[position * 16 + row quad], dy_tile[position * 16 + channel / 4].
-var<workgroup> x_tile: array<vec4<f32>, 256>;
-var<workgroup> dy_tile: array<vec4<f32>, 256>;
+// Position-major: tile[position * 16 + row quad], and behind them tile[256 + position * 16 + channel / 4].
+var<workgroup> tile: array<vec4<f32>, 512>;
 // Where the windows of 16 positions begin, of the tile that is summed next and of the one behind it.
 var<workgroup> corners: array<u32, 32>;
 
@@ -75,8 +56,8 @@ fn conv2d_weight_tile(
   for (var p = begin; p < end; p += 16u) {
     workgroupBarrier();
     for (var j = 0u; j < 4u; j++) { // unroll
-      x_tile[j * 64u + lid] = x[j];
-      dy_tile[j * 64u + lid] = g[j];
+      tile[j * 64u + lid] = x[j];
+      tile[256u + j * 64u + lid] = g[j];
     }
     if (lid < 16u) { corners[odd + lid] = corner(p + 32u + lid); }
     odd = 16u - odd;
@@ -87,12 +68,12 @@ fn conv2d_weight_tile(
     }
     for (var d4 = 0u; d4 < 16u; d4 += 4u) {
       let at_x = d4 * 16u + rows;
-      let at_dy = d4 * 16u + columns;
+      let at_dy = d4 * 16u + columns + 256u;
       for (var d = 0u; d < 4u; d++) { // unroll
-        let x0 = x_tile[at_x + d * 16u];
-        let x1 = x_tile[at_x + d * 16u + 8u];
-        let d0 = dy_tile[at_dy + d * 16u];
-        let d1 = dy_tile[at_dy + d * 16u + 8u];
+        let x0 = tile[at_x + d * 16u];
+        let x1 = tile[at_x + d * 16u + 8u];
+        let d0 = tile[at_dy + d * 16u];
+        let d1 = tile[at_dy + d * 16u + 8u];
         for (var e = 0u; e < 4u; e++) { // unroll
           sums[e * 2u] += x0[e] * d0;
           sums[e * 2u + 1u] += x0[e] * d1;
@@ -102,15 +83,19 @@ fn conv2d_weight_tile(
       }
     }
   }
-  let column = first_column + columns;
-  for (var r = 0u; r < 2u; r++) { // unroll
-    let row = first_row + rows + r * 8u;
+  // By way of workgroup memory, so that the text stores at one place.
+  let left = select(0u, s.rows - first_row, number < s.blocks);
+  for (var half = 0u; half < 2u; half++) {
+    workgroupBarrier();
     for (var e = 0u; e < 4u; e++) { // unroll
-      if (number < s.blocks && row < s.rows) {
-        let to = ((split * s.rows + row) * 4u + e) * s.columns + column;
-        if (column < s.columns) { partial_sums[to] = sums[r * 8u + e * 2u]; }
-        if (column + 8u < s.columns) { partial_sums[to + 8u] = sums[r * 8u + e * 2u + 1u]; }
+      for (var j = 0u; j < 2u; j++) { // unroll
+        tile[(rows * 4u + e) * 16u + columns + j * 8u] = select(sums[e * 2u + j], sums[8u + e * 2u + j], half == 1u);
       }
+    }
+    workgroupBarrier();
+    let end = 4u * min(8u, max(left, half * 8u) - half * 8u);
+    for (var r = lid / 16u; r < end; r += 4u) {
+      store(split, (first_row + half * 8u) * 4u + r, first_column + lid % 16u, tile[r * 16u + lid % 16u]);
     }
   }
 }

@@ -208,11 +208,11 @@ fn workgroup_memory_and_subgroups_of_a_plan() {
     // A plan with subgroups of 8 can be made on a device alone that has them.
     let Some(device) = common::device().filter(|device| device.profile().subgroups == Some((8, 8))) else { return };
     let mut session = Session::new(device);
-    let shuffle = Options { variant: Some("shuffle16".into()), ..Options::default() };
+    let shuffle = Options { variant: Some("shuffle32".into()), ..Options::default() };
     let program = session.compile_with(&graph, &[&y], &shuffle).expect("compiles");
     let found = session.lint(&program, &Profile::phone());
     let message = only(&found, Limit::Subgroups).to_string();
-    assert!(message.starts_with("matmul.shuffle16 needs subgroups of 8, and Android phone"), "{message}");
+    assert!(message.starts_with("matmul.shuffle32 needs subgroups of 8, and Android phone"), "{message}");
     assert!(message.contains("has none; there it is planned as matmul."), "{message}");
     let message = only(&session.lint(&program, &Profile::metal()), Limit::Subgroups).to_string();
     assert!(message.contains("has others, up to 32; there it is planned as matmul."), "{message}");

@@ -75,7 +75,7 @@ fn products() -> Vec<Fault> {
         fault(
             "rows and columns of a swapped in a block",
             SQUARE,
-            "shuffle16",
+            "shuffle32",
             "matmul_shuffle",
             Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
         ),
@@ -86,18 +86,15 @@ fn products() -> Vec<Fault> {
             "the last part of a split sum is left out",
             ["matmul", "long sum"],
             "",
-            "matmul_parts",
-            Text("s < p.parts", "s + 1u < p.parts"),
+            "reduce",
+            Text("k < run", "k + 1u < run"),
         ),
         fault(
             "parts are added up in half precision",
             ["matmul", "long sum"],
             "",
-            "matmul_parts",
-            Text(
-                "sum += part[s * p.count + i];",
-                "sum = unpack2x16float(pack2x16float(vec2<f32>(sum + part[s * p.count + i], 0.0))).x;",
-            ),
+            "reduce",
+            Text("acc = combine(acc, x[at]);", "acc = quantizeToF16(combine(acc, x[at]));"),
         ),
         fault(
             "scratch is taken to be zero",
@@ -204,8 +201,8 @@ fn convolutions() -> Vec<Fault> {
             "the last stretch of the weight's gradient is left out",
             ["conv2d_weight_grad", "3x3 padding 1"],
             "tile",
-            "conv2d_weight_sum",
-            Text("k < s.splits", "k + 1u < s.splits"),
+            "reduce",
+            Text("k < run", "k + 1u < run"),
         ),
     ]
 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::graph::NodeKind;
 use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::ops::reduce::sum_of_parts;
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
 use crate::wgsl;
@@ -109,15 +110,21 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
     [a[rank - 2], b[inner], a[inner]]
 }
 
-/// 16 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe.
-const SHUFFLE16: Variant =
-    Variant { subgroup: Some(8), invocations: 8, workgroup_memory: 4096, software: true, ..variant("shuffle16") };
+/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, which takes as long for a
+/// load as for a dozen products, and so the longer the more of a large tile to load.
+const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
+/// 32 rows x 1 vec4: a quarter of the text, which compiles in a fifth of the time.
+const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
 /// Shared-memory tiles of 64 x 64: for GPUs.
 const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
 /// 8 x 8 elements in each invocation, without shared memory: for small products.
 const REGISTER8: Variant = variant("register8");
 /// 4 x 4 elements in each invocation, without shared memory: for products with vectors.
 const REGISTER4: Variant = variant("register4");
+
+const fn shuffle(name: &'static str) -> Variant {
+    Variant { subgroup: Some(8), invocations: 8, software: true, ..variant(name) }
+}
 
 const fn variant(name: &'static str) -> Variant {
     Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
@@ -138,10 +145,11 @@ struct Tiling {
 fn tiling(variant: &Variant) -> Tiling {
     let tiling = |tile, tiles_in_group, terms, cost| Tiling { tile, tiles_in_group, terms, cost };
     match variant.name {
-        "shuffle16" => tiling([16, 64], 1, 8, 2),
-        "tile64" => tiling([64, 64], 1, 1, 2),
-        "register8" => tiling([8, 8], 64, 4, 4),
-        _ => tiling([4, 4], 64, 4, 8),
+        "shuffle64" => tiling([64, 64], 1, 4, 6),
+        "shuffle32" => tiling([32, 32], 1, 4, 8),
+        "tile64" => tiling([64, 64], 1, 1, 8),
+        "register8" => tiling([8, 8], 64, 4, 16),
+        _ => tiling([4, 4], 64, 4, 32),
     }
 }
 
@@ -149,8 +157,11 @@ fn tiling(variant: &Variant) -> Tiling {
 const MOST_ROUNDS: usize = 12_000;
 
 /// Of products with so few terms a software adapter would have to compute a thousand, until a larger
-/// tile has made up for the time that it takes to compile: 90 ms for the smallest, 500 for the largest.
+/// tile has made up for the time that it takes to compile: 70 ms for the smallest, 150 for [`SHUFFLE32`].
 const SMALL: usize = 1 << 19;
+
+/// The same for [`SHUFFLE64`], which takes 720 ms to compile.
+const LARGE: usize = 1 << 26;
 
 /// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
 /// it fills the device too.
@@ -158,7 +169,7 @@ const LEAST_PART: usize = 128;
 
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[SHUFFLE16, TILE64, REGISTER8, REGISTER4];
+        const VARIANTS: &[Variant] = &[SHUFFLE64, SHUFFLE32, TILE64, REGISTER8, REGISTER4];
         VARIANTS
     }
 
@@ -168,14 +179,18 @@ impl Kernel for Matmul {
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
         let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let software = args.profile.software;
-        if software && m * n * k * batch(&args.outputs[0].shape).numel() < SMALL {
+        let products = m * n * k * batch(&args.outputs[0].shape).numel();
+        if software && products < SMALL {
             return variant == &REGISTER4;
         }
-        let meant = |v: &Variant| if software { v != &TILE64 } else { !v.software };
+        let meant = |v: &Variant| match software {
+            true => v != &TILE64 && (v != &SHUFFLE64 || products >= LARGE),
+            false => !v.software,
+        };
         let cost = |v: &Variant| {
             let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
             // Products with vectors wait for memory: on a GPU the smaller tile has more waves to do so.
-            let cost = if v == &REGISTER4 && !software { cost - 1 } else { cost };
+            let cost = if v == &REGISTER4 && !software { cost * 7 / 8 } else { cost };
             m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost
         };
         let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
@@ -198,7 +213,10 @@ impl Kernel for Matmul {
         let b = Operand::new(&args.views[1], n, k, true);
         let Tiling { tile: [tile_m, tile_n], tiles_in_group, terms, .. } = tiling(variant);
         let (shader, entry) = match variant.name {
-            "shuffle16" => (wgsl!("matmul_shuffle"), "matmul_shuffle"),
+            "shuffle64" | "shuffle32" => {
+                let shader = wgsl!("matmul_shuffle").constant("BLOCKS", tile_m / 32).constant("COLUMNS", tile_n / 32);
+                (shader, "matmul_shuffle")
+            }
             "tile64" => (wgsl!("matmul_tile"), "matmul_tile"),
             _ => {
                 let shader = wgsl!("matmul_register").constant("TM", tile_m).constant("TN", tile_n);
@@ -208,7 +226,7 @@ impl Kernel for Matmul {
         let shader = shader.append(include_str!("../../shaders/matmul_operands.wgsl"));
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let tiles = tiles_m * tiles_n * batches;
-        let wanted = if args.profile.software { 16 } else { 256 };
+        let wanted = if args.profile.software { 8 } else { 256 };
         let parts = (wanted / tiles.div_ceil(tiles_in_group)).min(k / LEAST_PART);
         let parts = parts.max(k.div_ceil(MOST_ROUNDS * terms)).max(1);
         let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
@@ -251,17 +269,7 @@ impl Kernel for Matmul {
             return Ok(launch.into());
         }
         let count = batches * m * n;
-        let sum = Launch {
-            label: "matmul_parts".into(),
-            wgsl: wgsl!("matmul_parts").finish()?,
-            entry: "matmul_parts",
-            bindings: vec![
-                Binding::Uniform(vec![count as u32, parts as u32]),
-                Binding::Read(Slot::Scratch(0)),
-                Binding::Write(Slot::Output(0)),
-            ],
-            workgroups: args.profile.grid(count.div_ceil(64) as u64)?,
-        };
+        let sum = sum_of_parts(parts, count, Slot::Scratch(0), Slot::Output(0), args.profile)?;
         Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
     }
 }

@@ -194,12 +194,47 @@ impl Walk {
     }
 }
 
-/// One launch: which elements it reads and where it writes.
+/// One launch: which elements it reads.
+#[derive(Clone, Copy)]
 struct Stage {
     kept: Walk,
     reduced: Walk,
     offset: usize,
     from: Slot,
+}
+
+impl Stage {
+    /// The second of two: partial results `[parts, outputs]`.
+    fn of_parts(parts: usize, outputs: usize, from: Slot) -> Stage {
+        Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from }
+    }
+
+    /// What an element of the arrays is, if a row is one invocation's or the work of several `together`.
+    fn width(&self, together: bool) -> Width {
+        let Stage { kept, reduced, offset, .. } = self;
+        if !offset.is_multiple_of(4) || together {
+            Width::Scalar
+        } else if reduced.by_fours() && kept.steps_by_fours(3) {
+            Width::Row4
+        } else if kept.by_fours() && reduced.steps_by_fours(3) {
+            Width::Column4
+        } else {
+            Width::Scalar
+        }
+    }
+}
+
+/// The launch that ends another op whose sums were cut: the sum over `parts` (under 16,000) of `[parts, outputs]`,
+/// with the op's epilogue.
+pub(crate) fn sum_of_parts(
+    parts: usize,
+    outputs: usize,
+    from: Slot,
+    to: Slot,
+    profile: &Profile,
+) -> Result<Launch, String> {
+    let sum = Reduce { kind: Kind::Sum, axes: vec![0], keepdim: false };
+    sum.launch(DType::F32, Stage::of_parts(parts, outputs, from), 1, to, false, profile)
 }
 
 /// What one element of the kernel's arrays is.
@@ -293,6 +328,37 @@ impl Reduce {
         text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
     }
 
+    /// The launch of one stage, which reduces each row in so many parts.
+    fn launch(
+        &self,
+        dtype: DType,
+        stage: Stage,
+        parts: usize,
+        to: Slot,
+        together: bool,
+        profile: &Profile,
+    ) -> Result<Launch, String> {
+        let Stage { mut kept, mut reduced, mut offset, from } = stage;
+        let width = stage.width(together);
+        if width != Width::Scalar {
+            (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
+            offset /= 4;
+        }
+        let (rows, count, last) = (kept.count(), reduced.count(), parts == 1);
+        let mut uniform = [rows, count, parts, count.div_ceil(parts)].map(|n| n as u32).to_vec();
+        uniform.extend(kept.words(offset).into_iter().chain(reduced.words(0)));
+        let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
+        let threads = together.then(|| together_on(profile));
+        let entry = if together { "reduce_rows" } else { "reduce" };
+        Ok(Launch {
+            label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
+            wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, threads)?,
+            entry,
+            bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
+            workgroups: profile.grid(workgroups as u64)?,
+        })
+    }
+
     /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
     /// `[parts, outputs]`, which the next stage reduces over its first axis.
     fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
@@ -305,45 +371,22 @@ impl Reduce {
         let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0) };
         let (mut lowered, mut together) = (Lowered::default(), together);
         loop {
-            let Stage { mut kept, mut reduced, mut offset, from } = stage;
-            let width = if !offset.is_multiple_of(4) || together {
-                Width::Scalar
-            } else if reduced.by_fours() && kept.steps_by_fours(3) {
-                Width::Row4
-            } else if kept.by_fours() && reduced.steps_by_fours(3) {
-                Width::Column4
-            } else {
-                Width::Scalar
-            };
-            if width != Width::Scalar {
-                (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
-                offset /= 4;
-            }
-            let (rows, count) = (kept.count(), reduced.count());
+            let elements = stage.reduced.count();
+            let width = stage.width(together);
+            let rows = if width == Width::Column4 { outputs / 4 } else { outputs };
+            let count = if width == Width::Row4 { elements / 4 } else { elements };
             let parts = parts(args.profile, rows, count, together);
             let last = parts == 1;
             let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
             if !last {
                 lowered.scratch.push(parts * outputs * 4);
             }
-            let chunk = count.div_ceil(parts);
-            let mut uniform = [rows, count, parts, chunk].map(|n| n as u32).to_vec();
-            uniform.extend(kept.words(offset).into_iter().chain(reduced.words(0)));
-            let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
-            let threads = together.then(|| together_on(args.profile));
-            let entry = if together { "reduce_rows" } else { "reduce" };
-            lowered.launches.push(Launch {
-                label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-                wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, threads)?,
-                entry,
-                bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
-                workgroups: args.profile.grid(workgroups as u64)?,
-            });
+            lowered.launches.push(self.launch(dtype, stage, parts, to, together, args.profile)?);
             if last {
                 return Ok(lowered);
             }
             together = together && outputs < 64 && parts >= 64;
-            stage = Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from: to };
+            stage = Stage::of_parts(parts, outputs, to);
         }
     }
 }

@@ -249,7 +249,7 @@ mod tests {
         assert_ne!(heuristic.fingerprint(), other.fingerprint());
         assert_eq!(other.fingerprint(), plan(Some("register8")).fingerprint());
         // It needs subgroups; nobody knows it; it is another op's.
-        for name in ["shuffle16", "", "warp", "direct"] {
+        for name in ["shuffle32", "", "warp", "direct"] {
             assert_eq!(plan(Some(name)).fingerprint(), heuristic.fingerprint(), "{name}");
         }
     }

@@ -4,52 +4,75 @@
 use super::packed::{self, Tiling, Windows};
 use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::wgsl;
 
 /// Invocations of a workgroup of the direct kernels.
 const LANES: u64 = 64;
 
-/// The variants, best first: for software adapters with subgroups of 8, for those without, for
-/// GPUs, and for every shape.
+/// The variants, best first: for software adapters with subgroups of 8 (the wider one loads less for
+/// each product), for those without, for GPUs, and for every shape.
 const VARIANTS: &[Variant] = &[
-    Variant {
-        subgroup: Some(8),
-        software: true,
-        epilogue: true,
-        invocations: 8,
-        workgroup_memory: 8192,
-        ..Variant::plain("shuffle")
-    },
-    Variant { software: true, epilogue: true, invocations: 32, ..Variant::plain("rows") },
-    Variant { workgroup_memory: 8192, epilogue: true, invocations: 64, ..Variant::plain("tile") },
-    Variant { epilogue: true, invocations: 64, ..Variant::plain("direct") },
+    Variant { workgroup_memory: 16384, ..shuffle("shuffle64") },
+    Variant { workgroup_memory: 8192, ..shuffle("shuffle32") },
+    Variant { software: true, invocations: 32, ..variant("rows") },
+    Variant { workgroup_memory: 8192, ..variant("tile") },
+    variant("direct"),
 ];
 
 /// The same for the weight gradient, whose tile keeps positions in workgroup memory too.
 const WEIGHT_VARIANTS: &[Variant] = &[
-    Variant { subgroup: Some(8), software: true, epilogue: true, invocations: 8, ..Variant::plain("shuffle") },
-    Variant { software: true, epilogue: true, invocations: 32, ..Variant::plain("rows") },
-    Variant { workgroup_memory: 8448, epilogue: true, invocations: 64, ..Variant::plain("tile") },
-    Variant { epilogue: true, invocations: 64, ..Variant::plain("direct") },
+    shuffle("shuffle64"),
+    shuffle("shuffle32"),
+    Variant { software: true, invocations: 32, ..variant("rows") },
+    Variant { workgroup_memory: 8448, ..variant("tile") },
+    variant("direct"),
 ];
 
-/// Rows and vec4 columns of a tile of the variant `shuffle`, and of `rows`; for the weight
-/// gradient, whose rows are vec4 too, a quarter as many rows.
-const SHUFFLE: [usize; 2] = [64, 8];
-const ROWS: [usize; 2] = [16, 2];
+const fn shuffle(name: &'static str) -> Variant {
+    Variant { subgroup: Some(8), software: true, invocations: 8, ..variant(name) }
+}
+
+const fn variant(name: &'static str) -> Variant {
+    Variant { epilogue: true, invocations: 64, ..Variant::plain(name) }
+}
+
+/// The tiles of a variant of software adapters.
+struct Tile {
+    /// Positions; for the weight gradient four times its row quads.
+    rows: usize,
+    /// vec4 of channels.
+    columns: usize,
+    /// Time of one product and sum, relative to the others.
+    cost: f64,
+}
+
+fn tile(variant: &Variant) -> Tile {
+    match variant.name {
+        "shuffle64" => Tile { rows: 64, columns: 16, cost: 0.75 },
+        "shuffle32" => Tile { rows: 64, columns: 8, cost: 1.0 },
+        _ => Tile { rows: 16, columns: 2, cost: 2.0 },
+    }
+}
+
+/// Of products with fewer terms a software adapter would have to compute a thousand, until the wider
+/// text has made up for the time that it takes to compile.
+const LARGE: f64 = (1 << 28) as f64;
 
 impl Convolution {
-    /// The share of the product's tiles that holds results.
-    fn filled(&self, sizes: &Sizes, [rows, columns]: [usize; 2]) -> f64 {
-        let share = |size: usize, tile: usize| size as f64 / (size.div_ceil(tile) * tile).max(1) as f64;
+    /// The time that a variant takes for the product, up to a factor: tiles waste what lies behind the edges.
+    fn cost(&self, sizes: &Sizes, variant: &Variant) -> f64 {
+        let Tile { rows, columns, cost } = tile(variant);
+        let whole = |size: usize, tile: usize| size.next_multiple_of(tile) as f64;
         let windows = self.windows(sizes);
-        match self.wanted {
-            Wanted::Output => share(windows.positions(), rows) * share(sizes.o.div_ceil(4), columns),
+        let outputs = sizes.o.div_ceil(4);
+        cost * match self.wanted {
+            Wanted::Output => whole(windows.positions(), rows) * whole(outputs, columns),
             Wanted::InputGrad(_) => {
-                share(windows.positions(), rows) * share((sizes.c * windows.phases()).div_ceil(4), columns)
+                whole(windows.positions(), rows) * whole((sizes.c * windows.phases()).div_ceil(4), columns)
             }
-            Wanted::WeightGrad(_) => share(windows.depth(), rows / 4) * share(sizes.o.div_ceil(4), columns),
+            Wanted::WeightGrad(_) => 4.0 * whole(windows.depth(), rows / 4) * whole(outputs, columns),
         }
     }
 
@@ -76,8 +99,11 @@ impl Kernel for Convolution {
         if variant.software != args.profile.software || sizes.flops() < 2e5 {
             return false;
         }
-        // Full, the shuffled tile is twice as fast as the smaller one; it may be less well filled.
-        variant.name != "shuffle" || 2.0 * self.filled(&sizes, SHUFFLE) > self.filled(&sizes, ROWS)
+        let able = |v: &&Variant| {
+            v.software && v.lacking(args.profile).is_none() && (v.name != "shuffle64" || sizes.flops() >= 2.0 * LARGE)
+        };
+        let least = self.variants().iter().filter(able).map(|v| self.cost(&sizes, v)).reduce(f64::min);
+        !variant.software || able(&variant) && Some(self.cost(&sizes, variant)) == least
     }
 
     fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
@@ -87,14 +113,15 @@ impl Kernel for Convolution {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = &self.sizes(args.inputs, args.outputs);
+        let Tile { rows, columns, .. } = tile(variant);
         let tiling = |entry, rows, columns, tiles| Tiling { entry, rows, columns, tiles };
-        let ([shuffle_rows, shuffle_columns], [rows, columns]) = (SHUFFLE, ROWS);
+        let wide = |shader: Shader| shader.constant("WIDE", columns / 8);
         if let Wanted::WeightGrad(_) = self.wanted {
             let (shader, tiling) = match variant.name {
-                "shuffle" => (
-                    wgsl!("conv2d_weight_shuffle"),
-                    tiling("conv2d_weight_shuffle", shuffle_rows / 4, shuffle_columns, 1),
-                ),
+                "shuffle64" | "shuffle32" => {
+                    let entry = "conv2d_weight_shuffle";
+                    (wide(wgsl!("conv2d_weight_shuffle")), tiling(entry, rows / 4, columns, 1))
+                }
                 "rows" => (wgsl!("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
                 "tile" => (wgsl!("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
                 _ => return weight_direct(s, args),
@@ -103,7 +130,7 @@ impl Kernel for Convolution {
         }
         let backward = self.wanted != Wanted::Output;
         let (shader, tiling) = match variant.name {
-            "shuffle" => (wgsl!("conv2d_shuffle"), tiling("conv2d_shuffle", shuffle_rows, shuffle_columns, 1)),
+            "shuffle64" | "shuffle32" => (wide(wgsl!("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
             "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
             "tile" => (wgsl!("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
             _ if backward => {
@@ -186,36 +213,14 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
         ],
         workgroups,
     };
-    let taps = s.kh * s.kw;
-    let strides = [count, s.group_c() * taps, taps, 1, 0];
-    let sum = weight_sum(s, splits, taps, 1, strides, args)?;
+    let sum = weight_sum(splits, count, args)?;
     Ok(Lowered { launches: vec![partial, sum], scratch: vec![count * splits * 4] })
 }
 
-/// Adds partial weight gradients. `strides`: split, output channel, channel, `tap / fold`, `tap % fold`.
-pub(super) fn weight_sum(
-    s: &Sizes,
-    splits: usize,
-    taps: usize,
-    fold: usize,
-    strides: [usize; 5],
-    args: &Args<'_>,
-) -> Result<Launch, String> {
+/// Adds partial weight gradients `[splits, O, C / groups, KH, KW]`.
+pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result<Launch, String> {
     if splits > MOST_ITERATIONS {
         return Err("it sums over too many positions for one launch; split the batch".into());
     }
-    let count = args.outputs[0].shape.numel();
-    let words = [count, splits, s.group_c(), taps, fold].into_iter().chain(strides);
-    let entry = "conv2d_weight_sum";
-    Ok(Launch {
-        label: entry.into(),
-        wgsl: wgsl!("conv2d_weight_sum").finish()?,
-        entry,
-        bindings: vec![
-            Binding::Uniform(words.map(|word| word as u32).collect()),
-            Binding::Read(Slot::Scratch(0)),
-            Binding::Write(Slot::Output(0)),
-        ],
-        workgroups: args.profile.grid((count as u64).div_ceil(LANES))?,
-    })
+    sum_of_parts(splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
 }

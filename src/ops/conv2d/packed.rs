@@ -328,7 +328,9 @@ pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &A
     let words = [positions, height * width, width, height, image, row, column]
         .into_iter()
         .chain([taps_x, tap_row, tap_column, windows.quads()])
-        .chain([rows, columns, row_blocks, column_blocks, blocks, stretch]);
+        .chain([rows, columns, row_blocks, column_blocks, blocks, stretch])
+        .chain([s.o, s.c, s.kh * s.kw, windows.fold]);
+    let shader = shader.append(include_str!("../../../shaders/conv2d_weight_product.wgsl"));
     let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];
     let multiply = Launch {
         label: tiling.entry.into(),
@@ -342,16 +344,8 @@ pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &A
         ],
         workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
     };
-    // In elements of `partial`: a row holds 4 columns, channels of a fold lie `fold` rows apart.
-    let row_elements = 4 * columns;
-    let tap_elements = 4 * windows.quads() * row_elements;
-    let strides = [4 * rows * row_elements, 1, windows.fold * row_elements];
-    let [split, o, c] = strides;
-    let sum = if windows.fold > 1 {
-        weight_sum(s, splits, s.kh * s.kw, windows.fold, [split, o, c, tap_elements, row_elements], args)?
-    } else {
-        weight_sum(s, splits, s.kh * s.kw, 1, [split, o, c, tap_elements, 0], args)?
-    };
+    let count = args.outputs[0].shape.numel();
+    let sum = weight_sum(splits, count, args)?;
     Ok(Lowered {
         launches: vec![
             windows.pack(Slot::Input(0), data, args)?,
@@ -359,7 +353,7 @@ pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &A
             multiply,
             sum,
         ],
-        scratch: vec![splits * 4 * rows * row_elements * 4, windows.packed() * 16, dy.packed() * 16],
+        scratch: vec![splits * count * 4, windows.packed() * 16, dy.packed() * 16],
     })
 }
 

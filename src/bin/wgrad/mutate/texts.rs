@@ -129,6 +129,7 @@ const SHARED: &[Shared] = &[
     shared!("matmul_operands", "fn rows_of_a("),
     shared!("conv2d_phases", "const SY: u32 ="), // before the text in which it replaces a function
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
+    shared!("conv2d_weight_product", "outputs: u32, channels: u32, taps: u32, fold: u32,"),
     shared!("max_pool2d_window", "fn first_maximum("),
     shared!("norm_rows", "fn part_of("),
     shared!("pool2d", "struct Pool {"),
