@@ -198,6 +198,30 @@ fn convolutions() -> Vec<Fault> {
             Text("sum += x[at] * dy[", "sum -= x[at] * dy["),
         ),
         fault(
+            "a depthwise kernel's rows and columns swapped",
+            ["conv2d", "depthwise 5x3 stride 2 dilation 2"],
+            "depthwise",
+            "conv2d_depthwise",
+            Text("u * s.tap_row + v * s.tap_column", "v * s.tap_row + u * s.tap_column"),
+        ),
+        fault(
+            "a depthwise weight's gradient with the neighbours' channels",
+            ["conv2d_weight_grad", "depthwise"],
+            "depthwise",
+            "conv2d_depthwise_weight",
+            Text("let q = row % s.quads;", "let q = (row + 1u) % s.quads;"),
+        ),
+        fault(
+            "a 1x1 convolution with its weight transposed",
+            ["conv2d_input_grad", "1x1 on planes of vec4"],
+            "pointwise",
+            "matmul_register",
+            Text(
+                "return (start + four(m, p.m) * p.a_m) / WIDTH_A;",
+                "return (start + four(m, p.m) * p.a_k) / WIDTH_A;",
+            ),
+        ),
+        fault(
             "the last stretch of the weight's gradient is left out",
             ["conv2d_weight_grad", "3x3 padding 1"],
             "tile",

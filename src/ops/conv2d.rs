@@ -8,8 +8,10 @@
 //! `y[n, o, i, j] = sum over c, u, v of x[n, c, i s + u d - p, j s + v d - p] weight[o, c, u, v]`.
 
 mod cases;
+mod depthwise;
 mod kernels;
 mod packed;
+mod pointwise;
 mod reference;
 
 pub use cases::cases;

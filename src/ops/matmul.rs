@@ -12,7 +12,7 @@ use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`; the batch axes are equal.
 #[derive(Debug)]
-struct Matmul;
+pub(super) struct Matmul;
 
 /// What a product of inner sizes `a` and `b` is told.
 fn inner_sizes_differ(a: usize, b: usize) -> String {

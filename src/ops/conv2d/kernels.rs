@@ -1,8 +1,10 @@
-//! The kernels of the convolutions: direct loops for every shape, and (in `packed`) matrix
-//! products over channels-last copies for dense ones.
+//! The kernels of the convolutions: direct loops for every shape; for dense ones matrix products, over
+//! channels-last copies (`packed`) or, by 1x1, of the data as they lie (`pointwise`); for depthwise ones sums
+//! over such copies (`depthwise`).
 
 use super::packed::{self, Tiling, Windows};
 use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted};
+use super::{depthwise, pointwise};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
@@ -11,13 +13,15 @@ use crate::wgsl;
 /// Invocations of a workgroup of the direct kernels.
 const LANES: u64 = 64;
 
-/// The variants, best first: for software adapters with subgroups of 8 (the wider one loads less for
-/// each product), for those without, for GPUs, and for every shape.
+/// The variants, best first: for 1x1, for software adapters with subgroups of 8 (the wider one loads less for
+/// each product), for those without, for GPUs, for depthwise ones, and for every shape.
 const VARIANTS: &[Variant] = &[
+    variant("pointwise"),
     Variant { workgroup_memory: 16384, ..shuffle("shuffle64") },
     Variant { workgroup_memory: 8192, ..shuffle("shuffle32") },
     Variant { software: true, invocations: 32, ..variant("rows") },
     Variant { workgroup_memory: 8192, ..variant("tile") },
+    variant("depthwise"),
     variant("direct"),
 ];
 
@@ -27,6 +31,7 @@ const WEIGHT_VARIANTS: &[Variant] = &[
     shuffle("shuffle32"),
     Variant { software: true, invocations: 32, ..variant("rows") },
     Variant { workgroup_memory: 8448, ..variant("tile") },
+    variant("depthwise"),
     variant("direct"),
 ];
 
@@ -96,8 +101,14 @@ impl Kernel for Convolution {
         }
         let sizes = self.sizes(args.inputs, args.outputs);
         // Below this the copies and their launches cost more than they save.
-        if variant.software != args.profile.software || sizes.flops() < 2e5 {
+        if sizes.flops() < 2e5 {
             return false;
+        }
+        match variant.name {
+            "pointwise" => return pointwise::suits(&sizes),
+            "depthwise" => return true,
+            _ if variant.software != args.profile.software => return false,
+            _ => {}
         }
         let able = |v: &&Variant| {
             v.software && v.lacking(args.profile).is_none() && (v.name != "shuffle64" || sizes.flops() >= 2.0 * LARGE)
@@ -108,7 +119,12 @@ impl Kernel for Convolution {
 
     fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
         let sizes = self.sizes(args.inputs, args.outputs);
-        variant.name == "direct" || packed::supports(&sizes, || self.windows(&sizes), args)
+        match variant.name {
+            "direct" => true,
+            "pointwise" => pointwise::supports(&sizes, self.wanted),
+            "depthwise" => depthwise::supports(&sizes, self.wanted, args),
+            _ => packed::supports(&sizes, || self.windows(&sizes), args),
+        }
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -124,6 +140,7 @@ impl Kernel for Convolution {
                 }
                 "rows" => (wgsl!("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
                 "tile" => (wgsl!("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
+                "depthwise" => return depthwise::weight_product(s, args),
                 _ => return weight_direct(s, args),
             };
             return packed::weight_product(s, shader, tiling, args);
@@ -133,6 +150,8 @@ impl Kernel for Convolution {
             "shuffle64" | "shuffle32" => (wide(wgsl!("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
             "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
             "tile" => (wgsl!("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
+            "pointwise" => return pointwise::product(s, self.wanted, args),
+            "depthwise" => return depthwise::product(s, self.wanted, args),
             _ if backward => {
                 return direct(wgsl!("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);
             }

@@ -115,6 +115,12 @@ impl Windows {
         if p.stride != [1, 1] && p.dilation == [1, 1] && overlap {
             return Windows::over_phases(s);
         }
+        Windows::over_gaps(s)
+    }
+
+    /// The same, with the gaps that strides leave filled in.
+    pub(super) fn over_gaps(s: &Sizes) -> Self {
+        let p = &s.options;
         let axis = |i: usize, size, out, taps: usize| {
             let before = ((taps - 1) * p.dilation[i]) as isize - p.padding[i] as isize;
             Axis::new(out, p.stride[i], before, [size, 1, taps, p.dilation[i]])
@@ -142,7 +148,7 @@ impl Windows {
     }
 
     /// `dy` as it is, for the weight gradient.
-    fn plain_dy(s: &Sizes) -> Self {
+    pub(super) fn plain_dy(s: &Sizes) -> Self {
         let axis = |out| Axis::new(out, 1, 0, [out, 1, 1, 1]);
         Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1, phases: NO_PHASES }
     }
@@ -153,6 +159,20 @@ impl Windows {
         if self.channels < 4 && folded < self.x.taps {
             self.fold = self.x.taps;
             self.x.padded = self.x.windows;
+        }
+        self
+    }
+
+    /// With kernel columns where they were: `over_input` and `over_gaps` have no phases.
+    pub(super) fn unfolded(mut self) -> Self {
+        if self.fold > 1 {
+            self.fold = 1;
+            self.x = Axis::new(
+                self.x.source,
+                self.x.up,
+                self.x.before,
+                [self.x.windows, self.x.step, self.x.taps, self.x.dilation],
+            );
         }
         self
     }
@@ -172,7 +192,7 @@ impl Windows {
     }
 
     /// vec4 of the copy.
-    fn packed(&self) -> usize {
+    pub(super) fn packed(&self) -> usize {
         self.n * self.y.padded * self.x.padded * self.quads()
     }
 
@@ -194,8 +214,57 @@ impl Windows {
         [self.y.padded * row, self.y.step * row, column, self.y.dilation * row, self.x.dilation * quads]
     }
 
+    /// A product's text with its shared end, which stores the results.
+    pub(super) fn with_store(&self, shader: Shader) -> Shader {
+        let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
+        if self.phases() > 1 {
+            let [sy, sx] = self.phases.map(|phase| phase.count);
+            let store = shader.function("store", "").append(include_str!("../../../shaders/conv2d_phases.wgsl"));
+            store.constant("SY", sy).constant("SX", sx)
+        } else if (self.y.windows * self.x.windows).is_multiple_of(4) {
+            shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4)
+        } else {
+            shader
+        }
+    }
+
+    /// The uniform of conv2d_product.wgsl, for so many channels of the result (a phase each).
+    pub(super) fn product_uniform(
+        &self,
+        s: &Sizes,
+        outputs: usize,
+        [columns, column_blocks, blocks]: [usize; 3],
+    ) -> Binding {
+        let plane = self.y.windows * self.x.windows;
+        let [image, row, column, tap_row, tap_column] = self.steps();
+        let taps_x = self.x.taps / self.fold;
+        let words = [self.positions(), plane, self.x.windows, outputs, columns, column_blocks, image, row, column]
+            .into_iter()
+            .chain([self.y.taps, taps_x, tap_row, tap_column, self.quads(), blocks, s.h, s.w])
+            .map(|word| word as u32)
+            .chain(self.phases.map(|phase| phase.origin as u32));
+        let reciprocals = [plane, self.x.windows].into_iter().flat_map(reciprocal);
+        Binding::Uniform(reciprocals.chain(words).collect())
+    }
+
+    /// The uniform of conv2d_weight_product.wgsl.
+    pub(super) fn weight_uniform(
+        &self,
+        s: &Sizes,
+        [row_blocks, column_blocks, blocks, stretch]: [usize; 4],
+    ) -> Binding {
+        let [image, row, column, tap_row, tap_column] = self.steps();
+        let (height, width, taps_x) = (self.y.windows, self.x.windows, self.x.taps / self.fold);
+        let words = [self.positions(), height * width, width, height, image, row, column]
+            .into_iter()
+            .chain([taps_x, tap_row, tap_column, self.quads()])
+            .chain([self.depth(), s.o.div_ceil(4), row_blocks, column_blocks, blocks, stretch])
+            .chain([s.o, self.channels, s.kh * s.kw, self.fold]);
+        Binding::Uniform(words.map(|word| word as u32).collect())
+    }
+
     /// The launch that makes the copy.
-    fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
+    pub(super) fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
         let blocks = self.quads().div_ceil(4);
         let count = self.n * self.y.padded * self.x.padded * blocks;
@@ -232,7 +301,7 @@ impl Windows {
     }
 }
 
-fn copy_launch(
+pub(super) fn copy_launch(
     shader: Shader,
     entry: &'static str,
     count: usize,
@@ -248,6 +317,9 @@ fn copy_launch(
         workgroups: args.profile.grid((count as u64).div_ceil(LANES))?,
     })
 }
+
+/// Behind the texts of weight gradients.
+pub(super) const WEIGHT_PRODUCT: &str = include_str!("../../../shaders/conv2d_weight_product.wgsl");
 
 /// `store` for planes of whole vec4.
 const STORE_VEC4: &str = "fn store(v: vec4<f32>, position: u32, channel: u32) {
@@ -268,40 +340,19 @@ pub(super) fn product(
 ) -> Result<Lowered, String> {
     let (windows, outputs) = if backward { (Windows::over_dy(s), s.c) } else { (Windows::over_input(s), s.o) };
     let outputs = outputs * windows.phases();
-    let (quads, columns) = (windows.quads(), outputs.div_ceil(4));
+    let columns = outputs.div_ceil(4);
     let packed_weight = windows.depth() * 4 * columns;
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
     let positions = windows.positions();
     let column_blocks = columns.div_ceil(tiling.columns);
     let blocks = positions.div_ceil(tiling.rows) * column_blocks;
-    let [image, row, column, tap_row, tap_column] = windows.steps();
-    let (plane, taps_x) = (windows.y.windows * windows.x.windows, windows.x.taps / windows.fold);
-    let words = [positions, plane, windows.x.windows, outputs, columns, column_blocks, image, row, column]
-        .into_iter()
-        .chain([windows.y.taps, taps_x, tap_row, tap_column, quads, blocks, s.h, s.w])
-        .map(|word| word as u32)
-        .chain(windows.phases.map(|phase| phase.origin as u32));
-    let reciprocals = [plane, windows.x.windows].into_iter().flat_map(reciprocal);
-    let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
-    let shader = if windows.phases() > 1 {
-        let [sy, sx] = windows.phases.map(|phase| phase.count);
-        let store = shader.function("store", "").append(include_str!("../../../shaders/conv2d_phases.wgsl"));
-        store.constant("SY", sy).constant("SX", sx)
-    } else if plane.is_multiple_of(4) {
-        shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4)
-    } else {
-        shader
-    };
+    let uniform = windows.product_uniform(s, outputs, [columns, column_blocks, blocks]);
+    let shader = windows.with_store(shader);
     let multiply = Launch {
         label: tiling.entry.into(),
         wgsl: shader.finish()?,
         entry: tiling.entry,
-        bindings: vec![
-            Binding::Uniform(reciprocals.chain(words).collect()),
-            Binding::Read(data),
-            Binding::Read(weight),
-            Binding::Write(Slot::Output(0)),
-        ],
+        bindings: vec![uniform, Binding::Read(data), Binding::Read(weight), Binding::Write(Slot::Output(0))],
         workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
     };
     let copy_weight = windows.pack_weight(s, backward, weight, args)?;
@@ -322,26 +373,14 @@ pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &A
     let stretch = positions.div_ceil(wanted).clamp(64, 8192).next_multiple_of(16);
     let splits = positions.div_ceil(stretch);
     let blocks = row_blocks * column_blocks * splits;
-    let [image, row, column, tap_row, tap_column] = windows.steps();
-    let (height, width) = (windows.y.windows, windows.x.windows);
-    let taps_x = windows.x.taps / windows.fold;
-    let words = [positions, height * width, width, height, image, row, column]
-        .into_iter()
-        .chain([taps_x, tap_row, tap_column, windows.quads()])
-        .chain([rows, columns, row_blocks, column_blocks, blocks, stretch])
-        .chain([s.o, s.c, s.kh * s.kw, windows.fold]);
-    let shader = shader.append(include_str!("../../../shaders/conv2d_weight_product.wgsl"));
+    let uniform = windows.weight_uniform(s, [row_blocks, column_blocks, blocks, stretch]);
+    let shader = shader.append(WEIGHT_PRODUCT);
     let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];
     let multiply = Launch {
         label: tiling.entry.into(),
         wgsl: shader.finish()?,
         entry: tiling.entry,
-        bindings: vec![
-            Binding::Uniform(words.map(|word| word as u32).collect()),
-            Binding::Read(data),
-            Binding::Read(gradient),
-            Binding::Write(partial),
-        ],
+        bindings: vec![uniform, Binding::Read(data), Binding::Read(gradient), Binding::Write(partial)],
         workgroups: args.profile.grid((blocks as u64).div_ceil(tiling.tiles as u64))?,
     };
     let count = args.outputs[0].shape.numel();

@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 
 use super::compare::shape;
 
-fn row(cells: [&str; 12]) -> String {
-    let [task, shape, median, min, spread, cpu, gflops, gb_s, share, dispatches, memory, kernel] = cells;
+fn row(cells: [&str; 13]) -> String {
+    let [task, shape, median, min, spread, cpu, gflops, gb_s, share, dispatches, pipelines, memory, kernel] = cells;
     format!(
         "{task:<16} {shape:<20} {median:>9} {min:>9} {spread:>6} {cpu:>8} {gflops:>8} {gb_s:>6} {share:>7} {dispatches:>10} \
-         {memory:>13}  {kernel}"
+         {pipelines:>9} {memory:>13}  {kernel}"
     )
     .trim_end()
     .to_owned()
@@ -27,6 +27,7 @@ pub fn header() -> String {
         "GB/s",
         "of peak",
         "dispatches",
+        "pipelines",
         "dev/host MiB",
         "kernels",
     ])
@@ -97,6 +98,7 @@ pub fn lines(record: &Json) -> Vec<String> {
                 &number(&record["gb_s"]),
                 &share(&record["peak_share"]),
                 &record["dispatches"].to_string(),
+                &record["pipelines"].to_string(),
                 &format!("{device} / {host}"),
                 &shortened(text("variant")),
             ])]

@@ -1,0 +1,41 @@
+// y[n, c, i, j] = sum over u, v of packed[n, i, j, shifted by (u, v), c / 4][c % 4] * weight[u, v, c]
+// packed [N, PH, PW, Q] of vec4 from conv2d_pack, weight [KH KW, Q] of vec4 from conv2d_pack_weight;
+// bindings and order of results as in conv2d_product.wgsl. Each channel is its own: no matrix product.
+// An invocation computes 4 channels of 4 positions; neighbours have neighbouring channels.
+// KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+
+@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn conv2d_depthwise(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (id >= s.blocks) { return; }
+  let first = id / s.quads * 4u;
+  let q = id % s.quads;
+  var corners: array<u32, 4>;
+  var sums: array<vec4<f32>, 4>;
+  for (var j = 0u; j < 4u; j++) { // unroll
+    corners[j] = corner(first + j) + q;
+  }
+  var w_at = q;
+  for (var u = 0u; u < s.taps_y; u++) {
+    for (var v = 0u; v < s.taps_x; v++) {
+      let tap = u * s.tap_row + v * s.tap_column;
+      let w = weight[w_at];
+      w_at += s.quads;
+      for (var j = 0u; j < 4u; j++) { // unroll
+        sums[j] += packed[corners[j] + tap] * w;
+      }
+    }
+  }
+  let by_channel = transpose(mat4x4(sums[0], sums[1], sums[2], sums[3]));
+  for (var k = 0u; k < 4u; k++) { // unroll
+    store(by_channel[k], first, q * 4u + k);
+  }
+}
+

@@ -1,0 +1,34 @@
+// partial[k, c, t] = sum over the k-th stretch of positions p of packed[p shifted by t, c / 4][c % 4] dy[p, c]
+// Bindings as in conv2d_weight_product.wgsl, whose row quads are here one kernel element of 4 channels.
+// An invocation sums one row quad; neighbours have neighbouring channels.
+// A stretch has under 16,000 positions. Results lie as [splits, C, KH KW].
+// Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+
+@compute @workgroup_size(64)
+fn conv2d_depthwise_weight(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (id >= s.blocks) { return; }
+  let row = id % s.rows;
+  let split = id / s.rows;
+  let q = row % s.quads;
+  let begin = split * s.stretch;
+  let end = min(begin + s.stretch, s.positions);
+  let at = shift(row);
+  var sum = vec4<f32>();
+  var walk = start(begin);
+  for (var p = begin; p < end; p++) {
+    sum += packed[walk.corner + at] * dy[p * s.columns + q];
+    walk = next(walk);
+  }
+  for (var k = 0u; k < 4u; k++) { // unroll
+    let c = q * 4u + k;
+    if (c < s.channels) {
+      partial_sums[(split * s.channels + c) * s.taps + row / s.quads] = sum[k];
+    }
+  }
+}
+

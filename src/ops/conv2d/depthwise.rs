@@ -1,0 +1,92 @@
+//! Depthwise convolutions, each of whose channels is its own: the same channels-last copies as in
+//! `packed`, so that four channels are one vec4, and sums of vec4 in place of a matrix product.
+
+use super::kernels::weight_sum;
+use super::packed::{WEIGHT_PRODUCT, Windows, copy_launch};
+use super::{MOST_ITERATIONS, Sizes, Wanted};
+use crate::op::{Args, Binding, Launch, Lowered, Slot};
+use crate::wgsl;
+
+/// Invocations of a workgroup.
+const LANES: usize = 64;
+
+/// Positions that an invocation computes.
+const STEP: usize = 4;
+
+/// Elements of the kernel, at most: see [`MOST_ITERATIONS`].
+const MOST_TAPS: usize = 4_000;
+
+/// The windows over `x` or `dy` that the kernels walk.
+fn windows(s: &Sizes, wanted: Wanted) -> Windows {
+    match wanted {
+        Wanted::InputGrad(_) => Windows::over_gaps(s),
+        _ => Windows::over_input(s),
+    }
+    .unfolded()
+}
+
+/// Whether the convolution is one, and its copies fit.
+pub(super) fn supports(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> bool {
+    let depthwise = s.options.groups == s.c && s.c == s.o && s.c > 1;
+    depthwise && ![s.n, s.h, s.w].contains(&0) && s.kh * s.kw <= MOST_TAPS && windows(s, wanted).fits(args)
+}
+
+/// Forward or, with [`Wanted::InputGrad`], the input gradient: copy the data, copy the weight, sum.
+pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowered, String> {
+    let windows = windows(s, wanted);
+    let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
+    let (quads, taps) = (s.c.div_ceil(4), s.kh * s.kw);
+    let blocks = windows.positions().div_ceil(STEP) * quads;
+    let uniform = windows.product_uniform(s, s.c, [quads, 1, blocks]);
+    let entry = "conv2d_depthwise";
+    let sums = Launch {
+        label: entry.into(),
+        wgsl: windows.with_store(wgsl!("conv2d_depthwise")).finish()?,
+        entry,
+        bindings: vec![uniform, Binding::Read(data), Binding::Read(weight), Binding::Write(Slot::Output(0))],
+        workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
+    };
+    // One row; its columns are the channels, a kernel apart.
+    let words = [taps * quads, 1, s.c, quads, 1, 1, 0, taps, taps, usize::from(wanted != Wanted::Output)];
+    let words = words.map(|word| word as u32).to_vec();
+    let pack_weight = wgsl!("conv2d_pack_weight");
+    Ok(Lowered {
+        launches: vec![
+            windows.pack(Slot::Input(0), data, args)?,
+            copy_launch(pack_weight, "conv2d_pack_weight", taps * quads, words, [Slot::Input(1), weight], args)?,
+            sums,
+        ],
+        scratch: vec![windows.packed() * 16, taps * quads * 16],
+    })
+}
+
+/// The weight gradient: copy both, sum over stretches of positions, add the stretches.
+pub(super) fn weight_product(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
+    let (windows, dy) = (windows(s, Wanted::WeightGrad([s.kh, s.kw])), Windows::plain_dy(s));
+    let positions = windows.positions();
+    let rows = s.kh * s.kw * s.c.div_ceil(4);
+    // Enough invocations to fill a device; stretches long enough to be worth adding up.
+    let wanted = if args.profile.software { 1024_usize } else { 65_536 }.div_ceil(rows);
+    let stretch = positions.div_ceil(wanted).clamp(64, 8192).max(positions.div_ceil(MOST_ITERATIONS));
+    let splits = positions.div_ceil(stretch);
+    let uniform = windows.weight_uniform(s, [1, 1, rows * splits, stretch]);
+    let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];
+    let count = args.outputs[0].shape.numel();
+    let entry = "conv2d_depthwise_weight";
+    let sums = Launch {
+        label: entry.into(),
+        wgsl: wgsl!("conv2d_depthwise_weight").append(WEIGHT_PRODUCT).finish()?,
+        entry,
+        bindings: vec![uniform, Binding::Read(data), Binding::Read(gradient), Binding::Write(partial)],
+        workgroups: args.profile.grid((rows * splits).div_ceil(LANES) as u64)?,
+    };
+    Ok(Lowered {
+        launches: vec![
+            windows.pack(Slot::Input(0), data, args)?,
+            dy.pack(Slot::Input(1), gradient, args)?,
+            sums,
+            weight_sum(splits, count, args)?,
+        ],
+        scratch: vec![splits * count * 4, windows.packed() * 16, dy.packed() * 16],
+    })
+}

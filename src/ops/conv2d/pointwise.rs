@@ -1,0 +1,46 @@
+//! Convolutions by 1x1 without strides and padding: of each image the product of the weight `[O, C]` and the
+//! data `[C, H W]` as they lie, by the kernels of [`Matmul`], without copies.
+
+use super::{Sizes, Wanted};
+use crate::op::{Args, Binding, Kernel, Lowered, Slot, Variant};
+use crate::ops::matmul::Matmul;
+use crate::shape::View;
+use crate::{DType, Shape, TensorType};
+
+/// Whether it is one, forward or the input gradient (the weight gradient sums over images, too).
+pub(super) fn supports(s: &Sizes, wanted: Wanted) -> bool {
+    let options = &s.options;
+    let plain = [s.kh, s.kw] == [1, 1] && options.stride == [1, 1] && options.padding == [0, 0] && options.groups == 1;
+    plain && !matches!(wanted, Wanted::WeightGrad(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
+}
+
+/// Whether tiles of 32 columns are filled by three quarters at least; else the images are better packed together.
+pub(super) fn suits(s: &Sizes) -> bool {
+    let plane = s.h * s.w;
+    4 * plane >= 3 * plane.next_multiple_of(32)
+}
+
+/// The product of each image; `y = W x` or `dx = W' dy`.
+pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowered, String> {
+    let backward = wanted != Wanted::Output;
+    let (rows, inner) = if backward { (s.c, s.o) } else { (s.o, s.c) };
+    let plane = s.h * s.w;
+    let ty = |sizes: [usize; 3]| TensorType::new(DType::F32, Shape::from(sizes));
+    let (weight, data) = (ty([s.n, rows, inner]), ty([s.n, inner, plane]));
+    let strides = if backward { vec![0, 1, rows] } else { vec![0, inner, 1] };
+    let views = [View { shape: weight.shape.clone(), strides, offset: 0 }, View::contiguous(&data.shape)];
+    let outputs = [ty([s.n, rows, plane])];
+    let args = Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile: args.profile };
+    let fits = |v: &&Variant| {
+        v.lacking(args.profile).is_none() && (!v.software || args.profile.software) && Matmul.suits(v, &args)
+    };
+    let variant = Matmul.variants().iter().find(fits).ok_or("no variant of matmul suits")?;
+    let mut lowered = Matmul.lower(variant, &args)?;
+    // Its first operand is this op's second.
+    for binding in lowered.launches.iter_mut().flat_map(|launch| &mut launch.bindings) {
+        if let Binding::Read(Slot::Input(input)) = binding {
+            *input = 1 - *input;
+        }
+    }
+    Ok(lowered)
+}
