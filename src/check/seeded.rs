@@ -234,6 +234,13 @@ fn convolutions() -> Vec<Fault> {
 fn pools() -> Vec<Fault> {
     vec![
         fault(
+            "of equal elements of a pair of windows the last wins",
+            ["max_pool2d_grad", "ties go to the first, windows that fill the plane"],
+            "pairs",
+            "max_pool2d_grad_pairs",
+            Text("row.y > row.x", "row.y >= row.x"),
+        ),
+        fault(
             "the window is one short",
             ["max_pool2d", "3x3 stride 2 padding 1"],
             "",

@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
         ("3x3 padding 1", [2, 2, 8, 10], Pool2d::new(3).padding(1)),
         ("many windows", [2, 3, 32, 32], Pool2d::new(2)),
         ("many windows that overlap", [1, 3, 20, 20], Pool2d::new(3).stride(1).padding(1)),
+        ("2x2, rows of vec4, a row left over", [2, 3, 9, 12], Pool2d::new(2)),
         ("26x26 of a digit", [3, 5, 26, 26], Pool2d::new(2)),
     ];
     let distinct = |shape: [usize; 4]| (TensorType::new(DType::F32, shape), Fill::Distinct);
@@ -63,16 +64,17 @@ pub fn cases() -> Vec<Case> {
         }
     }
     // Windows that overlap, and windows that do not.
-    for (name, options, y) in [
-        ("ties go to the first", Pool2d::new(3).stride(2).padding(1), [2, 3, 5, 4]),
-        ("ties go to the first, 4x4", Pool2d::new(4).stride(1).padding(2), [2, 3, 10, 9]),
-        ("ties go to the first, windows apart", Pool2d::new(2), [2, 3, 4, 4]),
+    for (name, options, h, y) in [
+        ("ties go to the first", Pool2d::new(3).stride(2).padding(1), 9, [2, 3, 5, 4]),
+        ("ties go to the first, 4x4", Pool2d::new(4).stride(1).padding(2), 9, [2, 3, 10, 9]),
+        ("ties go to the first, windows apart", Pool2d::new(2), 9, [2, 3, 4, 4]),
+        ("ties go to the first, windows that fill the plane", Pool2d::new(2), 8, [2, 3, 4, 4]),
     ] {
         cases.push(
             Case::new("max_pool2d_grad", name, move |v| {
                 vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
             })
-            .input("x", TensorType::new(DType::F32, [2, 3, 9, 8]), Fill::Index(3))
+            .input("x", TensorType::new(DType::F32, [2, 3, h, 8]), Fill::Index(3))
             .float("dy", y)
             .forward_only(),
         );

@@ -131,6 +131,7 @@ const SHARED: &[Shared] = &[
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
     shared!("conv2d_weight_product", "outputs: u32, channels: u32, taps: u32, fold: u32,"),
     shared!("max_pool2d_window", "fn first_maximum("),
+    shared!("max_pool2d_pair", "fn upper_of("),
     shared!("norm_rows", "fn part_of("),
     shared!("pool2d", "struct Pool {"),
     shared!("recurrent_places", "fn in_slot("),
