@@ -85,5 +85,11 @@ pub fn cases() -> Vec<Case> {
             .float("x", [2, 3, 10, 9])
             .forward_only(),
     );
+    cases.push(
+        Case::new("max_pool2d", "2x2 of a product, times a tensor", |v| vec![(&v[0] * &v[1]).max_pool2d(2) * &v[2]])
+            .float("x", [2, 3, 8, 12])
+            .float("factor", [2, 3, 8, 12])
+            .float("scale", [2, 3, 4, 6]),
+    );
     cases
 }
