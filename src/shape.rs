@@ -214,8 +214,12 @@ impl View {
 
     /// The position in the buffer of the element with row-major number `linear`.
     pub fn position(&self, linear: usize) -> usize {
-        let index = self.shape.unravel(linear);
-        self.offset + index.iter().zip(&self.strides).map(|(i, s)| i * s).sum::<usize>()
+        let (mut position, mut rest) = (self.offset, linear);
+        for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            position += rest % size.max(1) * stride;
+            rest /= size.max(1);
+        }
+        position
     }
 }
 
