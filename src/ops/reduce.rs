@@ -71,8 +71,7 @@ impl Op for Reduce {
         use rayon::prelude::*;
         let x = inputs[0];
         let (kept, reduced) = split_view(&View::contiguous(x.shape()), &self.axes);
-        let positions = |view: &View| -> Vec<usize> { (0..view.shape.numel()).map(|i| view.position(i)).collect() };
-        let (starts, offsets) = (positions(&kept), positions(&reduced));
+        let (starts, offsets) = (kept.positions(), reduced.positions());
         fn fold<T: Copy + Send + Sync>(
             (starts, offsets): (&[usize], &[usize]),
             x: &[T],
