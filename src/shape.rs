@@ -301,7 +301,7 @@ mod tests {
         let sliced = View { shape: Shape::from([4, 4]), strides: base.strides(), offset: 1 };
         let split = sliced.reshaped(&Shape::from([2, 2, 1, 4])).expect("rows split");
         assert_eq!(split.positions(), sliced.positions());
-        let at = |i| 1 + i / 4 * 6 + i % 4;
+        let at = |i: usize| 1 + i / 4 * 6 + i % 4;
         assert_eq!(sliced.positions(), (0..16).map(at).collect::<Vec<usize>>());
         assert_eq!(sliced.reshaped(&Shape::from([16])), None);
         let transposed = View { shape: Shape::from([6, 4]), strides: vec![1, 6], offset: 0 };
