@@ -31,6 +31,15 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     /// How it runs on a device.
     fn lowering(&self) -> Lowering<'_>;
 
+    /// The terms that are summed for each element of the first output, about: by these steps are cut into
+    /// submissions, and tuning is planned.
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        match self.rounding(inputs) {
+            Rounding::Sum(terms) => terms,
+            _ => 1,
+        }
+    }
+
     /// The number that every element of the output is, where that is known when the graph is built.
     fn constant_value(&self) -> Option<f64> {
         None

@@ -212,10 +212,16 @@ impl View {
         Some(View { shape: shape.clone(), strides, offset: self.offset })
     }
 
-    /// The position in the buffer of the element with row-major number `linear`.
-    pub fn position(&self, linear: usize) -> usize {
-        let index = self.shape.unravel(linear);
-        self.offset + index.iter().zip(&self.strides).map(|(i, s)| i * s).sum::<usize>()
+    /// The positions in the buffer of all elements, in row-major order.
+    pub fn positions(&self) -> Vec<usize> {
+        if self.shape.numel() == 0 {
+            return Vec::new();
+        }
+        self.shape.iter().zip(&self.strides).fold(vec![self.offset], |all, (&size, &stride)| {
+            let mut longer = Vec::with_capacity(all.len() * size);
+            all.iter().for_each(|&at| longer.extend((0..size).map(|i| at + i * stride)));
+            longer
+        })
     }
 }
 
@@ -294,16 +300,18 @@ mod tests {
         let base = Shape::from([4, 6]);
         let sliced = View { shape: Shape::from([4, 4]), strides: base.strides(), offset: 1 };
         let split = sliced.reshaped(&Shape::from([2, 2, 1, 4])).expect("rows split");
-        for i in 0..16 {
-            assert_eq!(split.position(i), sliced.position(i));
-        }
+        assert_eq!(split.positions(), sliced.positions());
+        let at = |i: usize| 1 + i / 4 * 6 + i % 4;
+        assert_eq!(sliced.positions(), (0..16).map(at).collect::<Vec<usize>>());
         assert_eq!(sliced.reshaped(&Shape::from([16])), None);
         let transposed = View { shape: Shape::from([6, 4]), strides: vec![1, 6], offset: 0 };
         assert_eq!(transposed.reshaped(&Shape::from([24])), None);
         let split = transposed.reshaped(&Shape::from([3, 2, 4])).expect("outer axis split");
-        for i in 0..24 {
-            assert_eq!(split.position(i), transposed.position(i));
-        }
+        assert_eq!(split.positions(), transposed.positions());
+        assert_eq!(transposed.positions(), (0..24).map(|i| i / 4 + i % 4 * 6).collect::<Vec<usize>>());
+        // Nothing is laid out for what has no elements, however long its other axes are.
+        let empty = View { shape: Shape::from([1 << 40, 0]), strides: vec![0, 1], offset: 0 };
+        assert!(empty.positions().is_empty());
     }
 
     #[test]

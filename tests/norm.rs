@@ -81,6 +81,46 @@ fn running_statistics_follow_the_batches_and_serve_the_evaluation() {
 }
 
 #[test]
+fn a_batch_s_share_is_the_momentum_or_that_of_all_batches() {
+    for (momentum, eps) in [(Some(0.1), 1e-5), (Some(0.75), 0.5), (Some(1.0), 1e-3), (Some(0.0), 1e-5), (None, 1e-2)] {
+        for device in common::devices() {
+            let mut session = Session::new(device);
+            let layer = |nn: &Scope, graph: &Graph| {
+                let x = graph.input("x", DType::F32, SHAPE);
+                BatchNorm2d::new(nn, "bn", 3).momentum(momentum).eps(eps).forward(&x)
+            };
+            let graph = Graph::new();
+            let step = session.compile(&graph, &[&layer(&Scope::train(&graph, 1), &graph)]).expect("compiles");
+            let mut running = [[0.0, 1.0]; 3];
+            for number in 0..4 {
+                let y = session.run(&step, &[("x", &batch(number))]).expect("runs").swap_remove(0).to_f64();
+                let share = momentum.unwrap_or(1.0 / (number + 1) as f64);
+                let of = statistics(&batch(number));
+                for (old, new) in running.iter_mut().zip(of) {
+                    *old = [0, 1].map(|i| (1.0 - share) * old[i] + share * new[i]);
+                }
+                let want = batch(number).to_f64().into_iter().enumerate().map(|(i, x)| {
+                    let [mean, unbiased] = of[i / 10 % 3];
+                    (x - mean) / (unbiased * 39.0 / 40.0 + eps).sqrt()
+                });
+                close(&y, &want.collect::<Vec<f64>>());
+            }
+            let get = |name: &str| session.get(&format!("bn.{name}")).expect("a variable").to_f64();
+            close(&get("running_mean"), &running.map(|r| r[0]));
+            close(&get("running_var"), &running.map(|r| r[1]));
+            let graph = Graph::new();
+            let evaluation = session.compile(&graph, &[&layer(&Scope::eval(&graph, 1), &graph)]).expect("compiles");
+            let y = session.run(&evaluation, &[("x", &batch(9))]).expect("runs").swap_remove(0);
+            let want = batch(9).to_f64().into_iter().enumerate().map(|(i, x)| {
+                let [mean, var] = running[i / 10 % 3];
+                (x - mean) / (var + eps).sqrt()
+            });
+            close(&y.to_f64(), &want.collect::<Vec<f64>>());
+        }
+    }
+}
+
+#[test]
 fn parameters_alone_are_trained() {
     let graph = Graph::new();
     let nn = Scope::train(&graph, 0);
@@ -120,6 +160,9 @@ fn what_does_not_fit_is_said() {
         ("for eps", &|g| drop(x(g, &[2, 4]).rms_norm(&[4], None, 0.0))),
         ("[N, C, ...]", &|g| drop(x(g, &[4]).group_norm(2, None, None, 1e-5))),
         ("1 axes behind", &|g| drop(BatchNorm1d::new(&Scope::train(g, 0), "bn", 3).forward(&x(g, &[2, 3, 4, 4])))),
+        ("momentum must be 0 to 1", &|g| {
+            BatchNorm2d::new(&Scope::train(g, 0), "bn", 3).momentum(f64::NAN).forward(&x(g, &[2, 3, 4, 4]));
+        }),
         ("assigned twice", &|g| {
             let bn = BatchNorm2d::new(&Scope::train(g, 0), "bn", 3);
             bn.forward(&bn.forward(&x(g, &[2, 3, 4, 4])));

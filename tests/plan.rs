@@ -1,6 +1,8 @@
 //! The plan as data: what is fused, what is updated in place, what memory is shared, and what the
 //! limits refuse. Needs no GPU.
 
+use wgrad::ops::attention::Attention;
+use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::plan::{Bound, Options, Plan, Role};
 use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value};
 
@@ -260,4 +262,24 @@ fn long_steps_are_cut_into_submissions_on_devices_that_are_watched() {
     };
     // 8.6e9 terms each: 43 ms at the least pace of a discrete GPU, 430 of another.
     assert_eq!((cut("software"), cut("discrete GPU"), cut("integrated GPU")), (1, 4, 20));
+}
+
+#[test]
+fn attention_and_recurrent_layers_count_as_the_products_that_they_are() {
+    let profile = Profile { kind: "integrated GPU".into(), software: false, ..Profile::webgpu_defaults() };
+    let cut = |graph: &Graph, y: &Value, wrt: &Value| {
+        let dx = wgrad::gradients(&y.square().sum_all(), &[wrt]);
+        let (plan, _) = Plan::of(graph, &[&dx[0]], &profile, &Options::default()).expect("plans");
+        plan.submissions(&profile).len()
+    };
+    // 17e9 terms: 0.9 s; and twice the like backwards.
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [8, 4096, 64]);
+    assert!(cut(&graph, &x.scaled_dot_product_attention(&x, &x, &Attention::default()), &x) >= 3);
+    // 6.7e9 terms: 0.3 s.
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [64, 100, 512]);
+    let [w_ih, w_hh] = ["w_ih", "w_hh"].map(|name| graph.input(name, DType::F32, [2048, 512]));
+    let weights = Weights { w_ih, w_hh, b_ih: None, b_hh: None };
+    assert!(cut(&graph, &x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y, &x) >= 3);
 }

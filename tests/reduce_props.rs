@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wgrad::check::{CaseGraph, check_case};
 use wgrad::op::Case;
-use wgrad::{DType, Device, Graph, Reduction, Session, Tensor};
+use wgrad::{DType, Device, Graph, Reduction, Session, Tensor, gradients};
 
 mod common;
 
@@ -131,5 +131,40 @@ fn labels_out_of_range_are_an_error_wherever_they_come_from() {
             assert!(run(bad).is_err(), "{bad:?}");
         }
         run([1, 4, 2]).expect("in range again");
+    }
+}
+
+/// The product of the factors but those of two places.
+fn without(x: &[f64], i: usize, j: usize) -> f64 {
+    x.iter().enumerate().filter(|&(at, _)| at != i && at != j).map(|(_, x)| x).product()
+}
+
+#[test]
+fn products_have_first_and_second_derivatives_where_factors_are_0() {
+    // Rows with no, one, two and three zeros, of an odd length; the axis is not the last.
+    let rows: [[f64; 5]; 4] =
+        [[2.0, 3.0, -1.5, 0.5, 4.0], [0.0, 3.0, -1.5, 0.5, 2.0], [0.0, 3.0, 0.0, 0.5, 2.0], [0.0, 3.0, 0.0, 0.5, -0.0]];
+    let columns: Vec<f32> = (0..20).map(|i| rows[i % 4][i / 4] as f32).collect();
+    let factors = [0.5, -1.0, 2.0, 1.5, -0.25];
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [5, 4]);
+        let once = gradients(&x.prod(&[0], false).sum_all(), &[&x]).swap_remove(0);
+        let each = graph.constant(Tensor::new([5, 1], factors.map(|f| f as f32)).expect("fits"));
+        let twice = gradients(&(&once * each).sum_all(), &[&x]).swap_remove(0);
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&once, &twice]).expect("compiles");
+        let found =
+            session.run(&program, &[("x", &Tensor::new([5, 4], columns.clone()).expect("fits"))]).expect("runs");
+        let [once, twice] = [0, 1].map(|i| found[i].to_f64());
+        for (row, x) in rows.iter().enumerate() {
+            for i in 0..5 {
+                let at = i * 4 + row;
+                let slope = without(x, i, i);
+                assert!((once[at] - slope).abs() <= 1e-5, "row {row}: slope {i} is {}, not {slope}", once[at]);
+                let bend: f64 = (0..5).filter(|&j| j != i).map(|j| factors[j] * without(x, i, j)).sum();
+                assert!((twice[at] - bend).abs() <= 1e-4, "row {row}: bend {i} is {}, not {bend}", twice[at]);
+            }
+        }
     }
 }

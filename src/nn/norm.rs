@@ -185,8 +185,8 @@ pub struct BatchNorm<const SPATIAL: usize> {
     pub running_var: Value,
     /// How many they were.
     pub num_batches_tracked: Value,
-    /// What share a batch has in the running statistics: 0.1.
-    pub momentum: f64,
+    /// What share a batch has in the running statistics: 0.1. With `None` all batches have the same.
+    pub momentum: Option<f64>,
     /// Added to the variance: 1e-5.
     pub eps: f64,
     training: bool,
@@ -211,10 +211,21 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             running_mean: part.variable("running_mean", [channels], init::zeros()),
             running_var: part.variable("running_var", [channels], init::ones()),
             num_batches_tracked: nn.graph().variable(&part.full_name("num_batches_tracked"), count),
-            momentum: 0.1,
+            momentum: Some(0.1),
             eps: EPS,
             training: nn.is_training(),
         }
+    }
+
+    /// What share a batch has in the running statistics, 0 to 1; `None` for their plain average over all
+    /// batches.
+    pub fn momentum(self, momentum: impl Into<Option<f64>>) -> Self {
+        BatchNorm { momentum: momentum.into(), ..self }
+    }
+
+    /// What is added to the variance.
+    pub fn eps(self, eps: f64) -> Self {
+        BatchNorm { eps, ..self }
     }
 }
 
@@ -230,8 +241,14 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         if !self.training {
             return x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
         }
+        if let Some(momentum) = self.momentum.filter(|momentum| !(0.0..=1.0).contains(momentum)) {
+            return x.graph().mistake("batch_norm", &[x], format!("the momentum must be 0 to 1, not {momentum}"));
+        }
         let batch = x.batch_norm_training(weight, bias, self.eps);
-        let (mean, var) = batch.running(&self.running_mean, &self.running_var, self.momentum);
+        let (mean, var) = match self.momentum {
+            Some(momentum) => batch.running(&self.running_mean, &self.running_var, momentum),
+            None => batch.average(&self.running_mean, &self.running_var, &self.num_batches_tracked),
+        };
         x.graph().assign(&self.running_mean, &mean);
         x.graph().assign(&self.running_var, &var);
         x.graph().assign(&self.num_batches_tracked, &(&self.num_batches_tracked + 1.0));

@@ -126,6 +126,12 @@ impl Op for ScaledDotProduct {
         Rounding::bound(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs))
     }
 
+    /// For each key its score, and its share of each number.
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
+        keys * (e + width).div_ceil(width.max(1))
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

@@ -63,7 +63,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
-        Family { name: "recurrent", cases: recurrent::cases, sweep: None },
+        Family { name: "recurrent", cases: recurrent::cases, sweep: Some(sweep::recurrent) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
         Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
         Family { name: "softmax", cases: softmax::cases, sweep: Some(sweep::softmax) },

@@ -255,9 +255,22 @@ impl BatchNorm {
     /// the unbiased variance.
     #[track_caller]
     pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
-        let unbiased = self.count as f64 / self.count.saturating_sub(1).max(1) as f64;
         let new_mean = mean * (1.0 - momentum) + &self.mean * momentum;
-        (new_mean, var * (1.0 - momentum) + &self.var * (momentum * unbiased))
+        (new_mean, var * (1.0 - momentum) + &self.var * (momentum * self.correction()))
+    }
+
+    /// The mean of all batches' means, and that of their unbiased variances, `[C]`, from those of the
+    /// `count` batches before this one.
+    #[track_caller]
+    pub fn average(&self, mean: &Value, var: &Value, count: &Value) -> (Value, Value) {
+        let share = (count + 1.0).cast(DType::F32).reciprocal();
+        let unbiased = &self.var * self.correction();
+        (mean + (&self.mean - mean) * &share, var + (unbiased - var) * &share)
+    }
+
+    /// What makes the variance unbiased.
+    fn correction(&self) -> f64 {
+        self.count as f64 / self.count.saturating_sub(1).max(1) as f64
     }
 }
 

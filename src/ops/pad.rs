@@ -136,8 +136,8 @@ impl Op for Pad {
             offset: self.axes.iter().zip(&strides).map(|(to, stride)| to.start * stride).sum(),
         };
         fn scatter<T: Copy>(x: &[T], place: &View, mut y: Vec<T>) -> Vec<T> {
-            for (i, &x) in x.iter().enumerate() {
-                y[place.position(i)] = x;
+            for (&x, at) in x.iter().zip(place.positions()) {
+                y[at] = x;
             }
             y
         }

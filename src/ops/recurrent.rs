@@ -11,6 +11,7 @@ mod kernels;
 mod reference;
 
 pub use cases::cases;
+pub(super) use cases::{Form, With, case};
 
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
@@ -244,6 +245,10 @@ impl Op for Recurrence {
         })
     }
 
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        self.cell.gates() * inputs[2].shape[1]
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }
@@ -284,6 +289,11 @@ impl Op for RecurrenceGrad {
         Rounding::bound(move |inputs, _| {
             reference::bounds(|run| reference::backward(&of, &sizes, &floats(inputs), run))
         })
+    }
+
+    /// As many as there are units, for each of their gates.
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        inputs[0].shape[2]
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -71,8 +71,7 @@ impl Op for Reduce {
         use rayon::prelude::*;
         let x = inputs[0];
         let (kept, reduced) = split_view(&View::contiguous(x.shape()), &self.axes);
-        let positions = |view: &View| -> Vec<usize> { (0..view.shape.numel()).map(|i| view.position(i)).collect() };
-        let (starts, offsets) = (positions(&kept), positions(&reduced));
+        let (starts, offsets) = (kept.positions(), reduced.positions());
         fn fold<T: Copy + Send + Sync>(
             (starts, offsets): (&[usize], &[usize]),
             x: &[T],
@@ -264,18 +263,32 @@ pub(crate) fn together_on(profile: &Profile) -> u32 {
     if profile.max_invocations >= MOST { MOST } else { FEWEST }
 }
 
+/// Of `[rows, n]`, for each element the product of the others of its row: of its partner, and of the pairs
+/// but their own. Nothing is divided, so that it and its gradients are right where factors are 0.
+fn product_of_others(x: &Value) -> Value {
+    let (rows, n) = (x.dim(0) as isize, x.dim(1));
+    if n <= 1 {
+        return x.ones_like();
+    }
+    let half = n.div_ceil(2) as isize;
+    let pairs = x.pad(&[(0, 0), (0, n % 2)], 1.0).reshape(&[rows, half, 2]);
+    let [first, second] = [0, 1].map(|i| pairs.slice(2, i, i + 1, 1).reshape(&[rows, half]));
+    let other_pairs = product_of_others(&(first * second)).reshape(&[rows, half, 1]);
+    (pairs.flip(&[2]) * other_pairs).reshape(&[rows, 2 * half]).slice(1, 0, n, 1)
+}
+
 impl Reduce {
-    /// For each element the product of all others that are multiplied with it, without dividing by 0: where
-    /// one of them is 0, only that one has others that are not, and where two are, none has.
+    /// For each element the product of all others that are multiplied with it.
     fn product_of_the_others(&self, x: &Value) -> Value {
-        let axes: Vec<isize> = self.axes.iter().map(|&axis| axis as isize).collect();
-        let (zero, one) = (x.zeros_like(), x.ones_like());
-        let is_zero = x.eq(&zero);
-        let factor = is_zero.where_(&one, x);
-        let product = factor.prod(&axes, true).broadcast_to(x.shape());
-        let zeros = is_zero.where_(&one, &zero).sum(&axes, true).broadcast_to(x.shape());
-        let counts = zeros.eq(&zero).or(&zeros.eq(&one).and(&is_zero));
-        counts.where_(&(product / factor), &zero)
+        let mut order: Vec<usize> = (0..x.shape().rank()).filter(|axis| !self.axes.contains(axis)).collect();
+        order.extend(&self.axes);
+        let back = (0..order.len()).map(|axis| order.iter().position(|&a| a == axis).unwrap_or(axis) as isize);
+        let moved = x.permute(&order.iter().map(|&axis| axis as isize).collect::<Vec<_>>());
+        let count: usize = self.axes.iter().map(|&axis| x.dim(axis as isize)).product();
+        let rows: usize = moved.shape()[..order.len() - self.axes.len()].iter().product();
+        let sizes: Vec<isize> = moved.shape().iter().map(|&size| size as isize).collect();
+        let others = product_of_others(&moved.reshape(&[rows as isize, count as isize]));
+        others.reshape(&sizes).permute(&back.collect::<Vec<_>>())
     }
 
     fn text(
@@ -533,8 +546,8 @@ impl Value {
         centered.square().sum(axes, keepdim) * (1.0 / (count - correction) as f64)
     }
 
-    /// The product over `axes`; of nothing it is 1, integers wrap. The gradient is right where factors are
-    /// 0. Floats whose partial products leave the range of f32 give no defined value.
+    /// The product over `axes`; of nothing it is 1, integers wrap. The gradient, and the gradient's, is right
+    /// where factors are 0. Floats whose partial products leave the range of f32 give no defined value.
     #[track_caller]
     pub fn prod(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(Kind::Prod, axes, keepdim)

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::attention::Attention;
 use super::conv2d::{Conv2d, output_shape};
 use super::pool2d::Pool2d;
+use super::recurrent::{self, Activation, Cell, Form, With};
 use crate::op::{Case, CaseInput, Fill};
 use crate::{DType, Shape, TensorType, Value};
 
@@ -294,6 +295,23 @@ pub fn attention(rng: &mut StdRng) -> Case {
     let case =
         case.float("q", [n, h, l, e]).float("k", [n, h, s, e]).input("v", floats(&[n, h, s, width]), values(rng));
     viewed(if masked { case.input("mask", floats(&mask), Fill::Uniform(-3.0, 3.0)) } else { case }, rng)
+}
+
+pub fn recurrent(rng: &mut StdRng) -> Case {
+    let cell = pick(rng, &[Cell::Rnn, Cell::Lstm, Cell::Gru]);
+    let hidden = edge(rng, 257);
+    // A step multiplies with all weights, and the reference takes it nine times.
+    let steps = edge(rng, (MOST / hidden).min(65));
+    let rows = (1 << 19) / (steps * hidden * hidden);
+    let form = Form { batch: size(rng, rows.clamp(1, 65)), steps, inputs: size(rng, 33), hidden };
+    let with = With {
+        activation: pick(rng, &[Activation::Tanh, Activation::Tanh, Activation::Relu]),
+        reverse: rng.random(),
+        bias: rng.random(),
+        state: rng.random(),
+        ends: rng.random_range(0..4) == 0,
+    };
+    viewed(recurrent::case(cell, format!("random {form:?}, {with:?}"), form, with), rng)
 }
 
 pub fn cumsum(rng: &mut StdRng) -> Case {

@@ -144,7 +144,7 @@ pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
         if view.shape.numel() > 0 && view.is_dense() {
             return x[view.offset..view.offset + view.shape.numel()].to_vec();
         }
-        (0..view.shape.numel()).map(|i| x[view.position(i)]).collect()
+        view.positions().into_iter().map(|at| x[at]).collect()
     }
     let data: Data = match x.data() {
         Data::F32(v) => pick(v, view).into(),

@@ -8,7 +8,7 @@ use super::layout::{Layout, Origin, fold_constants, merge_duplicates, op_of};
 use super::{Options, choose, runnable};
 use crate::TensorType;
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
-use crate::op::{Args, Op, Rounding, Variant};
+use crate::op::{Args, Op, Variant};
 use crate::profile::Profile;
 use crate::shape::View;
 
@@ -153,10 +153,8 @@ pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, mo
         candidates.truncate(most);
         let results: usize = outputs.iter().map(|ty| ty.shape.numel()).sum();
         let operands: usize = inputs.iter().map(|ty| ty.shape.numel()).sum();
-        let work = match op.rounding(&inputs) {
-            Rounding::Sum(terms) => results as f64 * terms as f64,
-            _ => (results + operands) as f64 * 8.0, // a function or two of each
-        };
+        let sums = outputs[0].shape.numel() as f64 * op.terms(&inputs) as f64;
+        let work = sums.max((results + operands) as f64 * 8.0); // a function or two of each
         let (alone, targets) = alone(&nodes, &layout, node);
         sites.push(Site { op: op.name(), class, heuristic, candidates, nodes: alone, targets, work });
     }

@@ -7,7 +7,6 @@ use super::layout::op_of;
 use super::{Plan, Unit};
 use crate::TensorType;
 use crate::graph::Nodes;
-use crate::op::Rounding;
 use crate::profile::Profile;
 
 /// What one submission may take, in seconds.
@@ -50,11 +49,8 @@ impl Unit {
         let terms = self.computed(nodes).into_iter().filter(|id| id.output == 0).map(|id| {
             let node = &nodes.nodes[id.node];
             let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-            let each = match op_of(nodes, id.node).map(|op| op.rounding(&inputs)) {
-                Some(Rounding::Sum(terms)) => terms as f64,
-                _ => 1.0,
-            };
-            each * node.outputs[0].shape.numel() as f64
+            let each = op_of(nodes, id.node).map_or(1, |op| op.terms(&inputs));
+            each as f64 * node.outputs[0].shape.numel() as f64
         });
         let bytes: usize = self.reads.iter().chain(&self.writes).map(|stored| stored.ty.bytes()).sum();
         (terms.sum::<f64>() / terms_per_second).max(bytes as f64 / bytes_per_second)

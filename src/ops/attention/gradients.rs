@@ -76,6 +76,12 @@ impl Op for AttentionQueryGrad {
         Rounding::bound(move |inputs, _| vec![reference::query_gradient_bound(&scores, inputs)])
     }
 
+    /// For each key its score, the score's gradient, and its share of each number.
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
+        keys * (2 * e + width).div_ceil(e.max(1))
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }
@@ -133,6 +139,11 @@ impl Op for AttentionKeyGrad {
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
         Rounding::bound(move |inputs, _| vec![reference::key_gradient_bound(&scores, inputs)])
+    }
+
+    /// For each query the score and its gradient, and the share of each number of both.
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        2 * inputs[0].shape[2]
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -5,26 +5,27 @@ use crate::op::{Case, Fill};
 use crate::{DType, TensorType};
 
 /// Sizes of a case.
-#[derive(Clone, Copy)]
-struct Form {
-    batch: usize,
-    steps: usize,
-    inputs: usize,
-    hidden: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    pub batch: usize,
+    pub steps: usize,
+    pub inputs: usize,
+    pub hidden: usize,
 }
 
 /// What a case has besides.
-#[derive(Clone, Copy, Default)]
-struct With {
-    activation: Activation,
-    reverse: bool,
-    bias: bool,
-    state: bool,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct With {
+    pub activation: Activation,
+    pub reverse: bool,
+    pub bias: bool,
+    pub state: bool,
     /// Only the last states are used, not `y`.
-    ends: bool,
+    pub ends: bool,
 }
 
-fn case(cell: Cell, name: &str, form: Form, with: With) -> Case {
+/// A layer in one direction.
+pub fn case(cell: Cell, name: impl Into<String>, form: Form, with: With) -> Case {
     let Form { batch, steps, inputs, hidden } = form;
     let rows = cell.gates() * hidden;
     let build = move |v: &[crate::Value]| {
