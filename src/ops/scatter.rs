@@ -366,7 +366,7 @@ pub fn cases() -> Vec<Case> {
         rows("300 rows to 1000", 1000, [300, 1], 1000),
         rows("300 rows to one", 1, [300, 3], 1),
         rows("127 rows, 128 starts", 127, [70, 1], 127),
-        rows("8200 wide rows to 3", 3, [8200, 73], 3).forward_only(),
+        rows("8200 wide rows to 3", 3, [8200, 65], 3).forward_only(),
         rows("10,000 rows to 40, by fours", 40, [10_000, 4], 40).forward_only(),
         Case::new("scatter_sum", "runs of whole blocks, by fours", |x| {
             let run = |k: f64, count: usize| x[0].graph().full(DType::I32, [count, 1], k);

@@ -46,7 +46,7 @@ pub(super) fn attention() -> Vec<Fault> {
         ),
         fault(
             "a launch that goes on forgets the sum so far",
-            ["attention", "keys of three launches, two chunks of values"],
+            ["attention", "keys of two launches, two chunks"],
             "shuffle",
             "attention_shuffle",
             Text("return lse_before[i];", "return LEFT_OUT;"),
@@ -73,7 +73,7 @@ pub(super) fn norms() -> Vec<Fault> {
     vec![
         fault(
             "the variance as mean square less squared mean",
-            ["layer_norm", "a mean of -1023, in parts"],
+            ["layer_norm", "a mean of -1000, in parts"],
             "parts",
             "norm_moments",
             Text("mean = lanes(sum) / n;", "mean = S(0.0);"),
