@@ -73,7 +73,7 @@ pub(super) fn norms() -> Vec<Fault> {
     vec![
         fault(
             "the variance as mean square less squared mean",
-            ["layer_norm", "a mean of -1000, in parts"],
+            ["batch_norm", "a mean of 300, in parts"],
             "parts",
             "norm_moments",
             Text("mean = lanes(sum) / n;", "mean = S(0.0);"),
