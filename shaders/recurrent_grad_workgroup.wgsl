@@ -40,7 +40,6 @@ fn recurrent_grad_workgroup(
       }
       cell_grad(at, sum + dhs[in_slot(at.to_slot, at)], terms > 0u);
     }
-    at.unit = 0u;
     later = at.step;
     terms = GATES * p.hidden;
     at = next(at, p.reverse == 0u);

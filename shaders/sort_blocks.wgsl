@@ -34,5 +34,5 @@ fn sort_blocks(
       place++;
     }
   }
-  y[d.to.w + o * d.to.x + place * d.to.y + i * d.to.z] = p;
+  y[o * d.to.x + place * d.to.y + i * d.to.z] = p;
 }

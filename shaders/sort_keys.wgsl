@@ -11,8 +11,7 @@ struct Dims {
   run: u32,
   // Strides of outer, axis and inner, and where it begins.
   x: vec4<u32>,
-  order: vec4<u32>,
-  to: vec4<u32>,
+  to: vec4<u32>, // y, at 0
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;

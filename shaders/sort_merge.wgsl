@@ -1,7 +1,7 @@
 // y[line, r] = p for the p = order[line, s] with r its place among four neighbouring sorted runs of `run` elements.
-// 1 x: lines of `count` elements; 2 order: numbers within their lines, sorted in runs; 3 y: likewise, in runs of four
-// times the length; all any strides. An invocation places one element: its own place in its run, and what goes
-// before it in the three others, found by bisection. A workgroup takes 64 elements.
+// 1 x: lines of `count` elements, any strides; 2 order: [lines, count], numbers within their lines, sorted in runs;
+// 3 y: likewise, in runs of four times the length, any strides. An invocation places one element: its own place in
+// its run, and what goes before it in the three others, found by bisection. A workgroup takes 64 elements.
 // Equal elements keep their order. Inputs are not NaN. Part of Argsort, src/ops/sort.rs, whose reference is the twin.
 // sort_keys.wgsl is appended.
 
@@ -23,8 +23,8 @@ fn sort_merge(
   let o = line / d.inner;
   let i = line - o * d.inner;
   let base = d.x.w + o * d.x.x + i * d.x.z;
-  let sorted = d.order.w + o * d.order.x + i * d.order.z;
-  let p = order[sorted + s * d.order.y];
+  let sorted = line * d.count;
+  let p = order[sorted + s];
   let key = x[base + p * d.x.y];
   let own = s / d.run;
   let first = own / 4u * 4u;
@@ -35,7 +35,7 @@ fn sort_merge(
     var high = select(min(start + d.run, d.count), start, run == own);
     while (low < high) {
       let middle = (low + high) / 2u;
-      let other = x[base + order[sorted + middle * d.order.y] * d.x.y];
+      let other = x[base + order[sorted + middle] * d.x.y];
       if (before(other, key) || (run < own && !before(key, other))) {
         low = middle + 1u;
       } else {
@@ -44,5 +44,5 @@ fn sort_merge(
     }
     place += low - start;
   }
-  y[d.to.w + o * d.to.x + place * d.to.y + i * d.to.z] = p;
+  y[o * d.to.x + place * d.to.y + i * d.to.z] = p;
 }

@@ -69,10 +69,12 @@ fn every_case_runs_within_the_webgpu_defaults() {
 const FOLDED: usize = 20;
 
 /// The cases that do not fit bindings of 1 MiB.
-const LARGE: [&str; 3] = [
-    "attention (keys of three launches, two chunks of values)",
-    "attention (queries of two launches)",
+const LARGE: [&str; 5] = [
+    "attention (keys of three launches)",
+    "attention (keys of two launches, two chunks)",
+    "attention (queries of two launches, two chunks)",
     "sum (all of 1.2 million)",
+    "scatter_sum (8200 wide rows to 3)",
 ];
 
 #[test]

@@ -123,8 +123,14 @@ pub fn cases() -> Vec<Case> {
         case("nothing", &[3, 0], &[0]),
         case("rows of images", &[2, 3, 7, 9], &[3]),
         case("257 x 129", &[257, 129], &[1]),
-        Case::new("flip", "of a view, then doubled", |x| vec![x[0].t().slice(0, 1, 6, 2).flip(&[1]) * 2.0])
-            .float("x", [4, 7]),
+        Case::new("flip", "of views, rows and columns, then doubled", |x| {
+            let view = x[0].t().slice(0, 1, 6, 2);
+            vec![view.flip(&[1]) * 2.0, view.flip(&[0])]
+        })
+        .float("x", [4, 7]),
+        Case::new("flip", "by fours, plus a matrix", |x| vec![x[0].flip(&[0]) + &x[1]])
+            .float("x", [3, 8])
+            .float("b", [3, 8]),
     ];
     for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
         cases.push(

@@ -344,6 +344,7 @@ pub fn cases() -> Vec<Case> {
         gather("no index", 0, &[7, 2], &[0, 2]),
         gather("off an empty axis", 0, &[7, 0], &[3, 0]),
         gather("70,001 elements", 0, &[100], &[70_001]).forward_only(),
+        gather("several elements of an invocation, in many lines", 1, &[91, 5, 7], &[91, 13, 7]).forward_only(),
         select("slices of the first axis", 0, &[5, 3, 2], 8),
         select("slices of the middle axis", 1, &[3, 5, 4], 7),
         select("columns", 1, &[9, 6], 4),

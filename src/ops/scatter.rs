@@ -363,13 +363,29 @@ pub fn cases() -> Vec<Case> {
         rows("rows", 6, [17, 5], 6),
         rows("rows by fours", 9, [40, 8], 9),
         rows("rows by fours, one used", 7, [65, 4], 1),
-        rows("300 rows to 1000", 1000, [300, 3], 1000),
+        rows("300 rows to 1000", 1000, [300, 1], 1000),
         rows("300 rows to one", 1, [300, 3], 1),
-        rows("to more than a workgroup of rows", 130, [70, 1], 130),
-        rows("10,000 rows to 3", 3, [10_000, 2], 3).forward_only(),
+        rows("127 rows, 128 starts", 127, [70, 1], 127),
+        rows("8200 wide rows to 3", 3, [8200, 65], 3).forward_only(),
         rows("10,000 rows to 40, by fours", 40, [10_000, 4], 40).forward_only(),
-        rows("12,288 rows to one, in whole blocks", 2, [12_288, 1], 1).forward_only(),
-        add("long lines on both sides, whole blocks", 1, &[3, 4, 2], &[3, 9000, 2], &[3, 9001, 2]).forward_only(),
+        Case::new("scatter_sum", "runs of whole blocks, by fours", |x| {
+            let run = |k: f64, count: usize| x[0].graph().full(DType::I32, [count, 1], k);
+            let index = run(0.0, 2048).concat(&[&run(1.0, 6144)], 0).concat(&[&run(2.0, 1024)], 0);
+            vec![index.broadcast_to(x[0].shape()).scatter_sum(0, 4, &x[0])]
+        })
+        .float("src", [9216, 4])
+        .forward_only(),
+        indexed_case(
+            Case::new("scatter_sum", "long lines on both sides, of a slice", |x| {
+                vec![x[0].scatter_add(1, &x[1].slice(0, 1, 4, 1), &x[2])]
+            }),
+            &[3, 4, 2],
+            DType::I32,
+            &[4, 9000, 2],
+            4,
+        )
+        .float("src", [3, 9001, 2])
+        .forward_only(),
         indexed_case(
             Case::new("scatter_sum", "through views", |x| {
                 let index = x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2);

@@ -99,7 +99,7 @@ impl Sorting<'_> {
             let target = if last { to } else { self.scratch(lowered, order, total) };
             let to_lines = layout.filter(|_| last).unwrap_or(self.rows());
             let mut uniform = [total, count, self.lines[1], run].map(|n| n as u32).to_vec();
-            uniform.extend([self.keys, self.rows(), to_lines].iter().flat_map(Lines::words));
+            uniform.extend([self.keys, to_lines].iter().flat_map(Lines::words));
             let text =
                 if order.is_none() { wgsl!("sort_blocks").constant("BLOCK", BLOCK) } else { wgsl!("sort_merge") };
             let entry = if order.is_none() { "sort_blocks" } else { "sort_merge" };

@@ -9,6 +9,7 @@ mod mutant;
 mod texts;
 mod worker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use crate::check;
 use crate::output::{Out, Stop, matches};
+use texts::Text;
 use worker::Worker;
 
 /// What the command line says.
@@ -42,6 +44,9 @@ pub struct MutateArgs {
     /// Tries the mutants of the shader from this one on, and reports to the process that asked
     #[arg(long, value_name = "N", hide = true)]
     worker: Option<usize>,
+    /// The cases that use the worker's shader, which it need not look for then
+    #[arg(long, value_name = "N", hide = true, value_delimiter = ',')]
+    cases: Vec<usize>,
 }
 
 /// How long a worker may be silent: it says a word before each run of a case. Longer is a mutant
@@ -78,9 +83,11 @@ pub fn run(args: &MutateArgs, out: &mut Out) -> Result<bool, Stop> {
     let device = check::open(args.device.as_deref())?;
     let pattern = args.shader.as_deref().unwrap_or("*");
     if let Some(first) = args.worker {
-        return Worker::new(device, pattern)?.run(args, first, out);
+        return Worker::new(device, pattern, &args.cases)?.run(args, first, out);
     }
-    let shaders: Vec<String> = texts::texts(&device, |shader| matches(pattern, shader))?.into_keys().collect();
+    let known = texts::texts(&device, &[], |shader| matches(pattern, shader))?;
+    let cases_of = |texts: Vec<Text>| texts.iter().flat_map(|text| text.runs.iter().map(|run| run.case)).collect();
+    let shaders: BTreeMap<String, BTreeSet<usize>> = known.into_iter().map(|(s, texts)| (s, cases_of(texts))).collect();
     if shaders.is_empty() {
         return Err(Stop::Error(format!("no shader that this device runs matches `{pattern}`")));
     }
@@ -88,8 +95,8 @@ pub fn run(args: &MutateArgs, out: &mut Out) -> Result<bool, Stop> {
     drop(device);
     out.line("| shader | killed | equivalent | tried | of | score |\n| --- | --- | --- | --- | --- | --- |")?;
     let mut sum = Score::default();
-    for shader in shaders {
-        let score = supervise(&shader, args)?;
+    for (shader, cases) in shaders {
+        let score = supervise(&shader, &cases, args)?;
         out.line(score.row(&shader))?;
         for survivor in &score.survivors {
             out.line(format!("    survived {shader}/{survivor}"))?;
@@ -119,10 +126,10 @@ fn is_equivalent(shader: &str, mutant: &str) -> bool {
 }
 
 /// Lets workers try a shader's mutants, and goes on behind those that break a worker.
-fn supervise(shader: &str, args: &MutateArgs) -> Result<Score, Stop> {
+fn supervise(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs) -> Result<Score, Stop> {
     let mut score = Score::default();
     loop {
-        let mut child = spawn(shader, args, score.tried())?;
+        let mut child = spawn(shader, cases, args, score.tried())?;
         let stdout = child.stdout.take().ok_or_else(|| Stop::Error("a worker has no output".into()))?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -132,8 +139,9 @@ fn supervise(shader: &str, args: &MutateArgs) -> Result<Score, Stop> {
                 }
             }
         });
-        let (mut open, mut done) = (false, false);
-        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        let (mut open, mut done, mut patience) = (false, false, 10 * PATIENCE); // until all is planned
+        while let Ok(line) = lines.recv_timeout(patience) {
+            patience = PATIENCE;
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
             match word {
                 "mutants" => score.of = rest.parse().unwrap_or(0),
@@ -160,10 +168,12 @@ fn supervise(shader: &str, args: &MutateArgs) -> Result<Score, Stop> {
     }
 }
 
-fn spawn(shader: &str, args: &MutateArgs, first: usize) -> Result<Child, Stop> {
+fn spawn(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs, first: usize) -> Result<Child, Stop> {
     let failed = |error: std::io::Error| Stop::Error(format!("a worker cannot be started: {error}"));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["mutate", "--shader", shader, "--worker", &first.to_string()]);
+    let cases: Vec<String> = cases.iter().map(usize::to_string).collect();
+    command.args(["--cases", &cases.join(",")]);
     command.args(["--seed", &args.seed.to_string(), "--runs", &args.runs.to_string()]);
     if let Some(n) = args.sample {
         command.args(["--sample", &n.to_string()]);

@@ -46,7 +46,7 @@ pub(super) fn attention() -> Vec<Fault> {
         ),
         fault(
             "a launch that goes on forgets the sum so far",
-            ["attention", "keys of three launches, two chunks of values"],
+            ["attention", "keys of two launches, two chunks"],
             "shuffle",
             "attention_shuffle",
             Text("return lse_before[i];", "return LEFT_OUT;"),
@@ -73,7 +73,7 @@ pub(super) fn norms() -> Vec<Fault> {
     vec![
         fault(
             "the variance as mean square less squared mean",
-            ["layer_norm", "a mean of -1000, in parts"],
+            ["batch_norm", "a mean of 300, in parts"],
             "parts",
             "norm_moments",
             Text("mean = lanes(sum) / n;", "mean = S(0.0);"),
@@ -117,7 +117,7 @@ pub(super) fn norms() -> Vec<Fault> {
 }
 
 pub(super) fn indices() -> Vec<Fault> {
-    const LONG: [&str; 2] = ["scatter_sum", "10,000 rows to 3"];
+    const LONG: [&str; 2] = ["scatter_sum", "8200 wide rows to 3"];
     vec![
         fault(
             "the index of the row before",
@@ -256,12 +256,12 @@ pub(super) fn recurrences() -> Vec<Fault> {
         ),
         fault(
             "the bias of n outside of the product with r",
-            ["gru", "8 units"],
+            ["gru", "8 units, 73 rows"],
             "steps",
             "recurrent",
             Text("+ r * q)", "+ (r * gates[third] + bias[2u * p.hidden + at.unit]))"),
         ),
-        fault("the grid is one workgroup short", ["rnn", "65 units, several workgroups"], "steps", "recurrent", Short),
+        fault("the grid is one workgroup short", ["rnn", "97 units, several workgroups"], "steps", "recurrent", Short),
         fault("the step behind is one too far", LSTM, "steps", "recurrent_grad", Word(5, |later| later + 1)),
     ]
 }

@@ -44,7 +44,7 @@ pub fn cases() -> Vec<Case> {
         [2, 16, 32, 16, 16],
         [1, 17, 33, 12, 36],
         [3, 32, 64, 32, 32],
-        [1, 33, 65, 36, 32],
+        [1, 34, 65, 36, 32],
         [1, 40, 70, 64, 64],
         [1, 9, 40, 68, 60],
         [1, 18, 34, 20, 132],
@@ -99,9 +99,11 @@ pub fn cases() -> Vec<Case> {
             .float("k", [1, 2, 2, 6, 4])
             .float("v", [2, 2, 1, 6, 4]),
     );
-    // The loop over the keys, or the queries, is cut over launches.
-    cases.push(heads("keys of three launches, two chunks of values", [2, 17, 27_000, 36, 68], plain()));
-    cases.push(heads("queries of two launches", [2, 19_000, 17, 36, 68], causal()));
+    // The loop over the keys, or the queries, is cut over launches: short rows for three, wide ones for chunks.
+    cases.push(heads("keys of three launches", [2, 33, 36_600, 4, 4], plain()));
+    cases.push(heads("keys of two launches, two chunks", [1, 17, 8_600, 100, 100], plain()));
+    cases.push(heads("queries of two launches", [2, 18_400, 33, 4, 4], causal()));
+    cases.push(heads("queries of two launches, two chunks", [1, 8_600, 17, 100, 100], plain()));
     // Scores so large that without the largest subtracted nothing is left or everything overflows, first
     // falling, then rising from tile to tile. The last query's are small, so that gradients are not all 0.
     const FALLING: &[f64] = &[40.0, 1.0, 1.0, 1.0];

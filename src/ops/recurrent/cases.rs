@@ -67,14 +67,14 @@ pub fn cases() -> Vec<Case> {
         add("one of each", form(1, 1, 1, 1), all);
         add("one step", form(3, 1, 2, 4), all);
         add("3 units", form(2, 3, 4, 3), all);
-        add("8 units", form(5, 4, 3, 8), all);
+        add("8 units, 73 rows", form(73, 3, 3, 8), all);
         add("no bias, no state", form(2, 3, 2, 5), With::default());
         add("reverse", form(3, 4, 2, 4), With { reverse: true, ..all });
         add("reverse, 5 units", form(4, 3, 2, 5), With { reverse: true, ..all });
         add("relu", form(3, 3, 2, 4), With { activation: Activation::Relu, ..all });
         add("last states alone", form(3, 4, 2, 8), With { ends: true, ..all });
         add("64 units", form(9, 3, 5, 64), all);
-        add("65 units, several workgroups", form(17, 2, 3, 65), With { bias: true, ..With::default() });
+        add("97 units, several workgroups", form(17, 2, 3, 97), With { bias: true, ..With::default() });
         add("no rows", form(0, 2, 3, 4), all);
     }
     cases

@@ -55,12 +55,16 @@ pub fn cases() -> (Vec<Case>, usize) {
     (cases, ordinary)
 }
 
-/// The texts of all cases by the shaders that they hold parts of.
-pub fn texts(device: &Device, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<Text>>, Stop> {
+/// The texts of these cases, or without any of all, by the shaders that they hold parts of.
+pub fn texts(
+    device: &Device,
+    only: &[usize],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Vec<Text>>, Stop> {
     let mut known: BTreeMap<Arc<str>, (String, Vec<Arc<Run>>)> = BTreeMap::new();
     let mut number = 0;
     let (cases, ordinary) = cases();
-    for (case, built) in cases.iter().enumerate() {
+    for (case, built) in cases.iter().enumerate().filter(|(case, _)| only.is_empty() || only.contains(case)) {
         let graph = CaseGraph::new(built)?;
         let values = graph.inputs.iter().map(|(_, v, _)| v).chain(graph.outputs.iter().map(|(_, v)| v));
         let size = values.map(|v: &Value| v.shape().numel()).sum();

@@ -53,8 +53,8 @@ impl Devices {
 }
 
 impl Worker {
-    pub fn new(device: Device, shader: &str) -> Result<Worker, Stop> {
-        let found = texts::texts(&device, |known| known == shader)?;
+    pub fn new(device: Device, shader: &str, cases: &[usize]) -> Result<Worker, Stop> {
+        let found = texts::texts(&device, cases, |known| known == shader)?;
         let texts = found.into_values().next().unwrap_or_default();
         let (cases, ordinary) = texts::cases();
         Ok(Worker {
