@@ -8,8 +8,8 @@
 //! The network is [`wgrad::models::mnist_cnn`], the loss cross-entropy, the optimiser Adam. Before
 //! it trains, one step is compared with the CPU reference, launch by launch; with `--shadow` each is.
 //!
-//! Without a GPU, or with `--device cpu`, the reference trains it: 45 seconds of processor time for an epoch
-//! (94.9% right after the first), nine minutes for all twelve. `--epochs 2` is a good choice there.
+//! Without a GPU, or with `--device cpu`, the reference trains it: 40 seconds of processor time for an epoch
+//! (94.9% right after the first), eight minutes for all twelve. `--epochs 2` is a good choice there.
 
 mod common;
 
