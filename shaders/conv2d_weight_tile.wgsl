@@ -10,9 +10,7 @@ var<workgroup> tile: array<vec4<f32>, 512>;
 var<workgroup> corners: array<u32, 32>;
 
 fn corner(position: u32) -> u32 {
-  let p = min(position, s.positions - 1u);
-  let rest = p % s.plane;
-  return p / s.plane * s.image + rest / s.width * s.row + rest % s.width * s.column;
+  return start(min(position, s.positions - 1u)).corner;
 }
 
 // A position's dy; zeros behind the end of the stretch.

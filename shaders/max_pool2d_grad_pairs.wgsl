@@ -8,6 +8,13 @@
 
 fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }
 
+// The number, row by row, of a window's first maximum.
+fn first_of(upper: vec2<f32>, lower: vec2<f32>) -> u32 {
+  let in_lower = max(lower.x, lower.y) > max(upper.x, upper.y);
+  let row = select(upper, lower, in_lower);
+  return select(0u, 2u, in_lower) + select(0u, 1u, row.y > row.x);
+}
+
 @compute @workgroup_size(64)
 fn max_pool2d_grad_pairs(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -19,7 +26,7 @@ fn max_pool2d_grad_pairs(
   let at = upper_of(i);
   let upper = x[at];
   let lower = x[at + s.columns];
-  let first = vec2(first_maximum(upper.xy, lower.xy), first_maximum(upper.zw, lower.zw)).xxyy;
+  let first = vec2(first_of(upper.xy, lower.xy), first_of(upper.zw, lower.zw)).xxyy;
   let gradient = dy[i].xxyy;
   let here = vec4(0u, 1u, 0u, 1u);
   dx[at] = epilogue4(select(vec4(0.0), gradient, first == here), 4u * at);

@@ -7,10 +7,3 @@ fn upper_of(i: u32) -> u32 {
   let place = place_of(i);
   return (place.z * s.h + place.y * 2u) * s.columns + place.x;
 }
-
-// The number, row by row, of a window's first maximum.
-fn first_maximum(upper: vec2<f32>, lower: vec2<f32>) -> u32 {
-  let in_lower = max(lower.x, lower.y) > max(upper.x, upper.y);
-  let row = select(upper, lower, in_lower);
-  return select(0u, 2u, in_lower) + select(0u, 1u, row.y > row.x);
-}

@@ -190,6 +190,18 @@ pub trait Kernel {
         view.is_contiguous()
     }
 
+    /// The variants that the device can run and that compute the shapes, best first.
+    fn runnable(&self, args: &Args<'_>) -> Vec<&'static Variant> {
+        self.variants().iter().filter(|v| v.lacking(args.profile).is_none() && self.supports(v, args)).collect()
+    }
+
+    /// What is taken of the [`runnable`](Kernel::runnable) ones where nobody wishes or has measured anything:
+    /// the first that suits, else the last.
+    fn heuristic(&self, runnable: &[&'static Variant], args: &Args<'_>) -> Option<&'static Variant> {
+        let suits = |v: &&&'static Variant| (!v.software || args.profile.software) && self.suits(v, args);
+        runnable.iter().find(suits).or(runnable.last()).copied()
+    }
+
     /// The launches. None is asked for where every output is empty.
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
 }

@@ -294,26 +294,18 @@ impl Plan {
     }
 }
 
-/// The variants that the device can run and that compute the shapes, best first.
-fn runnable(kernel: &dyn Kernel, args: &Args<'_>) -> Vec<&'static Variant> {
-    kernel.variants().iter().filter(|v| v.lacking(args.profile).is_none() && kernel.supports(v, args)).collect()
-}
-
 /// The variant to take: the wanted one where it fits, else the one that was measured to be the
-/// fastest, else the first that the device can run and that suits, else the last that it can run
-/// and that computes the shapes.
+/// fastest, else what the kernel's heuristic takes.
 pub(crate) fn choose(
     op: &dyn Op,
     kernel: &dyn Kernel,
     args: &Args<'_>,
     options: &Options,
 ) -> std::result::Result<&'static Variant, String> {
-    let runnable = runnable(kernel, args);
-    let named = |name: Option<&str>| runnable.iter().find(|v| name == Some(v.name));
-    let suits = |v: &&&'static Variant| (!v.software || args.profile.software) && kernel.suits(v, args);
+    let runnable = kernel.runnable(args);
+    let named = |name: Option<&str>| runnable.iter().find(|v| name == Some(v.name)).copied();
     let wanted = named(options.variant.as_deref()).or_else(|| named(options.choices.wanted(op, args)));
-    let found = wanted.or_else(|| runnable.iter().find(suits)).or(runnable.last());
-    found.copied().ok_or_else(|| {
+    wanted.or_else(|| kernel.heuristic(&runnable, args)).ok_or_else(|| {
         let lacking: Vec<String> = kernel
             .variants()
             .iter()

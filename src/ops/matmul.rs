@@ -110,8 +110,8 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
     [a[rank - 2], b[inner], a[inner]]
 }
 
-/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, which takes as long for a
-/// load as for a dozen products, and so the longer the more of a large tile to load.
+/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, where a load takes as long as a
+/// dozen products by a vec4; the larger the tile, the fewer loads for each product.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
 /// 32 rows x 1 vec4: a quarter of the text, which compiles in a fifth of the time.
 const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fuse::{kernel_of, kernel_reads_in_place, kernel_views};
 use super::layout::{Layout, Origin, fold_constants, merge_duplicates, op_of};
-use super::{Options, choose, runnable};
+use super::{Options, choose};
 use crate::TensorType;
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
 use crate::op::{Args, Op, Variant};
@@ -140,7 +140,7 @@ pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, mo
         let views: Vec<View> = kernel_views(&nodes, &layout, node, kernel);
         let outputs = &nodes.nodes[node].outputs;
         let args = Args { inputs: &inputs, views: &views, outputs, profile };
-        let mut candidates = runnable(kernel, &args);
+        let mut candidates = kernel.runnable(&args);
         if candidates.len() < 2 || outputs.iter().all(|ty| ty.shape.numel() == 0) {
             continue;
         }

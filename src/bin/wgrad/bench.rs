@@ -123,8 +123,8 @@ fn tasks_help() -> String {
     let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
     let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();
     format!(
-        "Tasks and their shapes, with those of the peers' benchmarks where none is given:\n{lines}\
-         Forward and backward kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
+        "Tasks and the form of their shapes; where none is given, a few usual ones are timed:\n{lines}\
+         conv2d_bwd is forward, input and weight gradient. Kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
          one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th.\n\
          Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out."
     )

@@ -13,9 +13,6 @@ const LANES: usize = 64;
 /// Positions that an invocation computes.
 const STEP: usize = 4;
 
-/// Elements of the kernel, at most: see [`MOST_ITERATIONS`].
-const MOST_TAPS: usize = 4_000;
-
 /// The windows over `x` or `dy` that the kernels walk.
 fn windows(s: &Sizes, wanted: Wanted) -> Windows {
     match wanted {
@@ -28,7 +25,7 @@ fn windows(s: &Sizes, wanted: Wanted) -> Windows {
 /// Whether the convolution is one, and its copies fit.
 pub(super) fn supports(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> bool {
     let depthwise = s.options.groups == s.c && s.c == s.o && s.c > 1;
-    depthwise && ![s.n, s.h, s.w].contains(&0) && s.kh * s.kw <= MOST_TAPS && windows(s, wanted).fits(args)
+    depthwise && ![s.n, s.h, s.w].contains(&0) && 4 * s.kh * s.kw <= MOST_ITERATIONS && windows(s, wanted).fits(args)
 }
 
 /// Forward or, with [`Wanted::InputGrad`], the input gradient: copy the data, copy the weight, sum.

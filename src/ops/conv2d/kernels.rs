@@ -3,8 +3,7 @@
 //! over such copies (`depthwise`).
 
 use super::packed::{self, Tiling, Windows};
-use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted};
-use super::{depthwise, pointwise};
+use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted, depthwise, pointwise};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;

@@ -2,7 +2,7 @@
 //! data `[C, H W]` as they lie, by the kernels of [`Matmul`], without copies.
 
 use super::{Sizes, Wanted};
-use crate::op::{Args, Binding, Kernel, Lowered, Slot, Variant};
+use crate::op::{Args, Binding, Kernel, Lowered, Slot};
 use crate::ops::matmul::Matmul;
 use crate::shape::View;
 use crate::{DType, Shape, TensorType};
@@ -31,10 +31,7 @@ pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowe
     let views = [View { shape: weight.shape.clone(), strides, offset: 0 }, View::contiguous(&data.shape)];
     let outputs = [ty([s.n, rows, plane])];
     let args = Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile: args.profile };
-    let fits = |v: &&Variant| {
-        v.lacking(args.profile).is_none() && (!v.software || args.profile.software) && Matmul.suits(v, &args)
-    };
-    let variant = Matmul.variants().iter().find(fits).ok_or("no variant of matmul suits")?;
+    let variant = Matmul.heuristic(&Matmul.runnable(&args), &args).ok_or("no variant of matmul runs here")?;
     let mut lowered = Matmul.lower(variant, &args)?;
     // Its first operand is this op's second.
     for binding in lowered.launches.iter_mut().flat_map(|launch| &mut launch.bindings) {
