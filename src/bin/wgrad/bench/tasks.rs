@@ -73,6 +73,12 @@ pub const TASKS: &[Task] = &[
     Task { name: "attention_bwd", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
     Task { name: "embedding", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
     Task { name: "embedding_bwd", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
+    Task { name: "cumsum", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "argmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "sort", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "flip", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "max_pool2d", form: "N,C,H,W", shapes: &["64,32,28,28"], build: pool },
+    Task { name: "avg_pool2d", form: "N,C,H,W", shapes: &["64,32,28,28"], build: pool },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
@@ -288,6 +294,28 @@ fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
     let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
     // The largest, a difference, an exponential, the sum, a quotient.
     Ok(moving(graph, outputs, sizes, 5.0, 2.0))
+}
+
+/// Along the rows: least traffic is the input once and the output once, no arithmetic that counts.
+fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(Draw::new().tensor(sizes)?);
+    let (graph, outputs) = forward(&[("x", x)], |v| {
+        vec![match name {
+            "cumsum" => v[0].cumsum(1),
+            "argmax" => v[0].argmax(1, false),
+            "sort" => v[0].sort(1, false).0,
+            _ => v[0].flip(&[1]),
+        }]
+    })?;
+    Ok(moving(graph, outputs, sizes, 0.0, if name == "argmax" { 1.0 } else { 2.0 }))
+}
+
+/// Windows of 2x2 side by side.
+fn pool(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(Draw::new().tensor(sizes)?);
+    let (graph, outputs) =
+        forward(&[("x", x)], |v| vec![if name == "max_pool2d" { v[0].max_pool2d(2) } else { v[0].avg_pool2d(2) }])?;
+    Ok(moving(graph, outputs, sizes, 0.0, 1.25))
 }
 
 fn layernorm(_: &str, sizes: &[usize]) -> Result<Work, String> {
