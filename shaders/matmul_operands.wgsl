@@ -25,9 +25,6 @@ const WIDTH_B: u32 = 1u;
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
-// What is stored: a part of a sum as it is, so that the launch that adds the parts has the epilogue.
-fn finish(v: f32, i: u32) -> f32 { return epilogue(v, i); }
-
 // i .. i + 4; behind size the last number again.
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(size - 1u));
@@ -107,9 +104,9 @@ fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
 fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   if (m < p.m) {
     let i = (slice * p.m + m) * p.n + n;
-    if (n < p.n) { y[i] = finish(v.x, i); }
-    if (n + 1u < p.n) { y[i + 1u] = finish(v.y, i + 1u); }
-    if (n + 2u < p.n) { y[i + 2u] = finish(v.z, i + 2u); }
-    if (n + 3u < p.n) { y[i + 3u] = finish(v.w, i + 3u); }
+    if (n < p.n) { y[i] = epilogue(v.x, i); }
+    if (n + 1u < p.n) { y[i + 1u] = epilogue(v.y, i + 1u); }
+    if (n + 2u < p.n) { y[i + 2u] = epilogue(v.z, i + 2u); }
+    if (n + 3u < p.n) { y[i + 3u] = epilogue(v.w, i + 3u); }
   }
 }

@@ -1,4 +1,4 @@
-// y[part, row] = sum (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
+// y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows to a V of columns).
 // A workgroup computes 64 elements of y, an invocation one (or four): a running sum over its chunk.
 // chunk * parts >= count. V is T, or vec4<T> where four neighbours lie in a row or in four rows.
@@ -15,7 +15,7 @@ struct Dims {
   parts: u32,
   chunk: u32,
   // Axes outermost first.
-  row_sizes: vec4<u32>,
+  row_sizes: vec4<u32>, // and the bits of what sums are multiplied with, a T
   row_strides: vec4<u32>, // and where x begins
   sizes: vec4<u32>,
   strides: vec4<u32>,
@@ -46,6 +46,13 @@ fn combine(a: V, b: V) -> V {
     return a * b;
   }
   return min(a, b);
+}
+
+fn scaled(v: V) -> V {
+  if (KIND != 0u) {
+    return v;
+  }
+  return v * bitcast<T>(d.row_sizes.w);
 }
 
 @compute @workgroup_size(64)
@@ -89,5 +96,5 @@ fn reduce(
     }
     j += run;
   }
-  store(i, acc);
+  store(i, scaled(acc));
 }

@@ -1,4 +1,4 @@
-// y[part, row] = sum (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
+// y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: any strides; 2 y: [parts, rows] row-major.
 // A workgroup computes one element of y: each invocation a part of the chunk, then a tree.
 // chunk * parts >= count.
@@ -16,7 +16,7 @@ struct Dims {
   parts: u32,
   chunk: u32,
   // Axes outermost first.
-  row_sizes: vec4<u32>,
+  row_sizes: vec4<u32>, // and the bits of what sums are multiplied with, a T
   row_strides: vec4<u32>, // and where x begins
   sizes: vec4<u32>,
   strides: vec4<u32>,
@@ -49,6 +49,13 @@ fn combine(a: T, b: T) -> T {
     return a * b;
   }
   return min(a, b);
+}
+
+fn scaled(v: V) -> V {
+  if (KIND != 0u) {
+    return v;
+  }
+  return v * bitcast<T>(d.row_sizes.w);
 }
 
 @compute @workgroup_size(THREADS)
@@ -92,6 +99,6 @@ fn reduce_rows(
     }
   }
   if (inside && lid == 0u) {
-    store(i, tree[0]);
+    store(i, scaled(tree[0]));
   }
 }

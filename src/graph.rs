@@ -473,6 +473,15 @@ impl Value {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
     }
 
+    /// Where an op of that name and of one input made this value: the input.
+    pub(crate) fn input_of(&self, op: &str) -> Option<Value> {
+        let input = match self.graph.lock().nodes.get(self.id.node) {
+            Some(node) if node.name() == op && node.inputs.len() == 1 => node.inputs[0],
+            _ => return None,
+        };
+        Some(self.graph.value_of(input))
+    }
+
     /// Pushes an op of one output with this value and others as inputs.
     #[track_caller]
     pub(crate) fn op(&self, op: impl Op, others: &[&Value]) -> Value {

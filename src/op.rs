@@ -219,7 +219,7 @@ pub struct Variant {
     pub subgroup: Option<u32>,
     /// Whether the heuristic would take it on software adapters alone.
     pub software: bool,
-    /// Whether its text has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once for each
+    /// Whether the text of its last launch has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once for each
     /// element of its first output with the value and its row-major number; or the slot
     /// [`EPILOGUE4`](crate::shader::EPILOGUE4), called for four neighbours at a time.
     pub epilogue: bool,

@@ -239,15 +239,8 @@ impl Kernel for Matmul {
             shader = shader.function("left_terms", WHOLE_BLOCKS);
         }
         if n.is_multiple_of(4) {
-            shader = shader.alias("Y", "vec4<f32>").function("store", STORE_VEC4);
+            shader = shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4);
         }
-        // The launch that adds the parts has the epilogue.
-        shader = match (n.is_multiple_of(4), parts > 1) {
-            (true, true) => shader.function("epilogue", "").function("finish", PART4),
-            (true, false) => shader.function("epilogue", EPILOGUE4).function("finish", FINISH4),
-            (false, true) => shader.function("epilogue", "").function("finish", PART),
-            (false, false) => shader,
-        };
         let mut words: Vec<u32> =
             [batches, m, n, k, parts, part_k, tiles_m, tiles_n].into_iter().map(|x| x as u32).collect();
         words.extend(a.words);
@@ -277,19 +270,11 @@ impl Kernel for Matmul {
 /// `left_terms` where k is a multiple of 4.
 const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
 
-/// `finish` of a part.
-const PART: &str = "fn finish(v: f32, i: u32) -> f32 { return v; }";
-
-const PART4: &str = "fn finish4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }";
-
-/// `finish` of four.
-const FINISH4: &str = "fn finish4(v: vec4<f32>, i: u32) -> vec4<f32> { return epilogue4(v, i); }";
-
 /// `store` for sizes of n that are multiples of 4.
 const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   if (m < p.m && n < p.n) {
     let i = (slice * p.m + m) * p.n + n;
-    y[i / 4u] = finish4(v, i);
+    y[i / 4u] = epilogue4(v, i);
   }
 }";
 

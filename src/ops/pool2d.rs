@@ -244,7 +244,12 @@ impl Value {
     /// padding exceeds half a window.
     #[track_caller]
     pub fn max_pool2d(&self, options: impl Into<Pool2d>) -> Value {
-        self.op(Pooling { options: options.into(), kind: Kind::Max }, &[])
+        let options = options.into();
+        // The maximum of relus is the relu of the maximum, gradients too, and there are fewer maxima.
+        if let Some(x) = self.input_of("relu") {
+            return x.max_pool2d(options).relu();
+        }
+        self.op(Pooling { options, kind: Kind::Max }, &[])
     }
 
     /// The average of each window of data `[N, C, H, W]`; sizes and errors are as for

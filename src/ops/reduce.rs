@@ -13,6 +13,7 @@ use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Sum,
+    Mean,
     Max,
     Min,
     Prod,
@@ -30,6 +31,7 @@ impl Op for Reduce {
     fn name(&self) -> &'static str {
         match self.kind {
             Kind::Sum => "sum",
+            Kind::Mean => "mean",
             Kind::Max => "max",
             Kind::Min => "min",
             Kind::Prod => "prod",
@@ -55,6 +57,7 @@ impl Op for Reduce {
         let dy = g.dy().reshape(&sizes).broadcast_to(x.shape());
         vec![Some(match self.kind {
             Kind::Sum => dy,
+            Kind::Mean => dy * (1.0 / self.count(x.shape()) as f64),
             Kind::Prod => dy * self.product_of_the_others(x),
             // Equal extremes share the gradient evenly.
             _ => {
@@ -86,6 +89,11 @@ impl Op for Reduce {
         let at = (&starts[..], &offsets[..]);
         let data: Data = match (x.data(), self.kind) {
             (Data::F64(v), Kind::Sum) => fold(at, v, 0.0, |a, b| a + b).into(),
+            (Data::F64(v), Kind::Mean) => {
+                let mut sums = fold(at, v, 0.0, |a, b| a + b);
+                sums.iter_mut().for_each(|sum| *sum /= offsets.len() as f64);
+                sums.into()
+            }
             (Data::F64(v), Kind::Max) => fold(at, v, f64::NEG_INFINITY, f64::max).into(),
             (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, f64::min).into(),
             (Data::F64(v), Kind::Prod) => fold(at, v, 1.0, |a, b| a * b).into(),
@@ -103,14 +111,13 @@ impl Op for Reduce {
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        let count = self.count(&inputs[0].shape);
         match self.kind {
-            Kind::Sum if inputs[0].dtype == DType::F32 => {
-                Rounding::Sum(self.axes.iter().map(|&axis| inputs[0].shape[axis]).product())
-            }
+            Kind::Sum if inputs[0].dtype == DType::F32 => Rounding::Sum(count),
+            // One rounding for the factor, one for the product.
+            Kind::Mean => Rounding::Sum(count + 2),
             // Half an ulp for each factor, and twice as many where the mantissa is small; tiny results are flushed.
-            Kind::Prod if inputs[0].dtype == DType::F32 => {
-                Rounding::Ulps(self.axes.iter().map(|&axis| inputs[0].shape[axis]).product::<usize>() as f64, 1.2e-38)
-            }
+            Kind::Prod if inputs[0].dtype == DType::F32 => Rounding::Ulps(count as f64, 1.2e-38),
             _ => Rounding::Exact,
         }
     }
@@ -187,9 +194,8 @@ impl Walk {
         self
     }
 
-    fn words(&self, more: usize) -> [u32; 8] {
-        let ([a, b, c], [s, t, u]) = (self.sizes, self.strides);
-        [a, b, c, 0, s, t, u, more].map(|n| n as u32)
+    fn words(&self) -> [[u32; 3]; 2] {
+        [self.sizes, self.strides].map(|words| words.map(|word| word as u32))
     }
 }
 
@@ -200,12 +206,23 @@ struct Stage {
     reduced: Walk,
     offset: usize,
     from: Slot,
+    /// The bits of what sums are multiplied with at the end.
+    factor: u32,
 }
+
+/// A launch over so many elements is over before the compiler would be with a text that spares it divisions,
+/// or reads four columns at a time.
+const SMALL: usize = 1 << 16;
 
 impl Stage {
     /// The second of two: partial results `[parts, outputs]`.
     fn of_parts(parts: usize, outputs: usize, from: Slot) -> Stage {
-        Stage { kept: Walk::line(outputs, 1), reduced: Walk::line(parts, outputs), offset: 0, from }
+        let (kept, reduced) = (Walk::line(outputs, 1), Walk::line(parts, outputs));
+        Stage { kept, reduced, offset: 0, from, factor: 1.0f32.to_bits() }
+    }
+
+    fn is_small(&self) -> bool {
+        self.kept.count() * self.reduced.count() <= SMALL
     }
 
     /// What an element of the arrays is, if a row is one invocation's or the work of several `together`.
@@ -215,7 +232,7 @@ impl Stage {
             Width::Scalar
         } else if reduced.by_fours() && kept.steps_by_fours(3) {
             Width::Row4
-        } else if kept.by_fours() && reduced.steps_by_fours(3) {
+        } else if !self.is_small() && kept.by_fours() && reduced.steps_by_fours(3) {
             Width::Column4
         } else {
             Width::Scalar
@@ -278,13 +295,18 @@ fn product_of_others(x: &Value) -> Value {
 }
 
 impl Reduce {
+    /// How many elements are reduced to one.
+    fn count(&self, shape: &Shape) -> usize {
+        self.axes.iter().map(|&axis| shape[axis]).product()
+    }
+
     /// For each element the product of all others that are multiplied with it.
     fn product_of_the_others(&self, x: &Value) -> Value {
         let mut order: Vec<usize> = (0..x.shape().rank()).filter(|axis| !self.axes.contains(axis)).collect();
         order.extend(&self.axes);
         let back = (0..order.len()).map(|axis| order.iter().position(|&a| a == axis).unwrap_or(axis) as isize);
         let moved = x.permute(&order.iter().map(|&axis| axis as isize).collect::<Vec<_>>());
-        let count: usize = self.axes.iter().map(|&axis| x.dim(axis as isize)).product();
+        let count = self.count(x.shape());
         let rows: usize = moved.shape()[..order.len() - self.axes.len()].iter().product();
         let sizes: Vec<isize> = moved.shape().iter().map(|&size| size as isize).collect();
         let others = product_of_others(&moved.reshape(&[rows as isize, count as isize]));
@@ -296,12 +318,11 @@ impl Reduce {
         dtype: DType,
         width: Width,
         flat: bool,
-        last: bool,
         threads: Option<u32>,
     ) -> Result<std::sync::Arc<str>, String> {
         let t = dtype.wgsl_storage();
         let (kind, identity) = match (self.kind, dtype) {
-            (Kind::Sum, _) => (0, "0"),
+            (Kind::Sum | Kind::Mean, _) => (0, "0"),
             // Inputs are finite: the largest number stands for infinity, which WGSL cannot spell.
             (Kind::Max, DType::F32) => (1, "-0x1.fffffep+127"),
             (Kind::Max, DType::I32) => (1, "-2147483648"),
@@ -320,7 +341,7 @@ impl Reduce {
             .constant("FLAT", flat)
             .alias("T", t)
             .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
-        let epilogue = last && dtype == DType::F32;
+        let epilogue = dtype == DType::F32;
         if !epilogue {
             text = text.function("epilogue", "");
         }
@@ -351,7 +372,8 @@ impl Reduce {
         together: bool,
         profile: &Profile,
     ) -> Result<Launch, String> {
-        let Stage { mut kept, mut reduced, mut offset, from } = stage;
+        let Stage { mut kept, mut reduced, mut offset, from, factor } = stage;
+        let flat = !stage.is_small() && kept.is_line() && reduced.is_line();
         let width = stage.width(together);
         if width != Width::Scalar {
             (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
@@ -359,13 +381,17 @@ impl Reduce {
         }
         let (rows, count, last) = (kept.count(), reduced.count(), parts == 1);
         let mut uniform = [rows, count, parts, count.div_ceil(parts)].map(|n| n as u32).to_vec();
-        uniform.extend(kept.words(offset).into_iter().chain(reduced.words(0)));
+        let [[row_sizes, row_strides], [sizes, strides]] = [kept.words(), reduced.words()];
+        for (words, more) in [(row_sizes, factor), (row_strides, offset as u32), (sizes, 0), (strides, 0)] {
+            uniform.extend(words);
+            uniform.push(more);
+        }
         let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
         let threads = together.then(|| together_on(profile));
         let entry = if together { "reduce_rows" } else { "reduce" };
         Ok(Launch {
             label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-            wgsl: self.text(dtype, width, kept.is_line() && reduced.is_line(), last, threads)?,
+            wgsl: self.text(dtype, width, flat, threads)?,
             entry,
             bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
             workgroups: profile.grid(workgroups as u64)?,
@@ -381,7 +407,12 @@ impl Reduce {
             return Err(format!("its axes do not merge to {MAX_AXES} kept and {MAX_AXES} reduced ones"));
         };
         let outputs = args.outputs[0].shape.numel();
-        let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0) };
+        let one = if dtype == DType::F32 { 1.0f32.to_bits() } else { 1 };
+        let factor = match self.kind {
+            Kind::Mean => (1.0 / reduced.count() as f32).to_bits(),
+            _ => one,
+        };
+        let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0), factor };
         let (mut lowered, mut together) = (Lowered::default(), together);
         loop {
             let elements = stage.reduced.count();
@@ -390,6 +421,7 @@ impl Reduce {
             let count = if width == Width::Row4 { elements / 4 } else { elements };
             let parts = parts(args.profile, rows, count, together);
             let last = parts == 1;
+            stage.factor = if last { factor } else { one };
             let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
             if !last {
                 lowered.scratch.push(parts * outputs * 4);
@@ -520,7 +552,7 @@ impl Value {
         if count == 0 {
             return self.graph().mistake("mean", &[self], "the mean of no elements is undefined");
         }
-        self.sum(axes, keepdim) * (1.0 / count as f64)
+        self.reduce(Kind::Mean, axes, keepdim)
     }
 
     /// The mean of all elements, shape `[]`.

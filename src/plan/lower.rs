@@ -239,7 +239,8 @@ impl Lowering<'_> {
         let mut dispatches = Vec::new();
         let Lowered { launches, scratch } = lowered;
         let mut watches_status = false;
-        for mut launch in launches {
+        let last = launches.len().saturating_sub(1);
+        for (number, mut launch) in launches.into_iter().enumerate() {
             let mut bindings: Vec<Draft> = Vec::new();
             for binding in &launch.bindings {
                 let origin = |slot: &Slot, write: bool| match slot {
@@ -258,7 +259,7 @@ impl Lowering<'_> {
             }
             let slot =
                 ["epilogue", "epilogue4"].into_iter().find(|slot| launch.wgsl.contains(&format!("\nfn {slot}(")));
-            if let Some(slot) = slot.filter(|_| !members.is_empty()) {
+            if let Some(slot) = slot.filter(|_| !members.is_empty() && number == last) {
                 let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
                 let generated = match slot {
                     "epilogue4" => codegen::epilogue4(&group, bindings.len()),

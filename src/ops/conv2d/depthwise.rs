@@ -2,7 +2,7 @@
 //! `packed`, so that four channels are one vec4, and sums of vec4 in place of a matrix product.
 
 use super::kernels::weight_sum;
-use super::packed::{WEIGHT_PRODUCT, Windows, copy_launch};
+use super::packed::{Copy, WEIGHT_PRODUCT, Windows};
 use super::{MOST_ITERATIONS, Sizes, Wanted};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::wgsl;
@@ -44,15 +44,9 @@ pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowe
         workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
     };
     // One row; its columns are the channels, a kernel apart.
-    let words = [taps * quads, 1, s.c, quads, 1, 1, 0, taps, taps, usize::from(wanted != Wanted::Output)];
-    let words = words.map(|word| word as u32).to_vec();
-    let pack_weight = wgsl!("conv2d_pack_weight");
+    let copy = Copy::of_weight([1, 1], s.c, [0, taps], [taps, 1], wanted != Wanted::Output);
     Ok(Lowered {
-        launches: vec![
-            windows.pack(Slot::Input(0), data, args)?,
-            copy_launch(pack_weight, "conv2d_pack_weight", taps * quads, words, [Slot::Input(1), weight], args)?,
-            sums,
-        ],
+        launches: vec![windows.pack(Slot::Input(0), data, args)?, copy.launch([Slot::Input(1), weight], args)?, sums],
         scratch: vec![windows.packed() * 16, taps * quads * 16],
     })
 }

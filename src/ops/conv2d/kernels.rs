@@ -176,17 +176,13 @@ fn direct(shader: Shader, entry: &'static str, s: &Sizes, channels: usize, args:
     let step = (MOST_ITERATIONS / taps).max(1);
     let count = args.outputs[0].shape.numel();
     let workgroups = args.profile.grid((count as u64).div_ceil(LANES))?;
+    let text = shader.finish()?;
     let mut launches = Vec::new();
     for begin in (0..channels.max(1)).step_by(step) {
         let end = (begin + step).min(channels);
-        let last = end == channels;
-        // What is to happen to the finished sums happens in the last launch.
-        let shader = shader.clone();
-        let shader = if last { shader } else { shader.function("epilogue", "") };
-        let shader = if last { shader } else { shader.function("store", raw_store(entry)) };
         launches.push(Launch {
             label: entry.into(),
-            wgsl: shader.finish()?,
+            wgsl: text.clone(),
             entry,
             bindings: vec![
                 uniform(s, [begin, end], count, 1),
@@ -198,15 +194,6 @@ fn direct(shader: Shader, entry: &'static str, s: &Sizes, channels: usize, args:
         });
     }
     Ok(Lowered { launches, scratch: Vec::new() })
-}
-
-/// A store without epilogue.
-fn raw_store(entry: &str) -> &'static str {
-    if entry == "conv2d_direct" {
-        "fn store(v: f32, i: u32) { y[i] = v; }"
-    } else {
-        "fn store(v: f32, i: u32) { dx[i] = v; }"
-    }
 }
 
 /// One invocation for each weight element and stretch of positions, then the sum of the stretches.

@@ -266,16 +266,20 @@ impl Windows {
     /// The launch that makes the copy.
     pub(super) fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
-        let blocks = self.quads().div_ceil(4);
-        let count = self.n * self.y.padded * self.x.padded * blocks;
-        let source = [count, self.channels, self.y.source, self.x.source];
-        let words = source.into_iter().chain([self.y.padded, self.x.padded, self.quads(), blocks]);
-        let reciprocals = [blocks, self.x.padded, self.y.padded].into_iter().flat_map(reciprocal);
-        let mut words: Vec<u32> = reciprocals.chain(words.map(|word| word as u32)).collect();
-        words.extend([self.y.before as u32, self.x.before as u32, step as u32, dilation as u32]);
-        let shader = wgsl!("conv2d_pack").constant("FOLD", self.fold);
-        let shader = shader.constant("UP_Y", self.y.up).constant("UP_X", self.x.up);
-        copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
+        let plane = self.y.source * self.x.source;
+        let copy = Copy {
+            n: self.n,
+            padded: [self.y.padded * self.x.padded, self.x.padded],
+            fold: self.fold,
+            source: [self.channels, self.y.source, self.x.source],
+            up: [self.y.up, self.x.up],
+            before: [self.y.before, self.x.before],
+            step: step as isize,
+            dilation,
+            offset: 0,
+            strides: [self.channels * plane, plane, self.x.source].map(|stride| stride as isize),
+        };
+        copy.launch([from, to], args)
     }
 
     /// The launch that copies the weight: rows are the channels summed over, columns those of the result.
@@ -283,25 +287,89 @@ impl Windows {
         let taps = s.kh * s.kw;
         let outputs = self.phases() * if backward { s.c } else { s.o };
         let (columns, padded_rows) = (outputs.div_ceil(4), self.quads() * 4);
-        let count = self.depth() * 4 * columns;
-        let (shader, entry, words) = if self.phases() > 1 {
-            let words = [count, s.o, s.c, columns, padded_rows, s.kh, s.kw];
-            let phases = self.phases.map(|phase| phase.count);
-            let words = words.into_iter().chain(phases).chain([self.y.taps, self.x.taps]).collect();
-            (wgsl!("conv2d_pack_phases"), "conv2d_pack_phases", words)
-        } else {
+        if self.phases() == 1 {
             let strides = if backward { [s.c * taps, taps] } else { [taps, s.c * taps] };
-            let words = [count, self.channels, outputs, columns, padded_rows, self.fold];
-            let words = words.into_iter().chain(strides).chain([taps, usize::from(backward)]).collect();
-            (wgsl!("conv2d_pack_weight"), "conv2d_pack_weight", words)
-        };
-        let words: Vec<usize> = words;
-        let words = words.into_iter().map(|word| word as u32).collect();
-        copy_launch(shader, entry, count, words, [Slot::Input(1), to], args)
+            let rows = [self.channels, padded_rows];
+            return Copy::of_weight(rows, outputs, strides, [taps, self.fold], backward)
+                .launch([Slot::Input(1), to], args);
+        }
+        let count = self.depth() * 4 * columns;
+        let words = [count, s.o, s.c, columns, padded_rows, s.kh, s.kw];
+        let phases = self.phases.map(|phase| phase.count);
+        let words = words.into_iter().chain(phases).chain([self.y.taps, self.x.taps]);
+        let words = words.map(|word| word as u32).collect();
+        copy_launch(wgsl!("conv2d_pack_phases"), "conv2d_pack_phases", count, words, [Slot::Input(1), to], args)
     }
 }
 
-pub(super) fn copy_launch(
+/// A channels-last copy, as conv2d_pack.wgsl makes it.
+pub(super) struct Copy {
+    n: usize,
+    /// Positions of an image, and of a row of it.
+    padded: [usize; 2],
+    /// Neighbours along a row that lie side by side as channels.
+    fold: usize,
+    /// Channels, rows and columns of the source.
+    source: [usize; 3],
+    /// Elements of the copy from one of the source to the next, down and across.
+    up: [usize; 2],
+    /// Where the source begins in the copy.
+    before: [isize; 2],
+    /// Elements of the copy, with the gaps filled in, from one of its columns to the next.
+    step: isize,
+    dilation: usize,
+    offset: usize,
+    /// Of image, channel and row.
+    strides: [isize; 3],
+}
+
+impl Copy {
+    /// Of a weight `[.., .., taps]`: for each `fold` taps `rows` (so many filled up to so many) of `columns`, the
+    /// channels of the copy, with their strides; a row and its `fold` taps lie as the channels that they meet.
+    /// With `backward` the taps run backwards.
+    pub(super) fn of_weight(
+        [rows, padded_rows]: [usize; 2],
+        columns: usize,
+        [row, column]: [usize; 2],
+        [taps, fold]: [usize; 2],
+        backward: bool,
+    ) -> Copy {
+        let along_row = fold as isize;
+        // From the last tap down, or from the first up.
+        let (along, first, offset) = if backward { (-1, along_row - 1, taps - fold) } else { (1, 0, 0) };
+        Copy {
+            n: taps / fold,
+            padded: [padded_rows, fold],
+            fold: 1,
+            source: [columns, rows, fold],
+            up: [1, 1],
+            before: [0, -first],
+            step: along,
+            dilation: 0,
+            offset,
+            strides: [along * along_row, column as isize, row as isize],
+        }
+    }
+
+    /// The launch that makes it.
+    pub(super) fn launch(&self, [from, to]: [Slot; 2], args: &Args<'_>) -> Result<Launch, String> {
+        let [image, row] = self.padded;
+        let [channels, h, w] = self.source;
+        let quads = (channels * self.fold).div_ceil(4);
+        let blocks = quads.div_ceil(4);
+        let count = self.n * image * blocks;
+        let reciprocals = [blocks, image, row, self.fold].into_iter().flat_map(reciprocal);
+        let sizes = [count, image, row, quads, blocks, self.fold, channels, h, w].map(|word| word as u32);
+        let mut words: Vec<u32> = reciprocals.chain(sizes).collect();
+        words.extend(self.before.map(|before| before as u32));
+        words.extend([self.step as u32, self.dilation as u32, self.offset as u32]);
+        words.extend(self.strides.map(|stride| stride as u32));
+        let shader = wgsl!("conv2d_pack").constant("UP_Y", self.up[0]).constant("UP_X", self.up[1]);
+        copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
+    }
+}
+
+fn copy_launch(
     shader: Shader,
     entry: &'static str,
     count: usize,

@@ -1,5 +1,4 @@
-//! The kernels of the poolings: one invocation for each window, for two of 2x2, or for each element of a
-//! gradient.
+//! The kernels of the poolings: one invocation for each window, or for each element of a gradient.
 
 use super::{Kind, Pool2d, Pooling, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -33,7 +32,7 @@ impl Kernel for Pooling {
         }
     }
 
-    /// Two windows of 2x2 side by side are two vec4, which fill the rows or, for the gradient, the plane.
+    /// A window of 2x2 is two vec2, which fill the rows or, for the gradient, the plane.
     /// Where no two windows share an element, each window can write its own part of the gradient,
     /// if that part is small enough: the last window's goes on to the edge.
     fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
@@ -44,7 +43,7 @@ impl Kernel for Pooling {
             self.sizes(args.inputs, args.outputs);
         if variant.name == "pairs" {
             let twos = [kernel, stride] == [[2, 2]; 2] && padding == [0, 0];
-            return twos && w.is_multiple_of(4) && (self.kind == Kind::Max || h == 2 * oh);
+            return twos && w.is_multiple_of(2) && (self.kind == Kind::Max || h == 2 * oh);
         }
         let part = |i: usize, size: usize, windows: usize| stride[i].max(size + padding[i] - (windows - 1) * stride[i]);
         self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MOST_ROUNDS
@@ -78,16 +77,16 @@ impl Kernel for Pooling {
             })
         };
         let pair = |shader: Shader| shader.append(include_str!("../../../shaders/max_pool2d_pair.wgsl"));
-        let pairs = [s.oh, s.ow / 2];
         let maximum = |shader: Shader| shader.append(include_str!("../../../shaders/max_pool2d_window.wgsl"));
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
             Kind::Max if variant.name == "pairs" => {
-                Ok(launch(pair(wgsl!("max_pool2d_pairs")), "max_pool2d_pairs", pairs, vec![a, y])?.into())
+                Ok(launch(pair(wgsl!("max_pool2d_pairs")), "max_pool2d_pairs", windows, vec![a, y])?.into())
             }
             Kind::MaxGrad if variant.name == "pairs" => {
-                Ok(launch(pair(wgsl!("max_pool2d_grad_pairs")), "max_pool2d_grad_pairs", pairs, vec![a, b, y])?.into())
+                Ok(launch(pair(wgsl!("max_pool2d_grad_pairs")), "max_pool2d_grad_pairs", windows, vec![a, b, y])?
+                    .into())
             }
             Kind::Max | Kind::MaxPick => {
                 let v = if self.kind == Kind::Max { a.clone() } else { b };

@@ -7,10 +7,18 @@ use crate::{DType, Shape, Tensor, TensorType};
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
-        Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
+        Case::new("sum", "first", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
+        // From 65,537 elements on there are texts for columns by fours, and for plain rows and columns.
+        Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [70, 1024]).forward_only(),
         Case::new("sum", "first, by fours, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
-            .float("x", [33, 8])
-            .float("b", [8]),
+            .float("x", [65, 1032])
+            .float("b", [1032])
+            .forward_only(),
+        Case::new("mean", "last, by fours, then plus a vector", |x| vec![x[0].mean(&[1], false) + &x[1]])
+            .float("x", [1032, 68])
+            .float("b", [1032])
+            .forward_only(),
+        Case::new("mean", "many rows of 70", |x| vec![x[0].mean(&[1], false)]).float("x", [1031, 70]).forward_only(),
         Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
         Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
         Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
@@ -51,6 +59,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("mean", "last, kept", |x| vec![x[0].mean(&[-1], true)]).float("x", [5, 6]),
         Case::new("mean", "of the planes", |x| vec![x[0].mean(&[2, 3], false)]).float("x", [2, 5, 4, 4]),
         Case::new("mean", "all", |x| vec![x[0].mean_all()]).float("x", [7, 11]),
+        Case::new("mean", "all of 70,001", |x| vec![x[0].mean_all()]).float("x", [70_001]).forward_only(),
         Case::new("var", "biased, kept", |x| vec![x[0].var(&[1], 0, true)]).float("x", [5, 9]),
         Case::new("var", "unbiased, two axes", |x| vec![x[0].var(&[0, 2], 1, false)]).float("x", [3, 4, 5]),
         Case::new("logsumexp", "last", |x| vec![x[0].logsumexp(&[-1], false)]).float("x", [4, 9]),
@@ -63,7 +72,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "all of 40,000", |x| vec![x[0].sum_all()]).float("x", [200, 200]),
         Case::new("sum", "all of 70,001", |x| vec![x[0].sum_all()]).float("x", [70_001]).forward_only(),
         Case::new("sum", "all of 1.2 million", |x| vec![x[0].sum_all()]).float("x", [1200, 1000]).forward_only(),
-        Case::new("sum", "long columns", |x| vec![x[0].sum(&[0], false)]).float("x", [9000, 6]).forward_only(),
+        Case::new("sum", "long columns", |x| vec![x[0].sum(&[0], false)]).float("x", [12_000, 6]).forward_only(),
         Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
             .float("x", [5000, 16])
             .forward_only(),
@@ -92,7 +101,8 @@ pub fn cases() -> Vec<Case> {
             Fill::Special(&[0.0, 2.0, 3.0, 0.0, -1.5, 0.0, 2.0, -0.0, 1.0, 1.0, 0.5, 0.25], -2.0, 2.0),
         ),
         factors(Case::new("prod", "two axes", |x| vec![x[0].prod(&[0, 2], false)]), &[3, 4, 5], near_one.clone()),
-        factors(Case::new("prod", "columns by fours", |x| vec![x[0].prod(&[0], false)]), &[9, 8], near_one.clone()),
+        factors(Case::new("prod", "columns by fours", |x| vec![x[0].prod(&[0], false)]), &[9, 8000], near_one.clone())
+            .forward_only(),
         factors(Case::new("prod", "rows of 257", |x| vec![x[0].prod(&[1], false)]), &[3, 257], near_one.clone()),
         factors(Case::new("prod", "all of 20,000", |x| vec![x[0].prod(&[0], false)]), &[20_000], near_one)
             .forward_only(),
@@ -118,6 +128,13 @@ pub fn cases() -> Vec<Case> {
                 ]
             })
             .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
+            .forward_only(),
+        );
+        cases.push(
+            Case::new("sum", format!("{dtype}, by fours along rows and columns"), |x| {
+                vec![x[0].sum(&[1], false), x[0].sum(&[0], false), x[0].max(&[0], false), x[0].min(&[1], false)]
+            })
+            .input("x", TensorType::new(dtype, [130, 512]), Fill::Index(1 << 30))
             .forward_only(),
         );
     }
