@@ -38,30 +38,43 @@ fn conv2d_pack(
   let inside = iy * UP_Y == from_y && u32(iy) < s.h;
   let first = (i - position * s.blocks) * 4u;
   let last = min(first + 4u, s.quads);
-  // Uniforms are loaded once here; the loop stores, which may make a compiler load them again.
+  // Uniforms are loaded once here; the loops store, which may make a compiler load them again.
   let fold = s.fold;
-  let dilation = s.dilation;
   let stride = s.stride_c;
-  let channels = select(0u, s.channels, inside);
   let w = s.w;
-  var c = quotient(first * 4u, s.by_fold);
-  var v = first * 4u - c * fold;
-  var channel = s.offset + n * s.stride_n + u32(max(iy, 0)) * s.stride_y + c * stride;
-  var across = from_x + i32(v) * dilation;
-  for (var q = first; q < last; q++) {
+  let channels = select(0u, s.channels, inside);
+  let row = s.offset + n * s.stride_n + u32(max(iy, 0)) * s.stride_y;
+  // Without folding: one column, channel by channel.
+  let straight = select(first, last, fold == 1u);
+  let column = from_x / UP_X;
+  let whole = column * UP_X == from_x && u32(column) < w;
+  let end = select(0u, channels, whole);
+  var at = row + u32(column) + first * 4u * stride;
+  for (var q = first; q < straight; q++) {
     var quad = vec4<f32>();
     for (var k = 0u; k < 4u; k++) { // unroll
+      if (q * 4u + k < end) {
+        quad[k] = source[at];
+      }
+      at += stride;
+    }
+    packed[position * s.quads + q] = quad;
+  }
+  // With it: the neighbours along the row of one channel, then those of the next.
+  var c = quotient(first * 4u, s.by_fold);
+  var v = first * 4u - c * fold;
+  for (var q = straight; q < last; q++) {
+    var quad = vec4<f32>();
+    for (var k = 0u; k < 4u; k++) { // unroll
+      let across = from_x + i32(v) * s.dilation;
       let ix = across / UP_X;
       if (c < channels && ix * UP_X == across && u32(ix) < w) {
-        quad[k] = source[channel + u32(ix)];
+        quad[k] = source[row + c * stride + u32(ix)];
       }
       v++;
-      across += dilation;
       if (v == fold) {
         v = 0u;
         c++;
-        channel += stride;
-        across = from_x;
       }
     }
     packed[position * s.quads + q] = quad;

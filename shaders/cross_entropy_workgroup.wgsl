@@ -1,18 +1,20 @@
-// losses[n] = log(sum_k exp(x[n, k] - m)) - (x[n, labels[n]] - m) with m = max_k x[n, k].
-// 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 losses: [N].
+// losses[n] = log(s) - (x[n, labels[n]] - m), with m = max_k x[n, k] and s = sum_k exp(x[n, k] - m); or, with
+// `gradient` 1, dx[n, k] = (exp(x[n, k] - m) / s - (1 where k = labels[n])) dy[n].
+// 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N], not read for losses; 4 y: losses [N] or dx [N, C].
 // A workgroup computes one row, an invocation a part of it.
 // A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
-// Twin: CrossEntropy::reference in src/ops/cross_entropy.rs.
+// Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
 const THREADS: u32 = 256u; // or 128
 
-struct Dims { rows: u32, size: u32, nan: u32, pad0: u32 }
+struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
-@group(0) @binding(3) var<storage, read_write> losses: array<f32>;
-@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
+@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>, 4>;
 
 var<workgroup> tree: array<f32, THREADS>;
 
@@ -64,13 +66,21 @@ fn cross_entropy_workgroup(
     s += exp(x[start + k] - m);
   }
   s = tree_sum(lid, s);
-  if (inside && lid == 0u) {
-    let label = labels[row];
-    if (label < d.size) {
-      losses[row] = log(s) - (x[start + label] - m);
-    } else {
-      losses[row] = bitcast<f32>(d.nan);
-      atomicStore(&status[0], 1u);
+  let label = labels[row];
+  let valid = label < d.size;
+  if (inside && !valid) {
+    atomicStore(&status[0], 1u);
+  }
+  if (d.gradient == 0u) {
+    if (inside && lid == 0u) {
+      let loss = log(s) - (x[start + min(label, d.size - 1u)] - m);
+      y[row] = select(bitcast<f32>(d.nan), loss, valid);
     }
+    return;
+  }
+  let scale = select(bitcast<f32>(d.nan), dy[row], valid);
+  for (var k = lid; k < end; k += THREADS) {
+    let hit = select(0.0, 1.0, k == label);
+    y[start + k] = (exp(x[start + k] - m) / s - hit) * scale;
   }
 }

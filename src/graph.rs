@@ -473,13 +473,13 @@ impl Value {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
     }
 
-    /// Where an op of that name and of one input made this value: the input.
-    pub(crate) fn input_of(&self, op: &str) -> Option<Value> {
-        let input = match self.graph.lock().nodes.get(self.id.node) {
-            Some(node) if node.name() == op && node.inputs.len() == 1 => node.inputs[0],
+    /// Where an op of that name made this value: what it read.
+    pub(crate) fn made_by(&self, op: &str) -> Option<Vec<Value>> {
+        let inputs = match self.graph.lock().nodes.get(self.id.node) {
+            Some(node) if node.name() == op => node.inputs.clone(),
             _ => return None,
         };
-        Some(self.graph.value_of(input))
+        Some(inputs.into_iter().map(|id| self.graph.value_of(id)).collect())
     }
 
     /// Pushes an op of one output with this value and others as inputs.

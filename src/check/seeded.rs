@@ -374,7 +374,7 @@ fn rows() -> Vec<Fault> {
             ["cross_entropy", "65 of 10 classes"],
             "invocation",
             "cross_entropy",
-            Text("x[start + label]", "x[start + (label + 1u) % d.size]"),
+            Text("x[start + min(label, d.size - 1u)]", "x[start + (label + 1u) % d.size]"),
         ),
         fault(
             "the sum in half precision",
@@ -398,13 +398,13 @@ fn rows() -> Vec<Fault> {
             ["cross_entropy", "65 of 10 classes"],
             "workgroup",
             "cross_entropy_workgroup",
-            Text("losses[row] = log(s)", "atomicStore(&status[0], 1u);\n      losses[row] = log(s)"),
+            Text("y[row] = select(", "atomicStore(&status[0], 1u);\n      y[row] = select("),
         ),
         fault(
             "sign of the label's term in the gradient",
             ["cross_entropy", "65 of 10 classes"],
             "invocation",
-            "cross_entropy_grad",
+            "cross_entropy",
             Text("/ s - hit", "/ s + hit"),
         ),
     ]

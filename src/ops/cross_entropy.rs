@@ -85,48 +85,11 @@ impl Op for CrossEntropy {
     }
 
     fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(self)
+        Lowering::Kernel(&Rows { gradient: false })
     }
 
     fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
         (input == 1).then(|| inputs[0].shape[1])
-    }
-}
-
-impl Kernel for CrossEntropy {
-    fn variants(&self) -> &'static [Variant] {
-        ROW_VARIANTS
-    }
-
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_suits(variant, args, args.inputs[0].shape[1], 1)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_supports(variant, args.inputs[0].shape[1])
-    }
-
-    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("cross_entropy_workgroup").constant("THREADS", together_on(args.profile)), "cross_entropy_workgroup")
-        } else {
-            (wgsl!("cross_entropy"), "cross_entropy")
-        };
-        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
-        Ok(Launch {
-            label: format!("cross_entropy {}", variant.name),
-            wgsl: text.finish()?,
-            entry,
-            bindings: vec![
-                Binding::Uniform(vec![n as u32, c as u32, NAN, 0]),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Input(1)),
-                Binding::Write(Slot::Output(0)),
-                Binding::Status,
-            ],
-            workgroups: row_grid(variant, args, n)?,
-        }
-        .into())
     }
 }
 
@@ -189,7 +152,7 @@ impl Op for CrossEntropyGrad {
     }
 
     fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(self)
+        Lowering::Kernel(&Rows { gradient: true })
     }
 
     fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
@@ -197,7 +160,12 @@ impl Op for CrossEntropyGrad {
     }
 }
 
-impl Kernel for CrossEntropyGrad {
+/// The kernels of both.
+struct Rows {
+    gradient: bool,
+}
+
+impl Kernel for Rows {
     fn variants(&self) -> &'static [Variant] {
         ROW_VARIANTS
     }
@@ -212,23 +180,22 @@ impl Kernel for CrossEntropyGrad {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (text, entry) = if is_workgroup(variant) {
-            (
-                wgsl!("cross_entropy_grad_workgroup").constant("THREADS", together_on(args.profile)),
-                "cross_entropy_grad_workgroup",
-            )
+            (wgsl!("cross_entropy_workgroup").constant("THREADS", together_on(args.profile)), "cross_entropy_workgroup")
         } else {
-            (wgsl!("cross_entropy_grad"), "cross_entropy_grad")
+            (wgsl!("cross_entropy"), "cross_entropy")
         };
         let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
+        // Losses have no dy: something else stands there.
+        let dy = Slot::Input(if self.gradient { 2 } else { 1 });
         Ok(Launch {
-            label: format!("cross_entropy_grad {}", variant.name),
+            label: format!("{entry} {}", if self.gradient { "gradient" } else { "losses" }),
             wgsl: text.finish()?,
             entry,
             bindings: vec![
-                Binding::Uniform(vec![n as u32, c as u32, NAN, 0]),
+                Binding::Uniform(vec![n as u32, c as u32, NAN, u32::from(self.gradient)]),
                 Binding::Read(Slot::Input(0)),
                 Binding::Read(Slot::Input(1)),
-                Binding::Read(Slot::Input(2)),
+                Binding::Read(dy),
                 Binding::Write(Slot::Output(0)),
                 Binding::Status,
             ],

@@ -237,7 +237,8 @@ impl Value {
     /// The maximum of each window of data `[N, C, H, W]`: `[N, C, OH, OW]`, with
     /// `OH = (H + 2 padding - KH) / stride + 1`, rounded down, and `OW` alike. `options` may be a
     /// number, the side of windows that lie side by side, or a [`Pool2d`]. The gradient goes to
-    /// the window's first maximum in row-major order.
+    /// the window's first maximum in row-major order. A [`relu`](Value::relu) that
+    /// comes right before is computed after it, for the maxima alone, which gives the same numbers.
     ///
     /// # Errors
     /// At compile time, when a window is larger than the padded input, a stride is 0 or the
@@ -246,7 +247,7 @@ impl Value {
     pub fn max_pool2d(&self, options: impl Into<Pool2d>) -> Value {
         let options = options.into();
         // The maximum of relus is the relu of the maximum, gradients too, and there are fewer maxima.
-        if let Some(x) = self.input_of("relu") {
+        if let Some([x]) = self.made_by("relu").as_deref() {
             return x.max_pool2d(options).relu();
         }
         self.op(Pooling { options, kind: Kind::Max }, &[])
