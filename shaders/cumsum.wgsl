@@ -1,14 +1,18 @@
 // y[o, j, i] = sum over k <= j of x[o, k, i]; with `reverse`, over k >= j.
-// x, y: contiguous f32 [outer, size, inner]. Each invocation walks one line from `first` to
-// `last`, going on from the element before in y; a workgroup takes 64 lines.
-// Requires last - first <= 8192; longer lines take several launches, in order.
+// 1 x: contiguous f32 [outer, size, inner]; 2 y likewise; 3 before: [lines, chunks], running sums of whole chunks.
+// A line is cut into `chunks`, numbered from the end that sums begin at, of `chunk` elements (the last one of what
+// is left). An invocation walks one of a line, from the sum before it; a workgroup takes 64 such.
+// Without WALK y is [lines, chunks], the sum of each chunk. chunk <= 4096; `before` is not read for first chunks.
 // CPU twin: CumSum in src/ops/cumsum.rs.
 
-struct Params { lines: u32, size: u32, inner: u32, reverse: u32, first: u32, last: u32 }
+const WALK: bool = true;
+
+struct Params { lines: u32, size: u32, inner: u32, reverse: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> before: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(64)
 fn cumsum(
@@ -16,17 +20,26 @@ fn cumsum(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let line = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
-  if (line >= p.lines) { return; }
+  let i = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  if (i >= p.lines * p.chunks) { return; }
+  // Neighbours walk neighbouring lines.
+  let chunk = i / p.lines;
+  let line = i - chunk * p.lines;
   let start = line / p.inner * p.size * p.inner + line % p.inner;
   var sum = 0.0;
-  for (var k = p.first; k < p.last; k++) {
-    let j = select(k, p.size - 1u - k, p.reverse != 0u);
-    let at = start + j * p.inner;
-    if (k == p.first && k > 0u) {
-      sum = y[select(at - p.inner, at + p.inner, p.reverse != 0u)];
-    }
+  if (WALK && chunk > 0u) {
+    sum = before[line * p.chunks + chunk - 1u];
+  }
+  let first = chunk * p.chunk;
+  let last = min(first + p.chunk, p.size);
+  for (var k = first; k < last; k++) {
+    let at = start + select(k, p.size - 1u - k, p.reverse != 0u) * p.inner;
     sum += x[at];
-    y[at] = sum;
+    if (WALK) {
+      y[at] = sum;
+    }
+  }
+  if (!WALK) {
+    y[line * p.chunks + chunk] = sum;
   }
 }

@@ -1,12 +1,14 @@
 // y[o, j, i] = epilogue(x[o, size - 1 - j, i]).
 // 1 x: [outer, size, inner], any strides; 2 y: row-major; both in V.
 // An invocation computes `chunk` neighbours of y, a workgroup 64 such.
-// A V of four neighbours needs x contiguous along inner.
+// A V is four neighbours where x is contiguous along inner, or along the axis, where inner is 1.
 // Twin: Flip::reference in src/ops/flip.rs.
 
 alias V = f32;
 
 struct Dims {
+  by_inner: vec2<u32>, // how to divide by these numbers
+  by_size: vec2<u32>,
   count: u32, // of y, in V
   size: u32,
   inner: u32, // in V
@@ -17,6 +19,9 @@ struct Dims {
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
+
+// A V from the other end of the axis.
+fn turned(v: V) -> V { return v; }
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
@@ -33,9 +38,9 @@ fn flip(
   let first = (((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid) * d.chunk;
   let end = min(first + d.chunk, d.count);
   for (var n = first; n < end; n++) {
-    let row = n / d.inner;
-    let o = row / d.size;
+    let row = quotient(n, d.by_inner);
+    let o = quotient(row, d.by_size);
     let j = d.size - 1u - (row - o * d.size);
-    store(n, x[d.x.w + o * d.x.x + j * d.x.y + (n - row * d.inner) * d.x.z]);
+    store(n, turned(x[d.x.w + o * d.x.x + j * d.x.y + (n - row * d.inner) * d.x.z]));
   }
 }

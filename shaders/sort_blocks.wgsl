@@ -1,13 +1,25 @@
-// y[line, b + r] = p, with r the place of x[line, p] among the 64 elements of its block, which begins at b.
-// 1 x: lines of `count` elements, any strides; 2 y: numbers within their lines, any strides.
-// An invocation finds the place of one element by comparing it with its block, a workgroup takes 64 elements.
-// Equal elements keep their order. Inputs are not NaN.
+// Runs of RUN neighbours of each line of x, sorted: what sort_merge.wgsl merges.
+// 1 x: lines of `count` elements, any strides; 2 y: pairs, or numbers (see sort_run.wgsl, which is appended).
+// An invocation sorts one run in registers, by exchanges of neighbours alone, so that equal elements keep their
+// order; a workgroup takes 64 runs. Inputs are not NaN.
 // The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
-// sort_keys.wgsl is appended.
 
-const BLOCK: u32 = 64u;
+const DESCENDING: bool = false;
+alias T = f32;
 
-@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+
+// Bits that are in order as u32; equal ones for equal numbers.
+fn key_of(v: T) -> u32 {
+  let bits = order_of(v);
+  return select(bits, ~bits, DESCENDING);
+}
+
+// Of floats: positive ones behind negative ones, which lie the other way around; -0 is 0.
+fn order_of(v: T) -> u32 {
+  let bits = bitcast<u32>(select(v, 0.0, v == 0.0));
+  return bits ^ select(0x80000000u, 0xffffffffu, (bits & 0x80000000u) != 0u);
+}
 
 @compute @workgroup_size(64)
 fn sort_blocks(
@@ -15,24 +27,40 @@ fn sort_blocks(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
-  if (n >= d.total) {
+  let chunk = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (chunk >= d.chunks) {
     return;
   }
-  let line = n / d.count;
-  let p = n - line * d.count;
-  let o = line / d.inner;
-  let i = line - o * d.inner;
-  let base = d.x.w + o * d.x.x + i * d.x.z;
-  let key = x[base + p * d.x.y];
-  let first = p / BLOCK * BLOCK;
-  let end = min(first + BLOCK, d.count);
-  var place = first;
-  for (var q = first; q < end; q++) {
-    let other = x[base + q * d.x.y];
-    if (before(other, key) || (q < p && !before(key, other))) {
-      place++;
+  let line = quotient(chunk, d.by_row_chunks);
+  let first = (chunk - line * d.row_chunks) * RUN;
+  let size = min(RUN, d.count - first);
+  let place = place_of(line);
+  let base = d.x.w + place.x * d.x.x + place.y * d.x.z + first * d.x.y;
+  var run: array<vec2<u32>, RUN + 1u>; // one behind the end, for the last exchange of odd ones to name
+  for (var k = 0u; k < RUN; k++) { // unroll
+    run[k] = vec2(key_of(x[base + min(k, size - 1u) * d.x.y]), first + k);
+  }
+  for (var round = 0u; round < RUN / 2u; round++) {
+    for (var k = 0u; k < RUN / 2u; k++) { // unroll
+      if (2u * k + 1u < size && run[2u * k + 1u].x < run[2u * k].x) {
+        let greater = run[2u * k];
+        run[2u * k] = run[2u * k + 1u];
+        run[2u * k + 1u] = greater;
+      }
+    }
+    for (var k = 0u; k < RUN / 2u; k++) { // unroll
+      if (2u * k + 2u < size && run[2u * k + 2u].x < run[2u * k + 1u].x) {
+        let greater = run[2u * k + 1u];
+        run[2u * k + 1u] = run[2u * k + 2u];
+        run[2u * k + 2u] = greater;
+      }
     }
   }
-  y[o * d.to.x + place * d.to.y + i * d.to.z] = p;
+  let to = target_of(line);
+  for (var k = 0u; k < RUN; k++) { // unroll
+    if (k < size) {
+      put(to.x + (first + k) * to.y, run[k]);
+    }
+  }
 }
+

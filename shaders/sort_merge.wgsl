@@ -1,12 +1,11 @@
-// y[line, r] = p for the p = order[line, s] with r its place among four neighbouring sorted runs of `run` elements.
-// 1 x: lines of `count` elements, any strides; 2 order: [lines, count], numbers within their lines, sorted in runs;
-// 3 y: likewise, in runs of four times the length, any strides. An invocation places one element: its own place in
-// its run, and what goes before it in the three others, found by bisection. A workgroup takes 64 elements.
-// Equal elements keep their order. Inputs are not NaN. Part of Argsort, src/ops/sort.rs, whose reference is the twin.
-// sort_keys.wgsl is appended.
+// Sorted runs of 2 `run` elements of each line, merged of neighbouring ones of `run`.
+// 1 pairs: [lines, count]; 2 y: pairs, or numbers (see sort_run.wgsl, which is appended).
+// An invocation writes RUN neighbours: it finds by bisection how many of what goes before them comes from the
+// first run (the merge path of Odeh, Green, Mwassi, Shmueli and Birk, IPDPSW 2012), and merges from there on. Of
+// equal elements those of the first run come first. A workgroup takes 64 such.
+// Part of Argsort, src/ops/sort.rs, whose reference is the twin.
 
-@group(0) @binding(2) var<storage, read> order: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read> pairs: array<vec2<u32>>;
 
 @compute @workgroup_size(64)
 fn sort_merge(
@@ -14,35 +13,45 @@ fn sort_merge(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
-  if (n >= d.total) {
+  let chunk = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (chunk >= d.chunks) {
     return;
   }
-  let line = n / d.count;
-  let s = n - line * d.count;
-  let o = line / d.inner;
-  let i = line - o * d.inner;
-  let base = d.x.w + o * d.x.x + i * d.x.z;
-  let sorted = line * d.count;
-  let p = order[sorted + s];
-  let key = x[base + p * d.x.y];
-  let own = s / d.run;
-  let first = own / 4u * 4u;
-  var place = s - (own - first) * d.run;
-  for (var run = first; run < first + 4u; run++) {
-    let start = min(run * d.run, d.count);
-    var low = start;
-    var high = select(min(start + d.run, d.count), start, run == own);
-    while (low < high) {
-      let middle = (low + high) / 2u;
-      let other = x[base + order[sorted + middle] * d.x.y];
-      if (before(other, key) || (run < own && !before(key, other))) {
-        low = middle + 1u;
-      } else {
-        high = middle;
-      }
+  let line = quotient(chunk, d.by_row_chunks);
+  let first = (chunk - line * d.row_chunks) * RUN;
+  let size = min(RUN, d.count - first);
+  // The runs lie in a .. b and b .. end; `before` elements of both go before the first of this invocation.
+  let start = first / (2u * d.run) * (2u * d.run);
+  let before = first - start;
+  let a_size = min(d.run, d.count - start);
+  let b_size = min(d.run, d.count - start - a_size);
+  let a = line * d.count + start;
+  let b = a + a_size;
+  var low = before - min(before, b_size);
+  var high = min(before, a_size);
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (pairs[a + middle].x <= pairs[b + before - 1u - middle].x) {
+      low = middle + 1u;
+    } else {
+      high = middle;
     }
-    place += low - start;
   }
-  y[o * d.to.x + place * d.to.y + i * d.to.z] = p;
+  var at_a = a + low;
+  var at_b = b + before - low;
+  let end = b + b_size;
+  // Behind a run's end stands whatever there is; it is never taken.
+  var of_a = pairs[min(at_a, end - 1u)];
+  var of_b = pairs[min(at_b, end - 1u)];
+  let to = target_of(line);
+  for (var k = 0u; k < size; k++) {
+    let take_a = at_b >= end || (at_a < b && of_a.x <= of_b.x);
+    put(to.x + (first + k) * to.y, select(of_b, of_a, take_a));
+    at_a += select(0u, 1u, take_a);
+    at_b += select(1u, 0u, take_a);
+    let next = pairs[min(select(at_b, at_a, take_a), end - 1u)];
+    of_a = select(of_a, next, take_a);
+    of_b = select(next, of_b, take_a);
+  }
 }
+

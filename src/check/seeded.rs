@@ -310,10 +310,10 @@ fn sums() -> Vec<Fault> {
         ),
         fault(
             "the second launch does not go on where the first stopped",
-            ["cumsum", "longer than a launch walks"],
+            ["cumsum", "two long lines"],
             "",
             "cumsum",
-            Text("if (k == p.first && k > 0u)", "if (k == p.first && k > p.first)"),
+            Text("if (WALK && chunk > 0u)", "if (WALK && chunk > 1u)"),
         ),
         fault(
             "of equal elements the last is the largest",

@@ -1,7 +1,9 @@
 //! Running sums along an axis.
 
 use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::{DType, Tensor, TensorType, Value};
+use crate::ops::reduce::parts;
+use crate::profile::Profile;
+use crate::{DType, Tensor, TensorType, Value, wgsl};
 
 /// Running sums along `axis`, from its end where `reverse` is set.
 #[derive(Debug, Clone)]
@@ -9,9 +11,6 @@ struct CumSum {
     axis: usize,
     reverse: bool,
 }
-
-/// Elements that one launch walks along the axis: drivers stop longer loops.
-const LONGEST_WALK: usize = 8192;
 
 impl Op for CumSum {
     fn name(&self) -> &'static str {
@@ -67,19 +66,60 @@ impl Kernel for CumSum {
         VARIANTS
     }
 
+    /// Where lines are few or long each is cut into chunks: their sums, the running sums of those, and from
+    /// there the chunks.
     fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (size, inner) = self.steps(&args.outputs[0]);
         let lines = args.outputs[0].shape.numel() / size;
-        let text = crate::wgsl!("cumsum").finish()?;
-        let workgroups = args.profile.grid(lines.div_ceil(64) as u64)?;
-        let launch = |first: usize| {
-            let last = size.min(first + LONGEST_WALK);
-            let words = [lines, size, inner, usize::from(self.reverse), first, last].map(|n| n as u32);
-            let bindings =
-                vec![Binding::Uniform(words.to_vec()), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))];
-            Launch { label: "cumsum".into(), wgsl: text.clone(), entry: "cumsum", bindings, workgroups }
-        };
-        Ok(Lowered { launches: (0..size).step_by(LONGEST_WALK).map(launch).collect(), scratch: Vec::new() })
+        let whole = Walk { lines, size, inner, reverse: self.reverse, chunks: parts(args.profile, lines, size, false) };
+        let [x, y] = [Slot::Input(0), Slot::Output(0)];
+        let mut lowered = Lowered::default();
+        whole.add_to(&mut lowered, x, y, args.profile)?;
+        Ok(lowered)
+    }
+}
+
+/// Running sums of contiguous `[lines / inner, size, inner]`, each cut into so many chunks.
+struct Walk {
+    lines: usize,
+    size: usize,
+    inner: usize,
+    reverse: bool,
+    chunks: usize,
+}
+
+impl Walk {
+    fn launch(&self, walk: bool, [x, before, y]: [Slot; 3], profile: &Profile) -> Result<Launch, String> {
+        let &Walk { lines, size, inner, reverse, chunks } = self;
+        let words = [lines, size, inner, usize::from(reverse), chunks, size.div_ceil(chunks), 0, 0];
+        Ok(Launch {
+            label: if walk { "cumsum" } else { "cumsum chunks" }.into(),
+            wgsl: wgsl!("cumsum").constant("WALK", walk).finish()?,
+            entry: "cumsum",
+            bindings: vec![
+                Binding::Uniform(words.map(|n| n as u32).to_vec()),
+                Binding::Read(x),
+                Binding::Read(before),
+                Binding::Write(y),
+            ],
+            workgroups: profile.grid((lines * chunks).div_ceil(64) as u64)?,
+        })
+    }
+
+    fn add_to(&self, lowered: &mut Lowered, x: Slot, y: Slot, profile: &Profile) -> Result<(), String> {
+        if self.chunks == 1 {
+            lowered.launches.push(self.launch(true, [x, x, y], profile)?);
+            return Ok(());
+        }
+        let bytes = self.lines * self.chunks * 4;
+        let [sums, before] = [0, 1].map(|number| Slot::Scratch(lowered.scratch.len() + number));
+        lowered.scratch.extend([bytes; 2]);
+        lowered.launches.push(self.launch(false, [x, x, sums], profile)?);
+        let chunks = parts(profile, self.lines, self.chunks, false);
+        let of_sums = Walk { lines: self.lines, size: self.chunks, inner: 1, reverse: false, chunks };
+        of_sums.add_to(lowered, sums, before, profile)?;
+        lowered.launches.push(self.launch(true, [x, before, y], profile)?);
+        Ok(())
     }
 }
 
@@ -110,6 +150,8 @@ pub fn cases() -> Vec<Case> {
         case("more lines than a workgroup", &[67, 5], 1),
         case("many lines", &[700, 3], 1),
         case("more workgroups than low limits have in two dimensions", &[4200, 2], 1),
-        case("longer than a launch walks", &[2, 20_001], 1),
+        case("two long lines", &[2, 20_001], 1),
+        case("long columns", &[9001, 3], 0),
+        case("a line of many chunks", &[300_001], 0).forward_only(),
     ]
 }

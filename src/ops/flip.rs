@@ -4,7 +4,7 @@ use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lo
 use crate::ops::gather::{Lines, with_store};
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::around;
-use crate::shape::View;
+use crate::shape::{View, reciprocal};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// Reverse order along one axis.
@@ -64,19 +64,26 @@ impl Kernel for Flip {
 
     fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let mut x = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
-        let vec4 = x.by_fours();
-        if vec4 {
+        // Four neighbours stay together, or, along the last axis, are turned around together.
+        let along = x.sizes[2] == 1 && x.turned().by_fours();
+        let vec4 = along || x.by_fours();
+        if along {
+            x = x.turned().quartered().turned();
+        } else if vec4 {
             x = x.quartered();
         }
         let [outer, size, inner] = x.sizes;
         let count = outer * size * inner;
         let chunk = copy_chunk(args.profile, count);
-        let mut uniform = [count, size, inner, chunk].map(|n| n as u32).to_vec();
+        let mut uniform: Vec<u32> = [inner, size].into_iter().flat_map(reciprocal).collect();
+        uniform.extend([count, size, inner, chunk].map(|n| n as u32));
         uniform.extend(x.words());
         let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
+        let text = with_store(wgsl!("flip"), "y", t, vec4);
+        let text = if along { text.function("turned", "fn turned(v: V) -> V { return v.wzyx; }") } else { text };
         Ok(Launch {
             label: "flip".into(),
-            wgsl: with_store(wgsl!("flip"), "y", t, vec4).finish()?,
+            wgsl: text.finish()?,
             entry: "flip",
             bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
             workgroups: args.profile.grid(count.div_ceil(64 * chunk) as u64)?,
@@ -120,6 +127,7 @@ pub fn cases() -> Vec<Case> {
         case("none", &[2, 3], &[]),
         case("the first, by fours", &[5, 2, 4], &[0]),
         case("the middle, by fours", &[3, 5, 8], &[1]),
+        case("the last, by fours", &[5, 12], &[1]),
         case("nothing", &[3, 0], &[0]),
         case("rows of images", &[2, 3, 7, 9], &[3]),
         case("257 x 129", &[257, 129], &[1]),
@@ -128,15 +136,21 @@ pub fn cases() -> Vec<Case> {
             vec![view.flip(&[1]) * 2.0, view.flip(&[0])]
         })
         .float("x", [4, 7]),
+        Case::new("flip", "the last of a view, by fours, then doubled", |x| {
+            vec![x[0].slice(0, 1, 4, 2).slice(1, 4, 12, 1).flip(&[1]) * 2.0]
+        })
+        .float("x", [5, 16]),
         Case::new("flip", "by fours, plus a matrix", |x| vec![x[0].flip(&[0]) + &x[1]])
             .float("x", [3, 8])
             .float("b", [3, 8]),
     ];
     for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
         cases.push(
-            Case::new("flip", format!("{dtype}, by fours and not"), |x| vec![x[0].flip(&[0]), x[0].flip(&[1])])
-                .input("x", TensorType::new(dtype, [5, 4]), fill)
-                .forward_only(),
+            Case::new("flip", format!("{dtype}, by fours and not"), |x| {
+                vec![x[0].flip(&[0]), x[0].flip(&[1]), x[0].t().flip(&[1])]
+            })
+            .input("x", TensorType::new(dtype, [5, 4]), fill)
+            .forward_only(),
         );
     }
     cases

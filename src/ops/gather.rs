@@ -71,6 +71,12 @@ impl Lines {
         inner == 1 && [self.sizes[2], outer, axis, self.offset].iter().all(|n| n.is_multiple_of(4))
     }
 
+    /// With the axis in the place of inner, which is 1, and back.
+    pub fn turned(self) -> Lines {
+        let Lines { sizes: [outer, axis, inner], strides: [o, a, i], offset } = self;
+        Lines { sizes: [outer, inner, axis], strides: [o, i, a], offset }
+    }
+
     /// The same in vectors of four.
     pub fn quartered(self) -> Lines {
         let [outer, size, inner] = self.sizes;

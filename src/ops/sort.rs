@@ -1,15 +1,16 @@
-//! Sorting along an axis, of any length: blocks of 64 by comparing all with all, then runs merged four at a
-//! time, each element finding its place by bisection. No barriers, stable, and the same on every device.
+//! Sorting along an axis, of any length: runs of sixteen in registers, then runs merged two at a time, sixteen
+//! elements an invocation. No barriers, stable, and the same on every device.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::Lines;
 use crate::ops::reduce::around;
 use crate::profile::Profile;
-use crate::shape::View;
+use crate::shader::Shader;
+use crate::shape::{View, reciprocal};
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
-/// What both shaders begin with.
-const KEYS: &str = include_str!("../../shaders/sort_keys.wgsl");
+/// What both shaders share.
+const RUNS: &str = include_str!("../../shaders/sort_run.wgsl");
 
 /// The numbers along one axis in the order that sorts the elements; equal ones keep theirs.
 #[derive(Debug, Clone)]
@@ -74,11 +75,11 @@ pub(crate) struct Sorting<'a> {
     pub lines: [usize; 2],
 }
 
-/// Elements that the first launch sorts by comparing all with all.
-const BLOCK: usize = 64;
+/// Elements of a run that the first launch sorts, and that an invocation of the others writes.
+const RUN: usize = 16;
 
 impl Sorting<'_> {
-    /// How a scratch buffer of the order lies: `[lines, count]`.
+    /// How the order lies where nothing else is asked for: `[lines, count]`.
     fn rows(&self) -> Lines {
         let ([outer, inner], count) = (self.lines, self.keys.sizes[1]);
         Lines { sizes: [outer, count, inner], strides: [inner * count, 1, count], offset: 0 }
@@ -88,53 +89,66 @@ impl Sorting<'_> {
     /// `[lines, count]`.
     pub fn add_to(&self, lowered: &mut Lowered, to: Slot, layout: Option<Lines>) -> Result<(), String> {
         let count = self.keys.sizes[1];
-        let total = self.lines[0] * self.lines[1] * count;
-        let workgroups = self.profile.grid(total.div_ceil(64) as u64)?;
-        let mut run = BLOCK;
-        let mut order: Option<Slot> = None;
+        let lines = self.lines[0] * self.lines[1];
+        let row_chunks = count.div_ceil(RUN);
+        let layout = layout.unwrap_or(self.rows());
+        // Two scratch buffers of pairs in turns.
+        let scratch = lowered.scratch.len();
+        let mut from = None;
+        let mut run = RUN;
         loop {
-            let covered = if order.is_none() { run } else { run.saturating_mul(4) };
-            let last = covered >= count;
-            // Two scratch buffers in turns.
-            let target = if last { to } else { self.scratch(lowered, order, total) };
-            let to_lines = layout.filter(|_| last).unwrap_or(self.rows());
-            let mut uniform = [total, count, self.lines[1], run].map(|n| n as u32).to_vec();
-            uniform.extend([self.keys, to_lines].iter().flat_map(Lines::words));
-            let text =
-                if order.is_none() { wgsl!("sort_blocks").constant("BLOCK", BLOCK) } else { wgsl!("sort_merge") };
-            let entry = if order.is_none() { "sort_blocks" } else { "sort_merge" };
-            let mut bindings = vec![Binding::Uniform(uniform), Binding::Read(self.from)];
-            bindings.extend(order.map(Binding::Read));
-            bindings.push(Binding::Write(target));
+            let sorted = if from.is_none() { run } else { 2 * run };
+            let last = sorted >= count;
+            let target = match from {
+                _ if last => to,
+                Some(Slot::Scratch(taken)) if taken == scratch => Slot::Scratch(scratch + 1),
+                _ => Slot::Scratch(scratch),
+            };
+            if let Slot::Scratch(number) = target
+                && number == lowered.scratch.len()
+                && !last
+            {
+                lowered.scratch.push(lines * count * 8);
+            }
+            let mut uniform = [lines * row_chunks, row_chunks, count, run].map(|n| n as u32).to_vec();
+            uniform.extend([row_chunks, self.lines[1]].into_iter().flat_map(reciprocal));
+            uniform.extend([self.lines[1] as u32, 0, 0, 0]);
+            uniform.extend([self.keys, layout].iter().flat_map(Lines::words));
+            let (entry, text, read) = match from {
+                None => ("sort_blocks", self.blocks(), self.from),
+                Some(pairs) => ("sort_merge", wgsl!("sort_merge").append(RUNS), pairs),
+            };
+            let text = text.constant("RUN", RUN).constant("LAST", last);
+            let text = if last { text.alias("V", "u32").function("put", PUT_NUMBER) } else { text };
             lowered.launches.push(Launch {
                 label: entry.replace('_', " "),
-                wgsl: text.append(KEYS).constant("DESCENDING", self.descending).alias("T", self.t).finish()?,
+                wgsl: text.finish()?,
                 entry,
-                bindings,
-                workgroups,
+                bindings: vec![Binding::Uniform(uniform), Binding::Read(read), Binding::Write(target)],
+                workgroups: self.profile.grid((lines * row_chunks).div_ceil(64) as u64)?,
             });
             if last {
                 return Ok(());
             }
-            if order.is_some() {
-                run = covered;
-            }
-            order = Some(target);
+            (from, run) = (Some(target), sorted);
         }
     }
 
-    /// A scratch buffer for an order that is not `taken`: of two that are made for this, the other.
-    fn scratch(&self, lowered: &mut Lowered, taken: Option<Slot>, total: usize) -> Slot {
-        let earlier = lowered.launches.iter().rev().flat_map(|launch| &launch.bindings).find_map(|b| match b {
-            Binding::Read(slot @ Slot::Scratch(_)) if taken.is_some() => Some(*slot),
-            _ => None,
-        });
-        earlier.unwrap_or_else(|| {
-            lowered.scratch.push(total * 4);
-            Slot::Scratch(lowered.scratch.len() - 1)
-        })
+    /// The text of the first launch.
+    fn blocks(&self) -> Shader {
+        let text = wgsl!("sort_blocks").append(RUNS).constant("DESCENDING", self.descending).alias("T", self.t);
+        match self.t {
+            "f32" => text,
+            "i32" => {
+                text.function("order_of", "fn order_of(v: T) -> u32 {\n  return bitcast<u32>(v) ^ 0x80000000u;\n}")
+            }
+            _ => text.function("order_of", "fn order_of(v: T) -> u32 {\n  return v;\n}"),
+        }
     }
 }
+
+/// `put` of the last launch.
+const PUT_NUMBER: &str = "fn put(at: u32, pair: vec2<u32>) {\n  y[at] = pair.y;\n}";
 
 impl Kernel for Argsort {
     fn variants(&self) -> &'static [Variant] {
@@ -206,7 +220,7 @@ impl Value {
 pub fn cases() -> Vec<Case> {
     let of = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
     let mut cases = Vec::new();
-    for size in [1, 2, 63, 64, 65, 255, 256, 257, 1000, 1025, 5000] {
+    for size in [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 255, 256, 257, 1000, 1025, 5000] {
         let case = Case::new("argsort", format!("rows of {size}, and columns down, with ties"), |x| {
             vec![x[0].argsort(-1, false), x[0].t().argsort(0, true)]
         });
