@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
+use wgrad::ops::recurrent::Cell;
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
@@ -68,7 +69,11 @@ pub const TASKS: &[Task] = &[
     Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
-    Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: layernorm },
+    Task { name: "cross_entropy", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "layernorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: norm },
+    Task { name: "rmsnorm", form: "ROWSxCOLUMNS", shapes: &["1024x768"], build: norm },
+    Task { name: "batchnorm", form: "N,C,H,W", shapes: &["64,32,28,28"], build: norm },
+    Task { name: "groupnorm", form: "N,C,H,W", shapes: &["64,32,28,28"], build: norm },
     Task { name: "attention", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
     Task { name: "attention_bwd", form: "HEADSxLENGTHxNUMBERS", shapes: &["8x256x64"], build: attention },
     Task { name: "embedding", form: "ROWSxNUMBERSxINDICES", shapes: &["10000x64x10000"], build: embedding },
@@ -77,6 +82,11 @@ pub const TASKS: &[Task] = &[
     Task { name: "argmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
     Task { name: "sort", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
     Task { name: "flip", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "transpose", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "concat", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "pad", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "one_hot", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
+    Task { name: "dropout", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: rows },
     Task { name: "max_pool2d", form: "N,C,H,W", shapes: &["64,32,28,28"], build: pool },
     Task { name: "avg_pool2d", form: "N,C,H,W", shapes: &["64,32,28,28"], build: pool },
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
@@ -86,7 +96,9 @@ pub const TASKS: &[Task] = &[
     Task { name: "mlp_step", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "mlp_step_nosync", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "cnn_step", form: "N,C,H,W", shapes: &["64,1,28,28"], build: cnn_step },
-    Task { name: "lstm_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: lstm_step },
+    Task { name: "lstm_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
+    Task { name: "gru_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
+    Task { name: "rnn_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
 ];
 
 /// The task of that name.
@@ -299,15 +311,33 @@ fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
 /// Along the rows: least traffic is the input once and the output once, no arithmetic that counts.
 fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let x = Arc::new(Draw::new().tensor(sizes)?);
+    let labels = labels(sizes[0], sizes[1])?;
+    let [seed, step] = [1u32, 2].map(|n| Tensor::new([], vec![n]).map_err(|e| e.to_string()));
+    let (seed, step) = (seed?, step?);
     let (graph, outputs) = forward(&[("x", x)], |v| {
+        let (x, graph) = (&v[0], v[0].graph());
         vec![match name {
-            "cumsum" => v[0].cumsum(1),
-            "argmax" => v[0].argmax(1, false),
-            "sort" => v[0].sort(1, false).0,
-            _ => v[0].flip(&[1]),
+            "cumsum" => x.cumsum(1),
+            "argmax" => x.argmax(1, false),
+            "sort" => x.sort(1, false).0,
+            "flip" => x.flip(&[1]),
+            "transpose" => x.t(),
+            "concat" => x.concat(&[x], 1),
+            "pad" => x.pad(&[(1, 1), (1, 1)], 0.0),
+            "one_hot" => graph.constant(labels).one_hot(sizes[1]),
+            "dropout" => x.dropout(0.5, &graph.constant(seed), &graph.constant(step)),
+            _ => {
+                let loss = x.cross_entropy(&graph.constant(labels), Reduction::Sum);
+                return [gradients(&loss, &[x]), vec![loss]].concat();
+            }
         }]
     })?;
-    Ok(moving(graph, outputs, sizes, 0.0, if name == "argmax" { 1.0 } else { 2.0 }))
+    let floats = match name {
+        "argmax" | "one_hot" => 1.0,
+        "concat" => 3.0,
+        _ => 2.0,
+    };
+    Ok(moving(graph, outputs, sizes, 0.0, floats))
 }
 
 /// Windows of 2x2 side by side.
@@ -318,12 +348,21 @@ fn pool(name: &str, sizes: &[usize]) -> Result<Work, String> {
     Ok(moving(graph, outputs, sizes, 0.0, 1.25))
 }
 
-fn layernorm(_: &str, sizes: &[usize]) -> Result<Work, String> {
+/// Of rows, or of channels (`groupnorm`: in groups of 4), with scale and, but for `rmsnorm`, shift.
+fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let mut draw = Draw::new();
-    let columns = &sizes[1..];
+    let columns = &sizes[1..2];
     let (x, weight, bias) = (draw.tensor(sizes)?, draw.tensor(columns)?, draw.tensor(columns)?);
     let inputs = [("x", Arc::new(x)), ("weight", Arc::new(weight)), ("bias", Arc::new(bias))];
-    let (graph, outputs) = forward(&inputs, |v| vec![v[0].layer_norm(columns, Some(&v[1]), Some(&v[2]), 1e-5)])?;
+    let (graph, outputs) = forward(&inputs, |v| {
+        let (x, weight, bias) = (&v[0], Some(&v[1]), Some(&v[2]));
+        vec![match name {
+            "layernorm" => x.layer_norm(columns, weight, bias, 1e-5),
+            "rmsnorm" => x.rms_norm(columns, weight, 1e-5),
+            "batchnorm" => x.batch_norm_training(weight, bias, 1e-5).y,
+            _ => x.group_norm((columns[0] / 4).max(1), weight, bias, 1e-5),
+        }]
+    })?;
     // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted.
     Ok(moving(graph, outputs, sizes, 8.0, 2.0))
 }
@@ -494,13 +533,19 @@ fn cnn_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-/// The last hidden state of an LSTM, and a dense layer of 10.
-fn lstm_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
+/// The last hidden state of a recurrent layer, and a dense layer of 10.
+fn recurrent_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let &[batch, steps, inputs, hidden] = sizes else { return Err("expected four sizes".into()) };
-    let macs = product(&[batch, steps, 4 * hidden]) * (inputs + hidden) as f64 + product(&[batch, hidden, 10]);
+    let (gates, cell) = match name {
+        "lstm_step" => (4, Cell::Lstm),
+        "gru_step" => (3, Cell::Gru),
+        _ => (1, Cell::Rnn),
+    };
+    let macs = product(&[batch, steps, gates * hidden]) * (inputs + hidden) as f64 + product(&[batch, hidden, 10]);
     let x = Draw::new().tensor(&[batch, steps, inputs])?;
     training(x, 10, json!(sizes), macs, 1, |nn, x| {
-        let states = Recurrent::lstm(nn, "lstm", inputs, hidden, RecurrentOptions::default()).states(x, None);
+        let layer = Recurrent::new(cell, nn, "layer", inputs, hidden, RecurrentOptions::default());
+        let states = layer.states(x, None);
         nn.linear("out", &states.h.reshape(&[-1, hidden as isize]), 10)
     })
 }
