@@ -160,8 +160,11 @@ const MOST_ROUNDS: usize = 12_000;
 /// tile has made up for the time that it takes to compile: 70 ms for the smallest, 150 for [`SHUFFLE32`].
 const SMALL: usize = 1 << 19;
 
-/// The same for [`SHUFFLE64`], which takes 720 ms to compile.
+/// The same for [`SHUFFLE64`], which takes 720 ms to compile: of all products, and of those with sides of at least
+/// [`WIDE`], where its tiles save the most loads.
 const LARGE: usize = 1 << 26;
+const LARGE_AND_WIDE: usize = 1 << 24;
+const WIDE: usize = 256;
 
 /// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
 /// it fills the device too.
@@ -183,8 +186,9 @@ impl Kernel for Matmul {
         if software && products < SMALL {
             return variant == &REGISTER4;
         }
+        let large = if [m, n, k].iter().all(|&side| side >= WIDE) { LARGE_AND_WIDE } else { LARGE };
         let meant = |v: &Variant| match software {
-            true => v != &TILE64 && (v != &SHUFFLE64 || products >= LARGE),
+            true => v != &TILE64 && (v != &SHUFFLE64 || products >= large),
             false => !v.software,
         };
         let cost = |v: &Variant| {

@@ -412,8 +412,11 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     );
 
     let mut quad = String::from("fn quad(q: u32) {\n  let n = args[0].x;\n  let i0 = 4u * q;\n");
+    // Where the last four are whole no text says what to do with less: masked stores cost time, too.
+    let whole = n.is_multiple_of(4);
     for k in 1..4 {
-        let _ = writeln!(quad, "  let i{k} = min(i0 + {k}u, n - 1u);");
+        let number = if whole { format!("i0 + {k}u") } else { format!("min(i0 + {k}u, n - 1u)") };
+        let _ = writeln!(quad, "  let i{k} = {number};");
     }
     let (loads, arguments) = w.four("", "q");
     quad.push_str(&loads);
@@ -421,7 +424,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
         let _ = writeln!(quad, "  let e{k} = element(i{k}{arguments});");
     }
     let scattered = w.scattered.clone();
-    quad.push_str(&store_quad(&stores, &scattered));
+    quad.push_str(&store_quad(&stores, &scattered, whole));
     quad.push_str("}\n\n");
 
     let body = format!(
@@ -436,17 +439,18 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     w.finish(format!("{}{declared}\n{body}", header(group)))
 }
 
-/// Stores of four results: whole vectors where they fit, single elements at the end.
-fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool]) -> String {
+/// Stores of four results: vectors where they fit, single elements at the end, if that may be.
+fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool], all_fit: bool) -> String {
     let mut text = String::new();
     let whole: Vec<(usize, usize)> =
         stores.iter().enumerate().filter(|(_, (_, x, _))| !scattered[*x]).map(|(r, (_, x, _))| (r, *x)).collect();
     let single = stores.iter().enumerate().filter(|(_, (_, x, _))| scattered[*x]).map(|(r, (_, x, _))| (r, *x));
-    if !whole.is_empty() {
-        text.push_str("  if (i0 + 3u < n) {\n");
-        for (r, x) in &whole {
-            let _ = writeln!(text, "    x{x}[q] = vec4(e0.r{r}, e1.r{r}, e2.r{r}, e3.r{r});");
-        }
+    let vectors: String =
+        whole.iter().map(|(r, x)| format!("    x{x}[q] = vec4(e0.r{r}, e1.r{r}, e2.r{r}, e3.r{r});\n")).collect();
+    if all_fit {
+        text.push_str(&vectors);
+    } else if !whole.is_empty() {
+        let _ = write!(text, "  if (i0 + 3u < n) {{\n{vectors}");
         text.push_str("  } else {\n");
         for (r, x) in &whole {
             let _ = writeln!(text, "    x{x}[q].x = e0.r{r};");
@@ -458,7 +462,9 @@ fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool]) -> String {
     for (r, x) in single {
         let _ = writeln!(text, "  x{x}[i0] = e0.r{r};");
         for k in 1..4 {
-            let _ = writeln!(text, "  if (i0 + {k}u < n) {{ x{x}[i{k}] = e{k}.r{r}; }}");
+            let store = format!("x{x}[i{k}] = e{k}.r{r};");
+            let store = if all_fit { store } else { format!("if (i0 + {k}u < n) {{ {store} }}") };
+            let _ = writeln!(text, "  {store}");
         }
     }
     text
