@@ -1,5 +1,5 @@
 // y[n, c, i, j] = sum over u, v of packed[n, i, j, shifted by (u, v), c / 4][c % 4] * weight[u, v, c]
-// packed [N, PH, PW, Q] of vec4 from conv2d_pack, weight [KH KW, Q] of vec4 from conv2d_pack_weight;
+// packed [N, PH, PW, Q] and weight [KH KW, Q] of vec4 from conv2d_pack;
 // bindings and order of results as in conv2d_product.wgsl. Each channel is its own: no matrix product.
 // An invocation computes 4 channels of 4 positions; neighbours have neighbouring channels.
 // KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.

@@ -42,6 +42,10 @@ fn examples() -> Vec<Example> {
         ("padding larger than the kernel", [1, 2, 4, 3], [3, 2, 2, 2], plain.padding([3, 4])),
         ("padding 1 on a 1x1 kernel", [2, 3, 4, 5], [4, 3, 1, 1], plain.padding(1)),
         ("one of everything", [1, 1, 1, 1], [1, 1, 1, 1], plain),
+        // Of the gradients: gaps between folded columns; phases that end inside a vec4; a grid of many workgroups.
+        ("stride 2 dilation 2 to two channels", [1, 3, 11, 12], [2, 3, 3, 3], plain.stride(2).dilation(2)),
+        ("4x4 stride 3 of four channels", [1, 4, 13, 14], [2, 4, 4, 4], plain.stride(3)),
+        ("4x4 stride 2 of 16 channels", [1, 16, 16, 16], [9, 16, 4, 4], plain.stride(2).padding(1)),
         ("columns that no window reaches", [1, 2, 8, 8], [2, 2, 3, 3], plain.stride(3)),
         ("1 channel to 32, 3x3", [3, 1, 14, 13], [32, 1, 3, 3], plain),
         ("17 channels to 33", [2, 17, 6, 5], [33, 17, 3, 3], Conv2d::same(3)),
