@@ -264,3 +264,31 @@ fn orthogonal_rows_and_truncated_numbers() {
     let nothing = init::truncated_normal(0.0, 1.0, 50.0, 51.0).draw([3], 5, "w").to_f64();
     assert!(nothing.iter().all(|x| (50.0..=51.0).contains(x)));
 }
+
+/// Windows with negative numbers alone are among them, whose maximum's gradient the relu stops.
+#[test]
+fn a_relu_right_before_a_maximum_is_computed_after_it_with_the_same_values_and_gradients() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2, 3, 5, 6]);
+    let weights = numbers(2 * 3 * 4 * 5, 3);
+    let weighted = |y: &Value| {
+        let weights = graph.constant(tensor(&[2, 3, 4, 5], &weights));
+        (y * weights).sum_all()
+    };
+    let options = wgrad::ops::pool2d::Pool2d::new(2).stride(1);
+    let after = x.relu().max_pool2d(options);
+    let before = x.maximum(&x.zeros_like()).max_pool2d(options); // no relu, so it stays where it is
+    let gradients = [&after, &before].map(|y| wgrad::gradients(&weighted(y), &[&x]).remove(0));
+    let got = run(
+        &graph,
+        &[&after, &before, &gradients[0], &gradients[1]],
+        &[("x", tensor(&[2, 3, 5, 6], &numbers(180, 1).iter().map(|x| x - 0.5).collect::<Vec<_>>()))],
+    );
+    assert!(got[0].contains(&0.0) && got[0].iter().any(|&y| y > 0.0));
+    assert!(got[2].iter().any(|&dx| dx != 0.0));
+    close(&got[0], &got[1]);
+    close(&got[2], &got[3]);
+    let names: Vec<String> = graph.nodes().nodes.iter().map(|node| node.name().to_owned()).collect();
+    let place = |name: &str| names.iter().position(|known| known == name).expect("there");
+    assert!(place("max_pool2d") < names.iter().rposition(|name| name == "relu").expect("there"), "{names:?}");
+}
