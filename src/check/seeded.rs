@@ -167,7 +167,7 @@ fn convolutions() -> Vec<Fault> {
             ["conv2d", "3x3 padding 1"],
             "tile",
             "conv2d_pack",
-            Text("iy < i32(s.h)", "iy <= i32(s.h)"),
+            Text("u32(iy) < s.h", "u32(iy) <= s.h"),
         ),
         fault(
             "padding is not filled, and scratch is stale",
@@ -234,11 +234,11 @@ fn convolutions() -> Vec<Fault> {
 fn pools() -> Vec<Fault> {
     vec![
         fault(
-            "of equal elements of a pair of windows the last wins",
+            "of equal elements side by side in a window the last wins",
             ["max_pool2d_grad", "ties go to the first, windows that fill the plane"],
             "pairs",
             "max_pool2d_grad_pairs",
-            Text("row.y > row.x", "row.y >= row.x"),
+            Text("vec2(row.x >= row.y, row.y > row.x)", "vec2(row.x > row.y, row.y >= row.x)"),
         ),
         fault(
             "the window is one short",

@@ -337,6 +337,7 @@ impl Reduce {
             None => wgsl!("reduce"),
         };
         let mut text = text
+            .append(include_str!("../../shaders/reduce_walk.wgsl"))
             .constant("KIND", kind)
             .constant("FLAT", flat)
             .alias("T", t)

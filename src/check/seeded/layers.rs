@@ -187,7 +187,7 @@ pub(super) fn indices() -> Vec<Fault> {
         ),
         fault(
             "of equal elements the last comes first",
-            ["argsort", "rows of 64, and columns down, with ties"],
+            ["argsort", "rows of 5000, and columns down, with ties"],
             "",
             "sort_blocks",
             Text("run[2u * 3u + 1u].x < run[2u * 3u].x", "run[2u * 3u + 1u].x <= run[2u * 3u].x"),

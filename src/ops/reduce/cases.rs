@@ -18,6 +18,11 @@ pub fn cases() -> Vec<Case> {
             .float("x", [1032, 68])
             .float("b", [1032])
             .forward_only(),
+        Case::new("sum", "many rows of slices", |x| {
+            vec![x[0].slice(1, 3, 70, 1).sum(&[1], false), x[0].slice(1, 4, 72, 1).sum(&[1], false)]
+        })
+        .float("x", [1031, 80])
+        .forward_only(),
         Case::new("mean", "many rows of 70", |x| vec![x[0].mean(&[1], false)]).float("x", [1031, 70]).forward_only(),
         Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
         Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),

@@ -144,6 +144,7 @@ const SHARED: &[Shared] = &[
     shared!("recurrent_lstm", "@binding(5) var<storage, read_write> cs:"),
     shared!("recurrent_lstm_grad", "@binding(6) var<storage, read> dcs:"),
     shared!("recurrent_gru", "@binding(5) var<storage, read> bias:"),
+    shared!("reduce_walk", "fn start_of(row: u32)"),
     shared!("sort_run", "const LAST: bool ="),
     shared!("recurrent_gru_grad", "@binding(6) var<storage, read_write> dx:"),
 ];
