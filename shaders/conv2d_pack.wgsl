@@ -1,8 +1,8 @@
 // packed[n, y, x, q][k] = source[n, c, (y - top) / UP_Y, (x step + v dilation - left) / UP_X],
 // where 4 q + k = c fold + v; zero where a quotient is not whole, or lies outside the source.
-// source [N, C, H, W], its rows contiguous; packed [N, PH, PW, Q] of vec4: channels last, borders and gaps filled, so that a
-// convolution reads it without a condition. Of the last row of an image not all columns need be there.
-// One invocation writes up to 4 vec4.
+// source [N, C, H, W], its rows contiguous; packed [N, PH, PW, Q] of vec4: channels last, borders and gaps
+// filled, so that a convolution reads it without a condition. Of the last row of an image not all columns
+// need be there. One invocation writes up to 4 vec4.
 // Twin: none of its own; conv2d in src/ops/conv2d/reference.rs skips what is zero here.
 
 struct Pack {

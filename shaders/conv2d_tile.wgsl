@@ -1,5 +1,5 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
-// packed [N, PH, PW, Q] of vec4 and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
+// packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory
 // (8 KiB), one invocation 8 positions x 8 channels.
 // Behind it: conv2d_product.wgsl. KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.

@@ -92,31 +92,22 @@ impl Sorting<'_> {
         let lines = self.lines[0] * self.lines[1];
         let row_chunks = count.div_ceil(RUN);
         let layout = layout.unwrap_or(self.rows());
-        // Two scratch buffers of pairs in turns.
+        // Of sorted runs each pass leaves half as many: one at last. Two scratch buffers of pairs take turns.
+        let merges = row_chunks.next_power_of_two().trailing_zeros() as usize;
         let scratch = lowered.scratch.len();
-        let mut from = None;
-        let mut run = RUN;
-        loop {
-            let sorted = if from.is_none() { run } else { 2 * run };
-            let last = sorted >= count;
-            let target = match from {
-                _ if last => to,
-                Some(Slot::Scratch(taken)) if taken == scratch => Slot::Scratch(scratch + 1),
-                _ => Slot::Scratch(scratch),
-            };
-            if let Slot::Scratch(number) = target
-                && number == lowered.scratch.len()
-                && !last
-            {
-                lowered.scratch.push(lines * count * 8);
-            }
+        lowered.scratch.extend(vec![lines * count * 8; merges.min(2)]);
+        let pairs = |pass: usize| Slot::Scratch(scratch + pass % 2);
+        for pass in 0..=merges {
+            let last = pass == merges;
+            let target = if last { to } else { pairs(pass) };
+            let run = RUN << pass.saturating_sub(1);
             let mut uniform = [lines * row_chunks, row_chunks, count, run].map(|n| n as u32).to_vec();
             uniform.extend([row_chunks, self.lines[1]].into_iter().flat_map(reciprocal));
             uniform.extend([self.lines[1] as u32, 0, 0, 0]);
             uniform.extend([self.keys, layout].iter().flat_map(Lines::words));
-            let (entry, text, read) = match from {
-                None => ("sort_blocks", self.blocks(), self.from),
-                Some(pairs) => ("sort_merge", wgsl!("sort_merge").append(RUNS), pairs),
+            let (entry, text, read) = match pass {
+                0 => ("sort_blocks", self.blocks(), self.from),
+                _ => ("sort_merge", wgsl!("sort_merge").append(RUNS), pairs(pass - 1)),
             };
             let text = text.constant("RUN", RUN).constant("LAST", last);
             let text = if last { text.alias("V", "u32").function("put", PUT_NUMBER) } else { text };
@@ -127,11 +118,8 @@ impl Sorting<'_> {
                 bindings: vec![Binding::Uniform(uniform), Binding::Read(read), Binding::Write(target)],
                 workgroups: self.profile.grid((lines * row_chunks).div_ceil(64) as u64)?,
             });
-            if last {
-                return Ok(());
-            }
-            (from, run) = (Some(target), sorted);
         }
+        Ok(())
     }
 
     /// The text of the first launch.

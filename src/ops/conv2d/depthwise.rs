@@ -2,7 +2,7 @@
 //! `packed`, so that four channels are one vec4, and sums of vec4 in place of a matrix product.
 
 use super::kernels::weight_sum;
-use super::packed::{Copy, WEIGHT_PRODUCT, Windows};
+use super::packed::{Packing, WEIGHT_PRODUCT, Windows};
 use super::{MOST_ITERATIONS, Sizes, Wanted};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::wgsl;
@@ -44,9 +44,13 @@ pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowe
         workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
     };
     // One row; its columns are the channels, a kernel apart.
-    let copy = Copy::of_weight([1, 1], s.c, [0, taps], [taps, 1], wanted != Wanted::Output);
+    let packing = Packing::of_weight([1, 1], s.c, [0, taps], [taps, 1], wanted != Wanted::Output);
     Ok(Lowered {
-        launches: vec![windows.pack(Slot::Input(0), data, args)?, copy.launch([Slot::Input(1), weight], args)?, sums],
+        launches: vec![
+            windows.pack(Slot::Input(0), data, args)?,
+            packing.launch([Slot::Input(1), weight], args)?,
+            sums,
+        ],
         scratch: vec![windows.packed() * 16, taps * quads * 16],
     })
 }

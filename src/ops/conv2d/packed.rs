@@ -267,7 +267,7 @@ impl Windows {
     pub(super) fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
         let plane = self.y.source * self.x.source;
-        let copy = Copy {
+        let packing = Packing {
             n: self.n,
             padded: [self.y.padded * self.x.padded, self.x.padded],
             fold: self.fold,
@@ -279,7 +279,7 @@ impl Windows {
             offset: 0,
             strides: [self.channels * plane, plane, self.x.source].map(|stride| stride as isize),
         };
-        copy.launch([from, to], args)
+        packing.launch([from, to], args)
     }
 
     /// The launch that copies the weight: rows are the channels summed over, columns those of the result.
@@ -290,7 +290,7 @@ impl Windows {
         if self.phases() == 1 {
             let strides = if backward { [s.c * taps, taps] } else { [taps, s.c * taps] };
             let rows = [self.channels, padded_rows];
-            return Copy::of_weight(rows, outputs, strides, [taps, self.fold], backward)
+            return Packing::of_weight(rows, outputs, strides, [taps, self.fold], backward)
                 .launch([Slot::Input(1), to], args);
         }
         let count = self.depth() * 4 * columns;
@@ -303,7 +303,7 @@ impl Windows {
 }
 
 /// A channels-last copy, as conv2d_pack.wgsl makes it.
-pub(super) struct Copy {
+pub(super) struct Packing {
     n: usize,
     /// Positions of an image, and of a row of it.
     padded: [usize; 2],
@@ -323,7 +323,7 @@ pub(super) struct Copy {
     strides: [isize; 3],
 }
 
-impl Copy {
+impl Packing {
     /// Of a weight `[.., .., taps]`: for each `fold` taps `rows` (so many filled up to so many) of `columns`, the
     /// channels of the copy, with their strides; a row and its `fold` taps lie as the channels that they meet.
     /// With `backward` the taps run backwards.
@@ -333,11 +333,11 @@ impl Copy {
         [row, column]: [usize; 2],
         [taps, fold]: [usize; 2],
         backward: bool,
-    ) -> Copy {
+    ) -> Packing {
         let along_row = fold as isize;
         // From the last tap down, or from the first up.
         let (along, first, offset) = if backward { (-1, along_row - 1, taps - fold) } else { (1, 0, 0) };
-        Copy {
+        Packing {
             n: taps / fold,
             padded: [padded_rows, fold],
             fold: 1,

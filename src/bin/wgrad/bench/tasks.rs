@@ -363,8 +363,9 @@ fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
             _ => x.group_norm((columns[0] / 4).max(1), weight, bias, 1e-5),
         }]
     })?;
-    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted.
-    Ok(moving(graph, outputs, sizes, 8.0, 2.0))
+    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted; or the
+    // square, their mean, scaled and scaled again.
+    Ok(moving(graph, outputs, sizes, if name == "rmsnorm" { 4.0 } else { 8.0 }, 2.0))
 }
 
 /// Plain attention of heads that share nothing, and for `attention_bwd` the loss `sum(y g)` with its gradients.

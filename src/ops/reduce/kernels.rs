@@ -1,0 +1,319 @@
+//! The kernels: an invocation for each row, or a part of it, or a workgroup for each row where barriers are
+//! cheap. Long rows take several launches.
+
+use super::{Kind, Reduce, split_view};
+use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
+use crate::profile::Profile;
+use crate::shape::{View, merge_axes};
+use crate::{DType, wgsl};
+
+/// The most axes of each sort that the kernels walk.
+const MAX_AXES: usize = 3;
+
+/// One sort of axes (those that stay, or those reduced), merged, as the kernels walk them.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    /// Sizes and strides, outermost first, filled up with axes of size 1 in front.
+    sizes: [usize; MAX_AXES],
+    strides: [usize; MAX_AXES],
+}
+
+impl Walk {
+    fn new(view: &View) -> Option<Walk> {
+        let merged = merge_axes(&view.shape, &[&view.strides]);
+        let skipped = MAX_AXES.checked_sub(merged.sizes.len())?;
+        let mut walk = Walk { sizes: [1; MAX_AXES], strides: [0; MAX_AXES] };
+        walk.sizes[skipped..].copy_from_slice(&merged.sizes);
+        walk.strides[skipped..].copy_from_slice(&merged.strides[0]);
+        Some(walk)
+    }
+
+    /// A single axis.
+    fn line(size: usize, stride: usize) -> Walk {
+        Walk { sizes: [1, 1, size], strides: [0, 0, stride] }
+    }
+
+    fn is_line(&self) -> bool {
+        self.sizes[..2] == [1, 1]
+    }
+
+    fn count(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// Whether the innermost axis lies in whole vectors of four, and the others step over such.
+    fn by_fours(&self) -> bool {
+        self.strides[2] == 1 && self.sizes[2].is_multiple_of(4) && self.steps_by_fours(2)
+    }
+
+    /// Whether the outermost `axes` axes step over whole vectors of four.
+    fn steps_by_fours(&self, axes: usize) -> bool {
+        self.strides[..axes].iter().all(|stride| stride.is_multiple_of(4))
+    }
+
+    /// The same in vectors of four; `inner` says whether the innermost axis is the contiguous one.
+    fn quartered(mut self, inner: bool) -> Walk {
+        self.strides.iter_mut().for_each(|stride| *stride /= 4);
+        if inner {
+            self.sizes[2] /= 4;
+            self.strides[2] = 1;
+        }
+        self
+    }
+
+    fn words(&self) -> [[u32; 3]; 2] {
+        [self.sizes, self.strides].map(|words| words.map(|word| word as u32))
+    }
+}
+
+/// One launch: which elements it reads.
+#[derive(Clone, Copy)]
+struct Stage {
+    kept: Walk,
+    reduced: Walk,
+    offset: usize,
+    from: Slot,
+    /// The bits of what sums are multiplied with at the end.
+    factor: u32,
+}
+
+/// A launch over so many elements is over before the compiler would be with a text that spares it divisions,
+/// or reads four columns at a time.
+const SMALL: usize = 1 << 16;
+
+impl Stage {
+    /// The second of two: partial results `[parts, outputs]`.
+    fn of_parts(parts: usize, outputs: usize, from: Slot) -> Stage {
+        let (kept, reduced) = (Walk::line(outputs, 1), Walk::line(parts, outputs));
+        Stage { kept, reduced, offset: 0, from, factor: 1.0f32.to_bits() }
+    }
+
+    fn is_small(&self) -> bool {
+        self.kept.count() * self.reduced.count() <= SMALL
+    }
+
+    /// What an element of the arrays is, if a row is one invocation's or the work of several `together`.
+    fn width(&self, together: bool) -> Width {
+        let Stage { kept, reduced, offset, .. } = self;
+        if !offset.is_multiple_of(4) || together {
+            Width::Scalar
+        } else if reduced.by_fours() && kept.steps_by_fours(3) {
+            Width::Row4
+        } else if !self.is_small() && kept.by_fours() && reduced.steps_by_fours(3) {
+            Width::Column4
+        } else {
+            Width::Scalar
+        }
+    }
+}
+
+/// The launch that ends another op whose sums were cut: the sum over `parts` (under 16,000) of `[parts, outputs]`,
+/// with the op's epilogue.
+pub(crate) fn sum_of_parts(
+    parts: usize,
+    outputs: usize,
+    from: Slot,
+    to: Slot,
+    profile: &Profile,
+) -> Result<Launch, String> {
+    let sum = Reduce { kind: Kind::Sum, axes: vec![0], keepdim: false };
+    sum.launch(DType::F32, Stage::of_parts(parts, outputs, from), 1, to, false, profile)
+}
+
+/// What one element of the kernel's arrays is.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    /// One number.
+    Scalar,
+    /// Four neighbours of one row, to be reduced to one number.
+    Row4,
+    /// The same element of four neighbouring rows: four outputs.
+    Column4,
+}
+
+/// The most elements one invocation reduces: short enough for drivers that cut long loops, and for
+/// the rounding errors of a plain running sum.
+pub(crate) const MAX_CHUNK: usize = 4096;
+
+/// Invocations of a workgroup that each have a row of their own.
+pub(crate) const ALONE: u32 = 64;
+
+/// Invocations of a workgroup that has one row: so many, or as many as every device has.
+pub(crate) const FEWEST: u32 = 128;
+const MOST: u32 = 256;
+
+/// How many invocations share a row on that device.
+pub(crate) fn together_on(profile: &Profile) -> u32 {
+    if profile.max_invocations >= MOST { MOST } else { FEWEST }
+}
+
+impl Reduce {
+    fn text(
+        &self,
+        dtype: DType,
+        width: Width,
+        flat: bool,
+        threads: Option<u32>,
+    ) -> Result<std::sync::Arc<str>, String> {
+        let t = dtype.wgsl_storage();
+        let (kind, identity) = match (self.kind, dtype) {
+            (Kind::Sum | Kind::Mean, _) => (0, "0"),
+            // Inputs are finite: the largest number stands for infinity, which WGSL cannot spell.
+            (Kind::Max, DType::F32) => (1, "-0x1.fffffep+127"),
+            (Kind::Max, DType::I32) => (1, "-2147483648"),
+            (Kind::Max, _) => (1, "0"),
+            (Kind::Min, DType::F32) => (2, "0x1.fffffep+127"),
+            (Kind::Min, DType::I32) => (2, "2147483647"),
+            (Kind::Min, _) => (2, "4294967295"),
+            (Kind::Prod, _) => (3, "1"),
+        };
+        let text = match threads {
+            Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
+            None => wgsl!("reduce"),
+        };
+        let mut text = text
+            .append(include_str!("../../../shaders/reduce_walk.wgsl"))
+            .constant("KIND", kind)
+            .constant("FLAT", flat)
+            .alias("T", t)
+            .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
+        let epilogue = dtype == DType::F32;
+        if !epilogue {
+            text = text.function("epilogue", "");
+        }
+        let value = |v: &str, i: &str| if epilogue { format!("epilogue({v}, {i})") } else { v.to_owned() };
+        let store = match width {
+            Width::Scalar => format!("y[i] = {};", value("v", "i")),
+            Width::Row4 => {
+                format!("let h = combine(v, v.zwxy);\n  let w = combine(h, h.yxwz).x;\n  y[i] = {};", value("w", "i"))
+            }
+            Width::Column4 => (0..4)
+                .map(|k| format!("y[4u * i + {k}u] = {};", value(&format!("v[{k}]"), &format!("4u * i + {k}u"))))
+                .collect::<Vec<_>>()
+                .join("\n  "),
+        };
+        if width != Width::Scalar {
+            text = text.alias("V", &format!("vec4<{t}>"));
+        }
+        text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
+    }
+
+    /// The launch of one stage, which reduces each row in so many parts.
+    fn launch(
+        &self,
+        dtype: DType,
+        stage: Stage,
+        parts: usize,
+        to: Slot,
+        together: bool,
+        profile: &Profile,
+    ) -> Result<Launch, String> {
+        let Stage { mut kept, mut reduced, mut offset, from, factor } = stage;
+        let flat = !stage.is_small() && kept.is_line() && reduced.is_line();
+        let width = stage.width(together);
+        if width != Width::Scalar {
+            (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
+            offset /= 4;
+        }
+        let (rows, count, last) = (kept.count(), reduced.count(), parts == 1);
+        let mut uniform = [rows, count, parts, count.div_ceil(parts)].map(|n| n as u32).to_vec();
+        let [[row_sizes, row_strides], [sizes, strides]] = [kept.words(), reduced.words()];
+        for (words, more) in [(row_sizes, factor), (row_strides, offset as u32), (sizes, 0), (strides, 0)] {
+            uniform.extend(words);
+            uniform.push(more);
+        }
+        let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
+        let threads = together.then(|| together_on(profile));
+        let entry = if together { "reduce_rows" } else { "reduce" };
+        Ok(Launch {
+            label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
+            wgsl: self.text(dtype, width, flat, threads)?,
+            entry,
+            bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
+            workgroups: profile.grid(workgroups as u64)?,
+        })
+    }
+
+    /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
+    /// `[parts, outputs]`, which the next stage reduces over its first axis.
+    fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
+        let dtype = args.inputs[0].dtype;
+        let (kept, reduced) = split_view(&args.views[0], &self.axes);
+        let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else {
+            return Err(format!("its axes do not merge to {MAX_AXES} kept and {MAX_AXES} reduced ones"));
+        };
+        let outputs = args.outputs[0].shape.numel();
+        let one = if dtype == DType::F32 { 1.0f32.to_bits() } else { 1 };
+        let factor = match self.kind {
+            Kind::Mean => (1.0 / reduced.count() as f32).to_bits(),
+            _ => one,
+        };
+        let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0), factor };
+        let (mut lowered, mut together) = (Lowered::default(), together);
+        loop {
+            let elements = stage.reduced.count();
+            let width = stage.width(together);
+            let rows = if width == Width::Column4 { outputs / 4 } else { outputs };
+            let count = if width == Width::Row4 { elements / 4 } else { elements };
+            let parts = parts(args.profile, rows, count, together);
+            let last = parts == 1;
+            stage.factor = if last { factor } else { one };
+            let to = if last { Slot::Output(0) } else { Slot::Scratch(lowered.scratch.len()) };
+            if !last {
+                lowered.scratch.push(parts * outputs * 4);
+            }
+            lowered.launches.push(self.launch(dtype, stage, parts, to, together, args.profile)?);
+            if last {
+                return Ok(lowered);
+            }
+            together = together && outputs < 64 && parts >= 64;
+            stage = Stage::of_parts(parts, outputs, to);
+        }
+    }
+}
+
+/// How many parts each row is cut into, for so many outputs of so many elements.
+pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
+    let lanes = if together { together_on(profile) as usize } else { 1 };
+    let needed = count.div_ceil(MAX_CHUNK * lanes);
+    // A second launch costs about as much as 16,000 elements do on a software adapter.
+    if outputs * count < 1 << 14 {
+        return needed.max(1);
+    }
+    let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
+    let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
+    let parts = needed.max(useful).max(1);
+    // No part may be empty: maxima have nothing to start from.
+    count.div_ceil(count.div_ceil(parts).max(1)).max(1)
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { workgroup_memory: 4 * MOST, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") },
+];
+
+impl Kernel for Reduce {
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    /// A workgroup for each row where rows are long and contiguous, and barriers cheap.
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        if *variant != VARIANTS[0] {
+            return true;
+        }
+        let (kept, reduced) = split_view(&args.views[0], &self.axes);
+        let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else { return false };
+        let along_rows = kept.sizes[2] == 1 || reduced.strides[2] <= kept.strides[2];
+        !args.profile.software && along_rows && reduced.count() >= 64
+    }
+
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        let (kept, reduced) = split_view(view, &self.axes);
+        Walk::new(&kept).is_some() && Walk::new(&reduced).is_some()
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        self.stages(args, *variant == VARIANTS[0])
+    }
+}
