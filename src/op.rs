@@ -45,6 +45,11 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// The number that as either operand of two leaves the other one as it is.
+    fn neutral(&self) -> Option<f64> {
+        None
+    }
+
     /// For an input of indices: they must lie in `0..bound`. Checked on upload and by the
     /// reference; kernels guard against the rest.
     fn index_bound(&self, _input: usize, _inputs: &[&TensorType]) -> Option<usize> {

@@ -4,7 +4,7 @@
 use wgrad::ops::attention::Attention;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::plan::{Bound, Options, Plan, Role};
-use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value};
+use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients};
 
 fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
     let mut session = Session::new(Device::cpu());
@@ -51,6 +51,27 @@ fn a_chain_is_one_launch() {
     assert_eq!(labels(&plan(&graph, &[&y])), ["add + mul + tanh + relu"]);
     let unfused = plan_with(&graph, &[&y], &Options { fuse: false, ..Default::default() });
     assert_eq!(labels(&unfused), ["add", "mul", "tanh", "relu"]);
+}
+
+#[test]
+fn a_product_with_one_is_computed_only_where_it_is_asked_for() {
+    let graph = Graph::new();
+    let (a, b, g) = (
+        graph.input("a", DType::F32, [8, 5]),
+        graph.input("b", DType::F32, [5, 6]),
+        graph.input("g", DType::F32, [8, 6]),
+    );
+    // The loss's own gradient is 1, and so that of the product is g itself.
+    let loss = (a.matmul(&b) * &g).sum_all();
+    let da = &gradients(&loss, &[&a])[0];
+    assert_eq!(labels(&plan(&graph, &[da])), ["matmul.register4"]);
+    let unfused = plan_with(&graph, &[da], &Options { fuse: false, ..Default::default() });
+    assert!(labels(&unfused).contains(&"mul"), "{:?}", labels(&unfused));
+
+    let (same, two) = (&a * 1.0, &a * 2.0);
+    assert_eq!(labels(&plan(&graph, &[&same])), ["mul"]);
+    assert_eq!(labels(&plan(&graph, &[&(&same * 1.0).exp()])), ["exp"]);
+    assert_eq!(labels(&plan(&graph, &[&two.exp()])), ["mul + exp"]);
 }
 
 #[test]

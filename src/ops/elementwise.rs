@@ -253,6 +253,7 @@ rows! {
     /// `a * b`. Integers wrap. Gradients `dy b` and `dy a`.
     binary mul = Row::numbers(2, |x| x[0] * x[1], |x| x[0].wrapping_mul(x[1]))
         .ulps(1.0)
+        .neutral(1.0)
         .cases(-2.0, 2.0, SMALL)
         .gradient(|g, _| vec![g.when(0, || g.dy() * g.x(1)), g.when(1, || g.dy() * g.x(0))]);
     /// `a / b`, floats. A divisor of 0 gives no defined value. Gradients `dy / b` and `-dy y / b`.

@@ -97,7 +97,8 @@ pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
 }
 
-/// Makes a constant of every pointwise node and view whose inputs are constants.
+/// Makes a constant of every pointwise node and view whose inputs are constants, and passes over what a constant
+/// leaves as it is.
 pub(crate) fn fold_constants(nodes: &mut Nodes) {
     let mut known: Vec<Option<f64>> = Vec::with_capacity(nodes.nodes.len());
     for node in &mut nodes.nodes {
@@ -114,6 +115,22 @@ pub(crate) fn fold_constants(nodes: &mut Nodes) {
             node.kind = NodeKind::Op(Arc::new(Full { value, ty: node.outputs[0].clone() }));
             node.inputs.clear();
         }
+    }
+    skip_neutral(nodes);
+}
+
+/// Lets every reader of a product with 1, and the like, read the other operand instead: gradients begin with
+/// such products. They stay in place, dead but for those that are fetched or assigned.
+fn skip_neutral(nodes: &mut Nodes) {
+    let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
+    for number in 0..nodes.nodes.len() {
+        nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
+        let neutral = op_of(nodes, number).and_then(Op::neutral);
+        instead.push(match nodes.nodes[number].inputs[..] {
+            [a, b] if neutral.is_some() && constant_of(nodes, a) == neutral => Some(b),
+            [a, b] if neutral.is_some() && constant_of(nodes, b) == neutral => Some(a),
+            _ => None,
+        });
     }
 }
 

@@ -126,6 +126,12 @@ fn composed_cases() -> Vec<Case> {
         })
         .float("a", [6, 4])
         .float("b", [9, 6]),
+        Case::new("mul", "by 1, on either side, and read on", |x| {
+            let (right, left) = (&x[0] * 1.0, x[1].ones_like() * &x[1]);
+            vec![(&right - &left).exp(), right * left.tanh(), &x[1] * 1.0]
+        })
+        .float("a", [6, 4])
+        .float("b", [6, 4]),
         Case::new("add", "large, two outputs of one chain", |x| {
             let y = (&x[0] + &x[1]).relu();
             vec![y.square(), y]

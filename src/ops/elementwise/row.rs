@@ -13,6 +13,7 @@ pub(crate) struct Row {
     gradient: Rule,
     ulps: f64,
     absolute: f64,
+    neutral: Option<f64>,
     /// Where its cases draw inputs, and special values to begin with.
     pub(super) domain: (f64, f64),
     pub(super) special: &'static [f64],
@@ -45,6 +46,7 @@ impl Row {
             gradient: |_, _| vec![None; 3],
             ulps: 0.0,
             absolute: 0.0,
+            neutral: None,
             domain: (-2.0, 2.0),
             special: &[],
         }
@@ -82,6 +84,11 @@ impl Row {
     /// How far it may be off besides, in absolute terms.
     pub(super) const fn absolute(self, absolute: f64) -> Row {
         Row { absolute, ..self }
+    }
+
+    /// The operand that leaves the other one as it is, to the bit.
+    pub(super) const fn neutral(self, number: f64) -> Row {
+        Row { neutral: Some(number), ..self }
     }
 
     /// The range in which cases draw floats, and values that a case begins with.
@@ -172,6 +179,10 @@ impl Op for Elementwise {
         } else {
             Rounding::Ulps(self.row.ulps, self.row.absolute)
         }
+    }
+
+    fn neutral(&self) -> Option<f64> {
+        self.row.neutral
     }
 
     fn lowering(&self) -> Lowering<'_> {
