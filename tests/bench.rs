@@ -35,6 +35,7 @@ fn mistakes_are_told_before_anything_runs() {
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
     refused(&["matmul", "2x3x4", "--seconds=nan"], "--seconds NaN is no time");
+    refused(&["peak", "--no-peak"], "contradict");
     refused(&["matmul", "2x3x4", "--tune=-1"], "--tune=-1 is no time");
     refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
     refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "no file can be written there");
@@ -68,14 +69,18 @@ fn tasks_run_from_end_to_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let (saved, saved_again) = (folder.path().join("saved.jsonl"), folder.path().join("again.jsonl"));
     let words = "matmul 3x5x7 2x8x8x8 conv2d 1,2,6,6,3,3,1,1 conv2d_bwd 2,2,7,7,3,3,2,1 softmax 3x5 relu 100 gelu 10 \
-                 sum 1000 add 5 mlp_step 4,6,5,3 mlp_step_nosync 4,6,3 cnn_step 2,1,8,8 --no-peak --seconds 0";
+                 sum 1000 add 5 mlp_step 4,6,5,3 mlp_step_nosync 4,6,3 cnn_step 2,1,8,8 cross_entropy 3x5 layernorm 3x8 \
+                 rmsnorm 3x8 batchnorm 2,4,3,3 groupnorm 2,4,3,3 attention 2x5x4 attention_bwd 2x5x4 embedding 7x4x5 \
+                 embedding_bwd 7x4x5 cumsum 3x5 argmax 3x5 sort 3x5 flip 3x5 transpose 3x5 concat 3x5 pad 3x5 \
+                 one_hot 3x5 dropout 3x5 max_pool2d 1,2,6,6 avg_pool2d 1,2,6,6 lstm_step 2,3,4,5 gru_step 2,3,4,5 \
+                 rnn_step 2,3,4,5 --no-peak --seconds 0";
     let mut args: Vec<&str> = words.split_whitespace().collect();
     args.extend(&device);
     let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
     let (code, out, err) = bench(&[&args[..], &["--json", "--save", &path(&saved)]].concat());
     assert_eq!(code, 0, "{err}");
     let found = records(&out);
-    assert_eq!(found.len(), 12);
+    assert_eq!(found.len(), 35);
     assert_eq!(found, records(&fs::read_to_string(&saved).expect("saved")));
     assert_eq!(found[0]["params"], json!([3, 5, 7]));
     assert_eq!(found[1]["params"], json!([2, 8, 8, 8]));
@@ -87,11 +92,9 @@ fn tasks_run_from_end_to_end() {
         for field in ["peer", "task", "adapter", "variant", "clock"] {
             assert!(record[field].is_string(), "{field}: {record}");
         }
-        let rate = if record["task"].as_str().is_some_and(|t| ["softmax", "relu", "gelu", "sum", "add"].contains(&t)) {
-            "gb_s"
-        } else {
-            "gflops"
-        };
+        let arithmetic = ["matmul", "conv2d", "conv2d_bwd", "attention", "attention_bwd"];
+        let counts = |task: &str| arithmetic.contains(&task) || task.contains("_step");
+        let rate = if record["task"].as_str().is_some_and(counts) { "gflops" } else { "gb_s" };
         assert!(record[rate].as_f64().is_some_and(|rate| rate > 0.0), "{rate}: {record}");
         assert!(record["runs"].as_u64() >= Some(5), "{record}");
         assert!(!cfg!(target_os = "linux") || record["peak_rss_mib"].is_number(), "{record}");
@@ -105,6 +108,27 @@ fn tasks_run_from_end_to_end() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("matmul           3x5x7") && out.contains("wgrad on "), "{out}");
     assert!(!out.contains("not in the other file"), "{out}");
+}
+
+#[test]
+fn a_task_that_fails_leaves_the_others_their_figures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let saved = folder.path().join("saved.jsonl");
+    let words = "conv2d 1,1,2,2,1,5,1,0 relu 10 sort 2x3 --seconds 0 --json --device cpu --save";
+    let mut args: Vec<&str> = words.split_whitespace().collect();
+    args.push(saved.to_str().expect("UTF-8"));
+    let (code, out, err) = bench(&args);
+    assert!(
+        code == 2 && err.contains("error: conv2d 1,1,2,2,1,5,1,0: ") && err.contains("kernel of 5"),
+        "{code}: {err}"
+    );
+    let found = records(&out);
+    assert_eq!(found, records(&fs::read_to_string(&saved).expect("saved")));
+    let tasks: Vec<&Json> = found.iter().map(|record| &record["task"]).collect();
+    assert_eq!(tasks, ["peak", "relu", "sort"]);
+    // The reference has no peak, and nothing has a share of it.
+    assert!(found.iter().all(|record| record["peak_share"].is_null()), "{out}");
+    assert!(found[0]["gflops"].is_null(), "{out}");
 }
 
 #[test]
@@ -153,7 +177,16 @@ fn a_peak_and_a_roofline() {
     let args = ["matmul", "64x64x64", "--seconds", "0", "--roofline", svg.to_str().expect("UTF-8")];
     let (code, out, err) = bench(&args);
     assert_eq!(code, 0, "{err}");
-    for part in ["peak: ", "copy: ", "read: ", "dispatch: ", "matmul           64x64x64", "written: "] {
+    for part in [
+        "peak: ",
+        "copy: ",
+        "read: ",
+        "add: ",
+        "dispatch: ",
+        "recording takes",
+        "matmul           64x64x64",
+        "written: ",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let svg = fs::read_to_string(&svg).expect("written");

@@ -1,7 +1,7 @@
-// y[i] = x[i]. Measures the bandwidth of reading and writing.
-// Bindings: 0 p; 1 x; 2 y, arrays of T. One invocation copies EACH elements, SIZE apart, so that
-// neighbours copy neighbours.
-// Host twin: the identity.
+// y[i] = x[i], or the sum of two elements of x. Measures the bandwidth of reading and writing.
+// Bindings: 0 p; 1 x; 2 y, arrays of T. One invocation writes EACH elements, SIZE apart, so that
+// neighbours write neighbours.
+// Host twin: bench::peak::Memory::written.
 
 alias T = vec4<f32>;
 const EACH: u32 = 4u;
@@ -12,6 +12,9 @@ struct Params { n: u32 } // elements of T
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
+
+// Where two are read, they lie n apart.
+fn source(i: u32) -> T { return x[i]; }
 
 @compute @workgroup_size(SIZE)
 fn peak_copy(
@@ -24,7 +27,7 @@ fn peak_copy(
   for (var k = 0u; k < EACH; k++) { // unroll
     let i = first + k * SIZE;
     if (i < p.n) {
-      y[i] = x[i];
+      y[i] = source(i);
     }
   }
 }

@@ -103,6 +103,9 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         return Ok(true);
     }
     // What could go wrong afterwards is told before.
+    if args.no_peak && args.tasks.iter().any(|word| word == "peak") {
+        return Err(Stop::Error("`peak` and --no-peak contradict each other".into()));
+    }
     if let Some(name) = &args.variant {
         known_variant(name)?;
     }
@@ -235,38 +238,60 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
-        let kernels = items.iter().any(|item| matches!(item, Item::Kernel(..)));
-        let reference = self.args.device.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("cpu"));
         if let Some(load) = one::load().filter(|load| *load > 0.5) {
             let busy = format!("the machine is busy (load {load}): times are too long, ratios doubtful");
             if self.args.json { eprintln!("{busy}") } else { self.out.line(busy)? }
         }
-        if (kernels && !self.args.no_peak && !reference) || items.contains(&Item::Peak) {
-            let record = self.child(&["peak"], None)?;
-            self.ceilings = Some(record.clone());
-            self.show(record)?;
+        if items.iter().any(|item| *item != Item::Startup) && !self.args.no_peak {
+            self.peak()?;
         }
         let mut header = false;
+        let (mut failed, mut wrong) = (Vec::new(), false);
         for item in items {
-            match item {
-                Item::Peak => {}
-                Item::Startup => self.startup()?,
+            let done = match item {
+                Item::Peak => Ok(()),
+                Item::Startup => self.startup(),
                 Item::Kernel(task, shape) => {
                     if !header && !self.args.json {
                         self.out.line(table::header())?;
                         header = true;
                     }
-                    let mut record = self.child(&[task, shape], None)?;
-                    if let Some(share) = self.share(&record) {
-                        extend(&mut record, json!({ "peak_share": one::rounded(share) }));
-                    }
-                    self.show(record)?;
+                    self.kernel(task, shape)
                 }
+            };
+            // One that fails does not take the others' figures with it.
+            wrong |= matches!(done, Err(Stop::Wrong(_)));
+            match done {
+                Err(Stop::Error(why) | Stop::Wrong(why)) => failed.push(why),
+                done => done?,
             }
         }
         let strong = self.hold_peak(items.contains(&Item::Peak))?;
         self.report(other)?;
-        Ok(strong)
+        match failed.join("\n") {
+            none if none.is_empty() => Ok(strong),
+            all if wrong => Err(Stop::Wrong(all)),
+            all => Err(Stop::Error(all)),
+        }
+    }
+
+    /// What the adapter can do.
+    fn peak(&mut self) -> Result<(), Stop> {
+        let record = self.child(&["peak"], None)?;
+        let named = self.args.tasks.iter().any(|word| word == "peak");
+        if record["gflops"].is_null() && (named || self.args.roofline.is_some()) {
+            return Err(Stop::Error("the reference has no peak; name a GPU with --device".into()));
+        }
+        self.ceilings = Some(record.clone());
+        self.show(record)
+    }
+
+    fn kernel(&mut self, task: &str, shape: &str) -> Result<(), Stop> {
+        let mut record = self.child(&[task, shape], None)?;
+        if let Some(share) = self.share(&record) {
+            extend(&mut record, json!({ "peak_share": one::rounded(share) }));
+        }
+        self.show(record)
     }
 
     /// The startup of three processes, the first with empty caches.
@@ -359,7 +384,9 @@ impl Bench<'_> {
                 )
             })
             .collect();
-        for line in &lines {
+        let seen = self.ceilings.as_ref().filter(|_| !lines.is_empty()).map(|c| peak::raised(c, &self.records));
+        let seen = seen.map(|c| format!("with the kernels, the peak is {} GFLOP/s, {} GB/s", c["gflops"], c["gb_s"]));
+        for line in lines.iter().chain(&seen) {
             if self.args.json { eprintln!("{line}") } else { self.out.line(line)? }
         }
         Ok(!asked || lines.is_empty())
@@ -379,7 +406,8 @@ impl Bench<'_> {
             written.push(path);
         }
         if let (Some(path), Some(ceilings)) = (&self.args.roofline, &self.ceilings) {
-            wgrad::io::write_atomically(path, roofline::draw(ceilings, &self.records).as_bytes())?;
+            let seen = peak::raised(ceilings, &self.records);
+            wgrad::io::write_atomically(path, roofline::draw(&seen, &self.records).as_bytes())?;
             written.push(path);
         }
         for path in written.iter().filter(|_| !self.args.json) {

@@ -22,9 +22,9 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9
 struct Point {
     task: String,
     shape: String,
-    /// Operations for each byte.
+    /// Operations for each byte; of tasks that compute nothing 0.
     intensity: f64,
-    /// GFLOP/s.
+    /// GFLOP/s, of those that compute nothing GB/s.
     rate: f64,
     share: Option<f64>,
 }
@@ -59,6 +59,14 @@ impl Axes {
     fn y(&self, value: f64) -> f64 {
         between(value, self.y, BOTTOM, TOP)
     }
+
+    /// What computes nothing stands at the left edge, as far below the roof there as it is below the bandwidth.
+    fn place(&self, point: &Point) -> (f64, f64) {
+        match point.intensity > 0.0 {
+            true => (self.x(point.intensity), self.y(point.rate)),
+            false => (LEFT, self.y(point.rate * self.x.0)),
+        }
+    }
 }
 
 fn points(records: &[Json]) -> Vec<Point> {
@@ -69,10 +77,10 @@ fn points(records: &[Json]) -> Vec<Point> {
             task: record["task"].as_str()?.to_owned(),
             shape: shape(record),
             intensity: flop / bytes,
-            rate: flop / seconds / 1e9,
+            rate: if flop > 0.0 { flop } else { bytes } / seconds / 1e9,
             share: record["peak_share"].as_f64(),
         };
-        (point.intensity > 0.0 && point.rate > 0.0).then_some(point)
+        (bytes > 0.0 && point.rate > 0.0).then_some(point)
     };
     records.iter().filter_map(point).collect()
 }
@@ -90,10 +98,9 @@ pub fn draw(ceilings: &Json, records: &[Json]) -> String {
     });
     let ridge = flops / bandwidth;
     let most = cores.as_ref().map_or(flops, |(_, rate)| rate.max(flops));
-    let axes = Axes {
-        x: Axes::around(points.iter().map(|p| p.intensity).chain([ridge])),
-        y: Axes::around(points.iter().map(|p| p.rate).chain([most * 1.05])),
-    };
+    let x = Axes::around(points.iter().map(|p| p.intensity).chain([ridge]));
+    let rate = |p: &Point| if p.intensity > 0.0 { p.rate } else { p.rate * x.0 };
+    let axes = Axes { x, y: Axes::around(points.iter().map(rate).chain([most * 1.05])) };
     let height = (TOP + 70.0 + LINE * points.len() as f64).max(BOTTOM + 70.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
@@ -214,7 +221,7 @@ fn apart(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
     let mut tasks: Vec<&str> = points.iter().map(|point| point.task.as_str()).collect();
     tasks.dedup();
-    let badges = apart(points.iter().map(|point| (axes.x(point.intensity), axes.y(point.rate))).collect());
+    let badges = apart(points.iter().map(|point| axes.place(point)).collect());
     let left = RIGHT + 28.0;
     let _ = writeln!(
         svg,
@@ -227,7 +234,8 @@ fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
     );
     for (number, point) in points.iter().enumerate() {
         let colour = COLOURS[tasks.iter().position(|task| *task == point.task).unwrap_or(0) % COLOURS.len()];
-        let (x, y) = (axes.x(point.intensity), axes.y(point.rate));
+        let (x, y) = axes.place(point);
+        let unit = if point.intensity > 0.0 { "GFLOP/s" } else { "GB/s" };
         let key = TOP + LINE * (number as f64 + 1.2);
         let share = point.share.map_or(String::new(), |share| format!("{:.0}%", share * 100.0));
         let name = escaped(&format!("{} {}", point.task, point.shape));
@@ -241,7 +249,7 @@ fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
             let _ = writeln!(
                 svg,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"8.5\" fill=\"{colour}\" fill-opacity=\"0.9\" stroke=\"#fff\">\
-                 <title>{name}: {:.3} GFLOP/s</title></circle>\
+                 <title>{name}: {:.3} {unit}</title></circle>\
                  <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"10\" fill=\"#fff\">{}</text>",
                 point.rate,
                 y + 3.6,
@@ -249,10 +257,11 @@ fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
             );
         }
         let digits = if point.rate < 10.0 { 2 } else { 1 };
+        let unit = if point.intensity > 0.0 { "" } else { " GB/s" };
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{key:.1}\">{name}</text>\
-             <text x=\"{:.1}\" y=\"{key:.1}\" text-anchor=\"end\">{:.digits$}</text>\
+             <text x=\"{:.1}\" y=\"{key:.1}\" text-anchor=\"end\">{:.digits$}{unit}</text>\
              <text x=\"{:.1}\" y=\"{key:.1}\" text-anchor=\"end\">{share}</text>",
             left + 16.0,
             WIDTH - 74.0,
@@ -277,11 +286,14 @@ mod tests {
                 "peak_share": 0.5}),
             json!({"task": "relu", "params": [64], "nominal_flop": 1e6, "nominal_bytes": 8e6, "median_s": 0.001,
                 "peak_share": null}),
+            json!({"task": "sort", "params": [64], "nominal_flop": 0.0, "nominal_bytes": 8e6, "median_s": 0.004,
+                "peak_share": 0.4}),
             json!({"task": "startup", "params": {"run": "first"}, "median_s": 1.0}),
         ];
         let svg = draw(&ceilings, &records);
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("matmul 8x8x8") && svg.contains("relu 64") && svg.contains("avx2: 150 GFLOP/s"), "{svg}");
+        assert!(svg.contains("sort 64: 2.000 GB/s") && svg.contains("relu 64: 1.000 GFLOP/s"), "{svg}");
         assert!(svg.contains("a &lt;b&gt;") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(draw(&ceilings, &[]).contains("100 GFLOP/s"), "without kernels, too");
     }

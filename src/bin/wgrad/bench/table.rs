@@ -110,21 +110,24 @@ fn peak(record: &Json) -> Vec<String> {
     let text = |field: &str| record[field].as_str().unwrap_or("?");
     let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
     let large = |field: &str| record[field].as_f64().map_or(String::new(), |x| format!(", {x:.1} of 64 MiB"));
+    let adapter = format!("adapter: {}, {}, driver {}", text("adapter"), text("backend"), text("driver"));
+    if record["gflops"].is_null() {
+        return vec![adapter, "the reference has no peak, and tasks no share of it".to_owned()];
+    }
     let mut lines = vec![
-        format!("adapter: {}, {}, driver {}", text("adapter"), text("backend"), text("driver")),
+        adapter,
         "clock: wall; a run ends with a wait for the device, a training step with its loss read back".to_owned(),
         format!("peak: {:>7} GFLOP/s  ({})", number(&record["gflops"]), text("gflops_kernel")),
     ];
-    for (name, rate, kernel, size) in [
-        ("copy", "copy_gb_s", "copy_kernel", "copy_large_gb_s"),
-        ("read", "read_gb_s", "read_kernel", "read_large_gb_s"),
-    ] {
-        let rate = number(&record[rate]);
-        lines.push(format!("{name}: {rate:>7} GB/s of 16 MiB{}  ({})", large(size), text(kernel)));
+    for name in ["copy", "read", "add"] {
+        let rate = number(&record[format!("{name}_gb_s")]);
+        let (size, kernel) = (large(&format!("{name}_large_gb_s")), text(&format!("{name}_kernel")).to_owned());
+        lines.push(format!("{name}: {rate:>7} GB/s of 16 MiB{size}  ({kernel})"));
     }
     lines.push(format!(
-        "dispatch: {}; one number computed and read back: {}",
+        "dispatch: {}, of which recording takes {}; one number computed and read back: {}",
         seconds("dispatch_s"),
+        seconds("recording_s"),
         seconds("readback_s")
     ));
     if let Some(rates) = record["cores"]["gflops"].as_object() {
