@@ -1,11 +1,13 @@
 // losses[n] = log(s) - (x[n, labels[n]] - m), with m = max_k x[n, k] and s = sum_k exp(x[n, k] - m); or, with
 // `gradient` 1, dx[n, k] = (exp(x[n, k] - m) / s - (1 where k = labels[n])) dy[n].
 // 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N], not read for losses; 4 y: losses [N] or dx [N, C].
-// A workgroup computes one row, an invocation a part of it.
+// A workgroup computes one row, an invocation each THREADS-th class: HELD of them stay in registers, those of
+// longer rows are read anew.
 // A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
 // Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
 const THREADS: u32 = 256u; // or 128
+const HELD: u32 = 4u;
 
 struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
@@ -56,13 +58,26 @@ fn cross_entropy_workgroup(
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, inside);
   let start = row * d.size;
+  var held: array<f32, HELD>;
   var m = x[start];
-  for (var k = lid; k < end; k += THREADS) {
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      held[h] = x[start + lid + h * THREADS];
+      m = max(m, held[h]);
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     m = max(m, x[start + k]);
   }
   m = tree_max(lid, m);
   var s = 0.0;
-  for (var k = lid; k < end; k += THREADS) {
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      held[h] = exp(held[h] - m);
+      s += held[h];
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     s += exp(x[start + k] - m);
   }
   s = tree_sum(lid, s);
@@ -79,7 +94,13 @@ fn cross_entropy_workgroup(
     return;
   }
   let scale = select(bitcast<f32>(d.nan), dy[row], valid);
-  for (var k = lid; k < end; k += THREADS) {
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      let hit = select(0.0, 1.0, lid + h * THREADS == label);
+      y[start + lid + h * THREADS] = (held[h] / s - hit) * scale;
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     let hit = select(0.0, 1.0, k == label);
     y[start + k] = (exp(x[start + k] - m) / s - hit) * scale;
   }

@@ -1,10 +1,12 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
 // 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation a part of it.
+// A workgroup computes one row (or four, one in each lane), an invocation each THREADS-th element: HELD of them
+// stay in registers, those of longer rows are read anew.
 // V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_sum joins them) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 const THREADS: u32 = 256u; // or 128
+const HELD: u32 = 4u;
 const LOG: bool = false;
 alias V = f32;
 
@@ -21,6 +23,20 @@ fn lanes_sum(v: V) -> V {
   return v;
 }
 
+fn term(y: V, dy: V) -> V {
+  if (LOG) {
+    return dy;
+  }
+  return y * dy;
+}
+
+fn gradient(y: V, dy: V, s: V) -> V {
+  if (LOG) {
+    return dy - exp(y) * s;
+  }
+  return y * (dy - s);
+}
+
 @compute @workgroup_size(THREADS)
 fn softmax_grad_workgroup(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -31,14 +47,20 @@ fn softmax_grad_workgroup(
   let row = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let end = select(0u, d.size, row < d.rows);
   let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var held: array<V, HELD>;
+  var held_dy: array<V, HELD>;
   var s = V(0.0);
-  for (var k = lid; k < end; k += THREADS) {
-    let at = start + k * d.inner;
-    if (LOG) {
-      s += dy[at];
-    } else {
-      s += y[at] * dy[at];
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      let at = start + (lid + h * THREADS) * d.inner;
+      held[h] = y[at];
+      held_dy[h] = dy[at];
+      s += term(held[h], held_dy[h]);
     }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+    let at = start + k * d.inner;
+    s += term(y[at], dy[at]);
   }
   tree[lid] = s;
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -49,12 +71,13 @@ fn softmax_grad_workgroup(
   }
   workgroupBarrier();
   s = lanes_sum(tree[0]);
-  for (var k = lid; k < end; k += THREADS) {
-    let at = start + k * d.inner;
-    if (LOG) {
-      dx[at] = dy[at] - exp(y[at]) * s;
-    } else {
-      dx[at] = y[at] * (dy[at] - s);
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      dx[start + (lid + h * THREADS) * d.inner] = gradient(held[h], held_dy[h], s);
     }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+    let at = start + k * d.inner;
+    dx[at] = gradient(y[at], dy[at], s);
   }
 }

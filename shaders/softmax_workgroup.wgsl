@@ -1,10 +1,12 @@
 // y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
 // 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation a part of it.
+// A workgroup computes one row (or four, one in each lane), an invocation each THREADS-th element: HELD of them
+// stay in registers, those of longer rows are read anew.
 // V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
 const THREADS: u32 = 256u; // or 128
+const HELD: u32 = 4u;
 const LOG: bool = false;
 alias V = f32;
 
@@ -61,25 +63,46 @@ fn softmax_workgroup(
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);
   let start = row / d.inner * d.size * d.inner + row % d.inner;
+  var held: array<V, HELD>;
   var m = x[start];
-  for (var k = lid; k < end; k += THREADS) {
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      held[h] = x[start + (lid + h * THREADS) * d.inner];
+      m = max(m, held[h]);
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     m = max(m, x[start + k * d.inner]);
   }
   m = lanes_max(tree_max(lid, m));
   var s = V(0.0);
-  for (var k = lid; k < end; k += THREADS) {
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      held[h] -= m;
+      let e = exp(held[h]);
+      s += e;
+      if (!LOG) {
+        held[h] = e;
+      }
+    }
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     s += exp(x[start + k * d.inner] - m);
   }
   s = lanes_sum(tree_sum(lid, s));
-  if (LOG) {
-    let shift = log(s);
-    for (var k = lid; k < end; k += THREADS) {
-      y[start + k * d.inner] = (x[start + k * d.inner] - m) - shift;
+  let shift = log(s);
+  let scale = 1.0 / s;
+  for (var h = 0u; h < HELD; h++) { // unroll
+    if (lid + h * THREADS < end) {
+      y[start + (lid + h * THREADS) * d.inner] = select(held[h] * scale, held[h] - shift, LOG);
     }
-  } else {
-    let scale = 1.0 / s;
-    for (var k = lid; k < end; k += THREADS) {
-      y[start + k * d.inner] = exp(x[start + k * d.inner] - m) * scale;
+  }
+  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+    let at = start + k * d.inner;
+    if (LOG) {
+      y[at] = (x[at] - m) - shift;
+    } else {
+      y[at] = exp(x[at] - m) * scale;
     }
   }
 }

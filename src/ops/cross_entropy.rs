@@ -2,8 +2,8 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::op::{UNIT, gamma};
-use crate::ops::reduce::together_on;
-use crate::ops::softmax::{MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
+use crate::ops::reduce::together_on_row;
+use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// For each row of logits `[N, C]` and its class `[N]`: `ln(sum(exp(x))) - x[class]`, `[N]`.
@@ -179,12 +179,13 @@ impl Kernel for Rows {
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("cross_entropy_workgroup").constant("THREADS", together_on(args.profile)), "cross_entropy_workgroup")
+            let threads = together_on_row(args.profile, c);
+            (wgsl!("cross_entropy_workgroup").constant("THREADS", threads), "cross_entropy_workgroup")
         } else {
             (wgsl!("cross_entropy"), "cross_entropy")
         };
-        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
         // Losses have no dy: something else stands there.
         let dy = Slot::Input(if self.gradient { 2 } else { 1 });
         Ok(Launch {
@@ -278,7 +279,9 @@ pub fn cases() -> Vec<Case> {
     let losses = |name: String| Case::new("cross_entropy", name, |x| vec![x[0].op(CrossEntropy, &[&x[1]])]);
     let unit = Fill::Uniform(-2.0, 2.0);
     let mut cases = Vec::new();
-    for (n, c) in [(1, 1), (3, 2), (65, 10), (128, 3), (700, 3), (5, 255), (5, 256), (3, 257), (4, 1000), (2, 5000)] {
+    for (n, c) in
+        [(1, 1), (3, 2), (65, 10), (128, 3), (700, 3), (5, 255), (5, 256), (3, 257), (450, 509), (4, 1000), (2, 5000)]
+    {
         let case = logits(losses(format!("{n} of {c} classes")), &[n, c], unit.clone());
         cases.push(classes(case, if n % 2 == 0 { DType::I32 } else { DType::U32 }, &[n], c));
     }
@@ -287,6 +290,10 @@ pub fn cases() -> Vec<Case> {
     const TOWERS: &[f64] = &towers(80.0);
     let fill = Fill::Special(TOWERS, -1.0, 1.0);
     cases.push(classes(logits(losses("towers".into()), &[6, 8], fill), DType::U32, &[6], 8));
+    for (size, fill) in LATE {
+        let case = losses(format!("a late tower among {size}"));
+        cases.push(classes(logits(case, &[2, size], Fill::Special(fill, -1.0, 1.0)), DType::U32, &[2], size));
+    }
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));

@@ -4,7 +4,7 @@ mod cases;
 mod kernels;
 
 pub use cases::cases;
-pub(crate) use kernels::{ALONE, FEWEST, MAX_CHUNK, parts, sum_of_parts, together_on};
+pub(crate) use kernels::{ALONE, FEWEST, MAX_CHUNK, parts, sum_of_parts, together_on, together_on_row};
 
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::shape::View;

@@ -4,7 +4,7 @@
 use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, UNIT, Variant,
 };
-use crate::ops::reduce::{FEWEST, around, together_on};
+use crate::ops::reduce::{FEWEST, around, together_on_row};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value, wgsl};
 
@@ -91,6 +91,7 @@ fn map_rows(inputs: &[&Tensor], axis: usize, f: impl Fn(&[Vec<f64>]) -> Vec<f64>
 struct Rows {
     uniform: Vec<u32>,
     rows: usize,
+    size: usize,
     vector: Option<bool>,
 }
 
@@ -107,7 +108,12 @@ impl Rows {
             None
         };
         let rows = outer * inner;
-        Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, vector }
+        Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, size, vector }
+    }
+
+    /// Invocations of a workgroup for each row.
+    fn together(&self, args: &Args<'_>) -> u32 {
+        together_on_row(args.profile, self.size)
     }
 
     /// The text for these vectors: within a row their lanes are put together (`max` says whether
@@ -206,7 +212,7 @@ impl Kernel for Softmax {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_workgroup").constant("THREADS", together_on(args.profile)), "softmax_workgroup")
+            (wgsl!("softmax_workgroup").constant("THREADS", rows.together(args)), "softmax_workgroup")
         } else {
             (wgsl!("softmax"), "softmax")
         };
@@ -318,7 +324,7 @@ impl Kernel for SoftmaxGrad {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_grad_workgroup").constant("THREADS", together_on(args.profile)), "softmax_grad_workgroup")
+            (wgsl!("softmax_grad_workgroup").constant("THREADS", rows.together(args)), "softmax_grad_workgroup")
         } else {
             (wgsl!("softmax_grad"), "softmax_grad")
         };
@@ -383,6 +389,28 @@ pub(super) const fn towers(high: f64) -> [f64; 48] {
     x
 }
 
+/// Two rows of `N / 2`: a low one, and one that begins higher and has its highest element at `late`. With `turned`
+/// two columns.
+const fn late_tower<const N: usize>(late: usize, turned: bool) -> [f64; N] {
+    let mut x = [-100.0; N];
+    if turned {
+        (x[1], x[2 * late + 1]) = (0.0, 100.0);
+    } else {
+        (x[N / 2], x[N / 2 + late]) = (0.0, 100.0);
+    }
+    x
+}
+
+/// Such rows, the highest element where the second, third or fourth register of a workgroup's invocations begins,
+/// or what they do not hold; and columns of this sort.
+pub(super) const LATE: [(usize, &[f64]); 4] = [
+    (189, &late_tower::<{ 2 * 189 }>(128, false)),
+    (301, &late_tower::<{ 2 * 301 }>(256, false)),
+    (451, &late_tower::<{ 2 * 451 }>(384, false)),
+    (1109, &late_tower::<{ 2 * 1109 }>(1024, false)),
+];
+const LATE_COLUMNS: &[f64] = &late_tower::<{ 2 * 1109 }>(1024, true);
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -395,7 +423,7 @@ pub fn cases() -> Vec<Case> {
         })
     };
     let unit = Fill::Uniform(-2.0, 2.0);
-    for size in [1, 2, 3, 10, 255, 256, 257, 1000, 5000] {
+    for size in [1, 2, 3, 10, 255, 256, 257, 509, 1000, 5000, 5003] {
         cases.extend(both(&format!("rows of {size}"), -1, &[3, size], unit.clone(), true));
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
@@ -407,12 +435,18 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("rows far apart", 1, &[1, 4, 3], Fill::Special(APART, -1.0, 1.0), true));
     const TOWERS: &[f64] = &towers(100.0);
     cases.extend(both("towers", 1, &[6, 8], Fill::Special(TOWERS, -1.0, 1.0), true));
+    for (size, fill) in LATE {
+        let name = format!("a late tower among {size}");
+        cases.extend(both(&name, 1, &[2, size], Fill::Special(fill, -1.0, 1.0), true));
+    }
+    cases.extend(both("a late tower in a column", 0, &[1109, 2], Fill::Special(LATE_COLUMNS, -1.0, 1.0), true));
     // Seven of each eight are no vectors.
     let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
     cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
     cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));
+    cases.extend(both("long columns", 1, &[2, 1101, 3], unit.clone(), true));
     cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));
     cases.extend(both("many short rows", -1, &[1025, 7], unit.clone(), true));
     cases.extend(both("a row of 100,000", -1, &[1, 100_000], unit.clone(), false));

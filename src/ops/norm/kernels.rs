@@ -3,7 +3,7 @@
 
 use super::{Kind, Normalize, NormalizeGrad, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
-use crate::ops::reduce::{FEWEST, MAX_CHUNK, parts, together_on};
+use crate::ops::reduce::{FEWEST, MAX_CHUNK, parts, together_on_row};
 use crate::profile::Profile;
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::reciprocal;
@@ -32,9 +32,6 @@ const _: () = assert!(3 * LONGEST.div_ceil(FEWEST as usize) < 16_000);
 
 /// The longest row of an invocation, in vectors, which it walks three times at most.
 const SHORT: usize = 4096;
-
-/// Elements of a row that stay in registers, as HELD in the texts.
-const HELD: usize = 4;
 
 /// What one element of the texts' arrays is.
 #[derive(Clone, Copy, PartialEq)]
@@ -158,8 +155,7 @@ impl Plan<'_> {
         let (text, entry) = if workgroup { together } else { alone };
         let mut text = grid.text(text, true, false, Some(output));
         if workgroup {
-            let threads = if size > HELD * FEWEST as usize { together_on(args.profile) } else { FEWEST };
-            text = text.constant("THREADS", threads);
+            text = text.constant("THREADS", together_on_row(args.profile, size));
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;

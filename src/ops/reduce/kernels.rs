@@ -147,6 +147,14 @@ pub(crate) fn together_on(profile: &Profile) -> u32 {
     if profile.max_invocations >= MOST { MOST } else { FEWEST }
 }
 
+/// Elements of a row that an invocation of such a workgroup keeps in registers, HELD in the texts that do.
+pub(crate) const HELD: usize = 4;
+
+/// How many invocations share a row of so many elements on that device: no more than can keep it in registers.
+pub(crate) fn together_on_row(profile: &Profile, size: usize) -> u32 {
+    if size > HELD * FEWEST as usize { together_on(profile) } else { FEWEST }
+}
+
 impl Reduce {
     fn text(
         &self,
