@@ -221,7 +221,12 @@ fn apart(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
     let mut tasks: Vec<&str> = points.iter().map(|point| point.task.as_str()).collect();
     tasks.dedup();
-    let badges = apart(points.iter().map(|point| axes.place(point)).collect());
+    // Those at the left edge go to the right before they go up and down.
+    let aside = |(number, point): (usize, &Point)| {
+        let (x, y) = axes.place(point);
+        if point.intensity > 0.0 { (x, y) } else { (x + 20.0 * (number % 5) as f64, y) }
+    };
+    let badges = apart(points.iter().enumerate().map(aside).collect());
     let left = RIGHT + 28.0;
     let _ = writeln!(
         svg,
