@@ -36,4 +36,3 @@ fn reduce(
   }
   store(i, scaled(acc));
 }
-

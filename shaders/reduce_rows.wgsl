@@ -37,4 +37,3 @@ fn reduce_rows(
     store(i, scaled(tree[0]));
   }
 }
-

@@ -148,7 +148,7 @@ pub(crate) fn together_on(profile: &Profile) -> u32 {
 }
 
 /// Elements of a row that an invocation of such a workgroup keeps in registers, HELD in the texts that do.
-pub(crate) const HELD: usize = 4;
+const HELD: usize = 4;
 
 /// How many invocations share a row of so many elements on that device: no more than can keep it in registers.
 pub(crate) fn together_on_row(profile: &Profile, size: usize) -> u32 {

@@ -255,9 +255,7 @@ impl Memory {
         };
         shader.alias("T", &element(self.width)).constant("EACH", self.each).constant("SIZE", self.workgroup).finish()
     }
-}
 
-impl Memory {
     /// What it writes for `n` floats of [`pattern`], or two times `n` that it adds.
     fn written(&self, n: usize) -> Vec<f64> {
         let x = |at: usize| f64::from(pattern(at));
@@ -295,7 +293,8 @@ struct Bench {
 impl Bench {
     /// The sizes of [`SIZES`] whose buffers fit, with room behind them; less where the adapter is small.
     fn sizes(&self, traffic: Traffic) -> Vec<usize> {
-        let most = (self.device.profile().max_binding / 4) as usize / traffic.read(1) - 1024;
+        let most = (self.device.profile().max_binding / 4) as usize / traffic.read(1);
+        let most = most.saturating_sub(1024);
         let fitting: Vec<usize> = SIZES.into_iter().filter(|&n| n <= most).collect();
         if fitting.is_empty() { vec![most / 1024 * 1024] } else { fitting }
     }
