@@ -25,16 +25,16 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
   let size = p.LEFT.width;
   let outer = lane % 8u;
   let inner = lane / 8u % 4u;
-  let left_at = rows_of(p.LEFT, b, row + outer * 4u);
-  let right_at = rows_of(p.RIGHT, b, column + outer * 4u);
+  let left_at = rows_of(p.LEFT, b, row + outer * 4u) + inner;
+  let right_at = rows_of(p.RIGHT, b, column + outer * 4u) + inner;
   for (var e = 0u; e < size; e += 4u) {
     var block = mat4x4<f32>();
     if (e + inner < size) {
       if (lane < 32u) {
-        let at = left_at + e + inner;
+        let at = left_at + e;
         block = transpose(mat4x4(LEFT[at.x], LEFT[at.y], LEFT[at.z], LEFT[at.w]));
       } else {
-        let at = right_at + e + inner;
+        let at = right_at + e;
         block = transpose(mat4x4(RIGHT[at.x], RIGHT[at.y], RIGHT[at.z], RIGHT[at.w]));
       }
     }

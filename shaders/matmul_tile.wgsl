@@ -1,61 +1,94 @@
 // y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by tiles in shared memory.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// A workgroup computes 64 x 64 of y, 16 terms of the sum at a time; an invocation 8 rows x 2 vec4.
+// A workgroup computes TILE_M x TILE_N of y, TERMS terms of the sum at a time; an invocation
+// 4 QUADS_M rows x QUADS_N vec4. It has LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N) invocations, which
+// must be at least as many as either operand's blocks of 4 x 4, TILE_M TERMS / 16 and TILE_N TERMS / 16.
 // Behind the edges the last rows and columns stand again and are not stored; terms behind k are 0.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
-// a[k, m / 4], and behind it b[k, n / 4], both 16 x 16; in the end half of the results.
-var<workgroup> tile: array<vec4<f32>, 512>;
+const TILE_M: u32 = 64u;
+const TILE_N: u32 = 64u;
+const TERMS: u32 = 16u;
+const QUADS_M: u32 = 2u;
+const QUADS_N: u32 = 2u;
+const LANES: u32 = 64u;
+// Invocations along m and n.
+const LANES_M: u32 = TILE_M / 4u / QUADS_M;
+const LANES_N: u32 = TILE_N / 4u / QUADS_N;
+// Where b begins in the tile.
+const TILE_B: u32 = TILE_M * TERMS / 4u;
+// Behind every k.
+const FAR: u32 = 0x80000000u;
 
-@compute @workgroup_size(64)
+// a[k, m / 4], and behind it b[k, n / 4]; in the end two rows of each invocation.
+var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
+
+@compute @workgroup_size(LANES)
 fn matmul_tile(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
   let number = (group.z * groups.y + group.y) * groups.x + group.x;
-  let n = number % p.tiles_n * 64u;
-  let m = number / p.tiles_n % p.tiles_m * 64u;
+  let n = number % p.tiles_n * TILE_N;
+  let m = number / p.tiles_n % p.tiles_m * TILE_M;
   let slice = number / p.tiles_n / p.tiles_m;
   if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
   let batch = slice % p.batches;
 
-  // Each invocation loads one block of 4 x 4 of each tile.
-  let outer = lane % 16u;
-  let inner = lane / 16u * 4u;
-  let row = rows_of_a(batch, m + outer * 4u);
-  let column = columns_of_b(batch, n + outer * 4u);
-  // It sums rows y4 * 4 + 0..4 and 32 more, columns x4 * 4 + 0..4 and 32 more.
-  let x4 = lane % 8u;
-  let y4 = lane / 8u;
-  var sum: array<vec4<f32>, 16>;
+  // The first invocations load a block of 4 x 4 of a each, the last ones one of b.
+  let block_a = lane;
+  let block_b = LANES - 1u - lane;
+  let loads_a = block_a < TILE_M * TERMS / 16u;
+  let loads_b = block_b < TILE_N * TERMS / 16u;
+  let row = rows_of_a(batch, m + block_a % (TILE_M / 4u) * 4u);
+  let column = columns_of_b(batch, n + block_b % (TILE_N / 4u) * 4u);
+  let k_a = block_a / (TILE_M / 4u) * 4u;
+  let k_b = block_b / (TILE_N / 4u) * 4u;
+  let to_a = k_a * (TILE_M / 4u) + block_a % (TILE_M / 4u);
+  let to_b = k_b * (TILE_N / 4u) + block_b % (TILE_N / 4u) + TILE_B;
+  let ahead_a = select(FAR, k_a, loads_a);
+  let ahead_b = select(FAR, k_b, loads_b);
+  // Each sums rows y4 * 4 + 0..4, and as many again 4 LANES_M further on; columns likewise.
+  let x4 = lane % LANES_N;
+  let y4 = lane / LANES_N;
+  // sum[row * QUADS_N + column / 4]
+  var sum: array<vec4<f32>, QUADS_M * QUADS_N * 4u>;
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
   // The next blocks are on their way while these are summed.
-  var left = left_block(row, first + inner, last);
-  var right = right_block(column, first + inner, last);
-  for (var k = first; k < last; k += 16u) {
+  var left = left_block(row, first + ahead_a, last);
+  var right = right_block(column, first + ahead_b, last);
+  for (var k = first; k < last; k += TERMS) {
     workgroupBarrier();
-    for (var t = 0u; t < 4u; t++) { // unroll
-      tile[(inner + t) * 16u + outer] = left[t];
-      tile[256u + (inner + t) * 16u + outer] = right[t];
+    if (loads_a) {
+      for (var t = 0u; t < 4u; t++) { // unroll
+        tile[to_a + t * (TILE_M / 4u)] = left[t];
+      }
+    }
+    if (loads_b) {
+      for (var t = 0u; t < 4u; t++) { // unroll
+        tile[to_b + t * (TILE_N / 4u)] = right[t];
+      }
     }
     workgroupBarrier();
-    left = left_block(row, k + 16u + inner, last);
-    right = right_block(column, k + 16u + inner, last);
-    for (var t4 = 0u; t4 < 16u; t4 += 4u) {
-      let at_a = t4 * 16u + y4;
-      let at_b = t4 * 16u + x4 + 256u;
+    left = left_block(row, k + TERMS + ahead_a, last);
+    right = right_block(column, k + TERMS + ahead_b, last);
+    for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
+      let at_a = t4 * (TILE_M / 4u) + y4;
+      let at_b = t4 * (TILE_N / 4u) + x4 + TILE_B;
       for (var t = 0u; t < 4u; t++) { // unroll
-        let a0 = tile[at_a + t * 16u];
-        let a1 = tile[at_a + t * 16u + 8u];
-        let b0 = tile[at_b + t * 16u];
-        let b1 = tile[at_b + t * 16u + 8u];
-        for (var r = 0u; r < 4u; r++) { // unroll
-          sum[r * 2u] += a0[r] * b0;
-          sum[r * 2u + 1u] += a0[r] * b1;
-          sum[r * 2u + 8u] += a1[r] * b0;
-          sum[r * 2u + 9u] += a1[r] * b1;
+        var rows: array<vec4<f32>, QUADS_M>;
+        for (var i = 0u; i < QUADS_M; i++) { // unroll
+          rows[i] = tile[at_a + (t * (TILE_M / 4u) + i * LANES_M)];
+        }
+        for (var j = 0u; j < QUADS_N; j++) { // unroll
+          let columns = tile[at_b + (t * (TILE_N / 4u) + j * LANES_N)];
+          for (var i = 0u; i < QUADS_M; i++) { // unroll
+            for (var r = 0u; r < 4u; r++) { // unroll
+              sum[(i * 4u + r) * QUADS_N + j] += rows[i][r] * columns;
+            }
+          }
         }
       }
     }
@@ -63,18 +96,23 @@ fn matmul_tile(
   // By way of workgroup memory, so that neighbours store neighbours, and the text stores, and
   // finishes, at one place; a number of rounds that the compiler knows would have it unroll the loop.
   // (Counting columns down: what was computed for loading would be kept in registers until here.)
-  let column4 = 15u - outer;
-  let end = select(0u, 32u, n + column4 * 4u < p.n);
-  for (var half = 0u; half < 2u; half++) {
+  let column4 = TILE_N / 4u - 1u - lane % (TILE_N / 4u);
+  let end = select(0u, LANES_M * 2u, n + column4 * 4u < p.n);
+  for (var rows = 0u; rows < QUADS_M * 4u; rows += 2u) {
     workgroupBarrier();
-    for (var r = 0u; r < 4u; r++) { // unroll
-      for (var j = 0u; j < 2u; j++) { // unroll
-        tile[(y4 * 4u + r) * 16u + x4 + j * 8u] = select(sum[r * 2u + j], sum[r * 2u + j + 8u], half == 1u);
+    for (var r = 0u; r < 2u; r++) { // unroll
+      for (var j = 0u; j < QUADS_N; j++) { // unroll
+        tile[(y4 * 2u + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS_N + j];
       }
     }
+    // The rows behind these move up.
+    for (var j = 0u; j < QUADS_M * QUADS_N * 4u; j++) { // unroll
+      sum[j] = sum[min(j + QUADS_N * 2u, QUADS_M * QUADS_N * 4u - 1u)];
+    }
     workgroupBarrier();
-    for (var r = lane / 16u; r < end; r += 4u) {
-      store(slice, m + half * 32u + r, n + column4 * 4u, tile[r * 16u + column4]);
+    let above = m + rows / 4u * (LANES_M * 4u) + rows % 4u;
+    for (var r = lane / (TILE_N / 4u); r < end; r += LANES / (TILE_N / 4u)) {
+      store(slice, above + r / 2u * 4u + r % 2u, n + column4 * 4u, tile[r * (TILE_N / 4u) + column4]);
     }
   }
 }

@@ -94,6 +94,12 @@ impl Device {
         &self.profile
     }
 
+    /// How many pipelines have been made on this device: one for each text, whichever programs run it. None on the
+    /// reference.
+    pub fn pipelines(&self) -> usize {
+        self.gpu.as_ref().map_or(0, |gpu| gpu.pipelines())
+    }
+
     /// Whether this is the reference.
     pub fn is_cpu(&self) -> bool {
         self.gpu.is_none()

@@ -44,6 +44,43 @@ fn mistakes_are_told_before_anything_runs() {
     refused(&["matmul", "2x3x4", "--compare", "Cargo.toml"], "line 1 is not JSON");
 }
 
+/// What earlier processes compiled is a hint: damaged, it is passed over, and written anew.
+#[test]
+fn a_damaged_pipeline_cache_is_passed_over() {
+    if common::device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
+        command.args(["bench", "relu", "64", "--no-peak", "--json", "--seconds", "0", "--in-process"]);
+        let out = command.env("WGRAD_CACHE", folder.path()).env_remove("WGRAD_DEVICE").output().expect("it starts");
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && !text.contains("panicked"), "{text}");
+        let record: Json = serde_json::from_slice(&out.stdout).expect("a record");
+        assert_eq!(record["verified"]["compared"], 64, "{record}");
+    };
+    run();
+    let files: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    let Some(file) = files.iter().find(|file| file.to_string_lossy().contains("pipeline_cache")) else {
+        return; // neither has the driver one
+    };
+    let good = fs::read(file).expect("readable");
+    assert!(good.len() > 8, "{} bytes", good.len());
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for damaged in [&[][..], &good[..5], &good[..good.len() - 1], &flipped, &[0xff; 4096]] {
+        fs::write(file, damaged).expect("writable");
+        run();
+        assert!(fs::read(file).expect("readable") != damaged, "the damaged file is still there");
+    }
+    // Nor does a folder in its place hurt, or one that takes no files.
+    fs::remove_file(file).expect("removable");
+    fs::create_dir(file).expect("a folder");
+    run();
+}
+
 #[test]
 fn sizes_that_do_not_fit_are_told() {
     let cpu = ["--device", "cpu", "--seconds", "0"];

@@ -321,3 +321,40 @@ fn attention_and_recurrent_layers_count_as_the_products_that_they_are() {
     let weights = Weights { w_ih, w_hh, b_ih: None, b_hh: None };
     assert!(cut(&graph, &x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y, &x) >= 3);
 }
+
+#[test]
+fn a_product_on_a_gpu_gets_the_tile_that_fits() {
+    let gpu = Profile { kind: "discrete GPU".into(), subgroups: Some((32, 32)), ..Profile::webgpu_defaults() };
+    let label = |a: &[usize], b: &[usize], turned: bool, profile: &Profile| {
+        let graph = Graph::new();
+        let (a, b) = (graph.input("a", DType::F32, a), graph.input("b", DType::F32, b));
+        let y = a.matmul(&if turned { b.t() } else { b });
+        let (plan, _) = Plan::of(&graph, &[&y], profile, &Options::default()).expect("plans");
+        plan.units[0].label.clone()
+    };
+    let cases: [(&[usize], &[usize], bool, &str); 14] = [
+        // The large one where its tiles fill the GPU.
+        (&[2048, 512], &[512, 2048], false, "tile128"),
+        (&[1024, 512], &[512, 1024], false, "tile64"),
+        (&[16, 512, 64], &[16, 64, 512], false, "tile128"),
+        // Of few rows, or few columns.
+        (&[32, 4096], &[4096, 16384], false, "tile32x128"),
+        (&[65536, 64], &[64, 32], false, "tile128x32"),
+        (&[32, 784], &[784, 256], false, "tile32"),
+        (&[33, 20], &[20, 40], false, "tile32"),
+        (&[8, 8], &[8, 8], false, "tile32"),
+        // With vectors: along k where the matrix lies so, and the sums are long.
+        (&[1, 4096], &[1000, 4096], true, "skinny"),
+        (&[1, 4096], &[4096, 1000], false, "register4"),
+        (&[4096, 512], &[512, 1], false, "skinny"),
+        (&[262_144, 64], &[64, 1], false, "register4"),
+        (&[8, 700], &[301, 700], true, "skinny"),
+        (&[9, 700], &[301, 700], true, "tile32"),
+    ];
+    for (a, b, turned, expected) in cases {
+        assert_eq!(label(a, b, turned, &gpu), format!("matmul.{expected}"), "{a:?} x {b:?}, turned: {turned}");
+    }
+    // What it cannot run, it does not get.
+    let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };
+    assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");
+}

@@ -210,6 +210,49 @@ fn a_step_computes_the_same_bits_every_time() {
     assert_eq!(run(), run());
 }
 
+#[test]
+fn programs_of_one_device_share_pipelines() {
+    let Some(device) = common::device() else { return };
+    assert_eq!(device.pipelines(), 0, "nothing has been compiled");
+    let step = |batch: usize| {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [batch, 12]);
+        let w = graph.parameter("w", tensor(&[0.5; 60]));
+        let loss = x.matmul(&w.reshape(&[12, 5])).relu().square().sum_all();
+        let dw = &gradients(&loss, &[&w])[0];
+        graph.assign(&w, &(&w - dw * 1e-3));
+        (graph, loss)
+    };
+    let mut session = Session::new(device.clone());
+    let compiled = |session: &mut Session, (graph, loss): (Graph, wgrad::Value)| {
+        let program = session.compile(&graph, &[&loss]).expect("compiles");
+        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        let texts = dispatches.map(|dispatch| &*dispatch.wgsl).collect::<std::collections::HashSet<&str>>().len();
+        (program, texts)
+    };
+    let (first, texts) = compiled(&mut session, step(8));
+    let made = device.pipelines();
+    // One for each text, though some have several dispatches.
+    assert!(made == texts && made >= 2, "{made} pipelines for {texts} texts");
+    // The same once more, another batch of the same kernels, and a session of its own: nothing new.
+    let (second, _) = compiled(&mut session, step(8));
+    let (other_batch, _) = compiled(&mut session, step(16));
+    let (elsewhere, _) = compiled(&mut Session::new(device.clone()), step(8));
+    assert_eq!(device.pipelines(), made);
+    for (program, batch) in [(&first, 8), (&second, 8), (&other_batch, 16)] {
+        let x = Tensor::new([batch, 12], vec![1.0f32; batch * 12]).expect("x");
+        assert!(session.run(program, &[("x", &x)]).expect("runs")[0].to_f32()[0] > 0.0);
+    }
+    drop(elsewhere);
+    assert_eq!(device.pipelines(), made, "running makes none");
+
+    // Another text is one more; on the reference there are none.
+    let graph = Graph::new();
+    let y = graph.input("x", DType::F32, [9]).tanh();
+    session.compile(&graph, &[&y]).expect("compiles");
+    assert_eq!((device.pipelines(), Device::cpu().pipelines()), (made + 1, 0));
+}
+
 /// The device's clock runs with the host's: a step takes some time, and no more than around it passes.
 #[test]
 fn steps_are_timed_by_the_device() {

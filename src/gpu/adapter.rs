@@ -38,6 +38,11 @@ impl Gpu {
         trouble.first.take().map_or(Ok(()), Err)
     }
 
+    /// How many pipelines have been made.
+    pub fn pipelines(&self) -> usize {
+        self.pipelines.count()
+    }
+
     /// Gives the device up, as if it had been lost.
     pub fn destroy(&self) {
         self.device.destroy();

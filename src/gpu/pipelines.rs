@@ -68,6 +68,11 @@ impl Pipelines {
         Ok(all)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, wgpu::ComputePipeline>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,12 @@
 //! Matrix products: 2-D, batched with broadcasting, and with vectors, as `numpy.matmul`.
 
+mod kernels;
+
 use rayon::prelude::*;
 
 use crate::graph::NodeKind;
-use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::reduce::sum_of_parts;
-use crate::shader::{EPILOGUE4, Shader};
-use crate::shape::{View, merge_axes};
-use crate::wgsl;
+use crate::op::{Backward, Case, Lowering, Op, Rounding};
+use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`; the batch axes are equal.
@@ -108,248 +107,6 @@ fn transposed(x: &Value) -> bool {
 fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
     let (rank, inner) = (a.rank(), a.rank() - 1);
     [a[rank - 2], b[inner], a[inner]]
-}
-
-/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, where a load takes as long as a
-/// dozen products by a vec4; the larger the tile, the fewer loads for each product.
-const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
-/// 32 rows x 1 vec4: a quarter of the text, which compiles in a fifth of the time.
-const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
-/// Shared-memory tiles of 64 x 64: for GPUs.
-const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
-/// 8 x 8 elements in each invocation, without shared memory: for small products.
-const REGISTER8: Variant = variant("register8");
-/// 4 x 4 elements in each invocation, without shared memory: for products with vectors.
-const REGISTER4: Variant = variant("register4");
-
-const fn shuffle(name: &'static str) -> Variant {
-    Variant { subgroup: Some(8), invocations: 8, software: true, ..variant(name) }
-}
-
-const fn variant(name: &'static str) -> Variant {
-    Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
-}
-
-/// How a variant cuts the work.
-struct Tiling {
-    /// Rows and columns of a tile.
-    tile: [usize; 2],
-    /// Tiles that one workgroup computes.
-    tiles_in_group: usize,
-    /// Terms of the sum that one round of the loop adds.
-    terms: usize,
-    /// Time of one product and sum, relative to the others on the same kind of device.
-    cost: usize,
-}
-
-fn tiling(variant: &Variant) -> Tiling {
-    let tiling = |tile, tiles_in_group, terms, cost| Tiling { tile, tiles_in_group, terms, cost };
-    match variant.name {
-        "shuffle64" => tiling([64, 64], 1, 4, 6),
-        "shuffle32" => tiling([32, 32], 1, 4, 8),
-        "tile64" => tiling([64, 64], 1, 1, 8),
-        "register8" => tiling([8, 8], 64, 4, 16),
-        _ => tiling([4, 4], 64, 4, 32),
-    }
-}
-
-/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
-const MOST_ROUNDS: usize = 12_000;
-
-/// Of products with so few terms a software adapter would have to compute a thousand, until a larger
-/// tile has made up for the time that it takes to compile: 70 ms for the smallest, 150 for [`SHUFFLE32`].
-const SMALL: usize = 1 << 19;
-
-/// The same for [`SHUFFLE64`], which takes 720 ms to compile: of all products, and of those with sides of at least
-/// [`WIDE`], where its tiles save the most loads.
-const LARGE: usize = 1 << 26;
-const LARGE_AND_WIDE: usize = 1 << 24;
-const WIDE: usize = 256;
-
-/// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
-/// it fills the device too.
-const LEAST_PART: usize = 128;
-
-impl Kernel for Matmul {
-    fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[SHUFFLE64, SHUFFLE32, TILE64, REGISTER8, REGISTER4];
-        VARIANTS
-    }
-
-    /// Tiles waste what lies behind the edges: of the variants meant for the device, and of those
-    /// that it can run, the one with the least cost of whole tiles. What a software adapter computes
-    /// in less time than it takes to compile a large tile gets the smallest.
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
-        let software = args.profile.software;
-        let products = m * n * k * batch(&args.outputs[0].shape).numel();
-        if software && products < SMALL {
-            return variant == &REGISTER4;
-        }
-        let large = if [m, n, k].iter().all(|&side| side >= WIDE) { LARGE_AND_WIDE } else { LARGE };
-        let meant = |v: &Variant| match software {
-            true => v != &TILE64 && (v != &SHUFFLE64 || products >= large),
-            false => !v.software,
-        };
-        let cost = |v: &Variant| {
-            let Tiling { tile: [tile_m, tile_n], cost, .. } = tiling(v);
-            // Products with vectors wait for memory: on a GPU the smaller tile has more waves to do so.
-            let cost = if v == &REGISTER4 && !software { cost * 7 / 8 } else { cost };
-            m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * cost
-        };
-        let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
-        let least = self.variants().iter().filter(able).map(cost).min();
-        meant(variant) && Some(cost(variant)) == least || variant == &REGISTER4
-    }
-
-    /// One of the two axes of the matrix must be contiguous, and the batch must need no more than
-    /// three strides; the uniform has room for these.
-    fn reads(&self, _input: usize, view: &View) -> bool {
-        let matrix = view.shape.rank() - 2;
-        let contiguous = (matrix..matrix + 2).any(|axis| view.shape[axis] <= 1 || view.strides[axis] == 1);
-        contiguous && merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]).sizes.len() <= 3
-    }
-
-    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
-        let batches = batch(&args.outputs[0].shape).numel();
-        let a = Operand::new(&args.views[0], m, k, false);
-        let b = Operand::new(&args.views[1], n, k, true);
-        let Tiling { tile: [tile_m, tile_n], tiles_in_group, terms, .. } = tiling(variant);
-        let (shader, entry) = match variant.name {
-            "shuffle64" | "shuffle32" => {
-                let shader = wgsl!("matmul_shuffle").constant("BLOCKS", tile_m / 32).constant("COLUMNS", tile_n / 32);
-                (shader, "matmul_shuffle")
-            }
-            "tile64" => (wgsl!("matmul_tile"), "matmul_tile"),
-            _ => {
-                let shader = wgsl!("matmul_register").constant("TM", tile_m).constant("TN", tile_n);
-                (shader, "matmul_register")
-            }
-        };
-        let shader = shader.append(include_str!("../../shaders/matmul_operands.wgsl"));
-        let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
-        let tiles = tiles_m * tiles_n * batches;
-        let wanted = if args.profile.software { 8 } else { 256 };
-        let parts = (wanted / tiles.div_ceil(tiles_in_group)).min(k / LEAST_PART);
-        let parts = parts.max(k.div_ceil(MOST_ROUNDS * terms)).max(1);
-        let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
-        let parts = k.div_ceil(part_k).max(1);
-
-        let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
-        // Parts begin at whole blocks, so there are no others where k is a number of blocks. (Reading
-        // element by element is slow either way: there one text serves every k.)
-        if k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner) {
-            shader = shader.function("left_terms", WHOLE_BLOCKS);
-        }
-        if n.is_multiple_of(4) {
-            shader = shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4);
-        }
-        let mut words: Vec<u32> =
-            [batches, m, n, k, parts, part_k, tiles_m, tiles_n].into_iter().map(|x| x as u32).collect();
-        words.extend(a.words);
-        words.extend(b.words);
-        let target = if parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
-        let launch = Launch {
-            label: format!("matmul {}", variant.name),
-            wgsl: shader.finish()?,
-            entry,
-            bindings: vec![
-                Binding::Uniform(words),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Input(1)),
-                Binding::Write(target),
-            ],
-            workgroups: args.profile.grid((tiles.div_ceil(tiles_in_group) * parts) as u64)?,
-        };
-        if parts == 1 {
-            return Ok(launch.into());
-        }
-        let count = batches * m * n;
-        let sum = sum_of_parts(parts, count, Slot::Scratch(0), Slot::Output(0), args.profile)?;
-        Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
-    }
-}
-
-/// `left_terms` where k is a multiple of 4.
-const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
-
-/// `store` for sizes of n that are multiples of 4.
-const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
-  if (m < p.m && n < p.n) {
-    let i = (slice * p.m + m) * p.n + n;
-    y[i / 4u] = epilogue4(v, i);
-  }
-}";
-
-/// How an operand's blocks of 4 x 4 are read.
-#[derive(Clone, Copy, PartialEq)]
-enum Blocks {
-    /// Element by element.
-    Elements,
-    /// By vec4 along the axis that is summed over.
-    AlongInner,
-    /// By vec4 along the other axis.
-    AlongOuter,
-}
-
-impl Blocks {
-    /// Sets the loader of operand `x` (`a` or `b`).
-    fn specialize(self, shader: Shader, x: &str) -> Shader {
-        let body = match self {
-            Blocks::Elements => return shader,
-            Blocks::AlongInner => {
-                format!("  let i = at + k / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
-            }
-            Blocks::AlongOuter => format!(
-                "  let i = at.x + four(k, p.k) * (p.{x}_k / 4u);\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
-            ),
-        };
-        let load = format!("load_{x}");
-        let function = format!("fn {load}(at: vec4<u32>, k: u32) -> mat4x4<f32> {{\n{body}\n}}");
-        let x = x.to_uppercase();
-        shader.alias(&x, "vec4<f32>").constant(&format!("WIDTH_{x}"), 4).function(&load, &function)
-    }
-}
-
-/// An operand as the kernels see it.
-struct Operand {
-    blocks: Blocks,
-    /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
-    words: [u32; 8],
-}
-
-impl Operand {
-    /// From its view; `b` has k before its outer axis, `a` behind.
-    fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
-        let matrix = view.shape.rank() - 2;
-        let (outer_stride, k_stride) = if is_b {
-            (view.strides[matrix + 1], view.strides[matrix])
-        } else {
-            (view.strides[matrix], view.strides[matrix + 1])
-        };
-        let merged = merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]);
-        let (mut sizes, mut strides) = ([1; 3], [0; 3]);
-        let skipped = 3 - merged.sizes.len(); // `reads` sees to it that there are no more than three
-        sizes[skipped..].copy_from_slice(&merged.sizes);
-        strides[skipped..].copy_from_slice(&merged.strides[0]);
-
-        let aligned = |stride: &usize| stride.is_multiple_of(4);
-        let starts_aligned = aligned(&view.offset) && strides.iter().all(aligned);
-        // By vec4 along an axis: it is contiguous, holds whole vec4, and the other's steps do too.
-        let along = |size: usize, stride: usize, other: usize, others: usize| {
-            starts_aligned && size > 0 && aligned(&size) && stride == 1 && (others <= 1 || aligned(&other))
-        };
-        let blocks = if along(k, k_stride, outer_stride, outer) {
-            Blocks::AlongInner
-        } else if along(outer, outer_stride, k_stride, k) {
-            Blocks::AlongOuter
-        } else {
-            Blocks::Elements
-        };
-        let words = [view.offset, outer_stride, k_stride, sizes[1], sizes[2], strides[0], strides[1], strides[2]];
-        Operand { blocks, words: words.map(|x| x as u32) }
-    }
 }
 
 impl Value {
@@ -468,6 +225,12 @@ pub fn cases() -> Vec<Case> {
         // Parts of two whole workgroups of elements, and of many.
         product("long sum, 8 x 16", &[8, 700], &[700, 16], NN),
         product("long sum, 18 x 41", &[18, 640], &[640, 41], NN),
+        // Few rows or columns: some invocations have two rounds, some one.
+        product("6 x 10 x 2100, b transposed", &[6, 2100], &[10, 2100], [false, true]),
+        product("37 x 7 x 515", &[37, 515], &[515, 7], NN),
+        product("batch of 3 x 33 x 272, b transposed", &[2, 3, 272], &[2, 33, 272], [false, true]),
+        // Two of the largest tiles either way.
+        product("131 x 260 x 33", &[131, 33], &[33, 260], NN),
         product("batch", &[2, 3, 9, 10], &[2, 3, 10, 11], NN),
         product("batch broadcast both ways", &[2, 1, 4, 8], &[3, 8, 4], NN),
         product("batch times one matrix", &[2, 3, 5, 8], &[8, 12], NN),

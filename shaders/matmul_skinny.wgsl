@@ -1,0 +1,73 @@
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), for few rows or few columns.
+// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
+// A workgroup computes a tile of TM x TN of y, multiples of 4, at most 32 in all. Its invocations go along k,
+// 4 terms each, and thus read neighbours where k is contiguous; in the end their sums are added up.
+// Twin: Matmul::reference in src/ops/matmul.rs.
+
+const TM: u32 = 4u;
+const TN: u32 = 4u;
+// vec4 of a tile.
+const QUADS: u32 = TM * TN / 4u;
+
+// The sums of each invocation, then those of QUADS of them.
+var<workgroup> sums: array<vec4<f32>, 64u * QUADS>;
+
+@compute @workgroup_size(64)
+fn matmul_skinny(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let n = number % p.tiles_n * TN;
+  let m = number / p.tiles_n % p.tiles_m * TM;
+  let slice = number / p.tiles_n / p.tiles_m;
+  if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
+  let batch = slice % p.batches;
+
+  var rows: array<vec4<u32>, TM / 4u>;
+  for (var i = 0u; i < TM / 4u; i++) { // unroll
+    rows[i] = rows_of_a(batch, m + i * 4u);
+  }
+  var columns: array<vec4<u32>, TN / 4u>;
+  for (var j = 0u; j < TN / 4u; j++) { // unroll
+    columns[j] = columns_of_b(batch, n + j * 4u);
+  }
+  // sum[row * TN / 4 + column / 4]
+  var sum: array<vec4<f32>, QUADS>;
+  let first = slice / p.batches * p.part_k;
+  let last = min(p.k, first + p.part_k);
+  for (var k = first + lane * 4u; k < last; k += 256u) {
+    for (var i = 0u; i < TM / 4u; i++) { // unroll
+      let left = left_terms(rows[i], k, last);
+      for (var j = 0u; j < TN / 4u; j++) { // unroll
+        let right = load_b(columns[j], k);
+        for (var r = 0u; r < 4u; r++) { // unroll
+          sum[(i * 4u + r) * TN / 4u + j] += right * vec4(left[0][r], left[1][r], left[2][r], left[3][r]);
+        }
+      }
+    }
+  }
+
+  for (var q = 0u; q < QUADS; q++) { // unroll
+    sums[lane * QUADS + q] = sum[q];
+  }
+  workgroupBarrier();
+  // One number q of QUADS invocations, whose first one's place it takes.
+  let q = lane % QUADS;
+  let begin = lane / QUADS * QUADS;
+  var of_some = sums[begin * QUADS + q];
+  for (var i = 1u; i < QUADS; i++) {
+    of_some += sums[(begin + i) * QUADS + q];
+  }
+  workgroupBarrier();
+  sums[lane] = of_some;
+  workgroupBarrier();
+  if (lane < QUADS) {
+    var total = sums[lane];
+    for (var i = lane + QUADS; i < 64u; i += QUADS) {
+      total += sums[i];
+    }
+    store(slice, m + lane / (TN / 4u), n + lane % (TN / 4u) * 4u, total);
+  }
+}

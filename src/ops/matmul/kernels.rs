@@ -1,0 +1,331 @@
+//! The kernels of the matrix products: how each cuts the work, which one suits, and how operands are read.
+
+use super::{Matmul, batch, sizes};
+use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::ops::reduce::sum_of_parts;
+use crate::shader::{EPILOGUE4, Shader};
+use crate::shape::{View, merge_axes};
+use crate::{Profile, wgsl};
+
+/// For GPUs, few rows or columns: the invocations of a workgroup share a tile and go along k.
+const SKINNY: Variant = Variant { workgroup_memory: 8192, ..variant("skinny") };
+/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, where a load takes as long as a
+/// dozen products by a vec4; the larger the tile, the fewer loads for each product.
+const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
+/// 32 rows x 1 vec4: a quarter of the text, which compiles in a fifth of the time.
+const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
+/// For GPUs, tiles in workgroup memory, of which an invocation computes 8 x 8: the larger, the less is read
+/// for each product.
+const TILE128: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("tile128") };
+const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
+/// The same for results of few rows or columns.
+const TILE32X128: Variant = Variant { workgroup_memory: 5120, ..variant("tile32x128") };
+const TILE128X32: Variant = Variant { workgroup_memory: 5120, ..variant("tile128x32") };
+/// For small products: an invocation computes 4 x 4.
+const TILE32: Variant = Variant { workgroup_memory: 8192, ..variant("tile32") };
+/// 8 x 8 elements in each invocation, without workgroup memory: for software adapters without subgroups of 8.
+const REGISTER8: Variant = Variant { software: true, ..variant("register8") };
+/// 4 x 4 elements in each invocation, without workgroup memory: for products with vectors.
+const REGISTER4: Variant = variant("register4");
+
+const fn shuffle(name: &'static str) -> Variant {
+    Variant { subgroup: Some(8), invocations: 8, software: true, ..variant(name) }
+}
+
+const fn variant(name: &'static str) -> Variant {
+    Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
+}
+
+/// How a variant cuts the work.
+struct Tiling {
+    /// Rows and columns of a tile.
+    tile: [usize; 2],
+    /// Tiles that one workgroup computes.
+    tiles_in_group: usize,
+    /// Terms of the sum that one round of the loop adds.
+    terms: usize,
+    /// Time of one product and sum, relative to the others on the same kind of device. (Of the tiles in workgroup
+    /// memory by what they read for each product.)
+    cost: usize,
+}
+
+fn tiling(variant: &Variant, m: usize, n: usize) -> Tiling {
+    let tiling = |tile, tiles_in_group, terms, cost| Tiling { tile, tiles_in_group, terms, cost };
+    match variant.name {
+        "skinny" if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
+        "skinny" if m > 4 => tiling([8, 4], 1, 256, 16),
+        "skinny" => tiling([4, 4], 1, 256, 16),
+        "shuffle64" => tiling([64, 64], 1, 4, 6),
+        "shuffle32" => tiling([32, 32], 1, 4, 8),
+        "tile128" => tiling([128, 128], 1, 1, 7),
+        "tile64" => tiling([64, 64], 1, 1, 8),
+        "tile32x128" => tiling([32, 128], 1, 1, 9),
+        "tile128x32" => tiling([128, 32], 1, 1, 9),
+        "tile32" => tiling([32, 32], 1, 1, 12),
+        "register8" => tiling([8, 8], 64, 4, 16),
+        _ => tiling([4, 4], 64, 4, 32),
+    }
+}
+
+/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
+const MOST_ROUNDS: usize = 12_000;
+
+/// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
+/// it fills the device too.
+const LEAST_PART: usize = 128;
+
+/// Workgroups that fill a GPU, and a software adapter.
+const FILLS_GPU: usize = 256;
+const FILLS_CORES: usize = 8;
+
+/// What an element takes that goes to memory and comes back, in the unit of [`Tiling::cost`]: 8 bytes, at some 12
+/// products a byte, which is what GPUs have.
+const SCRATCH: usize = 8 * 12 * 8;
+
+/// How a product is cut by a [`Tiling`].
+struct Cut {
+    tiles_m: usize,
+    tiles_n: usize,
+    /// Parts of the sum, and terms of each.
+    parts: usize,
+    part_k: usize,
+    workgroups: usize,
+}
+
+impl Tiling {
+    fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Cut {
+        let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
+        let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
+        let fills = if profile.software { FILLS_CORES } else { FILLS_GPU };
+        let parts = (fills / groups.max(1)).min(k / LEAST_PART.max(4 * self.terms));
+        let parts = parts.max(k.div_ceil(MOST_ROUNDS * self.terms)).max(1);
+        let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
+        let parts = k.div_ceil(part_k).max(1);
+        Cut { tiles_m, tiles_n, parts, part_k, workgroups: groups * parts }
+    }
+
+    /// The time that it takes, to be compared with other variants' on this device: that of all workgroups together,
+    /// but on a GPU, which works on [`FILLS_GPU`] at a time, of no fewer than these; and of what parts write and read.
+    fn time(&self, sizes: [usize; 3], batches: usize, profile: &Profile) -> usize {
+        let [tile_m, tile_n] = self.tile;
+        if profile.software {
+            return sizes[0].next_multiple_of(tile_m) * sizes[1].next_multiple_of(tile_n) * self.cost;
+        }
+        let Cut { parts, part_k, workgroups, .. } = self.cut(sizes, batches, profile);
+        let in_parts = if parts > 1 { parts * batches * sizes[0] * sizes[1] } else { 0 };
+        workgroups.max(FILLS_GPU) * self.tiles_in_group * tile_m * tile_n * part_k * self.cost + in_parts * SCRATCH
+    }
+}
+
+/// Of products with so few terms a software adapter would have to compute a thousand, until a larger
+/// tile has made up for the time that it takes to compile: 70 ms for the smallest, 150 for [`SHUFFLE32`].
+const SMALL: usize = 1 << 19;
+
+/// The same for [`SHUFFLE64`], which takes 720 ms to compile: of all products, and of those with sides of at least
+/// [`WIDE`], where its tiles save the most loads.
+const LARGE: usize = 1 << 26;
+const LARGE_AND_WIDE: usize = 1 << 24;
+const WIDE: usize = 256;
+
+/// Rows or columns up to which [`SKINNY`] suits, and terms from which its invocations all have some.
+const FEW: usize = 8;
+const LONG: usize = 256;
+
+/// Whether a product has few rows or columns, and the operand that is read but once lies along its long sums.
+fn skinny(args: &Args<'_>) -> bool {
+    let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+    let matrix = args.views[0].shape.rank() - 2;
+    let along_k = if m < n { args.views[1].strides[matrix] } else { args.views[0].strides[matrix + 1] };
+    m.min(n) <= FEW && k >= LONG && along_k == 1
+}
+
+impl Kernel for Matmul {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] =
+            &[SKINNY, SHUFFLE64, SHUFFLE32, TILE128, TILE64, TILE32X128, TILE128X32, TILE32, REGISTER8, REGISTER4];
+        VARIANTS
+    }
+
+    /// Tiles waste what lies behind the edges, and large ones leave a GPU without work: of the variants meant for
+    /// the device, and of those that it can run, the one that takes the least time. What a software adapter
+    /// computes in less time than it takes to compile a large tile gets the smallest.
+    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+        let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let batches = batch(&args.outputs[0].shape).numel();
+        let software = args.profile.software;
+        let products = m * n * k * batches;
+        if software && products < SMALL {
+            return variant == &REGISTER4;
+        }
+        let large = if sizes.iter().all(|&side| side >= WIDE) { LARGE_AND_WIDE } else { LARGE };
+        let meant = |v: &Variant| match v.name {
+            "shuffle64" => software && products >= large,
+            "skinny" => !software && skinny(args),
+            name if name.starts_with("tile") => !software,
+            _ => software || !v.software,
+        };
+        let time = |v: &Variant| tiling(v, m, n).time(sizes, batches, args.profile);
+        let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
+        let least = self.variants().iter().filter(able).map(time).min();
+        meant(variant) && Some(time(variant)) == least || variant == &REGISTER4
+    }
+
+    /// One of the two axes of the matrix must be contiguous, and the batch must need no more than
+    /// three strides; the uniform has room for these.
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        let matrix = view.shape.rank() - 2;
+        let contiguous = (matrix..matrix + 2).any(|axis| view.shape[axis] <= 1 || view.strides[axis] == 1);
+        contiguous && merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]).sizes.len() <= 3
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let batches = batch(&args.outputs[0].shape).numel();
+        let a = Operand::new(&args.views[0], m, k, false);
+        let b = Operand::new(&args.views[1], n, k, true);
+        let tiling = tiling(variant, m, n);
+        let Cut { tiles_m, tiles_n, parts, part_k, workgroups } = tiling.cut(sizes, batches, args.profile);
+        let [tile_m, tile_n] = tiling.tile;
+        let (shader, entry) = match variant.name {
+            "skinny" => (wgsl!("matmul_skinny").constant("TM", tile_m).constant("TN", tile_n), "matmul_skinny"),
+            "shuffle64" | "shuffle32" => {
+                let shader = wgsl!("matmul_shuffle").constant("BLOCKS", tile_m / 32).constant("COLUMNS", tile_n / 32);
+                (shader, "matmul_shuffle")
+            }
+            "register8" | "register4" => {
+                let shader = wgsl!("matmul_register").constant("TM", tile_m).constant("TN", tile_n);
+                (shader, "matmul_register")
+            }
+            _ => (workgroup_tile(variant, [tile_m, tile_n]), "matmul_tile"),
+        };
+        let shader = shader.append(include_str!("../../../shaders/matmul_operands.wgsl"));
+
+        let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
+        // Parts begin at whole blocks, so there are no others where k is a number of blocks. (Reading
+        // element by element is slow either way: there one text serves every k.)
+        if k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner) {
+            shader = shader.function("left_terms", WHOLE_BLOCKS);
+        }
+        if n.is_multiple_of(4) {
+            shader = shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4);
+        }
+        let mut words: Vec<u32> =
+            [batches, m, n, k, parts, part_k, tiles_m, tiles_n].into_iter().map(|x| x as u32).collect();
+        words.extend(a.words);
+        words.extend(b.words);
+        let target = if parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
+        let launch = Launch {
+            label: format!("matmul {}", variant.name),
+            wgsl: shader.finish()?,
+            entry,
+            bindings: vec![
+                Binding::Uniform(words),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(target),
+            ],
+            workgroups: args.profile.grid(workgroups as u64)?,
+        };
+        if parts == 1 {
+            return Ok(launch.into());
+        }
+        let count = batches * m * n;
+        let sum = sum_of_parts(parts, count, Slot::Scratch(0), Slot::Output(0), args.profile)?;
+        Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
+    }
+}
+
+/// The text of a variant with tiles in workgroup memory, which its invocations fill.
+fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
+    let terms = variant.workgroup_memory as usize / 4 / (tile_m + tile_n);
+    // An invocation's share in quads: 2 x 2, or 1.
+    let quads = if tile_m * tile_n / 64 < variant.invocations as usize { 1 } else { 2 };
+    wgsl!("matmul_tile")
+        .constant("TILE_M", tile_m)
+        .constant("TILE_N", tile_n)
+        .constant("TERMS", terms)
+        .constant("QUADS_M", quads)
+        .constant("QUADS_N", quads)
+        .constant("LANES", variant.invocations)
+}
+
+/// `left_terms` where k is a multiple of 4.
+const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
+
+/// `store` for sizes of n that are multiples of 4.
+const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
+  if (m < p.m && n < p.n) {
+    let i = (slice * p.m + m) * p.n + n;
+    y[i / 4u] = epilogue4(v, i);
+  }
+}";
+
+/// How an operand's blocks of 4 x 4 are read.
+#[derive(Clone, Copy, PartialEq)]
+enum Blocks {
+    /// Element by element.
+    Elements,
+    /// By vec4 along the axis that is summed over.
+    AlongInner,
+    /// By vec4 along the other axis.
+    AlongOuter,
+}
+
+impl Blocks {
+    /// Sets the loader of operand `x` (`a` or `b`).
+    fn specialize(self, shader: Shader, x: &str) -> Shader {
+        let body = match self {
+            Blocks::Elements => return shader,
+            Blocks::AlongInner => {
+                format!("  let i = at + k / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
+            }
+            Blocks::AlongOuter => format!(
+                "  let i = at.x + four(k, p.k) * (p.{x}_k / 4u);\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
+            ),
+        };
+        let load = format!("load_{x}");
+        let function = format!("fn {load}(at: vec4<u32>, k: u32) -> mat4x4<f32> {{\n{body}\n}}");
+        let x = x.to_uppercase();
+        shader.alias(&x, "vec4<f32>").constant(&format!("WIDTH_{x}"), 4).function(&load, &function)
+    }
+}
+
+/// An operand as the kernels see it.
+struct Operand {
+    blocks: Blocks,
+    /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
+    words: [u32; 8],
+}
+
+impl Operand {
+    /// From its view; `b` has k before its outer axis, `a` behind.
+    fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
+        let matrix = view.shape.rank() - 2;
+        let (outer_stride, k_stride) = if is_b {
+            (view.strides[matrix + 1], view.strides[matrix])
+        } else {
+            (view.strides[matrix], view.strides[matrix + 1])
+        };
+        let merged = merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]);
+        let (mut sizes, mut strides) = ([1; 3], [0; 3]);
+        let skipped = 3 - merged.sizes.len(); // `reads` sees to it that there are no more than three
+        sizes[skipped..].copy_from_slice(&merged.sizes);
+        strides[skipped..].copy_from_slice(&merged.strides[0]);
+
+        let aligned = |stride: &usize| stride.is_multiple_of(4);
+        let starts_aligned = aligned(&view.offset) && strides.iter().all(aligned);
+        // By vec4 along an axis: it is contiguous, holds whole vec4, and the other's steps do too.
+        let along = |size: usize, stride: usize, other: usize, others: usize| {
+            starts_aligned && size > 0 && aligned(&size) && stride == 1 && (others <= 1 || aligned(&other))
+        };
+        let blocks = if along(k, k_stride, outer_stride, outer) {
+            Blocks::AlongInner
+        } else if along(outer, outer_stride, k_stride, k) {
+            Blocks::AlongOuter
+        } else {
+            Blocks::Elements
+        };
+        let words = [view.offset, outer_stride, k_stride, sizes[1], sizes[2], strides[0], strides[1], strides[2]];
+        Operand { blocks, words: words.map(|x| x as u32) }
+    }
+}
