@@ -1,7 +1,9 @@
 // y[n, c, i, j] = sum over u, v of packed[n, i, j, shifted by (u, v), c / 4][c % 4] * weight[u, v, c]
 // packed [N, PH, PW, Q] and weight [KH KW, Q] of vec4 from conv2d_pack;
 // bindings and order of results as in conv2d_product.wgsl. Each channel is its own: no matrix product.
-// An invocation computes 4 channels of 4 positions; neighbours have neighbouring channels.
+// Of an input gradient with strides, whose weight runs backwards, phase (ry, rx) meets each SY-th row of the kernel
+// from the one on that lies ry before the last but a whole number of strides, and columns likewise.
+// An invocation computes 4 channels of 4 positions and one phase; neighbours have neighbouring channels.
 // KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
@@ -15,19 +17,23 @@ fn conv2d_depthwise(
 ) {
   let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (id >= s.blocks) { return; }
-  let first = id / s.quads * 4u;
   let q = id % s.quads;
+  let phase = id / s.quads % (SY * SX);
+  let first = id / s.quads / (SY * SX) * 4u;
   var corners: array<u32, 4>;
   var sums: array<vec4<f32>, 4>;
   for (var j = 0u; j < 4u; j++) { // unroll
     corners[j] = corner(first + j) + q;
   }
-  var w_at = q;
-  for (var u = 0u; u < s.taps_y; u++) {
-    for (var v = 0u; v < s.taps_x; v++) {
+  // Kernel row and column of the first tap; where there is none, the second's less a stride.
+  let y = s.kernel_y - 1u - SY * (s.taps_y - 1u) - phase / SX;
+  let x = s.kernel_x - 1u - SX * (s.taps_x - 1u) - phase % SX;
+  let begin_y = select(0u, 1u, i32(y) < 0);
+  let begin_x = select(0u, 1u, i32(x) < 0);
+  for (var u = begin_y; u < s.taps_y; u++) {
+    for (var v = begin_x; v < s.taps_x; v++) {
       let tap = u * s.tap_row + v * s.tap_column;
-      let w = weight[w_at];
-      w_at += s.quads;
+      let w = weight[((y + u * SY) * s.kernel_x + x + v * SX) * s.quads + q];
       for (var j = 0u; j < 4u; j++) { // unroll
         sums[j] += packed[corners[j] + tap] * w;
       }
@@ -35,7 +41,7 @@ fn conv2d_depthwise(
   }
   let by_channel = transpose(mat4x4(sums[0], sums[1], sums[2], sums[3]));
   for (var k = 0u; k < 4u; k++) { // unroll
-    store(by_channel[k], first, q * 4u + k);
+    store(by_channel[k], first, (q * 4u + k) * (SY * SX) + phase);
   }
 }
 

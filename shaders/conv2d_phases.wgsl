@@ -2,9 +2,6 @@
 // Channel (c SY + ry) SX + rx at window (i, j) is dx[n, c, i SY + ry + origin_y, j SX + rx + origin_x];
 // what lies outside of dx is padding. dx [N, C, height, breadth] contiguous.
 
-const SY: u32 = 1u;
-const SX: u32 = 1u;
-
 fn store(v: vec4<f32>, position: u32, channel: u32) {
   if (channel < s.channels) {
     let down = i32(channel / SX % SY) + s.origin_y;

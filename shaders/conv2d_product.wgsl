@@ -1,12 +1,15 @@
 // The product of a convolution: this text stands behind those of its kernels, which sum
 // y[n, o, i, j] for position (n, i, j) and channel o. y [N, O, OH, OW] contiguous; for an input
-// gradient with strides see conv2d_phases.wgsl, which alone reads the last four words.
+// gradient with strides see conv2d_phases.wgsl, which alone reads height .. origin_x.
 struct Product {
   by_plane: vec2<u32>, by_width: vec2<u32>,
   positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
   image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  blocks: u32, height: i32, breadth: i32, origin_y: i32, origin_x: i32,
+  blocks: u32, height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
 }
+// Phases of an input gradient with strides along each axis.
+const SY: u32 = 1u;
+const SX: u32 = 1u;
 alias Y = f32;
 @group(0) @binding(0) var<uniform> s: Product;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;

@@ -233,6 +233,13 @@ fn convolutions() -> Vec<Fault> {
             Text("u * s.tap_row + v * s.tap_column", "v * s.tap_row + u * s.tap_column"),
         ),
         fault(
+            "a phase of a depthwise input gradient with the kernel rows of another",
+            ["conv2d_input_grad", "depthwise 3x3 stride 2"],
+            "depthwise",
+            "conv2d_depthwise",
+            Text("SY * (s.taps_y - 1u) - phase / SX;", "SY * (s.taps_y - 1u) - (SY - 1u - phase / SX);"),
+        ),
+        fault(
             "a depthwise weight's gradient with the neighbours' channels",
             ["conv2d_weight_grad", "depthwise"],
             "depthwise",

@@ -32,6 +32,11 @@ fn examples() -> Vec<Example> {
             [6, 1, 5, 3],
             plain.groups(6).stride([2, 1]).dilation([1, 2]),
         ),
+        // Phases with one, two and three rows of the kernel; with one column or none; between rows that no window reaches.
+        ("depthwise 5x4 stride 2x3", [2, 6, 11, 13], [6, 1, 5, 4], plain.groups(6).stride([2, 3]).padding([2, 1])),
+        ("depthwise 3x3 stride 2", [2, 8, 12, 10], [8, 1, 3, 3], Conv2d::same(3).groups(8).stride(2)),
+        ("depthwise 4x6 stride 2x4", [1, 5, 9, 15], [5, 1, 4, 6], plain.groups(5).stride([2, 4]).padding([1, 0])),
+        ("depthwise 3x2 stride 4x1", [1, 5, 14, 9], [5, 1, 3, 2], plain.groups(5).stride([4, 1])),
         ("depthwise 2 channels, many positions", [3, 2, 24, 17], [2, 1, 3, 3], Conv2d::same(3).groups(2)),
         ("depthwise, more channels than a workgroup", [1, 260, 3, 4], [260, 1, 2, 2], plain.groups(260).padding(1)),
         ("1x1 on planes of vec4", [3, 12, 8, 8], [40, 12, 1, 1], plain),
@@ -45,6 +50,7 @@ fn examples() -> Vec<Example> {
         // Of the gradients: gaps between folded columns; phases that end inside a vec4; a grid of many workgroups.
         ("stride 2 dilation 2 to two channels", [1, 3, 11, 12], [2, 3, 3, 3], plain.stride(2).dilation(2)),
         ("4x4 stride 3 of four channels", [1, 4, 13, 14], [2, 4, 4, 4], plain.stride(3)),
+        ("4x4 stride 3 of four images", [4, 1, 13, 14], [2, 1, 4, 4], plain.stride(3)),
         ("4x4 stride 2 of 16 channels", [1, 16, 16, 16], [9, 16, 4, 4], plain.stride(2).padding(1)),
         ("columns that no window reaches", [1, 2, 8, 8], [2, 2, 3, 3], plain.stride(3)),
         ("1 channel to 32, 3x3", [3, 1, 14, 13], [32, 1, 3, 3], plain),

@@ -16,7 +16,7 @@ const STEP: usize = 4;
 /// The windows over `x` or `dy` that the kernels walk.
 fn windows(s: &Sizes, wanted: Wanted) -> Windows {
     match wanted {
-        Wanted::InputGrad(_) => Windows::over_gaps(s),
+        Wanted::InputGrad(_) => Windows::over_dy(s),
         _ => Windows::over_input(s),
     }
     .unfolded()
@@ -32,9 +32,9 @@ pub(super) fn supports(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> bool {
 pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowered, String> {
     let windows = windows(s, wanted);
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
-    let (quads, taps) = (s.c.div_ceil(4), s.kh * s.kw);
-    let blocks = windows.positions().div_ceil(STEP) * quads;
-    let uniform = windows.product_uniform(s, s.c, [quads, 1, blocks]);
+    let (quads, taps, phases) = (s.c.div_ceil(4), s.kh * s.kw, windows.phases());
+    let blocks = windows.positions().div_ceil(STEP) * quads * phases;
+    let uniform = windows.product_uniform(s, s.c * phases, [quads, 1, blocks]);
     let entry = "conv2d_depthwise";
     let sums = Launch {
         label: entry.into(),

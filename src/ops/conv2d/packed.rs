@@ -163,7 +163,7 @@ impl Windows {
         self
     }
 
-    /// With kernel columns where they were: `over_input` and `over_gaps` have no phases.
+    /// With kernel columns where they were. (Phases are never folded.)
     pub(super) fn unfolded(mut self) -> Self {
         if self.fold > 1 {
             self.fold = 1;
@@ -242,7 +242,8 @@ impl Windows {
             .into_iter()
             .chain([self.y.taps, taps_x, tap_row, tap_column, self.quads(), blocks, s.h, s.w])
             .map(|word| word as u32)
-            .chain(self.phases.map(|phase| phase.origin as u32));
+            .chain(self.phases.map(|phase| phase.origin as u32))
+            .chain([s.kh, s.kw].map(|size| size as u32));
         let reciprocals = [plane, self.x.windows].into_iter().flat_map(reciprocal);
         Binding::Uniform(reciprocals.chain(words).collect())
     }

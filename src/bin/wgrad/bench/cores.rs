@@ -1,6 +1,5 @@
 //! What the processor's cores can do without an adapter in between: a loop of f32 multiply-adds on
-//! each. A software adapter runs on these cores. AVX-512, which Rust has from 1.89 on, would do twice
-//! what AVX2 does.
+//! each, by each of their instruction sets. A software adapter runs on these cores.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -32,6 +31,18 @@ mod x86 {
         }
         _mm256_cvtss_f32(a.into_iter().fold(m, |sum, x| _mm256_add_ps(sum, x)))
     }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn avx512() -> f32 {
+        let (m, c) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+        let mut a = [_mm512_set1_ps(black_box(1.0)); CHAINS];
+        for _ in 0..ROUNDS {
+            for x in &mut a {
+                *x = _mm512_fmadd_ps(*x, m, c);
+            }
+        }
+        _mm512_cvtss_f32(a.into_iter().fold(m, |sum, x| _mm512_add_ps(sum, x)))
+    }
 }
 
 /// Vectors of four, as every compiler finds them on its own.
@@ -58,6 +69,10 @@ fn loops() -> Vec<Loop> {
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
             // SAFETY: the processor has what the function needs.
             loops.push(("avx2", 8, || unsafe { x86::avx2() }));
+        }
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has what the function needs.
+            loops.push(("avx512", 16, || unsafe { x86::avx512() }));
         }
     }
     if loops.is_empty() {
