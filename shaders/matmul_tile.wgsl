@@ -54,6 +54,7 @@ fn matmul_tile(
   let y4 = lane / LANES_N;
   // sum[row * QUADS_N + column / 4]
   var sum: array<vec4<f32>, QUADS_M * QUADS_N * 4u>;
+  var rows: array<vec4<f32>, QUADS_M>; // here, as in a loop it would be cleared each time
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
   // The next blocks are on their way while these are summed.
@@ -78,7 +79,6 @@ fn matmul_tile(
       let at_a = t4 * (TILE_M / 4u) + y4;
       let at_b = t4 * (TILE_N / 4u) + x4 + TILE_B;
       for (var t = 0u; t < 4u; t++) { // unroll
-        var rows: array<vec4<f32>, QUADS_M>;
         for (var i = 0u; i < QUADS_M; i++) { // unroll
           rows[i] = tile[at_a + (t * (TILE_M / 4u) + i * LANES_M)];
         }
@@ -98,7 +98,7 @@ fn matmul_tile(
   // (Counting columns down: what was computed for loading would be kept in registers until here.)
   let column4 = TILE_N / 4u - 1u - lane % (TILE_N / 4u);
   let end = select(0u, LANES_M * 2u, n + column4 * 4u < p.n);
-  for (var rows = 0u; rows < QUADS_M * 4u; rows += 2u) {
+  for (var done = 0u; done < QUADS_M * 4u; done += 2u) {
     workgroupBarrier();
     for (var r = 0u; r < 2u; r++) { // unroll
       for (var j = 0u; j < QUADS_N; j++) { // unroll
@@ -110,7 +110,7 @@ fn matmul_tile(
       sum[j] = sum[min(j + QUADS_N * 2u, QUADS_M * QUADS_N * 4u - 1u)];
     }
     workgroupBarrier();
-    let above = m + rows / 4u * (LANES_M * 4u) + rows % 4u;
+    let above = m + done / 4u * (LANES_M * 4u) + done % 4u;
     for (var r = lane / (TILE_N / 4u); r < end; r += LANES / (TILE_N / 4u)) {
       store(slice, above + r / 2u * 4u + r % 2u, n + column4 * 4u, tile[r * (TILE_N / 4u) + column4]);
     }

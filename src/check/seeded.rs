@@ -91,7 +91,7 @@ fn products() -> Vec<Fault> {
             ["matmul", "130 x 68 x 36"],
             "tile128x32",
             "matmul_tile",
-            Text("rows / 4u * (LANES_M * 4u)", "rows / 4u * (LANES_M * 3u)"),
+            Text("done / 4u * (LANES_M * 4u)", "done / 4u * (LANES_M * 3u)"),
         ),
         fault(
             "the sums of the last invocations are left out",
