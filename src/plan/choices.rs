@@ -149,7 +149,10 @@ pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, mo
         if !seen.insert((op.name(), class.clone())) {
             continue;
         }
-        candidates.sort_by_key(|&v| v != heuristic); // stable: else best first
+        // First those meant for such a device: barriers are dear on software adapters, and a GPU has no use for
+        // what is written for these.
+        let misplaced = |v: &Variant| if profile.software { !v.software && v.workgroup_memory > 0 } else { v.software };
+        candidates.sort_by_key(|&v| (v != heuristic, misplaced(v))); // stable: else best first
         candidates.truncate(most);
         let results: usize = outputs.iter().map(|ty| ty.shape.numel()).sum();
         let operands: usize = inputs.iter().map(|ty| ty.shape.numel()).sum();
@@ -227,6 +230,21 @@ mod tests {
         let class_alone = super::sites(site.nodes.clone(), &site.targets, &profile, 6);
         assert_eq!((class_alone.len(), &class_alone[0].class), (1, &site.class));
         assert_eq!(site.candidates[0], site.heuristic);
+    }
+
+    #[test]
+    fn candidates_are_those_meant_for_the_device() {
+        let graph = Graph::new();
+        let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 96]));
+        let y = a.matmul(&b);
+        let gpu = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
+        let software = Profile { software: true, subgroups: Some((8, 8)), ..gpu.clone() };
+        let names = |profile: &Profile| {
+            let site = sites(graph.nodes(), &[y.id()], profile, 6).remove(0);
+            site.candidates.iter().map(|v| v.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&gpu), ["tile32", "skinny", "tile128", "tile64", "tile32x128", "tile128x32"]);
+        assert_eq!(names(&software), ["shuffle32", "shuffle64", "register8", "register4", "skinny", "tile128"]);
     }
 
     #[test]
