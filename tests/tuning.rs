@@ -24,10 +24,10 @@ fn variants(program: &wgrad::Program) -> Vec<(&'static str, &'static str)> {
     program.plan().units.iter().filter_map(|unit| unit.kernel).collect()
 }
 
-/// Makes a plan do a part of its work: faster, and wrong.
+/// Makes a plan do none of its work: faster, and wrong. (One workgroup might be all that a large tile needs.)
 fn shirk(plan: &mut Plan) -> wgrad::Result<()> {
     for dispatch in plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches) {
-        dispatch.workgroups = [1; 3];
+        dispatch.workgroups = [0; 3];
     }
     Ok(())
 }
@@ -48,7 +48,7 @@ fn what_is_found_is_for_later_programs_and_wrong_variants_never_win() {
     let mut session = Session::new(device);
     let before = session.compile(&graph, &[&y]).expect("compiles");
     let was = (variants(&before), before.plan().fingerprint());
-    // What the heuristic takes does a part of its work: very fast, and wrong.
+    // What the heuristic takes does none of its work: very fast, and wrong.
     let heuristic = was.0[0].1;
     let shirker = |variant: &str, plan: &mut Plan| if variant == heuristic { shirk(plan) } else { Ok(()) };
     let tuned = session.tune_edited(None, &graph, &[&y], LONG, &shirker).expect("tunes");
