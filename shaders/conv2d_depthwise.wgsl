@@ -1,8 +1,8 @@
 // y[n, c, i, j] = sum over u, v of packed[n, i, j, shifted by (u, v), c / 4][c % 4] * weight[u, v, c]
 // packed [N, PH, PW, Q] and weight [KH KW, Q] of vec4 from conv2d_pack;
 // bindings and order of results as in conv2d_product.wgsl. Each channel is its own: no matrix product.
-// Of an input gradient with strides, whose weight runs backwards, phase (ry, rx) meets each SY-th row of the kernel
-// from the one on that lies ry before the last but a whole number of strides, and columns likewise.
+// Of an input gradient with strides, whose weight runs backwards, phase (ry, rx) meets the rows KH - 1 - ry - SY t
+// of the weight, for whole t, and columns likewise.
 // An invocation computes 4 channels of 4 positions and one phase; neighbours have neighbouring channels.
 // KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 

@@ -1,6 +1,7 @@
 //! Every case's gradient rule against finite differences of the reference. Needs no GPU.
 
 use wgrad::check::CaseGraph;
+use wgrad::op::{Case, Fill};
 
 #[test]
 fn gradients_match_finite_differences() {
@@ -22,4 +23,26 @@ fn gradients_match_finite_differences() {
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     assert!(compared > 1000, "only {compared} comparisons");
+}
+
+/// A rule that is off by a hundred-thousandth is found, whatever the curve: a part of the value is kept from it.
+#[test]
+fn gradients_that_are_a_little_wrong_are_found() {
+    let kinds: [(&'static str, fn(&wgrad::Value) -> wgrad::Value); 3] = [
+        ("a line", |x| x + x.stop_gradient() * 1e-5),
+        ("a curve", |x| x.sin() + x.stop_gradient().sin() * 1e-4),
+        ("a kink", |x| x.abs() + x.stop_gradient().abs() * 1e-5),
+    ];
+    for (name, build) in kinds {
+        for (low, high) in [(0.2, 1.0), (-1000.505, -1000.5)] {
+            let fill = Fill::Uniform(low, high);
+            let ty = wgrad::TensorType::new(wgrad::DType::F32, [5]);
+            let case = Case::new("add", name, move |x| vec![build(&x[0])]).input("x", ty, fill);
+            let graph = CaseGraph::new(&case).expect("builds");
+            for seed in 0..8 {
+                let found = graph.check_gradients(seed, 24);
+                assert!(found.is_err_and(|why| why.contains("by finite differences")), "{name} near {low}, {seed}");
+            }
+        }
+    }
 }

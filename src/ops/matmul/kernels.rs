@@ -78,8 +78,8 @@ const LEAST_PART: usize = 128;
 const FILLS_GPU: usize = 256;
 const FILLS_CORES: usize = 8;
 
-/// What an element takes that goes to memory and comes back, in the unit of [`Tiling::cost`]: 8 bytes, at some 12
-/// products a byte, which is what GPUs have.
+/// What an element takes that goes to memory and comes back, in the unit of [`Tiling::cost`], 8 a product: 8 bytes, for
+/// each of which a GPU could compute some 12 products (5 to 20, by what their makers say of rates and bandwidths).
 const SCRATCH: usize = 8 * 12 * 8;
 
 /// How a product is cut by a [`Tiling`].
@@ -107,12 +107,12 @@ impl Tiling {
     /// The time that it takes, to be compared with other variants' on this device: that of all workgroups together,
     /// but on a GPU, which works on [`FILLS_GPU`] at a time, of no fewer than these; and of what parts write and read.
     fn time(&self, sizes: [usize; 3], batches: usize, profile: &Profile) -> usize {
-        let [tile_m, tile_n] = self.tile;
+        let ([m, n, _], [tile_m, tile_n]) = (sizes, self.tile);
         if profile.software {
-            return sizes[0].next_multiple_of(tile_m) * sizes[1].next_multiple_of(tile_n) * self.cost;
+            return m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * self.cost;
         }
         let Cut { parts, part_k, workgroups, .. } = self.cut(sizes, batches, profile);
-        let in_parts = if parts > 1 { parts * batches * sizes[0] * sizes[1] } else { 0 };
+        let in_parts = if parts > 1 { parts * batches * m * n } else { 0 };
         workgroups.max(FILLS_GPU) * self.tiles_in_group * tile_m * tile_n * part_k * self.cost + in_parts * SCRATCH
     }
 }
