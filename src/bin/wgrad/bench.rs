@@ -60,6 +60,10 @@ pub struct BenchArgs {
     /// Also each unit of a task's plan alone: where the time goes
     #[arg(long)]
     profile: bool,
+    /// Time without comparing with the reference first: for shapes that take the reference minutes.
+    /// The records then have no `verified`
+    #[arg(long)]
+    no_verify: bool,
     /// Leave the adapter's peak out, and with it each task's share of it
     #[arg(long)]
     no_peak: bool,
@@ -207,7 +211,14 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
     let options = Options { variant: args.variant.clone(), ..Options::default() };
-    let how = one::How { device, seconds: args.seconds, options, profile: args.profile, tune: args.tune };
+    let how = one::How {
+        device,
+        seconds: args.seconds,
+        options,
+        profile: args.profile,
+        tune: args.tune,
+        verify: !args.no_verify,
+    };
     match items {
         [Item::Kernel(name, shape)] => {
             let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
@@ -238,8 +249,10 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
-        if let Some(load) = one::load().filter(|load| *load > 0.5) {
-            let busy = format!("the machine is busy (load {load}): times are too long, ratios doubtful");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        if let Some(load) = one::load().filter(|load| *load > cores / 4.0) {
+            let busy =
+                format!("the machine is busy (load {load} on {cores} cores): times are too long, ratios doubtful");
             if self.args.json { eprintln!("{busy}") } else { self.out.line(busy)? }
         }
         if items.iter().any(|item| *item != Item::Startup) && !self.args.no_peak {
@@ -320,6 +333,7 @@ impl Bench<'_> {
         if self.args.profile {
             command.arg("--profile");
         }
+        command.args(self.args.no_verify.then_some("--no-verify"));
         command.args(self.args.tune.iter().map(|seconds| format!("--tune={seconds}")));
         let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
         if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {

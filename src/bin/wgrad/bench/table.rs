@@ -109,20 +109,22 @@ pub fn lines(record: &Json) -> Vec<String> {
 fn peak(record: &Json) -> Vec<String> {
     let text = |field: &str| record[field].as_str().unwrap_or("?");
     let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
-    let large = |field: &str| record[field].as_f64().map_or(String::new(), |x| format!(", {x:.1} of 64 MiB"));
     let adapter = format!("adapter: {}, {}, driver {}", text("adapter"), text("backend"), text("driver"));
     if record["gflops"].is_null() {
         return vec![adapter, "the reference has no peak, and tasks no share of it".to_owned()];
     }
     let mut lines = vec![
         adapter,
-        "clock: wall; a run ends with a wait for the device, a training step with its loss read back".to_owned(),
+        "clock of the medians: wall; a run ends with a wait for the device, a training step with its loss read back"
+            .to_owned(),
         format!("peak: {:>7} GFLOP/s  ({})", number(&record["gflops"]), text("gflops_kernel")),
     ];
     for name in ["copy", "read", "add"] {
-        let rate = number(&record[format!("{name}_gb_s")]);
-        let (size, kernel) = (large(&format!("{name}_large_gb_s")), text(&format!("{name}_kernel")).to_owned());
-        lines.push(format!("{name}: {rate:>7} GB/s of 16 MiB{size}  ({kernel})"));
+        let rates = [&record[format!("{name}_gb_s")], &record[format!("{name}_large_gb_s")]];
+        let sizes = record[format!("{name}_mib")].as_array().cloned().unwrap_or_default();
+        let of: Vec<String> =
+            rates.iter().zip(&sizes).map(|(rate, mib)| format!("{} of {mib} MiB", number(rate))).collect();
+        lines.push(format!("{name}, GB/s: {}  ({})", of.join(", "), text(&format!("{name}_kernel"))));
     }
     lines.push(format!(
         "dispatch: {}, of which recording takes {}; one number computed and read back: {}",
