@@ -22,7 +22,8 @@ pub enum Reduction {
 pub struct ClassLoss {
     /// Mean or sum. With class weights the mean divides by the sum of the targets' weights.
     pub reduction: Reduction,
-    /// Rows of this class count in neither sum; it need not be one of the classes.
+    /// Rows of this class count in neither sum; it need not be one of the classes. Where no row counts, the mean is 0,
+    /// and so are its gradients.
     pub ignore_index: Option<i32>,
     /// A weight for each class, f32 `[C]`.
     pub weight: Option<Value>,
@@ -59,13 +60,13 @@ impl Graph {
 
     #[track_caller]
     fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
+        if !(strength >= 0.0 && strength.is_finite()) {
+            return self.mistake(op, &[], format!("strength must be a number of at least 0, not {strength}"));
+        }
         let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
         let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
         let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
         match sum {
-            _ if !(strength >= 0.0 && strength.is_finite()) => {
-                self.mistake(op, &[], format!("strength must be a number of at least 0, not {strength}"))
-            }
             None => self.mistake(op, &[], "none of the parameters declared so far has such a name"),
             Some(sum) => sum * strength,
         }
@@ -135,6 +136,10 @@ impl Value {
     /// `huber_loss` with `delta = beta`, divided by `beta`; with `beta` 0 it is `l1_loss`.
     #[track_caller]
     pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
+        if !(beta >= 0.0 && beta.is_finite()) {
+            let why = format!("beta must be a number of at least 0, not {beta}");
+            return self.graph().mistake("smooth_l1_loss", &[self, target], why);
+        }
         if beta == 0.0 {
             return self.l1_loss(target, reduction);
         }
@@ -162,19 +167,39 @@ impl Value {
         }
     }
 
-    /// The cosine of the angle between two values along `axis`: `a b / sqrt((a a + e) (b b + e))`, products summed,
-    /// with `e = 1e-12`.
+    /// The cosine of the angle between two values along `axis`: `a b / (max(|a|, e) max(|b|, e))`, products summed,
+    /// with `e = 1e-8`.
     #[track_caller]
     pub fn cosine_similarity(&self, other: &Value, axis: isize) -> Value {
         if let Err(invalid) = self.paired("cosine_similarity", other) {
             return invalid;
         }
-        let dot = |a: &Value, b: &Value| (a * b).sum(&[axis], false);
-        dot(self, other) * ((dot(self, self) + 1e-12) * (dot(other, other) + 1e-12)).rsqrt()
+        if self.shape().axis(axis).is_none() {
+            let why = format!("there is no axis {axis} in {}", self.shape());
+            return self.graph().mistake("cosine_similarity", &[self, other], why);
+        }
+        self.graph().at(Location::caller(), || self.cosine(other, axis, 1e-8, Value::maximum))
+    }
+
+    /// The cosine with squared norms that are kept from 0 by `e^2`: `at_least` puts the two together.
+    fn cosine(&self, other: &Value, axis: isize, e: f64, at_least: fn(&Value, &Value) -> Value) -> Value {
+        // Each is divided by its largest element first, so that no square overflows or vanishes. The cosine does not
+        // depend on the divisor, and thus has no gradient with respect to it.
+        let scaled = |x: &Value| {
+            let scale = if x.dim(axis) == 0 { x.sum(&[axis], true) } else { x.abs().max(&[axis], true) };
+            let scale = scale.maximum(&scale.full_like(e)).stop_gradient();
+            let x = x / &scale;
+            let square = x.square().sum(&[axis], false);
+            let least = (scale.full_like(e) / scale).square().reshape_to(&square);
+            (x, at_least(&square, &least))
+        };
+        let ((a, aa), (b, bb)) = (scaled(self), scaled(other));
+        (a * b).sum(&[axis], false) * (aa * bb).rsqrt()
     }
 
     /// For rows `[N, D]` of two values and targets `[N]` of 1 (alike) or -1 (unlike): `1 - cos` for 1, and
-    /// `max(0, cos - margin)` for -1, reduced. The cosine is [`Value::cosine_similarity`] along axis 1.
+    /// `max(0, cos - margin)` for -1, reduced. Here the cosine is `a b / sqrt((a a + e) (b b + e))` with `e = 1e-12`,
+    /// as in PyTorch's loss.
     #[track_caller]
     pub fn cosine_embedding_loss(&self, other: &Value, target: &Value, margin: f64, reduction: Reduction) -> Value {
         if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
@@ -187,9 +212,15 @@ impl Value {
             let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
             return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
         }
-        let cosine = self.cosine_similarity(other, 1);
-        let alike = target.gt(&target.zeros_like());
-        alike.where_(&(cosine.neg() + 1.0), &(cosine - margin).relu()).reduced(reduction)
+        if !margin.is_finite() {
+            let why = format!("the margin must be a finite number, not {margin}");
+            return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
+        }
+        self.graph().at(Location::caller(), || {
+            let cosine = self.cosine(other, 1, 1e-6, |a, b| a + b);
+            let alike = target.gt(&target.zeros_like());
+            alike.where_(&(cosine.neg() + 1.0), &(cosine - margin).relu()).reduced(reduction)
+        })
     }
 
     /// Binary cross entropy of logits and probabilities, stable at both ends:
@@ -228,7 +259,7 @@ impl Value {
             Ok(()) => {
                 let positive = target.gt(&target.zeros_like());
                 let ln = positive.where_(target, &target.ones_like()).log();
-                (target * (ln - self)).reduced(reduction)
+                (target * (ln - positive.where_(self, &self.zeros_like()))).reduced(reduction)
             }
             Err(invalid) => invalid,
         }
@@ -250,54 +281,132 @@ impl Value {
         self.cross_entropy_losses(target).reduced(reduction)
     }
 
-    /// Cross entropy of logits `[N, C]` and class numbers `[N]` with class weights, an ignored
-    /// class, or label smoothing. Without those [`Value::cross_entropy`] is faster.
+    /// [`Value::cross_entropy`] with class weights, an ignored class, or label smoothing: of logits `[N, C]` or
+    /// `[N, C, d1, ...]` and class numbers or probabilities. With probabilities the mean divides by the number of
+    /// rows, and there is no class to ignore.
     #[track_caller]
     pub fn cross_entropy_with(&self, target: &Value, options: &ClassLoss) -> Value {
-        self.log_softmax(1).class_loss("cross_entropy", target, options)
+        if target.dtype() == DType::F32 {
+            return self.soft_class_loss(target, options);
+        }
+        let rows = |class: &Value| match options.label_smoothing {
+            0.0 => self.cross_entropy_losses(class),
+            share => self.log_softmax(1).smoothed(class, share, options.weight.as_ref()),
+        };
+        self.class_loss("cross_entropy", target, options, rows)
     }
 
-    /// Negative log-likelihood of log-probabilities `[N, C]` and class numbers `[N]`: `-x[class]`,
-    /// weighted and reduced.
+    /// Negative log-likelihood of log-probabilities `[N, C]` or `[N, C, d1, ...]` and class numbers `[N]` or
+    /// `[N, d1, ...]`: `-x[class]`, weighted and reduced.
     #[track_caller]
     pub fn nll_loss(&self, target: &Value, options: &ClassLoss) -> Value {
-        self.class_loss("nll_loss", target, options)
+        let rows = |class: &Value| match options.label_smoothing {
+            0.0 => self.picked(class).neg(),
+            share => self.smoothed(class, share, options.weight.as_ref()),
+        };
+        self.class_loss("nll_loss", target, options, rows)
     }
 
-    /// `-sum(share * x)` with the share of each class in each row: one-hot, smoothed, weighted.
+    /// Whether the options fit predictions `[N, C, ...]`; otherwise the invalid value to return.
     #[track_caller]
-    fn class_loss(&self, op: &str, target: &Value, options: &ClassLoss) -> Value {
+    fn class_options(&self, op: &str, target: &Value, options: &ClassLoss) -> Result<(), Value> {
         if let Some(invalid) = [self, target].into_iter().chain(&options.weight).find(|v| !v.is_valid()) {
-            return invalid.clone();
+            return Err(invalid.clone());
         }
-        let classes = self.dim(1);
         let fits = self.dtype() == DType::F32
-            && self.shape().rank() == 2
-            && matches!(target.dtype(), DType::I32 | DType::U32)
-            && target.shape().to_vec() == [self.dim(0)]
-            && options.weight.iter().all(|w| w.dtype() == DType::F32 && w.shape().to_vec() == [classes])
+            && self.shape().rank() >= 2
+            && options.weight.iter().all(|w| w.dtype() == DType::F32 && w.shape().to_vec() == [self.dim(1)])
             && (0.0..=1.0).contains(&options.label_smoothing);
         if !fits {
-            let why = "expected f32 [N, C], class numbers [N] as i32 or u32, weights [C] as f32, and label \
-                       smoothing from 0 to 1";
+            let why = "expected f32 [N, C] or [N, C, d1, ...], weights [C] as f32, and label smoothing from 0 to 1";
+            return Err(self.graph().mistake(op, &[self, target], why));
+        }
+        Ok(())
+    }
+
+    /// The reduced losses of rows, where `rows` gives them for class numbers in range, as yet without the weight of
+    /// the row's class.
+    #[track_caller]
+    fn class_loss(&self, op: &str, target: &Value, options: &ClassLoss, rows: impl Fn(&Value) -> Value) -> Value {
+        if let Err(invalid) = self.class_options(op, target, options) {
+            return invalid;
+        }
+        let expected: Vec<usize> = [&self.shape()[..1], &self.shape()[2..]].concat();
+        if !matches!(target.dtype(), DType::I32 | DType::U32) || target.shape().to_vec() != expected {
+            let why = format!("expected class numbers {expected:?} as i32 or u32");
             return self.graph().mistake(op, &[self, target], why);
         }
-        let column = target.cast(DType::I32).reshape(&[self.dim(0) as isize, 1]);
-        let number = self.graph().iota(DType::I32, self.shape(), 1);
-        let (ones, zeros) = (self.ones_like(), self.zeros_like());
-        let hit = number.eq(&column).where_(&ones, &zeros);
-        let counted = match options.ignore_index {
-            None => ones,
-            Some(ignored) => column.eq(&column.full_like(f64::from(ignored))).where_(&zeros, &ones),
+        self.graph().at(Location::caller(), || {
+            let ignored = options.ignore_index.map(|ignored| {
+                let number = target.cast(DType::I32);
+                number.eq(&number.full_like(f64::from(ignored)))
+            });
+            let counted = |x: &Value| ignored.as_ref().map_or(x.clone(), |i| i.where_(&x.zeros_like(), x));
+            // Some class that there is, in the place of the ignored one.
+            let class = counted(target);
+            let weight = options.weight.as_ref().map(|w| w.reshape(&[-1, 1]).embedding(&class).reshape_to(target));
+            let rows = rows(&class);
+            let weighted = match &weight {
+                Some(weight) if options.label_smoothing == 0.0 => &rows * weight,
+                _ => rows,
+            };
+            let losses = counted(&weighted);
+            if options.reduction == Reduction::Sum || weight.is_none() && ignored.is_none() {
+                return losses.reduced(options.reduction);
+            }
+            // Where no row counts, the mean is 0 and so are the gradients.
+            let divisor = counted(&weight.unwrap_or_else(|| losses.ones_like())).sum_all();
+            let none = divisor.eq(&divisor.zeros_like());
+            losses.sum_all() / none.where_(&divisor.ones_like(), &divisor)
+        })
+    }
+
+    /// The elements of the class axis 1 with those numbers.
+    fn picked(&self, class: &Value) -> Value {
+        let column: Vec<isize> =
+            (0..self.shape().rank()).map(|axis| if axis == 1 { 1 } else { self.dim(axis as isize) as isize }).collect();
+        self.gather(1, &class.reshape(&column)).reshape_to(class)
+    }
+
+    /// The losses of log-probabilities for one-hot targets of which a `share` is spread over all classes, weighted.
+    fn smoothed(&self, class: &Value, share: f64, weight: Option<&Value>) -> Value {
+        let weighted = match weight {
+            Some(weight) => self.times_share(&weight.along_classes(self)),
+            None => self.clone(),
         };
-        let weight = options.weight.as_ref().map_or_else(|| self.ones_like(), |w| w.broadcast_to(self.shape()));
-        let even = options.label_smoothing / classes.max(1) as f64;
-        let share = (&hit * (1.0 - options.label_smoothing) + even) * &weight * &counted;
-        let sum = (share * self).sum_all().neg();
-        match options.reduction {
-            Reduction::Sum => sum,
-            Reduction::Mean => sum / (hit * weight * counted).sum_all(),
+        let even = weighted.sum(&[1], false) * (share / self.dim(1).max(1) as f64);
+        (weighted.picked(class) * (1.0 - share) + even).neg()
+    }
+
+    /// Cross entropy of logits and probabilities, with options.
+    #[track_caller]
+    fn soft_class_loss(&self, target: &Value, options: &ClassLoss) -> Value {
+        if let Err(invalid) = self.class_options("cross_entropy", target, options) {
+            return invalid;
         }
+        if options.ignore_index.is_some() || target.shape() != self.shape() {
+            let why = "expected probabilities of the logits' shape without a class to ignore, or class numbers";
+            return self.graph().mistake("cross_entropy", &[self, target], why);
+        }
+        self.graph().at(Location::caller(), || {
+            let share = options.label_smoothing;
+            let even = share / self.dim(1).max(1) as f64;
+            let target = if share == 0.0 { target.clone() } else { target * (1.0 - share) + even };
+            let target = options.weight.as_ref().map_or(target.clone(), |w| target * w.along_classes(self));
+            self.log_softmax(1).times_share(&target).sum(&[1], false).neg().reduced(options.reduction)
+        })
+    }
+
+    /// A number for each class, `[C]`, in the shape of predictions `[N, C, ...]`.
+    fn along_classes(&self, predictions: &Value) -> Value {
+        let mut column = vec![1; predictions.shape().rank() - 1];
+        column[0] = -1;
+        self.reshape(&column).broadcast_to(predictions.shape())
+    }
+
+    /// In the shape of another value with as many elements.
+    fn reshape_to(&self, like: &Value) -> Value {
+        self.reshape(&like.shape().iter().map(|&size| size as isize).collect::<Vec<_>>())
     }
 }
 

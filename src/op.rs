@@ -302,8 +302,6 @@ pub enum Binding {
     Read(Slot),
     /// `var<storage, read_write>`.
     Write(Slot),
-    /// `var<uniform> array<vec4<u32>, 16>`: the step's scalars.
-    Scalars,
     /// `var<storage, read_write> array<atomic<u32>, 4>`: a kernel that meets an index out of range
     /// stores 1 in the first word; the run then ends with an error.
     Status,

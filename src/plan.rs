@@ -115,8 +115,8 @@ pub enum Bound {
         /// Whether the kernel writes it.
         write: bool,
     },
-    /// The step's scalars.
-    Scalars,
+    /// A uniform of those of the step's scalars, by their numbers in [`Plan::scalars`].
+    Scalars(Vec<usize>),
     /// The status words.
     Status,
 }
@@ -137,9 +137,6 @@ pub struct Unit {
     /// Buffers for what its dispatches hand on to each other, and how many bytes of each they use.
     pub scratch: Vec<(BufferId, usize)>,
 }
-
-/// Step scalars that fit the uniform.
-pub(crate) const MAX_SCALARS: usize = 64;
 
 /// An input of the program.
 #[derive(Clone, Debug)]
@@ -173,8 +170,10 @@ pub struct Plan {
     pub commits: Vec<Commit>,
     /// What is read back, in the order asked for; `None` for empty tensors.
     pub outputs: Vec<(TensorType, Option<BufferId>)>,
-    /// The step's scalars, in the order of the uniform's words.
+    /// The step's scalars.
     pub scalars: Vec<(ValueId, Scalar, DType)>,
+    /// The counters that they depend on, each once.
+    pub counters: Vec<String>,
     /// The most bytes of values between launches that are alive at one time: no plan with this
     /// order needs less.
     pub least_temporary_bytes: u64,

@@ -3,12 +3,12 @@
 mod feeds;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use feeds::Feeds;
 
 use crate::cpu::{self, Values};
-use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
+use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::{self, Choices, Finding, Options, Plan, Role};
 use crate::profile::Profile;
 use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
@@ -39,6 +39,8 @@ pub struct Program {
     /// The graph as it was built, for the reference.
     nodes: Nodes,
     targets: Vec<ValueId>,
+    /// For a step's scalars, so that it allocates nothing.
+    scalars: Mutex<Vec<f64>>,
 }
 
 impl Session {
@@ -142,7 +144,8 @@ impl Session {
             Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables)?),
             Store::Cpu(_) => None,
         };
-        Ok(Program { plan, gpu, nodes, targets })
+        let scalars = Mutex::new(Vec::with_capacity(plan.scalars.len()));
+        Ok(Program { plan, gpu, nodes, targets, scalars })
     }
 
     /// Holds a program against another device, which need not be here: what keeps its graph from
@@ -393,13 +396,7 @@ impl Session {
     }
 
     pub(crate) fn count(&mut self, program: &Program) {
-        let scalars = &program.plan.scalars;
-        for (number, (_, scalar, _)) in scalars.iter().enumerate() {
-            let Scalar::Counted { counter, .. } = scalar else { continue };
-            let same = |(_, other, _): &_| matches!(other, Scalar::Counted { counter: known, .. } if known == counter);
-            if scalars[..number].iter().any(same) {
-                continue;
-            }
+        for counter in &program.plan.counters {
             // A file may have set it to the largest number there is.
             match self.counters.get_mut(counter) {
                 Some(count) => *count = count.saturating_add(1),

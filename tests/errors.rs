@@ -97,9 +97,9 @@ fn each_op_says_what_it_expected() {
         (
             message(&|g| {
                 let seed = g.counted("s", DType::U32, |n| n as f64);
-                f(g, "x", &[2]).dropout(1.0, &seed, &seed)
+                f(g, "x", &[2]).dropout(1.5, &seed, &seed)
             }),
-            &["dropout", "[0, 1)"],
+            &["dropout", "[0, 1]"],
         ),
         (message(&|g| f(g, "x", &[2]) + f(&Graph::new(), "y", &[2])), &["add(f32[2], f32[2])", "different graphs"]),
     ];

@@ -4,9 +4,10 @@
 use wgrad::nn::Scope;
 use wgrad::optim::schedule::{Constant, Cosine, OneCycle, ReduceOnPlateau, Schedule, Step};
 use wgrad::optim::{
-    Adadelta, Adam, AdamW, Lion, NAdam, Optimizer, Sgd, accumulate, accumulated, clip_value, parameter_gradients,
+    Adadelta, Adagrad, Adam, AdamW, Gradient, Lion, NAdam, Optimizer, RmsProp, Sgd, accumulate, accumulated, clip_norm,
+    clip_value, parameter_gradients,
 };
-use wgrad::{DType, Device, Graph, Reduction, Session, Tensor, Value};
+use wgrad::{DType, Device, Graph, Program, Reduction, Session, Tensor, Value};
 
 mod common;
 
@@ -130,6 +131,250 @@ fn clipped_by_value() {
         let program = session.compile(&graph, &[]).expect("compiles");
         session.run(&program, &[]).expect("runs");
         assert_eq!(session.get("p").expect("p").to_f64(), [-0.5, 0.5, -0.25]);
+    }
+}
+
+/// A program that updates the scalars of those names, 0 at first, each with a gradient of 1.
+fn trains(session: &mut Session, names: &[&str], optimizer: &dyn Optimizer) -> Program {
+    let graph = Graph::new();
+    let parameters = names.iter().map(|name| graph.parameter(name, Tensor::scalar(0.0)));
+    let loss = parameters.reduce(|a, b| a + b).expect("a name");
+    optimizer.minimize(&graph, &loss);
+    session.compile(&graph, &[]).expect("compiles")
+}
+
+fn near(session: &Session, name: &str, want: f64) {
+    let got = session.get(name).expect("a variable").item().expect("a number");
+    assert!((got - want).abs() <= 1e-6, "{name}: {got}, expected {want}");
+}
+
+#[test]
+fn each_parameter_counts_its_own_steps() {
+    let optimizers: [(&dyn Optimizer, f64); 5] = [
+        (&Adam::new().lr(0.1), -0.1),
+        (&AdamW::new().lr(0.1), -0.1),
+        (&NAdam::new().lr(0.1), -0.105_645_2),
+        (&Adagrad::new().lr(0.1).lr_decay(0.1), -0.1),
+        (&Adam::new().lr(0.1).lr_factor(0.5), -0.05),
+    ];
+    for device in common::devices() {
+        for (optimizer, first) in optimizers {
+            let mut session = Session::new(device.clone());
+            let old = trains(&mut session, &["old"], optimizer);
+            (0..1000).for_each(|_| session.submit(&old, &[]).expect("runs"));
+            // Another program, and one that goes on with the parameter and trains another that joins.
+            let new = trains(&mut session, &["new"], optimizer);
+            session.run(&new, &[]).expect("runs");
+            near(&session, "new", first);
+            let both = trains(&mut session, &["new", "joins"], optimizer);
+            let twice = trains(&mut session, &["twice"], optimizer);
+            session.run(&both, &[]).expect("runs");
+            near(&session, "joins", first);
+            (0..2).for_each(|_| drop(session.run(&twice, &[]).expect("runs")));
+            let twice = session.get("twice").expect("twice").item().expect("a number");
+            near(&session, "new", twice);
+        }
+    }
+}
+
+#[test]
+fn programs_that_alternate_count_apart_and_those_of_one_parameter_together() {
+    for device in common::devices() {
+        let mut session = Session::new(device);
+        let adam = Adam::new().lr(0.1);
+        let [a, b] = ["a", "b"].map(|name| trains(&mut session, &[name], &adam));
+        let also_a = trains(&mut session, &["a"], &adam);
+        for step in 1..=4 {
+            session.run(if step % 2 == 0 { &also_a } else { &a }, &[]).expect("runs");
+            session.run(&b, &[]).expect("runs");
+            // With a gradient of 1 each step of Adam is the learning rate.
+            near(&session, "a", -0.1 * f64::from(step));
+            near(&session, "b", -0.1 * f64::from(step));
+            assert_eq!(session.counter("a.adam.step"), step as u64);
+        }
+    }
+}
+
+#[test]
+fn averages_count_the_steps_that_they_have_seen() {
+    for device in common::devices() {
+        let mut session = Session::new(device);
+        let plain = trains(&mut session, &["w"], &Sgd::new().lr(1.0));
+        let other = trains(&mut session, &["v"], &Sgd::new().lr(1.0).averaged(0.9));
+        for _ in 0..10 {
+            session.run(&plain, &[]).expect("runs");
+            session.run(&other, &[]).expect("runs");
+        }
+        let averaged = trains(&mut session, &["w"], &Sgd::new().lr(1.0).averaged(0.9));
+        session.run(&averaged, &[]).expect("runs");
+        near(&session, "w.ema", -11.0);
+    }
+}
+
+#[test]
+fn accumulated_gradients_count_steps_not_batches() {
+    for device in common::devices() {
+        let batch = Graph::new();
+        let w = batch.parameter("w", Tensor::scalar(0.0));
+        accumulate(&batch, &parameter_gradients(&batch, &w));
+        let step = Graph::new();
+        step.parameter("w", Tensor::scalar(0.0));
+        Adam::new().lr(0.1).apply(&step, &accumulated(&step, 8));
+        let mut session = Session::new(device);
+        let [batch, step] = [batch, step].map(|graph| session.compile(&graph, &[]).expect("compiles"));
+        (0..8).for_each(|_| drop(session.run(&batch, &[]).expect("runs")));
+        session.run(&step, &[]).expect("runs");
+        near(&session, "w", -0.1);
+        assert_eq!(session.counter("w.adam.step"), 1);
+    }
+}
+
+#[test]
+fn a_checkpoint_with_one_count_for_all_parameters_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("checkpoint.safetensors");
+    let adam = Adam::new().lr(0.1).averaged(0.9);
+    let mut session = Session::new(Device::cpu());
+    let program = trains(&mut session, &["fc.weight", "fc.bias"], &adam);
+    (0..3).for_each(|_| drop(session.run(&program, &[]).expect("runs")));
+    session.save(&path).expect("saved");
+    let mut contents = wgrad::io::safetensors::read(&path).expect("reads");
+    let counters = ["fc.bias.adam.step", "fc.bias.ema.step", "fc.weight.adam.step", "fc.weight.ema.step"];
+    for counter in counters {
+        assert_eq!(contents.metadata.remove(&format!("counter.{counter}")).as_deref(), Some("3"));
+    }
+    contents.metadata.insert("counter.optimizer.step".into(), "3".into());
+    wgrad::io::safetensors::save(&path, &contents.tensors, &contents.metadata).expect("saved");
+
+    let mut resumed = Session::new(Device::cpu());
+    let again = trains(&mut resumed, &["fc.weight", "fc.bias"], &adam);
+    resumed.load(&path).expect("loads");
+    assert_eq!(resumed.counters(), session.counters());
+    session.run(&program, &[]).expect("runs");
+    resumed.run(&again, &[]).expect("runs");
+    for name in session.names() {
+        assert_eq!(resumed.get(&name).expect("there"), session.get(&name).expect("there"), "{name}");
+    }
+    // What joins later begins at 0.
+    let joins = trains(&mut resumed, &["joins"], &adam);
+    resumed.run(&joins, &[]).expect("runs");
+    near(&resumed, "joins", -0.1);
+}
+
+#[test]
+fn any_number_of_groups_and_step_scalars() {
+    const GROUPS: usize = 70;
+    for device in common::devices() {
+        let mut session = Session::new(device);
+        let graph = Graph::new();
+        let names: Vec<String> = (0..GROUPS).map(|k| format!("w{k}")).collect();
+        let parameters: Vec<Value> = names.iter().map(|name| graph.parameter(name, Tensor::scalar(0.0))).collect();
+        // More scalars in one kernel than a uniform of 256 bytes holds.
+        let terms = (0..GROUPS).map(|k| graph.scalar(&format!("s{k}"), 2f64.powi(k as i32 % 20)));
+        let sum = terms.reduce(|a, b| a + b).expect("some");
+        let loss = parameters.iter().cloned().reduce(|a, b| a + b).expect("some");
+        let gradients = parameter_gradients(&graph, &loss);
+        for (k, gradient) in gradients.into_iter().enumerate() {
+            Adam::new().lr(0.1).lr_factor(k as f64 / 10.0).apply(&graph, &[gradient]);
+        }
+        let program = session.compile(&graph, &[&sum]).expect("compiles");
+        for step in 1..=2 {
+            let s69 = Tensor::scalar(0.5);
+            let sum = session.run(&program, &[("s69", &s69)]).expect("runs")[0].item().expect("a number");
+            let want: f64 = (0..GROUPS - 1).map(|k| 2f64.powi(k as i32 % 20)).sum::<f64>() + 0.5;
+            assert_eq!(sum, want);
+            for (k, name) in names.iter().enumerate() {
+                near(&session, name, -0.01 * k as f64 * f64::from(step));
+            }
+        }
+    }
+}
+
+#[test]
+fn updates_of_many_parameters_share_their_text() {
+    let texts = |parameters: usize| {
+        let graph = Graph::new();
+        let parameters = (0..parameters).map(|k| graph.parameter(&format!("w{k}"), Tensor::scalar(0.0)).square());
+        let loss = parameters.reduce(|a, b| a + b).expect("some");
+        Adam::new().lr(0.1).minimize(&graph, &loss);
+        let mut session = Session::new(Device::cpu());
+        let program = session.compile(&graph, &[]).expect("compiles");
+        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        dispatches.map(|dispatch| dispatch.wgsl.clone()).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(texts(40), texts(1));
+}
+
+#[test]
+fn clipped_by_norm() {
+    // Gradients (3, 4) and 12, of norm 13; with a NaN all are NaN, as in PyTorch.
+    for device in common::devices() {
+        let run = |slopes: [f32; 2], most: f64| -> Vec<f64> {
+            let graph = Graph::new();
+            let p = graph.parameter("p", Tensor::new([2], [0.0f32; 2]).expect("a tensor"));
+            let q = graph.parameter("q", Tensor::scalar(0.0));
+            let slopes = graph.constant(Tensor::new([2], slopes).expect("a tensor"));
+            let gradients = parameter_gradients(&graph, &((&p * slopes).sum_all() + q * 12.0));
+            let clipped = clip_norm(&gradients, most);
+            let mut session = Session::new(device.clone());
+            let values: Vec<&Value> = clipped.iter().map(|g| &g.value).collect();
+            let program = session.compile(&graph, &values).expect("compiles");
+            session.run(&program, &[]).expect("runs").iter().flat_map(Tensor::to_f64).collect()
+        };
+        let near = |got: Vec<f64>, want: [f64; 3]| {
+            assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-5), "{got:?}, expected {want:?}");
+        };
+        near(run([3.0, 4.0], 1.0), [3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0]);
+        near(run([3.0, 4.0], 20.0), [3.0, 4.0, 12.0]);
+        near(run([3.0, 4.0], 0.0), [0.0, 0.0, 0.0]);
+        for limit in [1.0, 1e30] {
+            let nan = run([f32::NAN, 4.0], limit);
+            assert!(nan.iter().all(|x| x.is_nan()), "{nan:?}");
+        }
+    }
+}
+
+#[test]
+fn limits_of_clipping_that_are_none_are_mistakes() {
+    type Clip = fn(&[Gradient], f64) -> Vec<Gradient>;
+    for (name, clip) in [("clip_norm", clip_norm as Clip), ("clip_value", clip_value)] {
+        for limit in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let graph = Graph::new();
+            let p = graph.parameter("p", Tensor::new([2], [0.0f32; 2]).expect("a tensor"));
+            let gradients = parameter_gradients(&graph, &p.sum_all());
+            assert!(clip(&gradients, limit).iter().all(|g| !g.value.is_valid()));
+            let mistakes = graph.mistakes();
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            let message = mistakes[0].to_string();
+            assert!(message.contains(name) && message.contains("at least 0"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn rmsprop_centred_with_a_constant_gradient() {
+    // The variance of equal gradients goes to 0: the difference of two squares that are rounded.
+    const SLOPES: [f64; 5] = [0.1, 0.3, 1.0, 3.3, 7.0];
+    for device in common::devices() {
+        let graph = Graph::new();
+        let p = graph.parameter("p", Tensor::new([5], [0.0f32; 5]).expect("a tensor"));
+        let slopes = graph.constant(Tensor::new([5], SLOPES.map(|x| x as f32)).expect("a tensor"));
+        RmsProp::new().lr(0.01).eps(1.0).centered(true).minimize(&graph, &(&p * slopes).sum_all());
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[]).expect("compiles");
+        let mut want = [0.0; 5];
+        for step in 1..=20_000 {
+            session.submit(&program, &[]).expect("runs");
+            let left = 0.99f64.powi(step);
+            for (want, slope) in want.iter_mut().zip(SLOPES) {
+                *want -= 0.01 * slope / (slope * ((1.0 - left) * left).sqrt() + 1.0);
+            }
+            if step % 4000 == 0 {
+                for (got, want) in session.get("p").expect("p").to_f64().iter().zip(want) {
+                    assert!((got - want).abs() <= 0.02 * want.abs(), "step {step}: {got}, expected {want}");
+                }
+            }
+        }
     }
 }
 

@@ -210,7 +210,8 @@ fn broken_case_files_are_errors() {
     spoil(&|case| case.dispatches[0].bindings.push(Bound::Uniform(vec![])), "a uniform of 0 words");
     spoil(&|case| case.dispatches.clear(), "runs nothing");
     spoil(&|case| case.writes.clear(), "compares nothing");
-    spoil(&|case| case.scalars = vec![0; 100], "100 scalars");
+    spoil(&|case| case.dispatches[0].bindings.push(Bound::Scalars(vec![])), "a uniform of 0 scalars");
+    spoil(&|case| case.dispatches[0].bindings.push(Bound::Scalars(vec![9])), "scalar 9 of");
 
     // Files of another kind.
     let tensors = std::collections::BTreeMap::from([("x".to_owned(), Tensor::scalar(1.0))]);

@@ -11,7 +11,7 @@ use super::bound::Bounded;
 use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
 use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
-use crate::plan::{Bound, Buffer, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored, Unit, padded};
+use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
 /// One unit, able to run without the graph that it came from.
@@ -125,7 +125,7 @@ impl UnitCase {
             let bindings = dispatch.bindings.iter().map(|bound| match bound {
                 Bound::Uniform(words) => json!({"uniform": words}),
                 Bound::Storage { buffer, write } => json!({"buffer": buffer, "write": write}),
-                Bound::Scalars => json!("scalars"),
+                Bound::Scalars(numbers) => json!({"scalars": numbers}),
                 Bound::Status => json!("status"),
             });
             json!({
@@ -175,7 +175,7 @@ impl UnitCase {
         };
         self.fits(device.profile())?;
         let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
-        program.upload(std::iter::empty(), &self.scalars);
+        program.upload(std::iter::empty(), |number| self.scalars.get(number).copied().unwrap_or(0));
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
             let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
@@ -268,11 +268,16 @@ impl UnitCase {
                 Bound::Uniform(words) if words.is_empty() || words.len() * 4 > MOST_UNIFORM => {
                     return Err(format!("a uniform of {} words", words.len()));
                 }
+                Bound::Scalars(numbers) if numbers.is_empty() || numbers.len() * 4 > MOST_UNIFORM => {
+                    return Err(format!("a uniform of {} scalars", numbers.len()));
+                }
+                Bound::Scalars(numbers) => {
+                    if let Some(number) = numbers.iter().find(|&&number| number >= self.scalars.len()) {
+                        return Err(format!("scalar {number} of {}", self.scalars.len()));
+                    }
+                }
                 _ => {}
             }
-        }
-        if self.scalars.len() > MAX_SCALARS {
-            return Err(format!("{} scalars, of which {MAX_SCALARS} fit", self.scalars.len()));
         }
         Ok(())
     }
@@ -309,13 +314,15 @@ fn buffer(object: &Json) -> Parsed<BufferId> {
 
 fn binding(json: &Json) -> Parsed<Bound> {
     match json.as_str() {
-        Some("scalars") => return Ok(Bound::Scalars),
         Some("status") => return Ok(Bound::Status),
         Some(other) => return Err(format!("a binding to `{other}`")),
         None => {}
     }
     if json.get("uniform").is_some() {
         return Ok(Bound::Uniform(list(json, "uniform", word)?));
+    }
+    if json.get("scalars").is_some() {
+        return Ok(Bound::Scalars(list(json, "scalars", |number| word(number).map(|number| number as usize))?));
     }
     let write = field(json, "write")?.as_bool().ok_or("`write` is neither true nor false")?;
     Ok(Bound::Storage { buffer: buffer(json)?, write })
@@ -406,7 +413,7 @@ mod tests {
             assert!(found.passed() && found.compared > 0, "{found:?}");
             engine.run_unit(number).expect("runs");
             let bindings = || unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
-            scalar += usize::from(bindings().any(|bound| *bound == Bound::Scalars));
+            scalar += usize::from(bindings().any(|bound| matches!(bound, Bound::Scalars(_))));
             status += usize::from(bindings().any(|bound| *bound == Bound::Status));
             in_place += usize::from(unit.writes.iter().any(|w| unit.reads.iter().any(|r| r.buffer == w.buffer)));
         }

@@ -2,12 +2,12 @@
 //! compute pass, submits once, and reads back what was asked for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
 use super::pipelines::Key;
 use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_words, wait};
-use crate::plan::{Bound, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored};
+use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
@@ -24,7 +24,7 @@ pub(crate) struct Program {
     units: Vec<Vec<Ready>>,
     /// The units of each submission.
     submissions: Vec<std::ops::Range<usize>>,
-    scalars: wgpu::Buffer,
+    scalars: Scalars,
     status: wgpu::Buffer,
     readback: Readback,
     /// Whether its shaders run with bounds checks.
@@ -38,7 +38,14 @@ struct Ready {
     workgroups: [u32; 3],
 }
 
-const SCALAR_BYTES: u64 = MAX_SCALARS as u64 * 4;
+/// One buffer with a uniform of step scalars for each list of them that a dispatch binds.
+struct Scalars {
+    buffer: wgpu::Buffer,
+    /// Where each list begins, in bytes.
+    offsets: HashMap<Vec<usize>, u64>,
+    /// The buffer's content, kept so that a step allocates nothing.
+    words: Mutex<Vec<u32>>,
+}
 
 impl Variables {
     /// Bytes of all variables.
@@ -111,7 +118,9 @@ impl Program {
             gpu.queue.write_buffer(&buffers[stored.buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
         }
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let scalars = create("scalars", SCALAR_BYTES, uniform);
+        let (offsets, bytes) = scalar_offsets(&plan, u64::from(gpu.profile.uniform_alignment));
+        let buffer = create("scalars", bytes.max(16), uniform);
+        let scalars = Scalars { buffer, offsets, words: Mutex::new(vec![0; (bytes / 4) as usize]) };
         let status = create("status", STATUS_BYTES, storage);
         let readback = Readback::new(gpu, &plan);
         out_of_memory(gpu, &plan)?;
@@ -184,7 +193,7 @@ impl Program {
             .map(|(binding, bound)| {
                 let resource = match bound {
                     Bound::Uniform(words) => {
-                        let size = (words.len() as u64 * 4).next_multiple_of(16);
+                        let size = uniform_bytes(words.len());
                         let offset = *at;
                         *at = (offset + size).next_multiple_of(align);
                         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -194,7 +203,11 @@ impl Program {
                         })
                     }
                     Bound::Storage { buffer, .. } => self.buffers[*buffer].as_entire_binding(),
-                    Bound::Scalars => self.scalars.as_entire_binding(),
+                    Bound::Scalars(numbers) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &self.scalars.buffer,
+                        offset: self.scalars.offsets.get(numbers).copied().unwrap_or(0),
+                        size: std::num::NonZeroU64::new(uniform_bytes(numbers.len())),
+                    }),
                     Bound::Status => self.status.as_entire_binding(),
                 };
                 wgpu::BindGroupEntry { binding: binding as u32, resource }
@@ -215,13 +228,19 @@ impl Program {
         own.map(|(_, buffer)| buffer.size()).sum()
     }
 
-    /// Writes inputs and scalars for the next run.
-    pub fn upload<'a>(&self, inputs: impl Iterator<Item = (BufferId, &'a Tensor)>, scalars: &[u32]) {
+    /// Writes inputs for the next run, and the scalars: `word` gives the one of a number.
+    pub fn upload<'a>(&self, inputs: impl Iterator<Item = (BufferId, &'a Tensor)>, word: impl Fn(usize) -> u32) {
         for (buffer, tensor) in inputs {
             self.gpu.queue.write_buffer(&self.buffers[buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
         }
-        if !scalars.is_empty() {
-            self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
+        let mut words = self.scalars.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if !words.is_empty() {
+            for (numbers, offset) in &self.scalars.offsets {
+                for (place, &number) in words[(offset / 4) as usize..].iter_mut().zip(numbers) {
+                    *place = word(number);
+                }
+            }
+            self.gpu.queue.write_buffer(&self.scalars.buffer, 0, bytemuck::cast_slice(&words));
         }
         if self.plan.watches_status {
             self.clear_status();
@@ -367,9 +386,29 @@ impl Program {
     }
 }
 
+/// Bytes of a uniform of so many words.
+fn uniform_bytes(words: usize) -> u64 {
+    (words as u64 * 4).next_multiple_of(16)
+}
+
+/// Where each list of step scalars begins in their buffer, and the buffer's size.
+fn scalar_offsets(plan: &Plan, align: u64) -> (HashMap<Vec<usize>, u64>, u64) {
+    let (mut offsets, mut end) = (HashMap::new(), 0u64);
+    for bound in plan.units.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
+        if let Bound::Scalars(numbers) = bound
+            && !offsets.contains_key(numbers)
+        {
+            let offset = end.next_multiple_of(align);
+            offsets.insert(numbers.clone(), offset);
+            end = offset + uniform_bytes(numbers.len());
+        }
+    }
+    (offsets, end)
+}
+
 fn binding_type(bound: &Bound) -> wgpu::BindingType {
     let ty = match bound {
-        Bound::Uniform(_) | Bound::Scalars => wgpu::BufferBindingType::Uniform,
+        Bound::Uniform(_) | Bound::Scalars(_) => wgpu::BufferBindingType::Uniform,
         Bound::Storage { write, .. } => wgpu::BufferBindingType::Storage { read_only: !write },
         Bound::Status => wgpu::BufferBindingType::Storage { read_only: false },
     };

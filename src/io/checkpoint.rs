@@ -8,6 +8,8 @@ use crate::{DType, Error, Graph, Result, Session, Tensor};
 
 /// Before a counter's name in the file's metadata.
 const COUNTER: &str = "counter.";
+/// The one count of an optimiser's steps that files of earlier versions have.
+const SHARED_STEP: &str = "optimizer.step";
 
 impl Session {
     /// Saves all variables and counters: what [`Session::load`] needs to go on exactly from here.
@@ -41,6 +43,7 @@ impl Session {
                 counters.insert(name.to_owned(), count);
             }
         }
+        split_count(&mut counters, &tensors);
         for (name, tensor) in &tensors {
             self.set(name, tensor)?;
         }
@@ -119,6 +122,18 @@ impl Session {
             return Ok(());
         }
         Err(Error::file(path, format!("does not fit the session:\n  {}", wrong.join("\n  "))))
+    }
+}
+
+/// Gives the parameters of a file of an earlier version, which had one count for all of them, counts of their own:
+/// `PARAMETER.OPTIMIZER.step` for each variable `PARAMETER.OPTIMIZER...` of state.
+fn split_count(counters: &mut BTreeMap<String, u64>, variables: &BTreeMap<String, Tensor>) {
+    let Some(count) = counters.remove(SHARED_STEP) else { return };
+    for name in variables.keys() {
+        for (dot, _) in name.match_indices('.').filter(|(dot, _)| variables.contains_key(&name[..*dot])) {
+            let optimizer = name[dot + 1..].split('.').next().unwrap_or_default();
+            counters.insert(format!("{}.{optimizer}.step", &name[..dot]), count);
+        }
     }
 }
 

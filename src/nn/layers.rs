@@ -18,7 +18,7 @@ pub trait Layer {
 impl<F: Fn(&Value) -> Value> Layer for F {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        self(x)
+        x.graph().at(Location::caller(), || self(x))
     }
 }
 
@@ -148,7 +148,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Zeroes with probability `p`, in [0, 1), where the scope is for training.
+    /// Zeroes with probability `p`, in [0, 1], where the scope is for training.
     pub fn new(nn: &Scope, p: f64) -> Dropout {
         Dropout { nn: nn.clone(), p }
     }
@@ -157,7 +157,7 @@ impl Dropout {
 impl Layer for Dropout {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        if !self.nn.is_training() || self.p == 0.0 {
+        if self.p == 0.0 || !self.nn.is_training() && self.p > 0.0 && self.p <= 1.0 {
             return x.clone();
         }
         // Both are scalars of the step, fed by the host: the kernel is the same for every seed.

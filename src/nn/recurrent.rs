@@ -1,5 +1,7 @@
 //! RNN, LSTM and GRU as layers: several on top of each other, in one or both directions.
 
+use std::panic::Location;
+
 use super::layers::{Dropout, Layer};
 use super::{Scope, init};
 use crate::Value;
@@ -116,7 +118,7 @@ impl Recurrent {
         hidden: usize,
         options: RecurrentOptions,
     ) -> Recurrent {
-        let part = nn.part(name);
+        let (part, location) = (nn.part(name), Location::caller());
         let bound = 1.0 / (hidden.max(1) as f64).sqrt();
         let rows = hidden.saturating_mul(cell.gates());
         let mut weights = Vec::new();
@@ -124,7 +126,8 @@ impl Recurrent {
             let inputs = if layer == 0 { inputs } else { hidden.saturating_mul(options.directions().len()) };
             for &direction in options.directions() {
                 let parameter = |what: &str, shape: &[usize]| {
-                    part.parameter(&format!("{what}_l{layer}{direction}"), shape, init::uniform(-bound, bound))
+                    let name = format!("{what}_l{layer}{direction}");
+                    nn.graph().at(location, || part.parameter(&name, shape, init::uniform(-bound, bound)))
                 };
                 weights.push(Weights {
                     w_ih: parameter("weight_ih", &[rows, inputs]),
@@ -146,6 +149,10 @@ impl Recurrent {
     /// from zeros where there are none.
     #[track_caller]
     pub fn states(&self, x: &Value, initial: Option<&[Value]>) -> States {
+        x.graph().at(Location::caller(), || self.run(x, initial))
+    }
+
+    fn run(&self, x: &Value, initial: Option<&[Value]>) -> States {
         let directions = self.options.directions().len();
         let mut y = x.clone();
         let (mut hs, mut cs) = (Vec::new(), Vec::new());
@@ -190,7 +197,6 @@ impl RecurrentOptions {
 }
 
 /// State number `number` of all, `[batch, hidden]`.
-#[track_caller]
 fn one_of(all: &Value, number: usize) -> Value {
     match all.shape()[..] {
         [_, batch, hidden] => all.slice(0, number, number + 1, 1).reshape(&[batch as isize, hidden as isize]),
@@ -200,13 +206,11 @@ fn one_of(all: &Value, number: usize) -> Value {
 }
 
 /// `[batch, hidden]` as `[1, batch, hidden]`.
-#[track_caller]
 fn stackable(state: &Value) -> Value {
     let sizes: Vec<isize> = std::iter::once(1).chain(state.shape().iter().map(|&size| size as isize)).collect();
     state.reshape(&sizes)
 }
 
-#[track_caller]
 fn side_by_side(values: &[Value], axis: isize) -> Option<Value> {
     let (first, others) = values.split_first()?;
     Some(if others.is_empty() { first.clone() } else { first.concat(&others.iter().collect::<Vec<_>>(), axis) })

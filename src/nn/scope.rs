@@ -120,8 +120,11 @@ impl Scope {
     /// once the first value is there.
     #[track_caller]
     fn too_large(&self, name: &str, shape: &Shape) -> Option<Value> {
-        let why = || format!("`{name}` of shape {shape} has 2^31 elements or more; are its sizes in the right order?");
-        (shape.numel() >= 1 << 31).then(|| self.graph.mistake("variable", &[], why()))
+        if shape.numel() < 1 << 31 {
+            return None;
+        }
+        let why = format!("`{name}` of shape {shape} has 2^31 elements or more; are its sizes in the right order?");
+        Some(self.graph.mistake("variable", &[], why))
     }
 
     /// A layer's weight `[out, ...]` and bias `[out]`, as PyTorch starts them: both from

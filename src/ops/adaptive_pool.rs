@@ -65,9 +65,11 @@ impl Value {
     /// The same for data `[N, C, L]`: `[N, C, output]`.
     #[track_caller]
     pub fn adaptive_avg_pool1d(&self, output: usize) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
         let &[n, c, l] = &self.shape()[..] else {
-            let wrong = || self.graph().mistake("adaptive_avg_pool1d", &[self], "expected f32 data [N, C, L]");
-            return if self.is_valid() { wrong() } else { self.clone() };
+            return self.graph().mistake("adaptive_avg_pool1d", &[self], "expected f32 data [N, C, L]");
         };
         let y = self.reshape(&[n, c, 1, l].map(|size| size as isize)).adaptive_avg_pool2d([1, output]);
         if y.is_valid() { y.reshape(&[n, c, output].map(|size| size as isize)) } else { y }

@@ -228,7 +228,7 @@ impl Value {
             if target.shape() != self.shape() {
                 return complain("expected probabilities of the logits' shape, or class numbers as i32 or u32".into());
             }
-            return (target * self.log_softmax(1)).sum(&[1], false).neg();
+            return self.log_softmax(1).times_share(target).sum(&[1], false).neg();
         }
         let classes = self.shape()[1];
         let rest: Vec<isize> = (0..rank).filter(|&axis| axis != 1).map(|axis| self.shape()[axis] as isize).collect();
@@ -239,6 +239,13 @@ impl Value {
         let axes: Vec<isize> = std::iter::once(0).chain(2..rank as isize).chain([1]).collect();
         let logits = if rank == 2 { self.clone() } else { self.permute(&axes).reshape(&[n, classes as isize]) };
         logits.op(CrossEntropy, &[&target.reshape(&[n])]).reshape(&rest)
+    }
+
+    /// `share * x`, where a share of 0 counts nothing: of a log-probability of negative infinity, too.
+    #[track_caller]
+    pub(crate) fn times_share(&self, share: &Value) -> Value {
+        let finite = self.maximum(&self.full_like(f64::from(f32::MIN)));
+        share * share.eq(&share.zeros_like()).where_(&finite, self)
     }
 }
 

@@ -296,15 +296,18 @@ impl Value {
     }
 
     /// Dropout (Srivastava et al., JMLR 15, 2014): each element is zeroed with probability `p`, the
-    /// others divided by `1 - p`. `seed` and `step` as for [`Graph::random_bits`]. An element is
+    /// others divided by `1 - p`; with `p` 1 all are zero. `seed` and `step` as for [`Graph::random_bits`]. An element is
     /// kept where its random bits are below `(1 - p) 2^32`, an integer computed on the host.
     #[track_caller]
     pub fn dropout(&self, p: f64, seed: &Value, step: &Value) -> Value {
-        if !(0.0..1.0).contains(&p) {
-            return self.graph().mistake("dropout", &[self], format!("the probability must be in [0, 1), not {p}"));
+        if !(0.0..=1.0).contains(&p) {
+            return self.graph().mistake("dropout", &[self], format!("the probability must be in [0, 1], not {p}"));
         }
         if p == 0.0 || !self.is_valid() {
             return self.clone();
+        }
+        if p == 1.0 {
+            return self.zeros_like();
         }
         let bits = self.graph().random_bits(self.shape(), seed, step);
         let below = ((1.0 - p) * 4_294_967_296.0).round().min(4_294_967_295.0);

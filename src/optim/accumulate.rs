@@ -1,5 +1,7 @@
 //! Gradients summed over several batches: a large batch on a device that holds a small one.
 
+use std::panic::Location;
+
 use super::Gradient;
 use crate::{Graph, Tensor};
 
@@ -54,5 +56,5 @@ pub fn accumulated(graph: &Graph, batches: usize) -> Vec<Gradient> {
         graph.assign(&sum, &sum.zeros_like());
         Gradient { name, parameter, value: sum / batches as f64 }
     };
-    graph.parameters().into_iter().map(gradient).collect()
+    graph.at(Location::caller(), || graph.parameters().into_iter().map(gradient).collect())
 }

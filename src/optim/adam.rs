@@ -45,7 +45,7 @@ impl Optimizer for Adam {
     fn rule(&self, graph: &Graph) -> Rule {
         check_adam(graph, "adam", self);
         let (lr, weight_decay) = (learning_rate(graph, self.lr), self.weight_decay);
-        let step = adam_step(graph, self);
+        let step = adam_step(self);
         Box::new(move |gradient| {
             let g = gradient.decayed(weight_decay);
             &gradient.parameter - step(gradient, &g) * &lr
@@ -94,7 +94,7 @@ impl Optimizer for AdamW {
         let adam = Adam { lr: self.lr, betas: self.betas, eps: self.eps, weight_decay: self.weight_decay };
         check_adam(graph, "adamw", &adam);
         let (lr, weight_decay) = (learning_rate(graph, self.lr), self.weight_decay);
-        let step = adam_step(graph, &adam);
+        let step = adam_step(&adam);
         Box::new(move |gradient| {
             let p = &gradient.parameter;
             p - (step(gradient, &gradient.value) + p * weight_decay) * &lr
@@ -162,14 +162,16 @@ impl Optimizer for NAdam {
             1.0 - products.take_while(|product| *product > 1e-20).last().unwrap_or(0.0)
         };
         let lr = learning_rate(graph, lr);
-        let of_gradient = of_step(graph, move |t| (1.0 - mu(t)) / rest(t));
-        let of_average = of_step(graph, move |t| mu(t + 1.0) / rest(t + 1.0));
-        let second = of_step(graph, move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
+        let of_gradient = of_step(move |t| (1.0 - mu(t)) / rest(t));
+        let of_average = of_step(move |t| mu(t + 1.0) / rest(t + 1.0));
+        let second = of_step(move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
         Box::new(move |gradient| {
+            let [of_gradient, of_average, second] =
+                [&of_gradient, &of_average, &second].map(|f| gradient.of_step("nadam", f));
             let g = gradient.decayed(weight_decay);
             let m = gradient.average("nadam.m", beta1, &g);
             let v = gradient.average("nadam.v", beta2, &g.square());
-            let step = (g * &of_gradient + m * &of_average) / (v.sqrt() * &second + eps);
+            let step = (g * of_gradient + m * of_average) / (v.sqrt() * second + eps);
             &gradient.parameter - step * &lr
         })
     }
@@ -182,13 +184,14 @@ fn check_adam(graph: &Graph, name: &str, adam: &Adam) {
 }
 
 /// Adam's update for a learning rate of 1, from a gradient with or without decay.
-fn adam_step(graph: &Graph, adam: &Adam) -> impl Fn(&Gradient, &Value) -> Value + 'static {
+fn adam_step(adam: &Adam) -> impl Fn(&Gradient, &Value) -> Value + 'static {
     let ((beta1, beta2), eps) = (adam.betas, adam.eps);
-    let first = of_step(graph, move |t| 1.0 / (1.0 - beta1.powf(t)));
-    let second = of_step(graph, move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
+    let first = of_step(move |t| 1.0 / (1.0 - beta1.powf(t)));
+    let second = of_step(move |t| 1.0 / (1.0 - beta2.powf(t)).sqrt());
     move |gradient, g| {
+        let [first, second] = [&first, &second].map(|f| gradient.of_step("adam", f));
         let m = gradient.average("adam.m", beta1, g);
         let v = gradient.average("adam.v", beta2, &g.square());
-        m * &first / (v.sqrt() * &second + eps)
+        m * first / (v.sqrt() * second + eps)
     }
 }

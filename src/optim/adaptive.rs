@@ -60,7 +60,8 @@ impl Optimizer for RmsProp {
             let g = gradient.decayed(weight_decay);
             let mut v = gradient.average("rmsprop.v", alpha, &g.square());
             if centered {
-                v = v - gradient.average("rmsprop.mean", alpha, &g).square();
+                // Rounded, the difference may lie below 0.
+                v = (v - gradient.average("rmsprop.mean", alpha, &g).square()).relu();
             }
             let mut step = g / (v.sqrt() + eps);
             if momentum > 0.0 {
@@ -113,17 +114,17 @@ impl Optimizer for Adagrad {
         let Adagrad { lr, lr_decay, eps, weight_decay } = *self;
         let not_negative = [("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay)];
         check(graph, "adagrad", &not_negative, &[]);
-        let mut lr = learning_rate(graph, lr);
-        if lr_decay != 0.0 {
-            lr = lr * of_step(graph, move |t| 1.0 / (1.0 + (t - 1.0) * lr_decay));
-        }
+        let lr = learning_rate(graph, lr);
+        let falls = of_step(move |t| 1.0 / (1.0 + (t - 1.0) * lr_decay));
         let graph = graph.clone();
         Box::new(move |gradient| {
             let g = gradient.decayed(weight_decay);
             let state = gradient.state("adagrad.sum");
             let sum = &state + g.square();
             graph.assign(&state, &sum);
-            &gradient.parameter - g / (sum.sqrt() + eps) * &lr
+            let step = g / (sum.sqrt() + eps) * &lr;
+            let step = if lr_decay == 0.0 { step } else { step * gradient.of_step("adagrad", &falls) };
+            &gradient.parameter - step
         })
     }
 }

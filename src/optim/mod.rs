@@ -20,7 +20,7 @@
 //!
 //! The learning rate is a scalar named `lr`, fed at any step without recompiling. State lives in
 //! variables named after parameter and optimiser, such as `fc1.weight.adam.m`. What depends on
-//! the step's number counts with [`STEP`], which starts at 0 and is saved with the variables.
+//! the step's number counts the updates of each parameter ([`Gradient::of_step`]).
 //!
 //! Learning rates that change with the step are in [`schedule`]. Gradients may be clipped
 //! ([`clip_norm`], [`clip_value`]), summed over several batches ([`accumulate`]), and given to
@@ -63,6 +63,7 @@ mod sgd;
 mod wrapped;
 
 use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use accumulate::{accumulate, accumulated};
 pub use adam::{Adam, AdamW, NAdam};
@@ -72,8 +73,8 @@ pub use wrapped::{Averaged, LrFactor};
 
 use crate::{DType, Graph, Tensor, Value, gradients};
 
-/// The counter of steps: how often the session has run programs that train with it.
-pub const STEP: &str = "optimizer.step";
+/// A function of a step's number, which starts at 1: see [`of_step`].
+pub type OfStep = Arc<dyn Fn(f64) -> f64 + Send + Sync>;
 
 /// The name of a parameter's moving average, behind its own and a dot.
 pub const EMA: &str = "ema";
@@ -103,9 +104,19 @@ impl Gradient {
     #[track_caller]
     pub fn average(&self, name: &str, decay: f64, x: &Value) -> Value {
         let state = self.state(name);
-        let average = &state * decay + x * (1.0 - decay);
+        // From the one that weighs more, so that the average of equal numbers comes to rest at that number.
+        let average = if decay < 0.5 { x + (&state - x) * decay } else { &state + (x - &state) * (1.0 - decay) };
         self.parameter.graph().assign(&state, &average);
         average
+    }
+
+    /// A scalar that depends on how often the optimiser `name` has updated this parameter: `function` of the
+    /// step's number. The session counts in `PARAMETER.NAME.step`, as PyTorch's `state['step']`: the count is saved
+    /// with the variables, and all programs that update the parameter with this optimiser share it.
+    #[track_caller]
+    pub fn of_step(&self, name: &str, function: &OfStep) -> Value {
+        let (counter, function) = (format!("{}.{name}.{STEP}", self.name), function.clone());
+        self.parameter.graph().counted(&counter, DType::F32, move |done| function(done as f64 + 1.0))
     }
 
     /// The gradient with PyTorch's weight decay, an L2 penalty: `g + decay * parameter`.
@@ -120,9 +131,9 @@ pub type Rule = Box<dyn Fn(&Gradient) -> Value>;
 
 /// A way to minimise a loss. Import the trait to call its methods.
 pub trait Optimizer {
-    /// The update of one parameter, as a function that pushes nodes. What all parameters share
-    /// (learning rate, bias corrections) is made here, once; state is declared by the rule, with
-    /// [`Gradient::state`], and assigned with [`Graph::assign`].
+    /// The update of one parameter, as a function that pushes nodes. What all parameters share (the learning rate)
+    /// is made here, once; state is declared by the rule, with [`Gradient::state`], and assigned with
+    /// [`Graph::assign`]; what depends on the step's number is [`Gradient::of_step`].
     fn rule(&self, graph: &Graph) -> Rule;
 
     /// Each run becomes a training step: computes the gradients of a scalar `loss` with respect
@@ -191,7 +202,8 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
 
 /// Scales all gradients by one factor so that their norm, taken over all of them as one vector, is
 /// at most `max_norm`: `g * min(1, max_norm / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_`
-/// (Pascanu et al., *On the difficulty of training recurrent neural networks*, ICML 2013).
+/// (Pascanu et al., *On the difficulty of training recurrent neural networks*, ICML 2013). Where an element is NaN
+/// all gradients become NaN.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, Sgd, clip_norm, parameter_gradients};
@@ -204,18 +216,42 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
 /// ```
 #[track_caller]
 pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
-    let squares = gradients.iter().map(|g| g.value.square().sum_all());
-    let Some(sum) = squares.reduce(|a, b| a + b) else { return Vec::new() };
-    let norm = sum.sqrt();
-    let factor = norm.full_like(max_norm) / (norm + 1e-6);
-    let factor = factor.minimum(&factor.ones_like());
-    gradients.iter().map(|g| Gradient { value: &g.value * &factor, ..g.clone() }).collect()
+    clip("clip_norm", "max_norm", max_norm, gradients, || {
+        let sum = gradients.iter().map(|g| g.value.square().sum_all()).reduce(|a, b| a + b);
+        let norm = sum.map(|sum| sum.sqrt() + 1e-6);
+        // A norm that is not a number is not below the limit either.
+        let factor = norm.map(|norm| {
+            let limit = norm.full_like(max_norm);
+            norm.le(&limit).where_(&norm.ones_like(), &(limit / &norm))
+        });
+        gradients.iter().zip(factor.iter().cycle()).map(|(g, factor)| &g.value * factor).collect()
+    })
 }
 
 /// Limits each element of all gradients to `-limit` to `limit`, as PyTorch's `clip_grad_value_`.
 #[track_caller]
 pub fn clip_value(gradients: &[Gradient], limit: f64) -> Vec<Gradient> {
-    gradients.iter().map(|g| Gradient { value: g.value.clamp(-limit, limit), ..g.clone() }).collect()
+    clip("clip_value", "limit", limit, gradients, || gradients.iter().map(|g| g.value.clamp(-limit, limit)).collect())
+}
+
+/// The gradients with the values that `clipped` makes, where the limit can be one.
+#[track_caller]
+fn clip(
+    op: &str,
+    name: &str,
+    limit: f64,
+    gradients: &[Gradient],
+    clipped: impl FnOnce() -> Vec<Value>,
+) -> Vec<Gradient> {
+    let Some(first) = gradients.first() else { return Vec::new() };
+    let graph = first.parameter.graph();
+    let values = if limit >= 0.0 && limit.is_finite() {
+        graph.at(Location::caller(), clipped)
+    } else {
+        let why = format!("{name} must be a number of at least 0, not {limit}");
+        vec![graph.mistake(op, &[], why); gradients.len()]
+    };
+    gradients.iter().zip(values).map(|(g, value)| Gradient { value, ..g.clone() }).collect()
 }
 
 /// The learning rate: a scalar `lr` of the graph, the default where it is not fed.
@@ -223,10 +259,21 @@ fn learning_rate(graph: &Graph, default: f64) -> Value {
     graph.scalar("lr", default)
 }
 
-/// A function of the step's number, which starts at 1.
-fn of_step(graph: &Graph, function: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Value {
-    graph.counted(STEP, DType::F32, move |done| function(done as f64 + 1.0))
+/// A function of a step's number, for [`Gradient::of_step`]. It keeps its last result, since most parameters are at
+/// the same step.
+pub fn of_step(function: impl Fn(f64) -> f64 + Send + Sync + 'static) -> OfStep {
+    let last = Mutex::new((0.0, f64::NAN));
+    Arc::new(move |step| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != step {
+            *last = (step, function(step));
+        }
+        last.1
+    })
 }
+
+/// The last part of the name of a parameter's count.
+const STEP: &str = "step";
 
 /// Remembers hyper-parameters that lie outside their range, with the user's line.
 #[track_caller]

@@ -206,7 +206,8 @@ impl ReduceOnPlateau {
             (self.cooling, self.bad) = (self.cooling - 1, 0);
         }
         if self.bad > self.patience {
-            self.lr = (self.lr * self.factor).max(self.least);
+            let lr = self.lr * self.factor;
+            self.lr = if lr < self.least { self.least } else { lr };
             (self.cooling, self.bad) = (self.cooldown, 0);
         }
         self.lr

@@ -36,12 +36,12 @@ impl<O: Optimizer> Optimizer for Averaged<O> {
         let decay = self.decay;
         check(graph, "averaged", &[], &[("decay", decay)]);
         let rule = self.inner.rule(graph);
-        let weight = of_step(graph, move |t| (1.0 - decay) / (1.0 - decay.powf(t)));
+        let weight = of_step(move |t| (1.0 - decay) / (1.0 - decay.powf(t)));
         let graph = graph.clone();
         Box::new(move |gradient| {
             let new = rule(gradient);
             let average = gradient.state(EMA);
-            graph.assign(&average, &(&average + (&new - &average) * &weight));
+            graph.assign(&average, &(&average + (&new - &average) * gradient.of_step(EMA, &weight)));
             new
         })
     }

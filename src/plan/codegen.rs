@@ -1,7 +1,7 @@
 //! WGSL for groups of pointwise ops: kernels of their own, and epilogues of others. The generated
 //! text only loads, calls functions of `scalar.wgsl`, and stores.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::layout::{Layout, Origin, constant_of, op_of};
@@ -24,8 +24,6 @@ pub(crate) struct Group<'a> {
     pub returns: Option<ValueId>,
     /// Which origin's buffer an origin lies in (a variable's, for a new value computed in place).
     pub in_place: &'a HashMap<ValueId, ValueId>,
-    /// The word of each step scalar in the uniform.
-    pub scalars: &'a BTreeMap<ValueId, usize>,
 }
 
 /// A storage buffer that the text binds.
@@ -40,7 +38,8 @@ pub(crate) struct Generated {
     pub text: String,
     pub args: Vec<u32>,
     pub operands: Vec<Operand>,
-    pub uses_scalars: bool,
+    /// The step scalars, in the order of the uniform's words.
+    pub scalars: Vec<ValueId>,
 }
 
 /// How an operand's position follows from the element number `i`.
@@ -109,7 +108,8 @@ struct Writer<'a> {
     operands: Vec<Operand>,
     /// Operands of which four neighbours are not always one vec4.
     scattered: Vec<bool>,
-    uses_scalars: bool,
+    /// Numbered by their first use, so that groups that differ in their scalars alone share a text.
+    scalars: Vec<ValueId>,
     /// Loads of `element`'s body: (variable, operand, access, dtype).
     loads: Vec<(String, usize, Access, DType)>,
     body: String,
@@ -125,7 +125,7 @@ impl<'a> Writer<'a> {
             args,
             operands: Vec::new(),
             scattered: Vec::new(),
-            uses_scalars: false,
+            scalars: Vec::new(),
             loads: Vec::new(),
             body: String::new(),
             names: HashMap::new(),
@@ -196,8 +196,11 @@ impl<'a> Writer<'a> {
     }
 
     fn scalar(&mut self, root: ValueId, dtype: DType) -> String {
-        self.uses_scalars = true;
-        let word = self.group.scalars.get(&root).copied().unwrap_or(0);
+        let known = self.scalars.iter().position(|&scalar| scalar == root);
+        let word = known.unwrap_or_else(|| {
+            self.scalars.push(root);
+            self.scalars.len() - 1
+        });
         let text = format!("scalars[{}].{}", word / 4, ["x", "y", "z", "w"][word % 4]);
         if dtype == DType::F32 { format!("bitcast<f32>({text})") } else { text }
     }
@@ -299,9 +302,12 @@ impl<'a> Writer<'a> {
                 "@group(0) @binding({binding}) var<storage, {access}> {prefix}x{number}: array<{element}>;"
             );
         }
-        if self.uses_scalars {
-            let binding = first + 1 + self.operands.len();
-            let _ = writeln!(text, "@group(0) @binding({binding}) var<uniform> {prefix}scalars: array<vec4<u32>, 16>;");
+        if !self.scalars.is_empty() {
+            let (binding, words) = (first + 1 + self.operands.len(), self.scalars.len().div_ceil(4));
+            let _ = writeln!(
+                text,
+                "@group(0) @binding({binding}) var<uniform> {prefix}scalars: array<vec4<u32>, {words}>;"
+            );
         }
         text
     }
@@ -355,7 +361,7 @@ impl<'a> Writer<'a> {
 
     fn finish(mut self, text: String) -> Generated {
         self.args.resize(self.args.len().next_multiple_of(4).max(4), 0);
-        Generated { text, args: self.args, operands: self.operands, uses_scalars: self.uses_scalars }
+        Generated { text, args: self.args, operands: self.operands, scalars: self.scalars }
     }
 }
 

@@ -34,8 +34,6 @@ pub enum Limit {
     Subgroups,
     /// 16-bit floats.
     F16,
-    /// Scalars of one step: a limit of wgrad's own.
-    Scalars,
     /// None of the above: the op's own complaint.
     Kernel,
 }
@@ -54,7 +52,6 @@ impl Limit {
             Limit::WorkgroupMemory => "workgroup_memory",
             Limit::Subgroups => "subgroups",
             Limit::F16 => "f16",
-            Limit::Scalars => "scalars",
             Limit::Kernel => "kernel",
         }
     }
@@ -96,7 +93,6 @@ impl fmt::Display for Finding {
             Limit::WorkgroupMemory => format!("needs {n} bytes of workgroup memory"),
             Limit::Subgroups => format!("needs subgroups of {n}"),
             Limit::F16 => "needs 16-bit floats".into(),
-            Limit::Scalars => format!("uses {n} step scalars"),
             Limit::Kernel => String::new(),
         };
         match (self.limit, allows) {
@@ -192,7 +188,12 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             needs.push((Limit::Grid, grid.into(), profile.max_workgroups.into(), SMALLER));
             let invocations = workgroup_size(&dispatch.wgsl);
             needs.push((Limit::Invocations, invocations, profile.max_invocations.into(), "use another op"));
-            needs.push((Limit::Uniform, uniform(dispatch), profile.max_uniform, "use tensors of fewer axes"));
+            needs.push((
+                Limit::Uniform,
+                uniform(dispatch),
+                profile.max_uniform,
+                "use tensors of fewer axes, or fewer scalars",
+            ));
             if dispatch.wgsl.contains("enable f16;") && !profile.f16 {
                 needs.push((Limit::F16, 1, 0, "compute in f32"));
             }
@@ -236,6 +237,7 @@ fn variant_of(nodes: &Nodes, unit: &Unit) -> Option<&'static Variant> {
 fn uniform(dispatch: &Dispatch) -> u64 {
     let words = dispatch.bindings.iter().map(|bound| match bound {
         Bound::Uniform(words) => words.len() as u64,
+        Bound::Scalars(numbers) => numbers.len() as u64,
         _ => 0,
     });
     (words.max().unwrap_or(0) * 4).next_multiple_of(16)
@@ -336,20 +338,6 @@ impl Refusal<'_> {
     pub fn workgroups(&self, node: usize, workgroups: u64) -> Finding {
         let most = u64::from(self.profile.max_workgroups).saturating_pow(3);
         self.finding(node, Limit::Workgroups, (workgroups, most), SMALLER)
-    }
-
-    /// A program has too many scalars.
-    pub fn scalars(&self, count: usize, most: usize) -> Finding {
-        Finding {
-            limit: Limit::Scalars,
-            what: "the program".into(),
-            location: None,
-            needs: count as u64,
-            allows: most as u64,
-            profile: "wgrad".into(),
-            refused: true,
-            advice: "compute some of them in the graph".into(),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Jobs to launches, bound to buffers, and held against the device's limits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::codegen::{self, Generated, Group};
@@ -9,9 +9,9 @@ use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
-use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, MAX_SCALARS, Options, Plan, Role, Stored, Unit, padded};
+use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
 use crate::cpu::index_in_range;
-use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
 use crate::shader::{complete, splice};
@@ -23,7 +23,7 @@ enum Draft {
     Uniform(Vec<u32>),
     Origin(Origin, bool),
     Scratch(usize),
-    Scalars,
+    Scalars(Vec<usize>),
     Status,
 }
 
@@ -68,10 +68,6 @@ pub(super) fn lower(
         let finding = lowering.refusal().variants(*node, why);
         lowering.findings.push(finding);
     }
-    if lowering.scalars.len() > MAX_SCALARS {
-        let finding = lowering.refusal().scalars(lowering.scalars.len(), MAX_SCALARS);
-        lowering.findings.push(finding);
-    }
     let mut units = Vec::new();
     for job in &schedule.jobs {
         units.extend(lowering.unit(job));
@@ -83,10 +79,10 @@ pub(super) fn lower(
     (plan, findings)
 }
 
-/// Numbers the live step scalars, four-byte words of the uniform.
+/// Numbers the live step scalars.
 fn number_scalars(nodes: &Nodes, layout: &Layout) -> BTreeMap<ValueId, usize> {
     let live = (0..nodes.nodes.len()).filter(|&n| layout.live[n] && matches!(nodes.nodes[n].kind, NodeKind::Scalar(_)));
-    live.enumerate().map(|(word, node)| (ValueId { node, output: 0 }, word)).collect()
+    live.enumerate().map(|(number, node)| (ValueId { node, output: 0 }, number)).collect()
 }
 
 impl Lowering<'_> {
@@ -128,7 +124,6 @@ impl Lowering<'_> {
             stores,
             returns: None,
             in_place: &self.schedule.in_place,
-            scalars: &self.scalars,
         }
     }
 
@@ -167,7 +162,7 @@ impl Lowering<'_> {
         };
         let reads = self.operands_read(&generated);
         let mut bindings = vec![Draft::Uniform(generated.args.clone())];
-        bindings.extend(tail(&generated));
+        bindings.extend(self.tail(&generated));
         let launch = Launch {
             label: label.clone(),
             wgsl: complete(&generated.text),
@@ -252,7 +247,6 @@ impl Lowering<'_> {
                     Binding::Uniform(words) => Draft::Uniform(words.clone()),
                     Binding::Read(slot) => origin(slot, false),
                     Binding::Write(slot) => origin(slot, true),
-                    Binding::Scalars => Draft::Scalars,
                     Binding::Status => Draft::Status,
                 });
                 watches_status |= matches!(binding, Binding::Status) && !self.checked_on_upload(node);
@@ -267,7 +261,7 @@ impl Lowering<'_> {
                 };
                 reads.extend(self.operands_read(&generated));
                 bindings.push(Draft::Uniform(generated.args.clone()));
-                bindings.extend(tail(&generated));
+                bindings.extend(self.tail(&generated));
                 match splice(&launch.wgsl, slot, &generated.text) {
                     Ok(text) => launch.wgsl = text,
                     Err(why) => self.complain(node, &why),
@@ -360,12 +354,24 @@ impl Lowering<'_> {
             }
         }
         plan.buffers = buffers.all;
+        let mut counters = BTreeSet::new();
         for &id in self.scalars.keys() {
             if let NodeKind::Scalar(scalar) = &self.nodes.nodes[id.node].kind {
+                if let Scalar::Counted { counter, .. } = scalar {
+                    counters.insert(counter.clone());
+                }
                 plan.scalars.push((id, scalar.clone(), self.nodes.ty(id).dtype));
             }
         }
+        plan.counters = counters.into_iter().collect();
         plan
+    }
+
+    /// The bindings behind a generated text's arguments.
+    fn tail(&self, generated: &Generated) -> Vec<Draft> {
+        let operands = generated.operands.iter().map(|o| Draft::Origin(o.origin.clone(), o.write));
+        let scalars: Vec<usize> = generated.scalars.iter().map(|id| self.scalars[id]).collect();
+        operands.chain((!scalars.is_empty()).then_some(Draft::Scalars(scalars))).collect()
     }
 
     /// Where a fetched or assigned value lies contiguous.
@@ -384,12 +390,6 @@ impl Lowering<'_> {
             copy => copy.clone(),
         }
     }
-}
-
-/// The bindings behind a generated text's arguments.
-fn tail(generated: &Generated) -> Vec<Draft> {
-    let operands = generated.operands.iter().map(|o| Draft::Origin(o.origin.clone(), o.write));
-    operands.chain(generated.uses_scalars.then_some(Draft::Scalars)).collect()
 }
 
 /// The buffers, as they are handed out.
@@ -533,7 +533,7 @@ impl Buffers<'_, '_> {
                         let write = draft_writes(draft, *number);
                         Bound::Storage { buffer: scratch[*number], write }
                     }
-                    Draft::Scalars => Bound::Scalars,
+                    Draft::Scalars(numbers) => Bound::Scalars(numbers.clone()),
                     Draft::Status => Bound::Status,
                 })
                 .collect(),

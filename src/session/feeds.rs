@@ -1,11 +1,12 @@
 //! What a step is fed, held against its program.
 
 use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::Program;
 use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Scalar, ValueId};
-use crate::plan::{Input, MAX_SCALARS};
+use crate::plan::Input;
 use crate::{DType, Error, Result, Tensor, gpu};
 
 /// Feeds that fit the program. They are looked up by name where they are wanted, and nothing is
@@ -13,8 +14,8 @@ use crate::{DType, Error, Result, Tensor, gpu};
 pub(super) struct Feeds<'a> {
     program: &'a Program,
     given: &'a [(&'a str, &'a Tensor)],
-    /// The scalars of the plan, in f64 and in its order.
-    scalars: [f64; MAX_SCALARS],
+    /// The scalars of the plan, in f64 and in its order: in the program's memory.
+    scalars: MutexGuard<'a, Vec<f64>>,
 }
 
 impl<'a> Feeds<'a> {
@@ -27,7 +28,8 @@ impl<'a> Feeds<'a> {
         given: &'a [(&'a str, &'a Tensor)],
         counters: &BTreeMap<String, u64>,
     ) -> Result<Feeds<'a>> {
-        let mut feeds = Feeds { program, given, scalars: [0.0; MAX_SCALARS] };
+        let scalars = program.scalars.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut feeds = Feeds { program, given, scalars };
         for (number, (name, _)) in given.iter().enumerate() {
             if given[..number].iter().any(|(other, _)| other == name) {
                 return Err(Error::Input(format!("`{name}` is fed twice")));
@@ -39,14 +41,15 @@ impl<'a> Feeds<'a> {
         for input in &program.plan.inputs {
             feeds.fits(input)?;
         }
-        for ((_, scalar, _), value) in program.plan.scalars.iter().zip(&mut feeds.scalars) {
-            *value = match scalar {
+        feeds.scalars.clear();
+        for (_, scalar, _) in &program.plan.scalars {
+            feeds.scalars.push(match scalar {
                 Scalar::Fed { name, default } => match find(given, name) {
                     Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
                     None => *default,
                 },
                 Scalar::Counted { counter, function } => function(counters.get(counter).copied().unwrap_or(0)),
-            };
+            });
         }
         Ok(feeds)
     }
@@ -93,16 +96,15 @@ impl<'a> Feeds<'a> {
         let plan = &self.program.plan;
         let inputs = plan.inputs.iter();
         let inputs = inputs.filter_map(|input| Some((input.stored.as_ref()?.buffer, self.input(&input.name)?)));
-        let mut words = [0; MAX_SCALARS];
-        for (word, ((_, _, dtype), &x)) in words.iter_mut().zip(plan.scalars.iter().zip(&self.scalars)) {
-            *word = if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 };
-        }
-        gpu.upload(inputs, &words[..plan.scalars.len()]);
+        gpu.upload(inputs, |number| {
+            let (x, (_, _, dtype)) = (self.scalars[number], &plan.scalars[number]);
+            if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 }
+        });
     }
 
     /// The scalars as tensors of the reference; `rounded` to what the device sees.
     pub fn scalar_values(&self, rounded: bool) -> Vec<(ValueId, Tensor)> {
-        let scalars = self.program.plan.scalars.iter().zip(&self.scalars);
+        let scalars = self.program.plan.scalars.iter().zip(self.scalars.iter());
         scalars
             .map(|((id, _, dtype), &x)| {
                 let tensor = match dtype {
