@@ -39,7 +39,7 @@ impl<'a> Feeds<'a> {
         for input in &program.plan.inputs {
             feeds.fits(input)?;
         }
-        for ((_, scalar, _), value) in program.plan.scalars.iter().zip(&mut feeds.scalars) {
+        for ((_, scalar, dtype), value) in program.plan.scalars.iter().zip(&mut feeds.scalars) {
             *value = match scalar {
                 Scalar::Fed { name, default } => match find(given, name) {
                     Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
@@ -47,6 +47,12 @@ impl<'a> Feeds<'a> {
                 },
                 Scalar::Counted { counter, function } => function(counters.get(counter).copied().unwrap_or(0)),
             };
+            dtype.check(*value).map_err(|why| {
+                Error::Input(match scalar {
+                    Scalar::Fed { name, .. } => format!("scalar `{name}`: {why}"),
+                    Scalar::Counted { counter, .. } => format!("a scalar of counter `{counter}`: {why}"),
+                })
+            })?;
         }
         Ok(feeds)
     }
