@@ -1,4 +1,4 @@
-//! Ops that move no data: reshape, permute, broadcast, slice, stop_gradient. The plan turns them
+//! Ops that move no data: reshape, permute, broadcast, slice, diagonal, stop_gradient. The plan turns them
 //! into strides, and copies only where strides cannot say it.
 
 use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
