@@ -1,18 +1,19 @@
 // y[o, j, i] = sum over k <= j of x[o, k, i]; with `reverse`, over k >= j.
-// 1 x: contiguous f32 [outer, size, inner]; 2 y likewise; 3 before: [lines, chunks], running sums of whole chunks.
+// 1 x: contiguous T [outer, size, inner]; 2 y likewise; 3 before: [lines, chunks], running sums of whole chunks.
 // A line is cut into `chunks`, numbered from the end that sums begin at, of `chunk` elements (the last one of what
 // is left). An invocation walks one of a line, from the sum before it; a workgroup takes 64 such.
 // Without WALK y is [lines, chunks], the sum of each chunk. chunk <= 4096; `before` is not read for first chunks.
 // CPU twin: CumSum in src/ops/cumsum.rs.
 
 const WALK: bool = true;
+alias T = f32;
 
 struct Params { lines: u32, size: u32, inner: u32, reverse: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> before: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(2) var<storage, read> before: array<T>;
+@group(0) @binding(3) var<storage, read_write> y: array<T>;
 
 @compute @workgroup_size(64)
 fn cumsum(
@@ -26,7 +27,7 @@ fn cumsum(
   let chunk = i / p.lines;
   let line = i - chunk * p.lines;
   let start = line / p.inner * p.size * p.inner + line % p.inner;
-  var sum = 0.0;
+  var sum = T(0);
   if (WALK && chunk > 0u) {
     sum = before[line * p.chunks + chunk - 1u];
   }

@@ -17,6 +17,31 @@ fn mul_f32(a: f32, b: f32) -> f32 { return a * b; }
 fn mul_i32(a: i32, b: i32) -> i32 { return a * b; }
 fn mul_u32(a: u32, b: u32) -> u32 { return a * b; }
 fn div_f32(a: f32, b: f32) -> f32 { return a / b; }
+// Integer quotients and remainders. WGSL defines a / 0 as a, and the smallest i32 divided by -1 as itself; not all
+// drivers do. Remainders come from quotients: SPIR-V leaves those of negative numbers to the driver.
+fn div_trunc_i32(a: i32, b: i32) -> i32 { return a / select(b, 1, b == 0 || (b == -1 && a == -2147483648)); }
+fn div_trunc_u32(a: u32, b: u32) -> u32 { return a / select(b, 1u, b == 0u); }
+fn fmod_i32(a: i32, b: i32) -> i32 { return select(a - b * div_trunc_i32(a, b), 0, b == 0); }
+fn fmod_u32(a: u32, b: u32) -> u32 { return select(a - b * div_trunc_u32(a, b), 0u, b == 0u); }
+fn div_floor_i32(a: i32, b: i32) -> i32 {
+  let rest = fmod_i32(a, b);
+  return div_trunc_i32(a, b) - select(0, 1, rest != 0 && (rest < 0) != (b < 0));
+}
+fn div_floor_u32(a: u32, b: u32) -> u32 { return div_trunc_u32(a, b); }
+fn remainder_i32(a: i32, b: i32) -> i32 {
+  let rest = fmod_i32(a, b);
+  return rest + select(0, b, rest != 0 && (rest < 0) != (b < 0));
+}
+fn remainder_u32(a: u32, b: u32) -> u32 { return fmod_u32(a, b); }
+fn div_euclid_i32(a: i32, b: i32) -> i32 {
+  return div_trunc_i32(a, b) - select(0, select(1, -1, b < 0), fmod_i32(a, b) < 0);
+}
+fn div_euclid_u32(a: u32, b: u32) -> u32 { return div_trunc_u32(a, b); }
+fn rem_euclid_i32(a: i32, b: i32) -> i32 {
+  let rest = fmod_i32(a, b);
+  return rest + select(0, select(b, -b, b < 0), rest < 0);
+}
+fn rem_euclid_u32(a: u32, b: u32) -> u32 { return fmod_u32(a, b); }
 fn minimum_f32(a: f32, b: f32) -> f32 { return min(a, b); }
 fn minimum_i32(a: i32, b: i32) -> i32 { return min(a, b); }
 fn minimum_u32(a: u32, b: u32) -> u32 { return min(a, b); }

@@ -36,6 +36,49 @@ impl DType {
             other => other.name(),
         }
     }
+
+    /// Whether a number is a value of this type. For f32 it may be any that rounds to a finite one, infinite, or NaN;
+    /// for an integer it is whole and in range; for bool it is 0 or 1.
+    ///
+    /// # Errors
+    /// When it is not: the number, and what was expected.
+    pub(crate) fn check(self, number: f64) -> std::result::Result<(), String> {
+        let expected = match self {
+            DType::F32 if !number.is_finite() || (number as f32).is_finite() => return Ok(()),
+            DType::I32 if f64::from(number as i32) == number => return Ok(()),
+            DType::U32 if f64::from(number as u32) == number => return Ok(()),
+            DType::Bool if number == 0.0 || number == 1.0 => return Ok(()),
+            DType::F32 => "at most 3.4e38 in magnitude, or infinity",
+            DType::I32 => "a whole number from -2147483648 to 2147483647, or cast() to f32 first",
+            DType::U32 => "a whole number from 0 to 4294967295, or cast() to f32 first",
+            DType::Bool => "0 or 1",
+        };
+        Err(format!("{number} is no {self}: expected {expected}"))
+    }
+
+    /// The device's word for a number that [`DType::check`] accepts, rounded once to f32.
+    pub(crate) fn word(self, number: f64) -> u32 {
+        match self {
+            DType::F32 => (number as f32).to_bits(),
+            DType::I32 => number as i32 as u32,
+            DType::U32 | DType::Bool => number as u32,
+        }
+    }
+
+    /// So many elements of a number that [`DType::check`] accepts, as the reference computes with.
+    pub(crate) fn filled(self, number: f64, n: usize) -> Data {
+        match self {
+            DType::F32 => Data::F64(vec![number; n]),
+            DType::I32 => Data::I32(vec![number as i32; n]),
+            DType::U32 => Data::U32(vec![number as u32; n]),
+            DType::Bool => Data::Bool(vec![number != 0.0; n]),
+        }
+    }
+
+    /// Whether a device rounds that number.
+    pub(crate) fn rounds(self, number: f64) -> bool {
+        self == DType::F32 && f64::from(number as f32) != number && !number.is_nan()
+    }
 }
 
 impl fmt::Display for DType {

@@ -1,8 +1,12 @@
 //! What is composed of other ops has no reference of its own: its values, worked out here in plain loops. Its
-//! gradients are checked in tests/reference.rs, its kernels in tests/kernels.rs. Needs no GPU.
+//! gradients are checked in tests/reference.rs, its kernels in tests/kernels.rs.
 
 use wgrad::nn::{Embedding, Init, Layer, PRelu, Scope, init};
+use wgrad::ops::conv1d::Conv1d;
+use wgrad::ops::conv2d::Conv2d;
 use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value};
+
+mod common;
 
 /// Computes on the reference: floats in, by name, to floats.
 fn run(graph: &Graph, outputs: &[&Value], feeds: &[(&str, Tensor)]) -> Vec<Vec<f64>> {
@@ -100,9 +104,17 @@ fn einsum_without_an_arrow_names_what_stands_once() {
         ("ij->ik", "2 are given"),
         ("ij,kl->ik", "is of size"),
         ("ijk,kl->il", "3 axes"),
-        ("ii,ij->j", "twice"),
+        ("ii,ij->j", "is of size 2 and of size 3"),
+        ("ij,jk->jj", "twice"),
         ("ij,jk->iz", "no operand"),
-        ("i...,ij->j", "no letter"),
+        ("...,...->...", "do not broadcast"),
+        ("i..,ij->j", "no letter"),
+        ("....ij,jk->ik", "no letter"),
+        ("...i...,jk->ik", "no letter"),
+        ("...ijk,jk->i", "3 axes"),
+        ("ij,jk->...i...", "no letter"),
+        ("ij,jk->i->k", "no letter"),
+        ("", "names 1 operands"),
     ] {
         let graph = Graph::new();
         let (a, b) = (graph.input("a", DType::F32, [2, 3]), graph.input("b", DType::F32, [3, 4]));
@@ -110,6 +122,190 @@ fn einsum_without_an_arrow_names_what_stands_once() {
         assert!(!graph.einsum(equation, &[&a, &b]).is_valid());
         let why = graph.mistakes()[0].message.clone();
         assert!(why.contains(what), "{equation}: {why}");
+    }
+}
+
+#[test]
+fn einsum_of_diagonals_and_ellipses_is_the_sum_over_all_letters() {
+    // With `...`, without it and the shapes to which operands are broadcast then.
+    type Shapes = &'static [&'static [usize]];
+    let cases: &[(&str, Shapes, &str, Shapes)] = &[
+        ("ii->i", &[&[3, 3]], "ii->i", &[&[3, 3]]),
+        ("ii->", &[&[4, 4]], "ii->", &[&[4, 4]]),
+        ("ii", &[&[4, 4]], "ii->", &[&[4, 4]]),
+        ("bii->bi", &[&[2, 3, 3]], "bii->bi", &[&[2, 3, 3]]),
+        ("ibi->bi", &[&[3, 2, 3]], "ibi->bi", &[&[3, 2, 3]]),
+        ("iii->i", &[&[3, 3, 3]], "iii->i", &[&[3, 3, 3]]),
+        ("ijij->ji", &[&[2, 3, 2, 3]], "ijij->ji", &[&[2, 3, 2, 3]]),
+        ("ii,ij->j", &[&[3, 3], &[3, 2]], "ii,ij->j", &[&[3, 3], &[3, 2]]),
+        ("ii,jj,ij->", &[&[3, 3], &[2, 2], &[3, 2]], "ii,jj,ij->", &[&[3, 3], &[2, 2], &[3, 2]]),
+        ("...ij,...jk->...ik", &[&[2, 1, 3, 4], &[5, 4, 2]], "abij,abjk->abik", &[&[2, 5, 3, 4], &[2, 5, 4, 2]]),
+        ("...ij,...jk", &[&[2, 1, 3, 4], &[5, 4, 2]], "abij,abjk->abik", &[&[2, 5, 3, 4], &[2, 5, 4, 2]]),
+        ("i...,i...", &[&[2, 3, 1], &[2, 1, 4]], "iab,iab->ab", &[&[2, 3, 4], &[2, 3, 4]]),
+        ("...,...->", &[&[3, 1], &[2]], "ab,ab->", &[&[3, 2], &[3, 2]]),
+        ("...ii->...i", &[&[2, 3, 3]], "aii->ai", &[&[2, 3, 3]]),
+        ("i...i->...", &[&[3, 2, 4, 3]], "iabi->ab", &[&[3, 2, 4, 3]]),
+        ("...ij->...ji", &[&[2, 3]], "ij->ji", &[&[2, 3]]),
+        ("ij->j...i", &[&[2, 3]], "ij->ji", &[&[2, 3]]),
+        ("b...d,dk->k...b", &[&[2, 3, 1, 4], &[4, 5]], "bxyd,dk->kxyb", &[&[2, 3, 1, 4], &[4, 5]]),
+        ("...i,...->i", &[&[1, 4], &[3]], "ai,a->i", &[&[3, 4], &[3]]),
+    ];
+    for (equation, shapes, explicit, full) in cases {
+        let graph = Graph::new();
+        let names = ["a", "b", "c"];
+        let inputs: Vec<Value> = shapes.iter().zip(names).map(|(s, n)| graph.input(n, DType::F32, *s)).collect();
+        let y = graph.einsum(equation, &inputs.iter().collect::<Vec<_>>());
+        assert!(y.is_valid(), "{equation}: {:?}", graph.mistakes());
+        let values: Vec<Vec<f32>> = shapes.iter().zip(1..).map(|(s, i)| numbers(s.iter().product(), i)).collect();
+        let feeds: Vec<(&str, Tensor)> =
+            shapes.iter().zip(&values).zip(names).map(|((s, v), name)| (name, tensor(s, v))).collect();
+        let spread: Vec<Vec<f32>> =
+            shapes.iter().zip(&values).zip(*full).map(|((from, v), to)| broadcast(from, v, to)).collect();
+        let operands: Vec<(&[usize], &[f32])> = full.iter().zip(&spread).map(|(s, v)| (*s, &v[..])).collect();
+        let want = einsum_by_hand(explicit, &operands);
+        assert!(want.iter().all(|x| x.abs() > 1e-6), "{equation}: nothing to compare");
+        close(&run(&graph, &[&y], &feeds)[0], &want);
+    }
+}
+
+/// The elements under a larger shape.
+fn broadcast(from: &[usize], values: &[f32], to: &[usize]) -> Vec<f32> {
+    let skipped = to.len() - from.len();
+    let strides: Vec<usize> = (0..from.len()).map(|axis| from[axis + 1..].iter().product()).collect();
+    let at = |number: usize| {
+        let (mut rest, mut place) = (number, 0);
+        for axis in (0..to.len()).rev() {
+            let index = rest % to[axis];
+            rest /= to[axis];
+            if axis >= skipped && from[axis - skipped] > 1 {
+                place += index * strides[axis - skipped];
+            }
+        }
+        values[place]
+    };
+    (0..to.iter().product()).map(at).collect()
+}
+
+/// A transposed convolution along one axis: each element of `x` `[C, L]` adds its multiple of the weight `[C, O, K]` to
+/// the output `[O, M]`.
+fn spread(x: &[f32], weight: &[f32], [c, l, o, k]: [usize; 4], options: Conv1d, output_padding: usize) -> Vec<f64> {
+    let Conv1d { stride, padding: [before, behind], dilation, .. } = options;
+    let m = (l - 1) * stride + dilation * (k - 1) + output_padding + 1 - before - behind;
+    let mut y = vec![0.0; o * m];
+    for (at, &x) in x.iter().enumerate() {
+        let (channel, i) = (at / l, at % l);
+        for out in 0..o {
+            for u in 0..k {
+                if let Some(place) = (i * stride + u * dilation).checked_sub(before).filter(|&place| place < m) {
+                    y[out * m + place] += f64::from(x) * f64::from(weight[(channel * o + out) * k + u]);
+                }
+            }
+        }
+    }
+    assert_eq!(x.len(), c * l);
+    y
+}
+
+#[test]
+fn transposed_convolutions_spread_each_element_over_the_output() {
+    let plain = Conv1d::default();
+    for (options, output_padding) in [
+        (plain, 0),
+        (plain.stride(2).padding(1), 1),
+        (plain.dilation(3), 2), // more than the stride, less than the dilation
+        (plain.dilation(3).padding(2), 1),
+        (plain.stride(2).dilation(5).padding(3), 4),
+        (plain.stride(3).dilation(2), 2),
+        (Conv1d { padding: [1, 3], ..plain.stride(2).dilation(2) }, 1),
+        (Conv1d { padding: [4, 0], ..plain.dilation(2) }, 1),
+    ] {
+        let sizes @ [c, l, o, k] = [3, 5, 2, 4];
+        let (x, weight) = (numbers(c * l, 1), numbers(c * o * k, 2));
+        let want = spread(&x, &weight, sizes, options, output_padding);
+        let graph = Graph::new();
+        let w = graph.input("w", DType::F32, [c, o, k]);
+        let line = graph.input("x", DType::F32, [1, c, l]).conv_transpose1d(&w, None, options, output_padding);
+        assert_eq!(line.shape()[..], [1, o, want.len() / o], "{options:?}, {output_padding}: {:?}", graph.mistakes());
+        let feeds = [("x", tensor(&[1, c, l], &x)), ("w", tensor(&[c, o, k], &weight))];
+        close(&run(&graph, &[&line], &feeds)[0], &want);
+
+        // The same along the height of an image.
+        let [before, behind] = options.padding;
+        if before == behind {
+            let graph = Graph::new();
+            let (x, w) = (graph.input("x", DType::F32, [1, c, l, 1]), graph.input("w", DType::F32, [c, o, k, 1]));
+            let options =
+                Conv2d::default().stride([options.stride, 1]).padding([before, 0]).dilation([options.dilation, 1]);
+            let y = x.conv_transpose2d(&w, None, options, [output_padding, 0]);
+            let [(_, x), (_, w)] = feeds;
+            let reshaped = |t: &Tensor, shape: &[usize]| tensor(shape, &t.to_f32());
+            let feeds = [("x", reshaped(&x, &[1, c, l, 1])), ("w", reshaped(&w, &[c, o, k, 1]))];
+            close(&run(&graph, &[&y], &feeds)[0], &want);
+        }
+    }
+}
+
+#[test]
+fn reductions_over_any_axes_of_any_rank_agree_with_loops() {
+    for (shape, axes) in [
+        (vec![2, 3, 2, 2, 3, 2, 2], vec![0, 2, 4, 6]),
+        (vec![2, 3, 2, 2, 3, 2, 2], vec![1, 3, 5]),
+        (vec![2, 2, 3, 2, 2, 2, 2, 3], vec![1, 3, 5, 7]),
+        (vec![2, 2, 3, 2, 2, 2, 2, 3], vec![0, 2, 4, 6]),
+        (vec![2, 2, 3, 1, 2, 2, 1, 2, 2], vec![0, 2, 4, 6, 8]),
+    ] {
+        let x = numbers(shape.iter().product(), 3);
+        let signed: Vec<isize> = axes.iter().map(|&axis| axis as isize).collect();
+        let strides: Vec<usize> = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+        // The elements of each output, in order.
+        let mut rows: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();
+        for (number, &x) in x.iter().enumerate() {
+            let kept = (0..shape.len()).filter(|axis| !axes.contains(axis));
+            let place: Vec<usize> = kept.map(|axis| number / strides[axis] % shape[axis]).collect();
+            match rows.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, row)) => row.push(f64::from(x)),
+                None => rows.push((place, vec![f64::from(x)])),
+            }
+        }
+        let of = |f: fn(&[f64]) -> f64| rows.iter().map(|(_, row)| f(row)).collect::<Vec<f64>>();
+        let want = [
+            of(|row| row.iter().sum()),
+            of(|row| row.iter().sum::<f64>() / row.len() as f64),
+            of(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+            of(|row| row.iter().copied().fold(f64::INFINITY, f64::min)),
+            of(|row| row.iter().product()),
+            of(|row| {
+                let mean = row.iter().sum::<f64>() / row.len() as f64;
+                row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (row.len() - 1) as f64
+            }),
+            of(|row| row.iter().map(|x| x.exp()).sum::<f64>().ln()),
+        ];
+        for device in common::devices() {
+            for keep in [false, true] {
+                let graph = Graph::new();
+                let x = graph.input("x", DType::F32, shape.clone());
+                let outputs = [
+                    x.sum(&signed, keep),
+                    x.mean(&signed, keep),
+                    x.max(&signed, keep),
+                    x.min(&signed, keep),
+                    x.prod(&signed, keep),
+                    x.var(&signed, 1, keep),
+                    x.logsumexp(&signed, keep),
+                ];
+                let sizes = shape.iter().enumerate().filter(|(axis, _)| keep || !axes.contains(axis));
+                let sizes: Vec<usize> = sizes.map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
+                let mut session = Session::new(device.clone());
+                let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+                let feed = tensor(&shape, &numbers(shape.iter().product(), 3));
+                for (got, want) in session.run(&program, &[("x", &feed)]).expect("runs").iter().zip(&want) {
+                    assert_eq!(got.shape()[..], sizes[..]);
+                    for (got, want) in got.to_f64().iter().zip(want) {
+                        assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{shape:?}: {got} and {want}");
+                    }
+                }
+            }
+        }
     }
 }
 

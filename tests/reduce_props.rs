@@ -33,8 +33,8 @@ proptest! {
 
     #[test]
     fn reductions_agree_with_loops(
-        shape in prop::collection::vec(1usize..5, 1..6),
-        mask in 1u32..32,
+        shape in prop_oneof![prop::collection::vec(1usize..5, 1..6), prop::collection::vec(1usize..3, 6..10)],
+        mask in 1u32..512,
         seed in 0u64..1000,
     ) {
         let axes: Vec<usize> = (0..shape.len()).filter(|axis| mask >> axis & 1 == 1).collect();
@@ -69,7 +69,8 @@ proptest! {
 fn the_gpu_reduces_as_the_reference_does() {
     let Some(device) = common::device() else { return };
     let sizes = prop_oneof![1usize..6, prop::sample::select(vec![8, 16, 31, 64, 100])];
-    let strategy = (prop::collection::vec(sizes, 1..5), 1u32..16, 0usize..4, 0u64..1000);
+    let shapes = prop_oneof![prop::collection::vec(sizes, 1..5), prop::collection::vec(1usize..4, 5..9)];
+    let strategy = (shapes, 1u32..256, 0usize..8, 0u64..1000);
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let check = |(shape, mask, turn, seed): (Vec<usize>, u32, usize, u64)| {

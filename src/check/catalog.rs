@@ -55,9 +55,9 @@ pub fn catalog() -> Result<Vec<Entry>> {
             let NodeKind::Op(op) = &node.kind else { continue };
             let seen = ops.entry(op.name().to_owned()).or_default();
             seen.add_types(&nodes, node);
-            if seen.forward.is_empty() {
-                seen.forward = forward(op.as_ref());
-            }
+            // Ops of one name and several types may have kernels of their own.
+            let more = forward(op.as_ref()).into_iter().filter(|kernel| !seen.forward.contains(kernel));
+            seen.forward.extend(more.collect::<Vec<_>>());
             if !seen.differentiable {
                 seen.add_gradient(&graph.graph, op.as_ref(), number, node);
             }

@@ -45,6 +45,13 @@ fn products() -> Vec<Fault> {
     const EDGES: [&str; 2] = ["matmul", "17 x 65 x 15"];
     vec![
         fault(
+            "a part of a sum of integers begins one term late",
+            ["matmul", "i32 long sum"],
+            "",
+            "matmul_integer",
+            Text("for (var k = part * p.part_k;", "for (var k = part * p.part_k + min(part, 1u);"),
+        ),
+        fault(
             "no guard of the tail of a row",
             EDGES,
             "register8",

@@ -56,6 +56,61 @@ impl Layer for Conv1d {
     }
 }
 
+/// Transposed convolution of data `[N, C, L]`; see [`Value::conv_transpose1d`].
+///
+/// Parameters: `NAME.weight` `[C, out / groups, K]` and `NAME.bias` `[out]`, both from `U(-b, b)` with
+/// `b = 1 / sqrt(out / groups K)`, as in PyTorch.
+///
+/// ```
+/// use wgrad::nn::{ConvTranspose1d, Layer, Scope};
+/// use wgrad::ops::conv1d::Conv1d;
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let double = Conv1d::default().stride(2).padding(1);
+/// let layer = ConvTranspose1d::new(&Scope::train(&graph, 0), "up", 8, 4, 3, double).output_padding(1);
+/// assert_eq!(layer.forward(&graph.input("x", DType::F32, [2, 8, 7])).shape()[..], [2, 4, 14]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConvTranspose1d {
+    /// `[C, out / groups, K]`.
+    pub weight: Value,
+    /// `[out]`; `None` for no bias.
+    pub bias: Option<Value>,
+    /// Stride, padding, dilation, groups.
+    pub options: ops::conv1d::Conv1d,
+    /// Added to the output's length: 0.
+    pub output_padding: usize,
+}
+
+impl ConvTranspose1d {
+    /// Declares the parameters.
+    #[track_caller]
+    pub fn new(
+        nn: &Scope,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        options: ops::conv1d::Conv1d,
+    ) -> ConvTranspose1d {
+        let weight = [inputs, outputs / options.groups.max(1), kernel];
+        let (weight, bias) = nn.weight_and_bias_of(name, &weight, outputs);
+        ConvTranspose1d { weight, bias: Some(bias), options, output_padding: 0 }
+    }
+
+    /// With another output padding.
+    pub fn output_padding(self, output_padding: usize) -> ConvTranspose1d {
+        ConvTranspose1d { output_padding, ..self }
+    }
+}
+
+impl Layer for ConvTranspose1d {
+    #[track_caller]
+    fn forward(&self, x: &Value) -> Value {
+        x.conv_transpose1d(&self.weight, self.bias.as_ref(), self.options, self.output_padding)
+    }
+}
+
 /// Transposed convolution of data `[N, C, H, W]`; see [`Value::conv_transpose2d`].
 ///
 /// Parameters: `NAME.weight` `[C, out / groups, KH, KW]` and `NAME.bias` `[out]`, both from `U(-b, b)`

@@ -60,7 +60,7 @@ mod recurrent;
 mod scope;
 
 pub use attention::{MultiheadAttention, TransformerBlock, rotary, sinusoidal_positions};
-pub use conv::{Conv1d, ConvTranspose2d, SeparableConv2d};
+pub use conv::{Conv1d, ConvTranspose1d, ConvTranspose2d, SeparableConv2d};
 pub use embedding::Embedding;
 pub use init::Init;
 pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};

@@ -218,8 +218,8 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
             v.dim(-2)
         ));
     }
-    if options.scale.is_some_and(|scale| !scale.is_finite()) {
-        return Err("the scale must be finite".into());
+    if let Some(scale) = options.scale.filter(|&scale| !scale.is_finite() || DType::F32.check(scale).is_err()) {
+        return Err(format!("the scale must be a finite number of f32, not {scale}"));
     }
     let before = |shape: &Shape| Shape::from(&shape[..shape.rank() - 2]);
     let mut batch = before(q.shape());

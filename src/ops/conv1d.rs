@@ -52,6 +52,11 @@ impl Conv1d {
         Conv1d { groups, ..self }
     }
 
+    /// The same for images of height 1.
+    fn wide(self, padding: usize) -> Conv2d {
+        Conv2d { stride: [1, self.stride], padding: [0, padding], dilation: [1, self.dilation], groups: self.groups }
+    }
+
     /// Padded before the first element alone, so that no output of a kernel of this size, under the
     /// dilation set so far, sees a later element (van den Oord et al., *WaveNet*, arXiv:1609.03499).
     pub fn causal(self, kernel: usize) -> Self {
@@ -69,31 +74,81 @@ impl Value {
     /// As for [`Value::conv2d`], which this is, of height 1.
     #[track_caller]
     pub fn conv1d(&self, weight: &Value, bias: Option<&Value>, options: Conv1d) -> Value {
-        for v in [self, weight] {
-            if !v.is_valid() {
-                return v.clone();
-            }
-        }
-        let ([n, c, l], [o, group_c, k]) = (&self.shape()[..], &weight.shape()[..]) else {
-            let why = "expected data [N, C, L] and a weight [O, C / groups, K]";
-            return self.graph().mistake("conv1d", &[self, weight], why);
+        let (mut x, weight) = match self.with_height("conv1d", weight, "[O, C / groups, K]") {
+            Ok(tall) => tall,
+            Err(invalid) => return invalid,
         };
-        let tall = |v: &Value, [a, b, c]: [usize; 3]| v.reshape(&[a, b, 1, c].map(|size| size as isize));
-        let (mut x, weight) = (tall(self, [*n, *c, *l]), tall(weight, [*o, *group_c, *k]));
         let mut padding = options.padding[0];
         if options.padding[1] != padding {
             x = x.pad(&[(0, 0), (0, 0), (0, 0), options.padding.into()], 0.0);
             padding = 0;
         }
-        let wide = Conv2d {
-            stride: [1, options.stride],
-            padding: [0, padding],
-            dilation: [1, options.dilation],
-            groups: options.groups,
+        x.conv2d(&weight, bias, options.wide(padding)).without_height()
+    }
+
+    /// Transposed one-dimensional convolution: data `[N, C, L]` with `weight` `[C, O / groups, K]`, plus a `bias` `[O]`
+    /// where given, gives `[N, O, M]`, with
+    /// `M = (L - 1) stride - padding before and behind + dilation (K - 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// As for [`Value::conv_transpose2d`], which this is, of height 1.
+    ///
+    /// ```
+    /// use wgrad::ops::conv1d::Conv1d;
+    /// use wgrad::{DType, Graph};
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [8, 3, 10]);
+    /// let weight = graph.input("weight", DType::F32, [3, 4, 5]);
+    /// let y = x.conv_transpose1d(&weight, None, Conv1d::default().stride(2).padding(2), 1);
+    /// assert_eq!(y.shape()[..], [8, 4, 20]);
+    /// ```
+    #[track_caller]
+    pub fn conv_transpose1d(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        options: Conv1d,
+        output_padding: usize,
+    ) -> Value {
+        let (x, weight) = match self.with_height("conv_transpose1d", weight, "[C, O / groups, K]") {
+            Ok(tall) => tall,
+            Err(invalid) => return invalid,
         };
-        let y = x.conv2d(&weight, bias, wide);
-        let sizes = [y.dim(0), y.dim(1), y.dim(3)].map(|size| size as isize);
-        if y.is_valid() { y.reshape(&sizes) } else { y }
+        // Padding cuts off the ends: the same from both there, the rest here.
+        let [before, behind] = options.padding;
+        let common = before.min(behind);
+        let y = x.conv_transpose2d(&weight, bias, options.wide(common), [0, output_padding]).without_height();
+        let size = y.dim(2);
+        if before == behind || !y.is_valid() {
+            return y;
+        }
+        if before - common + (behind - common) >= size {
+            let why = format!("the padding {:?} leaves nothing of the output; pad less", options.padding);
+            return self.graph().mistake("conv_transpose1d", &[self, &weight], why);
+        }
+        y.slice(2, before - common, size - (behind - common), 1)
+    }
+
+    /// Data `[N, C, L]` and a weight as images of height 1.
+    #[track_caller]
+    fn with_height(&self, op: &str, weight: &Value, form: &str) -> Result<(Value, Value), Value> {
+        if let Some(invalid) = [self, weight].into_iter().find(|v| !v.is_valid()) {
+            return Err(invalid.clone());
+        }
+        if self.shape().rank() != 3 || weight.shape().rank() != 3 {
+            let why = format!("expected data [N, C, L] and a weight {form}");
+            return Err(self.graph().mistake(op, &[self, weight], why));
+        }
+        let tall = |v: &Value| v.reshape(&[v.dim(0), v.dim(1), 1, v.dim(2)].map(|size| size as isize));
+        Ok((tall(self), tall(weight)))
+    }
+
+    #[track_caller]
+    fn without_height(&self) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        self.reshape(&[self.dim(0), self.dim(1), self.dim(3)].map(|size| size as isize))
     }
 }
 
@@ -105,6 +160,13 @@ pub fn cases() -> Vec<Case> {
             .float("weight", weight)
             .float("bias", [weight[0]])
     };
+    let transposed = |name: &str, x: [usize; 3], weight: [usize; 3], options: Conv1d, output_padding: usize| {
+        let build = move |v: &[Value]| vec![v[0].conv_transpose1d(&v[1], Some(&v[2]), options, output_padding)];
+        Case::new("conv_transpose1d", name, build)
+            .float("x", x)
+            .float("weight", weight)
+            .float("bias", [weight[1] * options.groups])
+    };
     let plain = Conv1d::default();
     vec![
         case("of 3, padded", [2, 3, 10], [4, 3, 3], plain.padding(1)),
@@ -113,6 +175,10 @@ pub fn cases() -> Vec<Case> {
         case("causal, dilated", [2, 3, 21], [5, 3, 3], plain.dilation(4).causal(3)),
         case("depthwise", [2, 8, 33], [8, 1, 4], plain.groups(8).causal(4)),
         case("of one element", [3, 5, 1], [2, 5, 1], plain),
+        transposed("of 3", [2, 3, 5], [3, 4, 3], plain, 0),
+        transposed("stride 2", [2, 3, 5], [3, 4, 4], plain.stride(2).padding(1), 1),
+        transposed("output padding of a dilation", [1, 2, 4], [2, 3, 3], plain.stride(2).dilation(3).padding(2), 2),
+        transposed("cut off in front alone, 2 groups", [2, 4, 6], [4, 2, 3], plain.dilation(2).causal(3).groups(2), 0),
         case("no examples", [0, 2, 5], [2, 2, 3], plain.padding(1)),
     ]
 }

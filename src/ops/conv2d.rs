@@ -368,7 +368,8 @@ impl Value {
     /// with `weight` `[C, O / groups, KH, KW]`, plus a `bias` `[O]` where given, gives
     /// `[N, O, OH, OW]`, with
     /// `OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1` and `OW` alike.
-    /// `output_padding` says which of the sizes that `conv2d` maps to `H` is meant.
+    /// `output_padding`, less than the stride or the dilation, says which of the sizes that `conv2d` maps to `H` is
+    /// meant.
     #[track_caller]
     pub fn conv_transpose2d(
         &self,
@@ -378,24 +379,33 @@ impl Value {
         output_padding: impl Into<Pair>,
     ) -> Value {
         let extra = output_padding.into().0;
+        if let Some(invalid) = [self, weight].into_iter().find(|v| !v.is_valid()) {
+            return invalid.clone();
+        }
+        let Conv2d { stride, padding, dilation, .. } = options;
+        let fits = |axis: usize| extra[axis] == 0 || extra[axis] < stride[axis].max(dilation[axis]);
+        if !fits(0) || !fits(1) {
+            let why = format!(
+                "expected an output padding less than the stride {stride:?} or dilation {dilation:?}, not {extra:?}"
+            );
+            return self.graph().mistake("conv_transpose2d", &[self, weight], why);
+        }
         let size = |axis: usize| {
             let (input, kernel) = (spatial(self)[axis].checked_sub(1)?, spatial(weight)[axis].checked_sub(1)?);
-            let grown = input.checked_mul(options.stride[axis])?.checked_add(extra[axis])?;
-            let kernel = kernel.checked_mul(options.dilation[axis])?;
-            grown.checked_add(kernel)?.checked_add(1)?.checked_sub(options.padding[axis].checked_mul(2)?)
+            let grown = input.checked_mul(stride[axis])?.checked_add(extra[axis])?;
+            let kernel = kernel.checked_mul(dilation[axis])?;
+            grown.checked_add(kernel)?.checked_add(1)?.checked_sub(padding[axis].checked_mul(2)?)
         };
-        match (size(0), size(1)) {
-            (Some(h), Some(w)) => {
-                self.conv2d_input_grad(weight, [h, w], options).add_channel_bias("conv_transpose2d", bias)
-            }
-            _ if !self.is_valid() => self.clone(),
-            _ if !weight.is_valid() => weight.clone(),
-            _ => self.graph().mistake(
-                "conv_transpose2d",
-                &[self, weight],
-                "expected data [N, C, H, W] and a weight [C, O / groups, KH, KW] whose output is not empty: pad less",
-            ),
-        }
+        let (Some(h), Some(w)) = (size(0), size(1)) else {
+            let why =
+                "expected data [N, C, H, W] and a weight [C, O / groups, KH, KW] whose output is not empty: pad less";
+            return self.graph().mistake("conv_transpose2d", &[self, weight], why);
+        };
+        // Whole strides of output padding are what further zeros in the data have: nothing is added to them.
+        let zeros = [0, 1].map(|axis| extra[axis].checked_div(stride[axis]).unwrap_or(0));
+        let x =
+            if zeros == [0, 0] { self.clone() } else { self.pad(&[(0, 0), (0, 0), (0, zeros[0]), (0, zeros[1])], 0.0) };
+        x.conv2d_input_grad(weight, [h, w], options).add_channel_bias("conv_transpose2d", bias)
     }
 
     /// Adds `bias` `[O]` to data `[N, O, H, W]`.

@@ -1,9 +1,9 @@
 //! Running sums along an axis.
 
-use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::reduce::parts;
 use crate::profile::Profile;
-use crate::{DType, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// Running sums along `axis`, from its end where `reverse` is set.
 #[derive(Debug, Clone)]
@@ -18,8 +18,8 @@ impl Op for CumSum {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        if inputs[0].dtype != DType::F32 {
-            return Err("expected floats; cast() the numbers".into());
+        if inputs[0].dtype == DType::Bool {
+            return Err("expected numbers; cast() the bools".into());
         }
         Ok(vec![inputs[0].clone()])
     }
@@ -31,21 +31,24 @@ impl Op for CumSum {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let shape = &outputs[0].shape;
-        let (size, inner) = self.steps(&outputs[0]);
-        let mut y = inputs[0].f64s().to_vec();
-        for block in y.chunks_mut((size * inner).max(1)) {
-            for k in 1..size {
-                let (j, before) = if self.reverse { (size - 1 - k, size - k) } else { (k, k - 1) };
-                for i in 0..inner {
-                    block[j * inner + i] += block[before * inner + i];
-                }
-            }
-        }
-        vec![Tensor::of(shape, y)]
+        let data: Data = match inputs[0].data() {
+            Data::F64(x) => self.sums(x, &outputs[0], |a, b| a + b).into(),
+            Data::I32(x) => self.sums(x, &outputs[0], i32::wrapping_add).into(),
+            Data::U32(x) => self.sums(x, &outputs[0], u32::wrapping_add).into(),
+            other => other.clone(),
+        };
+        vec![Tensor::of(shape, data)]
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
-        Rounding::Sum(inputs[0].shape[self.axis])
+        match inputs[0].dtype {
+            DType::F32 => Rounding::Sum(inputs[0].shape[self.axis]),
+            _ => Rounding::Exact,
+        }
+    }
+
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        inputs[0].shape[self.axis]
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -57,6 +60,20 @@ impl CumSum {
     /// The size of the axis, and the elements between neighbours along it.
     fn steps(&self, ty: &TensorType) -> (usize, usize) {
         (ty.shape[self.axis], ty.shape[self.axis + 1..].iter().product())
+    }
+
+    fn sums<T: Copy>(&self, x: &[T], ty: &TensorType, add: impl Fn(T, T) -> T) -> Vec<T> {
+        let (size, inner) = self.steps(ty);
+        let mut y = x.to_vec();
+        for block in y.chunks_mut((size * inner).max(1)) {
+            for k in 1..size {
+                let (j, before) = if self.reverse { (size - 1 - k, size - k) } else { (k, k - 1) };
+                for i in 0..inner {
+                    block[j * inner + i] = add(block[j * inner + i], block[before * inner + i]);
+                }
+            }
+        }
+        y
     }
 }
 
@@ -71,7 +88,8 @@ impl Kernel for CumSum {
     fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (size, inner) = self.steps(&args.outputs[0]);
         let lines = args.outputs[0].shape.numel() / size;
-        let whole = Walk { lines, size, inner, reverse: self.reverse, chunks: parts(args.profile, lines, size, false) };
+        let chunks = parts(args.profile, lines, size, false);
+        let whole = Walk { dtype: args.outputs[0].dtype, lines, size, inner, reverse: self.reverse, chunks };
         let [x, y] = [Slot::Input(0), Slot::Output(0)];
         let mut lowered = Lowered::default();
         whole.add_to(&mut lowered, x, y, args.profile)?;
@@ -81,6 +99,7 @@ impl Kernel for CumSum {
 
 /// Running sums of contiguous `[lines / inner, size, inner]`, each cut into so many chunks.
 struct Walk {
+    dtype: DType,
     lines: usize,
     size: usize,
     inner: usize,
@@ -90,11 +109,11 @@ struct Walk {
 
 impl Walk {
     fn launch(&self, walk: bool, [x, before, y]: [Slot; 3], profile: &Profile) -> Result<Launch, String> {
-        let &Walk { lines, size, inner, reverse, chunks } = self;
+        let &Walk { dtype, lines, size, inner, reverse, chunks } = self;
         let words = [lines, size, inner, usize::from(reverse), chunks, size.div_ceil(chunks), 0, 0];
         Ok(Launch {
             label: if walk { "cumsum" } else { "cumsum chunks" }.into(),
-            wgsl: wgsl!("cumsum").constant("WALK", walk).finish()?,
+            wgsl: wgsl!("cumsum").constant("WALK", walk).alias("T", dtype.wgsl_storage()).finish()?,
             entry: "cumsum",
             bindings: vec![
                 Binding::Uniform(words.map(|n| n as u32).to_vec()),
@@ -116,7 +135,7 @@ impl Walk {
         lowered.scratch.extend([bytes; 2]);
         lowered.launches.push(self.launch(false, [x, x, sums], profile)?);
         let chunks = parts(profile, self.lines, self.chunks, false);
-        let of_sums = Walk { lines: self.lines, size: self.chunks, inner: 1, reverse: false, chunks };
+        let of_sums = Walk { size: self.chunks, inner: 1, reverse: false, chunks, ..*self };
         of_sums.add_to(lowered, sums, before, profile)?;
         lowered.launches.push(self.launch(true, [x, before, y], profile)?);
         Ok(())
@@ -124,7 +143,7 @@ impl Walk {
 }
 
 impl Value {
-    /// Running sums along `axis`: `y[j] = x[0] + ... + x[j]`. Floats.
+    /// Running sums along `axis`: `y[j] = x[0] + ... + x[j]`. Integers wrap.
     #[track_caller]
     pub fn cumsum(&self, axis: isize) -> Value {
         match self.shape().axis(axis) {
@@ -140,6 +159,12 @@ pub fn cases() -> Vec<Case> {
     let case = |name: &str, shape: &[usize], axis: isize| {
         Case::new("cumsum", name, move |x| vec![x[0].cumsum(axis)]).float("x", shape)
     };
+    // Sums of large numbers, which wrap.
+    let integers = |dtype: DType, shape: &[usize], axis: isize| {
+        Case::new("cumsum", format!("{dtype}{shape:?} along {axis}"), move |x| vec![x[0].cumsum(axis)])
+            .input("x", TensorType::new(dtype, shape), Fill::Index(1 << 30))
+            .forward_only()
+    };
     vec![
         case("last", &[3, 7], -1),
         case("first of three", &[5, 2, 3], 0),
@@ -153,5 +178,9 @@ pub fn cases() -> Vec<Case> {
         case("two long lines", &[2, 20_001], 1),
         case("long columns", &[9001, 3], 0),
         case("a line of many chunks", &[250_001], 0).forward_only(),
+        integers(DType::I32, &[5, 7], 1),
+        integers(DType::U32, &[3, 9, 2], 1),
+        integers(DType::I32, &[2, 20_001], 1),
+        integers(DType::U32, &[9001, 3], 0),
     ]
 }

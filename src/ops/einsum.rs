@@ -1,57 +1,110 @@
 //! Einstein summation: products of tensors, summed over the letters that the result does not name. Lowered
 //! to permute, reshape, matmul and sum; no kernel of its own.
 
-use crate::op::Case;
-use crate::{Graph, Value};
+use std::collections::BTreeMap;
 
-/// Letters of each operand and of the result.
+use crate::op::{Case, Fill};
+use crate::{DType, Graph, Shape, TensorType, Value};
+
+/// Letters of each operand and of the result. The axes of `...` have [`blank`] letters of their own.
 struct Equation {
     operands: Vec<Vec<char>>,
     result: Vec<char>,
 }
 
+/// The most axes that `...` may stand for: the letters of a private area of Unicode.
+const BLANKS: usize = 6400;
+
+/// The letter of the axis that is number `from_last` of those that `...` stands for, counted from the last.
+fn blank(from_last: usize) -> char {
+    char::from_u32(0xe000 + from_last as u32).unwrap_or(' ')
+}
+
+/// The letters of `count` axes that `...` stands for.
+fn blanks(count: usize) -> impl Iterator<Item = char> {
+    (0..count).rev().map(blank)
+}
+
+/// The letters before and behind `...`; `None` behind where it does not stand.
+fn letters_of(part: &str) -> Result<(Vec<char>, Option<Vec<char>>), String> {
+    let (before, behind) = match part.split_once("...") {
+        Some((before, behind)) => (before, Some(behind)),
+        None => (part, None),
+    };
+    if let Some(bad) = before.chars().chain(behind.unwrap_or("").chars()).find(|c| !c.is_ascii_alphabetic()) {
+        return Err(format!(
+            "`{bad}` in `{part}` is no letter: expected something like `bij,bjk->bik` or `...ij->...ji`"
+        ));
+    }
+    Ok((before.chars().collect(), behind.map(|behind| behind.chars().collect())))
+}
+
 impl Equation {
-    /// Reads `ij,jk->ik`; without an arrow the result has the letters that stand once, in alphabetical order.
-    fn parse(text: &str, count: usize) -> Result<Equation, String> {
+    /// Reads `ij,jk->ik` for operands of these shapes; without an arrow the result has the axes of `...`, then the
+    /// letters that stand once, in alphabetical order.
+    fn parse(text: &str, shapes: &[&Shape]) -> Result<Equation, String> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (inputs, result) = match text.split_once("->") {
             Some((inputs, result)) => (inputs, Some(result)),
             None => (text.as_str(), None),
         };
-        let operands: Vec<Vec<char>> = inputs.split(',').map(|part| part.chars().collect()).collect();
-        if let Some(bad) = operands
-            .iter()
-            .flatten()
-            .chain(&result.unwrap_or("").chars().collect::<Vec<_>>())
-            .find(|c| !c.is_ascii_alphabetic())
-        {
-            return Err(format!("`{bad}` in `{text}` is no letter: expected something like `bij,bjk->bik`"));
+        let parts: Vec<&str> = inputs.split(',').collect();
+        if parts.len() != shapes.len() {
+            return Err(format!("`{text}` names {} operands, and {} are given", parts.len(), shapes.len()));
         }
-        if operands.len() != count {
-            return Err(format!("`{text}` names {} operands, and {count} are given", operands.len()));
+        let (mut operands, mut most) = (Vec::new(), 0);
+        for (part, shape) in parts.into_iter().zip(shapes) {
+            let (before, behind) = letters_of(part)?;
+            let named = before.len() + behind.as_ref().map_or(0, Vec::len);
+            let rest = shape.rank().checked_sub(named).filter(|&rest| rest == 0 || behind.is_some() && rest <= BLANKS);
+            let Some(rest) = rest else { return Err(format!("`{part}` names {named} axes of {shape}")) };
+            most = most.max(rest);
+            operands
+                .push(before.into_iter().chain(blanks(rest)).chain(behind.unwrap_or_default()).collect::<Vec<char>>());
         }
         let named = |letter: &char| operands.iter().flatten().filter(|c| *c == letter).count();
         let result: Vec<char> = match result {
-            Some(result) => result.chars().collect(),
+            Some(result) => {
+                let (before, behind) = letters_of(result)?;
+                let of_blanks = if behind.is_some() { most } else { 0 };
+                before.into_iter().chain(blanks(of_blanks)).chain(behind.unwrap_or_default()).collect()
+            }
             None => {
-                let mut once: Vec<char> = operands.iter().flatten().copied().filter(|c| named(c) == 1).collect();
+                let letters = operands.iter().flatten().copied().filter(char::is_ascii_alphabetic);
+                let mut once: Vec<char> = letters.filter(|c| named(c) == 1).collect();
                 once.sort_unstable();
-                once
+                blanks(most).chain(once).collect()
             }
         };
-        if let Some(letters) = operands.iter().chain([&result]).find(|letters| repeats(letters)) {
-            let letters: String = letters.iter().collect();
-            return Err(format!("`{letters}` names an axis twice; diagonals are not taken"));
+        if let Some(twice) = result.iter().enumerate().find_map(|(i, c)| result[..i].contains(c).then_some(c)) {
+            return Err(format!("the result names the axis `{twice}` twice"));
         }
         if let Some(unknown) = result.iter().find(|c| named(c) == 0) {
             return Err(format!("the result's `{unknown}` is an axis of no operand"));
         }
         Ok(Equation { operands, result })
     }
-}
 
-fn repeats(letters: &[char]) -> bool {
-    letters.iter().enumerate().any(|(i, c)| letters[..i].contains(c))
+    /// The size of each letter. Those of `...` broadcast; others must be equal wherever the letter stands.
+    fn sizes(&self, shapes: &[&Shape]) -> Result<BTreeMap<char, usize>, String> {
+        let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
+        for (letters, shape) in self.operands.iter().zip(shapes) {
+            for (&letter, &size) in letters.iter().zip(shape.iter()) {
+                let known = sizes.entry(letter).or_insert(size);
+                let broadcasts = !letter.is_ascii_alphabetic();
+                match (*known, size) {
+                    (a, b) if a == b => {}
+                    (1, _) if broadcasts => *known = size,
+                    (_, 1) if broadcasts => {}
+                    (a, b) if broadcasts => {
+                        return Err(format!("an axis of `...` is of size {a} and of size {b}, which do not broadcast"));
+                    }
+                    (a, b) => return Err(format!("axis `{letter}` is of size {a} and of size {b}")),
+                }
+            }
+        }
+        Ok(sizes)
+    }
 }
 
 /// A value and the letters of its axes.
@@ -62,6 +115,26 @@ struct Labelled {
 }
 
 impl Labelled {
+    /// An operand: the diagonal of axes that bear one letter, without the axes of size 1 that broadcast.
+    fn new(value: &Value, letters: &[char], sizes: &BTreeMap<char, usize>) -> Labelled {
+        let mut all = Labelled { value: value.clone(), letters: letters.to_vec() };
+        let twice = |letters: &[char]| {
+            let pairs = (0..letters.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+            pairs.into_iter().find(|&(a, b)| letters[a] == letters[b])
+        };
+        while let Some((a, b)) = twice(&all.letters) {
+            all.value = all.value.diagonal(a as isize, b as isize);
+            all.letters.remove(b);
+            let letter = all.letters.remove(a);
+            all.letters.push(letter);
+        }
+        let stays = |&(letter, &size): &(char, &usize)| Some(&size) == sizes.get(&letter);
+        let kept: Vec<(char, &usize)> =
+            all.letters.iter().copied().zip(all.value.shape().iter()).filter(stays).collect();
+        let shape: Vec<isize> = kept.iter().map(|(_, size)| **size as isize).collect();
+        Labelled { value: all.value.reshape(&shape), letters: kept.iter().map(|(letter, _)| *letter).collect() }
+    }
+
     fn axis(&self, letter: char) -> isize {
         self.letters.iter().position(|&c| c == letter).map_or(-1, |axis| axis as isize)
     }
@@ -116,8 +189,12 @@ impl Graph {
     /// of attention, `ij->ji` a transpose, `ij->` a sum, `i,j->ij` an outer product. Without `->` the result has
     /// the letters that stand once, in alphabetical order.
     ///
-    /// Operands are floats. Several are multiplied from left to right, each product summed as early as may be. No
-    /// diagonals (a letter twice in one operand) and no `...`.
+    /// A letter that stands twice in one operand takes the diagonal of the two axes: `ii->i`, `bii->b` the traces of a
+    /// batch. `...` stands for all axes that have no letter; they broadcast as in NumPy, and are summed over where the
+    /// result does not have it: `...ij,...jk->...ik`. Without `->` they come first.
+    ///
+    /// Operands are numbers of one type. Several are multiplied from left to right, each product summed as early as
+    /// may be.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -132,17 +209,17 @@ impl Graph {
         if let Some(invalid) = operands.iter().find(|v| !v.is_valid()) {
             return (*invalid).clone();
         }
-        let equation = match Equation::parse(equation, operands.len()).and_then(|e| fit(&e, operands).map(|()| e)) {
-            Ok(equation) => equation,
+        let shapes: Vec<&Shape> = operands.iter().map(|v| v.shape()).collect();
+        let read = Equation::parse(equation, &shapes).and_then(|read| read.sizes(&shapes).map(|sizes| (read, sizes)));
+        let (equation, sizes) = match read {
+            Ok(read) => read,
             Err(why) => return self.mistake("einsum", operands, why),
         };
-        let labelled = equation.operands.iter().zip(operands);
-        let mut rest: Vec<Labelled> = labelled
-            .map(|(letters, &value)| Labelled { value: value.clone(), letters: letters.clone() })
-            .rev()
-            .collect();
-        let Some(mut product) = rest.pop() else { return self.mistake("einsum", &[], "expected at least one operand") };
         let location = std::panic::Location::caller();
+        let labelled = equation.operands.iter().zip(operands).rev();
+        let mut rest: Vec<Labelled> =
+            self.at(location, || labelled.map(|(letters, value)| Labelled::new(value, letters, &sizes)).collect());
+        let Some(mut product) = rest.pop() else { return self.mistake("einsum", &[], "expected at least one operand") };
         self.at(location, || {
             while let Some(next) = rest.pop() {
                 let wanted =
@@ -154,27 +231,6 @@ impl Graph {
             if order.is_empty() { product.value } else { product.value.permute(&order) }
         })
     }
-}
-
-/// Whether the operands have the axes that the equation names, of equal sizes where letters are equal.
-fn fit(equation: &Equation, operands: &[&Value]) -> Result<(), String> {
-    let mut sizes: Vec<(char, usize)> = Vec::new();
-    for (letters, value) in equation.operands.iter().zip(operands) {
-        if letters.len() != value.shape().rank() {
-            let letters: String = letters.iter().collect();
-            return Err(format!("`{letters}` names {} axes of {}", letters.len(), value.ty()));
-        }
-        for (&letter, &size) in letters.iter().zip(value.shape().iter()) {
-            match sizes.iter().find(|(known, _)| *known == letter) {
-                Some((_, other)) if *other != size => {
-                    return Err(format!("axis `{letter}` is of size {other} and of size {size}"));
-                }
-                Some(_) => {}
-                None => sizes.push((letter, size)),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The cases of this family.
@@ -202,5 +258,34 @@ pub fn cases() -> Vec<Case> {
         case("bn,anm,bm->ba", &[&[2, 3], &[4, 3, 5], &[2, 5]]),
         case("ij,jk,kl->il", &[&[2, 3], &[3, 4], &[4, 5]]),
         case("ij,j->i", &[&[0, 3], &[3]]),
+        case("ii->i", &[&[4, 4]]),
+        case("ii->", &[&[5, 5]]),
+        case("ii", &[&[3, 3]]),
+        case("bii->bi", &[&[2, 3, 3]]),
+        case("iji->ji", &[&[3, 2, 3]]),
+        case("iii->i", &[&[3, 3, 3]]),
+        case("ii,i->i", &[&[4, 4], &[4]]),
+        case("ijij,jk->ik", &[&[2, 3, 2, 3], &[3, 4]]),
+        case("...ij,...jk->...ik", &[&[2, 3, 4, 5], &[3, 5, 2]]),
+        case("...ij,...jk", &[&[2, 1, 3, 4], &[5, 4, 3]]),
+        case("b...,b...->...", &[&[3, 2, 1], &[3, 4]]),
+        case("...ii->...i", &[&[2, 3, 3]]),
+        case("i...->...", &[&[4, 2, 3]]),
+        case("...,...->", &[&[2, 1, 3], &[4, 3]]),
+        case("i...j,k->k...", &[&[2, 3, 4], &[5]]),
+        case("...ij->...ji", &[&[3, 4]]),
+        case("...i,...i->...", &[&[1, 4], &[0, 4]]),
+        Case::new("einsum", "i32, u32: ij,jk->ik, diagonals and broadcasts", |x| {
+            let g = x[0].graph();
+            vec![
+                g.einsum("ij,jk->ik", &[&x[0], &x[1]]),
+                g.einsum("ii,...i->...i", &[&x[2], &x[2]]),
+                g.einsum("ij->j", &[&x[2]]),
+            ]
+        })
+        .input("a", TensorType::new(DType::I32, [3, 4]), Fill::Index(1 << 30))
+        .input("b", TensorType::new(DType::I32, [4, 5]), Fill::Index(1 << 30))
+        .input("c", TensorType::new(DType::U32, [3, 3]), Fill::Index(1 << 30))
+        .forward_only(),
     ]
 }

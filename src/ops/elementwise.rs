@@ -30,6 +30,10 @@ impl Value {
                 "the shapes do not broadcast: aligned at the last axis, sizes must be equal or 1",
             );
         };
+        if let Some(bad) = attributes.iter().find(|&&a| !a.is_finite() || DType::F32.check(a).is_err()) {
+            let why = format!("expected a finite number of f32, not {bad}");
+            return self.graph().mistake(row.name, &operands, why);
+        }
         let location = std::panic::Location::caller();
         let operands: Vec<Value> =
             self.graph().at(location, || operands.iter().map(|v| v.broadcast_to(&shape)).collect());
@@ -140,12 +144,16 @@ impl Value {
         }
     }
 
-    /// `min(max(x, low), high)`; either bound may be infinite. The gradient is `dy` inside, bounds
-    /// included, and 0 outside.
+    /// `min(max(x, low), high)`; either bound may be infinite, those of integers else whole. The gradient is `dy` inside,
+    /// bounds included, and 0 outside.
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Value {
         if low.is_nan() || high.is_nan() || low > high {
             return self.graph().mistake("clamp", &[self], format!("the bounds must be ordered, not {low} and {high}"));
+        }
+        if matches!(self.dtype(), DType::I32 | DType::U32) {
+            let at_least = if low == f64::NEG_INFINITY { self.clone() } else { self.maximum(&self.full_like(low)) };
+            return if high == f64::INFINITY { at_least } else { at_least.minimum(&self.full_like(high)) };
         }
         // Kernels know no infinity; the largest float does the same to finite operands.
         let finite = |x: f64| x.clamp(f64::from(f32::MIN), f64::from(f32::MAX));
@@ -181,9 +189,6 @@ impl Value {
     pub fn powf(&self, exponent: f64) -> Value {
         if !self.is_valid() || self.dtype() != DType::F32 {
             return self.elementwise(&rows::powf, &[], &[exponent]);
-        }
-        if !exponent.is_finite() {
-            return self.graph().mistake("powf", &[self], format!("the exponent must be finite, not {exponent}"));
         }
         match exponent {
             -1.0 => self.reciprocal(),
@@ -256,11 +261,27 @@ rows! {
         .neutral(1.0)
         .cases(-2.0, 2.0, SMALL)
         .gradient(|g, _| vec![g.when(0, || g.dy() * g.x(1)), g.when(1, || g.dy() * g.x(0))]);
-    /// `a / b`, floats. A divisor of 0 gives no defined value. Gradients `dy / b` and `-dy y / b`.
+    /// `a / b`, floats; for integers see [`Value::div_trunc`] and [`Value::div_floor`]. A divisor of 0 gives no defined value. Gradients `dy / b` and `-dy y / b`.
     binary div = Row::floats(2, |x, _| x[0] / x[1])
         .ulps(2.5)
         .cases(0.5, 3.0, POSITIVE)
         .gradient(|g, _| vec![g.when(0, || g.dy() / g.x(1)), g.when(1, || (g.dy() * g.y() / g.x(1)).neg())]);
+    /// The quotient of integers, rounded towards zero: `torch.div` with `rounding_mode="trunc"`. For a divisor of 0 it
+    /// is `a`, and the smallest i32 divided by -1 wraps to itself, as in WGSL.
+    binary div_trunc = Row::integers(2, |x| divided(x, i64::wrapping_div));
+    /// The quotient of integers, rounded down: `torch.div` with `rounding_mode="floor"`. A divisor of 0, and -1 of the
+    /// smallest i32, as for [`Value::div_trunc`].
+    binary div_floor = Row::integers(2, |x| divided(x, |a, b| a.div_euclid(b) - i64::from(b < 0 && a % b != 0)));
+    /// The quotient of integers whose remainder is not negative. A divisor of 0, and -1 of the smallest i32, as for
+    /// [`Value::div_trunc`].
+    binary div_euclid = Row::integers(2, |x| divided(x, i64::div_euclid));
+    /// `a - b div_trunc(a, b)` of integers, with the sign of `a`: `torch.fmod`. For a divisor of 0 it is 0.
+    binary fmod = Row::integers(2, |x| remaining(x, |a, b| a % b));
+    /// `a - b div_floor(a, b)` of integers, with the sign of `b`: `torch.remainder`, which is Python's `%` and the
+    /// operator `%` here. For a divisor of 0 it is 0.
+    binary remainder = Row::integers(2, |x| remaining(x, |a, b| (a % b + b) % b));
+    /// `a - b div_euclid(a, b)` of integers, which is not negative. For a divisor of 0 it is 0.
+    binary rem_euclid = Row::integers(2, |x| remaining(x, i64::rem_euclid));
     /// The smaller one. Where both are equal each gets half the gradient.
     binary minimum = Row::numbers(2, |x| x[0].min(x[1]), |x| x[0].min(x[1]))
         .cases(-2.0, 2.0, WIDE)
@@ -462,6 +483,16 @@ rows! {
         });
 }
 
+/// A quotient of integers; the dividend where the divisor is 0.
+fn divided(x: &[i64], quotient: fn(i64, i64) -> i64) -> i64 {
+    if x[1] == 0 { x[0] } else { quotient(x[0], x[1]) }
+}
+
+/// A remainder of integers; 0 where the divisor is 0.
+fn remaining(x: &[i64], remainder: fn(i64, i64) -> i64) -> i64 {
+    if x[1] == 0 { 0 } else { remainder(x[0], x[1]) }
+}
+
 /// The gradient of minimum and maximum: to the winner, halved where both are equal.
 fn share_between(g: &Backward<'_>, wins: fn(&Value, &Value) -> Value) -> Vec<Option<Value>> {
     let part = |a: &Value, b: &Value| {
@@ -472,35 +503,35 @@ fn share_between(g: &Backward<'_>, wins: fn(&Value, &Value) -> Value) -> Vec<Opt
 }
 
 macro_rules! operators {
-    ($($trait:ident $method:ident),*) => {$(
-        operators!(@ $trait $method, &Value, &Value);
-        operators!(@ $trait $method, Value, &Value);
-        operators!(@ $trait $method, &Value, Value);
-        operators!(@ $trait $method, Value, Value);
-        operators!(@number $trait $method, &Value);
-        operators!(@number $trait $method, Value);
+    ($($trait:ident $method:ident = $function:ident),*) => {$(
+        operators!(@ $trait $method $function, &Value, &Value);
+        operators!(@ $trait $method $function, Value, &Value);
+        operators!(@ $trait $method $function, &Value, Value);
+        operators!(@ $trait $method $function, Value, Value);
+        operators!(@number $trait $method $function, &Value);
+        operators!(@number $trait $method $function, Value);
     )*};
-    (@ $trait:ident $method:ident, $left:ty, $right:ty) => {
+    (@ $trait:ident $method:ident $function:ident, $left:ty, $right:ty) => {
         impl std::ops::$trait<$right> for $left {
             type Output = Value;
             #[track_caller]
             fn $method(self, other: $right) -> Value {
-                Value::$method(&self, &other)
+                Value::$function(&self, &other)
             }
         }
     };
-    (@number $trait:ident $method:ident, $left:ty) => {
+    (@number $trait:ident $method:ident $function:ident, $left:ty) => {
         impl std::ops::$trait<f64> for $left {
             type Output = Value;
-            /// With a number, rounded to the value's type.
+            /// With a number, which must be a value of the type; f32 rounds it.
             #[track_caller]
             fn $method(self, other: f64) -> Value {
-                Value::$method(&self, &self.full_like(other))
+                Value::$function(&self, &self.full_like(other))
             }
         }
     };
 }
-operators!(Add add, Sub sub, Mul mul, Div div);
+operators!(Add add = add, Sub sub = sub, Mul mul = mul, Div div = div, Rem rem = remainder);
 
 impl std::ops::Neg for &Value {
     type Output = Value;

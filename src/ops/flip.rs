@@ -122,7 +122,7 @@ pub fn cases() -> Vec<Case> {
         case("one axis", &[7], &[0]),
         case("a whole workgroup", &[64], &[0]),
         case("two axes apart", &[3, 4, 5], &[0, 2]),
-        case("two neighbours", &[3, 4, 5], &[-2, 1]),
+        case("two neighbours", &[3, 4, 5], &[-1, 1]),
         case("all", &[2, 3, 5], &[0, 1, 2]),
         case("none", &[2, 3], &[]),
         case("the first, by fours", &[5, 2, 4], &[0]),

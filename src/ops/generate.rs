@@ -28,14 +28,7 @@ impl Op for Full {
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let fits = match self.ty.dtype {
-            DType::I32 => f64::from(self.value as i32) == self.value,
-            DType::U32 => f64::from(self.value as u32) == self.value,
-            DType::F32 | DType::Bool => true,
-        };
-        if !fits {
-            return Err(format!("{} is no {}; cast() the tensor to f32 first", self.value, self.ty.dtype));
-        }
+        self.ty.dtype.check(self.value)?;
         Ok(vec![self.ty.clone()])
     }
 
@@ -44,19 +37,11 @@ impl Op for Full {
     }
 
     fn reference(&self, _: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let n = outputs[0].shape.numel();
-        let data = match outputs[0].dtype {
-            DType::F32 => Data::F64(vec![self.value; n]),
-            DType::I32 => Data::I32(vec![self.value as i32; n]),
-            DType::U32 => Data::U32(vec![self.value as u32; n]),
-            DType::Bool => Data::Bool(vec![self.value != 0.0; n]),
-        };
-        vec![Tensor::of(&outputs[0].shape, data)]
+        vec![Tensor::of(&outputs[0].shape, outputs[0].dtype.filled(self.value, outputs[0].shape.numel()))]
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        let exact = self.ty.dtype != DType::F32 || f64::from(self.value as f32) == self.value;
-        if exact { Rounding::Exact } else { Rounding::Ulps(0.5, 0.0) }
+        if self.ty.dtype.rounds(self.value) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -233,8 +218,8 @@ impl Op for RandomBits {
 }
 
 impl Graph {
-    /// One number everywhere: rounded to f32, a whole number for the integers, and for bool whether
-    /// it is other than 0.
+    /// One number everywhere, rounded to f32. It must be a value of the type: whole and in range for the integers,
+    /// 0 or 1 for bool.
     #[track_caller]
     pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
         self.apply1(Full { value, ty: TensorType::new(dtype, shape) }, &[])

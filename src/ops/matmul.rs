@@ -1,17 +1,37 @@
 //! Matrix products: 2-D, batched with broadcasting, and with vectors, as `numpy.matmul`.
 
+mod integer;
 mod kernels;
 
 use rayon::prelude::*;
 
+use self::integer::IntegerMatmul;
 use crate::graph::NodeKind;
-use crate::op::{Backward, Case, Lowering, Op, Rounding};
+use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding};
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`; the batch axes are equal.
 #[derive(Debug)]
 pub(super) struct Matmul;
+
+/// The type of the product of matrices of one of these types.
+fn infer_product(inputs: &[&TensorType], dtypes: &[DType]) -> Result<Vec<TensorType>, String> {
+    let [a, b] = [inputs[0], inputs[1]];
+    if a.dtype != b.dtype || !dtypes.contains(&a.dtype) {
+        return Err("expected two operands of f32, i32 or u32; cast() one side".into());
+    }
+    let rank = a.shape.rank();
+    if rank < 2 || b.shape.rank() != rank || a.shape[..rank - 2] != b.shape[..rank - 2] {
+        return Err("expected two operands of at least two axes with equal batch axes".into());
+    }
+    if a.shape[rank - 1] != b.shape[rank - 2] {
+        return Err(inner_sizes_differ(a.shape[rank - 1], b.shape[rank - 2]));
+    }
+    let mut sizes = a.shape.to_vec();
+    sizes[rank - 1] = b.shape[rank - 1];
+    Ok(vec![TensorType::new(a.dtype, sizes)])
+}
 
 /// What a product of inner sizes `a` and `b` is told.
 fn inner_sizes_differ(a: usize, b: usize) -> String {
@@ -27,20 +47,7 @@ impl Op for Matmul {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let [a, b] = [inputs[0], inputs[1]];
-        if a.dtype != DType::F32 || b.dtype != DType::F32 {
-            return Err("expected f32 operands; cast() the others".into());
-        }
-        let rank = a.shape.rank();
-        if rank < 2 || b.shape.rank() != rank || a.shape[..rank - 2] != b.shape[..rank - 2] {
-            return Err("expected two operands of at least two axes with equal batch axes".into());
-        }
-        if a.shape[rank - 1] != b.shape[rank - 2] {
-            return Err(inner_sizes_differ(a.shape[rank - 1], b.shape[rank - 2]));
-        }
-        let mut sizes = a.shape.to_vec();
-        sizes[rank - 1] = b.shape[rank - 1];
-        Ok(vec![TensorType::new(DType::F32, sizes)])
+        infer_product(inputs, &[DType::F32])
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
@@ -115,8 +122,8 @@ impl Value {
     /// on the right, whose axis vanishes from the result; two vectors give a scalar `[]`.
     /// `K = 0` gives zeros.
     ///
-    /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32. Mistakes: a
-    /// scalar operand, inner sizes or batch axes that do not fit.
+    /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32, or integers of one type, whose product is
+    /// exact modulo 2^32. Mistakes: a scalar operand, inner sizes or batch axes that do not fit.
     #[track_caller]
     pub fn matmul(&self, other: &Value) -> Value {
         for operand in [self, other] {
@@ -134,15 +141,23 @@ impl Value {
         let y = if b.shape().rank() == 2 {
             // One matrix for the whole batch: its rows are the rows of one large product, and so
             // the gradient of b is one product too, not a sum over the batch.
-            a.with_sizes(&[batch.numel() * m, k]).op(Matmul, &[&b])
+            a.with_sizes(&[batch.numel() * m, k]).product(&b)
         } else {
             let full = |rows: usize, columns: usize| batch.iter().copied().chain([rows, columns]).collect::<Shape>();
-            a.broadcast_to(&full(m, k)).op(Matmul, &[&b.broadcast_to(&full(k, n))])
+            a.broadcast_to(&full(m, k)).product(&b.broadcast_to(&full(k, n)))
         };
         let mut result = batch.to_vec();
         result.extend((!is_row).then_some(m));
         result.extend((!is_column).then_some(n));
         y.with_sizes(&result)
+    }
+
+    #[track_caller]
+    fn product(&self, other: &Value) -> Value {
+        match self.dtype() {
+            DType::I32 | DType::U32 => self.op(IntegerMatmul, &[other]),
+            _ => self.op(Matmul, &[other]),
+        }
     }
 
     #[track_caller]
@@ -285,6 +300,24 @@ pub fn cases() -> Vec<Case> {
         .float("b", [16, 20])
         .float("rows", [18, 1])
         .float("transposed", [20, 18]),
+    ]);
+    let integers = |name: &str, dtype: DType, a: &[usize], b: &[usize], transposed: [bool; 2]| {
+        let Case { build, .. } = product("", &[], &[], transposed);
+        let case = Case::new("matmul", format!("{dtype} {name}"), build);
+        let input = |case: Case, name, shape| case.input(name, TensorType::new(dtype, shape), Fill::Index(u32::MAX));
+        input(input(case, "a", a), "b", b).forward_only()
+    };
+    cases.extend([
+        integers("5 x 6 x 7", DType::I32, &[5, 7], &[7, 6], NN),
+        integers("9 x 4 x 5, both transposed", DType::U32, &[5, 9], &[4, 5], [true, true]),
+        integers("33 x 65 x 17, b transposed", DType::I32, &[33, 17], &[65, 17], [false, true]),
+        integers("long sum", DType::I32, &[3, 3000], &[3000, 2], NN),
+        integers("one longer than a loop may be", DType::U32, &[1, 25_001], &[25_001, 1], NN),
+        integers("batch broadcast both ways", DType::U32, &[2, 1, 4, 8], &[3, 8, 4], NN),
+        integers("matrix times vector", DType::I32, &[9, 33], &[33], NN),
+        integers("vectors", DType::U32, &[37], &[37], NN),
+        integers("empty sum", DType::I32, &[3, 0], &[0, 5], NN),
+        integers("no rows", DType::I32, &[0, 3], &[3, 4], NN),
     ]);
     cases
 }

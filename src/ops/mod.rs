@@ -52,7 +52,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
         Family { name: "cross_entropy", cases: cross_entropy::cases, sweep: Some(sweep::cross_entropy) },
         Family { name: "cumsum", cases: cumsum::cases, sweep: Some(sweep::cumsum) },
-        Family { name: "einsum", cases: einsum::cases, sweep: None },
+        Family { name: "einsum", cases: einsum::cases, sweep: Some(sweep::einsum) },
         Family { name: "elementwise", cases: elementwise::cases, sweep: Some(sweep::elementwise) },
         Family { name: "flip", cases: flip::cases, sweep: Some(sweep::flip) },
         Family { name: "gather", cases: gather::cases, sweep: Some(sweep::gather) },

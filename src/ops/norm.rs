@@ -55,6 +55,14 @@ fn check(x: &TensorType) -> Result<TensorType, String> {
     }
 }
 
+/// Whether a number may be added to a variance.
+fn check_eps(eps: f64) -> Result<(), String> {
+    if eps as f32 >= f32::MIN_POSITIVE && eps <= 1e30 {
+        return Ok(());
+    }
+    Err(format!("expected a small positive number for eps, such as 1e-5, not {eps}"))
+}
+
 /// The elements of each row, in order.
 fn rows_of<'a>(x: &'a [f64], shape: &Shape) -> impl Iterator<Item = Vec<f64>> + 'a {
     let [outer, rows, inner] = sizes(shape);
@@ -257,9 +265,14 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// The running mean and variance `[C]` after this batch: `(1 - momentum) old + momentum new`, with
-    /// the unbiased variance.
+    /// the unbiased variance, and `momentum` in [0, 1].
     #[track_caller]
     pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
+        if !(0.0..=1.0).contains(&momentum) {
+            let why = format!("the momentum must be in [0, 1], not {momentum}");
+            let wrong = mean.graph().mistake("batch_norm", &[mean, var], why);
+            return (wrong.clone(), wrong);
+        }
         let new_mean = mean * (1.0 - momentum) + &self.mean * momentum;
         (new_mean, var * (1.0 - momentum) + &self.var * (momentum * self.correction()))
     }
@@ -437,6 +450,9 @@ impl Value {
         eps: f64,
     ) -> Value {
         let Some([_, c, _]) = self.channels() else { return self.without_channels("batch_norm") };
+        if let Err(why) = check_eps(eps) {
+            return self.graph().mistake("batch_norm", &[self], why);
+        }
         for (what, value) in [("mean", mean), ("variance", var)] {
             if value.is_valid() && **value.shape() != [c] {
                 let why = format!("expected a {what} of shape [{c}]");

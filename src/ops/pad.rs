@@ -31,7 +31,7 @@ struct Axis {
 /// The most axes that the kernel walks, after merging.
 const MAX_AXES: usize = 8;
 
-/// The most axes padded at once: contiguous inputs then merge to few enough.
+/// The most axes that one op pads: contiguous inputs then merge to few enough.
 const MAX_PADDED: usize = 6;
 
 /// How many neighbours one invocation of a copying kernel moves. GPUs join the accesses of
@@ -63,15 +63,6 @@ impl Pad {
         }
         merged
     }
-
-    fn value_bits(&self, dtype: DType) -> u32 {
-        match dtype {
-            DType::F32 => (self.value as f32).to_bits(),
-            DType::I32 => self.value as i32 as u32,
-            DType::U32 => self.value as u32,
-            DType::Bool => u32::from(self.value != 0.0),
-        }
-    }
 }
 
 impl Op for Pad {
@@ -81,6 +72,7 @@ impl Op for Pad {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let x = inputs[0];
+        x.dtype.check(self.value)?;
         if self.axes.len() != x.shape.rank() {
             return Err(format!(
                 "expected (before, after) for each of the {} axes, not {} pairs",
@@ -105,9 +97,6 @@ impl Op for Pad {
                     to.start, to.step, to.size
                 ));
             }
-        }
-        if self.axes.iter().zip(x.shape.iter()).filter(|(to, from)| to.size != **from).count() > MAX_PADDED {
-            return Err(format!("at most {} axes can be padded at once; pad in two steps", MAX_PADDED));
         }
         Ok(vec![TensorType::new(x.dtype, self.axes.iter().map(|to| to.size).collect::<Vec<_>>())])
     }
@@ -141,20 +130,19 @@ impl Op for Pad {
             }
             y
         }
-        let (n, bits) = (y.numel(), self.value_bits(x.dtype()));
-        let data: Data = match x.data() {
-            Data::F32(v) => scatter(v, &place, vec![self.value as f32; n]).into(),
-            Data::F64(v) => scatter(v, &place, vec![self.value; n]).into(),
-            Data::I32(v) => scatter(v, &place, vec![bits as i32; n]).into(),
-            Data::U32(v) => scatter(v, &place, vec![bits; n]).into(),
-            Data::Bool(v) => scatter(v, &place, vec![bits != 0; n]).into(),
+        let data: Data = match (x.data(), x.dtype().filled(self.value, y.numel())) {
+            (Data::F64(v), Data::F64(y)) => scatter(v, &place, y).into(),
+            (Data::I32(v), Data::I32(y)) => scatter(v, &place, y).into(),
+            (Data::U32(v), Data::U32(y)) => scatter(v, &place, y).into(),
+            (Data::Bool(v), Data::Bool(y)) => scatter(v, &place, y).into(),
+            (_, number) => number, // floats come as F64
         };
         vec![Tensor::of(y, data)]
     }
 
-    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         // A copy; only the value itself may not be a single-precision number.
-        if f64::from(self.value as f32) == self.value { Rounding::Exact } else { Rounding::Ulps(0.5, 0.0) }
+        if inputs[0].dtype.rounds(self.value) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -199,7 +187,7 @@ impl Kernel for Pad {
         let chunk = copy_chunk(args.profile, count);
         let row_chunks = row.div_ceil(chunk);
         let chunks = count / row * row_chunks;
-        let value = self.value_bits(args.inputs[0].dtype);
+        let value = args.inputs[0].dtype.word(self.value);
         let mut uniform = [chunks, row_chunks, chunk, axes.len(), offset].map(|n| n as u32).to_vec();
         uniform.extend([value, 0, 0]);
         for i in 0..MAX_AXES {
@@ -223,8 +211,8 @@ impl Kernel for Pad {
 }
 
 impl Value {
-    /// Surrounded with `value`: `pads` holds `(before, after)` for each axis, first axis first. The
-    /// gradient is the slice that was surrounded.
+    /// Surrounded with `value`, which must be a value of the type: `pads` holds `(before, after)` for each axis, first
+    /// axis first. The gradient is the slice that was surrounded.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -233,8 +221,15 @@ impl Value {
     /// ```
     #[track_caller]
     pub fn pad(&self, pads: &[(usize, usize)], value: f64) -> Value {
-        if pads.len() == self.shape().rank() && pads.iter().all(|&pad| pad == (0, 0)) {
+        let padded: Vec<usize> = (0..pads.len()).filter(|&axis| pads[axis] != (0, 0)).collect();
+        if pads.len() == self.shape().rank() && padded.is_empty() && self.dtype().check(value).is_ok() {
             return self.clone();
+        }
+        if let Some(&last) = padded.get(MAX_PADDED) {
+            let part = |later: bool| -> Vec<(usize, usize)> {
+                pads.iter().enumerate().map(|(axis, &pad)| if (axis >= last) == later { pad } else { (0, 0) }).collect()
+            };
+            return self.pad(&part(false), value).pad(&part(true), value);
         }
         // Where there are fewer axes than pairs the op complains.
         let size = |axis: usize| self.shape().get(axis).copied().unwrap_or(0);
@@ -272,6 +267,8 @@ pub fn cases() -> Vec<Case> {
             .float("x", [2, 3, 4, 5]),
         Case::new("pad", "every axis", |x| vec![x[0].pad(&[(1, 0), (0, 1), (2, 2), (1, 3)], 0.0)])
             .float("x", [2, 3, 2, 3]),
+        Case::new("pad", "all of eight axes", |x| vec![x[0].pad(&[(1, 0); 8], 1.5)])
+            .float("x", [1, 2, 1, 1, 2, 1, 1, 1]),
         Case::new("pad", "channels, by fours", |x| vec![x[0].pad(&[(0, 0), (3, 2), (0, 0), (0, 0)], 0.0)])
             .float("x", [2, 3, 4, 8]),
         Case::new("pad", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).pad(&[(1, 1), (0, 0), (0, 2)], -1.0)])

@@ -4,6 +4,7 @@ mod cases;
 mod kernels;
 
 pub use cases::cases;
+use kernels::walkable;
 pub(crate) use kernels::{ALONE, FEWEST, MAX_CHUNK, parts, sum_of_parts, together_on, together_on_row};
 
 use crate::op::{Backward, Lowering, Op, Rounding};
@@ -181,7 +182,7 @@ pub(crate) fn around(shape: &Shape, axis: usize) -> [usize; 3] {
 }
 
 impl Value {
-    /// The axes as numbers from 0, sorted and distinct; where one does not exist, a mistake.
+    /// The axes as numbers from 0, sorted; where one does not exist or stands twice, a mistake.
     #[track_caller]
     pub(crate) fn axes_of(&self, op: &str, axes: &[isize]) -> Result<Vec<usize>, Value> {
         if !self.is_valid() {
@@ -193,18 +194,34 @@ impl Value {
             return Err(self.graph().mistake(op, &[self], why));
         };
         axes.sort_unstable();
-        axes.dedup();
+        if let Some(twice) = axes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(self.graph().mistake(
+                op,
+                &[self],
+                format!("axis {} stands twice; name each axis once", twice[0]),
+            ));
+        }
         Ok(axes)
     }
 
     #[track_caller]
     fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Value {
         let op = Reduce { kind, axes: Vec::new(), keepdim };
-        match self.axes_of(op.name(), axes) {
-            Err(invalid) => invalid,
-            Ok(axes) if axes.is_empty() => self.clone(),
-            Ok(axes) => self.op(Reduce { axes, ..op }, &[]),
+        let axes = match self.axes_of(op.name(), axes) {
+            Err(invalid) => return invalid,
+            Ok(axes) if axes.is_empty() => return self.clone(),
+            Ok(axes) => axes,
+        };
+        if walkable(self.shape(), &axes) {
+            return self.op(Reduce { axes, ..op }, &[]);
         }
+        // The reduced axes last, where they lie as one.
+        let kept: Vec<usize> = (0..self.shape().rank()).filter(|axis| !axes.contains(axis)).collect();
+        let order: Vec<isize> = kept.iter().chain(&axes).map(|&axis| axis as isize).collect();
+        let last = (kept.len()..order.len()).collect();
+        let y = self.permute(&order).op(Reduce { axes: last, keepdim: false, ..op }, &[]);
+        let sizes: Vec<isize> = self.shape().reduced(&axes, keepdim).iter().map(|&size| size as isize).collect();
+        if y.is_valid() { y.reshape(&sizes) } else { y }
     }
 
     fn every_axis(&self) -> Vec<isize> {
@@ -293,6 +310,9 @@ impl Value {
     /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first.
     #[track_caller]
     pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Value {
+        if let Err(invalid) = self.axes_of("logsumexp", axes) {
+            return invalid;
+        }
         let top = self.max(axes, true).stop_gradient();
         let sum = (self - &top).exp().sum(axes, keepdim);
         let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();

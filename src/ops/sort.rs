@@ -199,6 +199,11 @@ impl Value {
     /// each came from; of equal ones the first. The gradient goes to the elements picked.
     #[track_caller]
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Value, Value) {
+        if self.shape().axis(axis).is_some_and(|axis| k > self.shape()[axis]) {
+            let why = format!("there are no {k} elements along axis {axis} of {}", self.shape());
+            let wrong = self.graph().mistake("topk", &[self], why);
+            return (wrong.clone(), wrong);
+        }
         let order = self.argsort(axis, largest).slice(axis, 0, k, 1);
         (self.gather(axis, &order), order)
     }

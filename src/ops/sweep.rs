@@ -72,6 +72,26 @@ fn floats(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape)
 }
 
+/// An element type of numbers, mostly f32.
+fn numbers(rng: &mut StdRng) -> DType {
+    pick(rng, &[DType::F32, DType::F32, DType::F32, DType::I32, DType::U32])
+}
+
+/// The case with an input of numbers: of floats as [`values`] draws them, of integers as they come, with which it has no
+/// gradient.
+fn input(case: Case, name: &'static str, dtype: DType, shape: &[usize], rng: &mut StdRng) -> Case {
+    let ty = TensorType::new(dtype, shape);
+    match dtype {
+        DType::F32 => case.input(name, ty, values(rng)),
+        _ => case.input(name, ty, Fill::Index(u32::MAX)).forward_only(),
+    }
+}
+
+/// A rank, at times one beyond what is common.
+fn rank(rng: &mut StdRng) -> usize {
+    if rng.random_range(0..4) == 0 { rng.random_range(5..10) } else { rng.random_range(1..5) }
+}
+
 /// The case with its inputs seen, by chance, as transposed, sliced with offset and step, or both,
 /// of larger tensors.
 fn viewed(case: Case, rng: &mut StdRng) -> Case {
@@ -140,11 +160,10 @@ pub fn matmul(rng: &mut StdRng) -> Case {
         3 => (vec![2, m.min(65), k], vec![k, n]),
         _ => (vec![m, k], vec![k, n]),
     };
-    let name = format!("random {a:?} x {b:?}");
-    let (ty, fill) = ([floats(&a), floats(&b)], [values(rng), values(rng)]);
-    let case = Case::new("matmul", name, |x| vec![x[0].matmul(&x[1])]);
-    let ([a, b], [fill_a, fill_b]) = (ty, fill);
-    viewed(case.input("a", a, fill_a).input("b", b, fill_b), rng)
+    let dtype = numbers(rng);
+    let case = Case::new("matmul", format!("random {dtype} {a:?} x {b:?}"), |x| vec![x[0].matmul(&x[1])]);
+    let case = input(case, "a", dtype, &a, rng);
+    viewed(input(case, "b", dtype, &b, rng), rng)
 }
 
 pub fn conv2d(rng: &mut StdRng) -> Case {
@@ -162,6 +181,14 @@ pub fn conv2d(rng: &mut StdRng) -> Case {
         let Ok(y) = output_shape(&x, &weight, options) else { continue };
         if y.iter().product::<usize>() * ci * kernel[0] * kernel[1] > 1 << 20 {
             continue;
+        }
+        if y[2] > 0 && rng.random_range(0..4) == 0 {
+            let extra = [0, 1].map(|i| rng.random_range(0..options.stride[i].max(options.dilation[i])));
+            let name = format!("random {y:?} * {weight:?}, {options:?}, output padding {extra:?}");
+            let case =
+                Case::new("conv_transpose2d", name, move |v| vec![v[0].conv_transpose2d(&v[1], None, options, extra)]);
+            let case = case.input("x", floats(&y), values(rng)).input("weight", floats(&weight), values(rng));
+            return viewed(case, rng);
         }
         let name = format!("random {x:?} * {weight:?}, {options:?}");
         let case = Case::new("conv2d", name, move |v| vec![v[0].conv2d(&v[1], None, options)]);
@@ -199,7 +226,7 @@ fn axes(rng: &mut StdRng, rank: usize) -> Vec<isize> {
 }
 
 pub fn reduce(rng: &mut StdRng) -> Case {
-    let rank = rng.random_range(1..5);
+    let rank = rank(rng);
     let (mut x, axes, keep) = (shape(rng, rank), axes(rng, rank), rng.random());
     let what = pick(rng, &["sum", "mean", "var", "max", "min", "logsumexp"]);
     if what != "sum" {
@@ -317,8 +344,9 @@ pub fn recurrent(rng: &mut StdRng) -> Case {
 pub fn cumsum(rng: &mut StdRng) -> Case {
     let rank = rng.random_range(1..4);
     let (x, axis) = (shape(rng, rank), rng.random_range(0..rank) as isize);
-    let case = Case::new("cumsum", format!("random {x:?} along {axis}"), move |x| vec![x[0].cumsum(axis)]);
-    viewed(case.input("x", floats(&x), values(rng)), rng)
+    let dtype = numbers(rng);
+    let case = Case::new("cumsum", format!("random {dtype}{x:?} along {axis}"), move |x| vec![x[0].cumsum(axis)]);
+    viewed(input(case, "x", dtype, &x, rng), rng)
 }
 
 pub fn argmax(rng: &mut StdRng) -> Case {
@@ -393,8 +421,42 @@ pub fn concat(rng: &mut StdRng) -> Case {
     viewed(case, rng)
 }
 
+/// Operands of letters that stand once or twice, some with `...` of broadcast axes.
+pub fn einsum(rng: &mut StdRng) -> Case {
+    let size_of = ['a', 'b', 'c', 'd'].map(|letter| (letter, pick(rng, &[1, 2, 3, 4, 5, 8])));
+    let before = [pick(rng, &[1, 2, 3]), pick(rng, &[1, 4])];
+    let (mut equation, mut shapes, mut named, mut dots) = (String::new(), Vec::new(), Vec::new(), false);
+    for operand in 0..rng.random_range(1..4) {
+        let letters: Vec<(char, usize)> = (0..rng.random_range(1..4)).map(|_| pick(rng, &size_of)).collect();
+        let (at, with) = (rng.random_range(0..=letters.len()), rng.random_range(0..3) == 0);
+        let rest: &[usize] = if with { &before[rng.random_range(0..3)..] } else { &[] };
+        let rest: Vec<usize> = rest.iter().map(|&size| if rng.random_range(0..3) == 0 { 1 } else { size }).collect();
+        equation += if operand > 0 { "," } else { "" };
+        equation.extend(letters[..at].iter().map(|(letter, _)| letter));
+        equation += if with { "..." } else { "" };
+        equation.extend(letters[at..].iter().map(|(letter, _)| letter));
+        let sizes = |letters: &[(char, usize)]| letters.iter().map(|(_, size)| *size).collect::<Vec<_>>();
+        shapes.push([sizes(&letters[..at]), rest, sizes(&letters[at..])].concat());
+        named.extend(letters.iter().map(|(letter, _)| *letter));
+        dots |= with;
+    }
+    named.sort_unstable();
+    named.dedup();
+    named.retain(|_| rng.random_range(0..2) == 0);
+    if rng.random_range(0..5) > 0 {
+        equation += if dots && rng.random_range(0..3) > 0 { "->..." } else { "->" };
+        equation.extend(named);
+    }
+    let text = equation.clone();
+    let case = Case::new("einsum", format!("random {equation} of {shapes:?}"), move |x| {
+        vec![x[0].graph().einsum(&text, &x.iter().collect::<Vec<_>>())]
+    });
+    let operands = ["a", "b", "c"].into_iter().zip(&shapes);
+    viewed(operands.fold(case, |case, (name, shape)| case.float(name, shape.as_slice())), rng)
+}
+
 pub fn pad(rng: &mut StdRng) -> Case {
-    let rank = rng.random_range(1..5);
+    let rank = rank(rng);
     let x = shape(rng, rank);
     let pads: Vec<(usize, usize)> =
         (0..rank).map(|_| (pick(rng, &[0, 0, 1, 2, 5]), pick(rng, &[0, 0, 1, 3, 4]))).collect();

@@ -1,4 +1,4 @@
-//! Ops that move no data: reshape, permute, broadcast, slice, stop_gradient. The plan turns them
+//! Ops that move no data: reshape, permute, broadcast, slice, diagonal, stop_gradient. The plan turns them
 //! into strides, and copies only where strides cannot say it.
 
 use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
@@ -16,6 +16,8 @@ enum Move {
     Broadcast(Shape),
     /// Elements `start`, `start + step`, ... before `end` along one axis.
     Slice { axis: usize, start: usize, end: usize, step: usize },
+    /// Elements of equal index along two axes, which become one: the last.
+    Diagonal(usize, usize),
     /// The same value, which no gradient passes.
     StopGradient,
 }
@@ -51,6 +53,13 @@ impl Strided for Move {
                 }
                 view.shape = sizes.into();
             }
+            Move::Diagonal(a, b) => {
+                let kept = || (0..input.shape.rank()).filter(|axis| axis != a && axis != b);
+                view.shape =
+                    kept().map(|axis| input.shape[axis]).chain([input.shape[*a].min(input.shape[*b])]).collect();
+                view.strides =
+                    kept().map(|axis| input.strides[axis]).chain([input.strides[*a] + input.strides[*b]]).collect();
+            }
             Move::StopGradient => {}
         }
         Some(view)
@@ -64,6 +73,7 @@ impl Op for Move {
             Move::Permute(_) => "permute",
             Move::Broadcast(_) => "broadcast",
             Move::Slice { .. } => "slice",
+            Move::Diagonal(..) => "diagonal",
             Move::StopGradient => "stop_gradient",
         }
     }
@@ -119,6 +129,7 @@ impl Op for Move {
                 Some(dy.sum(&axes, true).reshaped(x.clone()))
             }
             Move::Slice { axis, start, step, .. } => Some(dy.pad_strided(*axis, *start, x[*axis], *step)),
+            Move::Diagonal(a, b) => Some(onto_diagonal(&dy, x, *a, *b)),
             Move::StopGradient => None,
         }]
     }
@@ -136,6 +147,20 @@ impl Op for Move {
     fn lowering(&self) -> Lowering<'_> {
         Lowering::View(self)
     }
+}
+
+/// The inverse of a diagonal: the last axis of `dy` along axes `a` and `b` of that shape, zeros elsewhere.
+fn onto_diagonal(dy: &Value, shape: &Shape, a: usize, b: usize) -> Value {
+    // Along the shorter axis each element of the diagonal is repeated along the other one.
+    let (along, across) = if shape[a] <= shape[b] { (a, b) } else { (b, a) };
+    let mut sizes: Vec<isize> = shape.iter().map(|&size| size as isize).collect();
+    sizes[across] = 1;
+    let kept = (0..shape.rank()).filter(|axis| *axis != a && *axis != b).collect::<Vec<_>>();
+    let from = |axis: usize| kept.iter().position(|&k| k == axis).map_or(-1, |at| at as isize);
+    let order: Vec<isize> = (0..shape.rank()).filter(|&axis| axis != across).map(from).collect();
+    let spread = dy.permute(&order).reshape(&sizes).broadcast_to(shape);
+    let number = |axis: usize| dy.graph().iota(DType::I32, shape, axis as isize);
+    number(along).eq(&number(across)).where_(&spread, &spread.zeros_like())
 }
 
 /// The elements that a view of a contiguous tensor shows, as a contiguous tensor.
@@ -257,6 +282,28 @@ impl Value {
         }
     }
 
+    /// The elements whose index is the same along two axes, which become one, the last: `torch.diagonal` without an
+    /// offset. No data moves.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [3, 5, 4]);
+    /// assert_eq!(x.diagonal(0, 2).shape().to_vec(), [5, 3]);
+    /// ```
+    #[track_caller]
+    pub fn diagonal(&self, a: isize, b: isize) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        match (self.shape().axis(a), self.shape().axis(b)) {
+            (Some(a), Some(b)) if a != b => self.op(Move::Diagonal(a, b), &[]),
+            _ => {
+                let why = format!("expected two different axes of {}, not {a} and {b}", self.shape());
+                self.graph().mistake("diagonal", &[self], why)
+            }
+        }
+    }
+
     /// The same value, through which no gradient flows.
     #[track_caller]
     pub fn stop_gradient(&self) -> Value {
@@ -293,6 +340,17 @@ pub fn cases() -> Vec<Case> {
         Case::new("slice", "of nothing, past its start", |x| vec![x[0].slice(1, 2, 3, 1)]).float("x", [0, 3]),
         Case::new("slice", "one element by a wide step", |x| vec![x[0].slice(0, 1, 4, usize::MAX)]).float("x", [4, 3]),
         Case::new("slice", "empty", |x| vec![x[0].slice(0, 2, 2, 1)]).float("x", [4, 3]),
+        Case::new("diagonal", "of a matrix", |x| vec![x[0].diagonal(0, 1)]).float("x", [4, 4]),
+        Case::new("diagonal", "outer axes, of unequal sizes", |x| vec![x[0].diagonal(2, 0) * 2.0])
+            .float("x", [3, 2, 5]),
+        Case::new("diagonal", "inner axes of a slice", |x| vec![x[0].slice(1, 1, 7, 2).diagonal(-1, -2)])
+            .float("x", [2, 7, 2]),
+        Case::new("diagonal", "of a broadcast vector", |x| vec![x[0].broadcast_to(&[5, 5].into()).diagonal(0, 1)])
+            .float("x", [5]),
+        Case::new("diagonal", "of nothing", |x| vec![x[0].diagonal(0, 1)]).float("x", [0, 3]),
+        Case::new("diagonal", "u32", |x| vec![x[0].diagonal(0, 2)])
+            .input("x", TensorType::new(DType::U32, [3, 2, 3]), Fill::Index(1000))
+            .forward_only(),
         Case::new("stop_gradient", "half of a product", |x| vec![&x[0] * x[0].stop_gradient()])
             .float("x", [11])
             .forward_only(),

@@ -42,14 +42,21 @@ impl<'a> Feeds<'a> {
             feeds.fits(input)?;
         }
         feeds.scalars.clear();
-        for (_, scalar, _) in &program.plan.scalars {
-            feeds.scalars.push(match scalar {
+        for (_, scalar, dtype) in &program.plan.scalars {
+            let value = match scalar {
                 Scalar::Fed { name, default } => match find(given, name) {
                     Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
                     None => *default,
                 },
                 Scalar::Counted { counter, function } => function(counters.get(counter).copied().unwrap_or(0)),
-            });
+            };
+            dtype.check(value).map_err(|why| {
+                Error::Input(match scalar {
+                    Scalar::Fed { name, .. } => format!("scalar `{name}`: {why}"),
+                    Scalar::Counted { counter, .. } => format!("a scalar of counter `{counter}`: {why}"),
+                })
+            })?;
+            feeds.scalars.push(value);
         }
         Ok(feeds)
     }

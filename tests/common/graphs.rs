@@ -47,8 +47,12 @@ impl<'a> Choices<'a> {
         if self.one_in(32) { self.of(&WILD) } else { self.of(&[-1, 0, 1, 2, 3, -2]) }
     }
 
-    fn axes(&mut self) -> Vec<isize> {
-        (0..self.below(4)).map(|_| self.axis()).collect()
+    /// Some of the axes of a tensor of that rank, or anything.
+    fn axes(&mut self, rank: usize) -> Vec<isize> {
+        if self.one_in(8) {
+            return (0..self.below(4)).map(|_| self.axis()).collect();
+        }
+        (0..rank as isize).filter(|_| self.one_in(2)).collect()
     }
 
     fn shape(&mut self) -> Shape {
@@ -91,7 +95,7 @@ fn partner<'a>(c: &mut Choices<'_>, pool: &'a [Value], x: &Value) -> &'a Value {
 pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Value> {
     let x = pick(c, pool);
     let reduction = if c.one_in(2) { Reduction::Sum } else { Reduction::Mean };
-    let one = match c.byte() % 74 {
+    let one = match c.byte() % 80 {
         0 => x + partner(c, pool, x),
         1 => x - partner(c, pool, x),
         2 => x * partner(c, pool, x),
@@ -139,12 +143,12 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
             let a = pick(c, pool);
             x.where_(a, partner(c, pool, a))
         }
-        44 => x.sum(&c.axes(), c.one_in(2)),
-        45 => x.mean(&c.axes(), c.one_in(2)),
-        46 => x.var(&c.axes(), c.of(&[0, 1, 0, 1, usize::MAX]), c.one_in(2)),
-        47 => x.max(&c.axes(), c.one_in(2)),
-        48 => x.min(&c.axes(), c.one_in(2)),
-        49 => x.logsumexp(&c.axes(), c.one_in(2)),
+        44 => x.sum(&c.axes(x.shape().rank()), c.one_in(2)),
+        45 => x.mean(&c.axes(x.shape().rank()), c.one_in(2)),
+        46 => x.var(&c.axes(x.shape().rank()), c.of(&[0, 1, 0, 1, usize::MAX]), c.one_in(2)),
+        47 => x.max(&c.axes(x.shape().rank()), c.one_in(2)),
+        48 => x.min(&c.axes(x.shape().rank()), c.one_in(2)),
+        49 => x.logsumexp(&c.axes(x.shape().rank()), c.one_in(2)),
         50 => x.softmax(c.axis()),
         51 => x.log_softmax(c.axis()),
         52 => x.argmax(c.axis(), c.one_in(2)),
@@ -159,7 +163,7 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
             for i in (1..axes.len()).rev() {
                 axes.swap(i, c.below(i + 1));
             }
-            if c.one_in(8) { x.permute(&c.axes()) } else { x.permute(&axes) }
+            if c.one_in(8) { x.permute(&c.axes(x.shape().rank())) } else { x.permute(&axes) }
         }
         57 => x.t(),
         58 => {
@@ -232,6 +236,27 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
                 4 => x.binary_cross_entropy_with_logits(target, reduction),
                 _ => x.kl_div(target, reduction),
             }
+        }
+        73 => x.diagonal(c.axis(), c.axis()),
+        74 => match c.below(3) {
+            0 => x.div_trunc(partner(c, pool, x)),
+            1 => x.div_floor(partner(c, pool, x)),
+            _ => x.div_euclid(partner(c, pool, x)),
+        },
+        75 => match c.below(3) {
+            0 => x.fmod(partner(c, pool, x)),
+            1 => x % partner(c, pool, x),
+            _ => x.rem_euclid(partner(c, pool, x)),
+        },
+        76 => {
+            let equation = c.of(&["...,...", "...i,...->i", "i...,...->...", "ii...,...i->...i", "ab,bc", "a,.b->c"]);
+            graph.einsum(equation, &[x, partner(c, pool, x)])
+        }
+        77 => {
+            let options = Conv2d::default().stride(c.small_pair()).padding(c.small_pair()).dilation(c.small_pair());
+            let data = x.reshape(&[1, c.of(&[1, 2, 3]), c.of(&[1, 2, 4, 6]), -1]);
+            let weight = graph.full(DType::F32, [data.dim(1), c.of(&[1, 2, 5]), 1 + c.below(3), 1 + c.below(3)], 0.5);
+            data.conv_transpose2d(&weight, None, options, c.small_pair())
         }
         _ => {
             let loss = if c.one_in(8) { x.clone() } else { x.sum_all() };

@@ -139,6 +139,14 @@ fn composed() -> Vec<Case> {
         transposed("3x3", [2, 3, 5, 6], [3, 4, 3, 3], Conv2d::default(), 0),
         transposed("4x4 stride 2", [2, 4, 5, 4], [4, 3, 4, 4], Conv2d::default().stride(2).padding(1), 0),
         transposed("3x3 stride 2", [1, 3, 6, 5], [3, 5, 3, 3], Conv2d::default().stride(2).padding(1), 1),
+        transposed("output padding of a dilation", [2, 2, 3, 4], [2, 3, 2, 3], Conv2d::default().dilation(3), [2, 1]),
+        transposed(
+            "output padding of a dilation, stride 2",
+            [1, 3, 4, 3],
+            [3, 2, 3, 2],
+            Conv2d::default().stride(2).dilation([4, 3]).padding(1),
+            [3, 2],
+        ),
         transposed("groups 2", [2, 4, 4, 5], [4, 3, 3, 3], Conv2d::default().stride(2).groups(2), 0),
     ]
 }

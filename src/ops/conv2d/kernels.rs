@@ -7,7 +7,7 @@ use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted, depthwise, pointwise};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
-use crate::wgsl;
+use crate::{DType, wgsl};
 
 /// Invocations of a workgroup of the direct kernels.
 const LANES: u64 = 64;
@@ -232,5 +232,5 @@ pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result
     if splits > MOST_ITERATIONS {
         return Err("it sums over too many positions for one launch; split the batch".into());
     }
-    sum_of_parts(splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
+    sum_of_parts(DType::F32, splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
 }

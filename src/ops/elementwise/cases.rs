@@ -4,7 +4,7 @@ use super::row::Row;
 use super::rows;
 use crate::autodiff::gradients_of;
 use crate::op::{Case, Fill};
-use crate::{DType, Shape, TensorType, Value};
+use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// Cases of every row: a flat one, one with special values, and for several operands a broadcast one.
 pub fn cases() -> Vec<Case> {
@@ -69,6 +69,38 @@ fn several_outputs(n: usize) -> [Case; 2] {
     [integers, floats.float("a", [n]).float("b", [n]).forward_only()]
 }
 
+/// Integer quotients and remainders: of every sign, by 0, at the ends of the range, and of numbers drawn from all of it.
+fn integer_divisions() -> Vec<Case> {
+    const ENDS: [i32; 13] =
+        [i32::MIN, i32::MIN + 1, -(1 << 24) - 1, -7, -2, -1, 0, 1, 2, 7, (1 << 24) + 1, i32::MAX - 1, i32::MAX];
+    type Division = fn(&Value, &Value) -> Value;
+    let divisions: [(&'static str, Division); 6] = [
+        ("div_trunc", Value::div_trunc),
+        ("div_floor", Value::div_floor),
+        ("div_euclid", Value::div_euclid),
+        ("fmod", Value::fmod),
+        ("remainder", Value::remainder),
+        ("rem_euclid", Value::rem_euclid),
+    ];
+    let mut cases = Vec::new();
+    for (name, divide) in divisions {
+        for dtype in [DType::I32, DType::U32] {
+            let ends = Case::new(name, format!("{dtype}, the ends of the range by each other"), move |x| {
+                // A sum with an input, so that the device computes it.
+                let ends = x[0].graph().constant(Tensor::of(&Shape::from([13]), ENDS.to_vec())).cast(dtype);
+                vec![divide(&(ends.reshape(&[13, 1]) + &x[0]), &(&ends + &x[0]))]
+            });
+            cases.push(ends.input("zero", TensorType::new(dtype, []), Fill::Index(1)).forward_only());
+            let drawn = Case::new(name, format!("{dtype} drawn from all, by such, and by few"), move |x| {
+                vec![divide(&x[0], &x[1]), divide(&x[0], &(&x[2] - x[2].full_like(3.0)))]
+            });
+            let input = |case: Case, name, bound| case.input(name, TensorType::new(dtype, [101]), Fill::Index(bound));
+            cases.push(input(input(input(drawn, "a", u32::MAX), "b", u32::MAX), "few", 7).forward_only());
+        }
+    }
+    cases
+}
+
 /// What `f` hands to its two operands, among which are equal ones.
 fn gradients_at_ties(op: &'static str, f: fn(&Value, &Value) -> Value) -> Case {
     let case = Case::new(op, "gradients at ties", move |x| gradients_of(&[(&f(&x[0], &x[1]), &x[2])], &[&x[0], &x[1]]));
@@ -116,6 +148,12 @@ fn composed_cases() -> Vec<Case> {
             .input("a", TensorType::new(DType::F32, [65]), Fill::Uniform(-2.0, -0.3))
             .input("b", TensorType::new(DType::F32, [65]), Fill::Uniform(-4.4, 4.4))
             .forward_only(),
+        Case::new("clamp", "i32 from both sides, and from one", |x| {
+            let x = &x[0] - 500.0;
+            vec![x.clamp(-7.0, 100.0), x.clamp(f64::NEG_INFINITY, 3.0), x.clamp(-3.0, f64::INFINITY)]
+        })
+        .input("x", TensorType::new(DType::I32, [101]), Fill::Index(1000))
+        .forward_only(),
         Case::new("relu", "empty", |x| vec![x[0].relu()]).float("x", [0]),
         Case::new("relu", "70,001 elements", |x| vec![x[0].relu()])
             .input("x", TensorType::new(DType::F32, [70_001]), Fill::Distinct)
@@ -140,6 +178,7 @@ fn composed_cases() -> Vec<Case> {
         .float("b", [1])
         .forward_only(),
     ];
+    cases.extend(integer_divisions());
     cases.extend([41, 42, 43].into_iter().flat_map(several_outputs));
     cases.push(gradients_at_ties("maximum", |a, b| a.maximum(b)));
     cases.push(gradients_at_ties("minimum", |a, b| a.minimum(b)));

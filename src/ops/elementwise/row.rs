@@ -27,6 +27,8 @@ pub(super) enum Function {
     /// So many numbers of one type to that type: floats, and integers in 64 bits, of which the
     /// result keeps the lower 32.
     Numbers(usize, fn(&[f64]) -> f64, fn(&[i64]) -> i64),
+    /// So many integers of one type to that type, in 64 bits, of which the result keeps the lower 32.
+    Integers(usize, fn(&[i64]) -> i64),
     /// Two numbers of one type to bool; every 32-bit integer is an exact f64.
     Compare(fn(f64, f64) -> bool),
     /// One or two bools to bool; for one, both arguments are it.
@@ -62,6 +64,10 @@ impl Row {
 
     pub(super) const fn numbers(operands: usize, float: fn(&[f64]) -> f64, integer: fn(&[i64]) -> i64) -> Row {
         Row::new(Function::Numbers(operands, float, integer))
+    }
+
+    pub(super) const fn integers(operands: usize, f: fn(&[i64]) -> i64) -> Row {
+        Row::new(Function::Integers(operands, f))
     }
 
     pub(super) const fn compare(f: fn(f64, f64) -> bool) -> Row {
@@ -103,7 +109,7 @@ impl Row {
     /// The number of operands.
     pub(super) fn arity(&self) -> usize {
         match self.function {
-            Function::Floats(n, _) | Function::Numbers(n, ..) | Function::Logic(n, _) => n,
+            Function::Floats(n, _) | Function::Numbers(n, ..) | Function::Integers(n, _) | Function::Logic(n, _) => n,
             Function::Compare(_) => 2,
             Function::Select => 3,
         }
@@ -114,6 +120,7 @@ impl Row {
         match self.function {
             Function::Floats(..) => &[DType::F32],
             Function::Numbers(..) | Function::Compare(_) => &[DType::F32, DType::I32, DType::U32],
+            Function::Integers(..) => &[DType::I32, DType::U32],
             Function::Logic(..) => &[DType::Bool],
             Function::Select => &[DType::F32, DType::I32, DType::U32, DType::Bool],
         }
@@ -126,7 +133,7 @@ impl Row {
 
     /// Whether floats give floats, and so gradients.
     pub(super) fn differentiable(&self) -> bool {
-        !matches!(self.function, Function::Compare(_) | Function::Logic(..))
+        !matches!(self.function, Function::Integers(..) | Function::Compare(_) | Function::Logic(..))
     }
 }
 
@@ -154,6 +161,7 @@ impl Op for Elementwise {
         let (wanted, result) = match self.row.function {
             Function::Floats(..) => ("f32 operands; cast() the others", dtype),
             Function::Numbers(..) => ("numbers of one type; cast() one side", dtype),
+            Function::Integers(..) => ("integers of one type, i32 or u32; cast() the others", dtype),
             Function::Compare(_) => ("two numbers of one type; cast() one side", DType::Bool),
             Function::Logic(..) => ("bool operands; compare first", DType::Bool),
             Function::Select => ("a bool condition and two branches of one type", dtype),
@@ -203,6 +211,10 @@ impl Elementwise {
                 DType::I32 => map_integers(inputs, |x| integer(x) as i32).into(),
                 DType::U32 => map_integers(inputs, |x| integer(x) as u32).into(),
                 _ => map_floats(inputs, float).into(),
+            },
+            Function::Integers(_, f) => match dtype {
+                DType::I32 => map_integers(inputs, |x| f(x) as i32).into(),
+                _ => map_integers(inputs, |x| f(x) as u32).into(),
             },
             Function::Compare(f) => match (inputs[0].data(), inputs[1].data()) {
                 (Data::F64(a), Data::F64(b)) => zip(a, b, f).into(),

@@ -5,7 +5,7 @@ use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
-use crate::{Profile, wgsl};
+use crate::{DType, Profile, wgsl};
 
 /// For GPUs, few rows or columns: the invocations of a workgroup share a tile and go along k.
 const SKINNY: Variant = Variant { workgroup_memory: 8192, ..variant("skinny") };
@@ -37,16 +37,16 @@ const fn variant(name: &'static str) -> Variant {
 }
 
 /// How a variant cuts the work.
-struct Tiling {
+pub(super) struct Tiling {
     /// Rows and columns of a tile.
-    tile: [usize; 2],
+    pub(super) tile: [usize; 2],
     /// Tiles that one workgroup computes.
-    tiles_in_group: usize,
+    pub(super) tiles_in_group: usize,
     /// Terms of the sum that one round of the loop adds.
-    terms: usize,
+    pub(super) terms: usize,
     /// Time of one product and sum, relative to the others on the same kind of device. (Of the tiles in workgroup
     /// memory by what they read for each product.)
-    cost: usize,
+    pub(super) cost: usize,
 }
 
 fn tiling(variant: &Variant, m: usize, n: usize) -> Tiling {
@@ -83,17 +83,40 @@ const FILLS_CORES: usize = 8;
 const SCRATCH: usize = 8 * 12 * 8;
 
 /// How a product is cut by a [`Tiling`].
-struct Cut {
+pub(super) struct Cut {
     tiles_m: usize,
     tiles_n: usize,
     /// Parts of the sum, and terms of each.
-    parts: usize,
+    pub(super) parts: usize,
     part_k: usize,
-    workgroups: usize,
+    pub(super) workgroups: usize,
+}
+
+impl Cut {
+    /// The words of `Params` in `shaders/matmul_operands.wgsl`.
+    pub(super) fn words(&self, [m, n, k]: [usize; 3], batches: usize, [a, b]: &[Operand; 2]) -> Vec<u32> {
+        let words = [batches, m, n, k, self.parts, self.part_k, self.tiles_m, self.tiles_n].map(|x| x as u32);
+        words.into_iter().chain(a.words).chain(b.words).collect()
+    }
+
+    /// The launch, and the sum of the parts of `count` elements that it wrote, where there are several.
+    pub(super) fn with_sum(
+        &self,
+        launch: Launch,
+        dtype: DType,
+        count: usize,
+        profile: &Profile,
+    ) -> Result<Lowered, String> {
+        if self.parts == 1 {
+            return Ok(launch.into());
+        }
+        let sum = sum_of_parts(dtype, self.parts, count, Slot::Scratch(0), Slot::Output(0), profile)?;
+        Ok(Lowered { launches: vec![launch, sum], scratch: vec![self.parts * count * 4] })
+    }
 }
 
 impl Tiling {
-    fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Cut {
+    pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Cut {
         let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
         let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
         let fills = if profile.software { FILLS_CORES } else { FILLS_GPU };
@@ -181,10 +204,10 @@ impl Kernel for Matmul {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
-        let a = Operand::new(&args.views[0], m, k, false);
-        let b = Operand::new(&args.views[1], n, k, true);
+        let operands = [Operand::new(&args.views[0], m, k, false), Operand::new(&args.views[1], n, k, true)];
+        let [a, b] = &operands;
         let tiling = tiling(variant, m, n);
-        let Cut { tiles_m, tiles_n, parts, part_k, workgroups } = tiling.cut(sizes, batches, args.profile);
+        let cut = tiling.cut(sizes, batches, args.profile);
         let [tile_m, tile_n] = tiling.tile;
         let (shader, entry) = match variant.name {
             "skinny" => (wgsl!("matmul_skinny").constant("TM", tile_m).constant("TN", tile_n), "matmul_skinny"),
@@ -198,7 +221,9 @@ impl Kernel for Matmul {
             }
             _ => (workgroup_tile(variant, [tile_m, tile_n]), "matmul_tile"),
         };
-        let shader = shader.append(include_str!("../../../shaders/matmul_operands.wgsl"));
+        let shader = shader
+            .append(include_str!("../../../shaders/matmul_operands.wgsl"))
+            .append(include_str!("../../../shaders/matmul_blocks.wgsl"));
 
         let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
         // Parts begin at whole blocks, so there are no others where k is a number of blocks. (Reading
@@ -209,29 +234,20 @@ impl Kernel for Matmul {
         if n.is_multiple_of(4) {
             shader = shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4);
         }
-        let mut words: Vec<u32> =
-            [batches, m, n, k, parts, part_k, tiles_m, tiles_n].into_iter().map(|x| x as u32).collect();
-        words.extend(a.words);
-        words.extend(b.words);
-        let target = if parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
+        let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
         let launch = Launch {
             label: format!("matmul {}", variant.name),
             wgsl: shader.finish()?,
             entry,
             bindings: vec![
-                Binding::Uniform(words),
+                Binding::Uniform(cut.words(sizes, batches, &operands)),
                 Binding::Read(Slot::Input(0)),
                 Binding::Read(Slot::Input(1)),
                 Binding::Write(target),
             ],
-            workgroups: args.profile.grid(workgroups as u64)?,
+            workgroups: args.profile.grid(cut.workgroups as u64)?,
         };
-        if parts == 1 {
-            return Ok(launch.into());
-        }
-        let count = batches * m * n;
-        let sum = sum_of_parts(parts, count, Slot::Scratch(0), Slot::Output(0), args.profile)?;
-        Ok(Lowered { launches: vec![launch, sum], scratch: vec![parts * count * 4] })
+        cut.with_sum(launch, DType::F32, batches * m * n, args.profile)
     }
 }
 
@@ -291,7 +307,7 @@ impl Blocks {
 }
 
 /// An operand as the kernels see it.
-struct Operand {
+pub(super) struct Operand {
     blocks: Blocks,
     /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
     words: [u32; 8],
@@ -299,7 +315,7 @@ struct Operand {
 
 impl Operand {
     /// From its view; `b` has k before its outer axis, `a` behind.
-    fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
+    pub(super) fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
         let matrix = view.shape.rank() - 2;
         let (outer_stride, k_stride) = if is_b {
             (view.strides[matrix + 1], view.strides[matrix])

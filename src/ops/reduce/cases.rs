@@ -29,6 +29,33 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
         Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
             .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
+        Case::new("sum", "every other of seven and of eight axes", |x| {
+            vec![x[0].sum(&[0, 2, 4, 6], false), x[0].sum(&[1, 3, 5], true), x[1].sum(&[0, 2, 4, 6], true)]
+        })
+        .float("x", [2, 3, 2, 2, 2, 3, 2])
+        .float("y", [2, 2, 2, 2, 2, 2, 2, 2]),
+        Case::new("mean", "every other of eight axes, of a view", |x| {
+            vec![x[0].permute(&[7, 1, 5, 3, 4, 2, 6, 0]).mean(&[1, 3, 5, 7], false)]
+        })
+        .float("x", [2, 3, 2, 2, 2, 2, 2, 3]),
+        Case::new("var", "every other of eight axes", |x| vec![x[0].var(&[0, 2, 4, 6], 1, false)])
+            .float("x", [2, 2, 3, 2, 2, 2, 2, 2]),
+        Case::new("logsumexp", "every other of nine axes", |x| vec![x[0].logsumexp(&[0, 2, 4, 6, 8], true)])
+            .float("x", [2; 9]),
+        Case::new("max", "and min, every other of eight axes", |x| {
+            vec![x[0].max(&[0, 2, 4, 6], false), x[0].min(&[1, 3, 5, 7], true)]
+        })
+        .input("x", TensorType::new(DType::F32, [2, 3, 2, 2, 2, 2, 3, 2]), Fill::Distinct),
+        Case::new("prod", "every other of eight axes", |x| vec![x[0].prod(&[1, 3, 5, 7], false)]).input(
+            "x",
+            TensorType::new(DType::F32, [2; 8]),
+            Fill::Uniform(0.5, 1.5),
+        ),
+        Case::new("sum", "i32, every other of seven axes", |x| {
+            vec![x[0].sum(&[0, 2, 4, 6], false), x[0].max(&[1, 3, 5], true), x[0].prod(&[0, 2, 4, 6], true)]
+        })
+        .input("x", TensorType::new(DType::I32, [2, 3, 2, 2, 2, 2, 3]), Fill::Index(1 << 30))
+        .forward_only(),
         Case::new("sum", "two whole workgroups of rows", |x| vec![x[0].sum(&[1], false)]).float("x", [128, 3]),
         Case::new("sum", "many rows", |x| vec![x[0].sum(&[1], false)]).float("x", [700, 3]),
         Case::new("sum", "an offset, two axes kept", |x| vec![x[0].slice(2, 1, 9, 1).sum(&[1], false)])

@@ -5,7 +5,7 @@ use super::{Kind, Reduce, split_view};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
 use crate::shape::{View, merge_axes};
-use crate::{DType, wgsl};
+use crate::{DType, Shape, wgsl};
 
 /// The most axes of each sort that the kernels walk.
 const MAX_AXES: usize = 3;
@@ -66,6 +66,12 @@ impl Walk {
     }
 }
 
+/// Whether the kernels can reduce these axes of a tensor that lies row-major.
+pub(super) fn walkable(shape: &Shape, axes: &[usize]) -> bool {
+    let (kept, reduced) = split_view(&View::contiguous(shape), axes);
+    Walk::new(&kept).is_some() && Walk::new(&reduced).is_some()
+}
+
 /// One launch: which elements it reads.
 #[derive(Clone, Copy)]
 struct Stage {
@@ -107,9 +113,15 @@ impl Stage {
     }
 }
 
+/// The word of the factor that leaves a sum as it is.
+fn one(dtype: DType) -> u32 {
+    dtype.word(1.0)
+}
+
 /// The launch that ends another op whose sums were cut: the sum over `parts` (under 16,000) of `[parts, outputs]`,
 /// with the op's epilogue.
 pub(crate) fn sum_of_parts(
+    dtype: DType,
     parts: usize,
     outputs: usize,
     from: Slot,
@@ -117,7 +129,8 @@ pub(crate) fn sum_of_parts(
     profile: &Profile,
 ) -> Result<Launch, String> {
     let sum = Reduce { kind: Kind::Sum, axes: vec![0], keepdim: false };
-    sum.launch(DType::F32, Stage::of_parts(parts, outputs, from), 1, to, false, profile)
+    let factor = one(dtype);
+    sum.launch(dtype, Stage { factor, ..Stage::of_parts(parts, outputs, from) }, 1, to, false, profile)
 }
 
 /// What one element of the kernel's arrays is.
@@ -251,7 +264,7 @@ impl Reduce {
             return Err(format!("its axes do not merge to {MAX_AXES} kept and {MAX_AXES} reduced ones"));
         };
         let outputs = args.outputs[0].shape.numel();
-        let one = if dtype == DType::F32 { 1.0f32.to_bits() } else { 1 };
+        let one = one(dtype);
         let factor = match self.kind {
             Kind::Mean => (1.0 / reduced.count() as f32).to_bits(),
             _ => one,

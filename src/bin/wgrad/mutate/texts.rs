@@ -131,6 +131,7 @@ macro_rules! shared {
 
 const SHARED: &[Shared] = &[
     shared!("matmul_operands", "fn rows_of_a("),
+    shared!("matmul_blocks", "fn left_terms("),
     shared!("conv2d_phases", "i32(channel / SX % SY)"), // before the text in which it replaces a function
     shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
     shared!("conv2d_weight_product", "outputs: u32, channels: u32, taps: u32, fold: u32,"),

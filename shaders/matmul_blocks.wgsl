@@ -1,0 +1,70 @@
+
+// Blocks of operands of f32: this text stands behind matmul_operands.wgsl.
+// Operands are read in blocks of 4 x 4: element by element as here, or by vec4 along the axis that
+// is contiguous, where sizes, strides and offset are multiples of 4 (see src/ops/matmul.rs).
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+// Column j: a[m .. m + 4, k + j], for rows at these positions.
+fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let step = four(k, p.k) * p.a_k;
+  let i0 = at + step.x;
+  let i1 = at + step.y;
+  let i2 = at + step.z;
+  let i3 = at + step.w;
+  return mat4x4(
+    a[i0.x], a[i0.y], a[i0.z], a[i0.w], a[i1.x], a[i1.y], a[i1.z], a[i1.w],
+    a[i2.x], a[i2.y], a[i2.z], a[i2.w], a[i3.x], a[i3.y], a[i3.z], a[i3.w],
+  );
+}
+
+// Column j: b[k + j, n .. n + 4], for columns at these positions.
+fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let step = four(k, p.k) * p.b_k;
+  let i0 = at + step.x;
+  let i1 = at + step.y;
+  let i2 = at + step.z;
+  let i3 = at + step.w;
+  return mat4x4(
+    b[i0.x], b[i0.y], b[i0.z], b[i0.w], b[i1.x], b[i1.y], b[i1.z], b[i1.w],
+    b[i2.x], b[i2.y], b[i2.z], b[i2.w], b[i3.x], b[i3.y], b[i3.z], b[i3.w],
+  );
+}
+
+// The block of a at k, which is less than `last`, with zeros for terms from `last` on.
+fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  let block = load_a(at, k);
+  if (k + 4u <= last) {
+    return block;
+  }
+  let zero = vec4(0.0);
+  return mat4x4(
+    block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
+  );
+}
+
+// The same for any k.
+fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return left_terms(at, k, last);
+}
+
+// The block of b at k. Terms from `last` on may hold anything finite that b holds.
+fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return load_b(at, k);
+}
+
+// Writes v to y[slice, m, n .. n + 4], as far as that lies inside; slice counts parts and batches.
+fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
+  if (m < p.m) {
+    let i = (slice * p.m + m) * p.n + n;
+    if (n < p.n) { y[i] = epilogue(v.x, i); }
+    if (n + 1u < p.n) { y[i + 1u] = epilogue(v.y, i + 1u); }
+    if (n + 2u < p.n) { y[i + 2u] = epilogue(v.z, i + 2u); }
+    if (n + 3u < p.n) { y[i + 3u] = epilogue(v.w, i + 3u); }
+  }
+}

@@ -1,0 +1,45 @@
+// y[batch, m, n] = sum over k of a[batch, m, k] * b[batch, k, n] of integers, modulo 2^32.
+// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl, which stands behind this text.
+// One invocation computes 4 x 4 elements of y; 64 of them, along n first, are a workgroup, whose tiles are of one
+// part. part_k is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
+// Twin: product_of_integers in src/ops/matmul/integer.rs.
+
+alias T = i32;
+
+@compute @workgroup_size(64)
+fn matmul_integer(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let group_number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let groups_in_part = (p.batches * p.tiles_m * p.tiles_n + 63u) / 64u;
+  let part = group_number / groups_in_part;
+  let number = group_number % groups_in_part * 64u + lane;
+  let n = number % p.tiles_n * 4u;
+  let m = number / p.tiles_n % p.tiles_m * 4u;
+  let batch = number / p.tiles_n / p.tiles_m;
+  if (part >= p.parts || batch >= p.batches) { return; }
+
+  let rows = rows_of_a(batch, m);
+  let columns = columns_of_b(batch, n);
+  var sum: array<vec4<T>, 4>;
+  let last = min(p.k, (part + 1u) * p.part_k);
+  for (var k = part * p.part_k; k < last; k++) {
+    let left = rows + k * p.a_k;
+    let right = columns + k * p.b_k;
+    let terms = vec4(b[right.x], b[right.y], b[right.z], b[right.w]);
+    for (var i = 0u; i < 4u; i++) { // unroll
+      sum[i] += a[left[i]] * terms;
+    }
+  }
+  let slice = part * p.batches + batch;
+  for (var i = 0u; i < 4u; i++) { // unroll
+    for (var j = 0u; j < 4u; j++) { // unroll
+      if (m + i < p.m && n + j < p.n) {
+        y[(slice * p.m + m + i) * p.n + n + j] = sum[i][j];
+      }
+    }
+  }
+}
+

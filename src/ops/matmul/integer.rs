@@ -1,0 +1,102 @@
+//! Products of integers: i32 and u32, modulo 2^32. One kernel for every device; what is fast is made of floats.
+
+use rayon::prelude::*;
+
+use super::kernels::{Operand, Tiling};
+use super::{batch, infer_product, sizes};
+use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::shape::{View, merge_axes};
+use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+
+/// [`super::Matmul`] of integers.
+#[derive(Debug)]
+pub(super) struct IntegerMatmul;
+
+impl Op for IntegerMatmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        infer_product(inputs, &[DType::I32, DType::U32])
+    }
+
+    fn gradient(&self, _: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![None, None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        // Modulo 2^32 the bits do not depend on the sign.
+        let [a, b] = [0, 1].map(|i| inputs[i].device_words());
+        let y = product_of_integers(&a, &b, sizes(inputs[0].shape(), inputs[1].shape()), outputs[0].shape.numel());
+        let data: Data = match outputs[0].dtype {
+            DType::U32 => y.into(),
+            _ => y.into_iter().map(|word| word as i32).collect::<Vec<i32>>().into(),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn terms(&self, inputs: &[&TensorType]) -> usize {
+        inputs[0].shape.last().copied().unwrap_or(0)
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize) -> Vec<u32> {
+    let mut y = vec![0u32; count];
+    y.par_chunks_mut(n.max(1)).enumerate().for_each(|(row, y)| {
+        let (a, b) = (&a[row * k..][..k], &b[row / m * k * n..][..k * n]);
+        for (factor, b) in a.iter().zip(b.chunks_exact(n)) {
+            y.iter_mut().zip(b).for_each(|(y, &b)| *y = y.wrapping_add(factor.wrapping_mul(b)));
+        }
+    });
+    y
+}
+
+/// What one invocation computes. A sum of integers has no order that is better: parts are cut as for floats.
+const TILING: Tiling = Tiling { tile: [4, 4], tiles_in_group: 64, terms: 1, cost: 1 };
+
+impl Kernel for IntegerMatmul {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant::plain("integer")];
+        VARIANTS
+    }
+
+    /// Elements are read one by one, through any strides; the batch must need no more than three.
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        merge_axes(&batch(&view.shape), &[&view.strides[..view.shape.rank() - 2]]).sizes.len() <= 3
+    }
+
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let (batches, dtype) = (batch(&args.outputs[0].shape).numel(), args.outputs[0].dtype);
+        let operands = [Operand::new(&args.views[0], m, k, false), Operand::new(&args.views[1], n, k, true)];
+        let cut = TILING.cut(sizes, batches, args.profile);
+        let t = dtype.wgsl_storage();
+        let text = ["A", "B", "Y"].into_iter().fold(
+            wgsl!("matmul_integer").append(include_str!("../../../shaders/matmul_operands.wgsl")).alias("T", t),
+            |text, operand| text.alias(operand, t),
+        );
+        let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
+        let launch = Launch {
+            label: "matmul integer".into(),
+            wgsl: text.finish()?,
+            entry: "matmul_integer",
+            bindings: vec![
+                Binding::Uniform(cut.words(sizes, batches, &operands)),
+                Binding::Read(Slot::Input(0)),
+                Binding::Read(Slot::Input(1)),
+                Binding::Write(target),
+            ],
+            workgroups: args.profile.grid(cut.workgroups as u64)?,
+        };
+        cut.with_sum(launch, dtype, batches * m * n, args.profile)
+    }
+}

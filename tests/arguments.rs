@@ -1,0 +1,85 @@
+//! Arguments that would compute something else than was meant are mistakes, with the user's line. Needs no GPU.
+
+use wgrad::ops::attention::Attention;
+use wgrad::ops::conv1d::Conv1d;
+use wgrad::ops::conv2d::Conv2d;
+use wgrad::{DType, Graph, Value};
+
+fn f32s(graph: &Graph, name: &str, shape: &[usize]) -> Value {
+    graph.input(name, DType::F32, shape)
+}
+
+/// What an op takes, by what it says of an argument that it does not take.
+type Refusal = (&'static str, &'static str, fn(&Graph) -> Value);
+
+const REFUSALS: &[Refusal] = &[
+    // An axis that stands twice, as itself or counted from the end.
+    ("sum", "axis 1 stands twice", |g| f32s(g, "x", &[2, 3]).sum(&[1, 1], false)),
+    ("sum", "axis 1 stands twice", |g| f32s(g, "x", &[2, 3]).sum(&[1, -1], false)),
+    ("mean", "stands twice", |g| f32s(g, "x", &[2, 3]).mean(&[0, -2], false)),
+    ("max", "stands twice", |g| f32s(g, "x", &[2, 3]).max(&[0, 0], false)),
+    ("prod", "stands twice", |g| f32s(g, "x", &[2, 3]).prod(&[0, 0], false)),
+    ("var", "stands twice", |g| f32s(g, "x", &[2, 3]).var(&[0, 0], 0, false)),
+    ("logsumexp", "stands twice", |g| f32s(g, "x", &[2, 3]).logsumexp(&[0, 0], false)),
+    ("flip", "stands twice", |g| f32s(g, "x", &[2, 3]).flip(&[0, 0])),
+    ("diagonal", "two different axes", |g| f32s(g, "x", &[2, 3]).diagonal(1, -1)),
+    ("diagonal", "two different axes", |g| f32s(g, "x", &[2, 3]).diagonal(0, 2)),
+    ("permute", "once", |g| f32s(g, "x", &[2, 3]).permute(&[0, -2])),
+    // Numbers that no float holds, or that make NaN of everything.
+    ("leaky_relu", "not NaN", |g| f32s(g, "x", &[2]).leaky_relu(f64::NAN)),
+    ("leaky_relu", "finite", |g| f32s(g, "x", &[2]).leaky_relu(1e39)),
+    ("elu", "not inf", |g| f32s(g, "x", &[2]).elu(f64::INFINITY)),
+    ("powf", "not NaN", |g| f32s(g, "x", &[2]).powf(f64::NAN)),
+    ("powf", "finite", |g| f32s(g, "x", &[2]).powf(-1e39)),
+    ("clamp", "ordered", |g| f32s(g, "x", &[2]).clamp(f64::NAN, 1.0)),
+    ("batch_norm", "eps", |g| {
+        let [m, v] = ["m", "v"].map(|name| f32s(g, name, &[3]));
+        f32s(g, "x", &[2, 3]).batch_norm(&m, &v, None, None, f64::NAN)
+    }),
+    ("batch_norm", "eps", |g| {
+        let [m, v] = ["m", "v"].map(|name| f32s(g, name, &[3]));
+        f32s(g, "x", &[2, 3]).batch_norm(&m, &v, None, None, -1e-5)
+    }),
+    ("batch_norm", "momentum", |g| {
+        let [m, v] = ["m", "v"].map(|name| f32s(g, name, &[3]));
+        f32s(g, "x", &[2, 3]).batch_norm_training(None, None, 1e-5).running(&m, &v, f64::NAN).1
+    }),
+    ("normalize", "eps", |g| f32s(g, "x", &[2, 3]).layer_norm(&[3], None, None, f64::NAN)),
+    ("normalize", "eps", |g| f32s(g, "x", &[2, 3]).rms_norm(&[3], None, 0.0)),
+    ("scaled_dot_product_attention", "scale", |g| {
+        let x = f32s(g, "x", &[1, 1, 2, 4]);
+        x.scaled_dot_product_attention(&x, &x, &Attention { scale: Some(1e39), ..Default::default() })
+    }),
+    ("topk", "no 4 elements", |g| f32s(g, "x", &[2, 3]).topk(4, 1, true).0),
+    // Transposed convolutions.
+    ("conv_transpose2d", "output padding", |g| {
+        f32s(g, "x", &[1, 2, 3, 3]).conv_transpose2d(&f32s(g, "w", &[2, 1, 2, 2]), None, Conv2d::default(), 1)
+    }),
+    ("conv_transpose2d", "output padding", |g| {
+        let options = Conv2d::default().stride(2).dilation([1, 3]);
+        f32s(g, "x", &[1, 2, 3, 3]).conv_transpose2d(&f32s(g, "w", &[2, 1, 2, 2]), None, options, [2, 2])
+    }),
+    ("conv_transpose1d", "leaves nothing", |g| {
+        let options = Conv1d { padding: [9, 0], ..Conv1d::default() };
+        f32s(g, "x", &[1, 2, 3]).conv_transpose1d(&f32s(g, "w", &[2, 1, 2]), None, options, 0)
+    }),
+    ("conv_transpose1d", "[N, C, L]", |g| {
+        f32s(g, "x", &[1, 2, 3, 4]).conv_transpose1d(&f32s(g, "w", &[2, 1, 2]), None, Conv1d::default(), 0)
+    }),
+    ("pad", "(before, after)", |g| f32s(g, "x", &[2, 3]).pad(&[(1, 1)], 0.0)),
+    ("pad", "(before, after)", |g| f32s(g, "x", &[2]).pad(&[(1, 1); 9], 0.0)),
+];
+
+#[test]
+fn wrong_arguments_are_mistakes_with_the_users_line() {
+    for (number, (op, what, build)) in REFUSALS.iter().enumerate() {
+        let graph = Graph::new();
+        let y = build(&graph);
+        assert!(!y.is_valid(), "{number}: {op} takes it, and gives {y:?}");
+        let mistakes = graph.mistakes();
+        assert_eq!(mistakes.len(), 1, "{number}: {mistakes:?}");
+        let text = mistakes[0].to_string();
+        assert!(text.contains(&format!("{op}(")) && text.contains(what), "{number}: {text}");
+        assert!(mistakes[0].location.file().ends_with("arguments.rs"), "{text}");
+    }
+}
