@@ -1,4 +1,5 @@
-// y[part, row] = the k in the part-th chunk with the largest (or smallest) x[row, k], the first of equals.
+// y[part, row] = the k in the part-th chunk with the largest (or smallest) x[row, k], the first of equals,
+// and the first NaN before all others.
 // 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 y: [parts, rows], k within x's row.
 // A workgroup computes 64 elements of y, an invocation one.
 // size >= 1, no chunk is empty.
@@ -15,9 +16,9 @@ struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u3
 
 fn beats(v: T, largest: T) -> bool {
   if (SMALLEST) {
-    return v < largest;
+    return exceeds(-v, -largest);
   }
-  return v > largest;
+  return exceeds(v, largest);
 }
 
 @compute @workgroup_size(64)

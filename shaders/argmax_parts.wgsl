@@ -16,9 +16,9 @@ struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u3
 
 fn beats(v: T, largest: T) -> bool {
   if (SMALLEST) {
-    return v < largest;
+    return exceeds(-v, -largest);
   }
-  return v > largest;
+  return exceeds(v, largest);
 }
 
 @compute @workgroup_size(64)

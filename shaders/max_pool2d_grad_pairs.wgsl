@@ -19,10 +19,11 @@ fn max_pool2d_grad_pairs(
   let at = upper_of(i);
   let upper = x[at];
   let lower = x[at + s.columns];
-  // The first maximum, row by row.
-  let in_lower = max(lower.x, lower.y) > max(upper.x, upper.y);
-  let row = select(upper, lower, in_lower);
-  let hit = vec2(row.x >= row.y, row.y > row.x);
+  // The first maximum, or the first NaN, row by row.
+  let second = vec2(exceeds(upper.y, upper.x), exceeds(lower.y, lower.x));
+  let in_lower = exceeds(select(lower.x, lower.y, second.y), select(upper.x, upper.y, second.x));
+  let in_second = select(second.x, second.y, in_lower);
+  let hit = vec2(!in_second, in_second);
   let gradient = select(vec2(0.0), vec2(dy[i]), hit);
   let above = select(gradient, vec2(0.0), in_lower);
   let below = select(vec2(0.0), gradient, in_lower);

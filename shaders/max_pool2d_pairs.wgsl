@@ -1,4 +1,4 @@
-// y[window] = the maximum of x in the window, for windows of 2x2 side by side and rows of whole vec2.
+// y[window] = the maximum of x in the window (NaN where it holds one), for windows of 2x2 side by side, rows of vec2.
 // x [planes, H, W / 2] of vec2, y [planes, OH, OW], contiguous; no padding.
 // One invocation computes one window. Behind it: max_pool2d_pair.wgsl and pool2d.wgsl.
 // Twin: max_pool2d in src/ops/pool2d/reference.rs.
@@ -16,7 +16,13 @@ fn max_pool2d_pairs(
   let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
   if (i >= s.count) { return; }
   let at = upper_of(i);
-  let column = max(x[at], x[at + s.columns]);
-  y[i] = epilogue(max(column.x, column.y), i);
+  let upper = x[at];
+  let lower = x[at + s.columns];
+  let column = max(upper, lower);
+  let largest = max(column.x, column.y);
+  // The largest magnitude, as bits: where one is NaN, it is, too.
+  let bits = max(bitcast<vec2<u32>>(upper) & vec2(MAGNITUDE_BITS), bitcast<vec2<u32>>(lower) & vec2(MAGNITUDE_BITS));
+  let magnitude = max(bits.x, bits.y);
+  y[i] = epilogue(select(largest, bitcast<f32>(magnitude), magnitude > INFINITY_BITS), i);
 }
 

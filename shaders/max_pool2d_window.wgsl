@@ -1,7 +1,7 @@
 // The maximum of a window of x: this text stands behind those of the kernels of max pooling.
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 
-// The position of the first maximum in the window of that column, row and plane.
+// The position of the first maximum, or of the first NaN, in the window of that column, row and plane.
 fn first_maximum(window: vec3<u32>) -> u32 {
   let top = window.y * SY;
   let left = window.x * SX;
@@ -14,7 +14,7 @@ fn first_maximum(window: vec3<u32>) -> u32 {
       if (inside(top + u, left + v)) {
         let here = plane + (top + u) * s.w + left + v;
         let value = x[here];
-        if (value > best) {
+        if (exceeds(value, best)) {
           best = value;
           at = here;
         }

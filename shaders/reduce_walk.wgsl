@@ -30,17 +30,22 @@ fn identity() -> T {
   return T(0);
 }
 
+// The one of both that it is said to be; NaN where either is.
+fn extreme(a: V, b: V, most: V) -> V {
+  return nan_or(a, nan_or(b, most));
+}
+
 fn combine(a: V, b: V) -> V {
   if (KIND == 0u) {
     return a + b;
   }
   if (KIND == 1u) {
-    return max(a, b);
+    return extreme(a, b, max(a, b));
   }
   if (KIND == 3u) {
     return a * b;
   }
-  return min(a, b);
+  return extreme(a, b, min(a, b));
 }
 
 fn scaled(v: V) -> V {

@@ -1,11 +1,33 @@
 // The elementwise functions: one for each row of src/ops/elementwise.rs and src/ops/generate.rs and each
 // type, named NAME_TYPE. Kernels get those that they mention, and the helpers and constants these mention.
-// Computes: one element. Precondition: inputs are finite; results below 2^-126 may come out as 0.
+// Computes: one element. NaN and infinities give what IEEE 754 and PyTorch give. WGSL lets a compiler assume that
+// there are none, so they are told by their bits. Devices may take subnormal operands for 0, and results below
+// 2^-126 may come out as 0; log, pow, sqrt, rsqrt, sign and to_bool read subnormal numbers through their bits.
 // Accurate to a few units in the last place on every driver (tests/scalar.rs measures it), which built-ins
 // are not: hence our own exp, log, sin, cos, tanh, erf and pow. Polynomials are minimax fits (Remez, weighted
 // for relative error) of the functions named beside them. Drivers may contract a * b + c, and Metal may even
 // reorder sums: what must be exact is cut out of the bits, or goes through integers, where neither can reach.
 // Twin: the closures in src/ops/elementwise.rs and src/ops/generate.rs.
+
+const INFINITY_BITS: u32 = 0x7f800000u;
+const MAGNITUDE_BITS: u32 = 0x7fffffffu;
+const SMALLEST_NORMAL_BITS: u32 = 0x00800000u;
+const SIGN_BIT: u32 = 0x80000000u;
+
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & MAGNITUDE_BITS) > INFINITY_BITS; }
+// y, or NaN where x is.
+fn nan_or(x: f32, y: f32) -> f32 { return select(y, x, is_nan(x)); }
+// Whether neither is NaN.
+fn ordered(a: f32, b: f32) -> bool {
+  return max(bitcast<u32>(a) & MAGNITUDE_BITS, bitcast<u32>(b) & MAGNITUDE_BITS) <= INFINITY_BITS;
+}
+fn nan_or4(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
+  return select(y, x, (bitcast<vec4<u32>>(x) & vec4(MAGNITUDE_BITS)) > vec4(INFINITY_BITS));
+}
+// Whether v takes the place of the largest so far: it is larger, or the first NaN.
+fn exceeds(v: f32, largest: f32) -> bool { return (v > largest || is_nan(v)) && !is_nan(largest); }
+// The number with these bits, made NaN where `invalid`.
+fn nan_if(invalid: bool, bits: u32) -> f32 { return bitcast<f32>(select(bits, bits | 0x7fc00000u, invalid)); }
 
 fn add_f32(a: f32, b: f32) -> f32 { return a + b; }
 fn add_i32(a: i32, b: i32) -> i32 { return a + b; }
@@ -42,29 +64,29 @@ fn rem_euclid_i32(a: i32, b: i32) -> i32 {
   return rest + select(0, select(b, -b, b < 0), rest < 0);
 }
 fn rem_euclid_u32(a: u32, b: u32) -> u32 { return fmod_u32(a, b); }
-fn minimum_f32(a: f32, b: f32) -> f32 { return min(a, b); }
+fn minimum_f32(a: f32, b: f32) -> f32 { return nan_or(a, nan_or(b, min(a, b))); }
 fn minimum_i32(a: i32, b: i32) -> i32 { return min(a, b); }
 fn minimum_u32(a: u32, b: u32) -> u32 { return min(a, b); }
-fn maximum_f32(a: f32, b: f32) -> f32 { return max(a, b); }
+fn maximum_f32(a: f32, b: f32) -> f32 { return nan_or(a, nan_or(b, max(a, b))); }
 fn maximum_i32(a: i32, b: i32) -> i32 { return max(a, b); }
 fn maximum_u32(a: u32, b: u32) -> u32 { return max(a, b); }
 
-fn lt_f32(a: f32, b: f32) -> bool { return a < b; }
+fn lt_f32(a: f32, b: f32) -> bool { return a < b && ordered(a, b); }
 fn lt_i32(a: i32, b: i32) -> bool { return a < b; }
 fn lt_u32(a: u32, b: u32) -> bool { return a < b; }
-fn le_f32(a: f32, b: f32) -> bool { return a <= b; }
+fn le_f32(a: f32, b: f32) -> bool { return a <= b && ordered(a, b); }
 fn le_i32(a: i32, b: i32) -> bool { return a <= b; }
 fn le_u32(a: u32, b: u32) -> bool { return a <= b; }
-fn gt_f32(a: f32, b: f32) -> bool { return a > b; }
+fn gt_f32(a: f32, b: f32) -> bool { return a > b && ordered(a, b); }
 fn gt_i32(a: i32, b: i32) -> bool { return a > b; }
 fn gt_u32(a: u32, b: u32) -> bool { return a > b; }
-fn ge_f32(a: f32, b: f32) -> bool { return a >= b; }
+fn ge_f32(a: f32, b: f32) -> bool { return a >= b && ordered(a, b); }
 fn ge_i32(a: i32, b: i32) -> bool { return a >= b; }
 fn ge_u32(a: u32, b: u32) -> bool { return a >= b; }
-fn eq_f32(a: f32, b: f32) -> bool { return a == b; }
+fn eq_f32(a: f32, b: f32) -> bool { return a == b && ordered(a, b); }
 fn eq_i32(a: i32, b: i32) -> bool { return a == b; }
 fn eq_u32(a: u32, b: u32) -> bool { return a == b; }
-fn ne_f32(a: f32, b: f32) -> bool { return a != b; }
+fn ne_f32(a: f32, b: f32) -> bool { return a != b || !ordered(a, b); }
 fn ne_i32(a: i32, b: i32) -> bool { return a != b; }
 fn ne_u32(a: u32, b: u32) -> bool { return a != b; }
 fn and_bool(a: bool, b: bool) -> bool { return a && b; }
@@ -81,18 +103,35 @@ fn neg_u32(x: u32) -> u32 { return 0u - x; }
 fn abs_f32(x: f32) -> f32 { return abs(x); }
 fn abs_i32(x: i32) -> i32 { return abs(x); }
 fn abs_u32(x: u32) -> u32 { return x; }
-fn sign_f32(x: f32) -> f32 { return sign(x); }
+fn sign_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let zero_or_nan = (bits & MAGNITUDE_BITS) - 1u >= INFINITY_BITS;
+  return select(bitcast<f32>((bits & SIGN_BIT) | ONE_BITS), x, zero_or_nan);
+}
 fn floor_f32(x: f32) -> f32 { return floor(x); }
 fn round_f32(x: f32) -> f32 { return round(x); }
-fn sqrt_f32(x: f32) -> f32 { return sqrt(x); }
-fn rsqrt_f32(x: f32) -> f32 { return inverseSqrt(x); }
+fn sqrt_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let small = bits < SMALLEST_NORMAL_BITS;
+  let root = sqrt(select(x, 2.0 * f32(bits), small)); // of a subnormal number times 2^150
+  let y = select(root, root * 0x1p-75, small);
+  return nan_if(bits > INFINITY_BITS && bits != SIGN_BIT, bitcast<u32>(y));
+}
+fn rsqrt_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let small = bits - 1u < SMALLEST_NORMAL_BITS - 1u;
+  let root = inverseSqrt(select(x, 2.0 * f32(bits), small));
+  let y = select(root, root * 0x1p75, small);
+  return nan_if(bits > INFINITY_BITS && bits != SIGN_BIT, bitcast<u32>(y));
+}
 fn square_f32(x: f32) -> f32 { return x * x; }
 fn reciprocal_f32(x: f32) -> f32 { return 1.0 / x; }
 fn softsign_f32(x: f32) -> f32 { return x / (1.0 + abs(x)); }
-fn hardsigmoid_f32(x: f32) -> f32 { return min(max(x + 3.0, 0.0), 6.0) / 6.0; }
-fn relu_f32(x: f32) -> f32 { return max(x, 0.0); }
+fn hardsigmoid_f32(x: f32) -> f32 { return nan_or(x, min(max(x + 3.0, 0.0), 6.0) / 6.0); }
+// As i32 the bits of -0 to -infinity are the least; those of NaN are not among them.
+fn relu_f32(x: f32) -> f32 { return select(x, 0.0, bitcast<i32>(x) <= -8388608); }
 fn leaky_relu_f32(x: f32, slope: f32) -> f32 { return select(slope * x, x, x > 0.0); }
-fn clamp_f32(x: f32, low: f32, high: f32) -> f32 { return min(max(x, low), high); }
+fn clamp_f32(x: f32, low: f32, high: f32) -> f32 { return nan_or(x, min(max(x, low), high)); }
 
 // Powers of e. x = k ln 2 + r with |r| <= ln(2)/2, ln 2 in two parts of which the first has 9 bits, so that
 // its product with k is exact (W. J. Cody and W. Waite, Software Manual for the Elementary Functions, 1980).
@@ -121,7 +160,7 @@ fn exp_f32(x: f32) -> f32 {
   let k = i32(n);
   let q = expm1_near_0(without_ln2(y, 0.0, n, k));
   let s = power_of_two(max(k - 1, -127)); // k may be 128
-  return ((1.0 + q) * s) * 2.0;
+  return nan_or(x, ((1.0 + q) * s) * 2.0);
 }
 
 // e^(high + low) for high <= 0 and a small low.
@@ -144,19 +183,30 @@ fn expm1_of_negative(x: f32) -> f32 {
 
 fn sigmoid_f32(x: f32) -> f32 {
   let e = exp_of_negative(-abs(x), 0.0);
-  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+  return nan_or(x, select(e, 1.0, x >= 0.0) / (1.0 + e));
 }
 // (1 - e^-2a) / (1 + e^-2a) for a = |x|, which neither cancels at 0 nor overflows.
 fn tanh_f32(x: f32) -> f32 {
   let e = expm1_of_negative(-2.0 * abs(x));
   let y = -e / (2.0 + e);
-  return select(y, -y, x < 0.0);
+  return nan_or(x, select(y, -y, x < 0.0));
 }
-fn elu_f32(x: f32, alpha: f32) -> f32 { return select(alpha * expm1_of_negative(min(x, 0.0)), x, x > 0.0); }
+fn elu_f32(x: f32, alpha: f32) -> f32 {
+  return nan_or(x, select(alpha * expm1_of_negative(min(x, 0.0)), x, x > 0.0));
+}
 
 // Logarithms: x = 2^k m with m in [sqrt(1/2), sqrt(2)), and a polynomial in m - 1, as in S. L. Moshier's Cephes.
 const SQRT_HALF_BITS: u32 = 0x3f3504f3u;
 const ONE_BITS: u32 = 0x3f800000u;
+
+// The bits of m, and k, of a positive number's bits.
+fn significand_and_exponent(bits: u32) -> vec2<i32> {
+  let small = bits < SMALLEST_NORMAL_BITS;
+  // A subnormal number is its bits times 2^-149.
+  let normal = select(bits, bitcast<u32>(f32(bits)), small);
+  let shifted = normal + (ONE_BITS - SQRT_HALF_BITS);
+  return vec2(i32((shifted & 0x7fffffu) + SQRT_HALF_BITS), i32(shifted >> 23u) - select(127, 127 + 149, small));
+}
 
 // ln(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1], to 2^-30.
 fn log1p_near_0(f: f32) -> f32 {
@@ -166,19 +216,20 @@ fn log1p_near_0(f: f32) -> f32 {
 
 fn log_f32(x: f32) -> f32 {
   let bits = bitcast<u32>(x);
-  let shifted = bits + (ONE_BITS - SQRT_HALF_BITS);
-  let k = i32(shifted >> 23u) - 127;
-  let m = bitcast<f32>((shifted & 0x7fffffu) + SQRT_HALF_BITS);
-  let y = f32(k) * LN2 + log1p_near_0(m - 1.0);
-  return select(y, bitcast<f32>(bits | 0xff800000u), x <= 0.0); // -infinity at 0, NaN below
+  let parts = significand_and_exponent(bits);
+  let y = f32(parts.y) * LN2 + log1p_near_0(bitcast<f32>(parts.x) - 1.0);
+  // Minus infinity at 0, infinity and NaN as they are, NaN below 0.
+  let zero = (bits & MAGNITUDE_BITS) == 0u;
+  let ordinary = bits - 1u < INFINITY_BITS - 1u;
+  return select(nan_if(bits > INFINITY_BITS && !zero, select(bits, INFINITY_BITS | SIGN_BIT, zero)), y, ordinary);
 }
+
+// ln x, at least -100, which it also is for negative numbers.
+fn bounded_log(x: f32) -> f32 { return select(-100.0, max(log_f32(x), -100.0), bitcast<i32>(x) > 0); }
 
 // -(t ln p + (1 - t) ln(1 - p)), each logarithm at least -100.
 fn bce_f32(p: f32, t: f32) -> f32 {
-  let log_p = select(-100.0, log_f32(max(p, 1.2e-38)), p > 0.0);
-  let q = 1.0 - p;
-  let log_q = select(-100.0, log_f32(max(q, 1.2e-38)), q > 0.0);
-  return -(t * log_p + (1.0 - t) * log_q);
+  return nan_or(p, -(t * bounded_log(p) + (1.0 - t) * bounded_log(1.0 - p)));
 }
 
 // max(x, 0) + ln(1 + e), e = e^-|x| in [0, 1]; from sqrt(2) on ln(1 + e) is ln 2 + ln((1 + e) / 2).
@@ -186,7 +237,7 @@ fn softplus_f32(x: f32) -> f32 {
   let e = exp_of_negative(-abs(x), 0.0);
   let large = e > 0.41421356;
   let y = log1p_near_0(select(e, (e - 1.0) * 0.5, large));
-  return max(x, 0.0) + (select(0.0, LN2, large) + y);
+  return nan_or(x, max(x, 0.0) + (select(0.0, LN2, large) + y));
 }
 
 // Sine and cosine: x = k pi/2 + r with |r| <= pi/4, pi/2 in three parts (8, 11 and 24 bits), each times k in
@@ -207,7 +258,8 @@ fn sine_from(x: f32, quarters: i32) -> f32 {
   let cosine = (1.0 - 0.5 * z) + z * z * (0.041666646 + z * (-0.0013887304 + z * 2.4431669e-5));
   let quadrant = k + quarters;
   let y = select(sine, cosine, (quadrant & 1) == 1);
-  return select(y, -y, (quadrant & 2) == 2);
+  let bits = bitcast<u32>(x);
+  return select(select(y, -y, (quadrant & 2) == 2), nan_if(true, bits), (bits & MAGNITUDE_BITS) >= INFINITY_BITS);
 }
 fn sin_f32(x: f32) -> f32 { return sine_from(x, 0); }
 fn cos_f32(x: f32) -> f32 { return sine_from(x, 1); }
@@ -221,7 +273,7 @@ fn erf_f32(x: f32) -> f32 {
   let tail = 0.63583416 + a * (0.10511242 + a * (-0.022795923 + a * (0.003186098 + a * -2.1053232e-4)));
   let large = 1.0 - exp_of_negative(-(a + a * (0.12847929 + a * tail)), 0.0);
   let y = select(large, small, a < 1.0);
-  return select(y, -y, x < 0.0);
+  return nan_or(x, select(y, -y, x < 0.0));
 }
 
 // The normal tail beyond a = |x| is e^(-a^2/2) R(a), R smooth: (a + 4) R(a) is a polynomial in
@@ -235,7 +287,7 @@ fn normal_cdf_f32(x: f32) -> f32 {
   let r = 0.75528514 + u * (-0.6078966 + u * (0.38713688 + u * (-0.18652284 + u * (0.060404506 + u * core))));
   let high = leading_bits(a);
   let tail = exp_of_negative(-0.5 * high * high, -0.5 * (a - high) * (a + high)) * (v * r);
-  return select(1.0 - tail, tail, x < 0.0);
+  return nan_or(x, select(1.0 - tail, tail, x < 0.0));
 }
 
 // The leading 12 bits of the significand: the product of two such numbers is exact.
@@ -249,11 +301,10 @@ const TWO_OVER_LN2_LOW: f32 = 6.2445662e-4;
 // |a|^b as 2^(b log2 |a|), where log2 needs more than 24 bits. It comes as k + high + low: |a| = 2^k m, and with
 // s = (m - 1) / (m + 1), itself in two parts, log2 m = 2/ln 2 (s + s^3/3 + ...), as in fdlibm's pow (Sun, 1993).
 fn pow_f32(a: f32, b: f32) -> f32 {
-  let bits = bitcast<u32>(a);
-  let shifted = (bits & 0x7fffffffu) + (ONE_BITS - SQRT_HALF_BITS);
-  let exponent = i32(shifted >> 23u) - 127;
-  let k = select(f32(exponent), -1e9, abs(a) == 0.0); // 0 as a very small number
-  let m = i32(bitcast<f32>((shifted & 0x7fffffu) + SQRT_HALF_BITS) * 16777216.0);
+  let magnitude = bitcast<u32>(a) & MAGNITUDE_BITS;
+  let parts = significand_and_exponent(magnitude);
+  let k = f32(parts.y);
+  let m = i32(bitcast<f32>(parts.x) * 16777216.0);
   // (m - 1) / (m + 1), both times 2^24 and exact; the quotient's second part comes from the remainder.
   let f = f32(m - 16777216);
   let d = m + 16777216;
@@ -267,7 +318,7 @@ fn pow_f32(a: f32, b: f32) -> f32 {
   let high = leading_bits(product);
   let low = (product - high) + (TWO_OVER_LN2_HIGH * s_low + (TWO_OVER_LN2_LOW * s + TWO_OVER_LN2 * series));
   // b (k + high + low): the two large products are exact, and only their fractions are added up.
-  let y = clamp(b, -4e9, 4e9);
+  let y = clamp(b, -4e9, 4e9); // an even number where b is beyond
   let y_high = leading_bits(y);
   let y_low = y - y_high;
   let p = y_high * k;
@@ -279,22 +330,32 @@ fn pow_f32(a: f32, b: f32) -> f32 {
   let core = 0.055503264 + r * (0.009618002 + r * (0.0013400805 + r * 1.5476884e-4));
   let half = whole >> 1u;
   let power = ((1.0 + r * (0.6931472 + r * (0.2402265 + r * core))) * power_of_two(half)) * power_of_two(whole - half);
+  // 0 and infinity have no significand.
+  let special = magnitude - 1u >= INFINITY_BITS - 1u;
+  let infinite = (magnitude != 0u) == (bitcast<i32>(b) > 0);
+  let positive = select(bitcast<u32>(power), select(0u, INFINITY_BITS, infinite), special);
   // A negative base: the sign where b is odd, NaN where b is not whole.
-  let odd = fract(b * 0.5) != 0.0;
-  let signed = select(power, -power, odd);
-  let negative = select(bitcast<f32>(bits | 0xffc00000u), signed, floor(b) == b);
-  return select(power, negative, a < 0.0);
+  let negative = bitcast<u32>(a) & SIGN_BIT;
+  let whole_b = floor(y) == y;
+  let odd = whole_b && fract(y * 0.5) != 0.0;
+  let invalid = !ordered(a, b) || (negative != 0u && !whole_b && !special);
+  let one = (bitcast<u32>(b) & MAGNITUDE_BITS) == 0u || bitcast<u32>(a) == ONE_BITS;
+  return select(nan_if(invalid, positive | select(0u, negative, odd)), 1.0, one);
 }
 fn powf_f32(x: f32, exponent: f32) -> f32 { return pow_f32(x, exponent); }
 
 // Casts, named after the target and called by the source's type. Floats go to integers as Rust's `as` does:
-// towards zero, and to the nearest end where they are out of range (2^31 and 2^32 are no f32 below which
-// another rounds up: the largest floats below them are 2147483520 and 4294967040).
+// towards zero, to the nearest end where they are out of range, and to 0 where they are NaN (2^31 and 2^32 are no
+// f32 below which another rounds up: the largest floats below them are 2147483520 and 4294967040).
 fn to_i32_f32(x: f32) -> i32 {
-  return select(i32(clamp(x, -2147483648.0, 2147483520.0)), 2147483647i, x >= 2147483648.0);
+  let y = select(i32(clamp(x, -2147483648.0, 2147483520.0)), 2147483647i, x >= 2147483648.0);
+  return select(y, 0, is_nan(x));
 }
-fn to_u32_f32(x: f32) -> u32 { return select(u32(clamp(x, 0.0, 4294967040.0)), 4294967295u, x >= 4294967296.0); }
-fn to_bool_f32(x: f32) -> bool { return x != 0.0; }
+fn to_u32_f32(x: f32) -> u32 {
+  let y = select(u32(clamp(x, 0.0, 4294967040.0)), 4294967295u, x >= 4294967296.0);
+  return select(y, 0u, is_nan(x));
+}
+fn to_bool_f32(x: f32) -> bool { return (bitcast<u32>(x) & MAGNITUDE_BITS) != 0u; }
 fn to_f32_i32(x: i32) -> f32 { return f32(x); }
 fn to_u32_i32(x: i32) -> u32 { return bitcast<u32>(x); }
 fn to_bool_i32(x: i32) -> bool { return x != 0; }

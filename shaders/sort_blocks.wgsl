@@ -1,7 +1,7 @@
 // Runs of RUN neighbours of each line of x, sorted: what sort_merge.wgsl merges.
 // 1 x: lines of `count` elements, any strides; 2 y: pairs, or numbers (see sort_run.wgsl, which is appended).
 // An invocation sorts one run in registers, by exchanges of neighbours alone, so that equal elements keep their
-// order; a workgroup takes 64 runs. Inputs are not NaN.
+// order; a workgroup takes 64 runs.
 // The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
 
 const DESCENDING: bool = false;
@@ -15,10 +15,10 @@ fn key_of(v: T) -> u32 {
   return select(bits, ~bits, DESCENDING);
 }
 
-// Of floats: positive ones behind negative ones, which lie the other way around; -0 is 0.
+// Of floats: positive ones behind negative ones, which lie the other way around; -0 is 0, NaN is behind all.
 fn order_of(v: T) -> u32 {
-  let bits = bitcast<u32>(select(v, 0.0, v == 0.0));
-  return bits ^ select(0x80000000u, 0xffffffffu, (bits & 0x80000000u) != 0u);
+  let bits = select(bitcast<u32>(v), 0u, bitcast<u32>(v) == SIGN_BIT);
+  return select(bits ^ select(SIGN_BIT, 0xffffffffu, (bits & SIGN_BIT) != 0u), 0xffffffffu, is_nan(v));
 }
 
 @compute @workgroup_size(64)

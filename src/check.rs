@@ -9,9 +9,10 @@
 //! behind an input's end is NaN too: a kernel may read it, but not let it count. The
 //! status word must be raised where an index is out of range, and nowhere else.
 //!
-//! A number is right where it lies within its bound. NaN never is. Infinities must agree in sign,
-//! and one stands for a number only where that number, moved by its bound, is beyond the largest
-//! f32. What the bound is made of is the op's *tolerance class*, [`Rounding`](crate::op::Rounding):
+//! A number is right where it lies within its bound. NaN is right where NaN is expected, and nothing else
+//! is there; where what was expected to be NaN has the bits that the output was filled with, it has not
+//! been written. Infinities must agree in sign, and one stands for a number only where that number, moved
+//! by its bound, is beyond the largest f32. What the bound is made of is the op's *tolerance class*, [`Rounding`](crate::op::Rounding):
 //!
 //! | class | for | reason |
 //! | --- | --- | --- |
@@ -67,7 +68,8 @@ pub struct UnitReport {
     pub worst: Option<Element>,
     /// How many elements were over their bound.
     pub wrong: usize,
-    /// Words behind the end of a tensor or a scratch buffer that were overwritten: which, and where.
+    /// Words behind the end of a tensor or a scratch buffer that were overwritten, or an element that was not
+    /// written: which, and where.
     pub stray: Option<String>,
     /// The status word was raised without a reason, or not raised where an index is out of range.
     pub status: Option<String>,
@@ -106,8 +108,8 @@ pub struct Element {
 }
 
 impl Element {
-    /// The difference over the bound: above 1 is wrong; infinite for NaN, and for any difference
-    /// where none is allowed.
+    /// The difference over the bound: above 1 is wrong; infinite where one of both alone is NaN, and for any
+    /// difference where none is allowed.
     pub fn ratio(&self) -> f64 {
         ratio(self.got, self.want, self.bound)
     }
@@ -282,6 +284,11 @@ impl UnitReport {
         if let Some(at) = words[n..].iter().position(|&word| word != sentinel) {
             self.stray = Some(format!("{ty} was written {at} words behind its end"));
         }
+        // Of all NaN only the one that outputs are filled with cannot be a result.
+        let unwritten = |(&word, want): (&u32, f64)| word == POISON && want.is_nan();
+        if let Some(at) = words.iter().zip(want.value.to_f64()).position(unwritten) {
+            self.stray = Some(format!("{ty} was not written at {:?}", ty.shape.unravel(at)));
+        }
         self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
     }
 
@@ -325,12 +332,20 @@ fn agrees(got: f64, exact: f64, allowed: f64) -> bool {
         let most = exact * got.signum() + allowed;
         return (most as f32) == f32::INFINITY;
     }
+    if exact.is_nan() {
+        return got.is_nan();
+    }
     exact.is_finite() && (got - exact).abs() <= allowed
+}
+
+/// Whether two numbers are equal, or both NaN.
+fn same(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
 }
 
 fn ratio(got: f64, want: f64, bound: f64) -> f64 {
     let difference = (got - want).abs();
-    if got == want {
+    if same(got, want) {
         0.0
     } else if difference.is_nan() || bound == 0.0 {
         f64::INFINITY
@@ -414,7 +429,7 @@ mod tests {
     use super::agrees;
 
     #[test]
-    fn infinities_agree_in_sign_and_nan_never() {
+    fn infinities_agree_in_sign_and_nan_with_nan_alone() {
         let inf = f64::INFINITY;
         assert!(agrees(1.0, 1.0, 0.0) && agrees(1.0, 1.1, 0.2) && !agrees(1.0, 1.1, 0.05));
         for (got, exact) in [(inf, inf), (-inf, -inf), (inf, 1e39), (-inf, -1e39), (inf, 3.4e38)] {
@@ -427,7 +442,8 @@ mod tests {
                     "{got} for {exact}"
                 );
             }
-            assert!(!agrees(1.0, f64::NAN, allowed) && !agrees(f64::NAN, f64::NAN, allowed));
+            assert!([1.0, inf, -inf].iter().all(|&got| !agrees(got, f64::NAN, allowed)));
+            assert!(agrees(f64::NAN, f64::NAN, allowed) && agrees(f64::NAN, -f64::NAN, f64::NAN));
         }
         assert!(!agrees(inf, 1e30, 1e35), "far below the largest f32");
     }

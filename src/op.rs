@@ -50,10 +50,45 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What a NaN among its inputs gives.
+    fn nan(&self) -> Nan {
+        Nan::Spreads
+    }
+
+    /// Whether it reads subnormal numbers as what they are. Others may take them for 0, as WGSL allows.
+    fn reads_subnormals(&self) -> bool {
+        false
+    }
+
     /// For an input of indices: they must lie in `0..bound`. Checked on upload and by the
     /// reference; kernels guard against the rest.
     fn index_bound(&self, _input: usize, _inputs: &[&TensorType]) -> Option<usize> {
         None
+    }
+}
+
+/// What an op promises about NaN among its float inputs, on every device; `wgrad ops` tells it op by op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nan {
+    /// Each element of the output that depends on one is NaN.
+    Spreads,
+    /// It counts as the extreme that is looked for, or as the largest number where all are put in order; one is as
+    /// large as another.
+    Extreme,
+    /// The comparison is that.
+    Compares(bool),
+    /// It becomes 0 as an integer, and true as a bool.
+    Casts,
+}
+
+impl fmt::Display for Nan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nan::Spreads => f.write_str("spreads"),
+            Nan::Extreme => f.write_str("is the extreme"),
+            Nan::Compares(result) => write!(f, "gives {result}"),
+            Nan::Casts => f.write_str("gives 0, true"),
+        }
     }
 }
 

@@ -167,21 +167,26 @@ fn prepare(sweep: &Sweep) -> Prepared {
             false => format!("@group(0) @binding({i}) var<storage, read> x{i}: array<u32>;\n"),
         })
         .collect();
+    let value = format!("{}_f32({})", call.function, args.join(", "));
+    let word = match node.outputs[0].dtype {
+        DType::Bool => format!("select(0u, 1u, {value})"),
+        _ => format!("bitcast<u32>({value})"),
+    };
     let text = format!(
         "{bindings}@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n\
-         let i = id.x;\nif i < {n}u {{ y[i] = bitcast<u32>({}_f32({})); }}\n}}\n",
-        call.function,
-        args.join(", ")
+         let i = id.x;\nif i < {n}u {{ y[i] = {word}; }}\n}}\n"
     );
     let text = wgrad::shader::Shader::new("sweep", &text).finish().expect("a text").to_string();
     let words = sweep.inputs.iter().map(|xs| xs.iter().map(|x| x.to_bits()).collect()).collect();
-    let wide: Vec<Tensor> = sweep
-        .inputs
-        .iter()
-        .map(|xs| Tensor::new([n], xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()).expect("fits"))
-        .collect();
-    let wanted = op.reference(&wide.iter().collect::<Vec<_>>(), &node.outputs).swap_remove(0);
+    let wanted = reference(&**op, &sweep.inputs, &node.outputs);
     (op.clone(), text, words, wanted)
+}
+
+/// What the op should give of these floats.
+fn reference(op: &dyn Op, inputs: &[Vec<f32>], outputs: &[TensorType]) -> Tensor {
+    let wide = |xs: &Vec<f32>| Tensor::new([xs.len()], xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    let wide: Vec<Tensor> = inputs.iter().map(|xs| wide(xs).expect("fits")).collect();
+    op.reference(&wide.iter().collect::<Vec<_>>(), outputs).swap_remove(0)
 }
 
 /// The largest excess of an error over `absolute`, in ulps, and where.
@@ -286,7 +291,123 @@ fn functions_keep_their_declared_bounds() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// What PyTorch gives at kinks and far out: value and slope of each activation.
+/// Zeros, ones, halves, subnormal numbers and the ends of all others, infinities and NaN, of both signs.
+fn hard() -> Vec<f32> {
+    let bits = [0, 1, 3, 0x0001_16c2, 0x0040_0000, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7fc0_0000];
+    let numbers = [0.5, 1.0, 1.5, 2.0, 3.0, 1e-30, 1e30, 16_777_217.0, 2_147_483_648.0, 4_294_967_296.0, 88.8, 104.0];
+    let positive = bits.into_iter().map(f32::from_bits).chain(numbers);
+    positive.flat_map(|x| [x, -x]).collect()
+}
+
+/// Every function of a number, then every one of two.
+fn special_sweeps() -> Vec<Sweep> {
+    let powers = (-149..=127).map(|k| -(2f64.powi(k) as f32));
+    let xs: Vec<f32> = hard().into_iter().chain(powers).collect();
+    // The range of sine and cosine is 1e4.
+    let angles: Vec<f32> = xs.iter().copied().filter(|x| x.abs() <= 1e4 || !x.is_finite()).collect();
+    let pairs: Vec<(f32, f32)> = hard().into_iter().flat_map(|a| hard().into_iter().map(move |b| (a, b))).collect();
+    // By larger divisors WGSL promises no quotient.
+    let divided: Vec<(f32, f32)> = pairs.iter().copied().filter(|(_, b)| b.abs() < 8e37 || !b.is_finite()).collect();
+    type Unary = fn(&Value) -> Value;
+    let unaries: [Unary; 32] = [
+        Value::neg,
+        Value::abs,
+        Value::sign,
+        Value::floor,
+        Value::round,
+        Value::exp,
+        Value::log,
+        Value::sqrt,
+        Value::rsqrt,
+        Value::square,
+        Value::reciprocal,
+        Value::erf,
+        Value::normal_cdf,
+        Value::tanh,
+        Value::sigmoid,
+        Value::softplus,
+        Value::softsign,
+        Value::hardsigmoid,
+        Value::relu,
+        |x| x.leaky_relu(0.01),
+        |x| x.leaky_relu(-2.0),
+        |x| x.elu(1.5),
+        |x| x.clamp(-0.53, 0.77),
+        |x| x.clamp(0.0, 6.0),
+        |x| x.powf(-1.5),
+        |x| x.powf(4.0),
+        |x| x.powf(-3.0),
+        |x| x.powf(0.3125),
+        |x| x.powf(-0.0078125),
+        |x| x.cast(DType::I32),
+        |x| x.cast(DType::U32),
+        |x| x.cast(DType::Bool),
+    ];
+    type Binary = fn(&Value, &Value) -> Value;
+    let binaries: [Binary; 12] = [
+        |a, b| a + b,
+        |a, b| a - b,
+        |a, b| a * b,
+        Value::minimum,
+        Value::maximum,
+        Value::pow,
+        Value::lt,
+        Value::le,
+        Value::gt,
+        Value::ge,
+        Value::eq,
+        Value::ne,
+    ];
+    let unaries = unaries.into_iter().map(|f| unary(f, xs.clone()));
+    let binaries = binaries.into_iter().map(|f| binary(f, pairs.clone()));
+    let others = [unary(Value::sin, angles.clone()), unary(Value::cos, angles), binary(|a, b| a / b, divided)];
+    unaries.chain(binaries).chain(others).collect()
+}
+
+#[test]
+fn special_values_give_what_the_reference_gives() {
+    let zeroed = |x: f32| if x.is_subnormal() { 0f32.copysign(x) } else { x };
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for gpu in adapters() {
+        for sweep in special_sweeps() {
+            let (op, text, words, wanted) = prepare(&sweep);
+            let number: fn(u32) -> f32 = match wanted.dtype() {
+                DType::I32 => |word| word as i32 as f32,
+                DType::U32 | DType::Bool => |word| word as f32,
+                DType::F32 => f32::from_bits,
+            };
+            let got: Vec<f32> = gpu.run(&text, &words).into_iter().map(number).collect();
+            // WGSL lets a device take subnormal operands for 0: what it may give then is right, too, unless the
+            // op says that it reads them.
+            let mut right = vec![wanted.to_f64()];
+            let flushed: &[&[usize]] = if op.reads_subnormals() { &[] } else { &[&[0], &[1], &[0, 1]] };
+            for flushed in flushed {
+                let mut inputs = sweep.inputs.clone();
+                let taken = inputs.iter_mut().enumerate().filter(|(i, _)| flushed.contains(i));
+                taken.for_each(|(_, xs)| xs.iter_mut().for_each(|x| *x = zeroed(*x)));
+                right.push(reference(&*op, &inputs, &[wanted.ty()]).to_f64());
+            }
+            if wanted.dtype() != DType::F32 {
+                right.iter_mut().flatten().for_each(|x| *x = f64::from(*x as f32)); // as the numbers below
+            }
+            let types: Vec<TensorType> =
+                sweep.inputs.iter().map(|xs| TensorType::new(DType::F32, [xs.len()])).collect();
+            let (ulps, absolute) = match op.rounding(&types.iter().collect::<Vec<_>>()) {
+                Rounding::Ulps(ulps, absolute) => (ulps, absolute),
+                _ => (0.0, 0.0),
+            };
+            for (i, &got) in got.iter().enumerate() {
+                compared += 1;
+                if !right.iter().any(|want| worst(&[got], &[want[i]], absolute).0 <= ulps) {
+                    let x: Vec<f32> = sweep.inputs.iter().map(|xs| xs[i]).collect();
+                    failures.push(format!("{}: {op:?} of {x:?} is {got:e}, not {:e}", gpu.name, right[0][i]));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {compared} wrong:\n{}", failures.len(), failures.join("\n"));
+}
+
 #[test]
 fn quotients_and_remainders_are_exact_below_2_to_the_31() {
     let largest = (1u64 << 31) - 1;
@@ -328,6 +449,7 @@ fn quotients_and_remainders_are_exact_below_2_to_the_31() {
     }
 }
 
+/// What PyTorch gives at kinks and far out: value and slope of each activation.
 #[test]
 fn activations_are_defined_at_their_kinks_and_far_out() {
     type Activation = (&'static str, fn(&Value) -> Value, [(f64, f64); 5]);

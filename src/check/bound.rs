@@ -79,8 +79,8 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> 
             for ((error, output), shifted) in errors.iter_mut().zip(&outputs).zip(&shifted) {
                 let (a, b) = (output.to_f64(), shifted.to_f64());
                 let error = error.get_or_insert_with(|| vec![0.0; a.len()]);
-                for ((error, a), b) in error.iter_mut().zip(a).zip(b) {
-                    let change = if a == b { 0.0 } else { (a - b).abs() };
+                for ((error, a), b) in error.iter_mut().zip(&a).zip(&b) {
+                    let change = if super::same(*a, *b) { 0.0 } else { (a - b).abs() };
                     *error += if change.is_nan() { f64::INFINITY } else { change };
                 }
             }

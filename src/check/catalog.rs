@@ -21,6 +21,8 @@ pub struct Entry {
     pub backward: Option<Vec<String>>,
     /// Its tolerance classes, see [`crate::check`].
     pub tolerance: Vec<String>,
+    /// What NaN gives, and whether subnormal numbers are read; empty where it has no float inputs.
+    pub special: Vec<String>,
     /// How many cases of the registry bear its name.
     pub cases: usize,
     /// Whether it is no op of its own.
@@ -36,6 +38,7 @@ struct Seen {
     backward: BTreeSet<String>,
     differentiable: bool,
     tolerance: BTreeSet<String>,
+    special: BTreeSet<String>,
 }
 
 /// Every op that the cases of the registry use, forward or backward, by name; then what is composed.
@@ -62,6 +65,9 @@ pub fn catalog() -> Result<Vec<Entry>> {
                 seen.add_gradient(&graph.graph, op.as_ref(), number, node);
             }
             seen.tolerance.extend(tolerance(&nodes, op.name()));
+            if node.inputs.iter().any(|&id| nodes.ty(id).dtype == DType::F32) {
+                seen.special.extend(special(op.as_ref()));
+            }
         }
         if !nodes.nodes.iter().any(|node| node.name() == case.op) {
             let seen = composed.entry(case.op).or_default();
@@ -74,6 +80,7 @@ pub fn catalog() -> Result<Vec<Entry>> {
         backward: seen.differentiable.then(|| seen.backward.into_iter().collect()),
         forward: seen.forward,
         tolerance: seen.tolerance.into_iter().collect(),
+        special: seen.special.into_iter().collect(),
         cases: counts.get(name).copied().unwrap_or(0),
         composed,
     };
@@ -89,6 +96,15 @@ fn forward(op: &dyn Op) -> Vec<String> {
         Lowering::Pointwise(_) => vec!["pointwise".into()],
         Lowering::View(_) => vec!["view".into()],
         Lowering::Kernel(kernel) => kernel.variants().iter().map(|variant| variant.name.to_owned()).collect(),
+    }
+}
+
+/// What an op promises about special values.
+fn special(op: &dyn Op) -> Vec<String> {
+    match op.lowering() {
+        Lowering::View(_) => vec!["moves".into()],
+        _ if op.reads_subnormals() => vec![op.nan().to_string(), "reads subnormals".into()],
+        _ => vec![op.nan().to_string()],
     }
 }
 
@@ -172,22 +188,97 @@ pub fn markdown(entries: &[Entry]) -> String {
          - **gradient**: the ops that it is made of, but for constants and views; `-` where nothing flows.\n\
          - **tolerance**: the class by which `wgrad check` allows a device to round: `exact`, so many `ulp`, a `sum` of\n  \
            products, or a `bound` of its own (see the module `check`).\n\
+         - **NaN**: where it `spreads`, each element that depends on one is NaN, on every device, as in PyTorch; a view\n  \
+           `moves` it; as the `extreme` the first one has the place that is asked for, or stands where the largest\n  \
+           would; comparisons and casts give a value of their own (see `op::Nan`; a test holds the ops to it).\n  \
+           Infinities give what IEEE 754 says, `pow` and all. Devices may take subnormal numbers for 0, as WGSL lets\n  \
+           them, where it is not said that they are read.\n\
          - **cases**: in the registry under that name; `wgrad check --op NAME` runs them.\n",
     );
     let join = |words: &[String]| words.join(", ");
     let mut table = |title: &str, kernels: &str, composed: bool| {
         let _ = write!(
             page,
-            "\n## {title}\n\n| op | dtypes | {kernels} | gradient | tolerance | cases |\n| --- | --- | --- | --- | --- | --- |\n"
+            "\n## {title}\n\n| op | dtypes | {kernels} | gradient | tolerance | NaN | cases |\n| --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for e in entries.iter().filter(|entry| entry.composed == composed) {
             let backward = e.backward.as_ref().map_or_else(|| "-".to_owned(), |ops| join(ops));
             let cases = if e.cases == 0 { "with others".to_owned() } else { e.cases.to_string() };
             let (forward, tolerance) = (join(&e.forward), join(&e.tolerance));
-            let _ = writeln!(page, "| {} | {} | {forward} | {backward} | {tolerance} | {cases} |", e.name, e.dtypes);
+            let special = if e.special.is_empty() { "-".to_owned() } else { join(&e.special) };
+            let _ = writeln!(
+                page,
+                "| {} | {} | {forward} | {backward} | {tolerance} | {special} | {cases} |",
+                e.name, e.dtypes
+            );
         }
     };
     table("Ops of the graph", "kernels", false);
     table("Composed of them", "made of", true);
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::evaluate;
+    use crate::op::Nan;
+    use crate::{Tensor, TensorType};
+
+    /// The tensor with each number altered.
+    fn altered(x: &Tensor, alter: impl Fn(f64) -> f64) -> Tensor {
+        Tensor::of(x.shape(), x.to_f64().into_iter().map(alter).collect::<Vec<f64>>())
+    }
+
+    /// Which elements of the outputs are not what the op promises of them where input number `i` is NaN.
+    fn broken(op: &dyn Op, inputs: &[&Tensor], i: usize, types: &[TensorType]) -> usize {
+        let with = |x: &Tensor| {
+            let inputs: Vec<&Tensor> = (0..inputs.len()).map(|k| if k == i { x } else { inputs[k] }).collect();
+            op.reference(&inputs, types).iter().flat_map(Tensor::to_f64).collect::<Vec<f64>>()
+        };
+        let (given, moved) = (with(inputs[i]), with(&altered(inputs[i], |x| 0.7 * x + 0.3)));
+        let (nan, equal) = (with(&altered(inputs[i], |_| f64::NAN)), with(&altered(inputs[i], |_| 0.25)));
+        let floats = types.iter().flat_map(|ty| vec![ty.dtype == DType::F32; ty.shape.numel()]);
+        let results = given.iter().zip(&moved).zip(nan.iter().zip(&equal)).zip(floats);
+        let is_broken = |(((given, moved), (nan, equal)), float): (((&f64, &f64), (&f64, &f64)), bool)| match op.nan() {
+            Nan::Spreads => float && given != moved && !nan.is_nan(),
+            Nan::Extreme => nan != equal,
+            Nan::Compares(result) => *nan != f64::from(u8::from(result)),
+            Nan::Casts if float => !nan.is_nan(),
+            Nan::Casts => *nan != f64::from(u8::from(types[0].dtype == DType::Bool)),
+        };
+        results.filter(|result| is_broken(*result)).count()
+    }
+
+    #[test]
+    fn each_op_keeps_its_promise_about_nan() {
+        let (mut tried, mut failures) = (BTreeMap::<String, usize>::new(), Vec::new());
+        for case in crate::ops::cases() {
+            if !case.inputs.iter().all(|input| input.ty.shape.numel() < 5000) {
+                continue;
+            }
+            let graph = CaseGraph::new(&case).expect("builds");
+            let nodes = graph.graph.nodes();
+            let feeds =
+                || graph.inputs.iter().zip(graph.sample(1)).map(|((_, v, _), t)| (v.id(), t.widened())).collect();
+            for node in &nodes.nodes {
+                let NodeKind::Op(op) = &node.kind else { continue };
+                let count = tried.entry(op.name().to_owned()).or_default();
+                if *count > 30 || matches!(op.lowering(), Lowering::View(_)) {
+                    continue;
+                }
+                let values = evaluate(&nodes, &node.inputs, feeds()).expect("computes");
+                let inputs: Vec<&Tensor> = node.inputs.iter().map(|id| &values[id]).collect();
+                for i in (0..inputs.len()).filter(|&i| inputs[i].dtype() == DType::F32) {
+                    *count += 1;
+                    let broken = broken(&**op, &inputs, i, &node.outputs);
+                    if broken > 0 {
+                        failures.push(format!("{} ({}): {op:?}, input {i}: {broken} elements", case.op, case.name));
+                    }
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+        assert!(tried.values().filter(|&&n| n > 0).count() > 60, "{tried:?}");
+    }
 }

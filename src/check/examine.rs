@@ -202,6 +202,11 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
     Ok(report)
 }
 
+/// Whether two tensors of one shape hold the same numbers, NaN where NaN is.
+fn all_same(a: &Tensor, b: &Tensor) -> bool {
+    a.to_f64().into_iter().zip(b.to_f64()).all(|(a, b)| super::same(a, b))
+}
+
 /// The first output whose bits differ.
 fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
     (0..a.len().max(b.len())).find(|&i| match (a.get(i), b.get(i)) {
@@ -219,7 +224,7 @@ impl CaseReport {
         for (number, want) in want.iter().enumerate() {
             let name = &graph.outputs[number].0;
             match got.get(number) {
-                Some(got) if got.shape() == want.shape() && got.to_f64() == want.to_f64() => self.viewed += got.numel(),
+                Some(got) if got.shape() == want.shape() && all_same(got, want) => self.viewed += got.numel(),
                 _ => self.complaints.push(format!("{name} is not a copy of what it should be")),
             }
         }

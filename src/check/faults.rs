@@ -389,7 +389,7 @@ fn step_differs(got: &[Tensor], want: &[Tensor]) -> Option<String> {
         let scale = want.iter().fold(0.0f64, |most, x| most.max(if x.is_finite() { x.abs() } else { 0.0 }));
         for (i, (&got, &want)) in got.iter().zip(&want).enumerate() {
             let overflows = (want as f32).is_infinite() && got == f64::from(want as f32);
-            if !(got == want || overflows || (got - want).abs() <= 1e-3 * (scale + 1e-3)) {
+            if !(super::same(got, want) || overflows || (got - want).abs() <= 1e-3 * (scale + 1e-3)) {
                 return Some(format!("result {number}, element {i}: got {got:e}, expected {want:e}"));
             }
         }

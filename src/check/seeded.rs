@@ -280,7 +280,7 @@ fn pools() -> Vec<Fault> {
             ["max_pool2d_grad", "ties go to the first, windows that fill the plane"],
             "pairs",
             "max_pool2d_grad_pairs",
-            Text("vec2(row.x >= row.y, row.y > row.x)", "vec2(row.x > row.y, row.y >= row.x)"),
+            Text("v > largest", "v >= largest"),
         ),
         fault(
             "the window is one short",
@@ -294,7 +294,7 @@ fn pools() -> Vec<Fault> {
             ["max_pool2d_grad", "ties go to the first"],
             "gather",
             "max_pool2d_index",
-            Text("value > best", "value >= best"),
+            Text("v > largest", "v >= largest"),
         ),
         fault(
             "what no window covers is left unwritten",
@@ -349,6 +349,13 @@ fn sums() -> Vec<Fault> {
             "invocation",
             "reduce",
             Text("const KIND: u32 = 1u;", "const KIND: u32 = 2u;"),
+        ),
+        fault(
+            "NaN is lost in the maximum",
+            ["max", "NaN and infinities, with min, rows of 8"],
+            "invocation",
+            "reduce",
+            Text("return nan_or4(a, nan_or4(b, most));", "return most;"),
         ),
         fault(
             "the second launch does not go on where the first stopped",
@@ -494,13 +501,7 @@ fn pointwise() -> Vec<Fault> {
                 "let e = exp(2.0 * abs(x));\n  let y = (e - 1.0) / (e + 1.0);",
             ),
         ),
-        fault(
-            "< for <=",
-            ["le", "f32 special values"],
-            "",
-            "pointwise",
-            Text("{ return a <= b; }", "{ return a < b; }"),
-        ),
+        fault("< for <=", ["le", "f32 special values"], "", "pointwise", Text("return a <= b &&", "return a < b &&")),
         fault(
             "floats are rounded to integers, not cut",
             ["cast", "f32 to each"],
@@ -522,7 +523,21 @@ fn pointwise() -> Vec<Fault> {
             "pointwise",
             Text("let quads = (args[0].x + 3u) / 4u;", "let quads = (args[0].x + 7u) / 4u;"),
         ),
-        own("relu has slope 1 at 0", "pointwise", Text("return a > b;", "return a >= b;"), relu_at_zero),
+        fault(
+            "the logarithm of a subnormal number by the exponent that it lacks",
+            ["log", "f32 special values"],
+            "",
+            "pointwise",
+            Text("let small = bits < SMALLEST_NORMAL_BITS;", "let small = false;"),
+        ),
+        fault(
+            "relu makes 0 of NaN",
+            ["relu", "f32 NaN and infinities"],
+            "",
+            "pointwise",
+            Text("select(x, 0.0, bitcast<i32>(x) <= -8388608)", "select(0.0, x, x > 0.0)"),
+        ),
+        own("relu has slope 1 at 0", "pointwise", Text("return a <= b &&", "return a < b &&"), relu_at_zero),
     ]
 }
 

@@ -1,10 +1,16 @@
 //! Where the largest element is, or the smallest, along one axis.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::reduce::{ALONE, MAX_CHUNK, around};
+use std::sync::Arc;
+
+use crate::op::{
+    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
+};
+use crate::ops::reduce::{ALONE, MAX_CHUNK, around, exceeds};
+use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
-/// The number along one axis of the largest element (or the smallest), the first of equals.
+/// The number along one axis of the largest element (or the smallest), the first of equals; where there are NaN,
+/// of the first one.
 #[derive(Debug, Clone)]
 struct Argmax {
     smallest: bool,
@@ -37,7 +43,7 @@ impl Op for Argmax {
         let [_, size, inner] = around(inputs[0].shape(), self.axis);
         let row = |row: usize| {
             let start = row / inner * size * inner + row % inner;
-            let beats = |a: f64, b: f64| if self.smallest { a < b } else { a > b };
+            let beats = |a: f64, b: f64| if self.smallest { exceeds(-a, -b) } else { exceeds(a, b) };
             (0..size).fold(0, |best, k| if beats(x[start + k * inner], x[start + best * inner]) { k } else { best })
                 as i32
         };
@@ -48,8 +54,23 @@ impl Op for Argmax {
         Rounding::Exact
     }
 
+    fn nan(&self) -> Nan {
+        Nan::Extreme
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
+    }
+}
+
+impl Argmax {
+    fn text(&self, text: Shader, dtype: DType) -> Result<Arc<str>, String> {
+        let text = text.constant("SMALLEST", self.smallest).alias("T", dtype.wgsl_storage());
+        if dtype == DType::F32 {
+            return text.finish();
+        }
+        let beats = if self.smallest { "v < largest" } else { "v > largest" };
+        text.function("beats", &format!("fn beats(v: T, largest: T) -> bool {{\n  return {beats};\n}}")).finish()
     }
 }
 
@@ -64,7 +85,6 @@ impl Kernel for Argmax {
     fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = args.outputs[0].shape.numel();
         let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
-        let t = args.inputs[0].dtype.wgsl_storage();
         let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
         // One invocation of the second launch looks at all parts: neither loop may be long.
         let parts = wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1);
@@ -74,7 +94,7 @@ impl Kernel for Argmax {
         let first = |to: Slot| -> Result<Launch, String> {
             Ok(Launch {
                 label: self.name().into(),
-                wgsl: wgsl!("argmax").constant("SMALLEST", self.smallest).alias("T", t).finish()?,
+                wgsl: self.text(wgsl!("argmax"), args.inputs[0].dtype)?,
                 entry: "argmax",
                 bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
                 workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
@@ -85,7 +105,7 @@ impl Kernel for Argmax {
         }
         let second = Launch {
             label: format!("{} parts", self.name()),
-            wgsl: wgsl!("argmax_parts").constant("SMALLEST", self.smallest).alias("T", t).finish()?,
+            wgsl: self.text(wgsl!("argmax_parts"), args.inputs[0].dtype)?,
             entry: "argmax_parts",
             bindings: vec![
                 Binding::Uniform(uniform.clone()),
@@ -100,13 +120,13 @@ impl Kernel for Argmax {
 }
 
 impl Value {
-    /// Where along `axis` the largest element is, as i32: the first of equals.
+    /// Where along `axis` the largest element is, as i32: the first of equals, or the first NaN.
     #[track_caller]
     pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
         self.extreme_place(false, axis, keepdim)
     }
 
-    /// Where along `axis` the smallest element is, as i32: the first of equals.
+    /// Where along `axis` the smallest element is, as i32: the first of equals, or the first NaN.
     #[track_caller]
     pub fn argmin(&self, axis: isize, keepdim: bool) -> Value {
         self.extreme_place(true, axis, keepdim)
@@ -166,6 +186,27 @@ pub fn cases() -> Vec<Case> {
             vec![x[0].argmin(-1, false), x[0].permute(&[1, 0]).argmin(0, true)]
         });
         cases.push(of(case, &[3, size], Fill::Index(200)));
+    }
+    // Rows of 400: one NaN, two, one behind an infinity, none but an infinity of either sign.
+    const LATE: [f64; 2000] = {
+        let mut x = [0.5; 2000];
+        (x[77], x[400 + 390], x[400 + 391], x[800], x[801]) = (f64::NAN, f64::NAN, f64::NAN, f64::INFINITY, f64::NAN);
+        (x[1203], x[1300], x[1999]) = (f64::INFINITY, f64::NEG_INFINITY, f64::INFINITY);
+        x
+    };
+    for (size, name) in [(400, "one launch"), (100, "short rows")] {
+        for smallest in [false, true] {
+            let op = if smallest { "argmin" } else { "argmax" };
+            let case = Case::new(op, format!("NaN and infinities, {name}, and columns"), move |x| {
+                [-1, 0].map(|axis| x[0].extreme_place(smallest, axis, false)).into()
+            });
+            cases.push(of(case, &[2000 / size, size], Fill::Special(&LATE, -1.0, 1.0)));
+        }
+    }
+    for smallest in [false, true] {
+        let op = if smallest { "argmin" } else { "argmax" };
+        let case = Case::new(op, "NaN in a long row", move |x| vec![x[0].extreme_place(smallest, 0, false)]);
+        cases.push(of(case, &[30_011], Fill::Special(&LATE, -1.0, 1.0)));
     }
     for dtype in [DType::I32, DType::U32] {
         cases.push(

@@ -297,6 +297,17 @@ pub fn cases() -> Vec<Case> {
     const TOWERS: &[f64] = &towers(80.0);
     let fill = Fill::Special(TOWERS, -1.0, 1.0);
     cases.push(classes(logits(losses("towers".into()), &[6, 8], fill), DType::U32, &[6], 8));
+    const HARD: &[f64] = &{
+        let mut x = [0.5; 48];
+        (x[3], x[8 + 4], x[16 + 5], x[24 + 7]) = (f64::NAN, f64::INFINITY, -f64::NAN, f64::NAN);
+        x
+    };
+    let case = logits(losses("NaN and infinity".into()), &[6, 8], Fill::Special(HARD, -1.0, 1.0)).forward_only();
+    cases.push(classes(case, DType::U32, &[6], 8));
+    let case =
+        Case::new("cross_entropy_grad", "NaN and infinity", |x| vec![x[0].op(CrossEntropyGrad, &[&x[1], &x[2]])]);
+    let case = logits(case, &[6, 8], Fill::Special(HARD, -1.0, 1.0)).forward_only();
+    cases.push(classes(case, DType::I32, &[6], 8).float("dy", [6]));
     for (size, fill) in LATE {
         let case = losses(format!("a late tower among {size}"));
         cases.push(classes(logits(case, &[2, size], Fill::Special(fill, -1.0, 1.0)), DType::U32, &[2], size));

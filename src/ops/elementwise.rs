@@ -1,7 +1,7 @@
 //! Elementwise ops. A new one is two edits: a function in `shaders/scalar.wgsl` named `NAME_f32`
 //! (or `_i32`, `_u32`, `_bool`), and a row in the table below.
 //!
-//! Operands broadcast as in NumPy. Floats that are neither NaN nor infinite are expected; what a
+//! Operands broadcast as in NumPy. NaN and infinities give what IEEE 754 and PyTorch give; what a
 //! function gives at its kinks is said in its line.
 
 mod cases;
@@ -11,7 +11,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 pub use self::cases::cases;
 use self::row::{Elementwise, Row};
-use crate::op::Backward;
+use crate::op::{Backward, Nan};
 use crate::{DType, Value};
 
 impl Value {
@@ -144,8 +144,8 @@ impl Value {
         }
     }
 
-    /// `min(max(x, low), high)`; either bound may be infinite, those of integers else whole. The gradient is `dy` inside,
-    /// bounds included, and 0 outside.
+    /// `min(max(x, low), high)`, NaN for NaN; either bound may be infinite, those of integers else whole. The gradient
+    /// is `dy` inside, bounds included, and 0 outside.
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Value {
         if low.is_nan() || high.is_nan() || low > high {
@@ -155,9 +155,7 @@ impl Value {
             let at_least = if low == f64::NEG_INFINITY { self.clone() } else { self.maximum(&self.full_like(low)) };
             return if high == f64::INFINITY { at_least } else { at_least.minimum(&self.full_like(high)) };
         }
-        // Kernels know no infinity; the largest float does the same to finite operands.
-        let finite = |x: f64| x.clamp(f64::from(f32::MIN), f64::from(f32::MAX));
-        self.elementwise(&rows::clamp, &[], &[finite(low), finite(high)])
+        self.elementwise(&rows::clamp, &[], &[low, high])
     }
 
     /// `x` for `x > 0`, else `slope * x`; the slope at 0 is `slope`.
@@ -238,6 +236,8 @@ macro_rules! rows {
 const SMALL: &[f64] = &[0.0, 1.0, -1.0, 0.5, -0.5];
 const WIDE: &[f64] = &[0.0, 1.0, -1.0, 100.0, -100.0, 1e-3, -1e-3, 20.0, -20.0];
 const POSITIVE: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0];
+/// Subnormal numbers among them, and negative powers of two, at whose bits a logarithm may stumble.
+const ROOTS: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0, 1e-40, 1e-45, 1.1754942e-38, -1.0, -2.0, -0.3, -1e-40];
 
 // The bounds in ulps. One rounding is half an ulp. Built-ins have what the WGSL specification grants
 // them (section 15.7.4): 2.5 for a quotient, 2 for inverseSqrt, both together for sqrt. Our own
@@ -261,7 +261,8 @@ rows! {
         .neutral(1.0)
         .cases(-2.0, 2.0, SMALL)
         .gradient(|g, _| vec![g.when(0, || g.dy() * g.x(1)), g.when(1, || g.dy() * g.x(0))]);
-    /// `a / b`, floats; for integers see [`Value::div_trunc`] and [`Value::div_floor`]. A divisor of 0 gives no defined value. Gradients `dy / b` and `-dy y / b`.
+    /// `a / b`, floats; divided by 0 infinite, and NaN for `0 / 0`. For integers see [`Value::div_trunc`] and
+    /// [`Value::div_floor`]. Gradients `dy / b` and `-dy y / b`.
     binary div = Row::floats(2, |x, _| x[0] / x[1])
         .ulps(2.5)
         .cases(0.5, 3.0, POSITIVE)
@@ -282,18 +283,19 @@ rows! {
     binary remainder = Row::integers(2, |x| remaining(x, |a, b| (a % b + b) % b));
     /// `a - b div_euclid(a, b)` of integers, which is not negative. For a divisor of 0 it is 0.
     binary rem_euclid = Row::integers(2, |x| remaining(x, i64::rem_euclid));
-    /// The smaller one. Where both are equal each gets half the gradient.
-    binary minimum = Row::numbers(2, |x| x[0].min(x[1]), |x| x[0].min(x[1]))
+    /// The smaller one, NaN where either is. Where both are equal each gets half the gradient.
+    binary minimum = Row::numbers(2, |x| extreme(x[0], x[1], f64::min), |x| x[0].min(x[1]))
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.lt(b)));
-    /// The larger one. Where both are equal each gets half the gradient.
-    binary maximum = Row::numbers(2, |x| x[0].max(x[1]), |x| x[0].max(x[1]))
+    /// The larger one, NaN where either is. Where both are equal each gets half the gradient.
+    binary maximum = Row::numbers(2, |x| extreme(x[0], x[1], f64::max), |x| x[0].max(x[1]))
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.gt(b)));
     /// `a` to the power `b`, as IEEE `pow`: 1 for `b = 0`; a negative `a` needs a whole `b`, else
     /// the result is NaN. Gradients `dy b a^(b-1)`, which is 0 for `b = 0`, and `dy y ln a`, taken
     /// as 0 for `a <= 0`. For a fixed exponent see [`Value::powf`].
     binary pow = Row::floats(2, |x, _| x[0].powf(x[1]))
+        .reads_subnormals()
         .ulps(4.0) // measured 2.6; the quotient in it is corrected by its remainder
         .cases(0.3, 2.5, &[1.0, 2.0, 0.5])
         .gradient(|g, _| {
@@ -303,6 +305,7 @@ rows! {
             vec![g.when(0, to_base), g.when(1, to_exponent)]
         });
     manual powf = Row::floats(1, |x, a| x[0].powf(a[0]))
+        .reads_subnormals()
         .ulps(4.0) // as pow
         .cases(0.2, 2.5, POSITIVE)
         .gradient(|g, a| vec![Some(g.dy() * (g.x(0).powf(a[0] - 1.0) * a[0]))]);
@@ -318,7 +321,7 @@ rows! {
     /// Whether `a = b`.
     binary eq = Row::compare(|a, b| a == b).cases(-1.0, 1.0, SMALL);
     /// Whether `a` and `b` differ.
-    binary ne = Row::compare(|a, b| a != b).cases(-1.0, 1.0, SMALL);
+    binary ne = Row::compare(|a, b| a != b).nan(Nan::Compares(true)).cases(-1.0, 1.0, SMALL);
     /// Whether both are true.
     binary and = Row::logic(2, |a, b| a && b);
     /// Whether one is true, or both.
@@ -338,8 +341,9 @@ rows! {
     unary abs = Row::numbers(1, |x| x[0].abs(), |x| x[0].wrapping_abs())
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sign())]);
-    /// -1, 0 or 1. The gradient is 0.
+    /// -1, 0 or 1; NaN for NaN. The gradient is 0.
     unary sign = Row::floats(1, |x, _| if x[0] == 0.0 { 0.0 } else { x[0].signum() })
+        .reads_subnormals()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| vec![Some(g.y().zeros_like())]);
     /// The largest whole number not above `x`. The gradient is 0.
@@ -356,20 +360,23 @@ rows! {
         .absolute(2e-38) // small results are flushed
         .cases(-10.0, 10.0, &[0.0, 1.0, -1.0, 88.0, -80.0, 100.0, -100.0, 1e4, -1e4])
         .gradient(|g, _| vec![Some(g.dy() * g.y())]);
-    /// The natural logarithm, for `x > 0`; minus infinity at 0, NaN below. Gradient `dy / x`.
+    /// The natural logarithm, of subnormal numbers too; minus infinity at 0, NaN below. Gradient `dy / x`.
     unary log = Row::floats(1, |x, _| x[0].ln())
+        .reads_subnormals()
         .ulps(2.0) // measured 1.1
-        .cases(0.01, 10.0, POSITIVE)
+        .cases(0.01, 10.0, ROOTS)
         .gradient(|g, _| vec![Some(g.dy() / g.x(0))]);
     /// The square root, for `x >= 0`. The gradient `dy / 2y` is infinite at 0.
     unary sqrt = Row::floats(1, |x, _| x[0].sqrt())
+        .reads_subnormals()
         .ulps(4.5)
-        .cases(0.01, 10.0, POSITIVE)
+        .cases(0.01, 10.0, ROOTS)
         .gradient(|g, _| vec![Some(g.dy() * 0.5 / g.y())]);
     /// `1 / sqrt(x)`, for `x > 0`. Gradient `-dy y / 2x`.
     unary rsqrt = Row::floats(1, |x, _| 1.0 / x[0].sqrt())
+        .reads_subnormals()
         .ulps(2.0)
-        .cases(0.01, 10.0, POSITIVE)
+        .cases(0.01, 10.0, ROOTS)
         .gradient(|g, _| vec![Some(g.dy() * -0.5 * g.y() / g.x(0))]);
     /// `x * x`. Gradient `2 dy x`.
     unary square = Row::floats(1, |x, _| x[0] * x[0])
@@ -423,7 +430,7 @@ rows! {
         .cases(-8.0, 8.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.y() * (g.y().neg() + 1.0))]);
     /// `ln(1 + exp(x))`, stable: `max(x, 0) + ln(1 + exp(-|x|))`. Gradient `dy sigmoid(x)`.
-    unary softplus = Row::floats(1, |x, _| x[0].max(0.0) + (-x[0].abs()).exp().ln_1p())
+    unary softplus = Row::floats(1, |x, _| extreme(x[0], 0.0, f64::max) + (-x[0].abs()).exp().ln_1p())
         .ulps(2.5) // measured 1.6
         .cases(-8.0, 8.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sigmoid())]);
@@ -440,12 +447,12 @@ rows! {
             let inside = g.x(0).abs().lt(&g.y().full_like(3.0));
             vec![Some(inside.where_(&(g.dy() / 6.0), &g.y().zeros_like()))]
         });
-    /// `max(x, 0)`. The gradient at 0 is 0.
-    unary relu = Row::floats(1, |x, _| x[0].max(0.0))
+    /// `max(x, 0)`, NaN for NaN. The gradient at 0 is 0.
+    unary relu = Row::floats(1, |x, _| extreme(x[0], 0.0, f64::max))
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| {
             let zero = g.y().zeros_like();
-            vec![Some(g.y().gt(&zero).where_(&g.dy(), &zero))]
+            vec![Some(g.y().le(&zero).where_(&zero, &g.dy()))]
         });
     manual leaky_relu = Row::floats(1, |x, a| if x[0] > 0.0 { x[0] } else { a[0] * x[0] })
         .ulps(2.0) // the rounded slope, and the product
@@ -459,7 +466,7 @@ rows! {
             vec![Some(positive.where_(&g.dy(), &(g.dy() * (g.y() + a[0]))))]
         });
     manual bce = Row::floats(2, |x, _| {
-            let bounded = |x: f64| if x > 0.0 { x.ln().max(-100.0) } else { -100.0 };
+            let bounded = |x: f64| if x > 0.0 { x.ln().max(-100.0) } else { x.clamp(-100.0, -100.0) }; // NaN stays
             -(x[1] * bounded(x[0]) + (1.0 - x[1]) * bounded(1.0 - x[0]))
         })
         .ulps(5.0) // 2 of each logarithm, and a product and a sum
@@ -474,7 +481,7 @@ rows! {
                 g.when(1, || g.dy() * (ln(&(p.neg() + 1.0)) - ln(p))),
             ]
         });
-    manual clamp = Row::floats(1, |x, a| x[0].max(a[0]).min(a[1]))
+    manual clamp = Row::floats(1, |x, a| x[0].clamp(a[0], a[1]))
         .ulps(1.0) // the rounded bounds
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, a| {
@@ -491,6 +498,11 @@ fn divided(x: &[i64], quotient: fn(i64, i64) -> i64) -> i64 {
 /// A remainder of integers; 0 where the divisor is 0.
 fn remaining(x: &[i64], remainder: fn(i64, i64) -> i64) -> i64 {
     if x[1] == 0 { 0 } else { remainder(x[0], x[1]) }
+}
+
+/// The smaller or larger one, NaN where either is.
+fn extreme(a: f64, b: f64, of: fn(f64, f64) -> f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { of(a, b) }
 }
 
 /// The gradient of minimum and maximum: to the winner, halved where both are equal.

@@ -1,6 +1,6 @@
 //! Values made from nothing: constants, counting, random bits; casts; dropout built on them.
 
-use crate::op::{Arg, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
+use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
 
 /// One number everywhere.
@@ -133,7 +133,7 @@ impl Op for Cast {
         let data = match (x.data(), self.to) {
             (Data::I32(v), DType::U32) => Data::U32(v.iter().map(|&x| x as u32).collect()),
             (Data::U32(v), DType::I32) => Data::I32(v.iter().map(|&x| x as i32).collect()),
-            // Rust's `as` truncates towards zero and saturates, and so does the kernel.
+            // Rust's `as` truncates towards zero, saturates, and makes 0 of NaN; so does the kernel.
             (_, DType::I32) => Data::I32(x.to_f64().iter().map(|&x| x as i32).collect()),
             (_, DType::U32) => Data::U32(x.to_f64().iter().map(|&x| x as u32).collect()),
             (_, DType::Bool) => Data::Bool(x.to_f64().iter().map(|&x| x != 0.0).collect()),
@@ -145,6 +145,14 @@ impl Op for Cast {
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let rounds = self.to == DType::F32 && matches!(inputs[0].dtype, DType::I32 | DType::U32);
         if rounds { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
+    }
+
+    fn nan(&self) -> Nan {
+        Nan::Casts
+    }
+
+    fn reads_subnormals(&self) -> bool {
+        true
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -270,7 +278,7 @@ impl Value {
     }
 
     /// Converted to another element type. Floats to integers: towards zero, clamped to the
-    /// integer's range; integers among themselves keep their bits; numbers to bool: not zero.
+    /// integer's range, 0 for NaN; integers among themselves keep their bits; numbers to bool: not zero, which NaN is not either.
     /// Gradients pass from float to float alone.
     #[track_caller]
     pub fn cast(&self, to: DType) -> Value {
@@ -318,6 +326,10 @@ const EDGES: &[f64] = &[
     4294967296.0,
     1e30,
     -1e30,
+    f64::NAN,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    1e-40,
 ];
 
 /// The cases of this family.
@@ -352,7 +364,7 @@ pub fn cases() -> Vec<Case> {
     ];
     // One, two and three elements behind the last whole vec4.
     for (from, shape, fill) in [
-        (DType::F32, [3, 7], Fill::Special(EDGES, -10.0, 10.0)),
+        (DType::F32, [5, 5], Fill::Special(EDGES, -10.0, 10.0)),
         (DType::I32, [2, 11], Fill::Index(50)),
         (DType::U32, [1, 23], Fill::Index(1 << 31)),
         (DType::Bool, [3, 7], Fill::Coin),

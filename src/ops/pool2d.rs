@@ -8,7 +8,7 @@ mod reference;
 pub use cases::cases;
 
 use super::conv2d::{Pair, windows};
-use crate::op::{Backward, Lowering, Op, Rounding, gamma};
+use crate::op::{Backward, Lowering, Nan, Op, Rounding, gamma};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The windows of a pooling.
@@ -218,6 +218,11 @@ impl Op for Pooling {
         }
     }
 
+    fn nan(&self) -> Nan {
+        // What has been picked by its place is passed on as it is.
+        if matches!(self.kind, Kind::MaxPick | Kind::MaxGrad) { Nan::Extreme } else { Nan::Spreads }
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }
@@ -237,7 +242,7 @@ impl Value {
     /// The maximum of each window of data `[N, C, H, W]`: `[N, C, OH, OW]`, with
     /// `OH = (H + 2 padding - KH) / stride + 1`, rounded down, and `OW` alike. `options` may be a
     /// number, the side of windows that lie side by side, or a [`Pool2d`]. The gradient goes to
-    /// the window's first maximum in row-major order. A [`relu`](Value::relu) that
+    /// the window's first maximum in row-major order; a NaN counts as the maximum. A [`relu`](Value::relu) that
     /// comes right before is computed after it, for the maxima alone, which gives the same numbers.
     ///
     /// # Errors

@@ -96,8 +96,10 @@ impl Op for Reduce {
                 sums.iter_mut().for_each(|sum| *sum /= offsets.len() as f64);
                 sums.into()
             }
-            (Data::F64(v), Kind::Max) => fold(at, v, f64::NEG_INFINITY, f64::max).into(),
-            (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, f64::min).into(),
+            (Data::F64(v), Kind::Max) => {
+                fold(at, v, f64::NEG_INFINITY, |a, b| if exceeds(b, a) { b } else { a }).into()
+            }
+            (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, |a, b| if exceeds(-b, -a) { b } else { a }).into(),
             (Data::F64(v), Kind::Prod) => fold(at, v, 1.0, |a, b| a * b).into(),
             (Data::I32(v), Kind::Prod) => fold(at, v, 1, i32::wrapping_mul).into(),
             (Data::U32(v), Kind::Prod) => fold(at, v, 1, u32::wrapping_mul).into(),
@@ -174,6 +176,11 @@ impl Reduce {
         let others = product_of_others(&moved.reshape(&[rows as isize, count as isize]));
         others.reshape(&sizes).permute(&back.collect::<Vec<_>>())
     }
+}
+
+/// Whether `v` takes the place of the largest so far: it is larger, or the first NaN.
+pub(crate) fn exceeds(v: f64, largest: f64) -> bool {
+    (v > largest || v.is_nan()) && !largest.is_nan()
 }
 
 /// Elements before, along and behind an axis: `[outer, size, inner]`.

@@ -440,6 +440,15 @@ pub fn cases() -> Vec<Case> {
         cases.extend(both(&name, 1, &[2, size], Fill::Special(fill, -1.0, 1.0), true));
     }
     cases.extend(both("a late tower in a column", 0, &[1109, 2], Fill::Special(LATE_COLUMNS, -1.0, 1.0), true));
+    // A row with a NaN, with infinities, and with minus infinity, which alone leaves numbers.
+    const HARD: &[f64] = &{
+        let mut x = [0.5; 48];
+        (x[3], x[8 + 4], x[16], x[24 + 7]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY);
+        (x[32], x[33], x[40 + 6]) = (f64::INFINITY, f64::NEG_INFINITY, f64::NAN);
+        x
+    };
+    cases.extend(both("NaN and infinities", 1, &[6, 8], Fill::Special(HARD, -1.0, 1.0), false));
+    cases.extend(both("NaN and infinities, columns", 0, &[6, 8], Fill::Special(HARD, -1.0, 1.0), false));
     // Seven of each eight are no vectors.
     let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
     cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));

@@ -1,7 +1,9 @@
 //! Sorting along an axis, of any length: runs of sixteen in registers, then runs merged two at a time, sixteen
 //! elements an invocation. No barriers, stable, and the same on every device.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
+};
 use crate::ops::gather::Lines;
 use crate::ops::reduce::around;
 use crate::profile::Profile;
@@ -12,7 +14,7 @@ use crate::{DType, Tensor, TensorType, Value, wgsl};
 /// What both shaders share.
 const RUNS: &str = include_str!("../../shaders/sort_run.wgsl");
 
-/// The numbers along one axis in the order that sorts the elements; equal ones keep theirs.
+/// The numbers along one axis in the order that sorts the elements; equal ones keep theirs, NaN is the largest.
 #[derive(Debug, Clone)]
 struct Argsort {
     axis: usize,
@@ -44,7 +46,8 @@ impl Op for Argsort {
             let mut order: Vec<usize> = (0..size).collect();
             order.sort_by(|&a, &b| {
                 let (a, b) = (x[start + a * inner], x[start + b * inner]);
-                let ascending = a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal);
+                // NaN, which has no order, counts as the largest.
+                let ascending = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
                 if self.descending { ascending.reverse() } else { ascending }
             });
             for (place, p) in order.into_iter().enumerate() {
@@ -56,6 +59,14 @@ impl Op for Argsort {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         Rounding::Exact
+    }
+
+    fn nan(&self) -> Nan {
+        Nan::Extreme
+    }
+
+    fn reads_subnormals(&self) -> bool {
+        true
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -167,7 +178,7 @@ impl Kernel for Argsort {
 
 impl Value {
     /// The numbers along `axis`, as i32, in the order that sorts the elements; equal elements keep their
-    /// order. Numbers of any type, of any length; floats are expected not to be NaN.
+    /// order. Numbers of any type, of any length; NaN counts as the largest.
     #[track_caller]
     pub fn argsort(&self, axis: isize, descending: bool) -> Value {
         match self.axes_of("argsort", &[axis]) {
@@ -209,6 +220,12 @@ impl Value {
     }
 }
 
+/// What has no order, or one by its bits alone.
+const HARD: &[f64] = &{
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    [0.5, nan, 1e-40, -inf, 0.0, -0.0, inf, -1e-40, -nan, 3e38, -3e38, 1e-45, inf, nan, -1.0, -inf, 0.0, 2.0, nan]
+};
+
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
     let of = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
@@ -245,6 +262,16 @@ pub fn cases() -> Vec<Case> {
             &[5, 80],
             Fill::Distinct,
         ),
+        of(
+            Case::new("argsort", "NaN, infinities and subnormal numbers", |x| {
+                [x[0].sort(0, false), x[0].sort(0, true), x[0].topk(3, 0, true)]
+                    .map(|(values, order)| [values, order])
+                    .concat()
+            }),
+            &[40],
+            Fill::Special(HARD, -1.0, 1.0),
+        )
+        .forward_only(),
         Case::new("argsort", "negative i32 down", |x| vec![(&x[0] - 500.0).argsort(0, true)])
             .input("x", TensorType::new(DType::I32, [300]), Fill::Index(1000))
             .forward_only(),

@@ -6,7 +6,24 @@ use crate::autodiff::gradients_of;
 use crate::op::{Case, Fill};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
-/// Cases of every row: a flat one, one with special values, and for several operands a broadcast one.
+/// NaN, infinities, zeros of both signs, and what is ordinary beside them.
+pub(super) const HARD: [f64; 12] =
+    [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0];
+
+/// Of every pair of [`HARD`] numbers the first, or the second.
+const fn paired(second: bool) -> [f64; HARD.len() * HARD.len()] {
+    let mut x = [0.0; HARD.len() * HARD.len()];
+    let mut k = 0;
+    while k < x.len() {
+        x[k] = HARD[if second { k % HARD.len() } else { k / HARD.len() }];
+        k += 1;
+    }
+    x
+}
+const PAIRED: [&[f64]; 2] = [&paired(false), &paired(true)];
+
+/// Cases of every row: a flat one, one with special values, one with NaN and infinities, and for several operands
+/// a broadcast one.
 pub fn cases() -> Vec<Case> {
     rows::ALL.iter().flat_map(|row| row_cases(row)).chain(composed_cases()).collect()
 }
@@ -46,6 +63,19 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
             // At kinks and saturation the derivative is a matter of convention, of which finite
             // differences know nothing: gradients there are compared with PyTorch's.
             cases.push(case("special values", flat(33), Fill::Special(row.special, low, high)).forward_only());
+        }
+        if dtype == DType::F32 {
+            // Of a selection the branches are operands 1 and 2.
+            let operands = arity - usize::from(row.selects());
+            let n = HARD.len().pow(operands as u32) + 1;
+            let mut case = case("NaN and infinities", flat(n), Fill::Special(&HARD, low, high)).forward_only();
+            let floats = case.inputs.iter_mut().filter(|input| input.ty.dtype == DType::F32);
+            floats.zip(PAIRED).for_each(|(input, pairs)| {
+                if operands == 2 {
+                    input.fill = Fill::Special(pairs, low, high);
+                }
+            });
+            cases.push(case);
         }
         if arity > 1 {
             let shapes = [[3, 1, 5].into(), [4, 1].into(), [5].into()];

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::op::{Arg, Backward, Lowering, Op, Pointwise, Rounding};
+use crate::op::{Arg, Backward, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Everything there is to know about an elementwise function but its WGSL.
@@ -14,6 +14,8 @@ pub(crate) struct Row {
     ulps: f64,
     absolute: f64,
     neutral: Option<f64>,
+    nan: Nan,
+    reads_subnormals: bool,
     /// Where its cases draw inputs, and special values to begin with.
     pub(super) domain: (f64, f64),
     pub(super) special: &'static [f64],
@@ -49,6 +51,8 @@ impl Row {
             ulps: 0.0,
             absolute: 0.0,
             neutral: None,
+            nan: Nan::Spreads,
+            reads_subnormals: false,
             domain: (-2.0, 2.0),
             special: &[],
         }
@@ -71,7 +75,7 @@ impl Row {
     }
 
     pub(super) const fn compare(f: fn(f64, f64) -> bool) -> Row {
-        Row::new(Function::Compare(f))
+        Row { nan: Nan::Compares(false), ..Row::new(Function::Compare(f)) }
     }
 
     pub(super) const fn logic(operands: usize, f: fn(bool, bool) -> bool) -> Row {
@@ -95,6 +99,16 @@ impl Row {
     /// The operand that leaves the other one as it is, to the bit.
     pub(super) const fn neutral(self, number: f64) -> Row {
         Row { neutral: Some(number), ..self }
+    }
+
+    /// What a NaN gives, where it does not spread.
+    pub(super) const fn nan(self, nan: Nan) -> Row {
+        Row { nan, ..self }
+    }
+
+    /// The function reads the bits of subnormal numbers, which devices may take for 0.
+    pub(super) const fn reads_subnormals(self) -> Row {
+        Row { reads_subnormals: true, ..self }
     }
 
     /// The range in which cases draw floats, and values that a case begins with.
@@ -191,6 +205,14 @@ impl Op for Elementwise {
 
     fn neutral(&self) -> Option<f64> {
         self.row.neutral
+    }
+
+    fn nan(&self) -> Nan {
+        self.row.nan
+    }
+
+    fn reads_subnormals(&self) -> bool {
+        self.row.reads_subnormals
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -2,7 +2,7 @@
 
 use super::{Kind, Pool2d, Pooling};
 use crate::op::{Case, Fill};
-use crate::{DType, TensorType};
+use crate::{DType, TensorType, Value};
 
 /// The cases of this family. Maxima take distinct inputs: at a tie the gradient is a convention.
 pub fn cases() -> Vec<Case> {
@@ -62,6 +62,36 @@ pub fn cases() -> Vec<Case> {
                     .float("dy", y),
             );
         }
+    }
+    const HARD: &[f64] = &{
+        let (mut x, mut i) = ([0.0; 432], 0);
+        while i < x.len() {
+            let other = (i * 37 % 17) as f64 / 8.0;
+            x[i] = if i % 11 == 3 {
+                f64::NAN
+            } else if i % 7 == 2 {
+                f64::INFINITY
+            } else if i % 5 == 0 {
+                f64::NEG_INFINITY
+            } else {
+                other
+            };
+            i += 1;
+        }
+        x
+    };
+    for (options, h, y) in [
+        (Pool2d::new(3).stride(2).padding(1), 9, [2, 3, 5, 4]),
+        (Pool2d::new(2), 9, [2, 3, 4, 4]),
+        (Pool2d::new(2), 8, [2, 3, 4, 4]),
+    ] {
+        let name = format!("NaN and infinities, {}x{} of {h} rows", options.kernel[0], options.kernel[1]);
+        let ty = || TensorType::new(DType::F32, [2, 3, h, 8]);
+        let grad = move |v: &[Value]| vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])];
+        let max = Case::new("max_pool2d", &name, move |v| vec![v[0].max_pool2d(options)]);
+        cases.push(max.input("x", ty(), Fill::Special(HARD, -1.0, 1.0)).forward_only());
+        let grad = Case::new("max_pool2d_grad", name, grad);
+        cases.push(grad.input("x", ty(), Fill::Special(HARD, -1.0, 1.0)).float("dy", y).forward_only());
     }
     // Windows that overlap, and windows that do not.
     for (name, options, h, y) in [

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Sizes;
+use crate::ops::reduce::exceeds;
 
 /// The elements that window number `i` of an axis covers, padding left out.
 fn covered(i: usize, kernel: usize, stride: usize, padding: usize, size: usize) -> Range<usize> {
@@ -24,12 +25,12 @@ fn for_windows(s: &Sizes, mut window: impl FnMut(usize, Range<usize>, Range<usiz
     }
 }
 
-/// Where a window of a plane `x` has its first maximum.
+/// Where a window of a plane `x` has its first maximum, or its first NaN.
 fn argmax(x: &[f64], s: &Sizes, rows: Range<usize>, columns: Range<usize>) -> usize {
     let mut best = rows.start * s.w + columns.start;
     for row in rows {
         for column in columns.clone() {
-            if x[row * s.w + column] > x[best] {
+            if exceeds(x[row * s.w + column], x[best]) {
                 best = row * s.w + column;
             }
         }

@@ -1,7 +1,7 @@
 //! The cases of the reductions.
 
 use crate::op::{Case, Fill};
-use crate::{DType, Shape, Tensor, TensorType};
+use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// The cases of this family.
 pub fn cases() -> Vec<Case> {
@@ -148,6 +148,36 @@ pub fn cases() -> Vec<Case> {
     cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
     cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
     cases.push(distinct(Case::new("max", "all of 30,000", |x| vec![x[0].max(&[0, 1], false)]), &[300, 100]));
+    // Rows of 8 with a NaN or an infinity; columns with some; all of them.
+    const SEEDED: &[f64] = &{
+        let mut x = [0.25; 64];
+        (x[0], x[8 + 7], x[16 + 3], x[16 + 4], x[24 + 5]) =
+            (f64::NAN, f64::NAN, f64::NAN, f64::INFINITY, f64::INFINITY);
+        (x[32 + 1], x[40 + 2], x[40 + 6]) = (f64::NEG_INFINITY, f64::INFINITY, f64::NEG_INFINITY);
+        x
+    };
+    for [op, each] in [["max", "min"], ["sum", "prod"]] {
+        for size in [8, 7] {
+            let case = Case::new(op, format!("NaN and infinities, with {each}, rows of {size}"), move |x| {
+                let x = x[0].slice(1, 0, size, 1);
+                let of = |x: &Value, axis: &[isize]| match op {
+                    "max" => [x.max(axis, false), x.min(axis, false)],
+                    _ => [x.sum(axis, false), x.prod(axis, false)],
+                };
+                [of(&x, &[0]), of(&x, &[1]), of(&x, &[0, 1])].concat()
+            });
+            let ty = TensorType::new(DType::F32, [24, 8]);
+            cases.push(case.input("x", ty, Fill::Special(SEEDED, 0.5, 1.0)).forward_only());
+        }
+    }
+    let long = Case::new("max", "NaN in 20,000", |x| vec![x[0].max(&[0], false), x[0].min(&[0], false)]);
+    let ty = TensorType::new(DType::F32, [20_000]);
+    cases.push(long.input("x", ty, Fill::Special(SEEDED, 0.5, 1.0)).forward_only());
+    let wide = Case::new("max", "NaN by fours along rows and columns", |x| {
+        [0, 1].map(|axis| [x[0].max(&[axis], false), x[0].min(&[axis], false)]).concat()
+    });
+    let ty = TensorType::new(DType::F32, [130, 512]);
+    cases.push(wide.input("x", ty, Fill::Special(SEEDED, 0.5, 1.0)).forward_only());
     for dtype in [DType::I32, DType::U32] {
         cases.push(
             Case::new("sum", format!("{dtype}, every reduction"), |x| {

@@ -198,6 +198,12 @@ impl Reduce {
             .constant("FLAT", flat)
             .alias("T", t)
             .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
+        if dtype != DType::F32 || !matches!(self.kind, Kind::Max | Kind::Min) {
+            text = text.function("extreme", "fn extreme(a: V, b: V, most: V) -> V {\n  return most;\n}");
+        } else if width != Width::Scalar {
+            let vector = "fn extreme(a: V, b: V, most: V) -> V {\n  return nan_or4(a, nan_or4(b, most));\n}";
+            text = text.function("extreme", vector);
+        }
         let epilogue = dtype == DType::F32;
         if !epilogue {
             text = text.function("epilogue", "");
