@@ -200,6 +200,18 @@ impl Session {
         }
     }
 
+    /// The values of many variables, read back together.
+    pub(crate) fn get_all(&self, names: Vec<String>) -> Result<BTreeMap<String, Tensor>> {
+        match &self.store {
+            Store::Cpu(_) => names.into_iter().map(|name| Ok((name.clone(), self.get(&name)?))).collect(),
+            Store::Gpu(gpu, variables) => {
+                names.iter().try_for_each(|name| self.type_of(name).map(drop))?;
+                let values = variables.get_all(gpu, &names)?;
+                Ok(names.into_iter().zip(values).collect())
+            }
+        }
+    }
+
     /// Sets a variable. Floats may come in either precision.
     ///
     /// # Errors

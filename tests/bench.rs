@@ -34,14 +34,69 @@ fn mistakes_are_told_before_anything_runs() {
     refused(&["64x64x64"], "`64x64x64` is a shape, and no task that takes one stands before it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
-    refused(&["matmul", "2x3x4", "--seconds=nan"], "--seconds NaN is no time");
+    refused(
+        &["matmul", "2x3x4", "--seconds=nan"],
+        "'nan' for '--seconds <SECONDS>': expected seconds, between 0 and a day",
+    );
+    refused(&["matmul", "2x3x4", "--seconds=inf"], "between 0 and a day");
+    refused(&["matmul", "2x3x4", "--seconds=-1"], "between 0 and a day");
     refused(&["peak", "--no-peak"], "contradict");
-    refused(&["matmul", "2x3x4", "--tune=-1"], "--tune=-1 is no time");
+    refused(&["matmul", "2x3x4", "--tune=-1"], "'-1' for '--tune[=<SECONDS>]': expected seconds, between 0 and a day");
     refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
-    refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "no file can be written there");
-    refused(&["matmul", "2x3x4", "--roofline", "."], "no file can be written there");
+    refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "--save: no/such/folder/x.jsonl: ");
+    refused(&["matmul", "2x3x4", "--roofline", "."], "--roofline: .: is a folder");
+    refused(&["matmul", "2x3x4", "--save", "/dev/null"], "--save: /dev/null: is a device");
     refused(&["matmul", "2x3x4", "--compare", "no-such-file.jsonl"], "no-such-file.jsonl");
     refused(&["matmul", "2x3x4", "--compare", "Cargo.toml"], "line 1 is not JSON");
+}
+
+/// What is written goes to files of their own, and not over what is read.
+#[test]
+fn a_file_that_is_named_twice_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let figures = json!({"task": "relu", "params": [8], "median_s": 1.0}).to_string() + "\n";
+    fs::write(at("a"), &figures).expect("writable");
+    fs::hard_link(at("a"), at("hard")).expect("a link");
+    let other = folder.path().join(".").join("a");
+    let other = other.to_str().expect("UTF-8");
+    for same in [&at("a"), &at("hard"), other] {
+        refused(&["relu", "8", "--compare", &at("a"), "--save", same], "--compare and --save name the same file");
+    }
+    refused(&["relu", "8", "--save", &at("x"), "--roofline", &at("x")], "--save and --roofline name the same file");
+    assert_eq!(fs::read_to_string(at("a")).expect("there"), figures);
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn broken_files_to_compare_with_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("figures.jsonl");
+    let name = path.to_str().expect("UTF-8");
+    let deep = format!("{{\"task\":\"relu\",\"params\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let cases: [(&[u8], &str); 7] = [
+        (b"", "it is empty"),
+        (b"\n \n", "it is empty"),
+        (b"{\"task\":\"relu\"}\n{\"task\":", "line 2 is not JSON"),
+        (b"\xff\xfe{\0", "it is not text"),
+        (b"[1]\n", "line 1 has no `task`"),
+        (b"{\"task\":7}\n", "line 1 has no `task`"),
+        (deep.as_bytes(), "line 1 is not JSON"),
+    ];
+    for (bytes, message) in cases {
+        fs::write(&path, bytes).expect("writable");
+        refused(&["relu", "8", "--compare", name], message);
+    }
+    refused(&["relu", "8", "--compare", "."], "not a regular file");
+    #[cfg(unix)]
+    refused(&["relu", "8", "--compare", "/dev/zero"], "not a regular file");
+    // Odd figures are figures: nothing is compared with them.
+    let odd = r#"{"task":"relu","params":[8],"median_s":-1,"min_s":"x","spread":null,"peer":7,"adapter":[]}"#;
+    let huge = r#"{"task":"relu","params":{"a":[[8]]},"median_s":1e308,"min_s":-1e308,"cpu_s":1e-320}"#;
+    fs::write(&path, format!("{odd}\n{huge}\n")).expect("writable");
+    let words = ["relu", "8", "--no-peak", "--device", "cpu", "--seconds", "0", "--compare", name];
+    let (code, out, err) = bench(&words);
+    assert!(code == 0 && out.contains("compared with") && !err.contains("panicked"), "{out}{err}");
 }
 
 /// What earlier processes compiled is a hint: damaged, it is passed over, and written anew.

@@ -238,11 +238,92 @@ fn wrong_usage_exits_2() {
     refused(&["check", "--device", "cpu"], "--golden");
     refused(&["check", "--seed", "x"], "invalid value 'x' for '--seed <N>'");
     refused(&["check", "--seed", "1", "--golden", GOLDEN], "cannot be used with");
+    for seconds in ["nan", "inf", "-1", "-inf", "1e9", "x", ""] {
+        let expected = format!("'{seconds}' for '--seconds <SECONDS>': expected seconds, between 0 and a day");
+        refused(&["check", &format!("--seconds={seconds}")], if seconds.is_empty() { "seconds" } else { &expected });
+    }
     refused(&["check", "--frobnicate"], "unexpected argument '--frobnicate'");
     refused(&["frobnicate"], "unrecognized subcommand 'frobnicate'");
     refused(&["shaders"], "--dump <DIR>");
     let (code, out, _) = run(&["--help"]);
     assert!(code == 0 && out.contains("Exit codes"), "{out}");
+}
+
+/// What would be lost after the run is refused before it: a report that cannot be written, two in one file.
+#[test]
+fn reports_that_could_not_be_written_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    refused(&["check", "--json", &at("x"), "--html", &at("x")], "--json and --html name the same file");
+    fs::write(at("a"), "kept").expect("writable");
+    fs::hard_link(at("a"), at("b")).expect("a link");
+    refused(&["check", "--json", &at("a"), "--html", &at("b")], "--json and --html name the same file");
+    for option in ["--json", "--html"] {
+        for (path, message) in [(at("no/folder/x"), "No such file"), (at("a/x"), "a/x: "), (at(""), "is a folder")] {
+            refused(
+                &["check", option, &path],
+                &format!("{option}: {}", if message.contains("x: ") { "" } else { &path }),
+            );
+            let (_, _, err) = run(&["check", option, &path]);
+            assert!(err.contains(message), "{err}");
+        }
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        symlink("x", at("link")).expect("a link");
+        refused(&["check", "--json", &at("link"), "--html", &at("x")], "name the same file");
+        refused(&["check", "--html", "/dev/null"], "is a device or pipe");
+        fs::set_permissions(at("a"), fs::Permissions::from_mode(0o444)).expect("a mode");
+        refused(&["check", "--html", &at("a")], "is read-only");
+    }
+    assert_eq!(fs::read_to_string(at("a")).expect("there"), "kept");
+    let left: Vec<_> = fs::read_dir(dir.path()).expect("there").map(|e| e.expect("a file").file_name()).collect();
+    assert!(left.iter().all(|name| name == "a" || name == "b" || name == "link"), "{left:?}");
+}
+
+/// Paths in options and in the environment are the system's, not text.
+#[cfg(unix)]
+#[test]
+fn paths_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &[u8]| dir.path().join(std::ffi::OsStr::from_bytes(name));
+    let output = |command: &mut Command| {
+        let Output { status, stdout, stderr } = command.output().expect("the binary starts");
+        let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+        assert!(!text.contains("panicked"), "{text}");
+        (status.code(), text)
+    };
+    let saved = at(b"saved-\xff.jsonl");
+    let bench = ["bench", "relu", "8", "--no-peak", "--device", "cpu", "--seconds", "0"];
+    let (code, out) = output(wgrad(&bench).arg("--save").arg(&saved).env("WGRAD_CACHE", at(b"cache-\xff")));
+    assert!(code == Some(0) && out.contains("written: "), "{out}");
+    assert_eq!(fs::read_to_string(&saved).expect("saved").lines().count(), 1);
+    let (code, out) = output(wgrad(&bench).arg("--compare").arg(&saved));
+    assert!(code == Some(0) && out.contains("compared with"), "{out}");
+    for args in [["check", "--golden"], ["check", "--replay"], ["bench", "--compare"]] {
+        let (code, out) = output(wgrad(&args).arg(at(b"none-\xff")));
+        assert!(code == Some(2) && out.contains("none-"), "{out}");
+    }
+    for args in [["check", "--op"], ["check", "--device"], ["bench", "--variant"], ["lint", "--profile"]] {
+        let (code, out) = output(wgrad(&args).arg(std::ffi::OsStr::from_bytes(b"\xff")));
+        assert!(code == Some(2) && out.contains("error: invalid UTF-8"), "{args:?}: {out}");
+    }
+    assert_eq!(output(wgrad(&["shaders", "--dump"]).arg(at(b"dump-\xff"))).0, Some(0));
+    let Some(_) = common::device() else { return };
+    let (page, data) = (at(b"page-\xff.html"), at(b"data-\xff.json"));
+    let mut command = wgrad(&["check", "--op", "relu", "--case", "0", "--html"]);
+    command.arg(&page).arg("--json").arg(&data).env("WGRAD_CACHE", at(b"cache-\xff"));
+    let (code, out) = output(&mut command);
+    assert_eq!(code, Some(0), "{out}");
+    let report: Json = serde_json::from_slice(&fs::read(&data).expect("a report")).expect("JSON");
+    assert!(
+        report["command"].as_str().is_some_and(|text| text.contains("page-\u{fffd}.html")),
+        "{}",
+        report["command"]
+    );
+    assert!(fs::read_to_string(&page).expect("a page").contains("</html>"));
 }
 
 #[test]

@@ -49,10 +49,70 @@ fn numbers_integers_and_names() {
     assert!(x[0] == 1.5 && x[1].is_nan() && x[2].is_nan());
     assert_eq!(place(table.floats_or_nan(&["x", "y"])), (4, 2), "infinity is no number");
     assert_eq!(place(table.integers("x")), (2, 1));
-    assert!(table.floats(&["z"]).unwrap_err().to_string().contains("no column `z`; there are x, y, kind"));
+    assert!(table.floats(&["z"]).unwrap_err().to_string().contains("no column `z`; there are `x`, `y`, `kind`"));
     assert_eq!(table.floats(&[]).unwrap().shape().to_vec(), [3, 0]);
     let table = parse("n\n1\n-7\n2147483648").unwrap();
     assert_eq!(place(table.integers("n")), (4, 1), "no integer of 32 bits");
+}
+
+/// A quote that stays open would swallow rows: up to the end of the file, or to the next quote.
+#[test]
+fn a_quote_that_does_not_close_its_cell_is_an_error_where_it_opens() {
+    let says = |text: &str, at: (u64, usize), words: &str| {
+        let error = parse(text).map(|table| table.len());
+        let message = error.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert!(message.contains(words), "{text:?}: {error:?}");
+        assert_eq!(place(error), at, "{text:?}");
+    };
+    for end in ["\n", "\r\n", "\r"] {
+        let text = |lines: &[&str]| lines.join(end);
+        says(&text(&["n,kind", "1,oak", "2,\"elm", "3,fir", "4,ash", ""]), (3, 2), "never closed");
+        says(&text(&["n,kind", "\"1", "1\",oak", "2,\"elm"]), (4, 2), "never closed");
+        says(&text(&["\"n,kind", "1,oak"]), (1, 1), "never closed");
+        // It closes at a quote that was meant to open a cell.
+        says(&text(&["n,kind", "1,\"elm", "2,\"fir\"", "3,\"ash\""]), (2, 2), "line 3 with text behind");
+        says(&text(&["n,kind", "1,\"a \"good\" oak\""]), (2, 2), "written twice");
+    }
+    says("\u{feff}\"n,kind\n1,2", (1, 1), "never closed");
+    says("n\n\"\"\"", (2, 1), "never closed");
+    says("n\n\"a\" \"b\"", (2, 1), "with text behind");
+    // These are closed, or not quoted at all.
+    let table =
+        parse("n,kind\n\"1\" ,\"a \"\"good\"\" oak\"\n2,6\" pot\n3, \"elm\"\n4,\"\"\n5,\"a\nb,\r\n\"\n").unwrap();
+    assert_eq!(table.floats(&["n"]).unwrap().to_f64(), [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(table.text("kind").unwrap(), ["a \"good\" oak", "6\" pot", " \"elm\"", "", "a\nb,\r\n"]);
+}
+
+/// Looking each name up among all took 28 seconds for these.
+#[test]
+fn a_hundred_thousand_columns_are_read_in_time() {
+    const COLUMNS: usize = 100_000;
+    let names: Vec<String> = (0..COLUMNS).map(|i| format!("column_{i}")).collect();
+    let values: Vec<String> = (0..COLUMNS).map(|i| i.to_string()).collect();
+    let started = std::time::Instant::now();
+    let table = parse(&format!("{}\n{}\n", names.join(","), values.join(","))).unwrap();
+    let all = table.floats(&table.names()).unwrap();
+    let [first, last] = [table.names()[0], table.names()[COLUMNS - 1]];
+    let most = table.names();
+    let rest = table.names_without(&most[1..COLUMNS - 1]);
+    assert!(started.elapsed().as_secs_f64() < 5.0, "{:?}", started.elapsed());
+    assert_eq!((all.shape().to_vec(), rest), (vec![1, COLUMNS], vec![first, last]));
+    assert!(all.to_f64().into_iter().eq((0..COLUMNS).map(|i| i as f64)));
+    let unknown = table.text("column").unwrap_err().to_string();
+    assert!(unknown.contains("no column `column`; there are `column_0`, ") && unknown.len() < 1000, "{unknown}");
+    assert!(unknown.contains(" and 99980 more"), "{unknown}");
+}
+
+#[test]
+fn odd_shapes_of_files() {
+    // A byte order mark of another encoding, columns without a name, a row of one empty cell too many.
+    assert_eq!(place(Table::parse("t.csv", b"\xff\xfea\0,\0b\0\n\0")), (1, 1));
+    assert_eq!(parse(",a\n1,2\n").unwrap().floats(&["", "a"]).unwrap().to_f64(), [1.0, 2.0]);
+    assert_eq!(place(parse("a,,\n1,2,3\n")), (1, 3));
+    assert_eq!(place(parse("a, a \n1,2\n")), (1, 2), "names are trimmed");
+    assert_eq!(place(parse("a,b\n1,2,\n")), (2, 3));
+    assert_eq!(place(parse("a,b\n1,2\n\n\r\n,\n3\n")), (6, 2));
+    assert_eq!(parse("a,b\r\n1,2\r3,4\n5,6").unwrap().floats(&["b"]).unwrap().to_f64(), [2.0, 4.0, 6.0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use wgrad::data::{Batches, Digits, Mnist, idx};
 use wgrad::io::safetensors;
-use wgrad::{Data, Error, Tensor};
+use wgrad::{Data, Device, Error, Graph, Session, Tensor};
 
 const MNIST: &str = "examples/data/mnist10k";
 
@@ -122,7 +122,7 @@ fn hostile_headers_are_refused() {
     refused(&"[".repeat(100_000), &[]);
     refused(&format!(r#"{{"x":{}"#, "{\"a\":".repeat(100_000)), &[]);
     // Element types: unknown ones, integers that do not fit, bools that are none.
-    assert!(refused(&one("F16", "[1]", 0, 2), &[0; 2]).contains("tensor `x`: its elements are F16"));
+    assert!(refused(&one("F8_E4M3", "[1]", 0, 1), &[0]).contains("tensor `x`: its elements are F8_E4M3"));
     assert!(refused(&one("I64", "[1]", 0, 8), &(1i64 << 31).to_le_bytes()).contains("2147483648 does not fit"));
     assert!(refused(&one("BOOL", "[2]", 0, 2), &[1, 2]).contains("not 2"));
     let path = file(folder.path(), &one("I64", "[2]", 0, 16), &[(-5i64).to_le_bytes(), 7i64.to_le_bytes()].concat());
@@ -151,19 +151,325 @@ fn a_failed_save_leaves_the_old_file() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-#[cfg(unix)]
+/// Names in another order than they were put in, and texts: the header has one order.
 #[test]
-fn a_saved_file_has_usual_permissions_and_links_stay_links() {
-    use std::os::unix::fs::PermissionsExt;
+fn equal_contents_give_equal_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
-    fs::write(&real, "old").unwrap();
-    let usual = fs::metadata(&real).unwrap().permissions().mode();
-    std::os::unix::fs::symlink(&real, &link).unwrap();
-    safetensors::save(&link, &tensors(), &BTreeMap::new()).unwrap();
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(safetensors::load(&real).unwrap(), tensors());
-    assert_eq!(fs::metadata(&real).unwrap().permissions().mode(), usual);
+    let path = folder.path().join("a.safetensors");
+    let texts = || (0..50).map(|i| (format!("counter.{}", i * 37 % 50), i.to_string()));
+    let mut first = None;
+    for _ in 0..8 {
+        let metadata: std::collections::HashMap<String, String> = texts().collect();
+        safetensors::save(&path, &tensors(), &metadata.into_iter().collect()).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert!(first.get_or_insert_with(|| bytes.clone()) == &bytes, "other bytes for the same state");
+    }
+    let back = safetensors::read(&path).unwrap();
+    assert_eq!((back.tensors, back.metadata), (tensors(), texts().collect()));
+    // The header is filled up so that the elements are aligned, the widest first.
+    let bytes = first.unwrap();
+    assert_eq!(u64::from_le_bytes(bytes[..8].try_into().unwrap()) % 8, 0);
+}
+
+/// A tensor of one element type, loaded.
+fn loaded(dtype: &str, bytes: &[u8], width: usize) -> wgrad::Result<Tensor> {
+    let folder = tempfile::tempdir().unwrap();
+    let count = bytes.len() / width;
+    let header = format!(r#"{{"x":{{"dtype":"{dtype}","shape":[{count}],"data_offsets":[0,{}]}}}}"#, bytes.len());
+    let path = file(folder.path(), &header, bytes);
+    safetensors::load(path).map(|tensors| tensors["x"].clone())
+}
+
+/// Every float of 16 bits, by the definition of its format.
+#[test]
+fn floats_of_16_bits_become_f32() {
+    let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for (dtype, fraction, bias) in [("F16", 10, 15), ("BF16", 7, 127)] {
+        let tensor = loaded(dtype, &all, 2).unwrap();
+        let Data::F32(values) = tensor.data() else { panic!("{dtype} is {:?}", tensor.ty()) };
+        assert_eq!(values.len(), 1 << 16);
+        for (bits, &value) in (0..=u16::MAX).zip(values) {
+            let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+            let exponent = i32::from(bits << 1 >> (fraction + 1));
+            let part = f64::from(bits & ((1 << fraction) - 1)) / f64::from(1 << fraction);
+            let (least, most) = (1 - bias, 2 * bias + 1);
+            let want = match exponent {
+                0 => part * f64::from(least).exp2(),
+                e if e == most && part == 0.0 => f64::INFINITY,
+                e if e == most => f64::NAN,
+                e => (1.0 + part) * f64::from(e - bias).exp2(),
+            };
+            let (want, got) = (sign * want, f64::from(value));
+            let same = if want.is_nan() { got.is_nan() } else { got == want && got.is_sign_negative() == (sign < 0.0) };
+            assert!(same, "{dtype} {bits:#06x} is {got}, expected {want}");
+        }
+    }
+}
+
+#[test]
+fn integers_of_every_width_become_32_bits_where_they_fit() {
+    let i32s = |values: &[i32]| Tensor::new([values.len()], values).unwrap();
+    assert_eq!(loaded("I8", &[0x80, 0xff, 0x7f], 1).unwrap(), i32s(&[-128, -1, 127]));
+    assert_eq!(loaded("U8", &[0, 0x80, 0xff], 1).unwrap(), i32s(&[0, 128, 255]));
+    assert_eq!(loaded("I16", &[0, 0x80, 0xff, 0x7f], 2).unwrap(), i32s(&[-32_768, 32_767]));
+    assert_eq!(loaded("U16", &[0, 0x80, 0xff, 0xff], 2).unwrap(), i32s(&[32_768, 65_535]));
+    let wide = |values: &[i64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let ends = [i32::MIN, -1, i32::MAX];
+    assert_eq!(loaded("I64", &wide(&ends.map(i64::from)), 8).unwrap(), i32s(&ends));
+    let whole = loaded("U64", &wide(&[0, 1 << 31, 0xffff_ffff]), 8).unwrap();
+    assert_eq!(whole, Tensor::new([3], [0u32, 1 << 31, u32::MAX]).unwrap());
+    for (dtype, value, says) in [
+        ("I64", 1 << 31, "tensor `x`: 2147483648 does not fit i32"),
+        ("I64", -(1 << 31) - 1, "tensor `x`: -2147483649 does not fit i32"),
+        ("U64", 1 << 32, "tensor `x`: 4294967296 does not fit u32"),
+        ("U64", -1, "tensor `x`: 18446744073709551615 does not fit u32"),
+    ] {
+        let error = loaded(dtype, &wide(&[7, value]), 8).unwrap_err().to_string();
+        assert!(error.ends_with(says), "{error}");
+    }
+    assert_eq!(loaded("F64", &wide(&[1.5f64.to_bits() as i64]), 8).unwrap(), Tensor::new([1], [1.5f64]).unwrap());
+}
+
+/// What a model from elsewhere holds goes into variables of the types that there are here.
+#[test]
+fn a_session_loads_other_element_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = Graph::new();
+    graph.parameter("w", Tensor::new([2], [0.0f32, 0.0]).unwrap());
+    graph.variable("signed", Tensor::new([2], [0, 0]).unwrap());
+    graph.variable("unsigned", Tensor::new([2], [0u32, 0]).unwrap());
+    let header = |w: &str, signed: &str, unsigned: &str| {
+        let (mut at, mut entries, mut data) = (0, Vec::new(), Vec::new());
+        for (name, dtype) in [("w", w), ("signed", signed), ("unsigned", unsigned)] {
+            let bytes: Vec<u8> = match dtype {
+                "F16" => vec![0x00, 0x3c, 0x00, 0xc1],  // 1, -2.5
+                "BF16" => vec![0x80, 0x3f, 0x20, 0xc0], // the same
+                "F64" => [1.0, -2.5].into_iter().flat_map(f64::to_le_bytes).collect(),
+                "F64 huge" => [1.0, 1e39].into_iter().flat_map(f64::to_le_bytes).collect(),
+                "U8" => vec![3, 200],
+                "I16" => vec![3, 0, 200, 0],
+                "I64" => [3, 200].into_iter().flat_map(i64::to_le_bytes).collect(),
+                "I64 large" => [3, 0xffff_ffff].into_iter().flat_map(i64::to_le_bytes).collect(),
+                _ => [3, -1].into_iter().flat_map(i64::to_le_bytes).collect(),
+            };
+            let dtype = dtype.split(' ').next().unwrap();
+            let end = at + bytes.len();
+            entries.push(format!(r#""{name}":{{"dtype":"{dtype}","shape":[2],"data_offsets":[{at},{end}]}}"#));
+            data.extend(bytes);
+            at = end;
+        }
+        file(folder.path(), &format!("{{{}}}", entries.join(",")), &data)
+    };
+    let devices = [Some(Device::cpu()), Device::gpu().ok()];
+    for device in devices.into_iter().flatten() {
+        let (on_gpu, mut session) = (!device.is_cpu(), Session::new(device));
+        session.compile(&graph, &[]).unwrap();
+        for (w, signed, unsigned) in [("F16", "U8", "I64"), ("BF16", "I16", "U8"), ("F64", "I64", "I16")] {
+            let path = header(w, signed, unsigned);
+            for name in ["w", "signed", "unsigned"] {
+                let zeros = Tensor::zeros(session.variable_type(name).unwrap());
+                session.set(name, &zeros).unwrap();
+            }
+            let loads = if w == "F16" { session.load_weights(&path, &graph) } else { session.load(&path) };
+            loads.unwrap();
+            assert_eq!(session.get("w").unwrap().to_f64(), [1.0, -2.5], "{w}");
+            assert_eq!(session.get("signed").unwrap(), Tensor::new([2], [3, 200]).unwrap(), "{signed}");
+            assert_eq!(session.get("unsigned").unwrap(), Tensor::new([2], [3u32, 200]).unwrap(), "{unsigned}");
+        }
+        session.load(header("F16", "U8", "I64 large")).unwrap();
+        assert_eq!(session.get("unsigned").unwrap(), Tensor::new([2], [3, u32::MAX]).unwrap());
+        for (w, signed, unsigned, says) in [
+            ("F16", "I64 large", "U8", "tensor `signed`: 4294967295 does not fit i32"),
+            ("F16", "U8", "I64 negative", "tensor `unsigned`: -1 does not fit u32"),
+            ("U8", "U8", "U8", "`w` is i32[2], expected f32[2]"),
+            ("F16", "F16", "U8", "`signed` is f32[2], expected i32[2]"),
+        ] {
+            let path = header(w, signed, unsigned);
+            let why = complaint(session.load(&path), &path);
+            assert!(why.contains(says), "{why}");
+        }
+        // The reference has it, a GPU would make it infinite.
+        let path = header("F64 huge", "U8", "U8");
+        if on_gpu {
+            assert!(complaint(session.load(&path), &path).contains("`w`: 1e39 does not fit f32"));
+        } else {
+            session.load(&path).unwrap();
+            assert_eq!(session.get("w").unwrap().to_f64(), [1.0, 1e39]);
+            let weights = folder.path().join("weights");
+            assert!(complaint(session.save_weights(&weights, &graph), &weights).contains("`w`: 1e39 does not fit f32"));
+        }
+    }
+}
+
+/// Read back one by one, these took 11 seconds; and looking each one up among all was quadratic.
+#[test]
+fn many_small_variables_are_saved_and_loaded_in_time() {
+    const COUNT: usize = 20_000;
+    let device = Device::gpu().unwrap_or_else(|_| Device::cpu());
+    let mut session = Session::new(device);
+    let value = |i: usize| Tensor::new([i % 4], vec![i as f32; i % 4]).unwrap();
+    // In parts: how long a graph takes to compile is not looked at here.
+    let graphs: Vec<Graph> = (0..COUNT / 500).map(|_| Graph::new()).collect();
+    for (part, graph) in graphs.iter().enumerate() {
+        for i in part * 500..(part + 1) * 500 {
+            graph.variable(&format!("layer.{i}"), value(i));
+        }
+        session.compile(graph, &[]).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let started = std::time::Instant::now();
+    session.save(&path).unwrap();
+    let saved = started.elapsed().as_secs_f64();
+    let started = std::time::Instant::now();
+    session.load(&path).unwrap();
+    session.load_weights(&path, &graphs[0]).expect_err("knows only its own");
+    let loaded = started.elapsed().as_secs_f64();
+    println!("saved in {saved:.2} s, loaded in {loaded:.2} s");
+    assert!(saved < 3.0 && loaded < 6.0, "{saved} s, {loaded} s");
+    let back = safetensors::load(&path).unwrap();
+    assert_eq!(back.len(), COUNT);
+    for i in [0, 1, 2, 3, 17, COUNT - 1] {
+        assert_eq!(back[&format!("layer.{i}")].to_f64(), value(i).to_f64());
+        assert_eq!(session.get(&format!("layer.{i}")).unwrap().to_f64(), value(i).to_f64());
+    }
+}
+
+#[cfg(unix)]
+mod replaced {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn save(path: &Path) -> wgrad::Result<()> {
+        safetensors::save(path, &tensors(), &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_owner_and_a_new_one_has_the_usual() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "as any program writes it").unwrap();
+        let usual = mode(&path);
+        fs::remove_file(&path).unwrap();
+        save(&path).unwrap();
+        assert_eq!(mode(&path), usual);
+        for kept in [0o600, 0o640, 0o664, 0o755, 0o200] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+            save(&path).unwrap();
+            assert_eq!(mode(&path), kept, "{kept:o}");
+        }
+        // Only the superuser can make a file that belongs to somebody else.
+        if std::os::unix::fs::chown(&path, Some(12_345), Some(54_321)).is_ok() {
+            save(&path).unwrap();
+            let about = fs::metadata(&path).unwrap();
+            assert_eq!((about.uid(), about.gid(), mode(&path)), (12_345, 54_321, 0o200));
+        }
+    }
+
+    #[test]
+    fn a_read_only_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("link"));
+        fs::write(&path, "kept").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        symlink("a", &link).unwrap();
+        for path in [&path, &link] {
+            assert!(complaint(save(path), path).contains("read-only"));
+            assert!(complaint(wgrad::io::check_writable(path), path).contains("read-only"));
+        }
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("kept", 0o444));
+    }
+
+    #[test]
+    fn links_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("below")).unwrap();
+        fs::write(at("below/real"), "old").unwrap();
+        let usual = mode(&at("below/real"));
+        // One link, two in a row, one that leads to where nothing is yet, one beside another folder.
+        symlink("below/real", at("link")).unwrap();
+        symlink(at("link"), at("second")).unwrap();
+        symlink("below/new", at("dangling")).unwrap();
+        symlink("../up", at("below/upward")).unwrap();
+        for (link, real) in
+            [("link", "below/real"), ("second", "below/real"), ("dangling", "below/new"), ("below/upward", "up")]
+        {
+            wgrad::io::check_writable(at(link)).unwrap();
+            save(&at(link)).unwrap();
+            assert!(fs::symlink_metadata(at(link)).unwrap().is_symlink(), "{link}");
+            assert!(fs::symlink_metadata(at(real)).unwrap().is_file(), "{real}");
+            assert_eq!((safetensors::load(at(real)).unwrap(), mode(&at(real))), (tensors(), usual), "{real}");
+            fs::write(at(real), "old").unwrap();
+        }
+        symlink("loop", at("loop")).unwrap();
+        assert!(matches!(save(&at("loop")), Err(Error::Io { .. })));
+        assert!(fs::symlink_metadata(at("loop")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn names_of_one_file_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), "a").unwrap();
+        fs::write(at("b"), "a").unwrap();
+        fs::hard_link(at("a"), at("hard")).unwrap();
+        symlink("a", at("soft")).unwrap();
+        symlink("new", at("dangling")).unwrap();
+        symlink(folder.path(), at("folder")).unwrap();
+        for (one, two) in
+            [("a", "a"), ("a", "hard"), ("soft", "hard"), ("new", "dangling"), ("new", "folder/new"), ("a", "folder/a")]
+        {
+            assert!(wgrad::io::is_same_file(at(one), at(two)), "{one} {two}");
+            assert!(wgrad::io::is_same_file(at(two), at(one)), "{two} {one}");
+        }
+        for (one, two) in [("a", "b"), ("a", "new"), ("new", "newer"), ("no/new", "new")] {
+            assert!(!wgrad::io::is_same_file(at(one), at(two)), "{one} {two}");
+        }
+    }
+
+    /// Files that killed writers left behind go; those of writers at work, young ones, and what only looks
+    /// like one stay.
+    #[test]
+    fn old_temporary_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let make = |name: &str, hours: u64| {
+            let file = fs::File::create(at(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * hours)).unwrap();
+            file
+        };
+        for name in [".wgrad-abc123", ".wgrad-ZZZZZZ"] {
+            make(name, 2);
+        }
+        let kept =
+            [".wgrad-abc1234", ".wgrad-abc", ".wgrad-abc.12", "wgrad-abc123", ".wgrad-é1234", "model.wgrad-abc123"];
+        for name in kept {
+            make(name, 2);
+        }
+        make(".wgrad-youngA", 0);
+        let busy = make(".wgrad-busyAA", 2);
+        busy.try_lock().unwrap();
+        fs::create_dir(at(".wgrad-folder")).unwrap();
+        symlink("model.wgrad-abc123", at(".wgrad-linked")).unwrap();
+        save(&at("a")).unwrap();
+        let mut names: Vec<String> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        let mut expected =
+            [&kept[..], &[".wgrad-busyAA", ".wgrad-folder", ".wgrad-linked", ".wgrad-youngA", "a"]].concat();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        // Its writer is gone now.
+        drop(busy);
+        save(&at("a")).unwrap();
+        assert!(!at(".wgrad-busyAA").exists());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Report, UnitCase, UnitReport};
 use crate::graph::ValueId;
 use crate::plan::{Plan, Stored};
-use crate::{Error, Program, Result, Session, Tensor};
+use crate::{Error, Program, Result, Session, Tensor, files};
 
 /// The first unit of a step that is not as the reference says.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Divergence {
     /// Saves the case under a new name in the folder that `WGRAD_CASES` names, else in the
     /// system's folder for temporary files.
     fn save(&mut self) {
-        let folder = std::env::var_os("WGRAD_CASES").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = files::path_in("WGRAD_CASES").unwrap_or_else(std::env::temp_dir);
         self.file = Some(self.save_in(&folder).map_err(|error| error.to_string()));
     }
 

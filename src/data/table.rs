@@ -1,6 +1,6 @@
 //! Tables from CSV files (RFC 4180): a header, then rows of as many cells.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord, Trim};
@@ -24,6 +24,8 @@ use crate::{Error, Result, Tensor};
 pub struct Table {
     path: PathBuf,
     header: Vec<String>,
+    /// The number of each column by its name.
+    columns: HashMap<String, usize>,
     /// All cells, row by row, one behind the other, and where each ends.
     text: String,
     ends: Vec<usize>,
@@ -39,7 +41,8 @@ fn is_missing(cell: &str) -> bool {
 }
 
 impl Table {
-    /// Reads a CSV file, UTF-8, whose first line is the header.
+    /// Reads a CSV file, UTF-8, with or without a byte order mark, whose first line is the header. Lines
+    /// end with `\n`, `\r\n` or `\r`; empty ones are passed over.
     ///
     /// # Errors
     /// [`Error::Io`] where the file cannot be read; else as [`Table::parse`].
@@ -52,9 +55,11 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Cell`] for a row with more or fewer cells than the header, a name that stands there
-    /// twice, and text that is not UTF-8; [`Error::File`] where there is no header.
+    /// twice, text that is not UTF-8, and a quote that does not close its cell; [`Error::File`] where
+    /// there is no header.
     pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Table> {
         let path = path.as_ref();
+        check_quotes(path, bytes)?;
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::Headers).from_reader(bytes);
         let mut lines = Lines { bytes, at: 0, line: 1 };
         let mut record = StringRecord::new();
@@ -68,13 +73,15 @@ impl Table {
             return Err(Error::file(path, "is empty; expected a line with the names of the columns"));
         };
         let header: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
-        let mut table =
-            Table { path: path.to_path_buf(), header, text: String::new(), ends: Vec::new(), lines: Vec::new() };
-        let mut names = BTreeSet::new();
-        if let Some(twice) = table.header.iter().position(|name| !names.insert(name)) {
-            let message = format!("there is a column `{}` already", table.header[twice]);
-            return Err(Error::Cell { path: table.path, line: first, column: twice + 1, message });
+        let mut columns = HashMap::with_capacity(header.len());
+        for (column, name) in header.iter().enumerate() {
+            if columns.insert(name.clone(), column).is_some() {
+                let message = format!("there is a column {} already", shown(name));
+                return Err(Error::Cell { path: path.to_path_buf(), line: first, column: column + 1, message });
+            }
         }
+        let path = path.to_path_buf();
+        let mut table = Table { path, header, columns, text: String::new(), ends: Vec::new(), lines: Vec::new() };
         while let Some(line) = next(&mut record)? {
             if record.len() != table.header.len() {
                 let message = format!("the row has {} cells, the header {}", record.len(), table.header.len());
@@ -107,6 +114,7 @@ impl Table {
 
     /// The names of all columns but those: the features beside a target.
     pub fn names_without(&self, others: &[&str]) -> Vec<&str> {
+        let others: HashSet<&str> = others.iter().copied().collect();
         self.names().into_iter().filter(|name| !others.contains(name)).collect()
     }
 
@@ -175,9 +183,12 @@ impl Table {
         name: &str,
         parse: impl Fn(&'a str) -> std::result::Result<T, String>,
     ) -> Result<Vec<T>> {
-        let Some(column) = self.header.iter().position(|n| n == name) else {
-            let why = format!("has no column `{name}`; there are {}", self.header.join(", "));
-            return Err(Error::file(&self.path, why));
+        let Some(&column) = self.columns.get(name) else {
+            const MOST: usize = 20;
+            let known = self.header.iter().take(MOST).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+            let more = self.header.len().saturating_sub(MOST);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            return Err(Error::file(&self.path, format!("has no column {}; there are {known}{more}", shown(name))));
         };
         let value = |row: usize| {
             parse(self.cell(row, column)).map_err(|message| Error::Cell {
@@ -207,6 +218,60 @@ fn shown(cell: &str) -> String {
     const MOST: usize = 40;
     let cut: String = cell.chars().take(MOST).collect();
     if cut.len() < cell.len() { format!("`{cut}`...") } else { format!("`{cut}`") }
+}
+
+/// Refuses a quoted cell that is not closed: the parser would take the rest of the file, or what comes
+/// up to the next quote, for one cell. Here as in the parser a cell is quoted where it begins with a
+/// quote, and two quotes in it stand for one.
+fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum At {
+        Start,
+        Plain,
+        Quoted,
+        /// Behind a quote in a quoted cell: its end, unless another one follows.
+        Closed,
+        /// In the blanks behind that end.
+        Blank,
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // a byte order mark
+    let (mut at, mut line, mut column, mut opened) = (At::Start, 1, 1, (1, 1));
+    let refused = |(line, column): (u64, usize), message: &str| {
+        Err(Error::Cell { path: path.to_path_buf(), line, column, message: message.to_owned() })
+    };
+    for (position, &byte) in bytes.iter().enumerate() {
+        let ends_line = byte == b'\n' || (byte == b'\r' && bytes.get(position + 1) != Some(&b'\n'));
+        line += u64::from(ends_line);
+        at = match (at, byte) {
+            (At::Quoted, b'"') => At::Closed,
+            (At::Quoted, _) | (At::Closed, b'"') => At::Quoted,
+            (_, b'\r' | b'\n') => {
+                column = 1;
+                At::Start
+            }
+            (_, b',') => {
+                column += 1;
+                At::Start
+            }
+            (At::Start, b'"') => {
+                opened = (line, column);
+                At::Quoted
+            }
+            (At::Start | At::Plain, _) => At::Plain,
+            (At::Closed | At::Blank, b' ' | b'\t') => At::Blank,
+            (At::Closed | At::Blank, _) => {
+                let why = format!(
+                    "the quoted cell that begins here ends on line {line} with text behind its closing quote; \
+                     a quote inside a quoted cell is written twice"
+                );
+                return refused(opened, &why);
+            }
+        };
+    }
+    match at {
+        At::Quoted => refused(opened, "the quote that opens here is never closed"),
+        _ => Ok(()),
+    }
 }
 
 /// Counts lines, which end as the parser's rows do: with `\n`, `\r\n` or `\r`. (The parser's own count

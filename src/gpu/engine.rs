@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
 use super::pipelines::Key;
-use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_words, wait};
+use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, wait};
 use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
@@ -78,6 +78,12 @@ impl Variables {
             Some((ty, buffer)) => read(gpu, buffer, ty).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The values of variables that exist, in the order of their names here.
+    pub fn get_all(&self, gpu: &Gpu, names: &[String]) -> Result<Vec<Tensor>> {
+        let wanted: Vec<_> = names.iter().filter_map(|name| self.buffers.get(name)).collect();
+        read_all(gpu, &wanted)
     }
 }
 

@@ -28,12 +28,19 @@ pub(super) struct Key {
 pub(super) struct Pipelines {
     made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     disk: Option<DiskCache>,
+    /// For tests: how much longer each takes, as with a driver that compiles slowly.
+    delay: Duration,
 }
+
+/// Milliseconds that every pipeline takes longer.
+const DELAY: &str = "WGRAD_TEST_PIPELINE_DELAY";
 
 impl Pipelines {
     /// With what earlier processes have left on disk.
     pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Pipelines {
-        Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter) }
+        let delay =
+            std::env::var(DELAY).ok().and_then(|text| text.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
+        Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter), delay }
     }
 
     /// The pipelines for some texts and their labels, in their order; those that are new are made
@@ -49,7 +56,13 @@ impl Pipelines {
         }
         drop(made);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
-        let pipelines: Vec<_> = new.par_iter().map(|(key, label)| make(&gpu.device, key, label, cache)).collect();
+        let pipelines: Vec<_> = new
+            .par_iter()
+            .map(|(key, label)| {
+                std::thread::sleep(self.delay);
+                make(&gpu.device, key, label, cache)
+            })
+            .collect();
         gpu.trouble().map_err(|error| match error {
             // wgpu names what it refused by its label.
             Error::Gpu(why) => match new.iter().find(|(_, label)| why.contains(&format!("'{label}'"))) {

@@ -133,19 +133,57 @@ pub(super) fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<
 
 /// The same for words.
 pub(super) fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
+    read_together(gpu, &[(buffer, bytes)], <[u32]>::to_vec)
+}
+
+/// What many buffers are read in at a time: a wait for the device costs as much as copying a megabyte.
+const TOGETHER: u64 = 64 << 20;
+
+/// The same as [`read`] for many buffers.
+pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Result<Vec<Tensor>> {
+    let mut tensors = Vec::with_capacity(buffers.len());
+    let mut rest = buffers;
+    while !rest.is_empty() {
+        let mut sum = 0;
+        let fits = |(ty, _): &&&(TensorType, wgpu::Buffer)| {
+            sum += ty.bytes() as u64;
+            sum <= TOGETHER
+        };
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        rest = later;
+        let sources: Vec<_> = now.iter().map(|(ty, buffer)| (buffer, ty.bytes() as u64)).collect();
+        read_together(gpu, &sources, |mut words| {
+            for (ty, _) in now {
+                let (own, others) = words.split_at(ty.shape.numel());
+                tensors.push(Tensor::from_device_words(ty, own));
+                words = others;
+            }
+        })?;
+    }
+    Ok(tensors)
+}
+
+/// Copies the first bytes of some buffers into one that the host sees, one behind the other, and calls
+/// `f` with them.
+fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(&[u32]) -> T) -> Result<T> {
+    let bytes = sources.iter().map(|(_, bytes)| bytes).sum();
     if bytes == 0 {
-        return Ok(Vec::new());
+        return Ok(f(&[]));
     }
     let staging = staging(gpu, bytes);
     gpu.trouble()?;
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+    let mut at = 0;
+    for (buffer, bytes) in sources.iter().filter(|(_, bytes)| *bytes > 0) {
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, *bytes);
+        at += bytes;
+    }
     gpu.queue.submit([encoder.finish()]);
     pollster::block_on(async {
         let mapped = map(&staging);
         wait(gpu)?;
         mapped.await?;
-        read_mapped(&staging, <[u32]>::to_vec)
+        read_mapped(&staging, f)
     })
 }
 

@@ -1,10 +1,10 @@
 //! A session's variables in a file: all of it to go on training, or the weights alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use super::safetensors::{self, Contents};
-use crate::{DType, Error, Graph, Result, Session, Tensor};
+use crate::{DType, Data, Error, Graph, Result, Session, Tensor};
 
 /// Before a counter's name in the file's metadata.
 const COUNTER: &str = "counter.";
@@ -13,25 +13,26 @@ const SHARED_STEP: &str = "optimizer.step";
 
 impl Session {
     /// Saves all variables and counters: what [`Session::load`] needs to go on exactly from here.
-    /// The file is safetensors, written whole or not at all.
+    /// The file is safetensors, written whole or not at all ([`io::write_atomically`](crate::io::write_atomically));
+    /// equal states give equal bytes.
     ///
     /// # Errors
     /// Errors of the device; [`Error::Io`] from the system.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let tensors = self.names().into_iter().map(|name| Ok((name.clone(), self.get(&name)?)));
         let counters = self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string()));
-        safetensors::save(path, &tensors.collect::<Result<_>>()?, &counters.collect())
+        safetensors::save(path, &self.get_all(self.names())?, &counters.collect())
     }
 
     /// Loads what [`Session::save`] saved. The session's variables must be the file's: compile
-    /// the same graphs first. Counters that the file does not have start at 0.
+    /// the same graphs first. Counters that the file does not have start at 0. Other element types are
+    /// converted as by [`safetensors::load`](crate::io::safetensors::load), integers to what the variable holds.
     ///
     /// # Errors
     /// [`Error::File`] names all variables that the file lacks, does not know, or has in another
     /// type, and what is wrong with a file; nothing is changed then.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let Contents { tensors, metadata } = safetensors::read(path)?;
+        let Contents { tensors, metadata } = self.read(path)?;
         let names = self.names();
         self.check_variables(path, &tensors, &names, |_| false)?;
         let mut counters: BTreeMap<String, u64> = self.counters().keys().map(|name| (name.clone(), 0)).collect();
@@ -58,15 +59,21 @@ impl Session {
     /// Python: `model.load_state_dict(safetensors.torch.load_file(path))`.
     ///
     /// # Errors
-    /// [`Error::Input`] where a variable of the graph is not the session's; as [`Session::save`].
+    /// [`Error::Input`] where a variable of the graph is not the session's, [`Error::File`] where a
+    /// number of the reference is beyond f32; as [`Session::save`].
     pub fn save_weights(&self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
-        let single = |tensor: Tensor| match tensor.dtype() {
-            DType::F32 => Tensor::new(tensor.shape(), tensor.to_f32()),
-            _ => Ok(tensor),
-        };
-        let tensors = declared(graph).into_iter().map(|name| Ok((name.clone(), single(self.get(&name)?)?)));
+        let path = path.as_ref();
+        let mut tensors = self.get_all(declared(graph))?;
+        for (name, tensor) in &mut tensors {
+            if let Some(value) = overflowing(tensor) {
+                return Err(Error::file(path, format!("variable `{name}`: {value:e} does not fit f32")));
+            }
+            if tensor.dtype() == DType::F32 {
+                *tensor = Tensor::new(tensor.shape(), tensor.to_f32())?;
+            }
+        }
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::save(path, &tensors.collect::<Result<_>>()?, &metadata)
+        safetensors::save(path, &tensors, &metadata)
     }
 
     /// Loads the variables that `graph` declares, which must have been compiled: from
@@ -78,11 +85,10 @@ impl Session {
     /// As [`Session::load`]; nothing is changed then.
     pub fn load_weights(&mut self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
         let path = path.as_ref();
-        let tensors = safetensors::load(path)?;
+        let tensors = self.read(path)?.tensors;
         let names = declared(graph);
-        let extends = |name: &str| {
-            names.iter().any(|known| name.strip_prefix(&**known).is_some_and(|rest| rest.starts_with('.')))
-        };
+        let known: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let extends = |name: &str| name.match_indices('.').any(|(end, _)| known.contains(&name[..end]));
         self.check_variables(path, &tensors, &names, |name| extends(name) || name.ends_with(".num_batches_tracked"))?;
         for name in &names {
             if let Some(tensor) = tensors.get(name) {
@@ -90,6 +96,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What is in the file, integers as the variables of those names have them.
+    fn read(&self, path: &Path) -> Result<Contents> {
+        safetensors::read_for(path, |name| self.variable_type(name).map(|ty| ty.dtype))
     }
 
     /// Holds the file's tensors against the session's variables of those names; lists all that
@@ -109,6 +120,10 @@ impl Session {
                 (Some(ty), None) => wrong.push(format!("`{name}` ({ty}) is missing")),
                 (Some(ty), Some(found)) if found.ty() != *ty => {
                     wrong.push(format!("`{name}` is {}, expected {ty}", found.ty()));
+                }
+                (Some(_), Some(found)) if !self.device().is_cpu() => {
+                    let value = overflowing(found);
+                    wrong.extend(value.map(|value| format!("`{name}`: {value:e} does not fit f32, which a GPU has")));
                 }
                 _ => {}
             }
@@ -135,6 +150,12 @@ fn split_count(counters: &mut BTreeMap<String, u64>, variables: &BTreeMap<String
             counters.insert(format!("{}.{optimizer}.step", &name[..dot]), count);
         }
     }
+}
+
+/// The first finite number of a tensor that is none in f32.
+fn overflowing(tensor: &Tensor) -> Option<f64> {
+    let Data::F64(values) = tensor.data() else { return None };
+    values.iter().copied().find(|x| x.is_finite() && (*x as f32).is_infinite())
 }
 
 /// The names of the variables that a graph declares.

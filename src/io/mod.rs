@@ -3,4 +3,4 @@
 mod checkpoint;
 pub mod safetensors;
 
-pub use crate::files::{cache_folder, read, write_atomically};
+pub use crate::files::{cache_folder, check_writable, is_same_file, read, write_atomically};

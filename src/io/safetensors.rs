@@ -1,15 +1,15 @@
 //! Named tensors in a file, in the [safetensors](https://huggingface.co/docs/safetensors) format
 //! that PyTorch's ecosystem uses. Names and layouts are PyTorch's, so weights travel both ways.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo, View};
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::json;
 
-use crate::{Data, Error, Result, Tensor, files};
+use crate::{DType, Data, Error, Result, Tensor, files};
 
 /// What a file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,20 +46,58 @@ pub fn save(
     if tensors.contains_key(RESERVED) {
         return Err(Error::file(path, format!("no tensor can be named `{RESERVED}`; the format reserves the name")));
     }
-    let views = tensors.iter().map(|(name, tensor)| (name, Bytes(tensor)));
-    let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
-    let metadata = (!metadata.is_empty()).then_some(metadata);
-    let bytes = ::safetensors::serialize(views, metadata).map_err(|e| Error::file(path, e.to_string()))?;
+    // Wider elements first, which aligns them all; then by name. Equal contents give equal bytes.
+    let mut order: Vec<(&String, &Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(element(tensor.data()).1));
+    let mut header = Vec::new();
+    let mut begin = 0;
+    for (name, tensor) in &order {
+        let (dtype, size) = element(tensor.data());
+        let end = begin + size * tensor.numel();
+        let info = json!({ "dtype": dtype, "shape": &tensor.shape()[..], "data_offsets": [begin, end] });
+        header.push(format!("{}:{info}", json!(name)));
+        begin = end;
+    }
+    if !metadata.is_empty() {
+        header.insert(0, format!("{}:{}", json!(RESERVED), json!(metadata)));
+    }
+    let header = format!("{{{}}}", header.join(","));
+    let size = header.len().next_multiple_of(8); // filled up with spaces, for the sake of alignment
+    let mut bytes = Vec::with_capacity(8 + size + begin);
+    bytes.extend((size as u64).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.resize(8 + size, b' ');
+    for (_, tensor) in order {
+        match tensor.data() {
+            Data::F32(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::F64(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::I32(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::U32(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::Bool(v) => bytes.extend(v.iter().map(|&x| u8::from(x))),
+        }
+    }
     files::write_atomically(path, &bytes)
+}
+
+/// The format's name for the elements, and the bytes that each takes.
+fn element(data: &Data) -> (&'static str, usize) {
+    match data {
+        Data::F32(_) => ("F32", 4),
+        Data::F64(_) => ("F64", 8),
+        Data::I32(_) => ("I32", 4),
+        Data::U32(_) => ("U32", 4),
+        Data::Bool(_) => ("BOOL", 1),
+    }
 }
 
 const RESERVED: &str = "__metadata__";
 
-/// The tensors of a file, by name. F32, F64, I32, U32 and BOOL keep their type; I64 becomes i32.
+/// The tensors of a file, by name. F32, F64, I32, U32 and BOOL keep their type. Others become the
+/// type that holds their values: F16 and BF16 single precision, I8, I16, I64, U8 and U16 i32, U64 u32.
 ///
 /// # Errors
 /// [`Error::Io`] where the file cannot be read. [`Error::File`] where it is not a whole safetensors
-/// file, a tensor has another element type, an I64 does not fit 32 bits, or a bool is neither 0 nor 1.
+/// file, a tensor has another element type, a number does not fit 32 bits, or a bool is neither 0 nor 1.
 pub fn load(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
     Ok(read(path)?.tensors)
 }
@@ -69,7 +107,12 @@ pub fn load(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
 /// # Errors
 /// As for [`load`].
 pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
-    let path = path.as_ref();
+    read_for(path.as_ref(), |_| None)
+}
+
+/// The same for those who know what they want: integers of another width than 32 bits become the type
+/// that is wanted for their name, signed or not.
+pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
     let (mut file, length) = files::open(path)?;
     let header = read_header(path, &mut file, length)?;
     let mut tensors = BTreeMap::new();
@@ -78,7 +121,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
         let mut bytes = Vec::new();
         let (begin, end) = info.data_offsets;
         files::read_exactly(path, &mut file, (end - begin) as u64, &mut bytes)?;
-        let tensor = decode(info, &bytes).map_err(|why| Error::file(path, format!("tensor `{name}`: {why}")))?;
+        let tensor = decode(info, &bytes, wanted(&name));
+        let tensor = tensor.map_err(|why| Error::file(path, format!("tensor `{name}`: {why}")))?;
         tensors.insert(name, tensor);
     }
     let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -111,70 +155,72 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
 /// The format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// A tensor as the format wants it: little-endian bytes.
-struct Bytes<'a>(&'a Tensor);
-
-impl View for Bytes<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.0.data() {
-            Data::F32(_) => Dtype::F32,
-            Data::F64(_) => Dtype::F64,
-            Data::I32(_) => Dtype::I32,
-            Data::U32(_) => Dtype::U32,
-            Data::Bool(_) => Dtype::BOOL,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.0.shape()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self.0.data() {
-            Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::F64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::U32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::Bool(v) => v.iter().map(|&x| u8::from(x)).collect(),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        match self.0.data() {
-            Data::F32(v) => v.len() * 4,
-            Data::F64(v) => v.len() * 8,
-            Data::I32(v) => v.len() * 4,
-            Data::U32(v) => v.len() * 4,
-            Data::Bool(v) => v.len(),
-        }
-    }
-}
-
 /// The bytes as a tensor, or why not.
-fn decode(info: &TensorInfo, bytes: &[u8]) -> std::result::Result<Tensor, String> {
+fn decode(info: &TensorInfo, bytes: &[u8], wanted: Option<DType>) -> std::result::Result<Tensor, String> {
+    // What is not wanted as u32 becomes i32, the type of labels and indices.
+    let unsigned = wanted == Some(DType::U32);
     let data: Data = match info.dtype {
         Dtype::F32 => elements(bytes, f32::from_le_bytes).into(),
         Dtype::F64 => elements(bytes, f64::from_le_bytes).into(),
+        Dtype::F16 => elements(bytes, |b| half(u16::from_le_bytes(b))).into(),
+        Dtype::BF16 => elements(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)).into(),
         Dtype::I32 => elements(bytes, i32::from_le_bytes).into(),
         Dtype::U32 => elements(bytes, u32::from_le_bytes).into(),
-        Dtype::I64 => {
-            let wide = elements(bytes, i64::from_le_bytes);
-            let narrow = wide.iter().map(|&x| i32::try_from(x).map_err(|_| format!("{x} does not fit i32")));
-            narrow.collect::<std::result::Result<Vec<i32>, String>>()?.into()
-        }
+        Dtype::I8 => integers(bytes, i8::from_le_bytes, unsigned)?,
+        Dtype::I16 => integers(bytes, i16::from_le_bytes, unsigned)?,
+        Dtype::I64 => integers(bytes, i64::from_le_bytes, unsigned)?,
+        Dtype::U8 => integers(bytes, u8::from_le_bytes, unsigned)?,
+        Dtype::U16 => integers(bytes, u16::from_le_bytes, unsigned)?,
+        Dtype::U64 => integers(bytes, u64::from_le_bytes, wanted != Some(DType::I32))?,
         Dtype::BOOL => match bytes.iter().find(|&&x| x > 1) {
             Some(x) => return Err(format!("a bool is stored as 0 or 1, not {x}")),
             None => bytes.iter().map(|&x| x == 1).collect::<Vec<bool>>().into(),
         },
         other => {
             return Err(format!(
-                "its elements are {other}; expected F32, F64, I64, I32, U32 or BOOL (convert it before saving)"
+                "its elements are {other}; expected F16, BF16, F32, F64, BOOL, or integers of 8 to 64 bits \
+                 (convert it before saving)"
             ));
         }
     };
     Tensor::new(&info.shape[..], data).map_err(|e| e.to_string())
 }
 
-fn elements<T, const N: usize>(bytes: &[u8], from: fn([u8; N]) -> T) -> Vec<T> {
+fn elements<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|&chunk| from(chunk)).collect()
+}
+
+/// Integers of another width in 32 bits, or the first that does not fit.
+fn integers<T, const N: usize>(
+    bytes: &[u8],
+    from: fn([u8; N]) -> T,
+    unsigned: bool,
+) -> std::result::Result<Data, String>
+where
+    T: Copy + std::fmt::Display,
+    i32: TryFrom<T>,
+    u32: TryFrom<T>,
+{
+    fn fitting<T: Copy + std::fmt::Display, U: TryFrom<T>>(
+        numbers: impl Iterator<Item = T>,
+        ty: DType,
+    ) -> std::result::Result<Vec<U>, String> {
+        numbers.map(|x| U::try_from(x).map_err(|_| format!("{x} does not fit {ty}"))).collect()
+    }
+    let numbers = bytes.as_chunks::<N>().0.iter().map(|&chunk| from(chunk));
+    match unsigned {
+        true => fitting::<T, u32>(numbers, DType::U32).map(Data::from),
+        false => fitting::<T, i32>(numbers, DType::I32).map(Data::from),
+    }
+}
+
+/// A float of 16 bits (IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction); f32 has them all.
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
+    match exponent {
+        // Zero and subnormals: so many times 2^-24.
+        0 => f32::from_bits(sign | (fraction as f32 * (-24f32).exp2()).to_bits()),
+        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
+        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13),
+    }
 }

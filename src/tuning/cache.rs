@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::check::{CaseGraph, not_runnable};
 use crate::plan::Choices;
 use crate::profile::Profile;
-use crate::{Error, Result, Session, io, ops};
+use crate::{Error, Result, Session, files, io, ops};
 
 /// The format that this version writes and reads.
 const FORMAT: u64 = 1;
@@ -59,26 +59,31 @@ impl Session {
         notes
     }
 
-    /// Writes the session's choices to the file, whole or not at all, and makes its folder where
-    /// that is missing. Entries of other adapters are kept.
+    /// Adds the session's choices to the file, which is written whole or not at all, and makes its
+    /// folder where that is missing. What is there for the same device and is not contradicted is
+    /// kept, and so are the entries of other adapters: several processes may tune at once.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::File`] where the file cannot be written.
     pub fn save_tuning(&self, file: &Path) -> Result<()> {
-        let here = Key::of(self.device().profile());
-        let mut devices = read(file).ok().flatten().map_or(Vec::new(), |(devices, _)| devices);
-        devices.retain(|device| Key::in_json(device).is_some_and(|key| !key.same_adapter(&here)));
-        devices.drain(..devices.len().saturating_sub(MOST_DEVICES - 1));
-        let mut choices = Map::new();
-        for (op, class, variant) in self.choices().iter() {
-            let classes = choices.entry(op).or_insert_with(|| json!({}));
-            classes[class] = variant.into();
-        }
-        devices.push(here.entry(choices));
-        let text = format!("{:#}\n", json!({ "format": FORMAT, "devices": devices }));
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
+        // From reading to writing no other process comes between.
+        let _lock = files::lock(file);
+        let here = Key::of(self.device().profile());
+        let mut devices = read(file).ok().flatten().map_or(Vec::new(), |(devices, _)| devices);
+        let mut choices = Map::new();
+        let known = devices.iter().find(|device| Key::in_json(device).is_some_and(|key| key == here));
+        let known = known.map(|device| parse(device, file, &mut Notes::new())).unwrap_or_default();
+        for (op, class, variant) in known.iter().chain(self.choices().iter()) {
+            let classes = choices.entry(op).or_insert_with(|| json!({}));
+            classes[class] = variant.into();
+        }
+        devices.retain(|device| Key::in_json(device).is_some_and(|key| !key.same_adapter(&here)));
+        devices.drain(..devices.len().saturating_sub(MOST_DEVICES - 1));
+        devices.push(here.entry(choices));
+        let text = format!("{:#}\n", json!({ "format": FORMAT, "devices": devices }));
         io::write_atomically(file, text.as_bytes())
     }
 }

@@ -13,14 +13,17 @@ mod table;
 mod tasks;
 mod verify;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value as Json, json};
 use wgrad::check::CaseGraph;
 use wgrad::plan::Options;
 
-use crate::output::{Out, Stop};
+use crate::output::{self, Out, Stop, check_files};
+use crate::signals;
 use one::extend;
 use tasks::{TASKS, Task, find};
 
@@ -44,7 +47,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// How long each task is timed, after it has warmed up
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = output::seconds)]
     seconds: f64,
     /// A variant to take wherever an op has one of that name
     #[arg(long, value_name = "NAME")]
@@ -52,7 +55,7 @@ pub struct BenchArgs {
     /// Time the variants of each task's kernels first, for at most so long, and take the fastest that
     /// are right; what is found is kept for later runs with --tune
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
-        conflicts_with = "variant")]
+        conflicts_with = "variant", value_parser = output::seconds)]
     tune: Option<f64>,
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
@@ -94,12 +97,6 @@ enum Item {
 
 /// Times what was asked for; false where the peak is weak.
 pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
-    if !(args.seconds >= 0.0 && args.seconds <= 86_400.0) {
-        return Err(Stop::Error(format!("--seconds {} is no time between 0 and a day", args.seconds)));
-    }
-    if let Some(seconds) = args.tune.filter(|s| !(*s >= 0.0 && *s <= 86_400.0)) {
-        return Err(Stop::Error(format!("--tune={seconds} is no time between 0 and a day")));
-    }
     let items = items(&args.tasks)?;
     if args.in_process {
         let line = alone(args, &items)?;
@@ -114,10 +111,12 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         known_variant(name)?;
     }
     let other = args.compare.as_deref().map(compare::read).transpose()?;
-    for path in [&args.save, &args.roofline].into_iter().flatten() {
-        writable(path)?;
-    }
-    Bench { args, out, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
+    let writes = [("--save", args.save.as_deref()), ("--roofline", args.roofline.as_deref())];
+    check_files(&[("--compare", args.compare.as_deref())], &writes)?;
+    let running = Running::default();
+    let stopped = running.clone();
+    signals::watch(move || stopped.stop())?;
+    Bench { args, out, running, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
 }
 
 /// What stands behind the options in the help.
@@ -230,18 +229,69 @@ fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     }
 }
 
-fn writable(path: &Path) -> Result<(), Stop> {
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    if path.is_dir() || !folder.is_dir() {
-        return Err(Stop::Error(format!("{}: no file can be written there", path.display())));
+/// What is told where a signal ended a run.
+const INTERRUPTED: &str = "interrupted; what was timed is reported";
+
+/// The process that times a task, and whether a signal has come, which ends it.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<(Option<Child>, bool)>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, (Option<Child>, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(())
+
+    /// Ends the process, and lets no other one start.
+    fn stop(&self) {
+        let mut running = self.lock();
+        running.1 = true;
+        if let Some(child) = &mut running.0 {
+            let _ = child.kill();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().1
+    }
+
+    /// Runs a process to its end: how it ended, and what it wrote. `None` where a signal came.
+    fn output(&self, command: &mut Command) -> std::io::Result<Option<(ExitStatus, Vec<u8>, Vec<u8>)>> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The terminal sends Ctrl-C to a whole group. Here one process decides what ends, and when.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(command, 0);
+        let mut running = self.lock();
+        if running.1 {
+            return Ok(None);
+        }
+        let mut child = command.spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        running.0 = Some(child);
+        drop(running);
+        let messages = std::thread::spawn(move || all(stderr));
+        let lines = all(stdout);
+        let messages = messages.join().unwrap_or_else(|_| Ok(Vec::new()));
+        // Its pipes are closed, so it has ended, or is about to.
+        let child = self.lock().0.take();
+        let status = child.map(|mut child| child.wait()).transpose()?;
+        Ok(match status {
+            Some(status) if !self.is_stopped() => Some((status, lines?, messages?)),
+            _ => None,
+        })
+    }
+}
+
+fn all(pipe: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
+    Ok(bytes)
 }
 
 /// A run of several tasks.
 struct Bench<'a> {
     args: &'a BenchArgs,
     out: &'a mut Out,
+    running: Running,
     records: Vec<Json>,
     /// What the microkernels reached.
     ceilings: Option<Json>,
@@ -253,34 +303,53 @@ impl Bench<'_> {
         if let Some(load) = one::load().filter(|load| *load > cores / 4.0) {
             let busy =
                 format!("the machine is busy (load {load} on {cores} cores): times are too long, ratios doubtful");
-            if self.args.json { eprintln!("{busy}") } else { self.out.line(busy)? }
+            if self.args.json { output::note(busy) } else { self.out.line(busy)? }
         }
         if items.iter().any(|item| *item != Item::Startup) && !self.args.no_peak {
             self.peak()?;
         }
         let mut header = false;
-        let (mut failed, mut wrong) = (Vec::new(), false);
+        let (mut failed, mut wrong, mut closed) = (Vec::new(), false, false);
         for item in items {
             let done = match item {
                 Item::Peak => Ok(()),
                 Item::Startup => self.startup(),
-                Item::Kernel(task, shape) => {
-                    if !header && !self.args.json {
-                        self.out.line(table::header())?;
-                        header = true;
-                    }
-                    self.kernel(task, shape)
+                Item::Kernel(..) if !header && !self.args.json => {
+                    header = true;
+                    self.out.line(table::header()).and_then(|()| self.kernel(item))
                 }
+                Item::Kernel(..) => self.kernel(item),
             };
+            if self.running.is_stopped() {
+                break;
+            }
             // One that fails does not take the others' figures with it.
-            wrong |= matches!(done, Err(Stop::Wrong(_)));
             match done {
-                Err(Stop::Error(why) | Stop::Wrong(why)) => failed.push(why),
-                done => done?,
+                Ok(()) => {}
+                Err(Stop::Wrong(why)) => {
+                    wrong = true;
+                    failed.push(why);
+                }
+                Err(Stop::Error(why)) => failed.push(why),
+                Err(Stop::Closed) => {
+                    closed = true;
+                    break;
+                }
             }
         }
+        // Files first: whoever reads standard output may have gone.
+        let written = self.save();
+        if closed {
+            return written.and(Err(Stop::Closed));
+        }
         let strong = self.hold_peak(items.contains(&Item::Peak))?;
-        self.report(other)?;
+        self.compare(other)?;
+        for path in written?.iter().filter(|_| !self.args.json) {
+            self.out.line(format!("written: {}", path.display()))?;
+        }
+        if self.running.is_stopped() {
+            failed.push(INTERRUPTED.to_owned());
+        }
         match failed.join("\n") {
             none if none.is_empty() => Ok(strong),
             all if wrong => Err(Stop::Wrong(all)),
@@ -299,7 +368,8 @@ impl Bench<'_> {
         self.show(record)
     }
 
-    fn kernel(&mut self, task: &str, shape: &str) -> Result<(), Stop> {
+    fn kernel(&mut self, item: &Item) -> Result<(), Stop> {
+        let Item::Kernel(task, shape) = item else { return Ok(()) };
         let mut record = self.child(&[task, shape], None)?;
         if let Some(share) = self.share(&record) {
             extend(&mut record, json!({ "peak_share": one::rounded(share) }));
@@ -339,17 +409,18 @@ impl Bench<'_> {
         if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
             command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder).env("WGRAD_CACHE", folder);
         }
-        let output = command.output().map_err(failed)?;
-        let text = String::from_utf8_lossy(&output.stderr);
+        let output = self.running.output(&mut command).map_err(failed)?;
+        let (status, stdout, stderr) = output.ok_or_else(|| Stop::Error(INTERRUPTED.to_owned()))?;
+        let text = String::from_utf8_lossy(&stderr);
         let message = text.lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
         let message = || format!("{}: {}", task.join(" "), message.unwrap_or(text.trim()));
-        match output.status.code() {
+        match status.code() {
             Some(0) => {}
             Some(1) => return Err(Stop::Wrong(message())),
             Some(2) => return Err(Stop::Error(message())),
-            _ => return Err(Stop::Error(format!("{}: its process ended with {}", task.join(" "), output.status))),
+            _ => return Err(Stop::Error(format!("{}: its process ended with {status}", task.join(" ")))),
         }
-        let line = String::from_utf8_lossy(&output.stdout);
+        let line = String::from_utf8_lossy(&stdout);
         let mut record: Json = serde_json::from_str(line.trim())
             .map_err(|e| Stop::Error(format!("{}: the process gave no result: {e}", task.join(" "))))?;
         extend(&mut record, json!({ "cold": self.args.cold }));
@@ -369,16 +440,12 @@ impl Bench<'_> {
     }
 
     fn show(&mut self, record: Json) -> Result<(), Stop> {
-        if self.args.json {
-            self.out.line(record.to_string())?;
-        } else {
-            let lines = table::lines(&record).into_iter().chain(table::tuned(&record)).chain(profile::lines(&record));
-            for line in lines {
-                self.out.line(line)?;
-            }
-        }
+        let lines = match self.args.json {
+            true => vec![record.to_string()],
+            false => [table::lines(&record), table::tuned(&record), profile::lines(&record)].concat(),
+        };
         self.records.push(record);
-        Ok(())
+        lines.into_iter().try_for_each(|line| self.out.line(line))
     }
 
     /// A kernel that does more than the microkernels shows that these are weak; a failure where
@@ -401,33 +468,32 @@ impl Bench<'_> {
         let seen = self.ceilings.as_ref().filter(|_| !lines.is_empty()).map(|c| peak::raised(c, &self.records));
         let seen = seen.map(|c| format!("with the kernels, the peak is {} GFLOP/s, {} GB/s", c["gflops"], c["gb_s"]));
         for line in lines.iter().chain(&seen) {
-            if self.args.json { eprintln!("{line}") } else { self.out.line(line)? }
+            if self.args.json { output::note(line) } else { self.out.line(line)? }
         }
         Ok(!asked || lines.is_empty())
     }
 
-    /// Files, and the comparison.
-    fn report(&mut self, other: Option<&[Json]>) -> Result<(), Stop> {
-        if let Some(other) = other {
-            for line in compare::lines(&self.records, other) {
-                if self.args.json { eprintln!("{line}") } else { self.out.line(line)? }
-            }
+    fn compare(&mut self, other: Option<&[Json]>) -> Result<(), Stop> {
+        for line in other.iter().flat_map(|other| compare::lines(&self.records, other)) {
+            if self.args.json { output::note(line) } else { self.out.line(line)? }
         }
+        Ok(())
+    }
+
+    /// Writes the files, and gives their names. With nothing to write, what was there stays.
+    fn save(&self) -> Result<Vec<PathBuf>, Stop> {
         let mut written = Vec::new();
-        if let Some(path) = &self.args.save {
+        if let Some(path) = self.args.save.as_ref().filter(|_| !self.records.is_empty()) {
             let lines: String = self.records.iter().map(|record| format!("{record}\n")).collect();
             wgrad::io::write_atomically(path, lines.as_bytes())?;
-            written.push(path);
+            written.push(path.clone());
         }
         if let (Some(path), Some(ceilings)) = (&self.args.roofline, &self.ceilings) {
             let seen = peak::raised(ceilings, &self.records);
             wgrad::io::write_atomically(path, roofline::draw(&seen, &self.records).as_bytes())?;
-            written.push(path);
+            written.push(path.clone());
         }
-        for path in written.iter().filter(|_| !self.args.json) {
-            self.out.line(format!("written: {}", path.display()))?;
-        }
-        Ok(())
+        Ok(written)
     }
 }
 

@@ -4,29 +4,31 @@
 mod findings;
 mod html;
 mod kernel;
+mod work;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value as Json;
+use wgrad::check::CaseGraph;
 use wgrad::check::sweep::{self, LARGE, Numbered, RANDOM};
-use wgrad::check::{Extras, check_case_with, repeat_training};
-use wgrad::{Device, NO_ADAPTER};
+use wgrad::op::Case;
+use wgrad::plan::{Options, Plan};
+use wgrad::{Device, NO_ADAPTER, Profile};
 
-use crate::output::{Out, Stop, matches};
+use crate::output::{Out, Stop, check_files, matches};
 use findings::{About, Findings, OpTally, What};
+use work::{End, Work};
 
 /// What to check, and where to report.
-pub struct Request<'a> {
-    pub device: Option<&'a str>,
-    pub pattern: Option<&'a str>,
+#[derive(Clone)]
+pub struct Request {
+    pub device: Option<String>,
+    pub pattern: Option<String>,
     /// Only the cases of that number.
     pub case: Option<u64>,
     pub seed: u64,
@@ -35,8 +37,15 @@ pub struct Request<'a> {
     /// How long a quick check may take, in seconds.
     pub seconds: f64,
     /// Where the report goes; `-` is standard output.
-    pub json: Option<&'a Path>,
-    pub html: Option<&'a Path>,
+    pub json: Option<PathBuf>,
+    pub html: Option<PathBuf>,
+}
+
+impl Request {
+    /// Where the report goes as JSON, if to a file.
+    fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
 }
 
 /// Random cases of each family: in a full check, and at most in a quick one.
@@ -46,74 +55,110 @@ const SWEEPS: [u64; 2] = [60, 12];
 const SHOWN: usize = 8;
 
 /// Checks.
-pub fn run(request: &Request<'_>, out: &mut Out) -> Result<bool, Stop> {
+pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     let started = Instant::now();
-    let listed = select(request, sweep::listed())?;
+    let listed = select(&request, sweep::listed())?;
     let count = listed.len();
-    let (tasks, must) = schedule(request, listed)?;
-    let to_stdout = request.json.is_some_and(|path| path == Path::new("-"));
-    let device = open(request.device)?;
-    for path in [request.json, request.html].into_iter().flatten().filter(|path| *path != Path::new("-")) {
-        writable(path)?;
-    }
-    let stop = interruption()?;
+    let (mut tasks, must) = schedule(&request, listed)?;
+    check_files(&[], &[("--json", request.json_file()), ("--html", request.html.as_deref())])?;
+    let to_stdout = request.json.is_some() && request.json_file().is_none();
+    let device = open(request.device.as_deref())?;
     if !to_stdout {
         out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     }
-    let mut findings = Findings::default();
-    let bar = progress(tasks.len() as u64);
-    let (mut ran, mut interrupted) = (0, false);
-    for (at, numbered) in tasks.iter().enumerate() {
-        interrupted = stop.load(Ordering::Relaxed);
-        let late = !request.full && request.case.is_none() && started.elapsed().as_secs_f64() > request.seconds;
-        if interrupted || (at >= must && late) {
-            break;
-        }
-        bar.set_message(format!("{} ({})", numbered.case.op, shortened(&numbered.case.name)));
-        let random = numbered.number >= RANDOM;
-        let extras = Extras {
-            repeat: true,
-            // Finite differences of random cases would need a condition number to be judged by.
-            gradients: (numbered.number < LARGE).then_some(if request.full { 24 } else { 6 }),
-            every_way: request.full && numbered.number < LARGE,
-            // Another order is another pipeline: a quick check makes one for each op.
-            permuted: match request.full {
-                true => numbered.number < LARGE,
-                false => request.case.is_some() || findings.permuted(numbered.case.op) == 0,
-            },
-        };
-        let checked = check_case_with(&device, &numbered.case, numbered.seed(request.seed), &extras);
-        ran += usize::from(!random && numbered.number < LARGE);
-        findings.add(numbered, checked, device.profile(), &command(request, numbered));
-        bar.inc(1);
+    if !request.full {
+        // Where compiling is slow, most ops are covered in the time by taking the short texts first.
+        tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
     }
-    bar.finish_and_clear();
-    if request.pattern.is_none() && !interrupted {
-        findings.training = Some(repeat_training(&device)?);
+    let wanted = Wanted::of(&tasks[..must]);
+    let (found, end) = Work {
+        request: request.clone(),
+        device: device.clone(),
+        tasks,
+        must,
+        started,
+        stop: false.into(),
+        found: Default::default(),
     }
+    .run()?;
+    let mut findings = found.findings;
     let order: Vec<&str> = sweep::listed().iter().map(|numbered| numbered.case.op).collect();
     findings.ops.sort_by_key(|tally| order.iter().position(|op| *op == tally.op));
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let interrupted = end == End::Interrupted;
     let about = About {
         device: device.profile(),
-        command: std::iter::once("wgrad".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
+        command: std::iter::once("wgrad".to_owned()).chain(arguments).collect::<Vec<_>>().join(" "),
         mode: if request.full { "full" } else { "quick" },
         seed: request.seed,
         seconds: started.elapsed().as_secs_f64(),
         interrupted,
         listed: count,
-        ran,
+        ran: found.ran,
+        left: wanted.left(&findings),
     };
-    if !to_stdout {
+    let json = findings.json(&about);
+    // Files first: whoever reads standard output may have gone.
+    let written = report(&request, &json);
+    if to_stdout {
+        out.line(format!("{json:#}"))?;
+    } else {
         show(&findings, &about, out)?;
-    }
-    report(request, &findings.json(&about), out)?;
-    if !to_stdout {
+        for path in written.as_deref().unwrap_or_default() {
+            out.line(format!("report: {}", path.display()))?;
+        }
         summary(&findings, &about, out)?;
     }
-    if interrupted && findings.passed() {
-        return Err(Stop::Error("interrupted; what ran was right, and is reported".to_owned()));
+    written?;
+    if !findings.passed() {
+        return Ok(false);
     }
-    Ok(findings.passed())
+    let seconds = request.seconds;
+    match interrupted {
+        true => Err(Stop::Error("interrupted; what ran was right, and is reported".to_owned())),
+        false if request.case.is_none() && findings.sum(|tally| tally.compared) == 0 => {
+            Err(Stop::Error(format!("nothing was compared in {seconds} s; give it more --seconds")))
+        }
+        false => Ok(true),
+    }
+}
+
+/// Ops that the check does not go without, forward and backward.
+struct Wanted {
+    forward: Vec<&'static str>,
+    backward: Vec<&'static str>,
+}
+
+impl Wanted {
+    fn of(tasks: &[Numbered]) -> Wanted {
+        let ops = |wanted: &dyn Fn(&Case) -> bool| {
+            let mut ops: Vec<_> = tasks.iter().filter(|n| wanted(&n.case)).map(|n| n.case.op).collect();
+            ops.sort_unstable();
+            ops.dedup();
+            ops
+        };
+        Wanted { forward: ops(&|_| true), backward: ops(&|case| case.differentiable) }
+    }
+
+    /// The ops of which nothing was compared, then those of which nothing was differentiated.
+    fn left(&self, findings: &Findings) -> [Vec<&'static str>; 2] {
+        let left = |wanted: &[&'static str], done: &dyn Fn(&OpTally) -> bool| {
+            let done: HashSet<&str> = findings.ops.iter().filter(|tally| done(tally)).map(|tally| tally.op).collect();
+            wanted.iter().copied().filter(|op| !done.contains(op)).collect()
+        };
+        let seen = |tally: &OpTally| tally.compared > 0 || !tally.failures.is_empty();
+        [left(&self.forward, &seen), left(&self.backward, &|tally| tally.backward > 0 && seen(tally))]
+    }
+}
+
+/// The length of the texts that a case compiles as the heuristic has it: about what it costs.
+fn length(case: &Case, profile: &Profile) -> usize {
+    let Ok(graph) = CaseGraph::new(case) else { return 0 };
+    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let Ok((plan, _)) = Plan::of(&graph.graph, &outputs, profile, &Options::default()) else { return 0 };
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
+    texts.into_iter().map(str::len).sum()
 }
 
 pub fn open(name: Option<&str>) -> Result<Device, Stop> {
@@ -130,47 +175,9 @@ pub fn open(name: Option<&str>) -> Result<Device, Stop> {
     }))
 }
 
-/// Whether a report can be written is told before the check, not after it.
-fn writable(path: &Path) -> Result<(), Stop> {
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    if path.is_dir() || !folder.is_dir() {
-        return Err(Stop::Error(format!("{}: no report can be written there", path.display())));
-    }
-    Ok(())
-}
-
-/// Ctrl-C ends the check after the case that runs; a second one ends the program.
-fn interruption() -> Result<Arc<AtomicBool>, Stop> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    let handler = move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|error| Stop::Error(format!("Ctrl-C cannot be watched: {error}")))?;
-    Ok(stop)
-}
-
-/// On stderr; invisible where that is no terminal.
-fn progress(tasks: u64) -> ProgressBar {
-    let bar = ProgressBar::new(tasks);
-    let style =
-        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} gone, about {eta} left  {wide_msg}");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(40).collect()
-}
-
 /// The cases of the ops that the pattern selects, and of them those of the wanted number.
-fn select(request: &Request<'_>, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop> {
-    let Some(pattern) = request.pattern else { return Ok(cases) };
+fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop> {
+    let Some(pattern) = request.pattern.as_deref() else { return Ok(cases) };
     let mut names: Vec<&str> = cases.iter().map(|numbered| numbered.case.op).collect();
     names.sort_unstable();
     names.dedup();
@@ -183,11 +190,11 @@ fn select(request: &Request<'_>, cases: Vec<Numbered>) -> Result<Vec<Numbered>, 
     Ok(cases.into_iter().filter(|numbered| selected(numbered.case.op)).collect())
 }
 
-/// The cases to run in order, and how many of them run whatever the time.
+/// The cases to run in order, and how many of them no quick check goes without.
 ///
 /// A quick check starts with one case of every op and direction, which the seed chooses, and goes
 /// on with the rest in an order that the seed chooses too.
-fn schedule(request: &Request<'_>, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
+fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
     let ops: HashSet<&str> = listed.iter().map(|numbered| numbered.case.op).collect();
     let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
     if let Some(number) = request.case {
@@ -198,7 +205,10 @@ fn schedule(request: &Request<'_>, listed: Vec<Numbered>) -> Result<(Vec<Numbere
         };
         let cases: Vec<Numbered> = cases.into_iter().filter(|n| n.number == number).collect();
         if cases.is_empty() {
-            let what = request.pattern.map_or("no op".to_owned(), |pattern| format!("no op that matches `{pattern}`"));
+            let what = request
+                .pattern
+                .as_ref()
+                .map_or("no op".to_owned(), |pattern| format!("no op that matches `{pattern}`"));
             return Err(Stop::Error(format!("{what} has a case of number {number}")));
         }
         let must = cases.len();
@@ -230,13 +240,13 @@ fn schedule(request: &Request<'_>, listed: Vec<Numbered>) -> Result<(Vec<Numbere
 }
 
 /// The command that runs a case alone.
-fn command(request: &Request<'_>, numbered: &Numbered) -> String {
+fn command(request: &Request, numbered: &Numbered) -> String {
     let Numbered { number, case } = numbered;
     let mut command = format!("wgrad check --op {} --case {number} --seed {}", case.op, request.seed);
     if request.full {
         command.push_str(" --full");
     }
-    if let Some(device) = request.device {
+    if let Some(device) = &request.device {
         command.push_str(&format!(" --device \"{device}\""));
     }
     command
@@ -283,6 +293,12 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
         findings.runnable.len(),
         findings.workgroups,
     ))?;
+    let [forward, backward] = &about.left;
+    for (what, ops) in [("nothing compared of", forward), ("not differentiated:", backward)] {
+        if !ops.is_empty() {
+            out.line(format!("NOT COVERED, {what} {} ops: {}", ops.len(), ops.join(", ")))?;
+        }
+    }
     let spread = findings.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
     out.line(format!(
         "gradients: {} elements fused, unfused and by the reference, at most {spread:.1e} apart; {} by finite differences",
@@ -321,25 +337,18 @@ fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
     if more > 0 { out.line(format!("  and {more} more")) } else { Ok(()) }
 }
 
-/// Writes the reports.
-fn report(request: &Request<'_>, report: &Json, out: &mut Out) -> Result<(), Stop> {
-    let mut written: Vec<PathBuf> = Vec::new();
-    if let Some(path) = request.json {
-        if path == Path::new("-") {
-            out.line(format!("{report:#}"))?;
-        } else {
-            wgrad::io::write_atomically(path, format!("{report:#}\n").as_bytes())?;
-            written.push(path.to_owned());
-        }
+/// Writes the reports that go to files, and gives their names.
+fn report(request: &Request, report: &Json) -> Result<Vec<PathBuf>, Stop> {
+    let mut written = Vec::new();
+    if let Some(path) = request.json_file() {
+        wgrad::io::write_atomically(path, format!("{report:#}\n").as_bytes())?;
+        written.push(path.to_owned());
     }
-    if let Some(path) = request.html {
+    if let Some(path) = &request.html {
         wgrad::io::write_atomically(path, html::page(report).as_bytes())?;
         written.push(path.to_owned());
     }
-    for path in written.iter().filter(|_| request.json != Some(Path::new("-"))) {
-        out.line(format!("report: {}", path.display()))?;
-    }
-    Ok(())
+    Ok(written)
 }
 
 fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {

@@ -12,6 +12,7 @@ mod output;
 mod replay;
 mod self_test;
 mod shaders;
+mod signals;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -101,8 +102,9 @@ struct CheckArgs {
     /// Every case, in every way; then random ones, and dispatches beyond 65,535 workgroups
     #[arg(long, conflicts_with = "golden")]
     full: bool,
-    /// How long a quick check goes on taking up cases
-    #[arg(long, value_name = "SECONDS", default_value_t = 50.0, conflicts_with_all = ["full", "golden"])]
+    /// How long a quick check goes on taking up cases; it ends, with what it has, before twice that time
+    #[arg(long, value_name = "SECONDS", default_value_t = 50.0, conflicts_with_all = ["full", "golden"],
+        value_parser = output::seconds)]
     seconds: f64,
     /// Only the case of that number, as reports give it
     #[arg(long, value_name = "N", conflicts_with = "golden")]
@@ -118,16 +120,16 @@ struct CheckArgs {
 /// `wgrad check` without golden vectors.
 fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
     let request = check::Request {
-        device: args.device.as_deref(),
-        pattern: args.op.as_deref(),
+        device: args.device.clone(),
+        pattern: args.op.clone(),
         case: args.case,
         seed: args.seed,
         full: args.full && !args.quick,
         seconds: args.seconds,
-        json: args.json.as_deref(),
-        html: args.html.as_deref(),
+        json: args.json.clone(),
+        html: args.html.clone(),
     };
-    check::run(&request, out)
+    check::run(request, out)
 }
 
 /// Whether a report that can only go to standard output comes as JSON.
@@ -163,17 +165,17 @@ fn main() -> ExitCode {
         Command::Ops { json } => ops::run(json, &mut out),
         Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(Stop::Closed) => ExitCode::from(2),
+    signals::leave(match done {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(Stop::Closed) => 2,
         Err(Stop::Wrong(message)) => {
-            eprintln!("error: {message}");
-            ExitCode::from(1)
+            output::note(format!("error: {message}"));
+            1
         }
         Err(Stop::Error(message)) => {
-            eprintln!("error: {message}");
-            ExitCode::from(2)
+            output::note(format!("error: {message}"));
+            2
         }
-    }
+    })
 }

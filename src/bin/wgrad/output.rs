@@ -1,6 +1,7 @@
 //! What the commands share: lines on stdout, patterns, and the ways a command can stop.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
@@ -41,6 +42,40 @@ impl Out {
             _ => Stop::Error(format!("writing to standard output: {error}")),
         })
     }
+}
+
+/// A line on standard error, for whoever reads it. `eprintln!` would panic where nobody does.
+pub fn note(text: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "{}", text.as_ref());
+}
+
+/// A time on the command line: finite, not negative, no longer than a day.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, between 0 and a day (86400)".to_owned())
+}
+
+/// Files that a command reads and writes, each with its option.
+pub type Files<'a> = [(&'a str, Option<&'a Path>)];
+
+/// Refuses, before anything runs, files that could not be written afterwards, and a file that is
+/// named twice: one of its contents would be lost.
+pub fn check_files(reads: &Files<'_>, writes: &Files<'_>) -> Result<(), Stop> {
+    let named = |files: &Files<'_>| -> Vec<(String, std::path::PathBuf)> {
+        files.iter().filter_map(|(option, path)| Some(((*option).to_owned(), (*path)?.to_owned()))).collect()
+    };
+    let (mut seen, writes) = (named(reads), named(writes));
+    for (option, path) in writes {
+        if let Some((other, _)) = seen.iter().find(|(_, known)| wgrad::io::is_same_file(known, &path)) {
+            let path = path.display();
+            return Err(Stop::Error(format!("{path}: {other} and {option} name the same file; name two")));
+        }
+        if let Err(error) = wgrad::io::check_writable(&path) {
+            return Err(Stop::Error(format!("{option}: {error}")));
+        }
+        seen.push((option, path));
+    }
+    Ok(())
 }
 
 /// Whether an op's name matches `--op`: `*` stands for anything; without one a part suffices.

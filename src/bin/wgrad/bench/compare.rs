@@ -10,7 +10,7 @@ use crate::output::Stop;
 /// The lines of a saved run, ours or another library's.
 pub fn read(path: &Path) -> Result<Vec<Json>, Stop> {
     let at = |why: String| Stop::Error(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| at(e.to_string()))?;
+    let text = String::from_utf8(wgrad::io::read(path)?).map_err(|_| at("it is not text (UTF-8)".into()))?;
     let mut records = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let record: Json =

@@ -86,6 +86,8 @@ pub struct About<'a> {
     pub listed: usize,
     /// Of these, how many ran.
     pub ran: usize,
+    /// Ops that were to be checked, and of which nothing was compared; of which nothing was differentiated.
+    pub left: [Vec<&'static str>; 2],
 }
 
 impl Findings {
@@ -148,11 +150,6 @@ impl Findings {
         !matches!(self.training, Some(Err(_))) && self.ops.iter().all(|tally| tally.failures.is_empty())
     }
 
-    /// How many programs of an op were run with their workgroups in another order.
-    pub fn permuted(&self, op: &str) -> usize {
-        self.ops.iter().find(|tally| tally.op == op).map_or(0, |tally| tally.permuted)
-    }
-
     /// A number of all ops together.
     pub fn sum(&self, count: impl Fn(&OpTally) -> usize) -> usize {
         self.ops.iter().map(count).sum()
@@ -182,6 +179,8 @@ impl Findings {
                 "random_cases_run": self.sum(|tally| tally.random),
                 "ops": self.ops.len(),
                 "ops_differentiated": self.sum(|tally| usize::from(tally.backward > 0)),
+                "ops_not_run": about.left[0],
+                "ops_not_differentiated": about.left[1],
                 "variants_run": names(&self.ran),
                 "variants_runnable": names(&self.runnable),
                 "largest_dispatch_workgroups": self.workgroups,

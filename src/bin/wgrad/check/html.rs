@@ -291,6 +291,12 @@ fn coverage(report: &Json, page: &mut String) {
         ),
     );
     entry("Ops", format!("{} forward, {} backward", field(&coverage["ops"]), field(&coverage["ops_differentiated"])));
+    for (name, left) in [("Ops not run", "ops_not_run"), ("Ops not differentiated", "ops_not_differentiated")] {
+        let ops: Vec<String> = list(&coverage[left]).iter().map(field).collect();
+        if !ops.is_empty() {
+            entry(name, format!("{}: {}", ops.len(), ops.join(", ")));
+        }
+    }
     let variants = list(&coverage["variants_run"]).iter().map(field).collect::<Vec<_>>().join(", ");
     entry("Kernel variants that ran", variants);
     let missing: Vec<String> = list(&report["not_runnable_here"])
