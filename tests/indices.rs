@@ -70,7 +70,7 @@ fn what_does_not_fit_is_refused_with_what_was_expected() {
         (x.one_hot(3), "class numbers"),
         (index.one_hot(0), "at least one class"),
         (x.gt(&x).argsort(0, false), "cast()"),
-        (x.topk(6, 0, true).0, "start <= end"),
+        (x.topk(6, 0, true).0, "no 6 elements"),
         (x.tril(isize::MAX), "32 bits"),
         (index.triu(0), "two axes"),
         (x.flip(&[0, 2]), "not all axes"),
