@@ -1,6 +1,6 @@
 //! Running sums along an axis.
 
-use crate::op::{Args, Backward, Binding, Case, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::reduce::parts;
 use crate::profile::Profile;
 use crate::{DType, Tensor, TensorType, Value, wgsl};
@@ -45,7 +45,7 @@ impl Op for CumSum {
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
-        Rounding::Sum(inputs[0].shape[self.axis])
+        Rounding::Runs(inputs[0].shape[self.axis])
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -153,5 +153,9 @@ pub fn cases() -> Vec<Case> {
         case("two long lines", &[2, 20_001], 1),
         case("long columns", &[9001, 3], 0),
         case("a line of many chunks", &[250_001], 0).forward_only(),
+        // Terms that are all rounded the same way: the errors of a plain running sum add up.
+        Case::new("cumsum", "lines of 4000 tenths", |x| vec![x[0].cumsum(0)])
+            .input("x", TensorType::new(DType::F32, [4000, 3]), Fill::Uniform(0.1, 0.1))
+            .forward_only(),
     ]
 }
