@@ -5,6 +5,8 @@
 // A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
 // Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+
 struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
@@ -30,8 +32,13 @@ fn cross_entropy(
     m = max(m, x[start + k]);
   }
   var s = 0.0;
-  for (var k = 0u; k < d.size; k++) {
-    s += exp(x[start + k] - m);
+  for (var k = 0u; k < d.size;) {
+    let stop = min(k + RUN, d.size);
+    var run = 0.0;
+    for (; k < stop; k++) {
+      run += exp(x[start + k] - m);
+    }
+    s += run;
   }
   let label = labels[row];
   let valid = label < d.size;

@@ -8,6 +8,7 @@
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
+const RUN: u32 = 64u; // elements that an invocation adds one after the other
 
 struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
@@ -77,8 +78,13 @@ fn cross_entropy_workgroup(
       s += held[h];
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    s += exp(x[start + k] - m);
+  for (var k = lid + HELD * THREADS; k < end;) {
+    let stop = min(k + RUN * THREADS, end);
+    var run = 0.0;
+    for (; k < stop; k += THREADS) {
+      run += exp(x[start + k] - m);
+    }
+    s += run;
   }
   s = tree_sum(lid, s);
   let label = labels[row];

@@ -7,6 +7,7 @@
 
 const WALK: bool = true;
 alias T = f32;
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 
 struct Params { lines: u32, size: u32, inner: u32, reverse: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32 }
 
@@ -33,12 +34,17 @@ fn cumsum(
   }
   let first = chunk * p.chunk;
   let last = min(first + p.chunk, p.size);
-  for (var k = first; k < last; k++) {
-    let at = start + select(k, p.size - 1u - k, p.reverse != 0u) * p.inner;
-    sum += x[at];
-    if (WALK) {
-      y[at] = sum;
+  for (var k = first; k < last;) {
+    let stop = min(k + RUN, last);
+    var run = T(0);
+    for (; k < stop; k++) {
+      let at = start + select(k, p.size - 1u - k, p.reverse != 0u) * p.inner;
+      run += x[at];
+      if (WALK) {
+        y[at] = sum + run;
+      }
     }
+    sum += run;
   }
   if (!WALK) {
     y[line * p.chunks + chunk] = sum;

@@ -5,6 +5,7 @@
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
 const CENTERED: bool = true;
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
@@ -39,9 +40,16 @@ fn norm_grad_invocation(
   let end = start + d.size;
   var sum = V(0.0);
   var products = V(0.0);
-  for (var at = start; at < end; at++) {
-    sum += dy[at];
-    products += y[at] * dy[at];
+  for (var at = start; at < end;) {
+    let stop = min(at + RUN, end);
+    var run = V(0.0);
+    var run_products = V(0.0);
+    for (; at < stop; at++) {
+      run += dy[at];
+      run_products += y[at] * dy[at];
+    }
+    sum += run;
+    products += run_products;
   }
   var a = lanes(sum) / d.n;
   if (!CENTERED) {

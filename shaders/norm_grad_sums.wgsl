@@ -23,12 +23,19 @@ fn norm_grad_sums(
   let part = part_of(id);
   var a = V(0.0);
   var b = V(0.0);
-  for (var k = part.first; k < d.size; k += d.parts) {
-    let at = position(part.row, k);
-    if (CENTERED) {
-      a += dy[at];
+  for (var k = part.first; k < d.size;) {
+    let stop = end_of_run(k);
+    var run_a = V(0.0);
+    var run_b = V(0.0);
+    for (; k < stop; k += d.parts) {
+      let at = position(part.row, k);
+      if (CENTERED) {
+        run_a += dy[at];
+      }
+      run_b += y[at] * dy[at];
     }
-    b += y[at] * dy[at];
+    a += run_a;
+    b += run_b;
   }
   let n = count(part.first);
   let at = 2u * part.first * d.rows + part.row;

@@ -6,6 +6,7 @@
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
+const RUN: u32 = 64u; // elements that an invocation adds one after the other
 const CENTERED: bool = true;
 alias V = f32;
 
@@ -52,9 +53,16 @@ fn norm_grad_workgroup(
       b += held_y[h] * held_dy[h];
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    a += dy[start + k];
-    b += y[start + k] * dy[start + k];
+  for (var k = lid + HELD * THREADS; k < end;) {
+    let stop = min(k + RUN * THREADS, end);
+    var run_a = V(0.0);
+    var run_b = V(0.0);
+    for (; k < stop; k += THREADS) {
+      run_a += dy[start + k];
+      run_b += y[start + k] * dy[start + k];
+    }
+    a += run_a;
+    b += run_b;
   }
   tree[lid] = vec2<f32>(lanes(a), lanes(b));
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {

@@ -5,6 +5,7 @@
 // Twin: Normalize::reference in src/ops/norm.rs.
 
 const CENTERED: bool = true;
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
@@ -39,18 +40,30 @@ fn norm_invocation(
   var mean = 0.0;
   if (CENTERED) {
     var sum = V(0.0);
-    for (var at = start; at < end; at++) {
-      sum += x[at];
+    for (var at = start; at < end;) {
+      let stop = min(at + RUN, end);
+      var run = V(0.0);
+      for (; at < stop; at++) {
+        run += x[at];
+      }
+      sum += run;
     }
     mean = lanes(sum) / d.n;
   }
   // What the rounded mean leaves is small: its own mean mends the mean and the variance.
   var rest = V(0.0);
   var squares = V(0.0);
-  for (var at = start; at < end; at++) {
-    let c = x[at] - V(mean);
-    rest += c;
-    squares += c * c;
+  for (var at = start; at < end;) {
+    let stop = min(at + RUN, end);
+    var run = V(0.0);
+    var run_squares = V(0.0);
+    for (; at < stop; at++) {
+      let c = x[at] - V(mean);
+      run += c;
+      run_squares += c * c;
+    }
+    rest += run;
+    squares += run_squares;
   }
   var v = lanes(squares) / d.n;
   if (CENTERED) {

@@ -1,19 +1,40 @@
-// From the means of a row's parts, weighted by their lengths, the row's; with VARIANCE the second line
-// holds variances, to which the parts' distances from the common mean add (Chan, Golub and LeVeque, 1979).
-// 1 parts: [parts, 2, rows]; 2 whole: [2, rows].
-// A workgroup merges 64 rows, an invocation one. Part p has each PARTS-th element of `size` from p on.
-// Requires parts <= 4096. Twin: the references in src/ops/norm.rs.
+// From the means of a row's parts, weighted by their lengths, those of `groups` groups of them; or of the row, which
+// is one group. Variances add the parts' distances from the common mean (Chan, Golub and LeVeque, 1979).
+// 1 parts: [parts, LINES, rows]: mean and variance, or a mean of something else, and a third line as in
+// norm_moments.wgsl, with which the second holds variances (with ROOT their roots); 2 whole: [groups, LINES, rows],
+// with LAST [2, rows].
+// A workgroup merges 64 groups, an invocation one. Part p has each PARTS-th element of `size` from p on, group g
+// each GROUPS-th part from g on. Requires parts / groups <= 4096, whole. Twin: the references in src/ops/norm.rs.
 
-const VARIANCE: bool = true;
+const RUN: u32 = 64u; // parts that are added one after the other: errors grow with RUN and the number of runs
+const LINES: u32 = 3u; // or 2
+const ROOT: bool = false;
+const LAST: bool = true;
 
-struct Dims { rows: u32, size: u32, parts: u32, pad0: u32 }
+struct Dims { rows: u32, size: u32, parts: u32, groups: u32 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read_write> whole: array<f32>;
 
-fn weight(p: u32) -> f32 {
-  return f32((d.size - p + d.parts - 1u) / d.parts) / f32(d.size);
+// How many elements lie at every n-th place from the first on.
+fn count(first: u32, n: u32) -> f32 {
+  return f32((d.size - first + n - 1u) / n);
+}
+
+// What part p counts among a group of n elements.
+fn weight(p: u32, n: f32) -> f32 {
+  return count(p, d.parts) / n;
+}
+
+// The line of part p, of the row.
+fn part(p: u32, line: u32, row: u32) -> f32 {
+  return parts[(LINES * p + line) * d.rows + row];
+}
+
+// What differences are multiplied by, so that squares whose mean would be `v` do not leave the range of f32.
+fn scale_of(v: f32) -> f32 {
+  return select(select(1.0, 0x1p64, v < 0x1p-100), 0x1p-76, v > 0x1p100);
 }
 
 @compute @workgroup_size(64)
@@ -22,27 +43,63 @@ fn norm_merge(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
-  if (row >= d.rows) {
+  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (i >= d.rows * d.groups) {
     return;
   }
+  let group = i / d.rows;
+  let row = i - group * d.rows;
+  let n = count(group, d.groups);
   var a = 0.0;
   var b = 0.0;
-  for (var p = 0u; p < d.parts; p++) {
-    let at = 2u * p * d.rows + row;
-    a += weight(p) * parts[at];
-    b += weight(p) * parts[at + d.rows];
-  }
-  if (VARIANCE) {
-    var rest = 0.0;
-    for (var p = 0u; p < d.parts; p++) {
-      let c = parts[2u * p * d.rows + row] - a;
-      rest += weight(p) * c;
-      b += weight(p) * c * c;
+  for (var p = group; p < d.parts;) {
+    let stop = min(p + RUN * d.groups, d.parts);
+    var run = vec2(0.0);
+    for (; p < stop; p += d.groups) {
+      run += weight(p, n) * vec2(part(p, 0u, row), part(p, 1u, row));
     }
-    a += rest;
-    b = max(b - rest * rest, 0.0);
+    a += run.x;
+    b += run.y;
   }
-  whole[row] = a;
-  whole[d.rows + row] = b;
+  var rest = 0.0;
+  if (LINES == 3u) {
+    var scale = 1.0;
+    for (var attempt = 0u; attempt < 2u; attempt++) { // again with a scale where squares leave the range of f32
+      var moments = vec2(0.0);
+      for (var p = group; p < d.parts;) {
+        let stop = min(p + RUN * d.groups, d.parts);
+        var run = vec2(0.0);
+        for (; p < stop; p += d.groups) {
+          let c = (part(p, 0u, row) - a + part(p, 2u, row)) * scale;
+          var v = part(p, 1u, row);
+          if (ROOT) {
+            v *= scale;
+            v *= v;
+          }
+          run += weight(p, n) * vec2(c, v + c * c);
+        }
+        moments += run;
+      }
+      rest = moments.x;
+      b = moments.y;
+      if (!ROOT || attempt == 1u || scale_of(b) == 1.0) {
+        break;
+      }
+      scale = scale_of(b);
+    }
+    b = max(b - rest * rest, 0.0);
+    rest /= scale;
+    if (ROOT) {
+      b = sqrt(b) / scale;
+    }
+  }
+  let lines = select(LINES, 2u, LAST);
+  let at = lines * group * d.rows + row;
+  if (LAST) {
+    a += rest;
+  } else if (LINES == 3u) {
+    whole[at + 2u * d.rows] = rest;
+  }
+  whole[at] = a;
+  whole[at + d.rows] = b;
 }

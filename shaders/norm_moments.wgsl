@@ -1,10 +1,13 @@
-// m = mean of x over a part of a row, v = mean of (x - m)^2; without CENTERED m = 0.
-// 1 x: [outer, rows, inner] in V; 2 moments: [parts, 2, rows] in S, m and v. See norm_rows.wgsl.
+// m = mean of x over a part of a row, v = mean of (x - m)^2; without CENTERED m = 0. With ROOT sqrt(v) for v.
+// 1 x: [outer, rows, inner] in V; 2 moments: [parts, LINES, rows] in S, m and v. See norm_rows.wgsl.
+// With three lines the mean is the first and the third together: what rounding left of it.
 // A workgroup computes 64 parts, an invocation one.
 // Preconditions: those of norm_rows.wgsl.
 // Twin: Normalize::reference in src/ops/norm.rs.
 
 const CENTERED: bool = true;
+const ROOT: bool = false;
+const LINES: u32 = 2u; // or 3
 
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> moments: array<S>;
@@ -24,26 +27,55 @@ fn norm_moments(
   var mean = S(0.0);
   if (CENTERED) {
     var sum = V(0.0);
-    for (var k = part.first; k < d.size; k += d.parts) {
-      sum += x[position(part.row, k)];
+    for (var k = part.first; k < d.size;) {
+      let stop = end_of_run(k);
+      var run = V(0.0);
+      for (; k < stop; k += d.parts) {
+        run += x[position(part.row, k)];
+      }
+      sum += run;
     }
     mean = lanes(sum) / n;
   }
   // What the rounded mean leaves is small: its own mean mends the mean and the variance.
-  var rest = V(0.0);
-  var squares = V(0.0);
-  for (var k = part.first; k < d.size; k += d.parts) {
-    let c = x[position(part.row, k)] - V(mean);
-    rest += c;
-    squares += c * c;
+  var more = S(0.0);
+  var v = S(0.0);
+  var scale = S(1.0);
+  for (var attempt = 0u; attempt < 2u; attempt++) { // again with a scale where squares leave the range of f32
+    var rest = V(0.0);
+    var squares = V(0.0);
+    for (var k = part.first; k < d.size;) {
+      let stop = end_of_run(k);
+      var run = V(0.0);
+      var run_squares = V(0.0);
+      for (; k < stop; k += d.parts) {
+        let c = (x[position(part.row, k)] - V(mean)) * V(scale);
+        run += c;
+        run_squares += c * c;
+      }
+      rest += run;
+      squares += run_squares;
+    }
+    more = lanes(rest) / n;
+    v = lanes(squares) / n;
+    if (!ROOT || attempt == 1u || all(scale_of(v) == S(1.0))) {
+      break;
+    }
+    scale = scale_of(v);
   }
-  var v = lanes(squares) / n;
   if (CENTERED) {
-    let more = lanes(rest) / n;
-    mean += more;
     v = max(v - more * more, S(0.0));
+    more /= scale;
   }
-  let at = 2u * part.first * d.rows + part.row;
+  if (ROOT) {
+    v = sqrt(v) / scale;
+  }
+  let at = LINES * part.first * d.rows + part.row;
   moments[at] = mean;
+  if (LINES == 3u) {
+    moments[at + 2u * d.rows] = more;
+  } else if (CENTERED) {
+    moments[at] = mean + more;
+  }
   moments[at + d.rows] = v;
 }

@@ -4,6 +4,7 @@
 // Neighbouring invocations take neighbouring parts, each PARTS-th element, or, where COLUMNS, rows.
 // Requires size / parts <= 4096.
 
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 const COLUMNS: bool = false; // inner = 1
 const WHOLE: bool = false; // outer = 1
 alias V = f32;
@@ -31,6 +32,16 @@ fn position(row: u32, k: u32) -> u32 {
   }
   let o = quotient(k, d.by_inner);
   return (o * d.rows + row) * d.inner + k - o * d.inner;
+}
+
+// Where the run of a part ends that begins at k.
+fn end_of_run(k: u32) -> u32 {
+  return k + min(RUN * d.parts, d.size - k);
+}
+
+// What differences are multiplied by, so that squares whose mean would be `v` do not leave the range of f32.
+fn scale_of(v: S) -> S {
+  return select(select(S(1.0), S(0x1p64), v < S(0x1p-100)), S(0x1p-76), v > S(0x1p100));
 }
 
 fn lanes(v: V) -> S {

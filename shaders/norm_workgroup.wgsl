@@ -6,6 +6,7 @@
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
+const RUN: u32 = 64u; // elements that an invocation adds one after the other
 const CENTERED: bool = true;
 alias V = f32;
 
@@ -63,8 +64,13 @@ fn norm_workgroup(
   }
   var mean = 0.0;
   if (CENTERED) {
-    for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-      sum += x[start + k];
+    for (var k = lid + HELD * THREADS; k < end;) {
+      let stop = min(k + RUN * THREADS, end);
+      var run = V(0.0);
+      for (; k < stop; k += THREADS) {
+        run += x[start + k];
+      }
+      sum += run;
     }
     mean = total(lid, vec2<f32>(lanes(sum), 0.0)).x / d.n;
   }
@@ -78,10 +84,17 @@ fn norm_workgroup(
       squares += c * c;
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    let c = x[start + k] - V(mean);
-    rest += c;
-    squares += c * c;
+  for (var k = lid + HELD * THREADS; k < end;) {
+    let stop = min(k + RUN * THREADS, end);
+    var run = V(0.0);
+    var run_squares = V(0.0);
+    for (; k < stop; k += THREADS) {
+      let c = x[start + k] - V(mean);
+      run += c;
+      run_squares += c * c;
+    }
+    rest += run;
+    squares += run_squares;
   }
   let moments = total(lid, vec2<f32>(lanes(rest), lanes(squares))) / d.n;
   var v = moments.y;

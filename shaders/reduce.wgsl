@@ -1,6 +1,7 @@
 // y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows to a V of columns).
-// A workgroup computes 64 elements of y, an invocation one (or four): a running sum over its chunk.
+// A workgroup computes 64 elements of y, an invocation one (or four): blocks of RUN elements, then their sums, so
+// that rounding errors grow with the length of a block and the number of blocks, not with their product.
 // chunk * parts >= count. V is T, or vec4<T> where four neighbours lie in a row or in four rows.
 // Behind it: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
 
@@ -23,16 +24,21 @@ fn reduce(
   let end = min(j + d.chunk, d.count);
   // Runs along the innermost axis: the position is worked out once for each.
   while (j < end) {
-    var run = end - j;
-    if (!FLAT) {
-      run = min(run, d.sizes.z - j % d.sizes.z);
+    let stop = min(j + RUN, end);
+    var block = V(identity());
+    while (j < stop) {
+      var run = stop - j;
+      if (!FLAT) {
+        run = min(run, d.sizes.z - j % d.sizes.z);
+      }
+      var at = element(start, j);
+      for (var k = 0u; k < run; k++) {
+        block = combine(block, x[at]);
+        at += d.strides.z;
+      }
+      j += run;
     }
-    var at = element(start, j);
-    for (var k = 0u; k < run; k++) {
-      acc = combine(acc, x[at]);
-      at += d.strides.z;
-    }
-    j += run;
+    acc = combine(acc, block);
   }
   store(i, scaled(acc));
 }

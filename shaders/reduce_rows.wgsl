@@ -1,6 +1,7 @@
 // y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
 // 1 x: any strides; 2 y: [parts, rows] row-major.
-// A workgroup computes one element of y: each invocation a part of the chunk, then a tree.
+// A workgroup computes one element of y: each invocation a part of the chunk by blocks of
+// RUN elements, then a tree.
 // chunk * parts >= count.
 // Behind it: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
 
@@ -22,8 +23,13 @@ fn reduce_rows(
   var acc = identity();
   if (inside) {
     let end = min((part + 1u) * d.chunk, d.count);
-    for (var j = part * d.chunk + lid; j < end; j += THREADS) {
-      acc = combine(acc, x[element(start, j)]);
+    for (var j = part * d.chunk + lid; j < end;) {
+      let stop = min(j + RUN * THREADS, end);
+      var block = identity();
+      for (; j < stop; j += THREADS) {
+        block = combine(block, x[element(start, j)]);
+      }
+      acc = combine(acc, block);
     }
   }
   tree[lid] = acc;

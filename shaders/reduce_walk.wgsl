@@ -1,5 +1,6 @@
 // What the reductions walk: this text stands behind reduce.wgsl and reduce_rows.wgsl.
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min, 3 product
+const RUN: u32 = 64u; // elements that are combined one after the other
 const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
 alias T = f32;
 alias V = T;
@@ -10,7 +11,7 @@ struct Dims {
   parts: u32,
   chunk: u32,
   // Axes outermost first.
-  row_sizes: vec4<u32>, // and the bits of what sums are multiplied with, a T
+  row_sizes: vec4<u32>, // and the bits of a T: what sums are multiplied with, or the identity of max and min
   row_strides: vec4<u32>, // and where x begins
   sizes: vec4<u32>,
   strides: vec4<u32>,
@@ -27,7 +28,13 @@ fn store(i: u32, v: V) {
 }
 
 fn identity() -> T {
-  return T(0);
+  if (KIND == 0u) {
+    return T(0);
+  }
+  if (KIND == 3u) {
+    return T(1);
+  }
+  return bitcast<T>(d.row_sizes.w);
 }
 
 // The one of both that it is said to be; NaN where either is.

@@ -4,6 +4,7 @@
 // src, part in V. Only whole blocks are summed: those that scatter_sum may take as one term.
 // Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims {
@@ -47,8 +48,13 @@ fn scatter_blocks(
   let source = d.src.w + o * d.src.x + i * d.src.z;
   let end = select(first, first + d.block, whole);
   var sum = V(0);
-  for (var t = first; t < end; t++) {
-    sum += src[source + order[t] * d.src.y];
+  for (var t = first; t < end;) {
+    let stop = min(t + RUN, end);
+    var run = V(0);
+    for (; t < stop; t++) {
+      run += src[source + order[t] * d.src.y];
+    }
+    sum += run;
   }
   part[n] = sum;
 }

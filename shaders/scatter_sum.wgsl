@@ -4,6 +4,7 @@
 // before and behind whole blocks one by one, then those. A workgroup computes 64 such.
 // src, part, z in V. Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 const BLOCKS: bool = false; // whether there is `part`: lines are long
 alias V = f32;
 
@@ -32,6 +33,20 @@ fn store(i: u32, v: V) {
   z[i] = epilogue(v, i);
 }
 
+// The sum of src over t from `first` to `end` of a line of the order that begins at `base`.
+fn sum_of(first: u32, end: u32, base: u32, source: u32) -> V {
+  var sum = V(0);
+  for (var t = first; t < end;) {
+    let stop = min(t + RUN, end);
+    var run = V(0);
+    for (; t < stop; t++) {
+      run += src[source + order[base + t] * d.src.y];
+    }
+    sum += run;
+  }
+  return sum;
+}
+
 @compute @workgroup_size(64)
 fn scatter_sum(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -57,16 +72,16 @@ fn scatter_sum(
     high = max(end / d.block * d.block, low);
   }
   let source = d.src.w + o * d.src.x + i * d.src.z;
-  var sum = V(0);
-  for (var t = first; t < low; t++) {
-    sum += src[source + order[line * d.count + t] * d.src.y];
-  }
+  var sum = sum_of(first, low, line * d.count, source);
   if (BLOCKS) {
-    for (var t = high; t < end; t++) {
-      sum += src[source + order[line * d.count + t] * d.src.y];
-    }
-    for (var b = low / d.block; b < high / d.block; b++) {
-      sum += part[(o * d.blocks + b) * d.inner + i];
+    sum += sum_of(high, end, line * d.count, source);
+    for (var b = low / d.block; b < high / d.block;) {
+      let stop = min(b + RUN, high / d.block);
+      var run = V(0);
+      for (; b < stop; b++) {
+        run += part[(o * d.blocks + b) * d.inner + i];
+      }
+      sum += run;
     }
   }
   store(n, sum);

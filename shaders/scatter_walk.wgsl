@@ -4,6 +4,7 @@
 // src, z in V; a V of four neighbours needs an index that is the same along inner. count <= 8192. An index out of
 // range adds nothing and sets the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
 
+const RUN: u32 = 64u; // elements that are looked at one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims {
@@ -46,14 +47,19 @@ fn scatter_walk(
   var source = d.src.w + o * d.src.x + i * d.src.z;
   var sum = V(0);
   var inside = true;
-  for (var j = 0u; j < d.count; j++) {
-    let found = index[at];
-    inside = inside && found < d.size;
-    if (found == k) {
-      sum += src[source];
+  for (var j = 0u; j < d.count;) {
+    let stop = min(j + RUN, d.count);
+    var run = V(0);
+    for (; j < stop; j++) {
+      let found = index[at];
+      inside = inside && found < d.size;
+      if (found == k) {
+        run += src[source];
+      }
+      at += d.index.y;
+      source += d.src.y;
     }
-    at += d.index.y;
-    source += d.src.y;
+    sum += run;
   }
   if (!inside) {
     atomicStore(&status[0], 1u);

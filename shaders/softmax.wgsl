@@ -5,6 +5,7 @@
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
 const LOG: bool = false;
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
@@ -38,13 +39,18 @@ fn softmax(
   }
   m = lanes_max(m);
   var s = V(0.0);
-  for (var k = 0u; k < d.size; k++) {
-    let at = start + k * d.inner;
-    let e = exp(x[at] - m);
-    s += e;
-    if (!LOG) {
-      y[at] = e; // exp costs more than a second look at y
+  for (var k = 0u; k < d.size;) {
+    let stop = min(k + RUN, d.size);
+    var run = V(0.0);
+    for (; k < stop; k++) {
+      let at = start + k * d.inner;
+      let e = exp(x[at] - m);
+      run += e;
+      if (!LOG) {
+        y[at] = e; // exp costs more than a second look at y
+      }
     }
+    s += run;
   }
   s = lanes_sum(s);
   let shift = log(s);

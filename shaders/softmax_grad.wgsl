@@ -5,6 +5,7 @@
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 const LOG: bool = false;
+const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
@@ -30,13 +31,18 @@ fn softmax_grad(
   }
   let start = row / d.inner * d.size * d.inner + row % d.inner;
   var s = V(0.0);
-  for (var k = 0u; k < d.size; k++) {
-    let at = start + k * d.inner;
-    if (LOG) {
-      s += dy[at];
-    } else {
-      s += y[at] * dy[at];
+  for (var k = 0u; k < d.size;) {
+    let stop = min(k + RUN, d.size);
+    var run = V(0.0);
+    for (; k < stop; k++) {
+      let at = start + k * d.inner;
+      if (LOG) {
+        run += dy[at];
+      } else {
+        run += y[at] * dy[at];
+      }
     }
+    s += run;
   }
   s = lanes_sum(s);
   for (var k = 0u; k < d.size; k++) {

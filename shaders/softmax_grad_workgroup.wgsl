@@ -7,6 +7,7 @@
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
+const RUN: u32 = 64u; // elements that an invocation adds one after the other
 const LOG: bool = false;
 alias V = f32;
 
@@ -58,9 +59,14 @@ fn softmax_grad_workgroup(
       s += term(held[h], held_dy[h]);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    let at = start + k * d.inner;
-    s += term(y[at], dy[at]);
+  for (var k = lid + HELD * THREADS; k < end;) {
+    let stop = min(k + RUN * THREADS, end);
+    var run = V(0.0);
+    for (; k < stop; k += THREADS) {
+      let at = start + k * d.inner;
+      run += term(y[at], dy[at]);
+    }
+    s += run;
   }
   tree[lid] = s;
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {

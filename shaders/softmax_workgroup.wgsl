@@ -7,6 +7,7 @@
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
+const RUN: u32 = 64u; // elements that an invocation adds one after the other
 const LOG: bool = false;
 alias V = f32;
 
@@ -86,8 +87,13 @@ fn softmax_workgroup(
       }
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    s += exp(x[start + k * d.inner] - m);
+  for (var k = lid + HELD * THREADS; k < end;) {
+    let stop = min(k + RUN * THREADS, end);
+    var run = V(0.0);
+    for (; k < stop; k += THREADS) {
+      run += exp(x[start + k * d.inner] - m);
+    }
+    s += run;
   }
   s = lanes_sum(tree_sum(lid, s));
   let shift = log(s);

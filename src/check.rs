@@ -18,7 +18,7 @@
 //! | --- | --- | --- |
 //! | exact | copies, integers, comparisons, selections | nothing is rounded |
 //! | ulps | pointwise formulas | half an ulp a rounding; quotients and roots as the WGSL specification's accuracy table grants (section 15.7.4); our own transcendentals as measured by `tests/scalar.rs` |
-//! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation is right, a dropped term is not |
+//! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation is right, a dropped term is not; for reductions, running sums and sums by index [`gamma_of_runs(k)`](crate::op::gamma_of_runs), which a plain running sum of many terms is not within |
 //! | bound | softmax, cross-entropy and the like | a formula of its own, with its derivation beside it |
 //!
 //! [`check_case_with`] goes further than launches: see [`Extras`].

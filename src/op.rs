@@ -35,7 +35,7 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     /// submissions, and tuning is planned.
     fn terms(&self, inputs: &[&TensorType]) -> usize {
         match self.rounding(inputs) {
-            Rounding::Sum(terms) => terms,
+            Rounding::Sum(terms) | Rounding::Runs(terms) => terms,
             _ => 1,
         }
     }
@@ -143,6 +143,9 @@ pub enum Rounding {
     /// A sum of so many products, linear in its inputs: `gamma(terms) * reference(|inputs|)`, the
     /// bound of any order of summation (see [`gamma`]).
     Sum(usize),
+    /// A sum of so many terms, linear in its inputs, added in runs: `gamma_of_runs(terms) * reference(|inputs|)`,
+    /// which a plain running sum of many terms does not keep to (see [`gamma_of_runs`]).
+    Runs(usize),
     /// An absolute bound for each element of each output, from inputs and exact outputs.
     Bound(Box<BoundOf>),
 }
@@ -165,6 +168,19 @@ impl Rounding {
 pub fn gamma(terms: usize) -> f64 {
     let n = terms as f64 + 2.0;
     n.min(8.0 * n.sqrt()) * UNIT
+}
+
+/// The relative error bound of a sum of `terms` in f32 that is added in runs of 64 terms, then runs of 64 such sums
+/// and so on, times the sum of magnitudes: that of a sum of as many terms as are added one after the other on the
+/// way to the result (Higham, *The Accuracy of Floating Point Summation*, SIAM J. Sci. Comput. 14, 1993).
+pub fn gamma_of_runs(terms: usize) -> f64 {
+    const RUN: usize = 64;
+    let (mut left, mut depth) = (terms, 0);
+    while left > RUN {
+        depth += RUN;
+        left = left.div_ceil(RUN);
+    }
+    gamma(depth + left)
 }
 
 /// How an op runs on a device.

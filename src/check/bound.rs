@@ -4,7 +4,7 @@
 //! exact: they are read back from the device. An op adds its own rounding (see
 //! [`Rounding`]): nothing for copies, integers and comparisons; a few units in the last place for
 //! arithmetic; `gamma(k)` times the sum of magnitudes for a sum of k products, so that the bound
-//! follows the condition of the sum. Inside a fused chain a pointwise op passes on the error of its
+//! follows the condition of the sum (`gamma_of_runs(k)` for reductions, which are added in runs). Inside a fused chain a pointwise op passes on the error of its
 //! operands: it is evaluated again with each operand moved up and down by its error, and the
 //! differences add up. So a comparison whose sides are closer than their errors may come out either
 //! way, and what it selects may too, while everything else stays sharp.
@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Op, Rounding, gamma};
+use crate::op::{Op, Rounding, gamma, gamma_of_runs};
 use crate::{Data, Error, Result, Tensor, TensorType};
 
 /// A value with a bound for each element; `None` where it is exact.
@@ -120,17 +120,20 @@ fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]
                 _ => None,
             })
             .collect(),
-        Rounding::Sum(terms) => {
-            let magnitudes: Vec<Tensor> = inputs.iter().map(|x| magnitude(x)).collect();
-            let sums = op.reference(&magnitudes.iter().collect::<Vec<_>>(), types);
-            let floor = terms as f64 * f64::from(f32::MIN_POSITIVE);
-            let bound = |sum: Tensor| {
-                sum.to_f64().into_iter().map(|s| if s == 0.0 { 0.0 } else { gamma(terms) * s + floor }).collect()
-            };
-            sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
-        }
+        Rounding::Sum(terms) => sums(op, inputs, types, terms, gamma(terms)),
+        Rounding::Runs(terms) => sums(op, inputs, types, terms, gamma_of_runs(terms)),
         Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs)),
     }
+}
+
+/// The bounds of sums: so large a part of the sums of magnitudes.
+fn sums(op: &dyn Op, inputs: &[&Tensor], types: &[TensorType], terms: usize, gamma: f64) -> Vec<Option<Vec<f64>>> {
+    let magnitudes: Vec<Tensor> = inputs.iter().map(|x| magnitude(x)).collect();
+    let sums = op.reference(&magnitudes.iter().collect::<Vec<_>>(), types);
+    let floor = terms as f64 * f64::from(f32::MIN_POSITIVE);
+    let bound =
+        |sum: Tensor| sum.to_f64().into_iter().map(|s| if s == 0.0 { 0.0 } else { gamma * s + floor }).collect();
+    sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
 }
 
 /// The bounds of those outputs that are floats.

@@ -302,7 +302,7 @@ pub fn tolerance(nodes: &Nodes, op: &str) -> Vec<String> {
             Rounding::Exact => "exact".to_owned(),
             Rounding::Ulps(ulps, 0.0) => format!("{ulps} ulp"),
             Rounding::Ulps(ulps, absolute) => format!("{ulps} ulp + {absolute:e}"),
-            Rounding::Sum(_) => "sum".to_owned(),
+            Rounding::Sum(_) | Rounding::Runs(_) => "sum".to_owned(),
             Rounding::Bound(_) => "bound".to_owned(),
         })
     };

@@ -129,7 +129,7 @@ fn products() -> Vec<Fault> {
             ["matmul", "long sum"],
             "",
             "reduce",
-            Text("acc = combine(acc, x[at]);", "acc = quantizeToF16(combine(acc, x[at]));"),
+            Text("block = combine(block, x[at]);", "block = quantizeToF16(combine(block, x[at]));"),
         ),
         fault(
             "scratch is taken to be zero",
@@ -327,6 +327,9 @@ fn pools() -> Vec<Fault> {
     ]
 }
 
+/// As if the terms were added one after the other.
+const LONG_RUNS: Change = Text("const RUN: u32 = 64u;", "const RUN: u32 = 65536u;");
+
 fn sums() -> Vec<Fault> {
     vec![
         fault(
@@ -343,6 +346,15 @@ fn sums() -> Vec<Fault> {
             "reduce",
             Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
         ),
+        fault("a sum of many terms without runs", ["mean", "of a million tenths"], "invocation", "reduce", LONG_RUNS),
+        fault(
+            "a sum of many terms without runs",
+            ["mean", "of a million tenths"],
+            "workgroup",
+            "reduce_rows",
+            LONG_RUNS,
+        ),
+        fault("a running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),
         fault(
             "the minimum for the maximum",
             ["max", "rows of 255"],
@@ -376,6 +388,34 @@ fn sums() -> Vec<Fault> {
 
 fn rows() -> Vec<Fault> {
     vec![
+        fault(
+            "a row's sum without runs",
+            ["softmax", "4096 elements, all but one equal"],
+            "invocation",
+            "softmax",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["log_softmax", "400000 elements, all but one equal"],
+            "workgroup",
+            "softmax_workgroup",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["cross_entropy", "4096 classes, all but one equal"],
+            "invocation",
+            "cross_entropy",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["cross_entropy", "400000 classes, all but one equal"],
+            "workgroup",
+            "cross_entropy_workgroup",
+            LONG_RUNS,
+        ),
         fault(
             "exp without the maximum taken off",
             ["softmax", "+-100"],

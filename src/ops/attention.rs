@@ -289,7 +289,8 @@ impl Scores {
     fn composed(&self, q: &Value, k: &Value, mask: Option<&Value>) -> Value {
         let mut scores = q.matmul(&k.t()) * self.scale;
         if let Some(mask) = mask {
-            scores = scores + mask;
+            // Minus infinity is met before the arithmetic, as in the kernels.
+            scores = scores + mask.maximum(&mask.full_like(LEFT_OUT));
         }
         if self.causal {
             let sides = [q.dim(-2), k.dim(-2)];

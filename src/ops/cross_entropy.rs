@@ -1,7 +1,7 @@
 //! Cross entropy of logits and class numbers, fused: one pass for the losses, one for the gradient.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::op::{UNIT, gamma};
+use crate::op::{UNIT, gamma_of_runs};
 use crate::ops::reduce::together_on_row;
 use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
@@ -78,7 +78,7 @@ impl Op for CrossEntropy {
         Rounding::bound(|inputs, _| {
             let bound = |(x, class): (&[f64], usize)| {
                 let (top, sum) = largest_and_sum(x);
-                gamma(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * UNIT
+                gamma_of_runs(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * UNIT
             };
             vec![rows(inputs).map(bound).collect()]
         })
@@ -142,7 +142,8 @@ impl Op for CrossEntropyGrad {
                 let error = move |(k, x): (usize, &f64)| {
                     let p = (x - top).exp() / sum;
                     let one = if k == class { 2.0 } else { 0.0 };
-                    dy.abs() * (p * (gamma(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * UNIT) + one * UNIT)
+                    dy.abs()
+                        * (p * (gamma_of_runs(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * UNIT) + one * UNIT)
                         + 1.2e-38
                 };
                 x.iter().enumerate().map(error).collect::<Vec<f64>>()
@@ -315,6 +316,12 @@ pub fn cases() -> Vec<Case> {
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));
+    // Terms that are all rounded the same way, after the largest: the errors of a plain running sum add up.
+    for size in [4096, 400_000] {
+        let case = losses(format!("{size} classes, all but one equal"));
+        let case = logits(case, &[1, size], Fill::Special(&[1.2], 0.0, 0.0));
+        cases.push(classes(case, DType::U32, &[1], size).forward_only());
+    }
     let mean = Case::new("cross_entropy", "pixels", |x| vec![x[0].cross_entropy_losses(&x[1])]);
     cases.push(classes(logits(mean, &[2, 5, 3, 4], unit.clone()), DType::I32, &[2, 3, 4], 5));
     let sum = Case::new("cross_entropy", "sum", |x| vec![x[0].cross_entropy_losses(&x[1]).sum_all()]);

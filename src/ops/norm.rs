@@ -11,7 +11,7 @@ mod kernels;
 
 pub use cases::cases;
 
-use crate::op::{Backward, Lowering, Op, Rounding, UNIT, gamma};
+use crate::op::{Backward, Lowering, Op, Rounding, UNIT, gamma_of_runs};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// The most elements of a row: parts of 4096, each of which counts parts of 4096.
@@ -94,18 +94,14 @@ impl Kind {
         [center, mean(x.iter().map(|x| (x - center).powi(2)))]
     }
 
-    /// How far off the device's mean, variance and normalised elements of a row may be. Means of parts
-    /// are stored rounded, so that their differences are off by units of the largest element.
+    /// How far off the device's mean, variance and normalised elements of a row may be.
     fn errors(&self, x: &[f64]) -> ([f64; 2], Vec<f64>) {
         let [center, var] = self.moments(x);
-        let g = gamma(x.len()) + 16.0 * UNIT;
-        let largest = x.iter().fold(0.0, |m: f64, x| m.max(x.abs())) * UNIT;
-        let (mean_off, var_off) = if self.centered {
-            let first = g * mean(x.iter().map(|x| x.abs())); // of the mean before it is mended
-            let parts = 4.0 * var.sqrt() * largest + 4.0 * largest * largest;
-            (3.0 * largest + g * (var.sqrt() + first) + FLOOR, g * (var + first * first) + parts + FLOOR)
+        let [mean_off, var_off] = if self.centered {
+            let [mean_off, var_off] = moment_errors(x, [center, var]);
+            [mean_off, var_off + FLOOR]
         } else {
-            (0.0, g * var + FLOOR)
+            [0.0, (gamma_of_runs(x.len()) + 16.0 * UNIT) * var + FLOOR]
         };
         let (r, most) = ((var + self.eps).sqrt().recip(), ((var - var_off).max(0.0) + self.eps).sqrt().recip());
         let off = x.iter().map(|x| {
@@ -114,6 +110,15 @@ impl Kind {
         });
         ([mean_off, var_off], off.collect())
     }
+}
+
+/// How far off the device's mean and variance of a row may be. The mean that is subtracted is off like any sum. That
+/// of the differences mends it, and its square the variance, both up to the rounding of sums of differences; in the
+/// end the mean is rounded.
+fn moment_errors(x: &[f64], [center, var]: [f64; 2]) -> [f64; 2] {
+    let g = gamma_of_runs(x.len()) + 16.0 * UNIT;
+    let first = g * mean(x.iter().map(|x| x.abs()));
+    [2.0 * UNIT * center.abs() + g * (var.sqrt() + first) + FLOOR, g * (var.sqrt() + 2.0 * first).powi(2)]
 }
 
 /// What a device may lose by taking subnormal numbers for 0.
@@ -220,7 +225,7 @@ impl Op for NormalizeGrad {
             let vars = &inputs[1].to_f64()[shape[1]..];
             let off = rows_of(&y, shape).zip(rows_of(&dy, shape)).zip(vars).map(|((y, dy), var)| {
                 let r = (var + kind.eps).sqrt().recip();
-                let g = gamma(y.len()) + 16.0 * UNIT;
+                let g = gamma_of_runs(y.len()) + 16.0 * UNIT;
                 let a = mean(dy.iter().map(|dy| dy.abs()));
                 let b = mean(y.iter().zip(&dy).map(|(y, dy)| (y * dy).abs()));
                 let off = |(y, dy): (&f64, &f64)| {
@@ -241,6 +246,73 @@ impl Op for NormalizeGrad {
 /// One line of `[2, rows]`, to go with `[outer, rows, inner]`.
 fn per_row(stats: &Value, line: usize) -> Value {
     stats.slice(0, line, line + 1, 1).reshape(&[1, -1, 1])
+}
+
+/// Of `x` `[outer, rows, inner]` the mean and the biased variance of each row, `[2, rows]`; with `root` the variance's
+/// square root, which is right where the variance itself leaves the range of f32.
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    root: bool,
+}
+
+impl Op for Moments {
+    fn name(&self) -> &'static str {
+        if self.root { "std" } else { "var" }
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        if inputs[0].dtype != DType::F32 || inputs[0].shape.rank() != 3 {
+            return Err("expected f32 data [outer, rows, inner]; cast() it first".into());
+        }
+        Ok(vec![TensorType::new(DType::F32, [2, inputs[0].shape[1]])])
+    }
+
+    /// The mean is sum(x) / n, the variance sum((x - mean)^2) / n. The root has no slope at 0: the gradient is 0
+    /// there, as in PyTorch.
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let (x, dy) = (g.x(0), g.dy());
+        let n = (x.dim(0) * x.dim(2)) as f64;
+        let difference = x - per_row(g.y(), 0);
+        let of_spread = if self.root {
+            let root = per_row(g.y(), 1);
+            let none = root.zeros_like();
+            let flat = root.eq(&none);
+            let slope = flat.where_(&none, &(per_row(&dy, 1) / flat.where_(&root.ones_like(), &root)));
+            difference * slope * (1.0 / n)
+        } else {
+            difference * (per_row(&dy, 1) * (2.0 / n))
+        };
+        vec![Some(of_spread + per_row(&dy, 0) * (1.0 / n))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let kind = Kind { centered: true, eps: 0.0 };
+        let moments: Vec<[f64; 2]> = rows_of(inputs[0].f64s(), inputs[0].shape()).map(|x| kind.moments(&x)).collect();
+        let spread = |var: f64| if self.root { var.sqrt() } else { var };
+        let stats = moments.iter().map(|m| m[0]).chain(moments.iter().map(|m| spread(m[1])));
+        vec![Tensor::of(&outputs[0].shape, stats.collect::<Vec<f64>>())]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        let root = self.root;
+        Rounding::bound(move |inputs, _| {
+            let kind = Kind { centered: true, eps: 0.0 };
+            let errors: Vec<[f64; 2]> = rows_of(&inputs[0].to_f64(), inputs[0].shape())
+                .map(|x| {
+                    let [center, var] = kind.moments(&x);
+                    let [mean_off, var_off] = moment_errors(&x, [center, var]);
+                    // Between the roots of the smallest and the largest variance; where it is 0 that of its error.
+                    let off = (var + var_off).sqrt() - (var - var_off).max(0.0).sqrt() + 4.0 * UNIT * var.sqrt();
+                    [mean_off, if root { off + FLOOR } else { var_off + FLOOR }]
+                })
+                .collect();
+            vec![(0..2).flat_map(|i| errors.iter().map(move |e| e[i])).collect()]
+        })
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
 }
 
 /// What [`Value::batch_norm_training`] gives.
@@ -286,6 +358,62 @@ impl BatchNorm {
 }
 
 impl Value {
+    /// Mean and spread of the elements along `axes`, each in the shape that is left.
+    #[track_caller]
+    fn moments(&self, axes: &[usize], root: bool, keepdim: bool) -> [Value; 2] {
+        let shape = self.shape();
+        let reduced = |&axis: &usize| axes.contains(&axis);
+        let kept: Vec<usize> = (0..shape.rank()).filter(|axis| !reduced(axis)).collect();
+        let sizes = |axes: &[usize]| axes.iter().map(|&axis| shape[axis]).product::<usize>() as isize;
+        // Axes in front of those that are kept, and behind: with others between them the latter come first.
+        let first = kept.first().map_or(0, |&axis| axis);
+        let apart = kept.iter().zip(first..).any(|(&axis, place)| axis != place);
+        let x = if apart {
+            let order: Vec<isize> = kept.iter().chain(axes).map(|&axis| axis as isize).collect();
+            self.permute(&order).reshape(&[1, sizes(&kept), sizes(axes)])
+        } else {
+            let (before, behind): (Vec<usize>, Vec<usize>) = axes.iter().partition(|&&axis| axis < first);
+            self.reshape(&[sizes(&before), sizes(&kept), sizes(&behind)])
+        };
+        let stats = x.op(Moments { root }, &[]);
+        let left: Vec<isize> = shape.reduced(axes, keepdim).iter().map(|&size| size as isize).collect();
+        [0, 1].map(|line| stats.slice(0, line, line + 1, 1).reshape(&left))
+    }
+
+    /// The variance over `axes`: `sum((x - mean)^2) / (n - correction)`, with `n` the number of
+    /// elements; `correction` 0 is the biased one, 1 Bessel's. As accurate where the mean is large as where it is 0.
+    #[track_caller]
+    pub fn var(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
+        self.spread(false, axes, correction, keepdim)
+    }
+
+    /// The standard deviation over `axes`: the square root of [`Value::var`], but right, too, where the variance is
+    /// too large or too small for f32. Where it is 0 its gradient is 0.
+    #[track_caller]
+    pub fn std(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
+        self.spread(true, axes, correction, keepdim)
+    }
+
+    #[track_caller]
+    fn spread(&self, root: bool, axes: &[isize], correction: usize, keepdim: bool) -> Value {
+        let op = Moments { root }.name();
+        let found = match self.axes_of(op, axes) {
+            Ok(found) => found,
+            Err(invalid) => return invalid,
+        };
+        if self.dtype() != DType::F32 {
+            return self.graph().mistake(op, &[self], "expected f32; cast() first");
+        }
+        let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
+        if count <= correction {
+            let why = format!("expected more than {correction} elements a variance, not {count}");
+            return self.graph().mistake(op, &[self], why);
+        }
+        let [_, spread] = self.moments(&found, root, keepdim);
+        let factor = count as f64 / (count - correction) as f64;
+        if correction == 0 { spread } else { spread * if root { factor.sqrt() } else { factor } }
+    }
+
     /// Normalised over `outer` and `inner` of the data seen as `[outer, rows, inner]`, in its own
     /// shape, and the statistics `[2, rows]`.
     #[track_caller]

@@ -117,9 +117,9 @@ impl Op for Reduce {
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let count = self.count(&inputs[0].shape);
         match self.kind {
-            Kind::Sum if inputs[0].dtype == DType::F32 => Rounding::Sum(count),
+            Kind::Sum if inputs[0].dtype == DType::F32 => Rounding::Runs(count),
             // One rounding for the factor, one for the product.
-            Kind::Mean => Rounding::Sum(count + 2),
+            Kind::Mean => Rounding::Runs(count + 2),
             // Half an ulp for each factor, and twice as many where the mantissa is small; tiny results are flushed.
             Kind::Prod if inputs[0].dtype == DType::F32 => Rounding::Ulps(count as f64, 1.2e-38),
             _ => Rounding::Exact,
@@ -278,23 +278,6 @@ impl Value {
         self.mean(&self.every_axis(), false)
     }
 
-    /// The variance over `axes`: `sum((x - mean)^2) / (n - correction)`, with `n` the number of
-    /// elements; `correction` 0 is the biased one, 1 Bessel's.
-    #[track_caller]
-    pub fn var(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
-        let found = match self.axes_of("var", axes) {
-            Ok(found) => found,
-            Err(invalid) => return invalid,
-        };
-        let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
-        if count <= correction {
-            let why = format!("expected more than {correction} elements a variance, not {count}");
-            return self.graph().mistake("var", &[self], why);
-        }
-        let centered = self - self.mean(axes, true);
-        centered.square().sum(axes, keepdim) * (1.0 / (count - correction) as f64)
-    }
-
     /// The product over `axes`; of nothing it is 1, integers wrap. The gradient, and the gradient's, is right
     /// where factors are 0. Floats whose partial products leave the range of f32 give no defined value.
     #[track_caller]
@@ -314,15 +297,21 @@ impl Value {
         self.reduce(Kind::Min, axes, keepdim)
     }
 
-    /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first.
+    /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first. Of nothing but minus
+    /// infinity it is minus infinity, and passes no gradient; with infinity among the elements it is infinity.
     #[track_caller]
     pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Value {
         if let Err(invalid) = self.axes_of("logsumexp", axes) {
             return invalid;
         }
         let top = self.max(axes, true).stop_gradient();
-        let sum = (self - &top).exp().sum(axes, keepdim);
+        // The difference of infinities is none.
+        let infinite = top.abs().gt(&top.full_like(f64::from(f32::MAX)));
+        let shift = infinite.where_(&top.zeros_like(), &top);
+        let sum = (self - shift).exp().sum(axes, keepdim);
         let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
-        sum.log() + top.reshape(&sizes)
+        // At least the largest element's term, 1, unless there is none.
+        let none = sum.lt(&sum.full_like(0.5));
+        none.where_(&sum.ones_like(), &sum).log() + top.reshape(&sizes)
     }
 }

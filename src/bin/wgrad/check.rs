@@ -192,8 +192,8 @@ fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop
 
 /// The cases to run in order, and how many of them no quick check goes without.
 ///
-/// A quick check starts with one case of every op and direction, which the seed chooses, and goes
-/// on with the rest in an order that the seed chooses too.
+/// A quick check starts with one case of every op and direction that has elements to compare, which the seed
+/// chooses, and goes on with the rest in an order that the seed chooses too.
 fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
     let ops: HashSet<&str> = listed.iter().map(|numbered| numbered.case.op).collect();
     let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
@@ -230,8 +230,8 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     let mut seen = HashSet::new();
     let mut ranked: Vec<(bool, Numbered)> = Vec::new();
     for numbered in rest {
-        let listed = numbered.number < LARGE;
-        let new = listed && seen.insert((numbered.case.op, numbered.case.differentiable));
+        let full = numbered.case.inputs.iter().all(|input| input.ty.shape.numel() > 0);
+        let new = numbered.number < LARGE && full && seen.insert((numbered.case.op, numbered.case.differentiable));
         ranked.push((!new, numbered));
     }
     ranked.sort_by_key(|(later, _)| *later);
@@ -270,7 +270,12 @@ fn short(x: f64) -> String {
 fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
     out.line(row(["op", "cases", "comparisons", "99% ulp", "most ulp", "error/tolerance", "worst in"]))?;
     for tally in &findings.ops {
-        let (cases, compared) = (tally.cases.to_string(), tally.compared.to_string());
+        let cases = tally.cases.to_string();
+        if let Some(why) = tally.not_compared() {
+            out.line(row([tally.op, &cases, "none", "-", "-", "not compared", why]))?;
+            continue;
+        }
+        let compared = tally.compared.to_string();
         let (half, most) = (short(tally.histogram.quantile(0.99)), short(tally.histogram.most));
         out.line(row([tally.op, &cases, &compared, &half, &most, &short(tally.worst), &tally.source]))?;
         show_failures(tally, out)?;
@@ -352,10 +357,13 @@ fn report(request: &Request, report: &Json) -> Result<Vec<PathBuf>, Stop> {
 }
 
 fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
-    let (cases, failed) = (findings.sum(|t| t.cases), findings.sum(OpTally::failed_cases));
-    let (ops, compared, passed) = (findings.ops.len(), findings.sum(|t| t.compared), cases - failed);
-    let seconds = about.seconds;
+    let checked = |tally: &OpTally| tally.not_compared().is_none();
+    let cases = findings.sum(|t| if checked(t) { t.cases } else { 0 });
+    let (ops, failed) = (findings.sum(|t| usize::from(checked(t))), findings.sum(OpTally::failed_cases));
+    let (compared, passed, seconds) = (findings.sum(|t| t.compared), cases - failed, about.seconds);
+    let left: Vec<&str> = findings.ops.iter().filter(|t| !checked(t)).map(|t| t.op).collect();
+    let left = if left.is_empty() { String::new() } else { format!("; not compared: {}", left.join(", ")) };
     out.line(format!(
-        "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s"
+        "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s{left}"
     ))
 }

@@ -1,6 +1,6 @@
 //! Faults of the kernels of whole layers: attention, norms, indices and recurrences.
 
-use super::fault;
+use super::{LONG_RUNS, fault};
 use crate::check::faults::{Change, Fault};
 
 use Change::{Short, Swap, Text, Word};
@@ -83,7 +83,35 @@ pub(super) fn norms() -> Vec<Fault> {
             ["batch_norm", "planes in parts"],
             "parts",
             "norm_merge",
-            Text("f32((d.size - p + d.parts - 1u) / d.parts) / f32(d.size)", "1.0 / f32(d.parts)"),
+            Text("return count(p, d.parts) / n;", "return f32(d.groups) / f32(d.parts);"),
+        ),
+        fault(
+            "the variance is not corrected by what the rounded mean left",
+            ["var", "a row of 16,384, a mean of a million"],
+            "parts",
+            "norm_moments",
+            Text("v = max(v - more * more, S(0.0));", "v = max(v, S(0.0));"),
+        ),
+        fault(
+            "the mean is not corrected by what its rounding left",
+            ["layer_norm", "a mean of 1000"],
+            "workgroup",
+            "norm_workgroup",
+            Text("mean += moments.x;", ""),
+        ),
+        fault(
+            "parts are merged by their rounded means",
+            ["var", "columns in parts, a mean of a million"],
+            "parts",
+            "norm_merge",
+            Text(" + part(p, 2u, row)", ""),
+        ),
+        fault(
+            "squares overflow",
+            ["std", "a row of 16,384, huge"],
+            "parts",
+            "norm_moments",
+            Text("scale = scale_of(v);", ""),
         ),
         fault(
             "no barrier in the tree",
@@ -145,28 +173,42 @@ pub(super) fn indices() -> Vec<Fault> {
             ["scatter_sum", "rows by fours"],
             "walk",
             "scatter_walk",
-            Text("j < d.count", "j + 1u < d.count"),
+            Text("d.count", "(d.count - 1u)"),
         ),
         fault(
             "a row used twice gets the last gradient alone",
             ["scatter_sum", "rows"],
             "walk",
             "scatter_walk",
-            Text("sum += src", "sum = src"),
+            Text("run += src", "run = src"),
+        ),
+        fault(
+            "a row's gradients without runs",
+            ["scatter_sum", "8000 tenths to one row"],
+            "walk",
+            "scatter_walk",
+            LONG_RUNS,
+        ),
+        fault(
+            "a block's sum without runs",
+            ["scatter_sum", "20000 tenths to one row"],
+            "sorted",
+            "scatter_blocks",
+            LONG_RUNS,
         ),
         fault(
             "a stretch of the sorted index begins one late",
             ["scatter_sum", "300 rows to 1000"],
             "sorted",
             "scatter_sum",
-            Text("var t = first; t < low", "var t = first + 1u; t < low"),
+            Text("sum_of(first, low,", "sum_of(first + 1u, low,"),
         ),
         fault(
             "the last block of a stretch is left out",
             LONG,
             "sorted",
             "scatter_sum",
-            Text("b < high / d.block", "b + 1u < high / d.block"),
+            Text("high / d.block", "(max(high / d.block, 1u) - 1u)"),
         ),
         fault(
             "a block that is not of one index is summed like one that is, and one that is is not",

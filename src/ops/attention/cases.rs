@@ -142,6 +142,16 @@ pub fn cases() -> Vec<Case> {
         Fill::Special(HOLES, 0.0, 0.0),
         false,
     ));
+    // Composed, with keys left out by infinity: query 0 sees none.
+    const INFINITE: &[f64] = &[f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY, 0.5, f64::NEG_INFINITY, 0.0];
+    for (name, e, width) in [
+        ("left out by infinity", 8, 4),
+        ("left out by infinity, wide rows", 4100, 4),
+        ("left out by infinity, wide values", 4, 4100),
+    ] {
+        let fill = Fill::Special(INFINITE, 0.0, 0.0);
+        cases.push(masked(name, [1, 2, 3, e, width], &[2, 3], fill, false));
+    }
     cases.push(
         Case::new("attention", "a mask of truth values", |x| {
             let mask = x[3].clone();

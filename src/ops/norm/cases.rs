@@ -2,8 +2,9 @@
 //! parts, and data whose mean is far from 0.
 
 use super::{Kind, Normalize, NormalizeGrad};
+use crate::autodiff::gradients_of;
 use crate::op::{Case, Fill};
-use crate::{DType, TensorType};
+use crate::{DType, TensorType, Value};
 
 const EPS: f64 = 1e-5;
 
@@ -44,6 +45,62 @@ fn again(centered: bool, shape: &[usize]) -> Case {
         vec![outputs[0].op(NormalizeGrad(kind), &[&outputs[1], &x[1]])]
     });
     case.float("x", shape).float("dy", shape)
+}
+
+/// Variance and standard deviation.
+fn moments() -> Vec<Case> {
+    let spread = |name: &str, axes: &'static [isize], shape: &[usize], fill: Fill| {
+        let case = |root: bool| {
+            let op = if root { "std" } else { "var" };
+            data(Case::new(op, name, move |x| vec![x[0].spread(root, axes, 1, root)]), shape, fill.clone())
+        };
+        [case(false), case(true)]
+    };
+    let unit = Fill::Uniform(-2.0, 2.0);
+    let mut cases = vec![
+        Case::new("var", "biased, kept", |x| vec![x[0].var(&[1], 0, true)]).float("x", [5, 9]),
+        Case::new("std", "biased, of all", |x| vec![x[0].std(&[0, 1], 0, false)]).float("x", [5, 9]),
+        // Of the spread, of the mean, and of what the gradient is made of.
+        Case::new("var", "differentiated again", |x| vec![gradient_of(&x[0].var(&[1], 1, false), &x[0])])
+            .float("x", [4, 6]),
+        Case::new("std", "differentiated again", |x| vec![gradient_of(&x[0].std(&[1], 1, false), &x[0])])
+            .float("x", [4, 6]),
+    ];
+    cases.extend(spread("two axes around another", &[0, 2], &[3, 4, 5], unit.clone()));
+    cases.extend(spread("two axes between others", &[1, 3], &[3, 4, 2, 5], unit.clone()));
+    cases.extend(spread("columns by fours", &[0], &[67, 8], unit.clone()));
+    cases.extend(spread("rows by fours in parts", &[1], &[3, 40_000], unit.clone()));
+    cases.extend(spread("columns in parts", &[0], &[30_001, 3], unit.clone()));
+    cases.extend(spread("columns by fours in parts", &[0], &[2100, 36], unit.clone()));
+    cases.extend(spread("no rows", &[1], &[0, 5], unit));
+    // The mean is a million times as large as the deviation, or its square is no f32.
+    let apart: [(&str, Fill); 3] = [
+        ("a mean of a million", Fill::Uniform(1e6, 1_000_003.0)),
+        ("huge", Fill::Uniform(7e19, 1.3e20)),
+        ("one number", Fill::Uniform(12_345.678, 12_345.678)),
+    ];
+    for (name, fill) in apart {
+        for (place, axes, shape) in [
+            ("rows", &[1][..], &[2, 1000][..]),
+            ("a row of 16,384", &[1], &[1, 16_384]),
+            ("columns in parts", &[0], &[10_000, 2]),
+            ("columns by fours in parts", &[0], &[9001, 4]),
+        ] {
+            let [var, std] = spread(&format!("{place}, {name}"), axes, shape, fill.clone());
+            if name != "huge" {
+                cases.push(var.forward_only());
+            }
+            cases.push(std.forward_only());
+        }
+    }
+    let tiny = spread("rows, tiny", &[1], &[3, 40_000], Fill::Uniform(1e-26, 3e-25));
+    cases.extend(tiny.into_iter().skip(1).map(Case::forward_only));
+    cases
+}
+
+/// The gradient of the sum of squares.
+fn gradient_of(y: &Value, x: &Value) -> Value {
+    gradients_of(&[(y, &(y * 2.0))], &[x]).swap_remove(0)
 }
 
 /// The cases of this family.
@@ -144,6 +201,7 @@ pub fn cases() -> Vec<Case> {
         .float("weight", [4])
         .float("bias", [4]),
     );
+    cases.extend(moments());
     for centered in [true, false] {
         cases.push(again(centered, &[1, 4, 6]));
         cases.push(again(centered, &[3, 2, 5]));

@@ -1,7 +1,7 @@
 //! The kernels: a workgroup for each row, which then is read once; or, where rows are spread over the
 //! data, few or long, or barriers dear, parts of rows, their merging, and a pass over the elements.
 
-use super::{Kind, Normalize, NormalizeGrad, sizes};
+use super::{Kind, Moments, Normalize, NormalizeGrad, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::{FEWEST, MAX_CHUNK, parts, together_on_row};
 use crate::profile::Profile;
@@ -29,6 +29,9 @@ fn is_invocation(variant: &Variant) -> bool {
 /// fewer than 16,000 steps.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(FEWEST as usize) < 16_000);
+
+/// Parts of a row that an invocation merges where others merge the rest.
+const MERGED: usize = 256;
 
 /// The longest row of an invocation, in vectors, which it walks three times at most.
 const SHORT: usize = 4096;
@@ -104,9 +107,10 @@ impl Grid {
 
     /// How many parts each row is cut into.
     fn parts(&self, profile: &Profile) -> usize {
-        // One invocation merges the parts of a row.
-        let most = 256.max(self.size().div_ceil(MAX_CHUNK));
-        parts(profile, self.rows, self.size(), false).min(most)
+        // One invocation merges the parts of a row, or MERGED of very many.
+        let least = self.size().div_ceil(MAX_CHUNK);
+        let parts = parts(profile, self.rows, self.size(), false).min(least.max(256));
+        if parts > MAX_CHUNK { parts.next_multiple_of(MERGED) } else { parts }
     }
 
     /// The uniform of a pass over all elements.
@@ -172,54 +176,96 @@ impl Plan<'_> {
 
     fn in_parts(self) -> Result<Lowered, String> {
         let Plan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
-        let (size, parts, profile) = (grid.size(), grid.parts(args.profile), args.profile);
-        let rows = args.inputs[0].shape[1];
         let mut lowered = Lowered::default();
-        let mut scratch = |parts: usize| {
-            lowered.scratch.push(parts * 2 * rows * 4);
-            Slot::Scratch(lowered.scratch.len() - 1)
+        let whole = if let Slot::Scratch(_) = self.sums {
+            lowered.scratch.push(2 * args.inputs[0].shape[1] * 4);
+            Slot::Scratch(0)
+        } else {
+            self.sums
         };
-        let whole = if let Slot::Scratch(_) = self.sums { scratch(1) } else { self.sums };
-        let partial = if parts > 1 { scratch(parts) } else { whole };
-
-        let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
-        words.extend(reciprocal(grid.inner));
-        words.extend([(grid.lanes() as f32).to_bits(), 0]);
-        let (sums, entry) = sums;
-        let text = sums.append(include_str!("../../../shaders/norm_rows.wgsl"));
-        let text = grid.text(text, true, true, None).constant("CENTERED", kind.centered);
-        let mut bindings = vec![Binding::Uniform(words)];
-        bindings.extend(data.into_iter().map(Binding::Read));
-        bindings.push(Binding::Write(partial));
-        lowered.launches.push(Launch {
-            label: entry.into(),
-            wgsl: text.constant("COLUMNS", grid.columns()).constant("WHOLE", grid.outer == 1).finish()?,
-            entry,
-            bindings,
-            workgroups: profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
-        });
-        if parts > 1 {
-            let variance = kind.centered && matches!(whole, Slot::Output(_));
-            lowered.launches.push(Launch {
-                label: "norm_merge".into(),
-                wgsl: wgsl!("norm_merge").constant("VARIANCE", variance).finish()?,
-                entry: "norm_merge",
-                bindings: vec![
-                    Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),
-                    Binding::Read(partial),
-                    Binding::Write(whole),
-                ],
-                workgroups: profile.grid(rows.div_ceil(64) as u64)?,
-            });
-        }
+        let moments = kind.centered && matches!(whole, Slot::Output(_));
+        let parts = Parts { grid: &grid, args, centered: kind.centered, moments, root: false };
+        parts.add_to(&mut lowered, sums, data, whole)?;
         lowered.launches.push(Launch {
             label: apply.1.into(),
             wgsl: grid.text(apply.0, false, true, Some(output)).finish()?,
             entry: apply.1,
             bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps))).chain(bound).collect(),
-            workgroups: profile.grid((grid.rows * size).div_ceil(256) as u64)?,
+            workgroups: args.profile.grid((grid.rows * grid.size()).div_ceil(256) as u64)?,
         });
         Ok(lowered)
+    }
+}
+
+/// What each row has two numbers of, means or moments: of parts of rows, then merged.
+struct Parts<'a> {
+    grid: &'a Grid,
+    args: &'a Args<'a>,
+    centered: bool,
+    /// Whether it is mean and variance.
+    moments: bool,
+    /// Whether it is the variance's root in the variance's place.
+    root: bool,
+}
+
+impl Parts<'_> {
+    /// Adds the launches from `data` to `whole` `[2, rows]`.
+    fn add_to(
+        &self,
+        lowered: &mut Lowered,
+        (text, entry): (Shader, &'static str),
+        data: Vec<Slot>,
+        whole: Slot,
+    ) -> Result<(), String> {
+        let &Parts { grid, args, centered, moments, root } = self;
+        let (rows, size, mut parts) = (args.inputs[0].shape[1], grid.size(), grid.parts(args.profile));
+        // Parts of moments have a third line: what rounding left of their means.
+        let lines = if moments { 3 } else { 2 };
+        let mut target = |parts: usize| {
+            if parts == 1 {
+                return whole;
+            }
+            lowered.scratch.push(parts * lines * rows * 4);
+            Slot::Scratch(lowered.scratch.len() - 1)
+        };
+        let mut from = target(parts);
+        let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
+        words.extend(reciprocal(grid.inner));
+        words.extend([(grid.lanes() as f32).to_bits(), 0]);
+        let text = text.append(include_str!("../../../shaders/norm_rows.wgsl"));
+        let mut text = grid.text(text, true, true, None).constant("CENTERED", centered);
+        if entry == "norm_moments" {
+            text = text.constant("ROOT", root).constant("LINES", if parts > 1 { lines } else { 2 });
+        }
+        let mut bindings = vec![Binding::Uniform(words)];
+        bindings.extend(data.into_iter().map(Binding::Read));
+        bindings.push(Binding::Write(from));
+        let mut launches = vec![Launch {
+            label: entry.into(),
+            wgsl: text.constant("COLUMNS", grid.columns()).constant("WHOLE", grid.outer == 1).finish()?,
+            entry,
+            bindings,
+            workgroups: args.profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
+        }];
+        while parts > 1 {
+            let groups = if parts > MAX_CHUNK { parts / MERGED } else { 1 };
+            let to = target(groups);
+            let text = wgsl!("norm_merge").constant("LINES", lines).constant("ROOT", root);
+            launches.push(Launch {
+                label: "norm_merge".into(),
+                wgsl: text.constant("LAST", groups == 1).finish()?,
+                entry: "norm_merge",
+                bindings: vec![
+                    Binding::Uniform([rows, size, parts, groups].map(|n| n as u32).to_vec()),
+                    Binding::Read(from),
+                    Binding::Write(to),
+                ],
+                workgroups: args.profile.grid((rows * groups).div_ceil(64) as u64)?,
+            });
+            (parts, from) = (groups, to);
+        }
+        lowered.launches.extend(launches);
+        Ok(())
     }
 }
 
@@ -304,5 +350,21 @@ impl Kernel for NormalizeGrad {
             sums,
         };
         plan.lower(variant)
+    }
+}
+
+impl Kernel for Moments {
+    fn variants(&self) -> &'static [Variant] {
+        const PARTS: &[Variant] = &[Variant::plain("parts")];
+        PARTS
+    }
+
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let mut lowered = Lowered::default();
+        let grid = Grid::new(&args.inputs[0].shape);
+        let parts = Parts { grid: &grid, args, centered: true, moments: true, root: self.root };
+        let text = (wgsl!("norm_moments"), "norm_moments");
+        parts.add_to(&mut lowered, text, vec![Slot::Input(0)], Slot::Output(0))?;
+        Ok(lowered)
     }
 }

@@ -144,8 +144,7 @@ enum Width {
     Column4,
 }
 
-/// The most elements one invocation reduces: short enough for drivers that cut long loops, and for
-/// the rounding errors of a plain running sum.
+/// The most elements one invocation reduces: short enough for drivers that cut long loops.
 pub(crate) const MAX_CHUNK: usize = 4096;
 
 /// Invocations of a workgroup that each have a row of their own.
@@ -169,6 +168,19 @@ pub(crate) fn together_on_row(profile: &Profile, size: usize) -> u32 {
 }
 
 impl Reduce {
+    /// The bits of the extreme that all others replace: infinity, which WGSL cannot spell.
+    fn identity(&self, dtype: DType) -> Option<u32> {
+        Some(match (self.kind, dtype) {
+            (Kind::Max, DType::F32) => f32::NEG_INFINITY.to_bits(),
+            (Kind::Max, DType::I32) => i32::MIN as u32,
+            (Kind::Max, _) => 0,
+            (Kind::Min, DType::F32) => f32::INFINITY.to_bits(),
+            (Kind::Min, DType::I32) => i32::MAX as u32,
+            (Kind::Min, _) => u32::MAX,
+            _ => return None,
+        })
+    }
+
     fn text(
         &self,
         dtype: DType,
@@ -177,16 +189,11 @@ impl Reduce {
         threads: Option<u32>,
     ) -> Result<std::sync::Arc<str>, String> {
         let t = dtype.wgsl_storage();
-        let (kind, identity) = match (self.kind, dtype) {
-            (Kind::Sum | Kind::Mean, _) => (0, "0"),
-            // Inputs are finite: the largest number stands for infinity, which WGSL cannot spell.
-            (Kind::Max, DType::F32) => (1, "-0x1.fffffep+127"),
-            (Kind::Max, DType::I32) => (1, "-2147483648"),
-            (Kind::Max, _) => (1, "0"),
-            (Kind::Min, DType::F32) => (2, "0x1.fffffep+127"),
-            (Kind::Min, DType::I32) => (2, "2147483647"),
-            (Kind::Min, _) => (2, "4294967295"),
-            (Kind::Prod, _) => (3, "1"),
+        let kind = match self.kind {
+            Kind::Sum | Kind::Mean => 0,
+            Kind::Max => 1,
+            Kind::Min => 2,
+            Kind::Prod => 3,
         };
         let text = match threads {
             Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
@@ -196,8 +203,7 @@ impl Reduce {
             .append(include_str!("../../../shaders/reduce_walk.wgsl"))
             .constant("KIND", kind)
             .constant("FLAT", flat)
-            .alias("T", t)
-            .function("identity", &format!("fn identity() -> T {{\n  return T({identity});\n}}"));
+            .alias("T", t);
         if dtype != DType::F32 || !matches!(self.kind, Kind::Max | Kind::Min) {
             text = text.function("extreme", "fn extreme(a: V, b: V, most: V) -> V {\n  return most;\n}");
         } else if width != Width::Scalar {
@@ -236,6 +242,7 @@ impl Reduce {
         profile: &Profile,
     ) -> Result<Launch, String> {
         let Stage { mut kept, mut reduced, mut offset, from, factor } = stage;
+        let word = self.identity(dtype).unwrap_or(factor);
         let flat = !stage.is_small() && kept.is_line() && reduced.is_line();
         let width = stage.width(together);
         if width != Width::Scalar {
@@ -245,7 +252,7 @@ impl Reduce {
         let (rows, count, last) = (kept.count(), reduced.count(), parts == 1);
         let mut uniform = [rows, count, parts, count.div_ceil(parts)].map(|n| n as u32).to_vec();
         let [[row_sizes, row_strides], [sizes, strides]] = [kept.words(), reduced.words()];
-        for (words, more) in [(row_sizes, factor), (row_strides, offset as u32), (sizes, 0), (strides, 0)] {
+        for (words, more) in [(row_sizes, word), (row_strides, offset as u32), (sizes, 0), (strides, 0)] {
             uniform.extend(words);
             uniform.push(more);
         }

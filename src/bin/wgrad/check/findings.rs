@@ -225,6 +225,12 @@ fn wgpu_version() -> &'static str {
 }
 
 impl OpTally {
+    /// Why nothing was compared and the op thus is not checked, if so. Where something failed, that says why.
+    pub fn not_compared(&self) -> Option<&'static str> {
+        let none = self.compared == 0 && self.failures.is_empty();
+        none.then_some("the results of the cases that ran have no elements")
+    }
+
     /// The cases in which something was wrong.
     pub fn failed_cases(&self) -> usize {
         self.failures.iter().map(|failure| failure.number).collect::<BTreeSet<_>>().len()
@@ -238,6 +244,7 @@ impl OpTally {
             "differentiated_cases": self.backward,
             "failed_cases": self.failed_cases(),
             "comparisons": self.compared,
+            "not_compared": self.not_compared(),
             "tolerance": self.tolerance,
             "worst_error_over_tolerance": number(self.worst),
             "worst_in": self.source,

@@ -232,7 +232,7 @@ fn ops(report: &Json, page: &mut String) {
             "<tr><td>{name}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td>\
              <td>{}</td><td class=\"n\">{}</td><td class=\"worst\">{}</td></tr>",
             count(&op["cases"]),
-            count(&op["comparisons"]),
+            if op["not_compared"].is_null() { count(&op["comparisons"]) } else { "not compared".to_owned() },
             chart(&op["histogram"], &ends, failed > 0),
             measured(&op["worst_ulp"]),
             tolerance.join(", "),
