@@ -56,7 +56,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let times = time(*seconds, || run(&mut session))?;
     let batched = match work.runs {
         Runs::Forward => Some(batched(&mut session, &program, times.quantile(0.5), seconds / 4.0)?),
-        Runs::Steps(_) => None,
+        Runs::Steps(_) | Runs::Planning => None,
     };
     let on_device = on_device(&work, &mut session, &program, seconds / 4.0)?;
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
@@ -143,6 +143,10 @@ fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Sto
             }
             session.run(program, &feeds)?;
         }
+        Runs::Planning => {
+            let outputs: Vec<_> = work.outputs.iter().collect();
+            Plan::of(&work.graph, &outputs, session.device().profile(), &Options::default())?;
+        }
     }
     Ok(())
 }
@@ -215,7 +219,7 @@ fn cpu_seconds() -> Option<f64> {
 /// has none of its own, and a real one must agree with the host that no launch took longer than the
 /// whole run around it.
 fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64) -> Result<Option<f64>, Stop> {
-    if session.device().profile().software {
+    if session.device().profile().software || work.runs == Runs::Planning {
         return Ok(None);
     }
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
