@@ -77,9 +77,11 @@ fn accumulate(sums: &mut HashMap<ValueId, Value>, id: ValueId, gradient: Value) 
 fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
     let nodes = graph.lock();
     let mut needed = vec![false; last + 1];
+    for node in wrt.iter().map(|v| v.id().node).filter(|&node| node <= last) {
+        needed[node] = true;
+    }
     for node in 0..=last {
-        needed[node] =
-            wrt.iter().any(|v| v.id().node == node) || nodes.nodes[node].inputs.iter().any(|input| needed[input.node]);
+        needed[node] |= nodes.nodes[node].inputs.iter().any(|input| needed[input.node]);
     }
     needed
 }

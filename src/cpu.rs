@@ -1,6 +1,6 @@
 //! The reference: walks the unfused graph, floats in f64, integers and bools natively.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::{Data, Error, Result, Tensor};
@@ -14,16 +14,14 @@ pub type Values = HashMap<ValueId, Tensor>;
 /// # Errors
 /// When a leaf is missing from `feeds`, or an index is out of its range.
 pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Values> {
-    let mut uses = count_uses(nodes, targets, &feeds);
+    let (mut uses, needed) = count_uses(nodes, targets, &feeds);
     let mut values = feeds;
     for target in targets {
         *uses.entry(*target).or_insert(0) += 1; // never dropped
     }
-    for (number, node) in nodes.nodes.iter().enumerate() {
+    for number in needed {
+        let node = &nodes.nodes[number];
         let ids: Vec<ValueId> = (0..node.outputs.len()).map(|output| ValueId { node: number, output }).collect();
-        if ids.iter().all(|id| !uses.contains_key(id) || values.contains_key(id)) {
-            continue;
-        }
         let computed = match &node.kind {
             NodeKind::Constant(tensor) => vec![tensor.widened()],
             NodeKind::Op(op) => {
@@ -51,20 +49,21 @@ pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Val
             }
         }
     }
+    let targets: HashSet<&ValueId> = targets.iter().collect();
     values.retain(|id, _| targets.contains(id));
     Ok(values)
 }
 
-/// How often each value is read on the way from `feeds` to `targets`.
-fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> HashMap<ValueId, usize> {
+/// How often each value is read on the way from `feeds` to `targets`, and the nodes on that way, in order.
+fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> (HashMap<ValueId, usize>, BTreeSet<usize>) {
     let mut uses = HashMap::new();
-    let mut visited = vec![false; nodes.nodes.len()];
+    let mut visited = BTreeSet::new();
     let mut open: Vec<ValueId> = targets.to_vec();
     for target in targets {
         uses.insert(*target, 0);
     }
     while let Some(id) = open.pop() {
-        if feeds.contains_key(&id) || std::mem::replace(&mut visited[id.node], true) {
+        if feeds.contains_key(&id) || !visited.insert(id.node) {
             continue;
         }
         for input in &nodes.nodes[id.node].inputs {
@@ -72,7 +71,7 @@ fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> HashMap<Val
             open.push(*input);
         }
     }
-    uses
+    (uses, visited)
 }
 
 /// Refuses indices out of range, wherever they come from.

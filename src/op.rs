@@ -315,7 +315,7 @@ pub struct Args<'a> {
 }
 
 /// A kernel's launches, run in order, and the scratch buffers they share (sizes in bytes).
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lowered {
     /// The launches.
     pub launches: Vec<Launch>,

@@ -1,7 +1,7 @@
 //! Specialization of shader text: constants and aliases by name, unrolled loops, and the functions
 //! of `scalar.wgsl` that the text calls. Small and dumb on purpose: what ships is readable WGSL.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 /// The text of `shaders/NAME.wgsl`, compiled into the library.
@@ -229,25 +229,34 @@ fn constant_value(text: &str, expression: &str) -> Option<u32> {
 
 /// One item of `scalar.wgsl`: a function or a constant, with its comment, and what it mentions.
 struct Item {
-    text: String,
-    mentions: BTreeSet<String>,
+    text: &'static str,
+    mentions: HashSet<&'static str>,
 }
 
-fn words(text: &str) -> BTreeSet<String> {
+/// The words of a text that stand in no comment.
+fn words(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .map(|line| line.split("//").next().unwrap_or(""))
         .flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
         .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))
-        .map(str::to_owned)
-        .collect()
 }
 
-/// The items of `scalar.wgsl` by name, in the order of the file.
-fn scalar_items() -> &'static (Vec<String>, BTreeMap<String, Item>) {
-    static ITEMS: OnceLock<(Vec<String>, BTreeMap<String, Item>)> = OnceLock::new();
+/// The functions and constants that a text defines at the start of a line.
+fn defined(text: &str) -> HashSet<&str> {
+    let names = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("fn ").or(line.strip_prefix("const "))?;
+        let (name, rest) = rest.split_at(rest.bytes().take_while(|&b| is_word(b)).count());
+        rest.starts_with(['(', ':']).then_some(name)
+    });
+    names.collect()
+}
+
+/// The items of `scalar.wgsl` by name, and the names in the order of the file.
+fn scalar_items() -> &'static (Vec<&'static str>, HashMap<&'static str, Item>) {
+    static ITEMS: OnceLock<(Vec<&'static str>, HashMap<&'static str, Item>)> = OnceLock::new();
     ITEMS.get_or_init(|| {
         let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/scalar.wgsl"));
-        let (mut order, mut items) = (Vec::new(), BTreeMap::new());
+        let (mut order, mut items) = (Vec::new(), HashMap::new());
         let mut at = 0;
         while let Some(line_end) = source[at..].find('\n').map(|n| at + n) {
             let line = &source[at..line_end];
@@ -263,8 +272,8 @@ fn scalar_items() -> &'static (Vec<String>, BTreeMap<String, Item>) {
                 continue;
             };
             let text = &source[at..end];
-            items.insert(name.to_owned(), Item { text: text.to_owned(), mentions: words(text) });
-            order.push(name.to_owned());
+            items.insert(name, Item { text, mentions: words(text).collect() });
+            order.push(name);
             at = source[end..].find('\n').map_or(source.len(), |n| end + n + 1);
         }
         (order, items)
@@ -280,28 +289,21 @@ pub fn has_scalar_function(name: &str) -> bool {
 /// mention, behind it.
 fn with_scalar_functions(text: &str) -> String {
     let (order, items) = scalar_items();
-    let defined = |name: &str| {
-        text.lines().any(|line| {
-            let rest =
-                line.strip_prefix("fn ").or(line.strip_prefix("const ")).and_then(|rest| rest.strip_prefix(name));
-            rest.is_some_and(|rest| rest.starts_with(['(', ':']))
-        })
-    };
-    let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    let mut open: Vec<String> = words(text).into_iter().collect();
+    let defined = defined(text);
+    let mut wanted: HashSet<&str> = HashSet::new();
+    let mut open: Vec<&str> = words(text).filter(|word| items.contains_key(word)).collect();
     while let Some(word) = open.pop() {
-        if let Some((name, item)) = items.get_key_value(&word)
-            && !defined(name)
-            && wanted.insert(name)
+        if let Some(item) = items.get(word).filter(|_| !defined.contains(word))
+            && wanted.insert(word)
         {
-            open.extend(item.mentions.iter().cloned());
+            open.extend(&item.mentions);
         }
     }
     let mut out = text.trim_end().to_owned();
     out.push('\n');
-    for name in order.iter().filter(|name| wanted.contains(name.as_str())) {
+    for name in order.iter().filter(|name| wanted.contains(*name)) {
         out.push('\n');
-        out.push_str(&items[name].text);
+        out.push_str(items[name].text);
         out.push('\n');
     }
     out

@@ -1,7 +1,7 @@
 //! Clusters of nodes that run as one launch: pointwise ops joined into groups, groups joined to
 //! the kernels whose output they work on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 
 use super::layout::{Layout, Origin, constant_of, op_of};
 use super::{Options, choose};
@@ -10,6 +10,13 @@ use crate::op::{Args, Kernel, Lowering, Variant};
 use crate::profile::Profile;
 use crate::shape::View;
 use crate::{DType, TensorType};
+
+/// Pointwise ops of one launch. Compilers take more than proportionally longer for more: see
+/// ARCHITECTURE.md.
+const MOST_OPS: usize = 64;
+
+/// Clusters that a search for a way around may meet.
+const MOST_MET: usize = 1000;
 
 /// A cluster: at most one kernel node, and pointwise nodes in the order of the graph.
 #[derive(Clone, Debug, Default)]
@@ -65,43 +72,117 @@ impl Clusters {
             clusters.of[node] = Some(clusters.all.len());
             clusters.all.push(cluster);
         }
-        if options.fuse {
-            let limit = profile.usable_storage_buffers();
-            clusters.join_pointwise(nodes, layout, limit);
-            clusters.join_epilogues(nodes, layout, limit);
-            clusters.sink(nodes, layout, limit);
+        match options.fuse {
+            true => Fusion::new(nodes, layout, clusters, profile.usable_storage_buffers()).run(),
+            false => clusters,
         }
-        clusters
+    }
+
+    /// The values that a cluster must store, in the graph's order: those that anything outside it reads.
+    pub fn stored(&self, nodes: &Nodes, cluster: usize) -> Vec<ValueId> {
+        let inside = |node| self.cluster(node) == Some(cluster);
+        let Cluster { kernel, pointwise } = &self.all[cluster];
+        let kernel = kernel.map(|(node, _)| node);
+        let mut all: Vec<ValueId> = stored(nodes, &self.users, kernel, pointwise.iter().copied(), inside).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The cluster of a reader of a value; the host has none.
+    fn cluster(&self, user: usize) -> Option<usize> {
+        self.of.get(user).copied().flatten()
+    }
+}
+
+impl Cluster {
+    /// Its nodes, the kernel first.
+    pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        self.kernel.iter().map(|&(node, _)| node).chain(self.pointwise.iter().copied())
+    }
+
+    /// The first of its nodes in the order of the graph.
+    fn oldest(&self) -> Option<usize> {
+        let kernel = self.kernel.map(|(node, _)| node);
+        kernel.into_iter().chain(self.pointwise.first().copied()).min()
+    }
+
+    /// The last of its nodes in the order of the graph.
+    pub fn newest(&self) -> Option<usize> {
+        self.kernel.map(|(node, _)| node).max(self.pointwise.last().copied())
+    }
+}
+
+/// Clusters while they are joined.
+struct Fusion<'a> {
+    nodes: &'a Nodes,
+    layout: &'a Layout,
+    /// Storage buffers that a launch may bind.
+    limit: usize,
+    clusters: Clusters,
+    /// For each cluster the nodes outside it that it reads, in order.
+    reads: Vec<Vec<usize>>,
+    /// The variables that each node's value is assigned to.
+    updates: HashMap<usize, Vec<usize>>,
+    /// For each cluster the last search that met it, and the number of searches.
+    met: Vec<usize>,
+    searches: usize,
+}
+
+impl<'a> Fusion<'a> {
+    fn new(nodes: &'a Nodes, layout: &'a Layout, clusters: Clusters, limit: usize) -> Fusion<'a> {
+        let reads = |cluster: &Cluster| {
+            let inputs = cluster.members().flat_map(|node| &nodes.nodes[node].inputs);
+            let mut reads: Vec<usize> = inputs.map(|&id| layout.source(id).node).collect();
+            reads.retain(|&node| clusters.of[node].is_some());
+            reads.sort_unstable();
+            reads.dedup();
+            reads
+        };
+        let reads = clusters.all.iter().map(reads).collect();
+        let mut updates: HashMap<usize, Vec<usize>> = HashMap::new();
+        for assignment in &nodes.assignments {
+            updates.entry(layout.source(assignment.value).node).or_default().push(assignment.variable);
+        }
+        let met = vec![0; clusters.all.len()];
+        Fusion { nodes, layout, limit, clusters, reads, updates, met, searches: 0 }
+    }
+
+    fn run(mut self) -> Clusters {
+        self.join_pointwise();
+        self.join_epilogues();
+        self.sink();
+        self.clusters
     }
 
     /// Joins each pointwise node to the groups whose values it reads at its own element number.
-    fn join_pointwise(&mut self, nodes: &Nodes, layout: &Layout, limit: usize) {
-        for node in 0..nodes.nodes.len() {
-            for producer in self.elementwise_producers(nodes, layout, node) {
-                let (Some(a), Some(b)) = (self.of[producer], self.of[node]) else { continue };
-                let pointwise = |c: usize| self.all[c].kernel.is_none();
+    fn join_pointwise(&mut self) {
+        for node in 0..self.nodes.nodes.len() {
+            for producer in self.elementwise_producers(node) {
+                let (Some(a), Some(b)) = (self.clusters.of[producer], self.clusters.of[node]) else { continue };
+                let pointwise = |c: usize| self.clusters.all[c].kernel.is_none();
                 if a != b && pointwise(a) && pointwise(b) {
-                    self.try_join(nodes, layout, limit, a, b);
+                    self.try_join(a, b);
                 }
             }
         }
     }
 
     /// Joins to each kernel with an epilogue one group that reads its output element by element.
-    fn join_epilogues(&mut self, nodes: &Nodes, layout: &Layout, limit: usize) {
-        for node in 0..nodes.nodes.len() {
-            let Some(b) = self.of[node] else { continue };
-            if self.all[b].kernel.is_some() {
+    fn join_epilogues(&mut self) {
+        for node in 0..self.nodes.nodes.len() {
+            let Some(b) = self.clusters.of[node] else { continue };
+            if self.clusters.all[b].kernel.is_some() {
                 continue;
             }
-            for producer in self.elementwise_producers(nodes, layout, node) {
-                let (Some(a), Some(b)) = (self.of[producer], self.of[node]) else { continue };
-                let slot_free = self.all[a].pointwise.is_empty()
-                    && self.all[a].kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
-                let float = nodes.nodes[producer].outputs[0].dtype == DType::F32;
-                let update = slot_free && self.updates(nodes, layout, b, producer);
-                if a != b && slot_free && float && !update && self.all[b].kernel.is_none() {
-                    self.try_join(nodes, layout, limit, a, b);
+            for producer in self.elementwise_producers(node) {
+                let (Some(a), Some(b)) = (self.clusters.of[producer], self.clusters.of[node]) else { continue };
+                let cluster = &self.clusters.all[a];
+                let slot_free = cluster.pointwise.is_empty()
+                    && cluster.kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
+                let float = self.nodes.nodes[producer].outputs[0].dtype == DType::F32;
+                let update = slot_free && self.updates(b, producer);
+                if a != b && slot_free && float && !update && self.clusters.all[b].kernel.is_none() {
+                    self.try_join(a, b);
                 }
             }
         }
@@ -110,132 +191,158 @@ impl Clusters {
     /// Moves nodes from the cluster that computes what they read to the one that reads them, where
     /// that saves a buffer: what they read lies in one anyway. Such is the mask of a relu, which
     /// the backward pass computes from the relu's output.
-    fn sink(&mut self, nodes: &Nodes, layout: &Layout, limit: usize) {
-        for node in (0..nodes.nodes.len()).rev() {
-            let Some((a, b)) = self.sinks(nodes, layout, node) else { continue };
-            let mut taken = self.all[b].clone();
-            taken.pointwise.push(node);
-            taken.pointwise.sort_unstable();
-            if bindings(nodes, layout, &self.users, &taken) <= limit {
-                self.all[a].pointwise.retain(|&member| member != node);
-                self.all[b] = taken;
-                self.of[node] = Some(b);
+    fn sink(&mut self) {
+        for node in (0..self.nodes.nodes.len()).rev() {
+            let Some((a, b)) = self.sinks(node) else { continue };
+            let inside = |other: usize| other == node || self.clusters.cluster(other) == Some(b);
+            let target = &self.clusters.all[b];
+            let members = target.pointwise.iter().copied().chain([node]);
+            if target.pointwise.len() < MOST_OPS && self.bindings(target.kernel, members, inside) <= self.limit {
+                self.clusters.all[a].pointwise.retain(|&member| member != node);
+                let members = &mut self.clusters.all[b].pointwise;
+                members.insert(members.partition_point(|&member| member < node), node);
+                self.clusters.of[node] = Some(b);
             }
         }
     }
 
     /// The cluster of a pointwise node that reads just one value, which its cluster stores for others
     /// too, and the one other cluster that reads the node.
-    fn sinks(&self, nodes: &Nodes, layout: &Layout, node: usize) -> Option<(usize, usize)> {
-        let a = self.of[node].filter(|_| kernel_of(nodes, node).is_none())?;
-        let inputs = nodes.nodes[node].inputs.iter();
-        let roots = inputs.filter_map(|&id| sources(layout, id)).filter(|&root| constant_of(nodes, root).is_none());
+    fn sinks(&self, node: usize) -> Option<(usize, usize)> {
+        let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
+        let inputs = self.nodes.nodes[node].inputs.iter();
+        let roots = inputs.map(|&id| self.layout.source(id)).filter(|&root| constant_of(self.nodes, root).is_none());
         let mut roots: Vec<ValueId> = roots.collect();
         roots.dedup();
         let [root] = roots[..] else { return None };
-        let elsewhere = |id: ValueId| {
-            let users = self.users.get(&id).into_iter().flatten();
-            users
-                .filter(|&&user| user != node)
-                .map(|&user| self.of.get(user).copied().flatten())
-                .collect::<BTreeSet<_>>()
+        let readers = |id: ValueId| {
+            let users = self.clusters.users[id.node].iter().filter(move |&&(output, _)| output == id.output);
+            users.filter(move |&&(_, user)| user != node).map(|&(_, user)| self.clusters.cluster(user))
         };
-        let stored = elsewhere(root).iter().any(|&cluster| cluster != Some(a));
-        let readers: Vec<Option<usize>> = elsewhere(ValueId { node, output: 0 }).into_iter().collect();
-        match readers[..] {
-            [Some(b)] if b != a && stored && self.of[root.node] == Some(a) => Some((a, b)),
-            _ => None,
-        }
+        let mut of_node = readers(ValueId { node, output: 0 });
+        let b = of_node.next().flatten()?;
+        let alone = b != a && of_node.all(|cluster| cluster == Some(b));
+        let stored = self.clusters.of[root.node] == Some(a) && readers(root).any(|cluster| cluster != Some(a));
+        (alone && stored).then_some((a, b))
     }
 
-    /// Whether the cluster computes a variable's new value and the kernel reads the old one: together
+    /// Whether the group computes a variable's new value and the kernel reads the old one: together
     /// they could not update it in place.
-    fn updates(&self, nodes: &Nodes, layout: &Layout, cluster: usize, kernel: usize) -> bool {
-        let mut updated = nodes.assignments.iter().filter(|assignment| {
-            sources(layout, assignment.value).is_some_and(|root| self.of[root.node] == Some(cluster))
-        });
-        updated.any(|assignment| {
-            let variable = ValueId { node: assignment.variable, output: 0 };
-            nodes.nodes[kernel].inputs.iter().any(|&id| sources(layout, id) == Some(variable))
-        })
+    fn updates(&self, group: usize, kernel: usize) -> bool {
+        let inputs = &self.nodes.nodes[kernel].inputs;
+        let read = |&variable: &usize| {
+            let variable = ValueId { node: variable, output: 0 };
+            inputs.iter().any(|&id| self.layout.source(id) == variable)
+        };
+        let mut updated = self.clusters.all[group].pointwise.iter().filter_map(|node| self.updates.get(node)).flatten();
+        updated.any(read)
     }
 
     /// The nodes whose first output the pointwise node reads at its own element number.
-    fn elementwise_producers(&self, nodes: &Nodes, layout: &Layout, node: usize) -> Vec<usize> {
-        if self.of[node].is_none() || kernel_of(nodes, node).is_some() {
+    fn elementwise_producers(&self, node: usize) -> Vec<usize> {
+        if self.clusters.of[node].is_none() || !self.layout.pointwise[node] {
             return Vec::new();
         }
-        let inputs = nodes.nodes[node].inputs.iter().filter(|&&id| direct(nodes, layout, node, id));
-        inputs.filter_map(|&id| sources(layout, id)).map(|root| root.node).collect()
+        let inputs = self.nodes.nodes[node].inputs.iter().filter(|&&id| direct(self.nodes, self.layout, node, id));
+        inputs.map(|&id| self.layout.source(id).node).collect()
     }
 
-    /// Joins cluster `b` to its producer `a` where that makes no cycle and few enough bindings.
-    fn try_join(&mut self, nodes: &Nodes, layout: &Layout, limit: usize, a: usize, b: usize) {
-        if !self.reads_directly(nodes, layout, a, b) || self.path_around(nodes, layout, a, b) {
+    /// Joins cluster `b` to its producer `a` where that makes no cycle, few enough bindings, and a text
+    /// that is not too long.
+    fn try_join(&mut self, a: usize, b: usize) {
+        let (producer, group) = (&self.clusters.all[a], &self.clusters.all[b]);
+        let kernel = producer.kernel.or(group.kernel);
+        let members = producer.pointwise.iter().chain(&group.pointwise).copied();
+        let inside = |node: usize| self.clusters.cluster(node).is_some_and(|cluster| cluster == a || cluster == b);
+        if producer.pointwise.len() + group.pointwise.len() > MOST_OPS
+            || !self.reads_directly(a, b)
+            || self.bindings(kernel, members, inside) > self.limit
+            || self.path_around(a, b)
+        {
             return;
         }
-        let mut joined = self.all[a].clone();
-        joined.kernel = joined.kernel.or(self.all[b].kernel);
-        joined.pointwise.extend(&self.all[b].pointwise);
-        joined.pointwise.sort_unstable();
-        if bindings(nodes, layout, &self.users, &joined) > limit {
-            return;
+        let group = std::mem::take(&mut self.clusters.all[b]).pointwise;
+        for &node in &group {
+            self.clusters.of[node] = Some(a);
         }
-        for &node in &self.all[b].pointwise {
-            self.of[node] = Some(a);
-        }
-        self.all[a] = joined;
-        self.all[b] = Cluster::default();
+        let joined = &mut self.clusters.all[a].pointwise;
+        joined.extend(group);
+        joined.sort_unstable();
+        let read = std::mem::take(&mut self.reads[b]);
+        let reads = &mut self.reads[a];
+        reads.extend(read);
+        reads.retain(|&node| self.clusters.of[node] != Some(a));
+        reads.sort_unstable();
+        reads.dedup();
     }
 
     /// Whether `b` reads what `a` computes only at its own element number: a launch cannot read
     /// elements that other invocations of it write.
-    fn reads_directly(&self, nodes: &Nodes, layout: &Layout, a: usize, b: usize) -> bool {
-        let inputs =
-            self.all[b].pointwise.iter().flat_map(|&node| nodes.nodes[node].inputs.iter().map(move |&id| (node, id)));
-        inputs.filter(|&(_, id)| sources(layout, id).is_some_and(|root| self.of[root.node] == Some(a))).all(
-            |(node, id)| direct(nodes, layout, node, id) && sources(layout, id).is_some_and(|root| root.output == 0),
-        )
+    fn reads_directly(&self, a: usize, b: usize) -> bool {
+        self.clusters.all[b].pointwise.iter().all(|&node| {
+            self.nodes.nodes[node].inputs.iter().all(|&id| {
+                let source = self.layout.source(id);
+                self.clusters.of[source.node] != Some(a)
+                    || (source.output == 0 && direct(self.nodes, self.layout, node, id))
+            })
+        })
     }
 
-    /// Whether cluster `b` depends on `a` by way of a third cluster.
-    fn path_around(&self, nodes: &Nodes, layout: &Layout, a: usize, b: usize) -> bool {
-        let oldest = self.all[a].members().min().unwrap_or(0);
-        let mut open: Vec<usize> = self.producers(nodes, layout, b).into_iter().filter(|&c| c != a).collect();
-        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
-        while let Some(cluster) = open.pop() {
-            if cluster == a {
+    /// Whether cluster `b` depends on `a` by way of a third cluster, or on so many clusters that are
+    /// not older than `a` that the answer is not worth the search.
+    fn path_around(&mut self, a: usize, b: usize) -> bool {
+        let all = &self.clusters.all;
+        let oldest = all[a].oldest();
+        self.searches += 1;
+        let mut left = MOST_MET;
+        let mut open: Vec<usize> = Vec::new();
+        let mut at = b;
+        loop {
+            // The oldest comes next: in a backward pass that is the short way to the forward pass.
+            for cluster in self.reads[at].iter().rev().filter_map(|&node| self.clusters.of[node]) {
+                if cluster == a && at != b {
+                    return true;
+                }
+                if cluster != a && all[cluster].newest() >= oldest && self.met[cluster] != self.searches {
+                    self.met[cluster] = self.searches;
+                    open.push(cluster);
+                }
+            }
+            let Some(next) = open.pop() else { return false };
+            if left == 0 {
                 return true;
             }
-            if self.all[cluster].members().max().is_some_and(|newest| newest < oldest) {
-                continue;
-            }
-            open.extend(self.producers(nodes, layout, cluster).into_iter().filter(|&c| seen.insert(c)));
+            left -= 1;
+            at = next;
         }
-        false
     }
 
-    /// The other clusters whose values a cluster reads.
-    pub fn producers(&self, nodes: &Nodes, layout: &Layout, cluster: usize) -> BTreeSet<usize> {
-        self.all[cluster]
-            .members()
-            .flat_map(|node| &nodes.nodes[node].inputs)
-            .flat_map(|&id| sources(layout, id))
-            .filter_map(|id| self.of[id.node])
-            .filter(|&c| c != cluster)
-            .collect()
-    }
-
-    /// The values that a cluster must store: those that anything outside it reads.
-    pub fn stored(&self, nodes: &Nodes, cluster: usize) -> Vec<ValueId> {
-        stored(nodes, &self.users, &self.all[cluster])
-    }
-}
-
-impl Cluster {
-    /// Its nodes, the kernel first.
-    pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
-        self.kernel.iter().map(|&(node, _)| node).chain(self.pointwise.iter().copied())
+    /// An upper bound of the storage buffers that a cluster binds.
+    fn bindings(
+        &self,
+        kernel: Option<(usize, &'static Variant)>,
+        pointwise: impl Iterator<Item = usize> + Clone,
+        inside: impl Fn(usize) -> bool,
+    ) -> usize {
+        let kernel = kernel.map(|(node, _)| node);
+        let members = kernel.into_iter().chain(pointwise.clone());
+        let inputs = members.flat_map(|node| self.nodes.nodes[node].inputs.iter().map(move |&id| (node, id)));
+        let (mut read, mut copies) = (Vec::new(), 0);
+        for (node, id) in inputs {
+            let place = self.layout.of(id);
+            // Copies of a value are buffers besides the value.
+            copies += usize::from(matches!(place.origin, Origin::Copy(_)));
+            let source = place.source;
+            let scalar = || matches!(self.nodes.nodes[source.node].kind, NodeKind::Scalar(_));
+            if !inside(source.node) && constant_of(self.nodes, source).is_none() && !scalar() {
+                // What the kernel and the ops behind it read, each binds for itself.
+                read.push((Some(node) == kernel, source));
+            }
+        }
+        read.sort_unstable();
+        read.dedup();
+        let stored = stored(self.nodes, &self.clusters.users, kernel, pointwise, inside).count();
+        read.len() + copies + stored.max(1) + usize::from(kernel.is_some())
     }
 }
 
@@ -268,26 +375,17 @@ pub(crate) fn kernel_reads_in_place(
     in_buffer && kernel.reads(i, &place.view)
 }
 
-/// The values outside of views and copies that a value's elements come from (one, for now).
-pub(crate) fn sources(layout: &Layout, id: ValueId) -> Option<ValueId> {
-    match layout.of(id).origin {
-        Origin::Value(root) => Some(root),
-        Origin::Copy(copied) => sources(layout, copied),
-    }
-}
-
-/// For each value with elements of its own the nodes that read it; [`OUTSIDE`] for the host, for
-/// variables, and for readers that do not read it at their own element number.
-type Users = BTreeMap<ValueId, BTreeSet<usize>>;
+/// For each node its outputs that are read, by number, and the nodes that read them; [`OUTSIDE`] for the
+/// host, for variables, and for readers that do not read them at their own element number.
+type Users = Vec<Vec<(usize, usize)>>;
 
 const OUTSIDE: usize = usize::MAX;
 
 fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
-    let mut users = Users::new();
+    let mut users = vec![Vec::new(); nodes.nodes.len()];
     let mut add = |id: ValueId, user: usize| {
-        if let Some(root) = sources(layout, id) {
-            users.entry(root).or_default().insert(user);
-        }
+        let source = layout.source(id);
+        users[source.node].push((source.output, user));
     };
     for node in (0..nodes.nodes.len()).filter(|&n| layout.live[n]) {
         let lowering = op_of(nodes, node).map(|op| op.lowering());
@@ -305,12 +403,11 @@ fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
 
 /// Whether a pointwise node reads the value at its own element number, with no copy between.
 pub(crate) fn direct(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -> bool {
-    let pointwise = op_of(nodes, node).is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
     let place = layout.of(id);
     let n = nodes.nodes[node].outputs[0].shape.numel();
     match place.origin {
         Origin::Value(root) => {
-            pointwise
+            layout.pointwise[node]
                 && place.view.is_contiguous()
                 && place.view.shape.numel() == n
                 && nodes.ty(root).shape.numel() == n
@@ -319,40 +416,21 @@ pub(crate) fn direct(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -
     }
 }
 
-fn stored(nodes: &Nodes, users: &Users, cluster: &Cluster) -> Vec<ValueId> {
-    let members: BTreeSet<usize> = cluster.members().collect();
-    let outputs = members
-        .iter()
-        .flat_map(|&node| (0..nodes.nodes[node].outputs.len()).map(move |output| ValueId { node, output }));
-    outputs
-        .filter(|id| {
-            let read_outside = users.get(id).is_some_and(|users| users.iter().any(|user| !members.contains(user)));
-            // A kernel writes all of its outputs, wanted or not.
-            let kernels = cluster.kernel.is_some_and(|(node, _)| node == id.node)
-                && (id.output > 0 || cluster.pointwise.is_empty());
-            read_outside || kernels
-        })
-        .collect()
-}
-
-/// An upper bound of the storage buffers that a cluster binds.
-fn bindings(nodes: &Nodes, layout: &Layout, users: &Users, cluster: &Cluster) -> usize {
-    let members: BTreeSet<usize> = cluster.members().collect();
-    // What the kernel and the ops behind it read, each binds for itself.
-    let kernel = cluster.kernel.map(|(node, _)| node);
-    let read: BTreeSet<(bool, ValueId)> = members
-        .iter()
-        .flat_map(|&node| nodes.nodes[node].inputs.iter().map(move |&id| (Some(node) == kernel, id)))
-        .filter_map(|(by_kernel, id)| Some((by_kernel, sources(layout, id)?)))
-        .filter(|(_, id)| !members.contains(&id.node) && constant_of(nodes, *id).is_none())
-        .filter(|(_, id)| !matches!(nodes.nodes[id.node].kind, NodeKind::Scalar(_)))
-        .collect();
-    // Copies of a value are buffers besides the value.
-    let copies = members
-        .iter()
-        .flat_map(|&n| &nodes.nodes[n].inputs)
-        .filter(|&&id| matches!(layout.of(id).origin, Origin::Copy(_)))
-        .count();
-    let scratch = if cluster.kernel.is_some() { 1 } else { 0 };
-    read.len() + copies + stored(nodes, users, cluster).len().max(1) + scratch
+/// The values of a cluster that somebody outside it reads, and all that its kernel writes, wanted or not.
+fn stored(
+    nodes: &Nodes,
+    users: &Users,
+    kernel: Option<usize>,
+    pointwise: impl Iterator<Item = usize> + Clone,
+    inside: impl Fn(usize) -> bool,
+) -> impl Iterator<Item = ValueId> {
+    let bare = pointwise.clone().next().is_none();
+    let members = kernel.into_iter().chain(pointwise);
+    let outputs =
+        members.flat_map(|node| (0..nodes.nodes[node].outputs.len()).map(move |output| ValueId { node, output }));
+    outputs.filter(move |id| {
+        let mut readers = users[id.node].iter().filter(|(output, _)| *output == id.output);
+        let written = kernel == Some(id.node) && (id.output > 0 || bare);
+        written || readers.any(|&(_, user)| !inside(user))
+    })
 }

@@ -23,61 +23,71 @@ pub(crate) enum Origin {
 pub(crate) struct Place {
     pub origin: Origin,
     pub view: View,
+    /// The value with elements of its own behind all views and copies.
+    pub source: ValueId,
 }
 
 /// The graph, seen without dead nodes and data movement.
 pub(crate) struct Layout {
     /// For each node whether something needed depends on it.
     pub live: Vec<bool>,
-    places: HashMap<ValueId, Place>,
+    /// For each node whether it is a pointwise op.
+    pub pointwise: Vec<bool>,
+    /// For each live node the places of its outputs.
+    places: Vec<Vec<Place>>,
 }
 
 impl Layout {
     pub fn new(nodes: &Nodes, targets: &[ValueId]) -> Layout {
-        let mut layout = Layout { live: vec![false; nodes.nodes.len()], places: HashMap::new() };
+        let count = nodes.nodes.len();
+        let pointwise = |node| op_of(nodes, node).is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
+        let pointwise = (0..count).map(pointwise).collect();
+        let mut layout = Layout { live: vec![false; count], pointwise, places: Vec::with_capacity(count) };
         let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
         for root in roots {
             layout.live[root.node] = true;
         }
-        for node in (0..nodes.nodes.len()).rev() {
+        for node in (0..count).rev() {
             if layout.live[node] {
                 nodes.nodes[node].inputs.iter().for_each(|input| layout.live[input.node] = true);
             }
         }
-        for node in 0..nodes.nodes.len() {
-            if layout.live[node] {
-                layout.place(nodes, node);
-            }
+        for node in 0..count {
+            let places = if layout.live[node] { layout.place(nodes, node) } else { Vec::new() };
+            layout.places.push(places);
         }
         layout
     }
 
     /// Where a needed value's elements are.
     pub fn of(&self, id: ValueId) -> &Place {
-        &self.places[&id]
+        &self.places[id.node][id.output]
     }
 
-    fn place(&mut self, nodes: &Nodes, number: usize) {
+    /// The value with elements of its own behind all views and copies of a needed value.
+    pub fn source(&self, id: ValueId) -> ValueId {
+        self.of(id).source
+    }
+
+    /// The places of a node's outputs; those of its inputs are known.
+    fn place(&self, nodes: &Nodes, number: usize) -> Vec<Place> {
         let node = &nodes.nodes[number];
-        let output = ValueId { node: number, output: 0 };
         if let Some(Lowering::View(op)) = op_of(nodes, number).map(|op| op.lowering()) {
             let input = node.inputs[0];
-            let place = &self.places[&input];
-            let seen = match op.view(&place.view) {
-                Some(view) => Some(Place { origin: place.origin.clone(), view }),
-                None => op
-                    .view(&View::contiguous(&nodes.ty(input).shape))
-                    .map(|view| Place { origin: Origin::Copy(input), view }),
+            let Place { origin, view, source } = self.of(input);
+            let seen = match op.view(view) {
+                Some(view) => Some((origin.clone(), view)),
+                None => op.view(&View::contiguous(&nodes.ty(input).shape)).map(|view| (Origin::Copy(input), view)),
             };
-            if let Some(place) = seen {
-                self.places.insert(output, place);
-                return;
+            if let Some((origin, view)) = seen {
+                return vec![Place { origin, view, source: *source }];
             }
         }
-        for (output, ty) in node.outputs.iter().enumerate() {
+        let own = |(output, ty): (usize, &TensorType)| {
             let id = ValueId { node: number, output };
-            self.places.insert(id, Place { origin: Origin::Value(id), view: View::contiguous(&ty.shape) });
-        }
+            Place { origin: Origin::Value(id), view: View::contiguous(&ty.shape), source: id }
+        };
+        node.outputs.iter().enumerate().map(own).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Plans held against a device's limits, this device's or another's: what would not run, where it
 //! comes from, and what to change.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::panic::Location;
 
@@ -177,8 +179,9 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
         let advice = format!("use a smaller batch; the largest buffer is {what}");
         add(&mut findings, Limit::Memory, "the program".into(), location, (plan.total_bytes(), memory), &advice);
     }
+    let kernels = kernels(&plan.nodes);
     for unit in &plan.units {
-        let variant = variant_of(&plan.nodes, unit);
+        let variant = unit.kernel.and_then(|(name, variant)| kernels.get(name)?.iter().find(|v| v.name == variant));
         let mut needs: Vec<(Limit, u64, u64, &str)> = Vec::new();
         let usable = profile.usable_storage_buffers() as u64;
         for dispatch in &unit.dispatches {
@@ -221,16 +224,18 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// The kernel's variant that a unit runs.
-fn variant_of(nodes: &Nodes, unit: &Unit) -> Option<&'static Variant> {
-    let (name, variant) = unit.kernel?;
-    nodes.nodes.iter().find_map(|node| match &node.kind {
-        NodeKind::Op(op) if op.name() == name => match op.lowering() {
-            Lowering::Kernel(kernel) => kernel.variants().iter().find(|v| v.name == variant),
-            _ => None,
-        },
-        _ => None,
-    })
+/// The variants of the kernels in a graph, by op.
+fn kernels(nodes: &Nodes) -> HashMap<&'static str, &'static [Variant]> {
+    let mut kernels = HashMap::new();
+    for node in &nodes.nodes {
+        let NodeKind::Op(op) = &node.kind else { continue };
+        if let Entry::Vacant(new) = kernels.entry(op.name())
+            && let Lowering::Kernel(kernel) = op.lowering()
+        {
+            new.insert(kernel.variants());
+        }
+    }
+    kernels
 }
 
 /// Bytes of the largest uniform.

@@ -1,6 +1,7 @@
 //! Jobs to launches, bound to buffers, and held against the device's limits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::codegen::{self, Generated, Group};
@@ -51,6 +52,10 @@ struct Lowering<'a> {
     profile: &'a Profile,
     scalars: BTreeMap<ValueId, usize>,
     findings: Vec<Finding>,
+    /// The launches of kernels lowered before, by op, variant and how inputs and outputs lie.
+    lowered: HashMap<String, Lowered>,
+    /// The texts completed before, by the kernel's own, of an epilogue, and the generated one.
+    texts: HashMap<(Option<Arc<str>>, String), Arc<str>>,
 }
 
 pub(super) fn lower(
@@ -63,7 +68,17 @@ pub(super) fn lower(
     _options: &Options,
 ) -> (Plan, Vec<Finding>) {
     let scalars = number_scalars(&nodes, layout);
-    let mut lowering = Lowering { nodes: &nodes, layout, clusters, schedule, profile, scalars, findings: Vec::new() };
+    let mut lowering = Lowering {
+        nodes: &nodes,
+        layout,
+        clusters,
+        schedule,
+        profile,
+        scalars,
+        findings: Vec::new(),
+        lowered: HashMap::new(),
+        texts: HashMap::new(),
+    };
     for (node, why) in &clusters.refused {
         let finding = lowering.refusal().variants(*node, why);
         lowering.findings.push(finding);
@@ -163,13 +178,14 @@ impl Lowering<'_> {
         let reads = self.operands_read(&generated);
         let mut bindings = vec![Draft::Uniform(generated.args.clone())];
         bindings.extend(self.tail(&generated));
-        let launch = Launch {
-            label: label.clone(),
-            wgsl: complete(&generated.text),
-            entry: "pointwise",
-            bindings: Vec::new(),
-            workgroups,
+        let wgsl = match self.texts.entry((None, generated.text)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let text = complete(&new.key().1);
+                new.insert(text).clone()
+            }
         };
+        let launch = Launch { label: label.clone(), wgsl, entry: "pointwise", bindings: Vec::new(), workgroups };
         let dispatches = vec![DraftDispatch { launch, bindings }];
         Some(DraftUnit {
             label,
@@ -208,8 +224,10 @@ impl Lowering<'_> {
         let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
         let views = kernel_views(nodes, self.layout, node, kernel);
         let args = Args { inputs: &inputs, views: &views, outputs, profile: self.profile };
-        let lowered = match kernel.lower(variant, &args) {
-            Ok(lowered) => lowered,
+        let op = op_of(nodes, node)?;
+        let key = format!("{op:?} {} {inputs:?} {views:?} {outputs:?}", variant.name);
+        let lowered = match self.lowered.get(&key).cloned().map_or_else(|| kernel.lower(variant, &args), Ok) {
+            Ok(lowered) => self.lowered.entry(key).or_insert(lowered).clone(),
             Err(why) => {
                 self.complain_of(kernel, variant, node, &args, &why);
                 return None;
@@ -262,8 +280,9 @@ impl Lowering<'_> {
                 reads.extend(self.operands_read(&generated));
                 bindings.push(Draft::Uniform(generated.args.clone()));
                 bindings.extend(self.tail(&generated));
-                match splice(&launch.wgsl, slot, &generated.text) {
-                    Ok(text) => launch.wgsl = text,
+                let key = (Some(launch.wgsl.clone()), generated.text);
+                match self.texts.get(&key).cloned().map_or_else(|| splice(&launch.wgsl, slot, &key.1), Ok) {
+                    Ok(text) => launch.wgsl = self.texts.entry(key).or_insert(text).clone(),
                     Err(why) => self.complain(node, &why),
                 }
             }
@@ -412,9 +431,10 @@ impl Buffers<'_, '_> {
     /// Buffers for inputs, constants and variables that are read, fetched or assigned.
     fn leaves(&mut self, units: &[DraftUnit], targets: &[ValueId], plan: &mut Plan) {
         let nodes = self.lowering.nodes;
-        let mut used: Vec<Origin> = units.iter().flat_map(|unit| unit.reads.iter().cloned()).collect();
+        let mut used: HashSet<Origin> = units.iter().flat_map(|unit| unit.reads.iter().cloned()).collect();
         used.extend(targets.iter().map(|&id| self.lowering.home(id, false)));
         used.extend(nodes.assignments.iter().map(|a| Origin::Value(ValueId { node: a.variable, output: 0 })));
+        let bounds = index_bounds(nodes, self.lowering.layout);
         for (number, node) in nodes.nodes.iter().enumerate() {
             let id = ValueId { node: number, output: 0 };
             let wanted = used.contains(&Origin::Value(id));
@@ -427,7 +447,7 @@ impl Buffers<'_, '_> {
             match &node.kind {
                 NodeKind::Input(name) => {
                     let stored = wanted.then(|| place(Role::Input));
-                    let bound = index_bound(nodes, self.lowering.layout, id);
+                    let bound = bounds.get(&id).copied();
                     plan.inputs.push(Input { name: name.clone(), stored, ty, bound });
                 }
                 NodeKind::Constant(tensor) if wanted => plan.constants.push((tensor.clone(), place(Role::Constant))),
@@ -442,9 +462,10 @@ impl Buffers<'_, '_> {
     /// Buffers for the copies of constants that kernels read and no unit makes.
     fn copied_constants(&mut self, units: &[DraftUnit], plan: &mut Plan) {
         let lowering = self.lowering;
+        let written: HashSet<&Origin> = units.iter().flat_map(|unit| &unit.writes).collect();
         for origin in units.iter().flat_map(|unit| &unit.reads) {
             let Origin::Copy(id) = *origin else { continue };
-            let made = self.of.contains_key(origin) || units.iter().any(|unit| unit.writes.contains(origin));
+            let made = self.of.contains_key(origin) || written.contains(origin);
             if let Some(value) = copied_constant(lowering.nodes, lowering.layout, id).filter(|_| !made) {
                 let ty = lowering.nodes.ty(id).clone();
                 let tensor = Tensor::of(&ty.shape, vec![value as f32; ty.shape.numel()]);
@@ -554,16 +575,17 @@ fn draft_writes(draft: &DraftDispatch, number: usize) -> bool {
     draft.launch.bindings.contains(&Binding::Write(Slot::Scratch(number)))
 }
 
-/// The smallest bound that any op sets on an input of indices, directly or through views.
-fn index_bound(nodes: &Nodes, layout: &Layout, input: ValueId) -> Option<usize> {
-    let mut smallest: Option<usize> = None;
+/// For each value that ops take for indices, directly or through views, the smallest bound that any sets.
+fn index_bounds(nodes: &Nodes, layout: &Layout) -> HashMap<ValueId, usize> {
+    let mut smallest: HashMap<ValueId, usize> = HashMap::new();
     for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| layout.live[*n]) {
         let Some(op) = op_of(nodes, number) else { continue };
         let types: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
         for (i, &id) in node.inputs.iter().enumerate() {
-            let reads = matches!(layout.of(id).origin, Origin::Value(root) | Origin::Copy(root) if root == input);
-            if let Some(bound) = op.index_bound(i, &types).filter(|_| reads) {
-                smallest = Some(smallest.map_or(bound, |s| s.min(bound)));
+            if let Some(bound) = op.index_bound(i, &types) {
+                let (Origin::Value(root) | Origin::Copy(root)) = layout.of(id).origin;
+                let known = smallest.entry(root).or_insert(bound);
+                *known = bound.min(*known);
             }
         }
     }

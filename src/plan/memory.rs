@@ -1,5 +1,8 @@
 //! Which values share a buffer, by lifetime.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
 /// A value's size and the first and last unit that touch it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lifetime {
@@ -12,31 +15,111 @@ pub(crate) struct Lifetime {
 /// Net Inference*, arXiv:2001.03288): values from large to small, each into the buffer that is free
 /// all its life and wastes least. Values that live at one time never share a buffer, so no launch
 /// sees one buffer twice. Returns each value's buffer and the buffers' sizes.
+///
+/// Values of one size come in the order of their first units, so that a sweep over the units knows of
+/// each buffer for how long it is free from there on, and a tree finds the first that is free long enough.
 pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by_key(|&v| (std::cmp::Reverse(values[v].bytes), values[v].first));
-    let mut buffers: Vec<(u64, Vec<usize>)> = Vec::new();
+    order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
+    let mut buffers: Vec<Shared> = Vec::new();
     let mut assigned = vec![0; values.len()];
-    for v in order {
-        let free = |tenants: &[usize]| {
-            tenants.iter().all(|&t| values[t].last < values[v].first || values[v].last < values[t].first)
-        };
-        let best = (0..buffers.len()).filter(|&b| free(&buffers[b].1)).min_by_key(|&b| buffers[b].0);
-        let buffer = best.unwrap_or_else(|| {
-            buffers.push((values[v].bytes, Vec::new()));
-            buffers.len() - 1
-        });
-        buffers[buffer].1.push(v);
-        assigned[v] = buffer;
+    let mut larger: Vec<usize> = Vec::new(); // the buffers of earlier sizes, the smallest first
+    for class in order.chunk_by(|&v, &w| values[v].bytes == values[w].bytes) {
+        // Each buffer has a slot, by preference: first those that this size adds.
+        let (new, begin) = (buffers.len(), values[class[0]].first);
+        let buffer_of = |slot: usize| if slot < class.len() { new + slot } else { larger[slot - class.len()] };
+        let slots = class.len() + larger.len();
+        let mut free = Largest::new(slots);
+        let mut due = vec![begin; slots];
+        let mut changes: BinaryHeap<_> = (class.len()..slots).map(|slot| Reverse((begin, slot))).collect();
+        for &v in class {
+            let Lifetime { bytes, first, last } = values[v];
+            while let Some(&Reverse((at, slot))) = changes.peek().filter(|Reverse((at, _))| *at <= first) {
+                changes.pop();
+                if due[slot] == at {
+                    let (until, next) = buffers[buffer_of(slot)].from(first);
+                    free.set(slot, until);
+                    due[slot] = next;
+                    changes.push(Reverse((next, slot)));
+                }
+            }
+            let slot = free.first_above(last).unwrap_or_else(|| {
+                buffers.push(Shared { bytes, tenants: BTreeMap::new() });
+                buffers.len() - 1 - new
+            });
+            assigned[v] = buffer_of(slot);
+            buffers[assigned[v]].tenants.insert(first, last);
+            free.set(slot, 0);
+            due[slot] = last + 1;
+            changes.push(Reverse((last + 1, slot)));
+        }
+        larger.splice(..0, new..buffers.len());
     }
-    (assigned, buffers.into_iter().map(|(bytes, _)| bytes).collect())
+    (assigned, buffers.into_iter().map(|buffer| buffer.bytes).collect())
+}
+
+/// A buffer, and for each value in it the first and the last unit that touch it.
+struct Shared {
+    bytes: u64,
+    tenants: BTreeMap<usize, usize>,
+}
+
+impl Shared {
+    /// Before which unit it must be left again if it is taken from unit `at` on, 0 if it cannot be, and
+    /// when that changes.
+    fn from(&self, at: usize) -> (usize, usize) {
+        if let Some((_, &last)) = self.tenants.range(..=at).next_back().filter(|&(_, &last)| last >= at) {
+            return (0, last + 1);
+        }
+        let next = self.tenants.range(at..).next().map_or(usize::MAX, |(&first, _)| first);
+        (next, next)
+    }
+}
+
+/// Numbers in slots, and the first slot with one that is large enough.
+struct Largest {
+    slots: usize,
+    /// A binary tree: node `i` holds the larger one of `2 i` and `2 i + 1`, the slots are its leaves.
+    tree: Vec<usize>,
+}
+
+impl Largest {
+    fn new(slots: usize) -> Largest {
+        let slots = slots.next_power_of_two();
+        Largest { slots, tree: vec![0; 2 * slots] }
+    }
+
+    fn set(&mut self, slot: usize, number: usize) {
+        let mut at = self.slots + slot;
+        self.tree[at] = number;
+        while at > 1 {
+            at /= 2;
+            self.tree[at] = self.tree[2 * at].max(self.tree[2 * at + 1]);
+        }
+    }
+
+    fn first_above(&self, bound: usize) -> Option<usize> {
+        let mut at = 1;
+        while self.tree[at] > bound && at < self.slots {
+            at *= 2;
+            at += usize::from(self.tree[at] <= bound);
+        }
+        (self.tree[at] > bound).then(|| at - self.slots)
+    }
 }
 
 /// The most bytes that are alive at one time: no plan needs less.
 pub(crate) fn lower_bound(values: &[Lifetime]) -> u64 {
-    let end = values.iter().map(|v| v.last + 1).max().unwrap_or(0);
-    let alive = |at: usize| values.iter().filter(|v| v.first <= at && at <= v.last).map(|v| v.bytes).sum();
-    (0..end).map(alive).max().unwrap_or(0)
+    let mut changes: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    for value in values {
+        changes.entry(value.first).or_default().0 += value.bytes;
+        changes.entry(value.last + 1).or_default().1 += value.bytes;
+    }
+    let alive = changes.into_values().scan(0, |alive, (begun, ended)| {
+        *alive = *alive + begun - ended;
+        Some(*alive)
+    });
+    alive.max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -44,7 +127,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The rule of [`assign`], word for word.
+    fn assigned_by_trial(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
+        let mut buffers: Vec<(u64, Vec<usize>)> = Vec::new();
+        let mut assigned = vec![0; values.len()];
+        for v in order {
+            let apart = |&t: &usize| values[t].last < values[v].first || values[v].last < values[t].first;
+            let free = (0..buffers.len()).filter(|&b| buffers[b].1.iter().all(apart));
+            let best = free.min_by_key(|&b| buffers[b].0).unwrap_or_else(|| {
+                buffers.push((values[v].bytes, Vec::new()));
+                buffers.len() - 1
+            });
+            buffers[best].1.push(v);
+            assigned[v] = best;
+        }
+        (assigned, buffers.into_iter().map(|(bytes, _)| bytes).collect())
+    }
+
     proptest! {
+        #[test]
+        fn the_sweep_finds_what_trying_every_buffer_finds(
+            lives in prop::collection::vec((1u64..6, 0usize..40, 0usize..12), 0..80),
+        ) {
+            let values: Vec<Lifetime> =
+                lives.iter().map(|&(bytes, first, length)| Lifetime { bytes, first, last: first + length }).collect();
+            prop_assert_eq!(assign(&values), assigned_by_trial(&values));
+            let alive = |at: usize| values.iter().filter(|v| v.first <= at && at <= v.last).map(|v| v.bytes).sum();
+            prop_assert_eq!(lower_bound(&values), (0..60).map(alive).max().unwrap_or(0));
+        }
+
         #[test]
         fn tenants_of_one_buffer_never_meet(lives in prop::collection::vec((1u64..1000, 0usize..40, 0usize..12), 0..60)) {
             let values: Vec<Lifetime> =

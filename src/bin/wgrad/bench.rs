@@ -131,7 +131,8 @@ fn tasks_help() -> String {
     format!(
         "Tasks and the form of their shapes; where none is given, a few usual ones are timed:\n{lines}\
          conv2d_bwd is forward, input and weight gradient. Kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
-         one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th.\n\
+         one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th. plan_chain and the like plan a graph of so many nodes, \
+         and launch nothing.\n\
          Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out."
     )
 }

@@ -58,7 +58,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let times = time(*seconds, || run(&mut session))?;
     let batched = match work.runs {
         Runs::Forward => Some(batched(&mut session, &program, times.quantile(0.5), seconds / 4.0)?),
-        Runs::Steps(_) => None,
+        Runs::Steps(_) | Runs::Planning => None,
     };
     let on_device = on_device(&work, &mut session, &program, seconds / 4.0)?;
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
@@ -145,6 +145,10 @@ fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Sto
             }
             session.run(program, &feeds)?;
         }
+        Runs::Planning => {
+            let outputs: Vec<_> = work.outputs.iter().collect();
+            Plan::of(&work.graph, &outputs, session.device().profile(), &Options::default())?;
+        }
     }
     Ok(())
 }
@@ -215,6 +219,9 @@ fn cpu_seconds() -> Option<f64> {
 
 /// The median time of a run's launches by the device's clock.
 fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64) -> Result<Option<f64>, Stop> {
+    if work.runs == Runs::Planning {
+        return Ok(None);
+    }
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let (mut times, begin) = (Vec::new(), Instant::now());
     while times.len() < RUNS.0 || (begin.elapsed().as_secs_f64() < seconds && times.len() < RUNS.1) {

@@ -54,7 +54,12 @@ pub enum Runs {
     Forward,
     /// So many training steps; the loss of the last one is read.
     Steps(usize),
+    /// No launch: the graph is planned.
+    Planning,
 }
+
+/// Four times as many nodes must not take much more than four times as long.
+const LARGE_GRAPHS: &[&str] = &["1500", "6000", "24000"];
 
 const CONVOLUTIONS: &[&str] = &["8,3,32,32,32,3,1,1", "8,32,28,28,64,3,1,1", "4,64,56,56,64,3,1,1"];
 
@@ -99,6 +104,10 @@ pub const TASKS: &[Task] = &[
     Task { name: "lstm_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
     Task { name: "gru_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
     Task { name: "rnn_step", form: "BATCH,TIME,IN,HIDDEN", shapes: &["32,32,16,64"], build: recurrent_step },
+    Task { name: "plan_chain", form: "NODES", shapes: LARGE_GRAPHS, build: large_graph },
+    Task { name: "plan_products", form: "NODES", shapes: LARGE_GRAPHS, build: large_graph },
+    Task { name: "plan_layers", form: "NODES", shapes: LARGE_GRAPHS, build: large_graph },
+    Task { name: "plan_views", form: "NODES", shapes: LARGE_GRAPHS, build: large_graph },
 ];
 
 /// The task of that name.
@@ -131,7 +140,7 @@ impl Task {
     /// How many numbers its shapes have.
     fn counts(&self) -> std::ops::RangeInclusive<usize> {
         match self.form {
-            "N" => 1..=1,
+            "N" | "NODES" => 1..=1,
             "MxKxN or BxMxKxN" => 3..=4,
             "BATCH,IN,...,OUT" => 3..=64,
             form => {
@@ -548,5 +557,47 @@ fn recurrent_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
         let layer = Recurrent::new(cell, nn, "layer", inputs, hidden, RecurrentOptions::default());
         let states = layer.states(x, None);
         nn.linear("out", &states.h.reshape(&[-1, hidden as isize]), 10)
+    })
+}
+
+/// Graphs of about so many nodes of small tensors, to be planned: elementwise ops with their gradient,
+/// products and tanh with theirs, residual layers trained with Adam, views that end in copies.
+fn large_graph(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let nodes = sizes[0];
+    if nodes > 1 << 20 {
+        return Err(format!("{nodes} nodes are too many; use fewer"));
+    }
+    let times = |each: usize| 0..nodes.div_ceil(each);
+    let (x, w) = (Draw::new().tensor(&[16, 16])?, Draw::new().tensor(&[16, 16])?);
+    let graph = Graph::new();
+    let (x, w) = (graph.variable("x", x), graph.variable("w", w));
+    let outputs = match name {
+        "plan_chain" => {
+            let y = times(6).fold(x.clone(), |y, _| y.sin() * 1.01);
+            gradients(&y.mean_all(), &[&x])
+        }
+        "plan_products" => {
+            let y = times(11).fold(x.clone(), |y, _| y.matmul(&w).tanh());
+            gradients(&y.mean_all(), &[&x, &w])
+        }
+        "plan_layers" => {
+            let nn = Scope::train(&graph, 1);
+            let y = times(66).fold(x, |y, layer| &y + nn.linear(&format!("fc{layer}"), &y, 16).relu());
+            let loss = y.square().mean_all();
+            Adam::new().minimize(&graph, &loss);
+            vec![loss]
+        }
+        _ => vec![times(2).fold(x, |y, _| y.t().reshape(&[16, 16]))],
+    };
+    Ok(Work {
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!([nodes]),
+        flop: 0.0,
+        bytes: 0.0,
+        arithmetic: false,
+        runs: Runs::Planning,
+        sample: None,
     })
 }

@@ -1,0 +1,177 @@
+//! Graphs of 200,000 nodes: whatever walks one does so without recursion and in about linear time.
+//! A thread with a stack of 512 KiB builds, differentiates, plans, lints, runs and drops them. Needs no
+//! GPU.
+
+use wgrad::plan::{Bound, Options, Plan};
+use wgrad::{DType, Device, Graph, Profile, Session, Shape, Tensor, TensorType, Value, gradients, lint};
+
+const NODES: usize = 200_000;
+
+fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(run).expect("a thread");
+    thread.join().expect("the test passes");
+}
+
+fn gpu() -> Profile {
+    Profile { kind: "discrete GPU".into(), max_storage_buffers: 31, ..Profile::webgpu_defaults() }
+}
+
+/// Plans for a GPU, lints for a phone, and computes on the reference.
+fn run(graph: &Graph, outputs: &[&Value], x: &Tensor) -> (Plan, Vec<Vec<f64>>) {
+    let count = graph.nodes().nodes.len();
+    assert!(count >= NODES, "{count} nodes");
+    let (plan, findings) = Plan::of(graph, outputs, &gpu(), &Options::default()).expect("plans");
+    assert!(findings.is_empty(), "{findings:?}");
+    assert!(lint(graph, outputs, &Profile::phone()).expect("no mistakes").is_empty());
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(graph, outputs).expect("compiles");
+    assert!(session.lint(&program, &gpu()).iter().all(|finding| !finding.refused));
+    let results = session.run(&program, &[("x", x)]).expect("runs");
+    (plan, results.iter().map(Tensor::to_f64).collect())
+}
+
+fn assert_close(got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len());
+    for (got, want) in got.iter().zip(want) {
+        assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{got} and not {want}");
+    }
+}
+
+#[test]
+fn pairs_of_permute_and_reshape() {
+    on_a_small_stack(|| {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [2, 3]);
+        let mut y = x.clone();
+        for _ in 0..NODES / 2 {
+            y = y.t().reshape(&[2, 3]);
+        }
+        let numbers = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let (plan, results) = run(&graph, &[&y], &Tensor::new([2, 3], numbers.map(|x| x as f32)).expect("6 numbers"));
+        let mut want = numbers;
+        for _ in 0..NODES / 2 {
+            want = [want[0], want[3], want[1], want[4], want[2], want[5]];
+        }
+        assert_close(&results[0], &want);
+        assert_eq!(plan.units.len(), NODES / 2);
+    });
+}
+
+#[test]
+fn an_elementwise_chain_with_its_gradient() {
+    on_a_small_stack(|| {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [5]);
+        let mut y = x.clone();
+        for _ in 0..NODES / 6 {
+            y = (&y * 0.9999).sin() / 0.9999;
+        }
+        let dx = gradients(&y.sum_all(), &[&x]).remove(0);
+        let numbers = [-1.0f32, -0.1, 0.0, 0.01, 1.0];
+        let (_, results) = run(&graph, &[&y, &dx], &Tensor::new([5], numbers).expect("5 numbers"));
+        let want = numbers.map(|x| {
+            (0..NODES / 6).fold((f64::from(x), 1.0), |(y, dy), _| {
+                let a = y * f64::from(0.9999f32);
+                (a.sin() / f64::from(0.9999f32), dy * a.cos())
+            })
+        });
+        assert_close(&results[0], &want.map(|(y, _)| y));
+        assert_close(&results[1], &want.map(|(_, dy)| dy));
+    });
+}
+
+#[test]
+fn a_chain_of_products_with_its_gradients() {
+    on_a_small_stack(|| {
+        let graph = Graph::new();
+        let (x, w) = (graph.input("x", DType::F32, [1, 2]), rotation());
+        let w = graph.parameter("w", w);
+        let mut y = x.clone();
+        let length = NODES / 4;
+        for _ in 0..length {
+            y = y.matmul(&w);
+        }
+        let dx = gradients(&y.sum_all(), &[&x]).remove(0);
+        let (_, results) = run(&graph, &[&y, &dx], &Tensor::new([1, 2], [1.0f32, 2.0]).expect("2 numbers"));
+        let w: Vec<f64> = rotation().to_f64();
+        let (mut want, mut gradient) = ([1.0, 2.0], [1.0, 1.0]);
+        for _ in 0..length {
+            want = [want[0] * w[0] + want[1] * w[2], want[0] * w[1] + want[1] * w[3]];
+            gradient = [gradient[0] * w[0] + gradient[1] * w[1], gradient[0] * w[2] + gradient[1] * w[3]];
+        }
+        assert_close(&results[0], &want);
+        assert_close(&results[1], &gradient);
+    });
+}
+
+fn rotation() -> Tensor {
+    let (sin, cos) = 0.001f32.sin_cos();
+    Tensor::new([2, 2], [cos, sin, -sin, cos]).expect("4 numbers")
+}
+
+#[test]
+fn a_wide_fan_out_and_in() {
+    on_a_small_stack(|| {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [2, 3]);
+        let length = NODES / 6;
+        let terms: Vec<Value> = (0..length).map(|i| (&x * (i % 7) as f64).sum(&[0], false)).collect();
+        let sum = terms.iter().skip(1).fold(terms[0].clone(), |sum, term| sum + term);
+        let dx = gradients(&sum.sum_all(), &[&x]).remove(0);
+        let x = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).expect("6 numbers");
+        let (_, results) = run(&graph, &[&sum, &dx], &x);
+        let factor = (0..length).map(|i| (i % 7) as f64).sum::<f64>();
+        assert_close(&results[0], &[5.0, 7.0, 9.0].map(|x| x * factor));
+        assert_close(&results[1], &[factor; 6]);
+    });
+}
+
+/// Each variable's new value is computed from the old one of its neighbour: updates in place need an
+/// order that is contrary to the graph's.
+#[test]
+fn variables_that_pass_their_values_on() {
+    on_a_small_stack(|| {
+        let graph = Graph::new();
+        let count = 10_000;
+        let zeros = TensorType::new(DType::F32, Shape::scalar());
+        let all: Vec<Value> = (0..count).map(|i| graph.variable(&format!("v{i}"), Tensor::zeros(&zeros))).collect();
+        let x = graph.input("x", DType::F32, Shape::scalar());
+        graph.assign(&all[0], &(&x * 0.5));
+        for pair in all.windows(2) {
+            graph.assign(&pair[1], &(&pair[0] * 0.5));
+        }
+        let (plan, findings) = Plan::of(&graph, &[], &gpu(), &Options::default()).expect("plans");
+        assert!(findings.is_empty() && plan.commits.is_empty(), "{} copies", plan.commits.len());
+        assert_eq!(plan.units.len(), count);
+        let mut session = Session::new(Device::cpu());
+        let program = session.compile(&graph, &[]).expect("compiles");
+        for _ in 0..3 {
+            session.run(&program, &[("x", &Tensor::scalar(8.0))]).expect("runs");
+        }
+        let value = |name: &str| session.get(name).expect("a variable").item().expect("one number");
+        assert_eq!(["v0", "v1", "v2", "v3"].map(value), [4.0, 2.0, 1.0, 0.0]);
+    });
+}
+
+/// A launch of thousands of ops takes a compiler minutes, and more registers than a GPU has.
+#[test]
+fn no_launch_holds_more_than_so_many_ops() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [1000]);
+    let mut y = x.clone();
+    for _ in 0..800 {
+        y = y.sin() * 1.01;
+    }
+    let dx = gradients(&y.sum_all(), &[&x]).remove(0);
+    for profile in [gpu(), Profile::webgpu_defaults(), Profile::reference()] {
+        let (plan, _) = Plan::of(&graph, &[&y, &dx], &profile, &Options::default()).expect("plans");
+        for dispatch in plan.units.iter().flat_map(|unit| &unit.dispatches) {
+            let calls = dispatch.wgsl.lines().filter(|line| line.starts_with("  let v")).count();
+            assert!(calls <= 64, "{calls} ops in {}", dispatch.label);
+            let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. })).count();
+            assert!(storage <= profile.usable_storage_buffers(), "{storage} buffers in {}", dispatch.label);
+        }
+        let most = 4800 / if profile.max_storage_buffers < 31 { 10 } else { 40 };
+        assert!(plan.units.len() <= most, "{} launches on {}", plan.units.len(), profile.name);
+    }
+}
