@@ -86,9 +86,7 @@ impl Value {
     /// Whether a loss can be taken of these two; otherwise the invalid value to return.
     #[track_caller]
     fn paired(&self, op: &str, target: &Value) -> Result<(), Value> {
-        if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
-            return Err(invalid.clone());
-        }
+        self.graph().admit(op, &[self, target])?;
         if self.ty() != target.ty() || self.dtype() != DType::F32 {
             let why = "expected predictions and targets of one shape, both f32; reshape() or broadcast_to() one";
             return Err(self.graph().mistake(op, &[self, target], why));
@@ -205,8 +203,8 @@ impl Value {
         if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
             return invalid;
         }
-        if !target.is_valid() {
-            return target.clone();
+        if let Err(invalid) = self.graph().admit("cosine_embedding_loss", &[self, other, target]) {
+            return invalid;
         }
         if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
             let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
@@ -310,9 +308,8 @@ impl Value {
     /// Whether the options fit predictions `[N, C, ...]`; otherwise the invalid value to return.
     #[track_caller]
     fn class_options(&self, op: &str, target: &Value, options: &ClassLoss) -> Result<(), Value> {
-        if let Some(invalid) = [self, target].into_iter().chain(&options.weight).find(|v| !v.is_valid()) {
-            return Err(invalid.clone());
-        }
+        let operands: Vec<&Value> = [self, target].into_iter().chain(&options.weight).collect();
+        self.graph().admit(op, &operands)?;
         let fits = self.dtype() == DType::F32
             && self.shape().rank() >= 2
             && options.weight.iter().all(|w| w.dtype() == DType::F32 && w.shape().to_vec() == [self.dim(1)])

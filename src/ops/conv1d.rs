@@ -132,9 +132,7 @@ impl Value {
     /// Data `[N, C, L]` and a weight as images of height 1.
     #[track_caller]
     fn with_height(&self, op: &str, weight: &Value, form: &str) -> Result<(Value, Value), Value> {
-        if let Some(invalid) = [self, weight].into_iter().find(|v| !v.is_valid()) {
-            return Err(invalid.clone());
-        }
+        self.graph().admit(op, &[self, weight])?;
         if self.shape().rank() != 3 || weight.shape().rank() != 3 {
             let why = format!("expected data [N, C, L] and a weight {form}");
             return Err(self.graph().mistake(op, &[self, weight], why));

@@ -206,8 +206,8 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn einsum(&self, equation: &str, operands: &[&Value]) -> Value {
-        if let Some(invalid) = operands.iter().find(|v| !v.is_valid()) {
-            return (*invalid).clone();
+        if let Err(invalid) = self.admit("einsum", operands) {
+            return invalid;
         }
         let shapes: Vec<&Shape> = operands.iter().map(|v| v.shape()).collect();
         let read = Equation::parse(equation, &shapes).and_then(|read| read.sizes(&shapes).map(|sizes| (read, sizes)));

@@ -153,7 +153,10 @@ pub trait Optimizer {
     fn apply(&self, graph: &Graph, gradients: &[Gradient]) {
         graph.at(Location::caller(), || {
             let rule = self.rule(graph);
-            for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
+            for gradient in gradients {
+                if graph.admit("optimizer", &[&gradient.parameter, &gradient.value]).is_err() {
+                    continue;
+                }
                 graph.assign(&gradient.parameter, &rule(gradient));
             }
         });
@@ -184,11 +187,11 @@ pub trait Optimizer {
 #[track_caller]
 pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
     let parameters = graph.parameters();
-    if !loss.is_valid() {
+    if graph.admit("minimize", &[loss]).is_err() {
         return Vec::new();
     }
-    if !loss.graph().same(graph) || parameters.is_empty() {
-        let why = "expected a loss of this graph, which declares at least one parameter (Graph::parameter)";
+    if parameters.is_empty() {
+        let why = "expected a graph that declares at least one parameter (Graph::parameter)";
         graph.mistake("minimize", &[loss], why);
         return Vec::new();
     }
@@ -245,7 +248,10 @@ fn clip(
 ) -> Vec<Gradient> {
     let Some(first) = gradients.first() else { return Vec::new() };
     let graph = first.parameter.graph();
-    let values = if limit >= 0.0 && limit.is_finite() {
+    let operands: Vec<&Value> = gradients.iter().map(|g| &g.value).collect();
+    let values = if let Err(invalid) = graph.admit(op, &operands) {
+        vec![invalid; gradients.len()]
+    } else if limit >= 0.0 && limit.is_finite() {
         graph.at(Location::caller(), clipped)
     } else {
         let why = format!("{name} must be a number of at least 0, not {limit}");

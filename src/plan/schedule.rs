@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use super::fuse::{Clusters, direct, kernel_of, kernel_reads_in_place};
 use super::layout::{Layout, Origin, constant_of};
+use super::lower::may_fail;
 use crate::DType;
 use crate::graph::{NodeKind, Nodes, ValueId};
 
@@ -23,13 +24,17 @@ pub(crate) struct Schedule {
     pub jobs: Vec<Job>,
     /// New values that are computed right into their variables' buffers: value to variable.
     pub in_place: HashMap<ValueId, ValueId>,
+    /// Whether a launch may find that the step fails. Then no variable is updated in place: whoever
+    /// computes a new value cannot know yet whether it counts.
+    pub may_fail: bool,
 }
 
 impl Schedule {
     pub fn new(nodes: &Nodes, layout: &Layout, clusters: &Clusters, targets: &[ValueId]) -> Schedule {
+        let may_fail = may_fail(nodes, layout);
         let fetched: HashSet<ValueId> = targets.iter().map(|&id| layout.source(id)).collect();
         let mut updates = Vec::new();
-        for assignment in &nodes.assignments {
+        for assignment in nodes.assignments.iter().filter(|_| !may_fail) {
             let variable = ValueId { node: assignment.variable, output: 0 };
             let cluster = updating(nodes, layout, clusters, variable, assignment.value);
             if let Some(cluster) = cluster.filter(|_| !fetched.contains(&variable)) {
@@ -46,7 +51,7 @@ impl Schedule {
         }
         let edges = order.edges;
         let jobs = edges.order(clusters, &HashSet::new()).into_iter().map(|job| edges.jobs[job]).collect();
-        Schedule { jobs, in_place }
+        Schedule { jobs, in_place, may_fail }
     }
 }
 

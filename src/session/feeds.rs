@@ -99,14 +99,14 @@ impl<'a> Feeds<'a> {
     }
 
     /// Writes inputs and scalars, as the device sees them: rounded once.
-    pub fn upload(&self, gpu: &gpu::Program) {
+    pub fn upload(&self, gpu: &gpu::Program) -> Result<()> {
         let plan = &self.program.plan;
         let inputs = plan.inputs.iter();
         let inputs = inputs.filter_map(|input| Some((input.stored.as_ref()?.buffer, self.input(&input.name)?)));
         gpu.upload(inputs, |number| {
             let (x, (_, _, dtype)) = (self.scalars[number], &plan.scalars[number]);
             if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 }
-        });
+        })
     }
 
     /// The scalars as tensors of the reference; `rounded` to what the device sees.
