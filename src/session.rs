@@ -227,10 +227,7 @@ impl Session {
     /// # Errors
     /// When there is no such variable, or the value has another type.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        let ty = self.type_of(name)?;
-        if value.ty() != *ty {
-            return Err(Error::Input(format!("variable `{name}` is {ty}, the new value {}", value.ty())));
-        }
+        self.check_value(name, value)?;
         match &mut self.store {
             Store::Cpu(values) => {
                 values.insert(name.to_owned(), value.widened());
@@ -238,6 +235,26 @@ impl Session {
             }
             Store::Gpu(gpu, variables) => variables.set(gpu, name, value),
         }
+    }
+
+    /// Sets many variables together.
+    pub(crate) fn set_all(&mut self, new: &[(&str, &Tensor)]) -> Result<()> {
+        new.iter().try_for_each(|(name, value)| self.check_value(name, value))?;
+        match &mut self.store {
+            Store::Cpu(values) => {
+                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.widened())));
+                Ok(())
+            }
+            Store::Gpu(gpu, variables) => variables.set_all(gpu, new),
+        }
+    }
+
+    fn check_value(&self, name: &str, value: &Tensor) -> Result<()> {
+        let ty = self.type_of(name)?;
+        if value.ty() != *ty {
+            return Err(Error::Input(format!("variable `{name}` is {ty}, the new value {}", value.ty())));
+        }
+        Ok(())
     }
 
     /// How often programs that use the counter have run.

@@ -323,10 +323,12 @@ fn many_small_variables_are_saved_and_loaded_in_time() {
     let saved = started.elapsed().as_secs_f64();
     let started = std::time::Instant::now();
     session.load(&path).unwrap();
-    session.load_weights(&path, &graphs[0]).expect_err("knows only its own");
     let loaded = started.elapsed().as_secs_f64();
-    println!("saved in {saved:.2} s, loaded in {loaded:.2} s");
-    assert!(saved < 3.0 && loaded < 6.0, "{saved} s, {loaded} s");
+    let started = std::time::Instant::now();
+    session.load_weights(&path, &graphs[0]).expect_err("knows only its own");
+    let refused = started.elapsed().as_secs_f64();
+    println!("saved in {saved:.2} s, loaded in {loaded:.2} s, refused in {refused:.2} s");
+    assert!(saved < 3.0 && loaded < 3.0 && refused < 3.0, "{saved} s, {loaded} s, {refused} s");
     let back = safetensors::load(&path).unwrap();
     assert_eq!(back.len(), COUNT);
     for i in [0, 1, 2, 3, 17, COUNT - 1] {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
 use super::pipelines::Key;
-use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, wait};
+use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, together, wait};
 use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
@@ -83,6 +83,40 @@ impl Variables {
             Some((ty, buffer)) => read(gpu, buffer, ty).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Sets variables that exist. Written one by one, each would have a staging buffer of its own.
+    pub fn set_all(&self, gpu: &Gpu, values: &[(&str, &Tensor)]) -> Result<()> {
+        let found = values.iter().filter_map(|(name, value)| Some((&self.buffers.get(*name)?.1, *value)));
+        let wanted: Vec<_> = found.filter(|(_, value)| value.numel() > 0).collect();
+        for together in together(&wanted, |(_, value)| value.ty().bytes()) {
+            let create = || {
+                Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("upload"),
+                    size: together.iter().map(|(_, value)| value.ty().bytes() as u64).sum(),
+                    usage: wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: true,
+                }))
+            };
+            let staging = gpu.scoped(create)?;
+            gpu.scoped(|| {
+                let mut encoder = gpu.device.create_command_encoder(&Default::default());
+                let mut words: Vec<u32> = Vec::with_capacity((staging.size() / 4) as usize);
+                for (buffer, value) in together {
+                    let begin = words.len() as u64 * 4;
+                    words.extend_from_slice(&value.device_words());
+                    encoder.copy_buffer_to_buffer(&staging, begin, buffer, 0, value.ty().bytes() as u64);
+                }
+                let range = staging.get_mapped_range_mut(..);
+                let mut range = range.map_err(|error| Error::Gpu(format!("uploading failed: {error}")))?;
+                range.copy_from_slice(bytemuck::cast_slice(&words));
+                drop(range);
+                staging.unmap();
+                gpu.queue.submit([encoder.finish()]);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// The values of variables that exist, in the order of their names here.

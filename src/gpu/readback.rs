@@ -135,21 +135,29 @@ pub(super) fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result
     read_together(gpu, &[(buffer, bytes)], <[u32]>::to_vec)
 }
 
-/// What many buffers are read in at a time: a wait for the device costs as much as copying a megabyte.
-const TOGETHER: u64 = 64 << 20;
+/// Bytes that are copied together: a wait for the device costs as much as copying a megabyte.
+const TOGETHER: usize = 64 << 20;
+
+/// Parts of a list, each of at most so many bytes or of one item.
+pub(super) fn together<T>(mut items: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    while !items.is_empty() {
+        let mut sum = 0;
+        let count = items.iter().take_while(|item| {
+            sum += bytes(item);
+            sum <= TOGETHER
+        });
+        let (now, later) = items.split_at(count.count().max(1));
+        parts.push(now);
+        items = later;
+    }
+    parts
+}
 
 /// The same as [`read`] for many buffers.
 pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Result<Vec<Tensor>> {
     let mut tensors = Vec::with_capacity(buffers.len());
-    let mut rest = buffers;
-    while !rest.is_empty() {
-        let mut sum = 0;
-        let fits = |(ty, _): &&&(TensorType, wgpu::Buffer)| {
-            sum += ty.bytes() as u64;
-            sum <= TOGETHER
-        };
-        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        rest = later;
+    for now in together(buffers, |(ty, _)| ty.bytes()) {
         let sources: Vec<_> = now.iter().map(|(ty, buffer)| (buffer, ty.bytes() as u64)).collect();
         read_together(gpu, &sources, |mut words| {
             for (ty, _) in now {

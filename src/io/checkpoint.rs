@@ -45,9 +45,7 @@ impl Session {
             }
         }
         split_count(&mut counters, &tensors);
-        for (name, tensor) in &tensors {
-            self.set(name, tensor)?;
-        }
+        self.set_all(&tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect::<Vec<_>>())?;
         for (name, count) in counters {
             self.set_counter(&name, count);
         }
@@ -90,12 +88,8 @@ impl Session {
         let known: HashSet<&str> = names.iter().map(String::as_str).collect();
         let extends = |name: &str| name.match_indices('.').any(|(end, _)| known.contains(&name[..end]));
         self.check_variables(path, &tensors, &names, |name| extends(name) || name.ends_with(".num_batches_tracked"))?;
-        for name in &names {
-            if let Some(tensor) = tensors.get(name) {
-                self.set(name, tensor)?;
-            }
-        }
-        Ok(())
+        let new = names.iter().filter_map(|name| Some((name.as_str(), tensors.get(name)?)));
+        self.set_all(&new.collect::<Vec<_>>())
     }
 
     /// What is in the file, integers as the variables of those names have them.
