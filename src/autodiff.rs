@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation, from graph to graph. This walk knows no op by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, NodeKind, ValueId};
 use crate::op::Backward;
@@ -29,7 +29,7 @@ pub fn gradients(loss: &Value, wrt: &[&Value]) -> Vec<Value> {
         let invalid = graph.mistake("gradients", &[loss], why);
         return vec![invalid; wrt.len()];
     }
-    let one = loss.ones_like();
+    let one = loss.ones_like(); // invalid where the loss is
     gradients_of(&[(loss, &one)], wrt)
 }
 
@@ -40,16 +40,16 @@ pub fn gradients_of(outputs: &[(&Value, &Value)], wrt: &[&Value]) -> Vec<Value> 
     let Some(graph) = outputs.first().map(|(y, _)| y.graph().clone()) else {
         return wrt.iter().map(|v| v.zeros_like()).collect();
     };
+    let all: Vec<&Value> = outputs.iter().flat_map(|&(y, seed)| [y, seed]).chain(wrt.iter().copied()).collect();
+    if let Err(invalid) = graph.admit("gradients", &all) {
+        return vec![invalid; wrt.len()];
+    }
     for (y, seed) in outputs {
-        if y.is_valid() && seed.is_valid() && (y.ty() != seed.ty() || y.dtype() != DType::F32) {
+        if y.ty() != seed.ty() || y.dtype() != DType::F32 {
             let invalid =
                 graph.mistake("gradients", &[y, seed], "a seed must have its output's type, which must be f32");
             return vec![invalid; wrt.len()];
         }
-    }
-    let invalid = outputs.iter().flat_map(|(y, s)| [y, s]).chain(wrt).find(|v| !v.is_valid());
-    if let Some(invalid) = invalid {
-        return vec![(*invalid).clone(); wrt.len()];
     }
     let mut sums: HashMap<ValueId, Value> = HashMap::new();
     for (y, seed) in outputs {
@@ -76,10 +76,10 @@ fn accumulate(sums: &mut HashMap<ValueId, Value>, id: ValueId, gradient: Value) 
 /// For each node up to `last` whether it is one of `wrt` or depends on one.
 fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
     let nodes = graph.lock();
+    let wrt: HashSet<usize> = wrt.iter().map(|v| v.id().node).collect();
     let mut needed = vec![false; last + 1];
     for node in 0..=last {
-        needed[node] =
-            wrt.iter().any(|v| v.id().node == node) || nodes.nodes[node].inputs.iter().any(|input| needed[input.node]);
+        needed[node] = wrt.contains(&node) || nodes.nodes[node].inputs.iter().any(|input| needed[input.node]);
     }
     needed
 }

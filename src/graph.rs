@@ -3,11 +3,13 @@
 //! Shapes are inferred as nodes are pushed. A mistake does not stop the chain: it is remembered
 //! with the caller's line, the result is an invalid value, and compiling reports all mistakes.
 
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::op::Op;
-use crate::{DType, Mistake, Shape, Tensor, TensorType};
+use crate::{DType, Error, Mistake, Shape, Tensor, TensorType};
 
 /// Which output of which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,8 +126,17 @@ pub struct Nodes {
     pub assignments: Vec<Assignment>,
     /// What went wrong so far.
     pub mistakes: Vec<Mistake>,
-    /// While gradients are built: the forward node's line.
-    origin: Option<&'static Location<'static>>,
+    /// The names that are fed, and whether it is an input or a scalar that is fed by them.
+    fed: HashMap<String, &'static str>,
+    /// The names of the variables.
+    declared: HashSet<String>,
+    /// The nodes of random bits so far.
+    streams: u32,
+}
+
+thread_local! {
+    /// While this thread builds gradients and the like: the line that its nodes and mistakes bear.
+    static ORIGIN: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
 }
 
 impl Nodes {
@@ -133,9 +144,29 @@ impl Nodes {
     pub fn ty(&self, id: ValueId) -> &TensorType {
         &self.nodes[id.node].outputs[id.output]
     }
+
+    fn push(&mut self, node: Node) -> usize {
+        let location = ORIGIN.get().unwrap_or(node.location);
+        self.nodes.push(Node { location, ..node });
+        self.nodes.len() - 1
+    }
+
+    /// Takes a name by which an input or a scalar is fed. Scalars may share one, inputs may not.
+    fn feed(&mut self, name: &str, kind: &'static str) -> Result<(), String> {
+        match self.fed.get(name) {
+            Some(&taken) if [taken, kind] != ["scalar"; 2] => Err(format!(
+                "there is an input or a scalar `{name}` already (the {taken}); names that are fed are unique"
+            )),
+            _ => {
+                self.fed.insert(name.to_owned(), kind);
+                Ok(())
+            }
+        }
+    }
 }
 
-/// A graph under construction. Cloning it gives another handle to the same graph.
+/// A graph under construction. Cloning it gives another handle to the same graph; several threads may
+/// build at it.
 ///
 /// ```
 /// use wgrad::{Device, DType, Graph, Session, Tensor};
@@ -204,44 +235,72 @@ impl Graph {
         inputs: &[&Value],
         message: impl Into<String>,
     ) -> Value {
-        let mut nodes = self.lock();
-        let location = nodes.origin.unwrap_or(location);
-        nodes.mistakes.push(Mistake {
+        self.lock().mistakes.push(Mistake {
             op: op.to_owned(),
             inputs: inputs.iter().map(|v| v.ty.clone()).collect(),
             message: message.into(),
-            location,
+            location: ORIGIN.get().unwrap_or(location),
         });
-        drop(nodes);
         self.invalid()
     }
 
-    fn push(&self, node: Node) -> usize {
-        let mut nodes = self.lock();
-        let location = nodes.origin.unwrap_or(node.location);
-        nodes.nodes.push(Node { location, ..node });
-        nodes.nodes.len() - 1
+    /// Whether all of these values may be used together here: they are valid, and of this graph.
+    /// Otherwise the invalid value that stands for the result. A value of another graph is a mistake
+    /// of this one; the mistake behind an invalid value is known.
+    #[track_caller]
+    pub(crate) fn admit(&self, op: &str, values: &[&Value]) -> Result<(), Value> {
+        if let Some(foreign) = values.iter().find(|v| !self.same(&v.graph)) {
+            let few = [values[0], foreign];
+            let named = if values.len() > 8 { &few } else { values };
+            let why = "the values belong to different graphs; build the whole expression in one";
+            return Err(self.mistake(op, named, why));
+        }
+        if values.iter().all(|v| v.is_valid()) { Ok(()) } else { Err(self.invalid()) }
     }
 
+    /// The numbers of a program's outputs, which must be values of this graph.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with the first that is not.
+    pub(crate) fn outputs(&self, outputs: &[&Value]) -> Result<Vec<ValueId>, Error> {
+        let id = |(number, value): (usize, &&Value)| match value.is_valid() && self.same(&value.graph) {
+            true => Ok(value.id),
+            false => Err(Error::Input(format!(
+                "output {number}, {value:?}, is a value of another graph; every output must be one of the graph that \
+                 is compiled"
+            ))),
+        };
+        outputs.iter().enumerate().map(id).collect()
+    }
+
+    /// Pushes a leaf unless `declare`, which is given the node's number, refuses it. Nothing happens in
+    /// the graph between the two.
     #[track_caller]
-    fn leaf(&self, kind: NodeKind, ty: TensorType) -> Value {
+    fn leaf(
+        &self,
+        op: &str,
+        kind: NodeKind,
+        ty: TensorType,
+        declare: impl FnOnce(&mut Nodes, usize) -> Result<(), String>,
+    ) -> Value {
         let location = Location::caller();
-        let node = self.push(Node { kind, inputs: Vec::new(), outputs: vec![ty.clone()], location });
+        let mut nodes = self.lock();
+        let number = nodes.nodes.len();
+        let declared = check_size(&ty).and_then(|()| declare(&mut nodes, number));
+        if let Err(message) = declared {
+            drop(nodes);
+            return self.mistake_at(location, op, &[], message);
+        }
+        let node = nodes.push(Node { kind, inputs: Vec::new(), outputs: vec![ty.clone()], location });
+        drop(nodes);
         self.value(ValueId { node, output: 0 }, ty)
     }
 
-    /// A value fed by name at each run.
+    /// A value fed by name at each run. No other input and no [scalar](Graph::scalar) has its name.
     #[track_caller]
     pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Value {
-        let taken = self.lock().nodes.iter().any(|n| matches!(&n.kind, NodeKind::Input(old) if old == name));
-        if taken {
-            return self.mistake("input", &[], format!("there is an input `{name}` already; names are unique"));
-        }
         let ty = TensorType::new(dtype, shape);
-        if let Err(message) = check_size(&ty) {
-            return self.mistake("input", &[], message);
-        }
-        self.leaf(NodeKind::Input(name.to_owned()), ty)
+        self.leaf("input", NodeKind::Input(name.to_owned()), ty, |nodes, _| nodes.feed(name, "input"))
     }
 
     /// A trainable variable: lives in the session under its name, shared by all its programs.
@@ -259,18 +318,14 @@ impl Graph {
 
     #[track_caller]
     fn declare(&self, name: &str, initial: Arc<Tensor>, trainable: bool) -> Value {
-        let ty = initial.ty();
-        let known = self.lock().variables.iter().any(|v| v.name == name);
-        if known {
-            return self.mistake("variable", &[], format!("there is a variable `{name}` already; names are unique"));
-        }
-        if let Err(message) = check_size(&ty) {
-            return self.mistake("variable", &[], message);
-        }
-        let value = self.leaf(NodeKind::Variable(name.to_owned()), ty);
-        let node = value.id.node;
-        self.lock().variables.push(Declared { name: name.to_owned(), initial, trainable, node });
-        value
+        let (ty, kind) = (initial.ty(), NodeKind::Variable(name.to_owned()));
+        self.leaf("variable", kind, ty, |nodes, node| {
+            if !nodes.declared.insert(name.to_owned()) {
+                return Err(format!("there is a variable `{name}` already; names are unique"));
+            }
+            nodes.variables.push(Declared { name: name.to_owned(), initial, trainable, node });
+            Ok(())
+        })
     }
 
     /// The parameters declared so far, with their names, in order.
@@ -292,18 +347,19 @@ impl Graph {
     pub fn constant(&self, tensor: impl Into<Arc<Tensor>>) -> Value {
         let tensor = tensor.into();
         let ty = tensor.ty();
-        if let Err(message) = check_size(&ty) {
-            return self.mistake("constant", &[], message);
-        }
-        self.leaf(NodeKind::Constant(tensor), ty)
+        self.leaf("constant", NodeKind::Constant(tensor), ty, |_, _| Ok(()))
     }
 
     /// A float scalar `[]` fed by name for each step (`lr`), without recompiling; `default` where
     /// it is not fed.
+    ///
+    /// Several scalars may have one name: what is fed goes to all of them, and where nothing is fed each
+    /// has its own default. No [input](Graph::input) has their name.
     #[track_caller]
     pub fn scalar(&self, name: &str, default: f64) -> Value {
-        let scalar = Scalar::Fed { name: name.to_owned(), default };
-        self.leaf(NodeKind::Scalar(scalar), TensorType::new(DType::F32, Shape::scalar()))
+        let kind = NodeKind::Scalar(Scalar::Fed { name: name.to_owned(), default });
+        let ty = TensorType::new(DType::F32, Shape::scalar());
+        self.leaf("scalar", kind, ty, |nodes, _| nodes.feed(name, "scalar"))
     }
 
     /// A scalar `[]` computed on the host, in f64, from a counter: the number of earlier runs, in
@@ -311,26 +367,30 @@ impl Graph {
     /// `dtype` is F32 or U32.
     #[track_caller]
     pub fn counted(&self, counter: &str, dtype: DType, function: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Value {
-        if !matches!(dtype, DType::F32 | DType::U32) {
-            return self.mistake("counted", &[], format!("a counted scalar is f32 or u32, not {dtype}"));
-        }
-        let scalar = Scalar::Counted { counter: counter.to_owned(), function: Arc::new(function) };
-        self.leaf(NodeKind::Scalar(scalar), TensorType::new(dtype, Shape::scalar()))
+        let kind = NodeKind::Scalar(Scalar::Counted { counter: counter.to_owned(), function: Arc::new(function) });
+        self.leaf("counted", kind, TensorType::new(dtype, Shape::scalar()), |_, _| match dtype {
+            DType::F32 | DType::U32 => Ok(()),
+            _ => Err(format!("a counted scalar is f32 or u32, not {dtype}")),
+        })
+    }
+
+    /// The number of a further node of random bits: no two of a graph have the same.
+    pub(crate) fn next_stream(&self) -> u32 {
+        let mut nodes = self.lock();
+        nodes.streams += 1;
+        nodes.streams - 1
     }
 
     /// At the end of the step the variable takes the value; until then everybody reads the old one.
     #[track_caller]
     pub fn assign(&self, variable: &Value, value: &Value) {
         let location = Location::caller();
-        if !variable.is_valid() || !value.is_valid() {
+        if self.admit("assign", &[variable, value]).is_err() {
             return;
         }
         let complain = |message: &str| {
             self.mistake_at(location, "assign", &[variable, value], message);
         };
-        if !self.same(&variable.graph) || !self.same(&value.graph) {
-            return complain("variable and value must belong to this graph");
-        }
         let mut nodes = self.lock();
         let is_variable = matches!(nodes.nodes[variable.id.node].kind, NodeKind::Variable(_));
         let twice = nodes.assignments.iter().any(|a| a.variable == variable.id.node);
@@ -352,13 +412,8 @@ impl Graph {
     #[track_caller]
     pub fn apply(&self, op: impl Op, inputs: &[&Value]) -> Vec<Value> {
         let location = Location::caller();
-        if inputs.iter().any(|v| !v.is_valid()) {
-            // The mistake behind it is known; give as many invalid values as there might be outputs.
-            return vec![self.invalid(); 4];
-        }
-        if inputs.iter().any(|v| !self.same(&v.graph)) {
-            let why = "the inputs belong to different graphs; build the whole expression in one";
-            return vec![self.mistake(op.name(), inputs, why); 4];
+        if let Err(invalid) = self.admit(op.name(), inputs) {
+            return vec![invalid; 4]; // as many as there might be outputs
         }
         let types: Vec<&TensorType> = inputs.iter().map(|v| &v.ty).collect();
         let inferred = op.infer(&types).and_then(|outputs| {
@@ -369,7 +424,7 @@ impl Graph {
             Ok(outputs) => {
                 let ids = inputs.iter().map(|v| v.id).collect();
                 let node = Node { kind: NodeKind::Op(Arc::new(op)), inputs: ids, outputs: outputs.clone(), location };
-                let node = self.push(node);
+                let node = self.lock().push(node);
                 let values = outputs.into_iter().enumerate();
                 values.map(|(output, ty)| self.value(ValueId { node, output }, ty)).collect()
             }
@@ -398,15 +453,16 @@ impl Graph {
 
     /// Runs `build` while the nodes it pushes, and its mistakes, bear that location.
     pub(crate) fn at<T>(&self, location: &'static Location<'static>, build: impl FnOnce() -> T) -> T {
-        let before = {
-            let mut nodes = self.lock();
-            let before = nodes.origin;
-            nodes.origin.get_or_insert(location); // within a gradient: the forward node's line stays
-            before
-        };
-        let result = build();
-        self.lock().origin = before;
-        result
+        /// Sets the line back, whether `build` returns or panics.
+        struct Before(Option<&'static Location<'static>>);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                ORIGIN.set(self.0);
+            }
+        }
+        let before = Before(ORIGIN.get());
+        ORIGIN.set(before.0.or(Some(location))); // within a gradient: the forward node's line stays
+        build()
     }
 }
 

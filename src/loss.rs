@@ -85,9 +85,7 @@ impl Value {
     /// Whether a loss can be taken of these two; otherwise the invalid value to return.
     #[track_caller]
     fn paired(&self, op: &str, target: &Value) -> Result<(), Value> {
-        if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
-            return Err(invalid.clone());
-        }
+        self.graph().admit(op, &[self, target])?;
         if self.ty() != target.ty() || self.dtype() != DType::F32 {
             let why = "expected predictions and targets of one shape, both f32; reshape() or broadcast_to() one";
             return Err(self.graph().mistake(op, &[self, target], why));
@@ -180,8 +178,8 @@ impl Value {
         if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
             return invalid;
         }
-        if !target.is_valid() {
-            return target.clone();
+        if let Err(invalid) = self.graph().admit("cosine_embedding_loss", &[self, other, target]) {
+            return invalid;
         }
         if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
             let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
@@ -267,8 +265,9 @@ impl Value {
     /// `-sum(share * x)` with the share of each class in each row: one-hot, smoothed, weighted.
     #[track_caller]
     fn class_loss(&self, op: &str, target: &Value, options: &ClassLoss) -> Value {
-        if let Some(invalid) = [self, target].into_iter().chain(&options.weight).find(|v| !v.is_valid()) {
-            return invalid.clone();
+        let operands: Vec<&Value> = [self, target].into_iter().chain(&options.weight).collect();
+        if let Err(invalid) = self.graph().admit(op, &operands) {
+            return invalid;
         }
         let classes = self.dim(1);
         let fits = self.dtype() == DType::F32

@@ -272,3 +272,46 @@ fn steps_are_timed_by_the_device() {
     }
     assert_eq!(session.get("w").expect("w").to_f32()[9], 1.5 * 1.5 * 1.5);
 }
+
+/// Feeds are by name: inputs and scalars share one space of names. Scalars may have one name.
+#[test]
+fn names_that_are_fed_are_unique_among_inputs_and_scalars() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2]);
+    let [first, second] = [0.5, 2.0].map(|default| graph.scalar("rate", default));
+    assert!(graph.mistakes().is_empty());
+    assert!(!graph.scalar("x", 1.0).is_valid());
+    assert!(!graph.input("rate", DType::F32, []).is_valid());
+    assert!(!graph.input("x", DType::F32, [3]).is_valid());
+    let mistakes = graph.mistakes();
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    for (mistake, name) in mistakes.iter().zip(["`x`", "`rate`", "`x`"]) {
+        assert!(mistake.message.contains(name) && mistake.location.file().ends_with("session.rs"), "{mistake}");
+    }
+
+    assert!([x, first, second].iter().all(|value| value.is_valid()));
+
+    // What is fed goes to each scalar of the name; where nothing is fed each has its own default.
+    for device in common::devices() {
+        let sound = Graph::new();
+        let x = sound.input("x", DType::F32, [2]);
+        let [first, second] = [0.5, 2.0].map(|default| sound.scalar("rate", default));
+        let y = &x * &first + &second;
+        let mut session = Session::new(device);
+        let program = session.compile(&sound, &[&y]).expect("compiles");
+        let x = tensor(&[1.0, 4.0]);
+        let run =
+            |session: &mut Session, feeds: &[(&str, &Tensor)]| session.run(&program, feeds).expect("runs")[0].to_f32();
+        assert_eq!(run(&mut session, &[("x", &x)]), [2.5, 4.0]);
+        assert_eq!(run(&mut session, &[("x", &x), ("rate", &Tensor::scalar(3.0))]), [6.0, 15.0]);
+    }
+}
+
+#[test]
+fn an_empty_name_is_no_devices() {
+    for name in ["", " ", "\t", "gl: ", "vulkan:", ":"] {
+        let error = Device::open(Some(name)).expect_err("no adapter has this name");
+        let told = matches!(&error, Error::Device(why) if why.contains("give an index, part of a name, a backend"));
+        assert!(told, "{name:?}: {error}");
+    }
+}

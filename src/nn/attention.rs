@@ -79,8 +79,8 @@ impl MultiheadAttention {
     #[track_caller]
     pub fn attend(&self, query: &Value, key: &Value, value: &Value, options: &Attention) -> Value {
         let inputs = [query, key, value];
-        if let Some(invalid) = inputs.into_iter().chain([&self.in_proj_weight]).find(|v| !v.is_valid()) {
-            return invalid.clone();
+        if let Err(invalid) = query.graph().admit("multi_head_attention", &[query, key, value, &self.in_proj_weight]) {
+            return invalid;
         }
         let width = self.in_proj_weight.dim(-1);
         let fits = |x: &Value| x.shape().rank() == 3 && x.dim(-1) == width;

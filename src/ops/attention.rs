@@ -187,9 +187,9 @@ impl Value {
     /// ```
     #[track_caller]
     pub fn scaled_dot_product_attention(&self, key: &Value, value: &Value, options: &Attention) -> Value {
-        let operands = [Some(self), Some(key), Some(value), options.attn_mask.as_ref()];
-        if let Some(invalid) = operands.into_iter().flatten().find(|v| !v.is_valid()) {
-            return invalid.clone();
+        let operands: Vec<&Value> = [self, key, value].into_iter().chain(&options.attn_mask).collect();
+        if let Err(invalid) = self.graph().admit("scaled_dot_product_attention", &operands) {
+            return invalid;
         }
         let location = std::panic::Location::caller();
         let batch = match batch_of(self, key, value, options) {

@@ -69,10 +69,9 @@ impl Value {
     /// As for [`Value::conv2d`], which this is, of height 1.
     #[track_caller]
     pub fn conv1d(&self, weight: &Value, bias: Option<&Value>, options: Conv1d) -> Value {
-        for v in [self, weight] {
-            if !v.is_valid() {
-                return v.clone();
-            }
+        let operands: Vec<&Value> = [self, weight].into_iter().chain(bias).collect();
+        if let Err(invalid) = self.graph().admit("conv1d", &operands) {
+            return invalid;
         }
         let ([n, c, l], [o, group_c, k]) = (&self.shape()[..], &weight.shape()[..]) else {
             let why = "expected data [N, C, L] and a weight [O, C / groups, K]";

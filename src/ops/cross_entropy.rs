@@ -215,8 +215,8 @@ impl Value {
     /// [`Value::cross_entropy`].
     #[track_caller]
     pub fn cross_entropy_losses(&self, target: &Value) -> Value {
-        if let Some(invalid) = [self, target].into_iter().find(|v| !v.is_valid()) {
-            return invalid.clone();
+        if let Err(invalid) = self.graph().admit("cross_entropy", &[self, target]) {
+            return invalid;
         }
         let location = std::panic::Location::caller();
         let complain = |why: String| self.graph().mistake_at(location, "cross_entropy", &[self, target], why);

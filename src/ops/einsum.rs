@@ -129,8 +129,8 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn einsum(&self, equation: &str, operands: &[&Value]) -> Value {
-        if let Some(invalid) = operands.iter().find(|v| !v.is_valid()) {
-            return (*invalid).clone();
+        if let Err(invalid) = self.admit("einsum", operands) {
+            return invalid;
         }
         let equation = match Equation::parse(equation, operands.len()).and_then(|e| fit(&e, operands).map(|()| e)) {
             Ok(equation) => equation,

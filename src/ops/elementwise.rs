@@ -19,8 +19,8 @@ impl Value {
     #[track_caller]
     fn elementwise(&self, row: &'static Row, others: &[&Value], attributes: &[f64]) -> Value {
         let operands: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
-        if operands.iter().any(|v| !v.is_valid()) {
-            return operands.iter().find(|v| !v.is_valid()).map_or_else(|| self.clone(), |v| (*v).clone());
+        if let Err(invalid) = self.graph().admit(row.name, &operands) {
+            return invalid;
         }
         let shape = operands.iter().skip(1).try_fold(self.shape().clone(), |shape, v| shape.broadcast(v.shape()));
         let Some(shape) = shape else {
@@ -94,8 +94,8 @@ impl Value {
     /// axis 0 of a vector), or `[1]` for all. At 0 it counts as negative (He et al., arXiv:1502.01852).
     #[track_caller]
     pub fn prelu(&self, weight: &Value) -> Value {
-        if !self.is_valid() || !weight.is_valid() {
-            return if self.is_valid() { weight.clone() } else { self.clone() };
+        if let Err(invalid) = self.graph().admit("prelu", &[self, weight]) {
+            return invalid;
         }
         let rank = self.shape().rank();
         let channels = self.shape().get(1.min(rank.saturating_sub(1))).copied().unwrap_or(1);

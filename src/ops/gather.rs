@@ -208,10 +208,8 @@ impl Value {
     /// is nowhere larger off the axis.
     #[track_caller]
     pub(crate) fn indexed(&self, op: &str, axis: isize, others: &[&Value]) -> Result<usize, Value> {
-        if let Some(invalid) = std::iter::once(self).chain(others.iter().copied()).find(|v| !v.is_valid()) {
-            return Err(invalid.clone());
-        }
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
+        self.graph().admit(op, &inputs)?;
         let location = std::panic::Location::caller();
         let complain = |why: String| Err(self.graph().mistake_at(location, op, &inputs, why));
         let Some(at) = self.shape().axis(axis) else {
@@ -262,8 +260,8 @@ impl Value {
     /// Whole slices picked along `axis` by an index `[K]`: size `K` there. PyTorch's `index_select`.
     #[track_caller]
     pub fn index_select(&self, axis: isize, index: &Value) -> Value {
-        if !self.is_valid() || !index.is_valid() {
-            return if self.is_valid() { index.clone() } else { self.clone() };
+        if let Err(invalid) = self.graph().admit("index_select", &[self, index]) {
+            return invalid;
         }
         let (Some(axis), 1) = (self.shape().axis(axis), index.shape().rank()) else {
             let why = format!("expected an axis of {} and an index [K], not axis {axis}", self.shape());
@@ -290,8 +288,8 @@ impl Value {
     /// ```
     #[track_caller]
     pub fn embedding(&self, index: &Value) -> Value {
-        if !self.is_valid() || !index.is_valid() {
-            return if self.is_valid() { index.clone() } else { self.clone() };
+        if let Err(invalid) = self.graph().admit("embedding", &[self, index]) {
+            return invalid;
         }
         if self.shape().rank() != 2 {
             return self.graph().mistake("embedding", &[self, index], "expected a table [V, D] and an index");

@@ -256,8 +256,7 @@ impl Graph {
     #[track_caller]
     pub fn random_bits(&self, shape: impl Into<Shape>, seed: &Value, step: &Value) -> Value {
         let shape = shape.into();
-        let stream = self.lock().nodes.iter().filter(|n| n.name() == "random_bits").count() as u32;
-        let op = RandomBits { stream, shape: shape.clone() };
+        let op = RandomBits { stream: self.next_stream(), shape: shape.clone() };
         self.apply1(op, &[&seed.broadcast_to(&shape), &step.broadcast_to(&shape)])
     }
 }
@@ -303,7 +302,10 @@ impl Value {
         if !(0.0..1.0).contains(&p) {
             return self.graph().mistake("dropout", &[self], format!("the probability must be in [0, 1), not {p}"));
         }
-        if p == 0.0 || !self.is_valid() {
+        if let Err(invalid) = self.graph().admit("dropout", &[self, seed, step]) {
+            return invalid;
+        }
+        if p == 0.0 {
             return self.clone();
         }
         let bits = self.graph().random_bits(self.shape(), seed, step);

@@ -119,10 +119,8 @@ impl Value {
     /// scalar operand, inner sizes or batch axes that do not fit.
     #[track_caller]
     pub fn matmul(&self, other: &Value) -> Value {
-        for operand in [self, other] {
-            if !operand.is_valid() {
-                return operand.clone();
-            }
+        if let Err(invalid) = self.graph().admit("matmul", &[self, other]) {
+            return invalid;
         }
         let (batch, [m, n, k]) = match product_of(self.shape(), other.shape()) {
             Ok(found) => found,

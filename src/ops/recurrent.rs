@@ -371,9 +371,7 @@ impl Value {
 #[track_caller]
 fn check(cell: Cell, given: &[&Value], weights: &Weights, state: &[Value]) -> Result<(), Value> {
     let (x, name) = (given[0], cell.name());
-    if let Some(invalid) = given.iter().find(|v| !v.is_valid()) {
-        return Err((*invalid).clone());
-    }
+    x.graph().admit(name, given)?;
     let location = std::panic::Location::caller();
     let complain = |why: String| Err(x.graph().mistake_at(location, name, given, why));
     let float = given.iter().all(|v| v.dtype() == DType::F32);

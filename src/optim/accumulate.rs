@@ -34,7 +34,10 @@ const SUM: &str = "grad_sum";
 /// ```
 #[track_caller]
 pub fn accumulate(graph: &Graph, gradients: &[Gradient]) {
-    for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
+    for gradient in gradients {
+        if graph.admit("accumulate", &[&gradient.parameter, &gradient.value]).is_err() {
+            continue;
+        }
         let sum = gradient.state(SUM);
         graph.assign(&sum, &(&sum + &gradient.value));
     }

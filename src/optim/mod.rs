@@ -142,7 +142,10 @@ pub trait Optimizer {
     fn apply(&self, graph: &Graph, gradients: &[Gradient]) {
         graph.at(Location::caller(), || {
             let rule = self.rule(graph);
-            for gradient in gradients.iter().filter(|g| g.value.is_valid()) {
+            for gradient in gradients {
+                if graph.admit("optimizer", &[&gradient.parameter, &gradient.value]).is_err() {
+                    continue;
+                }
                 graph.assign(&gradient.parameter, &rule(gradient));
             }
         });
@@ -173,11 +176,11 @@ pub trait Optimizer {
 #[track_caller]
 pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
     let parameters = graph.parameters();
-    if !loss.is_valid() {
+    if graph.admit("minimize", &[loss]).is_err() {
         return Vec::new();
     }
-    if !loss.graph().same(graph) || parameters.is_empty() {
-        let why = "expected a loss of this graph, which declares at least one parameter (Graph::parameter)";
+    if parameters.is_empty() {
+        let why = "expected a graph that declares at least one parameter (Graph::parameter)";
         graph.mistake("minimize", &[loss], why);
         return Vec::new();
     }
@@ -204,6 +207,11 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
 /// ```
 #[track_caller]
 pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
+    let values: Vec<&Value> = gradients.iter().map(|g| &g.value).collect();
+    let Some(first) = values.first() else { return Vec::new() };
+    if let Err(invalid) = first.graph().admit("clip_norm", &values) {
+        return gradients.iter().map(|g| Gradient { value: invalid.clone(), ..g.clone() }).collect();
+    }
     let squares = gradients.iter().map(|g| g.value.square().sum_all());
     let Some(sum) = squares.reduce(|a, b| a + b) else { return Vec::new() };
     let norm = sum.sqrt();
