@@ -19,6 +19,7 @@ mod schedule;
 pub use choices::Choices;
 pub use lint::{Finding, Limit, lint};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::graph::{Nodes, Scalar, ValueId};
@@ -50,6 +51,12 @@ const SLACK: u64 = 64;
 /// The size of a buffer for a tensor of so many bytes.
 pub(crate) fn padded(bytes: usize) -> u64 {
     (bytes as u64 + SLACK).next_multiple_of(16)
+}
+
+/// The largest buffer on a device: its tensor fits into a binding, which may end before the slack does.
+pub(crate) fn largest_buffer(profile: &Profile) -> u64 {
+    let binding = profile.max_binding / 16 * 16; // what `padded` makes of all tensors from here to the next 16
+    profile.max_buffer.min(binding.saturating_add(SLACK))
 }
 
 /// Number of a device buffer in [`Plan::buffers`].
@@ -183,7 +190,10 @@ pub struct Plan {
 }
 
 /// A copy of a new value into its variable at the step's end.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Where the host has not seen all indices a step may fail on the device, and must then leave no trace: no
+/// variable is updated in place, and each copy is a launch that looks at the status word first.
+#[derive(Clone, Debug)]
 pub struct Commit {
     /// From.
     pub from: BufferId,
@@ -191,24 +201,24 @@ pub struct Commit {
     pub to: BufferId,
     /// How many bytes.
     pub bytes: u64,
+    /// The launch that copies unless the step has failed; `None` where no step can.
+    pub guarded: Option<Dispatch>,
 }
 
 impl Unit {
     /// The values that it computes from what it reads, in the graph's order.
     pub(crate) fn computed(&self, nodes: &Nodes) -> Vec<ValueId> {
-        let mut found: Vec<ValueId> = Vec::new();
-        let mut open: Vec<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
+        let written: BTreeSet<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
+        let read: BTreeSet<ValueId> = self.reads.iter().map(|stored| stored.value).collect();
+        let mut found = BTreeSet::new();
+        let mut open: Vec<ValueId> = written.iter().copied().collect();
         while let Some(id) = open.pop() {
-            let written = self.writes.iter().any(|stored| stored.value == id);
-            let read = self.reads.iter().any(|stored| stored.value == id);
-            let node = &nodes.nodes[id.node];
-            if (written || !read) && layout::op_of(nodes, id.node).is_some() && !found.contains(&id) {
-                found.push(id);
-                open.extend(&node.inputs);
+            let inside = written.contains(&id) || !read.contains(&id);
+            if inside && layout::op_of(nodes, id.node).is_some() && found.insert(id) {
+                open.extend(&nodes.nodes[id.node].inputs);
             }
         }
-        found.sort_unstable();
-        found
+        found.into_iter().collect()
     }
 }
 
@@ -234,11 +244,11 @@ impl Plan {
     /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Input`] where an
     /// output is not of this graph.
     pub fn of(graph: &Graph, outputs: &[&Value], profile: &Profile, options: &Options) -> Result<(Plan, Vec<Finding>)> {
-        if outputs.iter().any(|v| !v.graph().same(graph)) {
-            return Err(Error::Input("every output must be a value of the graph that is planned".into()));
+        let nodes = graph.nodes();
+        if !nodes.mistakes.is_empty() {
+            return Err(Error::Graph(nodes.mistakes));
         }
-        let targets: Vec<ValueId> = outputs.iter().map(|v| v.id()).collect();
-        Plan::draft(graph.nodes(), &targets, profile, options)
+        Plan::draft(nodes, &graph.outputs(outputs)?, profile, options)
     }
 
     /// [`Plan::of`] for nodes.
@@ -279,14 +289,20 @@ impl Plan {
 
     /// The number of dispatches.
     pub fn dispatches(&self) -> usize {
-        self.units.iter().map(|unit| unit.dispatches.len()).sum()
+        self.launches().count()
+    }
+
+    /// The dispatches in order: those of the units, and those that commit.
+    pub(crate) fn launches(&self) -> impl Iterator<Item = &Dispatch> {
+        let commits = self.commits.iter().filter_map(|commit| commit.guarded.as_ref());
+        self.units.iter().flat_map(|unit| &unit.dispatches).chain(commits)
     }
 
     /// A hash of everything that decides which bits come out: kernels, grids, order.
     pub fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
-        for dispatch in self.units.iter().flat_map(|unit| &unit.dispatches) {
+        for dispatch in self.launches() {
             (&*dispatch.wgsl, &dispatch.entry, dispatch.workgroups).hash(&mut hasher);
             format!("{:?}", dispatch.bindings).hash(&mut hasher);
         }

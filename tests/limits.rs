@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use wgrad::check::{CaseGraph, check_case, ways};
 use wgrad::plan::{Options, Plan};
-use wgrad::{Device, Error, Limit, Profile, Session, Value};
+use wgrad::{DType, Device, Error, Graph, Limit, Profile, Session, Tensor, Value};
 
 mod common;
 
@@ -170,4 +170,46 @@ fn fold(
     let (_, report) = session.check(&program, &feeds).expect("runs");
     assert!(report.passed(), "{report:?}");
     Some(report.compared())
+}
+
+/// What fits a binding to the last byte runs: the slack behind a tensor need not be bound. One element more
+/// does not.
+#[test]
+fn a_tensor_of_exactly_one_binding_runs() {
+    if common::device().is_none() {
+        return;
+    }
+    const MOST: usize = 1 << 18; // elements of 1 MiB
+    let profile = Profile { max_buffer: 4 << 20, ..Profile::low_1mib() };
+    let device = Device::open_within(None, Some(&profile)).expect("opens");
+    let compile = |session: &mut Session, elements: usize| {
+        let graph = Graph::new();
+        let w = graph.parameter("w", Tensor::new([elements], vec![0.5f32; elements]).expect("fits"));
+        let x = graph.input("x", DType::F32, [elements]);
+        let y = &x * 2.0 + &w;
+        graph.assign(&w, &y);
+        let rows = x.reshape(&[elements as isize / 16, 16]);
+        session.compile(&graph, &[&y, &x.sum_all(), &rows.sum(&[1], false), &x.slice(0, elements - 3, elements, 1)])
+    };
+    for elements in [MOST - 64, MOST - 16, MOST] {
+        let mut session = Session::new(device.clone());
+        let program = compile(&mut session, elements).expect("fits");
+        let x: Vec<f32> = (0..elements).map(|i| (i % 7) as f32).collect();
+        let feeds = [("x", &Tensor::new([elements], x.clone()).expect("fits"))];
+        let outputs = session.run(&program, &feeds).expect("runs");
+        let want: Vec<f32> = x.iter().map(|x| x * 2.0 + 0.5).collect();
+        assert_eq!(outputs[0].to_f32(), want);
+        assert_eq!(session.get("w").expect("w").to_f32(), want);
+        assert_eq!(outputs[1].item().expect("a scalar"), x.iter().map(|&x| f64::from(x)).sum::<f64>());
+        let sums: Vec<f32> = x.chunks(16).map(|row| row.iter().sum()).collect();
+        assert_eq!(outputs[2].to_f32(), sums);
+        assert_eq!(outputs[3].to_f32(), x[elements - 3..]);
+        let mut session = Session::new(device.clone());
+        let program = compile(&mut session, elements).expect("fits");
+        let (_, report) = session.check(&program, &feeds).expect("runs");
+        assert!(report.passed() && report.compared() > elements, "{report:?}");
+    }
+    let refused = compile(&mut Session::new(device), MOST + 64).map(drop).expect_err("does not fit");
+    let told = matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
+    assert!(told, "{refused}");
 }

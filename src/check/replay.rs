@@ -11,7 +11,7 @@ use super::bound::Bounded;
 use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
 use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
-use crate::plan::{Bound, Buffer, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored, Unit, padded};
+use crate::plan::{Bound, Buffer, BufferId, Dispatch, MAX_SCALARS, Plan, Role, Stored, Unit, largest_buffer, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
 /// One unit, able to run without the graph that it came from.
@@ -175,7 +175,7 @@ impl UnitCase {
         };
         self.fits(device.profile())?;
         let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
-        program.upload(std::iter::empty(), &self.scalars);
+        program.upload(std::iter::empty(), &self.scalars)?;
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
             let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
@@ -186,7 +186,7 @@ impl UnitCase {
             for (_, tensor) in self.reads.iter().filter(|(read, _)| *read == buffer) {
                 words[..tensor.numel()].copy_from_slice(&tensor.device_words());
             }
-            program.write_buffer(buffer, 0, &words);
+            program.write_buffer(buffer, 0, &words)?;
         }
         program.run_unit(0)?;
         let mut report = UnitReport::new(self.label.clone(), None);
@@ -217,9 +217,8 @@ impl UnitCase {
 
     /// Holds the case against a device's limits.
     fn fits(&self, profile: &Profile) -> Result<()> {
-        let most = profile.max_binding.min(profile.max_buffer);
-        if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes > most) {
-            let name = &profile.name;
+        if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes > largest_buffer(profile)) {
+            let (name, most) = (&profile.name, largest_buffer(profile));
             return Err(Error::Limit(format!("the case needs a buffer of {bytes} bytes, and {name} allows {most}")));
         }
         for dispatch in &self.dispatches {

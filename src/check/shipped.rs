@@ -8,7 +8,7 @@ use super::{CaseGraph, variants};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::Lowering;
 use crate::plan::{Options, Plan};
-use crate::{Profile, Result, Value, models};
+use crate::{Graph, Profile, Result, Tensor, Value, models};
 
 /// A complete kernel text.
 #[derive(Clone, Debug)]
@@ -42,12 +42,25 @@ pub fn shipped() -> Result<Vec<Shipped>> {
         let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
         collect(&mut texts, &graph.nodes(), &outputs)?;
     }
+    let (may_fail, picked) = step_that_may_fail()?;
+    collect(&mut texts, &may_fail.nodes(), &[picked.id()])?;
     let mut all: Vec<Shipped> = texts.into_values().collect();
     for shader in all.iter_mut().filter(|shader| shader.software) {
         shader.name.push_str(".software");
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
+}
+
+/// A step with an index that the host has not seen, and the value picked by it: its variables have kernels of
+/// their own to commit them.
+fn step_that_may_fail() -> Result<(Graph, Value)> {
+    let graph = Graph::new();
+    let index = graph.variable("index", Tensor::new([1], [0])?);
+    let table = graph.variable("table", Tensor::new([1], [0.0f32])?);
+    let picked = table.index_select(0, &index);
+    graph.assign(&table, &(&picked + 1.0));
+    Ok((graph, picked))
 }
 
 /// A device that can run every variant.
@@ -82,6 +95,12 @@ fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[Va
             let options = Options { fuse, variant: variant.clone(), ..Options::default() };
             let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
             let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
+            for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
+                let name = file_name(&commit.label, &commit.label, &commit.wgsl);
+                let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
+                let text = Shipped { name, wgsl: wgsl.clone(), entry, software: false, subgroups: false };
+                texts.entry(wgsl).or_insert(text);
+            }
             for unit in &plan.units {
                 let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
                 for dispatch in &unit.dispatches {

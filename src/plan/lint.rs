@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 
 use super::fuse::kernel_of;
-use super::{Bound, BufferId, Dispatch, Options, Plan, Role, Stored, Unit, padded};
+use super::{Bound, BufferId, Dispatch, Options, Plan, Role, Stored, Unit, largest_buffer, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
@@ -170,10 +170,11 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             advice: advice.into(),
         });
     };
-    let most = profile.max_binding.min(profile.max_buffer);
+    let most = largest_buffer(profile);
     for (number, buffer) in plan.buffers.iter().enumerate().filter(|(_, buffer)| buffer.bytes > most) {
         let (what, location) = owner(plan, number);
-        add(&mut findings, Limit::Binding, what, location, (buffer.bytes, most), SMALLER);
+        let allows = profile.max_binding.min(profile.max_buffer);
+        add(&mut findings, Limit::Binding, what, location, (buffer.bytes, allows), SMALLER);
     }
     if let Some(memory) = profile.memory.filter(|&memory| plan.total_bytes() > memory) {
         let largest = (0..plan.buffers.len()).max_by_key(|&number| plan.buffers[number].bytes);

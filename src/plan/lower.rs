@@ -15,7 +15,7 @@ use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
 use crate::shader::{complete, splice};
-use crate::{DType, Tensor, TensorType};
+use crate::{DType, Tensor, TensorType, wgsl};
 
 /// What a draft dispatch binds, before buffers are known.
 #[derive(Clone, Debug)]
@@ -40,7 +40,6 @@ struct DraftUnit {
     scratch: Vec<usize>,
     reads: Vec<Origin>,
     writes: Vec<Origin>,
-    watches_status: bool,
 }
 
 struct Lowering<'a> {
@@ -176,15 +175,7 @@ impl Lowering<'_> {
             workgroups,
         };
         let dispatches = vec![DraftDispatch { launch, bindings }];
-        Some(DraftUnit {
-            label,
-            kernel: None,
-            dispatches,
-            scratch: Vec::new(),
-            reads,
-            writes: stores,
-            watches_status: false,
-        })
+        Some(DraftUnit { label, kernel: None, dispatches, scratch: Vec::new(), reads, writes: stores })
     }
 
     /// The origins behind a generated text's operands that it reads.
@@ -238,7 +229,6 @@ impl Lowering<'_> {
         let mut reads = origins.clone();
         let mut dispatches = Vec::new();
         let Lowered { launches, scratch } = lowered;
-        let mut watches_status = false;
         let last = launches.len().saturating_sub(1);
         for (number, mut launch) in launches.into_iter().enumerate() {
             let mut bindings: Vec<Draft> = Vec::new();
@@ -255,7 +245,6 @@ impl Lowering<'_> {
                     Binding::Scalars => Draft::Scalars,
                     Binding::Status => Draft::Status,
                 });
-                watches_status |= matches!(binding, Binding::Status) && !self.checked_on_upload(node);
             }
             let slot =
                 ["epilogue", "epilogue4"].into_iter().find(|slot| launch.wgsl.contains(&format!("\nfn {slot}(")));
@@ -287,15 +276,7 @@ impl Lowering<'_> {
                 writes.push(output(o));
             }
         }
-        Some(DraftUnit {
-            label,
-            kernel: Some((name, variant.name)),
-            dispatches,
-            scratch,
-            reads,
-            writes,
-            watches_status,
-        })
+        Some(DraftUnit { label, kernel: Some((name, variant.name)), dispatches, scratch, reads, writes })
     }
 
     /// The value that goes where the kernel stores its first output. None that goes over a
@@ -316,30 +297,10 @@ impl Lowering<'_> {
         float.unwrap_or(given)
     }
 
-    /// Whether the host has seen all index operands of a node: those that are inputs or constants.
-    fn checked_on_upload(&self, node: usize) -> bool {
-        let Some(op) = op_of(self.nodes, node) else { return true };
-        let inputs = &self.nodes.nodes[node].inputs;
-        let types: Vec<&TensorType> = inputs.iter().map(|&id| self.nodes.ty(id)).collect();
-        let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
-        indices.all(|(i, &id)| match self.layout.of(id).origin {
-            Origin::Value(root) => match &self.nodes.nodes[root.node].kind {
-                NodeKind::Input(_) => true,
-                // One that is out of range is left to the kernel to report.
-                NodeKind::Constant(tensor) => {
-                    op.index_bound(i, &types).is_none_or(|bound| index_in_range(tensor, bound).is_ok())
-                }
-                _ => false,
-            },
-            Origin::Copy(_) => false,
-        })
-    }
-
     /// Puts every origin into a buffer and binds the dispatches.
     fn bind(&mut self, targets: &[ValueId], units: &[DraftUnit]) -> Plan {
         let mut buffers = Buffers { lowering: self, of: HashMap::new(), all: Vec::new() };
-        let watches_status = units.iter().any(|unit| unit.watches_status);
-        let mut plan = Plan { watches_status, ..Plan::default() };
+        let mut plan = Plan { watches_status: self.schedule.may_fail, ..Plan::default() };
         buffers.leaves(units, targets, &mut plan);
         buffers.copied_constants(units, &mut plan);
         let scratch = buffers.temporaries(units, targets, &mut plan);
@@ -351,15 +312,24 @@ impl Lowering<'_> {
             let buffer = (ty.shape.numel() > 0).then(|| buffers.buffer(&self.home(id, false)));
             plan.outputs.push((ty, buffer));
         }
+        let mut complaints = Vec::new();
         for assignment in &self.nodes.assignments {
             let to = Origin::Value(ValueId { node: assignment.variable, output: 0 });
             let from = self.home(assignment.value, true);
             let bytes = self.value_of(&to).1.bytes() as u64;
             if bytes > 0 && self.buffer_origin(&from) != to {
-                plan.commits.push(Commit { from: buffers.buffer(&from), to: buffers.buffer(&to), bytes });
+                let (from, to) = (buffers.buffer(&from), buffers.buffer(&to));
+                let guarded = plan.watches_status.then(|| guarded_copy(from, to, bytes / 4, self.profile));
+                match guarded.transpose() {
+                    Ok(guarded) => plan.commits.push(Commit { from, to, bytes, guarded }),
+                    Err(why) => complaints.push((assignment.variable, why)),
+                }
             }
         }
         plan.buffers = buffers.all;
+        for (node, why) in complaints {
+            self.complain(node, &why);
+        }
         for &id in self.scalars.keys() {
             if let NodeKind::Scalar(scalar) = &self.nodes.nodes[id.node].kind {
                 plan.scalars.push((id, scalar.clone(), self.nodes.ty(id).dtype));
@@ -384,6 +354,47 @@ impl Lowering<'_> {
             copy => copy.clone(),
         }
     }
+}
+
+/// Whether the host has not seen all index operands of a live node: all but inputs and constants are computed
+/// on the device, where a kernel may find one out of range.
+pub(super) fn may_fail(nodes: &Nodes, layout: &Layout) -> bool {
+    (0..nodes.nodes.len()).filter(|&node| layout.live[node]).any(|node| !checked_on_upload(nodes, layout, node))
+}
+
+/// Whether the host has seen all index operands of a node: those that are inputs or constants.
+fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
+    let Some(op) = op_of(nodes, node) else { return true };
+    let inputs = &nodes.nodes[node].inputs;
+    let types: Vec<&TensorType> = inputs.iter().map(|&id| nodes.ty(id)).collect();
+    let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
+    indices.all(|(i, &id)| match layout.of(id).origin {
+        Origin::Value(root) => match &nodes.nodes[root.node].kind {
+            NodeKind::Input(_) => true,
+            // One that is out of range is left to the kernel to report.
+            NodeKind::Constant(tensor) => {
+                op.index_bound(i, &types).is_none_or(|bound| index_in_range(tensor, bound).is_ok())
+            }
+            _ => false,
+        },
+        Origin::Copy(_) => false,
+    })
+}
+
+/// The launch that copies so many words unless the step has failed.
+fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> Result<Dispatch, String> {
+    Ok(Dispatch {
+        label: "commit".into(),
+        wgsl: wgsl!("commit").finish()?,
+        entry: "commit".into(),
+        bindings: vec![
+            Bound::Uniform(vec![words as u32]),
+            Bound::Storage { buffer: from, write: false },
+            Bound::Storage { buffer: to, write: true },
+            Bound::Status,
+        ],
+        workgroups: profile.grid(words.div_ceil(64))?,
+    })
 }
 
 /// The bindings behind a generated text's arguments.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::fuse::{Clusters, direct, kernel_of, kernel_reads_in_place, sources};
 use super::layout::{Layout, Origin, constant_of};
+use super::lower::may_fail;
 use crate::DType;
 use crate::graph::{NodeKind, Nodes, ValueId};
 
@@ -22,13 +23,17 @@ pub(crate) struct Schedule {
     pub jobs: Vec<Job>,
     /// New values that are computed right into their variables' buffers: value to variable.
     pub in_place: HashMap<ValueId, ValueId>,
+    /// Whether a launch may find that the step fails. Then no variable is updated in place: whoever
+    /// computes a new value cannot know yet whether it counts.
+    pub may_fail: bool,
 }
 
 impl Schedule {
     pub fn new(nodes: &Nodes, layout: &Layout, clusters: &Clusters, targets: &[ValueId]) -> Schedule {
         let mut edges = Edges::new(nodes, layout, clusters, targets);
         let mut in_place = HashMap::new();
-        for assignment in &nodes.assignments {
+        let may_fail = may_fail(nodes, layout);
+        for assignment in nodes.assignments.iter().filter(|_| !may_fail) {
             let variable = ValueId { node: assignment.variable, output: 0 };
             if let Some((value, job)) = updatable(nodes, layout, clusters, targets, variable, assignment.value) {
                 let readers: Vec<Job> = edges.readers(variable).filter(|reader| *reader != job).collect();
@@ -39,7 +44,7 @@ impl Schedule {
                 }
             }
         }
-        Schedule { jobs: edges.order(clusters), in_place }
+        Schedule { jobs: edges.order(clusters), in_place, may_fail }
     }
 }
 
