@@ -224,7 +224,7 @@ pub(crate) fn check_unit(
     expected: &HashMap<ValueId, bound::Bounded>,
 ) -> Result<UnitReport> {
     let unit = &plan.units[number];
-    poison(gpu, plan, unit, sentinel(number));
+    poison(gpu, plan, unit, sentinel(number))?;
     gpu.run_unit(number)?;
     let got = Got::read(gpu, unit, sentinel(number))?;
     let raised = got.raised == Some(true);
@@ -356,7 +356,7 @@ impl Session {
                 let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
                 reads.push((stored.clone(), tensor));
             }
-            poison(gpu, plan, unit, sentinel(number));
+            poison(gpu, plan, unit, sentinel(number))?;
             gpu.run_unit(number)?;
             let found = compare(plan, unit, &reads, &scalars, &Got::read(gpu, unit, sentinel(number))?)?;
             // Where the reference has no answer there is nothing to run again.
@@ -371,22 +371,24 @@ impl Session {
 }
 
 /// Fills what a unit is to write, sets sentinels behind it, and NaN behind what it reads.
-fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) {
+fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) -> Result<()> {
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
     for stored in &unit.reads {
         let same = unit.reads.iter().filter(|read| read.buffer == stored.buffer);
         let n = same.map(|read| read.ty.shape.numel()).max().unwrap_or(0);
-        gpu.write_buffer(stored.buffer, n, &vec![POISON; size(stored.buffer) - n]);
+        gpu.write_buffer(stored.buffer, n, &vec![POISON; size(stored.buffer) - n])?;
     }
     for stored in &unit.writes {
         let n = stored.ty.shape.numel();
         if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
-            gpu.write_buffer(stored.buffer, 0, &vec![POISON; n]);
+            gpu.write_buffer(stored.buffer, 0, &vec![POISON; n])?;
         }
-        gpu.write_buffer(stored.buffer, n, &vec![sentinel; size(stored.buffer) - n]);
+        gpu.write_buffer(stored.buffer, n, &vec![sentinel; size(stored.buffer) - n])?;
     }
-    unit.scratch.iter().for_each(|&(buffer, _)| gpu.write_buffer(buffer, 0, &vec![POISON; size(buffer)]));
-    gpu.clear_status();
+    for &(buffer, _) in &unit.scratch {
+        gpu.write_buffer(buffer, 0, &vec![POISON; size(buffer)])?;
+    }
+    gpu.clear_status()
 }
 
 impl Got {
@@ -399,7 +401,7 @@ impl Got {
             false => None,
         };
         // The step's own look at the status comes last; what was raised here is told in the report.
-        gpu.clear_status();
+        gpu.clear_status()?;
         Ok(Got { written: written.collect::<Result<_>>()?, scratch: scratch.collect::<Result<_>>()?, sentinel, raised })
     }
 }

@@ -42,7 +42,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`] when a named adapter does not exist (the message lists those that do), or
-    /// does not open.
+    /// does not open. An empty `WGRAD_DEVICE` is none; an empty name is an error.
     pub fn open(name: Option<&str>) -> Result<Device> {
         Device::open_within(name, None)
     }
@@ -53,8 +53,18 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn open_within(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
-        let variable = std::env::var("WGRAD_DEVICE").ok().filter(|v| !v.is_empty());
-        let name = name.or(variable.as_deref());
+        let variable = std::env::var_os("WGRAD_DEVICE").filter(|v| name.is_none() && !v.is_empty());
+        if let Some(variable) = variable {
+            let lossy = variable.to_string_lossy(); // what is not UTF-8 is part of no adapter's name
+            return Device::open_named(Some(&lossy), limits).map_err(|error| match error {
+                Error::Device(why) => Error::Device(format!("WGRAD_DEVICE: {why}")),
+                other => other,
+            });
+        }
+        Device::open_named(name, limits)
+    }
+
+    fn open_named(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
         if name.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
             return Ok(Device::cpu());
         }

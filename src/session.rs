@@ -4,6 +4,7 @@ mod feeds;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use feeds::Feeds;
 
@@ -19,6 +20,8 @@ use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 /// program that declares it is first compiled, and shared by name with all later programs: the
 /// training step, the evaluation, another batch size.
 pub struct Session {
+    /// Tells its programs from those of other sessions.
+    id: u64,
     device: Device,
     types: BTreeMap<String, TensorType>,
     store: Store,
@@ -32,8 +35,10 @@ enum Store {
     Gpu(Arc<gpu::Gpu>, gpu::Variables),
 }
 
-/// A compiled graph.
+/// A compiled graph. It runs in the session that compiled it, over that session's variables.
 pub struct Program {
+    /// The session's number.
+    session: u64,
     plan: Arc<Plan>,
     gpu: Option<gpu::Program>,
     /// The graph as it was built, for the reference.
@@ -44,11 +49,19 @@ pub struct Program {
 impl Session {
     /// A session without variables yet.
     pub fn new(device: Device) -> Session {
+        static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let store = match &device.gpu {
             Some(gpu) => Store::Gpu(gpu.clone(), gpu::Variables::default()),
             None => Store::Cpu(HashMap::new()),
         };
-        Session { device, types: BTreeMap::new(), store, counters: BTreeMap::new(), choices: Choices::default() }
+        Session {
+            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            device,
+            types: BTreeMap::new(),
+            store,
+            counters: BTreeMap::new(),
+            choices: Choices::default(),
+        }
     }
 
     /// Where it computes.
@@ -116,10 +129,7 @@ impl Session {
         if !nodes.mistakes.is_empty() {
             return Err(Error::Graph(nodes.mistakes));
         }
-        if outputs.iter().any(|v| !v.is_valid() || !v.graph().same(graph)) {
-            return Err(Error::Input("every output must be a value of the graph that is compiled".into()));
-        }
-        Ok((nodes, outputs.iter().map(|v| v.id()).collect()))
+        Ok((nodes, graph.outputs(outputs)?))
     }
 
     /// The same for nodes without mistakes.
@@ -142,13 +152,13 @@ impl Session {
             Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables)?),
             Store::Cpu(_) => None,
         };
-        Ok(Program { plan, gpu, nodes, targets })
+        Ok(Program { session: self.id, plan, gpu, nodes, targets })
     }
 
     /// Holds a program against another device, which need not be here: what keeps its graph from
     /// running there ([`Finding::refused`]), then what of this very plan would not, with what is
-    /// planned instead. Empty: it runs there as it is. For a graph without a session see
-    /// [`lint`](crate::lint).
+    /// planned instead. Empty: it runs there as it is. Nothing of the session is read, so the program may be
+    /// another session's. For a graph without a session see [`lint`](crate::lint).
     pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
         plan::lint::elsewhere(&program.plan, &program.nodes, &program.targets, profile)
     }
@@ -239,11 +249,12 @@ impl Session {
     }
 
     /// Runs a step: feeds inputs and step scalars by name, returns the outputs in the order in
-    /// which they were compiled, and commits the assignments.
+    /// which they were compiled, and commits the assignments. A step that ends with [`Error::Input`] leaves no
+    /// trace: variables and counters are what they were.
     ///
     /// # Errors
-    /// [`Error::Input`] for missing, unknown or ill-typed feeds and indices out of range, before
-    /// anything runs; errors of the device.
+    /// [`Error::Input`] for a program of another session, for missing, unknown or ill-typed feeds, and for indices
+    /// out of range: all before anything runs, but for an index that the device computes. Errors of the device.
     pub fn run(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         pollster::block_on(self.run_async(program, feeds))
     }
@@ -253,7 +264,12 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn run_async(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
-        self.start(program, feeds)?.outputs_async().await
+        let before = program.plan.watches_status.then(|| self.counters.clone());
+        let outputs = self.start(program, feeds)?.outputs_async().await;
+        if let (Err(Error::Input(_)), Some(before)) = (&outputs, before) {
+            self.counters = before; // no step has been started since
+        }
+        outputs
     }
 
     /// Starts a step as [`Session::run`] does, and does not wait for it: the host goes on while the
@@ -261,6 +277,10 @@ impl Session {
     ///
     /// Steps take effect in the order in which they were started, whenever their outputs are read,
     /// and whether they are at all.
+    ///
+    /// A step in which an index computed on the device is out of range assigns nothing, and its outputs are an
+    /// error. Steps that were started behind it compute as if it had not been, but for the counters: it has
+    /// counted, because they were given the numbers that follow. ([`Session::run`] waits, and takes the count back.)
     ///
     /// ```
     /// # use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -288,8 +308,8 @@ impl Session {
         let feeds = self.bind(program, feeds)?;
         let pending = match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
-                feeds.upload(gpu);
-                Pending(Coming::Reading(gpu.start_reading()))
+                feeds.upload(gpu)?;
+                Pending(Coming::Reading(gpu.start_reading()?))
             }
             (None, Store::Cpu(values)) => Pending(Coming::Done(run_on_cpu(program, &feeds, values)?)),
             _ => return Err(elsewhere()),
@@ -300,8 +320,8 @@ impl Session {
 
     /// Starts a step as [`Session::run`] does, but neither waits for it nor reads anything back: for
     /// steps whose loss nobody looks at. Steps take effect in the order in which they were started,
-    /// and whatever reads from the session sees them all. An index computed on the device that is
-    /// out of range goes unnoticed.
+    /// and whatever reads from the session sees them all. A step in which an index computed on the device is
+    /// out of range assigns nothing, as for [`Session::start`], but nobody is told.
     ///
     /// # Errors
     /// [`Error::Input`] as for [`Session::run`]; errors of the device, its loss for instance, when
@@ -310,7 +330,7 @@ impl Session {
         let feeds = self.bind(program, feeds)?;
         match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
-                feeds.upload(gpu);
+                feeds.upload(gpu)?;
                 gpu.start()?;
             }
             (None, Store::Cpu(values)) => drop(run_on_cpu(program, &feeds, values)?),
@@ -330,9 +350,10 @@ impl Session {
     pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
         let feeds = self.bind(program, feeds)?;
         let Some(gpu) = &program.gpu else { return Ok(None) };
-        feeds.upload(gpu);
+        feeds.upload(gpu)?;
         let Some(seconds) = gpu.timed(0..program.plan.units.len())? else { return Ok(None) };
         gpu.commit()?;
+        gpu.status()?;
         self.count(program);
         Ok(Some(seconds))
     }
@@ -356,7 +377,7 @@ impl Session {
     ) -> Result<(&'p gpu::Program, Vec<(ValueId, Tensor)>)> {
         let feeds = self.bind(program, feeds)?;
         let gpu = program.gpu.as_ref().ok_or_else(crate::check::nothing_to_check)?;
-        feeds.upload(gpu);
+        feeds.upload(gpu)?;
         Ok((gpu, feeds.scalar_values(true)))
     }
 
@@ -408,7 +429,11 @@ impl Session {
         }
     }
 
+    /// The first thing that every run does: nothing has happened where it refuses.
     fn bind<'a>(&self, program: &'a Program, feeds: &'a [(&'a str, &'a Tensor)]) -> Result<Feeds<'a>> {
+        if program.session != self.id {
+            return Err(elsewhere());
+        }
         Feeds::new(program, feeds, &self.counters)
     }
 }
@@ -444,9 +469,13 @@ impl Pending {
     }
 }
 
-/// The complaint about a program from a session of another kind.
+/// The complaint about a program of another session.
 fn elsewhere() -> Error {
-    Error::Input("the program was compiled in a session on another device".into())
+    Error::Input(
+        "the program was compiled in another session, and trains that one's variables: run it there, or compile its \
+         graph in this session"
+            .into(),
+    )
 }
 
 /// The values of the graph's leaves.

@@ -1,6 +1,8 @@
-//! Adapters, ranked and opened; errors of the device collected.
+//! Adapters, ranked and opened; errors of the device, each told to the call that made it.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use super::pipelines::Pipelines;
 use crate::profile::Profile;
@@ -12,16 +14,10 @@ pub(crate) struct Gpu {
     pub queue: wgpu::Queue,
     pub profile: Profile,
     pub(super) pipelines: Pipelines,
-    trouble: Arc<Mutex<Trouble>>,
+    /// Why the device was lost.
+    lost: Arc<Mutex<Option<String>>>,
     /// Whether shaders run with bounds checks, for debugging.
     pub checked_shaders: bool,
-}
-
-/// The first error since the last look, and why the device was lost.
-#[derive(Default)]
-struct Trouble {
-    first: Option<Error>,
-    lost: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -29,13 +25,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    /// The first error since the last call, if any.
-    pub fn trouble(&self) -> Result<()> {
-        let mut trouble = lock(&self.trouble);
-        if let Some(why) = &trouble.lost {
-            return Err(Error::DeviceLost(why.clone()));
+    /// An error where the device is lost.
+    pub fn alive(&self) -> Result<()> {
+        lock(&self.lost).as_ref().map_or(Ok(()), |why| Err(Error::DeviceLost(why.clone())))
+    }
+
+    /// Calls wgpu. The error is what wgpu has to say of these very calls: threads that share the device
+    /// do not see each other's errors, for wgpu's error scopes are a thread's own. All calls that may fail
+    /// are made in here.
+    pub fn scoped<T>(&self, calls: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.alive()?;
+        let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let result = calls();
+        // What did not fit into memory is refused wherever it is used afterwards: it comes first.
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            let error = match pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(error) => error,
+                Poll::Pending => None, // only on the web
+            };
+            first = first.or(error);
         }
-        trouble.first.take().map_or(Ok(()), Err)
+        self.alive()?;
+        match first {
+            None => result,
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::OutOfMemory("an allocation failed; use a smaller batch".into()))
+            }
+            Some(other) => Err(Error::Gpu(other.to_string())),
+        }
     }
 
     /// How many pipelines have been made.
@@ -46,7 +65,7 @@ impl Gpu {
     /// Gives the device up, as if it had been lost.
     pub fn destroy(&self) {
         self.device.destroy();
-        lock(&self.trouble).lost.get_or_insert("it was destroyed".into());
+        lock(&self.lost).get_or_insert("it was destroyed".into());
     }
 }
 
@@ -164,10 +183,11 @@ pub(crate) fn open(wanted: Option<&str>, within: Option<&Profile>) -> Result<Opt
 /// Whether `wanted` is part of the adapter's name, its backend, or `backend:part of name`.
 fn matches(profile: &Profile, wanted: &str) -> bool {
     let wanted = wanted.to_lowercase();
-    let name = profile.name.to_lowercase();
+    // Nothing is a part of every name, and names none.
+    let named = |part: &str| !part.trim().is_empty() && profile.name.to_lowercase().contains(part);
     match wanted.split_once(':') {
-        Some((backend, part)) => profile.backend == backend && name.contains(part),
-        None => profile.backend == wanted || name.contains(&wanted),
+        Some((backend, part)) => profile.backend == backend && named(part),
+        None => profile.backend == wanted || named(&wanted),
     }
 }
 
@@ -203,26 +223,24 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     let opened = pollster::block_on(adapter.request_device(&descriptor));
     let (device, queue) =
         opened.map_err(|e| Error::Device(format!("{} ({}) did not open: {e}", profile.name, profile.backend)))?;
-    let trouble = Arc::new(Mutex::new(Trouble::default()));
-    let errors = trouble.clone();
+    let lost = Arc::new(Mutex::new(None));
+    // Outside of all scopes nothing is called that may fail. What fails all the same is nobody's, and may
+    // have spoilt anything.
+    let losses = lost.clone();
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        let error = match error {
-            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory("an allocation failed; use a smaller batch".into()),
-            other => Error::Gpu(other.to_string()),
-        };
-        lock(&errors).first.get_or_insert(error);
+        lock(&losses).get_or_insert(error.to_string());
     }));
     let pipelines = Pipelines::open(&device, &about);
-    let losses = trouble.clone();
+    let losses = lost.clone();
     device.set_device_lost_callback(move |reason, message| {
-        lock(&losses).lost.get_or_insert(format!("{reason:?} {message}").trim().to_owned());
+        lock(&losses).get_or_insert(format!("{reason:?} {message}").trim().to_owned());
     });
     Ok(Gpu {
         device,
         queue,
         profile,
         pipelines,
-        trouble,
+        lost,
         checked_shaders: std::env::var_os("WGRAD_CHECKED_SHADERS").is_some(),
     })
 }

@@ -22,6 +22,8 @@ pub(crate) struct Program {
     plan: Arc<Plan>,
     buffers: Vec<wgpu::Buffer>,
     units: Vec<Vec<Ready>>,
+    /// The launches that commit a step that may fail.
+    commits: Vec<Ready>,
     /// The units of each submission.
     submissions: Vec<std::ops::Range<usize>>,
     scalars: wgpu::Buffer,
@@ -48,22 +50,25 @@ impl Variables {
 
     /// Creates the variable's buffer and fills it.
     pub fn create(&mut self, gpu: &Gpu, name: &str, value: &Tensor, bytes: u64) -> Result<()> {
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(name),
-            size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        gpu.trouble()?;
-        self.buffers.insert(name.to_owned(), (value.ty(), buffer));
+        let create = || {
+            Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(name),
+                size: bytes,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            }))
+        };
+        self.buffers.insert(name.to_owned(), (value.ty(), gpu.scoped(create)?));
         self.set(gpu, name, value)
     }
 
     pub fn set(&self, gpu: &Gpu, name: &str, value: &Tensor) -> Result<()> {
-        if let Some((_, buffer)) = self.buffers.get(name) {
-            gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&value.device_words()));
-        }
-        gpu.trouble()
+        gpu.scoped(|| {
+            if let Some((_, buffer)) = self.buffers.get(name) {
+                gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&value.device_words()));
+            }
+            Ok(())
+        })
     }
 
     pub fn get(&self, gpu: &Gpu, name: &str) -> Result<Option<Tensor>> {
@@ -86,7 +91,11 @@ impl Program {
     }
 
     fn with_checks(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
-        gpu.trouble()?;
+        let made = gpu.scoped(|| Program::make(gpu, plan.clone(), variables, checked));
+        made.map_err(|error| out_of_memory(error, gpu, &plan))
+    }
+
+    fn make(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let create = |label: &str, size: u64, usage: wgpu::BufferUsages| {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -103,9 +112,8 @@ impl Program {
                     Some((_, buffer)) => buffer.clone(),
                     None => return Err(Error::Input(format!("internal: variable `{name}` has no buffer"))),
                 },
-                role => create(&format!("{role:?}"), buffer.bytes, storage),
+                role => gpu.scoped(|| Ok(create(&format!("{role:?}"), buffer.bytes, storage)))?,
             });
-            out_of_memory(gpu, &plan)?;
         }
         for (tensor, stored) in &plan.constants {
             gpu.queue.write_buffer(&buffers[stored.buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
@@ -114,12 +122,12 @@ impl Program {
         let scalars = create("scalars", SCALAR_BYTES, uniform);
         let status = create("status", STATUS_BYTES, storage);
         let readback = Readback::new(gpu, &plan);
-        out_of_memory(gpu, &plan)?;
         let mut program = Program {
             gpu: gpu.clone(),
             plan: plan.clone(),
             buffers,
             units: Vec::new(),
+            commits: Vec::new(),
             submissions: plan.submissions(&gpu.profile),
             scalars,
             status,
@@ -127,16 +135,13 @@ impl Program {
             checked,
         };
         let uniforms = program.uniforms();
-        let keys: Vec<(Key, &str)> = plan.units.iter().flat_map(|u| &u.dispatches).map(|d| program.key(d)).collect();
-        let mut pipelines = gpu.pipelines.get(gpu, &keys)?.into_iter();
+        let keys: Vec<(Key, &str)> = plan.launches().map(|d| program.key(d)).collect();
+        let pipelines = gpu.pipelines.get(gpu, &keys)?;
         let mut at = 0;
-        for unit in &plan.units {
-            let mut ready = Vec::with_capacity(unit.dispatches.len());
-            for (dispatch, pipeline) in unit.dispatches.iter().zip(&mut pipelines) {
-                ready.push(program.ready(dispatch, pipeline, &uniforms, &mut at)?);
-            }
-            program.units.push(ready);
-        }
+        let launches = plan.launches().zip(pipelines);
+        let mut ready = launches.map(|(dispatch, pipeline)| program.ready(dispatch, pipeline, &uniforms, &mut at));
+        let units = plan.units.iter().map(|unit| ready.by_ref().take(unit.dispatches.len()).collect());
+        (program.units, program.commits) = (units.collect::<Result<_>>()?, ready.collect::<Result<_>>()?);
         Ok(program)
     }
 
@@ -144,7 +149,7 @@ impl Program {
     fn uniforms(&self) -> wgpu::Buffer {
         let align = self.gpu.profile.uniform_alignment as usize;
         let mut bytes: Vec<u8> = Vec::new();
-        for binding in self.plan.units.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
+        for binding in self.plan.launches().flat_map(|d| &d.bindings) {
             if let Bound::Uniform(words) = binding {
                 bytes.extend_from_slice(bytemuck::cast_slice(words));
                 bytes.resize(bytes.len().next_multiple_of(16).next_multiple_of(align), 0);
@@ -193,20 +198,27 @@ impl Program {
                             size: std::num::NonZeroU64::new(size),
                         })
                     }
-                    Bound::Storage { buffer, .. } => self.buffers[*buffer].as_entire_binding(),
+                    Bound::Storage { buffer, .. } => self.storage(&self.buffers[*buffer]),
                     Bound::Scalars => self.scalars.as_entire_binding(),
                     Bound::Status => self.status.as_entire_binding(),
                 };
                 wgpu::BindGroupEntry { binding: binding as u32, resource }
             })
             .collect();
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&dispatch.label),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        self.gpu.trouble()?;
+        let bind_group = self.gpu.scoped(|| {
+            Ok(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&dispatch.label),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            }))
+        })?;
         Ok(Ready { pipeline, bind_group, workgroups: dispatch.workgroups })
+    }
+
+    /// A whole buffer; of the largest ones without all of the slack behind the tensor.
+    fn storage<'a>(&self, buffer: &'a wgpu::Buffer) -> wgpu::BindingResource<'a> {
+        let size = buffer.size().min(self.gpu.profile.max_binding);
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size: std::num::NonZeroU64::new(size) })
     }
 
     /// Bytes that the run's buffers take, variables left out.
@@ -216,21 +228,31 @@ impl Program {
     }
 
     /// Writes inputs and scalars for the next run.
-    pub fn upload<'a>(&self, inputs: impl Iterator<Item = (BufferId, &'a Tensor)>, scalars: &[u32]) {
-        for (buffer, tensor) in inputs {
-            self.gpu.queue.write_buffer(&self.buffers[buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
-        }
-        if !scalars.is_empty() {
-            self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
-        }
-        if self.plan.watches_status {
-            self.clear_status();
-        }
+    pub fn upload<'a>(&self, inputs: impl Iterator<Item = (BufferId, &'a Tensor)>, scalars: &[u32]) -> Result<()> {
+        self.gpu.scoped(|| {
+            for (buffer, tensor) in inputs {
+                self.gpu.queue.write_buffer(&self.buffers[buffer], 0, bytemuck::cast_slice(&tensor.device_words()));
+            }
+            if !scalars.is_empty() {
+                self.gpu.queue.write_buffer(&self.scalars, 0, bytemuck::cast_slice(scalars));
+            }
+            if self.plan.watches_status {
+                self.clear_status()?;
+            }
+            Ok(())
+        })
     }
 
-    /// For checking: takes back what kernels have reported.
-    pub fn clear_status(&self) {
-        self.gpu.queue.write_buffer(&self.status, 0, &[0; STATUS_BYTES as usize]);
+    /// Takes back what kernels have reported.
+    pub fn clear_status(&self) -> Result<()> {
+        self.write(&self.status, 0, &[0; STATUS_BYTES as usize / 4])
+    }
+
+    fn write(&self, buffer: &wgpu::Buffer, word: usize, words: &[u32]) -> Result<()> {
+        self.gpu.scoped(|| {
+            self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
+            Ok(())
+        })
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
@@ -244,12 +266,7 @@ impl Program {
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-        for dispatch in self.units[units].iter().flatten() {
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            let [x, y, z] = dispatch.workgroups;
-            pass.dispatch_workgroups(x, y, z);
-        }
+        self.units[units].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
     }
 
     /// Encodes all units; submits what must not be in one submission with the last of them.
@@ -266,31 +283,39 @@ impl Program {
     }
 
     /// Starts a step: all units, the read-backs, the commits; one submission, unless it is a long one.
-    pub fn start_reading(&self) -> Reading {
-        let mut encoder = self.encode_units();
-        let staging = self.readback.take();
-        let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
-        staging.encode(&mut encoder, outputs, &self.status);
-        self.encode_commits(&mut encoder);
-        let submission = self.gpu.queue.submit([encoder.finish()]);
-        self.readback.reading(staging, submission)
+    pub fn start_reading(&self) -> Result<Reading> {
+        self.gpu.scoped(|| {
+            let mut encoder = self.encode_units();
+            let staging = self.readback.take();
+            let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
+            staging.encode(&mut encoder, outputs, &self.status);
+            self.encode_commits(&mut encoder);
+            let submission = self.gpu.queue.submit([encoder.finish()]);
+            Ok(self.readback.reading(staging, submission))
+        })
     }
 
     /// A step whose outputs nobody reads: queued, not waited for.
     pub fn start(&self) -> Result<()> {
-        let mut encoder = self.encode_units();
-        self.encode_commits(&mut encoder);
-        self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.trouble()
+        self.gpu.scoped(|| {
+            let mut encoder = self.encode_units();
+            self.encode_commits(&mut encoder);
+            self.gpu.queue.submit([encoder.finish()]);
+            Ok(())
+        })
     }
 
     /// Runs units without the commits, and waits: the seconds from the first launch's begin to the
     /// last one's end on the device's own clock. `None`, and nothing is run, where it has none.
     pub fn timed(&self, units: std::ops::Range<usize>) -> Result<Option<f64>> {
-        let device = &self.gpu.device;
-        if !self.gpu.profile.timestamps {
-            return Ok(None);
+        match self.gpu.profile.timestamps {
+            true => self.gpu.scoped(|| self.timestamps(units)).map(Some),
+            false => Ok(None),
         }
+    }
+
+    fn timestamps(&self, units: std::ops::Range<usize>) -> Result<f64> {
+        let device = &self.gpu.device;
         let set = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,
             ty: wgpu::QueryType::Timestamp,
@@ -313,11 +338,15 @@ impl Program {
         })?;
         let words = read_words(&self.gpu, &ticks, 16)?;
         let [begin, end] = [0, 2].map(|i| u64::from(words[i]) | u64::from(words[i + 1]) << 32);
-        Ok(Some(end.wrapping_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9))
+        Ok(end.wrapping_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9)
     }
 
     fn encode_commits(&self, encoder: &mut wgpu::CommandEncoder) {
-        for commit in &self.plan.commits {
+        if !self.commits.is_empty() {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            self.commits.iter().for_each(|commit| commit.encode(&mut pass));
+        }
+        for commit in self.plan.commits.iter().filter(|commit| commit.guarded.is_none()) {
             encoder.copy_buffer_to_buffer(&self.buffers[commit.from], 0, &self.buffers[commit.to], 0, commit.bytes);
         }
     }
@@ -333,9 +362,12 @@ impl Program {
     }
 
     fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        encode(&mut encoder);
-        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.scoped(|| {
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            encode(&mut encoder);
+            self.gpu.queue.submit([encoder.finish()]);
+            Ok(())
+        })?;
         wait(&self.gpu)
     }
 
@@ -362,8 +394,17 @@ impl Program {
     }
 
     /// For checking: overwrites a buffer from a word on.
-    pub fn write_buffer(&self, buffer: BufferId, word: usize, words: &[u32]) {
-        self.gpu.queue.write_buffer(&self.buffers[buffer], word as u64 * 4, bytemuck::cast_slice(words));
+    pub fn write_buffer(&self, buffer: BufferId, word: usize, words: &[u32]) -> Result<()> {
+        self.write(&self.buffers[buffer], word, words)
+    }
+}
+
+impl Ready {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.workgroups;
+        pass.dispatch_workgroups(x, y, z);
     }
 }
 
@@ -377,12 +418,12 @@ fn binding_type(bound: &Bound) -> wgpu::BindingType {
 }
 
 /// Tells how much the program needs when an allocation failed.
-fn out_of_memory(gpu: &Gpu, plan: &Plan) -> Result<()> {
-    gpu.trouble().map_err(|error| match error {
+fn out_of_memory(error: Error, gpu: &Gpu, plan: &Plan) -> Error {
+    match error {
         Error::OutOfMemory(why) => {
             let mib = plan.total_bytes() as f64 / (1 << 20) as f64;
             Error::OutOfMemory(format!("the program needs {mib:.0} MiB on {}; {why}", gpu.profile.name))
         }
         other => other,
-    })
+    }
 }

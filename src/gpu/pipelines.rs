@@ -49,15 +49,14 @@ impl Pipelines {
         }
         drop(made);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
-        let pipelines: Vec<_> = new.par_iter().map(|(key, label)| make(&gpu.device, key, label, cache)).collect();
-        gpu.trouble().map_err(|error| match error {
-            // wgpu names what it refused by its label.
-            Error::Gpu(why) => match new.iter().find(|(_, label)| why.contains(&format!("'{label}'"))) {
-                Some((_, label)) => Error::Gpu(format!("kernel {label}: {why}")),
-                None => Error::Gpu(why),
-            },
-            other => other,
-        })?;
+        let one = |(key, label): &&(Key, &str)| {
+            let made = gpu.scoped(|| Ok(make(&gpu.device, key, label, cache)));
+            made.map_err(|error| match error {
+                Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {why}")),
+                other => other,
+            })
+        };
+        let pipelines: Vec<_> = new.par_iter().map(one).collect::<Result<_>>()?;
         let mut made = self.lock();
         made.extend(new.iter().map(|(key, _)| key.clone()).zip(pipelines));
         let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();

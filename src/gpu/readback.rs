@@ -82,25 +82,24 @@ impl Readback {
 impl Reading {
     /// The outputs, when the device has done the run.
     pub async fn outputs(self) -> Result<Vec<Tensor>> {
-        let mapped: Vec<_> = self.staging.buffers().map(map).collect();
-        let polled = self
-            .gpu
-            .device
-            .poll(wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None });
-        self.gpu.trouble()?;
-        polled.map_err(unreachable_device)?;
+        let done = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
+        let mapped = self.gpu.scoped(|| {
+            let mapped: Vec<_> = self.staging.buffers().map(map).collect();
+            self.gpu.device.poll(done).map_err(unreachable_device)?;
+            Ok(mapped)
+        })?;
         for mapped in mapped {
             mapped.await?;
         }
         let mut outputs = Vec::with_capacity(self.plan.outputs.len());
         for ((ty, _), staging) in self.plan.outputs.iter().zip(&self.staging.outputs) {
             outputs.push(match staging {
-                Some(staging) => read_mapped(staging, |words| Tensor::from_device_words(ty, words))?,
+                Some(staging) => read_mapped(&self.gpu, staging, |words| Tensor::from_device_words(ty, words))?,
                 None => Tensor::from_device_words(ty, &[]),
             });
         }
         let status = match &self.staging.status {
-            Some(staging) => read_mapped(staging, check_status)?,
+            Some(staging) => read_mapped(&self.gpu, staging, check_status)?,
             None => Ok(()),
         };
         lock(&self.idle).push(self.staging);
@@ -136,17 +135,17 @@ pub(super) fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result
     if bytes == 0 {
         return Ok(Vec::new());
     }
-    let staging = staging(gpu, bytes);
-    gpu.trouble()?;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-    gpu.queue.submit([encoder.finish()]);
-    pollster::block_on(async {
+    let (staging, mapped) = gpu.scoped(|| {
+        let staging = staging(gpu, bytes);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+        gpu.queue.submit([encoder.finish()]);
         let mapped = map(&staging);
-        wait(gpu)?;
-        mapped.await?;
-        read_mapped(&staging, <[u32]>::to_vec)
-    })
+        Ok((staging, mapped))
+    })?;
+    wait(gpu)?;
+    pollster::block_on(mapped)?;
+    read_mapped(gpu, &staging, <[u32]>::to_vec)
 }
 
 /// Asks for a buffer to be mapped; the future ends when it is.
@@ -167,19 +166,21 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
 
 /// Until the device has done all that was submitted.
 pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
-    let polled = gpu.device.poll(wgpu::PollType::wait_indefinitely());
-    gpu.trouble()?;
-    polled.map_err(unreachable_device)?;
-    Ok(())
+    gpu.scoped(|| {
+        gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(unreachable_device)?;
+        Ok(())
+    })
 }
 
 /// Calls `f` with the words of a mapped buffer, which is unmapped afterwards.
-fn read_mapped<T>(buffer: &wgpu::Buffer, f: impl FnOnce(&[u32]) -> T) -> Result<T> {
-    let range = buffer.get_mapped_range(..).map_err(|error| Error::Gpu(format!("reading back failed: {error}")))?;
-    let result = f(bytemuck::cast_slice(&range));
-    drop(range);
-    buffer.unmap();
-    Ok(result)
+fn read_mapped<T>(gpu: &Gpu, buffer: &wgpu::Buffer, f: impl FnOnce(&[u32]) -> T) -> Result<T> {
+    gpu.scoped(|| {
+        let range = buffer.get_mapped_range(..).map_err(|error| Error::Gpu(format!("reading back failed: {error}")))?;
+        let result = f(bytemuck::cast_slice(&range));
+        drop(range);
+        buffer.unmap();
+        Ok(result)
+    })
 }
 
 /// An error where a kernel has reported an index out of range.

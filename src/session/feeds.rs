@@ -89,7 +89,7 @@ impl<'a> Feeds<'a> {
     }
 
     /// Writes inputs and scalars, as the device sees them: rounded once.
-    pub fn upload(&self, gpu: &gpu::Program) {
+    pub fn upload(&self, gpu: &gpu::Program) -> Result<()> {
         let plan = &self.program.plan;
         let inputs = plan.inputs.iter();
         let inputs = inputs.filter_map(|input| Some((input.stored.as_ref()?.buffer, self.input(&input.name)?)));
@@ -97,7 +97,7 @@ impl<'a> Feeds<'a> {
         for (word, ((_, _, dtype), &x)) in words.iter_mut().zip(plan.scalars.iter().zip(&self.scalars)) {
             *word = if *dtype == DType::F32 { (x as f32).to_bits() } else { x as u64 as u32 };
         }
-        gpu.upload(inputs, &words[..plan.scalars.len()]);
+        gpu.upload(inputs, &words[..plan.scalars.len()])
     }
 
     /// The scalars as tensors of the reference; `rounded` to what the device sees.
