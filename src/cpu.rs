@@ -1,6 +1,6 @@
 //! The reference: walks the unfused graph, floats in f64, integers and bools natively.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::{Data, Error, Result, Tensor};
@@ -14,6 +14,16 @@ pub type Values = HashMap<ValueId, Tensor>;
 /// # Errors
 /// When a leaf is missing from `feeds`, or an index is out of its range.
 pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Values> {
+    evaluate_with(nodes, targets, feeds, |computed| computed)
+}
+
+/// The same with each computed tensor replaced by what `each` makes of it.
+pub(crate) fn evaluate_with(
+    nodes: &Nodes,
+    targets: &[ValueId],
+    feeds: Values,
+    each: impl Fn(Tensor) -> Tensor,
+) -> Result<Values> {
     let mut uses = count_uses(nodes, targets, &feeds);
     let mut values = feeds;
     for target in targets {
@@ -39,7 +49,7 @@ pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Val
         for (id, tensor) in ids.into_iter().zip(computed) {
             debug_assert_eq!(tensor.ty(), *nodes.ty(id), "{}", node.name());
             if uses.contains_key(&id) {
-                values.entry(id).or_insert(tensor);
+                values.entry(id).or_insert_with(|| each(tensor));
             }
         }
         for input in &node.inputs {
@@ -51,6 +61,7 @@ pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Val
             }
         }
     }
+    let targets: HashSet<&ValueId> = targets.iter().collect();
     values.retain(|id, _| targets.contains(id));
     Ok(values)
 }

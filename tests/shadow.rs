@@ -272,6 +272,69 @@ fn the_first_nan_is_found() {
     }
 }
 
+type Hides = fn(&Graph, &Value) -> Value;
+
+/// NaN and infinities that a later op of the same fused launch hides, by the name of the node that makes them:
+/// what is stored is finite.
+const HIDDEN: &[(&str, f32, Hides)] = &[
+    ("log", -1.0, |_, x| x.log().maximum(&x.zeros_like())),
+    ("sqrt", -1.0, |_, x| x.sqrt().relu() + 1.0),
+    ("log", -1.0, |_, x| x.log().clamp(-1.0, 1.0)),
+    ("log", -1.0, |_, x| x.gt(&x.log()).where_(&x.ones_like(), x)),
+    ("reciprocal", 0.0, |_, x| x.reciprocal().reciprocal()),
+    ("log", 0.0, |_, x| x.log().exp() + x),
+    ("exp", 100.0, |_, x| x.exp().neg().exp()),
+    // In f32 alone: the tangent is 1.
+    ("log", 12.0, |_, x| (x.tanh().neg() + 1.0).log().exp()),
+    // Behind a kernel, in its epilogue.
+    ("matmul", 1e30, |_, x| x.reshape(&[2, 1]).matmul(&x.reshape(&[1, 2])).reciprocal()),
+    // In place, over what the launch has read.
+    ("log", -1.0, |graph, x| {
+        let w = graph.variable("w", Tensor::new([2], [-1.0f32, 2.0]).expect("fits"));
+        let new = w.log().maximum(&w.zeros_like());
+        graph.assign(&w, &new);
+        x + 2.0
+    }),
+];
+
+#[test]
+fn a_nan_that_a_fused_launch_hides_is_found() {
+    let Some(device) = common::device() else { return };
+    for (number, (name, bad, build)) in HIDDEN.iter().enumerate() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [2]);
+        let y = build(&graph, &x);
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        let feeds = [("x", &Tensor::new([2], [*bad, *bad]).expect("fits"))];
+        let (_, found) = session.find_nan(&program, &feeds).expect("runs");
+        let found = found.unwrap_or_else(|| panic!("{number}: {name} of {bad} is not found"));
+        assert!(found.node.starts_with(&format!("{name} f32")) && found.confirmed, "{number}: {found}");
+        assert!(found.launch.is_some() && !found.inputs.is_empty(), "{number}: {found}");
+    }
+}
+
+#[test]
+fn a_nan_in_a_scalar_is_found_and_one_that_nothing_reads_is_not() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [2]);
+        let lr = graph.scalar("lr", 0.1);
+        let w = graph.variable("w", Tensor::new([2], [f32::NAN, 1.0]).expect("fits"));
+        let y = &x * &lr;
+        graph.assign(&w, &y); // the old value is never read
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        let x = Tensor::new([2], [1.0f32, 2.0]).expect("fits");
+        let (_, found) = session.find_nan(&program, &[("x", &x)]).expect("runs");
+        assert!(found.is_none(), "{found:?} on {device}");
+        let nan = Tensor::scalar(f64::NAN);
+        let (_, found) = session.find_nan(&program, &[("x", &x), ("lr", &nan)]).expect("runs");
+        let found = found.expect("a NaN");
+        assert!(found.node.starts_with("scalar `lr` f32"), "{found} on {device}");
+    }
+}
+
 #[test]
 fn what_a_run_refuses_is_refused_in_its_shadow() {
     let Some(device) = common::device() else { return };

@@ -1,11 +1,13 @@
 //! Finds where a step's first NaN or infinity comes from.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::cpu::{self, Values};
-use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
+use crate::op::Lowering;
 use crate::plan::{Stored, Unit};
-use crate::{Data, Program, Result, Session, Tensor};
+use crate::{DType, Data, Program, Result, Session, Tensor};
 
 /// What values a tensor holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +91,9 @@ impl fmt::Display for NonFinite {
 fn describe(nodes: &Nodes, id: ValueId) -> String {
     let node = &nodes.nodes[id.node];
     let name = match &node.kind {
-        NodeKind::Input(name) | NodeKind::Variable(name) => format!(" `{name}`"),
+        NodeKind::Input(name) | NodeKind::Variable(name) | NodeKind::Scalar(Scalar::Fed { name, .. }) => {
+            format!(" `{name}`")
+        }
         _ => String::new(),
     };
     format!("{}{name} {} (built at {})", node.name(), nodes.ty(id), node.location)
@@ -127,33 +131,57 @@ fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
     nodes.flat_map(|(node, n)| (0..n.outputs.len()).map(move |output| ValueId { node, output })).collect()
 }
 
-/// Names the node behind a launch's output that is not finite. Inside a fused launch the reference,
-/// given what the launch has read, tells which node was the first.
-fn explain(nodes: &Nodes, unit: &Unit, feeds: Values, bad: (&Stored, &Tensor)) -> Result<NonFinite> {
-    let inside = unit.computed(nodes);
-    let mut wanted = inside.clone();
-    wanted.extend(inside.iter().flat_map(|id| &nodes.nodes[id.node].inputs));
-    wanted.extend(feeds.keys());
-    let values = cpu::evaluate(nodes, &wanted, feeds)?;
-    let launch = Some(unit.label.clone());
-    if let Some(found) = inside.iter().find_map(|&id| finding(nodes, id, &values, true)) {
-        return Ok(NonFinite { launch, ..found });
+/// The first node inside a launch whose output is not finite. The reference tells, from what the launch has
+/// read, and rounds each node's output as the device does: a fused launch stores only its last values, and
+/// what comes behind a NaN or an infinity may hide it (the larger of two, `1 / x`).
+fn inside(nodes: &Nodes, unit: &Unit, feeds: &Values) -> Result<Option<NonFinite>> {
+    let computed = unit.computed(nodes);
+    let mut wanted = computed.clone();
+    wanted.extend(computed.iter().flat_map(|id| &nodes.nodes[id.node].inputs));
+    let values = cpu::evaluate_with(nodes, &wanted, feeds.clone(), rounded)?;
+    let found = computed.iter().find_map(|&id| finding(nodes, id, &values, true));
+    Ok(found.map(|found| NonFinite { launch: Some(unit.label.clone()), ..found }))
+}
+
+/// Floats as f32 has them.
+fn rounded(tensor: Tensor) -> Tensor {
+    match tensor.data() {
+        Data::F64(v) => Tensor::of(tensor.shape(), v.iter().map(|&x| f64::from(x as f32)).collect::<Vec<f64>>()),
+        _ => tensor,
     }
-    let reads = unit.reads.iter().map(|stored| stored.value);
-    let inputs = reads.filter_map(|id| Some((describe(nodes, id), Range::of(values.get(&id)?, true))));
-    Ok(NonFinite {
-        node: describe(nodes, bad.0.value),
-        output: Range::of(bad.1, true),
+}
+
+/// Whether a launch computes floats that it does not store.
+fn keeps(nodes: &Nodes, unit: &Unit) -> bool {
+    let stored: HashSet<ValueId> = unit.writes.iter().map(|stored| stored.value).collect();
+    let moves = |id: &ValueId| match &nodes.nodes[id.node].kind {
+        NodeKind::Op(op) => matches!(op.lowering(), Lowering::View(_)) || op.constant_value().is_some(),
+        _ => true,
+    };
+    let mut computed = unit.computed(nodes).into_iter();
+    computed.any(|id| !stored.contains(&id) && nodes.ty(id).dtype == DType::F32 && !moves(&id))
+}
+
+/// The finding for a launch's output that is not finite, though the reference finds all finite.
+fn unconfirmed(nodes: &Nodes, unit: &Unit, read: &Values, (stored, written): (&Stored, &Tensor)) -> NonFinite {
+    let inputs = unit.reads.iter().map(|stored| stored.value);
+    let inputs = inputs.filter_map(|id| Some((describe(nodes, id), Range::of(read.get(&id)?, true))));
+    NonFinite {
+        node: describe(nodes, stored.value),
+        output: Range::of(written, true),
         inputs: inputs.collect(),
-        launch,
+        launch: Some(unit.label.clone()),
         confirmed: false,
-    })
+    }
 }
 
 impl Session {
     /// Runs a step as [`Session::run`] does, and looks for the first node whose output holds NaN or
-    /// infinity: on a GPU launch by launch, on the reference node by node. Inputs and variables
+    /// infinity: on a GPU launch by launch, on the reference node by node. Inputs, variables and scalars
     /// count as nodes, constants do not. Gives the step's outputs and what was found.
+    ///
+    /// What a fused launch does not store is computed again on the reference, from what the launch has read.
+    /// This takes as long as [`Session::run_checked`].
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -171,13 +199,17 @@ impl Session {
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let plan = program.plan();
         let mut found = None;
+        let reached: HashSet<ValueId> = reachable(&plan.nodes, program).into_iter().collect();
         let inputs = plan.inputs.iter().filter_map(|input| input.stored.as_ref());
-        for stored in inputs.chain(plan.variables.iter().map(|(_, stored)| stored)) {
+        let stored = inputs.chain(plan.variables.iter().map(|(_, stored)| stored));
+        let mut leaves: Values = scalars.iter().cloned().collect();
+        for stored in stored.filter(|stored| reached.contains(&stored.value)) {
             if found.is_none() {
-                let values = Values::from([(stored.value, gpu.read(stored)?)]);
-                found = finding(&plan.nodes, stored.value, &values, true);
+                leaves.insert(stored.value, gpu.read(stored)?);
+                found = finding(&plan.nodes, stored.value, &leaves, true);
             }
         }
+        found = found.or_else(|| scalars.iter().find_map(|(id, _)| finding(&plan.nodes, *id, &leaves, true)));
         for (number, unit) in plan.units.iter().enumerate() {
             if found.is_some() {
                 gpu.run_unit(number)?;
@@ -188,12 +220,19 @@ impl Session {
                 before.insert(stored.value, gpu.read(stored)?.widened());
             }
             gpu.run_unit(number)?;
-            for stored in &unit.writes {
+            let mut bad = None;
+            for stored in unit.writes.iter().filter(|stored| stored.ty.dtype == DType::F32) {
                 let written = gpu.read(stored)?;
-                if floats(&written) && !Range::of(&written, true).is_finite() {
-                    found = Some(explain(&plan.nodes, unit, before, (stored, &written))?);
+                if !Range::of(&written, true).is_finite() {
+                    bad = Some((stored, written));
                     break;
                 }
+            }
+            if bad.is_some() || keeps(&plan.nodes, unit) {
+                found = inside(&plan.nodes, unit, &before)?;
+            }
+            if let (None, Some((stored, written))) = (&found, bad) {
+                found = Some(unconfirmed(&plan.nodes, unit, &before, (stored, &written)));
             }
         }
         Ok((self.finish_check(program, gpu)?, found))
