@@ -292,3 +292,31 @@ fn check_reports_op_by_op() {
     assert_eq!((code, &report["ops"][0]["op"], &report["seed"]), (0, &json!("relu"), &json!(7)), "{report:#}");
     assert_eq!(report["failures"], json!([]));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_device_without_a_name_is_refused_with_what_to_give() {
+    use std::os::unix::ffi::OsStrExt;
+    let told = |output: std::process::Output, what: &str| {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{what}: {text}");
+        assert!(text.contains("give an index, part of a name, a backend, or `cpu`"), "{what}: {text}");
+        text
+    };
+    let command = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wgrad"));
+        command.args(["check", "--op", "softsign"]).env_remove("WGRAD_DEVICE");
+        command
+    };
+    for name in ["", " "] {
+        told(command().args(["--device", name]).output().expect("starts"), name);
+    }
+    for name in [&b" "[..], b"\xff", b"cpu\xff"] {
+        let name = std::ffi::OsStr::from_bytes(name);
+        let text = told(command().env("WGRAD_DEVICE", name).output().expect("starts"), "WGRAD_DEVICE");
+        assert!(text.contains("WGRAD_DEVICE"), "{text}");
+    }
+    let cpu = command().args(["--device", "cpu"]).env("WGRAD_DEVICE", " ").output().expect("starts");
+    assert_eq!(cpu.status.code(), Some(2), "nothing to check on the reference");
+    assert!(!String::from_utf8_lossy(&cpu.stderr).contains("WGRAD_DEVICE"), "--device wins");
+}
