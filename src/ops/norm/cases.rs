@@ -118,6 +118,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(rows("long rows, not by fours", &[2, 17_001], unit.clone()));
     cases.extend(rows("a mean of 1000", &[3, 770], Fill::Uniform(999.0, 1001.0)));
     cases.extend(rows("a mean of -1000, in parts", &[2, 40_000], Fill::Uniform(-1000.505, -1000.5)));
+    cases.extend(rows("a mean of a million", &[2, 16_384], Fill::Uniform(1e6, 1_000_003.0)).map(Case::forward_only));
     cases.extend(rows("hard values", &[4, 12], Fill::Special(&[1e-40, 100.0, -100.0, 0.0, 1e-20, 3e4], -1.0, 1.0)));
     cases.extend(rows("no rows", &[0, 5], unit.clone()));
     cases.push(
