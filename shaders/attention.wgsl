@@ -30,7 +30,7 @@ fn attention(number: u32, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { // unroll
     let i = b * p.q.rows + min(row + r, p.q.rows - 1u);
     top[r] = before(i);
-    if (top[r] > LEAST_SCORE) {
+    if (top[r] > LEAST_SCORE || is_nan(top[r])) {
       sum[r] = select(0.0, 1.0, place == 0u); // the 8 invocations' sums are added in the end
       for (var c = 0u; c < COLUMNS; c++) { // unroll
         acc[r * COLUMNS + c] = y[i * p.v.width + min(chunk + place + c * 8u, p.v.width - 1u)];
@@ -52,7 +52,7 @@ fn attention(number: u32, lane: u32) {
     rows_max(&most, lane);
     for (var r = 0u; r < ROWS; r++) { // unroll
       let now = max(top[r], most[r]);
-      let shrink = exp_of_negative(top[r] - now, 0.0);
+      let shrink = nan_or(top[r], exp_of_negative(top[r] - now, 0.0));
       top[r] = now;
       s[r] = weights(s[r], vec4(now));
       sum[r] = sum[r] * shrink + ((s[r].x + s[r].y) + (s[r].z + s[r].w));
@@ -66,9 +66,9 @@ fn attention(number: u32, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { // unroll
     if (row + r < p.q.rows) {
       let i = b * p.q.rows + row + r;
-      // One weight at least is 1, unless all keys are left out.
-      let some = sum[r] > 0.5;
-      let total = max(sum[r], 0.5);
+      // One weight at least is 1, unless all keys are left out, or one is NaN.
+      let some = sum[r] > 0.5 || is_nan(sum[r]);
+      let total = nan_or(sum[r], max(sum[r], 0.5));
       for (var c = 0u; c < COLUMNS; c++) { // unroll
         if (chunk + place + c * 8u < p.v.width) {
           y[i * p.v.width + chunk + place + c * 8u] = select(vec4(0.0), acc[r * COLUMNS + c] / total, some);

@@ -28,11 +28,11 @@ fn rows_of(x: Operand, b: u32, i: u32) -> vec4<u32> {
 // What is added to the scores of these queries and keys.
 fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> { return vec4(0.0); }
 
-// e^(score - lse), 0 where the key is left out.
+// e^(score - lse), NaN where one is, 0 where the key is left out.
 fn weights(score: vec4<f32>, lse: vec4<f32>) -> vec4<f32> {
   let x = score - lse;
   let e = vec4(
     exp_of_negative(x.x, 0.0), exp_of_negative(x.y, 0.0), exp_of_negative(x.z, 0.0), exp_of_negative(x.w, 0.0),
   );
-  return select(e, vec4(0.0), score <= vec4(LEAST_SCORE));
+  return select(nan_or4(x, e), vec4(0.0), score <= vec4(LEAST_SCORE));
 }

@@ -18,8 +18,8 @@ fn max_pool2d_pairs(
   let at = upper_of(i);
   let upper = x[at];
   let lower = x[at + s.columns];
-  let column = max(upper, lower);
-  let largest = max(column.x, column.y);
+  let column = select(upper, lower, lower > upper);
+  let largest = select(column.x, column.y, column.y > column.x);
   // The largest magnitude, as bits: where one is NaN, it is, too.
   let bits = max(bitcast<vec2<u32>>(upper) & vec2(MAGNITUDE_BITS), bitcast<vec2<u32>>(lower) & vec2(MAGNITUDE_BITS));
   let magnitude = max(bits.x, bits.y);

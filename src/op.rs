@@ -50,8 +50,8 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// What a NaN among its inputs gives.
-    fn nan(&self) -> Nan {
+    /// What a NaN in input number `input` gives.
+    fn nan(&self, _input: usize) -> Nan {
         Nan::Spreads
     }
 
@@ -67,7 +67,7 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// What an op promises about NaN among its float inputs, on every device; `wgrad ops` tells it op by op.
+/// What an op promises about NaN in an input of floats, on every device; `wgrad ops` tells it op by op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nan {
     /// Each element of the output that depends on one is NaN.

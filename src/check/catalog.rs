@@ -65,9 +65,8 @@ pub fn catalog() -> Result<Vec<Entry>> {
                 seen.add_gradient(&graph.graph, op.as_ref(), number, node);
             }
             seen.tolerance.extend(tolerance(&nodes, op.name()));
-            if node.inputs.iter().any(|&id| nodes.ty(id).dtype == DType::F32) {
-                seen.special.extend(special(op.as_ref()));
-            }
+            let floats = (0..node.inputs.len()).filter(|&i| nodes.ty(node.inputs[i]).dtype == DType::F32);
+            seen.special.extend(floats.flat_map(|i| special(op.as_ref(), i)));
         }
         if !nodes.nodes.iter().any(|node| node.name() == case.op) {
             let seen = composed.entry(case.op).or_default();
@@ -99,12 +98,12 @@ fn forward(op: &dyn Op) -> Vec<String> {
     }
 }
 
-/// What an op promises about special values.
-fn special(op: &dyn Op) -> Vec<String> {
+/// What an op promises about special values of an input.
+fn special(op: &dyn Op, input: usize) -> Vec<String> {
     match op.lowering() {
         Lowering::View(_) => vec!["moves".into()],
-        _ if op.reads_subnormals() => vec![op.nan().to_string(), "reads subnormals".into()],
-        _ => vec![op.nan().to_string()],
+        _ if op.reads_subnormals() => vec![op.nan(input).to_string(), "reads subnormals".into()],
+        _ => vec![op.nan(input).to_string()],
     }
 }
 
@@ -240,7 +239,8 @@ mod tests {
         let (nan, equal) = (with(&altered(inputs[i], |_| f64::NAN)), with(&altered(inputs[i], |_| 0.25)));
         let floats = types.iter().flat_map(|ty| vec![ty.dtype == DType::F32; ty.shape.numel()]);
         let results = given.iter().zip(&moved).zip(nan.iter().zip(&equal)).zip(floats);
-        let is_broken = |(((given, moved), (nan, equal)), float): (((&f64, &f64), (&f64, &f64)), bool)| match op.nan() {
+        let is_broken = |(((given, moved), (nan, equal)), float): (((&f64, &f64), (&f64, &f64)), bool)| match op.nan(i)
+        {
             Nan::Spreads => float && given != moved && !nan.is_nan(),
             Nan::Extreme => nan != equal,
             Nan::Compares(result) => *nan != f64::from(u8::from(result)),

@@ -54,7 +54,7 @@ impl Op for Argmax {
         Rounding::Exact
     }
 
-    fn nan(&self) -> Nan {
+    fn nan(&self, _: usize) -> Nan {
         Nan::Extreme
     }
 

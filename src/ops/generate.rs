@@ -147,7 +147,7 @@ impl Op for Cast {
         if rounds { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
-    fn nan(&self) -> Nan {
+    fn nan(&self, _: usize) -> Nan {
         Nan::Casts
     }
 

@@ -218,9 +218,9 @@ impl Op for Pooling {
         }
     }
 
-    fn nan(&self) -> Nan {
-        // What has been picked by its place is passed on as it is.
-        if matches!(self.kind, Kind::MaxPick | Kind::MaxGrad) { Nan::Extreme } else { Nan::Spreads }
+    /// `x` tells only which places others are picked from, or go to.
+    fn nan(&self, input: usize) -> Nan {
+        if input == 0 && matches!(self.kind, Kind::MaxPick | Kind::MaxGrad) { Nan::Extreme } else { Nan::Spreads }
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -61,7 +61,7 @@ impl Op for Argsort {
         Rounding::Exact
     }
 
-    fn nan(&self) -> Nan {
+    fn nan(&self, _: usize) -> Nan {
         Nan::Extreme
     }
 

@@ -162,6 +162,32 @@ pub fn cases() -> Vec<Case> {
         .float("v", [2, 4, 34, 8])
         .input("mask", TensorType::new(DType::Bool, [2, 1, 18, 34]), Fill::Coin),
     );
+    // Of three heads one query of the first is NaN, one key of the second, nothing of the third.
+    const QUERY: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, 0.5, f64::NAN, 0.5];
+    const KEYS: [f64; 40 * 8 + 100] = {
+        let (mut x, mut i) = ([0.0; 40 * 8 + 100], 0);
+        while i < x.len() {
+            x[i] = (i * 7 % 19) as f64 / 16.0 - 0.5;
+            i += 1;
+        }
+        x[40 * 8 + 77] = f64::NAN;
+        x
+    };
+    for causal in [false, true] {
+        let name = if causal { "NaN, with gradients, causal" } else { "NaN, with gradients" };
+        let floats = |size: usize| TensorType::new(DType::F32, [3, size, 8]);
+        cases.push(
+            Case::new("attention", name, move |x| {
+                let y = attend(x, &Attention { is_causal: causal, ..Attention::default() });
+                [vec![y.clone()], gradients_of(&[(&y, &x[3])], &[&x[0], &x[1], &x[2]])].concat()
+            })
+            .input("q", floats(18), Fill::Special(QUERY, -1.0, 1.0))
+            .input("k", floats(40), Fill::Special(&KEYS, -1.0, 1.0))
+            .input("v", floats(40), Fill::Uniform(-1.0, 1.0))
+            .input("dy", floats(18), Fill::Uniform(-1.0, 1.0))
+            .forward_only(),
+        );
+    }
     for causal in [false, true] {
         let name = if causal { "differentiated again, causal" } else { "differentiated again, with a mask" };
         cases.push(

@@ -140,7 +140,8 @@ const MASK: &str = "@group(0) @binding(BINDING) var<storage, read> mask: array<f
 fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
   let start = p.mask_offset + b / p.heads * p.mask_batch + b % p.heads * p.mask_head;
   let at = start + min(query, vec4(p.q.rows - 1u)) * p.mask_query + min(key, vec4(p.k.rows - 1u)) * p.mask_key;
-  return max(vec4(mask[at.x], mask[at.y], mask[at.z], mask[at.w]), vec4(LEFT_OUT));
+  let added = vec4(mask[at.x], mask[at.y], mask[at.z], mask[at.w]);
+  return nan_or4(added, max(added, vec4(LEFT_OUT)));
 }";
 
 /// `before` of a launch that goes on where another ended.

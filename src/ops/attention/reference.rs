@@ -70,7 +70,8 @@ impl Head<'_> {
             let exact = product + self.mask.map_or(0.0, |mask| mask[i * s + j]);
             let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.abs();
             let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * UNIT;
-            (exact >= LEAST_SCORE).then_some(Score { exact, error })
+            // NaN is a score.
+            (!(exact < LEAST_SCORE)).then_some(Score { exact, error })
         };
         (0..s).map(score).collect()
     }

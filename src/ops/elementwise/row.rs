@@ -207,7 +207,7 @@ impl Op for Elementwise {
         self.row.neutral
     }
 
-    fn nan(&self) -> Nan {
+    fn nan(&self, _: usize) -> Nan {
         self.row.nan
     }
 

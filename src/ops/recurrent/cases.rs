@@ -76,6 +76,14 @@ pub fn cases() -> Vec<Case> {
         add("64 units", form(9, 3, 5, 64), all);
         add("97 units, several workgroups", form(17, 2, 3, 97), With { bias: true, ..With::default() });
         add("no rows", form(0, 2, 3, 4), all);
+        // In the second step of the second row.
+        const NAN: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, f64::NAN];
+        for activation in [Activation::Tanh, Activation::Relu] {
+            let name = format!("NaN, {activation:?}");
+            let mut case = case(cell, name, form(5, 3, 2, 4), With { activation, ..all }).forward_only();
+            case.inputs[0].fill = Fill::Special(NAN, -1.0, 1.0);
+            cases.push(case);
+        }
     }
     cases
 }

@@ -61,7 +61,7 @@ impl Pass<'_> {
             Activation::Tanh => text,
             Activation::Relu => text
                 .function("activate", "fn activate(v: f32) -> f32 { return relu_f32(v); }")
-                .function("slope", "fn slope(y: f32) -> f32 { return select(0.0, 1.0, y > 0.0); }"),
+                .function("slope", "fn slope(y: f32) -> f32 { return nan_or(y, select(0.0, 1.0, y > 0.0)); }"),
         };
         if self.together {
             return text.constant("THREADS", together_on(self.args.profile));

@@ -61,7 +61,13 @@ impl Noise {
         let x = self.rounded(x, 2.0);
         match activation {
             Activation::Tanh => self.rounded(x.tanh(), FUNCTION),
-            Activation::Relu => x.max(0.0),
+            Activation::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            } // NaN stays
         }
     }
 }
@@ -73,6 +79,7 @@ const FUNCTION: f64 = 12.0;
 fn slope(activation: Activation, y: f64) -> f64 {
     match activation {
         Activation::Tanh => 1.0 - y * y,
+        Activation::Relu if y.is_nan() => y,
         Activation::Relu => f64::from(u8::from(y > 0.0)),
     }
 }
