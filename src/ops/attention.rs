@@ -162,7 +162,8 @@ impl Value {
     /// (Vaswani et al., *Attention is all you need*, 2017).
     ///
     /// A score below -1e29, such as a mask of minus infinity makes, leaves the key out; a query that sees no
-    /// key gets 0 and passes no gradient, as in PyTorch. PyTorch's `dropout_p`, which drops weights, is not
+    /// key gets 0 and passes no gradient, as in PyTorch. A NaN in a key or value that is left out may still
+    /// spread, as 0 times NaN does. PyTorch's `dropout_p`, which drops weights, is not
     /// offered.
     ///
     /// Fused, with an online softmax (Milakov and Gimelshein, *Online normalizer calculation for softmax*,
