@@ -93,20 +93,6 @@ pub(super) fn norms() -> Vec<Fault> {
             Text("v = max(v - more * more, S(0.0));", "v = max(v, S(0.0));"),
         ),
         fault(
-            "the variance is not corrected by what the rounded mean left",
-            ["layer_norm", "a mean of a million"],
-            "workgroup",
-            "norm_workgroup",
-            Text("v = max(v - moments.x * moments.x, 0.0);", ""),
-        ),
-        fault(
-            "the variance is not corrected by what the rounded mean left",
-            ["layer_norm", "a mean of a million"],
-            "invocation",
-            "norm_invocation",
-            Text("v = max(v - more * more, 0.0);", ""),
-        ),
-        fault(
             "parts are merged by their rounded means",
             ["var", "columns in parts, a mean of a million"],
             "parts",
