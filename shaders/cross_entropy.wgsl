@@ -16,6 +16,9 @@ struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>, 4>;
 
+// Of NaN a driver's exp may make a number.
+fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
+
 @compute @workgroup_size(64)
 fn cross_entropy(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -36,7 +39,7 @@ fn cross_entropy(
     let stop = min(k + RUN, d.size);
     var run = 0.0;
     for (; k < stop; k++) {
-      run += exp(x[start + k] - m);
+      run += exp_of(x[start + k] - m);
     }
     s += run;
   }
@@ -46,13 +49,13 @@ fn cross_entropy(
     atomicStore(&status[0], 1u);
   }
   if (d.gradient == 0u) {
-    let loss = log(s) - (x[start + min(label, d.size - 1u)] - m);
+    let loss = nan_or(s, log(s)) - (x[start + min(label, d.size - 1u)] - m);
     y[row] = select(bitcast<f32>(d.nan), loss, valid);
     return;
   }
   let scale = select(bitcast<f32>(d.nan), dy[row], valid);
   for (var k = 0u; k < d.size; k++) {
     let hit = select(0.0, 1.0, k == label);
-    y[start + k] = (exp(x[start + k] - m) / s - hit) * scale;
+    y[start + k] = (exp_of(x[start + k] - m) / s - hit) * scale;
   }
 }

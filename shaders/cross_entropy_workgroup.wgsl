@@ -47,6 +47,9 @@ fn tree_sum(lid: u32, v: f32) -> f32 {
   return tree[0];
 }
 
+// Of NaN a driver's exp may make a number.
+fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
+
 @compute @workgroup_size(THREADS)
 fn cross_entropy_workgroup(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -74,7 +77,7 @@ fn cross_entropy_workgroup(
   var s = 0.0;
   for (var h = 0u; h < HELD; h++) { // unroll
     if (lid + h * THREADS < end) {
-      held[h] = exp(held[h] - m);
+      held[h] = exp_of(held[h] - m);
       s += held[h];
     }
   }
@@ -82,7 +85,7 @@ fn cross_entropy_workgroup(
     let stop = min(k + RUN * THREADS, end);
     var run = 0.0;
     for (; k < stop; k += THREADS) {
-      run += exp(x[start + k] - m);
+      run += exp_of(x[start + k] - m);
     }
     s += run;
   }
@@ -94,7 +97,7 @@ fn cross_entropy_workgroup(
   }
   if (d.gradient == 0u) {
     if (inside && lid == 0u) {
-      let loss = log(s) - (x[start + min(label, d.size - 1u)] - m);
+      let loss = nan_or(s, log(s)) - (x[start + min(label, d.size - 1u)] - m);
       y[row] = select(bitcast<f32>(d.nan), loss, valid);
     }
     return;
@@ -108,6 +111,6 @@ fn cross_entropy_workgroup(
   }
   for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
     let hit = select(0.0, 1.0, k == label);
-    y[start + k] = (exp(x[start + k] - m) / s - hit) * scale;
+    y[start + k] = (exp_of(x[start + k] - m) / s - hit) * scale;
   }
 }

@@ -14,6 +14,15 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
+// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+fn keep_nan(x: V, y: V) -> V {
+  return nan_or(x, y);
+}
+
+fn exp_of(x: V) -> V {
+  return keep_nan(x, exp(x));
+}
+
 fn lanes_max(v: V) -> V {
   return v;
 }
@@ -44,7 +53,7 @@ fn softmax(
     var run = V(0.0);
     for (; k < stop; k++) {
       let at = start + k * d.inner;
-      let e = exp(x[at] - m);
+      let e = exp_of(x[at] - m);
       run += e;
       if (!LOG) {
         y[at] = e; // exp costs more than a second look at y
@@ -53,7 +62,7 @@ fn softmax(
     s += run;
   }
   s = lanes_sum(s);
-  let shift = log(s);
+  let shift = keep_nan(s, log(s));
   let scale = 1.0 / s;
   for (var k = 0u; k < d.size; k++) {
     let at = start + k * d.inner;

@@ -15,6 +15,15 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read_write> dx: array<V>;
 
+// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+fn keep_nan(x: V, y: V) -> V {
+  return nan_or(x, y);
+}
+
+fn exp_of(x: V) -> V {
+  return keep_nan(x, exp(x));
+}
+
 fn lanes_sum(v: V) -> V {
   return v;
 }
@@ -48,7 +57,7 @@ fn softmax_grad(
   for (var k = 0u; k < d.size; k++) {
     let at = start + k * d.inner;
     if (LOG) {
-      dx[at] = dy[at] - exp(y[at]) * s;
+      dx[at] = dy[at] - exp_of(y[at]) * s;
     } else {
       dx[at] = y[at] * (dy[at] - s);
     }

@@ -20,6 +20,15 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 
 var<workgroup> tree: array<V, THREADS>;
 
+// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+fn keep_nan(x: V, y: V) -> V {
+  return nan_or(x, y);
+}
+
+fn exp_of(x: V) -> V {
+  return keep_nan(x, exp(x));
+}
+
 fn lanes_sum(v: V) -> V {
   return v;
 }
@@ -33,7 +42,7 @@ fn term(y: V, dy: V) -> V {
 
 fn gradient(y: V, dy: V, s: V) -> V {
   if (LOG) {
-    return dy - exp(y) * s;
+    return dy - exp_of(y) * s;
   }
   return y * (dy - s);
 }

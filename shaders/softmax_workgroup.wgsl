@@ -19,6 +19,15 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 
 var<workgroup> tree: array<V, THREADS>;
 
+// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+fn keep_nan(x: V, y: V) -> V {
+  return nan_or(x, y);
+}
+
+fn exp_of(x: V) -> V {
+  return keep_nan(x, exp(x));
+}
+
 fn lanes_max(v: V) -> V {
   return v;
 }
@@ -80,7 +89,7 @@ fn softmax_workgroup(
   for (var h = 0u; h < HELD; h++) { // unroll
     if (lid + h * THREADS < end) {
       held[h] -= m;
-      let e = exp(held[h]);
+      let e = exp_of(held[h]);
       s += e;
       if (!LOG) {
         held[h] = e;
@@ -91,12 +100,12 @@ fn softmax_workgroup(
     let stop = min(k + RUN * THREADS, end);
     var run = V(0.0);
     for (; k < stop; k += THREADS) {
-      run += exp(x[start + k * d.inner] - m);
+      run += exp_of(x[start + k * d.inner] - m);
     }
     s += run;
   }
   s = lanes_sum(tree_sum(lid, s));
-  let shift = log(s);
+  let shift = keep_nan(s, log(s));
   let scale = 1.0 / s;
   for (var h = 0u; h < HELD; h++) { // unroll
     if (lid + h * THREADS < end) {
@@ -108,7 +117,7 @@ fn softmax_workgroup(
     if (LOG) {
       y[at] = (x[at] - m) - shift;
     } else {
-      y[at] = exp(x[at] - m) * scale;
+      y[at] = exp_of(x[at] - m) * scale;
     }
   }
 }

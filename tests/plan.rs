@@ -97,6 +97,28 @@ fn fusion_makes_no_circle() {
     assert_valid(&plan);
 }
 
+/// A group may hold nodes that were made long after the ones that others read of it, and its launch
+/// needs what these late ones read.
+#[test]
+fn fusion_makes_no_circle_by_way_of_late_members() {
+    let graph = Graph::new();
+    let [x, y, z] = ["x", "y", "z"].map(|name| graph.input(name, DType::F32, [64, 64]));
+    let early = x.exp();
+    let sums = early.sum(&[1], true); // older than the product
+    let product = y.matmul(&z);
+    let a = &product + &sums; // must not join the product: `sums` waits for `early`,
+    let b = &early * &product; // which shares a launch with this, and that waits for the product
+    let plan = plan(&graph, &[&a, &b]);
+    assert_valid(&plan);
+    let leaves = plan.inputs.iter().filter_map(|input| Some(input.stored.as_ref()?.buffer));
+    let mut known: Vec<usize> = leaves.collect();
+    for unit in &plan.units {
+        assert!(unit.reads.iter().all(|stored| known.contains(&stored.buffer)), "{:?}", labels(&plan));
+        known.extend(unit.writes.iter().map(|stored| stored.buffer));
+    }
+    assert!(plan.outputs.iter().all(|(_, buffer)| known.contains(&buffer.expect("not empty"))), "{:?}", labels(&plan));
+}
+
 #[test]
 fn duplicates_and_dead_nodes_vanish() {
     let graph = Graph::new();

@@ -113,7 +113,8 @@ impl CaseGraph {
             } else {
                 (0..most).map(|_| rng.random_range(0..x.len())).collect()
             };
-            for at in picks {
+            // An infinity has no neighbours to take a difference of.
+            for at in picks.into_iter().filter(|&at| x[at].is_finite()) {
                 let moved = |by: f64| {
                     let mut x = x.clone();
                     x[at] += by;

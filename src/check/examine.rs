@@ -237,9 +237,14 @@ impl CaseReport {
     /// Fused, unfused and reference, from end to end.
     fn compare_gradients(&mut self, graph: &CaseGraph, inputs: &[Tensor], whole: &[Vec<Tensor>]) -> Result<()> {
         let reference = graph.reference(inputs)?;
-        for number in graph.own.1..graph.outputs.len() {
+        let gradients = graph.own.1..graph.outputs.len();
+        let largest_of = |number: usize| reference[number].to_f64().iter().fold(0f64, |most, x| most.max(x.abs()));
+        let largest_of_all = gradients.clone().map(largest_of).fold(0f64, f64::max);
+        for number in gradients {
             let want = reference[number].to_f64();
-            let largest = want.iter().fold(0f64, |most, x| most.max(x.abs())).max(f64::from(f32::MIN_POSITIVE));
+            // A gradient that is 0 throughout, because its terms cancel, has no scale of its own.
+            let own = largest_of(number);
+            let largest = if own == 0.0 { largest_of_all } else { own }.max(f64::from(f32::MIN_POSITIVE));
             // Both plans being the same, one run stands for both.
             let ways: Vec<Vec<f64>> = whole.iter().map(|outputs| outputs[number].to_f64()).collect();
             for (at, &want) in want.iter().enumerate().filter(|(_, x)| x.is_finite() && x.abs() < 1e38) {

@@ -427,7 +427,7 @@ fn rows() -> Vec<Fault> {
             ["softmax", "+-100"],
             "invocation",
             "softmax",
-            Text("exp(x[at] - m)", "exp(x[at])"),
+            Text("exp_of(x[at] - m)", "exp_of(x[at])"),
         ),
         fault(
             "no barrier in the tree",

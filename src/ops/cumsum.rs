@@ -165,6 +165,12 @@ pub fn cases() -> Vec<Case> {
             .input("x", TensorType::new(dtype, shape), Fill::Index(1 << 30))
             .forward_only()
     };
+    const HARD: &[f64] = &[0.5, 0.5, 0.5, f64::INFINITY, 0.5, 0.5, 0.5, 0.5, 0.5, f64::NAN];
+    let nan = |name: &str, shape: &[usize], axis: isize| {
+        let mut case = case(name, shape, axis).forward_only();
+        case.inputs[0].fill = Fill::Special(HARD, -1.0, 1.0);
+        case
+    };
     vec![
         case("last", &[3, 7], -1),
         case("first of three", &[5, 2, 3], 0),
@@ -186,5 +192,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("cumsum", "lines of 4000 tenths", |x| vec![x[0].cumsum(0)])
             .input("x", TensorType::new(DType::F32, [4000, 3]), Fill::Uniform(0.1, 0.1))
             .forward_only(),
+        nan("NaN and infinity, rows", &[4, 40], 1),
+        nan("NaN and infinity, columns", &[40, 4], 0),
     ]
 }

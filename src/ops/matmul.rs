@@ -221,6 +221,13 @@ pub fn cases() -> Vec<Case> {
     ];
     let mut cases: Vec<Case> =
         SIZES.iter().map(|&[m, n, k]| product(&format!("{m} x {n} x {k}"), &[m, k], &[k, n], NN)).collect();
+    // A NaN in the first row of a, an infinity in the first row of b: nothing else may see them.
+    for [m, n, k] in [[17, 65, 15], [64, 64, 64], [6, 10, 2100], [130, 68, 36], [5, 6, 3000]] {
+        let mut case = product(&format!("{m} x {n} x {k}, NaN and infinity"), &[m, k], &[k, n], NN).forward_only();
+        case.inputs[0].fill = Fill::Special(&[0.5, 0.25, f64::NAN, 0.5], -1.0, 1.0);
+        case.inputs[1].fill = Fill::Special(&[0.5, f64::INFINITY, 0.25], -1.0, 1.0);
+        cases.push(case);
+    }
     for [ta, tb] in [[false, true], [true, false], [true, true]] {
         let name = |what: &str| {
             format!("{what}{}{}", if ta { ", a transposed" } else { "" }, if tb { ", b transposed" } else { "" })

@@ -121,12 +121,13 @@ impl Rows {
     /// the text looks for the largest, too), across rows not.
     fn text(&self, text: Shader, log: bool, max: bool) -> Shader {
         let text = text.constant("LOG", log);
-        match self.vector {
-            None => text,
-            Some(false) => text.alias("V", "vec4<f32>"),
-            Some(true) => {
+        let Some(within) = self.vector else { return text };
+        let keep = "fn keep_nan(x: V, y: V) -> V {\n  return nan_or4(x, y);\n}";
+        let text = text.alias("V", "vec4<f32>").function("keep_nan", keep);
+        match within {
+            false => text,
+            true => {
                 let lanes = |name: &str, of: &str| format!("fn {name}(v: V) -> V {{\n  return V({of});\n}}");
-                let text = text.alias("V", "vec4<f32>");
                 let text = text.function("lanes_sum", &lanes("lanes_sum", "(v.x + v.y) + (v.z + v.w)"));
                 if !max {
                     return text;

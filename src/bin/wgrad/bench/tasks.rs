@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
-use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
+use wgrad::nn::{Recurrent, RecurrentOptions, Scope, init};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::Cell;
@@ -568,9 +568,9 @@ fn large_graph(name: &str, sizes: &[usize]) -> Result<Work, String> {
         return Err(format!("{nodes} nodes are too many; use fewer"));
     }
     let times = |each: usize| 0..nodes.div_ceil(each);
-    let (x, w) = (Draw::new().tensor(&[16, 16])?, Draw::new().tensor(&[16, 16])?);
     let graph = Graph::new();
-    let (x, w) = (graph.variable("x", x), graph.variable("w", w));
+    let x = graph.variable("x", Draw::new().tensor(&[16, 16])?);
+    let w = graph.variable("w", init::orthogonal(1.0).draw([16, 16], 1, "w"));
     let outputs = match name {
         "plan_chain" => {
             let y = times(6).fold(x.clone(), |y, _| y.sin() * 1.01);
@@ -582,12 +582,12 @@ fn large_graph(name: &str, sizes: &[usize]) -> Result<Work, String> {
         }
         "plan_layers" => {
             let nn = Scope::train(&graph, 1);
-            let y = times(66).fold(x, |y, layer| &y + nn.linear(&format!("fc{layer}"), &y, 16).relu());
+            let y = times(66).fold(x, |y, layer| &y + nn.linear(&format!("fc{layer}"), &y, 16).relu() * 0.01);
             let loss = y.square().mean_all();
             Adam::new().minimize(&graph, &loss);
             vec![loss]
         }
-        _ => vec![times(2).fold(x, |y, _| y.t().reshape(&[16, 16]))],
+        _ => vec![times(2).fold(x.reshape(&[4, 64]), |y, _| y.t().reshape(&[4, 64])).exp()],
     };
     Ok(Work {
         graph,
