@@ -139,12 +139,14 @@ fn elementwise(e: &mut Entries) {
     e.add("masked_fill", |t| t.f.masked_fill(&t.f, 0.0));
     e.add("tril", |t| t.v.tril(0));
     e.add("triu", |t| t.v.triu(0));
+    e.add("diagonal", |t| t.v.diagonal(0, 1));
 }
 
 fn reductions(e: &mut Entries) {
     e.add("sum", |t| t.f.sum(&[2], false));
     e.add("mean", |t| t.f.mean(&[2], false));
     e.add("var", |t| t.f.var(&[2], 1, false));
+    e.add("std", |t| t.f.std(&[2], 1, false));
     e.add("prod", |t| t.f.prod(&[2], false));
     e.add("max", |t| t.f.max(&[2], false));
     e.add("min", |t| t.f.min(&[2], false));
@@ -188,6 +190,7 @@ fn kernels(e: &mut Entries) {
     e.add("conv2d_input_grad", |t| t.image.conv2d_input_grad(&t.f, 3, Conv2d::default()));
     e.add("conv2d_weight_grad", |t| t.image.conv2d_weight_grad(&t.f, 3, Conv2d::default()));
     e.add("conv_transpose2d", |t| t.image.conv_transpose2d(&t.f, None, Conv2d::default(), 0));
+    e.add("conv_transpose1d", |t| t.f.conv_transpose1d(&t.f, None, Conv1d::default(), 0));
     e.add("max_pool2d", |t| t.f.max_pool2d(2));
     e.add("avg_pool2d", |t| t.f.avg_pool2d(2));
     e.add("global_avg_pool2d", |t| t.f.global_avg_pool2d());
