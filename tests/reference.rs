@@ -28,7 +28,8 @@ fn gradients_match_finite_differences() {
 /// A rule that is off by a hundred-thousandth is found, whatever the curve: a part of the value is kept from it.
 #[test]
 fn gradients_that_are_a_little_wrong_are_found() {
-    let kinds: [(&'static str, fn(&wgrad::Value) -> wgrad::Value); 3] = [
+    type Build = fn(&wgrad::Value) -> wgrad::Value;
+    let kinds: [(&'static str, Build); 3] = [
         ("a line", |x| x + x.stop_gradient() * 1e-5),
         ("a curve", |x| x.sin() + x.stop_gradient().sin() * 1e-4),
         ("a kink", |x| x.abs() + x.stop_gradient().abs() * 1e-5),

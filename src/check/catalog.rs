@@ -237,17 +237,15 @@ mod tests {
         };
         let (given, moved) = (with(inputs[i]), with(&altered(inputs[i], |x| 0.7 * x + 0.3)));
         let (nan, equal) = (with(&altered(inputs[i], |_| f64::NAN)), with(&altered(inputs[i], |_| 0.25)));
-        let floats = types.iter().flat_map(|ty| vec![ty.dtype == DType::F32; ty.shape.numel()]);
-        let results = given.iter().zip(&moved).zip(nan.iter().zip(&equal)).zip(floats);
-        let is_broken = |(((given, moved), (nan, equal)), float): (((&f64, &f64), (&f64, &f64)), bool)| match op.nan(i)
-        {
-            Nan::Spreads => float && given != moved && !nan.is_nan(),
-            Nan::Extreme => nan != equal,
-            Nan::Compares(result) => *nan != f64::from(u8::from(result)),
-            Nan::Casts if float => !nan.is_nan(),
-            Nan::Casts => *nan != f64::from(u8::from(types[0].dtype == DType::Bool)),
+        let floats: Vec<bool> = types.iter().flat_map(|ty| vec![ty.dtype == DType::F32; ty.shape.numel()]).collect();
+        let is_broken = |&k: &usize| match op.nan(i) {
+            Nan::Spreads => floats[k] && given[k] != moved[k] && !nan[k].is_nan(),
+            Nan::Extreme => nan[k] != equal[k],
+            Nan::Compares(result) => nan[k] != f64::from(u8::from(result)),
+            Nan::Casts if floats[k] => !nan[k].is_nan(),
+            Nan::Casts => nan[k] != f64::from(u8::from(types[0].dtype == DType::Bool)),
         };
-        results.filter(|result| is_broken(*result)).count()
+        (0..floats.len()).filter(is_broken).count()
     }
 
     #[test]

@@ -61,7 +61,12 @@ impl Divergence {
     fn save_in(&self, folder: &Path) -> Result<PathBuf> {
         let name: String = self.found.label.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let mut builder = tempfile::Builder::new();
-        // A name that nobody else has: what is written is renamed over it.
+        // What is written is renamed over it, and keeps its mode: the usual one, less the process's umask.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
         let reserved = builder.prefix(&format!("wgrad-{name}-")).suffix(".safetensors").tempfile_in(folder);
         let reserved = reserved.map_err(Error::io(folder))?.into_temp_path();
         self.case.save(&reserved)?;

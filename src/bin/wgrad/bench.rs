@@ -15,7 +15,7 @@ mod verify;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value as Json, json};
@@ -256,7 +256,7 @@ impl Running {
     }
 
     /// Runs a process to its end: how it ended, and what it wrote. `None` where a signal came.
-    fn output(&self, command: &mut Command) -> std::io::Result<Option<(ExitStatus, Vec<u8>, Vec<u8>)>> {
+    fn output(&self, command: &mut Command) -> std::io::Result<Option<Output>> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The terminal sends Ctrl-C to a whole group. Here one process decides what ends, and when.
         #[cfg(unix)]
@@ -276,7 +276,7 @@ impl Running {
         let child = self.lock().0.take();
         let status = child.map(|mut child| child.wait()).transpose()?;
         Ok(match status {
-            Some(status) if !self.is_stopped() => Some((status, lines?, messages?)),
+            Some(status) if !self.is_stopped() => Some(Output { status, stdout: lines?, stderr: messages? }),
             _ => None,
         })
     }
@@ -411,7 +411,7 @@ impl Bench<'_> {
             command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder).env("WGRAD_CACHE", folder);
         }
         let output = self.running.output(&mut command).map_err(failed)?;
-        let (status, stdout, stderr) = output.ok_or_else(|| Stop::Error(INTERRUPTED.to_owned()))?;
+        let Output { status, stdout, stderr } = output.ok_or_else(|| Stop::Error(INTERRUPTED.to_owned()))?;
         let text = String::from_utf8_lossy(&stderr);
         let message = text.lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
         let message = || format!("{}: {}", task.join(" "), message.unwrap_or(text.trim()));

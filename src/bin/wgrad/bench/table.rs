@@ -123,8 +123,8 @@ fn peak(record: &Json) -> Vec<String> {
         let rates = [&record[format!("{name}_gb_s")], &record[format!("{name}_large_gb_s")]];
         let sizes = record[format!("{name}_mib")].as_array().cloned().unwrap_or_default();
         let of: Vec<String> =
-            rates.iter().zip(&sizes).map(|(rate, mib)| format!("{} of {mib} MiB", number(rate))).collect();
-        lines.push(format!("{name}, GB/s: {}  ({})", of.join(", "), text(&format!("{name}_kernel"))));
+            rates.iter().zip(&sizes).map(|(rate, mib)| format!("{} GB/s of {mib} MiB", number(rate))).collect();
+        lines.push(format!("{name}: {}  ({})", of.join(", "), text(&format!("{name}_kernel"))));
     }
     lines.push(format!(
         "dispatch: {}, of which recording takes {}; one number computed and read back: {}",
