@@ -1,7 +1,7 @@
 //! Clusters of nodes that run as one launch: pointwise ops joined into groups, groups joined to
 //! the kernels whose output they work on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::layout::{Layout, Origin, constant_of, op_of};
 use super::{Options, choose};
@@ -15,8 +15,8 @@ use crate::{DType, TensorType};
 /// ARCHITECTURE.md.
 const MOST_OPS: usize = 64;
 
-/// Clusters that a search for a way around may meet.
-const MOST_MET: usize = 1000;
+/// Clusters between two that are joined.
+const MOST_BETWEEN: usize = 1000;
 
 /// A cluster: at most one kernel node, and pointwise nodes in the order of the graph.
 #[derive(Clone, Debug, Default)]
@@ -100,12 +100,6 @@ impl Cluster {
         self.kernel.iter().map(|&(node, _)| node).chain(self.pointwise.iter().copied())
     }
 
-    /// The first of its nodes in the order of the graph.
-    fn oldest(&self) -> Option<usize> {
-        let kernel = self.kernel.map(|(node, _)| node);
-        kernel.into_iter().chain(self.pointwise.first().copied()).min()
-    }
-
     /// The last of its nodes in the order of the graph.
     pub fn newest(&self) -> Option<usize> {
         self.kernel.map(|(node, _)| node).max(self.pointwise.last().copied())
@@ -123,9 +117,57 @@ struct Fusion<'a> {
     reads: Vec<Vec<usize>>,
     /// The variables that each node's value is assigned to.
     updates: HashMap<usize, Vec<usize>>,
+    order: Order,
     /// For each cluster the last search that met it, and the number of searches.
     met: Vec<usize>,
     searches: usize,
+}
+
+/// Keys of clusters, larger than those of the clusters that they depend on, directly or not.
+struct Order {
+    key: Vec<u64>,
+    /// The clusters by key.
+    at: BTreeMap<u64, usize>,
+}
+
+impl Order {
+    fn new(count: usize) -> Order {
+        let mut order = Order { key: vec![0; count], at: BTreeMap::new() };
+        order.spread(0..count);
+        order
+    }
+
+    /// Keys far apart for clusters in order.
+    fn spread(&mut self, clusters: impl ExactSizeIterator<Item = usize>) {
+        let step = u64::MAX / (clusters.len() as u64 + 1);
+        self.at = clusters.enumerate().map(|(number, cluster)| ((number as u64 + 1) * step, cluster)).collect();
+        self.at.iter().for_each(|(&key, &cluster)| self.key[cluster] = key);
+    }
+
+    fn remove(&mut self, cluster: usize) {
+        self.at.remove(&self.key[cluster]);
+    }
+
+    /// Moves clusters, in their order, right in front of another one.
+    fn put_before(&mut self, cluster: usize, mut moved: Vec<usize>) {
+        if moved.is_empty() {
+            return;
+        }
+        moved.sort_unstable_by_key(|&cluster| self.key[cluster]);
+        moved.iter().for_each(|&cluster| self.remove(cluster));
+        let before = |order: &Order| order.at.range(..order.key[cluster]).next_back().map_or(0, |(&key, _)| key);
+        let count = moved.len() as u64;
+        if self.key[cluster] - before(self) <= count {
+            let rest: Vec<usize> = self.at.values().copied().collect();
+            self.spread(rest.into_iter());
+        }
+        let before = before(self);
+        let step = (self.key[cluster] - before) / (count + 1);
+        for (number, cluster) in moved.into_iter().enumerate() {
+            self.key[cluster] = before + (number as u64 + 1) * step;
+            self.at.insert(self.key[cluster], cluster);
+        }
+    }
 }
 
 impl<'a> Fusion<'a> {
@@ -143,8 +185,8 @@ impl<'a> Fusion<'a> {
         for assignment in &nodes.assignments {
             updates.entry(layout.source(assignment.value).node).or_default().push(assignment.variable);
         }
-        let met = vec![0; clusters.all.len()];
-        Fusion { nodes, layout, limit, clusters, reads, updates, met, searches: 0 }
+        let (order, met) = (Order::new(clusters.all.len()), vec![0; clusters.all.len()]);
+        Fusion { nodes, layout, limit, clusters, reads, updates, order, met, searches: 0 }
     }
 
     fn run(mut self) -> Clusters {
@@ -257,10 +299,12 @@ impl<'a> Fusion<'a> {
         if producer.pointwise.len() + group.pointwise.len() > MOST_OPS
             || !self.reads_directly(a, b)
             || self.bindings(kernel, members, inside) > self.limit
-            || self.path_around(a, b)
         {
             return;
         }
+        let Some(between) = self.between(a, b) else { return };
+        self.order.remove(b);
+        self.order.put_before(a, between);
         let group = std::mem::take(&mut self.clusters.all[b]).pointwise;
         for &node in &group {
             self.clusters.of[node] = Some(a);
@@ -288,31 +332,27 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// Whether cluster `b` depends on `a` by way of a third cluster, or on so many clusters that are
-    /// not older than `a` that the answer is not worth the search.
-    fn path_around(&mut self, a: usize, b: usize) -> bool {
-        let all = &self.clusters.all;
-        let oldest = all[a].oldest();
+    /// The clusters behind `a` in the order that cluster `b` depends on. None where one of them depends on
+    /// `a`, or where they are so many that the answer is not worth the search.
+    fn between(&mut self, a: usize, b: usize) -> Option<Vec<usize>> {
         self.searches += 1;
-        let mut left = MOST_MET;
-        let mut open: Vec<usize> = Vec::new();
-        let mut at = b;
+        let (mut found, mut open, mut at) = (Vec::new(), Vec::new(), b);
         loop {
             // The oldest comes next: in a backward pass that is the short way to the forward pass.
             for cluster in self.reads[at].iter().rev().filter_map(|&node| self.clusters.of[node]) {
                 if cluster == a && at != b {
-                    return true;
+                    return None;
                 }
-                if cluster != a && all[cluster].newest() >= oldest && self.met[cluster] != self.searches {
+                if self.order.key[cluster] > self.order.key[a] && self.met[cluster] != self.searches {
                     self.met[cluster] = self.searches;
                     open.push(cluster);
                 }
             }
-            let Some(next) = open.pop() else { return false };
-            if left == 0 {
-                return true;
+            let Some(next) = open.pop() else { return Some(found) };
+            if found.len() == MOST_BETWEEN {
+                return None;
             }
-            left -= 1;
+            found.push(next);
             at = next;
         }
     }
