@@ -29,8 +29,10 @@ fn rows(numbers: [f32; 2]) -> Tensor {
     Tensor::new([2], numbers).expect("fits")
 }
 
-/// All variables and counters.
-fn state(session: &Session) -> (Vec<(String, Vec<f32>)>, Vec<(String, u64)>) {
+/// Variables and counters by name.
+type State = (Vec<(String, Vec<f32>)>, Vec<(String, u64)>);
+
+fn state(session: &Session) -> State {
     let variables = session.names().into_iter().map(|name| (name.clone(), session.get(&name).expect("known").to_f32()));
     (variables.collect(), session.counters().iter().map(|(name, count)| (name.clone(), *count)).collect())
 }
