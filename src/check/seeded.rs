@@ -477,8 +477,8 @@ fn rows() -> Vec<Fault> {
             "invocation",
             "cross_entropy",
             Text(
-                "run += exp(x[start + k] - m);",
-                "run = unpack2x16float(pack2x16float(vec2<f32>(run + exp(x[start + k] - m), 0.0))).x;",
+                "run += exp_of(x[start + k] - m);",
+                "run = unpack2x16float(pack2x16float(vec2<f32>(run + exp_of(x[start + k] - m), 0.0))).x;",
             ),
         ),
         fault(
