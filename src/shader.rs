@@ -179,7 +179,8 @@ const UNROLL: &str = "{ // unroll";
 fn unroll(text: &str) -> Result<String, String> {
     let mut text = text.to_owned();
     // The innermost loop is the last one opened: unroll from the end, so that it comes first.
-    while let Some(mark) = text.rfind(UNROLL) {
+    let mut end = text.len();
+    while let Some(mark) = text[..end].rfind(UNROLL) {
         let start = text[..mark].rfind("for (").ok_or("`// unroll` without a `for (`")?;
         let head = &text[start..mark];
         let bad = || format!("cannot unroll `{}`", head.trim());
@@ -205,6 +206,7 @@ fn unroll(text: &str) -> Result<String, String> {
             unrolled.push('\n');
         }
         text.replace_range(start..close + 1, unrolled.trim());
+        end = start;
     }
     Ok(text)
 }
@@ -233,12 +235,27 @@ struct Item {
     mentions: HashSet<&'static str>,
 }
 
-/// The words of a text that stand in no comment.
+/// The words of a text that stand in no comment. Every text of a plan is searched for them, often.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .map(|line| line.split("//").next().unwrap_or(""))
-        .flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
-        .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let start = at;
+            let length = |wanted: fn(u8) -> bool| bytes[start..].iter().take_while(|&&byte| wanted(byte)).count();
+            match bytes.get(start..)? {
+                [] => return None,
+                [b'/', b'/', ..] => at += length(|byte| byte != b'\n'),
+                [first, ..] if is_word(*first) => {
+                    at += length(is_word);
+                    if first.is_ascii_alphabetic() {
+                        return Some(&text[start..at]);
+                    }
+                }
+                _ => at += 1,
+            }
+        }
+    })
 }
 
 /// The functions and constants that a text defines at the start of a line.
@@ -283,6 +300,19 @@ fn scalar_items() -> &'static (Vec<&'static str>, HashMap<&'static str, Item>) {
 /// Whether `scalar.wgsl` has a function of that name.
 pub fn has_scalar_function(name: &str) -> bool {
     scalar_items().1.contains_key(name)
+}
+
+/// The lines of `scalar.wgsl` that a call of a function takes: its own, and those of what it mentions, each once.
+pub(crate) fn lines_called(function: &str) -> usize {
+    let items = &scalar_items().1;
+    let (mut lines, mut seen, mut open) = (0, HashSet::new(), vec![function]);
+    while let Some(word) = open.pop() {
+        if let Some(item) = items.get(word).filter(|_| seen.insert(word)) {
+            lines += item.text.lines().count();
+            open.extend(&item.mentions);
+        }
+    }
+    lines
 }
 
 /// Puts the items of `scalar.wgsl` that the text mentions and does not define, and those these

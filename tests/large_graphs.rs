@@ -152,6 +152,19 @@ fn variables_that_pass_their_values_on() {
     });
 }
 
+/// The longer the functions that a launch calls, the fewer ops it holds.
+#[test]
+fn no_launch_calls_more_than_so_many_lines() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [1000]);
+    let y = (0..100).fold(x.clone(), |y, i| y.pow(&y.full_like(1.0 + 0.01 * f64::from(i))));
+    let (plan, _) = Plan::of(&graph, &[&y], &gpu(), &Options::default()).expect("plans");
+    let calls = |text: &str| text.lines().filter(|line| line.contains("= pow_f32(")).count();
+    let calls: Vec<usize> = plan.units.iter().map(|unit| calls(&unit.dispatches[0].wgsl)).collect();
+    assert_eq!(calls.iter().sum::<usize>(), 100, "{calls:?}");
+    assert!(calls.iter().all(|&calls| calls <= 20) && calls.len() <= 8, "{calls:?}");
+}
+
 /// A launch of thousands of ops takes a compiler minutes, and more registers than a GPU has.
 #[test]
 fn no_launch_holds_more_than_so_many_ops() {

@@ -69,12 +69,17 @@ fn every_case_runs_within_the_webgpu_defaults() {
 const FOLDED: usize = 20;
 
 /// The cases that do not fit bindings of 1 MiB.
-const LARGE: [&str; 5] = [
+const LARGE: [&str; 10] = [
     "attention (keys of three launches)",
     "attention (keys of two launches, two chunks)",
     "attention (queries of two launches, two chunks)",
+    "cross_entropy (400001 classes, all but one equal)",
     "sum (all of 1.2 million)",
+    "mean (of a million tenths)",
+    "sum (1030 rows of 2047 tenths)",
     "scatter_sum (8200 wide rows to 3)",
+    "softmax (400001 elements, all but one equal)",
+    "log_softmax (400001 elements, all but one equal)",
 ];
 
 #[test]

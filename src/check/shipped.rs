@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::{CaseGraph, variants};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::Lowering;
@@ -32,11 +34,20 @@ pub struct Shipped {
 /// # Errors
 /// When a case or model does not compile.
 pub fn shipped() -> Result<Vec<Shipped>> {
-    let mut texts: BTreeMap<Arc<str>, Shipped> = BTreeMap::new();
-    for case in crate::ops::cases() {
-        let graph = CaseGraph::new(&case)?;
-        let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
-        collect(&mut texts, &graph.graph.nodes(), &outputs)?;
+    let cases = crate::ops::cases();
+    let of_cases: Result<Vec<Texts>> = cases
+        .par_iter()
+        .map(|case| {
+            let graph = CaseGraph::new(case)?;
+            let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
+            let mut texts = Texts::new();
+            collect(&mut texts, &graph.graph.nodes(), &outputs)?;
+            Ok(texts)
+        })
+        .collect();
+    let mut texts = Texts::new();
+    for shipped in of_cases?.into_iter().flat_map(BTreeMap::into_values) {
+        add(&mut texts, shipped);
     }
     for (_, graph, outputs) in models::programs() {
         let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
@@ -78,7 +89,20 @@ fn generous() -> Profile {
     }
 }
 
-fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
+/// The texts that were met, each once.
+type Texts = BTreeMap<Arc<str>, Shipped>;
+
+/// A text that is met twice is named by the shorter name, and is not for software adapters alone where one of the
+/// two is not.
+fn add(texts: &mut Texts, shipped: Shipped) {
+    let known = texts.entry(shipped.wgsl.clone()).or_insert_with(|| shipped.clone());
+    known.software &= shipped.software;
+    if shipped.name.len() < known.name.len() {
+        known.name = shipped.name;
+    }
+}
+
+fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
     let generous = generous();
     let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
     for variant in names.chain([None]) {
@@ -98,24 +122,15 @@ fn collect(texts: &mut BTreeMap<Arc<str>, Shipped>, nodes: &Nodes, outputs: &[Va
             for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
                 let name = file_name(&commit.label, &commit.label, &commit.wgsl);
                 let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
-                let text = Shipped { name, wgsl: wgsl.clone(), entry, software: false, subgroups: false };
-                texts.entry(wgsl).or_insert(text);
+                add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
             }
             for unit in &plan.units {
                 let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
                 for dispatch in &unit.dispatches {
                     let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl);
-                    let shipped = texts.entry(dispatch.wgsl.clone()).or_insert_with(|| Shipped {
-                        name: name.clone(),
-                        wgsl: dispatch.wgsl.clone(),
-                        entry: dispatch.entry.clone(),
-                        software: true,
-                        subgroups: dispatch.wgsl.contains("subgroup"),
-                    });
-                    shipped.software &= software;
-                    if name.len() < shipped.name.len() {
-                        shipped.name = name;
-                    }
+                    let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+                    let subgroups = wgsl.contains("subgroup");
+                    add(texts, Shipped { name, wgsl, entry, software, subgroups });
                 }
             }
         }

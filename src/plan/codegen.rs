@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::layout::{Layout, Origin, constant_of, op_of};
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Arg, Lowering};
+use crate::op::{Arg, Lowering, Pointwise};
 use crate::shape::{View, merge_axes, reciprocal};
 use crate::{DType, TensorType};
 
@@ -226,8 +226,6 @@ impl<'a> Writer<'a> {
         }
         for &node in self.group.members {
             let Some(Lowering::Pointwise(call)) = op_of(nodes, node).map(|op| op.lowering()) else { continue };
-            let output = &nodes.nodes[node].outputs[0];
-            let last = nodes.nodes[node].inputs.last().map(|&id| nodes.ty(id).dtype);
             let args: Vec<String> = call
                 .args
                 .iter()
@@ -240,8 +238,8 @@ impl<'a> Writer<'a> {
                 })
                 .collect();
             let name = format!("v{}", self.names.len());
-            let suffix = last.unwrap_or(output.dtype);
-            let _ = writeln!(self.body, "  let {name} = {}_{suffix}({});", call.function, args.join(", "));
+            let function = function(nodes, node, &call);
+            let _ = writeln!(self.body, "  let {name} = {function}({});", args.join(", "));
             self.names.insert(ValueId { node, output: 0 }, name);
         }
     }
@@ -363,6 +361,13 @@ impl<'a> Writer<'a> {
         self.args.resize(self.args.len().next_multiple_of(4).max(4), 0);
         Generated { text, args: self.args, operands: self.operands, scalars: self.scalars }
     }
+}
+
+/// The function of `scalar.wgsl` that a pointwise node calls, such as `add_f32`: of its last input's type.
+pub(crate) fn function(nodes: &Nodes, node: usize, call: &Pointwise) -> String {
+    let node = &nodes.nodes[node];
+    let dtype = node.inputs.last().map_or(node.outputs[0].dtype, |&id| nodes.ty(id).dtype);
+    format!("{}_{dtype}", call.function)
 }
 
 /// The expression that reads a stored word as the type that functions take, and back.

@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::layout::{Layout, Origin, constant_of, op_of};
-use super::{Options, choose};
+use super::{Options, choose, codegen};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Args, Kernel, Lowering, Variant};
 use crate::profile::Profile;
+use crate::shader::lines_called;
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// Pointwise ops of one launch. Compilers take more than proportionally longer for more: see
-/// ARCHITECTURE.md.
+/// Pointwise ops of one launch, and lines of `scalar.wgsl` that these call. Compilers take more than
+/// proportionally longer for more: see ARCHITECTURE.md.
 const MOST_OPS: usize = 64;
+const MOST_LINES: usize = 1024;
 
 /// Clusters between two that are joined.
 const MOST_BETWEEN: usize = 1000;
@@ -117,6 +119,8 @@ struct Fusion<'a> {
     reads: Vec<Vec<usize>>,
     /// The variables that each node's value is assigned to.
     updates: HashMap<usize, Vec<usize>>,
+    /// The lines that each pointwise node calls.
+    lines: Vec<usize>,
     order: Order,
     /// For each cluster the last search that met it, and the number of searches.
     met: Vec<usize>,
@@ -185,8 +189,16 @@ impl<'a> Fusion<'a> {
         for assignment in &nodes.assignments {
             updates.entry(layout.source(assignment.value).node).or_default().push(assignment.variable);
         }
+        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut lines = vec![0; nodes.nodes.len()];
+        for node in (0..lines.len()).filter(|&node| clusters.of[node].is_some()) {
+            if let Some(Lowering::Pointwise(call)) = op_of(nodes, node).map(|op| op.lowering()) {
+                let called = known.entry(codegen::function(nodes, node, &call));
+                lines[node] = *called.or_insert_with_key(|function| lines_called(function));
+            }
+        }
         let (order, met) = (Order::new(clusters.all.len()), vec![0; clusters.all.len()]);
-        Fusion { nodes, layout, limit, clusters, reads, updates, order, met, searches: 0 }
+        Fusion { nodes, layout, limit, clusters, reads, updates, lines, order, met, searches: 0 }
     }
 
     fn run(mut self) -> Clusters {
@@ -239,7 +251,7 @@ impl<'a> Fusion<'a> {
             let inside = |other: usize| other == node || self.clusters.cluster(other) == Some(b);
             let target = &self.clusters.all[b];
             let members = target.pointwise.iter().copied().chain([node]);
-            if target.pointwise.len() < MOST_OPS && self.bindings(target.kernel, members, inside) <= self.limit {
+            if self.short(members.clone()) && self.bindings(target.kernel, members, inside) <= self.limit {
                 self.clusters.all[a].pointwise.retain(|&member| member != node);
                 let members = &mut self.clusters.all[b].pointwise;
                 members.insert(members.partition_point(|&member| member < node), node);
@@ -296,7 +308,7 @@ impl<'a> Fusion<'a> {
         let kernel = producer.kernel.or(group.kernel);
         let members = producer.pointwise.iter().chain(&group.pointwise).copied();
         let inside = |node: usize| self.clusters.cluster(node).is_some_and(|cluster| cluster == a || cluster == b);
-        if producer.pointwise.len() + group.pointwise.len() > MOST_OPS
+        if !self.short(members.clone())
             || !self.reads_directly(a, b)
             || self.bindings(kernel, members, inside) > self.limit
         {
@@ -318,6 +330,12 @@ impl<'a> Fusion<'a> {
         reads.retain(|&node| self.clusters.of[node] != Some(a));
         reads.sort_unstable();
         reads.dedup();
+    }
+
+    /// Whether so many pointwise nodes are not too many for one launch.
+    fn short(&self, pointwise: impl Iterator<Item = usize>) -> bool {
+        let (ops, lines) = pointwise.fold((0, 0), |(ops, lines), node| (ops + 1, lines + self.lines[node]));
+        ops <= MOST_OPS && lines <= MOST_LINES
     }
 
     /// Whether `b` reads what `a` computes only at its own element number: a launch cannot read
@@ -473,4 +491,21 @@ fn stored(
         let written = kernel == Some(id.node) && (id.output > 0 || bare);
         written || readers.any(|&(_, user)| !inside(user))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    #[test]
+    fn the_order_is_kept_where_keys_run_out() {
+        let mut order = Order::new(4);
+        let mut want = vec![0, 1, 2, 3];
+        for _ in 0..1000 {
+            want.rotate_right(2);
+            order.put_before(want[2], vec![want[1], want[0]]);
+            assert_eq!(order.at.values().copied().collect::<Vec<_>>(), want);
+            assert!(order.at.iter().all(|(&key, &cluster)| order.key[cluster] == key));
+        }
+    }
 }
