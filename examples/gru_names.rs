@@ -89,7 +89,7 @@ fn main() -> Result<()> {
     println!("bigrams: {bigrams:.3} bits per character of the names held out");
     let mut bits = f64::INFINITY;
     let order = Batches::new(train.len(), BATCH)?.shuffled(options.seed);
-    for epoch in 0..if options.quick { 3 } else { 10 } {
+    for epoch in 0..if options.quick { 2 } else { 10 } {
         let mut nats = Vec::new();
         // The few that are left when the last batch is not full wait for another order.
         for batch in order.epoch(epoch).filter(|batch| batch.len() == BATCH) {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
@@ -340,19 +340,23 @@ fn a_reader_that_leaves_is_no_panic() {
 #[test]
 fn shaders_are_dumped_one_a_file() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let folder = dir.path().join("new");
+    let folder = dir.path().join("new").join("shaders");
     let path = folder.to_str().expect("UTF-8");
-    let files = |folder: &Path| fs::read_dir(folder).expect("a folder").count();
-    // With a SPIR-V file beside each.
+    // Shaders of an earlier dump go; what is no shader stays.
+    fs::create_dir_all(&folder).expect("a folder");
+    let (old, mine) = (["old-0123abcd.wgsl", "old-0123abcd.software.spv"], ["notes.wgsl", "old-0123abcg.wgsl"]);
+    for name in old.iter().chain(&mine) {
+        fs::write(folder.join(name), "a text").expect("writable");
+    }
     let (code, out, err) = run(&["shaders", "--dump", path, "--spirv"]);
     assert_eq!(code, 0, "{err}");
-    let count = files(&folder) / 2;
+    let files: Vec<PathBuf> = fs::read_dir(&folder).expect("a folder").flatten().map(|file| file.path()).collect();
+    let of = |extension| files.iter().filter(|file| file.extension().is_some_and(|e| e == extension)).count();
+    let count = of("spv");
     assert!(count > 50 && out.starts_with(&format!("{count} shaders written to {path}")), "{out}");
-    assert_eq!(files(&folder), 2 * count);
-    // Again, without: these are gone, there are no more shaders than before, and what is no shader stays.
-    fs::write(folder.join("notes.wgsl"), "mine").expect("writable");
-    assert_eq!(run(&["shaders", "--dump", path]).0, 0);
-    assert_eq!(files(&folder), count + 1);
+    assert_eq!((of("wgsl"), files.len()), (count + mine.len(), 2 * count + mine.len()));
+    assert!(old.iter().all(|name| !folder.join(name).exists()) && mine.iter().all(|name| folder.join(name).exists()));
+    assert!(files.iter().all(|file| fs::metadata(file).is_ok_and(|file| file.len() > 5)));
     refused(&["shaders", "--dump", folder.join("notes.wgsl").to_str().expect("UTF-8")], "notes.wgsl: ");
 }
 

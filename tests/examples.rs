@@ -23,12 +23,10 @@ fn binary(name: &str) -> PathBuf {
     folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION)
 }
 
-/// Runs them one after the other, in a folder of their own; what they write goes there. All run, though
-/// one fails.
+/// Runs them in a folder of their own; what they write goes there. All run, though one fails.
 fn run_all(names: &[&str], device: Option<&str>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut failed = Vec::new();
-    for name in names {
+    let results = common::in_parallel(names, |_, name| {
         let mut command = Command::new(binary(name));
         command.arg("--quick").args(device.map(|device| format!("--device={device}"))).current_dir(folder.path());
         let started = Instant::now();
@@ -36,11 +34,14 @@ fn run_all(names: &[&str], device: Option<&str>) {
         println!("{name}: {:.1} s", started.elapsed().as_secs_f64());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if !output.status.success() {
-            failed.push(format!("{name}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr)));
-        } else if device.is_none() && text(&output.stdout).contains("CPU reference") {
-            failed.push(format!("{name} ran on the reference:\n{}", text(&output.stdout)));
+            return Err(format!("{name}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr)));
         }
-    }
+        if device.is_none() && text(&output.stdout).contains("CPU reference") {
+            return Err(format!("{name} ran on the reference:\n{}", text(&output.stdout)));
+        }
+        Ok(())
+    });
+    let failed: Vec<String> = results.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} of {} failed\n{}", failed.len(), names.len(), failed.join("\n\n"));
 }
 

@@ -3,6 +3,7 @@
 
 use wgrad::check::{CaseGraph, check_case, ways};
 use wgrad::nn::Scope;
+use wgrad::op::Case;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::Options;
 use wgrad::{DType, Error, Graph, Reduction, Session, Tensor};
@@ -13,11 +14,14 @@ mod common;
 fn every_case_agrees_with_the_reference() {
     let Some(device) = common::device() else { return };
     let pattern = std::env::var("WGRAD_TEST_OP").unwrap_or_default();
+    let cases: Vec<(usize, Case)> =
+        wgrad::ops::cases().into_iter().enumerate().filter(|(_, case)| case.op.contains(&pattern)).collect();
+    let reports = common::in_parallel(&cases, |_, (number, case)| check_case(&device, case, *number as u64));
     let mut compared = 0;
     let mut failures = Vec::new();
-    for (number, case) in wgrad::ops::cases().iter().enumerate().filter(|(_, case)| case.op.contains(&pattern)) {
+    for ((_, case), report) in cases.iter().zip(reports) {
         let name = format!("{} ({})", case.op, case.name);
-        match check_case(&device, case, number as u64) {
+        match report {
             Err(error) => failures.push(format!("{name}: {error}")),
             Ok(report) => {
                 compared += report.compared();

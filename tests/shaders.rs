@@ -1,7 +1,12 @@
 //! Every kernel text that ships is valid and translates to every backend's language. Needs no GPU.
 
+use std::sync::LazyLock;
+
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+
+static SHIPPED: LazyLock<Vec<wgrad::check::Shipped>> =
+    LazyLock::new(|| wgrad::check::shipped().expect("everything compiles"));
 
 fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
@@ -63,7 +68,7 @@ fn has_kernel(language: &str, text: &str) -> Result<(), String> {
 
 #[test]
 fn every_text_translates_to_every_language() {
-    let all = wgrad::check::shipped().expect("everything compiles");
+    let all = &*SHIPPED;
     let failures: Vec<String> = all
         .iter()
         .filter_map(|shader| translate(shader).err().map(|why| format!("{}: {why}\n{}", shader.name, shader.wgsl)))
@@ -79,7 +84,7 @@ fn every_text_translates_to_every_language() {
 fn kernels_keep_to_the_webgpu_defaults_unless_they_say_so() {
     let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
     assert!(parse(invalid).is_err(), "the test would notice an invalid text");
-    for shader in wgrad::check::shipped().expect("everything compiles").iter().filter(|s| !s.software) {
+    for shader in SHIPPED.iter().filter(|s| !s.software) {
         let (module, _) = parse(&shader.wgsl).expect("valid");
         for entry in &module.entry_points {
             let [x, y, z] = entry.workgroup_size;

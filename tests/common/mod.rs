@@ -1,4 +1,8 @@
-//! The device that GPU tests run on.
+//! The device that GPU tests run on, and the threads that share their cases.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// The best adapter; `None`, with a line that says so, where there is none. With `CI` or
 /// `WGRAD_REQUIRE_GPU` set a missing adapter fails the test.
@@ -19,4 +23,27 @@ pub fn device() -> Option<wgrad::Device> {
 #[allow(dead_code)]
 pub fn devices() -> Vec<wgrad::Device> {
     [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
+}
+
+/// `f` of each item and its number, in the order of the items, by as many threads as there are cores.
+#[allow(dead_code)]
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { return };
+            let result = f(number, item);
+            done.lock().expect("no thread panics with it").push((number, result));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panics with it");
+    done.sort_by_key(|&(number, _)| number);
+    assert_eq!(done.len(), items.len());
+    done.into_iter().map(|(_, result)| result).collect()
 }
