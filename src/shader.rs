@@ -235,7 +235,7 @@ struct Item {
     mentions: HashSet<&'static str>,
 }
 
-/// The words of a text that stand in no comment. Every text of a plan is searched for them, often.
+/// The words of a text outside comments, except numbers. Planning calls this for every kernel text.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -302,36 +302,37 @@ pub fn has_scalar_function(name: &str) -> bool {
     scalar_items().1.contains_key(name)
 }
 
-/// The lines of `scalar.wgsl` that a call of a function takes: its own, and those of what it mentions, each once.
-pub(crate) fn lines_called(function: &str) -> usize {
+/// The names of the items of `scalar.wgsl` among the words, and of those that these mention in turn, except what
+/// `defined` holds.
+fn called<'a>(words: impl Iterator<Item = &'a str>, defined: &HashSet<&str>) -> HashSet<&'static str> {
     let items = &scalar_items().1;
-    let (mut lines, mut seen, mut open) = (0, HashSet::new(), vec![function]);
+    let mut called = HashSet::new();
+    let mut open: Vec<&str> = words.filter(|word| items.contains_key(word)).collect();
     while let Some(word) = open.pop() {
-        if let Some(item) = items.get(word).filter(|_| seen.insert(word)) {
-            lines += item.text.lines().count();
+        if let Some((&name, item)) = items.get_key_value(word).filter(|_| !defined.contains(word))
+            && called.insert(name)
+        {
             open.extend(&item.mentions);
         }
     }
-    lines
+    called
+}
+
+/// The lines of a function of `scalar.wgsl` and of everything that it calls, each counted once.
+pub(crate) fn lines_called(function: &str) -> usize {
+    let items = &scalar_items().1;
+    let called = called(std::iter::once(function), &HashSet::new());
+    called.iter().map(|name| items[name].text.lines().count()).sum()
 }
 
 /// Puts the items of `scalar.wgsl` that the text mentions and does not define, and those these
 /// mention, behind it.
 fn with_scalar_functions(text: &str) -> String {
     let (order, items) = scalar_items();
-    let defined = defined(text);
-    let mut wanted: HashSet<&str> = HashSet::new();
-    let mut open: Vec<&str> = words(text).filter(|word| items.contains_key(word)).collect();
-    while let Some(word) = open.pop() {
-        if let Some(item) = items.get(word).filter(|_| !defined.contains(word))
-            && wanted.insert(word)
-        {
-            open.extend(&item.mentions);
-        }
-    }
+    let called = called(words(text), &defined(text));
     let mut out = text.trim_end().to_owned();
     out.push('\n');
-    for name in order.iter().filter(|name| wanted.contains(*name)) {
+    for name in order.iter().filter(|name| called.contains(*name)) {
         out.push('\n');
         out.push_str(items[name].text);
         out.push('\n');

@@ -67,7 +67,7 @@ fn one_endless_compilation_does_not_hold_a_check_up() {
     let mut child = slow(&args, 600_000).spawn().expect("starts");
     let status = ended(&mut child, Duration::from_secs(60));
     let (seconds, out) = (begin.elapsed().as_secs_f64(), text(child));
-    // Twice the time, and what a busy machine takes to start and end a process.
+    // At most twice the budget, and 10 s for a busy machine to start and end the process.
     assert!((8.0..26.0).contains(&seconds), "{seconds} s of 8: {out}");
     assert_eq!(status.code(), Some(2), "nothing was compared, so nothing has passed: {out}");
     assert!(out.contains("nothing was compared in 8 s"), "{out}");

@@ -154,7 +154,7 @@ fn variables_that_pass_their_values_on() {
 
 /// The longer the functions that a launch calls, the fewer ops it holds.
 #[test]
-fn no_launch_calls_more_than_so_many_lines() {
+fn a_launch_calls_a_limited_number_of_lines() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1000]);
     let y = (0..100).fold(x.clone(), |y, i| y.pow(&y.full_like(1.0 + 0.01 * f64::from(i))));
@@ -167,7 +167,7 @@ fn no_launch_calls_more_than_so_many_lines() {
 
 /// A launch of thousands of ops takes a compiler minutes, and more registers than a GPU has.
 #[test]
-fn no_launch_holds_more_than_so_many_ops() {
+fn a_launch_holds_a_limited_number_of_ops() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1000]);
     let mut y = x.clone();

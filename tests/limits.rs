@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use wgrad::check::{CaseGraph, ways};
-use wgrad::op::Case;
+use wgrad::check::{CaseGraph, check_case, ways};
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Device, Error, Graph, Limit, Profile, Session, Tensor, Value};
 
@@ -25,8 +24,8 @@ struct Outcome {
 /// One profile after the other: the driver keeps most kernels of the first for the second.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Runs the cases that `wanted` names, and panics where one is wrong; with `forced` in each variant by name as well.
-fn run(profile: &Profile, forced: bool, wanted: impl Fn(&str) -> bool) -> Outcome {
+/// Runs the cases that `wanted` names, in all ways, and panics where one is wrong.
+fn run(profile: &Profile, wanted: impl Fn(&str) -> bool) -> Outcome {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::open_within(None, Some(profile)).expect("opens");
     let given = device.profile();
@@ -40,11 +39,12 @@ fn run(profile: &Profile, forced: bool, wanted: impl Fn(&str) -> bool) -> Outcom
         if !wanted(&name) {
             continue;
         }
-        match compared(&device, case, forced, 1000 + number as u64) {
-            Ok(compared) => {
+        match check_case(&device, case, 1000 + number as u64) {
+            Ok(report) if report.passed() => {
                 outcome.cases += 1;
-                outcome.compared += compared;
+                outcome.compared += report.compared();
             }
+            Ok(report) => failures.push(format!("{name}: {report:?}")),
             Err(Error::Limit(why)) => outcome.refused.push((name, why)),
             Err(error) => failures.push(format!("{name}: {error}")),
         }
@@ -54,34 +54,12 @@ fn run(profile: &Profile, forced: bool, wanted: impl Fn(&str) -> bool) -> Outcom
     outcome
 }
 
-/// The comparisons of a case on a device, of each distinct plan.
-fn compared(device: &Device, case: &Case, forced: bool, seed: u64) -> wgrad::Result<usize> {
-    let graph = CaseGraph::new(case)?;
-    let inputs = graph.sample(seed);
-    let feeds: Vec<(&str, &Tensor)> =
-        graph.inputs.iter().zip(&inputs).map(|((name, ..), tensor)| (name.as_str(), tensor)).collect();
-    let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let (mut seen, mut compared) = (BTreeSet::new(), 0);
-    for options in ways(&graph, device.profile()).into_iter().filter(|way| forced || way.variant.is_none()) {
-        let mut session = Session::new(device.clone());
-        let program = session.compile_with(&graph.graph, &outputs, &options)?;
-        if seen.insert(program.plan().fingerprint()) {
-            let (_, report) = session.check(&program, &feeds)?;
-            if !report.passed() {
-                return Err(Error::Input(format!("{options:?}: {report:?}")));
-            }
-            compared += report.compared();
-        }
-    }
-    Ok(compared)
-}
-
 #[test]
 fn every_case_runs_within_the_webgpu_defaults() {
     if common::device().is_none() {
         return;
     }
-    let outcome = run(&Profile::webgpu_defaults(), false, |_| true);
+    let outcome = run(&Profile::webgpu_defaults(), |_| true);
     assert_eq!(outcome.refused, []);
     assert_eq!(outcome.cases, wgrad::ops::cases().len());
     assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
@@ -109,7 +87,7 @@ fn every_case_runs_within_low_limits() {
     if common::device().is_none() {
         return;
     }
-    let outcome = run(&Profile::low_1mib(), true, |_| true);
+    let outcome = run(&Profile::low_1mib(), |_| true);
     let names: Vec<&str> = outcome.refused.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, LARGE);
     for (name, why) in &outcome.refused {
@@ -121,7 +99,7 @@ fn every_case_runs_within_low_limits() {
     assert_eq!(outcome.cases + LARGE.len(), wgrad::ops::cases().len());
     assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
 
-    let large = run(&Profile::low(), true, |name| LARGE.contains(&name));
+    let large = run(&Profile::low(), |name| LARGE.contains(&name));
     assert_eq!((large.cases, large.refused), (LARGE.len(), vec![]));
     assert!(large.compared > 0);
 }

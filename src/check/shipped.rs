@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{CaseGraph, variants};
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::Lowering;
+use crate::op::{Case, Lowering};
 use crate::plan::{Options, Plan};
 use crate::{Graph, Profile, Result, Tensor, Value, models};
 
@@ -35,20 +35,17 @@ pub struct Shipped {
 /// When a case or model does not compile.
 pub fn shipped() -> Result<Vec<Shipped>> {
     let cases = crate::ops::cases();
-    let of_cases: Result<Vec<Texts>> = cases
-        .par_iter()
-        .map(|case| {
-            let graph = CaseGraph::new(case)?;
-            let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
-            let mut texts = Texts::new();
-            collect(&mut texts, &graph.graph.nodes(), &outputs)?;
-            Ok(texts)
-        })
-        .collect();
-    let mut texts = Texts::new();
-    for shipped in of_cases?.into_iter().flat_map(BTreeMap::into_values) {
-        add(&mut texts, shipped);
-    }
+    let of_case = |mut texts, case: &Case| {
+        let graph = CaseGraph::new(case)?;
+        let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
+        collect(&mut texts, &graph.graph.nodes(), &outputs)?;
+        Ok(texts)
+    };
+    let merge = |mut texts, others: Texts| {
+        others.into_values().for_each(|shipped| add(&mut texts, shipped));
+        Ok(texts)
+    };
+    let mut texts = cases.par_iter().try_fold(Texts::new, of_case).try_reduce(Texts::new, merge)?;
     for (_, graph, outputs) in models::programs() {
         let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
         collect(&mut texts, &graph.nodes(), &outputs)?;
@@ -89,11 +86,11 @@ fn generous() -> Profile {
     }
 }
 
-/// The texts that were met, each once.
+/// Distinct texts.
 type Texts = BTreeMap<Arc<str>, Shipped>;
 
-/// A text that is met twice is named by the shorter name, and is not for software adapters alone where one of the
-/// two is not.
+/// Adds a text. One that is there already keeps the shorter of the two names, and is for software adapters alone
+/// only if both are.
 fn add(texts: &mut Texts, shipped: Shipped) {
     let known = texts.entry(shipped.wgsl.clone()).or_insert_with(|| shipped.clone());
     known.software &= shipped.software;

@@ -12,12 +12,12 @@ use crate::shader::lines_called;
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// Pointwise ops of one launch, and lines of `scalar.wgsl` that these call. Compilers take more than
-/// proportionally longer for more: see ARCHITECTURE.md.
+/// The most pointwise ops of one launch, and the most lines of `scalar.wgsl` that they call. Compile time grows
+/// faster than either: see ARCHITECTURE.md.
 const MOST_OPS: usize = 64;
 const MOST_LINES: usize = 1024;
 
-/// Clusters between two that are joined.
+/// The most clusters that a join may move: those between the two in the order.
 const MOST_BETWEEN: usize = 1000;
 
 /// A cluster: at most one kernel node, and pointwise nodes in the order of the graph.
@@ -332,7 +332,7 @@ impl<'a> Fusion<'a> {
         reads.dedup();
     }
 
-    /// Whether so many pointwise nodes are not too many for one launch.
+    /// Whether the pointwise nodes keep to [`MOST_OPS`] and [`MOST_LINES`].
     fn short(&self, pointwise: impl Iterator<Item = usize>) -> bool {
         let (ops, lines) = pointwise.fold((0, 0), |(ops, lines), node| (ops + 1, lines + self.lines[node]));
         ops <= MOST_OPS && lines <= MOST_LINES
@@ -350,8 +350,8 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// The clusters behind `a` in the order that cluster `b` depends on. None where one of them depends on
-    /// `a`, or where they are so many that the answer is not worth the search.
+    /// The clusters after `a` in the order that cluster `b` depends on. None if one of them depends on `a`, or if
+    /// there are more than [`MOST_BETWEEN`].
     fn between(&mut self, a: usize, b: usize) -> Option<Vec<usize>> {
         self.searches += 1;
         let (mut found, mut open, mut at) = (Vec::new(), Vec::new(), b);

@@ -1,4 +1,4 @@
-//! The device that GPU tests run on, and the threads that share their cases.
+//! The device that GPU tests run on, and a parallel map over cases.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ pub fn devices() -> Vec<wgrad::Device> {
     [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
 }
 
-/// `f` of each item and its number, in the order of the items, by as many threads as there are cores.
+/// Maps each item and its number by `f`, on one thread per core. The results are in the order of the items.
 #[allow(dead_code)]
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
