@@ -17,7 +17,7 @@
 //! | class | for | reason |
 //! | --- | --- | --- |
 //! | exact | copies, integers, comparisons, selections | nothing is rounded |
-//! | ulps | pointwise formulas | half an ulp a rounding; quotients and roots as the WGSL specification's accuracy table grants (section 15.7.4); our own transcendentals as measured by `tests/scalar.rs` |
+//! | ulps | pointwise formulas | half an ulp a rounding; quotients and roots as the WGSL specification's accuracy table grants (section 15.7.4); our own transcendentals as measured by `tests/ops/scalar.rs` |
 //! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation is right, a dropped term is not; for reductions, running sums and sums by index [`gamma_of_runs(k)`](crate::op::gamma_of_runs), which a plain running sum of many terms is not within |
 //! | bound | softmax, cross-entropy and the like | a formula of its own, with its derivation beside it |
 //!
@@ -25,28 +25,24 @@
 
 pub mod bound;
 mod cases;
-pub mod catalog;
 mod examine;
-pub mod faults;
 mod histogram;
 mod nan;
+mod permute;
 mod replay;
-mod seeded;
 mod shadow;
-mod shipped;
 pub mod sweep;
 
 pub use cases::{CaseGraph, draw};
 pub use examine::{
-    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_with, not_runnable, repeat_training,
-    tolerance, variants, ways,
+    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_with, differs, not_runnable,
+    repeat_training, tolerance, variants, ways,
 };
-pub use faults::permuted;
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
+pub use permute::permute;
 pub use replay::{Expected, UnitCase};
 pub use shadow::Divergence;
-pub use shipped::{Shipped, shipped};
 
 use std::collections::HashMap;
 
@@ -339,7 +335,7 @@ fn agrees(got: f64, exact: f64, allowed: f64) -> bool {
 }
 
 /// Whether two numbers are equal, or both NaN.
-fn same(a: f64, b: f64) -> bool {
+pub fn same(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
 

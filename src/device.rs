@@ -126,12 +126,12 @@ mod tests {
     use crate::plan::{Options, Plan};
     use crate::{DType, Graph};
 
-    /// `tests/limits.rs` runs every case on devices of 64 workgroups a dimension, and relies on wgpu
+    /// `tests/ops/limits.rs` runs every case on devices of 64 workgroups a dimension, and relies on wgpu
     /// to refuse what is beyond.
     #[test]
     fn a_dispatch_beyond_the_limit_is_refused() {
         let device = Device::open_within(None, Some(&Profile::low())).expect("opens");
-        let Some(gpu) = &device.gpu else { return }; // tests/limits.rs complains where one must be there
+        let Some(gpu) = &device.gpu else { return }; // tests/ops/limits.rs complains where one must be there
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [100]).relu();
         let (plan, findings) = Plan::of(&graph, &[&y], device.profile(), &Options::default()).expect("no mistakes");

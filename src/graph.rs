@@ -445,6 +445,12 @@ impl Graph {
         self.value(id, ty)
     }
 
+    /// The value with that id, one of those in [`Graph::nodes`]; `None` where the graph has no such value.
+    pub fn find(&self, id: ValueId) -> Option<Value> {
+        let ty = self.lock().nodes.get(id.node)?.outputs.get(id.output)?.clone();
+        Some(self.value(id, ty))
+    }
+
     /// Runs `build` while the nodes it pushes bear the location of node `node`.
     pub(crate) fn on_behalf_of<T>(&self, node: usize, build: impl FnOnce() -> T) -> T {
         let location = self.lock().nodes[node].location;
@@ -499,8 +505,8 @@ impl Value {
         &self.graph
     }
 
-    /// Which output of which node. Only for valid values.
-    pub(crate) fn id(&self) -> ValueId {
+    /// Which output of which node it is. Meaningless for a value that is not [valid](Value::is_valid).
+    pub fn id(&self) -> ValueId {
         self.id
     }
 

@@ -6,7 +6,7 @@ use crate::plan::Options;
 use crate::profile::Profile;
 use crate::{DType, Device, Result, Session, Tensor, TensorType, models};
 
-use super::faults::permute;
+use super::permute::permute;
 use super::{CaseGraph, Report};
 
 /// Calls `f` with the op's name and each variant of each kernel of a graph, and whether the variant
@@ -207,8 +207,8 @@ fn all_same(a: &Tensor, b: &Tensor) -> bool {
     a.to_f64().into_iter().zip(b.to_f64()).all(|(a, b)| super::same(a, b))
 }
 
-/// The first output whose bits differ.
-fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
+/// The first tensor that differs in shape or in the bits of an element.
+pub fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
     (0..a.len().max(b.len())).find(|&i| match (a.get(i), b.get(i)) {
         (Some(a), Some(b)) => a.shape() != b.shape() || a.device_words() != b.device_words(),
         _ => true,

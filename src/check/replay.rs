@@ -390,7 +390,7 @@ mod tests {
     /// has, its units run alone from their files.
     #[test]
     fn every_unit_of_a_training_step_replays() {
-        let Ok(device) = Device::gpu() else { return }; // tests/shadow.rs complains where one must be there
+        let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs complains where one must be there
         let graph = Graph::new();
         let loss = models::mnist_cnn_training(&graph, 2, 0);
         let on_device = graph.input("on_device", DType::F32, [2]).cast(DType::I32);

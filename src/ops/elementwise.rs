@@ -241,7 +241,7 @@ const ROOTS: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0, 1e-40, 1e-45, 1.1754942e-38,
 
 // The bounds in ulps. One rounding is half an ulp. Built-ins have what the WGSL specification grants
 // them (section 15.7.4): 2.5 for a quotient, 2 for inverseSqrt, both together for sqrt. Our own
-// functions have the largest error that tests/scalar.rs finds on lavapipe, llvmpipe and SwiftShader
+// functions have the largest error that tests/ops/scalar.rs finds on lavapipe, llvmpipe and SwiftShader
 // ("measured"), half an ulp or more for other drivers' contractions and, as these three divide
 // correctly, the 2.5 of a division where it reaches the result.
 rows! {

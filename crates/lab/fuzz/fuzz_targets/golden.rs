@@ -1,0 +1,44 @@
+//! Golden folders (`wgrad check --golden`): one line of JSON, and the safetensors file that it is
+//! about. The first byte says which of the two kinds.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use wgrad_lab::golden::files;
+
+static FOLDERS: LazyLock<[tempfile::TempDir; 2]> =
+    LazyLock::new(|| std::array::from_fn(|_| tempfile::tempdir().expect("a temporary folder")));
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&kind, bytes)) = bytes.split_first() else { return };
+    let (folder, stem) = [(&FOLDERS[0], "ops"), (&FOLDERS[1], "train")][usize::from(kind % 2)];
+    let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+    let write = |ending: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(format!("{stem}.{ending}")), bytes).expect("writable");
+    };
+    write("json", &bytes[..end]);
+    write("safetensors", bytes.get(end + 1..).unwrap_or(&[]));
+    let golden = match files::load(folder.path()) {
+        Ok(golden) => golden,
+        Err(why) => return assert!(why.contains(&format!("/{stem}.")), "{why}"),
+    };
+    if let Some((ops, tensors)) = golden.ops {
+        for case in ops.cases {
+            for part in case.inputs.iter().chain(&case.outputs) {
+                let stored = tensors.get(&format!("{}/{part}", case.name)).expect("was looked for");
+                let rows = stored.rows(0, 1);
+                assert!(stored.tensor().is_err() || rows.is_ok() == stored.shape.first().is_some_and(|&n| n > 0));
+            }
+        }
+    }
+    if let Some((train, tensors)) = golden.train {
+        for run in train.runs {
+            let model = &train.models[&run.model];
+            for key in [&model.x, &model.target, &run.losses] {
+                let stored = tensors.get(key).expect("was looked for");
+                assert_eq!(stored.to_f64().len(), stored.shape.numel());
+            }
+        }
+    }
+});

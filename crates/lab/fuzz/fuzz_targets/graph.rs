@@ -1,0 +1,21 @@
+//! Graphs out of bytes (`tests/common/graphs.rs`, which `tests/random_graphs.rs` also holds a
+//! device to): building, differentiating, planning and the reference never panic.
+#![no_main]
+
+// The graph itself is for a device.
+#[allow(dead_code)]
+#[path = "../../../../tests/common/graphs.rs"]
+mod graphs;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match bytes.split_first() {
+        Some((kind, bytes)) if kind % 4 == 0 => {
+            let sound = graphs::sound(bytes, 8);
+            assert!(sound.feeds.len() >= 4 && sound.outputs.iter().all(wgrad::Value::is_valid));
+        }
+        Some((_, bytes)) => graphs::wild(bytes, 20),
+        None => {}
+    }
+});

@@ -1,0 +1,218 @@
+//! The list of ops, from the registry: what its cases are made of, and what each says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use wgrad::check::{CaseGraph, tolerance};
+use wgrad::graph::{Graph, Node, NodeKind, Nodes, ValueId};
+use wgrad::op::{Backward, Lowering, Op};
+use wgrad::{DType, Result, Value};
+
+/// An op, or an expression that is composed of ops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Types of its inputs in the cases, those of its outputs where they differ.
+    pub dtypes: String,
+    /// How it runs: `pointwise`, `view`, or its kernel variants, best first; of what is composed, the ops.
+    pub forward: Vec<String>,
+    /// The ops that its gradient is made of; `None` where it has none.
+    pub backward: Option<Vec<String>>,
+    /// Its tolerance classes, see [`wgrad::check`].
+    pub tolerance: Vec<String>,
+    /// What NaN gives, and whether subnormal numbers are read; empty where it has no float inputs.
+    pub special: Vec<String>,
+    /// How many cases of the registry bear its name.
+    pub cases: usize,
+    /// Whether it is no op of its own.
+    pub composed: bool,
+}
+
+/// What is gathered of one op over all cases.
+#[derive(Default)]
+struct Seen {
+    inputs: BTreeSet<&'static str>,
+    outputs: BTreeSet<&'static str>,
+    forward: Vec<String>,
+    backward: BTreeSet<String>,
+    differentiable: bool,
+    tolerance: BTreeSet<String>,
+    special: BTreeSet<String>,
+}
+
+/// Every op that the cases of the registry use, forward or backward, by name; then what is composed.
+///
+/// # Errors
+/// When a case does not build.
+pub fn catalog() -> Result<Vec<Entry>> {
+    let mut ops: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut composed: BTreeMap<&str, Seen> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let cases = wgrad::ops::cases();
+    for case in &cases {
+        let graph = CaseGraph::new(case)?;
+        let nodes = graph.graph.nodes();
+        *counts.entry(case.op).or_default() += 1;
+        for (number, node) in nodes.nodes.iter().enumerate() {
+            let NodeKind::Op(op) = &node.kind else { continue };
+            let seen = ops.entry(op.name().to_owned()).or_default();
+            seen.add_types(&nodes, node);
+            // Ops of one name and several types may have kernels of their own.
+            let more = forward(op.as_ref()).into_iter().filter(|kernel| !seen.forward.contains(kernel));
+            seen.forward.extend(more.collect::<Vec<_>>());
+            if !seen.differentiable {
+                seen.add_gradient(&graph.graph, op.as_ref(), number, node);
+            }
+            seen.tolerance.extend(tolerance(&nodes, op.name()));
+            let floats = (0..node.inputs.len()).filter(|&i| nodes.ty(node.inputs[i]).dtype == DType::F32);
+            seen.special.extend(floats.flat_map(|i| special(op.as_ref(), i)));
+        }
+        if !nodes.nodes.iter().any(|node| node.name() == case.op) {
+            let seen = composed.entry(case.op).or_default();
+            seen.add_case(&graph, &nodes, case.differentiable);
+        }
+    }
+    let of = |name: &str, seen: Seen, composed: bool| Entry {
+        name: name.to_owned(),
+        dtypes: seen.dtypes(),
+        backward: seen.differentiable.then(|| seen.backward.into_iter().collect()),
+        forward: seen.forward,
+        tolerance: seen.tolerance.into_iter().collect(),
+        special: seen.special.into_iter().collect(),
+        cases: counts.get(name).copied().unwrap_or(0),
+        composed,
+    };
+    let own = ops.into_iter().map(|(name, seen)| of(&name, seen, false)).collect::<Vec<_>>();
+    let composed = composed.into_iter().filter(|(name, _)| !own.iter().any(|op| op.name == *name));
+    let composed: Vec<Entry> = composed.map(|(name, seen)| of(name, seen, true)).collect();
+    Ok([own, composed].concat())
+}
+
+/// How an op runs.
+fn forward(op: &dyn Op) -> Vec<String> {
+    match op.lowering() {
+        Lowering::Pointwise(_) => vec!["pointwise".into()],
+        Lowering::View(_) => vec!["view".into()],
+        Lowering::Kernel(kernel) => kernel.variants().iter().map(|variant| variant.name.to_owned()).collect(),
+    }
+}
+
+/// What an op promises about special values of an input.
+fn special(op: &dyn Op, input: usize) -> Vec<String> {
+    match op.lowering() {
+        Lowering::View(_) => vec!["moves".into()],
+        _ if op.reads_subnormals() => vec![op.nan(input).to_string(), "reads subnormals".into()],
+        _ => vec![op.nan(input).to_string()],
+    }
+}
+
+impl Seen {
+    fn add_types(&mut self, nodes: &Nodes, node: &Node) {
+        self.inputs.extend(node.inputs.iter().map(|&id| nodes.ty(id).dtype.name()));
+        self.outputs.extend(node.outputs.iter().map(|ty| ty.dtype.name()));
+    }
+
+    /// Asks the op for its gradient, and looks at what it puts into the graph.
+    fn add_gradient(&mut self, graph: &Graph, op: &dyn Op, number: usize, node: &Node) {
+        let inputs: Vec<Value> = node.inputs.iter().filter_map(|&id| graph.find(id)).collect();
+        let outputs: Vec<Value> =
+            (0..node.outputs.len()).filter_map(|output| graph.find(ValueId { node: number, output })).collect();
+        let needs: Vec<bool> = inputs.iter().map(|v| v.dtype() == DType::F32).collect();
+        if !needs.contains(&true) || outputs.iter().all(|y| y.dtype() != DType::F32) {
+            return;
+        }
+        let dys: Vec<Option<Value>> = outputs
+            .iter()
+            .map(|y| (y.dtype() == DType::F32).then(|| graph.scalar("dy", 1.0).broadcast_to(y.shape())))
+            .collect();
+        let before = graph.nodes().nodes.len();
+        let gradient = op.gradient(&Backward { inputs: &inputs, outputs: &outputs, dys: &dys, needs: &needs });
+        let given = gradient.iter().zip(&needs).any(|(dx, need)| *need && dx.as_ref().is_some_and(Value::is_valid));
+        if given {
+            self.differentiable = true;
+            self.backward = op_names(&graph.nodes().nodes[before..]);
+            if self.backward.is_empty() {
+                self.backward.insert("dy".to_owned()); // passed on as it is
+            }
+        }
+    }
+
+    /// What an expression without an op of its name is made of.
+    fn add_case(&mut self, graph: &CaseGraph, nodes: &Nodes, differentiable: bool) {
+        let (inputs, outputs) = graph.own;
+        self.inputs.extend(graph.inputs[..inputs].iter().map(|(_, v, _)| v.dtype().name()));
+        self.outputs.extend(graph.outputs[..outputs].iter().map(|(_, v)| v.dtype().name()));
+        self.differentiable |= differentiable;
+        // The gradient's nodes come behind the last output.
+        let last = graph.outputs[..outputs].iter().map(|(_, v)| v.id().node).max().unwrap_or(0);
+        let known: BTreeSet<String> = self.forward.drain(..).collect();
+        self.forward =
+            known.into_iter().chain(op_names(&nodes.nodes[..=last])).collect::<BTreeSet<_>>().into_iter().collect();
+        self.backward.extend(op_names(&nodes.nodes[last + 1..]));
+        self.tolerance.extend(tolerance(nodes, ""));
+    }
+
+    /// `f32 i32`, or `f32 -> bool`.
+    fn dtypes(&self) -> String {
+        const ORDER: [DType; 4] = [DType::F32, DType::I32, DType::U32, DType::Bool];
+        let list = |of: &BTreeSet<&str>| {
+            ORDER.iter().map(|dtype| dtype.name()).filter(|name| of.contains(name)).collect::<Vec<_>>().join(" ")
+        };
+        match (list(&self.inputs), list(&self.outputs)) {
+            (inputs, outputs) if inputs == outputs || inputs.is_empty() => outputs,
+            (inputs, outputs) => format!("{inputs} -> {outputs}"),
+        }
+    }
+}
+
+/// The names of the ops among these nodes, but for constants and moves, of which every gradient has some.
+fn op_names(nodes: &[Node]) -> BTreeSet<String> {
+    const COMMON: &[&str] = &["full", "reshape", "permute", "broadcast"];
+    let ops = nodes.iter().filter(|node| matches!(node.kind, NodeKind::Op(_)));
+    let names: BTreeSet<String> = ops.map(|node| node.name().to_owned()).collect();
+    let told: BTreeSet<String> = names.iter().filter(|name| !COMMON.contains(&name.as_str())).cloned().collect();
+    if told.is_empty() { names } else { told }
+}
+
+/// The list as a page of Markdown: what docs/OPS.md holds.
+pub fn markdown(entries: &[Entry]) -> String {
+    let mut page = String::from(
+        "# Ops\n\n\
+         This page is written by `wgrad ops > docs/OPS.md`, from the registry; a test fails where it is stale. Names are\n\
+         those of methods of `Value`, or of what its methods make; their documentation has formulas, shapes and errors.\n\n\
+         - **dtypes**: of the inputs in the cases, and of the outputs where they differ.\n\
+         - **kernels**: `pointwise` is a function of `shaders/scalar.wgsl`, fused with its neighbours; `view` is a change\n  \
+           of strides; the others are variants, best first, of which the device and the shapes decide.\n\
+         - **gradient**: the ops that it is made of, but for constants and views; `-` where nothing flows.\n\
+         - **tolerance**: the class by which `wgrad check` allows a device to round: `exact`, so many `ulp`, a `sum` of\n  \
+           products, or a `bound` of its own (see the module `check`).\n\
+         - **NaN**: where it `spreads`, each element that depends on one is NaN, on every device, as in PyTorch; a view\n  \
+           `moves` it; as the `extreme` the first one has the place that is asked for, or stands where the largest\n  \
+           would; comparisons and casts give a value of their own (see `op::Nan`; a test holds the ops to it).\n  \
+           Infinities give what IEEE 754 says, `pow` and all. Devices may take subnormal numbers for 0, as WGSL lets\n  \
+           them, where it is not said that they are read.\n\
+         - **cases**: in the registry under that name; `wgrad check --op NAME` runs them.\n",
+    );
+    let join = |words: &[String]| words.join(", ");
+    let mut table = |title: &str, kernels: &str, composed: bool| {
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| op | dtypes | {kernels} | gradient | tolerance | NaN | cases |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+        );
+        for e in entries.iter().filter(|entry| entry.composed == composed) {
+            let backward = e.backward.as_ref().map_or_else(|| "-".to_owned(), |ops| join(ops));
+            let cases = if e.cases == 0 { "with others".to_owned() } else { e.cases.to_string() };
+            let (forward, tolerance) = (join(&e.forward), join(&e.tolerance));
+            let special = if e.special.is_empty() { "-".to_owned() } else { join(&e.special) };
+            let _ = writeln!(
+                page,
+                "| {} | {} | {forward} | {backward} | {tolerance} | {special} | {cases} |",
+                e.name, e.dtypes
+            );
+        }
+    };
+    table("Ops of the graph", "kernels", false);
+    table("Composed of them", "made of", true);
+    page
+}

@@ -1,0 +1,649 @@
+//! The faults that are seeded: mistakes such as one makes, and drivers make for one.
+
+mod layers;
+
+use crate::faults::{Change, Fault, Subject};
+use wgrad::{DType, Graph, Result, Tensor, gradients};
+
+use Change::{Constant, Late, Short, Swap, Text, Word};
+
+/// All of them.
+pub(super) fn all() -> Vec<Fault> {
+    [
+        products(),
+        layers::attention(),
+        convolutions(),
+        pools(),
+        sums(),
+        rows(),
+        layers::norms(),
+        moves(),
+        layers::indices(),
+        pointwise(),
+        updates(),
+        layers::recurrences(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A fault in a case of the registry.
+const fn fault(
+    what: &'static str,
+    [op, case]: [&'static str; 2],
+    variant: &'static str,
+    kernel: &'static str,
+    change: Change,
+) -> Fault {
+    let variant = if variant.is_empty() { None } else { Some(variant) };
+    Fault { what, op, case, variant, kernel, change, build: None }
+}
+
+fn products() -> Vec<Fault> {
+    const SQUARE: [&str; 2] = ["matmul", "64 x 64 x 64"];
+    const EDGES: [&str; 2] = ["matmul", "17 x 65 x 15"];
+    vec![
+        fault(
+            "a part of a sum of integers begins one term late",
+            ["matmul", "i32 long sum"],
+            "",
+            "matmul_integer",
+            Text("for (var k = part * p.part_k;", "for (var k = part * p.part_k + min(part, 1u);"),
+        ),
+        fault(
+            "no guard of the tail of a row",
+            EDGES,
+            "register8",
+            "matmul_register",
+            Text("if (n + 3u < p.n) { y[i + 3u] =", "{ y[i + 3u] ="),
+        ),
+        fault(
+            "the sum over k ends one block early",
+            SQUARE,
+            "register8",
+            "matmul_register",
+            Text("k < last; k += 4u", "k + 4u < last; k += 4u"),
+        ),
+        fault(
+            "wrong stride of the tile in workgroup memory",
+            SQUARE,
+            "tile64",
+            "matmul_tile",
+            Text("let at_b = t4 * (TILE_N / 4u) +", "let at_b = t4 * (TILE_N / 4u - 1u) +"),
+        ),
+        fault(
+            "terms behind the end of k are not zeroed",
+            EDGES,
+            "tile64",
+            "matmul_tile",
+            Text("if (k + 4u <= last) {", "if (k <= last) {"),
+        ),
+        fault(
+            "rows and columns of a swapped in a block",
+            SQUARE,
+            "shuffle32",
+            "matmul_shuffle",
+            Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
+        ),
+        fault(
+            "a round of the tile begins before all have summed the last one",
+            ["matmul", "33 x 17 x 65, a transposed"],
+            "tile128",
+            "matmul_tile",
+            Text("{\n    workgroupBarrier();\n    if (loads_a)", "{\n    if (loads_a)"),
+        ),
+        fault(
+            "the tile's second half of rows is stored as its first",
+            ["matmul", "130 x 68 x 36"],
+            "tile128x32",
+            "matmul_tile",
+            Text("done / 4u * (LANES_M * 4u)", "done / 4u * (LANES_M * 3u)"),
+        ),
+        fault(
+            "the sums of the last invocations are left out",
+            ["matmul", "6 x 10 x 2100, b transposed"],
+            "skinny",
+            "matmul_skinny",
+            Text("i < 64u; i += QUADS", "i + QUADS < 64u; i += QUADS"),
+        ),
+        fault(
+            "the second of two rounds along k is left out",
+            ["matmul", "37 x 7 x 515"],
+            "skinny",
+            "matmul_skinny",
+            Text("k < last; k += 256u", "k + 256u < last; k += 256u"),
+        ),
+        fault("wrong stride in the uniform", EDGES, "register8", "matmul_register", Word(9, |stride| stride + 1)),
+        fault("a and b swapped", SQUARE, "tile64", "matmul_tile", Swap(1, 2)),
+        fault("the grid is one workgroup short", ["matmul", "65 x 130 x 2"], "tile64", "matmul_tile", Short),
+        fault(
+            "the last part of a split sum is left out",
+            ["matmul", "long sum"],
+            "",
+            "reduce",
+            Text("k < run", "k + 1u < run"),
+        ),
+        fault(
+            "parts are added up in half precision",
+            ["matmul", "long sum"],
+            "",
+            "reduce",
+            Text("block = combine(block, x[at]);", "block = quantizeToF16(combine(block, x[at]));"),
+        ),
+        fault(
+            "scratch is taken to be zero",
+            ["matmul", "long sum"],
+            "register4",
+            "matmul_register",
+            Text("y[i] = ", "y[i] = y[i] + "),
+        ),
+        fault(
+            "the epilogue adds the bias of the next column",
+            ["matmul", "then bias and relu"],
+            "register4",
+            "matmul_register",
+            Text(
+                "fn epilogue4(v: vec4<f32>, i0: u32) -> vec4<f32> {",
+                "fn epilogue4(v: vec4<f32>, here: u32) -> vec4<f32> { let i0 = here + 4u;",
+            ),
+        ),
+    ]
+}
+
+fn convolutions() -> Vec<Fault> {
+    const UNEVEN: [&str; 2] = ["conv2d", "5x3 asymmetric"];
+    vec![
+        fault(
+            "the phases of an input gradient the wrong way round",
+            ["conv2d", "5x3 asymmetric"],
+            "tile",
+            "conv2d_tile",
+            Text("i32(channel / SX % SY)", "i32(channel % SX)"),
+        ),
+        fault(
+            "the padding around an input gradient wraps into the next row",
+            ["conv2d", "4x4 stride 2"],
+            "rows",
+            "conv2d_rows",
+            Text(" && j >= 0 && j < s.breadth", ""),
+        ),
+        fault(
+            "padding off by one",
+            UNEVEN,
+            "direct",
+            "conv2d_direct",
+            Text("i32(i % s.ow * s.sx) - s.px", "i32(i % s.ow * s.sx) - s.px + 1"),
+        ),
+        fault("the kernel's axes swapped", UNEVEN, "direct", "conv2d_direct", Text("u * s.kw + v", "v * s.kw + u")),
+        fault(
+            "no guard of the last channels",
+            ["conv2d", "17 channels to 33"],
+            "tile",
+            "conv2d_tile",
+            Text("if (channel < s.channels) {", "if (true) {"),
+        ),
+        fault(
+            "positions behind the last are written",
+            ["conv2d", "kernel as large as the input"],
+            "rows",
+            "conv2d_rows",
+            Text("if (position + 3u < s.positions) {", "if (true) {"),
+        ),
+        fault(
+            "dilation taken for stride",
+            ["conv2d", "dilation 3x1 stride 2"],
+            "direct",
+            "conv2d_direct",
+            Text("i32(u * s.dy)", "i32(u * s.sy)"),
+        ),
+        fault(
+            "packing reads a row below the image",
+            ["conv2d", "3x3 padding 1"],
+            "tile",
+            "conv2d_pack",
+            Text("u32(iy) < s.h", "u32(iy) <= s.h"),
+        ),
+        fault(
+            "padding is not filled, and scratch is stale",
+            ["conv2d", "3x3 padding 1"],
+            "tile",
+            "conv2d_pack",
+            Text("packed[position * s.quads + q] = quad;", "if (inside) { packed[position * s.quads + q] = quad; }"),
+        ),
+        fault(
+            "a window below the last counts in the input's gradient",
+            ["conv2d_input_grad", "3x3 padding 1"],
+            "direct",
+            "conv2d_input_direct",
+            Text("oy < s.oh", "oy <= s.oh"),
+        ),
+        fault(
+            "the last channel's term of the input's gradient is dropped",
+            ["conv2d_input_grad", "groups 2"],
+            "direct",
+            "conv2d_input_direct",
+            Text("o < s.end", "o + 1u < s.end"),
+        ),
+        fault(
+            "sign of the weight's gradient",
+            ["conv2d_weight_grad", "1x1"],
+            "direct",
+            "conv2d_weight_direct",
+            Text("sum += x[at] * dy[", "sum -= x[at] * dy["),
+        ),
+        fault(
+            "a depthwise kernel's rows and columns swapped",
+            ["conv2d", "depthwise 5x3 stride 2 dilation 2"],
+            "depthwise",
+            "conv2d_depthwise",
+            Text("u * s.tap_row + v * s.tap_column", "v * s.tap_row + u * s.tap_column"),
+        ),
+        fault(
+            "a phase of a depthwise input gradient with the kernel rows of another",
+            ["conv2d_input_grad", "depthwise 3x3 stride 2"],
+            "depthwise",
+            "conv2d_depthwise",
+            Text("SY * (s.taps_y - 1u) - phase / SX;", "SY * (s.taps_y - 1u) - (SY - 1u - phase / SX);"),
+        ),
+        fault(
+            "a depthwise weight's gradient with the neighbours' channels",
+            ["conv2d_weight_grad", "depthwise"],
+            "depthwise",
+            "conv2d_depthwise_weight",
+            Text("let q = row % s.quads;", "let q = (row + 1u) % s.quads;"),
+        ),
+        fault(
+            "a 1x1 convolution with its weight transposed",
+            ["conv2d_input_grad", "1x1 on planes of vec4"],
+            "pointwise",
+            "matmul_register",
+            Text(
+                "return (start + four(m, p.m) * p.a_m) / WIDTH_A;",
+                "return (start + four(m, p.m) * p.a_k) / WIDTH_A;",
+            ),
+        ),
+        fault(
+            "the last stretch of the weight's gradient is left out",
+            ["conv2d_weight_grad", "3x3 padding 1"],
+            "tile",
+            "reduce",
+            Text("k < run", "k + 1u < run"),
+        ),
+    ]
+}
+
+fn pools() -> Vec<Fault> {
+    vec![
+        fault(
+            "of equal elements side by side in a window the last wins",
+            ["max_pool2d_grad", "ties go to the first, windows that fill the plane"],
+            "pairs",
+            "max_pool2d_grad_pairs",
+            Text("v > largest", "v >= largest"),
+        ),
+        fault(
+            "the window is one short",
+            ["max_pool2d", "3x3 stride 2 padding 1"],
+            "",
+            "max_pool2d",
+            Text("x < s.w + s.px)", "x + 1u < s.w + s.px)"),
+        ),
+        fault(
+            "of equal elements the last wins",
+            ["max_pool2d_grad", "ties go to the first"],
+            "gather",
+            "max_pool2d_index",
+            Text("v > largest", "v >= largest"),
+        ),
+        fault(
+            "what no window covers is left unwritten",
+            ["max_pool2d_grad", "2x2, odd sizes"],
+            "disjoint",
+            "max_pool2d_grad_disjoint",
+            Text("window.x + 1u == s.ow)", "false)"),
+        ),
+        fault(
+            "padding counts where it must not",
+            ["avg_pool2d", "3x3 stride 2 padding 1, padding not counted"],
+            "",
+            "avg_pool2d",
+            Text("s.include == 1u", "true"),
+        ),
+        fault(
+            "the last window's term of the gradient is dropped",
+            ["avg_pool2d_grad", "3x3 stride 1 padding 1"],
+            "",
+            "avg_pool2d_grad",
+            Text("ox < ox1", "ox + 1u < ox1"),
+        ),
+        fault(
+            "a write past the end",
+            ["avg_pool2d", "2x2, odd sizes"],
+            "",
+            "avg_pool2d",
+            Text("if (i >= s.count) { return; }", "if (i > s.count) { return; }"),
+        ),
+    ]
+}
+
+/// As if the terms were added one after the other.
+const LONG_RUNS: Change = Text("const RUN: u32 = 64u;", "const RUN: u32 = 65536u;");
+
+fn sums() -> Vec<Fault> {
+    vec![
+        fault(
+            "no barrier in the tree",
+            ["sum", "rows of 257"],
+            "workgroup",
+            "reduce_rows",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the last element of a chunk is left out",
+            ["sum", "all but channels"],
+            "invocation",
+            "reduce",
+            Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
+        ),
+        fault(
+            "a sum of many terms without runs",
+            ["sum", "1030 rows of 2047 tenths"],
+            "invocation",
+            "reduce",
+            LONG_RUNS,
+        ),
+        fault(
+            "a sum of many terms without runs",
+            ["mean", "of a million tenths"],
+            "workgroup",
+            "reduce_rows",
+            LONG_RUNS,
+        ),
+        fault("a running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),
+        fault(
+            "the minimum for the maximum",
+            ["max", "rows of 255"],
+            "invocation",
+            "reduce",
+            Text("const KIND: u32 = 1u;", "const KIND: u32 = 2u;"),
+        ),
+        fault(
+            "NaN is lost in the maximum",
+            ["max", "NaN and infinities, with min, rows of 8"],
+            "invocation",
+            "reduce",
+            Text("return nan_or4(a, nan_or4(b, most));", "return most;"),
+        ),
+        fault(
+            "the second launch does not go on where the first stopped",
+            ["cumsum", "two long lines"],
+            "",
+            "cumsum",
+            Text("if (WALK && chunk > 0u)", "if (WALK && chunk > 1u)"),
+        ),
+        fault(
+            "of equal elements the last is the largest",
+            ["argmax", "rows of 1000, and columns, with ties"],
+            "",
+            "argmax",
+            Text("v > largest", "v >= largest"),
+        ),
+    ]
+}
+
+fn rows() -> Vec<Fault> {
+    vec![
+        fault(
+            "a row's sum without runs",
+            ["softmax", "4095 elements, all but one equal"],
+            "invocation",
+            "softmax",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["log_softmax", "400001 elements, all but one equal"],
+            "workgroup",
+            "softmax_workgroup",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["cross_entropy", "4095 classes, all but one equal"],
+            "invocation",
+            "cross_entropy",
+            LONG_RUNS,
+        ),
+        fault(
+            "a row's sum without runs",
+            ["cross_entropy", "400001 classes, all but one equal"],
+            "workgroup",
+            "cross_entropy_workgroup",
+            LONG_RUNS,
+        ),
+        fault(
+            "exp without the maximum taken off",
+            ["softmax", "+-100"],
+            "invocation",
+            "softmax",
+            Text("exp_of(x[at] - m)", "exp_of(x[at])"),
+        ),
+        fault(
+            "no barrier in the tree",
+            ["softmax", "rows of 257"],
+            "workgroup",
+            "softmax_workgroup",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the sum's term of the gradient is dropped",
+            ["softmax", "rows of 10"],
+            "invocation",
+            "softmax_grad",
+            Text("y[at] * (dy[at] - s)", "y[at] * dy[at]"),
+        ),
+        fault(
+            "a workgroup writes into another's rows",
+            ["softmax", "many short rows"],
+            "invocation",
+            "softmax",
+            Text(
+                "var m = x[start];",
+                "if (row + 512u < d.rows) { y[start + 512u * d.size] = V(0.25); }\n  var m = x[start];",
+            ),
+        ),
+        fault(
+            "a workgroup reads what another writes",
+            ["softmax", "many short rows"],
+            "invocation",
+            "softmax_grad",
+            Text(
+                "s = lanes_sum(s);",
+                "s = lanes_sum(s);\n  if (row >= 512u) {\n    let other = bitcast<u32>(dx[start - 512u * d.size]);\n    \
+                 if ((other & 0x7fffffffu) > 0x7f800000u) { s += 1.0; } // not written yet\n  }",
+            ),
+        ),
+        fault(
+            "the label off by one",
+            ["cross_entropy", "65 of 10 classes"],
+            "invocation",
+            "cross_entropy",
+            Text("x[start + min(label, d.size - 1u)]", "x[start + (label + 1u) % d.size]"),
+        ),
+        fault(
+            "the sum in half precision",
+            ["cross_entropy", "4 of 1000 classes"],
+            "invocation",
+            "cross_entropy",
+            Text(
+                "run += exp_of(x[start + k] - m);",
+                "run = unpack2x16float(pack2x16float(vec2<f32>(run + exp_of(x[start + k] - m), 0.0))).x;",
+            ),
+        ),
+        fault(
+            "a class out of range is not reported",
+            ["cross_entropy", "the first class past the end of 10, in the last of 65 rows"],
+            "invocation",
+            "cross_entropy",
+            Text("atomicStore(&status[0], 1u);", ""),
+        ),
+        fault(
+            "a class is reported that is not out of range",
+            ["cross_entropy", "65 of 10 classes"],
+            "workgroup",
+            "cross_entropy_workgroup",
+            Text("y[row] = select(", "atomicStore(&status[0], 1u);\n      y[row] = select("),
+        ),
+        fault(
+            "sign of the label's term in the gradient",
+            ["cross_entropy", "65 of 10 classes"],
+            "invocation",
+            "cross_entropy",
+            Text("/ s - hit", "/ s + hit"),
+        ),
+    ]
+}
+
+fn moves() -> Vec<Fault> {
+    vec![
+        fault(
+            "one element further in",
+            ["pad", "every axis"],
+            "",
+            "pad",
+            Text("return index - to.x;", "return index - to.x + 1u;"),
+        ),
+        fault(
+            "the input's row length taken for the output's",
+            ["concat", "last axis, one empty"],
+            "",
+            "concat",
+            Text("row * d.total", "row * d.length"),
+        ),
+        fault(
+            "a stale result: the last rows are not computed",
+            ["concat", "large"],
+            "",
+            "concat",
+            Text("if (number >= d.chunks) {", "if (number + 64u >= d.chunks) {"),
+        ),
+    ]
+}
+
+fn pointwise() -> Vec<Fault> {
+    let own = |what, kernel, change, build: fn() -> Result<Subject>| {
+        let op = "graph of its own";
+        Fault { what, op, case: "", variant: None, kernel, change, build: Some(build) }
+    };
+    vec![
+        fault(
+            "tanh as (e^2x - 1) / (e^2x + 1), unclamped",
+            ["tanh", "f32 special values"],
+            "",
+            "pointwise",
+            Text(
+                "let e = expm1_of_negative(-2.0 * abs(x));\n  let y = -e / (2.0 + e);",
+                "let e = exp(2.0 * abs(x));\n  let y = (e - 1.0) / (e + 1.0);",
+            ),
+        ),
+        fault("< for <=", ["le", "f32 special values"], "", "pointwise", Text("return a <= b &&", "return a < b &&")),
+        fault(
+            "floats are rounded to integers, not cut",
+            ["cast", "f32 to each"],
+            "",
+            "pointwise",
+            Text("u32(clamp(x,", "u32(clamp(round(x),"),
+        ),
+        fault(
+            "a bit of the hash's constant",
+            ["random_bits", "bit for bit"],
+            "",
+            "pointwise",
+            Text("0x85ebca6bu", "0x85ebca69u"),
+        ),
+        fault(
+            "elements behind the last are written",
+            ["add", "large, two outputs of one chain"],
+            "",
+            "pointwise",
+            Text("let quads = (args[0].x + 3u) / 4u;", "let quads = (args[0].x + 7u) / 4u;"),
+        ),
+        fault(
+            "the logarithm of a subnormal number by the exponent that it lacks",
+            ["log", "f32 special values"],
+            "",
+            "pointwise",
+            Text("let small = bits < SMALLEST_NORMAL_BITS;", "let small = false;"),
+        ),
+        fault(
+            "relu makes 0 of NaN",
+            ["relu", "f32 NaN and infinities"],
+            "",
+            "pointwise",
+            Text("select(x, 0.0, bitcast<i32>(x) <= -8388608)", "select(0.0, x, x > 0.0)"),
+        ),
+        own("relu has slope 1 at 0", "pointwise", Text("return a <= b &&", "return a < b &&"), relu_at_zero),
+    ]
+}
+
+fn updates() -> Vec<Fault> {
+    let own = |what, op, kernel, change, build: fn() -> Result<Subject>| Fault {
+        what,
+        op,
+        case: "",
+        variant: None,
+        kernel,
+        change,
+        build: Some(build),
+    };
+    let late = own("a reader of the old value runs after the update", "assign", "matmul_register", Late, old_and_new);
+    vec![
+        own("wrong epsilon", "adam", "pointwise", Constant(1e-8f32.to_bits(), 1e-5f32.to_bits()), adam),
+        own("the step goes up, not down", "sgd", "pointwise", Text("return a - b;", "return a + b;"), sgd),
+        Fault { variant: Some("register4"), ..late },
+    ]
+}
+
+/// The gradient of relu where that is a convention: 0 at 0, as PyTorch has it.
+fn relu_at_zero() -> Result<Subject> {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [5]);
+    let dx = gradients(&x.relu().sum_all(), &[&x]);
+    let values = Tensor::new([5], [0.0f32, -1.0, 2.0, -0.0, 1e-30])?;
+    Ok(Subject { graph, outputs: dx, feeds: vec![("x".into(), values)], out_of_range: false })
+}
+
+fn adam() -> Result<Subject> {
+    let graph = Graph::new();
+    let p = graph.parameter("p", Tensor::new([4], [0.5f32, -1.0, 0.0, 2.0])?);
+    let m = graph.variable("m", Tensor::new([4], [0.1f32, -0.1, 0.3, 0.2])?);
+    let v = graph.variable("v", Tensor::new([4], [1e-6f32, 0.3, 0.1, 1e-3])?);
+    let g = graph.input("g", DType::F32, [4]);
+    let (mean, square) = (&m * 0.9 + &g * 0.1, &v * 0.999 + g.square() * 0.001);
+    graph.assign(&m, &mean);
+    graph.assign(&v, &square);
+    graph.assign(&p, &(&p - &mean / (square.sqrt() + 1e-8)));
+    let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
+}
+
+fn sgd() -> Result<Subject> {
+    let graph = Graph::new();
+    let p = graph.parameter("p", Tensor::new([4], [0.5f32, -1.0, 0.0, 2.0])?);
+    let g = graph.input("g", DType::F32, [4]);
+    graph.assign(&p, &(&p - g * 0.1));
+    let gradient = Tensor::new([4], [1e-3f32, 0.2, -0.3, 0.0])?;
+    Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
+}
+
+/// A variable that is read by a product and updated in the same step.
+fn old_and_new() -> Result<Subject> {
+    let graph = Graph::new();
+    let w = graph.variable("w", Tensor::new([2, 2], [1.0f32, 2.0, 3.0, 4.0])?);
+    let x = graph.input("x", DType::F32, [2, 2]);
+    let y = x.matmul(&w);
+    graph.assign(&w, &(&w * 0.25));
+    let values = Tensor::new([2, 2], [1.0f32, 1.0, 0.5, 2.0])?;
+    Ok(Subject { graph, outputs: vec![y], feeds: vec![("x".into(), values)], out_of_range: false })
+}

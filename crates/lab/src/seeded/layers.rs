@@ -1,0 +1,302 @@
+//! Faults of the kernels of whole layers: attention, norms, indices and recurrences.
+
+use super::{LONG_RUNS, fault};
+use crate::faults::{Change, Fault};
+
+use Change::{Short, Swap, Text, Word};
+
+pub(super) fn attention() -> Vec<Fault> {
+    const FORWARD: [&str; 2] = ["attention", "2 of 3 queries, 5 keys, 8 and 8 numbers"];
+    const CAUSAL: [&str; 2] = ["attention", "causal, 2 of 16 queries, 32 keys, 16 and 16 numbers"];
+    vec![
+        fault(
+            "what was summed keeps its size where a larger score is met",
+            ["attention", "rising from key to key"],
+            "tile",
+            "attention_tile",
+            Text("*= shrink;", "*= 1.0;"),
+        ),
+        fault(
+            "each lane subtracts a largest score of its own",
+            ["attention", "scores up to +-100"],
+            "shuffle",
+            "attention_shuffle",
+            Text("rows_max(&most, lane);", ""),
+        ),
+        fault(
+            "a query sees the key behind its own",
+            CAUSAL,
+            "tile",
+            "attention_tile",
+            Text("u + 1u), p.causal", "u + 2u), p.causal"),
+        ),
+        fault(
+            "the key behind the last has a weight",
+            FORWARD,
+            "shuffle",
+            "attention_shuffle",
+            Text("key >= vec4(end)", "key > vec4(end)"),
+        ),
+        fault(
+            "the mask of the next head",
+            ["attention", "a mask for each head"],
+            "tile",
+            "attention_tile",
+            Text("b % p.heads * p.mask_head", "(b + 1u) % p.heads * p.mask_head"),
+        ),
+        fault(
+            "a launch that goes on forgets the sum so far",
+            ["attention", "keys of two launches, two chunks"],
+            "shuffle",
+            "attention_shuffle",
+            Text("return lse_before[i];", "return LEFT_OUT;"),
+        ),
+        fault(
+            "the scores' gradients without the scale",
+            FORWARD,
+            "tile",
+            "attention_query_grad_tile",
+            Text(".y) * p.scale;", ".y);"),
+        ),
+        fault(
+            "the scores' gradients without delta",
+            CAUSAL,
+            "shuffle",
+            "attention_key_grad_shuffle",
+            Text(" - stat[1])", ")"),
+        ),
+        fault("dv of the wrong operand", CAUSAL, "tile", "attention_key_grad_tile", Swap(1, 4)),
+    ]
+}
+
+pub(super) fn norms() -> Vec<Fault> {
+    vec![
+        fault(
+            "the variance as mean square less squared mean",
+            ["batch_norm", "a mean of 300, in parts"],
+            "parts",
+            "norm_moments",
+            Text("mean = lanes(sum) / n;", "mean = S(0.0);"),
+        ),
+        fault(
+            "parts of unequal length weigh the same",
+            ["batch_norm", "planes in parts"],
+            "parts",
+            "norm_merge",
+            Text("return count(p, d.parts) / n;", "return f32(d.groups) / f32(d.parts);"),
+        ),
+        fault(
+            "the variance is not corrected by what the rounded mean left",
+            ["var", "a row of 16,384, a mean of a million"],
+            "parts",
+            "norm_moments",
+            Text("v = max(v - more * more, S(0.0));", "v = max(v, S(0.0));"),
+        ),
+        fault(
+            "parts are merged by their rounded means",
+            ["var", "columns in parts, a mean of a million"],
+            "parts",
+            "norm_merge",
+            Text(" + part(p, 2u, row)", ""),
+        ),
+        fault(
+            "squares overflow",
+            ["std", "a row of 16,384, huge"],
+            "parts",
+            "norm_moments",
+            Text("scale = scale_of(v);", ""),
+        ),
+        fault(
+            "no barrier in the tree",
+            ["layer_norm", "rows of 768"],
+            "workgroup",
+            "norm_workgroup",
+            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+        ),
+        fault(
+            "the tree is written before all have read it",
+            ["layer_norm", "rows of 768"],
+            "workgroup",
+            "norm_workgroup",
+            Text("workgroupBarrier(); // before somebody writes the tree again", ""),
+        ),
+        fault(
+            "the mean's term of the gradient is dropped",
+            ["layer_norm", "rows of 33"],
+            "parts",
+            "norm_grad_apply",
+            Text("dy[i] - V(sums[row])", "dy[i]"),
+        ),
+        fault(
+            "the variance's term of the gradient is dropped",
+            ["rms_norm", "rows of 768"],
+            "workgroup",
+            "norm_grad_workgroup",
+            Text("var means = tree[0] / d.n;", "var means = vec2<f32>(tree[0].x / d.n, 0.0);"),
+        ),
+    ]
+}
+
+pub(super) fn indices() -> Vec<Fault> {
+    const LONG: [&str; 2] = ["scatter_sum", "8200 wide rows to 3"];
+    vec![
+        fault(
+            "the index of the row before",
+            ["gather", "embedding"],
+            "",
+            "gather",
+            Text("j * d.index.y", "max(j, 1u) * d.index.y - d.index.y"),
+        ),
+        fault(
+            "an index out of range is not reported",
+            ["gather", "the first index past the end of 7, the last of 65"],
+            "",
+            "gather",
+            Text("atomicStore(&status[0], 1u);", ""),
+        ),
+        fault(
+            "a negative index is taken for the first",
+            ["one_hot", "class -1 of 5, the last of 70"],
+            "",
+            "one_hot",
+            Text("hit >= d.classes", "hit == d.classes"),
+        ),
+        fault(
+            "the last index of a walk is left out",
+            ["scatter_sum", "rows by fours"],
+            "walk",
+            "scatter_walk",
+            Text("d.count", "(d.count - 1u)"),
+        ),
+        fault(
+            "a row used twice gets the last gradient alone",
+            ["scatter_sum", "rows"],
+            "walk",
+            "scatter_walk",
+            Text("run += src", "run = src"),
+        ),
+        fault(
+            "a row's gradients without runs",
+            ["scatter_sum", "8000 tenths to one row"],
+            "walk",
+            "scatter_walk",
+            LONG_RUNS,
+        ),
+        fault(
+            "a block's sum without runs",
+            ["scatter_sum", "20000 tenths to one row"],
+            "sorted",
+            "scatter_blocks",
+            LONG_RUNS,
+        ),
+        fault(
+            "a stretch of the sorted index begins one late",
+            ["scatter_sum", "300 rows to 1000"],
+            "sorted",
+            "scatter_sum",
+            Text("sum_of(first, low,", "sum_of(first + 1u, low,"),
+        ),
+        fault(
+            "the last block of a stretch is left out",
+            LONG,
+            "sorted",
+            "scatter_sum",
+            Text("high / d.block", "(max(high / d.block, 1u) - 1u)"),
+        ),
+        fault(
+            "a block that is not of one index is summed like one that is, and one that is is not",
+            LONG,
+            "sorted",
+            "scatter_blocks",
+            Text(
+                "let end = select(first, first + d.block, whole);",
+                "let end = select(first + d.block, first, whole);",
+            ),
+        ),
+        fault(
+            "an index out of range is not reported from the sorted index",
+            ["scatter_sum", "index -1 of 10, the last of 300"],
+            "sorted",
+            "scatter_starts",
+            Text("k == d.size && low < d.count", "k == d.size && low > d.count"),
+        ),
+        fault(
+            "of equal elements the last comes first",
+            ["argsort", "rows of 5000, and columns down, with ties"],
+            "",
+            "sort_blocks",
+            Text("run[2u * 3u + 1u].x < run[2u * 3u].x", "run[2u * 3u + 1u].x <= run[2u * 3u].x"),
+        ),
+        fault(
+            "runs that are merged forget their order",
+            ["argsort", "rows of 257, and columns down, with ties"],
+            "",
+            "sort_merge",
+            Text("at_a < b && of_a.x <= of_b.x", "at_a < b && of_a.x < of_b.x"),
+        ),
+        fault(
+            "the second run counts as shorter than it is",
+            ["argsort", "rows of 1000, and columns down, with ties"],
+            "",
+            "sort_merge",
+            Text("let b_size = min(d.run,", "let b_size = min(d.run - 1u,"),
+        ),
+        fault(
+            "nothing is reversed",
+            ["flip", "two axes apart"],
+            "",
+            "flip",
+            Text("let j = d.size - 1u - (row - o * d.size);", "let j = row - o * d.size;"),
+        ),
+    ]
+}
+
+pub(super) fn recurrences() -> Vec<Fault> {
+    const LSTM: [&str; 2] = ["lstm", "64 units"];
+    vec![
+        fault(
+            "the product takes the state behind the step",
+            LSTM,
+            "steps",
+            "recurrent",
+            Text("(p.from_slot * p.batch + row", "(p.to_slot * p.batch + row"),
+        ),
+        fault(
+            "the forget gate is given the input gate's sum",
+            LSTM,
+            "workgroup",
+            "recurrent_workgroup",
+            Text("x[second] + gates[second]", "x[second] + gates[first]"),
+        ),
+        fault(
+            "no barrier between the state's copy and its use",
+            LSTM,
+            "workgroup",
+            "recurrent_workgroup",
+            Text("    workgroupBarrier();\n    for (var unit", "    for (var unit"),
+        ),
+        fault(
+            "the other direction goes the same way",
+            ["gru", "reverse"],
+            "workgroup",
+            "recurrent_workgroup",
+            Text("select(1u, 0xffffffffu, reverse)", "1u"),
+        ),
+        fault(
+            "the last step adds what no step has left",
+            LSTM,
+            "steps",
+            "recurrent_grad",
+            Text("if (carries) {", "if (true) {"),
+        ),
+        fault(
+            "the bias of n outside of the product with r",
+            ["gru", "8 units, 73 rows"],
+            "steps",
+            "recurrent",
+            Text("+ r * q)", "+ (r * gates[third] + bias[2u * p.hidden + at.unit]))"),
+        ),
+        fault("the grid is one workgroup short", ["rnn", "97 units, several workgroups"], "steps", "recurrent", Short),
+        fault("the step behind is one too far", LSTM, "steps", "recurrent_grad", Word(5, |later| later + 1)),
+    ]
+}

@@ -1,0 +1,159 @@
+//! Every WGSL text that can reach a driver.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use wgrad::check::{CaseGraph, variants};
+use wgrad::graph::{NodeKind, Nodes, ValueId};
+use wgrad::op::{Case, Lowering};
+use wgrad::plan::{Options, Plan};
+use wgrad::{Graph, Profile, Result, Tensor, Value, models};
+
+/// A complete kernel text.
+#[derive(Clone, Debug)]
+pub struct Shipped {
+    /// What it computes, a hash of the text, and `.software` where only a software adapter would
+    /// be given it: good for a file name, without the ending.
+    pub name: String,
+    /// The text.
+    pub wgsl: Arc<str>,
+    /// The entry point.
+    pub entry: String,
+    /// Whether the heuristic would take it on software adapters alone.
+    pub software: bool,
+    /// Whether it needs subgroup operations.
+    pub subgroups: bool,
+}
+
+/// The distinct texts from compiling every case and every model of [`models`] with every variant,
+/// fused and not, whatever adapter is here. Sorted by name.
+///
+/// # Errors
+/// When a case or model does not compile.
+pub fn shipped() -> Result<Vec<Shipped>> {
+    let cases = wgrad::ops::cases();
+    let of_case = |mut texts, case: &Case| {
+        let graph = CaseGraph::new(case)?;
+        let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
+        collect(&mut texts, &graph.graph.nodes(), &outputs)?;
+        Ok(texts)
+    };
+    let merge = |mut texts, others: Texts| {
+        others.into_values().for_each(|shipped| add(&mut texts, shipped));
+        Ok(texts)
+    };
+    let mut texts = cases.par_iter().try_fold(Texts::new, of_case).try_reduce(Texts::new, merge)?;
+    for (_, graph, outputs) in models::programs() {
+        let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
+        collect(&mut texts, &graph.nodes(), &outputs)?;
+    }
+    let (may_fail, picked) = step_that_may_fail()?;
+    collect(&mut texts, &may_fail.nodes(), &[picked.id()])?;
+    let mut all: Vec<Shipped> = texts.into_values().collect();
+    for shader in all.iter_mut().filter(|shader| shader.software) {
+        shader.name.push_str(".software");
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// A step with an index that the host has not seen, and the value picked by it: its variables have kernels of
+/// their own to commit them.
+fn step_that_may_fail() -> Result<(Graph, Value)> {
+    let graph = Graph::new();
+    let index = graph.variable("index", Tensor::new([1], [0])?);
+    let table = graph.variable("table", Tensor::new([1], [0.0f32])?);
+    let picked = table.index_select(0, &index);
+    graph.assign(&table, &(&picked + 1.0));
+    Ok((graph, picked))
+}
+
+/// A device that can run every variant.
+fn generous() -> Profile {
+    Profile {
+        name: "every variant".into(),
+        max_invocations: 1024,
+        max_workgroup_memory: 64 << 10,
+        max_storage_buffers: 16,
+        max_binding: 1 << 30,
+        max_buffer: 1 << 30,
+        subgroups: Some((8, 8)),
+        f16: true,
+        ..Profile::webgpu_defaults()
+    }
+}
+
+/// Distinct texts.
+type Texts = BTreeMap<Arc<str>, Shipped>;
+
+/// Adds a text. One that is there already keeps the shorter of the two names, and is for software adapters alone
+/// only if both are.
+fn add(texts: &mut Texts, shipped: Shipped) {
+    let known = texts.entry(shipped.wgsl.clone()).or_insert_with(|| shipped.clone());
+    known.software &= shipped.software;
+    if shipped.name.len() < known.name.len() {
+        known.name = shipped.name;
+    }
+}
+
+fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
+    let generous = generous();
+    let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
+    for variant in names.chain([None]) {
+        // What a software adapter would choose may be another form of the same variant, fewer
+        // bindings make other groups, and fewer invocations smaller workgroups.
+        for (fuse, software, max_storage_buffers, max_invocations) in [
+            (true, false, 16, 1024),
+            (false, false, 16, 1024),
+            (true, true, 16, 1024),
+            (true, false, 10, 1024),
+            (true, false, 8, 1024),
+            (true, false, 8, 128),
+        ] {
+            let options = Options { fuse, variant: variant.clone(), ..Options::default() };
+            let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
+            let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
+            for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
+                let name = file_name(&commit.label, &commit.label, &commit.wgsl);
+                let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
+                add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
+            }
+            for unit in &plan.units {
+                let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
+                for dispatch in &unit.dispatches {
+                    let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl);
+                    let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+                    let subgroups = wgsl.contains("subgroup");
+                    add(texts, Shipped { name, wgsl, entry, software, subgroups });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
+    nodes.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Op(op) if op.name() == name => match op.lowering() {
+            Lowering::Kernel(kernel) => kernel.variants().iter().any(|v| v.name == variant && v.software),
+            _ => false,
+        },
+        _ => false,
+    })
+}
+
+fn file_name(unit: &str, dispatch: &str, text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let what =
+        if unit.contains('.') && !unit.starts_with(dispatch) { format!("{unit}-{dispatch}") } else { unit.to_owned() };
+    let mut what: String = what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    while what.contains("--") {
+        what = what.replace("--", "-");
+    }
+    what.truncate(80);
+    format!("{what}-{:08x}", hasher.finish() as u32)
+}

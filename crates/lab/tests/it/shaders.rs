@@ -1,0 +1,97 @@
+//! Every kernel text that ships is valid and translates to every backend's language. Needs no GPU.
+
+use std::sync::LazyLock;
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+
+static SHIPPED: LazyLock<Vec<wgrad_lab::shipped::Shipped>> =
+    LazyLock::new(|| wgrad_lab::shipped::shipped().expect("everything compiles"));
+
+fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
+}
+
+fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
+    let (module, info) = parse(&shader.wgsl)?;
+    let unchecked = naga::proc::BoundsCheckPolicies::default();
+
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = spv::write_vec(&module, &info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    if words.len() < 20 {
+        return Err("SPIR-V: nothing came out".into());
+    }
+
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        bounds_check_policies: unchecked,
+        ..Default::default()
+    };
+    let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+        .map_err(|e| format!("MSL: {e}"))?;
+    has_kernel("MSL", &text)?;
+
+    let mut text = String::new();
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions::default();
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).map_err(|e| format!("HLSL: {e}"))?;
+    has_kernel("HLSL", &text)?;
+
+    if !shader.subgroups {
+        let mut text = String::new();
+        let options =
+            glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
+        let pipeline = glsl::PipelineOptions {
+            shader_stage: naga::ShaderStage::Compute,
+            entry_point: shader.entry.clone(),
+            multiview: None,
+        };
+        glsl::Writer::new(&mut text, &module, &info, &options, &pipeline, unchecked)
+            .and_then(|mut writer| writer.write())
+            .map_err(|e| format!("GLSL: {e}"))?;
+        has_kernel("GLSL", &text)?;
+    }
+    Ok(())
+}
+
+fn has_kernel(language: &str, text: &str) -> Result<(), String> {
+    if text.len() > 200 { Ok(()) } else { Err(format!("{language}: hardly anything came out:\n{text}")) }
+}
+
+#[test]
+fn every_text_translates_to_every_language() {
+    let all = &*SHIPPED;
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|shader| translate(shader).err().map(|why| format!("{}: {why}\n{}", shader.name, shader.wgsl)))
+        .collect();
+    assert!(failures.is_empty(), "{} of {} texts:\n{}", failures.len(), all.len(), failures.join("\n"));
+    assert!(all.len() > 50, "only {} texts", all.len());
+    let mut names: Vec<&str> = all.iter().map(|shader| shader.name.as_str()).collect();
+    names.dedup();
+    assert_eq!(names.len(), all.len(), "file names are distinct");
+}
+
+#[test]
+fn kernels_keep_to_the_webgpu_defaults_unless_they_say_so() {
+    let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
+    assert!(parse(invalid).is_err(), "the test would notice an invalid text");
+    for shader in SHIPPED.iter().filter(|s| !s.software) {
+        let (module, _) = parse(&shader.wgsl).expect("valid");
+        for entry in &module.entry_points {
+            let [x, y, z] = entry.workgroup_size;
+            assert!(x * y * z <= 256, "{}: {x} x {y} x {z} invocations", shader.name);
+        }
+        let layouts = &module.global_variables;
+        let storage = layouts.iter().filter(|(_, g)| matches!(g.space, naga::AddressSpace::Storage { .. })).count();
+        assert!(storage <= 15, "{}: {storage} storage buffers", shader.name);
+    }
+}

@@ -1,0 +1,560 @@
+//! `wgrad bench`: how fast the kernels are here, and how far from what the adapter can do.
+//!
+//! Each task runs in a process of its own, like the peers' programs that it can be put beside: its
+//! memory and its first run are its own. This process starts them, and reports.
+
+mod compare;
+mod cores;
+mod one;
+mod peak;
+mod profile;
+mod roofline;
+mod table;
+mod tasks;
+mod verify;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value as Json, json};
+use wgrad::check::CaseGraph;
+use wgrad::plan::Options;
+
+use crate::signals;
+use one::extend;
+use tasks::{TASKS, Task, find};
+use wgrad_lab::output::{self, Out, Stop, check_files};
+
+/// The kernels that `bench peak` holds against the microkernels.
+const KERNELS: &[(&str, &str)] = &[
+    ("matmul", "512x512x512"),
+    ("conv2d", "4,64,56,56,64,3,1,1"),
+    ("softmax", "1024x1024"),
+    ("relu", "4194304"),
+    ("sum", "4194304"),
+    ("add", "4194304"),
+];
+
+#[derive(clap::Args)]
+#[command(after_help = tasks_help())]
+pub struct BenchArgs {
+    /// Tasks, each with shapes behind it or without; nothing is `all`
+    #[arg(value_name = "TASK [SHAPE]")]
+    tasks: Vec<String>,
+    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu` for the reference
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// How long each task is timed, after it has warmed up
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = output::seconds)]
+    seconds: f64,
+    /// A variant to take wherever an op has one of that name
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Time the variants of each task's kernels first, for at most so long, and take the fastest that
+    /// are right; what is found is kept for later runs with --tune
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
+        conflicts_with = "variant", value_parser = output::seconds)]
+    tune: Option<f64>,
+    /// Every task with an empty folder for the driver's and our own caches
+    #[arg(long)]
+    cold: bool,
+    /// Also each unit of a task's plan alone: where the time goes
+    #[arg(long)]
+    profile: bool,
+    /// Time without comparing with the reference first: for shapes that take the reference minutes.
+    /// The records then have no `verified`
+    #[arg(long)]
+    no_verify: bool,
+    /// Leave the adapter's peak out, and with it each task's share of it
+    #[arg(long)]
+    no_peak: bool,
+    /// One line of JSON a task instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write these lines to a file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compare with a file of such lines: an earlier run, or another library's
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Draw the kernels under the adapter's roofline
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "no_peak")]
+    roofline: Option<PathBuf>,
+    /// For the processes that time one task
+    #[arg(long, hide = true)]
+    in_process: bool,
+}
+
+/// What to time.
+#[derive(Clone, Debug, PartialEq)]
+enum Item {
+    Kernel(&'static str, String),
+    Startup,
+    Peak,
+}
+
+/// Times what was asked for; false where the peak is weak.
+pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
+    let items = items(&args.tasks)?;
+    if args.in_process {
+        let line = alone(args, &items)?;
+        out.line(line.to_string())?;
+        return Ok(true);
+    }
+    // What could go wrong afterwards is told before.
+    if args.no_peak && args.tasks.iter().any(|word| word == "peak") {
+        return Err(Stop::Error("`peak` and --no-peak contradict each other".into()));
+    }
+    if let Some(name) = &args.variant {
+        known_variant(name)?;
+    }
+    let other = args.compare.as_deref().map(compare::read).transpose()?;
+    let writes = [("--save", args.save.as_deref()), ("--roofline", args.roofline.as_deref())];
+    check_files(&[("--compare", args.compare.as_deref())], &writes)?;
+    let running = Running::default();
+    let stopped = running.clone();
+    signals::watch(move || stopped.stop())?;
+    Bench { args, out, running, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
+}
+
+/// What stands behind the options in the help.
+fn tasks_help() -> String {
+    let others = [
+        ("startup", "a new process: one 64x64 matmul read back, thrice"),
+        ("peak", "what the adapter can do; fails where a kernel does more"),
+        ("all", "everything"),
+    ];
+    let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
+    let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();
+    format!(
+        "Tasks and the form of their shapes; where none is given, a few usual ones are timed:\n{lines}\
+         conv2d_bwd is forward, input and weight gradient. Kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
+         one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th. plan_chain and the like plan a graph of so many nodes, \
+         and launch nothing.\n\
+         Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out."
+    )
+}
+
+/// A name that no op's variant has would change nothing in silence.
+fn known_variant(name: &str) -> Result<(), Stop> {
+    let mut names: Vec<&str> = Vec::new();
+    for case in wgrad::ops::cases() {
+        names.extend(wgrad::check::all_variants(&CaseGraph::new(&case)?.graph.nodes()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
+}
+
+/// The tasks and shapes that the words name.
+fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
+    let mut items = Vec::new();
+    let mut open: Option<&'static Task> = None; // the task that a shape would belong to
+    let mut bare = false; // no shape has followed it yet
+    let defaults = |task: &'static Task, items: &mut Vec<Item>| {
+        items.extend(task.shapes.iter().map(|shape| Item::Kernel(task.name, (*shape).to_owned())));
+    };
+    let all = ["all".to_owned()];
+    for word in if words.is_empty() { &all } else { words } {
+        if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+            let task = open.ok_or_else(|| {
+                Stop::Error(format!("`{word}` is a shape, and no task that takes one stands before it"))
+            })?;
+            task.sizes(word)?;
+            items.push(Item::Kernel(task.name, word.clone()));
+            bare = false;
+            continue;
+        }
+        if let Some(task) = open.take().filter(|_| bare) {
+            defaults(task, &mut items);
+        }
+        match word.as_str() {
+            "startup" => items.push(Item::Startup),
+            "peak" => items.push(Item::Peak),
+            "all" => {
+                items.push(Item::Startup);
+                TASKS.iter().for_each(|task| defaults(task, &mut items));
+                items.push(Item::Peak);
+            }
+            name => {
+                let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+                open = Some(find(name).ok_or_else(|| {
+                    Stop::Error(format!("no task `{name}`; there are {}, startup, peak and all", names.join(", ")))
+                })?);
+                bare = true;
+            }
+        }
+    }
+    if let Some(task) = open.filter(|_| bare) {
+        defaults(task, &mut items);
+    }
+    if items.contains(&Item::Peak) {
+        for (task, shape) in KERNELS {
+            items.push(Item::Kernel(task, (*shape).to_owned()));
+        }
+    }
+    let mut seen: Vec<Item> = Vec::new();
+    for item in items {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+    }
+    Ok(seen)
+}
+
+/// One task, in this process.
+fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
+    let device = args.device.as_deref();
+    let options = Options { variant: args.variant.clone(), ..Options::default() };
+    let how = one::How {
+        device,
+        seconds: args.seconds,
+        options,
+        profile: args.profile,
+        tune: args.tune,
+        verify: !args.no_verify,
+    };
+    match items {
+        [Item::Kernel(name, shape)] => {
+            let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
+            one::run(task, shape, &how)
+        }
+        [Item::Startup] => one::startup(device),
+        [Item::Peak, ..] => peak::run(device),
+        _ => Err(Stop::Error("one task at a time".into())),
+    }
+}
+
+/// What is told where a signal ended a run.
+const INTERRUPTED: &str = "interrupted; what was timed is reported";
+
+/// The process that times a task, and whether a signal has come, which ends it.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<(Option<Child>, bool)>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, (Option<Child>, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the process, and lets no other one start.
+    fn stop(&self) {
+        let mut running = self.lock();
+        running.1 = true;
+        if let Some(child) = &mut running.0 {
+            let _ = child.kill();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().1
+    }
+
+    /// Runs a process to its end: how it ended, and what it wrote. `None` where a signal came.
+    fn output(&self, command: &mut Command) -> std::io::Result<Option<Output>> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The terminal sends Ctrl-C to a whole group. Here one process decides what ends, and when.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(command, 0);
+        let mut running = self.lock();
+        if running.1 {
+            return Ok(None);
+        }
+        let mut child = command.spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        running.0 = Some(child);
+        drop(running);
+        let messages = std::thread::spawn(move || all(stderr));
+        let lines = all(stdout);
+        let messages = messages.join().unwrap_or_else(|_| Ok(Vec::new()));
+        // Its pipes are closed, so it has ended, or is about to.
+        let child = self.lock().0.take();
+        let status = child.map(|mut child| child.wait()).transpose()?;
+        Ok(match status {
+            Some(status) if !self.is_stopped() => Some(Output { status, stdout: lines?, stderr: messages? }),
+            _ => None,
+        })
+    }
+}
+
+fn all(pipe: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
+    Ok(bytes)
+}
+
+/// A run of several tasks.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    out: &'a mut Out,
+    running: Running,
+    records: Vec<Json>,
+    /// What the microkernels reached.
+    ceilings: Option<Json>,
+}
+
+impl Bench<'_> {
+    fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        if let Some(load) = one::load().filter(|load| *load > cores / 4.0) {
+            let busy =
+                format!("the machine is busy (load {load} on {cores} cores): times are too long, ratios doubtful");
+            if self.args.json { output::note(busy) } else { self.out.line(busy)? }
+        }
+        if items.iter().any(|item| *item != Item::Startup) && !self.args.no_peak {
+            self.peak()?;
+        }
+        let mut header = false;
+        let (mut failed, mut wrong, mut closed) = (Vec::new(), false, false);
+        for item in items {
+            let done = match item {
+                Item::Peak => Ok(()),
+                Item::Startup => self.startup(),
+                Item::Kernel(..) if !header && !self.args.json => {
+                    header = true;
+                    self.out.line(table::header()).and_then(|()| self.kernel(item))
+                }
+                Item::Kernel(..) => self.kernel(item),
+            };
+            if self.running.is_stopped() {
+                break;
+            }
+            // One that fails does not take the others' figures with it.
+            match done {
+                Ok(()) => {}
+                Err(Stop::Wrong(why)) => {
+                    wrong = true;
+                    failed.push(why);
+                }
+                Err(Stop::Error(why)) => failed.push(why),
+                Err(Stop::Closed) => {
+                    closed = true;
+                    break;
+                }
+            }
+        }
+        // Files first: whoever reads standard output may have gone.
+        let written = self.save();
+        if closed {
+            return written.and(Err(Stop::Closed));
+        }
+        let strong = self.hold_peak(items.contains(&Item::Peak))?;
+        self.compare(other)?;
+        for path in written?.iter().filter(|_| !self.args.json) {
+            self.out.line(format!("written: {}", path.display()))?;
+        }
+        if self.running.is_stopped() {
+            failed.push(INTERRUPTED.to_owned());
+        }
+        match failed.join("\n") {
+            none if none.is_empty() => Ok(strong),
+            all if wrong => Err(Stop::Wrong(all)),
+            all => Err(Stop::Error(all)),
+        }
+    }
+
+    /// What the adapter can do.
+    fn peak(&mut self) -> Result<(), Stop> {
+        let record = self.child(&["peak"], None)?;
+        let named = self.args.tasks.iter().any(|word| word == "peak");
+        if record["gflops"].is_null() && (named || self.args.roofline.is_some()) {
+            return Err(Stop::Error("the reference has no peak; name a GPU with --device".into()));
+        }
+        self.ceilings = Some(record.clone());
+        self.show(record)
+    }
+
+    fn kernel(&mut self, item: &Item) -> Result<(), Stop> {
+        let Item::Kernel(task, shape) = item else { return Ok(()) };
+        let mut record = self.child(&[task, shape], None)?;
+        if let Some(share) = self.share(&record) {
+            extend(&mut record, json!({ "peak_share": one::rounded(share) }));
+        }
+        self.show(record)
+    }
+
+    /// The startup of three processes, the first with empty caches.
+    fn startup(&mut self) -> Result<(), Stop> {
+        let folder = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        for which in ["first", "second", "third"] {
+            let begin = std::time::Instant::now();
+            let mut record = self.child(&["startup"], Some(folder.path()))?;
+            let wall = one::rounded(begin.elapsed().as_secs_f64());
+            extend(
+                &mut record,
+                json!({ "params": { "run": which }, "wall_s": wall, "median_s": wall, "min_s": wall, "runs": 1 }),
+            );
+            self.show(record)?;
+        }
+        Ok(())
+    }
+
+    /// A process that times one task; `caches` is where drivers and wgrad keep what they compiled.
+    fn child(&self, task: &[&str], caches: Option<&Path>) -> Result<Json, Stop> {
+        let failed = |e: std::io::Error| Stop::Error(format!("a process for {} did not start: {e}", task[0]));
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
+        command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
+        command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
+        if self.args.profile {
+            command.arg("--profile");
+        }
+        command.args(self.args.no_verify.then_some("--no-verify"));
+        command.args(self.args.tune.iter().map(|seconds| format!("--tune={seconds}")));
+        let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
+            command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder).env("WGRAD_CACHE", folder);
+        }
+        let output = self.running.output(&mut command).map_err(failed)?;
+        let Output { status, stdout, stderr } = output.ok_or_else(|| Stop::Error(INTERRUPTED.to_owned()))?;
+        let text = String::from_utf8_lossy(&stderr);
+        let message = text.lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
+        let message = || format!("{}: {}", task.join(" "), message.unwrap_or(text.trim()));
+        match status.code() {
+            Some(0) => {}
+            Some(1) => return Err(Stop::Wrong(message())),
+            Some(2) => return Err(Stop::Error(message())),
+            _ => return Err(Stop::Error(format!("{}: its process ended with {status}", task.join(" ")))),
+        }
+        let line = String::from_utf8_lossy(&stdout);
+        let mut record: Json = serde_json::from_str(line.trim())
+            .map_err(|e| Stop::Error(format!("{}: the process gave no result: {e}", task.join(" "))))?;
+        extend(&mut record, json!({ "cold": self.args.cold }));
+        Ok(record)
+    }
+
+    /// What part of the microkernels' rate a task has reached. On a GPU a run alone is mostly
+    /// waiting: there the device's own clock counts, or a run of a batch.
+    fn share(&self, record: &Json) -> Option<f64> {
+        let ceilings = self.ceilings.as_ref()?;
+        let of = |field: &str| Some(record[field].as_f64()? / ceilings[field].as_f64()?);
+        let alone = of("gflops").or_else(|| of("gb_s"))?;
+        let busy = record["device_s"].as_f64().or(record["batch_s"].as_f64());
+        let hidden = || Some(record["median_s"].as_f64()? / busy?);
+        let software = record["software"] == true;
+        Some(if software { alone } else { alone * hidden().unwrap_or(1.0) })
+    }
+
+    fn show(&mut self, record: Json) -> Result<(), Stop> {
+        let lines = match self.args.json {
+            true => vec![record.to_string()],
+            false => [table::lines(&record), table::tuned(&record), profile::lines(&record)].concat(),
+        };
+        self.records.push(record);
+        lines.into_iter().try_for_each(|line| self.out.line(line))
+    }
+
+    /// A kernel that does more than the microkernels shows that these are weak; a failure where
+    /// the peak was asked for.
+    fn hold_peak(&mut self, asked: bool) -> Result<bool, Stop> {
+        let beyond = |record: &&Json| record["peak_share"].as_f64().is_some_and(|share| share > 1.0);
+        let lines: Vec<String> = self
+            .records
+            .iter()
+            .filter(beyond)
+            .map(|record| {
+                let share = record["peak_share"].as_f64().unwrap_or(0.0) * 100.0;
+                format!(
+                    "{} {} reaches {share:.0}% of the microkernels: they are weak here",
+                    record["task"].as_str().unwrap_or(""),
+                    compare::shape(record)
+                )
+            })
+            .collect();
+        let seen = self.ceilings.as_ref().filter(|_| !lines.is_empty()).map(|c| peak::raised(c, &self.records));
+        let seen = seen.map(|c| format!("with the kernels, the peak is {} GFLOP/s, {} GB/s", c["gflops"], c["gb_s"]));
+        for line in lines.iter().chain(&seen) {
+            if self.args.json { output::note(line) } else { self.out.line(line)? }
+        }
+        Ok(!asked || lines.is_empty())
+    }
+
+    fn compare(&mut self, other: Option<&[Json]>) -> Result<(), Stop> {
+        for line in other.iter().flat_map(|other| compare::lines(&self.records, other)) {
+            if self.args.json { output::note(line) } else { self.out.line(line)? }
+        }
+        Ok(())
+    }
+
+    /// Writes the files, and gives their names. With nothing to write, what was there stays.
+    fn save(&self) -> Result<Vec<PathBuf>, Stop> {
+        let mut written = Vec::new();
+        if let Some(path) = self.args.save.as_ref().filter(|_| !self.records.is_empty()) {
+            let lines: String = self.records.iter().map(|record| format!("{record}\n")).collect();
+            wgrad::io::write_atomically(path, lines.as_bytes())?;
+            written.push(path.clone());
+        }
+        if let (Some(path), Some(ceilings)) = (&self.args.roofline, &self.ceilings) {
+            let seen = peak::raised(ceilings, &self.records);
+            wgrad::io::write_atomically(path, roofline::draw(&seen, &self.records).as_bytes())?;
+            written.push(path.clone());
+        }
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(words: &[&str]) -> Result<Vec<Item>, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        items(&words).map_err(|stop| match stop {
+            Stop::Error(message) | Stop::Wrong(message) => message,
+            Stop::Closed => "closed".to_owned(),
+        })
+    }
+
+    #[test]
+    fn shapes_belong_to_the_task_before_them() {
+        let kernel = |task, shape: &str| Item::Kernel(task, shape.to_owned());
+        let found = named(&["matmul", "2x3x4", "5x6x7x8", "softmax", "startup", "relu", "10"]).expect("tasks");
+        let want = [
+            kernel("matmul", "2x3x4"),
+            kernel("matmul", "5x6x7x8"),
+            kernel("softmax", "1024x1024"),
+            Item::Startup,
+            kernel("relu", "10"),
+        ];
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn all_is_everything_once() {
+        let all = named(&[]).expect("tasks");
+        assert_eq!(all, named(&["all"]).expect("tasks"));
+        let shapes: usize = TASKS.iter().map(|task| task.shapes.len()).sum();
+        assert_eq!(all.len(), shapes + 2);
+        assert_eq!(named(&["all", "all", "matmul"]).expect("tasks"), all);
+    }
+
+    #[test]
+    fn peak_brings_the_kernels_that_it_is_held_against() {
+        assert_eq!(named(&["peak"]).expect("tasks").len(), 1 + KERNELS.len());
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (words, message) in [
+            (&["matmull"][..], "no task `matmull`; there are matmul, conv2d"),
+            (&["64x64x64"], "no task that takes one stands before it"),
+            (&["startup", "64x64x64"], "no task that takes one"),
+            (&["matmul", "64x64"], "it has 2 numbers; expected MxKxN or BxMxKxN, such as 256x256x256"),
+            (&["matmul", "64xx64"], "`` is no whole number"),
+            (&["matmul", "64x0x64"], "a size is 0"),
+            (&["matmul", "-1x2x3"], "`-1` is no whole number"),
+            (&["conv2d", "1,2,3"], "expected N,C,H,W,O,K,stride,pad"),
+            (&["conv2d", "1,2,8,8,4,3,0,0"], "a size is 0"),
+            (&["mlp_step", "64,10"], "it has 2 numbers"),
+        ] {
+            let found = named(words).expect_err("a mistake");
+            assert!(found.contains(message), "{words:?}: {found}");
+        }
+        assert!(named(&["conv2d", "1,2,8,8,4,3,1,0"]).is_ok(), "a padding may be 0");
+    }
+}

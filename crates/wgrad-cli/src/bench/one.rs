@@ -1,0 +1,374 @@
+//! One task in this process, which ends with it: memory and first-run time are its own.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Device, Graph, Program, Session, Tensor};
+
+use super::tasks::{Runs, Task, Work};
+use super::verify::verify;
+use wgrad_lab::output::Stop;
+
+/// Runs in a row that must be close to the best one before the timing begins, and how close.
+const SETTLED: (usize, f64) = (3, 1.6);
+/// The longest warm-up, in seconds.
+const LONGEST_WARMUP: f64 = 60.0;
+/// Timed runs, at least and at most.
+const RUNS: (usize, usize) = (5, 200_000);
+
+/// How to time.
+pub struct How<'a> {
+    pub device: Option<&'a str>,
+    pub seconds: f64,
+    pub options: Options,
+    /// For how long to tune first, if at all.
+    pub tune: Option<f64>,
+    /// Whether to time each unit of the plan as well.
+    pub profile: bool,
+    /// Whether to compare with the reference before anything is timed.
+    pub verify: bool,
+}
+
+/// Times a task; gives a line of JSON.
+pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
+    let How { seconds, options, .. } = how;
+    let sizes = task.sizes(shape)?;
+    let mut started = Instant::now();
+    let device = Device::open(how.device)?;
+    let work = task.build(&sizes)?;
+    let mut session = Session::new(device.clone());
+    let outputs: Vec<_> = work.outputs.iter().collect();
+    let mut options = options.clone();
+    let tuned = how.tune.map(|seconds| session.tune(&work.graph, &outputs, Duration::from_secs_f64(seconds)));
+    let tuned = tuned.transpose()?;
+    if tuned.is_some() {
+        options.choices = session.choices().clone();
+        started = Instant::now(); // what follows warms up with pipelines that are there
+    }
+    let program = session.compile_with(&work.graph, &outputs, &options)?;
+    let run = |session: &mut Session| once(&work, session, &program);
+    run(&mut session)?;
+    let warmup = started.elapsed().as_secs_f64();
+    run(&mut session)?;
+    // The reference, which takes part next, is not what is measured.
+    let memory = peak_rss_mib();
+    let verified = if how.verify { verify(&work, &mut session, &program)? } else { None };
+    let times = time(*seconds, || run(&mut session))?;
+    let batched = match work.runs {
+        Runs::Forward => Some(batched(&mut session, &program, times.quantile(0.5), seconds / 4.0)?),
+        Runs::Steps(_) | Runs::Planning => None,
+    };
+    let on_device = on_device(&work, &mut session, &program, seconds / 4.0)?;
+    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let last = session.run(&program, &feeds)?;
+    let check = mean_abs(&last);
+    if !check.is_finite() {
+        return Err(Stop::Wrong(format!("after {} runs the output of {} is {check}", times.runs(), task.name)));
+    }
+
+    let per_run = if let Runs::Steps(steps) = work.runs { steps as f64 } else { 1.0 };
+    let median = times.quantile(0.5) / per_run;
+    let plan = program.plan();
+    let bytes = if work.bytes > 0.0 { work.bytes } else { moved(plan) };
+    let mut record = describe(&device);
+    let fields = json!({
+        "task": task.name,
+        "params": work.params,
+        "warmup_s": rounded(warmup),
+        "median_s": rounded(median),
+        "min_s": rounded(times.quantile(0.0) / per_run),
+        "runs": times.runs(),
+        "gflops": work.arithmetic.then(|| rounded(work.flop / median / 1e9)),
+        "gb_s": (work.bytes > 0.0).then(|| rounded(work.bytes / median / 1e9)),
+        "peak_rss_mib": memory,
+        "check": check,
+        "load1": load(),
+        "spread": rounded(times.spread()),
+        "variant": variant(plan, &device),
+        "peak_share": Json::Null,
+        "dispatches": plan.dispatches(),
+        "pipelines": pipelines(plan),
+        "device_bytes": plan.total_bytes(),
+        "nominal_flop": work.flop,
+        "nominal_bytes": bytes,
+        "clock": if on_device.is_some() { "timestamps" } else { "wall" },
+        "batch_s": batched.map(rounded),
+        "cpu_s": times.cpu_s.map(|seconds| rounded(seconds / per_run)),
+        "device_s": on_device.map(rounded),
+        "verified": verified.as_ref().map(|v| json!({"compared": v.compared, "of": v.of, "worst": rounded(v.worst)})),
+    });
+    extend(&mut record, fields);
+    if let Some(tuned) = tuned {
+        let lines: Vec<String> = tuned.to_string().lines().map(str::to_owned).collect();
+        extend(&mut record, json!({ "tuned": lines }));
+    }
+    if how.profile {
+        let units = super::profile::units(&mut session, &program, &feeds, *seconds)?;
+        extend(&mut record, json!({ "profile": units }));
+    }
+    Ok(record)
+}
+
+/// The fields that tell whose figures these are.
+pub fn describe(device: &Device) -> Json {
+    let profile = device.profile();
+    json!({
+        "peer": "wgrad",
+        "version": env!("CARGO_PKG_VERSION"),
+        "adapter": profile.name,
+        "backend": profile.backend,
+        "driver": profile.driver,
+        "software": profile.software,
+    })
+}
+
+/// Puts the fields of one object into another.
+pub fn extend(record: &mut Json, more: Json) {
+    if let (Json::Object(record), Json::Object(more)) = (record, more) {
+        record.extend(more);
+    }
+}
+
+/// A timed run.
+fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Stop> {
+    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    match work.runs {
+        Runs::Forward => {
+            session.submit(program, &feeds)?;
+            session.wait()?;
+        }
+        Runs::Steps(steps) => {
+            for _ in 1..steps {
+                session.submit(program, &feeds)?;
+            }
+            session.run(program, &feeds)?;
+        }
+        Runs::Planning => {
+            let outputs: Vec<_> = work.outputs.iter().collect();
+            Plan::of(&work.graph, &outputs, session.device().profile(), &Options::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Times of runs in seconds.
+pub struct Times {
+    sorted: Vec<f64>,
+    /// The processor time of a run on all cores, where the system tells.
+    pub cpu_s: Option<f64>,
+}
+
+impl Times {
+    pub fn new(mut sorted: Vec<f64>) -> Times {
+        sorted.sort_by(f64::total_cmp);
+        Times { sorted, cpu_s: None }
+    }
+
+    /// How many runs.
+    pub fn runs(&self) -> usize {
+        self.sorted.len()
+    }
+
+    pub fn quantile(&self, q: f64) -> f64 {
+        let last = self.sorted.len().saturating_sub(1);
+        self.sorted.get((q * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The range that holds the middle half of the runs, over the median.
+    pub fn spread(&self) -> f64 {
+        (self.quantile(0.75) - self.quantile(0.25)) / self.quantile(0.5)
+    }
+}
+
+/// Warms up until three runs in a row are near the best, then times runs for so long.
+pub fn time(seconds: f64, mut run: impl FnMut() -> Result<(), Stop>) -> Result<Times, Stop> {
+    let mut timed = || -> Result<f64, Stop> {
+        let start = Instant::now();
+        run()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let (mut best, mut near) = (f64::INFINITY, 0);
+    let begin = Instant::now();
+    loop {
+        let t = timed()?;
+        best = best.min(t);
+        near = if t < best * SETTLED.1 { near + 1 } else { 0 };
+        let gone = begin.elapsed().as_secs_f64();
+        if (near >= SETTLED.0 && gone > seconds.min(1.0)) || gone > LONGEST_WARMUP {
+            break;
+        }
+    }
+    let (mut times, begin, cpu) = (Vec::new(), Instant::now(), cpu_seconds());
+    while times.len() < RUNS.0 || (begin.elapsed().as_secs_f64() < seconds && times.len() < RUNS.1) {
+        times.push(timed()?);
+    }
+    let cpu_s = cpu_seconds().zip(cpu).map(|(end, begin)| (end - begin) / times.len() as f64);
+    Ok(Times { cpu_s, ..Times::new(times) })
+}
+
+/// The processor time of this process, all threads, in hundredths of a second, where the system
+/// tells (Linux: `proc_pid_stat(5)`, fields 14 and 15).
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+    (ticks.len() == 2).then(|| (ticks[0] + ticks[1]) / 100.0)
+}
+
+/// The median time of a run's launches by the device's clock.
+fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64) -> Result<Option<f64>, Stop> {
+    if work.runs == Runs::Planning {
+        return Ok(None);
+    }
+    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let (mut times, begin) = (Vec::new(), Instant::now());
+    while times.len() < RUNS.0 || (begin.elapsed().as_secs_f64() < seconds && times.len() < RUNS.1) {
+        let Some(inside) = device_seconds(session, program, &feeds)? else { return Ok(None) };
+        times.push(inside);
+    }
+    Ok(Some(Times::new(times).quantile(0.5)))
+}
+
+/// Runs once; the time of the launches by the device's clock, where it can be trusted. A software adapter has no
+/// clock of its own, and no launch of a real one may take longer than the host saw the whole run take.
+pub fn device_seconds(
+    session: &mut Session,
+    program: &Program,
+    feeds: &[(&str, &Tensor)],
+) -> Result<Option<f64>, Stop> {
+    if session.device().profile().software {
+        return Ok(None);
+    }
+    let start = Instant::now();
+    let inside = session.submit_timed(program, feeds)?;
+    Ok(inside.filter(|inside| *inside > 0.0 && *inside <= start.elapsed().as_secs_f64()))
+}
+
+/// The time of a run among so many that waiting for the last one does not count.
+fn batched(session: &mut Session, program: &Program, alone: f64, seconds: f64) -> Result<f64, Stop> {
+    let runs = (0.02 / alone).clamp(1.0, 256.0) as usize;
+    let batch = || -> Result<(), Stop> {
+        for _ in 0..runs {
+            session.submit(program, &[])?;
+        }
+        Ok(session.wait()?)
+    };
+    Ok(time(seconds, batch)?.quantile(0.5) / runs as f64)
+}
+
+/// Four digits are more than a clock on a shared machine gives.
+pub fn rounded(x: f64) -> f64 {
+    format!("{x:.5e}").parse().unwrap_or(x)
+}
+
+fn mean_abs(outputs: &[Tensor]) -> f64 {
+    let values: Vec<f64> = outputs.iter().flat_map(Tensor::to_f64).collect();
+    rounded(values.iter().map(|x| x.abs()).sum::<f64>() / values.len().max(1) as f64)
+}
+
+/// The kernels' variants, in the order of the plan.
+fn variant(plan: &Plan, device: &Device) -> String {
+    if device.is_cpu() {
+        return "reference".to_owned();
+    }
+    let mut names: Vec<String> = Vec::new();
+    for unit in &plan.units {
+        let name = unit.kernel.map_or_else(|| unit.label.clone(), |(op, variant)| format!("{op}.{variant}"));
+        if (unit.kernel.is_some() || plan.units.len() == 1) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" ")
+}
+
+fn pipelines(plan: &Plan) -> usize {
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    dispatches.map(|dispatch| (&*dispatch.wgsl, &dispatch.entry)).collect::<BTreeSet<_>>().len()
+}
+
+/// Bytes that the launches of a plan read and write.
+fn moved(plan: &Plan) -> f64 {
+    let stored = plan.units.iter().flat_map(|unit| unit.reads.iter().chain(&unit.writes));
+    stored.map(|stored| stored.ty.bytes() as f64).sum()
+}
+
+/// The most memory that this process has had, where the system tells (Linux).
+pub fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some((kib / 102.4).round() / 10.0)
+}
+
+/// The load average of the last minute, where the system tells (Linux).
+pub fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// A 64x64 product of a new process, read back.
+pub fn startup(device: Option<&str>) -> Result<Json, Stop> {
+    let started = Instant::now();
+    let device = Device::open(device)?;
+    let graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [64, 64]));
+    let mut session = Session::new(device.clone());
+    let program = session.compile(&graph, &[&a.matmul(&b)])?;
+    let values = |by: f32| (0..4096).map(move |i| (i as f32 * by).sin()).collect::<Vec<f32>>();
+    let (a, b) = (Tensor::new([64, 64], values(0.37))?, Tensor::new([64, 64], values(0.73))?);
+    let c = session.run(&program, &[("a", &a), ("b", &b)])?.remove(0);
+    let seconds = started.elapsed().as_secs_f64();
+    let memory = peak_rss_mib();
+    let check: f64 = c.to_f64().iter().map(|x| x.abs()).sum();
+    let want = exact(&a.to_f64(), &b.to_f64());
+    let worst = c.to_f64().iter().zip(&want).fold(0f64, |most, (got, want)| most.max((got - want).abs()));
+    // Sums of 64 products of numbers up to 1.
+    let bound = 64.0 * wgrad::op::gamma(64);
+    if !(worst <= bound) || !check.is_finite() {
+        return Err(Stop::Wrong(format!("the 64x64 product is off by {worst:e}, and {bound:.1e} is allowed")));
+    }
+    let mut record = describe(&device);
+    let fields = json!({
+        "task": "startup",
+        "in_process_s": rounded(seconds),
+        "peak_rss_mib": memory,
+        "check": rounded(check),
+        "load1": load(),
+        "variant": variant(program.plan(), &device),
+        "dispatches": program.plan().dispatches(),
+        "pipelines": pipelines(program.plan()),
+        "device_bytes": program.plan().total_bytes(),
+    });
+    extend(&mut record, fields);
+    Ok(record)
+}
+
+fn exact(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let element = |i: usize, j: usize| (0..64).map(|k| a[i * 64 + k] * b[k * 64 + j]).sum();
+    (0..4096).map(|at| element(at / 64, at % 64)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_and_spread() {
+        let times = Times::new(vec![5.0, 1.0, 3.0, 2.0, 4.0]);
+        assert_eq!((times.quantile(0.0), times.quantile(0.5), times.quantile(1.0)), (1.0, 3.0, 5.0));
+        assert_eq!(times.spread(), 2.0 / 3.0);
+        assert!(Times::new(Vec::new()).quantile(0.5).is_nan());
+    }
+
+    #[test]
+    fn at_least_five_runs_are_timed() {
+        let mut runs = 0;
+        let times = time(0.0, || {
+            runs += 1;
+            Ok(())
+        });
+        assert_eq!(times.expect("runs").runs(), 5);
+        assert!(runs >= 8);
+    }
+}

@@ -1,0 +1,573 @@
+//! What an adapter can do at most: microkernels that adapt to it, each compared with what it should
+//! compute, and never faster than the best of its runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value as Json, json};
+use wgrad::plan::{Bound, BufferId, Dispatch, Options, Plan, Unit};
+use wgrad::{Device, Graph, Program, Session, Tensor, wgsl};
+
+use super::cores;
+use super::one::{Times, describe, device_seconds, extend, rounded};
+use wgrad_lab::output::Stop;
+
+/// Elements to move. On software adapters as many as the elementwise tasks have, and four times as many; on GPUs more
+/// than their caches hold (an H100 has 50 MiB): 64 MiB and 256 MiB.
+const SIZES: [[usize; 2]; 2] = [[4 << 20, 16 << 20], [16 << 20, 64 << 20]];
+/// Sums of this fit a float exactly, whatever the order.
+const GRAIN: f32 = 1.0 / 256.0;
+/// Dynamic rounds of a loop that every adapter completes (lavapipe stops after 65,535, all loops
+/// counted).
+const MOST_ROUNDS: u32 = 8192;
+/// Runs of a candidate, at least, and for how long, in seconds.
+const RUNS: (usize, f64) = (3, 0.15);
+/// How long a run of multiply-adds shall take. On a software adapter short enough to end, now and then,
+/// before another process gets its core; on a GPU long enough that the submission does not count.
+const LONG_ENOUGH: [f64; 2] = [0.003, 0.02];
+/// Dispatches from whose number their cost follows.
+const DISPATCHES: [usize; 2] = [64, 576];
+
+/// Measures; gives a line of JSON, without rates for the reference, which has no peak.
+pub fn run(device: Option<&str>) -> Result<Json, Stop> {
+    let started = Instant::now();
+    let device = Device::open(device)?;
+    let mut record = describe(&device);
+    if device.is_cpu() {
+        extend(&mut record, json!({ "task": "peak", "params": [], "gflops": null, "gb_s": null }));
+        return Ok(record);
+    }
+    let mut bench = Bench { session: Session::new(device.clone()), device };
+    let arithmetic = bench.climb(Arithmetic::START, Arithmetic::neighbours, Bench::multiply_add)?;
+    let mut moved = Vec::new();
+    for traffic in Traffic::ALL {
+        let start = Memory { traffic, ..Memory::START };
+        let sizes = bench.sizes(traffic);
+        let small = bench.climb(start, Memory::neighbours, |b, m| b.memory(m, sizes[0]))?;
+        // The winner again, on a size that caches are less likely to hold.
+        let large = match sizes.get(1) {
+            Some(&n) => Some(bench.memory(&small.kernel, n)?),
+            None => None,
+        };
+        moved.push((traffic, sizes, small, large));
+    }
+    let [recording, dispatch] = bench.dispatch()?;
+    let readback = bench.readback()?;
+    let software = bench.device.profile().software;
+    let bandwidth = moved.iter().fold(0.0, |most: f64, (_, _, small, large)| match large {
+        Some(large) if !software => most.max(*large), // the small size may stay in the cache in part
+        _ => most.max(small.rate).max(large.unwrap_or(0.0)),
+    });
+    let fields = json!({
+        "task": "peak",
+        "params": [],
+        "warmup_s": rounded(started.elapsed().as_secs_f64()),
+        "gflops": rounded(arithmetic.rate / 1e9),
+        "gflops_kernel": arithmetic.kernel.to_string(),
+        "tried_gflops": tried(&arithmetic),
+        "gb_s": rounded(bandwidth / 1e9),
+        "recording_s": rounded(recording),
+        "dispatch_s": rounded(dispatch),
+        "readback_s": rounded(readback.quantile(0.5)),
+        "clock": if bench.has_clock() { "timestamps" } else { "wall" },
+        "cores": software.then(cores::measure),
+    });
+    extend(&mut record, fields);
+    for (traffic, sizes, small, large) in &moved {
+        let name = traffic.name();
+        let mib: Vec<usize> = sizes.iter().map(|n| n >> 18).collect();
+        let fields = [
+            (format!("{name}_mib"), json!(mib)),
+            (format!("{name}_gb_s"), json!(rounded(small.rate / 1e9))),
+            (format!("{name}_large_gb_s"), json!(large.map(|rate| rounded(rate / 1e9)))),
+            (format!("{name}_kernel"), json!(small.kernel.to_string())),
+            (format!("tried_{name}_gb_s"), tried(small)),
+        ];
+        extend(&mut record, fields.into_iter().collect::<serde_json::Map<_, _>>().into());
+    }
+    Ok(record)
+}
+
+/// The peak, raised to what tasks did where that was more than the microkernels could.
+pub fn raised(ceilings: &Json, records: &[Json]) -> Json {
+    let mut raised = ceilings.clone();
+    for record in records {
+        let field = if record["gflops"].is_null() { "gb_s" } else { "gflops" };
+        let (Some(share), Some(rate)) = (record["peak_share"].as_f64(), ceilings[field].as_f64()) else { continue };
+        if raised[field].as_f64().is_some_and(|most| share * rate > most) {
+            extend(&mut raised, json!({ field: rounded(share * rate) }));
+        }
+    }
+    raised
+}
+
+/// The best of several kernels.
+struct Best<K> {
+    kernel: K,
+    /// Operations or bytes a second.
+    rate: f64,
+    /// All that were tried.
+    tried: Vec<(String, f64)>,
+}
+
+/// All candidates with their rates.
+fn tried<K>(best: &Best<K>) -> Json {
+    best.tried
+        .iter()
+        .map(|(kernel, rate)| (kernel.clone(), json!(rounded(rate / 1e9))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+/// A multiply-add kernel.
+#[derive(Clone, PartialEq)]
+struct Arithmetic {
+    width: u32,
+    chains: u32,
+    unroll: u32,
+    workgroup: u32,
+    fused: bool,
+}
+
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Arithmetic { width, chains, unroll, workgroup, fused } = self;
+        let op = if *fused { "fma" } else { "a * b + c" };
+        write!(f, "{op}, {chains} x {}, unrolled {unroll}, workgroup {workgroup}", vector(*width))
+    }
+}
+
+fn vector(width: u32) -> String {
+    if width == 1 { "f32".to_owned() } else { format!("vec{width}") }
+}
+
+/// `value` moved to its neighbours in `choices`.
+fn beside(choices: &[u32], value: u32) -> Vec<u32> {
+    let at = choices.iter().position(|&choice| choice == value).unwrap_or(0);
+    let near = [at.checked_sub(1), Some(at + 1)];
+    near.into_iter().flatten().filter_map(|at| choices.get(at).copied()).collect()
+}
+
+impl Arithmetic {
+    const START: Arithmetic = Arithmetic { width: 4, chains: 4, unroll: 4, workgroup: 64, fused: true };
+
+    fn neighbours(&self) -> Vec<Arithmetic> {
+        let with = |change: &dyn Fn(&mut Arithmetic)| {
+            let mut other = self.clone();
+            change(&mut other);
+            other
+        };
+        let mut all = vec![with(&|a| a.fused = !a.fused)];
+        all.extend(beside(&[1, 2, 4], self.width).into_iter().map(|n| with(&|a| a.width = n)));
+        all.extend(beside(&[2, 4, 8, 12, 16], self.chains).into_iter().map(|n| with(&|a| a.chains = n)));
+        all.extend(beside(&[2, 4, 8, 16], self.unroll).into_iter().map(|n| with(&|a| a.unroll = n)));
+        all.extend(beside(&[8, 64, 256], self.workgroup).into_iter().map(|n| with(&|a| a.workgroup = n)));
+        all
+    }
+
+    fn text(&self) -> Result<Arc<str>, String> {
+        let mut shader = wgsl!("multiply_add")
+            .alias("T", &element(self.width))
+            .constant("CHAINS", self.chains)
+            .constant("UNROLL", self.unroll)
+            .constant("SIZE", self.workgroup);
+        if !self.fused {
+            shader = shader.function("multiply_add", "fn multiply_add(a: T, b: T, c: T) -> T { return a * b + c; }");
+        }
+        with_total(shader, self.width).finish()
+    }
+}
+
+fn element(width: u32) -> String {
+    if width == 1 { "f32".to_owned() } else { format!("vec{width}<f32>") }
+}
+
+/// `dot` takes no scalars.
+fn with_total(shader: wgrad::shader::Shader, width: u32) -> wgrad::shader::Shader {
+    if width == 1 { shader.function("total", "fn total(v: T) -> f32 { return v; }") } else { shader }
+}
+
+/// What [`Arithmetic`]'s invocation `id` writes with factor 1 and step 1.
+fn multiply_adds(kernel: &Arithmetic, id: usize, rounds: u32) -> f64 {
+    let steps = f64::from(rounds * kernel.unroll);
+    let chains = (0..kernel.chains).map(|c| (id % 16) as f64 + f64::from(c) + steps);
+    chains.sum::<f64>() * f64::from(kernel.width)
+}
+
+/// What a kernel does with memory.
+#[derive(Clone, Copy, PartialEq)]
+enum Traffic {
+    /// One element is written for each that is read.
+    Copy,
+    /// Next to nothing is written.
+    Read,
+    /// One element is written for two that are read.
+    Add,
+}
+
+impl Traffic {
+    const ALL: [Traffic; 3] = [Traffic::Copy, Traffic::Read, Traffic::Add];
+
+    fn name(self) -> &'static str {
+        match self {
+            Traffic::Copy => "copy",
+            Traffic::Read => "read",
+            Traffic::Add => "add",
+        }
+    }
+
+    /// How many numbers it reads, for `n` of the others.
+    fn read(self, n: usize) -> usize {
+        if self == Traffic::Add { 2 * n } else { n }
+    }
+}
+
+/// A kernel that moves numbers.
+#[derive(Clone, PartialEq)]
+struct Memory {
+    traffic: Traffic,
+    width: u32,
+    each: u32,
+    workgroup: u32,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Memory { width, each, workgroup, .. } = self;
+        write!(f, "{each} x {} an invocation, workgroup {workgroup}", vector(*width))
+    }
+}
+
+impl Memory {
+    const START: Memory = Memory { traffic: Traffic::Copy, width: 4, each: 4, workgroup: 64 };
+
+    fn neighbours(&self) -> Vec<Memory> {
+        let mut all: Vec<Memory> = Vec::new();
+        all.extend(beside(&[1, 2, 4], self.width).into_iter().map(|width| Memory { width, ..self.clone() }));
+        all.extend(beside(&[1, 2, 4, 8, 16, 32], self.each).into_iter().map(|each| Memory { each, ..self.clone() }));
+        let groups = beside(&[8, 64, 256], self.workgroup);
+        all.extend(groups.into_iter().map(|workgroup| Memory { workgroup, ..self.clone() }));
+        all
+    }
+
+    fn text(&self) -> Result<Arc<str>, String> {
+        let shader = match self.traffic {
+            Traffic::Copy => wgsl!("copy"),
+            Traffic::Read => with_total(wgsl!("read"), self.width),
+            Traffic::Add => wgsl!("copy").function("source", "fn source(i: u32) -> T { return x[i] + x[p.n + i]; }"),
+        };
+        shader.alias("T", &element(self.width)).constant("EACH", self.each).constant("SIZE", self.workgroup).finish()
+    }
+
+    /// What it writes for `n` floats of [`pattern`], or two times `n` that it adds.
+    fn written(&self, n: usize) -> Vec<f64> {
+        let x = |at: usize| f64::from(pattern(at));
+        match self.traffic {
+            Traffic::Copy => (0..n).map(x).collect(),
+            Traffic::Read => read_sums(self, n),
+            Traffic::Add => (0..n).map(|at| x(at) + x(n + at)).collect(),
+        }
+    }
+}
+
+/// The sums that [`Memory`] writes where it only reads `n` floats of [`pattern`].
+fn read_sums(kernel: &Memory, n: usize) -> Vec<f64> {
+    let (width, each, size) = (kernel.width as usize, kernel.each as usize, kernel.workgroup as usize);
+    let invocations = n.div_ceil(width * each * size) * size;
+    let one = |i: usize| {
+        let first = i / size * size * each + i % size;
+        let elements = (0..each).map(|k| first + k * size).filter(|e| e * width < n);
+        elements.flat_map(|e| e * width..(e + 1) * width).map(|at| f64::from(pattern(at))).sum()
+    };
+    (0..invocations).map(one).collect()
+}
+
+/// A number of a few bits, different from its neighbours.
+fn pattern(at: usize) -> f32 {
+    let mixed = (at as u32).wrapping_mul(2_654_435_761) >> 20;
+    mixed as f32 * GRAIN - 8.0
+}
+
+struct Bench {
+    device: Device,
+    session: Session,
+}
+
+impl Bench {
+    /// The sizes of [`SIZES`] whose buffers fit, with room behind them; less where the adapter is small.
+    fn sizes(&self, traffic: Traffic) -> Vec<usize> {
+        let most = (self.device.profile().max_binding / 4) as usize / traffic.read(1);
+        let most = most.saturating_sub(1024);
+        let sizes = SIZES[usize::from(!self.device.profile().software)];
+        let fitting: Vec<usize> = sizes.into_iter().filter(|&n| n <= most).collect();
+        if fitting.is_empty() { vec![most / 1024 * 1024] } else { fitting }
+    }
+
+    /// Goes to the best neighbour until none is better.
+    fn climb<K: Clone + PartialEq + std::fmt::Display>(
+        &mut self,
+        start: K,
+        neighbours: impl Fn(&K) -> Vec<K>,
+        rate: impl Fn(&mut Bench, &K) -> Result<f64, Stop>,
+    ) -> Result<Best<K>, Stop> {
+        let mut best = Best { rate: rate(self, &start)?, kernel: start, tried: Vec::new() };
+        let mut seen = vec![best.kernel.clone()];
+        best.tried.push((best.kernel.to_string(), best.rate));
+        loop {
+            let from = best.kernel.clone();
+            for candidate in neighbours(&from) {
+                if seen.contains(&candidate) {
+                    continue;
+                }
+                seen.push(candidate.clone());
+                let rate = rate(self, &candidate)?;
+                best.tried.push((candidate.to_string(), rate));
+                // What is hardly better is not worth another round.
+                if rate > best.rate * if best.kernel == from { 1.03 } else { 1.0 } {
+                    (best.rate, best.kernel) = (rate, candidate);
+                }
+            }
+            if best.kernel == from {
+                // Once more: a peak is the best that was ever seen.
+                best.rate = best.rate.max(rate(self, &best.kernel)?);
+                return Ok(best);
+            }
+        }
+    }
+
+    /// A program of these dispatches alone, over a variable `x` (binding buffer `.0`) and an output
+    /// of `y` floats (`.1`).
+    fn program(
+        &mut self,
+        x: usize,
+        y: usize,
+        dispatches: impl FnOnce(BufferId, BufferId) -> Vec<Dispatch>,
+    ) -> Result<Program, Stop> {
+        let graph = Graph::new();
+        let values = || (0..x).map(pattern).collect::<Vec<f32>>();
+        let x = graph.variable(&format!("x{x}"), Tensor::new([x], values())?);
+        let y = x.slice(0, 0, 1, 1).broadcast_to(&[y].into()).relu();
+        let edit = |plan: &mut Plan| {
+            let (from, to) = (plan.variables[0].1.buffer, plan.outputs[0].1.unwrap_or(0));
+            let dispatches = dispatches(from, to);
+            plan.units = vec![Unit {
+                label: "peak".into(),
+                kernel: None,
+                dispatches,
+                reads: vec![],
+                writes: vec![],
+                scratch: vec![],
+            }];
+            Ok(())
+        };
+        Ok(self.session.compile_edited(&graph, &[&y], &Options::default(), edit)?)
+    }
+
+    /// The time of the fastest run.
+    fn fastest(&mut self, program: &Program) -> Result<f64, Stop> {
+        self.fastest_within(program, RUNS.1)
+    }
+
+    fn fastest_within(&mut self, program: &Program, seconds: f64) -> Result<f64, Stop> {
+        let (mut best, mut runs, begin) = (f64::INFINITY, 0, Instant::now());
+        while runs < RUNS.0 || begin.elapsed().as_secs_f64() < seconds {
+            let took = match device_seconds(&mut self.session, program, &[])? {
+                Some(seconds) => seconds,
+                None => {
+                    let start = Instant::now();
+                    self.session.submit(program, &[])?;
+                    self.session.wait()?;
+                    start.elapsed().as_secs_f64()
+                }
+            };
+            best = best.min(took);
+            runs += 1;
+        }
+        Ok(best)
+    }
+
+    /// Whether the adapter has a clock of its own.
+    fn has_clock(&self) -> bool {
+        let profile = self.device.profile();
+        profile.timestamps && !profile.software
+    }
+
+    /// Multiply-adds count twice.
+    fn multiply_add(&mut self, kernel: &Arithmetic) -> Result<f64, Stop> {
+        let text = kernel.text()?;
+        // A software adapter needs a few workgroups a core, a GPU many waves a unit.
+        let software = self.device.profile().software;
+        let invocations: u32 = if software { 1 << 12 } else { 1 << 18 };
+        let enough = LONG_ENOUGH[usize::from(!software)];
+        // Whole numbers stay below 2^24 in all sums.
+        let most = (12_000_000 / (kernel.chains * kernel.width * kernel.unroll)).min(MOST_ROUNDS);
+        let mut rounds = 256.min(most);
+        loop {
+            let words = vec![rounds, 1f32.to_bits(), 1f32.to_bits(), invocations];
+            let program = self.program(64, invocations as usize, |_, y| {
+                vec![Dispatch {
+                    label: "peak_multiply_add".into(),
+                    wgsl: text.clone(),
+                    entry: "peak_multiply_add".into(),
+                    bindings: vec![Bound::Uniform(words), Bound::Storage { buffer: y, write: true }],
+                    workgroups: [invocations / kernel.workgroup, 1, 1],
+                }]
+            })?;
+            let quick = self.fastest_within(&program, 0.0)?;
+            if quick > enough || rounds == most {
+                let seconds = self.fastest(&program)?;
+                let want: Vec<f64> = (0..invocations as usize).map(|id| multiply_adds(kernel, id, rounds)).collect();
+                self.same(&program, &want, kernel)?;
+                let adds = f64::from(rounds * kernel.unroll * kernel.chains * kernel.width) * f64::from(invocations);
+                return Ok(2.0 * adds / seconds);
+            }
+            rounds = (f64::from(rounds) * (1.5 * enough / quick).clamp(1.2, 32.0)).min(f64::from(most)) as u32;
+        }
+    }
+
+    /// Bytes a second.
+    fn memory(&mut self, kernel: &Memory, n: usize) -> Result<f64, Stop> {
+        let text = kernel.text()?;
+        let elements = n / kernel.width as usize;
+        let groups = elements.div_ceil((kernel.each * kernel.workgroup) as usize);
+        let workgroups = self.device.profile().grid(groups as u64)?;
+        let rebuilt: usize = workgroups.iter().map(|&n| n as usize).product();
+        let sums = rebuilt * kernel.workgroup as usize;
+        let read = kernel.traffic.read(n);
+        let (entry, written) = match kernel.traffic {
+            Traffic::Read => ("peak_read", sums),
+            Traffic::Copy | Traffic::Add => ("peak_copy", n),
+        };
+        let program = self.program(read, written, |x, y| {
+            vec![Dispatch {
+                label: entry.into(),
+                wgsl: text,
+                entry: entry.into(),
+                bindings: vec![
+                    Bound::Uniform(vec![elements as u32]),
+                    Bound::Storage { buffer: x, write: false },
+                    Bound::Storage { buffer: y, write: true },
+                ],
+                workgroups,
+            }]
+        })?;
+        let seconds = self.fastest(&program)?;
+        let mut want = kernel.written(n);
+        want.resize(written, 0.0);
+        self.same(&program, &want, kernel)?;
+        Ok(4.0 * (read + written) as f64 / seconds)
+    }
+
+    /// A rate counts only where the result is right; all sums here are exact.
+    fn same(&mut self, program: &Program, want: &[f64], kernel: &dyn std::fmt::Display) -> Result<(), Stop> {
+        let got = self.session.run(program, &[])?[0].to_f64();
+        match got.iter().zip(want).position(|(got, want)| !(got == want)) {
+            None if got.len() == want.len() => Ok(()),
+            at => {
+                let at = at.unwrap_or(0);
+                Err(Stop::Wrong(format!(
+                    "the microkernel ({kernel}) computes wrong: element {at} is {:?}, expected {:?}",
+                    got.get(at),
+                    want.get(at)
+                )))
+            }
+        }
+    }
+
+    fn empty(&mut self, count: usize) -> Result<Program, Stop> {
+        let text = wgsl!("empty").finish()?;
+        self.program(64, 1, |_, y| {
+            let dispatch = |_| Dispatch {
+                label: "peak_empty".into(),
+                wgsl: text.clone(),
+                entry: "peak_empty".into(),
+                bindings: vec![Bound::Uniform(vec![2f32.to_bits()]), Bound::Storage { buffer: y, write: true }],
+                workgroups: [1, 1, 1],
+            };
+            (0..count).map(dispatch).collect()
+        })
+    }
+
+    /// Seconds that one more dispatch costs the calling thread, and altogether, each after the last because
+    /// they write one buffer.
+    fn dispatch(&mut self) -> Result<[f64; 2], Stop> {
+        let [few, many] = DISPATCHES;
+        let (less, more) = (self.empty(few)?, self.empty(many)?);
+        self.same(&more, &[2.0], &"empty")?;
+        let each = |less: f64, more: f64| (more - less).max(0.0) / (many - few) as f64;
+        let recording = each(self.recording(&less)?, self.recording(&more)?);
+        Ok([recording, each(self.fastest(&less)?, self.fastest(&more)?)])
+    }
+
+    /// How long a submission takes to return, at best.
+    fn recording(&mut self, program: &Program) -> Result<f64, Stop> {
+        let mut best = f64::INFINITY;
+        for _ in 0..32 {
+            let start = Instant::now();
+            self.session.submit(program, &[])?;
+            best = best.min(start.elapsed().as_secs_f64());
+            self.session.wait()?;
+        }
+        Ok(best)
+    }
+
+    /// A step of one dispatch, whose one number is read back.
+    fn readback(&mut self) -> Result<Times, Stop> {
+        let program = self.empty(1)?;
+        super::one::time(0.3, || {
+            self.session.run(&program, &[])?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_candidate_is_a_text() {
+        let mut open = vec![Arithmetic::START];
+        let mut seen: Vec<Arithmetic> = Vec::new();
+        while let Some(kernel) = open.pop() {
+            if !seen.contains(&kernel) {
+                open.extend(kernel.neighbours());
+                seen.push(kernel);
+            }
+        }
+        assert_eq!(seen.len(), 2 * 3 * 5 * 4 * 3);
+        for kernel in &seen {
+            let text = kernel.text().expect("a text");
+            naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
+        }
+        for traffic in Traffic::ALL {
+            for near in (Memory { traffic, ..Memory::START }).neighbours() {
+                let text = near.text().expect("a text");
+                naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
+            }
+        }
+    }
+
+    #[test]
+    fn tasks_raise_the_peak() {
+        let ceilings = json!({ "gflops": 10.0, "gb_s": 4.0, "adapter": "a" });
+        let task = |gflops: Json, share: f64| json!({ "gflops": gflops, "gb_s": 1.0, "peak_share": share });
+        let records = [task(json!(12.0), 1.2), task(json!(11.0), 1.1), task(Json::Null, 0.9), json!({ "task": "x" })];
+        assert_eq!(raised(&ceilings, &records), json!({ "gflops": 12.0, "gb_s": 4.0, "adapter": "a" }));
+        assert_eq!(raised(&ceilings, &[task(Json::Null, 1.5)])["gb_s"], 6.0);
+    }
+
+    #[test]
+    fn host_twins() {
+        let kernel = Arithmetic { width: 2, chains: 2, unroll: 3, workgroup: 8, fused: true };
+        assert_eq!(multiply_adds(&kernel, 17, 5), 2.0 * (16.0 + 17.0));
+        let kernel = Memory { traffic: Traffic::Read, width: 2, each: 2, workgroup: 2 };
+        let x = |i: usize| f64::from(pattern(i));
+        let sums = read_sums(&kernel, 10);
+        assert_eq!(sums.len(), 4);
+        assert_eq!(sums[1], x(2) + x(3) + x(6) + x(7));
+        assert_eq!(sums[2], x(8) + x(9));
+        let added = Memory { traffic: Traffic::Add, ..Memory::START }.written(3);
+        assert_eq!(added, [x(0) + x(3), x(1) + x(4), x(2) + x(5)]);
+    }
+}

@@ -1,0 +1,188 @@
+//! Results against the f64 reference, before anything is timed.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use wgrad::op::gamma;
+use wgrad::{Device, Graph, Program, Session, Tensor, Value};
+
+use super::tasks::Work;
+use wgrad_lab::output::Stop;
+
+/// Compares parts of a task's outputs.
+pub type Sample = Box<dyn Fn(&Reference, &[Tensor]) -> Result<Verified, Stop>>;
+
+/// Operations beyond which only parts are compared: the reference takes seconds for as many.
+const WHOLE: f64 = 3e8;
+
+/// What was compared.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// How many numbers.
+    pub compared: usize,
+    /// Out of how many, where only a sample was.
+    pub of: Option<usize>,
+    /// The largest difference over its bound.
+    pub worst: f64,
+}
+
+impl Verified {
+    /// Two comparisons in one.
+    pub fn add(&mut self, other: Verified) {
+        self.compared += other.compared;
+        self.worst = self.worst.max(other.worst);
+    }
+}
+
+/// Compares a step of the program with the reference: launch by launch, or a sample of its
+/// outputs. `None` on the reference itself.
+pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<Option<Verified>, Stop> {
+    if session.device().is_cpu() {
+        return Ok(None);
+    }
+    let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    if let Some(sample) = work.sample.as_ref().filter(|_| work.flop > WHOLE) {
+        let outputs = session.run(program, &feeds)?;
+        let mut found = sample(&Reference, &outputs)?;
+        found.of = Some(outputs.iter().map(Tensor::numel).sum());
+        return Ok(Some(found));
+    }
+    let (_, report) = session.check(program, &feeds)?;
+    let worst = report.worst();
+    if !report.passed() || report.compared() == 0 {
+        let worst =
+            worst.map_or("nothing was compared".to_owned(), |(unit, element)| format!("in {}, {element}", unit.label));
+        return Err(Stop::Wrong(format!("the device computes wrong, so nothing is timed: {worst}")));
+    }
+    let worst = worst.map_or(0.0, |(_, element)| element.ratio());
+    Ok(Some(Verified { compared: report.compared(), of: None, worst }))
+}
+
+/// The reference, for sums of products.
+pub struct Reference;
+
+impl Reference {
+    /// Holds `got` against what `build` makes of the inputs, where each element is a sum of `terms`
+    /// products.
+    pub fn compare(
+        &self,
+        terms: usize,
+        inputs: &[Tensor],
+        build: impl Fn(&[Value]) -> Value,
+        got: &Tensor,
+    ) -> Result<Verified, Stop> {
+        let graph = Graph::new();
+        let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
+        let values: Vec<Value> =
+            names.iter().zip(inputs).map(|(name, t)| graph.input(name, t.dtype(), t.shape())).collect();
+        let y = build(&values);
+        let mut session = Session::new(Device::cpu());
+        let program = session.compile(&graph, &[&y])?;
+        let mut on = |inputs: &[Tensor]| -> Result<Vec<f64>, Stop> {
+            let feeds: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
+            Ok(session.run(&program, &feeds)?.iter().flat_map(Tensor::to_f64).collect())
+        };
+        let want = on(inputs)?;
+        let magnitudes = inputs.iter().map(|t| {
+            let values: Vec<f32> = t.to_f32().iter().map(|x| x.abs()).collect();
+            Tensor::new(t.shape(), values)
+        });
+        let magnitudes = on(&magnitudes.collect::<wgrad::Result<Vec<Tensor>>>()?)?;
+        let bounds: Vec<f64> = magnitudes.iter().map(|m| gamma(terms) * m).collect();
+        hold(&got.to_f64(), &want, &bounds)
+    }
+
+    /// Holds `got`, a scalar, against `sum(x y)`, where each `y` is itself a sum of `terms`
+    /// products on the device.
+    pub fn inner_product(&self, x: &Tensor, y: &Tensor, got: &Tensor, terms: usize) -> Result<Verified, Stop> {
+        let products: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x * y).collect();
+        let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
+        let bound = (gamma(x.numel()) + gamma(terms)) * magnitude;
+        hold(&got.to_f64(), &[products.iter().sum()], &[bound])
+    }
+}
+
+fn hold(got: &[f64], want: &[f64], bounds: &[f64]) -> Result<Verified, Stop> {
+    if got.len() != want.len() || got.is_empty() {
+        return Err(Stop::Error(format!("internal: {} numbers to compare with {}", got.len(), want.len())));
+    }
+    let mut worst = 0f64;
+    for (i, ((got, want), bound)) in got.iter().zip(want).zip(bounds).enumerate() {
+        let difference = (got - want).abs();
+        if !(difference <= *bound) {
+            return Err(Stop::Wrong(format!(
+                "the device computes wrong, so nothing is timed: sampled element {i} is {got:e}, expected {want:e} \
+                 within {bound:.1e}"
+            )));
+        }
+        if difference > 0.0 {
+            worst = worst.max(difference / bound);
+        }
+    }
+    Ok(Verified { compared: got.len(), of: None, worst })
+}
+
+/// `most` of the numbers below `n`, the same each time, the first and the last among them.
+pub fn sampled(n: usize, most: usize) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let mut picks = rand::seq::index::sample(&mut StdRng::seed_from_u64(n as u64), n, most).into_vec();
+    picks.sort_unstable();
+    picks[0] = 0;
+    if let Some(last) = picks[1..].last_mut() {
+        *last = n - 1;
+    }
+    picks
+}
+
+/// Parts of a host tensor.
+pub trait Pick {
+    /// What lies at these positions along an axis.
+    fn pick(&self, axis: usize, positions: &[usize]) -> Tensor;
+}
+
+impl Pick for Tensor {
+    fn pick(&self, axis: usize, positions: &[usize]) -> Tensor {
+        let (mut shape, values) = (self.shape().to_vec(), self.to_f32());
+        let inner: usize = shape[axis + 1..].iter().product();
+        let outer: usize = shape[..axis].iter().product();
+        let size = shape[axis];
+        shape[axis] = positions.len();
+        let mut picked = Vec::with_capacity(outer * positions.len() * inner);
+        for o in 0..outer {
+            for p in positions {
+                picked.extend_from_slice(&values[(o * size + p) * inner..][..inner]);
+            }
+        }
+        Tensor::new(shape, picked).unwrap_or_else(|_| self.clone()) // as many elements as the shape says
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_reach_both_ends() {
+        assert_eq!(sampled(3, 8), [0, 1, 2]);
+        let picks = sampled(1000, 64);
+        assert_eq!((picks.len(), picks[0], picks[63]), (64, 0, 999));
+        assert_eq!(sampled(1000, 1), [0]);
+    }
+
+    #[test]
+    fn picks_are_slices() {
+        let t = Tensor::new([2, 3, 2], (0..12).map(|i| i as f32).collect::<Vec<_>>()).expect("a tensor");
+        let picked = t.pick(1, &[2, 0]);
+        assert_eq!(**picked.shape(), [2, 2, 2]);
+        assert_eq!(picked.to_f32(), [4.0, 5.0, 0.0, 1.0, 10.0, 11.0, 6.0, 7.0]);
+    }
+
+    #[test]
+    fn wrong_and_missing_numbers_are_seen() {
+        assert!(hold(&[1.0, 2.0], &[1.0, 2.1], &[0.0, 0.2]).is_ok());
+        assert!(hold(&[1.0, 2.0], &[1.0, 2.1], &[0.0, 0.05]).is_err());
+        assert!(hold(&[f64::NAN], &[1.0], &[10.0]).is_err());
+        assert!(hold(&[], &[], &[]).is_err());
+    }
+}

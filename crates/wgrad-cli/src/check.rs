@@ -1,0 +1,355 @@
+//! `wgrad check`: cases of every op, forward and backward, with every variant, fused and not,
+//! launch by launch against the reference.
+
+pub mod findings;
+pub mod html;
+pub mod kernel;
+mod work;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde_json::Value as Json;
+use wgrad::Profile;
+use wgrad::check::CaseGraph;
+use wgrad::check::sweep::{self, LARGE, Numbered, RANDOM};
+use wgrad::op::Case;
+use wgrad::plan::{Options, Plan};
+
+use findings::{About, Findings, OpTally, What};
+use wgrad_lab::output::{Out, Stop, check_files, matches, open_gpu};
+use work::{End, Work};
+
+/// What to check, and where to report.
+#[derive(Clone)]
+pub struct Request {
+    pub device: Option<String>,
+    pub pattern: Option<String>,
+    /// Only the cases of that number.
+    pub case: Option<u64>,
+    pub seed: u64,
+    /// Everything, rather than what fits the time.
+    pub full: bool,
+    /// How long a quick check may take, in seconds.
+    pub seconds: f64,
+    /// Where the report goes; `-` is standard output.
+    pub json: Option<PathBuf>,
+    pub html: Option<PathBuf>,
+}
+
+impl Request {
+    /// Where the report goes as JSON, if to a file.
+    fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
+}
+
+/// Random cases of each family: in a full check, and at most in a quick one.
+const SWEEPS: [u64; 2] = [60, 12];
+
+/// Lines about failures of one op on the terminal; the reports have all.
+const SHOWN: usize = 8;
+
+/// Checks.
+pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
+    let started = Instant::now();
+    let listed = select(&request, sweep::listed())?;
+    let count = listed.len();
+    let (mut tasks, must) = schedule(&request, listed)?;
+    check_files(&[], &[("--json", request.json_file()), ("--html", request.html.as_deref())])?;
+    let to_stdout = request.json.is_some() && request.json_file().is_none();
+    let device = open_gpu(request.device.as_deref())?;
+    if !to_stdout {
+        out.line(format!("device: {device}, driver {}", device.profile().driver))?;
+    }
+    if !request.full {
+        // Where compiling is slow, most ops are covered in the time by taking the short texts first.
+        tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
+    }
+    let wanted = Wanted::of(&tasks[..must]);
+    let (found, end) = Work {
+        request: request.clone(),
+        device: device.clone(),
+        tasks,
+        must,
+        started,
+        stop: false.into(),
+        found: Default::default(),
+    }
+    .run()?;
+    let mut findings = found.findings;
+    let order: Vec<&str> = sweep::listed().iter().map(|numbered| numbered.case.op).collect();
+    findings.ops.sort_by_key(|tally| order.iter().position(|op| *op == tally.op));
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let interrupted = end == End::Interrupted;
+    let about = About {
+        device: device.profile(),
+        command: std::iter::once("wgrad".to_owned()).chain(arguments).collect::<Vec<_>>().join(" "),
+        mode: if request.full { "full" } else { "quick" },
+        seed: request.seed,
+        seconds: started.elapsed().as_secs_f64(),
+        interrupted,
+        listed: count,
+        ran: found.ran,
+        left: wanted.left(&findings),
+    };
+    let json = findings.json(&about);
+    // Files first: whoever reads standard output may have gone.
+    let written = report(&request, &json);
+    if to_stdout {
+        out.line(format!("{json:#}"))?;
+    } else {
+        show(&findings, &about, out)?;
+        for path in written.as_deref().unwrap_or_default() {
+            out.line(format!("report: {}", path.display()))?;
+        }
+        summary(&findings, &about, out)?;
+    }
+    written?;
+    if !findings.passed() {
+        return Ok(false);
+    }
+    let seconds = request.seconds;
+    match interrupted {
+        true => Err(Stop::Error("interrupted; what ran was right, and is reported".to_owned())),
+        false if request.case.is_none() && findings.sum(|tally| tally.compared) == 0 => {
+            Err(Stop::Error(format!("nothing was compared in {seconds} s; give it more --seconds")))
+        }
+        false => Ok(true),
+    }
+}
+
+/// Ops that the check does not go without, forward and backward.
+struct Wanted {
+    forward: Vec<&'static str>,
+    backward: Vec<&'static str>,
+}
+
+impl Wanted {
+    fn of(tasks: &[Numbered]) -> Wanted {
+        let ops = |wanted: &dyn Fn(&Case) -> bool| {
+            let mut ops: Vec<_> = tasks.iter().filter(|n| wanted(&n.case)).map(|n| n.case.op).collect();
+            ops.sort_unstable();
+            ops.dedup();
+            ops
+        };
+        Wanted { forward: ops(&|_| true), backward: ops(&|case| case.differentiable) }
+    }
+
+    /// The ops of which nothing was compared, then those of which nothing was differentiated.
+    fn left(&self, findings: &Findings) -> [Vec<&'static str>; 2] {
+        let left = |wanted: &[&'static str], done: &dyn Fn(&OpTally) -> bool| {
+            let done: HashSet<&str> = findings.ops.iter().filter(|tally| done(tally)).map(|tally| tally.op).collect();
+            wanted.iter().copied().filter(|op| !done.contains(op)).collect()
+        };
+        let seen = |tally: &OpTally| tally.compared > 0 || !tally.failures.is_empty();
+        [left(&self.forward, &seen), left(&self.backward, &|tally| tally.backward > 0 && seen(tally))]
+    }
+}
+
+/// The length of the texts that a case compiles as the heuristic has it: about what it costs.
+fn length(case: &Case, profile: &Profile) -> usize {
+    let Ok(graph) = CaseGraph::new(case) else { return 0 };
+    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let Ok((plan, _)) = Plan::of(&graph.graph, &outputs, profile, &Options::default()) else { return 0 };
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
+    texts.into_iter().map(str::len).sum()
+}
+
+/// The cases of the ops that the pattern selects, and of them those of the wanted number.
+fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop> {
+    let Some(pattern) = request.pattern.as_deref() else { return Ok(cases) };
+    let mut names: Vec<&str> = cases.iter().map(|numbered| numbered.case.op).collect();
+    names.sort_unstable();
+    names.dedup();
+    // A number belongs to one op; a pattern would bring others in.
+    let alone = request.case.is_some() && names.contains(&pattern);
+    let selected = |op: &str| if alone { op == pattern } else { matches(pattern, op) };
+    if !names.iter().any(|op| selected(op)) {
+        return Err(Stop::Error(format!("no op matches `{pattern}`; there are {}", names.join(", "))));
+    }
+    Ok(cases.into_iter().filter(|numbered| selected(numbered.case.op)).collect())
+}
+
+/// The cases to run in order, and how many of them no quick check goes without.
+///
+/// A quick check starts with one case of every op and direction that has elements to compare, which the seed
+/// chooses, and goes on with the rest in an order that the seed chooses too.
+fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
+    let ops: HashSet<&str> = listed.iter().map(|numbered| numbered.case.op).collect();
+    let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
+    if let Some(number) = request.case {
+        let cases = match number {
+            RANDOM.. => known(sweep::random(request.seed, number - RANDOM)),
+            LARGE.. => known(sweep::large()),
+            _ => listed,
+        };
+        let cases: Vec<Numbered> = cases.into_iter().filter(|n| n.number == number).collect();
+        if cases.is_empty() {
+            let what = request
+                .pattern
+                .as_ref()
+                .map_or("no op".to_owned(), |pattern| format!("no op that matches `{pattern}`"));
+            return Err(Stop::Error(format!("{what} has a case of number {number}")));
+        }
+        let must = cases.len();
+        return Ok((cases, must));
+    }
+    let sweeps = SWEEPS[usize::from(!request.full)];
+    let random = known((0..sweeps).flat_map(|k| sweep::random(request.seed, k)).collect());
+    if request.full {
+        let mut all = listed;
+        all.extend(random);
+        all.extend(known(sweep::large()));
+        let must = all.len();
+        return Ok((all, must));
+    }
+    let mut rest = listed;
+    rest.extend(random);
+    rest.shuffle(&mut StdRng::seed_from_u64(request.seed));
+    // A stable sort: what is first of its op, or its first backward, comes first of all.
+    let mut seen = HashSet::new();
+    let mut ranked: Vec<(bool, Numbered)> = Vec::new();
+    for numbered in rest {
+        let full = numbered.case.inputs.iter().all(|input| input.ty.shape.numel() > 0);
+        let new = numbered.number < LARGE && full && seen.insert((numbered.case.op, numbered.case.differentiable));
+        ranked.push((!new, numbered));
+    }
+    ranked.sort_by_key(|(later, _)| *later);
+    let must = ranked.iter().filter(|(later, _)| !later).count();
+    Ok((ranked.into_iter().map(|(_, numbered)| numbered).collect(), must))
+}
+
+/// The command that runs a case alone.
+fn command(request: &Request, numbered: &Numbered) -> String {
+    let Numbered { number, case } = numbered;
+    let mut command = format!("wgrad check --op {} --case {number} --seed {}", case.op, request.seed);
+    if request.full {
+        command.push_str(" --full");
+    }
+    if let Some(device) = &request.device {
+        command.push_str(&format!(" --device \"{device}\""));
+    }
+    command
+}
+
+fn row(cells: [&str; 7]) -> String {
+    let [op, cases, compared, half, most, worst, source] = cells;
+    format!("{op:<22} {cases:>5} {compared:>11} {half:>9} {most:>9} {worst:>15}  {source}").trim_end().to_owned()
+}
+
+/// Short, with infinity as a word.
+fn short(x: f64) -> String {
+    match x {
+        _ if x.is_infinite() => "inf".to_owned(),
+        _ if x >= 1000.0 => format!("{x:.0e}"),
+        _ if x.fract() == 0.0 => format!("{x}"),
+        _ => format!("{x:.3}"),
+    }
+}
+
+fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
+    out.line(row(["op", "cases", "comparisons", "99% ulp", "most ulp", "error/tolerance", "worst in"]))?;
+    for tally in &findings.ops {
+        let cases = tally.cases.to_string();
+        if let Some(why) = tally.not_compared() {
+            out.line(row([tally.op, &cases, "none", "-", "-", "not compared", why]))?;
+            continue;
+        }
+        let compared = tally.compared.to_string();
+        let (half, most) = (short(tally.histogram.quantile(0.99)), short(tally.histogram.most));
+        out.line(row([tally.op, &cases, &compared, &half, &most, &short(tally.worst), &tally.source]))?;
+        show_failures(tally, out)?;
+    }
+    for missing in &findings.missing {
+        out.line(format!("not runnable here: {}.{} ({})", missing.op, missing.variant, missing.lacks))?;
+    }
+    if let Some(Err(why)) = &findings.training {
+        out.line(format!("  FAILED training: {why}"))?;
+    }
+    let all = findings.ops.len();
+    let differentiated = findings.sum(|tally| usize::from(tally.backward > 0));
+    out.line(format!(
+        "coverage: {} of {} listed cases, {} random ones; {all} ops forward, {differentiated} backward; \
+         {} of {} variants that this device can run; dispatches of up to {} workgroups",
+        about.ran,
+        about.listed,
+        findings.sum(|tally| tally.random),
+        findings.runnable.intersection(&findings.ran).count(),
+        findings.runnable.len(),
+        findings.workgroups,
+    ))?;
+    let [forward, backward] = &about.left;
+    for (what, ops) in [("nothing compared of", forward), ("not differentiated:", backward)] {
+        if !ops.is_empty() {
+            out.line(format!("NOT COVERED, {what} {} ops: {}", ops.len(), ops.join(", ")))?;
+        }
+    }
+    let spread = findings.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
+    out.line(format!(
+        "gradients: {} elements fused, unfused and by the reference, at most {spread:.1e} apart; {} by finite differences",
+        findings.sum(|tally| tally.gradients.compared),
+        findings.sum(|tally| tally.gradients.finite),
+    ))?;
+    let trained = match &findings.training {
+        Some(Ok(elements)) => format!("; two trainings of 3 steps, {elements} elements the same"),
+        _ => String::new(),
+    };
+    out.line(format!(
+        "determinism: {} programs run three times, {} (of {} ops) once more with the workgroups in another order{trained}",
+        findings.sum(|tally| tally.repeated),
+        findings.sum(|tally| tally.permuted),
+        findings.ops.iter().filter(|tally| tally.permuted > 0).count(),
+    ))
+}
+
+fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
+    for failure in tally.failures.iter().take(SHOWN) {
+        let (op, case, way) = (tally.op, &failure.case, &failure.way);
+        match &failure.what {
+            What::Message(message) => out.line(format!("  FAILED {op} ({case}), {way}: {message}"))?,
+            What::Unit(unit) => {
+                let (label, wrong, compared) = (&unit.label, unit.wrong, unit.compared);
+                out.line(format!("  FAILED {op} ({case}), {way}, in {label}: {wrong} of {compared} elements"))?;
+                let others = unit.stray.iter().chain(&unit.status).cloned();
+                for line in unit.worst.iter().map(ToString::to_string).chain(others) {
+                    out.line(format!("    {line}"))?;
+                }
+            }
+        }
+        out.line(format!("    again: {}", failure.command))?;
+    }
+    let more = tally.failures.len().saturating_sub(SHOWN);
+    if more > 0 { out.line(format!("  and {more} more")) } else { Ok(()) }
+}
+
+/// Writes the reports that go to files, and gives their names.
+fn report(request: &Request, report: &Json) -> Result<Vec<PathBuf>, Stop> {
+    let mut written = Vec::new();
+    if let Some(path) = request.json_file() {
+        wgrad::io::write_atomically(path, format!("{report:#}\n").as_bytes())?;
+        written.push(path.to_owned());
+    }
+    if let Some(path) = &request.html {
+        wgrad::io::write_atomically(path, html::page(report).as_bytes())?;
+        written.push(path.to_owned());
+    }
+    Ok(written)
+}
+
+fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
+    let checked = |tally: &OpTally| tally.not_compared().is_none();
+    let cases = findings.sum(|t| if checked(t) { t.cases } else { 0 });
+    let (ops, failed) = (findings.sum(|t| usize::from(checked(t))), findings.sum(OpTally::failed_cases));
+    let (compared, passed, seconds) = (findings.sum(|t| t.compared), cases - failed, about.seconds);
+    let left: Vec<&str> = findings.ops.iter().filter(|t| !checked(t)).map(|t| t.op).collect();
+    let left = if left.is_empty() { String::new() } else { format!("; not compared: {}", left.join(", ")) };
+    out.line(format!(
+        "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s{left}"
+    ))
+}

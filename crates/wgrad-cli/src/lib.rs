@@ -1,0 +1,178 @@
+//! The command line of wgrad: what adapters there are, whether they compute right, and how fast.
+
+mod adapter;
+mod bench;
+pub mod check;
+mod devices;
+mod lint;
+mod ops;
+mod replay;
+mod self_test;
+mod shaders;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use wgrad_lab::golden;
+use wgrad_lab::output::{self, Out, Stop};
+
+/// A deep-learning compute engine on wgpu: lists adapters, checks what they compute and times it.
+#[derive(Parser)]
+#[command(
+    name = "wgrad",
+    version,
+    after_help = "Exit codes: 0 all is well, 1 a check found a failure, 2 the command could not be carried out.\n\
+                  WGRAD_DEVICE names the device where --device does not."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List every adapter with its backend, driver, type, limits and features
+    Devices {
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time kernels, training steps and the start, as shares of what the adapter can do
+    Bench(bench::BenchArgs),
+    /// Compare a device with the f64 reference on every case of every op, or with golden vectors
+    Check(CheckArgs),
+    /// Hold the models against the limits of devices that need not be here
+    Lint {
+        /// The device; without it, webgpu, webgpu-compat, phone and metal
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// The model; without it, all
+        model: Option<String>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// List every op: types, kernels, gradient and tolerance class, as Markdown (this is docs/OPS.md)
+    Ops {
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the WGSL that ships, one complete shader a file
+    Shaders {
+        /// The folder to write to; it is created where it does not exist
+        #[arg(long, value_name = "DIR")]
+        dump: PathBuf,
+        /// Also what naga makes of each for Vulkan, as SPIR-V
+        #[arg(long)]
+        spirv: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Only ops whose name contains this; with `*` it must match the whole name
+    #[arg(long, value_name = "PATTERN")]
+    op: Option<String>,
+    /// Seed of the random inputs
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "golden")]
+    seed: u64,
+    /// Compare with the golden vectors in this folder instead
+    #[arg(long, value_name = "DIR")]
+    golden: Option<PathBuf>,
+    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed", "html", "case", "full", "quick"])]
+    replay: Option<PathBuf>,
+    /// Put known faults into kernels, and see whether each is caught
+    #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json", "html", "case", "full", "quick"])]
+    self_test: bool,
+    /// One case of each op and direction, then what fits the time (this is the default)
+    #[arg(long, conflicts_with_all = ["full", "golden"])]
+    quick: bool,
+    /// Every case, in every way; then random ones, and dispatches beyond 65,535 workgroups
+    #[arg(long, conflicts_with = "golden")]
+    full: bool,
+    /// How long a quick check goes on taking up cases; it ends, with what it has, before twice that time
+    #[arg(long, value_name = "SECONDS", default_value_t = 50.0, conflicts_with_all = ["full", "golden"],
+        value_parser = output::seconds)]
+    seconds: f64,
+    /// Only the case of that number, as reports give it
+    #[arg(long, value_name = "N", conflicts_with = "golden")]
+    case: Option<u64>,
+    /// The report as JSON, to this file or (`-`, or nothing) to standard output instead of the text
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// The report as a page in one file, good to attach to a bug report
+    #[arg(long, value_name = "FILE", conflicts_with = "golden")]
+    html: Option<PathBuf>,
+}
+
+/// `wgrad check` without golden vectors.
+fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
+    let request = check::Request {
+        device: args.device.clone(),
+        pattern: args.op.clone(),
+        case: args.case,
+        seed: args.seed,
+        full: args.full && !args.quick,
+        seconds: args.seconds,
+        json: args.json.clone(),
+        html: args.html.clone(),
+    };
+    check::run(request, out)
+}
+
+/// Whether a report that can only go to standard output comes as JSON.
+fn on_stdout(json: Option<&Path>) -> Result<bool, Stop> {
+    if json.is_some_and(|path| path != Path::new("-")) {
+        let why = "with --golden or --replay, --json writes to standard output; name no file";
+        return Err(Stop::Error(why.to_owned()));
+    }
+    Ok(json.is_some())
+}
+
+/// `wgrad check --golden`.
+fn golden(folder: &Path, args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
+    golden::run(folder, args.device.as_deref(), args.op.as_deref(), on_stdout(args.json.as_deref())?, out)
+}
+
+/// Runs the command that the process was started with. The exit code is 0 where all is well, 1 where a check found a
+/// failure, 2 where the command could not be carried out.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::stdout();
+    let done = match cli.command {
+        Command::Bench(args) => bench::run(&args, &mut out),
+        Command::Devices { json } => devices::run(json, &mut out),
+        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
+            on_stdout(json.as_deref()).and_then(|json| replay::run(&file, device.as_deref(), json, &mut out))
+        }
+        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
+        Command::Check(args) => match &args.golden {
+            Some(folder) => golden(folder, &args, &mut out),
+            None => check(&args, &mut out),
+        },
+        Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
+        Command::Ops { json } => ops::run(json, &mut out),
+        Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
+    };
+    signals::leave(match done {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(Stop::Closed) => 2,
+        Err(Stop::Wrong(message)) => {
+            output::note(format!("error: {message}"));
+            1
+        }
+        Err(Stop::Error(message)) => {
+            output::note(format!("error: {message}"));
+            2
+        }
+    })
+}

@@ -1,0 +1,5 @@
+//! The command `wgrad`.
+
+fn main() -> std::process::ExitCode {
+    wgrad_cli::main()
+}

@@ -1,0 +1,55 @@
+//! `wgrad check --replay FILE`: one unit from a case file, alone on any device.
+
+use std::path::Path;
+
+use serde_json::json;
+use wgrad::check::UnitCase;
+use wgrad::{Device, NO_ADAPTER};
+
+use wgrad_lab::output::{Out, Stop};
+
+/// Replays the case. Whether the device agreed.
+pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Result<bool, Stop> {
+    let case = UnitCase::load(file)?;
+    let device = Device::open(device)?;
+    if device.is_cpu() && Device::list().is_empty() {
+        return Err(Stop::Error(format!("{NO_ADAPTER}. There is nothing to replay on the reference")));
+    }
+    let report = case.replay(&device)?;
+    let worst = report.worst.as_ref().map(ToString::to_string);
+    if json {
+        let profile = device.profile();
+        let report = json!({
+            "device": {"name": profile.name, "backend": profile.backend, "driver": profile.driver},
+            "unit": case.label,
+            "found_on": case.device,
+            "found_by": case.version,
+            "passed": report.passed(),
+            "compared": report.compared,
+            "wrong": report.wrong,
+            "worst": worst,
+            "stray": report.stray,
+            "status": report.status,
+        });
+        out.line(format!("{report:#}"))?;
+        return Ok(report["passed"] == true);
+    }
+    out.line(format!("device: {device}, driver {}", device.profile().driver))?;
+    out.line(format!("unit: {}, found on {} by wgrad {}", case.label, case.device, case.version))?;
+    if let Some((op, variant)) = &case.kernel {
+        out.line(format!("kernel: {op}, variant {variant}"))?;
+    }
+    for (_, tensor) in &case.reads {
+        out.line(format!("reads: {}", tensor.ty()))?;
+    }
+    for expected in &case.writes {
+        out.line(format!("writes: {} {}", expected.node, expected.value.ty()))?;
+    }
+    let others = report.stray.iter().chain(&report.status).cloned();
+    for line in worst.map(|worst| format!("worst: {worst}")).into_iter().chain(others) {
+        out.line(line)?;
+    }
+    let verdict = if report.passed() { "passed" } else { "FAILED" };
+    out.line(format!("replay: {verdict}, {} of {} elements wrong", report.wrong, report.compared))?;
+    Ok(report.passed())
+}

@@ -1,0 +1,60 @@
+//! `wgrad shaders --dump`: the WGSL that ships, one complete shader a file, and what naga makes of it.
+
+use std::fs;
+use std::path::Path;
+
+use wgrad_lab::output::{Out, Stop};
+use wgrad_lab::shipped::shipped;
+
+/// Writes every shader to `folder`, with `spirv` also as SPIR-V. What else is there stays, except
+/// shaders of an earlier dump.
+pub fn run(folder: &Path, spirv: bool, out: &mut Out) -> Result<bool, Stop> {
+    let shaders = shipped()?;
+    let at = |path: &Path, error: std::io::Error| Stop::Error(format!("{}: {error}", path.display()));
+    fs::create_dir_all(folder).map_err(|e| at(folder, e))?;
+    for old in fs::read_dir(folder).map_err(|e| at(folder, e))? {
+        let path = old.map_err(|e| at(folder, e))?.path();
+        if is_dumped(&path) {
+            fs::remove_file(&path).map_err(|e| at(&path, e))?;
+        }
+    }
+    for shader in &shaders {
+        let path = folder.join(format!("{}.wgsl", shader.name));
+        fs::write(&path, &*shader.wgsl).map_err(|e| at(&path, e))?;
+        if spirv {
+            let words = translate(&shader.wgsl).map_err(|e| Stop::Error(format!("{}: {e}", path.display())))?;
+            let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+            let path = path.with_extension("spv");
+            fs::write(&path, bytes).map_err(|e| at(&path, e))?;
+        }
+    }
+    let software = shaders.iter().filter(|shader| shader.software).count();
+    out.line(format!(
+        "{} shaders written to {}; {software} of them are for software adapters alone (.software in the name)",
+        shaders.len(),
+        folder.display()
+    ))?;
+    Ok(true)
+}
+
+/// The SPIR-V of a text, as wgpu has it made for a Vulkan driver: without bounds checks.
+fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
+    let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16;
+    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(wgsl))?;
+    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    naga::back::spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())
+}
+
+/// Whether a file bears a name such as this command gives: `-`, eight hexadecimal digits, perhaps
+/// `.software`, `.wgsl` or `.spv`.
+fn is_dumped(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let Some(stem) = name.strip_suffix(".wgsl").or(name.strip_suffix(".spv")) else { return false };
+    let hash = stem.strip_suffix(".software").unwrap_or(stem).rsplit_once('-').map_or("", |(_, hash)| hash);
+    hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && path.is_file()
+}

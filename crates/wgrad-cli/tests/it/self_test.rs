@@ -1,0 +1,40 @@
+//! `wgrad check --self-test` catches every seeded fault.
+
+use std::process::{Command, Output};
+
+use crate::common;
+
+fn wgrad(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wgrad")).args(arguments).output().expect("wgrad runs")
+}
+
+/// On Mesa's software driver every seeded fault finds its kernel.
+fn runs_on_llvmpipe(text: &str) -> bool {
+    text.starts_with("device: llvmpipe") && text.contains(", vulkan,")
+}
+
+#[test]
+fn every_seeded_fault_is_caught() {
+    if common::device().is_none() {
+        return;
+    }
+    let output = wgrad(&["check", "--self-test"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let last = text.lines().last().unwrap_or_default();
+    let words: Vec<&str> = last.split(' ').collect();
+    let ["caught", caught, "of", tried] = words[..] else { panic!("{last}") };
+    assert_eq!(caught, tried);
+    assert!(tried.parse::<usize>().expect("a number") >= 30, "only {tried} faults");
+    assert!(!runs_on_llvmpipe(&text) || !text.contains("\nnot here"), "a fault has no kernel any more:\n{text}");
+    for check in ["value", "sentinel", "status", "step"] {
+        assert!(text.contains(&format!("caught by {check} ")), "no fault is caught by {check}");
+    }
+    // Which check sees a race depends on how the driver schedules the workgroups: wrong values, bits that differ
+    // between two runs, or bits that differ in the opposite order.
+    for race in ["a workgroup writes into another's rows", "a workgroup reads what another writes"] {
+        let line = text.lines().find(|line| line.contains(race)).unwrap_or_else(|| panic!("no `{race}`:\n{text}"));
+        let checks = ["value", "determinism", "permutation"];
+        assert!(checks.iter().any(|check| line.starts_with(&format!("caught by {check} "))), "{line}");
+    }
+}

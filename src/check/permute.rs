@@ -1,0 +1,42 @@
+//! The opposite order of workgroups: correct kernels give the same bits, races may not.
+
+use crate::plan::Plan;
+use crate::{Error, Result};
+
+/// Lets the kernels of a plan run their workgroups in the opposite order: the numbers are turned
+/// round where the entry point receives them. Dispatches of one workgroup stay as they are.
+///
+/// # Errors
+/// When an entry point does not take `@builtin(workgroup_id)` in the usual form.
+pub fn permute(plan: &mut Plan) -> Result<()> {
+    let dispatches = plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches);
+    for dispatch in dispatches.filter(|dispatch| dispatch.workgroups != [1; 3]) {
+        let odd = || Error::Input(format!("internal: kernel {} takes no workgroup number", dispatch.label));
+        dispatch.wgsl = permuted_text(&dispatch.wgsl, &dispatch.entry).ok_or_else(odd)?.into();
+    }
+    Ok(())
+}
+
+/// The size of the grid is asked for, not written in, so that a text becomes one other pipeline.
+fn permuted_text(text: &str, entry: &str) -> Option<String> {
+    const NUMBER: &str = "@builtin(workgroup_id) ";
+    const GRID: &str = "@builtin(num_workgroups) ";
+    let function = text.find(&format!("fn {entry}("))?;
+    let body = function + text[function..].find('{')? + 1;
+    let name_of = |builtin: &str| {
+        let at = function + text[function..body].find(builtin)? + builtin.len();
+        Some((at, &text[at..at + text[at..].find(':')?]))
+    };
+    let (at, number) = name_of(NUMBER)?;
+    let (grid, parameter) = match name_of(GRID) {
+        Some((_, name)) => (name, ""),
+        None => ("whole_grid", "@builtin(num_workgroups) whole_grid: vec3<u32>, "),
+    };
+    let before = at - NUMBER.len();
+    Some(format!(
+        "{}{parameter}{NUMBER}in_order{}\n  let {number} = {grid} - 1u - in_order;{}",
+        &text[..before],
+        &text[at + number.len()..body],
+        &text[body..]
+    ))
+}

@@ -1,0 +1,21 @@
+//! The graph, the plan, sessions and errors.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/my_square.rs"]
+mod my_square;
+
+mod arguments;
+mod deep;
+mod errors;
+mod failed_steps;
+mod large_graphs;
+mod lint;
+mod locations;
+mod ownership;
+mod plan;
+mod session;
+mod shadow;
+mod structure;
+mod threads;
+mod tuning;

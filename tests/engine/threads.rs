@@ -1,0 +1,164 @@
+//! Several threads at one graph, and several sessions on one device: names stay unique, nodes bear the line of
+//! the thread that made them, and a session is told its own errors alone.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::thread;
+
+use wgrad::plan::Options;
+use wgrad::{DType, Device, Error, Graph, Session, Tensor, Value};
+
+use crate::common;
+
+/// One way to declare a name, of one of two types.
+type Declare = fn(&Graph, usize) -> Value;
+
+const DECLARATIONS: &[(&str, Declare)] = &[
+    ("input", |g, size| g.input("name", DType::F32, [size])),
+    ("parameter", |g, size| g.parameter("name", Tensor::new([size], vec![1.0f32; size]).expect("fits"))),
+    ("variable", |g, size| g.variable("name", Tensor::new([size], vec![1.0f32; size]).expect("fits"))),
+    ("input and scalar", |g, size| if size == 2 { g.input("name", DType::F32, [2]) } else { g.scalar("name", 1.0) }),
+    ("parameter and variable", |g, size| {
+        let ones = Tensor::new([size], vec![1.0f32; size]).expect("fits");
+        if size == 2 { g.parameter("name", ones) } else { g.variable("name", ones) }
+    }),
+];
+
+#[test]
+fn of_two_threads_that_declare_one_name_one_is_refused() {
+    const ROUNDS: usize = 2000;
+    for (what, declare) in DECLARATIONS {
+        let graphs: Vec<Graph> = (0..ROUNDS).map(|_| Graph::new()).collect();
+        let barrier = Barrier::new(2);
+        let on_a_thread = |size: usize| {
+            let (graphs, barrier) = (&graphs, &barrier);
+            move || {
+                let each = graphs.iter().map(|graph| {
+                    barrier.wait();
+                    declare(graph, size).is_valid()
+                });
+                each.collect::<Vec<bool>>()
+            }
+        };
+        let (a, b) = thread::scope(|scope| {
+            let threads = [2, 3].map(|size| scope.spawn(on_a_thread(size)));
+            let [a, b] = threads.map(|thread| thread.join().expect("declares"));
+            (a, b)
+        });
+        for (round, graph) in graphs.iter().enumerate() {
+            let (nodes, mistakes) = (graph.nodes().nodes.len(), graph.mistakes().len());
+            assert_eq!((a[round] as usize + b[round] as usize, nodes, mistakes), (1, 1, 1), "{what}, round {round}");
+        }
+    }
+}
+
+/// What a thread pushes while another builds gradients bears its own line, and so does what follows.
+#[test]
+fn nodes_bear_the_line_of_the_thread_that_made_them() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [3]);
+    const PUSHED: usize = 2000;
+    let barrier = Barrier::new(3);
+    let line = thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..200 {
+                    // All of these are made on behalf of other nodes.
+                    let _ = wgrad::gradients(&(x.tanh() * &x).sum_all(), &[&x]);
+                    let _ = x.split(&[1, 2], 0);
+                }
+            });
+        }
+        barrier.wait();
+        let mut line = 0;
+        for _ in 0..PUSHED {
+            line = line!() + 1;
+            let _ = x.sqrt();
+            thread::yield_now();
+        }
+        line
+    });
+    let _ = x.sqrt(); // no thread has left its line behind
+    let expected = std::iter::repeat_n(line, PUSHED).chain([line!() - 1]);
+    let nodes = graph.nodes().nodes;
+    let found = nodes.iter().filter(|node| node.name() == "sqrt").map(|node| node.location.line());
+    assert!(found.eq(expected));
+}
+
+/// Two masks of one graph are never the same bits, whichever threads declare them.
+#[test]
+fn random_nodes_of_several_threads_have_streams_of_their_own() {
+    const EACH: usize = 200;
+    let graph = Graph::new();
+    let counter = graph.counted("steps", DType::U32, |n| n as f64);
+    let barrier = Barrier::new(4);
+    let bits = || {
+        barrier.wait();
+        (0..EACH).map(|_| graph.random_bits([4], &counter, &counter)).collect::<Vec<Value>>()
+    };
+    let all: Vec<Value> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(bits)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("declares")).collect()
+    });
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(&graph, &all.iter().collect::<Vec<_>>()).expect("compiles");
+    let drawn = session.run(&program, &[]).expect("runs");
+    let distinct: BTreeSet<Vec<u64>> =
+        drawn.iter().map(|bits| bits.to_f64().into_iter().map(|x| x as u64).collect()).collect();
+    assert_eq!(distinct.len(), 4 * EACH);
+}
+
+/// One thread's steps are refused by wgpu again and again, while another's on the same device are sound.
+#[test]
+fn a_session_is_told_its_own_errors_alone() {
+    const STEPS: usize = 300;
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let w = graph.variable("w", Tensor::new([8], vec![0.0f32; 8]).expect("fits"));
+    let x = graph.input("x", DType::F32, [8]);
+    let new = &w + &x;
+    graph.assign(&w, &new);
+    let barrier = Barrier::new(4);
+    let one = Tensor::new([8], vec![1.0f32; 8]).expect("fits");
+    let feeds = [("x", &one)];
+    let sound = || {
+        let mut session = Session::new(device.clone());
+        barrier.wait();
+        for step in 1..=STEPS {
+            // Compiling, running and reading are sound as well.
+            let program = session.compile(&graph, &[&new])?;
+            let outputs = session.run(&program, &feeds)?;
+            assert_eq!(outputs[0].to_f32(), [step as f32; 8]);
+            assert_eq!(session.get("w")?.to_f32(), [step as f32; 8]);
+        }
+        Ok::<(), Error>(())
+    };
+    let wrong = |kind: usize| {
+        let mut session = Session::new(device.clone());
+        let beyond = device.profile().max_workgroups + 1;
+        let edit = |plan: &mut wgrad::plan::Plan| {
+            match kind {
+                0 => plan.units[0].dispatches[0].workgroups[0] = beyond, // refused when it is submitted
+                _ => plan.units[0].dispatches[0].wgsl = "fn".into(),     // refused when it is compiled
+            }
+            Ok(())
+        };
+        barrier.wait();
+        for _ in 0..STEPS {
+            let run = |session: &mut Session| {
+                let program = session.compile_edited(&graph, &[&new], &Options::default(), edit)?;
+                session.run(&program, &feeds)
+            };
+            let refused = run(&mut session).expect_err("refused");
+            assert!(matches!(refused, Error::Gpu(_)), "{refused}");
+        }
+        assert_eq!(session.get("w").expect("w").to_f32(), [0.0; 8]);
+    };
+    thread::scope(|scope| {
+        let good = [0, 1].map(|_| scope.spawn(sound));
+        let bad = [0, 1].map(|kind| scope.spawn(move || wrong(kind)));
+        let _ = bad.map(|thread| thread.join().expect("is refused each time"));
+        let _ = good.map(|thread| thread.join().expect("is right each time").expect("no other session's error"));
+    });
+}

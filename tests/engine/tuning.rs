@@ -1,0 +1,174 @@
+//! Tuning: what it finds is used by what is compiled afterwards and by nothing else, nothing wrong
+//! wins, the time is kept, and the file gives back what was found.
+
+use std::time::{Duration, Instant};
+
+use wgrad::plan::{Choices, Options, Plan};
+use wgrad::tuning::{Outcome, Tuned};
+use wgrad::{DType, Device, Graph, Session, Tensor, Value, models};
+
+use crate::common;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A product and a softmax: two kernels with a choice.
+fn graph() -> (Graph, Value) {
+    let graph = Graph::new();
+    let a = graph.input("a", DType::F32, [64, 80]);
+    let b = graph.input("b", DType::F32, [96, 80]);
+    let y = a.matmul(&b.t()).relu().softmax(1);
+    (graph, y)
+}
+
+fn variants(program: &wgrad::Program) -> Vec<(&'static str, &'static str)> {
+    program.plan().units.iter().filter_map(|unit| unit.kernel).collect()
+}
+
+/// Makes a plan do none of its work: faster, and wrong. (One workgroup might be all that a large tile needs.)
+fn shirk(plan: &mut Plan) -> wgrad::Result<()> {
+    for dispatch in plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches) {
+        dispatch.workgroups = [0; 3];
+    }
+    Ok(())
+}
+
+fn rejected<'a>(tuned: &'a Tuned, op: &str) -> Vec<(&'static str, &'a str)> {
+    let kernels = tuned.kernels.iter().filter(|kernel| kernel.op == op);
+    let outcomes = kernels.flat_map(|kernel| &kernel.candidates).filter_map(|candidate| match &candidate.outcome {
+        Outcome::Rejected(why) => Some((candidate.variant, why.as_str())),
+        Outcome::Timed { .. } => None,
+    });
+    outcomes.collect()
+}
+
+#[test]
+fn what_is_found_is_for_later_programs_and_wrong_variants_never_win() {
+    let Some(device) = common::device() else { return };
+    let (graph, y) = graph();
+    let mut session = Session::new(device);
+    let before = session.compile(&graph, &[&y]).expect("compiles");
+    let was = (variants(&before), before.plan().fingerprint());
+    // What the heuristic takes does none of its work: very fast, and wrong.
+    let heuristic = was.0[0].1;
+    let shirker = |variant: &str, plan: &mut Plan| if variant == heuristic { shirk(plan) } else { Ok(()) };
+    let tuned = session.tune_edited(None, &graph, &[&y], LONG, &shirker).expect("tunes");
+    println!("{tuned}");
+    let [matmul, softmax] = &tuned.kernels[..] else { panic!("{tuned}") };
+    assert_eq!((matmul.op, matmul.heuristic, softmax.op), ("matmul", heuristic, "softmax"));
+    assert_eq!(matmul.class, "Matmul f32[64,64] f32[64,128]@1,64 -> f32[64,128]");
+    assert!(matmul.candidates.len() > 1 && matmul.candidates.len() <= 6);
+    let [(wrong, why)] = rejected(&tuned, "matmul")[..] else { panic!("{tuned}") };
+    assert!(wrong == heuristic && why.contains("expected"), "{why}");
+    assert!(matmul.changed() && matmul.chosen != Some(heuristic), "{tuned}");
+    // Later programs take what won, with any way in; the one from before is as it was.
+    let chosen = matmul.chosen.expect("another one is right");
+    let after = session.compile(&graph, &[&y]).expect("compiles");
+    assert_eq!(variants(&after)[0], ("matmul", chosen));
+    assert_eq!((variants(&before), before.plan().fingerprint()), was);
+    let feeds = [("a", [64, 80]), ("b", [96, 80])].map(|(name, shape)| {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i as f32 * 0.37).sin()).collect();
+        (name, Tensor::new(shape, values).expect("a matrix"))
+    });
+    let feeds = [("a", &feeds[0].1), ("b", &feeds[1].1)];
+    for program in [&before, &after] {
+        let (_, report) = session.check(program, &feeds).expect("runs");
+        assert!(report.passed() && report.compared() > 0);
+    }
+    // Options say what they say.
+    let plain = session.compile_with(&graph, &[&y], &Options::default()).expect("compiles");
+    assert_eq!(plain.plan().fingerprint(), was.1);
+    // All is known now, so nothing is timed.
+    let again = session.tune_in(None, &graph, &[&y], LONG).expect("tunes");
+    assert_eq!((again.kernels.len(), again.known, again.left.len()), (0, 2, 0));
+}
+
+#[test]
+fn where_no_candidate_is_right_nothing_is_chosen() {
+    let Some(device) = common::device() else { return };
+    let (graph, y) = graph();
+    let mut session = Session::new(device);
+    let tuned = session.tune_edited(None, &graph, &[&y], LONG, &|_, plan| shirk(plan)).expect("tunes");
+    let matmul = tuned.kernels.iter().find(|kernel| kernel.op == "matmul").expect("it was tried");
+    assert_eq!((matmul.chosen, rejected(&tuned, "matmul").len()), (None, matmul.candidates.len()), "{tuned}");
+    assert!(tuned.to_string().contains("none is right"), "{tuned}");
+    assert!(session.choices().iter().all(|(op, ..)| op != "matmul"));
+}
+
+#[test]
+fn the_time_is_kept() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let loss = models::mnist_cnn_training(&graph, 32, 0);
+    let mut session = Session::new(device);
+    let nothing = session.tune_in(None, &graph, &[&loss], Duration::ZERO).expect("tunes");
+    assert!(nothing.kernels.is_empty() && nothing.left.len() > 5 && session.choices().is_empty(), "{nothing}");
+    let start = Instant::now();
+    let tuned = session.tune_in(None, &graph, &[&loss], Duration::from_secs(2)).expect("tunes");
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{tuned}\n{:?}", tuned.left);
+    // The last candidate is made ready and compared to the end.
+    assert!(seconds < 2.0 + 8.0, "{seconds} s");
+    assert_eq!(tuned.kernels.len() + tuned.left.len(), nothing.left.len());
+    assert_eq!(session.choices().len(), tuned.kernels.iter().filter(|kernel| kernel.chosen.is_some()).count());
+    // A product that the reference would compute for minutes is not begun.
+    let huge = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| huge.input(name, DType::F32, [4096, 4096]));
+    let start = Instant::now();
+    let tuned = session.tune_in(None, &huge, &[&a.matmul(&b)], Duration::from_secs(2)).expect("tunes");
+    assert!((tuned.kernels.len(), tuned.left.len()) == (0, 1) && start.elapsed().as_secs_f64() < 2.0, "{tuned}");
+}
+
+#[test]
+fn the_file_gives_back_what_was_found() {
+    let Some(device) = common::device() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("of/wgrad/tuning.json");
+    let (graph, y) = graph();
+    let mut session = Session::new(device.clone());
+    let first = session.tune_in(Some(&file), &graph, &[&y], LONG).expect("tunes");
+    assert_eq!((first.kernels.len(), first.notes.len()), (2, 0), "{first}");
+    let program = session.compile(&graph, &[&y]).expect("compiles");
+    // Another process would see what this session sees.
+    let mut other = Session::new(device.clone());
+    assert!(other.choices().is_empty());
+    assert_eq!(other.load_tuning(&file), Vec::<String>::new());
+    assert_eq!(other.choices(), session.choices());
+    let same = other.compile(&graph, &[&y]).expect("compiles");
+    assert_eq!(same.plan().fingerprint(), program.plan().fingerprint());
+    let known = Session::new(device.clone()).tune_in(Some(&file), &graph, &[&y], LONG).expect("tunes");
+    assert_eq!((known.kernels.len(), known.known), (0, 2));
+    // Choices that differ from the heuristic's give their plan each time they are loaded.
+    let matmul = &first.kernels[0];
+    let loser = matmul.candidates.iter().find(|candidate| candidate.variant != matmul.heuristic);
+    let loser = loser.expect("another one").variant;
+    let mut choices = Choices::default();
+    choices.set("matmul", &matmul.class, loser);
+    session.set_choices(choices);
+    session.save_tuning(&file).expect("writes");
+    let fingerprint = || {
+        let mut session = Session::new(device.clone());
+        assert_eq!(session.load_tuning(&file), Vec::<String>::new());
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        assert_eq!(variants(&program)[0], ("matmul", loser));
+        program.plan().fingerprint()
+    };
+    assert_eq!(fingerprint(), fingerprint());
+    // A file that cannot be written is a note, and what was found is used all the same.
+    let mut session = Session::new(device);
+    let through = file.join("tuning.json");
+    let tuned = session.tune_in(Some(&through), &graph, &[&y], LONG).expect("tunes");
+    assert_eq!((session.choices().len(), tuned.kernels.len()), (2, 2));
+    assert!(tuned.notes.iter().any(|note| note.contains("not kept")), "{tuned}");
+}
+
+#[test]
+fn the_reference_has_nothing_to_tune() {
+    let (graph, y) = graph();
+    let mut session = Session::new(Device::cpu());
+    let tuned = session.tune_in(None, &graph, &[&y], LONG).expect("no error");
+    assert!(tuned.kernels.is_empty() && tuned.notes[0].contains("reference"), "{tuned}");
+    let elsewhere = Graph::new().input("x", DType::F32, [1]);
+    assert!(session.tune_in(None, &graph, &[&elsewhere], LONG).is_err());
+    let broken = graph.input("c", DType::F32, [3]).matmul(&y);
+    assert!(session.tune_in(None, &graph, &[&broken], LONG).is_err());
+}

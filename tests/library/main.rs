@@ -1,0 +1,12 @@
+//! What is built on the graph: layers, optimisers, data, files, examples.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod data;
+mod data_props;
+mod examples;
+mod hostile_files;
+mod io;
+mod nn;
+mod optim;

@@ -1,0 +1,220 @@
+//! Every case again on devices that are given less than the adapter has, so that every fold, split
+//! and fallback runs: what WebGPU guarantees, and the least of everything (128 invocations, 64
+//! workgroups per dimension, bindings of 1 MiB). wgpu enforces the limits, and the heuristics
+//! choose what they would choose on a real GPU.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use wgrad::check::{CaseGraph, check_case, ways};
+use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Device, Error, Graph, Limit, Profile, Session, Tensor, Value};
+
+use crate::common;
+
+/// What came of all cases under a profile.
+#[derive(Default)]
+struct Outcome {
+    cases: usize,
+    compared: usize,
+    /// Cases that the profile refuses, with the reason.
+    refused: Vec<(String, String)>,
+}
+
+/// One profile after the other: the driver keeps most kernels of the first for the second.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs the cases that `wanted` names, in all ways, and panics where one is wrong.
+fn run(profile: &Profile, wanted: impl Fn(&str) -> bool) -> Outcome {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Device::open_within(None, Some(profile)).expect("opens");
+    let given = device.profile();
+    assert_eq!((given.max_invocations, given.max_workgroups), (profile.max_invocations, profile.max_workgroups));
+    assert_eq!((given.usable_storage_buffers(), given.max_binding), (7, profile.max_binding));
+    assert!(given.subgroups.is_none() && !given.f16 && !given.timestamps && !given.software);
+    let mut outcome = Outcome::default();
+    let mut failures = Vec::new();
+    for (number, case) in wgrad::ops::cases().iter().enumerate() {
+        let name = format!("{} ({})", case.op, case.name);
+        if !wanted(&name) {
+            continue;
+        }
+        match check_case(&device, case, 1000 + number as u64) {
+            Ok(report) if report.passed() => {
+                outcome.cases += 1;
+                outcome.compared += report.compared();
+            }
+            Ok(report) => failures.push(format!("{name}: {report:?}")),
+            Err(Error::Limit(why)) => outcome.refused.push((name, why)),
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
+    println!("{}: {} cases, {} comparisons", profile.name, outcome.cases, outcome.compared);
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    outcome
+}
+
+#[test]
+fn every_case_runs_within_the_webgpu_defaults() {
+    if common::device().is_none() {
+        return;
+    }
+    let outcome = run(&Profile::webgpu_defaults(), |_| true);
+    assert_eq!(outcome.refused, []);
+    assert_eq!(outcome.cases, wgrad::ops::cases().len());
+    assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
+}
+
+/// Kernels whose cases are large enough to fold.
+const FOLDED: usize = 20;
+
+/// The cases that do not fit bindings of 1 MiB.
+const LARGE: [&str; 10] = [
+    "attention (keys of three launches)",
+    "attention (keys of two launches, two chunks)",
+    "attention (queries of two launches, two chunks)",
+    "cross_entropy (400001 classes, all but one equal)",
+    "sum (all of 1.2 million)",
+    "mean (of a million tenths)",
+    "sum (1030 rows of 2047 tenths)",
+    "scatter_sum (8200 wide rows to 3)",
+    "softmax (400001 elements, all but one equal)",
+    "log_softmax (400001 elements, all but one equal)",
+];
+
+#[test]
+fn every_case_runs_within_low_limits() {
+    if common::device().is_none() {
+        return;
+    }
+    let outcome = run(&Profile::low_1mib(), |_| true);
+    let names: Vec<&str> = outcome.refused.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, LARGE);
+    for (name, why) in &outcome.refused {
+        assert!(
+            why.contains("needs a buffer of") && why.contains("allows 1048576; use a smaller batch"),
+            "{name}: {why}"
+        );
+    }
+    assert_eq!(outcome.cases + LARGE.len(), wgrad::ops::cases().len());
+    assert!(outcome.compared > 3_000_000, "only {} comparisons", outcome.compared);
+
+    let large = run(&Profile::low(), |name| LARGE.contains(&name));
+    assert_eq!((large.cases, large.refused), (LARGE.len(), vec![]));
+    assert!(large.compared > 0);
+}
+
+/// On grids of 4 x 4 x 4 and less, with all variants that the adapter can run: for each kernel the
+/// first case that needs all three dimensions. What needs more workgroups is refused, for that reason.
+#[test]
+fn every_kernel_folds_over_three_dimensions() {
+    let Some(whole) = common::device() else { return };
+    let (mut kernels, mut compared, mut refused) = (BTreeSet::new(), 0, 0);
+    for max_workgroups in [4, 3, 2] {
+        let limits = Profile { max_workgroups, ..whole.profile().clone() };
+        let device = Device::open_within(None, Some(&limits)).expect("opens");
+        for (number, case) in wgrad::ops::cases().iter().enumerate() {
+            let graph = CaseGraph::new(case).expect("builds");
+            for options in ways(&graph, device.profile()) {
+                match fold(&device, &graph, &options, number as u64, &mut kernels) {
+                    Some(n) => compared += n,
+                    None => refused += 1,
+                }
+            }
+        }
+    }
+    println!("{} kernels, {compared} comparisons, {refused} plans refused: {kernels:?}", kernels.len());
+    assert!(kernels.len() >= FOLDED && compared > 100_000 && refused > 0, "{} kernels: {kernels:?}", kernels.len());
+}
+
+/// Kernels with cases too small to fold are held by their text.
+#[test]
+fn every_shader_counts_workgroups_over_three_dimensions() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut seen = 0;
+    let files = std::fs::read_dir(folder).expect("the shaders").flatten().map(|entry| entry.path());
+    for path in files.filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(&path).expect("text");
+        if text.contains("@workgroup_size") {
+            seen += 1;
+            let forms =
+                ["(wid.z * grid.y + wid.y) * grid.x + wid.x", "(group.z * groups.y + group.y) * groups.x + group.x"];
+            assert!(forms.iter().any(|form| text.contains(form)), "{}", path.display());
+        }
+    }
+    assert!(seen > 30, "only {seen} shaders");
+}
+
+/// Runs a plan where it has a kernel on all three dimensions that is not yet in `kernels`: how many
+/// elements were compared, or `None` where the grid is too small.
+fn fold(
+    device: &Device,
+    graph: &CaseGraph,
+    options: &Options,
+    seed: u64,
+    kernels: &mut BTreeSet<String>,
+) -> Option<usize> {
+    let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
+    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("no mistakes");
+    if !findings.is_empty() {
+        let most = u64::from(device.profile().max_workgroups).pow(3);
+        assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
+        return None;
+    }
+    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let folded = dispatches.filter(|dispatch| dispatch.workgroups[2] > 1).map(|d| d.entry.clone());
+    let before = kernels.len();
+    kernels.extend(folded);
+    if kernels.len() == before {
+        return Some(0);
+    }
+    let inputs = graph.sample(seed);
+    let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
+    let mut session = Session::new(device.clone());
+    let program = session.compile_with(&graph.graph, &outputs, options).expect("compiles");
+    let (_, report) = session.check(&program, &feeds).expect("runs");
+    assert!(report.passed(), "{report:?}");
+    Some(report.compared())
+}
+
+/// What fits a binding to the last byte runs: the slack behind a tensor need not be bound. One element more
+/// does not.
+#[test]
+fn a_tensor_of_exactly_one_binding_runs() {
+    if common::device().is_none() {
+        return;
+    }
+    const MOST: usize = 1 << 18; // elements of 1 MiB
+    let profile = Profile { max_buffer: 4 << 20, ..Profile::low_1mib() };
+    let device = Device::open_within(None, Some(&profile)).expect("opens");
+    let compile = |session: &mut Session, elements: usize| {
+        let graph = Graph::new();
+        let w = graph.parameter("w", Tensor::new([elements], vec![0.5f32; elements]).expect("fits"));
+        let x = graph.input("x", DType::F32, [elements]);
+        let y = &x * 2.0 + &w;
+        graph.assign(&w, &y);
+        let rows = x.reshape(&[elements as isize / 16, 16]);
+        session.compile(&graph, &[&y, &x.sum_all(), &rows.sum(&[1], false), &x.slice(0, elements - 3, elements, 1)])
+    };
+    for elements in [MOST - 64, MOST - 16, MOST] {
+        let mut session = Session::new(device.clone());
+        let program = compile(&mut session, elements).expect("fits");
+        let x: Vec<f32> = (0..elements).map(|i| (i % 7) as f32).collect();
+        let feeds = [("x", &Tensor::new([elements], x.clone()).expect("fits"))];
+        let outputs = session.run(&program, &feeds).expect("runs");
+        let want: Vec<f32> = x.iter().map(|x| x * 2.0 + 0.5).collect();
+        assert_eq!(outputs[0].to_f32(), want);
+        assert_eq!(session.get("w").expect("w").to_f32(), want);
+        assert_eq!(outputs[1].item().expect("a scalar"), x.iter().map(|&x| f64::from(x)).sum::<f64>());
+        let sums: Vec<f32> = x.chunks(16).map(|row| row.iter().sum()).collect();
+        assert_eq!(outputs[2].to_f32(), sums);
+        assert_eq!(outputs[3].to_f32(), x[elements - 3..]);
+        let mut session = Session::new(device.clone());
+        let program = compile(&mut session, elements).expect("fits");
+        let (_, report) = session.check(&program, &feeds).expect("runs");
+        assert!(report.passed() && report.compared() > elements, "{report:?}");
+    }
+    let refused = compile(&mut Session::new(device), MOST + 64).map(drop).expect_err("does not fit");
+    let told = matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
+    assert!(told, "{refused}");
+}
