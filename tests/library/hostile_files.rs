@@ -436,7 +436,7 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
     let (mut newest, mut moved) = (0.0, 0);
     for kill in 0..kills {
         let mut writer = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "a_killed_process_leaves_the_old_file_or_the_new_one"])
+            .args(["--exact", "hostile_files::a_killed_process_leaves_the_old_file_or_the_new_one"])
             .env(WRITER, &path)
             .stdout(Stdio::null())
             .spawn()

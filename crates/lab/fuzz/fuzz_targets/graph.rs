@@ -1,4 +1,4 @@
-//! Graphs out of bytes (`tests/common/graphs.rs`, which `tests/random_graphs.rs` also holds a
+//! Graphs out of bytes (`tests/common/graphs.rs`, which `tests/ops/random_graphs.rs` also holds a
 //! device to): building, differentiating, planning and the reference never panic.
 #![no_main]
 

@@ -414,3 +414,23 @@ fn an_adapter_that_vanishes_is_named_with_those_that_are_left() {
     assert_eq!(out.status.code(), Some(2), "{text}");
     assert!(text.contains("no adapter matches `vulkan`") && !text.contains("panicked"), "{text}");
 }
+
+#[test]
+fn an_op_without_comparisons_is_not_counted_as_passed() {
+    if common::device().is_none() {
+        return;
+    }
+    let listed = wgrad::check::sweep::listed();
+    let empty = listed.iter().find(|numbered| {
+        let case = &numbered.case;
+        case.op == "argmax" && case.inputs.iter().any(|input| input.ty.shape.numel() == 0)
+    });
+    let number = empty.expect("argmax has a case without elements").number.to_string();
+    let (code, out, err) = run(&["check", "--op", "argmax", "--case", &number]);
+    assert_eq!(code, 0, "{out}{err}");
+    let row = out.lines().find(|line| line.starts_with("argmax")).expect("a row of the table");
+    assert!(row.contains(" none ") && row.contains("not compared"), "{row}");
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("check: 0 cases of 0 ops passed, 0 failed, 0 comparisons"), "{last}");
+    assert!(last.ends_with("; not compared: argmax"), "{last}");
+}
