@@ -17,7 +17,10 @@ use crate::common;
 /// What came of a case under a profile.
 enum Verdict {
     /// Elements compared, and plans that were run. The others are plans of the adapter.
-    Right { compared: usize, ran: usize },
+    Right {
+        compared: usize,
+        ran: usize,
+    },
     /// The profile refuses the case, for that reason.
     Refused(String),
     Wrong(String),
@@ -51,7 +54,8 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
     assert!(given.subgroups.is_none() && !given.f16 && !given.timestamps && !given.software);
     let cases: Vec<(usize, Case)> = wgrad::ops::cases().into_iter().enumerate().collect();
     let cases: Vec<(usize, Case)> = cases.into_iter().filter(|(_, case)| wanted(&name_of(case))).collect();
-    let verdicts = common::in_parallel(&cases, |_, (number, case)| verdict(whole, &device, case, 1000 + *number as u64));
+    let verdicts =
+        common::in_parallel(&cases, |_, (number, case)| verdict(whole, &device, case, 1000 + *number as u64));
     let (mut outcome, mut failures) = (Outcome::default(), Vec::new());
     for ((_, case), verdict) in cases.iter().zip(verdicts) {
         match verdict {
@@ -73,9 +77,8 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
 fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict {
     let graph = CaseGraph::new(case).expect("builds");
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let plan = |profile: &Profile, options: &Options| {
-        Plan::of(&graph.graph, &outputs, profile, options).expect("no mistakes")
-    };
+    let plan =
+        |profile: &Profile, options: &Options| Plan::of(&graph.graph, &outputs, profile, options).expect("no mistakes");
     let mut known: HashSet<u64> =
         ways(&graph, whole).iter().map(|options| plan(whole, options).0.fingerprint()).collect();
     let inputs = graph.sample(seed);

@@ -34,7 +34,26 @@ pub struct Shipped {
 /// # Errors
 /// When a case or model does not compile.
 pub fn shipped() -> Result<Vec<Shipped>> {
-    let cases = wgrad::ops::cases();
+    let mut texts = of_cases(&wgrad::ops::cases())?;
+    for (_, graph, outputs) in models::programs() {
+        let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
+        collect(&mut texts, &graph.nodes(), &outputs)?;
+    }
+    let (may_fail, picked) = step_that_may_fail()?;
+    collect(&mut texts, &may_fail.nodes(), &[picked.id()])?;
+    Ok(sorted(texts))
+}
+
+/// As [`shipped`], from the cases of the ops that `wanted` selects.
+///
+/// # Errors
+/// When a case does not compile.
+pub fn shipped_of(wanted: impl Fn(&str) -> bool) -> Result<Vec<Shipped>> {
+    let cases: Vec<Case> = wgrad::ops::cases().into_iter().filter(|case| wanted(case.op)).collect();
+    Ok(sorted(of_cases(&cases)?))
+}
+
+fn of_cases(cases: &[Case]) -> Result<Texts> {
     let of_case = |mut texts, case: &Case| {
         let graph = CaseGraph::new(case)?;
         let outputs: Vec<ValueId> = graph.outputs.iter().map(|(_, value)| value.id()).collect();
@@ -45,19 +64,16 @@ pub fn shipped() -> Result<Vec<Shipped>> {
         others.into_values().for_each(|shipped| add(&mut texts, shipped));
         Ok(texts)
     };
-    let mut texts = cases.par_iter().try_fold(Texts::new, of_case).try_reduce(Texts::new, merge)?;
-    for (_, graph, outputs) in models::programs() {
-        let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
-        collect(&mut texts, &graph.nodes(), &outputs)?;
-    }
-    let (may_fail, picked) = step_that_may_fail()?;
-    collect(&mut texts, &may_fail.nodes(), &[picked.id()])?;
+    cases.par_iter().try_fold(Texts::new, of_case).try_reduce(Texts::new, merge)
+}
+
+fn sorted(texts: Texts) -> Vec<Shipped> {
     let mut all: Vec<Shipped> = texts.into_values().collect();
     for shader in all.iter_mut().filter(|shader| shader.software) {
         shader.name.push_str(".software");
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(all)
+    all
 }
 
 /// A step with an index that the host has not seen, and the value picked by it: its variables have kernels of

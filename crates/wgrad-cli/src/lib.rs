@@ -66,6 +66,9 @@ enum Command {
         /// The folder to write to; it is created where it does not exist
         #[arg(long, value_name = "DIR")]
         dump: PathBuf,
+        /// Only shaders of ops whose name contains this; with `*` it must match the whole name
+        #[arg(long, value_name = "PATTERN")]
+        op: Option<String>,
         /// Also what naga makes of each for Vulkan, as SPIR-V
         #[arg(long)]
         spirv: bool,
@@ -160,7 +163,7 @@ pub fn main() -> ExitCode {
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Ops { json } => ops::run(json, &mut out),
-        Command::Shaders { dump, spirv } => shaders::run(&dump, spirv, &mut out),
+        Command::Shaders { dump, op, spirv } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
     };
     signals::leave(match done {
         Ok(true) => 0,

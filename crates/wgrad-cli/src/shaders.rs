@@ -3,13 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use wgrad_lab::output::{Out, Stop};
-use wgrad_lab::shipped::shipped;
+use wgrad_lab::output::{Out, Stop, matches};
+use wgrad_lab::shipped::{shipped, shipped_of};
 
-/// Writes every shader to `folder`, with `spirv` also as SPIR-V. What else is there stays, except
-/// shaders of an earlier dump.
-pub fn run(folder: &Path, spirv: bool, out: &mut Out) -> Result<bool, Stop> {
-    let shaders = shipped()?;
+/// Writes every shader, or those of the ops that `pattern` selects, to `folder`, with `spirv` also as SPIR-V.
+/// Other files in the folder stay, except shaders of an earlier dump.
+pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> Result<bool, Stop> {
+    let shaders = match pattern {
+        Some(pattern) => shipped_of(|op| matches(pattern, op))?,
+        None => shipped()?,
+    };
+    if let Some(pattern) = pattern.filter(|_| shaders.is_empty()) {
+        return Err(Stop::Error(format!("no op with a kernel matches `{pattern}`; `wgrad ops` lists them")));
+    }
     let at = |path: &Path, error: std::io::Error| Stop::Error(format!("{}: {error}", path.display()));
     fs::create_dir_all(folder).map_err(|e| at(folder, e))?;
     for old in fs::read_dir(folder).map_err(|e| at(folder, e))? {

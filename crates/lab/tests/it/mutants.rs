@@ -10,16 +10,14 @@ fn a_sample_of_mutants_is_killed() {
         return;
     }
     // All but those that are listed because they make no difference.
-    for shader in ["cumsum", "conv2d_direct"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_wgrad-lab"))
-            .args(["mutate", "--shader", &format!("*{shader}"), "--sample", "8", "--seed", "1"])
-            .output()
-            .expect("wgrad-lab runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        let words: Vec<&str> = text.lines().last().unwrap_or_default().split(' ').collect();
-        let ["killed", killed, "of", tried, ..] = words[..] else { panic!("{text}") };
-        assert_eq!(killed, tried, "{text}");
-        assert!(tried.parse::<usize>().expect("a number") >= 6, "{text}");
-    }
+    let output = Command::new(env!("CARGO_BIN_EXE_wgrad-lab"))
+        .args(["mutate", "--shader", "*conv2d_direct", "--sample", "8", "--seed", "1"])
+        .output()
+        .expect("wgrad-lab runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let words: Vec<&str> = text.lines().last().unwrap_or_default().split(' ').collect();
+    let ["killed", killed, "of", tried, ..] = words[..] else { panic!("{text}") };
+    assert_eq!(killed, tried, "{text}");
+    assert!(tried.parse::<usize>().expect("a number") >= 6, "{text}");
 }

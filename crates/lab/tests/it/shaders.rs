@@ -1,12 +1,9 @@
 //! Every kernel text that ships is valid and translates to every backend's language. Needs no GPU.
 
-use std::sync::LazyLock;
-
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-static SHIPPED: LazyLock<Vec<wgrad_lab::shipped::Shipped>> =
-    LazyLock::new(|| wgrad_lab::shipped::shipped().expect("everything compiles"));
+use crate::common;
 
 fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
@@ -21,6 +18,9 @@ fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
 
 fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     let (module, info) = parse(&shader.wgsl)?;
+    if let Some(what) = beyond_the_defaults(&module).filter(|_| !shader.software) {
+        return Err(format!("needs {what}"));
+    }
     let unchecked = naga::proc::BoundsCheckPolicies::default();
 
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
@@ -66,32 +66,32 @@ fn has_kernel(language: &str, text: &str) -> Result<(), String> {
     if text.len() > 200 { Ok(()) } else { Err(format!("{language}: hardly anything came out:\n{text}")) }
 }
 
+/// What a text for GPUs needs beyond WebGPU's defaults, if anything.
+fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
+    for entry in &module.entry_points {
+        let [x, y, z] = entry.workgroup_size;
+        if x * y * z > 256 {
+            return Some(format!("{x} x {y} x {z} invocations"));
+        }
+    }
+    let variables = module.global_variables.iter();
+    let storage = variables.filter(|(_, g)| matches!(g.space, naga::AddressSpace::Storage { .. })).count();
+    (storage > 15).then(|| format!("{storage} storage buffers"))
+}
+
 #[test]
-fn every_text_translates_to_every_language() {
-    let all = &*SHIPPED;
-    let failures: Vec<String> = all
-        .iter()
-        .filter_map(|shader| translate(shader).err().map(|why| format!("{}: {why}\n{}", shader.name, shader.wgsl)))
+fn every_text_translates_to_every_language_and_keeps_to_the_webgpu_defaults() {
+    let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
+    assert!(parse(invalid).is_err(), "the test would notice an invalid text");
+    let all = wgrad_lab::shipped::shipped().expect("everything compiles");
+    let failures: Vec<String> = common::in_parallel(&all, |_, shader| translate(shader).err())
+        .into_iter()
+        .zip(&all)
+        .filter_map(|(why, shader)| Some(format!("{}: {}\n{}", shader.name, why?, shader.wgsl)))
         .collect();
     assert!(failures.is_empty(), "{} of {} texts:\n{}", failures.len(), all.len(), failures.join("\n"));
     assert!(all.len() > 50, "only {} texts", all.len());
     let mut names: Vec<&str> = all.iter().map(|shader| shader.name.as_str()).collect();
     names.dedup();
     assert_eq!(names.len(), all.len(), "file names are distinct");
-}
-
-#[test]
-fn kernels_keep_to_the_webgpu_defaults_unless_they_say_so() {
-    let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
-    assert!(parse(invalid).is_err(), "the test would notice an invalid text");
-    for shader in SHIPPED.iter().filter(|s| !s.software) {
-        let (module, _) = parse(&shader.wgsl).expect("valid");
-        for entry in &module.entry_points {
-            let [x, y, z] = entry.workgroup_size;
-            assert!(x * y * z <= 256, "{}: {x} x {y} x {z} invocations", shader.name);
-        }
-        let layouts = &module.global_variables;
-        let storage = layouts.iter().filter(|(_, g)| matches!(g.space, naga::AddressSpace::Storage { .. })).count();
-        assert!(storage <= 15, "{}: {storage} storage buffers", shader.name);
-    }
 }

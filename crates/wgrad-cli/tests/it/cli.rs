@@ -348,16 +348,17 @@ fn shaders_are_dumped_one_a_file() {
     for name in old.iter().chain(&mine) {
         fs::write(folder.join(name), "a text").expect("writable");
     }
-    let (code, out, err) = run(&["shaders", "--dump", path, "--spirv"]);
+    let (code, out, err) = run(&["shaders", "--dump", path, "--spirv", "--op", "*softmax*"]);
     assert_eq!(code, 0, "{err}");
     let files: Vec<PathBuf> = fs::read_dir(&folder).expect("a folder").flatten().map(|file| file.path()).collect();
     let of = |extension| files.iter().filter(|file| file.extension().is_some_and(|e| e == extension)).count();
     let count = of("spv");
-    assert!(count > 50 && out.starts_with(&format!("{count} shaders written to {path}")), "{out}");
+    assert!(count > 20 && out.starts_with(&format!("{count} shaders written to {path}")), "{out}");
     assert_eq!((of("wgsl"), files.len()), (count + mine.len(), 2 * count + mine.len()));
     assert!(old.iter().all(|name| !folder.join(name).exists()) && mine.iter().all(|name| folder.join(name).exists()));
     assert!(files.iter().all(|file| fs::metadata(file).is_ok_and(|file| file.len() > 5)));
     refused(&["shaders", "--dump", folder.join("notes.wgsl").to_str().expect("UTF-8")], "notes.wgsl: ");
+    refused(&["shaders", "--dump", path, "--op", "nothing"], "no op with a kernel matches `nothing`");
 }
 
 #[test]
