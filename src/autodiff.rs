@@ -26,7 +26,7 @@ pub fn gradients(loss: &Value, wrt: &[&Value]) -> Vec<Value> {
     let graph = loss.graph();
     if loss.is_valid() && (loss.dtype() != DType::F32 || loss.shape().numel() != 1) {
         let why = "the loss must be one float; reduce it with mean_all() or sum_all(), or give seeds to gradients_of";
-        let invalid = graph.mistake("gradients", &[loss], why);
+        let invalid = graph.error("gradients", &[loss], why);
         return vec![invalid; wrt.len()];
     }
     let one = loss.ones_like(); // invalid where the loss is
@@ -46,8 +46,7 @@ pub fn gradients_of(outputs: &[(&Value, &Value)], wrt: &[&Value]) -> Vec<Value> 
     }
     for (y, seed) in outputs {
         if y.ty() != seed.ty() || y.dtype() != DType::F32 {
-            let invalid =
-                graph.mistake("gradients", &[y, seed], "a seed must have its output's type, which must be f32");
+            let invalid = graph.error("gradients", &[y, seed], "a seed must have its output's type, which must be f32");
             return vec![invalid; wrt.len()];
         }
     }

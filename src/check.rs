@@ -1,6 +1,6 @@
 //! Holds a device against the reference, launch by launch.
 //!
-//! Each unit of a plan is run alone. Its inputs are read back as they were, the graph nodes that
+//! Each call of a plan is run alone. Its inputs are read back as they were, the graph nodes that
 //! it stands for are evaluated on the reference from exactly these, and its outputs are compared
 //! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
@@ -41,20 +41,20 @@ pub use examine::{
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
 pub use permute::permute;
-pub use replay::{Expected, UnitCase};
+pub use replay::{Expected, KernelCase};
 pub use shadow::Divergence;
 
 use std::collections::HashMap;
 
 use crate::gpu::Program as Engine;
 use crate::graph::{Nodes, ValueId};
-use crate::plan::{Bound, BufferId, Dispatch, Plan, Stored, Unit};
+use crate::plan::{Bound, BufferId, Dispatch, KernelCall, Plan, Stored};
 use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
-/// What a check found in one unit of a plan.
+/// What a check found in one call of a plan.
 #[derive(Clone, Debug)]
-pub struct UnitReport {
-    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+pub struct CallReport {
+    /// What the call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(&'static str, &'static str)>,
@@ -79,7 +79,7 @@ pub struct UnitReport {
     pub dispatches: Vec<Dispatch>,
 }
 
-impl UnitReport {
+impl CallReport {
     /// Whether everything agreed.
     pub fn passed(&self) -> bool {
         self.wrong == 0 && self.stray.is_none() && self.status.is_none()
@@ -124,35 +124,35 @@ impl std::fmt::Display for Element {
 /// What a check of a whole step found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The units, in order.
-    pub units: Vec<UnitReport>,
-    /// The first unit that is not as the reference says, with all that it takes to run it again.
+    /// The calls, in order.
+    pub calls: Vec<CallReport>,
+    /// The first call that is not as the reference says, with all that it takes to run it again.
     pub divergence: Option<Box<Divergence>>,
 }
 
 impl Report {
-    /// Whether every unit agreed, and anything was compared at all.
+    /// Whether every call agreed, and anything was compared at all.
     pub fn passed(&self) -> bool {
-        self.units.iter().all(UnitReport::passed)
+        self.calls.iter().all(CallReport::passed)
     }
 
     /// How many elements were compared.
     pub fn compared(&self) -> usize {
-        self.units.iter().map(|unit| unit.compared).sum()
+        self.calls.iter().map(|call| call.compared).sum()
     }
 
-    /// The unit with the element closest to (or farthest over) its bound.
-    pub fn worst(&self) -> Option<(&UnitReport, &Element)> {
-        let elements = self.units.iter().filter_map(|unit| Some((unit, unit.worst.as_ref()?)));
+    /// The call with the element closest to (or farthest over) its bound.
+    pub fn worst(&self) -> Option<(&CallReport, &Element)> {
+        let elements = self.calls.iter().filter_map(|call| Some((call, call.worst.as_ref()?)));
         elements.max_by(|a, b| a.1.ratio().total_cmp(&b.1.ratio()))
     }
 }
 
-/// What a unit left on the device.
-struct Got {
+/// What a call left on the device.
+struct DeviceOutput {
     /// All words of the outputs' buffers.
     written: Vec<(Stored, Vec<u32>)>,
-    /// All words of the scratch buffers, and how many of them the unit uses.
+    /// All words of the scratch buffers, and how many of them the call uses.
     scratch: Vec<(usize, Vec<u32>)>,
     /// What stood behind the outputs.
     sentinel: u32,
@@ -163,39 +163,39 @@ struct Got {
 /// The complaint about a status word that was raised without a reason.
 const RAISED: &str = "an index out of range was reported, and all are in range";
 
-/// Compares what one unit did with the reference.
+/// Compares what one call did with the reference.
 ///
 /// # Errors
-/// The reference's, where an index is out of range and the unit has reported it.
+/// The reference's, where an index is out of range and the call has reported it.
 fn compare(
     plan: &Plan,
-    unit: &Unit,
+    call: &KernelCall,
     reads: &[(Stored, Tensor)],
     scalars: &[(ValueId, Tensor)],
-    got: &Got,
-) -> Result<UnitReport> {
-    let (expected, status) = match (expect(plan, unit, reads, scalars), got.raised) {
+    got: &DeviceOutput,
+) -> Result<CallReport> {
+    let (expected, status) = match (expect(plan, call, reads, scalars), got.raised) {
         (Ok(expected), Some(true)) => (expected, Some(RAISED.to_owned())),
         (Ok(expected), _) => (expected, None),
         (Err(Error::Input(why)), Some(false)) => (HashMap::new(), Some(format!("it was not reported that {why}"))),
         (Err(error), _) => return Err(error),
     };
-    let mut report = judge(plan, unit, &expected, status, got);
+    let mut report = judge(plan, call, &expected, status, got);
     report.reads = reads.iter().map(|(stored, _)| stored.ty.clone()).collect();
     Ok(report)
 }
 
-/// Compares what one unit did with what it should have written.
+/// Compares what one call did with what it should have written.
 fn judge(
     plan: &Plan,
-    unit: &Unit,
+    call: &KernelCall,
     expected: &HashMap<ValueId, bound::Bounded>,
     status: Option<String>,
-    got: &Got,
-) -> UnitReport {
+    got: &DeviceOutput,
+) -> CallReport {
     let workgroups = |dispatch: &Dispatch| dispatch.workgroups.iter().map(|&n| u64::from(n)).product();
-    let mut report = UnitReport::new(unit.label.clone(), unit.kernel);
-    report.workgroups = unit.dispatches.iter().map(workgroups).max().unwrap_or(0);
+    let mut report = CallReport::new(call.label.clone(), call.kernel);
+    report.workgroups = call.dispatches.iter().map(workgroups).max().unwrap_or(0);
     report.status = status;
     for (stored, words) in &got.written {
         if let Some(expected) = expected.get(&stored.value) {
@@ -208,37 +208,37 @@ fn judge(
         }
     }
     if !report.passed() {
-        report.dispatches = unit.dispatches.clone();
+        report.dispatches = call.dispatches.clone();
     }
     report
 }
 
-/// For tuning: runs one unit on what its inputs' buffers hold, outputs poisoned and sentinels behind
+/// For tuning: runs one call on what its inputs' buffers hold, outputs poisoned and sentinels behind
 /// them, and compares with what is expected of indices that are all in range.
-pub(crate) fn check_unit(
+pub(crate) fn check_call(
     gpu: &Engine,
     plan: &Plan,
     number: usize,
     expected: &HashMap<ValueId, bound::Bounded>,
-) -> Result<UnitReport> {
-    let unit = &plan.units[number];
-    poison(gpu, plan, unit, sentinel(number))?;
-    gpu.run_unit(number)?;
-    let got = Got::read(gpu, unit, sentinel(number))?;
+) -> Result<CallReport> {
+    let call = &plan.calls[number];
+    poison(gpu, plan, call, sentinel(number))?;
+    gpu.run_call(number)?;
+    let got = DeviceOutput::read(gpu, call, sentinel(number))?;
     let raised = got.raised == Some(true);
-    Ok(judge(plan, unit, expected, raised.then(|| RAISED.to_owned()), &got))
+    Ok(judge(plan, call, expected, raised.then(|| RAISED.to_owned()), &got))
 }
 
-/// What the reference says a unit writes, from what the unit reads.
+/// What the reference says a call writes, from what the call reads.
 fn expect(
     plan: &Plan,
-    unit: &Unit,
+    call: &KernelCall,
     reads: &[(Stored, Tensor)],
     scalars: &[(ValueId, Tensor)],
 ) -> Result<HashMap<ValueId, bound::Bounded>> {
-    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.widened()));
+    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.to_f64_tensor()));
     let feeds = feeds.chain(scalars.iter().cloned()).collect();
-    let targets: Vec<_> = unit.writes.iter().map(|stored| stored.value).collect();
+    let targets: Vec<_> = call.writes.iter().map(|stored| stored.value).collect();
     bound::evaluate(&plan.nodes, &targets, feeds)
 }
 
@@ -251,15 +251,15 @@ fn built(nodes: &Nodes, stored: &Stored) -> String {
 /// What fills outputs and scratch buffers before a launch, and the words behind a scratch buffer.
 const POISON: u32 = 0x7fc0_dead;
 
-/// What stands behind the tensors that a unit writes: a NaN of its own for each unit, because one
+/// What stands behind the tensors that a call writes: a NaN of its own for each call, because one
 /// that is read behind another tensor goes through additions with its bits.
-fn sentinel(unit: usize) -> u32 {
-    0x7fc5_0000 | (unit as u32 & 0xffff)
+fn sentinel(call: usize) -> u32 {
+    0x7fc5_0000 | (call as u32 & 0xffff)
 }
 
-impl UnitReport {
-    fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> UnitReport {
-        UnitReport {
+impl CallReport {
+    fn new(label: String, kernel: Option<(&'static str, &'static str)>) -> CallReport {
+        CallReport {
             label,
             kernel,
             compared: 0,
@@ -351,7 +351,7 @@ fn ratio(got: f64, want: f64, bound: f64) -> f64 {
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, but unit by unit, comparing each with the reference.
+    /// Runs a step as [`Session::run`] does, but call by call, comparing each with the reference.
     /// Returns the outputs and what was found.
     ///
     /// # Errors
@@ -360,60 +360,65 @@ impl Session {
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let plan = program.plan();
         let mut report = Report::default();
-        for (number, unit) in plan.units.iter().enumerate() {
-            let mut reads = Vec::with_capacity(unit.reads.len());
-            for stored in &unit.reads {
+        for (number, call) in plan.calls.iter().enumerate() {
+            let mut reads = Vec::with_capacity(call.reads.len());
+            for stored in &call.reads {
                 let words = gpu.read_buffer(stored.buffer)?;
                 let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
                 reads.push((stored.clone(), tensor));
             }
-            poison(gpu, plan, unit, sentinel(number))?;
-            gpu.run_unit(number)?;
-            let found = compare(plan, unit, &reads, &scalars, &Got::read(gpu, unit, sentinel(number))?)?;
+            poison(gpu, plan, call, sentinel(number))?;
+            gpu.run_call(number)?;
+            let found = compare(plan, call, &reads, &scalars, &DeviceOutput::read(gpu, call, sentinel(number))?)?;
             // Where the reference has no answer there is nothing to run again.
             if !found.passed() && found.compared > 0 && report.divergence.is_none() {
                 let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
                 report.divergence = Some(Box::new(divergence));
             }
-            report.units.push(found);
+            report.calls.push(found);
         }
         Ok((self.finish_check(program, gpu)?, report))
     }
 }
 
-/// Fills what a unit is to write, sets sentinels behind it, and NaN behind what it reads.
-fn poison(gpu: &Engine, plan: &Plan, unit: &Unit, sentinel: u32) -> Result<()> {
+/// Fills what a call is to write, sets sentinels behind it, and NaN behind what it reads.
+fn poison(gpu: &Engine, plan: &Plan, call: &KernelCall, sentinel: u32) -> Result<()> {
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
-    for stored in &unit.reads {
-        let same = unit.reads.iter().filter(|read| read.buffer == stored.buffer);
+    for stored in &call.reads {
+        let same = call.reads.iter().filter(|read| read.buffer == stored.buffer);
         let n = same.map(|read| read.ty.shape.numel()).max().unwrap_or(0);
         gpu.write_buffer(stored.buffer, n, &vec![POISON; size(stored.buffer) - n])?;
     }
-    for stored in &unit.writes {
+    for stored in &call.writes {
         let n = stored.ty.shape.numel();
-        if !unit.reads.iter().any(|read| read.buffer == stored.buffer) {
+        if !call.reads.iter().any(|read| read.buffer == stored.buffer) {
             gpu.write_buffer(stored.buffer, 0, &vec![POISON; n])?;
         }
         gpu.write_buffer(stored.buffer, n, &vec![sentinel; size(stored.buffer) - n])?;
     }
-    for &(buffer, _) in &unit.scratch {
+    for &(buffer, _) in &call.scratch {
         gpu.write_buffer(buffer, 0, &vec![POISON; size(buffer)])?;
     }
     gpu.clear_status()
 }
 
-impl Got {
-    fn read(gpu: &Engine, unit: &Unit, sentinel: u32) -> Result<Got> {
-        let written = unit.writes.iter().map(|stored| Ok((stored.clone(), gpu.read_buffer(stored.buffer)?)));
-        let scratch = unit.scratch.iter().map(|&(buffer, bytes)| Ok((bytes / 4, gpu.read_buffer(buffer)?)));
-        let mut bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+impl DeviceOutput {
+    fn read(gpu: &Engine, call: &KernelCall, sentinel: u32) -> Result<DeviceOutput> {
+        let written = call.writes.iter().map(|stored| Ok((stored.clone(), gpu.read_buffer(stored.buffer)?)));
+        let scratch = call.scratch.iter().map(|&(buffer, bytes)| Ok((bytes / 4, gpu.read_buffer(buffer)?)));
+        let mut bindings = call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let raised = match bindings.any(|bound| *bound == Bound::Status) {
             true => Some(gpu.raised()?),
             false => None,
         };
         // The step's own look at the status comes last; what was raised here is told in the report.
         gpu.clear_status()?;
-        Ok(Got { written: written.collect::<Result<_>>()?, scratch: scratch.collect::<Result<_>>()?, sentinel, raised })
+        Ok(DeviceOutput {
+            written: written.collect::<Result<_>>()?,
+            scratch: scratch.collect::<Result<_>>()?,
+            sentinel,
+            raised,
+        })
     }
 }
 

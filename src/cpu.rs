@@ -33,7 +33,7 @@ pub(crate) fn evaluate_with(
         let node = &nodes.nodes[number];
         let ids: Vec<ValueId> = (0..node.outputs.len()).map(|output| ValueId { node: number, output }).collect();
         let computed = match &node.kind {
-            NodeKind::Constant(tensor) => vec![tensor.widened()],
+            NodeKind::Constant(tensor) => vec![tensor.to_f64_tensor()],
             NodeKind::Op(op) => {
                 let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|id| values.get(id)).collect();
                 if inputs.len() != node.inputs.len() {

@@ -139,8 +139,8 @@ mod tests {
         for axis in 0..3 {
             let run = |workgroups: u32| {
                 let mut plan = plan.clone();
-                plan.units[0].dispatches[0].workgroups[axis] = workgroups;
-                gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default())?.run_unit(0)
+                plan.calls[0].dispatches[0].workgroups[axis] = workgroups;
+                gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default())?.run_call(0)
             };
             run(64).expect("within the limit");
             let refused = run(65).expect_err("beyond the limit").to_string();
@@ -148,6 +148,6 @@ mod tests {
         }
         // The device goes on.
         let program = gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default()).expect("compiles");
-        program.run_unit(0).expect("runs");
+        program.run_call(0).expect("runs");
     }
 }

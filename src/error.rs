@@ -14,8 +14,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The graph has mistakes: all of them, in the order in which they were made.
-    #[error("{}", Mistakes(.0))]
-    Graph(Vec<Mistake>),
+    #[error("{}", GraphErrors(.0))]
+    Graph(Vec<GraphError>),
     /// A value handed in at run time does not fit: its name, what was expected, what came.
     #[error("{0}")]
     Input(String),
@@ -82,7 +82,7 @@ impl Error {
 
 /// One mistake in building a graph: the op, its inputs, what was expected, and where it was called.
 #[derive(Clone, Debug)]
-pub struct Mistake {
+pub struct GraphError {
     /// The op's name, such as `matmul`.
     pub op: String,
     /// The types of its inputs.
@@ -93,16 +93,16 @@ pub struct Mistake {
     pub location: &'static Location<'static>,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for GraphError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inputs: Vec<String> = self.inputs.iter().map(ToString::to_string).collect();
         write!(f, "{}({}): {}\n  at {}", self.op, inputs.join(", "), self.message, self.location)
     }
 }
 
-struct Mistakes<'a>(&'a [Mistake]);
+struct GraphErrors<'a>(&'a [GraphError]);
 
-impl fmt::Display for Mistakes<'_> {
+impl fmt::Display for GraphErrors<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [one] => write!(f, "the graph has a mistake:\n{one}"),

@@ -117,12 +117,12 @@ impl Place {
 }
 
 /// Links in a row that are followed, as many as Linux follows.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// The path behind symbolic links, which need not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_path_buf();
-    for _ in 0..=MOST_LINKS {
+    for _ in 0..=MAX_LINKS {
         match fs::read_link(&target) {
             Ok(link) => target = folder_of(&target).join(link),
             Err(_) => return Ok(target), // no link, or nothing there

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::op::Op;
-use crate::{DType, Error, Mistake, Shape, Tensor, TensorType};
+use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 
 /// Which output of which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,7 +125,7 @@ pub struct Nodes {
     /// The assignments.
     pub assignments: Vec<Assignment>,
     /// What went wrong so far.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<GraphError>,
     /// The names that are fed, and whether it is an input or a scalar that is fed by them.
     fed: HashMap<String, &'static str>,
     /// The names of the variables.
@@ -204,7 +204,7 @@ impl Graph {
     }
 
     /// The mistakes made so far.
-    pub fn mistakes(&self) -> Vec<Mistake> {
+    pub fn errors(&self) -> Vec<GraphError> {
         self.lock().mistakes.clone()
     }
 
@@ -223,7 +223,7 @@ impl Graph {
 
     /// Remembers a mistake; the result is an invalid value that passes silently through later ops.
     #[track_caller]
-    pub(crate) fn mistake(&self, op: &str, inputs: &[&Value], message: impl Into<String>) -> Value {
+    pub(crate) fn error(&self, op: &str, inputs: &[&Value], message: impl Into<String>) -> Value {
         self.mistake_at(Location::caller(), op, inputs, message)
     }
 
@@ -235,7 +235,7 @@ impl Graph {
         inputs: &[&Value],
         message: impl Into<String>,
     ) -> Value {
-        self.lock().mistakes.push(Mistake {
+        self.lock().mistakes.push(GraphError {
             op: op.to_owned(),
             inputs: inputs.iter().map(|v| v.ty.clone()).collect(),
             message: message.into(),
@@ -253,7 +253,7 @@ impl Graph {
             let few = [values[0], foreign];
             let named = if values.len() > 8 { &few } else { values };
             let why = "the values belong to different graphs; build the whole expression in one";
-            return Err(self.mistake(op, named, why));
+            return Err(self.error(op, named, why));
         }
         if values.iter().all(|v| v.is_valid()) { Ok(()) } else { Err(self.invalid()) }
     }
@@ -366,7 +366,12 @@ impl Graph {
     /// this session, of programs that use the counter (bias corrections, schedules, seeds).
     /// `dtype` is F32 or U32.
     #[track_caller]
-    pub fn counted(&self, counter: &str, dtype: DType, function: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Value {
+    pub fn step_scalar(
+        &self,
+        counter: &str,
+        dtype: DType,
+        function: impl Fn(u64) -> f64 + Send + Sync + 'static,
+    ) -> Value {
         let kind = NodeKind::Scalar(Scalar::Counted { counter: counter.to_owned(), function: Arc::new(function) });
         self.leaf("counted", kind, TensorType::new(dtype, Shape::scalar()), |_, _| match dtype {
             DType::F32 | DType::U32 => Ok(()),
@@ -428,7 +433,7 @@ impl Graph {
                 let values = outputs.into_iter().enumerate();
                 values.map(|(output, ty)| self.value(ValueId { node, output }, ty)).collect()
             }
-            Err(message) => vec![self.mistake(op.name(), inputs, message); 4],
+            Err(message) => vec![self.error(op.name(), inputs, message); 4],
         }
     }
 

@@ -59,7 +59,7 @@ pub mod optim;
 
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};
-pub use error::{Error, Mistake, Result};
+pub use error::{Error, GraphError, Result};
 pub use graph::{Graph, Value};
 pub use loss::Reduction;
 pub use plan::{Finding, Limit, lint};
@@ -67,7 +67,7 @@ pub use profile::Profile;
 pub use session::{Pending, Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
-pub use timing::UnitTime;
+pub use timing::CallTime;
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

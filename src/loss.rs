@@ -61,13 +61,13 @@ impl Graph {
     #[track_caller]
     fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
         if !(strength >= 0.0 && strength.is_finite()) {
-            return self.mistake(op, &[], format!("strength must be a number of at least 0, not {strength}"));
+            return self.error(op, &[], format!("strength must be a number of at least 0, not {strength}"));
         }
         let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
         let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
         let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
         match sum {
-            None => self.mistake(op, &[], "none of the parameters declared so far has such a name"),
+            None => self.error(op, &[], "none of the parameters declared so far has such a name"),
             Some(sum) => sum * strength,
         }
     }
@@ -89,7 +89,7 @@ impl Value {
         self.graph().admit(op, &[self, target])?;
         if self.ty() != target.ty() || self.dtype() != DType::F32 {
             let why = "expected predictions and targets of one shape, both f32; reshape() or broadcast_to() one";
-            return Err(self.graph().mistake(op, &[self, target], why));
+            return Err(self.graph().error(op, &[self, target], why));
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl Value {
     pub fn huber_loss(&self, target: &Value, delta: f64, reduction: Reduction) -> Value {
         if !(delta > 0.0 && delta.is_finite()) {
             let why = format!("delta must be positive and finite, not {delta}");
-            return self.graph().mistake("huber_loss", &[self, target], why);
+            return self.graph().error("huber_loss", &[self, target], why);
         }
         match self.paired("huber_loss", target) {
             Ok(()) => {
@@ -136,7 +136,7 @@ impl Value {
     pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
         if !(beta >= 0.0 && beta.is_finite()) {
             let why = format!("beta must be a number of at least 0, not {beta}");
-            return self.graph().mistake("smooth_l1_loss", &[self, target], why);
+            return self.graph().error("smooth_l1_loss", &[self, target], why);
         }
         if beta == 0.0 {
             return self.l1_loss(target, reduction);
@@ -174,7 +174,7 @@ impl Value {
         }
         if self.shape().axis(axis).is_none() {
             let why = format!("there is no axis {axis} in {}", self.shape());
-            return self.graph().mistake("cosine_similarity", &[self, other], why);
+            return self.graph().error("cosine_similarity", &[self, other], why);
         }
         self.graph().at(Location::caller(), || self.cosine(other, axis, 1e-8, Value::maximum))
     }
@@ -208,11 +208,11 @@ impl Value {
         }
         if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
             let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
-            return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
+            return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         if !margin.is_finite() {
             let why = format!("the margin must be a finite number, not {margin}");
-            return self.graph().mistake("cosine_embedding_loss", &[self, other, target], why);
+            return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         self.graph().at(Location::caller(), || {
             let cosine = self.cosine(other, 1, 1e-6, |a, b| a + b);
@@ -316,7 +316,7 @@ impl Value {
             && (0.0..=1.0).contains(&options.label_smoothing);
         if !fits {
             let why = "expected f32 [N, C] or [N, C, d1, ...], weights [C] as f32, and label smoothing from 0 to 1";
-            return Err(self.graph().mistake(op, &[self, target], why));
+            return Err(self.graph().error(op, &[self, target], why));
         }
         Ok(())
     }
@@ -331,7 +331,7 @@ impl Value {
         let expected: Vec<usize> = [&self.shape()[..1], &self.shape()[2..]].concat();
         if !matches!(target.dtype(), DType::I32 | DType::U32) || target.shape().to_vec() != expected {
             let why = format!("expected class numbers {expected:?} as i32 or u32");
-            return self.graph().mistake(op, &[self, target], why);
+            return self.graph().error(op, &[self, target], why);
         }
         self.graph().at(Location::caller(), || {
             let ignored = options.ignore_index.map(|ignored| {
@@ -383,7 +383,7 @@ impl Value {
         }
         if options.ignore_index.is_some() || target.shape() != self.shape() {
             let why = "expected probabilities of the logits' shape without a class to ignore, or class numbers";
-            return self.graph().mistake("cross_entropy", &[self, target], why);
+            return self.graph().error("cross_entropy", &[self, target], why);
         }
         self.graph().at(Location::caller(), || {
             let share = options.label_smoothing;
@@ -441,7 +441,7 @@ mod tests {
         graph.l1_penalty(1.0, |name| name == "v");
         graph.l2_penalty(-1.0, |_| true);
         graph.l2_penalty(f64::NAN, |_| true);
-        let messages: Vec<String> = graph.mistakes().iter().map(ToString::to_string).collect();
+        let messages: Vec<String> = graph.errors().iter().map(ToString::to_string).collect();
         assert!(messages[0].contains("none of the parameters") && messages[0].contains("loss.rs"), "{messages:?}");
         assert!(messages.len() == 3 && messages[2].contains("at least 0, not NaN"), "{messages:?}");
     }

@@ -33,7 +33,7 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
 
     /// The terms that are summed for each element of the first output, about: by these steps are cut into
     /// submissions, and tuning is planned.
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         match self.rounding(inputs) {
             Rounding::Sum(terms) | Rounding::Runs(terms) => terms,
             _ => 1,
@@ -41,12 +41,12 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The number that every element of the output is, where that is known when the graph is built.
-    fn constant_value(&self) -> Option<f64> {
+    fn fill_value(&self) -> Option<f64> {
         None
     }
 
     /// The number that as either operand of two leaves the other one as it is.
-    fn neutral(&self) -> Option<f64> {
+    fn identity(&self) -> Option<f64> {
         None
     }
 
@@ -131,7 +131,7 @@ impl Backward<'_> {
 }
 
 /// The unit roundoff of f32: half the distance from 1 to the next number.
-pub const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+pub const F32_UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// How far a correct device result may lie from the exact value, for exact inputs.
 pub enum Rounding {
@@ -162,12 +162,12 @@ impl Rounding {
 
 /// The relative error bound of a sum of `terms` products in f32, times the sum of magnitudes.
 ///
-/// The worst case is `terms * UNIT`; for long sums the probabilistic bound `8 sqrt(terms) * UNIT`
+/// The worst case is `terms * F32_UNIT_ROUNDOFF`; for long sums the probabilistic bound `8 sqrt(terms) * F32_UNIT_ROUNDOFF`
 /// holds with overwhelming probability (Higham and Mary, *A New Approach to Probabilistic Rounding
 /// Error Analysis*, SIAM J. Sci. Comput. 41, 2019), and is sharp enough to see a dropped term.
 pub fn gamma(terms: usize) -> f64 {
     let n = terms as f64 + 2.0;
-    n.min(8.0 * n.sqrt()) * UNIT
+    n.min(8.0 * n.sqrt()) * F32_UNIT_ROUNDOFF
 }
 
 /// The relative error bound of a sum of `terms` in f32 that is added in runs of 64 terms, then runs of 64 such sums

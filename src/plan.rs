@@ -2,8 +2,8 @@
 //!
 //! `layout` finds which values are mere views and which ops are the same; `fuse`
 //! joins pointwise ops into groups and groups into kernels' epilogues; `schedule` orders the
-//! units and decides which variables are updated in place; `memory` puts values into buffers;
-//! `lower` turns units into launches; `lint` holds them against a device's limits; `pace` cuts a step
+//! calls and decides which variables are updated in place; `memory` puts values into buffers;
+//! `lower` turns calls into launches; `lint` holds them against a device's limits; `pace` cuts a step
 //! into submissions.
 
 pub(crate) mod choices;
@@ -130,14 +130,14 @@ pub enum Bound {
 
 /// One or several dispatches that compute certain graph values from others: what is checked as one.
 #[derive(Clone, Debug)]
-pub struct Unit {
+pub struct KernelCall {
     /// What it computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(&'static str, &'static str)>,
     /// The dispatches, in order.
     pub dispatches: Vec<Dispatch>,
-    /// What it reads, as it was before the unit ran.
+    /// What it reads, as it was before the call ran.
     pub reads: Vec<Stored>,
     /// What it writes.
     pub writes: Vec<Stored>,
@@ -165,15 +165,15 @@ pub struct Plan {
     pub nodes: Nodes,
     /// The buffers.
     pub buffers: Vec<Buffer>,
-    /// The units, in order.
-    pub units: Vec<Unit>,
+    /// The calls, in order.
+    pub calls: Vec<KernelCall>,
     /// The inputs.
     pub inputs: Vec<Input>,
     /// Constants to fill once.
     pub constants: Vec<(Arc<Tensor>, Stored)>,
     /// Variables: name, value at the step's start, buffer.
     pub variables: Vec<(String, Stored)>,
-    /// After the units and the read-backs: copies of new values into variables.
+    /// After the calls and the read-backs: copies of new values into variables.
     pub commits: Vec<Commit>,
     /// What is read back, in the order asked for; `None` for empty tensors.
     pub outputs: Vec<(TensorType, Option<BufferId>)>,
@@ -204,7 +204,7 @@ pub struct Commit {
     pub guarded: Option<Dispatch>,
 }
 
-impl Unit {
+impl KernelCall {
     /// The values that it computes from what it reads, in the graph's order.
     pub(crate) fn computed(&self, nodes: &Nodes) -> Vec<ValueId> {
         let written: BTreeSet<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
@@ -291,10 +291,10 @@ impl Plan {
         self.launches().count()
     }
 
-    /// The dispatches in order: those of the units, and those that commit.
+    /// The dispatches in order: those of the calls, and those that commit.
     pub(crate) fn launches(&self) -> impl Iterator<Item = &Dispatch> {
         let commits = self.commits.iter().filter_map(|commit| commit.guarded.as_ref());
-        self.units.iter().flat_map(|unit| &unit.dispatches).chain(commits)
+        self.calls.iter().flat_map(|call| &call.dispatches).chain(commits)
     }
 
     /// A hash of everything that decides which bits come out: kernels, grids, order.

@@ -163,13 +163,13 @@ impl Session {
     /// planned instead. Empty: it runs there as it is. Nothing of the session is read, so the program may be
     /// another session's. For a graph without a session see [`lint`](crate::lint).
     pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
-        plan::lint::elsewhere(&program.plan, &program.nodes, &program.targets, profile)
+        plan::lint::explain_for(&program.plan, &program.nodes, &program.targets, profile)
     }
 
     fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {
         match &mut self.store {
             Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.widened());
+                values.insert(name.to_owned(), value.to_f64_tensor());
             }
             Store::Gpu(gpu, variables) => {
                 variables.create(gpu, name, value, crate::plan::padded(value.ty().bytes()))?
@@ -230,7 +230,7 @@ impl Session {
         self.check_value(name, value)?;
         match &mut self.store {
             Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.widened());
+                values.insert(name.to_owned(), value.to_f64_tensor());
                 Ok(())
             }
             Store::Gpu(gpu, variables) => variables.set(gpu, name, value),
@@ -242,7 +242,7 @@ impl Session {
         new.iter().try_for_each(|(name, value)| self.check_value(name, value))?;
         match &mut self.store {
             Store::Cpu(values) => {
-                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.widened())));
+                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.to_f64_tensor())));
                 Ok(())
             }
             Store::Gpu(gpu, variables) => variables.set_all(gpu, new),
@@ -341,9 +341,9 @@ impl Session {
         let pending = match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
-                Pending(Coming::Reading(gpu.start_reading()?))
+                Pending(PendingState::Reading(gpu.start_reading()?))
             }
-            (None, Store::Cpu(values)) => Pending(Coming::Done(run_on_cpu(program, &feeds, values)?)),
+            (None, Store::Cpu(values)) => Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?)),
             _ => return Err(elsewhere()),
         };
         self.count(program);
@@ -383,7 +383,7 @@ impl Session {
         let feeds = self.bind(program, feeds)?;
         let Some(gpu) = &program.gpu else { return Ok(None) };
         feeds.upload(gpu)?;
-        let Some(seconds) = gpu.timed(0..program.plan.units.len())? else { return Ok(None) };
+        let Some(seconds) = gpu.timed(0..program.plan.calls.len())? else { return Ok(None) };
         gpu.commit()?;
         gpu.status()?;
         self.count(program);
@@ -413,7 +413,7 @@ impl Session {
         Ok((gpu, feeds.scalar_values(true)))
     }
 
-    /// The rest of a step whose units have run: reads the outputs, carries out the commits.
+    /// The rest of a step whose calls have run: reads the outputs, carries out the commits.
     pub(crate) fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
         let mut outputs = Vec::with_capacity(program.plan.outputs.len());
         for (ty, buffer) in &program.plan.outputs {
@@ -466,9 +466,9 @@ impl Session {
 
 /// A step that was started; see [`Session::start`].
 #[must_use = "the step runs, but its outputs are lost"]
-pub struct Pending(Coming);
+pub struct Pending(PendingState);
 
-enum Coming {
+enum PendingState {
     /// The reference has computed it at once.
     Done(Vec<Tensor>),
     Reading(gpu::Reading),
@@ -489,8 +489,8 @@ impl Pending {
     /// As [`Pending::outputs`].
     pub async fn outputs_async(self) -> Result<Vec<Tensor>> {
         match self.0 {
-            Coming::Done(outputs) => Ok(outputs),
-            Coming::Reading(reading) => reading.outputs().await,
+            PendingState::Done(outputs) => Ok(outputs),
+            PendingState::Reading(reading) => reading.outputs().await,
         }
     }
 }
@@ -518,7 +518,7 @@ fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tens
             }
             NodeKind::Input(name) => {
                 if let Some(tensor) = feeds.input(name) {
-                    values.insert(id, tensor.widened());
+                    values.insert(id, tensor.to_f64_tensor());
                 }
             }
             _ => {}
@@ -553,7 +553,7 @@ impl Program {
         &self.targets
     }
 
-    /// The plan: units, dispatches, buffers.
+    /// The plan: calls, dispatches, buffers.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -565,12 +565,12 @@ impl Program {
 }
 
 impl std::fmt::Display for Program {
-    /// The units with their dispatches, and the memory.
+    /// The calls with their dispatches, and the memory.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plan = &self.plan;
-        for (number, unit) in plan.units.iter().enumerate() {
-            let written: Vec<String> = unit.writes.iter().map(|s| s.ty.to_string()).collect();
-            writeln!(f, "{number:>4}  {:<60} -> {}", unit.label, written.join(", "))?;
+        for (number, call) in plan.calls.iter().enumerate() {
+            let written: Vec<String> = call.writes.iter().map(|s| s.ty.to_string()).collect();
+            writeln!(f, "{number:>4}  {:<60} -> {}", call.label, written.join(", "))?;
         }
         let shared = plan.buffers.iter().filter(|b| b.role == Role::Temporary).count();
         write!(

@@ -300,7 +300,7 @@ impl Tensor {
     }
 
     /// The same tensor with floats in double precision, as the reference computes with.
-    pub(crate) fn widened(&self) -> Tensor {
+    pub(crate) fn to_f64_tensor(&self) -> Tensor {
         match &self.data {
             Data::F32(v) => {
                 Tensor { shape: self.shape.clone(), data: v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>().into() }

@@ -4,26 +4,26 @@ use std::time::Instant;
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
-/// How long one unit of a plan took.
+/// How long one call of a plan took.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UnitTime {
-    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+pub struct CallTime {
+    /// What the call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, but unit by unit, and tells how long each took.
+    /// Runs a step as [`Session::run`] does, but call by call, and tells how long each took.
     ///
     /// A GPU's own timestamps are taken where it has them. Software adapters execute commands on
     /// threads of their own, and their timestamps miss some of it: there, and where there are no
-    /// timestamps, it is the time from a unit's submission to its end, a submission's cost included
+    /// timestamps, it is the time from a call's submission to its end, a submission's cost included
     /// (some tens of microseconds).
     ///
     /// # Errors
     /// As [`Session::run`]; and when the session computes on the reference.
-    pub fn time_units(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<UnitTime>> {
+    pub fn time_calls(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<CallTime>> {
         let start = Instant::now();
         self.time_units_by(program, feeds, &mut || start.elapsed().as_secs_f64())
     }
@@ -36,29 +36,29 @@ impl Session {
         program: &Program,
         feeds: &[(&str, &Tensor)],
         clock: &mut dyn FnMut() -> f64,
-    ) -> Result<Vec<UnitTime>> {
+    ) -> Result<Vec<CallTime>> {
         let (gpu, _) = self.start_check(program, feeds)?;
-        let mut times = Vec::with_capacity(program.plan().units.len());
-        for (number, unit) in program.plan().units.iter().enumerate() {
+        let mut times = Vec::with_capacity(program.plan().calls.len());
+        for (number, call) in program.plan().calls.iter().enumerate() {
             let seconds = seconds_of(self.device().profile(), gpu, number, clock)?;
-            times.push(UnitTime { label: unit.label.clone(), seconds });
+            times.push(CallTime { label: call.label.clone(), seconds });
         }
         self.finish_check(program, gpu)?;
         Ok(times)
     }
 }
 
-/// Runs one unit: how long it took, on the device's own clock where that can be trusted.
+/// Runs one call: how long it took, on the device's own clock where that can be trusted.
 pub(crate) fn seconds_of(
     profile: &Profile,
     gpu: &gpu::Program,
-    unit: usize,
+    call: usize,
     clock: &mut dyn FnMut() -> f64,
 ) -> Result<f64> {
     if profile.timestamps && !profile.software {
-        return Ok(gpu.timed(unit..unit + 1)?.unwrap_or_default());
+        return Ok(gpu.timed(call..call + 1)?.unwrap_or_default());
     }
     let start = clock();
-    gpu.run_unit(unit)?;
+    gpu.run_call(call)?;
     Ok(clock() - start)
 }

@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::check::bound::{self, Bounded};
-use crate::check::{check_unit, draw};
+use crate::check::{check_call, draw};
 use crate::graph::{NodeKind, ValueId};
 use crate::op::Fill;
 use crate::plan::choices::{Site, sites};
@@ -31,7 +31,7 @@ use crate::{DType, Device, Error, Graph, Program, Result, Session, Tensor, Value
 pub use cache::cache_file;
 
 /// Candidates of a shape class.
-const MOST_CANDIDATES: usize = 6;
+const MAX_CANDIDATES: usize = 6;
 /// Times that each candidate is timed, at least and at most.
 const ROUNDS: (usize, usize) = (5, 50);
 /// After so many seconds no candidate of a class is timed more often than it must be.
@@ -39,7 +39,7 @@ const ENOUGH: f64 = 2.0;
 /// After two rounds a candidate this much slower than the best is not run again.
 const HOPELESS: f64 = 3.0;
 /// What a variant must gain at least, of the heuristic's time, to replace it.
-const LEAST_GAIN: f64 = 0.03;
+const MIN_GAIN: f64 = 0.03;
 /// Products that the reference computes in a second, until it has been seen: a low guess.
 const REFERENCE_RATE: f64 = 2e7;
 
@@ -185,7 +185,7 @@ impl Session {
             tuned.notes = self.load_tuning(file);
         }
         let mut open = Vec::new();
-        for site in sites(nodes, &targets, self.device().profile(), MOST_CANDIDATES) {
+        for site in sites(nodes, &targets, self.device().profile(), MAX_CANDIDATES) {
             let known = self.choices().get(site.op, &site.class);
             match site.candidates.iter().any(|v| known == Some(v.name)) {
                 true => tuned.known += 1,
@@ -234,8 +234,8 @@ type Expected = HashMap<ValueId, Bounded>;
 struct Runner {
     variant: &'static str,
     program: Program,
-    /// Its kernel's unit.
-    unit: usize,
+    /// Its kernel's call.
+    call: usize,
     times: Vec<f64>,
 }
 
@@ -288,7 +288,7 @@ impl Tuner<'_> {
                 _ => Fill::Index(bound.map_or(100, |n| n.min(u32::MAX as usize) as u32)),
             };
             let tensor = draw(&leaf.outputs[0], &fill, &mut rng);
-            feeds.insert(ValueId { node, output: 0 }, tensor.widened());
+            feeds.insert(ValueId { node, output: 0 }, tensor.to_f64_tensor());
             inputs.push((name.clone(), tensor));
         }
         let start = Instant::now();
@@ -311,18 +311,18 @@ impl Tuner<'_> {
         let options = Options { variant: Some(variant.to_owned()), ..Options::default() };
         let edit = |plan: &mut Plan| (self.edit)(variant, plan);
         let program = session.compile_nodes(site.nodes.clone(), site.targets.clone(), &options, edit)?;
-        let units = &program.plan().units;
-        let Some(unit) = units.iter().position(|unit| unit.kernel == Some((site.op, variant))) else {
+        let calls = &program.plan().calls;
+        let Some(call) = calls.iter().position(|call| call.kernel == Some((site.op, variant))) else {
             return Ok(Err("it is not what is planned".into()));
         };
         let (gpu, _) = session.start_check(&program, feeds)?;
-        let found = check_unit(gpu, program.plan(), unit, expected)?;
+        let found = check_call(gpu, program.plan(), call, expected)?;
         if !found.passed() || found.compared == 0 {
             let worst = found.worst.as_ref().map(ToString::to_string);
             let why = found.stray.or(found.status).or(worst).unwrap_or("nothing was compared".into());
             return Ok(Err(why));
         }
-        Ok(Ok(Runner { variant, program, unit, times: Vec::new() }))
+        Ok(Ok(Runner { variant, program, call, times: Vec::new() }))
     }
 
     /// Times all in turns until no more than so much is left; false where that was too little.
@@ -344,7 +344,7 @@ impl Tuner<'_> {
                 }
                 if round < 2 || least(runner) <= HOPELESS * best {
                     let gpu = runner.program.engine()?;
-                    runner.times.push(seconds_of(self.device.profile(), gpu, runner.unit, &mut clock)?);
+                    runner.times.push(seconds_of(self.device.profile(), gpu, runner.call, &mut clock)?);
                 }
             }
         }
@@ -381,7 +381,7 @@ fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option
     let fastest = right.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let Some(usual) = right.iter().find(|(name, ..)| *name == heuristic) else { return Some(fastest.0) };
     let gain = usual.1 - fastest.1;
-    let clear = gain > usual.2.max(fastest.2) && gain > LEAST_GAIN * usual.1;
+    let clear = gain > usual.2.max(fastest.2) && gain > MIN_GAIN * usual.1;
     Some(if clear { fastest.0 } else { heuristic })
 }
 

@@ -95,7 +95,7 @@ impl Steps {
         let (outputs, found) = if self.shadow {
             let (outputs, report) = session.run_checked(program, feeds)?;
             self.numbers += report.compared();
-            self.launches += report.units.len();
+            self.launches += report.calls.len();
             (outputs, report.divergence.map(|divergence| divergence.to_string()))
         } else if self.find_nan {
             let (outputs, found) = session.find_nan(program, feeds)?;

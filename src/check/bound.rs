@@ -48,7 +48,7 @@ pub fn evaluate(
     }
     for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| needed[*n]) {
         let outputs = match &node.kind {
-            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.widened(), error: None }],
+            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.to_f64_tensor(), error: None }],
             NodeKind::Op(op) => {
                 let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
                 let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;

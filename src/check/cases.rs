@@ -57,7 +57,7 @@ impl CaseGraph {
                 seeds.into_iter().map(|(_, name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
             inputs.extend(named);
         }
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         if mistakes.is_empty() {
             Ok(CaseGraph { graph, inputs, outputs, own })
         } else {
@@ -72,7 +72,7 @@ impl CaseGraph {
     }
 
     fn feeds(&self, inputs: &[Tensor]) -> Values {
-        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.widened())).collect()
+        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.to_f64_tensor())).collect()
     }
 
     /// All outputs and gradients on the reference.

@@ -73,7 +73,7 @@ pub struct Extras {
 /// How gradients agreed as a whole, from the case's inputs to its gradients.
 ///
 /// Each launch is held to its bound on its own inputs; over a whole chain errors pile up, so here
-/// only a gross difference is a failure: [`Gradients::MOST`] of the largest element.
+/// only a gross difference is a failure: [`Gradients::MAX`] of the largest element.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gradients {
     /// Elements compared three ways: device fused, device unfused, reference.
@@ -86,7 +86,7 @@ pub struct Gradients {
 
 impl Gradients {
     /// The largest spread that is still right.
-    pub const MOST: f64 = 1e-3;
+    pub const MAX: f64 = 1e-3;
 }
 
 /// A case's result on a device.
@@ -172,7 +172,7 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
             again("once more")?;
             report.repeated += 1;
         }
-        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
         if extras.permuted && dispatches.into_iter().any(|dispatch| dispatch.workgroups != [1; 3]) {
             let mut session = Session::new(device.clone());
             let turned = session.compile_edited(&graph.graph, &outputs, &options, permute)?;
@@ -255,7 +255,7 @@ impl CaseReport {
                 self.gradients.compared += 1;
                 let spread = (high - low) / largest;
                 self.gradients.spread = self.gradients.spread.max(spread);
-                if spread > Gradients::MOST {
+                if spread > Gradients::MAX {
                     let index = reference[number].shape().unravel(at);
                     let got: Vec<String> = ways.iter().map(|way| format!("{:e}", way[at])).collect();
                     self.complaints.push(format!(

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::Lowering;
-use crate::plan::{Stored, Unit};
+use crate::plan::{KernelCall, Stored};
 use crate::{DType, Data, Program, Result, Session, Tensor};
 
 /// What values a tensor holds.
@@ -134,13 +134,13 @@ fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
 /// The first node inside a launch whose output is not finite. The reference tells, from what the launch has
 /// read, and rounds each node's output as the device does: a fused launch stores only its last values, and
 /// what comes behind a NaN or an infinity may hide it (the larger of two, `1 / x`).
-fn inside(nodes: &Nodes, unit: &Unit, feeds: &Values) -> Result<Option<NonFinite>> {
-    let computed = unit.computed(nodes);
+fn inside(nodes: &Nodes, call: &KernelCall, feeds: &Values) -> Result<Option<NonFinite>> {
+    let computed = call.computed(nodes);
     let mut wanted = computed.clone();
     wanted.extend(computed.iter().flat_map(|id| &nodes.nodes[id.node].inputs));
     let values = cpu::evaluate_with(nodes, &wanted, feeds.clone(), rounded)?;
     let found = computed.iter().find_map(|&id| finding(nodes, id, &values, true));
-    Ok(found.map(|found| NonFinite { launch: Some(unit.label.clone()), ..found }))
+    Ok(found.map(|found| NonFinite { launch: Some(call.label.clone()), ..found }))
 }
 
 /// Floats as f32 has them.
@@ -152,25 +152,25 @@ fn rounded(tensor: Tensor) -> Tensor {
 }
 
 /// Whether a launch computes floats that it does not store.
-fn keeps(nodes: &Nodes, unit: &Unit) -> bool {
-    let stored: HashSet<ValueId> = unit.writes.iter().map(|stored| stored.value).collect();
+fn keeps(nodes: &Nodes, call: &KernelCall) -> bool {
+    let stored: HashSet<ValueId> = call.writes.iter().map(|stored| stored.value).collect();
     let moves = |id: &ValueId| match &nodes.nodes[id.node].kind {
-        NodeKind::Op(op) => matches!(op.lowering(), Lowering::View(_)) || op.constant_value().is_some(),
+        NodeKind::Op(op) => matches!(op.lowering(), Lowering::View(_)) || op.fill_value().is_some(),
         _ => true,
     };
-    let mut computed = unit.computed(nodes).into_iter();
+    let mut computed = call.computed(nodes).into_iter();
     computed.any(|id| !stored.contains(&id) && nodes.ty(id).dtype == DType::F32 && !moves(&id))
 }
 
 /// The finding for a launch's output that is not finite, though the reference finds all finite.
-fn unconfirmed(nodes: &Nodes, unit: &Unit, read: &Values, (stored, written): (&Stored, &Tensor)) -> NonFinite {
-    let inputs = unit.reads.iter().map(|stored| stored.value);
+fn unconfirmed(nodes: &Nodes, call: &KernelCall, read: &Values, (stored, written): (&Stored, &Tensor)) -> NonFinite {
+    let inputs = call.reads.iter().map(|stored| stored.value);
     let inputs = inputs.filter_map(|id| Some((describe(nodes, id), Range::of(read.get(&id)?, true))));
     NonFinite {
         node: describe(nodes, stored.value),
         output: Range::of(written, true),
         inputs: inputs.collect(),
-        launch: Some(unit.label.clone()),
+        launch: Some(call.label.clone()),
         confirmed: false,
     }
 }
@@ -210,29 +210,29 @@ impl Session {
             }
         }
         found = found.or_else(|| scalars.iter().find_map(|(id, _)| finding(&plan.nodes, *id, &leaves, true)));
-        for (number, unit) in plan.units.iter().enumerate() {
+        for (number, call) in plan.calls.iter().enumerate() {
             if found.is_some() {
-                gpu.run_unit(number)?;
+                gpu.run_call(number)?;
                 continue;
             }
             let mut before: Values = scalars.iter().cloned().collect();
-            for stored in &unit.reads {
-                before.insert(stored.value, gpu.read(stored)?.widened());
+            for stored in &call.reads {
+                before.insert(stored.value, gpu.read(stored)?.to_f64_tensor());
             }
-            gpu.run_unit(number)?;
+            gpu.run_call(number)?;
             let mut bad = None;
-            for stored in unit.writes.iter().filter(|stored| stored.ty.dtype == DType::F32) {
+            for stored in call.writes.iter().filter(|stored| stored.ty.dtype == DType::F32) {
                 let written = gpu.read(stored)?;
                 if !Range::of(&written, true).is_finite() {
                     bad = Some((stored, written));
                     break;
                 }
             }
-            if bad.is_some() || keeps(&plan.nodes, unit) {
-                found = inside(&plan.nodes, unit, &before)?;
+            if bad.is_some() || keeps(&plan.nodes, call) {
+                found = inside(&plan.nodes, call, &before)?;
             }
             if let (None, Some((stored, written))) = (&found, bad) {
-                found = Some(unconfirmed(&plan.nodes, unit, &before, (stored, &written)));
+                found = Some(unconfirmed(&plan.nodes, call, &before, (stored, &written)));
             }
         }
         Ok((self.finish_check(program, gpu)?, found))

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// # Errors
 /// When an entry point does not take `@builtin(workgroup_id)` in the usual form.
 pub fn permute(plan: &mut Plan) -> Result<()> {
-    let dispatches = plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches);
+    let dispatches = plan.calls.iter_mut().flat_map(|call| &mut call.dispatches);
     for dispatch in dispatches.filter(|dispatch| dispatch.workgroups != [1; 3]) {
         let odd = || Error::Input(format!("internal: kernel {} takes no workgroup number", dispatch.label));
         dispatch.wgsl = permuted_text(&dispatch.wgsl, &dispatch.entry).ok_or_else(odd)?.into();

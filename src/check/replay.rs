@@ -1,4 +1,4 @@
-//! Case files: one unit of a plan as plain data, with its inputs and what the reference says that
+//! Case files: one call of a plan as plain data, with its inputs and what the reference says that
 //! it writes, to be run alone on any device.
 
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::bound::Bounded;
-use super::{POISON, RAISED, UnitReport, built, expect, sentinel};
+use super::{CallReport, POISON, RAISED, built, expect, sentinel};
 use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
-use crate::plan::{Bound, Buffer, BufferId, Dispatch, Plan, Role, Stored, Unit, largest_buffer, padded};
+use crate::plan::{Bound, Buffer, BufferId, Dispatch, KernelCall, Plan, Role, Stored, largest_buffer, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
-/// One unit, able to run without the graph that it came from.
+/// One call, able to run without the graph that it came from.
 #[derive(Clone, Debug)]
-pub struct UnitCase {
-    /// What the unit computes, such as `matmul.tile64 + add + relu`.
+pub struct KernelCase {
+    /// What the call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(String, String)>,
@@ -29,15 +29,15 @@ pub struct UnitCase {
     pub buffers: Vec<u64>,
     /// The dispatches, in order, bound to these buffers.
     pub dispatches: Vec<Dispatch>,
-    /// What the unit reads: buffer and content.
+    /// What the call reads: buffer and content.
     pub reads: Vec<(BufferId, Tensor)>,
-    /// What the unit writes.
+    /// What the call writes.
     pub writes: Vec<Expected>,
     /// The words of the step's scalars.
     pub scalars: Vec<u32>,
 }
 
-/// An output of a unit, as the reference has it.
+/// An output of a call, as the reference has it.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The op whose output it is, and the user's line that made it.
@@ -55,22 +55,22 @@ const FORMAT: u64 = 1;
 /// The key of the description among the file's texts.
 const KEY: &str = "wgrad.case";
 /// Bytes that a case's buffers may take beyond its tensors: scratch, and buffers shared with others.
-const MOST_EXTRA: u64 = 1 << 31;
+const MAX_EXTRA: u64 = 1 << 31;
 /// Bytes of a uniform binding that every device allows.
-const MOST_UNIFORM: usize = 16 << 10;
+const MAX_UNIFORM: usize = 16 << 10;
 
-impl UnitCase {
-    /// The case of a unit whose inputs are known. The reference computes what it should write.
+impl KernelCase {
+    /// The case of a call whose inputs are known. The reference computes what it should write.
     pub(super) fn new(
         device: &str,
         plan: &Plan,
-        unit: &Unit,
+        call: &KernelCall,
         reads: &[(Stored, Tensor)],
         scalars: &[(ValueId, Tensor)],
-    ) -> Result<UnitCase> {
-        let expected = expect(plan, unit, reads, scalars)?;
-        let mut used: Vec<BufferId> = unit.reads.iter().chain(&unit.writes).map(|stored| stored.buffer).collect();
-        let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+    ) -> Result<KernelCase> {
+        let expected = expect(plan, call, reads, scalars)?;
+        let mut used: Vec<BufferId> = call.reads.iter().chain(&call.writes).map(|stored| stored.buffer).collect();
+        let bindings = call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         used.extend(bindings.filter_map(|bound| match bound {
             Bound::Storage { buffer, .. } => Some(*buffer),
             _ => None,
@@ -78,19 +78,19 @@ impl UnitCase {
         used.sort_unstable();
         used.dedup();
         let renumbered = |buffer: BufferId| used.partition_point(|&known| known < buffer);
-        let mut dispatches = unit.dispatches.clone();
+        let mut dispatches = call.dispatches.clone();
         for bound in dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.bindings) {
             if let Bound::Storage { buffer, .. } = bound {
                 *buffer = renumbered(*buffer);
             }
         }
-        let writes = unit.writes.iter().map(|stored| {
+        let writes = call.writes.iter().map(|stored| {
             let Bounded { value, error } = expected[&stored.value].clone();
             Expected { node: built(&plan.nodes, stored), buffer: renumbered(stored.buffer), value, bound: error }
         });
-        Ok(UnitCase {
-            label: unit.label.clone(),
-            kernel: unit.kernel.map(|(op, variant)| (op.to_owned(), variant.to_owned())),
+        Ok(KernelCase {
+            label: call.label.clone(),
+            kernel: call.kernel.map(|(op, variant)| (op.to_owned(), variant.to_owned())),
             device: device.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             buffers: used.iter().map(|&buffer| plan.buffers[buffer].bytes).collect(),
@@ -155,20 +155,20 @@ impl UnitCase {
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no whole case file.
-    pub fn load(path: impl AsRef<Path>) -> Result<UnitCase> {
+    pub fn load(path: impl AsRef<Path>) -> Result<KernelCase> {
         let path = path.as_ref();
         let contents = safetensors::read(path)?;
         parse(contents).map_err(|why| Error::file(path, format!("not a case file: {why}")))
     }
 
-    /// Runs the unit alone on a device, outputs poisoned and sentinels behind them, and compares
+    /// Runs the call alone on a device, outputs poisoned and sentinels behind them, and compares
     /// with what the reference said. The texts come from a file, so they run with bounds checks;
     /// what a stray read or write does may differ from the run in which the case was found.
     ///
     /// # Errors
     /// [`Error::Device`] on the reference, which has nothing to replay; [`Error::Limit`] where the
     /// device is too small; errors of the device, such as a text that it refuses.
-    pub fn replay(&self, device: &Device) -> Result<UnitReport> {
+    pub fn replay(&self, device: &Device) -> Result<CallReport> {
         let Some(gpu) = &device.gpu else {
             let why = "there is nothing to replay on the reference, which the case is compared with; open a GPU device";
             return Err(Error::Device(why.into()));
@@ -188,8 +188,8 @@ impl UnitCase {
             }
             program.write_buffer(buffer, 0, &words)?;
         }
-        program.run_unit(0)?;
-        let mut report = UnitReport::new(self.label.clone(), None);
+        program.run_call(0)?;
+        let mut report = CallReport::new(self.label.clone(), None);
         report.status = program.raised()?.then(|| RAISED.to_owned());
         for expected in &self.writes {
             let words = program.read_buffer(expected.buffer)?;
@@ -199,9 +199,9 @@ impl UnitCase {
         Ok(report)
     }
 
-    /// The unit as a plan of its own.
+    /// The call as a plan of its own.
     fn plan(&self) -> Plan {
-        let unit = Unit {
+        let call = KernelCall {
             label: self.label.clone(),
             kernel: None,
             dispatches: self.dispatches.clone(),
@@ -209,10 +209,10 @@ impl UnitCase {
             writes: Vec::new(),
             scratch: Vec::new(),
         };
-        let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        let bindings = call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let watches_status = bindings.clone().any(|bound| *bound == Bound::Status);
         let buffers = self.buffers.iter().map(|&bytes| Buffer { bytes, role: Role::Temporary }).collect();
-        Plan { buffers, units: vec![unit], watches_status, ..Plan::default() }
+        Plan { buffers, calls: vec![call], watches_status, ..Plan::default() }
     }
 
     /// Holds the case against a device's limits.
@@ -248,7 +248,7 @@ impl UnitCase {
         let backed = self.reads.iter().map(|(_, tensor)| tensor);
         let backed: u64 = backed.chain(self.writes.iter().map(|w| &w.value)).map(|t| padded(t.ty().bytes())).sum();
         let total = self.buffers.iter().try_fold(0u64, |sum, &bytes| sum.checked_add(bytes));
-        if total.is_none_or(|total| total > backed.saturating_add(MOST_EXTRA)) {
+        if total.is_none_or(|total| total > backed.saturating_add(MAX_EXTRA)) {
             return Err(format!("its buffers take too much: {:?} bytes for {backed} bytes of tensors", self.buffers));
         }
         if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes == 0 || bytes % 4 != 0) {
@@ -264,10 +264,10 @@ impl UnitCase {
         for bound in self.dispatches.iter().flat_map(|dispatch| &dispatch.bindings) {
             match bound {
                 Bound::Storage { buffer, .. } => holds(*buffer, TensorType::new(DType::U32, [0]))?,
-                Bound::Uniform(words) if words.is_empty() || words.len() * 4 > MOST_UNIFORM => {
+                Bound::Uniform(words) if words.is_empty() || words.len() * 4 > MAX_UNIFORM => {
                     return Err(format!("a uniform of {} words", words.len()));
                 }
-                Bound::Scalars(numbers) if numbers.is_empty() || numbers.len() * 4 > MOST_UNIFORM => {
+                Bound::Scalars(numbers) if numbers.is_empty() || numbers.len() * 4 > MAX_UNIFORM => {
                     return Err(format!("a uniform of {} scalars", numbers.len()));
                 }
                 Bound::Scalars(numbers) => {
@@ -338,7 +338,7 @@ fn dispatch(json: &Json) -> Parsed<Dispatch> {
     })
 }
 
-fn parse(contents: Contents) -> Parsed<UnitCase> {
+fn parse(contents: Contents) -> Parsed<KernelCase> {
     let Contents { mut tensors, metadata } = contents;
     let description = metadata.get(KEY).ok_or_else(|| format!("it has no `{KEY}`"))?;
     let json: Json = serde_json::from_str(description).map_err(|e| format!("its description: {e}"))?;
@@ -359,14 +359,14 @@ fn parse(contents: Contents) -> Parsed<UnitCase> {
     for (number, (buffer, node)) in
         list(&json, "writes", |w| Ok((buffer(w)?, text(w, "node")?)))?.into_iter().enumerate()
     {
-        let value = tensor(format!("expected.{number}"))?.widened();
+        let value = tensor(format!("expected.{number}"))?.to_f64_tensor();
         let bound = tensor(format!("bound.{number}")).ok().map(|bound| bound.to_f64());
         if bound.as_ref().is_some_and(|bound| bound.len() != value.numel()) {
             return Err(format!("bound.{number} has another number of elements than expected.{number}"));
         }
         writes.push(Expected { node, buffer, value, bound });
     }
-    let case = UnitCase {
+    let case = KernelCase {
         label: text(&json, "label")?,
         kernel,
         device: text(&json, "device")?,
@@ -387,7 +387,7 @@ mod tests {
     use crate::{Graph, Reduction, Session, models};
 
     /// In-place updates, step scalars, scratch, several dispatches, status words: whatever a plan
-    /// has, its units run alone from their files.
+    /// has, its calls run alone from their files.
     #[test]
     fn every_unit_of_a_training_step_replays() {
         let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs complains where one must be there
@@ -405,19 +405,20 @@ mod tests {
             let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
             let (engine, scalars) = session.start_check(&program, &feeds).expect("uploads");
             let plan = program.plan();
-            for (number, unit) in plan.units.iter().enumerate() {
-                let reads = unit.reads.iter().map(|stored| (stored.clone(), engine.read(stored).expect("reads")));
+            for (number, call) in plan.calls.iter().enumerate() {
+                let reads = call.reads.iter().map(|stored| (stored.clone(), engine.read(stored).expect("reads")));
                 let reads: Vec<_> = reads.collect();
-                let case = UnitCase::new("this one", plan, unit, &reads, &scalars).expect("the reference computes it");
+                let case =
+                    KernelCase::new("this one", plan, call, &reads, &scalars).expect("the reference computes it");
                 let path = folder.path().join("case.safetensors");
                 case.save(&path).expect("saved");
-                let found = UnitCase::load(&path).expect("a case file").replay(&device).expect("runs");
+                let found = KernelCase::load(&path).expect("a case file").replay(&device).expect("runs");
                 assert!(found.passed() && found.compared > 0, "{found:?}");
-                engine.run_unit(number).expect("runs");
-                let bindings = || unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+                engine.run_call(number).expect("runs");
+                let bindings = || call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
                 scalar += usize::from(bindings().any(|bound| matches!(bound, Bound::Scalars(_))));
                 status += usize::from(bindings().any(|bound| *bound == Bound::Status));
-                in_place += usize::from(unit.writes.iter().any(|w| unit.reads.iter().any(|r| r.buffer == w.buffer)));
+                in_place += usize::from(call.writes.iter().any(|w| call.reads.iter().any(|r| r.buffer == w.buffer)));
             }
         }
         assert!(scalar > 0 && in_place > 0 && status > 0, "{scalar} {in_place} {status}");

@@ -4,24 +4,24 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Report, UnitCase, UnitReport};
+use super::{CallReport, KernelCase, Report};
 use crate::graph::ValueId;
 use crate::plan::{Plan, Stored};
 use crate::{Error, Program, Result, Session, Tensor, files};
 
-/// The first unit of a step that is not as the reference says.
+/// The first call of a step that is not as the reference says.
 #[derive(Clone, Debug)]
 pub struct Divergence {
     /// Its number in the plan, and how many there are.
     pub number: (usize, usize),
     /// What was found in it: kernel and variant, the worst element, the user's line.
-    pub found: UnitReport,
+    pub found: CallReport,
     /// The nodes that it computes, with their types and the user's lines that made them.
     pub nodes: Vec<String>,
     /// What it reads, likewise.
     pub reads: Vec<String>,
     /// All that it takes to run it again, anywhere.
-    pub case: UnitCase,
+    pub case: KernelCase,
     /// Where [`Session::run_checked`] has saved the case, or why it could not.
     pub file: Option<std::result::Result<PathBuf, String>>,
 }
@@ -32,21 +32,21 @@ impl Divergence {
         device: &str,
         plan: &Plan,
         number: usize,
-        found: &UnitReport,
+        found: &CallReport,
         reads: &[(Stored, Tensor)],
         scalars: &[(ValueId, Tensor)],
     ) -> Result<Divergence> {
-        let unit = &plan.units[number];
+        let call = &plan.calls[number];
         let described = |id: ValueId| {
             let node = &plan.nodes.nodes[id.node];
             format!("{} {} (built at {})", node.name(), plan.nodes.ty(id), node.location)
         };
         Ok(Divergence {
-            number: (number, plan.units.len()),
+            number: (number, plan.calls.len()),
             found: found.clone(),
-            nodes: unit.computed(&plan.nodes).into_iter().map(described).collect(),
-            reads: unit.reads.iter().map(|stored| described(stored.value)).collect(),
-            case: UnitCase::new(device, plan, unit, reads, scalars)?,
+            nodes: call.computed(&plan.nodes).into_iter().map(described).collect(),
+            reads: call.reads.iter().map(|stored| described(stored.value)).collect(),
+            case: KernelCase::new(device, plan, call, reads, scalars)?,
             file: None,
         })
     }

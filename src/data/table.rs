@@ -184,9 +184,9 @@ impl Table {
         parse: impl Fn(&'a str) -> std::result::Result<T, String>,
     ) -> Result<Vec<T>> {
         let Some(&column) = self.columns.get(name) else {
-            const MOST: usize = 20;
-            let known = self.header.iter().take(MOST).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
-            let more = self.header.len().saturating_sub(MOST);
+            const MAX: usize = 20;
+            let known = self.header.iter().take(MAX).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+            let more = self.header.len().saturating_sub(MAX);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             return Err(Error::file(&self.path, format!("has no column {}; there are {known}{more}", shown(name))));
         };
@@ -215,8 +215,8 @@ fn finite(cell: &str) -> std::result::Result<f64, String> {
 
 /// A cell for a message, cut where it is long.
 fn shown(cell: &str) -> String {
-    const MOST: usize = 40;
-    let cut: String = cell.chars().take(MOST).collect();
+    const MAX: usize = 40;
+    let cut: String = cell.chars().take(MAX).collect();
     if cut.len() < cell.len() { format!("`{cut}`...") } else { format!("`{cut}`") }
 }
 

@@ -21,10 +21,10 @@ pub(crate) struct Program {
     gpu: Arc<Gpu>,
     plan: Arc<Plan>,
     buffers: Vec<wgpu::Buffer>,
-    units: Vec<Vec<Ready>>,
+    calls: Vec<Vec<Ready>>,
     /// The launches that commit a step that may fail.
     commits: Vec<Ready>,
-    /// The units of each submission.
+    /// The calls of each submission.
     submissions: Vec<std::ops::Range<usize>>,
     scalars: Scalars,
     status: wgpu::Buffer,
@@ -175,7 +175,7 @@ impl Program {
             gpu: gpu.clone(),
             plan: plan.clone(),
             buffers,
-            units: Vec::new(),
+            calls: Vec::new(),
             commits: Vec::new(),
             submissions: plan.submissions(&gpu.profile),
             scalars,
@@ -189,8 +189,8 @@ impl Program {
         let mut at = 0;
         let launches = plan.launches().zip(pipelines);
         let mut ready = launches.map(|(dispatch, pipeline)| program.ready(dispatch, pipeline, &uniforms, &mut at));
-        let units = plan.units.iter().map(|unit| ready.by_ref().take(unit.dispatches.len()).collect());
-        (program.units, program.commits) = (units.collect::<Result<_>>()?, ready.collect::<Result<_>>()?);
+        let calls = plan.calls.iter().map(|call| ready.by_ref().take(call.dispatches.len()).collect());
+        (program.calls, program.commits) = (calls.collect::<Result<_>>()?, ready.collect::<Result<_>>()?);
         Ok(program)
     }
 
@@ -318,37 +318,37 @@ impl Program {
         })
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, units: std::ops::Range<usize>) {
-        self.encode_timed(encoder, units, None);
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, calls: std::ops::Range<usize>) {
+        self.encode_timed(encoder, calls, None);
     }
 
     fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        units: std::ops::Range<usize>,
+        calls: std::ops::Range<usize>,
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-        self.units[units].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
+        self.calls[calls].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
     }
 
-    /// Encodes all units; submits what must not be in one submission with the last of them.
-    fn encode_units(&self) -> wgpu::CommandEncoder {
+    /// Encodes all calls; submits what must not be in one submission with the last of them.
+    fn encode_calls(&self) -> wgpu::CommandEncoder {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for (number, units) in self.submissions.iter().enumerate() {
+        for (number, calls) in self.submissions.iter().enumerate() {
             if number > 0 {
                 self.gpu.queue.submit([encoder.finish()]);
                 encoder = self.gpu.device.create_command_encoder(&Default::default());
             }
-            self.encode(&mut encoder, units.clone());
+            self.encode(&mut encoder, calls.clone());
         }
         encoder
     }
 
-    /// Starts a step: all units, the read-backs, the commits; one submission, unless it is a long one.
+    /// Starts a step: all calls, the read-backs, the commits; one submission, unless it is a long one.
     pub fn start_reading(&self) -> Result<Reading> {
         self.gpu.scoped(|| {
-            let mut encoder = self.encode_units();
+            let mut encoder = self.encode_calls();
             let staging = self.readback.take();
             let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
             staging.encode(&mut encoder, outputs, &self.status);
@@ -361,23 +361,23 @@ impl Program {
     /// A step whose outputs nobody reads: queued, not waited for.
     pub fn start(&self) -> Result<()> {
         self.gpu.scoped(|| {
-            let mut encoder = self.encode_units();
+            let mut encoder = self.encode_calls();
             self.encode_commits(&mut encoder);
             self.gpu.queue.submit([encoder.finish()]);
             Ok(())
         })
     }
 
-    /// Runs units without the commits, and waits: the seconds from the first launch's begin to the
+    /// Runs calls without the commits, and waits: the seconds from the first launch's begin to the
     /// last one's end on the device's own clock. `None`, and nothing is run, where it has none.
-    pub fn timed(&self, units: std::ops::Range<usize>) -> Result<Option<f64>> {
+    pub fn timed(&self, calls: std::ops::Range<usize>) -> Result<Option<f64>> {
         match self.gpu.profile.timestamps {
-            true => self.gpu.scoped(|| self.timestamps(units)).map(Some),
+            true => self.gpu.scoped(|| self.timestamps(calls)).map(Some),
             false => Ok(None),
         }
     }
 
-    fn timestamps(&self, units: std::ops::Range<usize>) -> Result<f64> {
+    fn timestamps(&self, calls: std::ops::Range<usize>) -> Result<f64> {
         let device = &self.gpu.device;
         let set = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,
@@ -396,7 +396,7 @@ impl Program {
             end_of_pass_write_index: Some(1),
         };
         self.submit(|encoder| {
-            self.encode_timed(encoder, units, Some(writes));
+            self.encode_timed(encoder, calls, Some(writes));
             encoder.resolve_query_set(&set, 0..2, &ticks, 0);
         })?;
         let words = read_words(&self.gpu, &ticks, 16)?;
@@ -414,9 +414,9 @@ impl Program {
         }
     }
 
-    /// For checking: runs one unit alone, and waits.
-    pub fn run_unit(&self, unit: usize) -> Result<()> {
-        self.submit(|encoder| self.encode(encoder, unit..unit + 1))
+    /// For checking: runs one call alone, and waits.
+    pub fn run_call(&self, call: usize) -> Result<()> {
+        self.submit(|encoder| self.encode(encoder, call..call + 1))
     }
 
     /// For checking: carries out the commits.
@@ -479,7 +479,7 @@ fn uniform_bytes(words: usize) -> u64 {
 /// Where each list of step scalars begins in their buffer, and the buffer's size.
 fn scalar_offsets(plan: &Plan, align: u64) -> (HashMap<Vec<usize>, u64>, u64) {
     let (mut offsets, mut end) = (HashMap::new(), 0u64);
-    for bound in plan.units.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
+    for bound in plan.calls.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
         if let Bound::Scalars(numbers) = bound
             && !offsets.contains_key(numbers)
         {

@@ -138,7 +138,7 @@ fn make(device: &wgpu::Device, key: &Key, label: &str, cache: Option<&wgpu::Pipe
 /// when the device is closed.
 const SELDOM: Duration = Duration::from_secs(10);
 /// A file that is longer was not written by us.
-const MOST_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// What the driver has compiled, in a file of [`files::cache_folder`]. It is only ever a hint: a
 /// file that is not exactly what was written, or is another driver's, is passed over; one that
@@ -177,7 +177,7 @@ impl DiskCache {
             return;
         }
         saved.at = Some(Instant::now());
-        let Some(data) = self.cache.get_data().filter(|data| data.len() as u64 <= MOST_BYTES) else { return };
+        let Some(data) = self.cache.get_data().filter(|data| data.len() as u64 <= MAX_BYTES) else { return };
         let hash = hash(&data);
         if hash == saved.hash {
             return;
@@ -193,7 +193,7 @@ impl DiskCache {
 /// The data of a file that is as it was written.
 fn read(file: &Path) -> Option<Vec<u8>> {
     let length = std::fs::metadata(file).ok()?.len();
-    let mut bytes = files::read(file).ok().filter(|_| length <= MOST_BYTES)?;
+    let mut bytes = files::read(file).ok().filter(|_| length <= MAX_BYTES)?;
     let data = bytes.split_off(bytes.len().min(8));
     (bytes == hash(&data).to_le_bytes()).then_some(data)
 }

@@ -89,7 +89,7 @@ impl MultiheadAttention {
                 "expected query, key and value of [N, L, {width}], and a number of heads that divides {width}, not {}",
                 self.num_heads
             );
-            return query.graph().mistake("multi_head_attention", &inputs, why);
+            return query.graph().error("multi_head_attention", &inputs, why);
         }
         let attend = || {
             let [q, k, v] = self.projected(inputs).map(|x| self.heads(&x));
@@ -143,7 +143,7 @@ impl Layer for MultiheadAttention {
 #[track_caller]
 pub fn sinusoidal_positions(graph: &Graph, length: usize, width: usize) -> Value {
     if length.saturating_mul(width) >= 1 << 31 {
-        return graph.mistake("sinusoidal_positions", &[], format!("{length} x {width} is too large"));
+        return graph.error("sinusoidal_positions", &[], format!("{length} x {width} is too large"));
     }
     let values = (0..length * width).map(|at| {
         let (place, number) = (at / width, at % width);
@@ -166,7 +166,7 @@ pub fn rotary(x: &Value, base: f64) -> Value {
     let (length, width) = (x.dim(-2), x.dim(-1));
     let sound = x.dtype() == DType::F32 && x.shape().rank() >= 2 && width.is_multiple_of(2);
     if !(sound && base > 0.0 && base.is_finite()) {
-        return x.graph().mistake("rotary", &[x], "expected f32 of [.., L, D] with an even D, and a base above 0");
+        return x.graph().error("rotary", &[x], "expected f32 of [.., L, D] with an even D, and a base above 0");
     }
     let half = width / 2;
     let angle = |at: usize| (at / half) as f64 / base.powf((at % half) as f64 / half as f64);

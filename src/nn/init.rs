@@ -19,10 +19,10 @@ use crate::{Error, Result, Shape, Tensor};
 /// # Ok::<(), wgrad::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Init(Kind);
+pub struct Init(InitKind);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum InitKind {
     Constant(f64),
     Uniform(f64, f64),
     Normal(f64, f64),
@@ -44,7 +44,7 @@ enum Family {
 
 /// One number everywhere.
 pub fn constant(value: f64) -> Init {
-    Init(Kind::Constant(value))
+    Init(InitKind::Constant(value))
 }
 
 /// Zeros.
@@ -59,26 +59,26 @@ pub fn ones() -> Init {
 
 /// Evenly in `[low, high)`.
 pub fn uniform(low: f64, high: f64) -> Init {
-    Init(Kind::Uniform(low, high))
+    Init(InitKind::Uniform(low, high))
 }
 
 /// Normal, with that mean and standard deviation.
 pub fn normal(mean: f64, std: f64) -> Init {
-    Init(Kind::Normal(mean, std))
+    Init(InitKind::Normal(mean, std))
 }
 
 /// Normal, with that mean and standard deviation, and everything outside `[low, high]` drawn again: vision
 /// transformers start from 0, 0.02 and +-2 standard deviations. An interval that holds less than a thousandth of the
 /// distribution is filled evenly instead.
 pub fn truncated_normal(mean: f64, std: f64, low: f64, high: f64) -> Init {
-    Init(Kind::Truncated(mean, std, low, high))
+    Init(InitKind::Truncated(mean, std, low, high))
 }
 
 /// Rows (or, where there are more rows than columns, columns) that are orthogonal and of length `gain`: the first
 /// axis by all others. From normal numbers by Gram and Schmidt's process, in which none is preferred (Saxe,
 /// McClelland and Ganguli, arXiv:1312.6120). Recurrent weights start so.
 pub fn orthogonal(gain: f64) -> Init {
-    Init(Kind::Orthogonal(gain))
+    Init(InitKind::Orthogonal(gain))
 }
 
 /// For layers before a leaky ReLU of slope `a` (0 for a ReLU): `U(-b, b)`,
@@ -86,24 +86,24 @@ pub fn orthogonal(gain: f64) -> Init {
 /// PyTorch's linear and convolution layers start from it with `a = sqrt(5)`, which is
 /// `b = 1 / sqrt(fan_in)`. `fan_in` is the product of all sizes but the first.
 pub fn kaiming_uniform(a: f64) -> Init {
-    Init(Kind::FanIn(Family::Uniform, leaky_gain(a)))
+    Init(InitKind::FanIn(Family::Uniform, leaky_gain(a)))
 }
 
 /// The normal form of [`kaiming_uniform`]: standard deviation `sqrt(2 / ((1 + a^2) fan_in))`.
 pub fn kaiming_normal(a: f64) -> Init {
-    Init(Kind::FanIn(Family::Normal, leaky_gain(a)))
+    Init(InitKind::FanIn(Family::Normal, leaky_gain(a)))
 }
 
 /// For layers between linear or saturating activations: `U(-b, b)`,
 /// `b = gain sqrt(6 / (fan_in + fan_out))` (Glorot and Bengio, AISTATS 2010); the usual gain is 1,
 /// and 5/3 before a tanh.
 pub fn xavier_uniform(gain: f64) -> Init {
-    Init(Kind::FanMean(Family::Uniform, gain))
+    Init(InitKind::FanMean(Family::Uniform, gain))
 }
 
 /// The normal form of [`xavier_uniform`]: standard deviation `gain sqrt(2 / (fan_in + fan_out))`.
 pub fn xavier_normal(gain: f64) -> Init {
-    Init(Kind::FanMean(Family::Normal, gain))
+    Init(InitKind::FanMean(Family::Normal, gain))
 }
 
 fn leaky_gain(a: f64) -> f64 {
@@ -125,13 +125,13 @@ impl Init {
         let mut rng = rng(seed, name);
         let (fan_in, fan_out) = fans(&shape);
         let values: Vec<f32> = match self.0 {
-            Kind::Constant(value) => vec![value as f32; count],
-            Kind::Uniform(low, high) => draw_uniform(&mut rng, count, low, high),
-            Kind::Normal(mean, std) => draw_normal(&mut rng, count, mean, std),
-            Kind::Truncated(mean, std, low, high) => draw_truncated(&mut rng, count, (mean, std), (low, high)),
-            Kind::Orthogonal(gain) => draw_orthogonal(&mut rng, &shape, gain),
-            Kind::FanIn(family, gain) => draw_family(&mut rng, count, family, gain / fan_in.sqrt()),
-            Kind::FanMean(family, gain) => {
+            InitKind::Constant(value) => vec![value as f32; count],
+            InitKind::Uniform(low, high) => draw_uniform(&mut rng, count, low, high),
+            InitKind::Normal(mean, std) => draw_normal(&mut rng, count, mean, std),
+            InitKind::Truncated(mean, std, low, high) => draw_truncated(&mut rng, count, (mean, std), (low, high)),
+            InitKind::Orthogonal(gain) => draw_orthogonal(&mut rng, &shape, gain),
+            InitKind::FanIn(family, gain) => draw_family(&mut rng, count, family, gain / fan_in.sqrt()),
+            InitKind::FanMean(family, gain) => {
                 draw_family(&mut rng, count, family, gain / (0.5 * (fan_in + fan_out)).sqrt())
             }
         };
@@ -220,12 +220,12 @@ pub(crate) fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -
 }
 
 /// As often as an interval of a thousandth of the distribution asks for, and rarely more.
-const MOST_TRIES: usize = 10_000;
+const MAX_TRIES: usize = 10_000;
 
 fn draw_truncated(rng: &mut StdRng, count: usize, (mean, std): (f64, f64), (low, high): (f64, f64)) -> Vec<f32> {
     let within = |x: &f32| (low..=high).contains(&f64::from(*x));
     let one = |rng: &mut StdRng| {
-        let found = (0..MOST_TRIES).find_map(|_| draw_normal(rng, 1, mean, std).pop().filter(within));
+        let found = (0..MAX_TRIES).find_map(|_| draw_normal(rng, 1, mean, std).pop().filter(within));
         found.unwrap_or_else(|| (low + (high - low) * rng.random::<f64>()) as f32)
     };
     (0..count).map(|_| one(rng)).collect()

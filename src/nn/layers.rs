@@ -162,8 +162,8 @@ impl Layer for Dropout {
         }
         // Both are scalars of the step, fed by the host: the kernel is the same for every seed.
         let seed = f64::from(self.nn.seed32());
-        let seed = self.nn.graph().counted(DROPOUT, DType::U32, move |_| seed);
-        let step = self.nn.graph().counted(DROPOUT, DType::U32, |step| f64::from(step as u32));
+        let seed = self.nn.graph().step_scalar(DROPOUT, DType::U32, move |_| seed);
+        let step = self.nn.graph().step_scalar(DROPOUT, DType::U32, |step| f64::from(step as u32));
         x.dropout(self.p, &seed, &step)
     }
 }

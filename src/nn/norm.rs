@@ -140,7 +140,7 @@ impl Layer for InstanceNorm2d {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
         if x.is_valid() && x.shape().rank() != 4 {
-            return x.graph().mistake("instance_norm", &[x], "expected data [N, C, H, W]");
+            return x.graph().error("instance_norm", &[x], "expected data [N, C, H, W]");
         }
         x.instance_norm(self.weight.as_ref(), self.bias.as_ref(), self.eps)
     }
@@ -235,14 +235,14 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         let rank = x.shape().rank();
         if x.is_valid() && rank != 2 + SPATIAL && (SPATIAL, rank) != (1, 2) {
             let why = format!("expected data [N, C] with {SPATIAL} axes behind");
-            return x.graph().mistake("batch_norm", &[x], why);
+            return x.graph().error("batch_norm", &[x], why);
         }
         let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
         if !self.training {
             return x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
         }
         if let Some(momentum) = self.momentum.filter(|momentum| !(0.0..=1.0).contains(momentum)) {
-            return x.graph().mistake("batch_norm", &[x], format!("the momentum must be 0 to 1, not {momentum}"));
+            return x.graph().error("batch_norm", &[x], format!("the momentum must be 0 to 1, not {momentum}"));
         }
         let batch = x.batch_norm_training(weight, bias, self.eps);
         let (mean, var) = match self.momentum {

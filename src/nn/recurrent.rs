@@ -174,7 +174,7 @@ impl Recurrent {
         }
         let all = |states: Vec<Value>| side_by_side(&states.iter().map(stackable).collect::<Vec<_>>(), 0);
         let Some(h) = all(hs) else {
-            let invalid = x.graph().mistake("recurrent", &[x], "expected at least one layer");
+            let invalid = x.graph().error("recurrent", &[x], "expected at least one layer");
             return States { y: invalid.clone(), h: invalid, c: None };
         };
         States { y, h, c: all(cs) }
@@ -201,7 +201,7 @@ fn one_of(all: &Value, number: usize) -> Value {
     match all.shape()[..] {
         [_, batch, hidden] => all.slice(0, number, number + 1, 1).reshape(&[batch as isize, hidden as isize]),
         _ if !all.is_valid() => all.clone(),
-        _ => all.graph().mistake("recurrent", &[all], "expected initial states [layers, batch, hidden]"),
+        _ => all.graph().error("recurrent", &[all], "expected initial states [layers, batch, hidden]"),
     }
 }
 

@@ -16,12 +16,12 @@ pub struct Scope {
     prefix: String,
     seed: u64,
     training: bool,
-    weights: Weights,
+    weights: ParameterRole,
 }
 
 /// What a scope's parameters are to its graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Weights {
+enum ParameterRole {
     Trained,
     Frozen,
     /// The averages of the trained ones.
@@ -31,7 +31,7 @@ enum Weights {
 impl Scope {
     /// For training: dropout draws, anew at each step. The seed decides first values and masks.
     pub fn train(graph: &Graph, seed: u64) -> Scope {
-        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: Weights::Trained }
+        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: ParameterRole::Trained }
     }
 
     /// For evaluation and inference: dropout lets everything through. The seed matters only where
@@ -65,14 +65,14 @@ impl Scope {
     /// assert_eq!(graph.parameters().len(), 1);
     /// ```
     pub fn frozen(&self) -> Scope {
-        Scope { weights: Weights::Frozen, ..self.clone() }
+        Scope { weights: ParameterRole::Frozen, ..self.clone() }
     }
 
     /// The same part of the model with the moving averages of its parameters in their place, as
     /// [`Optimizer::averaged`](crate::optim::Optimizer::averaged) keeps them: for evaluation beside
     /// training. They are variables `NAME.ema`, and zero until a step has been taken.
     pub fn averaged(&self) -> Scope {
-        Scope { weights: Weights::Averaged, ..self.clone() }
+        Scope { weights: ParameterRole::Averaged, ..self.clone() }
     }
 
     /// The graph.
@@ -96,9 +96,9 @@ impl Scope {
         match self.too_large(&name, &shape) {
             Some(invalid) => invalid,
             None => match self.weights {
-                Weights::Trained => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
-                Weights::Frozen => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
-                Weights::Averaged => {
+                ParameterRole::Trained => self.graph.parameter(&name, init.draw(shape, self.seed, &name)),
+                ParameterRole::Frozen => self.graph.variable(&name, init.draw(shape, self.seed, &name)),
+                ParameterRole::Averaged => {
                     let zeros = Tensor::zeros(&TensorType::new(DType::F32, shape));
                     self.graph.variable(&format!("{name}.{}", optim::EMA), zeros)
                 }
@@ -124,7 +124,7 @@ impl Scope {
             return None;
         }
         let why = format!("`{name}` of shape {shape} has 2^31 elements or more; are its sizes in the right order?");
-        Some(self.graph.mistake("variable", &[], why))
+        Some(self.graph.error("variable", &[], why))
     }
 
     /// A layer's weight `[out, ...]` and bias `[out]`, as PyTorch starts them: both from

@@ -41,11 +41,11 @@ impl Value {
             return self.clone();
         }
         let (&[n, c, h, w], true) = (&self.shape()[..], self.dtype() == crate::DType::F32) else {
-            return self.graph().mistake("adaptive_avg_pool2d", &[self], "expected f32 data [N, C, H, W]");
+            return self.graph().error("adaptive_avg_pool2d", &[self], "expected f32 data [N, C, H, W]");
         };
         if [h, w, oh, ow].contains(&0) {
             let why = format!("expected sizes of at least 1, to be pooled to [{oh}, {ow}]");
-            return self.graph().mistake("adaptive_avg_pool2d", &[self], why);
+            return self.graph().error("adaptive_avg_pool2d", &[self], why);
         }
         if (oh, ow) == (1, 1) {
             return self.global_avg_pool2d();
@@ -54,7 +54,7 @@ impl Value {
             return self.avg_pool2d(Pool2d::new([h / oh, w / ow]));
         }
         if oh.saturating_mul(h).max(ow.saturating_mul(w)) > 1 << 24 {
-            return self.graph().mistake("adaptive_avg_pool2d", &[self], "expected an output of a smaller size");
+            return self.graph().error("adaptive_avg_pool2d", &[self], "expected an output of a smaller size");
         }
         let to = |sizes: [usize; 3]| sizes.map(|size| size as isize);
         let rows = self.reshape(&to([n * c, h, w])).matmul(&self.graph().constant(averages(w, ow)));
@@ -69,7 +69,7 @@ impl Value {
             return self.clone();
         }
         let &[n, c, l] = &self.shape()[..] else {
-            return self.graph().mistake("adaptive_avg_pool1d", &[self], "expected f32 data [N, C, L]");
+            return self.graph().error("adaptive_avg_pool1d", &[self], "expected f32 data [N, C, L]");
         };
         let y = self.reshape(&[n, c, 1, l].map(|size| size as isize)).adaptive_avg_pool2d([1, output]);
         if y.is_valid() { y.reshape(&[n, c, output].map(|size| size as isize)) } else { y }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
 };
-use crate::ops::reduce::{ALONE, MAX_CHUNK, around, exceeds};
+use crate::ops::reduce::{ALONE, MAX_CHUNK, exceeds, outer_size_inner};
 use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
@@ -40,7 +40,7 @@ impl Op for Argmax {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let x = inputs[0].to_f64(); // exact for every type
-        let [_, size, inner] = around(inputs[0].shape(), self.axis);
+        let [_, size, inner] = outer_size_inner(inputs[0].shape(), self.axis);
         let row = |row: usize| {
             let start = row / inner * size * inner + row % inner;
             let beats = |a: f64, b: f64| if self.smallest { exceeds(-a, -b) } else { exceeds(a, b) };
@@ -84,7 +84,7 @@ impl Kernel for Argmax {
     /// largest of those.
     fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = args.outputs[0].shape.numel();
-        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
         let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
         // One invocation of the second launch looks at all parts: neither loop may be long.
         let parts = wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1);

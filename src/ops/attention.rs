@@ -26,7 +26,7 @@ pub struct Attention {
 }
 
 /// A score below it says that the query does not see the key: the weight is 0 exactly.
-const LEAST_SCORE: f64 = -1e29;
+const MIN_SCORE: f64 = -1e29;
 
 /// The score of a key that is left out: finite, because kernels may assume that there is no infinity.
 const LEFT_OUT: f64 = -1e30f32 as f64;
@@ -40,7 +40,7 @@ struct Scores {
 }
 
 /// Numbers of one head's row, at most: a tile's loops must end before drivers lose patience.
-const MOST_NUMBERS: usize = 4096;
+const MAX_NUMBERS: usize = 4096;
 
 impl Scores {
     /// Checks queries, keys, values and a mask behind `others`.
@@ -50,9 +50,9 @@ impl Scores {
         }
         let [n, h, l, e] = four(&inputs[0].shape);
         let [.., s, ev] = four(&inputs[2].shape);
-        let whole = |size: &usize| size.is_multiple_of(4) && (1..=MOST_NUMBERS).contains(size);
+        let whole = |size: &usize| size.is_multiple_of(4) && (1..=MAX_NUMBERS).contains(size);
         if [n, h, l, s].contains(&0) || ![e, ev].iter().all(whole) {
-            return Err(format!("expected sizes above 0, E and Ev multiples of 4 up to {MOST_NUMBERS}"));
+            return Err(format!("expected sizes above 0, E and Ev multiples of 4 up to {MAX_NUMBERS}"));
         }
         let mask = inputs.get(3 + others);
         if inputs[1].shape[..] != [n, h, s, e]
@@ -127,7 +127,7 @@ impl Op for ScaledDotProduct {
     }
 
     /// For each key its score, and its share of each number.
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
         keys * (e + width).div_ceil(width.max(1))
     }
@@ -264,10 +264,10 @@ fn attend(q: &Value, k: &Value, v: &Value, options: &Attention, batch: &Shape) -
     });
     let [q, k, v] = [of(q, queries, e), of(k, keys, e), of(v, keys, width)];
     let empty = [images, heads, queries, keys, e, width].contains(&0);
-    let y = if empty || e.max(width) > MOST_NUMBERS {
+    let y = if empty || e.max(width) > MAX_NUMBERS {
         let scores = scores.composed(&q, &k, mask.as_ref());
         let none = scores.zeros_like();
-        scores.lt(&scores.full_like(LEAST_SCORE)).where_(&none, &scores.softmax(-1)).matmul(&v)
+        scores.lt(&scores.full_like(MIN_SCORE)).where_(&none, &scores.softmax(-1)).matmul(&v)
     } else {
         let (k, v) = (whole(&k), whole(&v));
         let mut others = vec![&k, &v];

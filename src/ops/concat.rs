@@ -2,7 +2,7 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
-use crate::ops::reduce::around;
+use crate::ops::reduce::outer_size_inner;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
 /// The inputs one behind the other along `axis`.
@@ -45,7 +45,7 @@ impl Op for Concat {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let [outer, ..] = around(&outputs[0].shape, self.axis);
+        let [outer, ..] = outer_size_inner(&outputs[0].shape, self.axis);
         /// Row by row from each input in turn.
         fn join<T: Copy>(outer: usize, inputs: &[&[T]]) -> Vec<T> {
             let rows = (0..outer).flat_map(|row| inputs.iter().map(move |x| (row, x)));
@@ -89,7 +89,7 @@ impl Kernel for Concat {
     /// One launch an input: each copies into its place.
     fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let row_of = |ty: &TensorType| {
-            let [_, size, inner] = around(&ty.shape, self.axis);
+            let [_, size, inner] = outer_size_inner(&ty.shape, self.axis);
             size * inner
         };
         let total = row_of(&args.outputs[0]);
@@ -157,7 +157,7 @@ impl Value {
         let whole = self.shape()[axis];
         if sizes.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(whole) {
             let why = format!("the sizes {sizes:?} do not add up to {whole}, the size of axis {axis}");
-            return vec![self.graph().mistake("split", &[self], why); sizes.len()];
+            return vec![self.graph().error("split", &[self], why); sizes.len()];
         }
         let mut start = 0;
         let piece = |&size: &usize| {

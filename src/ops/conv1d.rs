@@ -124,7 +124,7 @@ impl Value {
         }
         if before - common + (behind - common) >= size {
             let why = format!("the padding {:?} leaves nothing of the output; pad less", options.padding);
-            return self.graph().mistake("conv_transpose1d", &[self, &weight], why);
+            return self.graph().error("conv_transpose1d", &[self, &weight], why);
         }
         y.slice(2, before - common, size - (behind - common), 1)
     }
@@ -135,7 +135,7 @@ impl Value {
         self.graph().admit(op, &[self, weight])?;
         if self.shape().rank() != 3 || weight.shape().rank() != 3 {
             let why = format!("expected data [N, C, L] and a weight {form}");
-            return Err(self.graph().mistake(op, &[self, weight], why));
+            return Err(self.graph().error(op, &[self, weight], why));
         }
         let tall = |v: &Value| v.reshape(&[v.dim(0), v.dim(1), 1, v.dim(2)].map(|size| size as isize));
         Ok((tall(self), tall(weight)))

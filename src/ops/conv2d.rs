@@ -95,29 +95,29 @@ impl Conv2d {
 }
 
 /// The most loop iterations of one invocation: some drivers silently stop longer loops.
-const MOST_ITERATIONS: usize = 16_000;
+const MAX_ITERATIONS: usize = 16_000;
 
 /// The most elements of a kernel. lavapipe stops an invocation after 65,535 rounds of its loops, and
 /// counts the last look at each condition too, under which it goes on through what is inside: with
 /// one column and one channel that makes 6 rounds of each row.
-const MOST_TAPS: usize = 10_000;
+const MAX_TAPS: usize = 10_000;
 
 /// The three ops. Inputs: the two that the formula multiplies, in the order `x`, `weight`, `dy`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Wanted {
+enum ConvPass {
     /// `y` of `x` and `weight`.
-    Output,
+    Forward,
     /// The gradient of `x`, of this height and width, from `dy` and `weight`.
-    InputGrad([usize; 2]),
+    BackwardData([usize; 2]),
     /// The gradient of `weight`, of this kernel size, from `x` and `dy`.
-    WeightGrad([usize; 2]),
+    BackwardFilter([usize; 2]),
 }
 
 /// One of the three ops.
 #[derive(Clone, Copy, Debug)]
 struct Convolution {
     options: Conv2d,
-    wanted: Wanted,
+    pass: ConvPass,
 }
 
 /// All sizes of a convolution, known to fit.
@@ -202,8 +202,8 @@ pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Re
             c / groups
         ));
     }
-    if kh.saturating_mul(kw) > MOST_TAPS {
-        return Err(format!("kernels have at most {MOST_TAPS} elements, not {kh} x {kw}; use matmul() instead"));
+    if kh.saturating_mul(kw) > MAX_TAPS {
+        return Err(format!("kernels have at most {MAX_TAPS} elements, not {kh} x {kw}; use matmul() instead"));
     }
     let oh = windows("height", h, kh, stride[0], padding[0], dilation[0])?;
     let ow = windows("width", w, kw, stride[1], padding[1], dilation[1])?;
@@ -214,10 +214,10 @@ impl Convolution {
     /// The shapes of `x`, `weight` and `y`, of which `types` are those that are not `result`.
     fn shapes<'a>(&self, inputs: &'a [&TensorType], result: &'a Shape) -> [&'a Shape; 3] {
         let (a, b) = (&inputs[0].shape, &inputs[1].shape);
-        match self.wanted {
-            Wanted::Output => [a, b, result],
-            Wanted::InputGrad(_) => [result, b, a],
-            Wanted::WeightGrad(_) => [a, result, b],
+        match self.pass {
+            ConvPass::Forward => [a, b, result],
+            ConvPass::BackwardData(_) => [result, b, a],
+            ConvPass::BackwardFilter(_) => [a, result, b],
         }
     }
 
@@ -241,10 +241,10 @@ impl Convolution {
 
 impl Op for Convolution {
     fn name(&self) -> &'static str {
-        match self.wanted {
-            Wanted::Output => "conv2d",
-            Wanted::InputGrad(_) => "conv2d_input_grad",
-            Wanted::WeightGrad(_) => "conv2d_weight_grad",
+        match self.pass {
+            ConvPass::Forward => "conv2d",
+            ConvPass::BackwardData(_) => "conv2d_input_grad",
+            ConvPass::BackwardFilter(_) => "conv2d_weight_grad",
         }
     }
 
@@ -258,10 +258,10 @@ impl Op for Convolution {
                 .into());
         }
         let (a, b, groups) = (&inputs[0].shape, &inputs[1].shape, self.options.groups);
-        let result: Shape = match self.wanted {
-            Wanted::Output => output_shape(a, b, self.options)?,
-            Wanted::InputGrad([h, w]) => [a[0], b[1].saturating_mul(groups), h, w].into(),
-            Wanted::WeightGrad([kh, kw]) => [b[1], a[1].checked_div(groups).unwrap_or(0), kh, kw].into(),
+        let result: Shape = match self.pass {
+            ConvPass::Forward => output_shape(a, b, self.options)?,
+            ConvPass::BackwardData([h, w]) => [a[0], b[1].saturating_mul(groups), h, w].into(),
+            ConvPass::BackwardFilter([kh, kw]) => [b[1], a[1].checked_div(groups).unwrap_or(0), kh, kw].into(),
         };
         let [x, weight, y] = self.shapes(inputs, &result);
         let expected = output_shape(x, weight, self.options)?;
@@ -276,16 +276,16 @@ impl Op for Convolution {
         let (a, b, dy) = (g.x(0), g.x(1), g.dy());
         // Each op is one of the three slots of the trilinear form <conv2d(x, weight), dy>: its
         // gradients are the ops for the other slots, with the incoming gradient in its own.
-        match self.wanted {
-            Wanted::Output => vec![
+        match self.pass {
+            ConvPass::Forward => vec![
                 g.when(0, || dy.conv2d_input_grad(b, spatial(a), options)),
                 g.when(1, || a.conv2d_weight_grad(&dy, spatial(b), options)),
             ],
-            Wanted::InputGrad(_) => vec![
+            ConvPass::BackwardData(_) => vec![
                 g.when(0, || dy.conv2d(b, None, options)),
                 g.when(1, || dy.conv2d_weight_grad(a, spatial(b), options)),
             ],
-            Wanted::WeightGrad(_) => vec![
+            ConvPass::BackwardFilter(_) => vec![
                 g.when(0, || b.conv2d_input_grad(&dy, spatial(a), options)),
                 g.when(1, || a.conv2d(&dy, None, options)),
             ],
@@ -296,20 +296,20 @@ impl Op for Convolution {
         let types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
         let sizes = self.sizes(&types.iter().collect::<Vec<_>>(), outputs);
         let (a, b) = (inputs[0].f64s(), inputs[1].f64s());
-        let result = match self.wanted {
-            Wanted::Output => reference::conv2d(a, b, &sizes),
-            Wanted::InputGrad(_) => reference::conv2d_input_grad(a, b, &sizes),
-            Wanted::WeightGrad(_) => reference::conv2d_weight_grad(a, b, &sizes),
+        let result = match self.pass {
+            ConvPass::Forward => reference::conv2d(a, b, &sizes),
+            ConvPass::BackwardData(_) => reference::conv2d_input_grad(a, b, &sizes),
+            ConvPass::BackwardFilter(_) => reference::conv2d_weight_grad(a, b, &sizes),
         };
         vec![Tensor::of(&outputs[0].shape, result)]
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let (a, b) = (&inputs[0].shape, &inputs[1].shape);
-        Rounding::Sum(match self.wanted {
-            Wanted::Output => b[1] * b[2] * b[3],
-            Wanted::InputGrad(_) => b[0] / self.options.groups.max(1) * b[2] * b[3],
-            Wanted::WeightGrad(_) => a[0] * b[2] * b[3],
+        Rounding::Sum(match self.pass {
+            ConvPass::Forward => b[1] * b[2] * b[3],
+            ConvPass::BackwardData(_) => b[0] / self.options.groups.max(1) * b[2] * b[3],
+            ConvPass::BackwardFilter(_) => a[0] * b[2] * b[3],
         })
     }
 
@@ -344,7 +344,7 @@ impl Value {
     /// ```
     #[track_caller]
     pub fn conv2d(&self, weight: &Value, bias: Option<&Value>, options: Conv2d) -> Value {
-        let y = self.op(Convolution { options, wanted: Wanted::Output }, &[weight]);
+        let y = self.op(Convolution { options, pass: ConvPass::Forward }, &[weight]);
         y.add_channel_bias("conv2d", bias)
     }
 
@@ -353,7 +353,7 @@ impl Value {
     /// the convolution as a linear map.
     #[track_caller]
     pub fn conv2d_input_grad(&self, weight: &Value, size: impl Into<Pair>, options: Conv2d) -> Value {
-        self.op(Convolution { options, wanted: Wanted::InputGrad(size.into().0) }, &[weight])
+        self.op(Convolution { options, pass: ConvPass::BackwardData(size.into().0) }, &[weight])
     }
 
     /// The gradient of [`Value::conv2d`]'s weight: `self` is the input `[N, C, H, W]`, `dy` the
@@ -361,7 +361,7 @@ impl Value {
     /// `[O, C / groups, KH, KW]`.
     #[track_caller]
     pub fn conv2d_weight_grad(&self, dy: &Value, kernel: impl Into<Pair>, options: Conv2d) -> Value {
-        self.op(Convolution { options, wanted: Wanted::WeightGrad(kernel.into().0) }, &[dy])
+        self.op(Convolution { options, pass: ConvPass::BackwardFilter(kernel.into().0) }, &[dy])
     }
 
     /// Transposed convolution, which undoes [`Value::conv2d`]'s change of shape: data `[N, C, H, W]`
@@ -388,7 +388,7 @@ impl Value {
             let why = format!(
                 "expected an output padding less than the stride {stride:?} or dilation {dilation:?}, not {extra:?}"
             );
-            return self.graph().mistake("conv_transpose2d", &[self, weight], why);
+            return self.graph().error("conv_transpose2d", &[self, weight], why);
         }
         let size = |axis: usize| {
             let (input, kernel) = (spatial(self)[axis].checked_sub(1)?, spatial(weight)[axis].checked_sub(1)?);
@@ -399,7 +399,7 @@ impl Value {
         let (Some(h), Some(w)) = (size(0), size(1)) else {
             let why =
                 "expected data [N, C, H, W] and a weight [C, O / groups, KH, KW] whose output is not empty: pad less";
-            return self.graph().mistake("conv_transpose2d", &[self, weight], why);
+            return self.graph().error("conv_transpose2d", &[self, weight], why);
         };
         // Whole strides of output padding are what further zeros in the data have: nothing is added to them.
         let zeros = [0, 1].map(|axis| extra[axis].checked_div(stride[axis]).unwrap_or(0));
@@ -414,7 +414,7 @@ impl Value {
         let Some(bias) = bias else { return self.clone() };
         if self.is_valid() && bias.is_valid() && **bias.shape() != [self.dim(1)] {
             let why = format!("expected a bias of shape [{}], one number for each output channel", self.dim(1));
-            return self.graph().mistake(op, &[self, bias], why);
+            return self.graph().error(op, &[self, bias], why);
         }
         self + bias.reshape(&[-1, 1, 1])
     }

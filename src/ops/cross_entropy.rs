@@ -1,8 +1,8 @@
 //! Cross entropy of logits and class numbers, fused: one pass for the losses, one for the gradient.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::op::{UNIT, gamma_of_runs};
-use crate::ops::reduce::together_on_row;
+use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
+use crate::ops::reduce::threads_per_row;
 use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
@@ -78,7 +78,7 @@ impl Op for CrossEntropy {
         Rounding::bound(|inputs, _| {
             let bound = |(x, class): (&[f64], usize)| {
                 let (top, sum) = largest_and_sum(x);
-                gamma_of_runs(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * UNIT
+                gamma_of_runs(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * F32_UNIT_ROUNDOFF
             };
             vec![rows(inputs).map(bound).collect()]
         })
@@ -143,7 +143,8 @@ impl Op for CrossEntropyGrad {
                     let p = (x - top).exp() / sum;
                     let one = if k == class { 2.0 } else { 0.0 };
                     dy.abs()
-                        * (p * (gamma_of_runs(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * UNIT) + one * UNIT)
+                        * (p * (gamma_of_runs(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * F32_UNIT_ROUNDOFF)
+                            + one * F32_UNIT_ROUNDOFF)
                         + 1.2e-38
                 };
                 x.iter().enumerate().map(error).collect::<Vec<f64>>()
@@ -182,7 +183,7 @@ impl Kernel for Rows {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
         let (text, entry) = if is_workgroup(variant) {
-            let threads = together_on_row(args.profile, c);
+            let threads = threads_per_row(args.profile, c);
             (wgsl!("cross_entropy_workgroup").constant("THREADS", threads), "cross_entropy_workgroup")
         } else {
             (wgsl!("cross_entropy"), "cross_entropy")

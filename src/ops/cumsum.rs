@@ -47,7 +47,7 @@ impl Op for CumSum {
         }
     }
 
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         inputs[0].shape[self.axis]
     }
 
@@ -149,7 +149,7 @@ impl Value {
         match self.shape().axis(axis) {
             Some(axis) => self.op(CumSum { axis, reverse: false }, &[]),
             None if !self.is_valid() => self.clone(),
-            None => self.graph().mistake("cumsum", &[self], format!("there is no axis {axis} in {}", self.shape())),
+            None => self.graph().error("cumsum", &[self], format!("there is no axis {axis} in {}", self.shape())),
         }
     }
 }

@@ -213,13 +213,13 @@ impl Graph {
         let read = Equation::parse(equation, &shapes).and_then(|read| read.sizes(&shapes).map(|sizes| (read, sizes)));
         let (equation, sizes) = match read {
             Ok(read) => read,
-            Err(why) => return self.mistake("einsum", operands, why),
+            Err(why) => return self.error("einsum", operands, why),
         };
         let location = std::panic::Location::caller();
         let labelled = equation.operands.iter().zip(operands).rev();
         let mut rest: Vec<Labelled> =
             self.at(location, || labelled.map(|(letters, value)| Labelled::new(value, letters, &sizes)).collect());
-        let Some(mut product) = rest.pop() else { return self.mistake("einsum", &[], "expected at least one operand") };
+        let Some(mut product) = rest.pop() else { return self.error("einsum", &[], "expected at least one operand") };
         self.at(location, || {
             while let Some(next) = rest.pop() {
                 let wanted =

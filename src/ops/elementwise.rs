@@ -24,7 +24,7 @@ impl Value {
         }
         let shape = operands.iter().skip(1).try_fold(self.shape().clone(), |shape, v| shape.broadcast(v.shape()));
         let Some(shape) = shape else {
-            return self.graph().mistake(
+            return self.graph().error(
                 row.name,
                 &operands,
                 "the shapes do not broadcast: aligned at the last axis, sizes must be equal or 1",
@@ -32,7 +32,7 @@ impl Value {
         };
         if let Some(bad) = attributes.iter().find(|&&a| !a.is_finite() || DType::F32.check(a).is_err()) {
             let why = format!("expected a finite number of f32, not {bad}");
-            return self.graph().mistake(row.name, &operands, why);
+            return self.graph().error(row.name, &operands, why);
         }
         let location = std::panic::Location::caller();
         let operands: Vec<Value> =
@@ -105,7 +105,7 @@ impl Value {
         let channels = self.shape().get(1.min(rank.saturating_sub(1))).copied().unwrap_or(1);
         if weight.shape().rank() != 1 || (weight.dim(0) != 1 && weight.dim(0) != channels) {
             let why = format!("expected a weight of shape [1] or [{channels}]");
-            return self.graph().mistake("prelu", &[self, weight], why);
+            return self.graph().error("prelu", &[self, weight], why);
         }
         let mut sizes = vec![1; rank];
         if let Some(size) = sizes.get_mut(1.min(rank.saturating_sub(1))) {
@@ -120,7 +120,7 @@ impl Value {
         let size = self.dim(axis);
         if self.axes_of(op, &[axis])?.is_empty() || !size.is_multiple_of(2) {
             let why = format!("expected an even size on axis {axis}, to be halved");
-            return Err(self.graph().mistake(op, &[self], why));
+            return Err(self.graph().error(op, &[self], why));
         }
         Ok([self.slice(axis, 0, size / 2, 1), self.slice(axis, size / 2, size, 1)])
     }
@@ -149,7 +149,7 @@ impl Value {
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Value {
         if low.is_nan() || high.is_nan() || low > high {
-            return self.graph().mistake("clamp", &[self], format!("the bounds must be ordered, not {low} and {high}"));
+            return self.graph().error("clamp", &[self], format!("the bounds must be ordered, not {low} and {high}"));
         }
         if matches!(self.dtype(), DType::I32 | DType::U32) {
             let at_least = if low == f64::NEG_INFINITY { self.clone() } else { self.maximum(&self.full_like(low)) };
@@ -258,7 +258,7 @@ rows! {
     /// `a * b`. Integers wrap. Gradients `dy b` and `dy a`.
     binary mul = Row::numbers(2, |x| x[0] * x[1], |x| x[0].wrapping_mul(x[1]))
         .ulps(1.0)
-        .neutral(1.0)
+        .identity(1.0)
         .cases(-2.0, 2.0, SMALL)
         .gradient(|g, _| vec![g.when(0, || g.dy() * g.x(1)), g.when(1, || g.dy() * g.x(0))]);
     /// `a / b`, floats; divided by 0 infinite, and NaN for `0 / 0`. For integers see [`Value::div_trunc`] and

@@ -3,7 +3,7 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{Lines, with_store};
 use crate::ops::pad::copy_chunk;
-use crate::ops::reduce::around;
+use crate::ops::reduce::outer_size_inner;
 use crate::shape::{View, reciprocal};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
@@ -27,7 +27,7 @@ impl Op for Flip {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let [_, size, inner] = around(&outputs[0].shape, self.axis);
+        let [_, size, inner] = outer_size_inner(&outputs[0].shape, self.axis);
         let block = (size * inner).max(1);
         let from = |n: usize| n / block * block + (size - 1 - n % block / inner) * inner + n % inner;
         fn pick<T: Copy>(x: &[T], from: impl Fn(usize) -> usize) -> Vec<T> {

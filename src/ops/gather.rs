@@ -3,7 +3,7 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
-use crate::ops::reduce::around;
+use crate::ops::reduce::outer_size_inner;
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
@@ -62,7 +62,7 @@ impl Lines {
         };
         let rank = view.shape.rank();
         let strides = [merged(0, axis)?, view.strides[axis], merged(axis + 1, rank)?];
-        Some(Lines { sizes: around(&view.shape, axis), strides, offset: view.offset })
+        Some(Lines { sizes: outer_size_inner(&view.shape, axis), strides, offset: view.offset })
     }
 
     /// Whether four neighbours along inner lie in one vector of four, whatever the rest.
@@ -124,7 +124,7 @@ impl Op for Gather {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let index = indices(inputs[1]);
-        let [_, size, inner] = around(&outputs[0].shape, self.axis);
+        let [_, size, inner] = outer_size_inner(&outputs[0].shape, self.axis);
         let bound = inputs[0].shape()[self.axis];
         let at = |(n, k): (usize, &usize)| (n / (size * inner) * bound + k) * inner + n % inner;
         let from: Vec<usize> = index.iter().enumerate().map(at).collect();
@@ -265,7 +265,7 @@ impl Value {
         }
         let (Some(axis), 1) = (self.shape().axis(axis), index.shape().rank()) else {
             let why = format!("expected an axis of {} and an index [K], not axis {axis}", self.shape());
-            return self.graph().mistake("index_select", &[self, index], why);
+            return self.graph().error("index_select", &[self, index], why);
         };
         let mut sizes = self.shape().to_vec();
         sizes[axis] = index.dim(0);
@@ -292,7 +292,7 @@ impl Value {
             return invalid;
         }
         if self.shape().rank() != 2 {
-            return self.graph().mistake("embedding", &[self, index], "expected a table [V, D] and an index");
+            return self.graph().error("embedding", &[self, index], "expected a table [V, D] and an index");
         }
         let sizes: Vec<isize> = index.shape().iter().chain(&self.shape()[1..]).map(|&size| size as isize).collect();
         self.index_select(0, &index.reshape(&[index.shape().numel() as isize])).reshape(&sizes)

@@ -48,7 +48,7 @@ impl Op for Full {
         Lowering::Pointwise(Pointwise { function: "full".into(), args: vec![self.arg()] })
     }
 
-    fn constant_value(&self) -> Option<f64> {
+    fn fill_value(&self) -> Option<f64> {
         Some(self.value)
     }
 }
@@ -238,7 +238,7 @@ impl Graph {
     pub fn iota(&self, dtype: DType, shape: impl Into<Shape>, axis: isize) -> Value {
         let ty = TensorType::new(dtype, shape);
         let Some(axis) = ty.shape.axis(axis) else {
-            return self.mistake("iota", &[], format!("axis {axis} is not one of shape {}", ty.shape));
+            return self.error("iota", &[], format!("axis {axis} is not one of shape {}", ty.shape));
         };
         self.apply1(Iota { ty, axis }, &[])
     }
@@ -293,7 +293,7 @@ impl Value {
     #[track_caller]
     pub fn dropout(&self, p: f64, seed: &Value, step: &Value) -> Value {
         if !(0.0..=1.0).contains(&p) {
-            return self.graph().mistake("dropout", &[self], format!("the probability must be in [0, 1], not {p}"));
+            return self.graph().error("dropout", &[self], format!("the probability must be in [0, 1], not {p}"));
         }
         if let Err(invalid) = self.graph().admit("dropout", &[self, seed, step]) {
             return invalid;

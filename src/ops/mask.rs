@@ -14,7 +14,7 @@ impl Value {
         let rank = self.shape().rank();
         let (Ok(diagonal), true) = (i32::try_from(diagonal), rank >= 2) else {
             let why = "expected at least two axes, and a diagonal of 32 bits";
-            return self.graph().mistake(op, &[self], why);
+            return self.graph().error(op, &[self], why);
         };
         let rows = self.graph().iota(DType::I32, self.shape(), -2);
         let columns = self.graph().iota(DType::I32, self.shape(), -1);

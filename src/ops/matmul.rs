@@ -123,7 +123,7 @@ impl Value {
     /// `K = 0` gives zeros.
     ///
     /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32, or integers of one type, whose product is
-    /// exact modulo 2^32. Mistakes: a scalar operand, inner sizes or batch axes that do not fit.
+    /// exact modulo 2^32. GraphErrors: a scalar operand, inner sizes or batch axes that do not fit.
     #[track_caller]
     pub fn matmul(&self, other: &Value) -> Value {
         if let Err(invalid) = self.graph().admit("matmul", &[self, other]) {
@@ -131,7 +131,7 @@ impl Value {
         }
         let (batch, [m, n, k]) = match product_of(self.shape(), other.shape()) {
             Ok(found) => found,
-            Err(why) => return self.graph().mistake("matmul", &[self, other], why),
+            Err(why) => return self.graph().error("matmul", &[self, other], why),
         };
         let (is_row, is_column) = (self.shape().rank() == 1, other.shape().rank() == 1);
         let a = if is_row { self.with_sizes(&[1, k]) } else { self.clone() };

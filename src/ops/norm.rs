@@ -11,7 +11,7 @@ mod kernels;
 
 pub use cases::cases;
 
-use crate::op::{Backward, Lowering, Op, Rounding, UNIT, gamma_of_runs};
+use crate::op::{Backward, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// The most elements of a row: parts of 4096, each of which counts parts of 4096.
@@ -19,7 +19,7 @@ const MAX_ROW: usize = 1 << 24;
 
 /// What differs between norms besides the rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Kind {
+struct NormKind {
     /// Whether the mean is taken off; otherwise the mean square stands for the variance.
     centered: bool,
     /// Added to the variance.
@@ -29,13 +29,13 @@ struct Kind {
 /// Of `x` `[outer, rows, inner]`: `y = (x - mean) / sqrt(var + eps)` of that shape, and `[2, rows]`,
 /// mean (0 where it is not taken off) and biased variance of each row.
 #[derive(Clone, Copy, Debug)]
-struct Normalize(Kind);
+struct Normalize(NormKind);
 
 /// The gradient of [`Normalize`]'s `y`, of `y`, the statistics and `dy`:
 /// `dx = (dy - mean(dy) - y mean(y dy)) / sqrt(var + eps)`, means over rows, without `mean(dy)`
 /// where the mean is not taken off.
 #[derive(Clone, Copy, Debug)]
-struct NormalizeGrad(Kind);
+struct NormalizeGrad(NormKind);
 
 /// The three sizes.
 fn sizes(shape: &Shape) -> [usize; 3] {
@@ -87,7 +87,7 @@ fn mean(of: impl ExactSizeIterator<Item = f64>) -> f64 {
     of.sum::<f64>() / n
 }
 
-impl Kind {
+impl NormKind {
     /// Mean and variance of a row.
     fn moments(&self, x: &[f64]) -> [f64; 2] {
         let center = if self.centered { mean(x.iter().copied()) } else { 0.0 };
@@ -101,12 +101,12 @@ impl Kind {
             let [mean_off, var_off] = moment_errors(x, [center, var]);
             [mean_off, var_off + FLOOR]
         } else {
-            [0.0, (gamma_of_runs(x.len()) + 16.0 * UNIT) * var + FLOOR]
+            [0.0, (gamma_of_runs(x.len()) + 16.0 * F32_UNIT_ROUNDOFF) * var + FLOOR]
         };
         let (r, most) = ((var + self.eps).sqrt().recip(), ((var - var_off).max(0.0) + self.eps).sqrt().recip());
         let off = x.iter().map(|x| {
             let c = (x - center).abs();
-            c * (most - r + 8.0 * UNIT * most) + (mean_off + FLOOR) * most
+            c * (most - r + 8.0 * F32_UNIT_ROUNDOFF * most) + (mean_off + FLOOR) * most
         });
         ([mean_off, var_off], off.collect())
     }
@@ -116,9 +116,9 @@ impl Kind {
 /// of the differences mends it, and its square the variance, both up to the rounding of sums of differences; in the
 /// end the mean is rounded.
 fn moment_errors(x: &[f64], [center, var]: [f64; 2]) -> [f64; 2] {
-    let g = gamma_of_runs(x.len()) + 16.0 * UNIT;
+    let g = gamma_of_runs(x.len()) + 16.0 * F32_UNIT_ROUNDOFF;
     let first = g * mean(x.iter().map(|x| x.abs()));
-    [2.0 * UNIT * center.abs() + g * (var.sqrt() + first) + FLOOR, g * (var.sqrt() + 2.0 * first).powi(2)]
+    [2.0 * F32_UNIT_ROUNDOFF * center.abs() + g * (var.sqrt() + first) + FLOOR, g * (var.sqrt() + 2.0 * first).powi(2)]
 }
 
 /// What a device may lose by taking subnormal numbers for 0.
@@ -225,12 +225,15 @@ impl Op for NormalizeGrad {
             let vars = &inputs[1].to_f64()[shape[1]..];
             let off = rows_of(&y, shape).zip(rows_of(&dy, shape)).zip(vars).map(|((y, dy), var)| {
                 let r = (var + kind.eps).sqrt().recip();
-                let g = gamma_of_runs(y.len()) + 16.0 * UNIT;
+                let g = gamma_of_runs(y.len()) + 16.0 * F32_UNIT_ROUNDOFF;
                 let a = mean(dy.iter().map(|dy| dy.abs()));
                 let b = mean(y.iter().zip(&dy).map(|(y, dy)| (y * dy).abs()));
                 let off = |(y, dy): (&f64, &f64)| {
                     let y = y.abs();
-                    r * ((g + 8.0 * UNIT) * (a + y * b) + 8.0 * UNIT * dy.abs() + FLOOR * (1.0 + y)) + FLOOR
+                    r * ((g + 8.0 * F32_UNIT_ROUNDOFF) * (a + y * b)
+                        + 8.0 * F32_UNIT_ROUNDOFF * dy.abs()
+                        + FLOOR * (1.0 + y))
+                        + FLOOR
                 };
                 y.iter().zip(&dy).map(off).collect()
             });
@@ -286,7 +289,7 @@ impl Op for Moments {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let kind = Kind { centered: true, eps: 0.0 };
+        let kind = NormKind { centered: true, eps: 0.0 };
         let moments: Vec<[f64; 2]> = rows_of(inputs[0].f64s(), inputs[0].shape()).map(|x| kind.moments(&x)).collect();
         let spread = |var: f64| if self.root { var.sqrt() } else { var };
         let stats = moments.iter().map(|m| m[0]).chain(moments.iter().map(|m| spread(m[1])));
@@ -296,13 +299,14 @@ impl Op for Moments {
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let root = self.root;
         Rounding::bound(move |inputs, _| {
-            let kind = Kind { centered: true, eps: 0.0 };
+            let kind = NormKind { centered: true, eps: 0.0 };
             let errors: Vec<[f64; 2]> = rows_of(&inputs[0].to_f64(), inputs[0].shape())
                 .map(|x| {
                     let [center, var] = kind.moments(&x);
                     let [mean_off, var_off] = moment_errors(&x, [center, var]);
                     // Between the roots of the smallest and the largest variance; where it is 0 that of its error.
-                    let off = (var + var_off).sqrt() - (var - var_off).max(0.0).sqrt() + 4.0 * UNIT * var.sqrt();
+                    let off =
+                        (var + var_off).sqrt() - (var - var_off).max(0.0).sqrt() + 4.0 * F32_UNIT_ROUNDOFF * var.sqrt();
                     [mean_off, if root { off + FLOOR } else { var_off + FLOOR }]
                 })
                 .collect();
@@ -335,7 +339,7 @@ impl BatchNorm {
     pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
         if !(0.0..=1.0).contains(&momentum) {
             let why = format!("the momentum must be in [0, 1], not {momentum}");
-            let wrong = mean.graph().mistake("batch_norm", &[mean, var], why);
+            let wrong = mean.graph().error("batch_norm", &[mean, var], why);
             return (wrong.clone(), wrong);
         }
         let new_mean = mean * (1.0 - momentum) + &self.mean * momentum;
@@ -402,12 +406,12 @@ impl Value {
             Err(invalid) => return invalid,
         };
         if self.dtype() != DType::F32 {
-            return self.graph().mistake(op, &[self], "expected f32; cast() first");
+            return self.graph().error(op, &[self], "expected f32; cast() first");
         }
         let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
         if count <= correction {
             let why = format!("expected more than {correction} elements a variance, not {count}");
-            return self.graph().mistake(op, &[self], why);
+            return self.graph().error(op, &[self], why);
         }
         let [_, spread] = self.moments(&found, root, keepdim);
         let factor = count as f64 / (count - correction) as f64;
@@ -417,7 +421,7 @@ impl Value {
     /// Normalised over `outer` and `inner` of the data seen as `[outer, rows, inner]`, in its own
     /// shape, and the statistics `[2, rows]`.
     #[track_caller]
-    fn normalized(&self, [outer, rows, inner]: [usize; 3], kind: Kind) -> [Value; 2] {
+    fn normalized(&self, [outer, rows, inner]: [usize; 3], kind: NormKind) -> [Value; 2] {
         let x = self.reshape(&[outer, rows, inner].map(|size| size as isize));
         let mut outputs = self.graph().apply(Normalize(kind), &[&x]);
         let stats = outputs.swap_remove(1);
@@ -433,7 +437,7 @@ impl Value {
             let Some(value) = value else { continue };
             if y.is_valid() && value.is_valid() && **value.shape() != *shape {
                 let what = ["weight", "bias"][number];
-                return self.graph().mistake(op, &[self, value], format!("expected a {what} of shape {shape:?}"));
+                return self.graph().error(op, &[self, value], format!("expected a {what} of shape {shape:?}"));
             }
             let value = value.reshape(sizes);
             y = if number == 0 { y * value } else { y + value };
@@ -443,13 +447,13 @@ impl Value {
 
     /// Layer and RMS norm: over the last axes.
     #[track_caller]
-    fn last_axes_norm(&self, op: &str, shape: &[usize], by: [Option<&Value>; 2], kind: Kind) -> Value {
+    fn last_axes_norm(&self, op: &str, shape: &[usize], by: [Option<&Value>; 2], kind: NormKind) -> Value {
         if !self.is_valid() {
             return self.clone();
         }
         if shape.is_empty() || !self.shape().ends_with(shape) {
             let why = format!("expected data whose last axes are {shape:?}, not {}", self.shape());
-            return self.graph().mistake(op, &[self], why);
+            return self.graph().error(op, &[self], why);
         }
         let size: usize = shape.iter().product();
         let rows: usize = self.shape()[..self.shape().rank() - shape.len()].iter().product();
@@ -486,7 +490,7 @@ impl Value {
         bias: Option<&Value>,
         eps: f64,
     ) -> Value {
-        self.last_axes_norm("layer_norm", normalized_shape, [weight, bias], Kind { centered: true, eps })
+        self.last_axes_norm("layer_norm", normalized_shape, [weight, bias], NormKind { centered: true, eps })
     }
 
     /// Layer normalisation by the root mean square alone: `y = x / sqrt(mean(x^2) + eps) * weight`
@@ -494,7 +498,7 @@ impl Value {
     /// Normalization*, NeurIPS 2019).
     #[track_caller]
     pub fn rms_norm(&self, normalized_shape: &[usize], weight: Option<&Value>, eps: f64) -> Value {
-        self.last_axes_norm("rms_norm", normalized_shape, [weight, None], Kind { centered: false, eps })
+        self.last_axes_norm("rms_norm", normalized_shape, [weight, None], NormKind { centered: false, eps })
     }
 
     /// Group normalisation of data `[N, C, ...]`: the channels in `num_groups` groups, mean and
@@ -510,9 +514,9 @@ impl Value {
         };
         if num_groups == 0 || !c.is_multiple_of(num_groups) {
             let why = format!("expected a number of groups that divides C = {c}, not {num_groups}");
-            return self.graph().mistake("group_norm", &[self], why);
+            return self.graph().error("group_norm", &[self], why);
         }
-        let [y, _] = self.normalized([1, n * num_groups, c / num_groups * inner], Kind { centered: true, eps });
+        let [y, _] = self.normalized([1, n * num_groups, c / num_groups * inner], NormKind { centered: true, eps });
         y.scaled("group_norm", &[c], &self.channel_sizes(), [weight, bias])
     }
 
@@ -525,7 +529,7 @@ impl Value {
             Some([_, c, inner]) if self.shape().rank() > 2 && inner != 1 => self.group_norm(c, weight, bias, eps),
             Some(_) => {
                 let why = "expected data [N, C, ...] with more than one element in each channel of an example";
-                self.graph().mistake("instance_norm", &[self], why)
+                self.graph().error("instance_norm", &[self], why)
             }
             None => self.without_channels("instance_norm"),
         }
@@ -542,7 +546,7 @@ impl Value {
     pub fn batch_norm_training(&self, weight: Option<&Value>, bias: Option<&Value>, eps: f64) -> BatchNorm {
         let wrong = match self.channels() {
             Some([n, _, inner]) if n * inner > 1 => None,
-            Some(_) => Some(self.graph().mistake(
+            Some(_) => Some(self.graph().error(
                 "batch_norm",
                 &[self],
                 "expected more than one element in each channel: of one the variance is 0",
@@ -553,7 +557,7 @@ impl Value {
             return BatchNorm { y: wrong.clone(), mean: wrong.clone(), var: wrong, count: 0 };
         }
         let [n, c, inner] = self.channels().unwrap_or_default();
-        let [y, stats] = self.normalized([n, c, inner], Kind { centered: true, eps });
+        let [y, stats] = self.normalized([n, c, inner], NormKind { centered: true, eps });
         let line = |line: usize| stats.slice(0, line, line + 1, 1).reshape(&[-1]);
         let y = y.scaled("batch_norm", &[c], &self.channel_sizes(), [weight, bias]);
         BatchNorm { y, mean: line(0), var: line(1), count: n * inner }
@@ -572,12 +576,12 @@ impl Value {
     ) -> Value {
         let Some([_, c, _]) = self.channels() else { return self.without_channels("batch_norm") };
         if let Err(why) = check_eps(eps) {
-            return self.graph().mistake("batch_norm", &[self], why);
+            return self.graph().error("batch_norm", &[self], why);
         }
         for (what, value) in [("mean", mean), ("variance", var)] {
             if value.is_valid() && **value.shape() != [c] {
                 let why = format!("expected a {what} of shape [{c}]");
-                return self.graph().mistake("batch_norm", &[self, value], why);
+                return self.graph().error("batch_norm", &[self, value], why);
             }
         }
         let sizes = self.channel_sizes();
@@ -593,7 +597,7 @@ impl Value {
 
     #[track_caller]
     fn without_channels(&self, op: &str) -> Value {
-        if self.is_valid() { self.graph().mistake(op, &[self], "expected data [N, C, ...]") } else { self.clone() }
+        if self.is_valid() { self.graph().error(op, &[self], "expected data [N, C, ...]") } else { self.clone() }
     }
 
     /// The sizes that `[C]` has beside data `[N, C, ...]`: `[C, 1, ...]`.

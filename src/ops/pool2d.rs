@@ -68,11 +68,11 @@ impl From<[usize; 2]> for Pool2d {
 }
 
 /// The most elements of a window: some drivers silently stop longer loops.
-const MOST: usize = 16_000;
+const MAX: usize = 16_000;
 
 /// What is computed of each window.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum PoolKind {
     /// `x` to `y`: the maximum.
     Max,
     /// `x`, `v` to `y`: the element of `v` where `x` has its (first) maximum.
@@ -89,7 +89,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Pooling {
     options: Pool2d,
-    kind: Kind,
+    kind: PoolKind,
 }
 
 /// All sizes of a pooling, known to fit; `planes` is `N * C`.
@@ -122,9 +122,9 @@ impl Pooling {
         };
         let windows = [axis("height", 0)?, axis("width", 1)?];
         let kernel = self.options.kernel;
-        if kernel[0] * kernel[1] > MOST {
+        if kernel[0] * kernel[1] > MAX {
             return Err(format!(
-                "windows hold at most {MOST} elements, not {}; reduce such ones with max() or mean() over the axes",
+                "windows hold at most {MAX} elements, not {}; reduce such ones with max() or mean() over the axes",
                 kernel[0] * kernel[1]
             ));
         }
@@ -134,9 +134,9 @@ impl Pooling {
     /// All sizes, for types that [`Op::infer`] has accepted.
     fn sizes(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Sizes {
         let (x, y) = match self.kind {
-            Kind::Max | Kind::Avg | Kind::MaxPick => (&inputs[0].shape, &outputs[0].shape),
-            Kind::MaxGrad => (&inputs[0].shape, &inputs[1].shape),
-            Kind::AvgGrad(_) => (&outputs[0].shape, &inputs[0].shape),
+            PoolKind::Max | PoolKind::Avg | PoolKind::MaxPick => (&inputs[0].shape, &outputs[0].shape),
+            PoolKind::MaxGrad => (&inputs[0].shape, &inputs[1].shape),
+            PoolKind::AvgGrad(_) => (&outputs[0].shape, &inputs[0].shape),
         };
         Sizes { planes: x[0] * x[1], h: x[2], w: x[3], oh: y[2], ow: y[3], options: self.options }
     }
@@ -151,11 +151,11 @@ impl Pooling {
 impl Op for Pooling {
     fn name(&self) -> &'static str {
         match self.kind {
-            Kind::Max => "max_pool2d",
-            Kind::MaxPick => "max_pool2d_pick",
-            Kind::MaxGrad => "max_pool2d_grad",
-            Kind::Avg => "avg_pool2d",
-            Kind::AvgGrad(_) => "avg_pool2d_grad",
+            PoolKind::Max => "max_pool2d",
+            PoolKind::MaxPick => "max_pool2d_pick",
+            PoolKind::MaxGrad => "max_pool2d_grad",
+            PoolKind::Avg => "avg_pool2d",
+            PoolKind::AvgGrad(_) => "avg_pool2d_grad",
         }
     }
 
@@ -164,14 +164,14 @@ impl Op for Pooling {
             return Err("expected f32 data [N, C, H, W]; cast() or reshape() it first".into());
         }
         let x = &inputs[0].shape;
-        let size = if let Kind::AvgGrad(size) = self.kind { size } else { [x[2], x[3]] };
+        let size = if let PoolKind::AvgGrad(size) = self.kind { size } else { [x[2], x[3]] };
         let [oh, ow] = self.windows(size)?;
         let (large, small) = ([x[0], x[1], size[0], size[1]], [x[0], x[1], oh, ow]);
         let (expected, result) = match self.kind {
-            Kind::Max | Kind::Avg => ([Some(large), None], small),
-            Kind::MaxPick => ([Some(large), Some(large)], small),
-            Kind::MaxGrad => ([Some(large), Some(small)], large),
-            Kind::AvgGrad(_) => ([Some(small), None], large),
+            PoolKind::Max | PoolKind::Avg => ([Some(large), None], small),
+            PoolKind::MaxPick => ([Some(large), Some(large)], small),
+            PoolKind::MaxGrad => ([Some(large), Some(small)], large),
+            PoolKind::AvgGrad(_) => ([Some(small), None], large),
         };
         for (input, expected) in inputs.iter().zip(expected.into_iter().flatten()) {
             if *input.shape != expected {
@@ -185,11 +185,11 @@ impl Op for Pooling {
         let with = |kind| Pooling { options: self.options, kind };
         let x = g.x(0);
         match self.kind {
-            Kind::Max => vec![Some(x.op(with(Kind::MaxGrad), &[&g.dy()]))],
-            Kind::MaxPick => vec![None, Some(x.op(with(Kind::MaxGrad), &[&g.dy()]))],
-            Kind::MaxGrad => vec![None, Some(x.op(with(Kind::MaxPick), &[&g.dy()]))],
-            Kind::Avg => vec![Some(g.dy().op(with(Kind::AvgGrad([x.dim(2), x.dim(3)])), &[]))],
-            Kind::AvgGrad(_) => vec![Some(g.dy().op(with(Kind::Avg), &[]))],
+            PoolKind::Max => vec![Some(x.op(with(PoolKind::MaxGrad), &[&g.dy()]))],
+            PoolKind::MaxPick => vec![None, Some(x.op(with(PoolKind::MaxGrad), &[&g.dy()]))],
+            PoolKind::MaxGrad => vec![None, Some(x.op(with(PoolKind::MaxPick), &[&g.dy()]))],
+            PoolKind::Avg => vec![Some(g.dy().op(with(PoolKind::AvgGrad([x.dim(2), x.dim(3)])), &[]))],
+            PoolKind::AvgGrad(_) => vec![Some(g.dy().op(with(PoolKind::Avg), &[]))],
         }
     }
 
@@ -199,28 +199,32 @@ impl Op for Pooling {
         let a = inputs[0].f64s();
         let b = inputs.get(1).map_or(a, |t| t.f64s());
         let result = match self.kind {
-            Kind::Max | Kind::MaxPick => reference::max_pool2d(a, b, &sizes),
-            Kind::MaxGrad => reference::max_pool2d_grad(a, b, &sizes),
-            Kind::Avg => reference::avg_pool2d(a, &sizes),
-            Kind::AvgGrad(_) => reference::avg_pool2d_grad(a, &sizes),
+            PoolKind::Max | PoolKind::MaxPick => reference::max_pool2d(a, b, &sizes),
+            PoolKind::MaxGrad => reference::max_pool2d_grad(a, b, &sizes),
+            PoolKind::Avg => reference::avg_pool2d(a, &sizes),
+            PoolKind::AvgGrad(_) => reference::avg_pool2d_grad(a, &sizes),
         };
         vec![Tensor::of(&outputs[0].shape, result)]
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         match (self.kind, self.overlap()) {
-            (Kind::Max | Kind::MaxPick, _) | (Kind::MaxGrad, 0..=1) => Rounding::Exact,
-            (Kind::MaxGrad, 2..=4) => Rounding::bound(sum_of_dy::<4>),
-            (Kind::MaxGrad, 5..=16) => Rounding::bound(sum_of_dy::<16>),
-            (Kind::MaxGrad, _) => Rounding::bound(sum_of_dy::<{ 1 << 30 }>),
-            (Kind::Avg, _) => Rounding::Sum(self.options.kernel.iter().product()),
-            (Kind::AvgGrad(_), overlap) => Rounding::Sum(overlap),
+            (PoolKind::Max | PoolKind::MaxPick, _) | (PoolKind::MaxGrad, 0..=1) => Rounding::Exact,
+            (PoolKind::MaxGrad, 2..=4) => Rounding::bound(sum_of_dy::<4>),
+            (PoolKind::MaxGrad, 5..=16) => Rounding::bound(sum_of_dy::<16>),
+            (PoolKind::MaxGrad, _) => Rounding::bound(sum_of_dy::<{ 1 << 30 }>),
+            (PoolKind::Avg, _) => Rounding::Sum(self.options.kernel.iter().product()),
+            (PoolKind::AvgGrad(_), overlap) => Rounding::Sum(overlap),
         }
     }
 
     /// `x` tells only which places others are picked from, or go to.
     fn nan(&self, input: usize) -> Nan {
-        if input == 0 && matches!(self.kind, Kind::MaxPick | Kind::MaxGrad) { Nan::Extreme } else { Nan::Spreads }
+        if input == 0 && matches!(self.kind, PoolKind::MaxPick | PoolKind::MaxGrad) {
+            Nan::Extreme
+        } else {
+            Nan::Spreads
+        }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -255,21 +259,21 @@ impl Value {
         if let Some([x]) = self.made_by("relu").as_deref() {
             return x.max_pool2d(options).relu();
         }
-        self.op(Pooling { options, kind: Kind::Max }, &[])
+        self.op(Pooling { options, kind: PoolKind::Max }, &[])
     }
 
     /// The average of each window of data `[N, C, H, W]`; sizes and errors are as for
     /// [`Value::max_pool2d`], the divisor is as [`Pool2d::count_include_pad`] says.
     #[track_caller]
     pub fn avg_pool2d(&self, options: impl Into<Pool2d>) -> Value {
-        self.op(Pooling { options: options.into(), kind: Kind::Avg }, &[])
+        self.op(Pooling { options: options.into(), kind: PoolKind::Avg }, &[])
     }
 
     /// The average over height and width: `[N, C, H, W]` to `[N, C, 1, 1]`.
     #[track_caller]
     pub fn global_avg_pool2d(&self) -> Value {
         if self.is_valid() && self.shape().rank() != 4 {
-            return self.graph().mistake("global_avg_pool2d", &[self], "expected data [N, C, H, W]");
+            return self.graph().error("global_avg_pool2d", &[self], "expected data [N, C, H, W]");
         }
         self.mean(&[2, 3], true)
     }

@@ -245,7 +245,7 @@ impl Op for Recurrence {
         })
     }
 
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         self.cell.gates() * inputs[2].shape[1]
     }
 
@@ -275,7 +275,7 @@ impl Op for RecurrenceGrad {
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let why = "recurrent layers can be differentiated once";
         let graph = g.x(0).graph();
-        vec![Some(graph.mistake(self.name(), &g.inputs.iter().collect::<Vec<_>>(), why)); g.inputs.len()]
+        vec![Some(graph.error(self.name(), &g.inputs.iter().collect::<Vec<_>>(), why)); g.inputs.len()]
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
@@ -292,7 +292,7 @@ impl Op for RecurrenceGrad {
     }
 
     /// As many as there are units, for each of their gates.
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         inputs[0].shape[2]
     }
 
@@ -321,7 +321,7 @@ impl Value {
     /// # Ok::<(), wgrad::Error>(())
     /// ```
     ///
-    /// Mistakes: shapes that do not fit, no step, more than 4,000 hidden units. The result can be
+    /// GraphErrors: shapes that do not fit, no step, more than 4,000 hidden units. The result can be
     /// differentiated once.
     #[track_caller]
     pub fn recurrent(

@@ -5,7 +5,7 @@ mod kernels;
 
 pub use cases::cases;
 use kernels::walkable;
-pub(crate) use kernels::{ALONE, FEWEST, MAX_CHUNK, parts, sum_of_parts, together_on, together_on_row};
+pub(crate) use kernels::{ALONE, MAX_CHUNK, MIN_THREADS, parts, sum_of_parts, threads_per_row, together_on};
 
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::shape::View;
@@ -13,7 +13,7 @@ use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// What is kept of the elements.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+enum ReduceKind {
     Sum,
     Mean,
     Max,
@@ -24,7 +24,7 @@ enum Kind {
 /// A reduction over `axes` (sorted, distinct).
 #[derive(Debug, Clone)]
 struct Reduce {
-    kind: Kind,
+    kind: ReduceKind,
     axes: Vec<usize>,
     keepdim: bool,
 }
@@ -32,11 +32,11 @@ struct Reduce {
 impl Op for Reduce {
     fn name(&self) -> &'static str {
         match self.kind {
-            Kind::Sum => "sum",
-            Kind::Mean => "mean",
-            Kind::Max => "max",
-            Kind::Min => "min",
-            Kind::Prod => "prod",
+            ReduceKind::Sum => "sum",
+            ReduceKind::Mean => "mean",
+            ReduceKind::Max => "max",
+            ReduceKind::Min => "min",
+            ReduceKind::Prod => "prod",
         }
     }
 
@@ -46,7 +46,7 @@ impl Op for Reduce {
             return Err("expected numbers; cast() the bools".into());
         }
         let empty = self.axes.iter().any(|&axis| x.shape[axis] == 0);
-        if empty && matches!(self.kind, Kind::Max | Kind::Min) {
+        if empty && matches!(self.kind, ReduceKind::Max | ReduceKind::Min) {
             return Err("an empty axis has no extreme element".into());
         }
         Ok(vec![TensorType::new(x.dtype, x.shape.reduced(&self.axes, self.keepdim))])
@@ -58,9 +58,9 @@ impl Op for Reduce {
         let sizes: Vec<isize> = kept.iter().map(|&s| s as isize).collect();
         let dy = g.dy().reshape(&sizes).broadcast_to(x.shape());
         vec![Some(match self.kind {
-            Kind::Sum => dy,
-            Kind::Mean => dy * (1.0 / self.count(x.shape()) as f64),
-            Kind::Prod => dy * self.product_of_the_others(x),
+            ReduceKind::Sum => dy,
+            ReduceKind::Mean => dy * (1.0 / self.count(x.shape()) as f64),
+            ReduceKind::Prod => dy * self.product_of_the_others(x),
             // Equal extremes share the gradient evenly.
             _ => {
                 let hit = x.eq(&g.y().reshape(&sizes).broadcast_to(x.shape()));
@@ -90,25 +90,27 @@ impl Op for Reduce {
         }
         let at = (&starts[..], &offsets[..]);
         let data: Data = match (x.data(), self.kind) {
-            (Data::F64(v), Kind::Sum) => fold(at, v, 0.0, |a, b| a + b).into(),
-            (Data::F64(v), Kind::Mean) => {
+            (Data::F64(v), ReduceKind::Sum) => fold(at, v, 0.0, |a, b| a + b).into(),
+            (Data::F64(v), ReduceKind::Mean) => {
                 let mut sums = fold(at, v, 0.0, |a, b| a + b);
                 sums.iter_mut().for_each(|sum| *sum /= offsets.len() as f64);
                 sums.into()
             }
-            (Data::F64(v), Kind::Max) => {
+            (Data::F64(v), ReduceKind::Max) => {
                 fold(at, v, f64::NEG_INFINITY, |a, b| if exceeds(b, a) { b } else { a }).into()
             }
-            (Data::F64(v), Kind::Min) => fold(at, v, f64::INFINITY, |a, b| if exceeds(-b, -a) { b } else { a }).into(),
-            (Data::F64(v), Kind::Prod) => fold(at, v, 1.0, |a, b| a * b).into(),
-            (Data::I32(v), Kind::Prod) => fold(at, v, 1, i32::wrapping_mul).into(),
-            (Data::U32(v), Kind::Prod) => fold(at, v, 1, u32::wrapping_mul).into(),
-            (Data::I32(v), Kind::Sum) => fold(at, v, 0, i32::wrapping_add).into(),
-            (Data::I32(v), Kind::Max) => fold(at, v, i32::MIN, |a, b| a.max(b)).into(),
-            (Data::I32(v), Kind::Min) => fold(at, v, i32::MAX, |a, b| a.min(b)).into(),
-            (Data::U32(v), Kind::Sum) => fold(at, v, 0, u32::wrapping_add).into(),
-            (Data::U32(v), Kind::Max) => fold(at, v, u32::MIN, |a, b| a.max(b)).into(),
-            (Data::U32(v), Kind::Min) => fold(at, v, u32::MAX, |a, b| a.min(b)).into(),
+            (Data::F64(v), ReduceKind::Min) => {
+                fold(at, v, f64::INFINITY, |a, b| if exceeds(-b, -a) { b } else { a }).into()
+            }
+            (Data::F64(v), ReduceKind::Prod) => fold(at, v, 1.0, |a, b| a * b).into(),
+            (Data::I32(v), ReduceKind::Prod) => fold(at, v, 1, i32::wrapping_mul).into(),
+            (Data::U32(v), ReduceKind::Prod) => fold(at, v, 1, u32::wrapping_mul).into(),
+            (Data::I32(v), ReduceKind::Sum) => fold(at, v, 0, i32::wrapping_add).into(),
+            (Data::I32(v), ReduceKind::Max) => fold(at, v, i32::MIN, |a, b| a.max(b)).into(),
+            (Data::I32(v), ReduceKind::Min) => fold(at, v, i32::MAX, |a, b| a.min(b)).into(),
+            (Data::U32(v), ReduceKind::Sum) => fold(at, v, 0, u32::wrapping_add).into(),
+            (Data::U32(v), ReduceKind::Max) => fold(at, v, u32::MIN, |a, b| a.max(b)).into(),
+            (Data::U32(v), ReduceKind::Min) => fold(at, v, u32::MAX, |a, b| a.min(b)).into(),
             _ => Tensor::zeros(&outputs[0]).into_data(),
         };
         vec![Tensor::of(&outputs[0].shape, data)]
@@ -117,11 +119,11 @@ impl Op for Reduce {
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let count = self.count(&inputs[0].shape);
         match self.kind {
-            Kind::Sum if inputs[0].dtype == DType::F32 => Rounding::Runs(count),
+            ReduceKind::Sum if inputs[0].dtype == DType::F32 => Rounding::Runs(count),
             // One rounding for the factor, one for the product.
-            Kind::Mean => Rounding::Runs(count + 2),
+            ReduceKind::Mean => Rounding::Runs(count + 2),
             // Half an ulp for each factor, and twice as many where the mantissa is small; tiny results are flushed.
-            Kind::Prod if inputs[0].dtype == DType::F32 => Rounding::Ulps(count as f64, 1.2e-38),
+            ReduceKind::Prod if inputs[0].dtype == DType::F32 => Rounding::Ulps(count as f64, 1.2e-38),
             _ => Rounding::Exact,
         }
     }
@@ -184,7 +186,7 @@ pub(crate) fn exceeds(v: f64, largest: f64) -> bool {
 }
 
 /// Elements before, along and behind an axis: `[outer, size, inner]`.
-pub(crate) fn around(shape: &Shape, axis: usize) -> [usize; 3] {
+pub(crate) fn outer_size_inner(shape: &Shape, axis: usize) -> [usize; 3] {
     [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
 }
 
@@ -198,11 +200,11 @@ impl Value {
         let found: Option<Vec<usize>> = axes.iter().map(|&axis| self.shape().axis(axis)).collect();
         let Some(mut axes) = found else {
             let why = format!("axes {axes:?} are not all axes of {}", self.shape());
-            return Err(self.graph().mistake(op, &[self], why));
+            return Err(self.graph().error(op, &[self], why));
         };
         axes.sort_unstable();
         if let Some(twice) = axes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(self.graph().mistake(
+            return Err(self.graph().error(
                 op,
                 &[self],
                 format!("axis {} stands twice; name each axis once", twice[0]),
@@ -212,7 +214,7 @@ impl Value {
     }
 
     #[track_caller]
-    fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Value {
+    fn reduce(&self, kind: ReduceKind, axes: &[isize], keepdim: bool) -> Value {
         let op = Reduce { kind, axes: Vec::new(), keepdim };
         let axes = match self.axes_of(op.name(), axes) {
             Err(invalid) => return invalid,
@@ -246,7 +248,7 @@ impl Value {
     /// ```
     #[track_caller]
     pub fn sum(&self, axes: &[isize], keepdim: bool) -> Value {
-        self.reduce(Kind::Sum, axes, keepdim)
+        self.reduce(ReduceKind::Sum, axes, keepdim)
     }
 
     /// The sum of all elements, shape `[]`.
@@ -263,13 +265,13 @@ impl Value {
             Err(invalid) => return invalid,
         };
         if self.dtype() != DType::F32 {
-            return self.graph().mistake("mean", &[self], "expected f32; cast() first");
+            return self.graph().error("mean", &[self], "expected f32; cast() first");
         }
         let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
         if count == 0 {
-            return self.graph().mistake("mean", &[self], "the mean of no elements is undefined");
+            return self.graph().error("mean", &[self], "the mean of no elements is undefined");
         }
-        self.reduce(Kind::Mean, axes, keepdim)
+        self.reduce(ReduceKind::Mean, axes, keepdim)
     }
 
     /// The mean of all elements, shape `[]`.
@@ -282,19 +284,19 @@ impl Value {
     /// where factors are 0. Floats whose partial products leave the range of f32 give no defined value.
     #[track_caller]
     pub fn prod(&self, axes: &[isize], keepdim: bool) -> Value {
-        self.reduce(Kind::Prod, axes, keepdim)
+        self.reduce(ReduceKind::Prod, axes, keepdim)
     }
 
     /// The largest over `axes`. Equal largest ones share the gradient evenly.
     #[track_caller]
     pub fn max(&self, axes: &[isize], keepdim: bool) -> Value {
-        self.reduce(Kind::Max, axes, keepdim)
+        self.reduce(ReduceKind::Max, axes, keepdim)
     }
 
     /// The smallest over `axes`. Equal smallest ones share the gradient evenly.
     #[track_caller]
     pub fn min(&self, axes: &[isize], keepdim: bool) -> Value {
-        self.reduce(Kind::Min, axes, keepdim)
+        self.reduce(ReduceKind::Min, axes, keepdim)
     }
 
     /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first. Of nothing but minus

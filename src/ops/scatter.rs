@@ -8,7 +8,7 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{Lines, check_index, indexed_case, indices, with_store};
-use crate::ops::reduce::around;
+use crate::ops::reduce::outer_size_inner;
 use crate::ops::sort::Sorting;
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
@@ -24,7 +24,7 @@ struct ScatterSum {
 const LONGEST_WALK: usize = 8192;
 
 /// The longest index: one invocation then adds up to two blocks and 4096 sums of blocks.
-const MOST: usize = 1 << 24;
+const MAX: usize = 1 << 24;
 
 /// Terms that are summed to one where a whole block has one index; shorter indices have none.
 fn block_of(count: usize) -> Option<usize> {
@@ -46,8 +46,8 @@ impl Op for ScatterSum {
             return Err("expected numbers, one for each index".into());
         }
         let count = index.shape[self.axis];
-        if count > MOST {
-            return Err(format!("expected at most {MOST} indices along the axis, not {count}; add up in parts"));
+        if count > MAX {
+            return Err(format!("expected at most {MAX} indices along the axis, not {count}; add up in parts"));
         }
         if self.size == 0 && index.shape.numel() > 0 {
             return Err(format!("axis {} is empty: there is nothing to add to", self.axis));
@@ -63,7 +63,7 @@ impl Op for ScatterSum {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let index = indices(inputs[0]);
-        let [_, count, inner] = around(inputs[0].shape(), self.axis);
+        let [_, count, inner] = outer_size_inner(inputs[0].shape(), self.axis);
         let to = |n: usize| (n / (count * inner) * self.size + index[n]) * inner + n % inner;
         fn add<T: Copy + Default>(x: &[T], to: impl Fn(usize) -> usize, n: usize, plus: fn(T, T) -> T) -> Vec<T> {
             let mut z = vec![T::default(); n];
@@ -302,7 +302,7 @@ impl Value {
         };
         if (0..index.shape().rank()).any(|i| index.shape()[i] > src.shape()[i]) {
             let why = "expected an index that is nowhere larger than the source";
-            return self.graph().mistake("scatter_add", &[self, index, src], why);
+            return self.graph().error("scatter_add", &[self, index, src], why);
         }
         let src = src.covered(at, index.shape()).slice(axis, 0, index.shape()[at], 1);
         let sum = index.scatter_sum(at, self.shape()[at], &src);

@@ -2,10 +2,10 @@
 //! nothing overflows, and their gradients.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, UNIT, Variant,
-    gamma_of_runs,
+    Args, Backward, Binding, Case, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Variant, gamma_of_runs,
 };
-use crate::ops::reduce::{FEWEST, around, together_on_row};
+use crate::ops::reduce::{MIN_THREADS, outer_size_inner, threads_per_row};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value, wgsl};
 
@@ -26,7 +26,7 @@ struct SoftmaxGrad {
 /// The longest row of a kernel: where fewest invocations share it, each walks it three times in
 /// fewer than 16,000 steps, all loops together.
 pub(crate) const MAX_ROW: usize = 1 << 19;
-const _: () = assert!(3 * MAX_ROW.div_ceil(FEWEST as usize) < 16_000);
+const _: () = assert!(3 * MAX_ROW.div_ceil(MIN_THREADS as usize) < 16_000);
 
 /// Up to this length one invocation may walk a row.
 const SHORT_ROW: usize = 4096;
@@ -74,7 +74,7 @@ fn check_rows(ty: &TensorType) -> Result<(), String> {
 /// Applies `f` to each row along `axis` of equally shaped tensors.
 fn map_rows(inputs: &[&Tensor], axis: usize, f: impl Fn(&[Vec<f64>]) -> Vec<f64>) -> Tensor {
     let shape = inputs[0].shape();
-    let [outer, size, inner] = around(shape, axis);
+    let [outer, size, inner] = outer_size_inner(shape, axis);
     let mut y = vec![0.0; shape.numel()];
     for row in 0..outer * inner {
         let start = row / inner * size * inner + row % inner;
@@ -98,7 +98,7 @@ struct Rows {
 
 impl Rows {
     fn new(shape: &Shape, axis: usize) -> Rows {
-        let [outer, mut size, mut inner] = around(shape, axis);
+        let [outer, mut size, mut inner] = outer_size_inner(shape, axis);
         let vector = if inner == 1 && size.is_multiple_of(4) {
             size /= 4;
             Some(true)
@@ -114,7 +114,7 @@ impl Rows {
 
     /// Invocations of a workgroup for each row.
     fn together(&self, args: &Args<'_>) -> u32 {
-        together_on_row(args.profile, self.size)
+        threads_per_row(args.profile, self.size)
     }
 
     /// The text for these vectors: within a row their lanes are put together (`max` says whether
@@ -145,7 +145,7 @@ fn row_length(sum: f64, numel: usize) -> f64 {
 
 /// The relative error of a row's sum, in units: that of runs of terms of one sign, and the tree adds a few.
 fn sum_error(n: f64) -> f64 {
-    gamma_of_runs(n as usize) / UNIT + 16.0
+    gamma_of_runs(n as usize) / F32_UNIT_ROUNDOFF + 16.0
 }
 
 impl Op for Softmax {
@@ -179,13 +179,14 @@ impl Op for Softmax {
             Rounding::bound(|_, y| {
                 let y = y[0].to_f64();
                 let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
-                vec![y.iter().map(|y| (6.0 * y.abs() + sum_error(n)) * UNIT).collect()]
+                vec![y.iter().map(|y| (6.0 * y.abs() + sum_error(n)) * F32_UNIT_ROUNDOFF).collect()]
             })
         } else {
             Rounding::bound(|_, y| {
                 let y = y[0].to_f64();
                 let n = row_length(y.iter().sum(), y.len());
-                let bound = |y: &f64| y * (6.0 * -y.max(f64::MIN_POSITIVE).ln() + sum_error(n)) * UNIT + 1.2e-38;
+                let bound =
+                    |y: &f64| y * (6.0 * -y.max(f64::MIN_POSITIVE).ln() + sum_error(n)) * F32_UNIT_ROUNDOFF + 1.2e-38;
                 vec![y.iter().map(bound).collect()]
             })
         }
@@ -202,7 +203,7 @@ impl Kernel for Softmax {
     }
 
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
         row_suits(variant, args, size, inner)
     }
 
@@ -289,7 +290,7 @@ impl Op for SoftmaxGrad {
                 let n = row_length(y.iter().map(|y| y.exp()).sum(), y.len());
                 let top = n * largest(&dy);
                 let bound = |(y, dy): (&f64, &f64)| {
-                    (2.0 * dy.abs() + y.exp() * top * (6.0 * y.abs() + sum_error(n))) * UNIT + 1.2e-38
+                    (2.0 * dy.abs() + y.exp() * top * (6.0 * y.abs() + sum_error(n))) * F32_UNIT_ROUNDOFF + 1.2e-38
                 };
                 vec![y.iter().zip(&dy).map(bound).collect()]
             })
@@ -297,7 +298,9 @@ impl Op for SoftmaxGrad {
             Rounding::bound(|inputs, _| {
                 let (y, dy) = (inputs[0].to_f64(), inputs[1].to_f64());
                 let (n, top) = (row_length(y.iter().sum(), y.len()), largest(&dy));
-                let bound = |(y, dy): (&f64, &f64)| (y * (dy.abs() * 4.0 + top * sum_error(n))).abs() * UNIT + 1.2e-38;
+                let bound = |(y, dy): (&f64, &f64)| {
+                    (y * (dy.abs() * 4.0 + top * sum_error(n))).abs() * F32_UNIT_ROUNDOFF + 1.2e-38
+                };
                 vec![y.iter().zip(&dy).map(bound).collect()]
             })
         }
@@ -314,7 +317,7 @@ impl Kernel for SoftmaxGrad {
     }
 
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let [_, size, inner] = around(&args.inputs[0].shape, self.axis);
+        let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
         row_suits(variant, args, size, inner)
     }
 

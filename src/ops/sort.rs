@@ -5,7 +5,7 @@ use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
 };
 use crate::ops::gather::Lines;
-use crate::ops::reduce::around;
+use crate::ops::reduce::outer_size_inner;
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
@@ -39,7 +39,7 @@ impl Op for Argsort {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let x = inputs[0].to_f64(); // exact for every type
-        let [outer, size, inner] = around(&outputs[0].shape, self.axis);
+        let [outer, size, inner] = outer_size_inner(&outputs[0].shape, self.axis);
         let mut y = vec![0; x.len()];
         for line in 0..outer * inner {
             let start = line / inner * size * inner + line % inner;
@@ -212,7 +212,7 @@ impl Value {
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Value, Value) {
         if self.shape().axis(axis).is_some_and(|axis| k > self.shape()[axis]) {
             let why = format!("there are no {k} elements along axis {axis} of {}", self.shape());
-            let wrong = self.graph().mistake("topk", &[self], why);
+            let wrong = self.graph().error("topk", &[self], why);
             return (wrong.clone(), wrong);
         }
         let order = self.argsort(axis, largest).slice(axis, 0, k, 1);

@@ -18,7 +18,7 @@ const EDGES: &[usize] = &[
 ];
 
 /// Elements of one input, at most: the reference is slow, and edges are met with few.
-const MOST: usize = 1 << 14;
+const MAX: usize = 1 << 14;
 
 fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
@@ -35,9 +35,9 @@ fn edge(rng: &mut StdRng, most: usize) -> usize {
     pick(rng, &EDGES[..below])
 }
 
-/// A shape of that rank; the product of the sizes stays below [`MOST`].
+/// A shape of that rank; the product of the sizes stays below [`MAX`].
 fn shape(rng: &mut StdRng, rank: usize) -> Vec<usize> {
-    let mut left = MOST;
+    let mut left = MAX;
     let mut shape: Vec<usize> = (0..rank)
         .map(|_| {
             let size = size(rng, left.min(4097));
@@ -96,10 +96,10 @@ fn rank(rng: &mut StdRng) -> usize {
 /// of larger tensors.
 fn viewed(case: Case, rng: &mut StdRng) -> Case {
     let mut inputs = Vec::new();
-    let mut views: Vec<View> = Vec::new();
+    let mut views: Vec<RandomView> = Vec::new();
     for CaseInput { name, ty, fill } in case.inputs {
         let mut sizes = ty.shape.to_vec();
-        let mut view = View::default();
+        let mut view = RandomView::default();
         if !sizes.is_empty() && rng.random_range(0..4) == 0 {
             let (axis, before, step) =
                 (rng.random_range(0..sizes.len()), rng.random_range(0..4), rng.random_range(1..4));
@@ -132,13 +132,13 @@ fn viewed(case: Case, rng: &mut StdRng) -> Case {
 
 /// How an input is seen.
 #[derive(Default)]
-struct View {
+struct RandomView {
     permute: Option<Vec<isize>>,
     /// Axis, start, end, step.
     slice: Option<(isize, usize, usize, usize)>,
 }
 
-impl View {
+impl RandomView {
     fn is_some(&self) -> bool {
         self.permute.is_some() || self.slice.is_some()
     }
@@ -151,8 +151,8 @@ impl View {
 
 pub fn matmul(rng: &mut StdRng) -> Case {
     let n = edge(rng, 257);
-    let k = size(rng, 1025.min(MOST / n));
-    let m = size(rng, 257.min(MOST / n.max(k)));
+    let k = size(rng, 1025.min(MAX / n));
+    let m = size(rng, 257.min(MAX / n.max(k)));
     let (a, b) = match rng.random_range(0..6) {
         0 if k > 0 => (vec![m, k], vec![k]),
         1 => (vec![k], vec![k, n]),
@@ -295,7 +295,7 @@ pub fn norm(rng: &mut StdRng) -> Case {
 
 pub fn cross_entropy(rng: &mut StdRng) -> Case {
     let classes = edge(rng, 1025);
-    let mut x = vec![size(rng, 129.min(MOST / classes)), classes];
+    let mut x = vec![size(rng, 129.min(MAX / classes)), classes];
     if rng.random_range(0..3) == 0 {
         x.extend([rng.random_range(1..4), rng.random_range(1..4)]);
     }
@@ -310,7 +310,7 @@ pub fn attention(rng: &mut StdRng) -> Case {
     let (n, h) = (rng.random_range(1..3), rng.random_range(1..4));
     // A query of a single key has no gradient to hold rounding against.
     let [l, s] = [0, 1].map(|_| edge(rng, 130).max(2));
-    let [e, width] = [0, 1].map(|_| edge(rng, 140.min(MOST / (n * h * l.max(s)))));
+    let [e, width] = [0, 1].map(|_| edge(rng, 140.min(MAX / (n * h * l.max(s)))));
     let (is_causal, scale) = (rng.random(), pick(rng, &[None, Some(1.0), Some(-0.3)]));
     let mask = [pick(rng, &[1, n]), pick(rng, &[1, h]), pick(rng, &[1, l]), s];
     let masked = rng.random_range(0..3) == 0;
@@ -328,7 +328,7 @@ pub fn recurrent(rng: &mut StdRng) -> Case {
     let cell = pick(rng, &[Cell::Rnn, Cell::Lstm, Cell::Gru]);
     let hidden = edge(rng, 257);
     // A step multiplies with all weights, and the reference takes it nine times.
-    let steps = edge(rng, (MOST / hidden).min(65));
+    let steps = edge(rng, (MAX / hidden).min(65));
     let rows = (1 << 19) / (steps * hidden * hidden);
     let form = Form { batch: size(rng, rows.clamp(1, 65)), steps, inputs: size(rng, 33), hidden };
     let with = With {
@@ -373,7 +373,7 @@ pub fn scatter(rng: &mut StdRng) -> Case {
     let (mut x, axis) = (shape(rng, rank), rng.random_range(0..rank));
     x[axis] = x[axis].max(1);
     let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
-    index[axis] = size(rng, (MOST / index.iter().product::<usize>().max(1)).clamp(1, 1025));
+    index[axis] = size(rng, (MAX / index.iter().product::<usize>().max(1)).clamp(1, 1025));
     let src: Vec<usize> = index.iter().map(|&size| size + rng.random_range(0..2)).collect();
     let name = format!("random {index:?} into {x:?} along {axis}");
     let case = Case::new("scatter_sum", name, move |v| vec![v[0].scatter_add(axis as isize, &v[1], &v[2])]);
@@ -388,7 +388,7 @@ pub fn gather(rng: &mut StdRng) -> Case {
     x[axis] = x[axis].max(1);
     let mut index: Vec<usize> = x.iter().map(|&size| size - rng.random_range(0..=size.min(2))).collect();
     let around: usize = if whole { x.iter().product::<usize>() / x[axis] } else { index.iter().product() };
-    index[axis] = size(rng, (MOST / around.max(1)).clamp(1, 1025));
+    index[axis] = size(rng, (MAX / around.max(1)).clamp(1, 1025));
     let index = if whole { vec![index[axis]] } else { index };
     let name = format!("random {index:?} of {x:?} along {axis}");
     let case = Case::new("gather", name, move |v| {

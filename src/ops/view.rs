@@ -198,7 +198,7 @@ impl Value {
         if !legal || (open == 1 && (known == 0 || !self.shape().numel().is_multiple_of(known))) {
             let why =
                 format!("{sizes:?} cannot be filled: sizes are at least 0, one may be -1 and must come out whole");
-            return self.graph().mistake("reshape", &[self], why);
+            return self.graph().error("reshape", &[self], why);
         }
         let inferred = self.shape().numel().checked_div(known).unwrap_or(0);
         let shape: Shape = sizes.iter().map(|&s| if s == -1 { inferred } else { s as usize }).collect();
@@ -213,7 +213,7 @@ impl Value {
         }
         if start > self.shape().rank() {
             let why = format!("there is no axis {start} in {}", self.shape());
-            return self.graph().mistake("flatten", &[self], why);
+            return self.graph().error("flatten", &[self], why);
         }
         let mut sizes: Vec<usize> = self.shape()[..start].to_vec();
         sizes.push(self.shape()[start..].iter().product());
@@ -228,7 +228,7 @@ impl Value {
             Some(axes) => self.op(Move::Permute(axes), &[]),
             None if !self.is_valid() => self.clone(),
             None => {
-                self.graph().mistake("permute", &[self], format!("axes {axes:?} are not all axes of {}", self.shape()))
+                self.graph().error("permute", &[self], format!("axes {axes:?} are not all axes of {}", self.shape()))
             }
         }
     }
@@ -244,7 +244,7 @@ impl Value {
             return self.clone();
         }
         if rank < 2 {
-            return self.graph().mistake("t", &[self], "expected at least two axes");
+            return self.graph().error("t", &[self], "expected at least two axes");
         }
         let mut axes: Vec<isize> = (0..rank).collect();
         axes.swap(rank as usize - 1, rank as usize - 2);
@@ -260,7 +260,7 @@ impl Value {
         let full = {
             let nodes = self.graph().lock();
             match &nodes.nodes[self.id().node].kind {
-                crate::graph::NodeKind::Op(op) => op.constant_value(),
+                crate::graph::NodeKind::Op(op) => op.fill_value(),
                 _ => None,
             }
         };
@@ -278,7 +278,7 @@ impl Value {
         match self.shape().axis(axis) {
             Some(axis) => self.op(Move::Slice { axis, start, end, step }, &[]),
             None if !self.is_valid() => self.clone(),
-            None => self.graph().mistake("slice", &[self], format!("there is no axis {axis} in {}", self.shape())),
+            None => self.graph().error("slice", &[self], format!("there is no axis {axis} in {}", self.shape())),
         }
     }
 
@@ -299,7 +299,7 @@ impl Value {
             (Some(a), Some(b)) if a != b => self.op(Move::Diagonal(a, b), &[]),
             _ => {
                 let why = format!("expected two different axes of {}, not {a} and {b}", self.shape());
-                self.graph().mistake("diagonal", &[self], why)
+                self.graph().error("diagonal", &[self], why)
             }
         }
     }

@@ -50,7 +50,7 @@ pub fn accumulate(graph: &Graph, gradients: &[Gradient]) {
 #[track_caller]
 pub fn accumulated(graph: &Graph, batches: usize) -> Vec<Gradient> {
     if batches == 0 {
-        graph.mistake("accumulated", &[], "expected at least one batch");
+        graph.error("accumulated", &[], "expected at least one batch");
         return Vec::new();
     }
     let gradient = |(name, parameter): (String, crate::Value)| {

@@ -36,7 +36,7 @@
 //! let (weights, others): (Vec<_>, Vec<_>) = gradients.into_iter().partition(|g| g.name.ends_with(".weight"));
 //! AdamW::new().weight_decay(0.1).apply(&graph, &weights);
 //! AdamW::new().weight_decay(0.0).lr_factor(0.5).apply(&graph, &others);
-//! # assert!(graph.mistakes().is_empty());
+//! # assert!(graph.errors().is_empty());
 //! ```
 //!
 //! A parameter that is in none of the groups stays as it is, and its gradient is not computed. A
@@ -116,7 +116,7 @@ impl Gradient {
     #[track_caller]
     pub fn of_step(&self, name: &str, function: &OfStep) -> Value {
         let (counter, function) = (format!("{}.{name}.{STEP}", self.name), function.clone());
-        self.parameter.graph().counted(&counter, DType::F32, move |done| function(done as f64 + 1.0))
+        self.parameter.graph().step_scalar(&counter, DType::F32, move |done| function(done as f64 + 1.0))
     }
 
     /// The gradient with PyTorch's weight decay, an L2 penalty: `g + decay * parameter`.
@@ -192,7 +192,7 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
     }
     if parameters.is_empty() {
         let why = "expected a graph that declares at least one parameter (Graph::parameter)";
-        graph.mistake("minimize", &[loss], why);
+        graph.error("minimize", &[loss], why);
         return Vec::new();
     }
     let wrt: Vec<&Value> = parameters.iter().map(|(_, parameter)| parameter).collect();
@@ -215,7 +215,7 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
 /// # let loss = w.square();
 /// let gradients = parameter_gradients(&graph, &loss);
 /// Sgd::new().lr(0.1).apply(&graph, &clip_norm(&gradients, 1.0));
-/// # assert!(graph.mistakes().is_empty());
+/// # assert!(graph.errors().is_empty());
 /// ```
 #[track_caller]
 pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
@@ -255,7 +255,7 @@ fn clip(
         graph.at(Location::caller(), clipped)
     } else {
         let why = format!("{name} must be a number of at least 0, not {limit}");
-        vec![graph.mistake(op, &[], why); gradients.len()]
+        vec![graph.error(op, &[], why); gradients.len()]
     };
     gradients.iter().zip(values).map(|(g, value)| Gradient { value, ..g.clone() }).collect()
 }

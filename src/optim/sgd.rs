@@ -45,7 +45,7 @@ impl Optimizer for Sgd {
     fn rule(&self, graph: &Graph) -> Rule {
         check(graph, "sgd", &[("lr", self.lr), ("weight_decay", self.weight_decay)], &[("momentum", self.momentum)]);
         if self.nesterov && self.momentum == 0.0 {
-            graph.mistake("sgd", &[], "Nesterov's momentum needs a momentum above 0");
+            graph.error("sgd", &[], "Nesterov's momentum needs a momentum above 0");
         }
         let lr = learning_rate(graph, self.lr);
         let Sgd { momentum, nesterov, weight_decay, .. } = *self;

@@ -135,13 +135,13 @@ impl<'a> Writer<'a> {
 
     /// The operand that an origin lies in; a value computed in place lies in its variable's.
     fn operand(&mut self, origin: &Origin, write: bool) -> usize {
-        let home = match origin {
+        let materialized_at = match origin {
             Origin::Value(id) => Origin::Value(self.group.in_place.get(id).copied().unwrap_or(*id)),
             copy => copy.clone(),
         };
-        let known = self.operands.iter().position(|operand| operand.origin == home);
+        let known = self.operands.iter().position(|operand| operand.origin == materialized_at);
         let number = known.unwrap_or_else(|| {
-            self.operands.push(Operand { origin: home, write: false });
+            self.operands.push(Operand { origin: materialized_at, write: false });
             self.scattered.push(false);
             self.operands.len() - 1
         });

@@ -14,11 +14,11 @@ use crate::{DType, TensorType};
 
 /// The most pointwise ops of one launch, and the most lines of `scalar.wgsl` that they call. Compile time grows
 /// faster than either: see ARCHITECTURE.md.
-const MOST_OPS: usize = 64;
-const MOST_LINES: usize = 1024;
+const MAX_OPS: usize = 64;
+const MAX_LINES: usize = 1024;
 
 /// The most clusters that a join may move: those between the two in the order.
-const MOST_BETWEEN: usize = 1000;
+const MAX_BETWEEN: usize = 1000;
 
 /// A cluster: at most one kernel node, and pointwise nodes in the order of the graph.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,7 @@ impl Clusters {
             let Some(op) = op_of(nodes, node) else { continue };
             let cluster = match op.lowering() {
                 Lowering::View(_) => continue,
-                Lowering::Pointwise(_) if op.constant_value().is_some() => continue,
+                Lowering::Pointwise(_) if op.fill_value().is_some() => continue,
                 Lowering::Pointwise(_) => Cluster { kernel: None, pointwise: vec![node] },
                 Lowering::Kernel(kernel) => {
                     let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
@@ -297,7 +297,7 @@ impl<'a> Fusion<'a> {
         if self.clusters.of[node].is_none() || !self.layout.pointwise[node] {
             return Vec::new();
         }
-        let inputs = self.nodes.nodes[node].inputs.iter().filter(|&&id| direct(self.nodes, self.layout, node, id));
+        let inputs = self.nodes.nodes[node].inputs.iter().filter(|&&id| same_index(self.nodes, self.layout, node, id));
         inputs.map(|&id| self.layout.source(id).node).collect()
     }
 
@@ -332,10 +332,10 @@ impl<'a> Fusion<'a> {
         reads.dedup();
     }
 
-    /// Whether the pointwise nodes keep to [`MOST_OPS`] and [`MOST_LINES`].
+    /// Whether the pointwise nodes keep to [`MAX_OPS`] and [`MAX_LINES`].
     fn short(&self, pointwise: impl Iterator<Item = usize>) -> bool {
         let (ops, lines) = pointwise.fold((0, 0), |(ops, lines), node| (ops + 1, lines + self.lines[node]));
-        ops <= MOST_OPS && lines <= MOST_LINES
+        ops <= MAX_OPS && lines <= MAX_LINES
     }
 
     /// Whether `b` reads what `a` computes only at its own element number: a launch cannot read
@@ -345,13 +345,13 @@ impl<'a> Fusion<'a> {
             self.nodes.nodes[node].inputs.iter().all(|&id| {
                 let source = self.layout.source(id);
                 self.clusters.of[source.node] != Some(a)
-                    || (source.output == 0 && direct(self.nodes, self.layout, node, id))
+                    || (source.output == 0 && same_index(self.nodes, self.layout, node, id))
             })
         })
     }
 
     /// The clusters after `a` in the order that cluster `b` depends on. None if one of them depends on `a`, or if
-    /// there are more than [`MOST_BETWEEN`].
+    /// there are more than [`MAX_BETWEEN`].
     fn between(&mut self, a: usize, b: usize) -> Option<Vec<usize>> {
         self.searches += 1;
         let (mut found, mut open, mut at) = (Vec::new(), Vec::new(), b);
@@ -367,7 +367,7 @@ impl<'a> Fusion<'a> {
                 }
             }
             let Some(next) = open.pop() else { return Some(found) };
-            if found.len() == MOST_BETWEEN {
+            if found.len() == MAX_BETWEEN {
                 return None;
             }
             found.push(next);
@@ -449,7 +449,7 @@ fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
         let lowering = op_of(nodes, node).map(|op| op.lowering());
         if let Some(Lowering::Pointwise(_) | Lowering::Kernel(_)) = lowering {
             for &id in &nodes.nodes[node].inputs {
-                add(id, if direct(nodes, layout, node, id) { node } else { OUTSIDE });
+                add(id, if same_index(nodes, layout, node, id) { node } else { OUTSIDE });
             }
         }
     }
@@ -460,7 +460,7 @@ fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
 }
 
 /// Whether a pointwise node reads the value at its own element number, with no copy between.
-pub(crate) fn direct(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -> bool {
+pub(crate) fn same_index(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -> bool {
     let place = layout.of(id);
     let n = nodes.nodes[node].outputs[0].shape.numel();
     match place.origin {

@@ -116,7 +116,7 @@ pub(crate) fn fold_constants(nodes: &mut Nodes) {
         let folded = match (&node.kind, inputs) {
             // Integers wrap in their own width; they are left alone.
             _ if node.outputs[0].dtype != DType::F32 => None,
-            (NodeKind::Op(op), Some(inputs)) if inputs.is_empty() => op.constant_value(),
+            (NodeKind::Op(op), Some(inputs)) if inputs.is_empty() => op.fill_value(),
             (NodeKind::Op(op), Some(inputs)) => folded(&**op, &inputs),
             _ => None,
         };
@@ -135,10 +135,10 @@ fn skip_neutral(nodes: &mut Nodes) {
     let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
     for number in 0..nodes.nodes.len() {
         nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
-        let neutral = op_of(nodes, number).and_then(Op::neutral);
+        let identity = op_of(nodes, number).and_then(Op::identity);
         instead.push(match nodes.nodes[number].inputs[..] {
-            [a, b] if neutral.is_some() && constant_of(nodes, a) == neutral => Some(b),
-            [a, b] if neutral.is_some() && constant_of(nodes, b) == neutral => Some(a),
+            [a, b] if identity.is_some() && constant_of(nodes, a) == identity => Some(b),
+            [a, b] if identity.is_some() && constant_of(nodes, b) == identity => Some(a),
             _ => None,
         });
     }
@@ -168,5 +168,5 @@ pub(crate) fn op_of(nodes: &Nodes, node: usize) -> Option<&dyn Op> {
 
 /// The number that a value is everywhere, where that is known.
 pub(crate) fn constant_of(nodes: &Nodes, id: ValueId) -> Option<f64> {
-    op_of(nodes, id.node)?.constant_value()
+    op_of(nodes, id.node)?.fill_value()
 }

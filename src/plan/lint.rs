@@ -7,7 +7,7 @@ use std::fmt;
 use std::panic::Location;
 
 use super::fuse::kernel_of;
-use super::{Bound, BufferId, Dispatch, Options, Plan, Role, Stored, Unit, largest_buffer, padded};
+use super::{Bound, BufferId, Dispatch, KernelCall, Options, Plan, Role, Stored, largest_buffer, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
@@ -121,11 +121,11 @@ pub fn lint(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Result<Vec<
 
 /// Holds a plan that was made for one device against another: what keeps its graph from running
 /// there, then what keeps this very plan from it, with what is planned instead.
-pub(crate) fn elsewhere(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile: &Profile) -> Vec<Finding> {
+pub(crate) fn explain_for(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile: &Profile) -> Vec<Finding> {
     // Only graphs with mistakes have no draft, and these have no plan either.
     let draft = Plan::draft(nodes.clone(), targets, profile, &Options::default());
     let Ok((there, mut findings)) = draft else { return Vec::new() };
-    for mut finding in hold(plan, profile) {
+    for mut finding in check_limits(plan, profile) {
         if findings.iter().any(|f| f.limit == finding.limit && f.location == finding.location) {
             continue;
         }
@@ -133,12 +133,12 @@ pub(crate) fn elsewhere(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile
             findings.push(finding);
             continue;
         }
-        let unit = plan.units.iter().find(|unit| unit.label == finding.what && place(plan, unit) == finding.location);
-        let value = unit.and_then(|unit| unit.writes.first()).map(|stored| stored.value);
-        let instead = there.units.iter().find(|unit| unit.writes.iter().any(|w| Some(w.value) == value));
+        let call = plan.calls.iter().find(|call| call.label == finding.what && place(plan, call) == finding.location);
+        let value = call.and_then(|call| call.writes.first()).map(|stored| stored.value);
+        let instead = there.calls.iter().find(|call| call.writes.iter().any(|w| Some(w.value) == value));
         finding.refused = false;
         finding.advice = match instead {
-            Some(unit) if unit.label != finding.what => format!("there it is planned as {}", unit.label),
+            Some(call) if call.label != finding.what => format!("there it is planned as {}", call.label),
             Some(_) => "there it is planned with another workgroup or grid".into(),
             None => "there it is planned as other launches".into(),
         };
@@ -147,14 +147,14 @@ pub(crate) fn elsewhere(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile
     findings
 }
 
-/// Where a unit comes from: the user's line behind what it writes first.
-fn place(plan: &Plan, unit: &Unit) -> Option<&'static Location<'static>> {
-    let node = plan.nodes.nodes.get(unit.writes.first()?.value.node)?;
+/// Where a call comes from: the user's line behind what it writes first.
+fn place(plan: &Plan, call: &KernelCall) -> Option<&'static Location<'static>> {
+    let node = plan.nodes.nodes.get(call.writes.first()?.value.node)?;
     Some(node.location)
 }
 
 /// What of a plan goes beyond a device's limits.
-pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
+pub(super) fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     let add = |findings: &mut Vec<Finding>, limit, what, location, (needs, allows), advice: &str| {
         findings.push(Finding {
@@ -181,11 +181,11 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
         add(&mut findings, Limit::Memory, "the program".into(), location, (plan.total_bytes(), memory), &advice);
     }
     let kernels = kernels(&plan.nodes);
-    for unit in &plan.units {
-        let variant = unit.kernel.and_then(|(name, variant)| kernels.get(name)?.iter().find(|v| v.name == variant));
+    for call in &plan.calls {
+        let variant = call.kernel.and_then(|(name, variant)| kernels.get(name)?.iter().find(|v| v.name == variant));
         let mut needs: Vec<(Limit, u64, u64, &str)> = Vec::new();
         let usable = profile.usable_storage_buffers() as u64;
-        for dispatch in &unit.dispatches {
+        for dispatch in &call.dispatches {
             let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status));
             needs.push((Limit::StorageBuffers, storage.count() as u64, usable, "compute it from fewer tensors"));
             let grid = dispatch.workgroups.iter().copied().max().unwrap_or(0);
@@ -209,16 +209,16 @@ pub(super) fn hold(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             if size > 0 && there != Some((size, size)) {
                 // Other sizes are as good as none, also smaller ones.
                 let largest = there.map_or(0, |(_, largest)| u64::from(largest));
-                let what = unit.label.clone();
+                let what = call.label.clone();
                 let figures = (size.into(), largest);
-                add(&mut findings, Limit::Subgroups, what, place(plan, unit), figures, "use another op");
+                add(&mut findings, Limit::Subgroups, what, place(plan, call), figures, "use another op");
             }
         }
         let mut seen = Vec::new();
         for (limit, needs, allows, advice) in needs {
             if needs > allows && !seen.contains(&limit) {
                 seen.push(limit);
-                add(&mut findings, limit, unit.label.clone(), place(plan, unit), (needs, allows), advice);
+                add(&mut findings, limit, call.label.clone(), place(plan, call), (needs, allows), advice);
             }
         }
     }
@@ -268,18 +268,18 @@ fn workgroup_size(wgsl: &str) -> u64 {
 /// Whose a buffer is, in words, and the line that made it.
 fn owner(plan: &Plan, buffer: BufferId) -> (String, Option<&'static Location<'static>>) {
     let role = &plan.buffers[buffer].role;
-    let of_units = plan.units.iter().flat_map(|unit| unit.writes.iter().chain(&unit.reads));
+    let of_calls = plan.calls.iter().flat_map(|call| call.writes.iter().chain(&call.reads));
     let others = plan.inputs.iter().filter_map(|input| input.stored.as_ref());
     let others = others.chain(plan.constants.iter().map(|(_, s)| s)).chain(plan.variables.iter().map(|(_, s)| s));
     let holds = |stored: &&Stored| stored.buffer == buffer && padded(stored.ty.bytes()) == plan.buffers[buffer].bytes;
-    let Some(stored) = others.chain(of_units).find(holds) else {
-        let uses = |unit: &&Unit| {
-            let bindings = unit.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+    let Some(stored) = others.chain(of_calls).find(holds) else {
+        let uses = |call: &&KernelCall| {
+            let bindings = call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
             bindings.into_iter().any(|b| matches!(b, Bound::Storage { buffer: used, .. } if *used == buffer))
         };
-        let unit = plan.units.iter().find(uses);
-        let what = unit.map_or_else(String::new, |unit| format!(" of {}", unit.label));
-        return (format!("scratch memory{what}"), unit.and_then(|unit| place(plan, unit)));
+        let call = plan.calls.iter().find(uses);
+        let what = call.map_or_else(String::new, |call| format!(" of {}", call.label));
+        return (format!("scratch memory{what}"), call.and_then(|call| place(plan, call)));
     };
     let node = &plan.nodes.nodes[stored.value.node];
     let what = match (role, &node.kind) {
@@ -354,7 +354,7 @@ pub(super) fn endless(profile: &Profile) -> Profile {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limit, hold, workgroup_size};
+    use super::{Limit, check_limits, workgroup_size};
     use crate::plan::{Options, Plan};
     use crate::{DType, Graph, Profile};
 
@@ -365,10 +365,10 @@ mod tests {
         let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
         let (mut plan, findings) = made.expect("no mistakes");
         assert!(findings.is_empty());
-        let dispatch = &mut plan.units[0].dispatches[0];
+        let dispatch = &mut plan.calls[0].dispatches[0];
         dispatch.wgsl = format!("enable f16;\n{}", dispatch.wgsl).into();
-        assert!(hold(&plan, &Profile::metal()).is_empty());
-        let found = hold(&plan, &Profile::phone());
+        assert!(check_limits(&plan, &Profile::metal()).is_empty());
+        let found = check_limits(&plan, &Profile::phone());
         assert_eq!((found.len(), found[0].limit), (1, Limit::F16));
         let message = found[0].to_string();
         assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");

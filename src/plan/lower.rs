@@ -10,7 +10,7 @@ use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
-use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, Options, Plan, Role, Stored, Unit, padded};
+use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, KernelCall, Options, Plan, Role, Stored, padded};
 use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -33,8 +33,8 @@ struct DraftDispatch {
     bindings: Vec<Draft>,
 }
 
-/// A unit before buffers are known.
-struct DraftUnit {
+/// A call before buffers are known.
+struct DraftCall {
     label: String,
     kernel: Option<(&'static str, &'static str)>,
     dispatches: Vec<DraftDispatch>,
@@ -82,14 +82,14 @@ pub(super) fn lower(
         let finding = lowering.refusal().variants(*node, why);
         lowering.findings.push(finding);
     }
-    let mut units = Vec::new();
+    let mut calls = Vec::new();
     for job in &schedule.jobs {
-        units.extend(lowering.unit(job));
+        calls.extend(lowering.call(job));
     }
-    let mut plan = lowering.bind(targets, &units);
+    let mut plan = lowering.bind(targets, &calls);
     let mut findings = lowering.findings;
     plan.nodes = nodes;
-    findings.extend(lint::hold(&plan, profile));
+    findings.extend(lint::check_limits(&plan, profile));
     (plan, findings)
 }
 
@@ -141,7 +141,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn unit(&mut self, job: &Job) -> Option<DraftUnit> {
+    fn call(&mut self, job: &Job) -> Option<DraftCall> {
         match job {
             Job::Copy(id) => self.pointwise(&[], vec![Origin::Copy(*id)]),
             Job::Cluster(number) => {
@@ -157,7 +157,7 @@ impl Lowering<'_> {
     }
 
     /// A generated kernel.
-    fn pointwise(&mut self, members: &[usize], stores: Vec<Origin>) -> Option<DraftUnit> {
+    fn pointwise(&mut self, members: &[usize], stores: Vec<Origin>) -> Option<DraftCall> {
         let n = self.value_of(stores.first()?).1.shape.numel();
         if n == 0 {
             return None;
@@ -186,7 +186,7 @@ impl Lowering<'_> {
         };
         let launch = Launch { label: label.clone(), wgsl, entry: "pointwise", bindings: Vec::new(), workgroups };
         let dispatches = vec![DraftDispatch { launch, bindings }];
-        Some(DraftUnit { label, kernel: None, dispatches, scratch: Vec::new(), reads, writes: stores })
+        Some(DraftCall { label, kernel: None, dispatches, scratch: Vec::new(), reads, writes: stores })
     }
 
     /// The origins behind a generated text's operands that it reads.
@@ -205,7 +205,7 @@ impl Lowering<'_> {
         variant: &'static Variant,
         members: &[usize],
         stored: Vec<Origin>,
-    ) -> Option<DraftUnit> {
+    ) -> Option<DraftCall> {
         let nodes = self.nodes;
         let kernel = kernel_of(nodes, node)?;
         let outputs = &nodes.nodes[node].outputs;
@@ -289,7 +289,7 @@ impl Lowering<'_> {
                 writes.push(output(o));
             }
         }
-        Some(DraftUnit { label, kernel: Some((name, variant.name)), dispatches, scratch, reads, writes })
+        Some(DraftCall { label, kernel: Some((name, variant.name)), dispatches, scratch, reads, writes })
     }
 
     /// The value that goes where the kernel stores its first output. None that goes over a
@@ -311,24 +311,24 @@ impl Lowering<'_> {
     }
 
     /// Puts every origin into a buffer and binds the dispatches.
-    fn bind(&mut self, targets: &[ValueId], units: &[DraftUnit]) -> Plan {
+    fn bind(&mut self, targets: &[ValueId], calls: &[DraftCall]) -> Plan {
         let mut buffers = Buffers { lowering: self, of: HashMap::new(), all: Vec::new() };
         let mut plan = Plan { watches_status: self.schedule.may_fail, ..Plan::default() };
-        buffers.leaves(units, targets, &mut plan);
-        buffers.copied_constants(units, &mut plan);
-        let scratch = buffers.temporaries(units, targets, &mut plan);
-        for (number, unit) in units.iter().enumerate() {
-            plan.units.push(buffers.unit(unit, &scratch[number]));
+        buffers.leaves(calls, targets, &mut plan);
+        buffers.copied_constants(calls, &mut plan);
+        let scratch = buffers.temporaries(calls, targets, &mut plan);
+        for (number, call) in calls.iter().enumerate() {
+            plan.calls.push(buffers.call(call, &scratch[number]));
         }
         for &id in targets {
             let ty = self.nodes.ty(id).clone();
-            let buffer = (ty.shape.numel() > 0).then(|| buffers.buffer(&self.home(id, false)));
+            let buffer = (ty.shape.numel() > 0).then(|| buffers.buffer(&self.materialized_at(id, false)));
             plan.outputs.push((ty, buffer));
         }
         let mut complaints = Vec::new();
         for assignment in &self.nodes.assignments {
             let to = Origin::Value(ValueId { node: assignment.variable, output: 0 });
-            let from = self.home(assignment.value, true);
+            let from = self.materialized_at(assignment.value, true);
             let bytes = self.value_of(&to).1.bytes() as u64;
             if bytes > 0 && self.buffer_origin(&from) != to {
                 let (from, to) = (buffers.buffer(&from), buffers.buffer(&to));
@@ -364,7 +364,7 @@ impl Lowering<'_> {
     }
 
     /// Where a fetched or assigned value lies contiguous.
-    fn home(&self, id: ValueId, assigned: bool) -> Origin {
+    fn materialized_at(&self, id: ValueId, assigned: bool) -> Origin {
         if wants_copy(self.nodes, self.layout, id, assigned) {
             Origin::Copy(id)
         } else {
@@ -440,10 +440,10 @@ impl Buffers<'_, '_> {
     }
 
     /// Buffers for inputs, constants and variables that are read, fetched or assigned.
-    fn leaves(&mut self, units: &[DraftUnit], targets: &[ValueId], plan: &mut Plan) {
+    fn leaves(&mut self, calls: &[DraftCall], targets: &[ValueId], plan: &mut Plan) {
         let nodes = self.lowering.nodes;
-        let mut used: HashSet<Origin> = units.iter().flat_map(|unit| unit.reads.iter().cloned()).collect();
-        used.extend(targets.iter().map(|&id| self.lowering.home(id, false)));
+        let mut used: HashSet<Origin> = calls.iter().flat_map(|call| call.reads.iter().cloned()).collect();
+        used.extend(targets.iter().map(|&id| self.lowering.materialized_at(id, false)));
         used.extend(nodes.assignments.iter().map(|a| Origin::Value(ValueId { node: a.variable, output: 0 })));
         let bounds = index_bounds(nodes, self.lowering.layout);
         for (number, node) in nodes.nodes.iter().enumerate() {
@@ -470,11 +470,11 @@ impl Buffers<'_, '_> {
         }
     }
 
-    /// Buffers for the copies of constants that kernels read and no unit makes.
-    fn copied_constants(&mut self, units: &[DraftUnit], plan: &mut Plan) {
+    /// Buffers for the copies of constants that kernels read and no call makes.
+    fn copied_constants(&mut self, calls: &[DraftCall], plan: &mut Plan) {
         let lowering = self.lowering;
-        let written: HashSet<&Origin> = units.iter().flat_map(|unit| &unit.writes).collect();
-        for origin in units.iter().flat_map(|unit| &unit.reads) {
+        let written: HashSet<&Origin> = calls.iter().flat_map(|call| &call.writes).collect();
+        for origin in calls.iter().flat_map(|call| &call.reads) {
             let Origin::Copy(id) = *origin else { continue };
             let made = self.of.contains_key(origin) || written.contains(origin);
             if let Some(value) = copied_constant(lowering.nodes, lowering.layout, id).filter(|_| !made) {
@@ -487,38 +487,38 @@ impl Buffers<'_, '_> {
         }
     }
 
-    /// Buffers for what units write, shared by lifetime. Returns each unit's scratch buffers.
-    fn temporaries(&mut self, units: &[DraftUnit], targets: &[ValueId], plan: &mut Plan) -> Vec<Vec<BufferId>> {
+    /// Buffers for what calls write, shared by lifetime. Returns each call's scratch buffers.
+    fn temporaries(&mut self, calls: &[DraftCall], targets: &[ValueId], plan: &mut Plan) -> Vec<Vec<BufferId>> {
         let lowering = self.lowering;
         let mut numbers: HashMap<Origin, usize> = HashMap::new();
         let mut lives: Vec<Lifetime> = Vec::new();
         let mut scratch: Vec<Vec<usize>> = Vec::new();
-        for (at, unit) in units.iter().enumerate() {
-            for origin in &unit.writes {
+        for (at, call) in calls.iter().enumerate() {
+            for origin in &call.writes {
                 if !self.of.contains_key(&lowering.buffer_origin(origin)) {
                     numbers.insert(origin.clone(), lives.len());
                     let bytes = padded(lowering.value_of(origin).1.bytes());
                     lives.push(Lifetime { bytes, first: at, last: at });
                 }
             }
-            for origin in &unit.reads {
+            for origin in &call.reads {
                 if let Some(&number) = numbers.get(origin) {
                     lives[number].last = at;
                 }
             }
-            let sizes = unit.scratch.iter().map(|&bytes| Lifetime { bytes: padded(bytes), first: at, last: at });
-            scratch.push((lives.len()..lives.len() + unit.scratch.len()).collect());
+            let sizes = call.scratch.iter().map(|&bytes| Lifetime { bytes: padded(bytes), first: at, last: at });
+            scratch.push((lives.len()..lives.len() + call.scratch.len()).collect());
             lives.extend(sizes);
         }
-        let fetched = targets.iter().map(|&id| lowering.home(id, false));
-        let assigned = lowering.nodes.assignments.iter().map(|a| lowering.home(a.value, true));
+        let fetched = targets.iter().map(|&id| lowering.materialized_at(id, false));
+        let assigned = lowering.nodes.assignments.iter().map(|a| lowering.materialized_at(a.value, true));
         for origin in fetched.chain(assigned) {
             if let Some(&number) = numbers.get(&origin) {
-                lives[number].last = units.len();
+                lives[number].last = calls.len();
             }
         }
         // What nobody writes is empty; kernels still bind it.
-        let empty = units.iter().flat_map(|unit| &unit.reads).filter(|o| !numbers.contains_key(o));
+        let empty = calls.iter().flat_map(|call| &call.reads).filter(|o| !numbers.contains_key(o));
         let empty: Vec<Origin> = empty.filter(|o| !self.of.contains_key(&lowering.buffer_origin(o))).cloned().collect();
         for origin in empty {
             let dummy = self.add(padded(0), Role::Temporary);
@@ -530,7 +530,7 @@ impl Buffers<'_, '_> {
         for (origin, number) in numbers {
             self.of.insert(origin, ids[assigned[number]]);
         }
-        scratch.into_iter().map(|unit| unit.into_iter().map(|number| ids[assigned[number]]).collect()).collect()
+        scratch.into_iter().map(|call| call.into_iter().map(|number| ids[assigned[number]]).collect()).collect()
     }
 
     fn stored(&self, origins: &[Origin]) -> Vec<Stored> {
@@ -549,8 +549,8 @@ impl Buffers<'_, '_> {
             .collect()
     }
 
-    fn unit(&self, unit: &DraftUnit, scratch: &[BufferId]) -> Unit {
-        let dispatches = unit.dispatches.iter().map(|draft| Dispatch {
+    fn call(&self, call: &DraftCall, scratch: &[BufferId]) -> KernelCall {
+        let dispatches = call.dispatches.iter().map(|draft| Dispatch {
             label: draft.launch.label.clone(),
             wgsl: draft.launch.wgsl.clone(),
             entry: draft.launch.entry.to_owned(),
@@ -570,13 +570,13 @@ impl Buffers<'_, '_> {
                 })
                 .collect(),
         });
-        Unit {
-            label: unit.label.clone(),
-            kernel: unit.kernel,
+        KernelCall {
+            label: call.label.clone(),
+            kernel: call.kernel,
             dispatches: dispatches.collect(),
-            reads: self.stored(&unit.reads),
-            writes: self.stored(&unit.writes),
-            scratch: scratch.iter().copied().zip(unit.scratch.iter().copied()).collect(),
+            reads: self.stored(&call.reads),
+            writes: self.stored(&call.writes),
+            scratch: scratch.iter().copied().zip(call.scratch.iter().copied()).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// A value's size and the first and last unit that touch it.
+/// A value's size and the first and last call that touch it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lifetime {
     pub bytes: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Lifetime {
 /// all its life and wastes least. Values that live at one time never share a buffer, so no launch
 /// sees one buffer twice. Returns each value's buffer and the buffers' sizes.
 ///
-/// Values of one size come in the order of their first units, so that a sweep over the units knows of
+/// Values of one size come in the order of their first calls, so that a sweep over the calls knows of
 /// each buffer for how long it is free from there on, and a tree finds the first that is free long enough.
 pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -58,14 +58,14 @@ pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     (assigned, buffers.into_iter().map(|buffer| buffer.bytes).collect())
 }
 
-/// A buffer, and for each value in it the first and the last unit that touch it.
+/// A buffer, and for each value in it the first and the last call that touch it.
 struct Shared {
     bytes: u64,
     tenants: BTreeMap<usize, usize>,
 }
 
 impl Shared {
-    /// Before which unit it must be left again if it is taken from unit `at` on, 0 if it cannot be, and
+    /// Before which call it must be left again if it is taken from call `at` on, 0 if it cannot be, and
     /// when that changes.
     fn from(&self, at: usize) -> (usize, usize) {
         if let Some((_, &last)) = self.tenants.range(..=at).next_back().filter(|&(_, &last)| last >= at) {

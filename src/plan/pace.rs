@@ -1,10 +1,10 @@
-//! How long units take, roughly, and where a step is cut into submissions: drivers of GPUs that also
+//! How long calls take, roughly, and where a step is cut into submissions: drivers of GPUs that also
 //! draw the screen end what runs for two seconds, and lose the device.
 
 use std::ops::Range;
 
 use super::layout::op_of;
-use super::{Plan, Unit};
+use super::{KernelCall, Plan};
 use crate::TensorType;
 use crate::graph::Nodes;
 use crate::profile::Profile;
@@ -23,15 +23,15 @@ fn pace(profile: &Profile) -> Option<(f64, f64)> {
 }
 
 impl Plan {
-    /// The units of each submission of a step, in order: as many as are estimated to take a quarter of
+    /// The calls of each submission of a step, in order: as many as are estimated to take a quarter of
     /// a second on that device. Software adapters take everything at once.
     pub fn submissions(&self, profile: &Profile) -> Vec<Range<usize>> {
-        let all = 0..self.units.len();
+        let all = 0..self.calls.len();
         let Some(pace) = pace(profile) else { return vec![all] };
         let mut cuts = vec![0];
         let mut taken = 0.0;
-        for (number, unit) in self.units.iter().enumerate() {
-            let seconds = unit.seconds(&self.nodes, pace);
+        for (number, call) in self.calls.iter().enumerate() {
+            let seconds = call.seconds(&self.nodes, pace);
             if taken > 0.0 && taken + seconds > LONGEST {
                 cuts.push(number);
                 taken = 0.0;
@@ -43,13 +43,13 @@ impl Plan {
     }
 }
 
-impl Unit {
+impl KernelCall {
     /// A rough estimate: the terms of its sums, or the bytes of what it reads and writes.
     fn seconds(&self, nodes: &Nodes, (terms_per_second, bytes_per_second): (f64, f64)) -> f64 {
         let terms = self.computed(nodes).into_iter().filter(|id| id.output == 0).map(|id| {
             let node = &nodes.nodes[id.node];
             let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-            let each = op_of(nodes, id.node).map_or(1, |op| op.terms(&inputs));
+            let each = op_of(nodes, id.node).map_or(1, |op| op.reduction_len(&inputs));
             each as f64 * node.outputs[0].shape.numel() as f64
         });
         let bytes: usize = self.reads.iter().chain(&self.writes).map(|stored| stored.ty.bytes()).sum();

@@ -1,10 +1,10 @@
-//! The order of the units, the copies they need, and which variables are updated in place.
+//! The order of the calls, the copies they need, and which variables are updated in place.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::fuse::{Clusters, direct, kernel_of, kernel_reads_in_place};
+use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, same_index};
 use super::layout::{Layout, Origin, constant_of};
 use super::lower::may_fail;
 use crate::DType;
@@ -89,7 +89,7 @@ fn updating(nodes: &Nodes, layout: &Layout, clusters: &Clusters, variable: Value
     if wants_copy(nodes, layout, value, true) {
         return None;
     }
-    let harmless = |node: usize, id: ValueId| layout.source(id) != variable || direct(nodes, layout, node, id);
+    let harmless = |node: usize, id: ValueId| layout.source(id) != variable || same_index(nodes, layout, node, id);
     let mut reads = clusters.all[cluster].members().flat_map(|n| nodes.nodes[n].inputs.iter().map(move |&id| (n, id)));
     reads.all(|(node, id)| harmless(node, id)).then_some(cluster)
 }
@@ -217,7 +217,7 @@ impl Edges {
             }
             order.push(job);
         }
-        debug_assert!(waiting.iter().all(|&left| left == 0), "the units depend on each other in a circle");
+        debug_assert!(waiting.iter().all(|&left| left == 0), "the calls depend on each other in a circle");
         order
     }
 }

@@ -15,9 +15,9 @@ use crate::{Error, Result, Session, files, io, ops};
 /// The format that this version writes and reads.
 const FORMAT: u64 = 1;
 /// A file that is longer was not written by us.
-const MOST_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 /// Devices that are kept, the last ones written.
-const MOST_DEVICES: usize = 32;
+const MAX_DEVICES: usize = 32;
 
 /// The file: `tuning.json` in the [folder for caches](crate::io::cache_folder). `None` where there is
 /// no such folder.
@@ -81,7 +81,7 @@ impl Session {
             classes[class] = variant.into();
         }
         devices.retain(|device| Key::in_json(device).is_some_and(|key| !key.same_adapter(&here)));
-        devices.drain(..devices.len().saturating_sub(MOST_DEVICES - 1));
+        devices.drain(..devices.len().saturating_sub(MAX_DEVICES - 1));
         devices.push(here.entry(choices));
         let text = format!("{:#}\n", json!({ "format": FORMAT, "devices": devices }));
         io::write_atomically(file, text.as_bytes())
@@ -139,7 +139,7 @@ type Notes = Vec<String>;
 fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> {
     match fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Ok(about) if about.len() > MOST_BYTES => {
+        Ok(about) if about.len() > MAX_BYTES => {
             return Err(format!("{}: {} bytes are too many", file.display(), about.len()));
         }
         _ => {}

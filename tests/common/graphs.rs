@@ -301,7 +301,7 @@ pub fn wild(bytes: &[u8], most: usize) {
         pool.extend(made.into_iter().filter(|v| v.is_valid() || c.one_in(8)));
     }
     plan(&graph);
-    let mistakes = graph.mistakes();
+    let mistakes = graph.errors();
     let valid: Vec<&Value> = pool.iter().filter(|v| v.is_valid()).collect();
     let program = Session::new(Device::cpu()).compile(&graph, &valid);
     match program {
@@ -321,7 +321,7 @@ pub struct Sound {
     pub outputs: Vec<Value>,
 }
 
-const MOST_ELEMENTS: usize = 4096;
+const MAX_ELEMENTS: usize = 4096;
 
 /// Whether a device should come close: no number is so large that a few more steps overflow.
 fn tame(tensor: &Tensor) -> bool {
@@ -381,13 +381,13 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
         let tried = operation(&mut Choices::new(&draw), &alone, &stand_ins);
         // A gradient may be asked for with respect to stand-ins alone, which the graph's own values
         // are not; gradients come at the end.
-        if !alone.mistakes().is_empty() || draw[3] % 74 == 73 {
+        if !alone.errors().is_empty() || draw[3] % 74 == 73 {
             continue;
         }
-        if tried.is_empty() || tried.iter().any(|v| v.shape().numel() > MOST_ELEMENTS) {
+        if tried.is_empty() || tried.iter().any(|v| v.shape().numel() > MAX_ELEMENTS) {
             continue;
         }
-        if alone.nodes().nodes.iter().flat_map(|n| &n.outputs).any(|ty| ty.shape.numel() > 16 * MOST_ELEMENTS) {
+        if alone.nodes().nodes.iter().flat_map(|n| &n.outputs).any(|ty| ty.shape.numel() > 16 * MAX_ELEMENTS) {
             continue;
         }
         let stand: Vec<(String, Tensor)> =
@@ -398,14 +398,14 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
             known.extend(results);
         }
     }
-    assert!(graph.mistakes().is_empty(), "accepted alone, refused in the graph: {:?}", graph.mistakes());
+    assert!(graph.errors().is_empty(), "accepted alone, refused in the graph: {:?}", graph.errors());
     plan(&graph);
     let mut outputs: Vec<Value> = pool[inputs..].iter().rev().take(3).cloned().collect();
     let last = pool[inputs..].iter().rev().find(|v| v.dtype() == DType::F32);
     if let Some(last) = last.filter(|_| !c.byte().is_multiple_of(4)) {
         let wrt: Vec<&Value> = pool[..inputs].iter().filter(|v| v.dtype() == DType::F32).collect();
         let grads = gradients(&last.sum_all(), &wrt);
-        assert!(graph.mistakes().is_empty(), "the gradient of a graph without mistakes: {:?}", graph.mistakes());
+        assert!(graph.errors().is_empty(), "the gradient of a graph without mistakes: {:?}", graph.errors());
         let values = evaluate(&graph, &grads.iter().collect::<Vec<_>>(), &feeds);
         if values.expect("the gradient of what compiled").iter().all(tame) {
             outputs.extend(grads);

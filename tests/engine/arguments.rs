@@ -76,7 +76,7 @@ fn wrong_arguments_are_mistakes_with_the_users_line() {
         let graph = Graph::new();
         let y = build(&graph);
         assert!(!y.is_valid(), "{number}: {op} takes it, and gives {y:?}");
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         assert_eq!(mistakes.len(), 1, "{number}: {mistakes:?}");
         let text = mistakes[0].to_string();
         assert!(text.contains(&format!("{op}(")) && text.contains(what), "{number}: {text}");

@@ -59,7 +59,7 @@ fn each_op_says_what_it_expected() {
         let graph = Graph::new();
         let value = build(&graph);
         assert!(!value.is_valid());
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
         assert!(mistakes[0].location.file().ends_with("errors.rs"), "{}", mistakes[0].location);
         mistakes[0].to_string()
@@ -96,7 +96,7 @@ fn each_op_says_what_it_expected() {
         (message(&|g| f(g, "x", &[2]).cumsum(3)), &["cumsum", "axis 3"]),
         (
             message(&|g| {
-                let seed = g.counted("s", DType::U32, |n| n as f64);
+                let seed = g.step_scalar("s", DType::U32, |n| n as f64);
                 f(g, "x", &[2]).dropout(1.5, &seed, &seed)
             }),
             &["dropout", "[0, 1]"],

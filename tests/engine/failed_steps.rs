@@ -60,8 +60,8 @@ fn a_step_that_fails_leaves_no_trace() {
             if !device.is_cpu() {
                 out_of_range(session.check(&program, &feeds));
                 assert_eq!(state(&session), fresh, "check: {bad:?} on {device}");
-                out_of_range(session.time_units(&program, &feeds));
-                assert_eq!(state(&session), fresh, "time_units: {bad:?} on {device}");
+                out_of_range(session.time_calls(&program, &feeds));
+                assert_eq!(state(&session), fresh, "time_calls: {bad:?} on {device}");
                 if device.profile().timestamps {
                     out_of_range(session.submit_timed(&program, &feeds));
                     assert_eq!(state(&session), fresh, "submit_timed: {bad:?} on {device}");
@@ -92,7 +92,7 @@ fn steps_behind_one_that_fails_compute_as_if_it_had_not_been() {
         let sum = graph.variable("sum", Tensor::scalar(0.0));
         let row = graph.input("row", DType::F32, [1]).cast(DType::I32);
         let picked = table.index_select(0, &row).reshape(&[]);
-        let count = graph.counted("steps", DType::F32, |n| n as f64);
+        let count = graph.step_scalar("steps", DType::F32, |n| n as f64);
         let (new, doubled) = (&sum + &picked, &table * 2.0);
         graph.assign(&sum, &new);
         graph.assign(&table, &doubled);

@@ -52,7 +52,7 @@ fn pairs_of_permute_and_reshape() {
             want = [want[0], want[3], want[1], want[4], want[2], want[5]];
         }
         assert_close(&results[0], &want);
-        assert_eq!(plan.units.len(), NODES / 2);
+        assert_eq!(plan.calls.len(), NODES / 2);
     });
 }
 
@@ -141,7 +141,7 @@ fn variables_that_pass_their_values_on() {
         }
         let (plan, findings) = Plan::of(&graph, &[], &gpu(), &Options::default()).expect("plans");
         assert!(findings.is_empty() && plan.commits.is_empty(), "{} copies", plan.commits.len());
-        assert_eq!(plan.units.len(), count);
+        assert_eq!(plan.calls.len(), count);
         let mut session = Session::new(Device::cpu());
         let program = session.compile(&graph, &[]).expect("compiles");
         for _ in 0..3 {
@@ -160,7 +160,7 @@ fn a_launch_calls_a_limited_number_of_lines() {
     let y = (0..100).fold(x.clone(), |y, i| y.pow(&y.full_like(1.0 + 0.01 * f64::from(i))));
     let (plan, _) = Plan::of(&graph, &[&y], &gpu(), &Options::default()).expect("plans");
     let calls = |text: &str| text.lines().filter(|line| line.contains("= pow_f32(")).count();
-    let calls: Vec<usize> = plan.units.iter().map(|unit| calls(&unit.dispatches[0].wgsl)).collect();
+    let calls: Vec<usize> = plan.calls.iter().map(|call| calls(&call.dispatches[0].wgsl)).collect();
     assert_eq!(calls.iter().sum::<usize>(), 100, "{calls:?}");
     assert!(calls.iter().all(|&calls| calls <= 20) && calls.len() <= 8, "{calls:?}");
 }
@@ -177,13 +177,13 @@ fn a_launch_holds_a_limited_number_of_ops() {
     let dx = gradients(&y.sum_all(), &[&x]).remove(0);
     for profile in [gpu(), Profile::webgpu_defaults(), Profile::reference()] {
         let (plan, _) = Plan::of(&graph, &[&y, &dx], &profile, &Options::default()).expect("plans");
-        for dispatch in plan.units.iter().flat_map(|unit| &unit.dispatches) {
+        for dispatch in plan.calls.iter().flat_map(|call| &call.dispatches) {
             let calls = dispatch.wgsl.lines().filter(|line| line.starts_with("  let v")).count();
             assert!(calls <= 64, "{calls} ops in {}", dispatch.label);
             let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. })).count();
             assert!(storage <= profile.usable_storage_buffers(), "{storage} buffers in {}", dispatch.label);
         }
         let most = 4800 / if profile.max_storage_buffers < 31 { 10 } else { 40 };
-        assert!(plan.units.len() <= most, "{} launches on {}", plan.units.len(), profile.name);
+        assert!(plan.calls.len() <= most, "{} launches on {}", plan.calls.len(), profile.name);
     }
 }

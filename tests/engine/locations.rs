@@ -79,7 +79,7 @@ fn graphs(e: &mut Entries) {
     e.add("input", |t| t.g.input("large", DType::F32, [LARGE, LARGE]));
     e.add("parameter", |t| t.g.parameter("w", Tensor::scalar(0.0)));
     e.add("variable", |t| t.g.variable("w", Tensor::scalar(0.0)));
-    e.add("counted", |t| t.g.counted("c", DType::Bool, |n| n as f64));
+    e.add("counted", |t| t.g.step_scalar("c", DType::Bool, |n| n as f64));
     e.add("assign", |t| t.g.assign(&t.f, &t.f));
     e.add("assign", |t| t.g.assign(&t.w, &t.v));
     e.add("assign", |t| t.g.assign(&Graph::new().parameter("w", Tensor::scalar(0.0)), &t.f));
@@ -350,7 +350,7 @@ fn optimizers(e: &mut Entries) {
         optim::Adadelta::new().eps(f64::NAN).apply(&t.g, &[]);
         optim::Sgd::new().lr_factor(f64::NAN).apply(&t.g, &[]);
         optim::Sgd::new().averaged(1.0).apply(&t.g, &[]);
-        assert_eq!(t.g.mistakes().len(), 15);
+        assert_eq!(t.g.errors().len(), 15);
     });
     e.add("rule", |t| {
         let _ = optim::Sgd::new().lr(-1.0).rule(&t.g);
@@ -388,11 +388,11 @@ fn mistakes_name_the_callers_line() {
     let mut wrong = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
         let given = Given::new();
-        assert!(given.g.mistakes().is_empty());
+        assert!(given.g.errors().is_empty());
         (entry.call)(&given);
         let end = entries[number + 1..].iter().map(|next| next.line).find(|&line| line > entry.line);
         let end = end.unwrap_or(u32::MAX);
-        let mistakes = given.g.mistakes();
+        let mistakes = given.g.errors();
         if mistakes.is_empty() {
             wrong.push(format!("{}: no mistake", entry.name));
         }

@@ -23,7 +23,7 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("check", |s, p, f| s.check(p, f).map(drop)),
     ("run_checked", |s, p, f| s.run_checked(p, f).map(drop)),
     ("find_nan", |s, p, f| s.find_nan(p, f).map(drop)),
-    ("time_units", |s, p, f| s.time_units(p, f).map(drop)),
+    ("time_calls", |s, p, f| s.time_calls(p, f).map(drop)),
 ];
 
 #[test]
@@ -32,7 +32,7 @@ fn a_program_runs_in_no_other_session() {
         let graph = Graph::new();
         let w = graph.parameter("w", Tensor::new([2], [1.0f32, 2.0]).expect("fits"));
         let x = graph.input("x", DType::F32, [2]);
-        let count = graph.counted("steps", DType::F32, |n| n as f64);
+        let count = graph.step_scalar("steps", DType::F32, |n| n as f64);
         graph.assign(&w, &(&w + &x + &count.broadcast_to(w.shape())));
         let mut first = Session::new(device.clone());
         let program = first.compile(&graph, &[&w]).expect("compiles");
@@ -85,7 +85,7 @@ fn no_op_takes_inputs_of_several_graphs() {
             let outputs = (case.build)(&inputs);
             // A case of several expressions may have one of that input alone: no program computes them all.
             let apart = outputs.iter().any(|y| !y.graph().same(outputs[0].graph()));
-            let refused = outputs.iter().any(|y| !y.is_valid()) && graphs.iter().any(|g| !g.mistakes().is_empty());
+            let refused = outputs.iter().any(|y| !y.is_valid()) && graphs.iter().any(|g| !g.errors().is_empty());
             tried += 1;
             if !refused && !apart {
                 failures.push(format!("{} ({}), input {foreign}", case.op, case.name));
@@ -165,15 +165,15 @@ const MIXES: &[(&str, Mix)] = &[
     }),
     ("einsum, of another graph's", |a, b| vec![a.graph().einsum("ij,jk->ik", &[b, b])]),
     ("random_bits", |a, b| {
-        let seed = |v: &Value| v.graph().counted("seed", DType::U32, |n| n as f64);
+        let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
         vec![a.graph().random_bits([3], &seed(a), &seed(b))]
     }),
     ("dropout", |a, b| {
-        let seed = |v: &Value| v.graph().counted("seed", DType::U32, |n| n as f64);
+        let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
         vec![a.dropout(0.5, &seed(a), &seed(b))]
     }),
     ("dropout of 0", |a, b| {
-        let seed = |v: &Value| v.graph().counted("seed", DType::U32, |n| n as f64);
+        let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
         vec![a.dropout(0.0, &seed(a), &seed(b))]
     }),
     ("concat of three", |a, b| vec![a.concat(&[a, b], 0)]),
@@ -231,7 +231,7 @@ fn values_of_another_graph_are_a_mistake_at_the_users_line() {
     for (name, mix) in MIXES {
         let [(first, a), (second, b)] = twins();
         let given = mix(&a, &b);
-        let mistakes: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.mistakes()).collect();
+        let mistakes: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.errors()).collect();
         let told = mistakes.iter().any(|mistake| mistake.message.contains("different graphs"));
         assert!(told, "{name}: {mistakes:?}");
         for mistake in &mistakes {

@@ -16,7 +16,7 @@ fn plan(graph: &Graph, outputs: &[&Value]) -> Plan {
 }
 
 fn labels(plan: &Plan) -> Vec<&str> {
-    plan.units.iter().map(|unit| unit.label.as_str()).collect()
+    plan.calls.iter().map(|call| call.label.as_str()).collect()
 }
 
 fn vector(n: usize) -> Tensor {
@@ -25,7 +25,7 @@ fn vector(n: usize) -> Tensor {
 
 /// No dispatch may bind one buffer for reading and for writing, nor twice for writing.
 fn assert_valid(plan: &Plan) {
-    for dispatch in plan.units.iter().flat_map(|unit| &unit.dispatches) {
+    for dispatch in plan.calls.iter().flat_map(|call| &call.dispatches) {
         let storage: Vec<(usize, bool)> = dispatch
             .bindings
             .iter()
@@ -112,9 +112,9 @@ fn fusion_makes_no_circle_by_way_of_late_members() {
     assert_valid(&plan);
     let leaves = plan.inputs.iter().filter_map(|input| Some(input.stored.as_ref()?.buffer));
     let mut known: Vec<usize> = leaves.collect();
-    for unit in &plan.units {
-        assert!(unit.reads.iter().all(|stored| known.contains(&stored.buffer)), "{:?}", labels(&plan));
-        known.extend(unit.writes.iter().map(|stored| stored.buffer));
+    for call in &plan.calls {
+        assert!(call.reads.iter().all(|stored| known.contains(&stored.buffer)), "{:?}", labels(&plan));
+        known.extend(call.writes.iter().map(|stored| stored.buffer));
     }
     assert!(plan.outputs.iter().all(|(_, buffer)| known.contains(&buffer.expect("not empty"))), "{:?}", labels(&plan));
 }
@@ -138,7 +138,7 @@ fn matmul_takes_bias_and_activation_as_epilogue() {
     let y = (x.matmul(&w.t()) + &b).relu();
     let plan = plan(&graph, &[&y]);
     assert_eq!(plan.dispatches(), 1, "{:?}", labels(&plan));
-    assert!(plan.units[0].label.starts_with("matmul.") && plan.units[0].label.ends_with("+ add + relu"));
+    assert!(plan.calls[0].label.starts_with("matmul.") && plan.calls[0].label.ends_with("+ add + relu"));
     assert_valid(&plan);
 }
 
@@ -176,7 +176,7 @@ fn a_long_chain_shares_two_buffers() {
         x = x.t().exp(); // a strided read each time: no fusion
     }
     let plan = plan(&graph, &[&x]);
-    assert_eq!(plan.units.len(), 20);
+    assert_eq!(plan.calls.len(), 20);
     assert_eq!(plan.buffers.iter().filter(|b| b.role == Role::Temporary).count(), 2);
     assert_valid(&plan);
 }
@@ -188,7 +188,7 @@ fn groups_that_differ_in_numbers_alone_share_their_text() {
         let x = graph.input("x", DType::F32, shape);
         let b = graph.input("b", DType::F32, [shape[1]]);
         let y = (&x + &b).leaky_relu(slope);
-        plan(&graph, &[&y]).units[0].dispatches[0].wgsl.clone()
+        plan(&graph, &[&y]).calls[0].dispatches[0].wgsl.clone()
     };
     assert_eq!(text([8, 5], 0.01), text([100, 33], 0.2));
 }
@@ -200,7 +200,7 @@ fn limits_are_checked_before_anything_runs() {
     let x = graph.input("x", DType::F32, [1 << 19]);
     let y = x.exp();
     let line = line!() - 2;
-    let id = plan(&graph, &[&y]).units[0].writes[0].value;
+    let id = plan(&graph, &[&y]).calls[0].writes[0].value;
     let error = Plan::new(graph.nodes(), &[id], &small, &Options::default()).expect_err("too large");
     let Error::Limit(text) = error else { panic!("{error}") };
     assert!(text.contains("1048576") && text.contains("smaller batch"), "{text}");
@@ -212,10 +212,10 @@ fn limits_are_checked_before_anything_runs() {
     let sum = inputs.iter().skip(1).fold(inputs[0].clone(), |sum, x| sum + x);
     let wide = plan(&graph, &[&sum]);
     assert_eq!(wide.dispatches(), 1);
-    let id = wide.units[0].writes[0].value;
+    let id = wide.calls[0].writes[0].value;
     let narrow = Plan::new(graph.nodes(), &[id], &few, &Options::default()).expect("splits");
     assert!(narrow.dispatches() > 1);
-    for dispatch in narrow.units.iter().flat_map(|unit| &unit.dispatches) {
+    for dispatch in narrow.calls.iter().flat_map(|call| &call.dispatches) {
         let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. })).count();
         assert!(storage <= 7, "{storage} buffers");
     }
@@ -228,7 +228,7 @@ fn sizes_beyond_32_bits_are_refused() {
     graph.input("y", DType::F32, [usize::MAX, 2]);
     let z = graph.input("z", DType::F32, [1 << 20, 1]);
     let _ = z.broadcast_to(&[1 << 20, 1 << 12].into());
-    let mistakes = graph.mistakes();
+    let mistakes = graph.errors();
     assert_eq!(mistakes.len(), 3);
     assert!(mistakes.iter().all(|m| m.message.contains("2^31")), "{mistakes:?}");
 }
@@ -241,7 +241,7 @@ fn a_mask_is_computed_where_it_is_read() {
     let loss = y.matmul(&graph.input("v", DType::F32, [64, 64])).sum_all();
     let dw = &wgrad::gradients(&loss, &[&w])[0];
     let plan = plan(&graph, &[&loss, dw]);
-    assert!(plan.units.iter().flat_map(|unit| &unit.writes).all(|stored| stored.ty.dtype != DType::Bool), "{plan:?}");
+    assert!(plan.calls.iter().flat_map(|call| &call.writes).all(|stored| stored.ty.dtype != DType::Bool), "{plan:?}");
     assert!(labels(&plan).iter().any(|label| label.ends_with("+ le + select")), "{:?}", labels(&plan));
 }
 
@@ -257,7 +257,7 @@ fn an_update_is_computed_where_its_gradient_is() {
     let loss = x.matmul(&w.t()).square().sum_all();
     Sgd::new().momentum(0.9).minimize(&graph, &loss);
     let plan = plan(&graph, &[&loss]);
-    let last = plan.units.last().expect("units");
+    let last = plan.calls.last().expect("calls");
     assert_eq!(last.kernel.map(|(op, _)| op), Some("matmul"), "{:?}", labels(&plan));
     let updated: Vec<&str> = (plan.variables.iter())
         .filter(|(_, stored)| last.writes.iter().any(|written| written.buffer == stored.buffer))
@@ -299,7 +299,7 @@ fn a_training_step_of_the_classic_network_is_lean() {
         assert!(plan.dispatches() <= 40, "{} dispatches on {}", plan.dispatches(), profile.kind);
         let ratio = plan.temporary_bytes() as f64 / plan.least_temporary_bytes as f64;
         assert!(ratio <= 1.2, "{ratio} times the least memory on {}", profile.kind);
-        let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+        let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
         let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
         assert!(texts.len() <= pipelines, "{} pipelines on {}", texts.len(), profile.kind);
     }
@@ -317,7 +317,7 @@ fn long_steps_are_cut_into_submissions_on_devices_that_are_watched() {
         let (plan, _) = Plan::of(&graph, &[&x], &profile, &Options::default()).expect("plans");
         let cut = plan.submissions(&profile);
         let covered: Vec<usize> = cut.iter().cloned().flatten().collect();
-        assert_eq!(covered, (0..plan.units.len()).collect::<Vec<_>>());
+        assert_eq!(covered, (0..plan.calls.len()).collect::<Vec<_>>());
         cut.len()
     };
     // 8.6e9 terms each: 43 ms at the least pace of a discrete GPU, 430 of another.
@@ -352,7 +352,7 @@ fn a_product_on_a_gpu_gets_the_tile_that_fits() {
         let (a, b) = (graph.input("a", DType::F32, a), graph.input("b", DType::F32, b));
         let y = a.matmul(&if turned { b.t() } else { b });
         let (plan, _) = Plan::of(&graph, &[&y], profile, &Options::default()).expect("plans");
-        plan.units[0].label.clone()
+        plan.calls[0].label.clone()
     };
     let cases: [(&[usize], &[usize], bool, &str); 14] = [
         // The large one where its tiles fill the GPU.
@@ -366,11 +366,11 @@ fn a_product_on_a_gpu_gets_the_tile_that_fits() {
         (&[33, 20], &[20, 40], false, "tile32"),
         (&[8, 8], &[8, 8], false, "tile32"),
         // With vectors: along k where the matrix lies so, and the sums are long.
-        (&[1, 4096], &[1000, 4096], true, "skinny"),
+        (&[1, 4096], &[1000, 4096], true, "gemv"),
         (&[1, 4096], &[4096, 1000], false, "register4"),
-        (&[4096, 512], &[512, 1], false, "skinny"),
+        (&[4096, 512], &[512, 1], false, "gemv"),
         (&[262_144, 64], &[64, 1], false, "register4"),
-        (&[8, 700], &[301, 700], true, "skinny"),
+        (&[8, 700], &[301, 700], true, "gemv"),
         (&[9, 700], &[301, 700], true, "tile32"),
     ];
     for (a, b, turned, expected) in cases {

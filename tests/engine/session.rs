@@ -54,7 +54,7 @@ fn programs_share_variables_and_counters() {
         let mut session = Session::new(device);
         let train = Graph::new();
         let w = train.parameter("w", tensor(&[0.0, 0.0]));
-        let count = train.counted("steps", DType::F32, |n| n as f64 + 1.0);
+        let count = train.step_scalar("steps", DType::F32, |n| n as f64 + 1.0);
         let lr = train.scalar("lr", 0.5);
         train.assign(&w, &(&w + &lr.broadcast_to(w.shape()) * &count.broadcast_to(w.shape())));
         let train = session.compile(&train, &[]).expect("compiles");
@@ -87,7 +87,7 @@ fn steps_that_nobody_reads_take_effect_in_order() {
         let graph = Graph::new();
         let w = graph.variable("w", tensor(&[1.0, 2.0]));
         let x = graph.input("x", DType::F32, [2]);
-        let count = graph.counted("steps", DType::F32, |n| n as f64 + 1.0);
+        let count = graph.step_scalar("steps", DType::F32, |n| n as f64 + 1.0);
         graph.assign(&w, &(&w * 2.0 + &x * &count.broadcast_to(x.shape())));
         let mut session = Session::new(device);
         let program = session.compile(&graph, &[&w]).expect("compiles");
@@ -226,7 +226,7 @@ fn programs_of_one_device_share_pipelines() {
     let mut session = Session::new(device.clone());
     let compiled = |session: &mut Session, (graph, loss): (Graph, wgrad::Value)| {
         let program = session.compile(&graph, &[&loss]).expect("compiles");
-        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
         let texts = dispatches.map(|dispatch| &*dispatch.wgsl).collect::<std::collections::HashSet<&str>>().len();
         (program, texts)
     };
@@ -279,11 +279,11 @@ fn names_that_are_fed_are_unique_among_inputs_and_scalars() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2]);
     let [first, second] = [0.5, 2.0].map(|default| graph.scalar("rate", default));
-    assert!(graph.mistakes().is_empty());
+    assert!(graph.errors().is_empty());
     assert!(!graph.scalar("x", 1.0).is_valid());
     assert!(!graph.input("rate", DType::F32, []).is_valid());
     assert!(!graph.input("x", DType::F32, [3]).is_valid());
-    let mistakes = graph.mistakes();
+    let mistakes = graph.errors();
     assert_eq!(mistakes.len(), 3, "{mistakes:?}");
     for (mistake, name) in mistakes.iter().zip(["`x`", "`rate`", "`x`"]) {
         assert!(mistake.message.contains(name) && mistake.location.file().ends_with("session.rs"), "{mistake}");

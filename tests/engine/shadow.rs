@@ -2,7 +2,7 @@
 //! again alone, and the first NaN is found. Training goes on from a checkpoint when the device is
 //! lost.
 
-use wgrad::check::UnitCase;
+use wgrad::check::KernelCase;
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::plan::Bound;
 use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value, models};
@@ -47,10 +47,10 @@ fn a_wrong_launch_is_named_and_its_case_runs_again() {
     }
     assert!(text.contains(&format!("wgrad check --replay {}", path.display())), "{text}");
     assert_eq!(divergence.nodes.len(), 1, "the op alone: {text}");
-    assert_eq!(report.units.iter().filter(|unit| !unit.passed()).count(), 1, "errors do not spread");
+    assert_eq!(report.calls.iter().filter(|call| !call.passed()).count(), 1, "errors do not spread");
 
     // Again from the file.
-    let mut case = UnitCase::load(&path).expect("a case file");
+    let mut case = KernelCase::load(&path).expect("a case file");
     let again = case.replay(&device).expect("runs");
     assert_eq!((again.wrong, again.compared), (70, 70));
     let (found, worst) = (&divergence.found.worst, again.worst.expect("worst"));
@@ -93,7 +93,7 @@ fn broken_case_files_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("case.safetensors");
     let refused = |message: &str| {
-        let error = UnitCase::load(&path).expect_err(message).to_string();
+        let error = KernelCase::load(&path).expect_err(message).to_string();
         assert!(error.contains(message) && error.contains("case.safetensors"), "`{message}`: {error}");
     };
 
@@ -109,11 +109,11 @@ fn broken_case_files_are_errors() {
         let mut bytes = whole.clone();
         bytes[at] = if bytes[at] == b'9' { b'0' } else { b'9' };
         std::fs::write(&path, &bytes).expect("written");
-        let _ = UnitCase::load(&path);
+        let _ = KernelCase::load(&path);
     }
 
     // Hostile descriptions.
-    let spoil = |change: &dyn Fn(&mut UnitCase), message: &str| {
+    let spoil = |change: &dyn Fn(&mut KernelCase), message: &str| {
         let mut case = case.clone();
         change(&mut case);
         case.save(&path).expect("saved");

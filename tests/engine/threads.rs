@@ -46,7 +46,7 @@ fn of_two_threads_that_declare_one_name_one_is_refused() {
             (a, b)
         });
         for (round, graph) in graphs.iter().enumerate() {
-            let (nodes, mistakes) = (graph.nodes().nodes.len(), graph.mistakes().len());
+            let (nodes, mistakes) = (graph.nodes().nodes.len(), graph.errors().len());
             assert_eq!((a[round] as usize + b[round] as usize, nodes, mistakes), (1, 1, 1), "{what}, round {round}");
         }
     }
@@ -91,7 +91,7 @@ fn nodes_bear_the_line_of_the_thread_that_made_them() {
 fn random_nodes_of_several_threads_have_streams_of_their_own() {
     const EACH: usize = 200;
     let graph = Graph::new();
-    let counter = graph.counted("steps", DType::U32, |n| n as f64);
+    let counter = graph.step_scalar("steps", DType::U32, |n| n as f64);
     let barrier = Barrier::new(4);
     let bits = || {
         barrier.wait();
@@ -139,8 +139,8 @@ fn a_session_is_told_its_own_errors_alone() {
         let beyond = device.profile().max_workgroups + 1;
         let edit = |plan: &mut wgrad::plan::Plan| {
             match kind {
-                0 => plan.units[0].dispatches[0].workgroups[0] = beyond, // refused when it is submitted
-                _ => plan.units[0].dispatches[0].wgsl = "fn".into(),     // refused when it is compiled
+                0 => plan.calls[0].dispatches[0].workgroups[0] = beyond, // refused when it is submitted
+                _ => plan.calls[0].dispatches[0].wgsl = "fn".into(),     // refused when it is compiled
             }
             Ok(())
         };

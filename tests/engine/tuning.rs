@@ -21,12 +21,12 @@ fn graph() -> (Graph, Value) {
 }
 
 fn variants(program: &wgrad::Program) -> Vec<(&'static str, &'static str)> {
-    program.plan().units.iter().filter_map(|unit| unit.kernel).collect()
+    program.plan().calls.iter().filter_map(|call| call.kernel).collect()
 }
 
 /// Makes a plan do none of its work: faster, and wrong. (One workgroup might be all that a large tile needs.)
 fn shirk(plan: &mut Plan) -> wgrad::Result<()> {
-    for dispatch in plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches) {
+    for dispatch in plan.calls.iter_mut().flat_map(|call| &mut call.dispatches) {
         dispatch.workgroups = [0; 3];
     }
     Ok(())

@@ -38,7 +38,7 @@ fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
 fn session() -> (Session, Graph, Program) {
     let graph = Graph::new();
     let w = graph.parameter("w", Tensor::new([3], [1.0f32, 2.0, 3.0]).expect("three"));
-    let step = graph.counted("steps", DType::F32, |n| n as f64);
+    let step = graph.step_scalar("steps", DType::F32, |n| n as f64);
     graph.assign(&w, &(&w + &step));
     let mut session = Session::new(Device::cpu());
     let program = session.compile(&graph, &[]).expect("compiles");

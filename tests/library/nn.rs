@@ -238,7 +238,7 @@ fn optimiser_mistakes_name_the_user_s_line() {
         let graph = Graph::new();
         let w = graph.parameter("w", Tensor::scalar(1.0));
         build(&graph, &w);
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         assert!(mistakes.iter().all(|m| m.location.file().ends_with("nn.rs")), "{mistakes:?}");
         mistakes.iter().map(|m| m.message.clone()).collect::<Vec<_>>().join("; ")
     };
@@ -253,7 +253,7 @@ fn optimiser_mistakes_name_the_user_s_line() {
     assert!(complaints(&|_, w| drop(Sgd::new().minimize(&Graph::new(), w))).is_empty());
     let empty = Graph::new();
     Sgd::new().minimize(&empty, &empty.scalar("x", 1.0));
-    assert_eq!(empty.mistakes().len(), 1);
+    assert_eq!(empty.errors().len(), 1);
     // A vector is no loss; a bad loss is reported once.
     let vector = |g: &Graph, _: &Value| {
         let v = g.parameter("v", Tensor::new([2], [1.0f32, 2.0]).unwrap());
@@ -271,23 +271,23 @@ fn layer_mistakes_are_reported_not_panicked() {
     let line = line!() - 1;
     let y = nn.linear("fc", &bad.flatten(1), 10);
     assert!(!y.is_valid());
-    assert_eq!(graph.mistakes().len(), 1, "{:?}", graph.mistakes());
-    assert_eq!(graph.mistakes()[0].location.line(), line);
+    assert_eq!(graph.errors().len(), 1, "{:?}", graph.errors());
+    assert_eq!(graph.errors()[0].location.line(), line);
     nn.conv2d("groups", &x, 4, 3, Conv2d::same(3).groups(2));
     nn.conv2d("none", &x, 4, 3, Conv2d::same(3).groups(0));
     nn.linear("scalar", &graph.scalar("s", 1.0), 3);
     nn.linear("huge", &x, usize::MAX);
     nn.conv2d("huge", &x, 1 << 40, usize::MAX, Conv2d::default());
-    assert_eq!(graph.mistakes().len(), 8, "{:?}", graph.mistakes());
+    assert_eq!(graph.errors().len(), 8, "{:?}", graph.errors());
     Linear::new(&nn, "fc2", 7, 3).forward(&x);
     nn.dropout(&x, 1.5);
     Sequential::new().then(Linear::new(&nn, "fc3", 9, 1)).forward(&x);
     let line = line!() - 1;
-    assert_eq!(graph.mistakes().len(), 11, "{:?}", graph.mistakes());
-    assert_eq!(graph.mistakes()[10].location.line(), line);
+    assert_eq!(graph.errors().len(), 11, "{:?}", graph.errors());
+    assert_eq!(graph.errors()[10].location.line(), line);
     // One name twice.
     nn.linear("fc2", &x, 3);
-    assert!(graph.mistakes()[11].message.contains("`fc2.weight` already"));
+    assert!(graph.errors()[11].message.contains("`fc2.weight` already"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn steps(device: &Device, optimizer: &dyn Optimizer, count: usize) -> Vec<Vec<f6
     let step = graph.scalar("step", 0.0);
     let loss = (p.square() * &scale * 0.5 + &p * push * step.broadcast_to(scale.shape())).sum_all();
     optimizer.minimize(&graph, &loss);
-    assert!(graph.mistakes().is_empty(), "{:?}", graph.mistakes());
+    assert!(graph.errors().is_empty(), "{:?}", graph.errors());
     let mut session = Session::new(device.clone());
     let program = session.compile(&graph, &[&loss]).expect("compiles");
     let mut after = Vec::new();
@@ -299,7 +299,7 @@ fn updates_of_many_parameters_share_their_text() {
         Adam::new().lr(0.1).minimize(&graph, &loss);
         let mut session = Session::new(Device::cpu());
         let program = session.compile(&graph, &[]).expect("compiles");
-        let dispatches = program.plan().units.iter().flat_map(|unit| &unit.dispatches);
+        let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
         dispatches.map(|dispatch| dispatch.wgsl.clone()).collect::<std::collections::BTreeSet<_>>().len()
     };
     assert_eq!(texts(40), texts(1));
@@ -343,7 +343,7 @@ fn limits_of_clipping_that_are_none_are_mistakes() {
             let p = graph.parameter("p", Tensor::new([2], [0.0f32; 2]).expect("a tensor"));
             let gradients = parameter_gradients(&graph, &p.sum_all());
             assert!(clip(&gradients, limit).iter().all(|g| !g.value.is_valid()));
-            let mistakes = graph.mistakes();
+            let mistakes = graph.errors();
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
             let message = mistakes[0].to_string();
             assert!(message.contains(name) && message.contains("at least 0"), "{message}");

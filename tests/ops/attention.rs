@@ -94,11 +94,11 @@ fn mistakes_say_what_was_expected() {
         (nn::rotary(&q, 0.0), "base above 0"),
     ] {
         assert!(!value.is_valid());
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         let last = mistakes.last().expect("a mistake").to_string();
         assert!(mistakes.iter().any(|m| m.to_string().contains(part)), "{part}: {last}");
     }
-    assert!(graph.mistakes().iter().all(|m| m.to_string().contains("attention.rs")));
+    assert!(graph.errors().iter().all(|m| m.to_string().contains("attention.rs")));
 }
 
 /// Written out for one row of one head: `softmax(q k^T / sqrt(D)) v`.

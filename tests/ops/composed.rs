@@ -120,7 +120,7 @@ fn einsum_without_an_arrow_names_what_stands_once() {
         let (a, b) = (graph.input("a", DType::F32, [2, 3]), graph.input("b", DType::F32, [3, 4]));
         let (b, equation) = if equation == "ij,kl->ik" { (b.clone(), "ij,ik->jk") } else { (b, equation) };
         assert!(!graph.einsum(equation, &[&a, &b]).is_valid());
-        let why = graph.mistakes()[0].message.clone();
+        let why = graph.errors()[0].message.clone();
         assert!(why.contains(what), "{equation}: {why}");
     }
 }
@@ -155,7 +155,7 @@ fn einsum_of_diagonals_and_ellipses_is_the_sum_over_all_letters() {
         let names = ["a", "b", "c"];
         let inputs: Vec<Value> = shapes.iter().zip(names).map(|(s, n)| graph.input(n, DType::F32, *s)).collect();
         let y = graph.einsum(equation, &inputs.iter().collect::<Vec<_>>());
-        assert!(y.is_valid(), "{equation}: {:?}", graph.mistakes());
+        assert!(y.is_valid(), "{equation}: {:?}", graph.errors());
         let values: Vec<Vec<f32>> = shapes.iter().zip(1..).map(|(s, i)| numbers(s.iter().product(), i)).collect();
         let feeds: Vec<(&str, Tensor)> =
             shapes.iter().zip(&values).zip(names).map(|((s, v), name)| (name, tensor(s, v))).collect();
@@ -225,7 +225,7 @@ fn transposed_convolutions_spread_each_element_over_the_output() {
         let graph = Graph::new();
         let w = graph.input("w", DType::F32, [c, o, k]);
         let line = graph.input("x", DType::F32, [1, c, l]).conv_transpose1d(&w, None, options, output_padding);
-        assert_eq!(line.shape()[..], [1, o, want.len() / o], "{options:?}, {output_padding}: {:?}", graph.mistakes());
+        assert_eq!(line.shape()[..], [1, o, want.len() / o], "{options:?}, {output_padding}: {:?}", graph.errors());
         let feeds = [("x", tensor(&[1, c, l], &x)), ("w", tensor(&[c, o, k], &weight))];
         close(&run(&graph, &[&line], &feeds)[0], &want);
 

@@ -171,7 +171,7 @@ fn messages_name_what_is_wrong() {
         let graph = Graph::new();
         let (x, weight) = (graph.input("x", DType::F32, x), graph.input("weight", DType::F32, weight));
         x.conv2d(&weight, None, options);
-        graph.mistakes().first().map(|m| m.to_string()).unwrap_or_default()
+        graph.errors().first().map(|m| m.to_string()).unwrap_or_default()
     };
     let plain = Conv2d::default();
     for (x, weight, options, expected) in [
@@ -187,6 +187,6 @@ fn messages_name_what_is_wrong() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1, 1, 8, 8]);
     x.max_pool2d(Pool2d::new(3).padding(2));
-    let got = graph.mistakes()[0].to_string();
+    let got = graph.errors()[0].to_string();
     assert!(got.contains("at most half the kernel"), "{got}");
 }

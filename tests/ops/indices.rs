@@ -75,7 +75,7 @@ fn what_does_not_fit_is_refused_with_what_was_expected() {
         (index.triu(0), "two axes"),
         (x.flip(&[0, 2]), "not all axes"),
     ];
-    let mistakes = graph.mistakes();
+    let mistakes = graph.errors();
     assert_eq!(mistakes.len(), cases.len(), "{mistakes:?}");
     for (mistake, (value, expected)) in mistakes.iter().zip(cases) {
         assert!(!value.is_valid() && mistake.message.contains(expected), "{expected}: {mistake}");

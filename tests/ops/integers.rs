@@ -145,10 +145,10 @@ fn integer_divisions_of_floats_and_bools_are_mistakes() {
             let graph = Graph::new();
             let x = graph.input("x", dtype, [2]);
             assert!(!function(&x, &x).is_valid());
-            assert!(graph.mistakes()[0].to_string().contains("integers"), "{:?}", graph.mistakes());
+            assert!(graph.errors()[0].to_string().contains("integers"), "{:?}", graph.errors());
         }
     }
     let graph = Graph::new();
     let (x, y) = (graph.input("x", DType::I32, [2, 2]), graph.input("y", DType::U32, [2, 2]));
-    assert!(!x.matmul(&y).is_valid() && graph.mistakes()[0].to_string().contains("cast()"));
+    assert!(!x.matmul(&y).is_valid() && graph.errors()[0].to_string().contains("cast()"));
 }

@@ -26,10 +26,10 @@ fn every_case_agrees_with_the_reference() {
             Ok(report) => {
                 compared += report.compared();
                 for (way, report) in report.ways {
-                    for unit in report.units.iter().filter(|unit| !unit.passed()) {
-                        let what = unit.worst.as_ref().map_or_else(String::new, ToString::to_string);
-                        let stray: Vec<&String> = unit.stray.iter().chain(&unit.status).collect();
-                        let (label, wrong, n) = (&unit.label, unit.wrong, unit.compared);
+                    for call in report.calls.iter().filter(|call| !call.passed()) {
+                        let what = call.worst.as_ref().map_or_else(String::new, ToString::to_string);
+                        let stray: Vec<&String> = call.stray.iter().chain(&call.status).collect();
+                        let (label, wrong, n) = (&call.label, call.wrong, call.compared);
                         failures.push(format!("{name} {way:?} {label}: {wrong} of {n} wrong: {what} {stray:?}"));
                     }
                 }
@@ -69,13 +69,13 @@ fn updates_in_place_are_right_in_the_epilogue_of_every_variant() {
         let program = session.compile_with(&graph, &[&loss], &options).expect("compiles");
         for step in 0..2 {
             let (_, report) = session.check(&program, &[("x", &x), ("labels", &labels)]).expect("runs");
-            let wrong: Vec<_> = report.units.iter().filter(|unit| !unit.passed()).collect();
+            let wrong: Vec<_> = report.calls.iter().filter(|call| !call.passed()).collect();
             assert!(wrong.is_empty() && report.compared() > 4000, "{name}, step {step}: {wrong:?}");
         }
         let plan = program.plan();
         let variables: Vec<usize> = plan.variables.iter().map(|(_, stored)| stored.buffer).collect();
-        let updates = plan.units.iter().filter(|unit| unit.writes.iter().any(|w| variables.contains(&w.buffer)));
-        updated.extend(updates.filter_map(|unit| unit.kernel));
+        let updates = plan.calls.iter().filter(|call| call.writes.iter().any(|w| variables.contains(&w.buffer)));
+        updated.extend(updates.filter_map(|call| call.kernel));
     }
     for op in ["matmul", "conv2d_weight_grad", "sum"] {
         let variants = updated.iter().filter(|(name, _)| *name == op).count();

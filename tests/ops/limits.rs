@@ -206,7 +206,7 @@ fn fold(
         assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
         return None;
     }
-    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
     let folded = dispatches.filter(|dispatch| dispatch.workgroups[2] > 1).map(|d| d.entry.clone());
     let before = kernels.len();
     kernels.extend(folded);
@@ -229,7 +229,7 @@ fn a_tensor_of_exactly_one_binding_runs() {
     if common::device().is_none() {
         return;
     }
-    const MOST: usize = 1 << 18; // elements of 1 MiB
+    const MAX: usize = 1 << 18; // elements of 1 MiB
     let profile = Profile { max_buffer: 4 << 20, ..Profile::low_1mib() };
     let device = Device::open_within(None, Some(&profile)).expect("opens");
     let compile = |session: &mut Session, elements: usize| {
@@ -241,7 +241,7 @@ fn a_tensor_of_exactly_one_binding_runs() {
         let rows = x.reshape(&[elements as isize / 16, 16]);
         session.compile(&graph, &[&y, &x.sum_all(), &rows.sum(&[1], false), &x.slice(0, elements - 3, elements, 1)])
     };
-    for elements in [MOST - 64, MOST - 16, MOST] {
+    for elements in [MAX - 64, MAX - 16, MAX] {
         let mut session = Session::new(device.clone());
         let program = compile(&mut session, elements).expect("fits");
         let x: Vec<f32> = (0..elements).map(|i| (i % 7) as f32).collect();
@@ -259,7 +259,7 @@ fn a_tensor_of_exactly_one_binding_runs() {
         let (_, report) = session.check(&program, &feeds).expect("runs");
         assert!(report.passed() && report.compared() > elements, "{report:?}");
     }
-    let refused = compile(&mut Session::new(device), MOST + 64).map(drop).expect_err("does not fit");
+    let refused = compile(&mut Session::new(device), MAX + 64).map(drop).expect_err("does not fit");
     let told = matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
     assert!(told, "{refused}");
 }

@@ -104,7 +104,7 @@ fn the_parts_of_an_argmax_are_few_and_short() {
     let profile = Profile { max_binding: 1 << 40, max_buffer: 1 << 40, ..Profile::webgpu_defaults() };
     let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("no mistakes");
     assert!(findings.is_empty(), "{findings:?}");
-    let [first, second] = &plan.units[0].dispatches[..] else { panic!("{:?}", plan.units[0]) };
+    let [first, second] = &plan.calls[0].dispatches[..] else { panic!("{:?}", plan.calls[0]) };
     for dispatch in [first, second] {
         let Bound::Uniform(words) = &dispatch.bindings[0] else { panic!("{dispatch:?}") };
         let [parts, chunk] = [words[3], words[4]];

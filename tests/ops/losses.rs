@@ -284,7 +284,7 @@ fn numbers_that_no_loss_can_use_are_mistakes() {
     }
     let ignored = ClassLoss { ignore_index: Some(0), ..ClassLoss::default() };
     assert!(!x.cross_entropy_with(&y, &ignored).is_valid());
-    assert_eq!(graph.mistakes().len(), made + 1, "{:?}", graph.mistakes());
+    assert_eq!(graph.errors().len(), made + 1, "{:?}", graph.errors());
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn dropout_of_everything() {
     for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [4]);
-        let seed = graph.counted("seed", DType::U32, |n| n as f64);
+        let seed = graph.step_scalar("seed", DType::U32, |n| n as f64);
         let layer = wgrad::nn::Scope::train(&graph, 0).dropout(&x, 1.0);
         let loss = (x.dropout(1.0, &seed, &seed) * 3.0 + layer + 0.5).sum_all();
         let dx = gradients(&loss, &[&x]).remove(0);
@@ -309,12 +309,12 @@ fn probabilities_of_dropout_that_are_none_are_mistakes() {
     for p in [-0.1, 1.0 + 1e-9, f64::NAN, f64::INFINITY] {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [4]);
-        let seed = graph.counted("seed", DType::U32, |n| n as f64);
+        let seed = graph.step_scalar("seed", DType::U32, |n| n as f64);
         assert!(!x.dropout(p, &seed, &seed).is_valid());
         for nn in [wgrad::nn::Scope::train(&graph, 0), wgrad::nn::Scope::eval(&graph, 0)] {
             assert!(!nn.dropout(&x, p).is_valid());
         }
-        assert_eq!(graph.mistakes().len(), 3);
-        assert!(graph.mistakes().iter().all(|m| m.to_string().contains("[0, 1]") && m.op == "dropout"));
+        assert_eq!(graph.errors().len(), 3);
+        assert!(graph.errors().iter().all(|m| m.to_string().contains("[0, 1]") && m.op == "dropout"));
     }
 }

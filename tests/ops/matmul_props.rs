@@ -102,8 +102,8 @@ fn every_variant_agrees_with_the_reference() {
     let mut runner = TestRunner::new(Config { cases: 12, ..Config::default() });
     let result = runner.run(&(product(), any::<u64>()), |(product, seed)| {
         let report = check_case(&device, &product.case(), seed).map_err(|e| TestCaseError::fail(e.to_string()))?;
-        let failed = report.ways.iter().flat_map(|(_, report)| &report.units).find(|unit| !unit.passed());
-        prop_assert!(failed.is_none(), "{:?}", failed.map(|unit| (&unit.label, &unit.worst, &unit.stray)));
+        let failed = report.ways.iter().flat_map(|(_, report)| &report.calls).find(|call| !call.passed());
+        prop_assert!(failed.is_none(), "{:?}", failed.map(|call| (&call.label, &call.worst, &call.stray)));
         Ok(())
     });
     result.unwrap_or_else(|why| panic!("{why}"));
@@ -114,10 +114,10 @@ fn mistakes_name_the_sizes() {
     let graph = wgrad::Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, wgrad::DType::F32, shape);
     let said = |a: &[usize], b: &[usize]| {
-        let number = graph.mistakes().len();
+        let number = graph.errors().len();
         let y = input(&format!("a{number}"), a).matmul(&input(&format!("b{number}"), b));
         assert!(!y.is_valid() && !y.matmul(&y).is_valid());
-        let mistakes = graph.mistakes();
+        let mistakes = graph.errors();
         assert_eq!(mistakes.len(), number + 1);
         assert!(mistakes[number].location.file().ends_with("matmul_props.rs"));
         mistakes[number].to_string()

@@ -93,7 +93,7 @@ fn numbers_that_are_no_value_of_the_type_are_mistakes_with_the_users_line() {
                 let graph = Graph::new();
                 let y = (taker.apply)(&graph.input("x", dtype, [2]), number);
                 assert!(!y.is_valid(), "{what} is taken");
-                let mistakes = graph.mistakes();
+                let mistakes = graph.errors();
                 assert!(mistakes[0].location.file().ends_with("numbers.rs"), "{what}: {}", mistakes[0].location);
                 let message = &mistakes[0].message;
                 assert!(message.starts_with(&format!("{number} is no {dtype}: expected ")), "{what}: {message}");
@@ -132,7 +132,7 @@ fn scalars_that_are_no_value_of_their_type_end_a_run() {
         let mut session = Session::new(device);
         for (number, good) in numbers(DType::U32) {
             let graph = Graph::new();
-            let y = graph.counted("steps", DType::U32, move |_| number).reshape(&[1]);
+            let y = graph.step_scalar("steps", DType::U32, move |_| number).reshape(&[1]);
             let program = session.compile(&graph, &[&y]).expect("compiles");
             match session.run(&program, &[]) {
                 Ok(got) => assert!(good && got[0].to_f64() == [number], "{number} gives {:?}", got[0].to_f64()),

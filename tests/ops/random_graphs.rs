@@ -46,10 +46,10 @@ fn what_compiles_agrees_with_the_reference() {
                 .unwrap_or_else(|e| panic!("seed {seed}: the reference compiles it, the device does not: {e}"));
             let (_, report) = session.check(&program, &feeds).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             compared += report.compared();
-            for unit in report.units.iter().filter(|unit| !unit.passed()) {
-                let worst = unit.worst.as_ref().map_or(String::new(), ToString::to_string);
-                let stray = unit.stray.as_deref().unwrap_or("");
-                wrong.push(format!("seed {seed}, fuse {fuse}: {}: {} wrong; {worst} {stray}", unit.label, unit.wrong));
+            for call in report.calls.iter().filter(|call| !call.passed()) {
+                let worst = call.worst.as_ref().map_or(String::new(), ToString::to_string);
+                let stray = call.stray.as_deref().unwrap_or("");
+                wrong.push(format!("seed {seed}, fuse {fuse}: {}: {} wrong; {worst} {stray}", call.label, call.wrong));
             }
         }
     }

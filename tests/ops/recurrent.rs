@@ -280,7 +280,7 @@ fn a_second_derivative_is_refused_by_name() {
         let weights = Weights { w_ih: weight("w_ih", 3), w_hh: weight("w_hh", 4), b_ih: None, b_hh: None };
         let y = x.recurrent(cell, Activation::Tanh, &weights, &[], false).y;
         let once = gradients(&y.square().sum_all(), &[&x]).swap_remove(0);
-        assert!(once.is_valid(), "{:?}", graph.mistakes());
+        assert!(once.is_valid(), "{:?}", graph.errors());
         let twice = gradients(&once.square().sum_all(), &[&x]).swap_remove(0);
         let Err(Error::Graph(mistakes)) = Session::new(Device::cpu()).compile(&graph, &[&twice]) else {
             panic!("{name} was differentiated twice")

@@ -147,7 +147,7 @@ fn prepare(sweep: &Sweep) -> Prepared {
     let graph = Graph::new();
     let values: Vec<Value> = (0..sweep.inputs.len()).map(|i| graph.input(&format!("x{i}"), DType::F32, [n])).collect();
     let y = (sweep.build)(&values);
-    assert!(y.is_valid(), "{:?}", graph.mistakes());
+    assert!(y.is_valid(), "{:?}", graph.errors());
     let nodes = graph.nodes();
     let node = nodes.nodes.last().expect("a node");
     let NodeKind::Op(op) = &node.kind else { panic!("an op") };

@@ -174,14 +174,14 @@ impl Fault {
     pub fn inject(&self, plan: &mut Plan) -> Result<()> {
         let kernel = |d: &Dispatch| d.entry == self.kernel;
         if let Change::Late = self.change
-            && let Some(at) = plan.units.iter().position(|unit| unit.dispatches.iter().any(kernel))
+            && let Some(at) = plan.calls.iter().position(|call| call.dispatches.iter().any(kernel))
         {
-            let unit = plan.units.remove(at);
-            plan.units.push(unit);
+            let call = plan.calls.remove(at);
+            plan.calls.push(call);
             return Ok(());
         }
         let mut changed = false;
-        let dispatches = plan.units.iter_mut().flat_map(|unit| &mut unit.dispatches);
+        let dispatches = plan.calls.iter_mut().flat_map(|call| &mut call.dispatches);
         for dispatch in dispatches.filter(|d| kernel(d)) {
             changed |= self.change.apply(dispatch);
         }
@@ -257,20 +257,20 @@ pub fn plan<'a>(
 /// When the subject cannot be planned.
 pub fn has_kernel(device: &Device, subject: &Subject, fault: &Fault) -> Result<bool> {
     let plan = plan(&subject.graph, &subject.outputs, device.profile(), &fault.options())?;
-    Ok(plan.units.iter().flat_map(|unit| &unit.dispatches).any(|dispatch| dispatch.entry == fault.kernel))
+    Ok(plan.calls.iter().flat_map(|call| &call.dispatches).any(|dispatch| dispatch.entry == fault.kernel))
 }
 
-/// What the first failing unit of a report is caught by.
+/// What the first failing call of a report is caught by.
 fn caught(report: &Report) -> Option<Caught> {
-    let wrong = report.units.iter().find(|unit| unit.wrong > 0);
-    if let Some(unit) = wrong {
-        let element = unit.worst.as_ref().map_or_else(String::new, Element::to_string);
-        return Some(Caught::Value(format!("{} of {} elements; {element}", unit.wrong, unit.compared)));
+    let wrong = report.calls.iter().find(|call| call.wrong > 0);
+    if let Some(call) = wrong {
+        let element = call.worst.as_ref().map_or_else(String::new, Element::to_string);
+        return Some(Caught::Value(format!("{} of {} elements; {element}", call.wrong, call.compared)));
     }
-    if let Some(stray) = report.units.iter().find_map(|unit| unit.stray.clone()) {
+    if let Some(stray) = report.calls.iter().find_map(|call| call.stray.clone()) {
         return Some(Caught::Sentinel(stray));
     }
-    report.units.iter().find_map(|unit| unit.status.clone()).map(Caught::Status)
+    report.calls.iter().find_map(|call| call.status.clone()).map(Caught::Status)
 }
 
 const UNSEEN: &str = "an index out of range went unseen";

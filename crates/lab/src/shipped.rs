@@ -137,10 +137,10 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
                 let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
                 add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
             }
-            for unit in &plan.units {
-                let software = unit.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
-                for dispatch in &unit.dispatches {
-                    let name = file_name(&unit.label, &dispatch.label, &dispatch.wgsl);
+            for call in &plan.calls {
+                let software = call.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
+                for dispatch in &call.dispatches {
+                    let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl);
                     let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
                     let subgroups = wgsl.contains("subgroup");
                     add(texts, Shipped { name, wgsl, entry, software, subgroups });
@@ -161,11 +161,11 @@ fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
     })
 }
 
-fn file_name(unit: &str, dispatch: &str, text: &str) -> String {
+fn file_name(call: &str, dispatch: &str, text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let what =
-        if unit.contains('.') && !unit.starts_with(dispatch) { format!("{unit}-{dispatch}") } else { unit.to_owned() };
+        if call.contains('.') && !call.starts_with(dispatch) { format!("{call}-{dispatch}") } else { call.to_owned() };
     let mut what: String = what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
     while what.contains("--") {
         what = what.replace("--", "-");

@@ -60,7 +60,7 @@ pub struct BenchArgs {
     /// Every task with an empty folder for the driver's and our own caches
     #[arg(long)]
     cold: bool,
-    /// Also each unit of a task's plan alone: where the time goes
+    /// Also each call of a task's plan alone: where the time goes
     #[arg(long)]
     profile: bool,
     /// Time without comparing with the reference first: for shapes that take the reference minutes.

@@ -70,7 +70,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         // Where compiling is slow, most ops are covered in the time by taking the short texts first.
         tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
     }
-    let wanted = Wanted::of(&tasks[..must]);
+    let wanted = RequiredOps::of(&tasks[..must]);
     let (found, end) = Work {
         request: request.clone(),
         device: device.clone(),
@@ -124,20 +124,20 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
 }
 
 /// Ops that the check does not go without, forward and backward.
-struct Wanted {
+struct RequiredOps {
     forward: Vec<&'static str>,
     backward: Vec<&'static str>,
 }
 
-impl Wanted {
-    fn of(tasks: &[Numbered]) -> Wanted {
+impl RequiredOps {
+    fn of(tasks: &[Numbered]) -> RequiredOps {
         let ops = |wanted: &dyn Fn(&Case) -> bool| {
             let mut ops: Vec<_> = tasks.iter().filter(|n| wanted(&n.case)).map(|n| n.case.op).collect();
             ops.sort_unstable();
             ops.dedup();
             ops
         };
-        Wanted { forward: ops(&|_| true), backward: ops(&|case| case.differentiable) }
+        RequiredOps { forward: ops(&|_| true), backward: ops(&|case| case.differentiable) }
     }
 
     /// The ops of which nothing was compared, then those of which nothing was differentiated.
@@ -156,7 +156,7 @@ fn length(case: &Case, profile: &Profile) -> usize {
     let Ok(graph) = CaseGraph::new(case) else { return 0 };
     let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
     let Ok((plan, _)) = Plan::of(&graph.graph, &outputs, profile, &Options::default()) else { return 0 };
-    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
     let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
     texts.into_iter().map(str::len).sum()
 }
@@ -313,11 +313,11 @@ fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
         let (op, case, way) = (tally.op, &failure.case, &failure.way);
         match &failure.what {
             What::Message(message) => out.line(format!("  FAILED {op} ({case}), {way}: {message}"))?,
-            What::Unit(unit) => {
-                let (label, wrong, compared) = (&unit.label, unit.wrong, unit.compared);
+            What::Call(call) => {
+                let (label, wrong, compared) = (&call.label, call.wrong, call.compared);
                 out.line(format!("  FAILED {op} ({case}), {way}, in {label}: {wrong} of {compared} elements"))?;
-                let others = unit.stray.iter().chain(&unit.status).cloned();
-                for line in unit.worst.iter().map(ToString::to_string).chain(others) {
+                let others = call.stray.iter().chain(&call.status).cloned();
+                for line in call.worst.iter().map(ToString::to_string).chain(others) {
                     out.line(format!("    {line}"))?;
                 }
             }

@@ -31,7 +31,7 @@ impl Verdict {
     ) -> Result<Verdict, Stop> {
         let outputs: Vec<&Value> = outputs.iter().collect();
         let (plan, findings) = Plan::of(graph, &outputs, profile, &Options::default())?;
-        let dispatches = || plan.units.iter().flat_map(|unit| &unit.dispatches);
+        let dispatches = || plan.calls.iter().flat_map(|call| &call.dispatches);
         let storage = |bound: &&Bound| matches!(bound, Bound::Storage { .. } | Bound::Status);
         let grid = |workgroups: [u32; 3]| workgroups.iter().map(|&n| u64::from(n)).product();
         Ok(Verdict {

@@ -1,16 +1,16 @@
-//! `wgrad check --replay FILE`: one unit from a case file, alone on any device.
+//! `wgrad check --replay FILE`: one call from a case file, alone on any device.
 
 use std::path::Path;
 
 use serde_json::json;
-use wgrad::check::UnitCase;
+use wgrad::check::KernelCase;
 use wgrad::{Device, NO_ADAPTER};
 
 use wgrad_lab::output::{Out, Stop};
 
 /// Replays the case. Whether the device agreed.
 pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Result<bool, Stop> {
-    let case = UnitCase::load(file)?;
+    let case = KernelCase::load(file)?;
     let device = Device::open(device)?;
     if device.is_cpu() && Device::list().is_empty() {
         return Err(Stop::Error(format!("{NO_ADAPTER}. There is nothing to replay on the reference")));
@@ -21,7 +21,7 @@ pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Resu
         let profile = device.profile();
         let report = json!({
             "device": {"name": profile.name, "backend": profile.backend, "driver": profile.driver},
-            "unit": case.label,
+            "call": case.label,
             "found_on": case.device,
             "found_by": case.version,
             "passed": report.passed(),
@@ -35,7 +35,7 @@ pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Resu
         return Ok(report["passed"] == true);
     }
     out.line(format!("device: {device}, driver {}", device.profile().driver))?;
-    out.line(format!("unit: {}, found on {} by wgrad {}", case.label, case.device, case.version))?;
+    out.line(format!("call: {}, found on {} by wgrad {}", case.label, case.device, case.version))?;
     if let Some((op, variant)) = &case.kernel {
         out.line(format!("kernel: {op}, variant {variant}"))?;
     }

@@ -1,7 +1,7 @@
 //! The gradients of attention, from the weights computed again. `stats` `[N, H, L, 2]` has for each query the
 //! logarithm `lse` of what its softmax divided by, and `delta`, see the gradient of the forward op.
 
-use super::{LEAST_SCORE, Scores, four, kernels, reference};
+use super::{MIN_SCORE, Scores, four, kernels, reference};
 use crate::autodiff::gradients_of;
 use crate::op::{Args, Backward, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
@@ -28,7 +28,7 @@ impl Recomputed {
         let [q, k, v, dy, stats] = std::array::from_fn(|i| &inputs[i]);
         let score = scores.composed(q, k, inputs.get(5));
         let (lse, delta) = (stats.slice(-1, 0, 1, 1), stats.slice(-1, 1, 2, 1));
-        let left_out = score.lt(&score.full_like(LEAST_SCORE));
+        let left_out = score.lt(&score.full_like(MIN_SCORE));
         // Where a query sees no key, score and lse are both far below anything.
         let weights = left_out.where_(&score.zeros_like(), &(score - lse).exp());
         let score_gradient = &weights * (dy.matmul(&v.t()) - delta);
@@ -77,7 +77,7 @@ impl Op for AttentionQueryGrad {
     }
 
     /// For each key its score, the score's gradient, and its share of each number.
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
         keys * (2 * e + width).div_ceil(e.max(1))
     }
@@ -142,7 +142,7 @@ impl Op for AttentionKeyGrad {
     }
 
     /// For each query the score and its gradient, and the share of each number of both.
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         2 * inputs[0].shape[2]
     }
 

@@ -28,7 +28,7 @@ pub(super) fn reads(view: &View) -> bool {
 const STEP: usize = 32;
 
 /// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
-const MOST_ROUNDS: usize = 12_000;
+const MAX_ROUNDS: usize = 12_000;
 
 /// What a kernel is told, but for the range of its loop.
 struct Work<'a> {
@@ -112,7 +112,7 @@ impl<'a> Work<'a> {
     /// half as many rounds as there are vec4, two sums of 8 rounds.
     fn ranges(&self, size: usize) -> Vec<[usize; 2]> {
         let rounds = (self.sizes[3] + self.sizes[4]) / 8 + 20;
-        let most = (MOST_ROUNDS / rounds).max(1) * STEP;
+        let most = (MAX_ROUNDS / rounds).max(1) * STEP;
         (0..size).step_by(most).map(|first| [first, size.min(first + most)]).collect()
     }
 }

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{LEAST_SCORE, LEFT_OUT, Scores, four};
-use crate::op::{UNIT, gamma};
+use super::{LEFT_OUT, MIN_SCORE, Scores, four};
+use crate::op::{F32_UNIT_ROUNDOFF, gamma};
 use crate::{Tensor, TensorType};
 
 /// One head: rows of q `[l, e]`, k `[s, e]`, v `[s, width]` and, for the gradients, dy `[l, width]` and
@@ -85,9 +85,9 @@ impl Head<'_> {
             let product = dot(q, k) * self.scores.scale;
             let exact = product + self.mask.map_or(0.0, |mask| mask[i * s + j]);
             let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.abs();
-            let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * UNIT;
+            let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * F32_UNIT_ROUNDOFF;
             // NaN is a score.
-            (!(exact < LEAST_SCORE)).then_some(Score { exact, error })
+            (!(exact < MIN_SCORE)).then_some(Score { exact, error })
         };
         (0..s).map(score).collect()
     }
@@ -132,7 +132,7 @@ impl Head<'_> {
                 let v = &self.v[j * width..][..width];
                 let error = weight_error(w, score, lse);
                 let difference = (dot(dy, v) - delta).abs();
-                let product = gamma(width) * dot_of_magnitudes(dy, v) + 3.0 * difference * UNIT;
+                let product = gamma(width) * dot_of_magnitudes(dy, v) + 3.0 * difference * F32_UNIT_ROUNDOFF;
                 of_weights[i * s + j] = error;
                 of_gradients[i * s + j] = (w * product + error * (difference + product)) * self.scores.scale.abs();
             }
@@ -143,7 +143,7 @@ impl Head<'_> {
 
 /// The error of `w = exp(score - shift)`.
 fn weight_error(w: f64, score: Score, shift: f64) -> f64 {
-    w * (score.error + ((score.exact - shift).abs() + 8.0) * UNIT) + TINY
+    w * (score.error + ((score.exact - shift).abs() + 8.0) * F32_UNIT_ROUNDOFF) + TINY
 }
 
 /// What a device may lose below the smallest normal number, and where `exp` ends.
@@ -195,12 +195,13 @@ pub(super) fn attention_bound(scores: &Scores, inputs: &[&Tensor], outputs: &[Te
                     magnitude[i * width + c] += weights[j] / sum * head.v[j * width + c].abs();
                 }
             }
-            let own = (all + sums + 3.0 * UNIT).min(1.0);
+            let own = (all + sums + 3.0 * F32_UNIT_ROUNDOFF).min(1.0);
             for c in 0..width {
                 let at = i * width + c;
                 y[at] += sums * magnitude[at] + own * magnitude[at].max(y[at]) + TINY;
             }
-            lse[i] = if sum == 0.0 { 0.0 } else { all + sums + (4.0 * (top.abs() + sum.ln()) + 4.0) * UNIT };
+            lse[i] =
+                if sum == 0.0 { 0.0 } else { all + sums + (4.0 * (top.abs() + sum.ln()) + 4.0) * F32_UNIT_ROUNDOFF };
         }
         (y, lse)
     });

@@ -3,7 +3,7 @@
 
 use super::kernels::weight_sum;
 use super::packed::{Packing, WEIGHT_PRODUCT, Windows};
-use super::{MOST_ITERATIONS, Sizes, Wanted};
+use super::{ConvPass, MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::wgsl;
 
@@ -14,23 +14,23 @@ const LANES: usize = 64;
 const STEP: usize = 4;
 
 /// The windows over `x` or `dy` that the kernels walk.
-fn windows(s: &Sizes, wanted: Wanted) -> Windows {
-    match wanted {
-        Wanted::InputGrad(_) => Windows::over_dy(s),
+fn windows(s: &Sizes, pass: ConvPass) -> Windows {
+    match pass {
+        ConvPass::BackwardData(_) => Windows::over_dy(s),
         _ => Windows::over_input(s),
     }
     .unfolded()
 }
 
 /// Whether the convolution is one, and its copies fit.
-pub(super) fn supports(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> bool {
+pub(super) fn supports(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> bool {
     let depthwise = s.options.groups == s.c && s.c == s.o && s.c > 1;
-    depthwise && ![s.n, s.h, s.w].contains(&0) && 4 * s.kh * s.kw <= MOST_ITERATIONS && windows(s, wanted).fits(args)
+    depthwise && ![s.n, s.h, s.w].contains(&0) && 4 * s.kh * s.kw <= MAX_ITERATIONS && windows(s, pass).fits(args)
 }
 
-/// Forward or, with [`Wanted::InputGrad`], the input gradient: copy the data, copy the weight, sum.
-pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowered, String> {
-    let windows = windows(s, wanted);
+/// Forward or, with [`ConvPass::BackwardData`], the input gradient: copy the data, copy the weight, sum.
+pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowered, String> {
+    let windows = windows(s, pass);
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
     let (quads, taps, phases) = (s.c.div_ceil(4), s.kh * s.kw, windows.phases());
     let blocks = windows.positions().div_ceil(STEP) * quads * phases;
@@ -44,7 +44,7 @@ pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowe
         workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
     };
     // One row; its columns are the channels, a kernel apart.
-    let packing = Packing::of_weight([1, 1], s.c, [0, taps], [taps, 1], wanted != Wanted::Output);
+    let packing = Packing::of_weight([1, 1], s.c, [0, taps], [taps, 1], pass != ConvPass::Forward);
     Ok(Lowered {
         launches: vec![
             windows.pack(Slot::Input(0), data, args)?,
@@ -57,12 +57,12 @@ pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowe
 
 /// The weight gradient: copy both, sum over stretches of positions, add the stretches.
 pub(super) fn weight_product(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
-    let (windows, dy) = (windows(s, Wanted::WeightGrad([s.kh, s.kw])), Windows::plain_dy(s));
+    let (windows, dy) = (windows(s, ConvPass::BackwardFilter([s.kh, s.kw])), Windows::plain_dy(s));
     let positions = windows.positions();
     let rows = s.kh * s.kw * s.c.div_ceil(4);
     // Enough invocations to fill a device; stretches long enough to be worth adding up.
-    let wanted = if args.profile.software { 1024_usize } else { 65_536 }.div_ceil(rows);
-    let stretch = positions.div_ceil(wanted).clamp(64, 8192).max(positions.div_ceil(MOST_ITERATIONS));
+    let pass = if args.profile.software { 1024_usize } else { 65_536 }.div_ceil(rows);
+    let stretch = positions.div_ceil(pass).clamp(64, 8192).max(positions.div_ceil(MAX_ITERATIONS));
     let splits = positions.div_ceil(stretch);
     let uniform = windows.weight_uniform(s, [1, 1, rows * splits, stretch]);
     let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];

@@ -2,8 +2,8 @@
 //! channels-last copies (`packed`) or, by 1x1, of the data as they lie (`pointwise`); for depthwise ones sums
 //! over such copies (`depthwise`).
 
-use super::packed::{self, Tiling, Windows};
-use super::{Convolution, MOST_ITERATIONS, Sizes, Wanted, depthwise, pointwise};
+use super::packed::{self, ConvTiling, Windows};
+use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
@@ -71,14 +71,14 @@ impl Convolution {
         let whole = |size: usize, tile: usize| size.next_multiple_of(tile) as f64;
         let windows = self.windows(sizes);
         let outputs = sizes.o.div_ceil(4);
-        cost * match self.wanted {
-            Wanted::Output => whole(windows.positions(), rows) * whole(outputs, columns),
-            Wanted::InputGrad(_) => {
+        cost * match self.pass {
+            ConvPass::Forward => whole(windows.positions(), rows) * whole(outputs, columns),
+            ConvPass::BackwardData(_) => {
                 whole(windows.positions(), rows) * whole((sizes.c * windows.phases()).div_ceil(4), columns)
             }
             // The small tile takes three times as long for a product, and its text is one more beside that of
             // the other layers.
-            Wanted::WeightGrad(_) => {
+            ConvPass::BackwardFilter(_) => {
                 let again = if variant.name == "rows" { 2.0 } else { 1.0 };
                 again * 4.0 * whole(windows.depth(), rows / 4) * whole(outputs, columns)
             }
@@ -87,8 +87,8 @@ impl Convolution {
 
     /// The windows that the packed kernels walk over.
     fn windows(&self, sizes: &Sizes) -> Windows {
-        match self.wanted {
-            Wanted::InputGrad(_) => Windows::over_dy(sizes),
+        match self.pass {
+            ConvPass::BackwardData(_) => Windows::over_dy(sizes),
             _ => Windows::over_input(sizes),
         }
     }
@@ -96,7 +96,7 @@ impl Convolution {
 
 impl Kernel for Convolution {
     fn variants(&self) -> &'static [Variant] {
-        if let Wanted::WeightGrad(_) = self.wanted { WEIGHT_VARIANTS } else { VARIANTS }
+        if let ConvPass::BackwardFilter(_) = self.pass { WEIGHT_VARIANTS } else { VARIANTS }
     }
 
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
@@ -125,8 +125,8 @@ impl Kernel for Convolution {
         let sizes = self.sizes(args.inputs, args.outputs);
         match variant.name {
             "direct" => true,
-            "pointwise" => pointwise::supports(&sizes, self.wanted),
-            "depthwise" => depthwise::supports(&sizes, self.wanted, args),
+            "pointwise" => pointwise::supports(&sizes, self.pass),
+            "depthwise" => depthwise::supports(&sizes, self.pass, args),
             _ => packed::supports(&sizes, || self.windows(&sizes), args),
         }
     }
@@ -134,9 +134,9 @@ impl Kernel for Convolution {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = &self.sizes(args.inputs, args.outputs);
         let Tile { rows, columns, .. } = tile(variant);
-        let tiling = |entry, rows, columns, tiles| Tiling { entry, rows, columns, tiles };
+        let tiling = |entry, rows, columns, tiles| ConvTiling { entry, rows, columns, tiles };
         let wide = |shader: Shader| shader.constant("WIDE", columns / 8);
-        if let Wanted::WeightGrad(_) = self.wanted {
+        if let ConvPass::BackwardFilter(_) = self.pass {
             let (shader, tiling) = match variant.name {
                 "shuffle64" | "shuffle32" => {
                     let entry = "conv2d_weight_shuffle";
@@ -149,13 +149,13 @@ impl Kernel for Convolution {
             };
             return packed::weight_product(s, shader, tiling, args);
         }
-        let backward = self.wanted != Wanted::Output;
+        let backward = self.pass != ConvPass::Forward;
         let (shader, tiling) = match variant.name {
             "shuffle64" | "shuffle32" => (wide(wgsl!("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
             "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
             "tile" => (wgsl!("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
-            "pointwise" => return pointwise::product(s, self.wanted, args),
-            "depthwise" => return depthwise::product(s, self.wanted, args),
+            "pointwise" => return pointwise::product(s, self.pass, args),
+            "depthwise" => return depthwise::product(s, self.pass, args),
             _ if backward => {
                 return direct(wgsl!("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);
             }
@@ -178,7 +178,7 @@ fn uniform(s: &Sizes, range: [usize; 2], count: usize, splits: usize) -> Binding
 /// where that is too long for one.
 fn direct(shader: Shader, entry: &'static str, s: &Sizes, channels: usize, args: &Args<'_>) -> Result<Lowered, String> {
     let taps = s.kh * s.kw;
-    let step = (MOST_ITERATIONS / taps).max(1);
+    let step = (MAX_ITERATIONS / taps).max(1);
     let count = args.outputs[0].shape.numel();
     let workgroups = args.profile.grid((count as u64).div_ceil(LANES))?;
     let text = shader.finish()?;
@@ -206,8 +206,8 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
     let count = args.outputs[0].shape.numel();
     let positions = s.n * s.oh * s.ow;
     // Stretches short enough for one loop, and enough of them to fill a device.
-    let wanted = (1_usize << 14).div_ceil(count).min(positions.div_ceil(256)).max(1);
-    let stretch = positions.div_ceil(wanted).clamp(1, 4096).max(positions.div_ceil(MOST_ITERATIONS));
+    let pass = (1_usize << 14).div_ceil(count).min(positions.div_ceil(256)).max(1);
+    let stretch = positions.div_ceil(pass).clamp(1, 4096).max(positions.div_ceil(MAX_ITERATIONS));
     let splits = positions.div_ceil(stretch).max(1);
     let workgroups = args.profile.grid((count as u64 * splits as u64).div_ceil(LANES))?;
     let entry = "conv2d_weight_direct";
@@ -229,7 +229,7 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
 
 /// Adds partial weight gradients `[splits, O, C / groups, KH, KW]`.
 pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result<Launch, String> {
-    if splits > MOST_ITERATIONS {
+    if splits > MAX_ITERATIONS {
         return Err("it sums over too many positions for one launch; split the batch".into());
     }
     sum_of_parts(DType::F32, splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)

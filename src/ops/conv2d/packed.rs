@@ -14,7 +14,7 @@
 //! gaps that the stride leaves in `dy` are filled with zeros instead.
 
 use super::kernels::weight_sum;
-use super::{MOST_ITERATIONS, Sizes};
+use super::{MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::reciprocal;
@@ -25,7 +25,7 @@ const LANES: u64 = 64;
 
 /// How a kernel tiles a product.
 #[derive(Clone, Copy)]
-pub(super) struct Tiling {
+pub(super) struct ConvTiling {
     pub(super) entry: &'static str,
     /// Rows of a tile: positions, or for a weight gradient row quads.
     pub(super) rows: usize,
@@ -41,9 +41,9 @@ struct Axis {
     /// Size of the source.
     source: usize,
     /// Elements between neighbours of the source in the copy: 1, or the stride with gaps filled in.
-    up: usize,
+    upsample: usize,
     /// Where the source begins in the copy; negative where its first elements are never read.
-    before: isize,
+    pad_before: isize,
     /// Size of the copy.
     padded: usize,
     /// Windows.
@@ -58,9 +58,9 @@ struct Axis {
 
 impl Axis {
     /// The copy holds just what the windows read.
-    fn new(source: usize, up: usize, before: isize, [windows, step, taps, dilation]: [usize; 4]) -> Self {
+    fn new(source: usize, upsample: usize, pad_before: isize, [windows, step, taps, dilation]: [usize; 4]) -> Self {
         let padded = windows.saturating_sub(1) * step + (taps - 1) * dilation + 1;
-        Axis { source, up, before, padded, windows, step, taps, dilation }
+        Axis { source, upsample, pad_before, padded, windows, step, taps, dilation }
     }
 }
 
@@ -122,8 +122,8 @@ impl Windows {
     pub(super) fn over_gaps(s: &Sizes) -> Self {
         let p = &s.options;
         let axis = |i: usize, size, out, taps: usize| {
-            let before = ((taps - 1) * p.dilation[i]) as isize - p.padding[i] as isize;
-            Axis::new(out, p.stride[i], before, [size, 1, taps, p.dilation[i]])
+            let pad_before = ((taps - 1) * p.dilation[i]) as isize - p.padding[i] as isize;
+            Axis::new(out, p.stride[i], pad_before, [size, 1, taps, p.dilation[i]])
         };
         let (y, x) = (axis(0, s.h, s.oh, s.kh), axis(1, s.w, s.ow, s.kw));
         Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: NO_PHASES }.folded()
@@ -169,8 +169,8 @@ impl Windows {
             self.fold = 1;
             self.x = Axis::new(
                 self.x.source,
-                self.x.up,
-                self.x.before,
+                self.x.upsample,
+                self.x.pad_before,
                 [self.x.windows, self.x.step, self.x.taps, self.x.dilation],
             );
         }
@@ -273,8 +273,8 @@ impl Windows {
             padded: [self.y.padded * self.x.padded, self.x.padded],
             fold: self.fold,
             source: [self.channels, self.y.source, self.x.source],
-            up: [self.y.up, self.x.up],
-            before: [self.y.before, self.x.before],
+            upsample: [self.y.upsample, self.x.upsample],
+            pad_before: [self.y.pad_before, self.x.pad_before],
             step: step as isize,
             dilation,
             offset: 0,
@@ -313,9 +313,9 @@ pub(super) struct Packing {
     /// Channels, rows and columns of the source.
     source: [usize; 3],
     /// Elements of the copy from one of the source to the next, down and across.
-    up: [usize; 2],
+    upsample: [usize; 2],
     /// Where the source begins in the copy.
-    before: [isize; 2],
+    pad_before: [isize; 2],
     /// Elements of the copy, with the gaps filled in, from one of its columns to the next.
     step: isize,
     dilation: usize,
@@ -343,8 +343,8 @@ impl Packing {
             padded: [padded_rows, fold],
             fold: 1,
             source: [columns, rows, fold],
-            up: [1, 1],
-            before: [0, -first],
+            upsample: [1, 1],
+            pad_before: [0, -first],
             step: along,
             dilation: 0,
             offset,
@@ -362,10 +362,10 @@ impl Packing {
         let reciprocals = [blocks, image, row, self.fold].into_iter().flat_map(reciprocal);
         let sizes = [count, image, row, quads, blocks, self.fold, channels, h, w].map(|word| word as u32);
         let mut words: Vec<u32> = reciprocals.chain(sizes).collect();
-        words.extend(self.before.map(|before| before as u32));
+        words.extend(self.pad_before.map(|before| before as u32));
         words.extend([self.step as u32, self.dilation as u32, self.offset as u32]);
         words.extend(self.strides.map(|stride| stride as u32));
-        let shader = wgsl!("conv2d_pack").constant("UP_Y", self.up[0]).constant("UP_X", self.up[1]);
+        let shader = wgsl!("conv2d_pack").constant("UP_Y", self.upsample[0]).constant("UP_X", self.upsample[1]);
         copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
     }
 }
@@ -404,7 +404,7 @@ pub(super) fn product(
     s: &Sizes,
     backward: bool,
     shader: Shader,
-    tiling: Tiling,
+    tiling: ConvTiling,
     args: &Args<'_>,
 ) -> Result<Lowered, String> {
     let (windows, outputs) = if backward { (Windows::over_dy(s), s.c) } else { (Windows::over_input(s), s.o) };
@@ -432,14 +432,19 @@ pub(super) fn product(
 }
 
 /// The weight gradient: copy both, multiply over stretches of positions, add the stretches.
-pub(super) fn weight_product(s: &Sizes, shader: Shader, tiling: Tiling, args: &Args<'_>) -> Result<Lowered, String> {
+pub(super) fn weight_product(
+    s: &Sizes,
+    shader: Shader,
+    tiling: ConvTiling,
+    args: &Args<'_>,
+) -> Result<Lowered, String> {
     let (windows, dy) = (Windows::over_input(s), Windows::plain_dy(s));
     let (rows, columns, positions) = (windows.depth(), dy.quads(), windows.positions());
     let (row_blocks, column_blocks) = (rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns));
     // Enough workgroups to fill a device; stretches long enough to be worth adding up.
     let workgroups = (row_blocks * column_blocks).div_ceil(tiling.tiles);
-    let wanted = if args.profile.software { 16_usize } else { 512 }.div_ceil(workgroups).max(1);
-    let stretch = positions.div_ceil(wanted).clamp(64, 8192).next_multiple_of(16);
+    let pass = if args.profile.software { 16_usize } else { 512 }.div_ceil(workgroups).max(1);
+    let stretch = positions.div_ceil(pass).clamp(64, 8192).next_multiple_of(16);
     let splits = positions.div_ceil(stretch);
     let blocks = row_blocks * column_blocks * splits;
     let uniform = windows.weight_uniform(s, [row_blocks, column_blocks, blocks, stretch]);
@@ -471,5 +476,5 @@ pub(super) fn supports(s: &Sizes, windows: impl FnOnce() -> Windows, args: &Args
         return false;
     }
     let windows = windows();
-    windows.depth() < MOST_ITERATIONS && windows.fits(args)
+    windows.depth() < MAX_ITERATIONS && windows.fits(args)
 }

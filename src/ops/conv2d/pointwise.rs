@@ -1,17 +1,17 @@
 //! Convolutions by 1x1 without strides and padding: of each image the product of the weight `[O, C]` and the
 //! data `[C, H W]` as they lie, by the kernels of [`Matmul`], without copies.
 
-use super::{Sizes, Wanted};
+use super::{ConvPass, Sizes};
 use crate::op::{Args, Binding, Kernel, Lowered, Slot};
 use crate::ops::matmul::Matmul;
 use crate::shape::View;
 use crate::{DType, Shape, TensorType};
 
 /// Whether it is one, forward or the input gradient (the weight gradient sums over images, too).
-pub(super) fn supports(s: &Sizes, wanted: Wanted) -> bool {
+pub(super) fn supports(s: &Sizes, pass: ConvPass) -> bool {
     let options = &s.options;
     let plain = [s.kh, s.kw] == [1, 1] && options.stride == [1, 1] && options.padding == [0, 0] && options.groups == 1;
-    plain && !matches!(wanted, Wanted::WeightGrad(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
+    plain && !matches!(pass, ConvPass::BackwardFilter(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }
 
 /// Whether tiles of 32 columns are filled by three quarters at least; else the images are better packed together.
@@ -21,8 +21,8 @@ pub(super) fn suits(s: &Sizes) -> bool {
 }
 
 /// The product of each image; `y = W x` or `dx = W' dy`.
-pub(super) fn product(s: &Sizes, wanted: Wanted, args: &Args<'_>) -> Result<Lowered, String> {
-    let backward = wanted != Wanted::Output;
+pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowered, String> {
+    let backward = pass != ConvPass::Forward;
     let (rows, inner) = if backward { (s.c, s.o) } else { (s.o, s.c) };
     let plane = s.h * s.w;
     let ty = |sizes: [usize; 3]| TensorType::new(DType::F32, Shape::from(sizes));

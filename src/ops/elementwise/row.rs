@@ -13,7 +13,7 @@ pub(crate) struct Row {
     gradient: Rule,
     ulps: f64,
     absolute: f64,
-    neutral: Option<f64>,
+    identity: Option<f64>,
     nan: Nan,
     reads_subnormals: bool,
     /// Where its cases draw inputs, and special values to begin with.
@@ -50,7 +50,7 @@ impl Row {
             gradient: |_, _| vec![None; 3],
             ulps: 0.0,
             absolute: 0.0,
-            neutral: None,
+            identity: None,
             nan: Nan::Spreads,
             reads_subnormals: false,
             domain: (-2.0, 2.0),
@@ -97,8 +97,8 @@ impl Row {
     }
 
     /// The operand that leaves the other one as it is, to the bit.
-    pub(super) const fn neutral(self, number: f64) -> Row {
-        Row { neutral: Some(number), ..self }
+    pub(super) const fn identity(self, number: f64) -> Row {
+        Row { identity: Some(number), ..self }
     }
 
     /// What a NaN gives, where it does not spread.
@@ -203,8 +203,8 @@ impl Op for Elementwise {
         }
     }
 
-    fn neutral(&self) -> Option<f64> {
-        self.row.neutral
+    fn identity(&self) -> Option<f64> {
+        self.row.identity
     }
 
     fn nan(&self, _: usize) -> Nan {
@@ -261,7 +261,7 @@ impl Elementwise {
 
 /// For types that `infer` has refused.
 fn mistyped(like: &Tensor, dtype: DType) -> Data {
-    Tensor::zeros(&TensorType::new(dtype, like.shape())).widened().into_data()
+    Tensor::zeros(&TensorType::new(dtype, like.shape())).to_f64_tensor().into_data()
 }
 
 fn zip<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> bool) -> Vec<bool> {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::kernels::{Operand, Tiling};
+use super::kernels::{MatmulTiling, Operand};
 use super::{batch, infer_product, sizes};
 use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::shape::{View, merge_axes};
@@ -40,7 +40,7 @@ impl Op for IntegerMatmul {
         Rounding::Exact
     }
 
-    fn terms(&self, inputs: &[&TensorType]) -> usize {
+    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         inputs[0].shape.last().copied().unwrap_or(0)
     }
 
@@ -61,7 +61,7 @@ fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize
 }
 
 /// What one invocation computes. A sum of integers has no order that is better: parts are cut as for floats.
-const TILING: Tiling = Tiling { tile: [4, 4], tiles_in_group: 64, terms: 1, cost: 1 };
+const TILING: MatmulTiling = MatmulTiling { tile: [4, 4], tiles_in_group: 64, terms: 1, cost: 1 };
 
 impl Kernel for IntegerMatmul {
     fn variants(&self) -> &'static [Variant] {

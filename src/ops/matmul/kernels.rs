@@ -8,7 +8,7 @@ use crate::shape::{View, merge_axes};
 use crate::{DType, Profile, wgsl};
 
 /// For GPUs, few rows or columns: the invocations of a workgroup share a tile and go along k.
-const SKINNY: Variant = Variant { workgroup_memory: 8192, ..variant("skinny") };
+const GEMV: Variant = Variant { workgroup_memory: 8192, ..variant("gemv") };
 /// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, where a load takes as long as a
 /// dozen products by a vec4; the larger the tile, the fewer loads for each product.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
@@ -37,7 +37,7 @@ const fn variant(name: &'static str) -> Variant {
 }
 
 /// How a variant cuts the work.
-pub(super) struct Tiling {
+pub(super) struct MatmulTiling {
     /// Rows and columns of a tile.
     pub(super) tile: [usize; 2],
     /// Tiles that one workgroup computes.
@@ -49,12 +49,12 @@ pub(super) struct Tiling {
     pub(super) cost: usize,
 }
 
-fn tiling(variant: &Variant, m: usize, n: usize) -> Tiling {
-    let tiling = |tile, tiles_in_group, terms, cost| Tiling { tile, tiles_in_group, terms, cost };
+fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
+    let tiling = |tile, tiles_in_group, terms, cost| MatmulTiling { tile, tiles_in_group, terms, cost };
     match variant.name {
-        "skinny" if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
-        "skinny" if m > 4 => tiling([8, 4], 1, 256, 16),
-        "skinny" => tiling([4, 4], 1, 256, 16),
+        "gemv" if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
+        "gemv" if m > 4 => tiling([8, 4], 1, 256, 16),
+        "gemv" => tiling([4, 4], 1, 256, 16),
         "shuffle64" => tiling([64, 64], 1, 4, 6),
         "shuffle32" => tiling([32, 32], 1, 4, 8),
         "tile128" => tiling([128, 128], 1, 1, 7),
@@ -68,34 +68,34 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> Tiling {
 }
 
 /// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
-const MOST_ROUNDS: usize = 12_000;
+const MAX_ROUNDS: usize = 12_000;
 
 /// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
 /// it fills the device too.
-const LEAST_PART: usize = 128;
+const MIN_PART: usize = 128;
 
 /// Workgroups that fill a GPU, and a software adapter.
 const FILLS_GPU: usize = 256;
 const FILLS_CORES: usize = 8;
 
-/// What an element takes that goes to memory and comes back, in the unit of [`Tiling::cost`], 8 a product: 8 bytes, for
+/// What an element takes that goes to memory and comes back, in the unit of [`MatmulTiling::cost`], 8 a product: 8 bytes, for
 /// each of which a GPU could compute some 12 products (5 to 20, by what their makers say of rates and bandwidths).
 const SCRATCH: usize = 8 * 12 * 8;
 
-/// How a product is cut by a [`Tiling`].
-pub(super) struct Cut {
+/// How a product is cut by a [`MatmulTiling`].
+pub(super) struct SplitK {
     tiles_m: usize,
     tiles_n: usize,
     /// Parts of the sum, and terms of each.
     pub(super) parts: usize,
-    part_k: usize,
+    split_k_len: usize,
     pub(super) workgroups: usize,
 }
 
-impl Cut {
+impl SplitK {
     /// The words of `Params` in `shaders/matmul_operands.wgsl`.
     pub(super) fn words(&self, [m, n, k]: [usize; 3], batches: usize, [a, b]: &[Operand; 2]) -> Vec<u32> {
-        let words = [batches, m, n, k, self.parts, self.part_k, self.tiles_m, self.tiles_n].map(|x| x as u32);
+        let words = [batches, m, n, k, self.parts, self.split_k_len, self.tiles_m, self.tiles_n].map(|x| x as u32);
         words.into_iter().chain(a.words).chain(b.words).collect()
     }
 
@@ -115,16 +115,16 @@ impl Cut {
     }
 }
 
-impl Tiling {
-    pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Cut {
+impl MatmulTiling {
+    pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> SplitK {
         let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
         let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
         let fills = if profile.software { FILLS_CORES } else { FILLS_GPU };
-        let parts = (fills / groups.max(1)).min(k / LEAST_PART.max(4 * self.terms));
-        let parts = parts.max(k.div_ceil(MOST_ROUNDS * self.terms)).max(1);
-        let part_k = k.div_ceil(parts).next_multiple_of(16).max(16);
-        let parts = k.div_ceil(part_k).max(1);
-        Cut { tiles_m, tiles_n, parts, part_k, workgroups: groups * parts }
+        let parts = (fills / groups.max(1)).min(k / MIN_PART.max(4 * self.terms));
+        let parts = parts.max(k.div_ceil(MAX_ROUNDS * self.terms)).max(1);
+        let split_k_len = k.div_ceil(parts).next_multiple_of(16).max(16);
+        let parts = k.div_ceil(split_k_len).max(1);
+        SplitK { tiles_m, tiles_n, parts, split_k_len, workgroups: groups * parts }
     }
 
     /// The time that it takes, to be compared with other variants' on this device: that of all workgroups together,
@@ -134,9 +134,9 @@ impl Tiling {
         if profile.software {
             return m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * self.cost;
         }
-        let Cut { parts, part_k, workgroups, .. } = self.cut(sizes, batches, profile);
+        let SplitK { parts, split_k_len, workgroups, .. } = self.cut(sizes, batches, profile);
         let in_parts = if parts > 1 { parts * batches * m * n } else { 0 };
-        workgroups.max(FILLS_GPU) * self.tiles_in_group * tile_m * tile_n * part_k * self.cost + in_parts * SCRATCH
+        workgroups.max(FILLS_GPU) * self.tiles_in_group * tile_m * tile_n * split_k_len * self.cost + in_parts * SCRATCH
     }
 }
 
@@ -150,12 +150,12 @@ const LARGE: usize = 1 << 26;
 const LARGE_AND_WIDE: usize = 1 << 24;
 const WIDE: usize = 256;
 
-/// Rows or columns up to which [`SKINNY`] suits, and terms from which its invocations all have some.
+/// Rows or columns up to which [`GEMV`] suits, and terms from which its invocations all have some.
 const FEW: usize = 8;
 const LONG: usize = 256;
 
 /// Whether a product has few rows or columns, and the operand that is read but once lies along its long sums.
-fn skinny(args: &Args<'_>) -> bool {
+fn gemv(args: &Args<'_>) -> bool {
     let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
     let matrix = args.views[0].shape.rank() - 2;
     let along_k = if m < n { args.views[1].strides[matrix] } else { args.views[0].strides[matrix + 1] };
@@ -165,7 +165,7 @@ fn skinny(args: &Args<'_>) -> bool {
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
         const VARIANTS: &[Variant] =
-            &[SKINNY, SHUFFLE64, SHUFFLE32, TILE128, TILE64, TILE32X128, TILE128X32, TILE32, REGISTER8, REGISTER4];
+            &[GEMV, SHUFFLE64, SHUFFLE32, TILE128, TILE64, TILE32X128, TILE128X32, TILE32, REGISTER8, REGISTER4];
         VARIANTS
     }
 
@@ -183,7 +183,7 @@ impl Kernel for Matmul {
         let large = if sizes.iter().all(|&side| side >= WIDE) { LARGE_AND_WIDE } else { LARGE };
         let meant = |v: &Variant| match v.name {
             "shuffle64" => software && products >= large,
-            "skinny" => !software && skinny(args),
+            "gemv" => !software && gemv(args),
             name if name.starts_with("tile") => !software,
             _ => software || !v.software,
         };
@@ -210,7 +210,7 @@ impl Kernel for Matmul {
         let cut = tiling.cut(sizes, batches, args.profile);
         let [tile_m, tile_n] = tiling.tile;
         let (shader, entry) = match variant.name {
-            "skinny" => (wgsl!("matmul_skinny").constant("TM", tile_m).constant("TN", tile_n), "matmul_skinny"),
+            "gemv" => (wgsl!("matmul_gemv").constant("TM", tile_m).constant("TN", tile_n), "matmul_gemv"),
             "shuffle64" | "shuffle32" => {
                 let shader = wgsl!("matmul_shuffle").constant("BLOCKS", tile_m / 32).constant("COLUMNS", tile_n / 32);
                 (shader, "matmul_shuffle")

@@ -1,7 +1,7 @@
 //! The cases: row lengths at the edges of what a workgroup holds, each way a row can lie, long rows in
 //! parts, and data whose mean is far from 0.
 
-use super::{Kind, Normalize, NormalizeGrad};
+use super::{NormKind, Normalize, NormalizeGrad};
 use crate::autodiff::gradients_of;
 use crate::op::{Case, Fill};
 use crate::{DType, TensorType, Value};
@@ -38,7 +38,7 @@ fn batch(name: &str, shape: &[usize], fill: Fill) -> Case {
 
 /// The gradient as an op, so that its own gradient is checked.
 fn again(centered: bool, shape: &[usize]) -> Case {
-    let kind = Kind { centered, eps: EPS };
+    let kind = NormKind { centered, eps: EPS };
     let name = if centered { "normalize_grad" } else { "rms_normalize_grad" };
     let case = Case::new(name, "differentiated again", move |x| {
         let outputs = x[0].graph().apply(Normalize(kind), &[&x[0]]);

@@ -1,16 +1,16 @@
 //! The kernels: a workgroup for each row, which then is read once; or, where rows are spread over the
 //! data, few or long, or barriers dear, parts of rows, their merging, and a pass over the elements.
 
-use super::{Kind, Moments, Normalize, NormalizeGrad, sizes};
+use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
-use crate::ops::reduce::{FEWEST, MAX_CHUNK, parts, together_on_row};
+use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, parts, threads_per_row};
 use crate::profile::Profile;
 use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::reciprocal;
 use crate::{Shape, wgsl};
 
 static VARIANTS: &[Variant] = &[
-    Variant { workgroup_memory: 8 * 256, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
     Variant { epilogue: true, ..Variant::plain("invocation") },
     Variant { epilogue: true, ..Variant::plain("parts") },
 ];
@@ -28,7 +28,7 @@ fn is_invocation(variant: &Variant) -> bool {
 /// The longest row of a workgroup: where fewest invocations share it, each walks it three times in
 /// fewer than 16,000 steps.
 const LONGEST: usize = 1 << 19;
-const _: () = assert!(3 * LONGEST.div_ceil(FEWEST as usize) < 16_000);
+const _: () = assert!(3 * LONGEST.div_ceil(MIN_THREADS as usize) < 16_000);
 
 /// Parts of a row that an invocation merges where others merge the rest.
 const MERGED: usize = 256;
@@ -124,8 +124,8 @@ impl Grid {
 }
 
 /// One of the two ops, as far as its launches differ.
-struct Plan<'a> {
-    kind: Kind,
+struct NormPlan<'a> {
+    kind: NormKind,
     args: &'a Args<'a>,
     grid: Grid,
     /// Texts and their entry points: a workgroup a row, an invocation a row, moments or sums of parts,
@@ -147,19 +147,19 @@ macro_rules! texts {
     ($($name:literal),*) => { [$((wgsl!($name), $name)),*] };
 }
 
-impl Plan<'_> {
+impl NormPlan<'_> {
     fn lower(self, variant: &Variant) -> Result<Lowered, String> {
         if is_workgroup(variant) || is_invocation(variant) { self.rows(is_workgroup(variant)) } else { self.in_parts() }
     }
 
     /// One launch, with whole rows.
     fn rows(self, workgroup: bool) -> Result<Lowered, String> {
-        let Plan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
+        let NormPlan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
         let size = grid.size();
         let (text, entry) = if workgroup { together } else { alone };
         let mut text = grid.text(text, true, false, Some(output));
         if workgroup {
-            text = text.constant("THREADS", together_on_row(args.profile, size));
+            text = text.constant("THREADS", threads_per_row(args.profile, size));
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;
@@ -175,7 +175,7 @@ impl Plan<'_> {
     }
 
     fn in_parts(self) -> Result<Lowered, String> {
-        let Plan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
+        let NormPlan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
         let mut lowered = Lowered::default();
         let whole = if let Slot::Scratch(_) = self.sums {
             lowered.scratch.push(2 * args.inputs[0].shape[1] * 4);
@@ -302,7 +302,7 @@ impl Kernel for Normalize {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (x, y, stats) = (Slot::Input(0), Slot::Output(0), Slot::Output(1));
-        let plan = Plan {
+        let plan = NormPlan {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),
@@ -336,7 +336,7 @@ impl Kernel for NormalizeGrad {
         let (y, stats, dy, dx) = (Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output(0));
         let sums = Slot::Scratch(0);
         let read = Binding::Read;
-        let plan = Plan {
+        let plan = NormPlan {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),

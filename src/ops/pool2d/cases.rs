@@ -1,6 +1,6 @@
 //! The cases of the poolings.
 
-use super::{Kind, Pool2d, Pooling};
+use super::{Pool2d, PoolKind, Pooling};
 use crate::op::{Case, Fill};
 use crate::{DType, TensorType, Value};
 
@@ -33,19 +33,19 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for &(name, x, options) in examples {
         let pooling = move |kind| Pooling { options, kind };
-        let Ok([oh, ow]) = pooling(Kind::Max).windows([x[2], x[3]]) else { continue };
+        let Ok([oh, ow]) = pooling(PoolKind::Max).windows([x[2], x[3]]) else { continue };
         let y = [x[0], x[1], oh, ow];
         let (ty, fill) = distinct(x);
         cases.push(Case::new("max_pool2d", name, move |v| vec![v[0].max_pool2d(options)]).input("x", ty, fill.clone()));
         let (ty, fill) = distinct(x);
         cases.push(
-            Case::new("max_pool2d_grad", name, move |v| vec![v[0].op(pooling(Kind::MaxGrad), &[&v[1]])])
+            Case::new("max_pool2d_grad", name, move |v| vec![v[0].op(pooling(PoolKind::MaxGrad), &[&v[1]])])
                 .input("x", ty, fill)
                 .float("dy", y),
         );
         let (ty, fill) = distinct(x);
         cases.push(
-            Case::new("max_pool2d_pick", name, move |v| vec![v[0].op(pooling(Kind::MaxPick), &[&v[1]])])
+            Case::new("max_pool2d_pick", name, move |v| vec![v[0].op(pooling(PoolKind::MaxPick), &[&v[1]])])
                 .input("x", ty, fill)
                 .float("v", x),
         );
@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
             }
             let name = if include { name.to_owned() } else { format!("{name}, padding not counted") };
             cases.push(Case::new("avg_pool2d", name.clone(), move |v| vec![v[0].avg_pool2d(options)]).float("x", x));
-            let kind = Kind::AvgGrad([x[2], x[3]]);
+            let kind = PoolKind::AvgGrad([x[2], x[3]]);
             cases.push(
                 Case::new("avg_pool2d_grad", name, move |v| vec![v[0].op(Pooling { options, kind }, &[])])
                     .float("dy", y),
@@ -87,7 +87,7 @@ pub fn cases() -> Vec<Case> {
     ] {
         let name = format!("NaN and infinities, {}x{} of {h} rows", options.kernel[0], options.kernel[1]);
         let ty = || TensorType::new(DType::F32, [2, 3, h, 8]);
-        let grad = move |v: &[Value]| vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])];
+        let grad = move |v: &[Value]| vec![v[0].op(Pooling { options, kind: PoolKind::MaxGrad }, &[&v[1]])];
         let max = Case::new("max_pool2d", &name, move |v| vec![v[0].max_pool2d(options)]);
         cases.push(max.input("x", ty(), Fill::Special(HARD, -1.0, 1.0)).forward_only());
         let grad = Case::new("max_pool2d_grad", name, grad);
@@ -102,7 +102,7 @@ pub fn cases() -> Vec<Case> {
     ] {
         cases.push(
             Case::new("max_pool2d_grad", name, move |v| {
-                vec![v[0].op(Pooling { options, kind: Kind::MaxGrad }, &[&v[1]])]
+                vec![v[0].op(Pooling { options, kind: PoolKind::MaxGrad }, &[&v[1]])]
             })
             .input("x", TensorType::new(DType::F32, [2, 3, h, 8]), Fill::Index(3))
             .float("dy", y)

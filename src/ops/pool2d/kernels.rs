@@ -1,6 +1,6 @@
 //! The kernels of the poolings: one invocation for each window, or for each element of a gradient.
 
-use super::{Kind, Pool2d, Pooling, Sizes};
+use super::{Pool2d, PoolKind, Pooling, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -11,14 +11,14 @@ const LANES: u64 = 64;
 
 /// Elements of a window up to which its loops are unrolled in the text: not every driver's compiler
 /// unrolls loops, and a loop costs more than a step of it.
-const MOST_UNROLLED: usize = 16;
+const MAX_UNROLLED: usize = 16;
 
 /// Rounds of the loops over so many rows and columns as lavapipe counts them, which silently stops
 /// after 65,535: the last look at a condition is one too.
 fn rounds([rows, columns]: [usize; 2]) -> usize {
     rows * (columns + 2) + 1
 }
-const MOST_ROUNDS: usize = 48_000;
+const MAX_ROUNDS: usize = 48_000;
 
 impl Kernel for Pooling {
     fn variants(&self) -> &'static [Variant] {
@@ -26,8 +26,8 @@ impl Kernel for Pooling {
         const DISJOINT: Variant = Variant { name: "disjoint", ..GATHER };
         const PAIRS: Variant = Variant { name: "pairs", ..GATHER };
         match self.kind {
-            Kind::Max => &[PAIRS, GATHER],
-            Kind::MaxGrad => &[PAIRS, DISJOINT, GATHER],
+            PoolKind::Max => &[PAIRS, GATHER],
+            PoolKind::MaxGrad => &[PAIRS, DISJOINT, GATHER],
             _ => &[GATHER],
         }
     }
@@ -43,10 +43,10 @@ impl Kernel for Pooling {
             self.sizes(args.inputs, args.outputs);
         if variant.name == "pairs" {
             let twos = [kernel, stride] == [[2, 2]; 2] && padding == [0, 0];
-            return twos && w.is_multiple_of(2) && (self.kind == Kind::Max || h == 2 * oh);
+            return twos && w.is_multiple_of(2) && (self.kind == PoolKind::Max || h == 2 * oh);
         }
         let part = |i: usize, size: usize, windows: usize| stride[i].max(size + padding[i] - (windows - 1) * stride[i]);
-        self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MOST_ROUNDS
+        self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MAX_ROUNDS
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -65,7 +65,7 @@ impl Kernel for Pooling {
             let shader = shader.constant("SY", p.stride[0]).constant("SX", p.stride[1]);
             let shader = shader.constant("PADDED", p.padding != [0, 0]);
             let most = (p.kernel[0] * p.kernel[1]).max(if exact { p.stride[0] * p.stride[1] } else { 0 });
-            let shader = if most > MOST_UNROLLED { shader.rolled() } else { shader };
+            let shader = if most > MAX_UNROLLED { shader.rolled() } else { shader };
             tensors.insert(0, Binding::Uniform(words.collect()));
             let workgroups = args.profile.grid((count as u64).div_ceil(LANES))?;
             Ok::<_, String>(Launch {
@@ -81,24 +81,26 @@ impl Kernel for Pooling {
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
-            Kind::Max if variant.name == "pairs" => {
+            PoolKind::Max if variant.name == "pairs" => {
                 Ok(launch(pair(wgsl!("max_pool2d_pairs")), "max_pool2d_pairs", windows, vec![a, y])?.into())
             }
-            Kind::MaxGrad if variant.name == "pairs" => {
+            PoolKind::MaxGrad if variant.name == "pairs" => {
                 Ok(launch(pair(wgsl!("max_pool2d_grad_pairs")), "max_pool2d_grad_pairs", windows, vec![a, b, y])?
                     .into())
             }
-            Kind::Max | Kind::MaxPick => {
-                let v = if self.kind == Kind::Max { a.clone() } else { b };
+            PoolKind::Max | PoolKind::MaxPick => {
+                let v = if self.kind == PoolKind::Max { a.clone() } else { b };
                 Ok(launch(maximum(wgsl!("max_pool2d")), "max_pool2d", windows, vec![a, v, y])?.into())
             }
-            Kind::Avg => Ok(launch(wgsl!("avg_pool2d"), "avg_pool2d", windows, vec![a, y])?.into()),
-            Kind::AvgGrad(_) => Ok(launch(wgsl!("avg_pool2d_grad"), "avg_pool2d_grad", elements, vec![a, y])?.into()),
-            Kind::MaxGrad if variant.name == "disjoint" => {
+            PoolKind::Avg => Ok(launch(wgsl!("avg_pool2d"), "avg_pool2d", windows, vec![a, y])?.into()),
+            PoolKind::AvgGrad(_) => {
+                Ok(launch(wgsl!("avg_pool2d_grad"), "avg_pool2d_grad", elements, vec![a, y])?.into())
+            }
+            PoolKind::MaxGrad if variant.name == "disjoint" => {
                 let shader = maximum(wgsl!("max_pool2d_grad_disjoint")).constant("EXACT", exact);
                 Ok(launch(shader, "max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
             }
-            Kind::MaxGrad => {
+            PoolKind::MaxGrad => {
                 let place = Slot::Scratch(0);
                 let find = vec![a, Binding::Write(place)];
                 let gather = vec![Binding::Read(place), b, y];

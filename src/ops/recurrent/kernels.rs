@@ -3,13 +3,13 @@
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
-use crate::ops::reduce::{FEWEST, together_on};
+use crate::ops::reduce::{MIN_THREADS, together_on};
 use crate::shader::Shader;
 use crate::wgsl;
 
 static VARIANTS: &[Variant] = &[
     // The memory is that of the gradient of an LSTM.
-    Variant { workgroup_memory: 4 * 4 * MOST_UNITS as u32, invocations: FEWEST, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
 ];
 
@@ -18,14 +18,14 @@ fn is_workgroup(variant: &Variant) -> bool {
 }
 
 /// Units whose states fit a workgroup's memory.
-const MOST_UNITS: usize = 512;
+const MAX_UNITS: usize = 512;
 
 /// Up to so many a workgroup that reads all weights in each step takes less time than a launch.
 const FEW_UNITS: usize = 256;
 
 /// Rounds of loops that an invocation may take: some drivers end loops without a word.
-const MOST_ROUNDS: usize = 16_000;
-const _: () = assert!(rounds(4 * MOST_UNITS, MOST_UNITS, FEWEST as usize) <= MOST_ROUNDS);
+const MAX_ROUNDS: usize = 16_000;
+const _: () = assert!(rounds(4 * MAX_UNITS, MAX_UNITS, MIN_THREADS as usize) <= MAX_ROUNDS);
 
 /// Batch rows of an invocation of the variant `steps`, and invocations of its workgroups: so few that
 /// a small layer has work for each core of a software adapter.
@@ -84,11 +84,8 @@ impl Pass<'_> {
         let Sizes { steps, batch, hidden } = self.sizes;
         let gates = self.of.cell.gates();
         let terms = if self.backward { gates * hidden } else { hidden };
-        let at_once = if self.together {
-            MOST_ROUNDS / rounds(terms, hidden, together_on(self.args.profile) as usize)
-        } else {
-            1
-        };
+        let at_once =
+            if self.together { MAX_ROUNDS / rounds(terms, hidden, together_on(self.args.profile) as usize) } else { 1 };
         let workgroups =
             if self.together { batch } else { (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS) };
         let workgroups = self.args.profile.grid(workgroups as u64)?;
@@ -139,7 +136,7 @@ fn suits(variant: &Variant, args: &Args<'_>, hidden: usize) -> bool {
 }
 
 fn supports(variant: &Variant, hidden: usize) -> bool {
-    !is_workgroup(variant) || hidden <= MOST_UNITS
+    !is_workgroup(variant) || hidden <= MAX_UNITS
 }
 
 impl Kernel for Recurrence {

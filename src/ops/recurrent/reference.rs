@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use super::{Activation, Cell, Recurrence, Sizes};
-use crate::op::{UNIT, gamma};
+use crate::op::{F32_UNIT_ROUNDOFF, gamma};
 use crate::ops::matmul::add_row_times_matrix;
 
 /// What a run adds to each result: nothing, or a random part of its largest rounding error.
@@ -30,7 +30,7 @@ impl Noise {
 
     /// `value`, after so many roundings of numbers no larger than it.
     fn rounded(&mut self, value: f64, roundings: f64) -> f64 {
-        self.off(value, roundings * UNIT * value.abs())
+        self.off(value, roundings * F32_UNIT_ROUNDOFF * value.abs())
     }
 
     /// `row` times the matrix of which `row.len()` rows are given.
@@ -145,7 +145,7 @@ fn forward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mu
                     let o = noise.sigmoid(x(3) + sum(3));
                     [i, f, g, o].into_iter().enumerate().for_each(|(gate, v)| save(gate, v));
                     let kept = f * cs[from * hidden + unit];
-                    let c = noise.off(kept + i * g, 3.0 * UNIT * (kept.abs() + (i * g).abs()));
+                    let c = noise.off(kept + i * g, 3.0 * F32_UNIT_ROUNDOFF * (kept.abs() + (i * g).abs()));
                     cs[to * hidden + unit] = c;
                     let h = o * noise.activate(of.activation, c);
                     noise.rounded(h, 1.0)
@@ -155,12 +155,12 @@ fn forward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mu
                         [0, 1, 2].map(|gate| noise.rounded(sum(gate) + inputs[3][gate * hidden + unit], 1.0));
                     let r = noise.sigmoid(x(0) + s_r);
                     let z = noise.sigmoid(x(1) + s_z);
-                    let rounded = noise.off(r * q, UNIT * (r * q).abs());
+                    let rounded = noise.off(r * q, F32_UNIT_ROUNDOFF * (r * q).abs());
                     let n = noise.activate(of.activation, x(2) + rounded);
                     [r, z, n, q].into_iter().enumerate().for_each(|(gate, v)| save(gate, v));
                     let before = hs[from * hidden + unit];
                     let magnitude = ((1.0 - z) * n).abs() + (z * before).abs();
-                    noise.off((1.0 - z) * n + z * before, 4.0 * UNIT * magnitude)
+                    noise.off((1.0 - z) * n + z * before, 4.0 * F32_UNIT_ROUNDOFF * magnitude)
                 }
             };
         }
@@ -204,7 +204,7 @@ fn backward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, m
             let saved = |gate: usize| inputs[2][((step * batch + row) * 4 + gate) * hidden + unit];
             let mut set = |gate: usize, v: f64| ds[(step * gates + gate) * hidden + unit] = v;
             let given = slot(dhs, to, unit);
-            let dh = noise.off(given + through[unit], UNIT * (given.abs() + through[unit].abs()));
+            let dh = noise.off(given + through[unit], F32_UNIT_ROUNDOFF * (given.abs() + through[unit].abs()));
             match of.cell {
                 Cell::Rnn => set(0, noise.off_slope(dh, of.activation, slot(inputs[2], to, unit))),
                 Cell::Lstm => {
@@ -215,7 +215,7 @@ fn backward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, m
                     if let Some(dcs) = inputs.get(4) {
                         d += slot(dcs, to, unit);
                     }
-                    let d = noise.off(d + carry[unit], 3.0 * UNIT * (d.abs() + carry[unit].abs()));
+                    let d = noise.off(d + carry[unit], 3.0 * F32_UNIT_ROUNDOFF * (d.abs() + carry[unit].abs()));
                     set(0, noise.off_sigmoid(d * g, i));
                     set(1, noise.off_sigmoid(d * slot(cs, from, unit), f));
                     set(2, noise.off_slope(d * i, of.activation, g));
@@ -224,13 +224,13 @@ fn backward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, m
                 }
                 Cell::Gru => {
                     let [r, z, n, q] = [0, 1, 2, 3].map(saved);
-                    let dh = noise.off(dh + carry[unit], UNIT * (dh.abs() + carry[unit].abs()));
+                    let dh = noise.off(dh + carry[unit], F32_UNIT_ROUNDOFF * (dh.abs() + carry[unit].abs()));
                     let of_n = noise.off_slope(dh * (1.0 - z), of.activation, n);
-                    let of_n = noise.off(of_n, 2.0 * UNIT * dh.abs());
+                    let of_n = noise.off(of_n, 2.0 * F32_UNIT_ROUNDOFF * dh.abs());
                     let of_r = noise.off_sigmoid(of_n * q, r);
                     let before = slot(inputs[3], from, unit);
                     let of_z = noise.off_sigmoid(dh * (before - n), z);
-                    let of_z = noise.off(of_z, UNIT * (dh * z).abs() * (before.abs() + n.abs()));
+                    let of_z = noise.off(of_z, F32_UNIT_ROUNDOFF * (dh * z).abs() * (before.abs() + n.abs()));
                     let of_q = noise.rounded(of_n * r, 1.0);
                     [of_r, of_z, of_q].into_iter().enumerate().for_each(|(gate, v)| set(gate, v));
                     let to_x = [of_r, of_z, of_n].into_iter().enumerate();
@@ -252,16 +252,19 @@ impl Noise {
     /// `d` times the slope of an activation where it is `y`; `1 - y^2` may cancel.
     fn off_slope(&mut self, d: f64, activation: Activation, y: f64) -> f64 {
         let error = match activation {
-            Activation::Tanh => 2.0 * UNIT * d.abs(),
+            Activation::Tanh => 2.0 * F32_UNIT_ROUNDOFF * d.abs(),
             Activation::Relu => 0.0,
         };
         let v = d * slope(activation, y);
-        self.off(v, error + 2.0 * UNIT * v.abs())
+        self.off(v, error + 2.0 * F32_UNIT_ROUNDOFF * v.abs())
     }
 
     /// `d` times the slope of a sigmoid where it is `y`.
     fn off_sigmoid(&mut self, d: f64, y: f64) -> f64 {
-        self.off(d * (y * (1.0 - y)), UNIT * (d * y).abs() + 4.0 * UNIT * (d * y * (1.0 - y)).abs())
+        self.off(
+            d * (y * (1.0 - y)),
+            F32_UNIT_ROUNDOFF * (d * y).abs() + 4.0 * F32_UNIT_ROUNDOFF * (d * y * (1.0 - y)).abs(),
+        )
     }
 }
 
@@ -302,6 +305,6 @@ mod tests {
             vec![(0..1_000_000).map(|_| noise.rounded(1.0, 1.0) - noise.rounded(1.0, 1.0)).collect()]
         };
         let least = bounds(differences)[0].iter().copied().fold(f64::INFINITY, f64::min);
-        assert!(least > UNIT, "{least:e}: two roundings may be off by two units");
+        assert!(least > F32_UNIT_ROUNDOFF, "{least:e}: two roundings may be off by two units");
     }
 }

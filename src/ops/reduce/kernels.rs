@@ -1,7 +1,7 @@
 //! The kernels: an invocation for each row, or a part of it, or a workgroup for each row where barriers are
 //! cheap. Long rows take several launches.
 
-use super::{Kind, Reduce, split_view};
+use super::{Reduce, ReduceKind, split_view};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
 use crate::shape::{View, merge_axes};
@@ -128,7 +128,7 @@ pub(crate) fn sum_of_parts(
     to: Slot,
     profile: &Profile,
 ) -> Result<Launch, String> {
-    let sum = Reduce { kind: Kind::Sum, axes: vec![0], keepdim: false };
+    let sum = Reduce { kind: ReduceKind::Sum, axes: vec![0], keepdim: false };
     let factor = one(dtype);
     sum.launch(dtype, Stage { factor, ..Stage::of_parts(parts, outputs, from) }, 1, to, false, profile)
 }
@@ -151,32 +151,32 @@ pub(crate) const MAX_CHUNK: usize = 4096;
 pub(crate) const ALONE: u32 = 64;
 
 /// Invocations of a workgroup that has one row: so many, or as many as every device has.
-pub(crate) const FEWEST: u32 = 128;
-const MOST: u32 = 256;
+pub(crate) const MIN_THREADS: u32 = 128;
+const MAX: u32 = 256;
 
 /// How many invocations share a row on that device.
 pub(crate) fn together_on(profile: &Profile) -> u32 {
-    if profile.max_invocations >= MOST { MOST } else { FEWEST }
+    if profile.max_invocations >= MAX { MAX } else { MIN_THREADS }
 }
 
 /// Elements of a row that an invocation of such a workgroup keeps in registers, HELD in the texts that do.
 const HELD: usize = 4;
 
 /// How many invocations share a row of so many elements on that device: no more than can keep it in registers.
-pub(crate) fn together_on_row(profile: &Profile, size: usize) -> u32 {
-    if size > HELD * FEWEST as usize { together_on(profile) } else { FEWEST }
+pub(crate) fn threads_per_row(profile: &Profile, size: usize) -> u32 {
+    if size > HELD * MIN_THREADS as usize { together_on(profile) } else { MIN_THREADS }
 }
 
 impl Reduce {
     /// The bits of the extreme that all others replace: infinity, which WGSL cannot spell.
     fn identity(&self, dtype: DType) -> Option<u32> {
         Some(match (self.kind, dtype) {
-            (Kind::Max, DType::F32) => f32::NEG_INFINITY.to_bits(),
-            (Kind::Max, DType::I32) => i32::MIN as u32,
-            (Kind::Max, _) => 0,
-            (Kind::Min, DType::F32) => f32::INFINITY.to_bits(),
-            (Kind::Min, DType::I32) => i32::MAX as u32,
-            (Kind::Min, _) => u32::MAX,
+            (ReduceKind::Max, DType::F32) => f32::NEG_INFINITY.to_bits(),
+            (ReduceKind::Max, DType::I32) => i32::MIN as u32,
+            (ReduceKind::Max, _) => 0,
+            (ReduceKind::Min, DType::F32) => f32::INFINITY.to_bits(),
+            (ReduceKind::Min, DType::I32) => i32::MAX as u32,
+            (ReduceKind::Min, _) => u32::MAX,
             _ => return None,
         })
     }
@@ -190,10 +190,10 @@ impl Reduce {
     ) -> Result<std::sync::Arc<str>, String> {
         let t = dtype.wgsl_storage();
         let kind = match self.kind {
-            Kind::Sum | Kind::Mean => 0,
-            Kind::Max => 1,
-            Kind::Min => 2,
-            Kind::Prod => 3,
+            ReduceKind::Sum | ReduceKind::Mean => 0,
+            ReduceKind::Max => 1,
+            ReduceKind::Min => 2,
+            ReduceKind::Prod => 3,
         };
         let text = match threads {
             Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
@@ -204,7 +204,7 @@ impl Reduce {
             .constant("KIND", kind)
             .constant("FLAT", flat)
             .alias("T", t);
-        if dtype != DType::F32 || !matches!(self.kind, Kind::Max | Kind::Min) {
+        if dtype != DType::F32 || !matches!(self.kind, ReduceKind::Max | ReduceKind::Min) {
             text = text.function("extreme", "fn extreme(a: V, b: V, most: V) -> V {\n  return most;\n}");
         } else if width != Width::Scalar {
             let vector = "fn extreme(a: V, b: V, most: V) -> V {\n  return nan_or4(a, nan_or4(b, most));\n}";
@@ -279,7 +279,7 @@ impl Reduce {
         let outputs = args.outputs[0].shape.numel();
         let one = one(dtype);
         let factor = match self.kind {
-            Kind::Mean => (1.0 / reduced.count() as f32).to_bits(),
+            ReduceKind::Mean => (1.0 / reduced.count() as f32).to_bits(),
             _ => one,
         };
         let mut stage = Stage { kept, reduced, offset: args.views[0].offset, from: Slot::Input(0), factor };
@@ -322,7 +322,7 @@ pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: b
 }
 
 const VARIANTS: &[Variant] = &[
-    Variant { workgroup_memory: 4 * MOST, invocations: FEWEST, epilogue: true, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 4 * MAX, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
     Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") },
 ];
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use wgrad::Device;
-use wgrad::check::UnitCase;
+use wgrad::check::KernelCase;
 
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
 static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("x"));
@@ -18,11 +18,11 @@ fuzz_target!(|bytes: &[u8]| {
     let data = bytes.get(text.len() + 1..).unwrap_or(&[]);
     let file = [&(text.len() as u64).to_le_bytes()[..], text, data].concat();
     std::fs::write(&*PATH, file).expect("writable");
-    match UnitCase::load(&*PATH) {
+    match KernelCase::load(&*PATH) {
         Ok(case) => {
             let again = FOLDER.path().join("again");
             case.save(&again).expect("saves what it has loaded");
-            let back = UnitCase::load(&again).expect("loads what it has saved");
+            let back = KernelCase::load(&again).expect("loads what it has saved");
             // As text: NaN differs from itself.
             assert_eq!(format!("{back:?}"), format!("{case:?}"));
             case.replay(&Device::cpu()).expect_err("the reference has nothing to replay");

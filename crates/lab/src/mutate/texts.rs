@@ -101,7 +101,7 @@ pub fn texts(
 /// The texts and entry points of a plan that its run tells something about: on a device of few
 /// workgroups those whose grid folds, in a case with an index out of range those that report it.
 fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, String> {
-    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
     dispatches
         .filter(|d| !narrow || d.workgroups[1] > 1)
         .filter(|d| !out_of_range || d.bindings.contains(&Bound::Status))

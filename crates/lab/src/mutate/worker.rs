@@ -197,15 +197,15 @@ impl Worker {
         let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
         let mut session = Session::new(self.devices.of(run).clone());
         let program = session.compile_edited(&graph.graph, &outputs, &run.options, |plan| {
-            for unit in &mut plan.units {
+            for call in &mut plan.calls {
                 let mut mutated = false;
-                for dispatch in unit.dispatches.iter_mut().filter(|d| d.wgsl == self.texts[text].wgsl) {
+                for dispatch in call.dispatches.iter_mut().filter(|d| d.wgsl == self.texts[text].wgsl) {
                     dispatch.wgsl = with.clone();
                     mutated = true;
                 }
                 if !mutated {
                     // It runs, but need not be compared.
-                    (unit.reads, unit.writes, unit.scratch) = Default::default();
+                    (call.reads, call.writes, call.scratch) = Default::default();
                 }
             }
             Ok(())

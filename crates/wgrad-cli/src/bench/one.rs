@@ -25,7 +25,7 @@ pub struct How<'a> {
     pub options: Options,
     /// For how long to tune first, if at all.
     pub tune: Option<f64>,
-    /// Whether to time each unit of the plan as well.
+    /// Whether to time each call of the plan as well.
     pub profile: bool,
     /// Whether to compare with the reference before anything is timed.
     pub verify: bool,
@@ -105,8 +105,8 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         extend(&mut record, json!({ "tuned": lines }));
     }
     if how.profile {
-        let units = super::profile::units(&mut session, &program, &feeds, *seconds)?;
-        extend(&mut record, json!({ "profile": units }));
+        let calls = super::profile::calls(&mut session, &program, &feeds, *seconds)?;
+        extend(&mut record, json!({ "profile": calls }));
     }
     Ok(record)
 }
@@ -274,9 +274,9 @@ fn variant(plan: &Plan, device: &Device) -> String {
         return "reference".to_owned();
     }
     let mut names: Vec<String> = Vec::new();
-    for unit in &plan.units {
-        let name = unit.kernel.map_or_else(|| unit.label.clone(), |(op, variant)| format!("{op}.{variant}"));
-        if (unit.kernel.is_some() || plan.units.len() == 1) && !names.contains(&name) {
+    for call in &plan.calls {
+        let name = call.kernel.map_or_else(|| call.label.clone(), |(op, variant)| format!("{op}.{variant}"));
+        if (call.kernel.is_some() || plan.calls.len() == 1) && !names.contains(&name) {
             names.push(name);
         }
     }
@@ -284,13 +284,13 @@ fn variant(plan: &Plan, device: &Device) -> String {
 }
 
 fn pipelines(plan: &Plan) -> usize {
-    let dispatches = plan.units.iter().flat_map(|unit| &unit.dispatches);
+    let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
     dispatches.map(|dispatch| (&*dispatch.wgsl, &dispatch.entry)).collect::<BTreeSet<_>>().len()
 }
 
 /// Bytes that the launches of a plan read and write.
 fn moved(plan: &Plan) -> f64 {
-    let stored = plan.units.iter().flat_map(|unit| unit.reads.iter().chain(&unit.writes));
+    let stored = plan.calls.iter().flat_map(|call| call.reads.iter().chain(&call.writes));
     stored.map(|stored| stored.ty.bytes() as f64).sum()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
-use wgrad::plan::{Bound, BufferId, Dispatch, Options, Plan, Unit};
+use wgrad::plan::{Bound, BufferId, Dispatch, KernelCall, Options, Plan};
 use wgrad::{Device, Graph, Program, Session, Tensor, wgsl};
 
 use super::cores;
@@ -19,7 +19,7 @@ const SIZES: [[usize; 2]; 2] = [[4 << 20, 16 << 20], [16 << 20, 64 << 20]];
 const GRAIN: f32 = 1.0 / 256.0;
 /// Dynamic rounds of a loop that every adapter completes (lavapipe stops after 65,535, all loops
 /// counted).
-const MOST_ROUNDS: u32 = 8192;
+const MAX_ROUNDS: u32 = 8192;
 /// Runs of a candidate, at least, and for how long, in seconds.
 const RUNS: (usize, f64) = (3, 0.15);
 /// How long a run of multiply-adds shall take. On a software adapter short enough to end, now and then,
@@ -350,7 +350,7 @@ impl Bench {
         let edit = |plan: &mut Plan| {
             let (from, to) = (plan.variables[0].1.buffer, plan.outputs[0].1.unwrap_or(0));
             let dispatches = dispatches(from, to);
-            plan.units = vec![Unit {
+            plan.calls = vec![KernelCall {
                 label: "peak".into(),
                 kernel: None,
                 dispatches,
@@ -400,7 +400,7 @@ impl Bench {
         let invocations: u32 = if software { 1 << 12 } else { 1 << 18 };
         let enough = LONG_ENOUGH[usize::from(!software)];
         // Whole numbers stay below 2^24 in all sums.
-        let most = (12_000_000 / (kernel.chains * kernel.width * kernel.unroll)).min(MOST_ROUNDS);
+        let most = (12_000_000 / (kernel.chains * kernel.width * kernel.unroll)).min(MAX_ROUNDS);
         let mut rounds = 256.min(most);
         loop {
             let words = vec![rounds, 1f32.to_bits(), 1f32.to_bits(), invocations];

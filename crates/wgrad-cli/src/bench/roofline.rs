@@ -41,7 +41,7 @@ fn between(value: f64, (low, high): (f64, f64), from: f64, to: f64) -> f64 {
 
 impl Axes {
     /// 1, 2 or 5 times a power of ten on either side of the values, and a decade at least.
-    fn around(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    fn outer_size_inner(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         let positive = values.filter(|v| *v > 0.0 && v.is_finite());
         let least = positive.clone().fold(f64::INFINITY, f64::min);
         let most = positive.fold(0.0, f64::max);
@@ -98,9 +98,9 @@ pub fn draw(ceilings: &Json, records: &[Json]) -> String {
     });
     let ridge = flops / bandwidth;
     let most = cores.as_ref().map_or(flops, |(_, rate)| rate.max(flops));
-    let x = Axes::around(points.iter().map(|p| p.intensity).chain([ridge]));
+    let x = Axes::outer_size_inner(points.iter().map(|p| p.intensity).chain([ridge]));
     let rate = |p: &Point| if p.intensity > 0.0 { p.rate } else { p.rate * x.0 };
-    let axes = Axes { x, y: Axes::around(points.iter().map(rate).chain([most * 1.05])) };
+    let axes = Axes { x, y: Axes::outer_size_inner(points.iter().map(rate).chain([most * 1.05])) };
     let height = (TOP + 70.0 + LINE * points.len() as f64).max(BOTTOM + 70.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \

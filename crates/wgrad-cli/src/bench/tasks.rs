@@ -16,7 +16,7 @@ use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 use super::verify::{Pick, Sample, sampled};
 
 /// Elements that a tensor of a task may have: 1 GiB.
-const MOST: usize = 1 << 28;
+const MAX: usize = 1 << 28;
 
 /// A kind of computation.
 pub struct Task {
@@ -153,7 +153,7 @@ impl Task {
     /// Makes it.
     pub fn build(&self, sizes: &[usize]) -> Result<Work, String> {
         let work = (self.build)(self.name, sizes)?;
-        let mistakes = work.graph.mistakes();
+        let mistakes = work.graph.errors();
         match mistakes.first() {
             None => Ok(work),
             Some(mistake) => Err(format!("{} of these sizes: {mistake}", self.name)),
@@ -170,8 +170,8 @@ impl Draw {
     }
 
     fn tensor(&mut self, shape: &[usize]) -> Result<Tensor, String> {
-        let n = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MOST);
-        let n = n.ok_or_else(|| format!("a tensor of {shape:?} has more than {MOST} elements; use smaller sizes"))?;
+        let n = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MAX);
+        let n = n.ok_or_else(|| format!("a tensor of {shape:?} has more than {MAX} elements; use smaller sizes"))?;
         let values: Vec<f32> = (0..n).map(|_| self.0.random_range(-1.0f32..=1.0)).collect();
         Tensor::new(shape, values).map_err(|e| e.to_string())
     }
@@ -195,7 +195,7 @@ fn forward(
     let graph = Graph::new();
     let values: Vec<Value> = inputs.iter().map(|(name, tensor)| graph.variable(name, tensor.clone())).collect();
     let outputs = build(&values);
-    match graph.mistakes().first() {
+    match graph.errors().first() {
         Some(mistake) => Err(mistake.to_string()),
         None => Ok((graph, outputs)),
     }
@@ -248,7 +248,7 @@ fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let (px, pw) =
         (probe.input("x", wgrad::DType::F32, x.shape()), probe.input("w", wgrad::DType::F32, weight.shape()));
     let y = px.conv2d(&pw, None, options);
-    if let Some(mistake) = probe.mistakes().first() {
+    if let Some(mistake) = probe.errors().first() {
         return Err(mistake.to_string());
     }
     let (oh, ow) = (y.dim(2), y.dim(3));
@@ -508,8 +508,8 @@ fn training(
 fn mlp_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let (batch, widths) = (sizes[0], &sizes[1..]);
     let macs: f64 = widths.windows(2).map(|pair| product(&[batch, pair[0], pair[1]])).sum();
-    if let Some(pair) = widths.windows(2).find(|pair| product(pair) > MOST as f64) {
-        return Err(format!("a layer of {pair:?} has more than {MOST} weights; use smaller sizes"));
+    if let Some(pair) = widths.windows(2).find(|pair| product(pair) > MAX as f64) {
+        return Err(format!("a layer of {pair:?} has more than {MAX} weights; use smaller sizes"));
     }
     let steps = if name == "mlp_step" { 1 } else { 20 };
     let (classes, layers) = (widths[widths.len() - 1], widths.len() - 1);

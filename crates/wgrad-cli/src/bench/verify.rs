@@ -50,7 +50,7 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     let worst = report.worst();
     if !report.passed() || report.compared() == 0 {
         let worst =
-            worst.map_or("nothing was compared".to_owned(), |(unit, element)| format!("in {}, {element}", unit.label));
+            worst.map_or("nothing was compared".to_owned(), |(call, element)| format!("in {}, {element}", call.label));
         return Err(Stop::Wrong(format!("the device computes wrong, so nothing is timed: {worst}")));
     }
     let worst = worst.map_or(0.0, |(_, element)| element.ratio());

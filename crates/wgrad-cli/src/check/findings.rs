@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use wgrad::Profile;
 use wgrad::check::sweep::{Numbered, RANDOM};
 use wgrad::check::{
-    CaseGraph, CaseReport, ENDS, Element, Gradients, Histogram, Missing, UnitReport, not_runnable, tolerance,
+    CallReport, CaseGraph, CaseReport, ENDS, Element, Gradients, Histogram, Missing, not_runnable, tolerance,
 };
 use wgrad::plan::Options;
 
@@ -41,7 +41,7 @@ pub struct OpTally {
     pub failures: Vec<Failure>,
 }
 
-/// A unit of a case that is not as the reference says, or another fault of the case.
+/// A call of a case that is not as the reference says, or another fault of the case.
 pub struct Failure {
     pub case: String,
     pub number: u64,
@@ -53,7 +53,7 @@ pub struct Failure {
 }
 
 pub enum What {
-    Unit(Box<UnitReport>),
+    Call(Box<CallReport>),
     Message(String),
 }
 
@@ -127,18 +127,18 @@ impl Findings {
         tally.gradients.finite += checked.gradients.finite;
         tally.gradients.spread = tally.gradients.spread.max(checked.gradients.spread);
         for (options, report) in checked.ways {
-            for unit in report.units {
-                self.ran.extend(unit.kernel);
-                self.workgroups = self.workgroups.max(unit.workgroups);
-                tally.histogram.merge(&unit.histogram);
-                let ratio = unit.worst.as_ref().map_or(0.0, Element::ratio);
+            for call in report.calls {
+                self.ran.extend(call.kernel);
+                self.workgroups = self.workgroups.max(call.workgroups);
+                tally.histogram.merge(&call.histogram);
+                let ratio = call.worst.as_ref().map_or(0.0, Element::ratio);
                 if ratio > tally.worst {
                     tally.worst = ratio;
-                    tally.source = format!("{} ({})", unit.label, case.name);
+                    tally.source = format!("{} ({})", call.label, case.name);
                 }
-                if !unit.passed() {
+                if !call.passed() {
                     let (case, command) = (case.name.clone(), command.to_owned());
-                    let what = What::Unit(Box::new(unit));
+                    let what = What::Call(Box::new(call));
                     tally.failures.push(Failure { case, number: *number, way: way(&options), what, command });
                 }
             }
@@ -262,21 +262,21 @@ impl Failure {
         let mut object = json!({
             "op": op, "case": self.case, "number": self.number, "way": self.way, "reproduce": self.command,
         });
-        let unit = match &self.what {
-            What::Unit(unit) => unit,
+        let call = match &self.what {
+            What::Call(call) => call,
             What::Message(message) => {
                 object["message"] = json!(message);
                 return object;
             }
         };
-        object["unit"] = json!(unit.label);
-        object["variant"] = json!(unit.kernel.map(|(op, variant)| format!("{op}.{variant}")));
-        object["reads"] = json!(unit.reads.iter().map(ToString::to_string).collect::<Vec<_>>());
-        object["wrong"] = json!(unit.wrong);
-        object["compared"] = json!(unit.compared);
-        object["stray"] = json!(unit.stray);
-        object["status"] = json!(unit.status);
-        if let Some(element) = &unit.worst {
+        object["call"] = json!(call.label);
+        object["variant"] = json!(call.kernel.map(|(op, variant)| format!("{op}.{variant}")));
+        object["reads"] = json!(call.reads.iter().map(ToString::to_string).collect::<Vec<_>>());
+        object["wrong"] = json!(call.wrong);
+        object["compared"] = json!(call.compared);
+        object["stray"] = json!(call.stray);
+        object["status"] = json!(call.status);
+        if let Some(element) = &call.worst {
             object["element"] = json!({
                 "node": element.node,
                 "type": element.ty.to_string(),
@@ -287,7 +287,7 @@ impl Failure {
                 "ulps": number(wgrad::check::ulps(element.got, element.want)),
             });
         }
-        let kernels = unit.dispatches.iter().filter(|_| texts).map(|dispatch| {
+        let kernels = call.dispatches.iter().filter(|_| texts).map(|dispatch| {
             let (language, text) = kernel::translated(&dispatch.wgsl, &dispatch.entry, backend);
             json!({
                 "label": dispatch.label,

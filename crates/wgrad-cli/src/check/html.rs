@@ -160,8 +160,8 @@ fn failure(found: &Json, open: bool, page: &mut String) {
     if found.get("message").is_some() {
         entry("Said", field(&found["message"]));
     }
-    if found.get("unit").is_some() {
-        entry("Kernel", field(&found["unit"]));
+    if found.get("call").is_some() {
+        entry("Kernel", field(&found["call"]));
         entry("Reads", list(&found["reads"]).iter().map(field).collect::<Vec<_>>().join(", "));
         entry("Wrong", format!("{} of {} elements", count(&found["wrong"]), count(&found["compared"])));
     }

@@ -250,12 +250,12 @@ fn a_profile_has_every_unit() {
     let (code, out, err) = bench(&[&words[..], &["--json"]].concat());
     assert_eq!(code, 0, "{err}");
     let record = &records(&out)[0];
-    let units = record["profile"].as_array().expect("a list");
-    let dispatches: u64 = units.iter().filter_map(|unit| unit["dispatches"].as_u64()).sum();
+    let calls = record["profile"].as_array().expect("a list");
+    let dispatches: u64 = calls.iter().filter_map(|call| call["dispatches"].as_u64()).sum();
     assert_eq!(Some(dispatches), record["dispatches"].as_u64());
-    assert!(units.iter().all(|unit| unit["median_s"].as_f64().is_some_and(|s| s > 0.0)), "{record}");
+    assert!(calls.iter().all(|call| call["median_s"].as_f64().is_some_and(|s| s > 0.0)), "{record}");
     let (code, out, err) = bench(&words);
-    assert!(code == 0 && out.contains("all units one by one"), "{out}{err}");
+    assert!(code == 0 && out.contains("all calls one by one"), "{out}{err}");
 }
 
 /// The microkernels compute what they should on this adapter, and the drawing has what was timed.

@@ -8,8 +8,6 @@ mod my_square;
 mod bench;
 mod cli;
 mod golden_files;
-#[cfg(unix)]
-mod interrupted;
 mod replay;
 mod report;
 mod self_test;

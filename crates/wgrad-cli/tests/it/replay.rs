@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use wgrad::check::UnitCase;
+use wgrad::check::KernelCase;
 use wgrad::{DType, Graph, Session, Tensor};
 
 use crate::common;
@@ -33,7 +33,7 @@ fn a_wrong_launch_fails_and_its_correction_passes() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("FAILED, 70 of 70") && said.contains(&format!("{}:{line}:", file!())), "{said}");
 
-    let mut case = UnitCase::load(&path).expect("a case file");
+    let mut case = KernelCase::load(&path).expect("a case file");
     case.dispatches[0].wgsl = RIGHT.into();
     case.save(&path).expect("saved");
     let (code, said) = replay(&path);

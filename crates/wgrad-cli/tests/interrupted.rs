@@ -1,5 +1,7 @@
 //! Commands that cannot come to their end: too little time for a driver that compiles slowly, signals,
 //! readers that leave. What there is by then is written, and what is missing is said.
+//! A binary of its own: its times would not hold beside other tests.
+#![cfg(unix)]
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::common;
+#[path = "../../../tests/common/mod.rs"]
+mod common;
 
 /// With so many more milliseconds for each pipeline.
 fn slow(args: &[&str], delay: u64) -> Command {

@@ -13,7 +13,7 @@ const QUADS: u32 = TM * TN / 4u;
 var<workgroup> sums: array<vec4<f32>, 64u * QUADS>;
 
 @compute @workgroup_size(64)
-fn matmul_skinny(
+fn matmul_gemv(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
