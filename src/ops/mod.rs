@@ -13,6 +13,7 @@ pub mod elementwise;
 pub mod flip;
 pub mod gather;
 pub mod generate;
+pub mod interpolate;
 pub mod mask;
 pub mod matmul;
 pub mod norm;
@@ -57,6 +58,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "flip", cases: flip::cases, sweep: Some(sweep::flip) },
         Family { name: "gather", cases: gather::cases, sweep: Some(sweep::gather) },
         Family { name: "generate", cases: generate::cases, sweep: None },
+        Family { name: "interpolate", cases: interpolate::cases, sweep: None },
         Family { name: "mask", cases: mask::cases, sweep: None },
         Family { name: "matmul", cases: matmul::cases, sweep: Some(sweep::matmul) },
         Family { name: "norm", cases: norm::cases, sweep: Some(sweep::norm) },

@@ -9,6 +9,7 @@ use wgrad::nn::{self, Layer, RecurrentOptions, Scope, init};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
+use wgrad::ops::interpolate::Interpolation;
 use wgrad::ops::recurrent::{Activation, Cell};
 use wgrad::optim::{self, Gradient, Optimizer};
 use wgrad::{DType, Graph, Tensor, Value, gradients, gradients_of, models};
@@ -170,6 +171,7 @@ fn movement(e: &mut Entries) {
     e.add("broadcast_to", |t| t.f.broadcast_to(&[5].into()));
     e.add("slice", |t| t.f.slice(0, 2, 1, 1));
     e.add("flip", |t| t.f.flip(&[2]));
+    e.add("interpolate", |t| t.f.interpolate(&[0], Interpolation::Linear));
     e.add("concat", |t| t.f.concat(&[&t.v], 0));
     e.add("split", |t| t.f.split(&[1, 1], 1));
     e.add("split", |t| t.f.split(&[1, 1], 5));

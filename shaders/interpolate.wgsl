@@ -1,0 +1,73 @@
+// y[o, j, i] = epilogue(sum over k of weight(j, k) x[o, k, i]): resizes an axis of n_in elements to n_out.
+// With TRANSPOSED the gradient of that: y[o, k, i] = epilogue(sum over j of weight(j, k) x[o, j, i]).
+// 1 x: f32 [outer, axis, inner], any strides; 2 y: row-major.
+// Output j is at the source position (j step + start) / unit, clamped to the axis. These are integers, so weights are
+// rounded once. Each invocation computes one element of y; a workgroup computes 64.
+// Reference: Interpolate in src/ops/interpolate.rs.
+
+const TRANSPOSED: bool = false;
+const NEAREST: bool = false;
+
+struct Dims {
+  by_inner: vec2<u32>, // reciprocals for quotient()
+  by_size: vec2<u32>,
+  x: vec4<u32>, // strides of outer, axis and inner; offset
+  count: u32,   // elements of y
+  size: u32,    // of y along the axis
+  inner: u32,
+  n_in: i32,
+  n_out: i32,
+  unit: i32,
+  step: i32,
+  start: i32,
+}
+
+@group(0) @binding(0) var<uniform> d: Dims;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// The source position of output j, in 1/unit.
+fn position(j: i32) -> i32 { return clamp(j * d.step + d.start, 0, (d.n_in - 1) * d.unit); }
+
+fn weight(j: i32, k: i32) -> f32 {
+  let at = position(j);
+  let low = at / d.unit;
+  let rest = at - low * d.unit;
+  if (NEAREST) { return select(0.0, 1.0, k == low); }
+  if (k == low) { return f32(d.unit - rest) / f32(d.unit); }
+  return select(0.0, f32(rest) / f32(d.unit), k == low + 1);
+}
+
+// The outputs that may read source element k: all j with a position in (k - 1, k + 1), and some more of weight 0.
+fn readers(k: i32) -> vec2<i32> {
+  let step = max(d.step, 1);
+  let first = select(((k - 1) * d.unit - d.start) / step, 0, k == 0);
+  let last = select(((k + 1) * d.unit - d.start) / step, d.n_out - 1, k == d.n_in - 1);
+  return clamp(vec2(first, last), vec2(0), vec2(d.n_out - 1));
+}
+
+fn epilogue(v: f32, i: u32) -> f32 { return v; }
+
+@compute @workgroup_size(64)
+fn interpolate(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  if (n >= d.count) { return; }
+  let row = quotient(n, d.by_inner);
+  let o = quotient(row, d.by_size);
+  let own = i32(row - o * d.size);
+  let line = d.x.w + o * d.x.x + (n - row * d.inner) * d.x.z;
+  let low = position(own) / d.unit;
+  var terms = vec2(low, min(low + 1, d.n_in - 1));
+  if (TRANSPOSED) { terms = readers(own); }
+  var sum = 0.0;
+  for (var other = terms.x; other <= terms.y; other++) {
+    let w = weight(select(own, other, TRANSPOSED), select(other, own, TRANSPOSED));
+    // A neighbour of weight 0 does not count, even if it is NaN or infinite.
+    if (w != 0.0) { sum += w * x[line + u32(other) * d.x.y]; }
+  }
+  y[n] = epilogue(sum, n);
+}
