@@ -69,7 +69,15 @@ pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
 pub use timing::CallTime;
 
-/// The example of the README, as a test.
+/// The examples of the documents, as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct ReadMe;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct ReadMe;
+
+    #[doc = include_str!("../docs/GUIDE.md")]
+    struct Guide;
+
+    #[doc = include_str!("../ARCHITECTURE.md")]
+    struct Architecture;
+}

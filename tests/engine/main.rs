@@ -7,6 +7,7 @@ mod my_square;
 
 mod arguments;
 mod deep;
+mod documents;
 mod errors;
 mod failed_steps;
 mod large_graphs;
