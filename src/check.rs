@@ -36,7 +36,7 @@ pub mod sweep;
 pub use cases::{CaseGraph, draw};
 pub use examine::{
     CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_with, differs, not_runnable,
-    repeat_training, tolerance, variants, ways,
+    tolerance, variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
@@ -421,12 +421,6 @@ impl DeviceOutput {
         })
     }
 }
-
-/// The complaint of [`Session::check`] on the reference.
-pub(crate) fn nothing_to_check() -> Error {
-    Error::Device("the reference has nothing to be checked against; open a GPU device".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::agrees;

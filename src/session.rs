@@ -408,7 +408,7 @@ impl Session {
         feeds: &[(&str, &Tensor)],
     ) -> Result<(&'p gpu::Program, Vec<(ValueId, Tensor)>)> {
         let feeds = self.bind(program, feeds)?;
-        let gpu = program.gpu.as_ref().ok_or_else(crate::check::nothing_to_check)?;
+        let gpu = program.gpu.as_ref().ok_or_else(nothing_to_check)?;
         feeds.upload(gpu)?;
         Ok((gpu, feeds.scalar_values(true)))
     }
@@ -582,4 +582,9 @@ impl std::fmt::Display for Program {
             plan.total_bytes() as f64 / f64::from(1 << 20),
         )
     }
+}
+
+/// The complaint of [`Session::check`] on the reference.
+pub(crate) fn nothing_to_check() -> Error {
+    Error::Device("the reference has nothing to be checked against; open a GPU device".into())
 }

@@ -185,7 +185,7 @@ impl Program {
         };
         let uniforms = program.uniforms();
         let keys: Vec<(Key, &str)> = plan.launches().map(|d| program.key(d)).collect();
-        let pipelines = gpu.pipelines.get(gpu, &keys)?;
+        let pipelines = gpu.pipelines.get(&gpu.device, &keys, |make| gpu.scoped(|| Ok(make())))?;
         let mut at = 0;
         let launches = plan.launches().zip(pipelines);
         let mut ready = launches.map(|(dispatch, pipeline)| program.ready(dispatch, pipeline, &uniforms, &mut at));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::adapter::Gpu;
 use crate::{Error, Result, files};
 
 /// What makes pipelines the same.
@@ -44,8 +43,13 @@ impl Pipelines {
     }
 
     /// The pipelines for some texts and their labels, in their order; those that are new are made
-    /// several at a time.
-    pub fn get(&self, gpu: &Gpu, wanted: &[(Key, &str)]) -> Result<Vec<wgpu::ComputePipeline>> {
+    /// several at a time. `scoped` catches the device's errors.
+    pub fn get(
+        &self,
+        device: &wgpu::Device,
+        wanted: &[(Key, &str)],
+        scoped: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<wgpu::ComputePipeline> + Sync,
+    ) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut new: Vec<&(Key, &str)> = Vec::new();
         let made = self.lock();
         let mut seen = HashSet::new();
@@ -58,7 +62,7 @@ impl Pipelines {
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
         let one = |(key, label): &&(Key, &str)| {
             std::thread::sleep(self.delay);
-            let made = gpu.scoped(|| Ok(make(&gpu.device, key, label, cache)));
+            let made = scoped(&|| make(device, key, label, cache));
             made.map_err(|error| match error {
                 Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {why}")),
                 other => other,

@@ -52,3 +52,12 @@ impl Layer for Embedding {
         }
     }
 }
+
+impl Scope {
+    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
+    /// [`Embedding`].
+    #[track_caller]
+    pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {
+        Embedding::new(self, name, count, dim).forward(x)
+    }
+}

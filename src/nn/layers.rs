@@ -2,11 +2,13 @@
 
 use std::panic::Location;
 
-use super::scope::DROPOUT;
 use super::{Scope, init};
 use crate::ops::conv2d::Pair;
 use crate::ops::pool2d::Pool2d;
 use crate::{DType, Value, ops};
+
+/// The counter of training steps that draw dropout masks.
+pub const DROPOUT: &str = "dropout.step";
 
 /// Something that maps a value to a value. Every `Fn(&Value) -> Value` is a layer.
 pub trait Layer {
@@ -228,5 +230,41 @@ impl Layer for Sequential {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
         self.0.iter().fold(x.clone(), |x, (layer, location)| x.graph().at(location, || layer.forward(&x)))
+    }
+}
+
+impl Scope {
+    /// `x W^T + b` along the last axis: `[.., in]` to `[.., outputs]`. Declares `NAME.weight`
+    /// `[outputs, in]` and `NAME.bias` `[outputs]`. See [`Linear`].
+    #[track_caller]
+    pub fn linear(&self, name: &str, x: &Value, outputs: usize) -> Value {
+        if !x.is_valid() {
+            return x.clone();
+        }
+        Linear::new(self, name, x.dim(-1), outputs).forward(x)
+    }
+
+    /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`
+    /// `[channels, C / groups, kernel]` and `NAME.bias` `[channels]`. See [`Conv2d`].
+    #[track_caller]
+    pub fn conv2d(
+        &self,
+        name: &str,
+        x: &Value,
+        channels: usize,
+        kernel: impl Into<Pair>,
+        options: ops::conv2d::Conv2d,
+    ) -> Value {
+        if !x.is_valid() {
+            return x.clone();
+        }
+        Conv2d::new(self, name, x.dim(1), channels, kernel, options).forward(x)
+    }
+
+    /// In training: zeroes each element with probability `p`, divides the others by `1 - p`; each
+    /// step and each call draws anew. In evaluation: `x`. See [`Value::dropout`].
+    #[track_caller]
+    pub fn dropout(&self, x: &Value, p: f64) -> Value {
+        Dropout::new(self, p).forward(x)
     }
 }

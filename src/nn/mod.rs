@@ -63,7 +63,7 @@ pub use attention::{MultiheadAttention, TransformerBlock, rotary, sinusoidal_pos
 pub use conv::{Conv1d, ConvTranspose1d, ConvTranspose2d, SeparableConv2d};
 pub use embedding::Embedding;
 pub use init::Init;
-pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};
+pub use layers::{AvgPool2d, Conv2d, DROPOUT, Dropout, Flatten, Layer, Linear, MaxPool2d, PRelu, Sequential};
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RmsNorm};
 pub use recurrent::{Recurrent, RecurrentOptions, States};
-pub use scope::{DROPOUT, Scope};
+pub use scope::Scope;

@@ -1,12 +1,7 @@
 //! Where a model is built: graph, names, seed, and whether it trains.
 
-use super::layers::{Conv2d, Dropout, Layer, Linear};
-use super::{Embedding, Init, init};
-use crate::ops::conv2d::Pair;
-use crate::{DType, Graph, Shape, Tensor, TensorType, Value, ops, optim};
-
-/// The counter of training steps that draw dropout masks.
-pub const DROPOUT: &str = "dropout.step";
+use super::{Init, init};
+use crate::{DType, Graph, Shape, Tensor, TensorType, Value, optim};
 
 /// What a model is built in: a graph, a prefix of names, a seed, and whether this is training.
 /// Cheap to make and to clone. See the [module](super) for a whole model.
@@ -144,47 +139,6 @@ impl Scope {
             part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
             part.parameter("bias", [outputs], init::uniform(-bound, bound)),
         )
-    }
-
-    /// `x W^T + b` along the last axis: `[.., in]` to `[.., outputs]`. Declares `NAME.weight`
-    /// `[outputs, in]` and `NAME.bias` `[outputs]`. See [`Linear`].
-    #[track_caller]
-    pub fn linear(&self, name: &str, x: &Value, outputs: usize) -> Value {
-        if !x.is_valid() {
-            return x.clone();
-        }
-        Linear::new(self, name, x.dim(-1), outputs).forward(x)
-    }
-
-    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
-    /// [`Embedding`].
-    #[track_caller]
-    pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {
-        Embedding::new(self, name, count, dim).forward(x)
-    }
-
-    /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`
-    /// `[channels, C / groups, kernel]` and `NAME.bias` `[channels]`. See [`Conv2d`].
-    #[track_caller]
-    pub fn conv2d(
-        &self,
-        name: &str,
-        x: &Value,
-        channels: usize,
-        kernel: impl Into<Pair>,
-        options: ops::conv2d::Conv2d,
-    ) -> Value {
-        if !x.is_valid() {
-            return x.clone();
-        }
-        Conv2d::new(self, name, x.dim(1), channels, kernel, options).forward(x)
-    }
-
-    /// In training: zeroes each element with probability `p`, divides the others by `1 - p`; each
-    /// step and each call draws anew. In evaluation: `x`. See [`Value::dropout`].
-    #[track_caller]
-    pub fn dropout(&self, x: &Value, p: f64) -> Value {
-        Dropout::new(self, p).forward(x)
     }
 
     /// The scope's seed in 32 bits.

@@ -80,7 +80,7 @@ fn graphs(e: &mut Entries) {
     e.add("input", |t| t.g.input("large", DType::F32, [LARGE, LARGE]));
     e.add("parameter", |t| t.g.parameter("w", Tensor::scalar(0.0)));
     e.add("variable", |t| t.g.variable("w", Tensor::scalar(0.0)));
-    e.add("counted", |t| t.g.step_scalar("c", DType::Bool, |n| n as f64));
+    e.add("step_scalar", |t| t.g.step_scalar("c", DType::Bool, |n| n as f64));
     e.add("assign", |t| t.g.assign(&t.f, &t.f));
     e.add("assign", |t| t.g.assign(&t.w, &t.v));
     e.add("assign", |t| t.g.assign(&Graph::new().parameter("w", Tensor::scalar(0.0)), &t.f));

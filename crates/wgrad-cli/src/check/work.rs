@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use wgrad::Device;
 use wgrad::check::sweep::{LARGE, Numbered, RANDOM};
-use wgrad::check::{Extras, check_case_with, repeat_training};
+use wgrad::check::{Extras, check_case_with};
 
 use super::findings::Findings;
-use super::{Request, command};
+use super::{Request, command, training};
 use crate::signals;
 use wgrad_lab::output::Stop;
 
@@ -148,7 +148,7 @@ impl Work {
             bar.inc(1);
         }
         if request.pattern.is_none() && self.goes_on(1) {
-            let training = repeat_training(device).unwrap_or_else(|error| Err(error.to_string()));
+            let training = training::repeat_training(device).unwrap_or_else(|error| Err(error.to_string()));
             self.found().findings.training = Some(training);
         }
     }
