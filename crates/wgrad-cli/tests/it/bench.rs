@@ -78,7 +78,7 @@ fn broken_files_to_compare_with_are_refused() {
         (b"", "it is empty"),
         (b"\n \n", "it is empty"),
         (b"{\"task\":\"relu\"}\n{\"task\":", "line 2 is not JSON"),
-        (b"\xff\xfe{\0", "it is not text"),
+        (b"\xff\xfe{\0", "it is not UTF-8 text"),
         (b"[1]\n", "line 1 has no `task`"),
         (b"{\"task\":7}\n", "line 1 has no `task`"),
         (deep.as_bytes(), "line 1 is not JSON"),
