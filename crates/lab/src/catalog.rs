@@ -1,4 +1,4 @@
-//! The list of ops, from the registry: what its cases are made of, and what each says of itself.
+//! The list of ops, from the registry: the ops that its cases use, with their properties.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,25 +11,24 @@ use wgrad::{DType, Result, Value};
 /// An op, or an expression that is composed of ops.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its name.
     pub name: String,
-    /// Types of its inputs in the cases, those of its outputs where they differ.
+    /// Input types in the cases, and output types if they differ.
     pub dtypes: String,
-    /// How it runs: `pointwise`, `view`, or its kernel variants, best first; of what is composed, the ops.
+    /// How it runs: `pointwise`, `view`, or its kernel variants, best first; for composed entries, their ops.
     pub forward: Vec<String>,
-    /// The ops that its gradient is made of; `None` where it has none.
+    /// The ops of its gradient; `None` if it has none.
     pub backward: Option<Vec<String>>,
     /// Its tolerance classes, see [`wgrad::check`].
     pub tolerance: Vec<String>,
-    /// What NaN gives, and whether subnormal numbers are read; empty where it has no float inputs.
+    /// How NaN propagates, and whether subnormal numbers are preserved; empty without float inputs.
     pub special: Vec<String>,
-    /// How many cases of the registry bear its name.
+    /// Number of registry cases with its name.
     pub cases: usize,
-    /// Whether it is no op of its own.
+    /// Whether it is composed of other ops.
     pub composed: bool,
 }
 
-/// What is gathered of one op over all cases.
+/// What all cases show about one op.
 #[derive(Default)]
 struct Seen {
     inputs: BTreeSet<&'static str>,
@@ -41,7 +40,7 @@ struct Seen {
     special: BTreeSet<String>,
 }
 
-/// Every op that the cases of the registry use, forward or backward, by name; then what is composed.
+/// Every op that the cases of the registry use, forward or backward, by name; then the composed ones.
 ///
 /// # Errors
 /// When a case does not build.
@@ -58,7 +57,7 @@ pub fn catalog() -> Result<Vec<Entry>> {
             let NodeKind::Op(op) = &node.kind else { continue };
             let seen = ops.entry(op.name().to_owned()).or_default();
             seen.add_types(&nodes, node);
-            // Ops of one name and several types may have kernels of their own.
+            // The same op may have different kernels for other types.
             let more = forward(op.as_ref()).into_iter().filter(|kernel| !seen.forward.contains(kernel));
             seen.forward.extend(more.collect::<Vec<_>>());
             if !seen.differentiable {
@@ -98,7 +97,7 @@ fn forward(op: &dyn Op) -> Vec<String> {
     }
 }
 
-/// What an op promises about special values of an input.
+/// How an op treats special values of an input.
 fn special(op: &dyn Op, input: usize) -> Vec<String> {
     match op.lowering() {
         Lowering::View(_) => vec!["moves".into()],
@@ -113,7 +112,7 @@ impl Seen {
         self.outputs.extend(node.outputs.iter().map(|ty| ty.dtype.name()));
     }
 
-    /// Asks the op for its gradient, and looks at what it puts into the graph.
+    /// Asks the op for its gradient, and records the nodes that this adds to the graph.
     fn add_gradient(&mut self, graph: &Graph, op: &dyn Op, number: usize, node: &Node) {
         let inputs: Vec<Value> = node.inputs.iter().filter_map(|&id| graph.find(id)).collect();
         let outputs: Vec<Value> =
@@ -133,18 +132,18 @@ impl Seen {
             self.differentiable = true;
             self.backward = op_names(&graph.nodes().nodes[before..]);
             if self.backward.is_empty() {
-                self.backward.insert("dy".to_owned()); // passed on as it is
+                self.backward.insert("dy".to_owned()); // passed on unchanged
             }
         }
     }
 
-    /// What an expression without an op of its name is made of.
+    /// Records the ops of a composed expression.
     fn add_case(&mut self, graph: &CaseGraph, nodes: &Nodes, differentiable: bool) {
         let (inputs, outputs) = graph.own;
         self.inputs.extend(graph.inputs[..inputs].iter().map(|(_, v, _)| v.dtype().name()));
         self.outputs.extend(graph.outputs[..outputs].iter().map(|(_, v)| v.dtype().name()));
         self.differentiable |= differentiable;
-        // The gradient's nodes come behind the last output.
+        // The gradient's nodes follow the last output.
         let last = graph.outputs[..outputs].iter().map(|(_, v)| v.id().node).max().unwrap_or(0);
         let known: BTreeSet<String> = self.forward.drain(..).collect();
         self.forward =
@@ -166,7 +165,7 @@ impl Seen {
     }
 }
 
-/// The names of the ops among these nodes, but for constants and moves, of which every gradient has some.
+/// The names of the ops of these nodes, except constants and moves, which every gradient contains.
 fn op_names(nodes: &[Node]) -> BTreeSet<String> {
     const COMMON: &[&str] = &["full", "reshape", "permute", "broadcast"];
     let ops = nodes.iter().filter(|node| matches!(node.kind, NodeKind::Op(_)));
@@ -175,7 +174,7 @@ fn op_names(nodes: &[Node]) -> BTreeSet<String> {
     if told.is_empty() { names } else { told }
 }
 
-/// The list as a page of Markdown: what docs/OPS.md holds.
+/// The list as Markdown: the content of docs/OPS.md.
 pub fn markdown(entries: &[Entry]) -> String {
     let mut page = String::from(
         "# Ops\n\n\

@@ -1,10 +1,9 @@
-//! Does the checker bite? Faults put into real kernels, and what notices them.
+//! Fault injection: puts faults into real kernels and checks that they are detected.
 //!
-//! A [`Fault`] alters one kernel of the plan of a small graph: its text, its uniform, its grid, its
-//! bindings. [`examine`] then runs the graph through every check there is: launch by launch
-//! against the reference (values, and sentinels behind the tensors), two runs that must agree to
-//! the bit, a run with the workgroups in another order, which must give the same bits too, and the
-//! whole step against the reference's. A fault that none of them notices has escaped.
+//! A [`Fault`] alters one kernel in the plan of a small graph: its text, its uniform, its grid or its bindings.
+//! [`examine`] then runs the graph through every check: launch by launch against the reference (values, and sentinels
+//! behind the tensors), two runs that must agree bit by bit, a run with permuted workgroups that must give the same
+//! bits, and the whole step against the reference. A fault that none of them detects has escaped.
 
 use std::sync::Arc;
 
@@ -13,20 +12,20 @@ use wgrad::op::Case;
 use wgrad::plan::{Bound, Dispatch, Options, Plan};
 use wgrad::{Device, Error, Graph, Profile, Program, Result, Session, Tensor, Value};
 
-/// A graph with what it is fed.
+/// A graph with its inputs.
 pub struct Subject {
     /// The graph.
     pub graph: Graph,
-    /// What it computes.
+    /// Its outputs.
     pub outputs: Vec<Value>,
     /// Its inputs.
     pub feeds: Vec<(String, Tensor)>,
-    /// Whether an index is out of range, so that every run must end with an error.
+    /// Whether an index is out of range, so that every run must fail.
     pub out_of_range: bool,
 }
 
 impl Subject {
-    /// A case with inputs drawn by `seed`, forward and, where it is differentiable, backward.
+    /// A case with random inputs, forward and, if it is differentiable, backward.
     ///
     /// # Errors
     /// When the case does not build.
@@ -53,20 +52,20 @@ impl Subject {
     }
 }
 
-/// What is done to a kernel.
+/// How a kernel is altered.
 #[derive(Clone, Copy)]
 pub enum Change {
-    /// Each occurrence of the first text becomes the second.
+    /// Replaces each occurrence of the first text with the second.
     Text(&'static str, &'static str),
-    /// The word with that number of the first uniform is changed so.
+    /// Applies the function to this word of the first uniform.
     Word(usize, fn(u32) -> u32),
-    /// Each word of the uniforms that has the first value gets the second.
+    /// Replaces the first value with the second in all uniforms.
     Constant(u32, u32),
-    /// Two bindings change places.
+    /// Swaps two bindings.
     Swap(usize, usize),
-    /// The grid loses its last workgroup.
+    /// Removes the last workgroup of the grid.
     Short,
-    /// The kernel is run last of all.
+    /// Runs the kernel last.
     Late,
 }
 
@@ -74,41 +73,41 @@ pub enum Change {
 pub struct Fault {
     /// What is wrong.
     pub what: &'static str,
-    /// The op, and the name of the case; without a case a graph of its own.
+    /// The op and the name of the case; without a case, `build` makes the graph.
     pub op: &'static str,
     /// See `op`.
     pub case: &'static str,
-    /// The variant to take, where it matters.
+    /// The variant to use, if it matters.
     pub variant: Option<&'static str>,
-    /// The entry point of the kernel.
+    /// The kernel's entry point.
     pub kernel: &'static str,
-    /// What is done to it.
+    /// How it is altered.
     pub change: Change,
-    /// Makes the graph, where no case of the registry will do.
+    /// Builds the graph if no case of the registry is suitable.
     pub build: Option<fn() -> Result<Subject>>,
 }
 
-/// What noticed a fault, the cheapest check first.
+/// How a fault was detected, cheapest check first.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Caught {
-    /// The program could not be made or run.
+    /// The program failed to compile or run.
     Error(String),
-    /// An element differed from the reference's.
+    /// An element differed from the reference.
     Value(String),
-    /// Words behind a tensor's end were written.
+    /// A kernel wrote past the end of a tensor.
     Sentinel(String),
-    /// The status word was raised without a reason, or not raised.
+    /// The status word was set without reason, or not set.
     Status(String),
     /// Two runs gave different bits.
     Determinism,
-    /// Another order of the workgroups gave different bits.
+    /// Permuted workgroups gave different bits.
     Permutation,
-    /// The launches were right, each on its own inputs, and the step's results wrong.
+    /// Every launch was right for its own inputs, but the step's results were wrong.
     Step(String),
 }
 
 impl Caught {
-    /// The check that noticed.
+    /// The name of the check that detected it.
     pub fn check(&self) -> &'static str {
         match self {
             Caught::Error(_) => "error",
@@ -121,7 +120,7 @@ impl Caught {
         }
     }
 
-    /// What it saw, where there is more to say.
+    /// Details, if any.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Caught::Error(why)
@@ -138,14 +137,14 @@ impl std::fmt::Display for Caught {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Caught::Determinism => f.write_str("two runs differ"),
-            Caught::Permutation => f.write_str("another order of the workgroups gives other bits"),
+            Caught::Permutation => f.write_str("permuting the workgroups changes the result"),
             _ => write!(f, "{}: {}", self.check(), self.detail().unwrap_or_default()),
         }
     }
 }
 
 impl Fault {
-    /// The graph that shows it.
+    /// The graph that exposes it.
     ///
     /// # Errors
     /// When there is no such case.
@@ -161,16 +160,15 @@ impl Fault {
         Err(Error::Input(format!("there is no case {} ({})", self.op, self.case)))
     }
 
-    /// How the graph is planned.
+    /// The planning options.
     pub fn options(&self) -> Options {
         Options { variant: self.variant.map(str::to_owned), ..Options::default() }
     }
 
-    /// Puts the fault into a plan.
+    /// Injects the fault into a plan.
     ///
     /// # Errors
-    /// When the plan has no such kernel, or the kernel nothing that could be changed so: the fault
-    /// no longer fits the kernels.
+    /// When the plan has no such kernel, or the kernel has nothing to alter: the fault no longer fits the kernels.
     pub fn inject(&self, plan: &mut Plan) -> Result<()> {
         let kernel = |d: &Dispatch| d.entry == self.kernel;
         if let Change::Late = self.change
@@ -237,7 +235,7 @@ impl Change {
     }
 }
 
-/// The plan that computes these values.
+/// The plan for these values.
 ///
 /// # Errors
 /// As [`Plan::new`].
@@ -251,7 +249,7 @@ pub fn plan<'a>(
     Plan::new(graph.nodes(), &targets, profile, options)
 }
 
-/// Whether the subject's plan for this device has the kernel that the fault is in.
+/// Whether the subject's plan for this device contains the faulty kernel.
 ///
 /// # Errors
 /// When the subject cannot be planned.
@@ -260,7 +258,7 @@ pub fn has_kernel(device: &Device, subject: &Subject, fault: &Fault) -> Result<b
     Ok(plan.calls.iter().flat_map(|call| &call.dispatches).any(|dispatch| dispatch.entry == fault.kernel))
 }
 
-/// What the first failing call of a report is caught by.
+/// Which check the first failing call of a report counts for.
 fn caught(report: &Report) -> Option<Caught> {
     let wrong = report.calls.iter().find(|call| call.wrong > 0);
     if let Some(call) = wrong {
@@ -273,9 +271,9 @@ fn caught(report: &Report) -> Option<Caught> {
     report.calls.iter().find_map(|call| call.status.clone()).map(Caught::Status)
 }
 
-const UNSEEN: &str = "an index out of range went unseen";
+const UNSEEN: &str = "an index out of range was not reported";
 
-/// Runs a subject through every check, with its plan altered by `edit`; `None` where all is well.
+/// Runs a subject through every check, with its plan altered by `edit`; `None` if all pass.
 ///
 /// # Errors
 /// When `edit` fails. Errors of the device are findings.
@@ -330,7 +328,7 @@ pub fn examine(
     Ok(step_differs(&first, &results(&reference, outputs)?).map(Caught::Step))
 }
 
-/// A step's outputs and the variables behind it.
+/// A step's outputs, and the variables after it.
 fn results(session: &Session, mut outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
     for name in session.names() {
         outputs.push(session.get(&name)?);
@@ -338,8 +336,8 @@ fn results(session: &Session, mut outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
     Ok(outputs)
 }
 
-/// A coarse comparison of a whole step, in which rounding has piled up: for what comes out of the
-/// wrong buffer or in the wrong order.
+/// A coarse comparison of a whole step with its accumulated rounding: detects results from the wrong buffer or in
+/// the wrong order.
 fn step_differs(got: &[Tensor], want: &[Tensor]) -> Option<String> {
     for (number, (got, want)) in got.iter().zip(want).enumerate() {
         let (got, want) = (got.to_f64(), want.to_f64());

@@ -1,4 +1,4 @@
-//! `wgrad check --golden`: golden vectors, op by op and training run by training run.
+//! `wgrad check --golden`: compares ops and training runs with golden vectors.
 
 mod attrs;
 mod compare;
@@ -20,13 +20,13 @@ use ops::Call;
 
 /// Whether a case was run.
 enum Outcome {
-    /// It was; the comparison says how it went.
+    /// It was run; see the comparison.
     Compared,
-    /// wgrad does not know the op, or (then it is named) an attribute or input of the case.
+    /// wgrad lacks the op, or the named attribute or input of the case.
     Unknown(String),
 }
 
-/// What came of one case or training run.
+/// The result of one case or training run.
 struct Verdict {
     name: String,
     op: String,
@@ -34,19 +34,19 @@ struct Verdict {
     comparison: Comparison,
 }
 
-/// All verdicts together.
+/// All results.
 #[derive(Default)]
 struct Tally {
     passed: usize,
     failed: Vec<(String, Vec<Failure>)>,
-    /// What is unknown, and the names of its cases.
+    /// Unknown ops, attributes and inputs, with the names of their cases.
     unknown: BTreeMap<String, Vec<String>>,
     compared: usize,
-    /// The largest part of its tolerance that anything has used, and what it was.
+    /// The largest fraction of a tolerance used, and by what.
     worst: (f64, String),
 }
 
-/// Runs everything in the folder, or the op cases that `pattern` selects.
+/// Runs everything in the folder, or the op cases that match `pattern`.
 pub fn run(
     folder: &Path,
     device: Option<&str>,
@@ -116,7 +116,7 @@ fn compare(
         return Err(Refusal::Malformed(why));
     }
 
-    // What is computed: name, value, kind of comparison.
+    // Name, value and kind of comparison of each result.
     let outputs = case.outputs.iter().zip(&expression.outputs);
     let mut targets: Vec<(String, Value, compare::Kind)> =
         outputs.clone().map(|(name, y)| (name.clone(), y.clone(), expression.kind)).collect();
@@ -156,7 +156,7 @@ impl Tally {
         self.unknown.values().map(Vec::len).sum()
     }
 
-    /// Counts a verdict; failures are shown at once.
+    /// Counts a verdict; failures are printed at once.
     fn add(&mut self, verdict: Verdict, json: bool, out: &mut Out) -> Result<(), Stop> {
         let Verdict { name, op, outcome, comparison } = verdict;
         if let Outcome::Unknown(why) = outcome {
@@ -179,7 +179,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The summary; its last line is for scripts to read.
+    /// Prints the summary; scripts read its last line.
     fn report(&self, device: &Device, json: bool, out: &mut Out) -> Result<(), Stop> {
         if json {
             return out.line(format!("{:#}", self.json(device)));

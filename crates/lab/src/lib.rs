@@ -1,5 +1,5 @@
-//! What tests wgrad from the outside, and is never published: golden vectors, faults that are put into kernels
-//! to see whether the checks notice them, mutation testing of the shaders, and lists of what ships.
+//! Tools that test wgrad, never published: golden vectors, fault injection into kernels, mutation testing of the
+//! shaders, and lists of what ships.
 //!
 //! The command line uses it for `wgrad check --golden`, `wgrad check --self-test`, `wgrad ops` and
 //! `wgrad shaders`. `cargo run --release -p wgrad-lab -- mutate` runs the mutation tests.

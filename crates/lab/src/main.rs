@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use wgrad_lab::mutate::{self, MutateArgs};
 use wgrad_lab::output::{Out, Stop, note};
 
-/// Tests the tests of wgrad.
+/// Test tools for wgrad.
 #[derive(Parser)]
 #[command(name = "wgrad-lab", version)]
 struct Cli {
@@ -16,7 +16,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Alter shaders at random, and report which changes the cases do not notice
+    /// Mutate shaders at random and report the mutants that no case detects
     Mutate(MutateArgs),
 }
 

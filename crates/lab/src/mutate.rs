@@ -1,9 +1,9 @@
-//! `wgrad mutate`: shaders are altered at random, one small change at a time, and the cases that use
-//! them are run. A mutant that no case notices shows where the cases are too weak, or that the
-//! change makes no difference; those that are known to make none are listed in `equivalent.txt`.
+//! `wgrad-lab mutate`: makes one small random change to a shader at a time and runs the cases that use it. A mutant
+//! that no case detects shows that the cases are too weak, or that the change makes no difference; mutants known to
+//! be equivalent are listed in `equivalent.txt`.
 //!
-//! The work is done by a process of its own for each shader, with bounds-checked shaders, so that a
-//! mutant that brings the driver down is counted (as killed) and the next one tried.
+//! A separate process tests each shader, with bounds checks enabled, so that a mutant that crashes the driver counts
+//! as killed and the next one is tried.
 
 mod mutant;
 mod texts;
@@ -19,45 +19,44 @@ use crate::output::{Out, Stop, matches, open_gpu};
 use texts::Text;
 use worker::Worker;
 
-/// What the command line says.
+/// Arguments of `mutate`.
 #[derive(clap::Args)]
 pub struct MutateArgs {
-    /// An adapter's number in `wgrad devices`, or a part of its name
+    /// Adapter: a number from `wgrad devices`, or part of a name
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Only shaders whose name contains this; with `*` it must match the whole name
     #[arg(long, value_name = "PATTERN")]
     shader: Option<String>,
-    /// How many mutants of each shader to try; all without it
+    /// Number of mutants per shader; default: all
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
     /// Only mutants whose name contains this; with `*` it must match the whole name
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
-    /// How many runs of cases a mutant must outlive to count as a survivor
+    /// Number of runs that a mutant must pass to count as a survivor
     #[arg(long, value_name = "N", default_value_t = 400)]
     runs: usize,
     /// Seed of the sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Tries the mutants of the shader from this one on, and reports to the process that asked
+    /// Internal: test the shader's mutants from this one on, and report to the parent process
     #[arg(long, value_name = "N", hide = true)]
     worker: Option<usize>,
-    /// The cases that use the worker's shader, which it need not look for then
+    /// Internal: the cases that use the worker's shader
     #[arg(long, value_name = "N", hide = true, value_delimiter = ',')]
     cases: Vec<usize>,
 }
 
-/// How long a worker may be silent: it says a word before each run of a case. Longer is a mutant
-/// that hangs.
+/// Time without output after which a worker counts as hanging: it prints a line before each run of a case.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What became of a shader's mutants.
+/// Results for a shader's mutants.
 #[derive(Default)]
 struct Score {
     of: usize,
     killed: usize,
-    /// Of the killed ones.
+    /// How many of the killed ones crashed.
     crashed: usize,
     equivalent: usize,
     survivors: Vec<String>,
@@ -77,7 +76,7 @@ impl Score {
     }
 }
 
-/// Tries mutants of the shaders, and reports the share that was noticed.
+/// Tests mutants of the shaders and reports the share that was detected.
 pub fn run(args: &MutateArgs, out: &mut Out) -> Result<bool, Stop> {
     let device = open_gpu(args.device.as_deref())?;
     let pattern = args.shader.as_deref().unwrap_or("*");
@@ -88,7 +87,7 @@ pub fn run(args: &MutateArgs, out: &mut Out) -> Result<bool, Stop> {
     let cases_of = |texts: Vec<Text>| texts.iter().flat_map(|text| text.runs.iter().map(|run| run.case)).collect();
     let shaders: BTreeMap<String, BTreeSet<usize>> = known.into_iter().map(|(s, texts)| (s, cases_of(texts))).collect();
     if shaders.is_empty() {
-        return Err(Stop::Error(format!("no shader that this device runs matches `{pattern}`")));
+        return Err(Stop::Error(format!("no shader for this device matches `{pattern}`")));
     }
     out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     drop(device);
@@ -109,22 +108,22 @@ pub fn run(args: &MutateArgs, out: &mut Out) -> Result<bool, Stop> {
     out.line(sum.row("sum"))?;
     let Score { killed, crashed, equivalent, .. } = sum;
     let different = sum.tried() - equivalent;
-    out.line(format!("killed {killed} of {different} that are not known as equivalent, {crashed} by a crash"))?;
+    out.line(format!("killed {killed} of {different} not known to be equivalent, {crashed} by a crash"))?;
     Ok(true)
 }
 
-/// Mutants that make no difference, each with its shader as it is printed (`*` stands for
-/// anything), under a line that says why.
+/// Equivalent mutants, each with its shader, in the form of the output (`*` matches anything), under a line with the
+/// reason.
 const EQUIVALENT: &str = include_str!("mutate/equivalent.txt");
 
-/// Whether the mutant is known to make no difference.
+/// Whether the mutant is known to be equivalent.
 fn is_equivalent(shader: &str, mutant: &str) -> bool {
     let name = format!("{shader}/{mutant}");
     let mut known = EQUIVALENT.lines().filter_map(|line| line.strip_prefix("  "));
     known.any(|pattern| if pattern.contains('*') { matches(pattern, &name) } else { pattern == name })
 }
 
-/// Lets workers try a shader's mutants, and goes on behind those that break a worker.
+/// Runs workers on a shader's mutants, and restarts after a mutant that crashes a worker.
 fn supervise(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs) -> Result<Score, Stop> {
     let mut score = Score::default();
     loop {
@@ -138,7 +137,7 @@ fn supervise(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs) -> Result
                 }
             }
         });
-        let (mut open, mut done, mut patience) = (false, false, 10 * PATIENCE); // until all is planned
+        let (mut open, mut done, mut patience) = (false, false, 10 * PATIENCE); // until everything is planned
         while let Ok(line) = lines.recv_timeout(patience) {
             patience = PATIENCE;
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -153,14 +152,14 @@ fn supervise(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs) -> Result
             }
             open &= !matches!(word, "killed" | "survived");
         }
-        // Gone, or hanging: then it has to be ended.
+        // The worker has exited, or hangs and must be killed.
         let _ = child.kill();
         let status = child.wait().map_err(|error| Stop::Error(format!("a worker: {error}")))?;
         if done {
             return Ok(score);
         }
         if !open {
-            return Err(Stop::Error(format!("the worker for {shader} ended ({status}) before it tried anything")));
+            return Err(Stop::Error(format!("the worker for {shader} exited ({status}) before it tested a mutant")));
         }
         score.killed += 1;
         score.crashed += 1;
@@ -168,7 +167,7 @@ fn supervise(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs) -> Result
 }
 
 fn spawn(shader: &str, cases: &BTreeSet<usize>, args: &MutateArgs, first: usize) -> Result<Child, Stop> {
-    let failed = |error: std::io::Error| Stop::Error(format!("a worker cannot be started: {error}"));
+    let failed = |error: std::io::Error| Stop::Error(format!("cannot start a worker: {error}"));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["mutate", "--shader", shader, "--worker", &first.to_string()]);
     let cases: Vec<String> = cases.iter().map(usize::to_string).collect();

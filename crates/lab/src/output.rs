@@ -1,18 +1,18 @@
-//! What the commands share: lines on stdout, patterns, and the ways a command can stop.
+//! Shared by the commands: output, patterns, and ways to stop.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use wgrad::{Device, NO_ADAPTER};
 
-/// Why a command could not be carried out.
+/// Why a command stops.
 #[derive(Debug)]
 pub enum Stop {
-    /// Nobody reads stdout any more (`wgrad devices | head -1`): end without a word.
+    /// Standard output is closed (`wgrad devices | head -1`): exit silently.
     Closed,
-    /// Wrong usage, or something the command needs is not there.
+    /// Wrong usage, or a missing requirement.
     Error(String),
-    /// A device computes wrong: exit code 1.
+    /// A device gives wrong results: exit code 1.
     Wrong(String),
 }
 
@@ -36,7 +36,7 @@ impl Out {
         Out(Box::new(io::stdout()))
     }
 
-    /// Writes a line. `println!` would panic where the reader has gone.
+    /// Writes a line. `println!` would panic if the reader has closed the pipe.
     pub fn line(&mut self, text: impl AsRef<str>) -> Result<(), Stop> {
         let written = writeln!(self.0, "{}", text.as_ref()).and_then(|()| self.0.flush());
         written.map_err(|error| match error.kind() {
@@ -46,22 +46,22 @@ impl Out {
     }
 }
 
-/// A line on standard error, for whoever reads it. `eprintln!` would panic where nobody does.
+/// Writes a line to standard error. `eprintln!` would panic if it is closed.
 pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
 }
 
-/// A time on the command line: finite, not negative, no longer than a day.
+/// Parses a duration: finite, non-negative, at most a day.
 pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
     seconds.ok_or_else(|| "expected seconds, between 0 and a day (86400)".to_owned())
 }
 
-/// Files that a command reads and writes, each with its option.
+/// Files that a command reads or writes, each with its option.
 pub type Files<'a> = [(&'a str, Option<&'a Path>)];
 
-/// Refuses, before anything runs, files that could not be written afterwards, and a file that is
-/// named twice: one of its contents would be lost.
+/// Rejects, before anything runs, files that cannot be written, and a file that is named twice, which would lose
+/// data.
 pub fn check_files(reads: &Files<'_>, writes: &Files<'_>) -> Result<(), Stop> {
     let named = |files: &Files<'_>| -> Vec<(String, std::path::PathBuf)> {
         files.iter().filter_map(|(option, path)| Some(((*option).to_owned(), (*path)?.to_owned()))).collect()
@@ -83,7 +83,7 @@ pub fn check_files(reads: &Files<'_>, writes: &Files<'_>) -> Result<(), Stop> {
 /// Opens a GPU by name, or the best one.
 ///
 /// # Errors
-/// Where there is none, and for `cpu`: the reference is what devices are compared with.
+/// If there is none, and for `cpu`: the reference is what devices are compared with.
 pub fn open_gpu(name: Option<&str>) -> Result<Device, Stop> {
     let device = Device::open(name)?;
     if !device.is_cpu() {
@@ -98,7 +98,7 @@ pub fn open_gpu(name: Option<&str>) -> Result<Device, Stop> {
     }))
 }
 
-/// Whether an op's name matches `--op`: `*` stands for anything; without one a part suffices.
+/// Whether an op's name matches `--op`: `*` matches anything; a pattern without `*` matches any part of a name.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return name.contains(pattern) };
     let Some(mut left) = name.strip_prefix(head) else { return false };

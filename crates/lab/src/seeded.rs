@@ -1,4 +1,4 @@
-//! The faults that are seeded: mistakes such as one makes, and drivers make for one.
+//! The seeded faults: typical mistakes in kernels and drivers.
 
 mod layers;
 
@@ -7,7 +7,7 @@ use wgrad::{DType, Graph, Result, Tensor, gradients};
 
 use Change::{Constant, Late, Short, Swap, Text, Word};
 
-/// All of them.
+/// All seeded faults.
 pub(super) fn all() -> Vec<Fault> {
     [
         products(),
@@ -327,7 +327,7 @@ fn pools() -> Vec<Fault> {
     ]
 }
 
-/// As if the terms were added one after the other.
+/// As if the terms were added one by one.
 const LONG_RUNS: Change = Text("const RUN: u32 = 64u;", "const RUN: u32 = 65536u;");
 
 fn sums() -> Vec<Fault> {
@@ -605,7 +605,7 @@ fn updates() -> Vec<Fault> {
     ]
 }
 
-/// The gradient of relu where that is a convention: 0 at 0, as PyTorch has it.
+/// The gradient of relu at 0, which is a convention: 0, as in PyTorch.
 fn relu_at_zero() -> Result<Subject> {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [5]);
@@ -637,7 +637,7 @@ fn sgd() -> Result<Subject> {
     Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
 }
 
-/// A variable that is read by a product and updated in the same step.
+/// A variable that a product reads and the same step updates.
 fn old_and_new() -> Result<Subject> {
     let graph = Graph::new();
     let w = graph.variable("w", Tensor::new([2, 2], [1.0f32, 2.0, 3.0, 4.0])?);

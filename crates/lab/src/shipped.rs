@@ -1,4 +1,4 @@
-//! Every WGSL text that can reach a driver.
+//! Every WGSL shader that can reach a driver.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,24 +12,24 @@ use wgrad::op::{Case, Lowering};
 use wgrad::plan::{Options, Plan};
 use wgrad::{Graph, Profile, Result, Tensor, Value, models};
 
-/// A complete kernel text.
+/// A complete shader.
 #[derive(Clone, Debug)]
 pub struct Shipped {
-    /// What it computes, a hash of the text, and `.software` where only a software adapter would
-    /// be given it: good for a file name, without the ending.
+    /// A file name without extension: what the shader computes, a hash of its text, and `.software` if only software
+    /// adapters use it.
     pub name: String,
     /// The text.
     pub wgsl: Arc<str>,
     /// The entry point.
     pub entry: String,
-    /// Whether the heuristic would take it on software adapters alone.
+    /// Whether the heuristic selects it only on software adapters.
     pub software: bool,
     /// Whether it needs subgroup operations.
     pub subgroups: bool,
 }
 
-/// The distinct texts from compiling every case and every model of [`models`] with every variant,
-/// fused and not, whatever adapter is here. Sorted by name.
+/// All distinct shaders of every case and every model of [`models`], with every variant, fused and unfused,
+/// regardless of the adapters present. Sorted by name.
 ///
 /// # Errors
 /// When a case or model does not compile.
@@ -44,7 +44,7 @@ pub fn shipped() -> Result<Vec<Shipped>> {
     Ok(sorted(texts))
 }
 
-/// As [`shipped`], from the cases of the ops that `wanted` selects.
+/// As [`shipped`], for the cases of the ops that `wanted` selects.
 ///
 /// # Errors
 /// When a case does not compile.
@@ -76,8 +76,8 @@ fn sorted(texts: Texts) -> Vec<Shipped> {
     all
 }
 
-/// A step with an index that the host has not seen, and the value picked by it: its variables have kernels of
-/// their own to commit them.
+/// A step with an index that the host has not checked, and the value that it selects: the variables of such a step
+/// are committed by separate kernels.
 fn step_that_may_fail() -> Result<(Graph, Value)> {
     let graph = Graph::new();
     let index = graph.variable("index", Tensor::new([1], [0])?);
@@ -105,8 +105,7 @@ fn generous() -> Profile {
 /// Distinct texts.
 type Texts = BTreeMap<Arc<str>, Shipped>;
 
-/// Adds a text. One that is there already keeps the shorter of the two names, and is for software adapters alone
-/// only if both are.
+/// Adds a shader. A duplicate keeps the shorter name, and counts as software-only if both are.
 fn add(texts: &mut Texts, shipped: Shipped) {
     let known = texts.entry(shipped.wgsl.clone()).or_insert_with(|| shipped.clone());
     known.software &= shipped.software;
@@ -119,8 +118,8 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
     let generous = generous();
     let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
     for variant in names.chain([None]) {
-        // What a software adapter would choose may be another form of the same variant, fewer
-        // bindings make other groups, and fewer invocations smaller workgroups.
+        // A software adapter may use another form of the same variant, fewer bindings change the fusion groups, and
+        // fewer invocations the workgroup sizes.
         for (fuse, software, max_storage_buffers, max_invocations) in [
             (true, false, 16, 1024),
             (false, false, 16, 1024),

@@ -13,7 +13,7 @@ struct Params { n: u32 } // elements of T
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
-// Where two are read, they lie n apart.
+// With two operands, the second starts n elements after the first.
 fn source(i: u32) -> T { return x[i]; }
 
 @compute @workgroup_size(SIZE)

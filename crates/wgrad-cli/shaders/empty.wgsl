@@ -1,4 +1,4 @@
-// y[0] = p.value. Next to nothing, so that a dispatch of it costs what any dispatch costs.
+// y[0] = p.value. Almost no work, so that it measures the fixed cost of a dispatch.
 // Bindings: 0 p; 1 y. One invocation writes one element.
 // Host twin: the constant.
 

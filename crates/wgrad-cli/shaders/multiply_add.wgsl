@@ -1,7 +1,7 @@
-// y[i] = sum over chains of what remains of a after p.rounds * UNROLL rounds of a = a * p.factor + p.step.
+// y[i] = sum over chains of a after p.rounds * UNROLL iterations of a = a * p.factor + p.step.
 // Measures the multiply-add rate: CHAINS independent chains of T in registers, no memory traffic in the loop.
-// Bindings: 0 p; 1 y, one float an invocation. One invocation computes one y.
-// Preconditions: p.rounds below 16,000; with factor 1 and step 1 everything is a whole number below 2^24.
+// Bindings: 0 p; 1 y, one float per invocation. One invocation computes one y.
+// Preconditions: p.rounds below 16,000; with factor 1 and step 1 all values are integers below 2^24.
 // Host twin: bench::peak::multiply_adds.
 
 alias T = vec4<f32>;

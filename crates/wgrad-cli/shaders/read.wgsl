@@ -1,5 +1,5 @@
 // y[i] = sum of the EACH elements of x that invocation i reads. Measures the bandwidth of reading.
-// Bindings: 0 p; 1 x, an array of T; 2 y, one float an invocation. Elements lie SIZE apart, so that
+// Bindings: 0 p; 1 x, an array of T; 2 y, one float per invocation. Elements are SIZE apart, so that
 // neighbours read neighbours.
 // Host twin: bench::peak::read_sums.
 

@@ -1,9 +1,9 @@
-//! What an adapter declares, as JSON: for the list of devices and for reports.
+//! Adapter properties as JSON, for `wgrad devices` and for reports.
 
 use serde_json::{Value as Json, json};
 use wgrad::Profile;
 
-/// What an adapter declares.
+/// An adapter's name, limits and features.
 pub fn declared(profile: &Profile) -> Json {
     json!({
         "name": profile.name,

@@ -1,7 +1,7 @@
-//! `wgrad bench`: how fast the kernels are here, and how far from what the adapter can do.
+//! `wgrad bench`: measures kernels and training steps, and compares them with the adapter's peak.
 //!
-//! Each task runs in a process of its own, like the peers' programs that it can be put beside: its
-//! memory and its first run are its own. This process starts them, and reports.
+//! Each task runs in its own process, like the benchmark programs of the peer libraries, so that memory use and
+//! first-run time are per task. This process starts the tasks and reports the results.
 
 mod compare;
 mod cores;
@@ -27,7 +27,7 @@ use one::extend;
 use tasks::{TASKS, Task, find};
 use wgrad_lab::output::{self, Out, Stop, check_files};
 
-/// The kernels that `bench peak` holds against the microkernels.
+/// The kernels that `bench peak` compares with the microkernels.
 const KERNELS: &[(&str, &str)] = &[
     ("matmul", "512x512x512"),
     ("conv2d", "4,64,56,56,64,3,1,1"),
@@ -40,49 +40,49 @@ const KERNELS: &[(&str, &str)] = &[
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
 pub struct BenchArgs {
-    /// Tasks, each with shapes behind it or without; nothing is `all`
+    /// Tasks, each optionally followed by shapes; default: `all`
     #[arg(value_name = "TASK [SHAPE]")]
     tasks: Vec<String>,
-    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu` for the reference
+    /// Adapter: a number from `wgrad devices`, part of a name, or `cpu` for the reference
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// How long each task is timed, after it has warmed up
+    /// Measuring time per task, after warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = output::seconds)]
     seconds: f64,
-    /// A variant to take wherever an op has one of that name
+    /// Use this variant for every op that has one of this name
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// Time the variants of each task's kernels first, for at most so long, and take the fastest that
-    /// are right; what is found is kept for later runs with --tune
+    /// First time the variants of each task's kernels, for at most this long, and use the fastest
+    /// correct ones; results are kept for later runs with --tune
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
         conflicts_with = "variant", value_parser = output::seconds)]
     tune: Option<f64>,
-    /// Every task with an empty folder for the driver's and our own caches
+    /// Run every task with empty driver and wgrad caches
     #[arg(long)]
     cold: bool,
-    /// Also each call of a task's plan alone: where the time goes
+    /// Also time each kernel call of a task's plan separately
     #[arg(long)]
     profile: bool,
-    /// Time without comparing with the reference first: for shapes that take the reference minutes.
-    /// The records then have no `verified`
+    /// Skip the comparison with the reference: for shapes that take the reference minutes.
+    /// The records then have no `verified` field
     #[arg(long)]
     no_verify: bool,
-    /// Leave the adapter's peak out, and with it each task's share of it
+    /// Do not measure the adapter's peak; tasks then have no share of it
     #[arg(long)]
     no_peak: bool,
-    /// One line of JSON a task instead of the table
+    /// Print one line of JSON per task instead of the table
     #[arg(long)]
     json: bool,
-    /// Write these lines to a file
+    /// Write the JSON lines to a file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Compare with a file of such lines: an earlier run, or another library's
+    /// Compare with a file of JSON lines: an earlier run, or another library's
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Draw the kernels under the adapter's roofline
+    /// Draw a roofline plot of the kernels
     #[arg(long, value_name = "FILE.svg", conflicts_with = "no_peak")]
     roofline: Option<PathBuf>,
-    /// For the processes that time one task
+    /// Internal: run one task in this process
     #[arg(long, hide = true)]
     in_process: bool,
 }
@@ -95,7 +95,7 @@ enum Item {
     Peak,
 }
 
-/// Times what was asked for; false where the peak is weak.
+/// Runs the requested tasks. False if a kernel exceeds the measured peak.
 pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
     let items = items(&args.tasks)?;
     if args.in_process {
@@ -103,7 +103,7 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
         out.line(line.to_string())?;
         return Ok(true);
     }
-    // What could go wrong afterwards is told before.
+    // Report bad arguments before anything runs.
     if args.no_peak && args.tasks.iter().any(|word| word == "peak") {
         return Err(Stop::Error("`peak` and --no-peak contradict each other".into()));
     }
@@ -119,25 +119,25 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
     Bench { args, out, running, records: Vec::new(), ceilings: None }.run(&items, other.as_deref())
 }
 
-/// What stands behind the options in the help.
+/// The text after the options in the help.
 fn tasks_help() -> String {
     let others = [
-        ("startup", "a new process: one 64x64 matmul read back, thrice"),
-        ("peak", "what the adapter can do; fails where a kernel does more"),
+        ("startup", "a new process: one 64x64 matmul read back, three times"),
+        ("peak", "the adapter's peak rates; fails if a kernel exceeds them"),
         ("all", "everything"),
     ];
     let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
     let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();
     format!(
-        "Tasks and the form of their shapes; where none is given, a few usual ones are timed:\n{lines}\
-         conv2d_bwd is forward, input and weight gradient. Kernels end with a wait for the device. A training step (mlp_step, cnn_step, lstm_step) is \
-         one with Adam, its loss read back; mlp_step_nosync reads the loss of every 20th. plan_chain and the like plan a graph of so many nodes, \
+        "Tasks and their shapes; without a shape, a task runs with its default shapes:\n{lines}\
+         conv2d_bwd is forward, input and weight gradient. Kernel timings include a wait for the device. A training step (mlp_step, cnn_step, lstm_step) \
+         uses Adam and reads back its loss; mlp_step_nosync reads the loss of every 20th step. plan_* tasks only plan a graph of NODES nodes \
          and launch nothing.\n\
-         Exit codes: 0 done, 1 a wrong result or a weak peak, 2 the command could not be carried out."
+         Exit codes: 0 done, 1 a wrong result, or a kernel above the measured peak, 2 the command could not run."
     )
 }
 
-/// A name that no op's variant has would change nothing in silence.
+/// Rejects a name that is no op's variant: it would silently change nothing.
 fn known_variant(name: &str) -> Result<(), Stop> {
     let mut names: Vec<&str> = Vec::new();
     for case in wgrad::ops::cases() {
@@ -151,20 +151,19 @@ fn known_variant(name: &str) -> Result<(), Stop> {
     Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
 }
 
-/// The tasks and shapes that the words name.
+/// Parses the tasks and shapes of the command line.
 fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
     let mut items = Vec::new();
-    let mut open: Option<&'static Task> = None; // the task that a shape would belong to
-    let mut bare = false; // no shape has followed it yet
+    let mut open: Option<&'static Task> = None; // the task that a following shape belongs to
+    let mut bare = false; // `open` has no shape yet
     let defaults = |task: &'static Task, items: &mut Vec<Item>| {
         items.extend(task.shapes.iter().map(|shape| Item::Kernel(task.name, (*shape).to_owned())));
     };
     let all = ["all".to_owned()];
     for word in if words.is_empty() { &all } else { words } {
         if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
-            let task = open.ok_or_else(|| {
-                Stop::Error(format!("`{word}` is a shape, and no task that takes one stands before it"))
-            })?;
+            let task = open
+                .ok_or_else(|| Stop::Error(format!("`{word}` is a shape, but no task that takes one precedes it")))?;
             task.sizes(word)?;
             items.push(Item::Kernel(task.name, word.clone()));
             bare = false;
@@ -207,7 +206,7 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
     Ok(seen)
 }
 
-/// One task, in this process.
+/// Runs one task in this process.
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
     let options = Options { variant: args.variant.clone(), ..Options::default() };
@@ -226,14 +225,14 @@ fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
         }
         [Item::Startup] => one::startup(device),
         [Item::Peak, ..] => peak::run(device),
-        _ => Err(Stop::Error("one task at a time".into())),
+        _ => Err(Stop::Error("expected exactly one task".into())),
     }
 }
 
-/// What is told where a signal ended a run.
-const INTERRUPTED: &str = "interrupted; what was timed is reported";
+/// The message after a signal ended a run.
+const INTERRUPTED: &str = "interrupted; the finished tasks are reported";
 
-/// The process that times a task, and whether a signal has come, which ends it.
+/// The child process that runs a task, and whether a signal has stopped the run.
 #[derive(Clone, Default)]
 struct Running(Arc<Mutex<(Option<Child>, bool)>>);
 
@@ -242,7 +241,7 @@ impl Running {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the process, and lets no other one start.
+    /// Kills the child process and prevents further ones.
     fn stop(&self) {
         let mut running = self.lock();
         running.1 = true;
@@ -255,10 +254,10 @@ impl Running {
         self.lock().1
     }
 
-    /// Runs a process to its end: how it ended, and what it wrote. `None` where a signal came.
+    /// Runs a process to completion and returns its status and output; `None` if a signal came.
     fn output(&self, command: &mut Command) -> std::io::Result<Option<Output>> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The terminal sends Ctrl-C to a whole group. Here one process decides what ends, and when.
+        // The terminal sends Ctrl-C to the whole process group; only this process should handle it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
         let mut running = self.lock();
@@ -272,7 +271,7 @@ impl Running {
         let messages = std::thread::spawn(move || all(stderr));
         let lines = all(stdout);
         let messages = messages.join().unwrap_or_else(|_| Ok(Vec::new()));
-        // Its pipes are closed, so it has ended, or is about to.
+        // Its pipes are closed, so it has exited or is about to.
         let child = self.lock().0.take();
         let status = child.map(|mut child| child.wait()).transpose()?;
         Ok(match status {
@@ -294,7 +293,7 @@ struct Bench<'a> {
     out: &'a mut Out,
     running: Running,
     records: Vec<Json>,
-    /// What the microkernels reached.
+    /// The peak rates that the microkernels reached.
     ceilings: Option<Json>,
 }
 
@@ -302,8 +301,9 @@ impl Bench<'_> {
     fn run(mut self, items: &[Item], other: Option<&[Json]>) -> Result<bool, Stop> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         if let Some(load) = one::load().filter(|load| *load > cores / 4.0) {
-            let busy =
-                format!("the machine is busy (load {load} on {cores} cores): times are too long, ratios doubtful");
+            let busy = format!(
+                "the machine is busy (load {load} on {cores} cores): expect inflated times and unreliable ratios"
+            );
             if self.args.json { output::note(busy) } else { self.out.line(busy)? }
         }
         if items.iter().any(|item| *item != Item::Startup) && !self.args.no_peak {
@@ -324,7 +324,7 @@ impl Bench<'_> {
             if self.running.is_stopped() {
                 break;
             }
-            // One that fails does not take the others' figures with it.
+            // A failing task does not discard the results of the others.
             match done {
                 Ok(()) => {}
                 Err(Stop::Wrong(why)) => {
@@ -338,7 +338,7 @@ impl Bench<'_> {
                 }
             }
         }
-        // Files first: whoever reads standard output may have gone.
+        // Files first: standard output may be closed.
         let written = self.save();
         if closed {
             return written.and(Err(Stop::Closed));
@@ -358,7 +358,7 @@ impl Bench<'_> {
         }
     }
 
-    /// What the adapter can do.
+    /// Measures the adapter's peak.
     fn peak(&mut self) -> Result<(), Stop> {
         let record = self.child(&["peak"], None)?;
         let named = self.args.tasks.iter().any(|word| word == "peak");
@@ -378,9 +378,9 @@ impl Bench<'_> {
         self.show(record)
     }
 
-    /// The startup of three processes, the first with empty caches.
+    /// Starts three processes, the first with empty caches.
     fn startup(&mut self) -> Result<(), Stop> {
-        let folder = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        let folder = tempfile::tempdir().map_err(|e| Stop::Error(format!("cannot create a cache folder: {e}")))?;
         for which in ["first", "second", "third"] {
             let begin = std::time::Instant::now();
             let mut record = self.child(&["startup"], Some(folder.path()))?;
@@ -394,9 +394,9 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// A process that times one task; `caches` is where drivers and wgrad keep what they compiled.
+    /// Runs one task in a child process; `caches` is the folder for driver and wgrad caches.
     fn child(&self, task: &[&str], caches: Option<&Path>) -> Result<Json, Stop> {
-        let failed = |e: std::io::Error| Stop::Error(format!("a process for {} did not start: {e}", task[0]));
+        let failed = |e: std::io::Error| Stop::Error(format!("cannot start a process for {}: {e}", task[0]));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
         command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
@@ -406,7 +406,7 @@ impl Bench<'_> {
         }
         command.args(self.args.no_verify.then_some("--no-verify"));
         command.args(self.args.tune.iter().map(|seconds| format!("--tune={seconds}")));
-        let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("a folder for caches: {e}")))?;
+        let empty = tempfile::tempdir().map_err(|e| Stop::Error(format!("cannot create a cache folder: {e}")))?;
         if let Some(folder) = caches.or(self.args.cold.then(|| empty.path())) {
             command.env("XDG_CACHE_HOME", folder).env("MESA_SHADER_CACHE_DIR", folder).env("WGRAD_CACHE", folder);
         }
@@ -419,17 +419,17 @@ impl Bench<'_> {
             Some(0) => {}
             Some(1) => return Err(Stop::Wrong(message())),
             Some(2) => return Err(Stop::Error(message())),
-            _ => return Err(Stop::Error(format!("{}: its process ended with {status}", task.join(" ")))),
+            _ => return Err(Stop::Error(format!("{}: the process exited with {status}", task.join(" ")))),
         }
         let line = String::from_utf8_lossy(&stdout);
         let mut record: Json = serde_json::from_str(line.trim())
-            .map_err(|e| Stop::Error(format!("{}: the process gave no result: {e}", task.join(" "))))?;
+            .map_err(|e| Stop::Error(format!("{}: invalid output of the process: {e}", task.join(" "))))?;
         extend(&mut record, json!({ "cold": self.args.cold }));
         Ok(record)
     }
 
-    /// What part of the microkernels' rate a task has reached. On a GPU a run alone is mostly
-    /// waiting: there the device's own clock counts, or a run of a batch.
+    /// The fraction of the microkernels' rate that a task reaches. A single run on a GPU is mostly waiting, so there
+    /// device timestamps count, or the time per run of a batch.
     fn share(&self, record: &Json) -> Option<f64> {
         let ceilings = self.ceilings.as_ref()?;
         let of = |field: &str| Some(record[field].as_f64()? / ceilings[field].as_f64()?);
@@ -449,8 +449,7 @@ impl Bench<'_> {
         lines.into_iter().try_for_each(|line| self.out.line(line))
     }
 
-    /// A kernel that does more than the microkernels shows that these are weak; a failure where
-    /// the peak was asked for.
+    /// Reports kernels that exceed the measured peak. False if there are any and `peak` was requested.
     fn hold_peak(&mut self, asked: bool) -> Result<bool, Stop> {
         let beyond = |record: &&Json| record["peak_share"].as_f64().is_some_and(|share| share > 1.0);
         let lines: Vec<String> = self
@@ -460,14 +459,15 @@ impl Bench<'_> {
             .map(|record| {
                 let share = record["peak_share"].as_f64().unwrap_or(0.0) * 100.0;
                 format!(
-                    "{} {} reaches {share:.0}% of the microkernels: they are weak here",
+                    "{} {} reaches {share:.0}% of the microkernels' rate: they underestimate this adapter",
                     record["task"].as_str().unwrap_or(""),
                     compare::shape(record)
                 )
             })
             .collect();
         let seen = self.ceilings.as_ref().filter(|_| !lines.is_empty()).map(|c| peak::raised(c, &self.records));
-        let seen = seen.map(|c| format!("with the kernels, the peak is {} GFLOP/s, {} GB/s", c["gflops"], c["gb_s"]));
+        let seen =
+            seen.map(|c| format!("including the kernels, the peak is {} GFLOP/s, {} GB/s", c["gflops"], c["gb_s"]));
         for line in lines.iter().chain(&seen) {
             if self.args.json { output::note(line) } else { self.out.line(line)? }
         }
@@ -481,7 +481,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Writes the files, and gives their names. With nothing to write, what was there stays.
+    /// Writes the files and returns their paths. Without records, existing files stay.
     fn save(&self) -> Result<Vec<PathBuf>, Stop> {
         let mut written = Vec::new();
         if let Some(path) = self.args.save.as_ref().filter(|_| !self.records.is_empty()) {
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_belong_to_the_task_before_them() {
+    fn shapes_belong_to_the_preceding_task() {
         let kernel = |task, shape: &str| Item::Kernel(task, shape.to_owned());
         let found = named(&["matmul", "2x3x4", "5x6x7x8", "softmax", "startup", "relu", "10"]).expect("tasks");
         let want = [
@@ -534,25 +534,25 @@ mod tests {
     }
 
     #[test]
-    fn peak_brings_the_kernels_that_it_is_held_against() {
+    fn peak_adds_the_kernels_to_compare() {
         assert_eq!(named(&["peak"]).expect("tasks").len(), 1 + KERNELS.len());
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn bad_arguments_are_reported() {
         for (words, message) in [
             (&["matmull"][..], "no task `matmull`; there are matmul, conv2d"),
-            (&["64x64x64"], "no task that takes one stands before it"),
+            (&["64x64x64"], "no task that takes one precedes it"),
             (&["startup", "64x64x64"], "no task that takes one"),
             (&["matmul", "64x64"], "it has 2 numbers; expected MxKxN or BxMxKxN, such as 256x256x256"),
-            (&["matmul", "64xx64"], "`` is no whole number"),
+            (&["matmul", "64xx64"], "`` is not a whole number"),
             (&["matmul", "64x0x64"], "a size is 0"),
-            (&["matmul", "-1x2x3"], "`-1` is no whole number"),
+            (&["matmul", "-1x2x3"], "`-1` is not a whole number"),
             (&["conv2d", "1,2,3"], "expected N,C,H,W,O,K,stride,pad"),
             (&["conv2d", "1,2,8,8,4,3,0,0"], "a size is 0"),
             (&["mlp_step", "64,10"], "it has 2 numbers"),
         ] {
-            let found = named(words).expect_err("a mistake");
+            let found = named(words).expect_err("an error");
             assert!(found.contains(message), "{words:?}: {found}");
         }
         assert!(named(&["conv2d", "1,2,8,8,4,3,1,0"]).is_ok(), "a padding may be 0");

@@ -1,5 +1,5 @@
-//! `wgrad check`: cases of every op, forward and backward, with every variant, fused and not,
-//! launch by launch against the reference.
+//! `wgrad check`: runs cases of every op, forward and backward, with every variant, fused and unfused, and compares
+//! every launch with the reference.
 
 pub mod findings;
 pub mod html;
@@ -30,32 +30,32 @@ use work::{End, Work};
 pub struct Request {
     pub device: Option<String>,
     pub pattern: Option<String>,
-    /// Only the cases of that number.
+    /// Only the case of this number.
     pub case: Option<u64>,
     pub seed: u64,
-    /// Everything, rather than what fits the time.
+    /// All cases, not only those that fit in the time limit.
     pub full: bool,
-    /// How long a quick check may take, in seconds.
+    /// Time limit of a quick check, in seconds.
     pub seconds: f64,
-    /// Where the report goes; `-` is standard output.
+    /// Path of the JSON report; `-` is standard output.
     pub json: Option<PathBuf>,
     pub html: Option<PathBuf>,
 }
 
 impl Request {
-    /// Where the report goes as JSON, if to a file.
+    /// The path of the JSON report, unless it goes to standard output.
     fn json_file(&self) -> Option<&Path> {
         self.json.as_deref().filter(|path| *path != Path::new("-"))
     }
 }
 
-/// Random cases of each family: in a full check, and at most in a quick one.
+/// Random cases per family: in a full check, and the maximum in a quick one.
 const SWEEPS: [u64; 2] = [60, 12];
 
-/// Lines about failures of one op on the terminal; the reports have all.
+/// Maximum failures per op on the terminal; the reports list all.
 const SHOWN: usize = 8;
 
-/// Checks.
+/// Runs the check; true if it passed.
 pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     let started = Instant::now();
     let listed = select(&request, sweep::listed())?;
@@ -68,7 +68,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     }
     if !request.full {
-        // Where compiling is slow, most ops are covered in the time by taking the short texts first.
+        // Where compiling is slow, running the shortest kernels first covers the most ops.
         tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
     }
     let wanted = RequiredOps::of(&tasks[..must]);
@@ -99,7 +99,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         left: wanted.left(&findings),
     };
     let json = findings.json(&about);
-    // Files first: whoever reads standard output may have gone.
+    // Files first: standard output may be closed.
     let written = report(&request, &json);
     if to_stdout {
         out.line(format!("{json:#}"))?;
@@ -116,15 +116,15 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     }
     let seconds = request.seconds;
     match interrupted {
-        true => Err(Stop::Error("interrupted; what ran was right, and is reported".to_owned())),
+        true => Err(Stop::Error("interrupted; the finished cases passed and are reported".to_owned())),
         false if request.case.is_none() && findings.sum(|tally| tally.compared) == 0 => {
-            Err(Stop::Error(format!("nothing was compared in {seconds} s; give it more --seconds")))
+            Err(Stop::Error(format!("nothing was compared in {seconds} s; increase --seconds")))
         }
         false => Ok(true),
     }
 }
 
-/// Ops that the check does not go without, forward and backward.
+/// The ops that the check must cover, forward and backward.
 struct RequiredOps {
     forward: Vec<&'static str>,
     backward: Vec<&'static str>,
@@ -141,7 +141,7 @@ impl RequiredOps {
         RequiredOps { forward: ops(&|_| true), backward: ops(&|case| case.differentiable) }
     }
 
-    /// The ops of which nothing was compared, then those of which nothing was differentiated.
+    /// The ops of which nothing was compared, then those of which no case was differentiated.
     fn left(&self, findings: &Findings) -> [Vec<&'static str>; 2] {
         let left = |wanted: &[&'static str], done: &dyn Fn(&OpTally) -> bool| {
             let done: HashSet<&str> = findings.ops.iter().filter(|tally| done(tally)).map(|tally| tally.op).collect();
@@ -152,7 +152,7 @@ impl RequiredOps {
     }
 }
 
-/// The length of the texts that a case compiles as the heuristic has it: about what it costs.
+/// Total length of the shaders that a case compiles with the heuristic's variants; estimates its cost.
 fn length(case: &Case, profile: &Profile) -> usize {
     let Ok(graph) = CaseGraph::new(case) else { return 0 };
     let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
@@ -162,13 +162,13 @@ fn length(case: &Case, profile: &Profile) -> usize {
     texts.into_iter().map(str::len).sum()
 }
 
-/// The cases of the ops that the pattern selects, and of them those of the wanted number.
+/// The cases of the ops that match the pattern, restricted to the requested number.
 fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop> {
     let Some(pattern) = request.pattern.as_deref() else { return Ok(cases) };
     let mut names: Vec<&str> = cases.iter().map(|numbered| numbered.case.op).collect();
     names.sort_unstable();
     names.dedup();
-    // A number belongs to one op; a pattern would bring others in.
+    // A case number belongs to one op: an exact name must not match others as a pattern.
     let alone = request.case.is_some() && names.contains(&pattern);
     let selected = |op: &str| if alone { op == pattern } else { matches(pattern, op) };
     if !names.iter().any(|op| selected(op)) {
@@ -177,10 +177,10 @@ fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop
     Ok(cases.into_iter().filter(|numbered| selected(numbered.case.op)).collect())
 }
 
-/// The cases to run in order, and how many of them no quick check goes without.
+/// The cases to run, in order, and how many of them a quick check must run.
 ///
-/// A quick check starts with one case of every op and direction that has elements to compare, which the seed
-/// chooses, and goes on with the rest in an order that the seed chooses too.
+/// A quick check starts with one case, chosen by the seed, of every op and direction that has elements to compare,
+/// and continues with the rest in an order that the seed determines.
 fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
     let ops: HashSet<&str> = listed.iter().map(|numbered| numbered.case.op).collect();
     let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
@@ -213,7 +213,7 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     let mut rest = listed;
     rest.extend(random);
     rest.shuffle(&mut StdRng::seed_from_u64(request.seed));
-    // A stable sort: what is first of its op, or its first backward, comes first of all.
+    // A stable sort: the first case of each op, and its first backward one, come first.
     let mut seen = HashSet::new();
     let mut ranked: Vec<(bool, Numbered)> = Vec::new();
     for numbered in rest {
@@ -226,7 +226,7 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     Ok((ranked.into_iter().map(|(_, numbered)| numbered).collect(), must))
 }
 
-/// The command that runs a case alone.
+/// The command that reruns this case.
 fn command(request: &Request, numbered: &Numbered) -> String {
     let Numbered { number, case } = numbered;
     let mut command = format!("wgrad check --op {} --case {number} --seed {}", case.op, request.seed);
@@ -244,7 +244,7 @@ fn row(cells: [&str; 7]) -> String {
     format!("{op:<22} {cases:>5} {compared:>11} {half:>9} {most:>9} {worst:>15}  {source}").trim_end().to_owned()
 }
 
-/// Short, with infinity as a word.
+/// A short form, with infinity as a word.
 fn short(x: f64) -> String {
     match x {
         _ if x.is_infinite() => "inf".to_owned(),
@@ -329,7 +329,7 @@ fn show_failures(tally: &OpTally, out: &mut Out) -> Result<(), Stop> {
     if more > 0 { out.line(format!("  and {more} more")) } else { Ok(()) }
 }
 
-/// Writes the reports that go to files, and gives their names.
+/// Writes the report files and returns their paths.
 fn report(request: &Request, report: &Json) -> Result<Vec<PathBuf>, Stop> {
     let mut written = Vec::new();
     if let Some(path) = request.json_file() {

@@ -1,4 +1,4 @@
-//! `wgrad devices`: every adapter, as it declares itself.
+//! `wgrad devices`: lists every adapter with its limits and features.
 
 use serde_json::{Value as Json, json};
 use wgrad::{Device, NO_ADAPTER, Profile};
@@ -44,19 +44,19 @@ fn details(profile: &Profile) -> Vec<(&'static str, String)> {
             "buffer",
             format!("at most {}, of which a kernel sees {}", size(profile.max_buffer), size(profile.max_binding)),
         ),
-        ("storage buffers", format!("{} a kernel", profile.max_storage_buffers)),
+        ("storage buffers", format!("{} per kernel", profile.max_storage_buffers)),
         (
             "workgroup",
             format!("{} invocations, {} of memory", profile.max_invocations, size(profile.max_workgroup_memory.into())),
         ),
-        ("grid", format!("{} workgroups a dimension", profile.max_workgroups)),
+        ("grid", format!("{} workgroups per dimension", profile.max_workgroups)),
         ("subgroups", subgroups),
         ("16-bit floats", yes(profile.f16)),
         ("timestamps", yes(profile.timestamps)),
     ]
 }
 
-/// Bytes in the largest binary unit that keeps them at least 1.
+/// Bytes in the largest binary unit in which the number is at least 1.
 pub fn size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;

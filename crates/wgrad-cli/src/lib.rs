@@ -1,4 +1,4 @@
-//! The command line of wgrad: what adapters there are, whether they compute right, and how fast.
+//! The command line of wgrad: lists adapters, checks their results and measures their speed.
 
 mod adapter;
 mod bench;
@@ -24,8 +24,8 @@ use wgrad_lab::output::{self, Out, Stop};
 #[command(
     name = "wgrad",
     version,
-    after_help = "Exit codes: 0 all is well, 1 a check found a failure, 2 the command could not be carried out.\n\
-                  WGRAD_DEVICE names the device where --device does not."
+    after_help = "Exit codes: 0 success, 1 a check found a failure, 2 the command could not run.\n\
+                  WGRAD_DEVICE selects the device if --device is not given."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,16 +40,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Time kernels, training steps and the start, as shares of what the adapter can do
+    /// Time kernels, training steps and startup, and compare them with the adapter's peak
     Bench(bench::BenchArgs),
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
-    /// Hold the models against the limits of devices that need not be here
+    /// Check whether the models fit the limits of other devices, which need not be present
     Lint {
-        /// The device; without it, webgpu, webgpu-compat, phone and metal
+        /// Device profile; default: webgpu, webgpu-compat, phone and metal
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
-        /// The model; without it, all
+        /// Model name; default: all
         model: Option<String>,
         /// Machine-readable output
         #[arg(long)]
@@ -61,15 +61,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write the WGSL that ships, one complete shader a file
+    /// Write the WGSL that ships, one complete shader per file
     Shaders {
-        /// The folder to write to; it is created where it does not exist
+        /// Output folder; created if it does not exist
         #[arg(long, value_name = "DIR")]
         dump: PathBuf,
         /// Only shaders of ops whose name contains this; with `*` it must match the whole name
         #[arg(long, value_name = "PATTERN")]
         op: Option<String>,
-        /// Also what naga makes of each for Vulkan, as SPIR-V
+        /// Also write each shader as SPIR-V, translated by naga for Vulkan
         #[arg(long)]
         spirv: bool,
     },
@@ -77,7 +77,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct CheckArgs {
-    /// An adapter's number in `wgrad devices`, a part of its name, or `cpu`
+    /// Adapter: a number from `wgrad devices`, part of a name, or `cpu`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Only ops whose name contains this; with `*` it must match the whole name
@@ -89,29 +89,29 @@ struct CheckArgs {
     /// Compare with the golden vectors in this folder instead
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
-    /// Run one launch from a case file, which a shadow run has saved, alone on the device
+    /// Rerun one launch from a case file saved by a shadow run
     #[arg(long, value_name = "FILE", conflicts_with_all = ["golden", "op", "seed", "html", "case", "full", "quick"])]
     replay: Option<PathBuf>,
-    /// Put known faults into kernels, and see whether each is caught
+    /// Inject known faults into kernels and report whether each is caught
     #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json", "html", "case", "full", "quick"])]
     self_test: bool,
-    /// One case of each op and direction, then what fits the time (this is the default)
+    /// One case per op and direction, then as many as fit in the time limit (the default)
     #[arg(long, conflicts_with_all = ["full", "golden"])]
     quick: bool,
-    /// Every case, in every way; then random ones, and dispatches beyond 65,535 workgroups
+    /// All cases and modes, then random ones, and dispatches of more than 65,535 workgroups
     #[arg(long, conflicts_with = "golden")]
     full: bool,
-    /// How long a quick check goes on taking up cases; it ends, with what it has, before twice that time
+    /// Time limit for starting cases in a quick check; it ends before twice this time
     #[arg(long, value_name = "SECONDS", default_value_t = 50.0, conflicts_with_all = ["full", "golden"],
         value_parser = output::seconds)]
     seconds: f64,
-    /// Only the case of that number, as reports give it
+    /// Only the case with this number, as shown in reports
     #[arg(long, value_name = "N", conflicts_with = "golden")]
     case: Option<u64>,
-    /// The report as JSON, to this file or (`-`, or nothing) to standard output instead of the text
+    /// Write the report as JSON to this file; `-` or no name: to standard output, instead of the text
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// The report as a page in one file, good to attach to a bug report
+    /// Write the report as a self-contained HTML page, for example for a bug report
     #[arg(long, value_name = "FILE", conflicts_with = "golden")]
     html: Option<PathBuf>,
 }
@@ -131,10 +131,10 @@ fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
     check::run(request, out)
 }
 
-/// Whether a report that can only go to standard output comes as JSON.
+/// Whether to print JSON, for reports that can only go to standard output.
 fn on_stdout(json: Option<&Path>) -> Result<bool, Stop> {
     if json.is_some_and(|path| path != Path::new("-")) {
-        let why = "with --golden or --replay, --json writes to standard output; name no file";
+        let why = "with --golden or --replay, --json writes to standard output; do not name a file";
         return Err(Stop::Error(why.to_owned()));
     }
     Ok(json.is_some())
@@ -145,8 +145,8 @@ fn golden(folder: &Path, args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> 
     golden::run(folder, args.device.as_deref(), args.op.as_deref(), on_stdout(args.json.as_deref())?, out)
 }
 
-/// Runs the command that the process was started with. The exit code is 0 where all is well, 1 where a check found a
-/// failure, 2 where the command could not be carried out.
+/// Runs the command line of this process. The exit code is 0 on success, 1 if a check found a failure, and 2 if the
+/// command could not run.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Out::stdout();

@@ -1,4 +1,4 @@
-//! `wgrad lint`: the models against the limits of devices that need not be here.
+//! `wgrad lint`: checks the models against the limits of devices that need not be present.
 
 use serde_json::{Value as Json, json};
 use wgrad::plan::{Bound, Options, Plan};
@@ -7,14 +7,14 @@ use wgrad::{Finding, Graph, Profile, Value, models};
 use crate::devices::size;
 use wgrad_lab::output::{Out, Stop};
 
-/// The profiles of tests, left out where none is named.
+/// Profiles for tests, excluded by default.
 const TESTS: [&str; 2] = ["low", "low-1mib"];
 
-/// What a model needs on a device.
+/// A model's requirements on a device.
 struct Verdict {
     profile: &'static str,
     model: &'static str,
-    /// What keeps it from running.
+    /// Why it cannot run.
     findings: Vec<Finding>,
     launches: usize,
     memory: u64,
@@ -51,7 +51,7 @@ impl Verdict {
     }
 }
 
-/// Lints one model or all for one profile or those of devices. False where one does not run.
+/// Lints one model or all, for one profile or the default ones. False if a model does not run.
 pub fn run(profile: Option<&str>, model: Option<&str>, as_json: bool, out: &mut Out) -> Result<bool, Stop> {
     let mut profiles = Profile::named();
     let known: Vec<&str> = profiles.iter().map(|(name, _)| *name).collect();
@@ -92,7 +92,7 @@ pub fn run(profile: Option<&str>, model: Option<&str>, as_json: bool, out: &mut 
 fn table(profiles: &[(&'static str, Profile)], verdicts: &[Verdict], out: &mut Out) -> Result<(), Stop> {
     for (name, limits) in profiles {
         out.line(format!(
-            "{name}: {}. Allows bindings of {}, {} storage buffers, workgroups of {} invocations and {}, {} workgroups a \
+            "{name}: {}. Allows bindings of {}, {} storage buffers, workgroups of {} invocations and {}, {} workgroups per \
              dimension, uniforms of {}{}",
             limits.name,
             size(limits.max_binding.min(limits.max_buffer)),

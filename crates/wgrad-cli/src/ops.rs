@@ -5,7 +5,7 @@ use wgrad_lab::catalog::{Entry, catalog, markdown};
 
 use wgrad_lab::output::{Out, Stop};
 
-/// Prints the list: as the page that docs/OPS.md is, or as JSON.
+/// Prints the list, as Markdown (docs/OPS.md) or JSON.
 pub fn run(json: bool, out: &mut Out) -> Result<bool, Stop> {
     let entries = catalog()?;
     if json {

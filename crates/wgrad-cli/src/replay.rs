@@ -1,4 +1,4 @@
-//! `wgrad check --replay FILE`: one call from a case file, alone on any device.
+//! `wgrad check --replay FILE`: runs one kernel call from a case file on any device.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use wgrad::{Device, NO_ADAPTER};
 
 use wgrad_lab::output::{Out, Stop};
 
-/// Replays the case. Whether the device agreed.
+/// Replays the case; true if the device agrees with the reference.
 pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Result<bool, Stop> {
     let case = KernelCase::load(file)?;
     let device = Device::open(device)?;
     if device.is_cpu() && Device::list().is_empty() {
-        return Err(Stop::Error(format!("{NO_ADAPTER}. There is nothing to replay on the reference")));
+        return Err(Stop::Error(format!("{NO_ADAPTER}. The reference cannot replay a kernel")));
     }
     let report = case.replay(&device)?;
     let worst = report.worst.as_ref().map(ToString::to_string);

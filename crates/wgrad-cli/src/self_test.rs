@@ -1,11 +1,11 @@
-//! `wgrad check --self-test`: known faults are put into real kernels, and each must be caught.
+//! `wgrad check --self-test`: injects known faults into real kernels; each must be caught.
 
 use wgrad::Device;
 use wgrad_lab::faults::{self, Caught, Fault, Subject};
 
 use wgrad_lab::output::{Out, Stop, open_gpu};
 
-/// Injects every fault whose variant the device can run, after the same graph has passed without.
+/// Injects every fault whose variant the device can run, after the same graph has passed without it.
 pub fn run(device: Option<&str>, out: &mut Out) -> Result<bool, Stop> {
     let device = open_gpu(device)?;
     out.line(format!("device: {device}, driver {}", device.profile().driver))?;
@@ -28,7 +28,7 @@ pub fn run(device: Option<&str>, out: &mut Out) -> Result<bool, Stop> {
             continue;
         }
         match faults::examine(&device, &subject, &fault.options(), |plan| fault.inject(plan))? {
-            // A text that the compiler refuses is no fault of a kernel: it has to be written anew.
+            // A shader that does not compile tests nothing: the fault must be rewritten.
             Some(Caught::Error(why)) => out.line(format!("NO FAULT    {name}: {why}"))?,
             Some(found) => {
                 caught += 1;

@@ -1,4 +1,4 @@
-//! `wgrad shaders --dump`: the WGSL that ships, one complete shader a file, and what naga makes of it.
+//! `wgrad shaders --dump`: writes the WGSL that ships, one complete shader per file, and optionally its SPIR-V.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use wgrad_lab::output::{Out, Stop, matches};
 use wgrad_lab::shipped::{shipped, shipped_of};
 
-/// Writes every shader, or those of the ops that `pattern` selects, to `folder`, with `spirv` also as SPIR-V.
-/// Other files in the folder stay, except shaders of an earlier dump.
+/// Writes all shaders, or those of the ops that match `pattern`, to `folder`; with `spirv` also as SPIR-V.
+/// Shaders of an earlier dump are removed; other files in the folder stay.
 pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> Result<bool, Stop> {
     let shaders = match pattern {
         Some(pattern) => shipped_of(|op| matches(pattern, op))?,
@@ -36,14 +36,14 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
     }
     let software = shaders.iter().filter(|shader| shader.software).count();
     out.line(format!(
-        "{} shaders written to {}; {software} of them are for software adapters alone (.software in the name)",
+        "{} shaders written to {}; {software} of them are only for software adapters (.software in the name)",
         shaders.len(),
         folder.display()
     ))?;
     Ok(true)
 }
 
-/// The SPIR-V of a text, as wgpu has it made for a Vulkan driver: without bounds checks.
+/// Translates WGSL to SPIR-V as wgpu does for Vulkan, without bounds checks.
 fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
     let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16;
@@ -56,8 +56,8 @@ fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
     naga::back::spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())
 }
 
-/// Whether a file bears a name such as this command gives: `-`, eight hexadecimal digits, perhaps
-/// `.software`, `.wgsl` or `.spv`.
+/// Whether a file name has the form that this command writes: `-`, eight hexadecimal digits, optionally
+/// `.software`, then `.wgsl` or `.spv`.
 fn is_dumped(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
     let Some(stem) = name.strip_suffix(".wgsl").or(name.strip_suffix(".spv")) else { return false };

@@ -1,11 +1,11 @@
-//! Ctrl-C and the other signals that ask a process to end, and ending while work is still under way.
+//! Ctrl-C and other termination signals, and exiting while work is still running.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wgrad_lab::output::Stop;
 
-/// The signals that ask a process to end: SIGHUP, SIGINT and SIGTERM.
+/// The termination signals SIGHUP, SIGINT and SIGTERM.
 #[cfg(unix)]
 const ENDING: [i32; 3] = [1, 2, 15];
 
@@ -20,10 +20,10 @@ mod system {
     }
 }
 
-/// Calls `f` at the first signal that asks the process to end; a second one ends it at once. What
-/// was ignored when the process started stays ignored, as under `nohup`.
+/// Calls `f` at the first termination signal; a second one exits at once. Signals that were ignored when the
+/// process started stay ignored, as under `nohup`.
 pub fn watch(mut f: impl FnMut() + Send + 'static) -> Result<(), Stop> {
-    // SAFETY: these are signals that may be ignored; none is handled yet.
+    // SAFETY: these signals may be ignored; no handler is installed yet.
     #[cfg(unix)]
     let ignored = ENDING.map(|number| unsafe { system::signal(number, system::IGNORED) } == system::IGNORED);
     let mut seen = false;
@@ -33,25 +33,25 @@ pub fn watch(mut f: impl FnMut() + Send + 'static) -> Result<(), Stop> {
         }
         f();
     };
-    ctrlc::set_handler(handler).map_err(|error| Stop::Error(format!("signals cannot be watched: {error}")))?;
+    ctrlc::set_handler(handler).map_err(|error| Stop::Error(format!("cannot install a signal handler: {error}")))?;
     #[cfg(unix)]
     for (number, _) in ENDING.into_iter().zip(ignored).filter(|(_, ignored)| *ignored) {
-        // SAFETY: as above; the handler stays with the others.
+        // SAFETY: as above; the handler stays installed for the others.
         unsafe { system::signal(number, system::IGNORED) };
     }
     Ok(())
 }
 
-/// Whether a thread is still at work that nobody waits for.
+/// Whether a thread is still running that nobody waits for.
 static ABANDONED: AtomicBool = AtomicBool::new(false);
 
-/// Says that a thread is left at work, in a driver's compiler for instance, which cannot be stopped.
+/// Records that a thread keeps running, for instance in a driver's compiler, and cannot be stopped.
 pub fn abandon() {
     ABANDONED.store(true, Ordering::Relaxed);
 }
 
-/// Ends the process from `main`. Where work was abandoned, nothing else is run on the way out: what a
-/// driver tidies up then, its threads are still using.
+/// Returns the exit code from `main`. After [`abandon`] it exits at once, without destructors or exit handlers:
+/// the abandoned thread still uses what a driver would free.
 pub fn leave(code: u8) -> ExitCode {
     if ABANDONED.load(Ordering::Relaxed) {
         end(code);
@@ -60,7 +60,7 @@ pub fn leave(code: u8) -> ExitCode {
 }
 
 fn end(code: u8) -> ! {
-    // SAFETY: it does nothing but end the process. Standard output is flushed after each line.
+    // SAFETY: it only ends the process. Standard output is flushed after each line.
     #[cfg(unix)]
     unsafe {
         system::_exit(code.into())

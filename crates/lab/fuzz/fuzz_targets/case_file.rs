@@ -1,5 +1,5 @@
-//! Case files (`wgrad check --replay`): what loads is saved and loaded again the same. Nothing is
-//! run: the texts of a case file are for a device.
+//! Case files (`wgrad check --replay`): whatever loads survives a save and load unchanged. Nothing is run, since the
+//! kernels need a device.
 #![no_main]
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir(
 static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("x"));
 
 fuzz_target!(|bytes: &[u8]| {
-    // libFuzzer changes the text; the length before it, which the format wants, follows here.
+    // libFuzzer mutates the text; the length prefix that the format requires is computed here.
     let text = &bytes[..bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len())];
     let data = bytes.get(text.len() + 1..).unwrap_or(&[]);
     let file = [&(text.len() as u64).to_le_bytes()[..], text, data].concat();
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
             let again = FOLDER.path().join("again");
             case.save(&again).expect("saves what it has loaded");
             let back = KernelCase::load(&again).expect("loads what it has saved");
-            // As text: NaN differs from itself.
+            // Compared as text, since NaN differs from itself.
             assert_eq!(format!("{back:?}"), format!("{case:?}"));
             case.replay(&Device::cpu()).expect_err("the reference has nothing to replay");
         }

@@ -1,4 +1,4 @@
-//! CSV files: a table or an error that names its place, and every column as everything it may be.
+//! CSV files: parsing gives a table or an error with its location; every column is read as every type.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,12 +1,12 @@
-//! Golden folders (`wgrad check --golden`): one line of JSON, and the safetensors file that it is
-//! about. The first byte says which of the two kinds.
+//! Golden folders (`wgrad check --golden`): one line of JSON, then the safetensors file that it describes. The first
+//! byte selects one of the two kinds.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-// The rest of the crate need not be built with counters. Not all of the file is used here.
+// Avoids instrumenting the rest of the crate. Not all of the file is used here.
 #[allow(dead_code)]
 #[path = "../../src/golden/files.rs"]
 mod files;

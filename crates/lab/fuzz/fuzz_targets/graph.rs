@@ -1,8 +1,8 @@
-//! Graphs out of bytes (`tests/common/graphs.rs`, which `tests/ops/random_graphs.rs` also holds a
-//! device to): building, differentiating, planning and the reference never panic.
+//! Graphs built from bytes (`tests/common/graphs.rs`, also used by `tests/ops/random_graphs.rs` to check a device):
+//! building, differentiating, planning and running on the reference never panic.
 #![no_main]
 
-// The graph itself is for a device.
+// Only device tests use the graph itself.
 #[allow(dead_code)]
 #[path = "../../../../tests/common/graphs.rs"]
 mod graphs;

@@ -1,4 +1,4 @@
-//! IDX files, plain and gzipped. The first byte is the number of axes that the reader asks for.
+//! IDX files, plain and gzipped. The first byte is the number of axes requested.
 #![no_main]
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Safetensors files: what loads is saved and loaded again the same, and fits a session or not.
+//! Safetensors files: whatever loads survives a save and load unchanged, and loads into a session or gives an error.
 #![no_main]
 
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             safetensors::save(&again, &contents.tensors, &contents.metadata).expect("saves what it has loaded");
             let back = safetensors::read(&again).expect("loads what it has saved");
             assert_eq!(back.metadata, contents.metadata);
-            // Compared as bytes: NaN differs from itself.
+            // Compared as text, since NaN differs from itself.
             assert_eq!(format!("{:?}", back.tensors), format!("{:?}", contents.tensors));
         }
         Err(error) => {

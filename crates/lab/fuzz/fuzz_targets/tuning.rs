@@ -1,4 +1,4 @@
-//! The file of tunings: what loads is saved and loaded again the same; nothing else but notes.
+//! Tuning files: whatever loads survives a save and load unchanged; anything else only gives notes.
 #![no_main]
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir(
 static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("x"));
 
 fuzz_target!(|bytes: &[u8]| {
-    // The hash of the kernels, which differs from build to build, stands in for a word.
+    // Replaces a placeholder with the hash of the kernels, which differs between builds.
     let mut session = Session::new(Device::cpu());
     session.save_tuning(&PATH).expect("writable");
     let own = std::fs::read_to_string(&*PATH).expect("there");

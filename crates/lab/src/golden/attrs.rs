@@ -1,4 +1,4 @@
-//! Reading attributes so that none is overlooked: what nobody has asked for makes a case unknown.
+//! Reads attributes such that none is overlooked: an attribute that was not read makes a case unknown.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -8,9 +8,9 @@ use serde_json::{Map, Value as Json};
 /// Why a case is not run.
 #[derive(Debug, PartialEq)]
 pub enum Refusal {
-    /// wgrad does not offer that (yet).
+    /// wgrad does not support it (yet).
     Unknown(String),
-    /// The case contradicts itself.
+    /// The case is inconsistent.
     Malformed(String),
 }
 
@@ -27,7 +27,7 @@ impl<'a> Attrs<'a> {
         Attrs { map, read: RefCell::default() }
     }
 
-    /// The attribute as `convert` reads it; `default` where it is absent and may be.
+    /// The attribute, converted; `default` if it is absent and optional.
     fn get<T>(
         &self,
         key: &'static str,
@@ -105,7 +105,7 @@ impl<'a> Attrs<'a> {
         if same { Ok(()) } else { Err(Refusal::Unknown(format!("`{key}` = {value}"))) }
     }
 
-    /// Complains when an attribute has not been asked for.
+    /// An error if an attribute was not read.
     pub fn all_read(&self) -> Read<()> {
         let read = self.read.borrow();
         match self.map.keys().find(|key| !read.contains(key.as_str())) {

@@ -1,32 +1,32 @@
-//! Tolerances, and the comparison of one tensor.
+//! Tolerances and tensor comparison.
 
 use std::fmt;
 
 use serde_json::{Value as Json, json};
 use wgrad::{Shape, Tensor};
 
-/// What a tensor is the result of, which says how far an f32 result may be off.
+/// The kind of op that computed a tensor, which determines the allowed error in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Data movement, comparisons, indices: `got == want`.
     Exact,
     /// Unary and binary elementwise ops, and `where`: `1e-6 + 1e-5 |want|`.
     Elementwise,
-    /// The same where PyTorch has a constant in single precision even among doubles (the 1/6 of
-    /// hardsigmoid's gradient): on the reference a rounding of f32 is allowed, `2^-24 |want|`.
+    /// The same for ops in which PyTorch uses a single-precision constant even for doubles (the 1/6 of hardsigmoid's
+    /// gradient): the reference may be off by one f32 rounding, `2^-24 |want|`.
     RoundedConstant,
-    /// All else with arithmetic in it: `1e-5 max(1, max |want|)`.
+    /// All other arithmetic: `1e-5 max(1, max |want|)`.
     Scaled,
-    /// A number of a training run: this much, absolutely.
+    /// A number of a training run: this absolute error.
     Absolute(f64),
 }
 
-/// On the reference, which computes in f64, everything but [`Kind::Exact`] and
-/// [`Kind::RoundedConstant`] has `1e-9 max(1, max |want|)`.
+/// The reference computes in f64: except for [`Kind::Exact`] and [`Kind::RoundedConstant`] it is allowed
+/// `1e-9 max(1, max |want|)`.
 const REFERENCE: f64 = 1e-9;
 
 impl Kind {
-    /// What is allowed for one element, given the largest magnitude in its tensor.
+    /// The allowed error of an element, given the largest magnitude in its tensor.
     fn allowed(self, reference: bool, want: f64, largest: f64) -> f64 {
         match self {
             Kind::Exact => 0.0,
@@ -39,30 +39,30 @@ impl Kind {
     }
 }
 
-/// What came of comparing tensors.
+/// The result of comparing tensors.
 #[derive(Default)]
 pub struct Comparison {
     /// Elements compared.
     pub compared: usize,
-    /// The largest part of what is allowed that an element has used; infinite where nothing is.
+    /// The largest error as a fraction of the allowed error; infinite if none is allowed.
     pub worst: f64,
-    /// The worst element of each tensor that is off.
+    /// The worst element of each failing tensor.
     pub failures: Vec<Failure>,
 }
 
-/// A tensor that is not what it should be.
+/// A tensor that failed.
 pub struct Failure {
     /// Its name, such as `grad_x`.
     pub tensor: String,
-    /// What is wrong with it.
+    /// The failure.
     pub what: Wrong,
 }
 
-/// What is wrong with a tensor.
+/// How a tensor fails.
 pub enum Wrong {
-    /// Elements are off; this is the worst.
+    /// Elements are out of tolerance; this is the worst.
     Element { index: Vec<usize>, got: f64, want: f64, allowed: f64, off: usize, of: usize },
-    /// Something that one element does not show.
+    /// A failure of the whole tensor.
     Other(String),
 }
 
@@ -71,7 +71,7 @@ impl Failure {
         Failure { tensor: tensor.into(), what: Wrong::Other(message.into()) }
     }
 
-    /// The number of elements that are off.
+    /// The number of failing elements.
     pub fn elements(&self) -> usize {
         match &self.what {
             Wrong::Element { off, .. } => *off,
@@ -81,7 +81,7 @@ impl Failure {
 
     pub fn json(&self) -> Json {
         match &self.what {
-            // JSON has no NaN and no infinity; as texts they stay visible.
+            // JSON has no NaN or infinity; they are written as strings.
             Wrong::Element { index, got, want, allowed, off, of } => {
                 let number = |x: &f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
                 json!({
@@ -107,7 +107,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How much of what is allowed a difference uses. Written so that NaN is never within bounds.
+/// A difference as a fraction of the allowed error. Written so that NaN always exceeds it.
 fn fraction(diff: f64, allowed: f64) -> f64 {
     match (diff <= allowed, allowed > 0.0) {
         (true, true) => diff / allowed,

@@ -1,4 +1,4 @@
-//! Reading a golden folder: two JSON files that say what is in two safetensors files.
+//! Reads a golden folder: two JSON files that describe the tensors of two safetensors files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use wgrad::{Data, Shape, Tensor};
 
-/// The version of the format that is read here.
+/// The supported format version.
 const FORMAT: u64 = 1;
 
 /// `ops.json`.
@@ -39,7 +39,7 @@ pub struct Train {
     pub runs: Vec<Run>,
 }
 
-/// A model: its layers and the keys of its data.
+/// A model: its layers, and the tensor keys of its data.
 #[derive(Deserialize)]
 pub struct Model {
     pub layers: Vec<Vec<Json>>,
@@ -66,25 +66,25 @@ pub struct Run {
     pub last: BTreeMap<String, String>,
 }
 
-/// What a folder holds; at least one of the two.
+/// The content of a folder; at least one of the two.
 pub struct Golden {
     pub ops: Option<(Ops, Tensors)>,
     pub train: Option<(Train, Tensors)>,
 }
 
-/// Reads a folder and checks that the files agree with each other.
+/// Reads a folder and checks that its files are consistent.
 pub fn load(folder: &Path) -> Result<Golden, String> {
     if !folder.is_dir() {
         return Err(format!("{}: there is no such folder", folder.display()));
     }
     let golden = Golden { ops: part(folder, "ops", missing_in_ops)?, train: part(folder, "train", missing_in_train)? };
     if golden.ops.is_none() && golden.train.is_none() {
-        return Err(format!("{}: neither ops.json nor train.json is there", folder.display()));
+        return Err(format!("{}: contains neither ops.json nor train.json", folder.display()));
     }
     Ok(golden)
 }
 
-/// Reads `<stem>.json` and `<stem>.safetensors`, if there is the first.
+/// Reads `<stem>.json` and `<stem>.safetensors`, if the first exists.
 fn part<T: DeserializeOwned>(
     folder: &Path,
     stem: &str,
@@ -98,7 +98,7 @@ fn part<T: DeserializeOwned>(
     let text = read(&path)?;
     let json: Json = serde_json::from_slice(&text).map_err(|e| at(&format!("not JSON: {e}")))?;
     if json["format"].as_u64() != Some(FORMAT) {
-        return Err(at(&format!("`format` is {}, and only format {FORMAT} can be read", json["format"])));
+        return Err(at(&format!("`format` is {}, but only format {FORMAT} is supported", json["format"])));
     }
     let listed: T = serde_json::from_value(json).map_err(|e| at(&e))?;
     let tensors = Tensors::read(&folder.join(format!("{stem}.safetensors")))?;
@@ -112,7 +112,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     wgrad::io::read(path).map_err(|error| error.to_string())
 }
 
-/// The first tensor that an op case names and the file lacks, or another contradiction.
+/// The first tensor that an op case names but the file lacks, or another inconsistency.
 fn missing_in_ops(ops: &Ops, tensors: &Tensors) -> Option<String> {
     let mut names: Vec<&str> = ops.cases.iter().map(|case| case.name.as_str()).collect();
     names.sort_unstable();
@@ -159,7 +159,7 @@ pub struct Tensors {
     stored: HashMap<String, Stored>,
 }
 
-/// A tensor as it is stored.
+/// A tensor as stored.
 pub struct Stored {
     pub shape: Shape,
     pub numbers: Numbers,
@@ -191,13 +191,13 @@ impl Tensors {
         Ok(Tensors { path: path.to_owned(), stored })
     }
 
-    /// The tensor of that key.
+    /// The tensor with this key.
     pub fn get(&self, key: &str) -> Result<&Stored, String> {
         self.stored.get(key).ok_or_else(|| format!("there is no tensor `{key}` in {}", self.path.display()))
     }
 }
 
-/// The bytes in groups of `N`; the reader has checked that they come out even.
+/// The bytes in groups of `N`; the reader has checked the length.
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.chunks_exact(N).map(|chunk| {
         let mut word = [0; N];

@@ -1,4 +1,4 @@
-//! How each op of the golden set is said in wgrad: PyTorch's names and attributes to expressions.
+//! Builds each op of the golden set in wgrad from PyTorch's names and attributes.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use wgrad::{Data, Tensor, Value};
 use super::attrs::{Attrs, Refusal};
 use super::compare::Kind;
 
-/// A call of an op: inputs by name, attributes by name. Whatever is not asked for makes it unknown.
+/// A call of an op, with inputs and attributes by name. Any that is not read makes the case unknown.
 pub struct Call<'a> {
     pub attrs: Attrs<'a>,
     inputs: Vec<(String, Value)>,
@@ -26,19 +26,19 @@ type Built = Result<Vec<Value>, Refusal>;
 /// One op.
 struct Row {
     name: &'static str,
-    /// How outputs are compared; gradients of what is exact are sums, hence [`Kind::Scaled`].
+    /// How outputs are compared; gradients of exact ops are sums, hence [`Kind::Scaled`].
     kind: Kind,
     build: fn(&Call) -> Built,
 }
 
-/// What the outputs and the gradients of an op are compared as.
+/// An op's outputs, and how they and the gradients are compared.
 pub struct Expression {
     pub outputs: Vec<Value>,
     pub kind: Kind,
     pub gradient_kind: Kind,
 }
 
-/// Builds an op's outputs, in the order of the case's.
+/// Builds an op's outputs, in the case's order.
 pub fn build(op: &str, call: &Call) -> Result<Expression, Refusal> {
     let row = ROWS.iter().find(|row| row.name == op).ok_or_else(|| Refusal::Unknown(String::new()))?;
     let outputs = (row.build)(call)?;
@@ -48,24 +48,24 @@ pub fn build(op: &str, call: &Call) -> Result<Expression, Refusal> {
 }
 
 impl<'a> Call<'a> {
-    /// `data` holds what the inputs are fed with, as far as it is known.
+    /// `data` holds the values of the inputs, where known.
     pub fn new(attrs: Attrs<'a>, inputs: Vec<(String, Value)>, data: &'a [(String, Tensor)]) -> Self {
         Call { attrs, inputs, data, used: RefCell::default() }
     }
 
-    /// Whether an input of indices has this one among them.
+    /// Whether an index input contains this index.
     fn contains(&self, name: &str, index: isize) -> bool {
         let data = self.data.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.data());
         matches!(data, Some(Data::I32(v)) if v.iter().any(|&i| i as isize == index))
     }
 
-    /// An input that may be absent.
+    /// An optional input.
     fn optional(&self, name: &str) -> Option<&Value> {
         self.used.borrow_mut().push(name.to_owned());
         self.inputs.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// An input that must be there.
+    /// A required input.
     fn input(&self, name: &str) -> Result<&Value, Refusal> {
         self.optional(name).ok_or_else(|| Refusal::Malformed(format!("the input `{name}` is missing")))
     }
@@ -132,7 +132,7 @@ fn split(call: &Call) -> Built {
     Ok(call.input("x")?.split(&sizes, call.attrs.int("dim")?))
 }
 
-/// `start` and `end` as Python has them: from the end where negative, cut to the axis.
+/// `start` and `end` as in Python: negative values count from the end, and both are clamped to the axis.
 fn slice(call: &Call) -> Built {
     let x = call.input("x")?;
     let axis = call.axis("dim", x)?;
@@ -188,7 +188,7 @@ fn selection(call: &Call) -> Built {
     Ok(vec![cond.where_(call.input("a")?, call.input("b")?)])
 }
 
-/// PyTorch's order: the last axis first, before and after.
+/// In PyTorch's order: the last axis first, with its left and right padding.
 fn pad(call: &Call) -> Built {
     let x = call.input("x")?;
     call.attrs.only("mode", "constant")?;
@@ -258,7 +258,7 @@ fn adaptive_avg_pool2d(call: &Call) -> Built {
     Ok(vec![call.input("x")?.adaptive_avg_pool2d(call.attrs.pair("output_size", None)?)])
 }
 
-/// Scale and shift, where the case has them.
+/// The optional scale and shift.
 fn affine<'a>(call: &'a Call) -> [Option<&'a Value>; 2] {
     [call.optional("weight"), call.optional("bias")]
 }
@@ -298,7 +298,7 @@ fn argmax(call: &Call) -> Built {
     Ok(vec![call.input("x")?.argmax(call.attrs.int("dim")?, call.attrs.flag("keepdim")?)])
 }
 
-/// The options of the losses over class numbers; `None` where all are at their defaults.
+/// The options of the losses over class indices; `None` if all have their defaults.
 fn class_loss(call: &Call, label_smoothing: f64) -> Result<Option<ClassLoss>, Refusal> {
     let ignored = call.attrs.int("ignore_index")?;
     let reduction = reduction_of(call)?;
@@ -344,7 +344,7 @@ fn bce_with_logits(call: &Call) -> Built {
     })
 }
 
-/// `batchmean` is the sum over the number of rows.
+/// `batchmean` is the sum divided by the number of rows.
 fn kl_div(call: &Call) -> Built {
     call.attrs.only("log_target", false)?;
     let x = call.input("x")?;
@@ -368,7 +368,7 @@ fn prod(call: &Call) -> Built {
     Ok(vec![call.input("x")?.prod(&[call.attrs.int("dim")?], call.attrs.flag("keepdim")?)])
 }
 
-/// `x` is `[batch, time, input]`; the last states have an axis of layers and directions first.
+/// `x` is `[batch, time, input]`; the final states have a leading axis of layers and directions.
 fn recurrent(call: &Call, cell: Cell) -> Built {
     call.attrs.only("num_layers", 1)?;
     call.attrs.only("batch_first", true)?;
@@ -414,7 +414,7 @@ const fn row(name: &'static str, kind: Kind, build: fn(&Call) -> Built) -> Row {
     Row { name, kind, build }
 }
 
-#[rustfmt::skip] // a line an op
+#[rustfmt::skip] // one line per op
 const ROWS: &[Row] = &[
     row("matmul", Scaled, matmul),
     row("linear", Scaled, linear),

@@ -1,4 +1,4 @@
-//! Training runs, step by step: losses before each update, parameters after the last.
+//! Training runs step by step: losses before each update, parameters after the last one.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::files::{Model, Run, Tensors};
 use super::ops::{self, Call};
 use super::{Outcome, Verdict};
 
-/// What losses and the parameters of the plain optimisers may be off by on an f32 device.
+/// Tolerance of losses, and of parameters of non-adaptive optimisers, on an f32 device.
 const CLOSE: Kind = Kind::Absolute(1e-5);
-/// The outliers of the adaptive optimisers, which divide a gradient by its own size: so far, and
-/// one parameter in a thousand.
+/// Adaptive optimisers divide a gradient by its own magnitude: one parameter in a thousand may be an outlier with
+/// this tolerance.
 const OUTLIER: Kind = Kind::Absolute(2e-4);
 const OUTLIERS: usize = 1000;
 
@@ -85,13 +85,13 @@ fn train(
     }
     let beyond: usize = outliers.failures.iter().map(Failure::elements).sum();
     if adaptive && beyond > all / OUTLIERS {
-        let message = format!("{beyond} of {all} are off by more than 1e-5, one in {OUTLIERS} may be");
+        let message = format!("{beyond} of {all} are off by more than 1e-5; one in {OUTLIERS} is allowed");
         comparison.failures.push(Failure::other("parameters", message));
     }
     Ok(())
 }
 
-/// The layers, one after the other.
+/// Applies the layers in order.
 fn forward(model: &Model, parameters: &BTreeMap<String, Value>, x: &Value) -> Result<Value, Refusal> {
     model.layers.iter().try_fold(x.clone(), |x, layer| {
         let mut parts = layer.iter().peekable();
@@ -109,7 +109,7 @@ fn forward(model: &Model, parameters: &BTreeMap<String, Value>, x: &Value) -> Re
         let attrs = parts.next().and_then(Json::as_object).unwrap_or(&none);
         let built = ops::build(op, &Call::new(Attrs::new(attrs), inputs, &[]));
         let mut outputs = built.map_err(|refusal| name_layer(op, refusal))?.outputs;
-        outputs.pop().ok_or_else(|| Refusal::Malformed(format!("layer `{op}` gives nothing")))
+        outputs.pop().ok_or_else(|| Refusal::Malformed(format!("layer `{op}` has no output")))
     })
 }
 
@@ -128,7 +128,7 @@ fn loss(name: &str, x: &Value, target: &Value) -> Result<Value, Refusal> {
     let inputs = vec![("x".to_owned(), x.clone()), ("target".to_owned(), target.clone())];
     let built = ops::build(name, &Call::new(Attrs::new(&attrs), inputs, &[]));
     let mut outputs = built.map_err(|refusal| name_layer(name, refusal))?.outputs;
-    outputs.pop().ok_or_else(|| Refusal::Malformed(format!("loss `{name}` gives nothing")))
+    outputs.pop().ok_or_else(|| Refusal::Malformed(format!("loss `{name}` has no output")))
 }
 
 /// Adds the optimiser's updates to the graph.

@@ -1,13 +1,12 @@
-//! Mutations of a shader, on naga's intermediate representation.
+//! Shader mutations on naga's intermediate representation.
 
 use std::collections::{BTreeMap, HashSet};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{BinaryOperator as Op, Constant, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
 
-/// A mutation by what it looks like in the text, so that it is found again in other
-/// specializations of the same shader: function, line, expression, what is done to it, and the
-/// how-manieth of such.
+/// Identifies a mutation by its source, so that it is found in other specialisations of the same shader: function,
+/// line, expression, change, and a number if there are several.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub function: String,
@@ -17,23 +16,22 @@ pub struct Key {
     pub number: usize,
 }
 
-/// Where it is: an expression of a function (by its number, entry points last), or the number that
-/// a constant is.
+/// The location: an expression of a function (by index, entry points last), or a constant's literal.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
     Function(usize, Handle<Expression>),
     Constant(Handle<Expression>),
 }
 
-/// What is done to an expression.
+/// The change to an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// Another operator.
+    /// Replaces the operator.
     Operator(&'static str),
-    /// Only the left, or only the right operand.
+    /// Keeps only the left or the right operand.
     DropRight,
     DropLeft,
-    /// A number, one more or one less.
+    /// Adds or subtracts one.
     More,
     Less,
 }
@@ -53,11 +51,11 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// A parsed text.
+/// A parsed shader.
 pub struct Parsed {
     text: String,
     module: Module,
-    /// The text as naga's writer gives it back.
+    /// The shader as naga writes it.
     pub written: String,
 }
 
@@ -86,7 +84,7 @@ impl Parsed {
         named.chain(self.module.entry_points.iter().map(|entry| &entry.function))
     }
 
-    /// All mutations in functions and constants that `wanted` takes, with where they are.
+    /// All mutations in the functions and constants that `wanted` accepts, with their locations.
     pub fn mutations(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<Key, Place> {
         let mut found = BTreeMap::new();
         let constants: HashSet<Handle<Constant>> = self.functions().flat_map(constants).collect();
@@ -139,7 +137,7 @@ impl Parsed {
         self.text[start..end].trim()
     }
 
-    /// The mutated text; `None` where it is not valid, or the same as before.
+    /// The mutated shader; `None` if it is invalid or unchanged.
     pub fn mutated(&self, place: Place, change: Change) -> Option<String> {
         let mut module = self.module.clone();
         let plain = module.functions.len();
@@ -157,8 +155,7 @@ impl Parsed {
     }
 }
 
-/// The constants that a function reads when it runs; others went into types and other numbers when
-/// the text was parsed.
+/// The constants that a function reads at run time; others became part of types and literals during parsing.
 fn constants(function: &Function) -> impl Iterator<Item = Handle<Constant>> {
     function.expressions.iter().filter_map(|(_, expression)| match expression {
         Expression::Constant(handle) => Some(*handle),
@@ -166,7 +163,7 @@ fn constants(function: &Function) -> impl Iterator<Item = Handle<Constant>> {
     })
 }
 
-/// What steps a loop on: altered, it might never end.
+/// Loop increments, which are not mutated: the loop might never end.
 fn increments(function: &Function) -> HashSet<Handle<Expression>> {
     fn walk(block: &naga::Block, continuing: bool, function: &Function, found: &mut HashSet<Handle<Expression>>) {
         for statement in block.iter() {
@@ -241,7 +238,7 @@ fn changes(expression: &Expression) -> Vec<Change> {
     }
 }
 
-/// Whether a change does nothing because an operand is 0, as where a loop was unrolled.
+/// Whether a change has no effect because an operand is 0, as in unrolled loops.
 fn is_idle(expression: &Expression, change: Change, zero: impl Fn(Handle<Expression>) -> bool) -> bool {
     match (expression, change) {
         (&Expression::Binary { op: Op::Add, right, .. }, Change::Operator(_) | Change::DropRight) => zero(right),
@@ -260,7 +257,7 @@ fn changed(expression: &Expression, change: Change) -> Option<Expression> {
             let kept = if change == Change::DropRight { left } else { right };
             match op {
                 Op::LogicalAnd | Op::LogicalOr => Expression::Binary { op, left: kept, right: kept },
-                // The operand itself, said as an expression of its own.
+                // The operand itself, as a separate expression.
                 _ => Expression::Math { fun: MathFunction::Max, arg: kept, arg1: Some(kept), arg2: None, arg3: None },
             }
         }

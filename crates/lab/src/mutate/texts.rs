@@ -1,4 +1,4 @@
-//! The specializations of the shaders, and the runs of cases that use them.
+//! The specialisations of the shaders, and the runs of cases that use them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use wgrad::{Device, Profile, Value};
 use crate::faults::plan;
 use crate::output::Stop;
 
-/// The code that the plan writes around the functions of scalar.wgsl.
+/// The code that the plan generates around the functions of scalar.wgsl.
 const GENERATED: &str = "generated";
 
-/// The code that the plan writes into other kernels, and what only a text with such code has.
+/// The code that the plan inserts into other kernels, and a marker for it.
 const EPILOGUES: &str = "epilogues";
 const EPILOGUE_MARK: &str = " e_args:";
 
-/// A specialization of a shader, and the runs of cases that use it.
+/// A specialisation of a shader, and the runs of cases that use it.
 pub struct Text {
     pub wgsl: Arc<str>,
     pub runs: Vec<Arc<Run>>,
@@ -26,28 +26,26 @@ pub struct Text {
 
 /// A case and a way to run it.
 pub struct Run {
-    /// Counts the runs.
+    /// Sequential number.
     pub number: usize,
     /// Index into [`cases`].
     pub case: usize,
     pub options: Options,
-    /// Index into [`NARROW`] for the device of few workgroups.
+    /// Index into [`NARROW`] for a device that allows few workgroups.
     pub narrow: Option<usize>,
-    /// Its elements.
+    /// Number of elements.
     pub size: usize,
 }
 
-/// A grid folds where it has more workgroups in a line than this. Real devices take 65,535, which
-/// only large cases exceed.
+/// Workgroups per dimension above which a grid is folded. Real devices allow 65,535, which only large cases exceed.
 pub const NARROW: [u32; 2] = [8, 3];
 
-/// A device's profile with few workgroups in a line.
+/// A device's profile with fewer workgroups per dimension.
 pub fn narrowed(profile: &Profile, most: u32) -> Profile {
     Profile { max_workgroups: most, ..profile.clone() }
 }
 
-/// The cases, and how many of them must agree with the reference; behind those stand the ones that
-/// must end with an index out of range.
+/// The cases, and how many of them must agree with the reference; the rest must fail with an index out of range.
 pub fn cases() -> (Vec<Case>, usize) {
     let mut cases = wgrad::ops::cases();
     let ordinary = cases.len();
@@ -55,7 +53,7 @@ pub fn cases() -> (Vec<Case>, usize) {
     (cases, ordinary)
 }
 
-/// The texts of these cases, or without any of all, by the shaders that they hold parts of.
+/// The shaders of these cases, or of all, by the source files that they contain.
 pub fn texts(
     device: &Device,
     only: &[usize],
@@ -74,7 +72,7 @@ pub fn texts(
             for options in ways(&graph, device.profile()) {
                 let outputs = graph.outputs.iter().map(|(_, value)| value);
                 let plan = match plan(&graph.graph, outputs, &profile, &options) {
-                    Err(_) if narrow.is_some() => continue, // too large for it
+                    Err(_) if narrow.is_some() => continue, // too large for this device
                     plan => plan?,
                 };
                 if !seen.insert(plan.fingerprint()) {
@@ -98,8 +96,8 @@ pub fn texts(
     Ok(found)
 }
 
-/// The texts and entry points of a plan that its run tells something about: on a device of few
-/// workgroups those whose grid folds, in a case with an index out of range those that report it.
+/// The shaders and entry points of a plan that its run can test: on a narrow device those whose grid is folded, in a
+/// case with an index out of range those that report it.
 fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, String> {
     let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
     dispatches
@@ -111,11 +109,11 @@ fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, Stri
 
 const SCALAR: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders/scalar.wgsl"));
 
-/// A shader whose text stands behind those of several kernels.
+/// A source file that several kernels include.
 struct Shared {
     name: &'static str,
     text: &'static str,
-    /// What stands in every text that holds it.
+    /// Text that identifies shaders that contain it.
     mark: &'static str,
 }
 
@@ -150,7 +148,7 @@ const SHARED: &[Shared] = &[
     shared!("recurrent_gru_grad", "@binding(6) var<storage, read_write> dx:"),
 ];
 
-/// Whether a text has a function of that name.
+/// Whether a shader defines a function or constant with this name.
 fn defines(text: &str, name: &str) -> bool {
     text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"))
 }
@@ -167,9 +165,8 @@ fn shaders_of(entry: &str, wgsl: &str) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether a function or constant of that text comes from the shader. Those of scalar.wgsl are
-/// tried in pointwise kernels alone, and the other shaders' constants, which their ops set, not at
-/// all.
+/// Whether a function or constant of a shader comes from this source file. Functions of scalar.wgsl are mutated only
+/// in pointwise kernels, and constants of other files, which their ops set, not at all.
 pub fn belongs(name: &str, wgsl: &str, shader: &str) -> bool {
     if defines(SCALAR, name) || shader == "scalar" {
         return shader == "scalar" && defines(SCALAR, name);

@@ -1,4 +1,4 @@
-//! Tries the mutants of one shader.
+//! Tests the mutants of one shader.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -16,25 +16,25 @@ use super::texts::{self, NARROW, Run, Text, belongs, narrowed};
 use super::{MutateArgs, is_equivalent};
 use crate::output::{Out, Stop, matches};
 
-/// Mutants after which the device is opened anew, so that their pipelines go.
+/// Number of mutants after which the device is reopened to free their pipelines.
 const TIDY: usize = 200;
 
 pub struct Worker {
     shader: String,
     devices: Devices,
     cases: Vec<Case>,
-    /// How many of the cases must agree; the others must end with an error.
+    /// How many of the cases must agree; the others must fail.
     ordinary: usize,
     texts: Vec<Text>,
     parsed: Vec<Option<Parsed>>,
     graphs: HashMap<usize, (CaseGraph, Vec<Tensor>)>,
-    /// By the run's number: how many mutants it killed, and how many it was tried on.
+    /// Per run: how many mutants it killed, and how many it was tried on.
     tally: HashMap<usize, [usize; 2]>,
-    /// Whether a text passes a run when it is written by naga, but not mutated.
+    /// Whether a shader passes a run when naga writes it without a mutation.
     sound: HashMap<(usize, usize), bool>,
 }
 
-/// The device, and what it would be with few workgroups.
+/// The device, and the same device with fewer workgroups.
 struct Devices {
     whole: Device,
     narrow: Vec<Device>,
@@ -85,7 +85,7 @@ impl Worker {
         let wanted = args.sample.unwrap_or(keys.len());
         let mut tried = 0;
         for key in keys {
-            // Only what is valid and changes something counts.
+            // Only valid mutants that change the shader count.
             if !places[key].iter().any(|&(number, place)| self.mutated(number, place, key).is_some()) {
                 continue;
             }
@@ -116,14 +116,14 @@ impl Worker {
         self.parsed[text].as_ref()?.mutated(place, key.change).map(Arc::from)
     }
 
-    /// Whether one of at most so many runs notices the mutant. Those that have noticed most for
-    /// their time come first: a killed mutant should cost one pipeline.
+    /// Whether one of at most `most` runs detects the mutant. Runs with the most kills per second come first, so that a
+    /// killed mutant usually costs one pipeline.
     fn is_killed(&mut self, places: &[(usize, Place)], key: &Key, most: usize, out: &mut Out) -> Result<bool, Stop> {
         let mut open: Vec<(usize, Arc<Run>)> = Vec::new();
         for &(number, _) in places {
             open.extend(self.texts[number].runs.iter().map(|run| (number, run.clone())));
         }
-        // Each text as mutated, and how many runs it has seen.
+        // Each mutated shader, and how many runs it has passed.
         let mut made: HashMap<usize, (Option<Arc<str>>, usize)> = HashMap::new();
         for _ in 0..most {
             let worth = |(text, run): &(usize, Arc<Run>)| {
@@ -131,7 +131,7 @@ impl Worker {
                 let seen = made.get(text).map(|(_, runs)| *runs);
                 let pipeline = if seen.is_some() { 0.0 } else { 0.15 };
                 let seconds = 0.01 + 2e-6 * run.size as f64 + pipeline;
-                // What many runs of a text did not notice, the next will hardly.
+                // A shader that passed many runs will probably pass the next.
                 (kills as f64 + 1.0) / (runs as f64 + 2.0) / seconds / (1 + seen.unwrap_or(0)) as f64
             };
             let values = open.iter().map(worth).enumerate();
@@ -168,14 +168,14 @@ impl Worker {
         sound
     }
 
-    /// Whether a case does as it should with one text replaced.
+    /// Whether a case behaves as it should with one shader replaced.
     fn passes(&mut self, text: usize, run: &Run, with: &Arc<str>) -> bool {
         let ordinary = run.case < self.ordinary;
         match self.check(text, run, with) {
             Ok(passed) => ordinary && passed,
             Err(Error::Input(why)) => !ordinary && why.contains("out of range"),
             Err(_) => {
-                // What the driver refused must not be laid at the next one's door.
+                // Reopen, so that a driver error does not affect the next mutant.
                 if let Ok(devices) = Devices::open(&self.devices.whole.profile().name) {
                     self.devices = devices;
                 }
@@ -204,7 +204,7 @@ impl Worker {
                     mutated = true;
                 }
                 if !mutated {
-                    // It runs, but need not be compared.
+                    // It runs, but is not compared.
                     (call.reads, call.writes, call.scratch) = Default::default();
                 }
             }

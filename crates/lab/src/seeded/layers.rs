@@ -1,4 +1,4 @@
-//! Faults of the kernels of whole layers: attention, norms, indices and recurrences.
+//! Faults in the kernels of whole layers: attention, norms, indices and recurrences.
 
 use super::{LONG_RUNS, fault};
 use crate::faults::{Change, Fault};

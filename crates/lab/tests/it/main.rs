@@ -1,4 +1,4 @@
-//! What ships, and whether the tests notice faults.
+//! Tests of what ships, and of whether the tests detect faults.
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! docs/OPS.md is what the registry says. Needs no GPU.
+//! docs/OPS.md matches the registry. Needs no GPU.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Every kernel text that ships is valid and translates to every backend's language. Needs no GPU.
+//! Every shader that ships is valid and translates to every backend's language. Needs no GPU.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -26,7 +26,7 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = spv::write_vec(&module, &info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
     if words.len() < 20 {
-        return Err("SPIR-V: nothing came out".into());
+        return Err("SPIR-V: empty output".into());
     }
 
     let options = msl::Options {
@@ -63,10 +63,10 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
 }
 
 fn has_kernel(language: &str, text: &str) -> Result<(), String> {
-    if text.len() > 200 { Ok(()) } else { Err(format!("{language}: hardly anything came out:\n{text}")) }
+    if text.len() > 200 { Ok(()) } else { Err(format!("{language}: almost no output:\n{text}")) }
 }
 
-/// What a text for GPUs needs beyond WebGPU's defaults, if anything.
+/// What a shader for GPUs needs beyond WebGPU's default limits, if anything.
 fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
     for entry in &module.entry_points {
         let [x, y, z] = entry.workgroup_size;
@@ -82,7 +82,7 @@ fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
 #[test]
 fn every_text_translates_to_every_language_and_keeps_to_the_webgpu_defaults() {
     let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
-    assert!(parse(invalid).is_err(), "the test would notice an invalid text");
+    assert!(parse(invalid).is_err(), "the test detects an invalid shader");
     let all = wgrad_lab::shipped::shipped().expect("everything compiles");
     let failures: Vec<String> = common::in_parallel(&all, |_, shader| translate(shader).err())
         .into_iter()

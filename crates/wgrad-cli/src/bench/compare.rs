@@ -1,4 +1,4 @@
-//! Two sets of figures side by side.
+//! Compares two result files.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 use super::table::time;
 use wgrad_lab::output::Stop;
 
-/// The lines of a saved run, ours or another library's.
+/// Reads the records of a saved run, from wgrad or another library.
 pub fn read(path: &Path) -> Result<Vec<Json>, Stop> {
     let at = |why: String| Stop::Error(format!("{}: {why}", path.display()));
-    let text = String::from_utf8(wgrad::io::read(path)?).map_err(|_| at("it is not text (UTF-8)".into()))?;
+    let text = String::from_utf8(wgrad::io::read(path)?).map_err(|_| at("it is not UTF-8 text".into()))?;
     let mut records = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let record: Json =
@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<Vec<Json>, Stop> {
     if records.is_empty() { Err(at("it is empty; expected lines of `wgrad bench --json`".into())) } else { Ok(records) }
 }
 
-/// The words of `params`: numbers, lists, texts and objects of them.
+/// Flattens `params` into words: numbers, strings, and lists and objects of them.
 fn words(params: &Json, words: &mut Vec<String>) {
     match params {
         Json::Array(list) => list.iter().for_each(|one| self::words(one, words)),
@@ -34,7 +34,7 @@ fn words(params: &Json, words: &mut Vec<String>) {
     }
 }
 
-/// A record's shape as it is written on the command line.
+/// A record's shape in command-line form.
 pub fn shape(record: &Json) -> String {
     let mut sizes = Vec::new();
     words(&record["params"], &mut sizes);
@@ -53,13 +53,13 @@ fn median(record: &Json) -> Option<f64> {
     record["median_s"].as_f64().or(record["wall_s"].as_f64()).filter(|&s| s > 0.0)
 }
 
-/// How far a median may be off: the spread of its runs; for others, how far their least lies below.
+/// The relative uncertainty of a median: the spread of its runs, or for other libraries its distance to the minimum.
 fn spread(record: &Json) -> f64 {
     let least = || Some(1.0 - record["min_s"].as_f64()? / median(record)?);
     record["spread"].as_f64().or_else(least).unwrap_or(0.0)
 }
 
-/// A line for each task that both have, and what others did not time.
+/// One line per task in both files, and the tasks that the other file lacks.
 pub fn lines(ours: &[Json], others: &[Json]) -> Vec<String> {
     let mut lines = vec![String::new(), format!("{:<16} {:<20} {:>9}   compared with", "task", "shape", "here")];
     let mut missing = Vec::new();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_the_same_however_they_are_written() {
+    fn all_forms_of_a_shape_are_equal() {
         assert_eq!(shape(&record("matmul", json!([2, 3, 4]), 1.0, 1.0)), "2x3x4");
         assert_eq!(shape(&record("matmul", json!("2x3x4"), 1.0, 1.0)), "2x3x4");
         assert_eq!(shape(&record("conv2d", json!("8,3,1"), 1.0, 1.0)), "8,3,1");

@@ -1,5 +1,5 @@
-//! What the processor's cores can do without an adapter in between: a loop of f32 multiply-adds on
-//! each, by each of their instruction sets. A software adapter runs on these cores.
+//! Measures the CPU cores without an adapter: an f32 multiply-add loop on every core, for each instruction set. A
+//! software adapter runs on these cores.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -8,9 +8,9 @@ use serde_json::{Value as Json, json};
 
 use super::one::rounded;
 
-/// Rounds of one measurement.
+/// Iterations per measurement.
 const ROUNDS: usize = 500_000;
-/// Accumulators: enough to hide the latency of a multiply-add (4 to 5 cycles, two a cycle).
+/// Accumulators: enough to hide the latency of a multiply-add (4 to 5 cycles at two per cycle).
 const CHAINS: usize = 12;
 
 #[cfg(target_arch = "x86_64")]
@@ -45,20 +45,20 @@ mod x86 {
     }
 }
 
-/// Vectors of four, as every compiler finds them on its own.
+/// Vectors of four, which every compiler vectorises on its own.
 fn base() -> f32 {
     let (m, c) = (black_box(0.999f32), black_box(0.001f32));
     let mut a = [[black_box(1.0f32); 4]; CHAINS];
     for _ in 0..ROUNDS {
         for lane in &mut a {
-            // A multiply-add is part of the base of aarch64; elsewhere it might be a call.
+            // aarch64 always has a multiply-add; elsewhere `mul_add` might be a function call.
             *lane = lane.map(|x| if cfg!(target_arch = "aarch64") { x.mul_add(m, c) } else { x * m + c });
         }
     }
     a.iter().flatten().sum()
 }
 
-/// An instruction set's name, the floats of its vectors, and its loop.
+/// An instruction set's name, its floats per vector, and its loop.
 type Loop = (&'static str, usize, fn() -> f32);
 
 /// The instruction sets to try.
@@ -67,11 +67,11 @@ fn loops() -> Vec<Loop> {
     #[cfg(target_arch = "x86_64")]
     {
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has what the function needs.
+            // SAFETY: the CPU supports the required features.
             loops.push(("avx2", 8, || unsafe { x86::avx2() }));
         }
         if std::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has what the function needs.
+            // SAFETY: the CPU supports the required features.
             loops.push(("avx512", 16, || unsafe { x86::avx512() }));
         }
     }
@@ -81,7 +81,7 @@ fn loops() -> Vec<Loop> {
     loops
 }
 
-/// The rate of all cores together with each instruction set, in GFLOP/s.
+/// The total rate of all cores per instruction set, in GFLOP/s.
 pub fn measure() -> Json {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let rates = loops().into_iter().map(|(name, width, run)| {
@@ -92,7 +92,7 @@ pub fn measure() -> Json {
     json!({ "threads": threads, "gflops": serde_json::Map::from_iter(rates) })
 }
 
-/// Seconds until all threads are done.
+/// Seconds until all threads have finished.
 fn together(threads: usize, run: fn() -> f32) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! One task in this process, which ends with it: memory and first-run time are its own.
+//! Runs one task in this process, so that memory and first-run time are per task.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,27 +11,27 @@ use super::tasks::{Runs, Task, Work};
 use super::verify::verify;
 use wgrad_lab::output::Stop;
 
-/// Runs in a row that must be close to the best one before the timing begins, and how close.
+/// Warm-up ends after this many consecutive runs within this factor of the best.
 const SETTLED: (usize, f64) = (3, 1.6);
-/// The longest warm-up, in seconds.
+/// Maximum warm-up, in seconds.
 const LONGEST_WARMUP: f64 = 60.0;
-/// Timed runs, at least and at most.
+/// Minimum and maximum number of timed runs.
 const RUNS: (usize, usize) = (5, 200_000);
 
-/// How to time.
+/// How to run a task.
 pub struct How<'a> {
     pub device: Option<&'a str>,
     pub seconds: f64,
     pub options: Options,
-    /// For how long to tune first, if at all.
+    /// Tuning time in seconds, if tuning is requested.
     pub tune: Option<f64>,
-    /// Whether to time each call of the plan as well.
+    /// Whether to time each kernel call of the plan as well.
     pub profile: bool,
-    /// Whether to compare with the reference before anything is timed.
+    /// Whether to compare with the reference before timing.
     pub verify: bool,
 }
 
-/// Times a task; gives a line of JSON.
+/// Runs a task; returns its JSON record.
 pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let How { seconds, options, .. } = how;
     let sizes = task.sizes(shape)?;
@@ -45,14 +45,14 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let tuned = tuned.transpose()?;
     if tuned.is_some() {
         options.choices = session.choices().clone();
-        started = Instant::now(); // what follows warms up with pipelines that are there
+        started = Instant::now(); // the remaining warm-up has its pipelines
     }
     let program = session.compile_with(&work.graph, &outputs, &options)?;
     let run = |session: &mut Session| once(&work, session, &program);
     run(&mut session)?;
     let warmup = started.elapsed().as_secs_f64();
     run(&mut session)?;
-    // The reference, which takes part next, is not what is measured.
+    // Read before the reference runs, whose memory should not count.
     let memory = peak_rss_mib();
     let verified = if how.verify { verify(&work, &mut session, &program)? } else { None };
     let times = time(*seconds, || run(&mut session))?;
@@ -111,7 +111,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     Ok(record)
 }
 
-/// The fields that tell whose figures these are.
+/// The fields that identify the library, version and adapter.
 pub fn describe(device: &Device) -> Json {
     let profile = device.profile();
     json!({
@@ -124,14 +124,14 @@ pub fn describe(device: &Device) -> Json {
     })
 }
 
-/// Puts the fields of one object into another.
+/// Adds the fields of `more` to a record.
 pub fn extend(record: &mut Json, more: Json) {
     if let (Json::Object(record), Json::Object(more)) = (record, more) {
         record.extend(more);
     }
 }
 
-/// A timed run.
+/// One timed run.
 fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Stop> {
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
     match work.runs {
@@ -156,7 +156,7 @@ fn once(work: &Work, session: &mut Session, program: &Program) -> Result<(), Sto
 /// Times of runs in seconds.
 pub struct Times {
     sorted: Vec<f64>,
-    /// The processor time of a run on all cores, where the system tells.
+    /// CPU time of a run over all cores, if the system reports it.
     pub cpu_s: Option<f64>,
 }
 
@@ -176,13 +176,13 @@ impl Times {
         self.sorted.get((q * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
     }
 
-    /// The range that holds the middle half of the runs, over the median.
+    /// Interquartile range divided by the median.
     pub fn spread(&self) -> f64 {
         (self.quantile(0.75) - self.quantile(0.25)) / self.quantile(0.5)
     }
 }
 
-/// Warms up until three runs in a row are near the best, then times runs for so long.
+/// Warms up until three consecutive runs are near the best, then times runs for `seconds`.
 pub fn time(seconds: f64, mut run: impl FnMut() -> Result<(), Stop>) -> Result<Times, Stop> {
     let mut timed = || -> Result<f64, Stop> {
         let start = Instant::now();
@@ -208,8 +208,8 @@ pub fn time(seconds: f64, mut run: impl FnMut() -> Result<(), Stop>) -> Result<T
     Ok(Times { cpu_s, ..Times::new(times) })
 }
 
-/// The processor time of this process, all threads, in hundredths of a second, where the system
-/// tells (Linux: `proc_pid_stat(5)`, fields 14 and 15).
+/// CPU time of this process over all threads, at a resolution of 10 ms, if the system reports it (Linux:
+/// `proc_pid_stat(5)`, fields 14 and 15).
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -217,7 +217,7 @@ fn cpu_seconds() -> Option<f64> {
     (ticks.len() == 2).then(|| (ticks[0] + ticks[1]) / 100.0)
 }
 
-/// The median time of a run's launches by the device's clock.
+/// Median time of a run's launches by device timestamps.
 fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64) -> Result<Option<f64>, Stop> {
     if work.runs == Runs::Planning {
         return Ok(None);
@@ -231,8 +231,8 @@ fn on_device(work: &Work, session: &mut Session, program: &Program, seconds: f64
     Ok(Some(Times::new(times).quantile(0.5)))
 }
 
-/// Runs once; the time of the launches by the device's clock, where it can be trusted. A software adapter has no
-/// clock of its own, and no launch of a real one may take longer than the host saw the whole run take.
+/// Runs once and returns the time of its launches by device timestamps, if trustworthy: a software adapter has no
+/// clock of its own, and on others no launch may take longer than the host measured for the whole run.
 pub fn device_seconds(
     session: &mut Session,
     program: &Program,
@@ -246,7 +246,7 @@ pub fn device_seconds(
     Ok(inside.filter(|inside| *inside > 0.0 && *inside <= start.elapsed().as_secs_f64()))
 }
 
-/// The time of a run among so many that waiting for the last one does not count.
+/// Time per run in a batch so long that the final wait is negligible.
 fn batched(session: &mut Session, program: &Program, alone: f64, seconds: f64) -> Result<f64, Stop> {
     let runs = (0.02 / alone).clamp(1.0, 256.0) as usize;
     let batch = || -> Result<(), Stop> {
@@ -258,7 +258,7 @@ fn batched(session: &mut Session, program: &Program, alone: f64, seconds: f64) -
     Ok(time(seconds, batch)?.quantile(0.5) / runs as f64)
 }
 
-/// Four digits are more than a clock on a shared machine gives.
+/// Rounds to four digits, more than the precision of timings on a shared machine.
 pub fn rounded(x: f64) -> f64 {
     format!("{x:.5e}").parse().unwrap_or(x)
 }
@@ -288,13 +288,13 @@ fn pipelines(plan: &Plan) -> usize {
     dispatches.map(|dispatch| (&*dispatch.wgsl, &dispatch.entry)).collect::<BTreeSet<_>>().len()
 }
 
-/// Bytes that the launches of a plan read and write.
+/// Bytes that a plan's launches read and write.
 fn moved(plan: &Plan) -> f64 {
     let stored = plan.calls.iter().flat_map(|call| call.reads.iter().chain(&call.writes));
     stored.map(|stored| stored.ty.bytes() as f64).sum()
 }
 
-/// The most memory that this process has had, where the system tells (Linux).
+/// Peak resident memory of this process, if the system reports it (Linux).
 pub fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -302,12 +302,12 @@ pub fn peak_rss_mib() -> Option<f64> {
     Some((kib / 102.4).round() / 10.0)
 }
 
-/// The load average of the last minute, where the system tells (Linux).
+/// One-minute load average, if the system reports it (Linux).
 pub fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// A 64x64 product of a new process, read back.
+/// Times a 64x64 matmul in a new process, including the readback.
 pub fn startup(device: Option<&str>) -> Result<Json, Stop> {
     let started = Instant::now();
     let device = Device::open(device)?;
@@ -323,10 +323,10 @@ pub fn startup(device: Option<&str>) -> Result<Json, Stop> {
     let check: f64 = c.to_f64().iter().map(|x| x.abs()).sum();
     let want = exact(&a.to_f64(), &b.to_f64());
     let worst = c.to_f64().iter().zip(&want).fold(0f64, |most, (got, want)| most.max((got - want).abs()));
-    // Sums of 64 products of numbers up to 1.
+    // Sums of 64 products of numbers of magnitude at most 1.
     let bound = 64.0 * wgrad::op::gamma(64);
     if !(worst <= bound) || !check.is_finite() {
-        return Err(Stop::Wrong(format!("the 64x64 product is off by {worst:e}, and {bound:.1e} is allowed")));
+        return Err(Stop::Wrong(format!("the 64x64 product is off by {worst:e}, more than the bound {bound:.1e}")));
     }
     let mut record = describe(&device);
     let fields = json!({

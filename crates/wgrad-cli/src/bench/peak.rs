@@ -1,5 +1,5 @@
-//! What an adapter can do at most: microkernels that adapt to it, each compared with what it should
-//! compute, and never faster than the best of its runs.
+//! Measures an adapter's peak rates with microkernels that adapt to it. Each result is checked, and the rate is that
+//! of the best run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,23 +12,22 @@ use super::cores;
 use super::one::{Times, describe, device_seconds, extend, rounded};
 use wgrad_lab::output::Stop;
 
-/// Elements to move. On software adapters as many as the elementwise tasks have, and four times as many; on GPUs more
-/// than their caches hold (an H100 has 50 MiB): 64 MiB and 256 MiB.
+/// Elements to move. On software adapters the size of the elementwise tasks and four times that; on GPUs more than
+/// their caches hold (an H100 has 50 MiB): 64 MiB and 256 MiB.
 const SIZES: [[usize; 2]; 2] = [[4 << 20, 16 << 20], [16 << 20, 64 << 20]];
-/// Sums of this fit a float exactly, whatever the order.
+/// Sums of multiples of this are exact in f32, in any order.
 const GRAIN: f32 = 1.0 / 256.0;
-/// Dynamic rounds of a loop that every adapter completes (lavapipe stops after 65,535, all loops
-/// counted).
+/// Maximum iterations of a loop; every adapter completes as many (lavapipe stops after 65,535, counting all loops).
 const MAX_ROUNDS: u32 = 8192;
-/// Runs of a candidate, at least, and for how long, in seconds.
+/// Minimum number of runs per candidate, and minimum duration in seconds.
 const RUNS: (usize, f64) = (3, 0.15);
-/// How long a run of multiply-adds shall take. On a software adapter short enough to end, now and then,
-/// before another process gets its core; on a GPU long enough that the submission does not count.
+/// Target duration of a multiply-add run. On a software adapter short enough that some runs finish without being
+/// preempted; on a GPU long enough that submission overhead is negligible.
 const LONG_ENOUGH: [f64; 2] = [0.003, 0.02];
-/// Dispatches from whose number their cost follows.
+/// Dispatch counts from whose times the cost of one dispatch is derived.
 const DISPATCHES: [usize; 2] = [64, 576];
 
-/// Measures; gives a line of JSON, without rates for the reference, which has no peak.
+/// Measures and returns the JSON record. The reference has no peak, so its rates are null.
 pub fn run(device: Option<&str>) -> Result<Json, Stop> {
     let started = Instant::now();
     let device = Device::open(device)?;
@@ -44,7 +43,7 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
         let start = Memory { traffic, ..Memory::START };
         let sizes = bench.sizes(traffic);
         let small = bench.climb(start, Memory::neighbours, |b, m| b.memory(m, sizes[0]))?;
-        // The winner again, on a size that caches are less likely to hold.
+        // Measure the best kernel again, on a size that caches are less likely to hold.
         let large = match sizes.get(1) {
             Some(&n) => Some(bench.memory(&small.kernel, n)?),
             None => None,
@@ -55,7 +54,7 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
     let readback = bench.readback()?;
     let software = bench.device.profile().software;
     let bandwidth = moved.iter().fold(0.0, |most: f64, (_, _, small, large)| match large {
-        Some(large) if !software => most.max(*large), // the small size may stay in the cache in part
+        Some(large) if !software => most.max(*large), // the small size may be partly cached
         _ => most.max(small.rate).max(large.unwrap_or(0.0)),
     });
     let fields = json!({
@@ -88,7 +87,7 @@ pub fn run(device: Option<&str>) -> Result<Json, Stop> {
     Ok(record)
 }
 
-/// The peak, raised to what tasks did where that was more than the microkernels could.
+/// The peak, raised to the rate of any task that exceeded the microkernels.
 pub fn raised(ceilings: &Json, records: &[Json]) -> Json {
     let mut raised = ceilings.clone();
     for record in records {
@@ -101,16 +100,16 @@ pub fn raised(ceilings: &Json, records: &[Json]) -> Json {
     raised
 }
 
-/// The best of several kernels.
+/// The best of several candidate kernels.
 struct Best<K> {
     kernel: K,
-    /// Operations or bytes a second.
+    /// Operations or bytes per second.
     rate: f64,
-    /// All that were tried.
+    /// All candidates tried, with their rates.
     tried: Vec<(String, f64)>,
 }
 
-/// All candidates with their rates.
+/// All candidates with their rates, as JSON.
 fn tried<K>(best: &Best<K>) -> Json {
     best.tried
         .iter()
@@ -141,7 +140,7 @@ fn vector(width: u32) -> String {
     if width == 1 { "f32".to_owned() } else { format!("vec{width}") }
 }
 
-/// `value` moved to its neighbours in `choices`.
+/// Copies of a configuration with `value` replaced by its neighbours in `choices`.
 fn beside(choices: &[u32], value: u32) -> Vec<u32> {
     let at = choices.iter().position(|&choice| choice == value).unwrap_or(0);
     let near = [at.checked_sub(1), Some(at + 1)];
@@ -182,26 +181,26 @@ fn element(width: u32) -> String {
     if width == 1 { "f32".to_owned() } else { format!("vec{width}<f32>") }
 }
 
-/// `dot` takes no scalars.
+/// Defines `total` for scalars, which WGSL's `dot` does not accept.
 fn with_total(shader: wgrad::shader::Shader, width: u32) -> wgrad::shader::Shader {
     if width == 1 { shader.function("total", "fn total(v: T) -> f32 { return v; }") } else { shader }
 }
 
-/// What [`Arithmetic`]'s invocation `id` writes with factor 1 and step 1.
+/// What invocation `id` of an [`Arithmetic`] kernel writes with factor 1 and step 1.
 fn multiply_adds(kernel: &Arithmetic, id: usize, rounds: u32) -> f64 {
     let steps = f64::from(rounds * kernel.unroll);
     let chains = (0..kernel.chains).map(|c| (id % 16) as f64 + f64::from(c) + steps);
     chains.sum::<f64>() * f64::from(kernel.width)
 }
 
-/// What a kernel does with memory.
+/// The memory access pattern of a kernel.
 #[derive(Clone, Copy, PartialEq)]
 enum Traffic {
-    /// One element is written for each that is read.
+    /// Reads one element per element written.
     Copy,
-    /// Next to nothing is written.
+    /// Writes almost nothing.
     Read,
-    /// One element is written for two that are read.
+    /// Reads two elements per element written.
     Add,
 }
 
@@ -216,13 +215,13 @@ impl Traffic {
         }
     }
 
-    /// How many numbers it reads, for `n` of the others.
+    /// Number of elements read in a benchmark of size `n`.
     fn read(self, n: usize) -> usize {
         if self == Traffic::Add { 2 * n } else { n }
     }
 }
 
-/// A kernel that moves numbers.
+/// A kernel that measures bandwidth.
 #[derive(Clone, PartialEq)]
 struct Memory {
     traffic: Traffic,
@@ -234,7 +233,7 @@ struct Memory {
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Memory { width, each, workgroup, .. } = self;
-        write!(f, "{each} x {} an invocation, workgroup {workgroup}", vector(*width))
+        write!(f, "{each} x {} per invocation, workgroup {workgroup}", vector(*width))
     }
 }
 
@@ -259,7 +258,7 @@ impl Memory {
         shader.alias("T", &element(self.width)).constant("EACH", self.each).constant("SIZE", self.workgroup).finish()
     }
 
-    /// What it writes for `n` floats of [`pattern`], or two times `n` that it adds.
+    /// What it writes for `n` floats of [`pattern`], or for `2 n` in [`Traffic::Add`].
     fn written(&self, n: usize) -> Vec<f64> {
         let x = |at: usize| f64::from(pattern(at));
         match self.traffic {
@@ -270,7 +269,7 @@ impl Memory {
     }
 }
 
-/// The sums that [`Memory`] writes where it only reads `n` floats of [`pattern`].
+/// The sums that a [`Traffic::Read`] kernel writes for `n` floats of [`pattern`].
 fn read_sums(kernel: &Memory, n: usize) -> Vec<f64> {
     let (width, each, size) = (kernel.width as usize, kernel.each as usize, kernel.workgroup as usize);
     let invocations = n.div_ceil(width * each * size) * size;
@@ -282,7 +281,7 @@ fn read_sums(kernel: &Memory, n: usize) -> Vec<f64> {
     (0..invocations).map(one).collect()
 }
 
-/// A number of a few bits, different from its neighbours.
+/// A number of few significant bits that differs from its neighbours.
 fn pattern(at: usize) -> f32 {
     let mixed = (at as u32).wrapping_mul(2_654_435_761) >> 20;
     mixed as f32 * GRAIN - 8.0
@@ -294,7 +293,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// The sizes of [`SIZES`] whose buffers fit, with room behind them; less where the adapter is small.
+    /// The sizes of [`SIZES`] whose buffers fit, with padding; smaller ones if the adapter allows less.
     fn sizes(&self, traffic: Traffic) -> Vec<usize> {
         let most = (self.device.profile().max_binding / 4) as usize / traffic.read(1);
         let most = most.saturating_sub(1024);
@@ -303,7 +302,7 @@ impl Bench {
         if fitting.is_empty() { vec![most / 1024 * 1024] } else { fitting }
     }
 
-    /// Goes to the best neighbour until none is better.
+    /// Hill climbing: moves to the best neighbour until none is better.
     fn climb<K: Clone + PartialEq + std::fmt::Display>(
         &mut self,
         start: K,
@@ -322,21 +321,21 @@ impl Bench {
                 seen.push(candidate.clone());
                 let rate = rate(self, &candidate)?;
                 best.tried.push((candidate.to_string(), rate));
-                // What is hardly better is not worth another round.
+                // A minor improvement is not worth another round.
                 if rate > best.rate * if best.kernel == from { 1.03 } else { 1.0 } {
                     (best.rate, best.kernel) = (rate, candidate);
                 }
             }
             if best.kernel == from {
-                // Once more: a peak is the best that was ever seen.
+                // Measure once more: the peak is the best rate observed.
                 best.rate = best.rate.max(rate(self, &best.kernel)?);
                 return Ok(best);
             }
         }
     }
 
-    /// A program of these dispatches alone, over a variable `x` (binding buffer `.0`) and an output
-    /// of `y` floats (`.1`).
+    /// A program of only these dispatches, over a variable `x` (binding buffer `.0`) and an output of `y` floats
+    /// (`.1`).
     fn program(
         &mut self,
         x: usize,
@@ -363,7 +362,7 @@ impl Bench {
         Ok(self.session.compile_edited(&graph, &[&y], &Options::default(), edit)?)
     }
 
-    /// The time of the fastest run.
+    /// Duration of the fastest run.
     fn fastest(&mut self, program: &Program) -> Result<f64, Stop> {
         self.fastest_within(program, RUNS.1)
     }
@@ -386,20 +385,20 @@ impl Bench {
         Ok(best)
     }
 
-    /// Whether the adapter has a clock of its own.
+    /// Whether the adapter has timestamps of its own.
     fn has_clock(&self) -> bool {
         let profile = self.device.profile();
         profile.timestamps && !profile.software
     }
 
-    /// Multiply-adds count twice.
+    /// FLOP per second; a multiply-add counts as two.
     fn multiply_add(&mut self, kernel: &Arithmetic) -> Result<f64, Stop> {
         let text = kernel.text()?;
-        // A software adapter needs a few workgroups a core, a GPU many waves a unit.
+        // A software adapter needs a few workgroups per core, a GPU many waves per compute unit.
         let software = self.device.profile().software;
         let invocations: u32 = if software { 1 << 12 } else { 1 << 18 };
         let enough = LONG_ENOUGH[usize::from(!software)];
-        // Whole numbers stay below 2^24 in all sums.
+        // Keep all sums integers below 2^24.
         let most = (12_000_000 / (kernel.chains * kernel.width * kernel.unroll)).min(MAX_ROUNDS);
         let mut rounds = 256.min(most);
         loop {
@@ -425,7 +424,7 @@ impl Bench {
         }
     }
 
-    /// Bytes a second.
+    /// Bytes per second.
     fn memory(&mut self, kernel: &Memory, n: usize) -> Result<f64, Stop> {
         let text = kernel.text()?;
         let elements = n / kernel.width as usize;
@@ -458,7 +457,7 @@ impl Bench {
         Ok(4.0 * (read + written) as f64 / seconds)
     }
 
-    /// A rate counts only where the result is right; all sums here are exact.
+    /// Checks a result: a rate counts only if it is right. All sums here are exact.
     fn same(&mut self, program: &Program, want: &[f64], kernel: &dyn std::fmt::Display) -> Result<(), Stop> {
         let got = self.session.run(program, &[])?[0].to_f64();
         match got.iter().zip(want).position(|(got, want)| !(got == want)) {
@@ -466,7 +465,7 @@ impl Bench {
             at => {
                 let at = at.unwrap_or(0);
                 Err(Stop::Wrong(format!(
-                    "the microkernel ({kernel}) computes wrong: element {at} is {:?}, expected {:?}",
+                    "the microkernel ({kernel}) is wrong: element {at} is {:?}, expected {:?}",
                     got.get(at),
                     want.get(at)
                 )))
@@ -488,8 +487,8 @@ impl Bench {
         })
     }
 
-    /// Seconds that one more dispatch costs the calling thread, and altogether, each after the last because
-    /// they write one buffer.
+    /// Seconds per additional dispatch, on the calling thread and in total. Dispatches run one after another because
+    /// they write the same buffer.
     fn dispatch(&mut self) -> Result<[f64; 2], Stop> {
         let [few, many] = DISPATCHES;
         let (less, more) = (self.empty(few)?, self.empty(many)?);
@@ -499,7 +498,7 @@ impl Bench {
         Ok([recording, each(self.fastest(&less)?, self.fastest(&more)?)])
     }
 
-    /// How long a submission takes to return, at best.
+    /// Minimum time until a submission returns.
     fn recording(&mut self, program: &Program) -> Result<f64, Stop> {
         let mut best = f64::INFINITY;
         for _ in 0..32 {
@@ -511,7 +510,7 @@ impl Bench {
         Ok(best)
     }
 
-    /// A step of one dispatch, whose one number is read back.
+    /// Times one dispatch with a readback of one number.
     fn readback(&mut self) -> Result<Times, Stop> {
         let program = self.empty(1)?;
         super::one::time(0.3, || {
@@ -526,7 +525,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_candidate_is_a_text() {
+    fn every_candidate_is_valid_wgsl() {
         let mut open = vec![Arithmetic::START];
         let mut seen: Vec<Arithmetic> = Vec::new();
         while let Some(kernel) = open.pop() {
@@ -537,12 +536,12 @@ mod tests {
         }
         assert_eq!(seen.len(), 2 * 3 * 5 * 4 * 3);
         for kernel in &seen {
-            let text = kernel.text().expect("a text");
+            let text = kernel.text().expect("a shader");
             naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
         }
         for traffic in Traffic::ALL {
             for near in (Memory { traffic, ..Memory::START }).neighbours() {
-                let text = near.text().expect("a text");
+                let text = near.text().expect("a shader");
                 naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
             }
         }

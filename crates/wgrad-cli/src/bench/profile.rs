@@ -1,4 +1,4 @@
-//! Where a step's time goes: each call of its plan alone.
+//! Times each kernel call of a step's plan separately.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use super::one::{Times, rounded};
 use super::table;
 use wgrad_lab::output::Stop;
 
-/// Steps, at least, of which each call's median is taken.
+/// Minimum number of steps for the median of a kernel call.
 const STEPS: usize = 3;
 
-/// Times each call of the program, so many seconds in all.
+/// Times each kernel call of the program, for `seconds` in total.
 pub fn calls(session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)], seconds: f64) -> Result<Json, Stop> {
     let calls = &program.plan().calls;
     if session.device().is_cpu() {
-        return Err(Stop::Error("the reference runs no launches that could be timed; name a GPU with --device".into()));
+        return Err(Stop::Error("the reference runs no launches to time; name a GPU with --device".into()));
     }
     let mut times = vec![Vec::new(); calls.len()];
     let (mut steps, begin) = (0, Instant::now());
@@ -40,7 +40,7 @@ pub fn calls(session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)]
     Ok(described.collect())
 }
 
-/// The lines of a record's profile, in the order of the plan.
+/// The lines of a record's profile, in plan order.
 pub fn lines(record: &Json) -> Vec<String> {
     let Some(calls) = record["profile"].as_array() else { return Vec::new() };
     let seconds = |of: &Json| of["median_s"].as_f64().unwrap_or(0.0);
@@ -62,7 +62,7 @@ pub fn lines(record: &Json) -> Vec<String> {
         .collect();
     let rest = (step - all) / step * 100.0;
     lines.push(format!(
-        "  {:>9} all calls one by one, each submitted and waited for; {rest:.0}% of the run is none of them",
+        "  {:>9} all calls, each submitted and waited for separately; {rest:.0}% of the run is other work",
         table::time(all)
     ));
     lines

@@ -1,6 +1,5 @@
-//! A roofline plot (Williams, Waterman and Patterson, *Roofline: an insightful visual performance
-//! model*, CACM 52, 2009): each kernel's rate over its operations per byte, under what the adapter
-//! can do.
+//! A roofline plot (Williams, Waterman and Patterson, *Roofline: an insightful visual performance model*, CACM 52,
+//! 2009): each kernel's rate over its arithmetic intensity, under the adapter's peak.
 
 use std::fmt::Write;
 
@@ -13,18 +12,18 @@ const LEFT: f64 = 72.0;
 const RIGHT: f64 = 760.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 600.0;
-/// Between two lines of the key.
+/// Line spacing of the legend.
 const LINE: f64 = 19.0;
 
-/// Colours that differ for the colour-blind, too (Okabe and Ito 2008).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a07800", "#444444"];
 
 struct Point {
     task: String,
     shape: String,
-    /// Operations for each byte; of tasks that compute nothing 0.
+    /// Operations per byte; 0 for tasks without arithmetic.
     intensity: f64,
-    /// GFLOP/s, of those that compute nothing GB/s.
+    /// GFLOP/s, or GB/s for tasks without arithmetic.
     rate: f64,
     share: Option<f64>,
 }
@@ -40,8 +39,8 @@ fn between(value: f64, (low, high): (f64, f64), from: f64, to: f64) -> f64 {
 }
 
 impl Axes {
-    /// 1, 2 or 5 times a power of ten on either side of the values, and a decade at least.
-    fn outer_size_inner(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    /// An axis range with ends at 1, 2 or 5 times a power of ten, at least one decade.
+    fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         let positive = values.filter(|v| *v > 0.0 && v.is_finite());
         let least = positive.clone().fold(f64::INFINITY, f64::min);
         let most = positive.fold(0.0, f64::max);
@@ -60,7 +59,7 @@ impl Axes {
         between(value, self.y, BOTTOM, TOP)
     }
 
-    /// What computes nothing stands at the left edge, as far below the roof there as it is below the bandwidth.
+    /// Tasks without arithmetic are drawn at the left edge, as far below the roof as their rate is below the bandwidth.
     fn place(&self, point: &Point) -> (f64, f64) {
         match point.intensity > 0.0 {
             true => (self.x(point.intensity), self.y(point.rate)),
@@ -89,7 +88,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The drawing.
+/// Draws the plot as SVG.
 pub fn draw(ceilings: &Json, records: &[Json]) -> String {
     let points = points(records);
     let (flops, bandwidth) = (ceilings["gflops"].as_f64().unwrap_or(1.0), ceilings["gb_s"].as_f64().unwrap_or(1.0));
@@ -98,16 +97,16 @@ pub fn draw(ceilings: &Json, records: &[Json]) -> String {
     });
     let ridge = flops / bandwidth;
     let most = cores.as_ref().map_or(flops, |(_, rate)| rate.max(flops));
-    let x = Axes::outer_size_inner(points.iter().map(|p| p.intensity).chain([ridge]));
+    let x = Axes::range(points.iter().map(|p| p.intensity).chain([ridge]));
     let rate = |p: &Point| if p.intensity > 0.0 { p.rate } else { p.rate * x.0 };
-    let axes = Axes { x, y: Axes::outer_size_inner(points.iter().map(rate).chain([most * 1.05])) };
+    let axes = Axes { x, y: Axes::range(points.iter().map(rate).chain([most * 1.05])) };
     let height = (TOP + 70.0 + LINE * points.len() as f64).max(BOTTOM + 70.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let title = format!(
         "{}, {}, driver {}",
         ceilings["adapter"].as_str().unwrap_or(""),
@@ -156,7 +155,7 @@ fn grid(svg: &mut String, axes: &Axes) {
     let (x, y) = ((LEFT + RIGHT) / 2.0, (TOP + BOTTOM) / 2.0);
     let _ = writeln!(
         svg,
-        "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">operations per byte (nominal, each byte moved once)</text>\n\
+        "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">operations per byte (nominal: each byte moved once)</text>\n\
          <text x=\"20\" y=\"{y}\" text-anchor=\"middle\" transform=\"rotate(-90 20 {y})\">GFLOP/s</text>",
         BOTTOM + 46.0
     );
@@ -168,12 +167,12 @@ fn roof(svg: &mut String, axes: &Axes, flops: f64, bandwidth: f64, cores: Option
         let _ = writeln!(
             svg,
             "<path d=\"M{LEFT} {y:.1}H{RIGHT}\" stroke=\"#999\" stroke-dasharray=\"6 5\"/>\n\
-             <text x=\"{}\" y=\"{:.1}\" fill=\"#777\">the cores' own {name}: {rate:.0} GFLOP/s</text>",
+             <text x=\"{}\" y=\"{:.1}\" fill=\"#777\">CPU cores, {name}: {rate:.0} GFLOP/s</text>",
             LEFT + 8.0,
             y - 6.0
         );
     }
-    // From the left or the lower edge to the ridge, and on to the right.
+    // From the left or bottom edge to the ridge point, then to the right.
     let from = axes.x.0.max(axes.y.0 / bandwidth);
     let ridge = (flops / bandwidth).clamp(axes.x.0, axes.x.1);
     let (x1, y1) = (axes.x(from), axes.y(from * bandwidth));
@@ -195,14 +194,14 @@ fn roof(svg: &mut String, axes: &Axes, flops: f64, bandwidth: f64, cores: Option
     );
 }
 
-/// Moves what would cover one another until it does not.
+/// Moves overlapping marks apart.
 fn apart(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     const NEAR: f64 = 18.0;
     for _ in 0..200 {
         for i in 0..places.len() {
             for j in 0..i {
                 let (a, b) = (places[i], places[j]);
-                // Places that are the same part along a direction of their own.
+                // Identical places move apart in different directions.
                 let own = i as f64 + 1.0;
                 let (dx, dy) = if a == b { (own.cos(), own.sin()) } else { (a.0 - b.0, a.1 - b.1) };
                 let far = dx.hypot(dy);
@@ -217,11 +216,11 @@ fn apart(mut places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     places
 }
 
-/// Numbered dots, and the key that tells what they are.
+/// Numbered dots and the legend.
 fn marks(svg: &mut String, axes: &Axes, points: &[Point]) {
     let mut tasks: Vec<&str> = points.iter().map(|point| point.task.as_str()).collect();
     tasks.dedup();
-    // Those at the left edge go to the right before they go up and down.
+    // Marks at the left edge move right first, then up or down.
     let aside = |(number, point): (usize, &Point)| {
         let (x, y) = axes.place(point);
         if point.intensity > 0.0 { (x, y) } else { (x + 20.0 * (number % 5) as f64, y) }
@@ -283,7 +282,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_kernel_is_on_it() {
+    fn every_kernel_is_drawn() {
         let ceilings = json!({"gflops": 100.0, "gb_s": 5.0, "adapter": "a <b>", "backend": "vulkan", "driver": "d",
             "cores": {"threads": 2, "gflops": {"avx2": 150.0}}});
         let records = [

@@ -1,4 +1,4 @@
-//! The lines of the terminal.
+//! Text output for the terminal.
 
 use serde_json::Value as Json;
 
@@ -14,7 +14,7 @@ fn row(cells: [&str; 13]) -> String {
     .to_owned()
 }
 
-/// The names of the columns.
+/// The column headings.
 pub fn header() -> String {
     row([
         "task",
@@ -33,13 +33,13 @@ pub fn header() -> String {
     ])
 }
 
-/// What tuning has found for a task.
+/// The results of tuning for a task.
 pub fn tuned(record: &Json) -> Vec<String> {
     let lines = record["tuned"].as_array().into_iter().flatten().filter_map(Json::as_str);
     lines.map(|line| format!("  {line}")).collect()
 }
 
-/// Seconds in a unit that keeps them short.
+/// Seconds with a suitable unit.
 pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),
@@ -62,7 +62,7 @@ fn share(json: &Json) -> String {
     json.as_f64().map_or("-".to_owned(), |share| format!("{:.0}%", share * 100.0))
 }
 
-/// A training step has more kernels than fit a line; the JSON has them all.
+/// A training step has more kernels than fit on a line; the JSON lists all.
 fn shortened(kernels: &str) -> String {
     let names: Vec<&str> = kernels.split(' ').collect();
     match names.len() {
@@ -71,14 +71,14 @@ fn shortened(kernels: &str) -> String {
     }
 }
 
-/// A record, as one or several lines.
+/// Formats a record as one or more lines.
 pub fn lines(record: &Json) -> Vec<String> {
     let text = |field: &str| record[field].as_str().unwrap_or("?");
     let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
     match text("task") {
         "peak" => peak(record),
         "startup" => vec![format!(
-            "startup, {}: {} from start to end, {} inside, {} MiB of host memory",
+            "startup, {}: {} in total, {} in the process, {} MiB of host memory",
             record["params"]["run"].as_str().unwrap_or("?"),
             seconds("wall_s"),
             seconds("in_process_s"),
@@ -111,11 +111,11 @@ fn peak(record: &Json) -> Vec<String> {
     let seconds = |field: &str| record[field].as_f64().map_or("-".to_owned(), time);
     let adapter = format!("adapter: {}, {}, driver {}", text("adapter"), text("backend"), text("driver"));
     if record["gflops"].is_null() {
-        return vec![adapter, "the reference has no peak, and tasks no share of it".to_owned()];
+        return vec![adapter, "the reference has no peak, so tasks have no share of it".to_owned()];
     }
     let mut lines = vec![
         adapter,
-        "clock of the medians: wall; a run ends with a wait for the device, a training step with its loss read back"
+        "medians are wall-clock times; a run includes a wait for the device, a training step the readback of its loss"
             .to_owned(),
         format!("peak: {:>7} GFLOP/s  ({})", number(&record["gflops"]), text("gflops_kernel")),
     ];
@@ -127,14 +127,14 @@ fn peak(record: &Json) -> Vec<String> {
         lines.push(format!("{name}: {}  ({})", of.join(", "), text(&format!("{name}_kernel"))));
     }
     lines.push(format!(
-        "dispatch: {}, of which recording takes {}; one number computed and read back: {}",
+        "dispatch: {}, including {} for recording; one number computed and read back: {}",
         seconds("dispatch_s"),
         seconds("recording_s"),
         seconds("readback_s")
     ));
     if let Some(rates) = record["cores"]["gflops"].as_object() {
         let rates: Vec<String> = rates.iter().map(|(name, rate)| format!("{} with {name}", number(rate))).collect();
-        lines.push(format!("the {} cores' own GFLOP/s: {}", record["cores"]["threads"], rates.join(", ")));
+        lines.push(format!("GFLOP/s of the {} CPU cores: {}", record["cores"]["threads"], rates.join(", ")));
     }
     lines
 }

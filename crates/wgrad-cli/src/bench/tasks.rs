@@ -1,5 +1,5 @@
-//! What is timed: tasks by name and shape, the same computations as the peers' benchmark programs
-//! do, with inputs that live on the device.
+//! The tasks by name and shape: the same computations as in the peers' benchmark programs, with inputs that stay on
+//! the device.
 
 use std::sync::Arc;
 
@@ -15,50 +15,50 @@ use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
 use super::verify::{Pick, Sample, sampled};
 
-/// Elements that a tensor of a task may have: 1 GiB.
+/// Maximum elements per tensor: 1 GiB.
 const MAX: usize = 1 << 28;
 
-/// A kind of computation.
+/// A kind of task.
 pub struct Task {
     pub name: &'static str,
-    /// How its shapes are written.
+    /// The syntax of its shapes.
     pub form: &'static str,
-    /// The shapes that the peers are measured with; the first one is the default of [`build`].
+    /// The shapes that the peers are measured with; [`build`] uses the first by default.
     pub shapes: &'static [&'static str],
-    /// Makes it from its sizes; a text where they do not fit.
+    /// Builds the work for these sizes; an error message if they do not fit.
     build: fn(&str, &[usize]) -> Result<Work, String>,
 }
 
-/// One computation, ready to be compiled.
+/// One task, ready to be compiled.
 pub struct Work {
     pub graph: Graph,
     pub outputs: Vec<Value>,
     pub feeds: Vec<(&'static str, Tensor)>,
-    /// As the peers print it.
+    /// In the peers' format.
     pub params: Json,
-    /// Nominal floating point operations of a run, 2 a multiply-add.
+    /// Nominal floating-point operations per run; a multiply-add counts as two.
     pub flop: f64,
-    /// Least bytes moved by a run: inputs read once, outputs written once. 0: what the plan moves.
+    /// Minimum bytes moved per run: inputs read once, outputs written once. 0: use what the plan moves.
     pub bytes: f64,
-    /// Whether it is the multiply-adds that bound it, and not the bytes.
+    /// Whether it is compute-bound rather than memory-bound.
     pub arithmetic: bool,
     pub runs: Runs,
-    /// How to compare single outputs where the whole would take the reference too long.
+    /// How to check a sample of the outputs if the reference would take too long for all.
     pub sample: Option<Sample>,
 }
 
-/// What one timed run does.
+/// What one timed run executes.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Runs {
-    /// The launches, and a wait for the device.
+    /// The launches and a wait for the device.
     Forward,
-    /// So many training steps; the loss of the last one is read.
+    /// This many training steps; the last loss is read back.
     Steps(usize),
-    /// No launch: the graph is planned.
+    /// No launches: only planning.
     Planning,
 }
 
-/// Four times as many nodes must not take much more than four times as long.
+/// Shows that planning time is about linear: four times as many nodes must take about four times as long.
 const LARGE_GRAPHS: &[&str] = &["1500", "6000", "24000"];
 
 const CONVOLUTIONS: &[&str] = &["8,3,32,32,32,3,1,1", "8,32,28,28,64,3,1,1", "4,64,56,56,64,3,1,1"];
@@ -110,20 +110,23 @@ pub const TASKS: &[Task] = &[
     Task { name: "plan_views", form: "NODES", shapes: LARGE_GRAPHS, build: large_graph },
 ];
 
-/// The task of that name.
+/// The task with this name.
 pub fn find(name: &str) -> Option<&'static Task> {
     TASKS.iter().find(|task| task.name == name)
 }
 
 impl Task {
-    /// The sizes that a shape names.
+    /// Parses a shape.
     pub fn sizes(&self, shape: &str) -> Result<Vec<usize>, String> {
         let wrong = |why: String| {
-            format!("`{shape}` is no shape of {}: {why}; expected {}, such as {}", self.name, self.form, self.shapes[0])
+            format!(
+                "`{shape}` is not a shape of {}: {why}; expected {}, such as {}",
+                self.name, self.form, self.shapes[0]
+            )
         };
         let sizes: Result<Vec<usize>, String> = shape
             .split(['x', ','])
-            .map(|size| size.parse().map_err(|_| wrong(format!("`{size}` is no whole number"))))
+            .map(|size| size.parse().map_err(|_| wrong(format!("`{size}` is not a whole number"))))
             .collect();
         let sizes = sizes?;
         let (n, counts) = (sizes.len(), self.counts());
@@ -137,7 +140,7 @@ impl Task {
         Ok(sizes)
     }
 
-    /// How many numbers its shapes have.
+    /// How many numbers its shapes may have.
     fn counts(&self) -> std::ops::RangeInclusive<usize> {
         match self.form {
             "N" | "NODES" => 1..=1,
@@ -150,18 +153,18 @@ impl Task {
         }
     }
 
-    /// Makes it.
+    /// Builds the work.
     pub fn build(&self, sizes: &[usize]) -> Result<Work, String> {
         let work = (self.build)(self.name, sizes)?;
-        let mistakes = work.graph.errors();
-        match mistakes.first() {
+        let errors = work.graph.errors();
+        match errors.first() {
             None => Ok(work),
-            Some(mistake) => Err(format!("{} of these sizes: {mistake}", self.name)),
+            Some(error) => Err(format!("{} of these sizes: {error}", self.name)),
         }
     }
 }
 
-/// Random numbers in [-1, 1], the same each time.
+/// Deterministic random numbers in [-1, 1].
 struct Draw(StdRng);
 
 impl Draw {
@@ -177,7 +180,7 @@ impl Draw {
     }
 }
 
-/// The same labels as the peers'.
+/// The peers' labels.
 fn labels(n: usize, classes: usize) -> Result<Tensor, String> {
     let labels: Vec<i32> = (0..n).map(|i| ((i * 7 + 3) % classes) as i32).collect();
     Tensor::new([n], labels).map_err(|e| e.to_string())
@@ -187,7 +190,7 @@ fn product(sizes: &[usize]) -> f64 {
     sizes.iter().map(|&size| size as f64).product()
 }
 
-/// A forward computation, its inputs variables of these values.
+/// A forward computation with these variables as inputs.
 fn forward(
     inputs: &[(&'static str, Arc<Tensor>)],
     build: impl FnOnce(&[Value]) -> Vec<Value>,
@@ -236,7 +239,7 @@ fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-/// The convolution, and for `conv2d_bwd` the loss `sum(y g)` with its gradients.
+/// The convolution; for `conv2d_bwd` also the loss `sum(y g)` and its gradients.
 fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let &[n, c, h, w, o, kernel, stride, padding] = sizes else { return Err("expected eight sizes".into()) };
     let backward = name == "conv2d_bwd";
@@ -313,11 +316,11 @@ fn convolution(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, fl
 fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
     let x = Arc::new(Draw::new().tensor(sizes)?);
     let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
-    // The largest, a difference, an exponential, the sum, a quotient.
+    // Maximum, difference, exponential, sum, quotient.
     Ok(moving(graph, outputs, sizes, 5.0, 2.0))
 }
 
-/// Along the rows: least traffic is the input once and the output once, no arithmetic that counts.
+/// Ops along rows. Minimum traffic is the input and the output once; arithmetic is negligible.
 fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let x = Arc::new(Draw::new().tensor(sizes)?);
     let labels = labels(sizes[0], sizes[1])?;
@@ -349,7 +352,7 @@ fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
     Ok(moving(graph, outputs, sizes, 0.0, floats))
 }
 
-/// Windows of 2x2 side by side.
+/// Non-overlapping 2x2 windows.
 fn pool(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let x = Arc::new(Draw::new().tensor(sizes)?);
     let (graph, outputs) =
@@ -357,7 +360,7 @@ fn pool(name: &str, sizes: &[usize]) -> Result<Work, String> {
     Ok(moving(graph, outputs, sizes, 0.0, 1.25))
 }
 
-/// Of rows, or of channels (`groupnorm`: in groups of 4), with scale and, but for `rmsnorm`, shift.
+/// Over rows, or over channels (`groupnorm`: in groups of 4), with scale and, except in `rmsnorm`, shift.
 fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let mut draw = Draw::new();
     let columns = &sizes[1..2];
@@ -372,12 +375,12 @@ fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
             _ => x.group_norm((columns[0] / 4).max(1), weight, bias, 1e-5),
         }]
     })?;
-    // The mean, a difference, its square, their mean, a difference, scaled, scaled again and shifted; or the
-    // square, their mean, scaled and scaled again.
+    // Mean, difference, square, mean of squares, difference, scaling, scaling and shift; or square, mean of
+    // squares, scaling and scaling.
     Ok(moving(graph, outputs, sizes, if name == "rmsnorm" { 4.0 } else { 8.0 }, 2.0))
 }
 
-/// Plain attention of heads that share nothing, and for `attention_bwd` the loss `sum(y g)` with its gradients.
+/// Plain attention with independent heads; for `attention_bwd` also the loss `sum(y g)` and its gradients.
 fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let &[heads, length, numbers] = sizes else { return Err("expected three sizes".into()) };
     let backward = name == "attention_bwd";
@@ -394,7 +397,7 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
         let gradients = gradients(&loss, &[&v[0], &v[1], &v[2]]);
         std::iter::once(loss).chain(gradients).collect()
     })?;
-    // Two products forward, and twice as many backward; what is computed again does not count.
+    // Two products forward and four backward; recomputation does not count.
     let flop = 4.0 * product(&[heads, length, length, numbers]) * if backward { 3.0 } else { 1.0 };
     let floats = product(sizes) * if backward { 13.0 } else { 4.0 };
     Ok(Work {
@@ -410,13 +413,13 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-/// Rows of a table looked up, and for `embedding_bwd` the gradient of the table alone.
+/// Looks up rows of a table; `embedding_bwd` computes only the table's gradient.
 fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let &[rows, numbers, indices] = sizes else { return Err("expected three sizes".into()) };
     let backward = name == "embedding_bwd";
     let mut draw = Draw::new();
     let mut inputs = vec![("table", Arc::new(draw.tensor(&[rows, numbers])?))];
-    // Any order, with repetitions.
+    // Random order, with repetitions.
     let index: Vec<i32> = (0..indices).map(|_| draw.0.random_range(0..rows as i32)).collect();
     inputs.push(("index", Arc::new(Tensor::new([indices], index).map_err(|e| e.to_string())?)));
     inputs.push(("g", Arc::new(draw.tensor(&[indices, numbers])?)));
@@ -462,7 +465,7 @@ fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {
     Ok(moving(graph, outputs, sizes, flop, floats))
 }
 
-/// What is bound by bytes: so many operations and so many floats moved for each element.
+/// A memory-bound task, with operations and floats moved per element.
 fn moving(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64) -> Work {
     Work {
         graph,
@@ -477,7 +480,7 @@ fn moving(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats:
     }
 }
 
-/// Cross-entropy of a model's logits, and Adam; the images are on the device, labels are fed.
+/// Cross-entropy of a model's logits with Adam; the images are on the device, labels are fed.
 fn training(
     x: Tensor,
     classes: usize,
@@ -543,7 +546,7 @@ fn cnn_step(_: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-/// The last hidden state of a recurrent layer, and a dense layer of 10.
+/// The last hidden state of a recurrent layer, and a dense layer with 10 outputs.
 fn recurrent_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let &[batch, steps, inputs, hidden] = sizes else { return Err("expected four sizes".into()) };
     let (gates, cell) = match name {
@@ -560,12 +563,12 @@ fn recurrent_step(name: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-/// Graphs of about so many nodes of small tensors, to be planned: elementwise ops with their gradient,
-/// products and tanh with theirs, residual layers trained with Adam, views that end in copies.
+/// Graphs of about this many nodes of small tensors, for planning: elementwise ops with their gradient, products and
+/// tanh with theirs, residual layers trained with Adam, views that end in copies.
 fn large_graph(name: &str, sizes: &[usize]) -> Result<Work, String> {
     let nodes = sizes[0];
     if nodes > 1 << 20 {
-        return Err(format!("{nodes} nodes are too many; use fewer"));
+        return Err(format!("{nodes} nodes are too many"));
     }
     let times = |each: usize| 0..nodes.div_ceil(each);
     let graph = Graph::new();

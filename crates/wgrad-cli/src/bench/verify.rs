@@ -1,4 +1,4 @@
-//! Results against the f64 reference, before anything is timed.
+//! Compares results with the f64 reference before anything is timed.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -8,33 +8,33 @@ use wgrad::{Device, Graph, Program, Session, Tensor, Value};
 use super::tasks::Work;
 use wgrad_lab::output::Stop;
 
-/// Compares parts of a task's outputs.
+/// Compares a sample of a task's outputs.
 pub type Sample = Box<dyn Fn(&Reference, &[Tensor]) -> Result<Verified, Stop>>;
 
-/// Operations beyond which only parts are compared: the reference takes seconds for as many.
+/// Operation count above which only a sample is compared: the reference takes seconds for this many.
 const WHOLE: f64 = 3e8;
 
-/// What was compared.
+/// The outcome of a comparison.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// How many numbers.
+    /// How many numbers were compared.
     pub compared: usize,
-    /// Out of how many, where only a sample was.
+    /// Out of how many, if only a sample was compared.
     pub of: Option<usize>,
-    /// The largest difference over its bound.
+    /// Largest error divided by its bound.
     pub worst: f64,
 }
 
 impl Verified {
-    /// Two comparisons in one.
+    /// Adds the counts of another comparison.
     pub fn add(&mut self, other: Verified) {
         self.compared += other.compared;
         self.worst = self.worst.max(other.worst);
     }
 }
 
-/// Compares a step of the program with the reference: launch by launch, or a sample of its
-/// outputs. `None` on the reference itself.
+/// Compares a step of the program with the reference: launch by launch, or a sample of its outputs. `None` on the
+/// reference itself.
 pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<Option<Verified>, Stop> {
     if session.device().is_cpu() {
         return Ok(None);
@@ -51,18 +51,18 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     if !report.passed() || report.compared() == 0 {
         let worst =
             worst.map_or("nothing was compared".to_owned(), |(call, element)| format!("in {}, {element}", call.label));
-        return Err(Stop::Wrong(format!("the device computes wrong, so nothing is timed: {worst}")));
+        return Err(Stop::Wrong(format!("wrong result, so nothing is timed: {worst}")));
     }
     let worst = worst.map_or(0.0, |(_, element)| element.ratio());
     Ok(Some(Verified { compared: report.compared(), of: None, worst }))
 }
 
-/// The reference, for sums of products.
+/// The reference for sums of products.
 pub struct Reference;
 
 impl Reference {
-    /// Holds `got` against what `build` makes of the inputs, where each element is a sum of `terms`
-    /// products.
+    /// Compares `got` with the outputs of the graph that `build` makes from the inputs, where each element is a sum of
+    /// `terms` products.
     pub fn compare(
         &self,
         terms: usize,
@@ -91,8 +91,7 @@ impl Reference {
         hold(&got.to_f64(), &want, &bounds)
     }
 
-    /// Holds `got`, a scalar, against `sum(x y)`, where each `y` is itself a sum of `terms`
-    /// products on the device.
+    /// Compares the scalar `got` with `sum(x y)`, where each `y` is itself a sum of `terms` products on the device.
     pub fn inner_product(&self, x: &Tensor, y: &Tensor, got: &Tensor, terms: usize) -> Result<Verified, Stop> {
         let products: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x * y).collect();
         let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
@@ -110,7 +109,7 @@ fn hold(got: &[f64], want: &[f64], bounds: &[f64]) -> Result<Verified, Stop> {
         let difference = (got - want).abs();
         if !(difference <= *bound) {
             return Err(Stop::Wrong(format!(
-                "the device computes wrong, so nothing is timed: sampled element {i} is {got:e}, expected {want:e} \
+                "wrong result, so nothing is timed: sampled element {i} is {got:e}, expected {want:e} \
                  within {bound:.1e}"
             )));
         }
@@ -121,7 +120,7 @@ fn hold(got: &[f64], want: &[f64], bounds: &[f64]) -> Result<Verified, Stop> {
     Ok(Verified { compared: got.len(), of: None, worst })
 }
 
-/// `most` of the numbers below `n`, the same each time, the first and the last among them.
+/// `most` indices below `n`, deterministic, including the first and the last.
 pub fn sampled(n: usize, most: usize) -> Vec<usize> {
     if n <= most {
         return (0..n).collect();
@@ -135,9 +134,9 @@ pub fn sampled(n: usize, most: usize) -> Vec<usize> {
     picks
 }
 
-/// Parts of a host tensor.
+/// Slices of a host tensor.
 pub trait Pick {
-    /// What lies at these positions along an axis.
+    /// The slices at these positions along an axis.
     fn pick(&self, axis: usize, positions: &[usize]) -> Tensor;
 }
 
@@ -154,7 +153,7 @@ impl Pick for Tensor {
                 picked.extend_from_slice(&values[(o * size + p) * inner..][..inner]);
             }
         }
-        Tensor::new(shape, picked).unwrap_or_else(|_| self.clone()) // as many elements as the shape says
+        Tensor::new(shape, picked).unwrap_or_else(|_| self.clone()) // the element count matches the shape
     }
 }
 
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_reach_both_ends() {
+    fn samples_include_both_ends() {
         assert_eq!(sampled(3, 8), [0, 1, 2]);
         let picks = sampled(1000, 64);
         assert_eq!((picks.len(), picks[0], picks[63]), (64, 0, 999));
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_and_missing_numbers_are_seen() {
+    fn wrong_and_missing_numbers_are_detected() {
         assert!(hold(&[1.0, 2.0], &[1.0, 2.1], &[0.0, 0.2]).is_ok());
         assert!(hold(&[1.0, 2.0], &[1.0, 2.1], &[0.0, 0.05]).is_err());
         assert!(hold(&[f64::NAN], &[1.0], &[10.0]).is_err());

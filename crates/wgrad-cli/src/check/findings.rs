@@ -1,4 +1,4 @@
-//! What a check found, op by op, and the report of it as JSON; the page is made from the JSON.
+//! The results of a check per op, and the JSON report; the HTML page is generated from the JSON.
 
 use std::collections::BTreeSet;
 
@@ -13,42 +13,42 @@ use wgrad::plan::Options;
 use super::kernel;
 use crate::adapter;
 
-/// Failures that are reported with their kernels' texts; the rest without, or a report of a device
-/// on which nothing works could not be sent to anybody.
+/// Maximum number of failures reported with kernel source. The rest omit it: a report from a device on which
+/// nothing works would be too large to send.
 const WITH_TEXTS: usize = 40;
 
-/// What was found in the cases of one op.
+/// Results of all cases of one op.
 #[derive(Default)]
 pub struct OpTally {
     pub op: &'static str,
     pub cases: usize,
-    /// How many of them were random.
+    /// Number of random cases.
     pub random: usize,
-    /// How many were differentiated.
+    /// Number of differentiated cases.
     pub backward: usize,
     pub compared: usize,
     pub histogram: Histogram,
-    /// The largest error over its tolerance.
+    /// Largest error divided by its tolerance.
     pub worst: f64,
-    /// The kernel and the case that had it.
+    /// The kernel and case of the largest error.
     pub source: String,
     pub tolerance: BTreeSet<String>,
     pub gradients: Gradients,
-    /// Programs that were run three times.
+    /// Number of programs run three times.
     pub repeated: usize,
-    /// Programs that were run with their workgroups in another order.
+    /// Number of programs run with permuted workgroups.
     pub permuted: usize,
     pub failures: Vec<Failure>,
 }
 
-/// A call of a case that is not as the reference says, or another fault of the case.
+/// A kernel call that differs from the reference, or another failure of a case.
 pub struct Failure {
     pub case: String,
     pub number: u64,
     /// How the case was run.
     pub way: String,
     pub what: What,
-    /// The command that runs this case alone.
+    /// The command that reruns this case.
     pub command: String,
 }
 
@@ -57,24 +57,24 @@ pub enum What {
     Message(String),
 }
 
-/// All of it.
+/// All results of a check.
 #[derive(Default)]
 pub struct Findings {
-    /// By op, in the order of the registry.
+    /// Per op, in registry order.
     pub ops: Vec<OpTally>,
     /// Ops and variants that ran.
     pub ran: BTreeSet<(&'static str, &'static str)>,
-    /// Variants of the checked ops that the device can run.
+    /// Variants of the checked ops that the device supports.
     pub runnable: BTreeSet<(&'static str, &'static str)>,
-    /// Those that it cannot.
+    /// Variants that it does not support.
     pub missing: BTreeSet<Missing>,
-    /// Workgroups of the largest dispatch.
+    /// Workgroup count of the largest dispatch.
     pub workgroups: u64,
-    /// Elements compared between two trainings from the same start, or where they differ.
+    /// Elements compared between two trainings from the same start, or how they differ.
     pub training: Option<Result<usize, String>>,
 }
 
-/// What the report says besides.
+/// Other fields of the report.
 pub struct About<'a> {
     pub device: &'a Profile,
     pub command: String,
@@ -82,16 +82,16 @@ pub struct About<'a> {
     pub seed: u64,
     pub seconds: f64,
     pub interrupted: bool,
-    /// Listed cases that the pattern selects.
+    /// Number of listed cases that match the pattern.
     pub listed: usize,
-    /// Of these, how many ran.
+    /// How many of them ran.
     pub ran: usize,
-    /// Ops that were to be checked, and of which nothing was compared; of which nothing was differentiated.
+    /// Requested ops of which nothing was compared; then those of which no case was differentiated.
     pub left: [Vec<&'static str>; 2],
 }
 
 impl Findings {
-    /// Takes in a case's result. `command` runs the case again.
+    /// Adds a case's result. `command` reruns the case.
     pub fn add(&mut self, numbered: &Numbered, checked: wgrad::Result<CaseReport>, device: &Profile, command: &str) {
         let Numbered { number, case } = numbered;
         let at = self.ops.iter().position(|tally| tally.op == case.op).unwrap_or_else(|| {
@@ -145,17 +145,17 @@ impl Findings {
         }
     }
 
-    /// Whether all was right.
+    /// Whether everything passed.
     pub fn passed(&self) -> bool {
         !matches!(self.training, Some(Err(_))) && self.ops.iter().all(|tally| tally.failures.is_empty())
     }
 
-    /// A number of all ops together.
+    /// Sums a count over all ops.
     pub fn sum(&self, count: impl Fn(&OpTally) -> usize) -> usize {
         self.ops.iter().map(count).sum()
     }
 
-    /// The report.
+    /// The JSON report.
     pub fn json(&self, about: &About<'_>) -> Json {
         let failures = self.ops.iter().flat_map(|tally| tally.failures.iter().map(|failure| (tally.op, failure)));
         let failures = failures.enumerate().map(|(i, (op, f))| f.json(op, &about.device.backend, i < WITH_TEXTS));
@@ -212,12 +212,12 @@ pub fn way(options: &Options) -> String {
     options.variant.as_ref().map_or_else(|| fused.to_owned(), |variant| format!("{fused}, variant {variant}"))
 }
 
-/// JSON has no NaN and no infinity; as texts they stay visible.
+/// JSON has no NaN or infinity; they are written as strings.
 fn number(x: f64) -> Json {
     if x.is_finite() { json!(x) } else { json!(x.to_string()) }
 }
 
-/// The version of wgpu that this was built with.
+/// The wgpu version of this build.
 fn wgpu_version() -> &'static str {
     let lock = include_str!("../../../../Cargo.lock");
     let after = lock.split("name = \"wgpu\"\nversion = \"").nth(1).unwrap_or("");
@@ -225,13 +225,13 @@ fn wgpu_version() -> &'static str {
 }
 
 impl OpTally {
-    /// Why nothing was compared and the op thus is not checked, if so. Where something failed, that says why.
+    /// Why nothing was compared, if so; `None` if something failed, since the failure says why.
     pub fn not_compared(&self) -> Option<&'static str> {
         let none = self.compared == 0 && self.failures.is_empty();
         none.then_some("the results of the cases that ran have no elements")
     }
 
-    /// The cases in which something was wrong.
+    /// Number of cases with a failure.
     pub fn failed_cases(&self) -> usize {
         self.failures.iter().map(|failure| failure.number).collect::<BTreeSet<_>>().len()
     }

@@ -1,10 +1,10 @@
-//! The report as one self-contained page: no script, no font, no picture from elsewhere.
+//! The report as one self-contained HTML page without scripts, external fonts or images.
 
 use std::fmt::Write;
 
 use serde_json::Value as Json;
 
-/// The page of a report.
+/// The HTML page of a report.
 pub fn page(report: &Json) -> String {
     let mut body = String::new();
     head(report, &mut body);
@@ -65,7 +65,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A field as text for the page.
+/// A JSON field as escaped text.
 fn field(value: &Json) -> String {
     escaped(&text(value))
 }
@@ -83,7 +83,7 @@ fn count(value: &Json) -> String {
     escaped(&grouped)
 }
 
-/// A measured number, with about four digits.
+/// A measured number with about four significant digits.
 fn measured(value: &Json) -> String {
     match value.as_f64() {
         Some(x) if x == 0.0 || (1e-3..1e4).contains(&x.abs()) => {
@@ -105,13 +105,13 @@ fn head(report: &Json, page: &mut String) {
     let failures = list(&report["failures"]).len() + training;
     let passed = report["passed"].as_bool().unwrap_or(false);
     let (class, verdict) = match (passed, failures) {
-        (true, _) => ("good", "all right".to_owned()),
+        (true, _) => ("good", "passed".to_owned()),
         (false, 1) => ("bad", "1 failure".to_owned()),
         (false, n) => ("bad", format!("{n} failures")),
     };
     let device = &report["device"];
     let stopped = match report["interrupted"].as_bool() {
-        Some(true) => " <span class=\"badtext\">Interrupted: only what ran is here.</span>",
+        Some(true) => " <span class=\"badtext\">Interrupted: only finished cases are included.</span>",
         _ => "",
     };
     let _ = write!(
@@ -158,7 +158,7 @@ fn failure(found: &Json, open: bool, page: &mut String) {
     };
     entry("Run", field(&found["way"]));
     if found.get("message").is_some() {
-        entry("Said", field(&found["message"]));
+        entry("Message", field(&found["message"]));
     }
     if found.get("call").is_some() {
         entry("Kernel", field(&found["call"]));
@@ -197,7 +197,7 @@ fn failure(found: &Json, open: bool, page: &mut String) {
         let _ = write!(
             page,
             "<details{open}><summary>{label}: WGSL, entry point <code>{}</code>, {workgroups} workgroups</summary>\
-             <pre>{}</pre></details>\n<details><summary>{label}: {}, what naga makes of it for this backend</summary>\
+             <pre>{}</pre></details>\n<details><summary>{label}: {}, translated by naga for this backend</summary>\
              <pre>{}</pre></details>\n",
             field(&kernel["entry"]),
             field(&kernel["wgsl"]),
@@ -213,9 +213,9 @@ fn ops(report: &Json, page: &mut String) {
     let _ = write!(
         page,
         "<h2>Ops</h2>\n<p class=\"soft\">Errors of floats in units in the last place (ulp) of f32 at the expected \
-         value. Bars, from left: up to {} ulp, and beyond; heights are logarithmic. An error over its tolerance \
-         above 1 is a failure; sums that cancel have many ulp and are right within the rounding of what was \
-         summed.</p>\n<div class=\"card\"><table>\n<tr><th>Op</th><th class=\"n\">Cases</th>\
+         value. Bars, from left: up to {} ulp, and beyond; heights are logarithmic. An error / tolerance \
+         above 1 is a failure; sums with cancellation may be off by many ulp and still be within the rounding error of the \
+         summands.</p>\n<div class=\"card\"><table>\n<tr><th>Op</th><th class=\"n\">Cases</th>\
          <th class=\"n\">Comparisons</th><th>Errors in ulp</th><th class=\"n\">Most ulp</th><th>Tolerance</th>\
          <th class=\"n\">Error / tolerance</th><th>Worst in</th></tr>\n",
         ends.join(", ")
@@ -243,7 +243,7 @@ fn ops(report: &Json, page: &mut String) {
     page.push_str("</table></div>\n");
 }
 
-/// A histogram as bars; each tells its numbers under the pointer.
+/// A histogram as bars with tooltips.
 fn chart(histogram: &Json, ends: &[String], failed: bool) -> String {
     let counts: Vec<u64> = list(histogram).iter().filter_map(Json::as_u64).collect();
     let most = counts.iter().max().copied().unwrap_or(0);
@@ -308,8 +308,8 @@ fn coverage(report: &Json, page: &mut String) {
     entry(
         "Gradients",
         format!(
-            "{} elements fused, unfused and by the reference, at most {} of the largest apart; {} elements of the \
-             reference by finite differences",
+            "{} elements compared between fused, unfused and reference runs, differing by at most {} of the largest; {} elements of the \
+             reference checked by finite differences",
             count(&gradients["compared_fused_unfused_reference"]),
             measured(&gradients["largest_spread"]),
             count(&gradients["compared_with_finite_differences"])
@@ -318,7 +318,7 @@ fn coverage(report: &Json, page: &mut String) {
     let determinism = &report["determinism"];
     let trained = match determinism["elements_of_two_trainings"].as_u64() {
         Some(_) => format!(
-            "; two trainings from one start, {} elements the same",
+            "; two trainings from one start, {} elements identical",
             count(&determinism["elements_of_two_trainings"])
         ),
         None => String::new(),

@@ -1,11 +1,11 @@
-//! What naga, wgpu's shader compiler, makes of a kernel for a backend.
+//! Kernels as translated by naga, wgpu's shader compiler, for a backend.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use rspirv::binary::Disassemble;
 
-/// The language that the backend is given, and the kernel in it. Bounds checks are off, as in the
-/// engine; numbers of bindings are the shader's own, where wgpu renumbers them.
+/// The backend's shader language, and the kernel in it. Bounds checks are off, as in the engine; binding numbers
+/// are those of the WGSL, which wgpu renumbers.
 pub fn translated(wgsl: &str, entry: &str, backend: &str) -> (&'static str, String) {
     let language = match backend {
         "metal" => "MSL",
@@ -13,7 +13,7 @@ pub fn translated(wgsl: &str, entry: &str, backend: &str) -> (&'static str, Stri
         "gl" => "GLSL",
         _ => "SPIR-V, disassembled",
     };
-    let text = translate(wgsl, entry, backend).unwrap_or_else(|why| format!("naga refuses it: {why}"));
+    let text = translate(wgsl, entry, backend).unwrap_or_else(|why| format!("naga rejects it: {why}"));
     (language, text)
 }
 

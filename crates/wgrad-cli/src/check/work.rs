@@ -1,6 +1,5 @@
-//! The cases of a check, one after the other, in a thread of their own. The thread that watches it
-//! reports what there is when the time is over or a signal comes, even while a driver compiles a
-//! shader, which nothing can interrupt.
+//! Runs the cases of a check one by one on a separate thread. The thread that watches it reports the results when
+//! time is up or a signal comes, even while a driver compiles a shader, which cannot be interrupted.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,22 +17,21 @@ use super::{Request, command, training};
 use crate::signals;
 use wgrad_lab::output::Stop;
 
-/// Shares of a quick check's time: up to the first one, cases are taken up as they come; up to the
-/// second one those that no quick check goes without, and the trainings; at the third one it ends,
-/// whatever is under way.
+/// Deadlines of a quick check, as multiples of its time limit: up to the first, any case is started; up to the
+/// second, required cases and the trainings; at the third it ends, whatever is running.
 const SHARES: [f64; 3] = [1.0, 1.4, 1.6];
 
-/// How long a case that is under way at the end may still take.
+/// Extra time for a case that is running at the end.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With what it had to do.
+    /// All work is done.
     Done,
-    /// Because its time was over, with a case under way.
+    /// Time ran out while a case was running.
     Late,
-    /// Because of a signal.
+    /// A signal came.
     Interrupted,
 }
 
@@ -42,28 +40,28 @@ enum Event {
     Done,
 }
 
-/// The work, and what has come of it.
+/// The work, and its results.
 pub struct Work {
     pub request: Request,
     pub device: Device,
     pub tasks: Vec<Numbered>,
-    /// How many of the tasks no quick check goes without.
+    /// How many of the tasks a quick check must run.
     pub must: usize,
     pub started: Instant,
     pub stop: AtomicBool,
     pub found: Mutex<Found>,
 }
 
-/// What has been found so far.
+/// Results so far.
 #[derive(Default)]
 pub struct Found {
     pub findings: Findings,
-    /// Listed cases that ran.
+    /// Number of listed cases that ran.
     pub ran: usize,
 }
 
 impl Work {
-    /// Does the work, as far as time and signals allow. Gives what was found, and how it ended.
+    /// Runs as many cases as time and signals allow. Returns the results and how the check ended.
     pub fn run(self) -> Result<(Found, End), Stop> {
         let work = Arc::new(self);
         let (sender, events) = channel();
@@ -71,13 +69,13 @@ impl Work {
         signals::watch(move || drop(signal.send(Event::Signal)))?;
         let bar = progress(work.tasks.len() as u64);
         let (worker, shown) = (work.clone(), bar.clone());
-        // As large a stack as a main thread has.
+        // As much stack as a main thread has.
         let builder = std::thread::Builder::new().name("check".into()).stack_size(8 << 20);
         let thread = builder.spawn(move || {
             let _last = Last(sender);
             worker.cases(&shown);
         });
-        let thread = thread.map_err(|error| Stop::Error(format!("no thread could be started: {error}")))?;
+        let thread = thread.map_err(|error| Stop::Error(format!("cannot start a thread: {error}")))?;
         let (end, running) = work.wait(&events);
         bar.finish_and_clear();
         if running {
@@ -88,7 +86,7 @@ impl Work {
         Ok((std::mem::take(&mut *work.found()), end))
     }
 
-    /// Waits for the end: how it ended, and whether a case is still under way.
+    /// Waits for the end. Returns how the check ended, and whether a case is still running.
     fn wait(&self, events: &Receiver<Event>) -> (End, bool) {
         let event = match self.until(2) {
             Some(until) => events.recv_timeout(until.saturating_duration_since(Instant::now())),
@@ -103,13 +101,13 @@ impl Work {
         (end, !matches!(events.recv_timeout(GRACE), Ok(Event::Done)))
     }
 
-    /// When that share of the time is over; never, where there is no limit.
+    /// When this deadline is; `None` without a time limit.
     fn until(&self, share: usize) -> Option<Instant> {
         let limited = !self.request.full && self.request.case.is_none();
         limited.then(|| self.started + Duration::from_secs_f64(SHARES[share] * self.request.seconds))
     }
 
-    /// Whether something of that share is still to be begun.
+    /// Whether work with this deadline may still start.
     fn goes_on(&self, share: usize) -> bool {
         !self.stop.load(Ordering::Relaxed) && self.until(share).is_none_or(|until| Instant::now() < until)
     }
@@ -129,10 +127,10 @@ impl Work {
             let listed = numbered.number < LARGE;
             let extras = Extras {
                 repeat: true,
-                // Finite differences of random cases would need a condition number to be judged by.
+                // Judging finite differences of random cases would need their condition number.
                 gradients: listed.then_some(if request.full { 24 } else { 6 }),
                 every_way: request.full && listed,
-                // Another order is another pipeline: a quick check makes one for each op.
+                // A permuted order needs another pipeline: a quick check compiles one per op.
                 permuted: match request.full {
                     true => listed,
                     false => request.case.is_some() || !permuted.contains(numbered.case.op),
@@ -154,7 +152,7 @@ impl Work {
     }
 }
 
-/// Tells, when its thread ends in whatever way, that it has ended.
+/// Sends an event when its thread ends, even by a panic.
 struct Last(Sender<Event>);
 
 impl Drop for Last {
@@ -163,11 +161,11 @@ impl Drop for Last {
     }
 }
 
-/// On stderr; invisible where that is no terminal.
+/// On stderr; hidden if that is not a terminal.
 fn progress(tasks: u64) -> ProgressBar {
     let bar = ProgressBar::new(tasks);
     let style =
-        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} gone, about {eta} left  {wide_msg}");
+        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} elapsed, about {eta} left  {wide_msg}");
     if let Ok(style) = style {
         bar.set_style(style);
     }

@@ -31,7 +31,7 @@ fn records(text: &str) -> Vec<Json> {
 #[test]
 fn mistakes_are_told_before_anything_runs() {
     refused(&["matmull"], "no task `matmull`; there are matmul, conv2d");
-    refused(&["64x64x64"], "`64x64x64` is a shape, and no task that takes one stands before it");
+    refused(&["64x64x64"], "`64x64x64` is a shape, but no task that takes one precedes it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
     refused(
@@ -78,7 +78,7 @@ fn broken_files_to_compare_with_are_refused() {
         (b"", "it is empty"),
         (b"\n \n", "it is empty"),
         (b"{\"task\":\"relu\"}\n{\"task\":", "line 2 is not JSON"),
-        (b"\xff\xfe{\0", "it is not text"),
+        (b"\xff\xfe{\0", "it is not UTF-8 text"),
         (b"[1]\n", "line 1 has no `task`"),
         (b"{\"task\":7}\n", "line 1 has no `task`"),
         (deep.as_bytes(), "line 1 is not JSON"),
@@ -255,7 +255,7 @@ fn a_profile_has_every_unit() {
     assert_eq!(Some(dispatches), record["dispatches"].as_u64());
     assert!(calls.iter().all(|call| call["median_s"].as_f64().is_some_and(|s| s > 0.0)), "{record}");
     let (code, out, err) = bench(&words);
-    assert!(code == 0 && out.contains("all calls one by one"), "{out}{err}");
+    assert!(code == 0 && out.contains("submitted and waited for separately"), "{out}{err}");
 }
 
 /// The microkernels compute what they should on this adapter, and the drawing has what was timed.

@@ -201,7 +201,7 @@ fn broken_folders_are_named() {
     let refused =
         |folder: &Folder, message: &str| refused(&["check", "--golden", folder.path(), "--device", "cpu"], message);
     let mut folder = Folder::new();
-    refused(&folder, "neither ops.json nor train.json is there");
+    refused(&folder, "contains neither ops.json nor train.json");
     folder.write();
     refused(&folder, "there is no case");
     folder.unary("a", "relu", json!({}), &[1.0], &[1.0]);
@@ -221,7 +221,7 @@ fn broken_folders_are_named() {
     folder.file("ops.json", b"{\"format\":1,");
     refused(&folder, "ops.json: not JSON");
     folder.file("ops.json", b"{\"format\":2,\"cases\":[]}");
-    refused(&folder, "ops.json: `format` is 2, and only format 1 can be read");
+    refused(&folder, "ops.json: `format` is 2, but only format 1 is supported");
     folder.file("ops.json", b"{\"format\":1,\"cases\":[{\"name\":\"a\"}]}");
     refused(&folder, "ops.json: missing field `op`");
 }
