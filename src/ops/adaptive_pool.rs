@@ -1,15 +1,15 @@
-//! Average pooling to a size that is asked for.
+//! Average pooling to a given output size.
 //!
-//! Output `i` of `m` averages the elements from `floor(i n / m)` to before `ceil((i + 1) n / m)` of `n`,
-//! as in PyTorch. Where `m` divides `n`, these are the windows of [`Value::avg_pool2d`]; elsewhere they
-//! overlap, and the averages along an axis are a product with a matrix of their weights.
+//! As in PyTorch, output `i` of `m` averages the elements `floor(i n / m) .. ceil((i + 1) n / m)` of `n`
+//! (end excluded). If `m` divides `n`, these are the windows of [`Value::avg_pool2d`]; otherwise they
+//! overlap, and pooling an axis is a matrix product with the averaging weights.
 
 use super::conv2d::Pair;
 use super::pool2d::Pool2d;
 use crate::op::Case;
 use crate::{Shape, Tensor, Value};
 
-/// The weights `[n, m]` of the averages.
+/// The averaging weights `[n, m]`.
 fn averages(n: usize, m: usize) -> Tensor {
     let mut weights = vec![0.0f32; n * m];
     for i in 0..m {
@@ -22,12 +22,12 @@ fn averages(n: usize, m: usize) -> Tensor {
 }
 
 impl Value {
-    /// The average of windows that spread evenly over height and width of data `[N, C, H, W]`:
-    /// `[N, C, OH, OW]`, `output` being `OH` and `OW`. Window `i` of `OH` covers the rows from
-    /// `floor(i H / OH)` to before `ceil((i + 1) H / OH)`, columns alike.
+    /// Averages data `[N, C, H, W]` over evenly spread windows, giving `[N, C, OH, OW]` for the `output` size
+    /// `[OH, OW]`. Window `i` of `OH` covers the rows `floor(i H / OH) .. ceil((i + 1) H / OH)` (end excluded);
+    /// columns likewise.
     ///
     /// # Errors
-    /// At compile time, when data or output is empty.
+    /// At compile time, if the data or the output is empty.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -44,7 +44,7 @@ impl Value {
             return self.graph().error("adaptive_avg_pool2d", &[self], "expected f32 data [N, C, H, W]");
         };
         if [h, w, oh, ow].contains(&0) {
-            let why = format!("expected sizes of at least 1, to be pooled to [{oh}, {ow}]");
+            let why = format!("expected input and output sizes of at least 1; the output is [{oh}, {ow}]");
             return self.graph().error("adaptive_avg_pool2d", &[self], why);
         }
         if (oh, ow) == (1, 1) {
@@ -54,7 +54,7 @@ impl Value {
             return self.avg_pool2d(Pool2d::new([h / oh, w / ow]));
         }
         if oh.saturating_mul(h).max(ow.saturating_mul(w)) > 1 << 24 {
-            return self.graph().error("adaptive_avg_pool2d", &[self], "expected an output of a smaller size");
+            return self.graph().error("adaptive_avg_pool2d", &[self], "expected a smaller output size");
         }
         let to = |sizes: [usize; 3]| sizes.map(|size| size as isize);
         let rows = self.reshape(&to([n * c, h, w])).matmul(&self.graph().constant(averages(w, ow)));
@@ -62,7 +62,7 @@ impl Value {
         both.reshape(&[n, c, oh, ow].map(|size| size as isize))
     }
 
-    /// The same for data `[N, C, L]`: `[N, C, output]`.
+    /// Like [`Value::adaptive_avg_pool2d`], for data `[N, C, L]`: `[N, C, output]`.
     #[track_caller]
     pub fn adaptive_avg_pool1d(&self, output: usize) -> Value {
         if !self.is_valid() {
@@ -76,7 +76,7 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, x: [usize; 4], to: [usize; 2]| {
         Case::new("adaptive_avg_pool2d", name, move |v| vec![v[0].adaptive_avg_pool2d(to)]).float("x", x)

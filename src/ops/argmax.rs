@@ -1,4 +1,4 @@
-//! Where the largest element is, or the smallest, along one axis.
+//! Index of the largest or smallest element along one axis.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use crate::ops::reduce::{ALONE, MAX_CHUNK, exceeds, outer_size_inner};
 use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
-/// The number along one axis of the largest element (or the smallest), the first of equals; where there are NaN,
-/// of the first one.
+/// The index of the largest (or smallest) element along one axis: the first one on ties, or the first NaN if any.
 #[derive(Debug, Clone)]
 struct Argmax {
     smallest: bool,
@@ -80,16 +79,15 @@ impl Kernel for Argmax {
         VARIANTS
     }
 
-    /// Short rows: one launch. Long ones: the first finds the largest of each part, the second the
-    /// largest of those.
+    /// Short rows take one launch. Long rows take two: the first reduces each part, the second reduces the parts.
     fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = args.outputs[0].shape.numel();
         let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
         let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
-        // One invocation of the second launch looks at all parts: neither loop may be long.
+        // One invocation of the second launch loops over all parts of a row, so both loops must stay short.
         let parts = wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1);
         let chunk = size.div_ceil(parts);
-        let parts = size.div_ceil(chunk); // none of them empty
+        let parts = size.div_ceil(chunk); // leaves no part empty
         let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
         let first = |to: Slot| -> Result<Launch, String> {
             Ok(Launch {
@@ -120,20 +118,20 @@ impl Kernel for Argmax {
 }
 
 impl Value {
-    /// Where along `axis` the largest element is, as i32: the first of equals, or the first NaN.
+    /// The index of the largest element along `axis`, as i32: the first one on ties, or the first NaN.
     #[track_caller]
     pub fn argmax(&self, axis: isize, keepdim: bool) -> Value {
-        self.extreme_place(false, axis, keepdim)
+        self.index_of_extreme(false, axis, keepdim)
     }
 
-    /// Where along `axis` the smallest element is, as i32: the first of equals, or the first NaN.
+    /// The index of the smallest element along `axis`, as i32: the first one on ties, or the first NaN.
     #[track_caller]
     pub fn argmin(&self, axis: isize, keepdim: bool) -> Value {
-        self.extreme_place(true, axis, keepdim)
+        self.index_of_extreme(true, axis, keepdim)
     }
 
     #[track_caller]
-    fn extreme_place(&self, smallest: bool, axis: isize, keepdim: bool) -> Value {
+    fn index_of_extreme(&self, smallest: bool, axis: isize, keepdim: bool) -> Value {
         let op = Argmax { smallest, axis: 0, keepdim };
         match self.axes_of(op.name(), &[axis]) {
             Ok(axes) => self.op(Argmax { axis: axes[0], ..op }, &[]),
@@ -142,7 +140,7 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let of = |case: Case, shape: &[usize], fill: Fill| {
         case.input("x", TensorType::new(DType::F32, shape), fill).forward_only()
@@ -151,7 +149,7 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6], Fill::Distinct),
         of(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5], Fill::Distinct),
         of(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011], Fill::Distinct),
-        // Two whole workgroups of rows, each row in several parts.
+        // Two full workgroups of rows, each row split into several parts.
         of(Case::new("argmax", "many rows in parts", |x| vec![x[0].argmax(1, false)]), &[128, 257], Fill::Distinct),
         of(
             Case::new("argmax", "two whole workgroups of rows", |x| vec![x[0].argmax(1, false)]),
@@ -162,7 +160,7 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "many rows", |x| vec![x[0].argmax(1, false)]), &[700, 3], Fill::Distinct),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
-    // A long axis in 64 parts of 64, another axis behind it.
+    // A long axis split into 64 parts of 64, followed by another axis.
     let parts = Case::new("argmax", "middle axis in parts", |x| vec![x[0].argmax(1, false)]);
     cases.push(of(parts, &[2, 4096, 3], Fill::Distinct));
     let first =
@@ -187,7 +185,7 @@ pub fn cases() -> Vec<Case> {
         });
         cases.push(of(case, &[3, size], Fill::Index(200)));
     }
-    // Rows of 400: one NaN, two, one behind an infinity, none but an infinity of either sign.
+    // In rows of 400: one NaN; two; one after an infinity; no NaN but infinities of both signs.
     const LATE: [f64; 2000] = {
         let mut x = [0.5; 2000];
         (x[77], x[400 + 390], x[400 + 391], x[800], x[801]) = (f64::NAN, f64::NAN, f64::NAN, f64::INFINITY, f64::NAN);
@@ -198,14 +196,14 @@ pub fn cases() -> Vec<Case> {
         for smallest in [false, true] {
             let op = if smallest { "argmin" } else { "argmax" };
             let case = Case::new(op, format!("NaN and infinities, {name}, and columns"), move |x| {
-                [-1, 0].map(|axis| x[0].extreme_place(smallest, axis, false)).into()
+                [-1, 0].map(|axis| x[0].index_of_extreme(smallest, axis, false)).into()
             });
             cases.push(of(case, &[2000 / size, size], Fill::Special(&LATE, -1.0, 1.0)));
         }
     }
     for smallest in [false, true] {
         let op = if smallest { "argmin" } else { "argmax" };
-        let case = Case::new(op, "NaN in a long row", move |x| vec![x[0].extreme_place(smallest, 0, false)]);
+        let case = Case::new(op, "NaN in a long row", move |x| vec![x[0].index_of_extreme(smallest, 0, false)]);
         cases.push(of(case, &[30_011], Fill::Special(&LATE, -1.0, 1.0)));
     }
     for dtype in [DType::I32, DType::U32] {

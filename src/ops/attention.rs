@@ -1,5 +1,5 @@
-//! Scaled dot-product attention, fused: scores are computed by tiles, never stored whole, and
-//! computed again for the gradients, so that memory grows with the length, not with its square.
+//! Fused scaled dot-product attention: scores are computed tile by tile, never stored in full, and
+//! recomputed for the gradients, so memory grows linearly with the sequence length.
 
 mod cases;
 mod gradients;
@@ -13,40 +13,40 @@ use crate::{DType, Shape, Tensor, TensorType, Value};
 pub use cases::cases;
 use gradients::{AttentionKeyGrad, AttentionQueryGrad, Recomputed};
 
-/// Options of [`Value::scaled_dot_product_attention`], with PyTorch's names.
+/// Options of [`Value::scaled_dot_product_attention`], named as in PyTorch.
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
-    /// Broadcasts to `[.., L, S]`. Floats are added to the scaled scores; of bools, `true` lets the
-    /// query see the key.
+    /// Broadcasts to `[.., L, S]`. A float mask is added to the scaled scores; in a bool mask, `true` lets the
+    /// query attend to the key.
     pub attn_mask: Option<Value>,
-    /// Query `i` sees keys `0..=i` alone.
+    /// Query `i` attends only to keys `0..=i`.
     pub is_causal: bool,
-    /// Scores are multiplied by it; `None`: `1 / sqrt(E)`.
+    /// Factor of the scores; `None` means `1 / sqrt(E)`.
     pub scale: Option<f64>,
 }
 
-/// A score below it says that the query does not see the key: the weight is 0 exactly.
+/// A key whose score is below this is masked: its weight is exactly 0.
 const MIN_SCORE: f64 = -1e29;
 
-/// The score of a key that is left out: finite, because kernels may assume that there is no infinity.
+/// The score of a masked key; finite, because kernels may assume that no infinities occur.
 const LEFT_OUT: f64 = -1e30f32 as f64;
 
-/// What the fused op and its gradients have in common. Queries `[N, H, L, E]`, keys `[N, H, S, E]`,
-/// values `[N, H, S, Ev]` and, where there is one, a mask `[N, H, L, S]`; E and Ev are multiples of 4.
+/// Parameters shared by the fused op and its gradients. Queries are `[N, H, L, E]`, keys `[N, H, S, E]`,
+/// values `[N, H, S, Ev]` and the optional mask `[N, H, L, S]`; E and Ev are multiples of 4.
 #[derive(Clone, Debug)]
 struct Scores {
     scale: f64,
     causal: bool,
 }
 
-/// Numbers of one head's row, at most: a tile's loops must end before drivers lose patience.
+/// Maximum row length (E or Ev) of one head: a tile's loops must end before the driver's timeout.
 const MAX_NUMBERS: usize = 4096;
 
 impl Scores {
-    /// Checks queries, keys, values and a mask behind `others`.
+    /// Checks queries, keys, values and the mask, which follows `others` further inputs.
     fn check(&self, inputs: &[&TensorType], others: usize) -> Result<(), String> {
         if inputs.iter().any(|ty| ty.dtype != DType::F32 || ty.shape.rank() != 4) {
-            return Err("expected f32 tensors of four axes".into());
+            return Err("expected f32 tensors with four axes".into());
         }
         let [n, h, l, e] = four(&inputs[0].shape);
         let [.., s, ev] = four(&inputs[2].shape);
@@ -69,7 +69,7 @@ fn four(shape: &Shape) -> [usize; 4] {
     std::array::from_fn(|axis| shape.get(axis).copied().unwrap_or(0))
 }
 
-/// `softmax(scale q k^T + mask) v`, and for each query the logarithm of what the softmax divides by.
+/// `softmax(scale q k^T + mask) v` and the log-sum-exp of each query's scores.
 #[derive(Clone, Debug)]
 struct ScaledDotProduct(Scores);
 
@@ -85,9 +85,9 @@ impl Op for ScaledDotProduct {
         Ok(vec![TensorType::new(DType::F32, [n, h, l, width]), TensorType::new(DType::F32, [n, h, l])])
     }
 
-    /// With `w` the weights and `dw = dy v^T` the gradient that flows into them, that of the scores is
-    /// `w (dw - delta)`, `delta = sum_j w_j dw_j = dy . y` (Dao et al., section 3.1), less what flows into
-    /// the logarithm, whose slopes the weights are.
+    /// With weights `w` and their gradient `dw = dy v^T`, the gradient of the scores is `w (dw - delta)`, where
+    /// `delta = sum_j w_j dw_j = dy . y` (Dao et al., section 3.1) minus the gradient of the log-sum-exp, whose
+    /// derivatives are the weights.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (y, lse) = (&g.outputs[0], &g.outputs[1]);
         let dy = g.dys[0].clone().unwrap_or_else(|| y.zeros_like());
@@ -107,7 +107,7 @@ impl Op for ScaledDotProduct {
             dk = g.when(1, || dkv.slice(-1, 0, e, 1));
             dv = g.when(2, || dkv.slice(-1, e, both, 1));
         }
-        // As large as the mask is, so that it may as well be composed.
+        // The mask's gradient is as large as the scores, so fusing it would save nothing.
         let of_mask = || {
             let inputs: Vec<Value> = std::iter::once(g.x(0)).chain(inputs.iter().copied()).cloned().collect();
             Recomputed::new(&self.0, &inputs).score_gradient
@@ -126,7 +126,7 @@ impl Op for ScaledDotProduct {
         Rounding::bound(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs))
     }
 
-    /// For each key its score, and its share of each number.
+    /// Per key, the score and the key's contribution to each output element.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
         keys * (e + width).div_ceil(width.max(1))
@@ -156,21 +156,19 @@ impl Kernel for ScaledDotProduct {
 }
 
 impl Value {
-    /// `softmax(scale q k^T + mask) v` along the keys, for queries `[.., L, E]` (`self`), keys `[.., S, E]`
-    /// and values `[.., S, Ev]`; the result is `[.., L, Ev]`. The axes before are batches and heads; they
-    /// broadcast, so that heads may share keys and values. f32; gradients for all, the mask too
-    /// (Vaswani et al., *Attention is all you need*, 2017).
+    /// `softmax(scale q k^T + mask) v`, with the softmax over the keys, for queries `[.., L, E]` (`self`), keys
+    /// `[.., S, E]` and values `[.., S, Ev]`; the result is `[.., L, Ev]`. The leading axes are batch and heads;
+    /// they broadcast, so heads can share keys and values. f32 only; all operands have gradients, including a
+    /// float mask (Vaswani et al., *Attention is all you need*, 2017).
     ///
-    /// A score below -1e29, such as a mask of minus infinity makes, leaves the key out; a query that sees no
-    /// key gets 0 and passes no gradient, as in PyTorch. A NaN in a key or value that is left out may still
-    /// spread, as 0 times NaN does. PyTorch's `dropout_p`, which drops weights, is not
-    /// offered.
+    /// A score below -1e29, for example from a mask of minus infinity, masks the key; a query with all keys
+    /// masked gets 0 and passes no gradient, as in PyTorch. A NaN in a masked key or value may still
+    /// propagate, as in 0 times NaN. PyTorch's `dropout_p` is not supported.
     ///
-    /// Fused, with an online softmax (Milakov and Gimelshein, *Online normalizer calculation for softmax*,
-    /// 2018) and a backward pass that computes the weights again (Dao et al., *FlashAttention*, 2022): the
-    /// `L x S` scores are never stored. For more than 64 numbers in a row of v the scores are
-    /// computed once for each 64 of them. Composed of matrix products and [`Value::softmax`], and thus
-    /// stored, where E or Ev exceeds 4096.
+    /// The kernel is fused: it uses an online softmax (Milakov and Gimelshein, *Online normalizer calculation for
+    /// softmax*, 2018), and the backward pass recomputes the weights (Dao et al., *FlashAttention*, 2022), so the
+    /// `L x S` scores are never stored. If Ev exceeds 64, the scores are computed once per 64 columns of v.
+    /// If E or Ev exceeds 4096, it falls back to matrix products and [`Value::softmax`], which store the scores.
     ///
     /// ```
     /// use wgrad::ops::attention::Attention;
@@ -181,7 +179,7 @@ impl Value {
     /// let mut session = Session::new(Device::cpu());
     /// let program = session.compile(&graph, &[&y])?;
     /// let y = session.run(&program, &[("x", &Tensor::new([2, 1], [0.0f32, 1.0])?)])?;
-    /// // The second query weighs the keys with e^0 and e^1.
+    /// // The second query weights the keys by e^0 and e^1.
     /// let e = 1f64.exp();
     /// assert_eq!(y[0].to_f64(), [0.0, e / (1.0 + e)]);
     /// # Ok::<(), wgrad::Error>(())
@@ -204,7 +202,7 @@ impl Value {
     }
 }
 
-/// The axes before the rows, all operands broadcast; or why there are none.
+/// The broadcast shape of the leading (batch and head) axes, or an error message.
 fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shape, String> {
     let operands = [q, k, v];
     if operands.iter().any(|x| x.dtype() != DType::F32 || x.shape().rank() < 2) {
@@ -220,18 +218,18 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
         ));
     }
     if let Some(scale) = options.scale.filter(|&scale| !scale.is_finite() || DType::F32.check(scale).is_err()) {
-        return Err(format!("the scale must be a finite number of f32, not {scale}"));
+        return Err(format!("the scale must be a finite f32, not {scale}"));
     }
     let before = |shape: &Shape| Shape::from(&shape[..shape.rank() - 2]);
     let mut batch = before(q.shape());
     for x in [k, v] {
         let both = batch.broadcast(&before(x.shape()));
-        batch = both.ok_or("the axes before the last two do not broadcast: sizes must be equal or 1")?;
+        batch = both.ok_or("the leading axes do not broadcast: sizes must be equal or 1")?;
     }
     if let Some(mask) = &options.attn_mask {
         let scores: Shape = batch.iter().copied().chain([q.dim(-2), k.dim(-2)]).collect();
         if !matches!(mask.dtype(), DType::F32 | DType::Bool) {
-            return Err("expected a mask of f32, which is added to the scores, or of bool".into());
+            return Err("expected a bool mask, or an f32 mask to add to the scores".into());
         }
         if mask.shape().broadcast(&scores).as_ref() != Some(&scores) {
             return Err(format!("the mask {} does not broadcast to the scores {scores}", mask.shape()));
@@ -240,7 +238,7 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
     Ok(batch)
 }
 
-/// The fused op on `[N, H, .., ..]`, rows filled up to whole vec4; or what it is composed of.
+/// The fused op on `[N, H, .., ..]`, with rows padded to whole vec4; or its unfused equivalent.
 fn attend(q: &Value, k: &Value, v: &Value, options: &Attention, batch: &Shape) -> Value {
     let (queries, keys, e, width) = (q.dim(-2), k.dim(-2), q.dim(-1), v.dim(-1));
     let scores =
@@ -279,18 +277,18 @@ fn attend(q: &Value, k: &Value, v: &Value, options: &Attention, batch: &Shape) -
     y.reshape(&sizes)
 }
 
-/// Rows with zeros behind, up to a multiple of 4.
+/// Zero-pads the rows to a multiple of 4.
 fn whole(x: &Value) -> Value {
     let size = x.dim(-1);
     x.pad(&[(0, 0), (0, 0), (0, 0), (0, size.next_multiple_of(4) - size)], 0.0)
 }
 
 impl Scores {
-    /// The scores as a tensor, [`LEFT_OUT`] where the query does not see the key.
+    /// The scores as a tensor, [`LEFT_OUT`] for masked keys.
     fn composed(&self, q: &Value, k: &Value, mask: Option<&Value>) -> Value {
         let mut scores = q.matmul(&k.t()) * self.scale;
         if let Some(mask) = mask {
-            // Minus infinity is met before the arithmetic, as in the kernels.
+            // Clamps minus infinity before the addition, as the kernels do.
             scores = scores + mask.maximum(&mask.full_like(LEFT_OUT));
         }
         if self.causal {

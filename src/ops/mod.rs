@@ -1,4 +1,4 @@
-//! The ops, one file a family. [`families`] is the registry: the one list of what there is.
+//! The ops, one file per family. [`families`] is the registry.
 
 pub mod adaptive_pool;
 pub mod argmax;
@@ -32,13 +32,13 @@ use rand::rngs::StdRng;
 
 use crate::op::Case;
 
-/// A family of ops: a file here, its cases, and (unless pointwise) a shader of the same name.
+/// A family of ops: a file in this folder, its test cases and (unless pointwise) a shader of the same name.
 pub struct Family {
-    /// The file's name.
+    /// The name of the file.
     pub name: &'static str,
-    /// Its cases, in a fixed order.
+    /// The test cases, in a fixed order.
     pub cases: fn() -> Vec<Case>,
-    /// If it has one: a random case, with shapes on the edges of tiles, hard values and views.
+    /// Generates a random case, with shapes at tile boundaries, special values and views.
     pub sweep: Option<fn(&mut StdRng) -> Case>,
 }
 
@@ -79,8 +79,7 @@ pub fn cases() -> Vec<Case> {
     families().iter().flat_map(|family| (family.cases)()).collect()
 }
 
-/// Cases with an index out of range that the device computes, so that the host cannot refuse it:
-/// every run must end with an error.
+/// Cases whose out-of-range index is computed on the device, where the host cannot check it: every run must fail.
 pub fn out_of_range_cases() -> Vec<Case> {
     [cross_entropy::out_of_range, gather::out_of_range, one_hot::out_of_range, scatter::out_of_range]
         .into_iter()
@@ -88,7 +87,7 @@ pub fn out_of_range_cases() -> Vec<Case> {
         .collect()
 }
 
-/// Cases of more than 65,535 workgroups, which no single dimension of a dispatch holds. Slow.
+/// Cases of more than 65,535 workgroups, the limit of one dispatch dimension. Slow.
 pub fn large_cases() -> Vec<Case> {
     sweep::large()
 }
