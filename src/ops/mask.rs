@@ -1,11 +1,11 @@
-//! Masks by position: triangles, and a number where a mask is true. Composed of counting, comparing and
-//! choosing, which the plan fuses into their neighbours: no kernel, and no memory for the mask.
+//! Triangular masks and `masked_fill`, composed of `iota`, comparison and `where_`. The plan fuses them into
+//! neighbouring ops: no kernel of their own, and no memory for the mask.
 
 use crate::op::{Case, Fill};
 use crate::{DType, TensorType, Value};
 
 impl Value {
-    /// Where the column's number less the row's is at most `diagonal`, in the last two axes: a lower triangle.
+    /// A boolean mask, true where `column - row <= diagonal` in the last two axes: a lower triangle.
     #[track_caller]
     fn below(&self, op: &str, diagonal: isize) -> Value {
         if !self.is_valid() {
@@ -13,7 +13,7 @@ impl Value {
         }
         let rank = self.shape().rank();
         let (Ok(diagonal), true) = (i32::try_from(diagonal), rank >= 2) else {
-            let why = "expected at least two axes, and a diagonal of 32 bits";
+            let why = "expected at least two axes and a diagonal that fits in 32 bits";
             return self.graph().error(op, &[self], why);
         };
         let rows = self.graph().iota(DType::I32, self.shape(), -2);
@@ -21,8 +21,8 @@ impl Value {
         (columns - rows).le(&self.graph().full(DType::I32, self.shape(), f64::from(diagonal)))
     }
 
-    /// The lower triangle of the last two axes, zeros above: `x[.., i, j]` where `j - i <= diagonal`. A
-    /// `diagonal` of 0 keeps the main one, -1 does not.
+    /// The lower triangle of the last two axes, zeros above: `x[.., i, j]` where `j - i <= diagonal`. 0 keeps the main
+    /// diagonal, -1 excludes it.
     ///
     /// ```
     /// use wgrad::{DType, Device, Graph, Session};
@@ -38,21 +38,22 @@ impl Value {
         self.below("tril", diagonal).where_(self, &self.zeros_like())
     }
 
-    /// The upper triangle of the last two axes, zeros below: `x[.., i, j]` where `j - i >= diagonal`. A
-    /// `diagonal` of 0 keeps the main one, 1 does not.
+    /// The upper triangle of the last two axes, zeros below: `x[.., i, j]` where `j - i >= diagonal`. 0 keeps the main
+    /// diagonal, 1 excludes it.
     #[track_caller]
     pub fn triu(&self, diagonal: isize) -> Value {
         self.below("triu", diagonal.saturating_sub(1)).where_(&self.zeros_like(), self)
     }
 
-    /// `value` where the mask (bool, broadcast) is true, this value elsewhere; there no gradient flows.
+    /// `value` where the mask (bool, broadcast) is true, this value elsewhere. No gradient flows to the masked
+    /// elements.
     #[track_caller]
     pub fn masked_fill(&self, mask: &Value, value: f64) -> Value {
         mask.where_(&self.full_like(value), self)
     }
 }
 
-/// The cases of this family.
+/// Test cases of these ops.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (shape, diagonal) in

@@ -1,4 +1,4 @@
-//! Matrix products: 2-D, batched with broadcasting, and with vectors, as `numpy.matmul`.
+//! Matrix products with the semantics of `numpy.matmul`: 2-D, batched with broadcasting, and with vectors.
 
 mod integer;
 mod kernels;
@@ -15,7 +15,7 @@ use crate::{DType, Shape, Tensor, TensorType, Value};
 #[derive(Debug)]
 pub(super) struct Matmul;
 
-/// The type of the product of matrices of one of these types.
+/// The result type of a product of two matrices of one of `dtypes`.
 fn infer_product(inputs: &[&TensorType], dtypes: &[DType]) -> Result<Vec<TensorType>, String> {
     let [a, b] = [inputs[0], inputs[1]];
     if a.dtype != b.dtype || !dtypes.contains(&a.dtype) {
@@ -33,7 +33,7 @@ fn infer_product(inputs: &[&TensorType], dtypes: &[DType]) -> Result<Vec<TensorT
     Ok(vec![TensorType::new(a.dtype, sizes)])
 }
 
-/// What a product of inner sizes `a` and `b` is told.
+/// The error message for inner sizes `a` and `b`.
 fn inner_sizes_differ(a: usize, b: usize) -> String {
     format!(
         "the inner sizes differ: a has {a} columns and b has {b} rows; expected [.., M, K] and [.., K, N] \
@@ -52,7 +52,7 @@ impl Op for Matmul {
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (dy, a, b) = (g.dy(), g.x(0), g.x(1));
-        // The gradient of a matrix that is seen transposed is made as that matrix lies.
+        // A transposed operand gets its gradient in the layout of the original matrix.
         let da = || if transposed(a) { b.matmul(&dy.t()).t() } else { dy.matmul(&b.t()) };
         let db = || if transposed(b) { dy.t().matmul(a).t() } else { a.t().matmul(&dy) };
         vec![g.when(0, da), g.when(1, db)]
@@ -79,8 +79,7 @@ impl Op for Matmul {
     }
 }
 
-/// `y[n] += sum over k of a[k] * b[k, n]`, four rows of `b` at a time, so that `y` is read and
-/// written a quarter as often.
+/// `y[n] += sum over k of a[k] * b[k, n]`, four rows of `b` at a time, which quarters the traffic of `y`.
 pub(super) fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
     let n = y.len();
     let mut rows = b.chunks_exact(4 * n);
@@ -100,7 +99,7 @@ pub(super) fn add_row_times_matrix(y: &mut [f64], a: &[f64], b: &[f64]) {
     }
 }
 
-/// Whether a matrix is another one seen transposed.
+/// Whether a matrix is a transposed view of another one.
 fn transposed(x: &Value) -> bool {
     let nodes = x.graph().lock();
     let node = &nodes.nodes[x.id().node];
@@ -117,13 +116,15 @@ fn sizes(a: &Shape, b: &Shape) -> [usize; 3] {
 }
 
 impl Value {
-    /// The matrix product, as `numpy.matmul` and `torch.matmul`: `[.., M, K] @ [.., K, N]` gives
-    /// `[.., M, N]`, and the batch axes broadcast. A 1-D operand is a row on the left and a column
-    /// on the right, whose axis vanishes from the result; two vectors give a scalar `[]`.
-    /// `K = 0` gives zeros.
+    /// The matrix product, as in `numpy.matmul` and `torch.matmul`: `[.., M, K] @ [.., K, N]` gives `[.., M, N]`, and
+    /// the batch axes broadcast. A 1-D operand is a row on the left and a column on the right, and the result lacks its
+    /// axis; two vectors give a scalar `[]`. `K = 0` gives zeros.
     ///
-    /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32, or integers of one type, whose product is
-    /// exact modulo 2^32. GraphErrors: a scalar operand, inner sizes or batch axes that do not fit.
+    /// A transposed operand costs no copy: `a.t().matmul(&b)`. Operands are f32, or integers of one type, whose product
+    /// is exact modulo 2^32.
+    ///
+    /// # Errors
+    /// At compile time, when an operand is a scalar, or inner sizes or batch axes do not match.
     #[track_caller]
     pub fn matmul(&self, other: &Value) -> Value {
         if let Err(invalid) = self.graph().admit("matmul", &[self, other]) {
@@ -137,8 +138,8 @@ impl Value {
         let a = if is_row { self.with_sizes(&[1, k]) } else { self.clone() };
         let b = if is_column { other.with_sizes(&[k, 1]) } else { other.clone() };
         let y = if b.shape().rank() == 2 {
-            // One matrix for the whole batch: its rows are the rows of one large product, and so
-            // the gradient of b is one product too, not a sum over the batch.
+            // One matrix for the whole batch: fold the batch into the rows of one large product. The gradient of b is
+            // then one product too, not a sum over the batch.
             a.with_sizes(&[batch.numel() * m, k]).product(&b)
         } else {
             let full = |rows: usize, columns: usize| batch.iter().copied().chain([rows, columns]).collect::<Shape>();
@@ -170,8 +171,7 @@ fn batch(shape: &Shape) -> Shape {
     shape[..shape.rank().saturating_sub(2)].into()
 }
 
-/// Batch axes, rows, columns and inner size of the product of operands that users give, or why
-/// there is none.
+/// Batch axes, and rows, columns and inner size of the product of two user-supplied operands, or an error message.
 fn product_of(a: &Shape, b: &Shape) -> Result<(Shape, [usize; 3]), String> {
     let (Some(&k), Some(&last)) = (a.last(), b.last()) else {
         return Err("expected operands of at least one axis; multiply by a scalar with *".into());
@@ -190,14 +190,14 @@ fn product_of(a: &Shape, b: &Shape) -> Result<(Shape, [usize; 3]), String> {
     }
 }
 
-/// A product of operands that are stored as said, transposed where said.
+/// A product of operands of the given shapes, each transposed first if its flag is set.
 fn product(name: &str, a: &[usize], b: &[usize], [ta, tb]: [bool; 2]) -> Case {
-    let as_said = |x: &Value, transposed: bool| if transposed { x.t() } else { x.clone() };
-    let build = move |x: &[Value]| vec![as_said(&x[0], ta).matmul(&as_said(&x[1], tb))];
+    let operand = |x: &Value, transposed: bool| if transposed { x.t() } else { x.clone() };
+    let build = move |x: &[Value]| vec![operand(&x[0], ta).matmul(&operand(&x[1], tb))];
     Case::new("matmul", name, build).float("a", a).float("b", b)
 }
 
-/// The cases of this family: sizes around the edges of the tiles, all orders of the operands.
+/// Test cases: sizes around tile edges, and all operand layouts.
 pub fn cases() -> Vec<Case> {
     const NN: [bool; 2] = [false, false];
     // M, N, K.
@@ -221,7 +221,7 @@ pub fn cases() -> Vec<Case> {
     ];
     let mut cases: Vec<Case> =
         SIZES.iter().map(|&[m, n, k]| product(&format!("{m} x {n} x {k}"), &[m, k], &[k, n], NN)).collect();
-    // A NaN in the first row of a, an infinity in the first row of b: nothing else may see them.
+    // A NaN in the first row of a and an infinity in the first row of b must not leak into other elements.
     for [m, n, k] in [[17, 65, 15], [64, 64, 64], [6, 10, 2100], [130, 68, 36], [5, 6, 3000]] {
         let mut case = product(&format!("{m} x {n} x {k}, NaN and infinity"), &[m, k], &[k, n], NN).forward_only();
         case.inputs[0].fill = Fill::Special(&[0.5, 0.25, f64::NAN, 0.5], -1.0, 1.0);
@@ -242,14 +242,14 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend([
         product("long sum", &[5, 3000], &[3000, 6], NN),
-        // Parts of two whole workgroups of elements, and of many.
+        // Split-K partial results of exactly two workgroups of elements, and of many.
         product("long sum, 8 x 16", &[8, 700], &[700, 16], NN),
         product("long sum, 18 x 41", &[18, 640], &[640, 41], NN),
-        // Few rows or columns: some invocations have two rounds, some one.
+        // Few rows or columns: some invocations run two iterations, some one.
         product("6 x 10 x 2100, b transposed", &[6, 2100], &[10, 2100], [false, true]),
         product("37 x 7 x 515", &[37, 515], &[515, 7], NN),
         product("batch of 3 x 33 x 272, b transposed", &[2, 3, 272], &[2, 33, 272], [false, true]),
-        // Two of the largest tiles either way.
+        // Two of the largest tiles in each direction.
         product("131 x 260 x 33", &[131, 33], &[33, 260], NN),
         product("batch", &[2, 3, 9, 10], &[2, 3, 10, 11], NN),
         product("batch broadcast both ways", &[2, 1, 4, 8], &[3, 8, 4], NN),
@@ -297,7 +297,7 @@ pub fn cases() -> Vec<Case> {
             .float("a", [18, 16])
             .float("b", [16, 20])
             .float("bias", [20]),
-        // Of four neighbours in a row, the first operand has one element, the second has each elsewhere.
+        // Across four neighbours in a row, `rows` has one element, and `transposed` has elements that are far apart.
         Case::new("matmul", "then a number for each row, and a transposed matrix", |x| {
             vec![x[0].matmul(&x[1]) * &x[2] + x[3].t()]
         })

@@ -1,9 +1,9 @@
-//! Normalisation: values less their mean, over their standard deviation. Layer, group, instance,
-//! batch and RMS norm differ in which elements share a mean, and are one op on data seen as
-//! `[outer, rows, inner]`, a row being (outer, inner); scale and shift are fused behind it.
+//! Normalisation: `(x - mean) / std`. Layer, group, instance, batch and RMS norm differ only in which elements share a
+//! mean. All are one op on data viewed as `[outer, rows, inner]`, with statistics per row over outer and inner; scale
+//! and shift are fused after it.
 //!
-//! The variance is that of the differences from the mean, never `E[x^2] - E[x]^2`, and the mean of
-//! these differences (nothing but rounding) mends both (Chan, Golub and LeVeque, *Algorithms for
+//! The variance is computed from the differences from the mean, never as `E[x^2] - E[x]^2`. The mean of these
+//! differences, which is pure rounding error, corrects both mean and variance (Chan, Golub and LeVeque, *Algorithms for
 //! Computing the Sample Variance*, The American Statistician 37, 1983, formula 1.7).
 
 mod cases;
@@ -14,35 +14,34 @@ pub use cases::cases;
 use crate::op::{Backward, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
-/// The most elements of a row: parts of 4096, each of which counts parts of 4096.
+/// Maximum elements per row: 4096 parts of 4096 elements each.
 const MAX_ROW: usize = 1 << 24;
 
-/// What differs between norms besides the rows.
+/// What distinguishes norms apart from the rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct NormKind {
-    /// Whether the mean is taken off; otherwise the mean square stands for the variance.
+    /// Whether the mean is subtracted; if not, the mean square replaces the variance.
     centered: bool,
     /// Added to the variance.
     eps: f64,
 }
 
-/// Of `x` `[outer, rows, inner]`: `y = (x - mean) / sqrt(var + eps)` of that shape, and `[2, rows]`,
-/// mean (0 where it is not taken off) and biased variance of each row.
+/// For `x` `[outer, rows, inner]`: `y = (x - mean) / sqrt(var + eps)` of the same shape, and `[2, rows]`: mean (0 if
+/// not subtracted) and biased variance of each row.
 #[derive(Clone, Copy, Debug)]
 struct Normalize(NormKind);
 
-/// The gradient of [`Normalize`]'s `y`, of `y`, the statistics and `dy`:
-/// `dx = (dy - mean(dy) - y mean(y dy)) / sqrt(var + eps)`, means over rows, without `mean(dy)`
-/// where the mean is not taken off.
+/// The gradient of [`Normalize`] through `y`, from `y`, the statistics and `dy`: `dx = (dy - mean(dy) - y mean(y dy)) /
+/// sqrt(var + eps)`, means over rows, without `mean(dy)` if the mean is not subtracted.
 #[derive(Clone, Copy, Debug)]
 struct NormalizeGrad(NormKind);
 
-/// The three sizes.
+/// The sizes `[outer, rows, inner]`.
 fn sizes(shape: &Shape) -> [usize; 3] {
     [shape[0], shape[1], shape[2]]
 }
 
-/// Data and statistics of one normalisation, or why there is none.
+/// The type of the statistics, or an error message.
 fn check(x: &TensorType) -> Result<TensorType, String> {
     if x.dtype != DType::F32 || x.shape.rank() != 3 {
         return Err("expected f32 data [outer, rows, inner]; cast() it first".into());
@@ -55,7 +54,7 @@ fn check(x: &TensorType) -> Result<TensorType, String> {
     }
 }
 
-/// Whether a number may be added to a variance.
+/// Checks the number that is added to a variance.
 fn check_eps(eps: f64) -> Result<(), String> {
     if eps as f32 >= f32::MIN_POSITIVE && eps <= 1e30 {
         return Ok(());
@@ -70,7 +69,7 @@ fn rows_of<'a>(x: &'a [f64], shape: &Shape) -> impl Iterator<Item = Vec<f64>> + 
     (0..rows).map(move |row| (0..outer).flat_map(|o| x[start(o, row)..][..inner].to_vec()).collect())
 }
 
-/// Puts rows back to where [`rows_of`] found them.
+/// The inverse of [`rows_of`].
 fn from_rows(rows_of: impl Iterator<Item = Vec<f64>>, shape: &Shape) -> Vec<f64> {
     let [outer, rows, inner] = sizes(shape);
     let mut y = vec![0.0; shape.numel()];
@@ -94,7 +93,7 @@ impl NormKind {
         [center, mean(x.iter().map(|x| (x - center).powi(2)))]
     }
 
-    /// How far off the device's mean, variance and normalised elements of a row may be.
+    /// Error bounds for a device's mean, variance and normalised elements of a row.
     fn errors(&self, x: &[f64]) -> ([f64; 2], Vec<f64>) {
         let [center, var] = self.moments(x);
         let [mean_off, var_off] = if self.centered {
@@ -112,16 +111,16 @@ impl NormKind {
     }
 }
 
-/// How far off the device's mean and variance of a row may be. The mean that is subtracted is off like any sum. That
-/// of the differences mends it, and its square the variance, both up to the rounding of sums of differences; in the
-/// end the mean is rounded.
+/// Error bounds for a device's mean and variance of a row. The mean that is subtracted has the error of any sum. The
+/// mean of the differences corrects it, and its square corrects the variance, both up to the rounding of sums of
+/// differences. Finally the mean is rounded.
 fn moment_errors(x: &[f64], [center, var]: [f64; 2]) -> [f64; 2] {
     let g = gamma_of_runs(x.len()) + 16.0 * F32_UNIT_ROUNDOFF;
     let first = g * mean(x.iter().map(|x| x.abs()));
     [2.0 * F32_UNIT_ROUNDOFF * center.abs() + g * (var.sqrt() + first) + FLOOR, g * (var.sqrt() + 2.0 * first).powi(2)]
 }
 
-/// What a device may lose by taking subnormal numbers for 0.
+/// The error of a device that flushes subnormal numbers to 0.
 const FLOOR: f64 = 2.0 * f32::MIN_POSITIVE as f64;
 
 impl Op for Normalize {
@@ -189,7 +188,7 @@ impl Op for NormalizeGrad {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// With `r = 1 / sqrt(var + eps)` and `g` what flows in; `dx` is linear and symmetric in `dy`.
+    /// With `r = 1 / sqrt(var + eps)` and `g` the incoming gradient; `dx` is linear and symmetric in `dy`.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (y, stats, dy, g_in) = (g.x(0), g.x(1), g.x(2), g.dy());
         let square = || (per_row(stats, 1) + self.0.eps).reciprocal();
@@ -217,7 +216,7 @@ impl Op for NormalizeGrad {
         vec![Tensor::of(shape, from_rows(dx, shape))]
     }
 
-    /// The errors of the two means, and of the differences.
+    /// The errors of the two means and of the differences.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let kind = self.0;
         Rounding::bound(move |inputs, _| {
@@ -246,13 +245,13 @@ impl Op for NormalizeGrad {
     }
 }
 
-/// One line of `[2, rows]`, to go with `[outer, rows, inner]`.
+/// One line of `[2, rows]`, shaped to broadcast with `[outer, rows, inner]`.
 fn per_row(stats: &Value, line: usize) -> Value {
     stats.slice(0, line, line + 1, 1).reshape(&[1, -1, 1])
 }
 
-/// Of `x` `[outer, rows, inner]` the mean and the biased variance of each row, `[2, rows]`; with `root` the variance's
-/// square root, which is right where the variance itself leaves the range of f32.
+/// The mean and biased variance of each row of `x` `[outer, rows, inner]`, as `[2, rows]`. With `root`, the standard
+/// deviation in place of the variance, correct even where the variance itself leaves the range of f32.
 #[derive(Clone, Copy, Debug)]
 struct Moments {
     root: bool,
@@ -270,8 +269,8 @@ impl Op for Moments {
         Ok(vec![TensorType::new(DType::F32, [2, inputs[0].shape[1]])])
     }
 
-    /// The mean is sum(x) / n, the variance sum((x - mean)^2) / n. The root has no slope at 0: the gradient is 0
-    /// there, as in PyTorch.
+    /// The mean is sum(x) / n, the variance sum((x - mean)^2) / n. The square root has no derivative at 0: the
+    /// gradient is 0 there, as in PyTorch.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (x, dy) = (g.x(0), g.dy());
         let n = (x.dim(0) * x.dim(2)) as f64;
@@ -304,7 +303,7 @@ impl Op for Moments {
                 .map(|x| {
                     let [center, var] = kind.moments(&x);
                     let [mean_off, var_off] = moment_errors(&x, [center, var]);
-                    // Between the roots of the smallest and the largest variance; where it is 0 that of its error.
+                    // The range of the square root over the variance's error interval.
                     let off =
                         (var + var_off).sqrt() - (var - var_off).max(0.0).sqrt() + 4.0 * F32_UNIT_ROUNDOFF * var.sqrt();
                     [mean_off, if root { off + FLOOR } else { var_off + FLOOR }]
@@ -319,7 +318,7 @@ impl Op for Moments {
     }
 }
 
-/// What [`Value::batch_norm_training`] gives.
+/// The result of [`Value::batch_norm_training`].
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// The normalised data.
@@ -328,13 +327,13 @@ pub struct BatchNorm {
     pub mean: Value,
     /// The biased variance of each channel, `[C]`.
     pub var: Value,
-    /// Elements of a channel.
+    /// Elements per channel.
     count: usize,
 }
 
 impl BatchNorm {
-    /// The running mean and variance `[C]` after this batch: `(1 - momentum) old + momentum new`, with
-    /// the unbiased variance, and `momentum` in [0, 1].
+    /// The updated running mean and variance `[C]`: `(1 - momentum) old + momentum new`, with the unbiased variance.
+    /// `momentum` must be in [0, 1].
     #[track_caller]
     pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
         if !(0.0..=1.0).contains(&momentum) {
@@ -346,8 +345,8 @@ impl BatchNorm {
         (new_mean, var * (1.0 - momentum) + &self.var * (momentum * self.correction()))
     }
 
-    /// The mean of all batches' means, and that of their unbiased variances, `[C]`, from those of the
-    /// `count` batches before this one.
+    /// The cumulative averages `[C]` of batch means and unbiased variances, updated from the averages over the `count`
+    /// batches before this one.
     #[track_caller]
     pub fn average(&self, mean: &Value, var: &Value, count: &Value) -> (Value, Value) {
         let share = (count + 1.0).cast(DType::F32).reciprocal();
@@ -355,21 +354,22 @@ impl BatchNorm {
         (mean + (&self.mean - mean) * &share, var + (unbiased - var) * &share)
     }
 
-    /// What makes the variance unbiased.
+    /// The factor that makes the variance unbiased.
     fn correction(&self) -> f64 {
         self.count as f64 / self.count.saturating_sub(1).max(1) as f64
     }
 }
 
 impl Value {
-    /// Mean and spread of the elements along `axes`, each in the shape that is left.
+    /// Mean and variance (or, with `root`, standard deviation) over `axes`, each in the reduced shape.
     #[track_caller]
     fn moments(&self, axes: &[usize], root: bool, keepdim: bool) -> [Value; 2] {
         let shape = self.shape();
         let reduced = |&axis: &usize| axes.contains(&axis);
         let kept: Vec<usize> = (0..shape.rank()).filter(|axis| !reduced(axis)).collect();
         let sizes = |axes: &[usize]| axes.iter().map(|&axis| shape[axis]).product::<usize>() as isize;
-        // Axes in front of those that are kept, and behind: with others between them the latter come first.
+        // If the kept axes are contiguous, the reduced axes before them become outer and those after them inner;
+        // otherwise the kept axes are permuted to the front.
         let first = kept.first().map_or(0, |&axis| axis);
         let apart = kept.iter().zip(first..).any(|(&axis, place)| axis != place);
         let x = if apart {
@@ -384,15 +384,16 @@ impl Value {
         [0, 1].map(|line| stats.slice(0, line, line + 1, 1).reshape(&left))
     }
 
-    /// The variance over `axes`: `sum((x - mean)^2) / (n - correction)`, with `n` the number of
-    /// elements; `correction` 0 is the biased one, 1 Bessel's. As accurate where the mean is large as where it is 0.
+    /// The variance over `axes`: `sum((x - mean)^2) / (n - correction)`, with `n` the number of elements. `correction`
+    /// 0 gives the biased variance, 1 applies Bessel's correction. As accurate for data with a large mean as for a mean
+    /// of 0.
     #[track_caller]
     pub fn var(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
         self.spread(false, axes, correction, keepdim)
     }
 
-    /// The standard deviation over `axes`: the square root of [`Value::var`], but right, too, where the variance is
-    /// too large or too small for f32. Where it is 0 its gradient is 0.
+    /// The standard deviation over `axes`: the square root of [`Value::var`], but also correct where the variance
+    /// overflows or underflows f32. Where it is 0, so is its gradient.
     #[track_caller]
     pub fn std(&self, axes: &[isize], correction: usize, keepdim: bool) -> Value {
         self.spread(true, axes, correction, keepdim)
@@ -410,7 +411,7 @@ impl Value {
         }
         let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
         if count <= correction {
-            let why = format!("expected more than {correction} elements a variance, not {count}");
+            let why = format!("expected more than {correction} elements per variance, not {count}");
             return self.graph().error(op, &[self], why);
         }
         let [_, spread] = self.moments(&found, root, keepdim);
@@ -418,8 +419,8 @@ impl Value {
         if correction == 0 { spread } else { spread * if root { factor.sqrt() } else { factor } }
     }
 
-    /// Normalised over `outer` and `inner` of the data seen as `[outer, rows, inner]`, in its own
-    /// shape, and the statistics `[2, rows]`.
+    /// This value viewed as `[outer, rows, inner]`, normalised over outer and inner, in its original shape; and the
+    /// statistics `[2, rows]`.
     #[track_caller]
     fn normalized(&self, [outer, rows, inner]: [usize; 3], kind: NormKind) -> [Value; 2] {
         let x = self.reshape(&[outer, rows, inner].map(|size| size as isize));
@@ -429,7 +430,7 @@ impl Value {
         [outputs.swap_remove(0).reshape(&sizes), stats]
     }
 
-    /// `self * weight + bias`, where given: both of `shape`, and seen as `sizes` to be broadcast.
+    /// `self * weight + bias`, where present: both must be of `shape`, and are reshaped to `sizes` for broadcasting.
     #[track_caller]
     fn scaled(&self, op: &str, shape: &[usize], sizes: &[isize], by: [Option<&Value>; 2]) -> Value {
         let mut y = self.clone();
@@ -462,14 +463,14 @@ impl Value {
         y.scaled(op, shape, &sizes, by)
     }
 
-    /// Layer normalisation over the last axes, which have the sizes `normalized_shape`:
-    /// `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over these axes,
-    /// `weight` and `bias` (where given) of shape `normalized_shape` (Ba, Kiros and Hinton, *Layer
-    /// Normalization*, arXiv:1607.06450). Floats; `eps` is 1e-5 in most models.
+    /// Layer normalisation over the last axes, whose sizes are `normalized_shape`: `y = (x - mean) / sqrt(var + eps) *
+    /// weight + bias`, with mean and biased variance over these axes, and optional `weight` and `bias` of shape
+    /// `normalized_shape` (Ba, Kiros and Hinton, *Layer Normalization*, arXiv:1607.06450). f32 only; most models use an
+    /// `eps` of 1e-5.
     ///
     /// # Errors
-    /// At compile time, when the data does not end with these sizes, they hold no or more than 2^24
-    /// elements, or `eps` is not positive.
+    /// At compile time, when the last axes do not have these sizes, hold no or more than 2^24 elements, or `eps` is not
+    /// positive.
     ///
     /// ```
     /// use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -493,20 +494,19 @@ impl Value {
         self.last_axes_norm("layer_norm", normalized_shape, [weight, bias], NormKind { centered: true, eps })
     }
 
-    /// Layer normalisation by the root mean square alone: `y = x / sqrt(mean(x^2) + eps) * weight`
-    /// over the last axes, as for [`Value::layer_norm`] (Zhang and Sennrich, *Root Mean Square Layer
-    /// Normalization*, NeurIPS 2019).
+    /// RMS normalisation: `y = x / sqrt(mean(x^2) + eps) * weight` over the last axes, as for [`Value::layer_norm`]
+    /// (Zhang and Sennrich, *Root Mean Square Layer Normalization*, NeurIPS 2019).
     #[track_caller]
     pub fn rms_norm(&self, normalized_shape: &[usize], weight: Option<&Value>, eps: f64) -> Value {
         self.last_axes_norm("rms_norm", normalized_shape, [weight, None], NormKind { centered: false, eps })
     }
 
-    /// Group normalisation of data `[N, C, ...]`: the channels in `num_groups` groups, mean and
-    /// biased variance over the channels of a group and all axes behind them, then scale and shift by
-    /// `weight` and `bias` `[C]`, where given (Wu and He, *Group Normalization*, ECCV 2018).
+    /// Group normalisation of data `[N, C, ...]`: the channels are divided into `num_groups` groups, with mean and
+    /// biased variance over the channels of a group and all following axes. Then scale and shift by `weight` and `bias`
+    /// `[C]`, if given (Wu and He, *Group Normalization*, ECCV 2018).
     ///
     /// # Errors
-    /// At compile time, when the groups do not divide the channels; else as [`Value::layer_norm`].
+    /// At compile time, when `num_groups` does not divide the channels; otherwise as for [`Value::layer_norm`].
     #[track_caller]
     pub fn group_norm(&self, num_groups: usize, weight: Option<&Value>, bias: Option<&Value>, eps: f64) -> Value {
         let Some([n, c, inner]) = self.channels() else {
@@ -520,9 +520,8 @@ impl Value {
         y.scaled("group_norm", &[c], &self.channel_sizes(), [weight, bias])
     }
 
-    /// Instance normalisation of data `[N, C, ...]`: each channel of each example by itself, which is
-    /// [`Value::group_norm`] with a group for each channel (Ulyanov, Vedaldi and Lempitsky,
-    /// arXiv:1607.08022).
+    /// Instance normalisation of data `[N, C, ...]`: each channel of each example separately, which is
+    /// [`Value::group_norm`] with one group per channel (Ulyanov, Vedaldi and Lempitsky, arXiv:1607.08022).
     #[track_caller]
     pub fn instance_norm(&self, weight: Option<&Value>, bias: Option<&Value>, eps: f64) -> Value {
         match self.channels() {
@@ -535,13 +534,12 @@ impl Value {
         }
     }
 
-    /// Batch normalisation of data `[N, C, ...]` in training: mean and biased variance of each channel
-    /// over the batch and the axes behind the channels, then scale and shift by `weight` and `bias`
-    /// `[C]`, where given (Ioffe and Szegedy, ICML 2015). For running statistics see
-    /// [`BatchNorm2d`](crate::nn::BatchNorm2d).
+    /// Batch normalisation of data `[N, C, ...]` in training: mean and biased variance of each channel over the batch
+    /// and the axes after the channels. Then scale and shift by `weight` and `bias` `[C]`, if given (Ioffe and Szegedy,
+    /// ICML 2015). For running statistics see [`BatchNorm2d`](crate::nn::BatchNorm2d).
     ///
     /// # Errors
-    /// At compile time, when a channel has fewer than two elements; else as [`Value::layer_norm`].
+    /// At compile time, when a channel has fewer than two elements; otherwise as for [`Value::layer_norm`].
     #[track_caller]
     pub fn batch_norm_training(&self, weight: Option<&Value>, bias: Option<&Value>, eps: f64) -> BatchNorm {
         let wrong = match self.channels() {
@@ -549,7 +547,7 @@ impl Value {
             Some(_) => Some(self.graph().error(
                 "batch_norm",
                 &[self],
-                "expected more than one element in each channel: of one the variance is 0",
+                "expected more than one element in each channel: the variance of one is 0",
             )),
             None => Some(self.without_channels("batch_norm")),
         };
@@ -563,8 +561,8 @@ impl Value {
         BatchNorm { y, mean: line(0), var: line(1), count: n * inner }
     }
 
-    /// Batch normalisation in evaluation: `(x - mean) / sqrt(var + eps) * weight + bias` with a mean and
-    /// a variance `[C]` for each channel of data `[N, C, ...]`, and `weight` and `bias` where given.
+    /// Batch normalisation in evaluation: `(x - mean) / sqrt(var + eps) * weight + bias`, with a mean and variance
+    /// `[C]` for the channels of data `[N, C, ...]`, and optional `weight` and `bias`.
     #[track_caller]
     pub fn batch_norm(
         &self,
@@ -589,7 +587,7 @@ impl Value {
         y.scaled("batch_norm", &[c], &sizes, [weight, bias])
     }
 
-    /// Examples, channels, and elements of a channel of data `[N, C, ...]`.
+    /// Batch size, channels, and elements per channel of data `[N, C, ...]`.
     fn channels(&self) -> Option<[usize; 3]> {
         let shape = self.shape();
         (self.is_valid() && shape.rank() >= 2).then(|| [shape[0], shape[1], shape[2..].iter().product()])
@@ -600,7 +598,7 @@ impl Value {
         if self.is_valid() { self.graph().error(op, &[self], "expected data [N, C, ...]") } else { self.clone() }
     }
 
-    /// The sizes that `[C]` has beside data `[N, C, ...]`: `[C, 1, ...]`.
+    /// The sizes that broadcast `[C]` against data `[N, C, ...]`: `[C, 1, ...]`.
     fn channel_sizes(&self) -> Vec<isize> {
         let mut sizes = vec![1; self.shape().rank().saturating_sub(1)];
         sizes.iter_mut().take(1).for_each(|size| *size = -1);

@@ -1,4 +1,4 @@
-//! Class numbers as rows of zeros with a one.
+//! One-hot encoding of class indices.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{NAN, indices};
@@ -18,7 +18,7 @@ impl Op for OneHot {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         if !matches!(inputs[0].dtype, DType::I32 | DType::U32) {
-            return Err("expected class numbers as i32 or u32".into());
+            return Err("expected class indices as i32 or u32".into());
         }
         if self.classes == 0 {
             return Err("expected at least one class".into());
@@ -78,15 +78,15 @@ impl Kernel for OneHot {
 }
 
 impl Value {
-    /// Class numbers (i32 or u32, any shape `[..]`) as floats `[.., classes]`: 1 at the class, 0 elsewhere.
-    /// Numbers out of range are an error, as for [`Value::gather`].
+    /// Class indices (i32 or u32, any shape `[..]`) to f32 `[.., classes]`: 1 at the class, 0 elsewhere. An index out
+    /// of range is an error, as for [`Value::gather`].
     #[track_caller]
     pub fn one_hot(&self, classes: usize) -> Value {
         self.op(OneHot { classes }, &[])
     }
 }
 
-/// Cases with one class out of range that the device computes: see [`super::out_of_range_cases`].
+/// Test cases with one class out of range, computed on the device: see [`super::out_of_range_cases`].
 pub(crate) fn out_of_range() -> Vec<Case> {
     let cases = [("the first class past the end", 5.0), ("class -1", -1.0)].map(|(what, class)| {
         Case::new("one_hot", format!("{what} of 5, the last of 70"), |x| {
@@ -99,7 +99,7 @@ pub(crate) fn out_of_range() -> Vec<Case> {
     cases.into()
 }
 
-/// The cases of this family.
+/// Test cases of this op.
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, dtype: DType, shape: &[usize], classes: usize| {
         Case::new("one_hot", name, move |x| vec![x[0].one_hot(classes)])

@@ -1,11 +1,11 @@
-//! Padding with a number: around the elements, and between them. The inverse of slicing.
+//! Padding with a constant, around the elements and between them: the inverse of slicing.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::profile::Profile;
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// Where the elements of one axis go: element `i` to `start + i * step` of `size`.
+/// Placement of the elements of one axis: element `i` goes to `start + i * step` of `size`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Placement {
     start: usize,
@@ -13,14 +13,14 @@ struct Placement {
     step: usize,
 }
 
-/// Puts the elements into a larger tensor, which holds `value` elsewhere.
+/// Places the elements in a larger tensor that holds `value` elsewhere.
 #[derive(Debug, Clone)]
 struct Pad {
     axes: Vec<Placement>,
     value: f64,
 }
 
-/// A merged axis as the kernel walks it: its placement, its size in the input and the stride there.
+/// A merged axis of the kernel: its placement, input size and input stride.
 #[derive(Debug, Clone, Copy)]
 struct Axis {
     to: Placement,
@@ -28,21 +28,21 @@ struct Axis {
     stride: usize,
 }
 
-/// The most axes that the kernel walks, after merging.
+/// Maximum number of axes in the kernel, after merging.
 const MAX_AXES: usize = 8;
 
-/// The most axes that one op pads: contiguous inputs then merge to few enough.
+/// Maximum number of axes padded by one op: contiguous inputs then merge to few enough axes.
 const MAX_PADDED: usize = 6;
 
-/// How many neighbours one invocation of a copying kernel moves. GPUs join the accesses of
-/// neighbouring invocations; software adapters pay for every invocation's index arithmetic.
+/// Consecutive elements per invocation of a copy kernel. GPUs coalesce the accesses of neighbouring invocations;
+/// software adapters pay for the index arithmetic of every invocation.
 pub(crate) fn copy_chunk(profile: &Profile, count: usize) -> usize {
     if profile.software { (count / 4096).clamp(1, 32) } else { 1 }
 }
 
 impl Pad {
-    /// The axes, outermost first, with an axis that is not padded merged into its outer neighbour
-    /// where the elements stay in line.
+    /// The axes, outermost first. An axis that is not padded is merged into the next outer one where the strides allow
+    /// it.
     fn merged(&self, view: &View) -> Vec<Axis> {
         let mut merged: Vec<Axis> = Vec::new();
         for (axis, &to) in self.axes.iter().enumerate() {
@@ -93,7 +93,7 @@ impl Op for Pad {
             };
             if !fits {
                 return Err(format!(
-                    "{from} elements from {} by {} do not fit {} on axis {axis}",
+                    "{from} elements from {} with step {} do not fit {} on axis {axis}",
                     to.start, to.step, to.size
                 ));
             }
@@ -118,7 +118,7 @@ impl Op for Pad {
         let strides = y.strides();
         let place = View {
             shape: x.shape().clone(),
-            // The step of a single element has no meaning, and might overflow.
+            // The step is irrelevant for a single element, and might overflow.
             strides: (self.axes.iter().zip(&strides).zip(x.shape().iter()))
                 .map(|((to, stride), &from)| if from > 1 { to.step * stride } else { 0 })
                 .collect(),
@@ -135,13 +135,13 @@ impl Op for Pad {
             (Data::I32(v), Data::I32(y)) => scatter(v, &place, y).into(),
             (Data::U32(v), Data::U32(y)) => scatter(v, &place, y).into(),
             (Data::Bool(v), Data::Bool(y)) => scatter(v, &place, y).into(),
-            (_, number) => number, // floats come as F64
+            (_, number) => number, // not reached: floats are F64
         };
         vec![Tensor::of(y, data)]
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
-        // A copy; only the value itself may not be a single-precision number.
+        // A copy; only `value` itself may be rounded to f32.
         if inputs[0].dtype.rounds(self.value) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
@@ -164,10 +164,10 @@ impl Kernel for Pad {
         let view = &args.views[0];
         let mut axes = self.merged(view);
         if axes.len() > MAX_AXES {
-            return Err(format!("it walks {} axes, and the kernel at most {MAX_AXES}", axes.len()));
+            return Err(format!("expected at most {MAX_AXES} axes after merging, not {}", axes.len()));
         }
         let (mut count, mut offset) = (args.outputs[0].shape.numel(), view.offset);
-        // Four neighbours move as one where nothing parts them.
+        // Four elements are copied as one vec4 where sizes, strides and offsets allow it.
         let vec4 = offset % 4 == 0
             && axes.split_last().is_some_and(|(last, outer)| {
                 last.stride == 1
@@ -191,7 +191,7 @@ impl Kernel for Pad {
         let mut uniform = [chunks, row_chunks, chunk, axes.len(), offset].map(|n| n as u32).to_vec();
         uniform.extend([value, 0, 0]);
         for i in 0..MAX_AXES {
-            // Innermost first. Two vec4 an axis: start, size, step, from; stride.
+            // Innermost first. Two vec4 per axis: start, size, step, from; stride.
             let axis = axes.len().checked_sub(i + 1).map(|at| axes[at]);
             let words = axis.map_or([0; 8], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
             uniform.extend(words.map(|n| n as u32));
@@ -211,8 +211,8 @@ impl Kernel for Pad {
 }
 
 impl Value {
-    /// Surrounded with `value`, which must be a value of the type: `pads` holds `(before, after)` for each axis, first
-    /// axis first. The gradient is the slice that was surrounded.
+    /// Padded with `value`, which must be representable in the data type. `pads` holds `(before, after)` for each axis,
+    /// first axis first. The gradient is the corresponding slice.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -231,7 +231,7 @@ impl Value {
             };
             return self.pad(&part(false), value).pad(&part(true), value);
         }
-        // Where there are fewer axes than pairs the op complains.
+        // If there are more pairs than axes, the op reports an error.
         let size = |axis: usize| self.shape().get(axis).copied().unwrap_or(0);
         let axes = pads.iter().enumerate().map(|(axis, &(before, after))| Placement {
             start: before,
@@ -241,8 +241,7 @@ impl Value {
         self.op(Pad { axes: axes.collect(), value }, &[])
     }
 
-    /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros
-    /// elsewhere.
+    /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros elsewhere.
     #[track_caller]
     pub(crate) fn pad_strided(&self, axis: usize, start: usize, size: usize, step: usize) -> Value {
         if self.shape().get(axis) == Some(&size) && start == 0 && step == 1 {
@@ -257,7 +256,7 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// Test cases of this op.
 pub fn cases() -> Vec<Case> {
     let ints =
         |case: Case, dtype: DType| case.input("x", TensorType::new(dtype, [3, 5]), Fill::Index(1000)).forward_only();

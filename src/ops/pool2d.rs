@@ -1,5 +1,4 @@
-//! Pooling over windows of the two spatial axes of data `[N, C, H, W]`: the maximum, the average,
-//! and their gradients.
+//! Max and average pooling over windows of the two spatial axes of data `[N, C, H, W]`, and the gradients.
 
 mod cases;
 mod kernels;
@@ -11,7 +10,7 @@ use super::conv2d::{Pair, windows};
 use crate::op::{Backward, Lowering, Nan, Op, Rounding, gamma};
 use crate::{DType, Tensor, TensorType, Value};
 
-/// The windows of a pooling.
+/// Options of a pooling: the windows.
 ///
 /// ```
 /// use wgrad::ops::pool2d::Pool2d;
@@ -22,34 +21,33 @@ use crate::{DType, Tensor, TensorType, Value};
 pub struct Pool2d {
     /// Height and width of a window.
     pub kernel: [usize; 2],
-    /// Steps between neighbouring windows, at least 1.
+    /// Distance between neighbouring windows, at least 1.
     pub stride: [usize; 2],
-    /// Elements added on either side, at most half a window: minus infinity for the maximum, zero
-    /// for the average.
+    /// Elements added on each side, at most half a window: minus infinity for the maximum, zero for the average.
     pub padding: [usize; 2],
-    /// Whether an average divides by the window's size even where it covers padding (PyTorch's
-    /// default), or only by the number of elements it covers. Maxima ignore it.
+    /// Whether an average divides by the window's size even where it covers padding (PyTorch's default), or only by the
+    /// number of data elements it covers. Ignored by max pooling.
     pub count_include_pad: bool,
 }
 
 impl Pool2d {
-    /// Windows side by side: the stride is the kernel. No padding.
+    /// Adjacent windows: the stride is the kernel size. No padding.
     pub fn new(kernel: impl Into<Pair>) -> Self {
         let kernel = kernel.into().0;
         Pool2d { kernel, stride: kernel, padding: [0, 0], count_include_pad: true }
     }
 
-    /// With another stride.
+    /// Sets the stride.
     pub fn stride(self, stride: impl Into<Pair>) -> Self {
         Pool2d { stride: stride.into().0, ..self }
     }
 
-    /// With another padding.
+    /// Sets the padding.
     pub fn padding(self, padding: impl Into<Pair>) -> Self {
         Pool2d { padding: padding.into().0, ..self }
     }
 
-    /// With padding counted in an average's divisor, or not.
+    /// Sets whether padding counts in an average's divisor.
     pub fn count_include_pad(self, count: bool) -> Self {
         Pool2d { count_include_pad: count, ..self }
     }
@@ -67,17 +65,17 @@ impl From<[usize; 2]> for Pool2d {
     }
 }
 
-/// The most elements of a window: some drivers silently stop longer loops.
+/// Maximum elements per window: some drivers silently stop longer loops.
 const MAX: usize = 16_000;
 
-/// What is computed of each window.
+/// What is computed for each window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PoolKind {
     /// `x` to `y`: the maximum.
     Max,
-    /// `x`, `v` to `y`: the element of `v` where `x` has its (first) maximum.
+    /// `x`, `v` to `y`: the element of `v` at the position of the first maximum of `x`.
     MaxPick,
-    /// `x`, `dy` to `dx`: each `dy` to where its window has its first maximum.
+    /// `x`, `dy` to `dx`: each `dy` goes to the first maximum of its window.
     MaxGrad,
     /// `x` to `y`: the average.
     Avg,
@@ -92,7 +90,7 @@ struct Pooling {
     kind: PoolKind,
 }
 
-/// All sizes of a pooling, known to fit; `planes` is `N * C`.
+/// All sizes of a validated pooling; `planes` is `N * C`.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     planes: usize,
@@ -104,7 +102,7 @@ struct Sizes {
 }
 
 impl Pooling {
-    /// The number of windows along each axis, or why there are none.
+    /// The number of windows along each axis, or an error message.
     fn windows(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
         let Pool2d { kernel, stride, padding, .. } = self.options;
         let axis = |name: &str, i: usize| {
@@ -113,7 +111,7 @@ impl Pooling {
             }
             if padding[i] > kernel[i] / 2 {
                 return Err(format!(
-                    "{name}: the padding of {} must be at most half the kernel of {}, or windows hold nothing but \
+                    "{name}: the padding of {} must be at most half the kernel of {}, or windows would cover only \
                      padding; pad() the input instead",
                     padding[i], kernel[i]
                 ));
@@ -124,7 +122,7 @@ impl Pooling {
         let kernel = self.options.kernel;
         if kernel[0] * kernel[1] > MAX {
             return Err(format!(
-                "windows hold at most {MAX} elements, not {}; reduce such ones with max() or mean() over the axes",
+                "windows hold at most {MAX} elements, not {}; use max() or mean() over the axes instead",
                 kernel[0] * kernel[1]
             ));
         }
@@ -141,7 +139,7 @@ impl Pooling {
         Sizes { planes: x[0] * x[1], h: x[2], w: x[3], oh: y[2], ow: y[3], options: self.options }
     }
 
-    /// The most windows that one element lies in.
+    /// Maximum number of windows that contain one element.
     fn overlap(&self) -> usize {
         let Pool2d { kernel, stride, .. } = self.options;
         (0..2).map(|i| kernel[i].div_ceil(stride[i].max(1))).product()
@@ -218,7 +216,7 @@ impl Op for Pooling {
         }
     }
 
-    /// `x` tells only which places others are picked from, or go to.
+    /// `x` only determines positions.
     fn nan(&self, input: usize) -> Nan {
         if input == 0 && matches!(self.kind, PoolKind::MaxPick | PoolKind::MaxGrad) {
             Nan::Extreme
@@ -232,8 +230,8 @@ impl Op for Pooling {
     }
 }
 
-/// The bound for sums of up to `TERMS` elements of `dy`. (`Rounding::Sum` does not fit: taking
-/// magnitudes of `x` would move its maxima.)
+/// The error bound for sums of up to `TERMS` elements of `dy`. (`Rounding::Sum` does not apply: its evaluation on
+/// absolute values of `x` would move the maxima.)
 fn sum_of_dy<const TERMS: usize>(inputs: &[&Tensor], outputs: &[Tensor]) -> Vec<Vec<f64>> {
     let dy = inputs[1].to_f64();
     let windows = inputs[1].shape()[2] * inputs[1].shape()[3];
@@ -243,27 +241,27 @@ fn sum_of_dy<const TERMS: usize>(inputs: &[&Tensor], outputs: &[Tensor]) -> Vec<
 }
 
 impl Value {
-    /// The maximum of each window of data `[N, C, H, W]`: `[N, C, OH, OW]`, with
-    /// `OH = (H + 2 padding - KH) / stride + 1`, rounded down, and `OW` alike. `options` may be a
-    /// number, the side of windows that lie side by side, or a [`Pool2d`]. The gradient goes to
-    /// the window's first maximum in row-major order; a NaN counts as the maximum. A [`relu`](Value::relu) that
-    /// comes right before is computed after it, for the maxima alone, which gives the same numbers.
+    /// The maximum of each window of data `[N, C, H, W]`: `[N, C, OH, OW]`, with `OH = (H + 2 padding - KH) / stride +
+    /// 1`, rounded down, and `OW` likewise. `options` may be a number, the side of adjacent square windows, or a
+    /// [`Pool2d`]. The gradient goes to the window's first maximum in row-major order; a NaN counts as the maximum. A
+    /// [`relu`](Value::relu) directly before the pooling is moved after it, where it has fewer elements to compute; the
+    /// results are the same.
     ///
     /// # Errors
-    /// At compile time, when a window is larger than the padded input, a stride is 0 or the
-    /// padding exceeds half a window.
+    /// At compile time, when a window is larger than the padded input, a stride is 0, or the padding exceeds half a
+    /// window.
     #[track_caller]
     pub fn max_pool2d(&self, options: impl Into<Pool2d>) -> Value {
         let options = options.into();
-        // The maximum of relus is the relu of the maximum, gradients too, and there are fewer maxima.
+        // max(relu(x)) = relu(max(x)), including gradients, and there are fewer maxima.
         if let Some([x]) = self.made_by("relu").as_deref() {
             return x.max_pool2d(options).relu();
         }
         self.op(Pooling { options, kind: PoolKind::Max }, &[])
     }
 
-    /// The average of each window of data `[N, C, H, W]`; sizes and errors are as for
-    /// [`Value::max_pool2d`], the divisor is as [`Pool2d::count_include_pad`] says.
+    /// The average of each window of data `[N, C, H, W]`. Sizes and errors are as for [`Value::max_pool2d`]; for the
+    /// divisor see [`Pool2d::count_include_pad`].
     #[track_caller]
     pub fn avg_pool2d(&self, options: impl Into<Pool2d>) -> Value {
         self.op(Pooling { options: options.into(), kind: PoolKind::Avg }, &[])

@@ -1,10 +1,9 @@
-//! Recurrent layers over a whole sequence: RNN, LSTM and GRU with PyTorch's gates.
+//! Recurrent layers over a whole sequence: RNN, LSTM and GRU with PyTorch's gate order.
 //!
-//! The products with the inputs of all steps are one matmul; what remains is one op for the whole
-//! sequence, and one for its gradient, a launch for each step (or for many, see `kernels`). The
-//! gradient of the recurrent weights is again one matmul over all steps. Inside, time is the first
-//! axis, and a state has one slot more than there are steps: so the states before all steps and
-//! those behind them are both plain slices.
+//! The input projections of all steps are one matmul. The recurrence is one op for the whole sequence, and one for its
+//! gradient, with one launch per step or per several steps (see `kernels`). The gradient of the recurrent weights is
+//! again one matmul over all steps. Internally, time is the first axis, and state tensors have one slot more than there
+//! are steps, so that the states before and after every step are both plain slices.
 
 mod cases;
 mod kernels;
@@ -16,7 +15,7 @@ pub(super) use cases::{Form, With, case};
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
 
-/// What a unit computes in each step.
+/// The type of recurrent cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
     /// `h' = f(W x + b + U h + c)` (Elman, *Finding structure in time*, 1990).
@@ -24,13 +23,13 @@ pub enum Cell {
     /// Gates in the order i, f, g, o: `c' = f c + i g`, `h' = o f(c')` (Hochreiter and Schmidhuber,
     /// *Long short-term memory*, 1997; with the forget gate of Gers, Schmidhuber and Cummins, 2000).
     Lstm,
-    /// Gates in the order r, z, n: `n = f(W x + b + r (U h + c))`, `h' = (1 - z) n + z h` (Cho et
-    /// al., EMNLP 2014; with r outside of the product, as PyTorch and cuDNN have it).
+    /// Gates in the order r, z, n: `n = f(W x + b + r (U h + c))`, `h' = (1 - z) n + z h` (Cho et al., EMNLP 2014; r is
+    /// applied after the product, as in PyTorch and cuDNN).
     Gru,
 }
 
 impl Cell {
-    /// Rows of weights for each unit.
+    /// Rows of weights per hidden unit.
     pub const fn gates(self) -> usize {
         match self {
             Cell::Rnn => 1,
@@ -48,17 +47,17 @@ impl Cell {
     }
 }
 
-/// The cell's activation `f`: of an RNN's sum, of an LSTM's g and c, of a GRU's n.
+/// The activation `f`: of an RNN's sum, of an LSTM's g and c, of a GRU's n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// The usual one.
+    /// The default.
     #[default]
     Tanh,
-    /// `max(x, 0)`: of an RNN as in Le, Jaitly and Hinton (arXiv:1504.00941).
+    /// `max(x, 0)`; for RNNs as in Le, Jaitly and Hinton (arXiv:1504.00941).
     Relu,
 }
 
-/// The weights of one layer in one direction, G being [`Cell::gates`].
+/// The weights of one layer in one direction, with G = [`Cell::gates`].
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// `[G hidden, in]`.
@@ -71,7 +70,7 @@ pub struct Weights {
     pub b_hh: Option<Value>,
 }
 
-/// What a recurrent layer gives.
+/// The outputs of a recurrent layer.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// The hidden states of all steps, `[batch, time, hidden]`.
@@ -82,12 +81,12 @@ pub struct Sequence {
     pub c: Option<Value>,
 }
 
-/// The largest number of units: a step's loop goes over all gates of all units.
+/// Maximum hidden units: the loop of a step runs over all gates of all units.
 pub(crate) const MAX_HIDDEN: usize = 4000;
 
-/// States from `x` [T, B, G H] (the inputs' products, with their bias), `w` [H, G H], the initial
-/// state [B, H], and an LSTM's initial cell or a GRU's bias [G H]. Gives the states [T + 1, B, H];
-/// of LSTM and GRU what the gradient needs of the gates [T, B, 4 H]; an LSTM's cells [T + 1, B, H].
+/// The recurrence. Inputs: `x` [T, B, G H] (the input projections, with bias), `w` [H, G H], the initial state [B, H],
+/// and the initial cell state of an LSTM or the recurrent bias [G H] of a GRU. Outputs: the states [T + 1, B, H]; for
+/// LSTM and GRU, the gate values that the gradient needs [T, B, 4 H]; for LSTM, the cell states [T + 1, B, H].
 #[derive(Debug, Clone)]
 struct Recurrence {
     cell: Cell,
@@ -95,10 +94,10 @@ struct Recurrence {
     reverse: bool,
 }
 
-/// Its gradient: of the sums `h W` [T, B, G H], from that of the states, `w` [G H, H], the saved
-/// gates (not of an RNN), the states (an LSTM's cells), and maybe the gradient of the cells. LSTM
-/// and GRU: and what goes from the first step to the state before without a product, [B, H]. GRU:
-/// and the gradient of `x`.
+/// The gradient of [`Recurrence`]. Inputs: the gradient of the states, `w` [G H, H], the saved gates (not for RNN), the
+/// states (for LSTM the cell states), and optionally the gradient of the cell states. Outputs: the gradient of the sums
+/// `h W` [T, B, G H]; for LSTM and GRU, the gradient that flows from the first step to the initial state without a
+/// product [B, H]; for GRU, the gradient of `x`.
 #[derive(Debug, Clone)]
 struct RecurrenceGrad(Recurrence);
 
@@ -128,18 +127,18 @@ impl Sizes {
 }
 
 impl Recurrence {
-    /// The step that is the `number`th one.
+    /// The `number`th step in processing order.
     fn step(&self, sizes: &Sizes, number: usize) -> usize {
         if self.reverse { sizes.steps - 1 - number } else { number }
     }
 
-    /// The slots of the states before and behind it.
+    /// The slots of the states before and after the `number`th step.
     fn slots(&self, sizes: &Sizes, number: usize) -> (usize, usize) {
         let step = self.step(sizes, number);
         if self.reverse { (step + 1, step) } else { (step, step + 1) }
     }
 
-    /// The states behind the steps, or before them, of all slots.
+    /// The states after (`behind`) or before each step, in time order.
     #[track_caller]
     fn of_slots(&self, states: &Value, behind: bool) -> Value {
         let slots = states.shape()[0];
@@ -154,14 +153,14 @@ impl Recurrence {
         states.slice(0, slot, slot + 1, 1).reshape(&sizes)
     }
 
-    /// The slot that holds the initial state, and the one that holds the last.
+    /// The slots of the initial and the last state.
     fn ends(&self, states: &Value) -> (usize, usize) {
         let last = states.shape()[0] - 1;
         if self.reverse { (last, 0) } else { (0, last) }
     }
 }
 
-/// The floats of tensors.
+/// The f64 data of the tensors.
 fn floats<'a>(tensors: &'a [&Tensor]) -> Vec<&'a [f64]> {
     tensors.iter().map(|tensor| tensor.f64s()).collect()
 }
@@ -175,7 +174,7 @@ impl Op for Recurrence {
         self.cell.name()
     }
 
-    /// [`Value::recurrent`] has checked what users give.
+    /// User input has been checked by [`Value::recurrent`].
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let (x, h0) = (inputs[0], inputs[2]);
         let sizes = Sizes { steps: x.shape[0], batch: x.shape[1], hidden: h0.shape[1] };
@@ -291,7 +290,7 @@ impl Op for RecurrenceGrad {
         })
     }
 
-    /// As many as there are units, for each of their gates.
+    /// The gate gradients `G H`; here the hidden size.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         inputs[0].shape[2]
     }
@@ -302,9 +301,9 @@ impl Op for RecurrenceGrad {
 }
 
 impl Value {
-    /// A recurrent layer over a sequence `[batch, time, in]`, in one direction; `reverse` goes from
-    /// the last step to the first. `state` is the initial hidden state `[batch, hidden]` and, for an
-    /// LSTM, the cell state; empty for zeros.
+    /// A recurrent layer over a sequence `[batch, time, in]`, in one direction; `reverse` processes the steps from last
+    /// to first. `state` is the initial hidden state `[batch, hidden]` and, for an LSTM, the initial cell state; empty
+    /// means zeros.
     ///
     /// ```
     /// use wgrad::ops::recurrent::{Activation, Cell, Weights};
@@ -321,8 +320,10 @@ impl Value {
     /// # Ok::<(), wgrad::Error>(())
     /// ```
     ///
-    /// GraphErrors: shapes that do not fit, no step, more than 4,000 hidden units. The result can be
-    /// differentiated once.
+    /// The result can be differentiated once.
+    ///
+    /// # Errors
+    /// At compile time, when shapes do not match, there is no step, or there are more than 4,000 hidden units.
     #[track_caller]
     pub fn recurrent(
         &self,
@@ -367,7 +368,7 @@ impl Value {
     }
 }
 
-/// An invalid value where what a user gave is wrong.
+/// Checks the user's inputs; returns an invalid value if they are wrong.
 #[track_caller]
 fn check(cell: Cell, given: &[&Value], weights: &Weights, state: &[Value]) -> Result<(), Value> {
     let (x, name) = (given[0], cell.name());

@@ -1,4 +1,4 @@
-//! Reductions over any axes: sum, product, mean, max, min, and what is composed of them.
+//! Reductions over any axes: sum, product, mean, max, min and logsumexp.
 
 mod cases;
 mod kernels;
@@ -11,7 +11,7 @@ use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
-/// What is kept of the elements.
+/// The operation of a reduction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum ReduceKind {
     Sum,
@@ -61,7 +61,7 @@ impl Op for Reduce {
             ReduceKind::Sum => dy,
             ReduceKind::Mean => dy * (1.0 / self.count(x.shape()) as f64),
             ReduceKind::Prod => dy * self.product_of_the_others(x),
-            // Equal extremes share the gradient evenly.
+            // Ties share the gradient evenly.
             _ => {
                 let hit = x.eq(&g.y().reshape(&sizes).broadcast_to(x.shape()));
                 let hit = hit.where_(&x.ones_like(), &x.zeros_like());
@@ -120,9 +120,9 @@ impl Op for Reduce {
         let count = self.count(&inputs[0].shape);
         match self.kind {
             ReduceKind::Sum if inputs[0].dtype == DType::F32 => Rounding::Runs(count),
-            // One rounding for the factor, one for the product.
+            // One rounding for the factor and one for the product.
             ReduceKind::Mean => Rounding::Runs(count + 2),
-            // Half an ulp for each factor, and twice as many where the mantissa is small; tiny results are flushed.
+            // Half an ulp per factor, twice as much where the mantissa is small; subnormal results are flushed to 0.
             ReduceKind::Prod if inputs[0].dtype == DType::F32 => Rounding::Ulps(count as f64, 1.2e-38),
             _ => Rounding::Exact,
         }
@@ -133,7 +133,7 @@ impl Op for Reduce {
     }
 }
 
-/// A view parted into the axes that stay (with the offset) and those that are reduced.
+/// Splits a view into the kept axes (with the offset) and the reduced axes.
 fn split_view(view: &View, axes: &[usize]) -> (View, View) {
     let part = |reduced: bool| {
         let of = || (0..view.shape.rank()).filter(move |axis| axes.contains(axis) == reduced);
@@ -146,8 +146,9 @@ fn split_view(view: &View, axes: &[usize]) -> (View, View) {
     (part(false), part(true))
 }
 
-/// Of `[rows, n]`, for each element the product of the others of its row: of its partner, and of the pairs
-/// but their own. Nothing is divided, so that it and its gradients are right where factors are 0.
+/// For each element of `[rows, n]`, the product of the other elements of its row, computed recursively: its partner
+/// times the products of the other pairs. Free of divisions, so that it and its gradients are correct where factors are
+/// 0.
 fn product_of_others(x: &Value) -> Value {
     let (rows, n) = (x.dim(0) as isize, x.dim(1));
     if n <= 1 {
@@ -161,12 +162,12 @@ fn product_of_others(x: &Value) -> Value {
 }
 
 impl Reduce {
-    /// How many elements are reduced to one.
+    /// Number of elements reduced to one.
     fn count(&self, shape: &Shape) -> usize {
         self.axes.iter().map(|&axis| shape[axis]).product()
     }
 
-    /// For each element the product of all others that are multiplied with it.
+    /// For each element, the product of the others it is multiplied with.
     fn product_of_the_others(&self, x: &Value) -> Value {
         let mut order: Vec<usize> = (0..x.shape().rank()).filter(|axis| !self.axes.contains(axis)).collect();
         order.extend(&self.axes);
@@ -180,18 +181,18 @@ impl Reduce {
     }
 }
 
-/// Whether `v` takes the place of the largest so far: it is larger, or the first NaN.
+/// Whether `v` replaces the running maximum: it is larger, or the first NaN.
 pub(crate) fn exceeds(v: f64, largest: f64) -> bool {
     (v > largest || v.is_nan()) && !largest.is_nan()
 }
 
-/// Elements before, along and behind an axis: `[outer, size, inner]`.
+/// The shape as `[outer, size, inner]`: elements before, along and after an axis.
 pub(crate) fn outer_size_inner(shape: &Shape, axis: usize) -> [usize; 3] {
     [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
 }
 
 impl Value {
-    /// The axes as numbers from 0, sorted; where one does not exist or stands twice, a mistake.
+    /// The axes as sorted non-negative numbers; a graph error if one does not exist or is repeated.
     #[track_caller]
     pub(crate) fn axes_of(&self, op: &str, axes: &[isize]) -> Result<Vec<usize>, Value> {
         if !self.is_valid() {
@@ -207,7 +208,7 @@ impl Value {
             return Err(self.graph().error(
                 op,
                 &[self],
-                format!("axis {} stands twice; name each axis once", twice[0]),
+                format!("axis {} is repeated; name each axis once", twice[0]),
             ));
         }
         Ok(axes)
@@ -224,7 +225,7 @@ impl Value {
         if walkable(self.shape(), &axes) {
             return self.op(Reduce { axes, ..op }, &[]);
         }
-        // The reduced axes last, where they lie as one.
+        // Moves the reduced axes to the end, where they merge into one.
         let kept: Vec<usize> = (0..self.shape().rank()).filter(|axis| !axes.contains(axis)).collect();
         let order: Vec<isize> = kept.iter().chain(&axes).map(|&axis| axis as isize).collect();
         let last = (kept.len()..order.len()).collect();
@@ -237,8 +238,8 @@ impl Value {
         (0..self.shape().rank() as isize).collect()
     }
 
-    /// The sum over `axes`, which may count from the end; over no axes it is the value itself. With
-    /// `keepdim` they stay, with size 1. The sum of nothing is 0; integers wrap.
+    /// The sum over `axes`, which may count from the end; over no axes, the value itself. With `keepdim` they are kept
+    /// with size 1. An empty sum is 0; integers wrap.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -257,7 +258,7 @@ impl Value {
         self.sum(&self.every_axis(), false)
     }
 
-    /// The mean over `axes`, floats; axes as for [`Value::sum`].
+    /// The mean over `axes` (f32); axes as for [`Value::sum`].
     #[track_caller]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Value {
         let found = match self.axes_of("mean", axes) {
@@ -280,39 +281,39 @@ impl Value {
         self.mean(&self.every_axis(), false)
     }
 
-    /// The product over `axes`; of nothing it is 1, integers wrap. The gradient, and the gradient's, is right
-    /// where factors are 0. Floats whose partial products leave the range of f32 give no defined value.
+    /// The product over `axes`. An empty product is 1; integers wrap. First and second derivatives are correct where
+    /// factors are 0. If partial products leave the range of f32, the result is undefined.
     #[track_caller]
     pub fn prod(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(ReduceKind::Prod, axes, keepdim)
     }
 
-    /// The largest over `axes`. Equal largest ones share the gradient evenly.
+    /// The maximum over `axes`. Ties share the gradient evenly.
     #[track_caller]
     pub fn max(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(ReduceKind::Max, axes, keepdim)
     }
 
-    /// The smallest over `axes`. Equal smallest ones share the gradient evenly.
+    /// The minimum over `axes`. Ties share the gradient evenly.
     #[track_caller]
     pub fn min(&self, axes: &[isize], keepdim: bool) -> Value {
         self.reduce(ReduceKind::Min, axes, keepdim)
     }
 
-    /// `ln(sum(exp(x)))` over `axes`, without overflow: the largest element is subtracted first. Of nothing but minus
-    /// infinity it is minus infinity, and passes no gradient; with infinity among the elements it is infinity.
+    /// `ln(sum(exp(x)))` over `axes`, without overflow: the maximum is subtracted first. If all elements are minus
+    /// infinity, so is the result, and no gradient flows; if one is plus infinity, so is the result.
     #[track_caller]
     pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Value {
         if let Err(invalid) = self.axes_of("logsumexp", axes) {
             return invalid;
         }
         let top = self.max(axes, true).stop_gradient();
-        // The difference of infinities is none.
+        // Infinity minus infinity would be NaN.
         let infinite = top.abs().gt(&top.full_like(f64::from(f32::MAX)));
         let shift = infinite.where_(&top.zeros_like(), &top);
         let sum = (self - shift).exp().sum(axes, keepdim);
         let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
-        // At least the largest element's term, 1, unless there is none.
+        // The sum is at least 1, the maximum's term, unless all terms are 0.
         let none = sum.lt(&sum.full_like(0.5));
         none.where_(&sum.ones_like(), &sum).log() + top.reshape(&sizes)
     }

@@ -1,10 +1,10 @@
-//! Sums of elements by index: scatter_add, and the gradient of everything in [`super::gather`]. No atomics:
-//! each output owns its sum and adds in the order of the index, so that the bits are the same at each run.
+//! Sums of elements by index: scatter_add, and the gradients of everything in [`super::gather`]. No atomics: each
+//! output owns its sum and adds in index order, so results are bit-identical from run to run.
 //!
-//! Two ways. `walk`: each output looks at the whole index, `outputs * count` comparisons in one launch. `sorted`:
-//! the index is sorted on the device (stable, `count log(count)^2` steps), each output's stretch is found by
-//! bisection, and the terms are added along it. A stretch may be long (a padding token): whole blocks of one
-//! index are summed first, so that no invocation adds more than some thousand terms.
+//! Two variants. `walk`: each output scans the whole index, `outputs * count` comparisons in one launch. `sorted`: the
+//! index is sorted on the device (stable, `count log(count)^2` steps), each output's segment is found by binary search,
+//! and its terms are summed. Segments may be long (a padding token): whole blocks with a single index are summed first,
+//! so that no invocation adds more than a few thousand terms.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{Lines, check_index, indexed_case, indices, with_store};
@@ -20,13 +20,13 @@ struct ScatterSum {
     size: usize,
 }
 
-/// The longest index that `walk` takes.
+/// The longest index for `walk`.
 const LONGEST_WALK: usize = 8192;
 
-/// The longest index: one invocation then adds up to two blocks and 4096 sums of blocks.
+/// The longest index: one invocation then adds up to two blocks of terms and 4096 block sums.
 const MAX: usize = 1 << 24;
 
-/// Terms that are summed to one where a whole block has one index; shorter indices have none.
+/// Block length for summing whole blocks with a single index; short indices have no blocks.
 fn block_of(count: usize) -> Option<usize> {
     (count > LONGEST_WALK).then(|| count.isqrt().next_power_of_two().clamp(1024, 4096))
 }
@@ -43,11 +43,11 @@ impl Op for ScatterSum {
         let (index, src) = (inputs[0], inputs[1]);
         check_index(src, index, self.axis)?;
         if src.shape != index.shape || src.dtype == DType::Bool {
-            return Err("expected numbers, one for each index".into());
+            return Err("expected numeric source elements, one for each index".into());
         }
         let count = index.shape[self.axis];
         if count > MAX {
-            return Err(format!("expected at most {MAX} indices along the axis, not {count}; add up in parts"));
+            return Err(format!("expected at most {MAX} indices along the axis, not {count}; split the index"));
         }
         if self.size == 0 && index.shape.numel() > 0 {
             return Err(format!("axis {} is empty: there is nothing to add to", self.axis));
@@ -96,15 +96,15 @@ impl Op for ScatterSum {
     }
 }
 
-/// How the operands lie, in vectors of four where that can be.
+/// Layout of the operands, in vec4 where possible.
 struct Layout {
     index: Lines,
     src: Lines,
-    /// The axes behind, in V.
+    /// The axes after `axis`, counted in V.
     inner: usize,
     vec4: bool,
     t: &'static str,
-    /// How many of the index's outer and inner places are lines of their own.
+    /// Number of distinct index lines along outer and inner.
     lines: [usize; 2],
 }
 
@@ -121,7 +121,7 @@ impl Layout {
         Ok(Layout { index, src, inner: src.sizes[2], vec4, t, lines: [own(0), own(2)] })
     }
 
-    /// Steps of the line's number along outer and inner.
+    /// Increments of the line number along outer and inner.
     fn line_steps(&self) -> [usize; 2] {
         let step = |place: usize, step: usize| if self.index.strides[place] == 0 { 0 } else { step };
         [step(0, self.lines[1]), step(2, 1)]
@@ -137,7 +137,7 @@ impl Kernel for ScatterSum {
         *variant != VARIANTS[0] || args.inputs[0].shape[self.axis] <= LONGEST_WALK
     }
 
-    /// To walk costs a comparison for each output and index; to sort, some launches.
+    /// Scanning costs one comparison per output and index; sorting costs several launches.
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
         if *variant != VARIANTS[0] {
             return true;
@@ -189,7 +189,7 @@ impl ScatterSum {
         let (lines, [line_outer, line_inner]) = (layout.lines[0] * layout.lines[1], layout.line_steps());
         let v = if layout.vec4 { format!("vec4<{}>", layout.t) } else { layout.t.to_owned() };
         let starts = lines * (self.size + 1);
-        // In this order: the sorted index, the starts, the sums of blocks; then what sorting needs.
+        // Scratch order: the sorted index, the starts, the block sums, then the buffers for sorting.
         let (order, starts_slot) = (Slot::Scratch(0), Slot::Scratch(1));
         let mut lowered = Lowered { launches: Vec::new(), scratch: vec![lines * count * 4, starts * 4] };
         let block = block_of(count);
@@ -269,17 +269,17 @@ impl ScatterSum {
 }
 
 impl Value {
-    /// The sums of `src` by this index along `axis`, of that size there.
+    /// Sums `src` by this index along `axis`, which gets size `size` in the result.
     #[track_caller]
     pub(crate) fn scatter_sum(&self, axis: usize, size: usize, src: &Value) -> Value {
         self.op(ScatterSum { axis, size }, &[src])
     }
 
-    /// This value plus the elements of `src`, each where its index says along `axis`:
-    /// `y[.., index[.., j, ..], ..] += src[.., j, ..]`. Where several meet they are added in the order of
-    /// `j`, always the same. The index (i32 or u32) has as many axes, and off `axis` may be smaller than
-    /// this value, and everywhere smaller than `src`, as in PyTorch's `scatter_add`. Indices out of range
-    /// are an error, as for [`Value::gather`]; at most 2^24 along the axis.
+    /// This value plus the elements of `src`, each at its index along `axis`: `y[.., index[.., j, ..], ..] += src[..,
+    /// j, ..]`. Duplicate indices are added in the order of `j`, deterministically. The index (i32 or u32) has the same
+    /// rank; as in PyTorch's `scatter_add`, it may be smaller than this value on all axes but `axis`, and smaller than
+    /// `src` on every axis. Indices out of range are an error, as for [`Value::gather`]; at most 2^24 indices along the
+    /// axis.
     ///
     /// ```
     /// use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -301,7 +301,7 @@ impl Value {
             Err(invalid) => return invalid,
         };
         if (0..index.shape().rank()).any(|i| index.shape()[i] > src.shape()[i]) {
-            let why = "expected an index that is nowhere larger than the source";
+            let why = "expected an index no larger than the source on any axis";
             return self.graph().error("scatter_add", &[self, index, src], why);
         }
         let src = src.covered(at, index.shape()).slice(axis, 0, index.shape()[at], 1);
@@ -315,7 +315,7 @@ impl Value {
     }
 }
 
-/// Cases with one index out of range that the device computes: see [`super::out_of_range_cases`].
+/// Test cases with one index out of range, computed on the device: see [`super::out_of_range_cases`].
 pub(crate) fn out_of_range() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300)] {
@@ -336,13 +336,13 @@ pub(crate) fn out_of_range() -> Vec<Case> {
     cases
 }
 
-/// The cases of this family.
+/// Test cases of this op.
 pub fn cases() -> Vec<Case> {
     let add = |name: &str, axis: isize, x: &[usize], index: &[usize], src: &[usize]| {
         let case = Case::new("scatter_sum", name, move |x| vec![x[0].scatter_add(axis, &x[1], &x[2])]);
         indexed_case(case, x, DType::I32, index, x[axis as usize]).float("src", src)
     };
-    // What the gradient of an embedding is.
+    // The gradient of an embedding.
     let rows = |name: &str, size: usize, [count, width]: [usize; 2], bound: usize| {
         Case::new("scatter_sum", name, move |x| {
             let index = x[0].reshape(&[-1, 1]).broadcast_to(x[1].shape());
@@ -416,7 +416,7 @@ pub fn cases() -> Vec<Case> {
         .input("index", TensorType::new(DType::I32, [30]), Fill::Index(9))
         .float("dy", [30, 8]),
     ];
-    // Terms that are all rounded the same way: the errors of a plain running sum add up.
+    // All terms round in the same direction: a plain running sum would accumulate the errors.
     for count in [8000, 20_000] {
         let case = Case::new("scatter_sum", format!("{count} tenths to one row"), |x| {
             let index = x[0].graph().full(DType::I32, x[0].shape(), 0.0);

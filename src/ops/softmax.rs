@@ -1,5 +1,5 @@
-//! Softmax and its logarithm along any axis, with the largest element subtracted first so that
-//! nothing overflows, and their gradients.
+//! Softmax and log-softmax along any axis, and their gradients. The maximum is subtracted first, so that nothing
+//! overflows.
 
 use crate::op::{
     Args, Backward, Binding, Case, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
@@ -16,22 +16,22 @@ struct Softmax {
     log: bool,
 }
 
-/// The gradient of [`Softmax`], from its output and the gradient that flows in.
+/// The gradient of [`Softmax`], from its output and the incoming gradient.
 #[derive(Debug, Clone)]
 struct SoftmaxGrad {
     axis: usize,
     log: bool,
 }
 
-/// The longest row of a kernel: where fewest invocations share it, each walks it three times in
-/// fewer than 16,000 steps, all loops together.
+/// The longest row of a kernel: with the fewest invocations per row, each loops over its share three times, in fewer
+/// than 16,000 iterations in total.
 pub(crate) const MAX_ROW: usize = 1 << 19;
 const _: () = assert!(3 * MAX_ROW.div_ceil(MIN_THREADS as usize) < 16_000);
 
-/// Up to this length one invocation may walk a row.
+/// The longest row for one invocation.
 const SHORT_ROW: usize = 4096;
 
-/// Invocations of a workgroup that each have a row of their own.
+/// Workgroup size when each invocation has its own row.
 const ALONE: u32 = 64;
 
 pub(crate) static ROW_VARIANTS: &[Variant] = &[
@@ -39,27 +39,27 @@ pub(crate) static ROW_VARIANTS: &[Variant] = &[
     Variant { workgroup_memory: 16 * 256, invocations: 128, ..Variant::plain("workgroup") },
 ];
 
-/// Whether a variant is the one with a workgroup for each row.
+/// Whether a variant uses one workgroup per row.
 pub(crate) fn is_workgroup(variant: &Variant) -> bool {
     *variant == ROW_VARIANTS[1]
 }
 
-/// One invocation a row: for short rows, and on software adapters, which pay much for barriers.
+/// One invocation per row: for short rows, and on software adapters, where barriers are expensive.
 pub(crate) fn row_suits(variant: &Variant, args: &Args<'_>, size: usize, inner: usize) -> bool {
     let rows = args.inputs[0].shape.numel() / size.max(1);
     is_workgroup(variant)
         || (size <= SHORT_ROW && args.profile.software)
         || size < 64
-        // Along outer axes neighbours of a row are far apart, but those of neighbouring rows are not.
+        // Along outer axes, neighbours in a row are far apart in memory, but neighbouring rows are adjacent.
         || (inner >= 64 && rows >= 16_384 && size <= SHORT_ROW)
 }
 
-/// Whether the variant can compute rows of that length.
+/// Whether the variant supports rows of this length.
 pub(crate) fn row_supports(variant: &Variant, size: usize) -> bool {
     is_workgroup(variant) || size <= SHORT_ROW
 }
 
-/// The grid of either variant.
+/// The dispatch size of either variant.
 pub(crate) fn row_grid(variant: &Variant, args: &Args<'_>, rows: usize) -> Result<[u32; 3], String> {
     args.profile.grid(if is_workgroup(variant) { rows } else { rows.div_ceil(ALONE as usize) } as u64)
 }
@@ -87,8 +87,8 @@ fn map_rows(inputs: &[&Tensor], axis: usize, f: impl Fn(&[Vec<f64>]) -> Vec<f64>
     Tensor::of(shape, y)
 }
 
-/// How the texts see a tensor: rows along the axis, `inner` elements apart; in numbers, or in
-/// vectors of four (neighbours of one row, or of four rows).
+/// The layout for the shaders: rows along the axis with elements `inner` apart, in scalars or vec4 (four neighbours in
+/// one row, or one element of each of four rows).
 struct Rows {
     uniform: Vec<u32>,
     rows: usize,
@@ -112,13 +112,13 @@ impl Rows {
         Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, size, vector }
     }
 
-    /// Invocations of a workgroup for each row.
+    /// Invocations per row in a workgroup.
     fn together(&self, args: &Args<'_>) -> u32 {
         threads_per_row(args.profile, self.size)
     }
 
-    /// The text for these vectors: within a row their lanes are put together (`max` says whether
-    /// the text looks for the largest, too), across rows not.
+    /// The shader for this vector width. Vectors within a row are reduced across lanes (`max`: also for the maximum),
+    /// vectors across rows are not.
     fn text(&self, text: Shader, log: bool, max: bool) -> Shader {
         let text = text.constant("LOG", log);
         let Some(within) = self.vector else { return text };
@@ -138,12 +138,12 @@ impl Rows {
     }
 }
 
-/// The length of the rows of a softmax, from the softmax: each of its rows sums to one.
+/// The row length of a softmax, from the sum of all its elements: each row sums to one.
 fn row_length(sum: f64, numel: usize) -> f64 {
     numel as f64 / sum.round().max(1.0)
 }
 
-/// The relative error of a row's sum, in units: that of runs of terms of one sign, and the tree adds a few.
+/// The relative error of a row's sum, in units of roundoff: that of runs of terms of one sign, plus a few for the tree.
 fn sum_error(n: f64) -> f64 {
     gamma_of_runs(n as usize) / F32_UNIT_ROUNDOFF + 16.0
 }
@@ -171,9 +171,9 @@ impl Op for Softmax {
         })]
     }
 
-    /// With `m` the row's maximum: `x - m` is rounded, `exp` multiplies that error and has `2 |x - m|`
-    /// units of its own (WGSL allows them), the sum adds its own, and `|x - m| <= -ln(softmax)`.
-    /// Below the smallest normal number the device may give 0.
+    /// With `m` the row's maximum: `x - m` is rounded, `exp` amplifies that error and adds `2 |x - m|` units of its own
+    /// (which WGSL allows), the sum adds its own error, and `|x - m| <= -ln(softmax)`. Below the smallest normal number
+    /// a device may return 0.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         if self.log {
             Rounding::bound(|_, y| {
@@ -246,7 +246,7 @@ impl Op for SoftmaxGrad {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// With `s` the row's sum of `y dy`, or of `dy` for the logarithm, and `g` what flows in.
+    /// With `s` the row's sum of `y dy`, or of `dy` for the logarithm, and `g` the incoming gradient.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (y, dy, g_in) = (g.x(0), g.x(1), g.dy());
         let axes = [self.axis as isize];
@@ -279,7 +279,7 @@ impl Op for SoftmaxGrad {
         })]
     }
 
-    /// The sum's error, at most that of the largest `|dy|` in every place, times `y`.
+    /// The error of the sum, at most that of a row filled with the largest `|dy|`, times `y`.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         fn largest(dy: &[f64]) -> f64 {
             dy.iter().fold(0.0, |a, b| b.abs().max(a))
@@ -353,7 +353,7 @@ impl Value {
     fn softmax_op(&self, axis: isize, log: bool) -> Value {
         match self.axes_of(Softmax { axis: 0, log }.name(), &[axis]) {
             Ok(axes) if self.dtype() == DType::F32 && self.shape()[axes[0]] > MAX_ROW => {
-                // The same of reductions, which are split over as many invocations as they need.
+                // Composed of reductions, which split long rows over many invocations.
                 let shifted = self - self.max(&[axis], true).stop_gradient();
                 let exp = shifted.exp();
                 let sum = exp.sum(&[axis], true);
@@ -364,23 +364,23 @@ impl Value {
         }
     }
 
-    /// `exp(x_k) / sum_j exp(x_j)` along `axis`, which may count from the end. Floats of any size:
-    /// the row's largest element is subtracted first.
+    /// `exp(x_k) / sum_j exp(x_j)` along `axis`, which may count from the end. f32 without overflow: the row's maximum
+    /// is subtracted first.
     #[track_caller]
     pub fn softmax(&self, axis: isize) -> Value {
         self.softmax_op(axis, false)
     }
 
-    /// `x_k - ln(sum_j exp(x_j))` along `axis`: the logarithm of [`Value::softmax`], accurate where
-    /// that underflows.
+    /// `x_k - ln(sum_j exp(x_j))` along `axis`: the logarithm of [`Value::softmax`], accurate even where that
+    /// underflows.
     #[track_caller]
     pub fn log_softmax(&self, axis: isize) -> Value {
         self.softmax_op(axis, true)
     }
 }
 
-/// Rows of 8: a low one before a high one, and rows with one high element, so much higher that with
-/// another maximum nothing would be left, or too much.
+/// Rows of 8: a low row before a high row, then rows with one element so high that with a wrong maximum the result
+/// would underflow or overflow.
 pub(super) const fn towers(high: f64) -> [f64; 48] {
     let mut x = [-high; 48];
     let mut k = 0;
@@ -388,13 +388,13 @@ pub(super) const fn towers(high: f64) -> [f64; 48] {
         x[8 + k] = high - k as f64;
         k += 1;
     }
-    // At places that differ in each bit, as the halves of a tree do.
+    // At positions that differ in every bit, like the halves in a tree reduction.
     (x[16 + 1], x[24 + 3], x[32 + 7], x[40 + 5]) = (high, high, high, high);
     x
 }
 
-/// Two rows of `N / 2`: a low one, and one that begins higher and has its highest element at `late`. With `turned`
-/// two columns.
+/// Two rows of `N / 2`: a low row, and a row that starts higher and has its maximum at `late`. With `turned`, two
+/// columns.
 const fn late_tower<const N: usize>(late: usize, turned: bool) -> [f64; N] {
     let mut x = [-100.0; N];
     if turned {
@@ -405,8 +405,8 @@ const fn late_tower<const N: usize>(late: usize, turned: bool) -> [f64; N] {
     x
 }
 
-/// Such rows, the highest element where the second, third or fourth register of a workgroup's invocations begins,
-/// or what they do not hold; and columns of this sort.
+/// Such rows, with the maximum at the start of the second, third or fourth register of a workgroup's invocations, or
+/// beyond the registers; and columns of this kind.
 pub(super) const LATE: [(usize, &[f64]); 4] = [
     (189, &late_tower::<{ 2 * 189 }>(128, false)),
     (301, &late_tower::<{ 2 * 301 }>(256, false)),
@@ -415,7 +415,7 @@ pub(super) const LATE: [(usize, &[f64]); 4] = [
 ];
 const LATE_COLUMNS: &[f64] = &late_tower::<{ 2 * 1109 }>(1024, true);
 
-/// The cases of this family.
+/// Test cases of these ops.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let both = |name: &str, axis: isize, shape: &[usize], fill: Fill, differentiable: bool| {
@@ -432,9 +432,9 @@ pub fn cases() -> Vec<Case> {
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.extend(both("+-80", 1, &[6, 8], large, true));
-    let huge = Fill::Special(&[100.0, -100.0, 99.0, 100.0], -100.0, 100.0); // e^100 is no f32
+    let huge = Fill::Special(&[100.0, -100.0, 99.0, 100.0], -100.0, 100.0); // e^100 overflows f32
     cases.extend(both("+-100", 1, &[6, 8], huge, true));
-    // A neighbouring row's elements are so much larger that its maximum would leave nothing.
+    // The neighbouring row's elements are so much larger that with its maximum everything would underflow.
     const APART: &[f64] = &[-100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0, -100.0, 100.0, 0.0];
     cases.extend(both("rows far apart", 1, &[1, 4, 3], Fill::Special(APART, -1.0, 1.0), true));
     const TOWERS: &[f64] = &towers(100.0);
@@ -444,7 +444,7 @@ pub fn cases() -> Vec<Case> {
         cases.extend(both(&name, 1, &[2, size], Fill::Special(fill, -1.0, 1.0), true));
     }
     cases.extend(both("a late tower in a column", 0, &[1109, 2], Fill::Special(LATE_COLUMNS, -1.0, 1.0), true));
-    // A row with a NaN, with infinities, and with minus infinity, which alone leaves numbers.
+    // Rows with a NaN, with infinities, and with minus infinity; only the last has finite results.
     const HARD: &[f64] = &{
         let mut x = [0.5; 48];
         (x[3], x[8 + 4], x[16], x[24 + 7]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY);
@@ -453,7 +453,7 @@ pub fn cases() -> Vec<Case> {
     };
     cases.extend(both("NaN and infinities", 1, &[6, 8], Fill::Special(HARD, -1.0, 1.0), false));
     cases.extend(both("NaN and infinities, columns", 0, &[6, 8], Fill::Special(HARD, -1.0, 1.0), false));
-    // Seven of each eight are no vectors.
+    // Seven of every eight elements are not whole vectors.
     let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
     cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
@@ -463,7 +463,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));
     cases.extend(both("many short rows", -1, &[1025, 7], unit.clone(), true));
     cases.extend(both("a row of 100,000", -1, &[1, 100_000], unit.clone(), false));
-    // Terms that are all rounded the same way, after the largest: the errors of a plain running sum add up.
+    // All terms after the largest round in the same direction: a plain running sum would accumulate the errors.
     for (size, first) in [(4095, &[1.55]), (400_001, &[1.1])] {
         let fill = Fill::Special(first, 0.0, 0.0);
         cases.extend(both(&format!("{size} elements, all but one equal"), -1, &[1, size], fill, false));
@@ -471,7 +471,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(both("no rows", -1, &[0, 5], unit.clone(), true));
     cases.extend(both("empty rows", -1, &[5, 0], unit, true));
     for log in [false, true] {
-        // The gradient as an op, so that its own gradient is checked.
+        // The gradient as an op of its own, so that its gradient is checked too.
         let name = if log { "log_softmax_grad" } else { "softmax_grad" };
         cases.push(
             Case::new(name, "differentiated again", move |x| {

@@ -1,5 +1,5 @@
-//! Sorting along an axis, of any length: runs of sixteen in registers, then runs merged two at a time, sixteen
-//! elements an invocation. No barriers, stable, and the same on every device.
+//! Sorting along an axis of any length: runs of sixteen are sorted in registers, then merged pairwise, sixteen elements
+//! per invocation. No barriers; stable, with identical results on every device.
 
 use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
@@ -11,10 +11,10 @@ use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
 use crate::{DType, Tensor, TensorType, Value, wgsl};
 
-/// What both shaders share.
+/// The code that both shaders share.
 const RUNS: &str = include_str!("../../shaders/sort_run.wgsl");
 
-/// The numbers along one axis in the order that sorts the elements; equal ones keep theirs, NaN is the largest.
+/// The indices along one axis that sort the elements. Stable; NaN is the largest.
 #[derive(Debug, Clone)]
 struct Argsort {
     axis: usize,
@@ -46,7 +46,7 @@ impl Op for Argsort {
             let mut order: Vec<usize> = (0..size).collect();
             order.sort_by(|&a, &b| {
                 let (a, b) = (x[start + a * inner], x[start + b * inner]);
-                // NaN, which has no order, counts as the largest.
+                // NaN is unordered; it counts as the largest.
                 let ascending = a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
                 if self.descending { ascending.reverse() } else { ascending }
             });
@@ -74,36 +74,35 @@ impl Op for Argsort {
     }
 }
 
-/// What is sorted: lines of `keys`, numbered `o * inner + i`.
+/// What is sorted: lines of `keys`, with line number `o * inner + i`.
 pub(crate) struct Sorting<'a> {
     pub profile: &'a Profile,
-    /// Where the keys are, their WGSL type, and how they lie.
+    /// The buffer of the keys, their WGSL type and their layout.
     pub from: Slot,
     pub keys: Lines,
     pub t: &'a str,
     pub descending: bool,
-    /// How many of `keys`' outer and inner places are lines of their own.
+    /// Number of distinct lines of `keys` along outer and inner.
     pub lines: [usize; 2],
 }
 
-/// Elements of a run that the first launch sorts, and that an invocation of the others writes.
+/// Elements per run sorted by the first launch, and per invocation of the merge launches.
 const RUN: usize = 16;
 
 impl Sorting<'_> {
-    /// How the order lies where nothing else is asked for: `[lines, count]`.
+    /// The default layout of the order: `[lines, count]`.
     fn rows(&self) -> Lines {
         let ([outer, inner], count) = (self.lines, self.keys.sizes[1]);
         Lines { sizes: [outer, count, inner], strides: [inner * count, 1, count], offset: 0 }
     }
 
-    /// Adds the launches that write the order to `to`, which lies like `layout`; without one, like
-    /// `[lines, count]`.
+    /// Adds the launches that write the order to `to`, in the layout `layout` or, by default, `[lines, count]`.
     pub fn add_to(&self, lowered: &mut Lowered, to: Slot, layout: Option<Lines>) -> Result<(), String> {
         let count = self.keys.sizes[1];
         let lines = self.lines[0] * self.lines[1];
         let row_chunks = count.div_ceil(RUN);
         let layout = layout.unwrap_or(self.rows());
-        // Of sorted runs each pass leaves half as many: one at last. Two scratch buffers of pairs take turns.
+        // Each pass halves the number of sorted runs, until one is left. Two scratch buffers of pairs alternate.
         let merges = row_chunks.next_power_of_two().trailing_zeros() as usize;
         let scratch = lowered.scratch.len();
         lowered.scratch.extend(vec![lines * count * 8; merges.min(2)]);
@@ -133,7 +132,7 @@ impl Sorting<'_> {
         Ok(())
     }
 
-    /// The text of the first launch.
+    /// The shader of the first launch.
     fn blocks(&self) -> Shader {
         let text = wgsl!("sort_blocks").append(RUNS).constant("DESCENDING", self.descending).alias("T", self.t);
         match self.t {
@@ -177,8 +176,8 @@ impl Kernel for Argsort {
 }
 
 impl Value {
-    /// The numbers along `axis`, as i32, in the order that sorts the elements; equal elements keep their
-    /// order. Numbers of any type, of any length; NaN counts as the largest.
+    /// The indices along `axis`, as i32, that sort the elements. Stable; any numeric type and any length; NaN counts as
+    /// the largest.
     #[track_caller]
     pub fn argsort(&self, axis: isize, descending: bool) -> Value {
         match self.axes_of("argsort", &[axis]) {
@@ -187,8 +186,8 @@ impl Value {
         }
     }
 
-    /// The elements sorted along `axis`, and where each came from (as [`Value::argsort`] gives it). The
-    /// gradient goes back to where an element came from.
+    /// The elements sorted along `axis`, and their indices before sorting (see [`Value::argsort`]). Gradients flow back
+    /// to the original positions.
     ///
     /// ```
     /// use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -206,8 +205,8 @@ impl Value {
         (self.gather(axis, &order), order)
     }
 
-    /// The `k` largest elements along `axis` (or, without `largest`, the smallest), in order, and where
-    /// each came from; of equal ones the first. The gradient goes to the elements picked.
+    /// The `k` largest elements along `axis` (without `largest`, the smallest), in order, and their indices; ties go to
+    /// the first. Gradients flow to the selected elements.
     #[track_caller]
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Value, Value) {
         if self.shape().axis(axis).is_some_and(|axis| k > self.shape()[axis]) {
@@ -220,13 +219,13 @@ impl Value {
     }
 }
 
-/// What has no order, or one by its bits alone.
+/// Unordered values, and values ordered only by their bits.
 const HARD: &[f64] = &{
     let (nan, inf) = (f64::NAN, f64::INFINITY);
     [0.5, nan, 1e-40, -inf, 0.0, -0.0, inf, -1e-40, -nan, 3e38, -3e38, 1e-45, inf, nan, -1.0, -inf, 0.0, 2.0, nan]
 };
 
-/// The cases of this family.
+/// Test cases of this family.
 pub fn cases() -> Vec<Case> {
     let of = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
     let mut cases = Vec::new();

@@ -1,4 +1,4 @@
-//! Random cases: shapes on the edges of tiles, hard values, and inputs seen through strides.
+//! Random test cases: shapes around tile edges, extreme values, and strided inputs.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -10,14 +10,14 @@ use super::recurrent::{self, Activation, Cell, Form, With};
 use crate::op::{Case, CaseInput, Fill};
 use crate::{DType, Shape, TensorType, Value};
 
-/// Sizes at which kernels change what they do: edges of vectors, tiles and workgroups with both
-/// neighbours, primes, one.
+/// Sizes at which kernels change behaviour: the limits of vectors, tiles and workgroups with both neighbours, primes,
+/// one.
 const EDGES: &[usize] = &[
     1, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 31, 32, 33, 37, 63, 64, 65, 97, 127, 128, 129, 131, 251, 255,
     256, 257, 509, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097,
 ];
 
-/// Elements of one input, at most: the reference is slow, and edges are met with few.
+/// Maximum elements per input: the reference is slow, and edges occur at small sizes.
 const MAX: usize = 1 << 14;
 
 fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
@@ -35,7 +35,7 @@ fn edge(rng: &mut StdRng, most: usize) -> usize {
     pick(rng, &EDGES[..below])
 }
 
-/// A shape of that rank; the product of the sizes stays below [`MAX`].
+/// A shape of this rank; the product of the sizes stays below [`MAX`].
 fn shape(rng: &mut StdRng, rank: usize) -> Vec<usize> {
     let mut left = MAX;
     let mut shape: Vec<usize> = (0..rank)
@@ -45,12 +45,12 @@ fn shape(rng: &mut StdRng, rank: usize) -> Vec<usize> {
             size
         })
         .collect();
-    // The first one drawn may be the largest; let it be any.
+    // The size drawn first may be the largest: shuffle.
     (1..rank).for_each(|i| shape.swap(i, rng.random_range(0..=i)));
     shape
 }
 
-/// Floats for sums and products: mostly ordinary, at times far out, at times subnormal.
+/// Floats for sums and products: mostly ordinary, sometimes large, sometimes subnormal.
 fn values(rng: &mut StdRng) -> Fill {
     const HARD: &[f64] = &[1e-40, -1e-40, 1e-45, 1.2e-38, -1.2e-38, 0.0, -0.0, 100.0, -100.0];
     match rng.random_range(0..8) {
@@ -60,7 +60,7 @@ fn values(rng: &mut StdRng) -> Fill {
     }
 }
 
-/// Logits: mostly ordinary, at times saturating.
+/// Logits: mostly ordinary, sometimes saturating.
 fn logits(rng: &mut StdRng) -> Fill {
     match rng.random_range(0..4) {
         0 => Fill::Special(&[100.0, -100.0, 100.0, 99.0, 0.0, -0.0, 1e-40], -100.0, 100.0),
@@ -72,13 +72,13 @@ fn floats(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape)
 }
 
-/// An element type of numbers, mostly f32.
+/// A numeric element type, mostly f32.
 fn numbers(rng: &mut StdRng) -> DType {
     pick(rng, &[DType::F32, DType::F32, DType::F32, DType::I32, DType::U32])
 }
 
-/// The case with an input of numbers: of floats as [`values`] draws them, of integers as they come, with which it has no
-/// gradient.
+/// Adds a numeric input to the case: floats as [`values`] draws them, or any integers, which make the case
+/// forward-only.
 fn input(case: Case, name: &'static str, dtype: DType, shape: &[usize], rng: &mut StdRng) -> Case {
     let ty = TensorType::new(dtype, shape);
     match dtype {
@@ -87,13 +87,12 @@ fn input(case: Case, name: &'static str, dtype: DType, shape: &[usize], rng: &mu
     }
 }
 
-/// A rank, at times one beyond what is common.
+/// A rank, sometimes unusually high.
 fn rank(rng: &mut StdRng) -> usize {
     if rng.random_range(0..4) == 0 { rng.random_range(5..10) } else { rng.random_range(1..5) }
 }
 
-/// The case with its inputs seen, by chance, as transposed, sliced with offset and step, or both,
-/// of larger tensors.
+/// Randomly replaces inputs of the case by views of larger tensors: transposed, sliced with offset and step, or both.
 fn viewed(case: Case, rng: &mut StdRng) -> Case {
     let mut inputs = Vec::new();
     let mut views: Vec<RandomView> = Vec::new();
@@ -110,7 +109,7 @@ fn viewed(case: Case, rng: &mut StdRng) -> Case {
         if sizes.len() > 1 && rng.random_range(0..3) == 0 {
             let mut axes: Vec<usize> = (0..sizes.len()).collect();
             (1..axes.len()).for_each(|i| axes.swap(i, rng.random_range(0..=i)));
-            // The input has its axes in this order; the view puts them back.
+            // The input has its axes in this order; the view restores the original order.
             sizes = axes.iter().map(|&axis| sizes[axis]).collect();
             let back = (0..axes.len()).map(|axis| axes.iter().position(|&a| a == axis).unwrap_or(axis) as isize);
             view.permute = Some(back.collect());
@@ -130,7 +129,7 @@ fn viewed(case: Case, rng: &mut StdRng) -> Case {
     }
 }
 
-/// How an input is seen.
+/// A random view of an input.
 #[derive(Default)]
 struct RandomView {
     permute: Option<Vec<isize>>,
@@ -206,7 +205,7 @@ pub fn pool2d(rng: &mut StdRng) -> Case {
     let x = [size(rng, 3), edge(rng, 9), edge(rng, 33).max(kernel[0]), edge(rng, 33).max(kernel[1])];
     let name = format!("random {x:?}, {options:?}");
     let case = match rng.random::<bool>() {
-        // At a tie the gradient is a convention.
+        // At ties the gradient is a convention.
         true => Case::new("max_pool2d", name, move |v| vec![v[0].max_pool2d(options)]).input(
             "x",
             floats(&x),
@@ -230,10 +229,10 @@ pub fn reduce(rng: &mut StdRng) -> Case {
     let (mut x, axes, keep) = (shape(rng, rank), axes(rng, rank), rng.random());
     let what = pick(rng, &["sum", "mean", "var", "max", "min", "logsumexp"]);
     if what != "sum" {
-        x.iter_mut().for_each(|size| *size = (*size).max(1)); // of nothing there is none
+        x.iter_mut().for_each(|size| *size = (*size).max(1)); // undefined for empty input
     }
     if what == "var" {
-        // Without one axis of two or more the deviation is exactly 0.
+        // If every reduced axis has size 1, the deviation is exactly 0.
         x[axes[0] as usize] = x[axes[0] as usize].max(2);
     }
     let name = format!("random {x:?} over {axes:?}");
@@ -275,7 +274,7 @@ pub fn norm(rng: &mut StdRng) -> Case {
         "batch_norm" => x.iter().product::<usize>() / x[1],
         _ => last,
     };
-    // Short rows without much eps have the same result for any data, and gradients of nothing but rounding.
+    // With a small eps, short rows have the same result for any data, and their gradient is pure rounding error.
     let (eps, fill) = match rng.random_range(0..4) {
         _ if row < 8 => (1.0, Fill::Uniform(-1.0, 1.0)),
         0 => (1e-3, Fill::Uniform(99.0, 101.0)),
@@ -308,7 +307,7 @@ pub fn cross_entropy(rng: &mut StdRng) -> Case {
 
 pub fn attention(rng: &mut StdRng) -> Case {
     let (n, h) = (rng.random_range(1..3), rng.random_range(1..4));
-    // A query of a single key has no gradient to hold rounding against.
+    // With a single key, the gradient of the query is 0, and there is nothing to compare rounding errors with.
     let [l, s] = [0, 1].map(|_| edge(rng, 130).max(2));
     let [e, width] = [0, 1].map(|_| edge(rng, 140.min(MAX / (n * h * l.max(s)))));
     let (is_causal, scale) = (rng.random(), pick(rng, &[None, Some(1.0), Some(-0.3)]));
@@ -327,7 +326,7 @@ pub fn attention(rng: &mut StdRng) -> Case {
 pub fn recurrent(rng: &mut StdRng) -> Case {
     let cell = pick(rng, &[Cell::Rnn, Cell::Lstm, Cell::Gru]);
     let hidden = edge(rng, 257);
-    // A step multiplies with all weights, and the reference takes it nine times.
+    // A step multiplies by all weights, and the reference computes it many times.
     let steps = edge(rng, (MAX / hidden).min(65));
     let rows = (1 << 19) / (steps * hidden * hidden);
     let form = Form { batch: size(rng, rows.clamp(1, 65)), steps, inputs: size(rng, 33), hidden };
@@ -367,7 +366,7 @@ pub fn argsort(rng: &mut StdRng) -> Case {
     viewed(case.input("x", floats(&x), fill).forward_only(), rng)
 }
 
-/// An index that is nowhere larger than `x` off the axis, and a source that is nowhere smaller.
+/// An index no larger than `x` on the other axes, and a source no smaller on any axis.
 pub fn scatter(rng: &mut StdRng) -> Case {
     let rank = rng.random_range(1..4);
     let (mut x, axis) = (shape(rng, rank), rng.random_range(0..rank));
@@ -421,7 +420,7 @@ pub fn concat(rng: &mut StdRng) -> Case {
     viewed(case, rng)
 }
 
-/// Operands of letters that stand once or twice, some with `...` of broadcast axes.
+/// Operands with letters that occur once or twice, some with `...` for broadcast axes.
 pub fn einsum(rng: &mut StdRng) -> Case {
     let size_of = ['a', 'b', 'c', 'd'].map(|letter| (letter, pick(rng, &[1, 2, 3, 4, 5, 8])));
     let before = [pick(rng, &[1, 2, 3]), pick(rng, &[1, 4])];
@@ -468,17 +467,17 @@ pub fn view(rng: &mut StdRng) -> Case {
     let rank = rng.random_range(1..5);
     let x = shape(rng, rank);
     let case = Case::new("reshape", format!("random {x:?}, read through what it was"), |x| {
-        // A sum of two different views of one tensor, one of which needs a copy.
+        // The sum of two different views of one tensor, one of which needs a copy.
         let flat = x[0].reshape(&[-1]);
         let backwards: Vec<isize> = (0..x[0].shape().rank() as isize).rev().collect();
         vec![&flat + x[0].permute(&backwards).reshape(&[-1]), flat]
     });
-    // The size cannot be inferred where there are no elements.
+    // The size cannot be inferred without elements.
     let x: Vec<usize> = x.into_iter().map(|size| size.max(1)).collect();
     viewed(case.input("x", floats(&x), values(rng)), rng)
 }
 
-/// One of the table's cases with other shapes, which broadcast.
+/// One of the elementwise cases with random shapes that broadcast.
 pub fn elementwise(rng: &mut StdRng) -> Case {
     let cases = super::elementwise::cases();
     let mut rows: Vec<Case> = cases.into_iter().filter(|case| case.name.ends_with(" values")).collect();
@@ -494,7 +493,7 @@ pub fn elementwise(rng: &mut StdRng) -> Case {
     viewed(Case { name, ..case }, rng)
 }
 
-/// Cases of more workgroups than one dimension of a dispatch holds.
+/// Cases with more workgroups than one dispatch dimension allows.
 pub fn large() -> Vec<Case> {
     const MANY: usize = 65_537;
     let rows = || format!("{MANY} rows");

@@ -1,14 +1,14 @@
-//! Ops that move no data: reshape, permute, broadcast, slice, diagonal, stop_gradient. The plan turns them
-//! into strides, and copies only where strides cannot say it.
+//! Ops that move no data: reshape, permute, broadcast, slice, diagonal, stop_gradient. The plan turns them into
+//! strides, and copies only where strides cannot express them.
 
 use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
 use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
-/// A change of strides.
+/// A view op.
 #[derive(Debug, Clone)]
 enum Move {
-    /// The same elements in the same order under another shape.
+    /// The same elements in the same order with another shape.
     Reshape(Shape),
     /// Axis `i` of the output is axis `axes[i]` of the input.
     Permute(Vec<usize>),
@@ -16,9 +16,9 @@ enum Move {
     Broadcast(Shape),
     /// Elements `start`, `start + step`, ... before `end` along one axis.
     Slice { axis: usize, start: usize, end: usize, step: usize },
-    /// Elements of equal index along two axes, which become one: the last.
+    /// Elements of equal index along two axes, which become one axis, the last.
     Diagonal(usize, usize),
-    /// The same value, which no gradient passes.
+    /// The same value; gradients do not flow through it.
     StopGradient,
 }
 
@@ -49,7 +49,7 @@ impl Strided for Move {
                 sizes[*axis] = (end - start).div_ceil(*step);
                 view.offset += start * input.strides[*axis];
                 if sizes[*axis] > 1 {
-                    view.strides[*axis] *= step; // a step past the end has no meaning, and might overflow
+                    view.strides[*axis] *= step; // irrelevant for a single element, and might overflow
                 }
                 view.shape = sizes.into();
             }
@@ -82,13 +82,13 @@ impl Op for Move {
         let x = &inputs[0].shape;
         match self {
             Move::Reshape(shape) if shape.numel() != x.numel() => {
-                return Err(format!("shape {shape} has {} elements, the input {}", shape.numel(), x.numel()));
+                return Err(format!("shape {shape} has {} elements, but the input has {}", shape.numel(), x.numel()));
             }
             Move::Permute(axes) => {
                 let mut sorted = axes.clone();
                 sorted.sort_unstable();
                 if sorted != (0..x.rank()).collect::<Vec<_>>() {
-                    return Err(format!("the axes {axes:?} must name each of the {} axes once", x.rank()));
+                    return Err(format!("expected each of the {1} axes once, not {axes:?}", x.rank()));
                 }
             }
             Move::Broadcast(shape) if x.broadcast(shape).as_ref() != Some(shape) => {
@@ -149,9 +149,9 @@ impl Op for Move {
     }
 }
 
-/// The inverse of a diagonal: the last axis of `dy` along axes `a` and `b` of that shape, zeros elsewhere.
+/// The inverse of a diagonal: places the last axis of `dy` along axes `a` and `b` of `shape`, zeros elsewhere.
 fn onto_diagonal(dy: &Value, shape: &Shape, a: usize, b: usize) -> Value {
-    // Along the shorter axis each element of the diagonal is repeated along the other one.
+    // Repeat the diagonal across the other axis, then mask it.
     let (along, across) = if shape[a] <= shape[b] { (a, b) } else { (b, a) };
     let mut sizes: Vec<isize> = shape.iter().map(|&size| size as isize).collect();
     sizes[across] = 1;
@@ -163,7 +163,7 @@ fn onto_diagonal(dy: &Value, shape: &Shape, a: usize, b: usize) -> Value {
     number(along).eq(&number(across)).where_(&spread, &spread.zeros_like())
 }
 
-/// The elements that a view of a contiguous tensor shows, as a contiguous tensor.
+/// The elements of a view of a contiguous tensor, as a contiguous tensor.
 pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
     fn pick<T: Copy>(x: &[T], view: &View) -> Vec<T> {
         if view.shape.numel() > 0 && view.is_dense() {
@@ -186,7 +186,7 @@ impl Value {
         if *self.shape() == shape { self.clone() } else { self.op(Move::Reshape(shape), &[]) }
     }
 
-    /// The same elements, row-major, under another shape; one size may be -1 and is inferred.
+    /// The same elements in row-major order with another shape; one size may be -1 and is inferred.
     #[track_caller]
     pub fn reshape(&self, sizes: &[isize]) -> Value {
         if !self.is_valid() {
@@ -197,7 +197,7 @@ impl Value {
         let legal = sizes.iter().all(|&s| s >= -1) && open <= 1;
         if !legal || (open == 1 && (known == 0 || !self.shape().numel().is_multiple_of(known))) {
             let why =
-                format!("{sizes:?} cannot be filled: sizes are at least 0, one may be -1 and must come out whole");
+                format!("invalid sizes {sizes:?}: expected sizes of at least 0, and at most one -1 that divides evenly");
             return self.graph().error("reshape", &[self], why);
         }
         let inferred = self.shape().numel().checked_div(known).unwrap_or(0);
@@ -205,7 +205,7 @@ impl Value {
         if *self.shape() == shape { self.clone() } else { self.op(Move::Reshape(shape), &[]) }
     }
 
-    /// Axes `start..` merged into one: `[N, C, H, W]` to `[N, C * H * W]` with `start` 1.
+    /// Merges axes `start..` into one: `[N, C, H, W]` to `[N, C * H * W]` with `start` 1.
     #[track_caller]
     pub fn flatten(&self, start: usize) -> Value {
         if !self.is_valid() {
@@ -233,7 +233,7 @@ impl Value {
         }
     }
 
-    /// The last two axes swapped; no data moves.
+    /// Swaps the last two axes; no data moves.
     #[track_caller]
     pub fn t(&self) -> Value {
         if !self.is_valid() {
@@ -251,7 +251,7 @@ impl Value {
         self.permute(&axes)
     }
 
-    /// Broadcast to a larger shape as in NumPy. The gradient is summed back.
+    /// Broadcasts to a larger shape as in NumPy. The gradient is summed over the broadcast axes.
     #[track_caller]
     pub fn broadcast_to(&self, shape: &Shape) -> Value {
         if self.shape() == shape || !self.is_valid() {
@@ -282,8 +282,8 @@ impl Value {
         }
     }
 
-    /// The elements whose index is the same along two axes, which become one, the last: `torch.diagonal` without an
-    /// offset. No data moves.
+    /// The elements of equal index along two axes, which become one axis, the last: `torch.diagonal` without an offset.
+    /// No data moves.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -304,20 +304,20 @@ impl Value {
         }
     }
 
-    /// The same value, through which no gradient flows.
+    /// The same value; gradients do not flow through it.
     #[track_caller]
     pub fn stop_gradient(&self) -> Value {
         self.op(Move::StopGradient, &[])
     }
 }
 
-/// The cases of this family. Each ends in an elementwise op or in the copy that fetching makes.
+/// Test cases of these ops. Each ends in an elementwise op or in the copy made when results are fetched.
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("reshape", "infer", |x| vec![x[0].reshape(&[3, -1])]).float("x", [2, 3, 4]),
         Case::new("reshape", "of permuted, needs a copy", |x| vec![x[0].permute(&[1, 0]).reshape(&[-1])])
             .float("x", [5, 7]),
-        // Numbers above 2^15 go through another part of `quotient`.
+        // Numbers above 2^15 use another branch of `quotient`.
         Case::new("permute", "79,335 elements", |x| vec![x[0].permute(&[2, 1, 0])])
             .float("x", [45, 41, 43])
             .forward_only(),

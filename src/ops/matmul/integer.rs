@@ -1,4 +1,5 @@
-//! Products of integers: i32 and u32, modulo 2^32. One kernel for every device; what is fast is made of floats.
+//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device; the fast kernels are for floats
+//! only.
 
 use rayon::prelude::*;
 
@@ -8,7 +9,7 @@ use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, 
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// [`super::Matmul`] of integers.
+/// [`super::Matmul`] for integers.
 #[derive(Debug)]
 pub(super) struct IntegerMatmul;
 
@@ -26,7 +27,7 @@ impl Op for IntegerMatmul {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        // Modulo 2^32 the bits do not depend on the sign.
+        // Modulo 2^32, signed and unsigned products have the same bits.
         let [a, b] = [0, 1].map(|i| inputs[i].device_words());
         let y = product_of_integers(&a, &b, sizes(inputs[0].shape(), inputs[1].shape()), outputs[0].shape.numel());
         let data: Data = match outputs[0].dtype {
@@ -60,7 +61,7 @@ fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize
     y
 }
 
-/// What one invocation computes. A sum of integers has no order that is better: parts are cut as for floats.
+/// The tile of one invocation. Integer sums do not depend on the order; they are split along k as for floats.
 const TILING: MatmulTiling = MatmulTiling { tile: [4, 4], tiles_in_group: 64, terms: 1, cost: 1 };
 
 impl Kernel for IntegerMatmul {
@@ -69,7 +70,7 @@ impl Kernel for IntegerMatmul {
         VARIANTS
     }
 
-    /// Elements are read one by one, through any strides; the batch must need no more than three.
+    /// Elements are read one by one, with any strides; the merged batch axes must be at most three.
     fn reads(&self, _input: usize, view: &View) -> bool {
         merge_axes(&batch(&view.shape), &[&view.strides[..view.shape.rank() - 2]]).sizes.len() <= 3
     }

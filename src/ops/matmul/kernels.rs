@@ -1,4 +1,4 @@
-//! The kernels of the matrix products: how each cuts the work, which one suits, and how operands are read.
+//! Matrix product kernels: tiling, kernel selection and operand loading.
 
 use super::{Matmul, batch, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -7,25 +7,24 @@ use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
 use crate::{DType, Profile, wgsl};
 
-/// For GPUs, few rows or columns: the invocations of a workgroup share a tile and go along k.
+/// For GPUs, few rows or columns: the invocations of a workgroup share a tile and split k.
 const GEMV: Variant = Variant { workgroup_memory: 8192, ..variant("gemv") };
-/// 64 rows x 2 vec4 in each lane, one operand shared by shuffles: for lavapipe, where a load takes as long as a
-/// dozen products by a vec4; the larger the tile, the fewer loads for each product.
+/// 64 rows x 2 vec4 per lane, one operand shared by subgroup shuffles. For lavapipe, where a load takes as long as a
+/// dozen vec4 multiply-adds: larger tiles need fewer loads per multiply-add.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
-/// 32 rows x 1 vec4: a quarter of the text, which compiles in a fifth of the time.
+/// 32 rows x 1 vec4: a quarter of the code, which compiles in a fifth of the time.
 const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
-/// For GPUs, tiles in workgroup memory, of which an invocation computes 8 x 8: the larger, the less is read
-/// for each product.
+/// For GPUs, tiles in workgroup memory, 8 x 8 elements per invocation: larger tiles need fewer reads per multiply-add.
 const TILE128: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("tile128") };
 const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
 /// The same for results of few rows or columns.
 const TILE32X128: Variant = Variant { workgroup_memory: 5120, ..variant("tile32x128") };
 const TILE128X32: Variant = Variant { workgroup_memory: 5120, ..variant("tile128x32") };
-/// For small products: an invocation computes 4 x 4.
+/// For small products: 4 x 4 elements per invocation.
 const TILE32: Variant = Variant { workgroup_memory: 8192, ..variant("tile32") };
-/// 8 x 8 elements in each invocation, without workgroup memory: for software adapters without subgroups of 8.
+/// 8 x 8 elements per invocation, without workgroup memory: for software adapters without subgroups of 8.
 const REGISTER8: Variant = Variant { software: true, ..variant("register8") };
-/// 4 x 4 elements in each invocation, without workgroup memory: for products with vectors.
+/// 4 x 4 elements per invocation, without workgroup memory: for products with vectors.
 const REGISTER4: Variant = variant("register4");
 
 const fn shuffle(name: &'static str) -> Variant {
@@ -36,16 +35,16 @@ const fn variant(name: &'static str) -> Variant {
     Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
 }
 
-/// How a variant cuts the work.
+/// How a variant tiles the work.
 pub(super) struct MatmulTiling {
     /// Rows and columns of a tile.
     pub(super) tile: [usize; 2],
-    /// Tiles that one workgroup computes.
+    /// Tiles per workgroup.
     pub(super) tiles_in_group: usize,
-    /// Terms of the sum that one round of the loop adds.
+    /// Terms of the sum per loop iteration.
     pub(super) terms: usize,
-    /// Time of one product and sum, relative to the others on the same kind of device. (Of the tiles in workgroup
-    /// memory by what they read for each product.)
+    /// Time of one multiply-add, relative to other variants on the same kind of device. (For tiles in workgroup memory,
+    /// estimated from the reads per multiply-add.)
     pub(super) cost: usize,
 }
 
@@ -67,26 +66,26 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
     }
 }
 
-/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
+/// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
 
-/// Terms that a part of a sum must have: a small result of long sums is cut into parts, so that
-/// it fills the device too.
+/// Minimum number of terms in a part of a split sum. Small results of long sums are split along k to fill the device.
 const MIN_PART: usize = 128;
 
-/// Workgroups that fill a GPU, and a software adapter.
+/// Workgroups that fill a GPU and a software adapter.
 const FILLS_GPU: usize = 256;
 const FILLS_CORES: usize = 8;
 
-/// What an element takes that goes to memory and comes back, in the unit of [`MatmulTiling::cost`], 8 a product: 8 bytes, for
-/// each of which a GPU could compute some 12 products (5 to 20, by what their makers say of rates and bandwidths).
+/// Cost of one element written to scratch memory and read back, in units of [`MatmulTiling::cost`] (8 per
+/// multiply-add): 8 bytes, and a GPU computes about 12 multiply-adds per byte (5 to 20, from vendors' peak rates and
+/// bandwidths).
 const SCRATCH: usize = 8 * 12 * 8;
 
-/// How a product is cut by a [`MatmulTiling`].
+/// The tiles and parts into which a [`MatmulTiling`] divides a product.
 pub(super) struct SplitK {
     tiles_m: usize,
     tiles_n: usize,
-    /// Parts of the sum, and terms of each.
+    /// Number of parts of the sum, and terms per part.
     pub(super) parts: usize,
     split_k_len: usize,
     pub(super) workgroups: usize,
@@ -99,7 +98,7 @@ impl SplitK {
         words.into_iter().chain(a.words).chain(b.words).collect()
     }
 
-    /// The launch, and the sum of the parts of `count` elements that it wrote, where there are several.
+    /// The launch, followed by the sum over the parts of its `count` elements if there are several.
     pub(super) fn with_sum(
         &self,
         launch: Launch,
@@ -127,8 +126,8 @@ impl MatmulTiling {
         SplitK { tiles_m, tiles_n, parts, split_k_len, workgroups: groups * parts }
     }
 
-    /// The time that it takes, to be compared with other variants' on this device: that of all workgroups together,
-    /// but on a GPU, which works on [`FILLS_GPU`] at a time, of no fewer than these; and of what parts write and read.
+    /// Estimated time, comparable between variants on the same device: the work of all workgroups, at least
+    /// [`FILLS_GPU`] on a GPU, which runs that many at a time, plus the traffic of partial results.
     fn time(&self, sizes: [usize; 3], batches: usize, profile: &Profile) -> usize {
         let ([m, n, _], [tile_m, tile_n]) = (sizes, self.tile);
         if profile.software {
@@ -140,21 +139,21 @@ impl MatmulTiling {
     }
 }
 
-/// Of products with so few terms a software adapter would have to compute a thousand, until a larger
-/// tile has made up for the time that it takes to compile: 70 ms for the smallest, 150 for [`SHUFFLE32`].
+/// A software adapter would have to compute a product with fewer multiply-adds a thousand times before a larger tile
+/// made up for its compile time: 70 ms for the smallest, 150 ms for [`SHUFFLE32`].
 const SMALL: usize = 1 << 19;
 
-/// The same for [`SHUFFLE64`], which takes 720 ms to compile: of all products, and of those with sides of at least
-/// [`WIDE`], where its tiles save the most loads.
+/// The same for [`SHUFFLE64`], which takes 720 ms to compile: for all products, and for those whose sides are all at
+/// least [`WIDE`], where its tiles save the most loads.
 const LARGE: usize = 1 << 26;
 const LARGE_AND_WIDE: usize = 1 << 24;
 const WIDE: usize = 256;
 
-/// Rows or columns up to which [`GEMV`] suits, and terms from which its invocations all have some.
+/// Most rows or columns for [`GEMV`], and fewest terms, so that every invocation has some.
 const FEW: usize = 8;
 const LONG: usize = 256;
 
-/// Whether a product has few rows or columns, and the operand that is read but once lies along its long sums.
+/// Whether a product has few rows or columns, long sums, and a large operand that is contiguous along k.
 fn gemv(args: &Args<'_>) -> bool {
     let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
     let matrix = args.views[0].shape.rank() - 2;
@@ -169,9 +168,9 @@ impl Kernel for Matmul {
         VARIANTS
     }
 
-    /// Tiles waste what lies behind the edges, and large ones leave a GPU without work: of the variants meant for
-    /// the device, and of those that it can run, the one that takes the least time. What a software adapter
-    /// computes in less time than it takes to compile a large tile gets the smallest.
+    /// Tiles waste work beyond the edges, and large tiles leave a GPU idle: picks the variant with the lowest estimated
+    /// time among those meant for the device and supported by it. Products that a software adapter computes in less
+    /// time than it takes to compile a large tile get the smallest.
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
         let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
@@ -193,8 +192,8 @@ impl Kernel for Matmul {
         meant(variant) && Some(time(variant)) == least || variant == &REGISTER4
     }
 
-    /// One of the two axes of the matrix must be contiguous, and the batch must need no more than
-    /// three strides; the uniform has room for these.
+    /// One of the two matrix axes must be contiguous, and the merged batch axes must be at most three: the uniform has
+    /// room for three strides.
     fn reads(&self, _input: usize, view: &View) -> bool {
         let matrix = view.shape.rank() - 2;
         let contiguous = (matrix..matrix + 2).any(|axis| view.shape[axis] <= 1 || view.strides[axis] == 1);
@@ -226,8 +225,8 @@ impl Kernel for Matmul {
             .append(include_str!("../../../shaders/matmul_blocks.wgsl"));
 
         let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
-        // Parts begin at whole blocks, so there are no others where k is a number of blocks. (Reading
-        // element by element is slow either way: there one text serves every k.)
+        // Parts start at whole blocks, so if k is a multiple of 4 all blocks are whole. (Element-wise loads are slow
+        // anyway: they share one shader for every k.)
         if k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner) {
             shader = shader.function("left_terms", WHOLE_BLOCKS);
         }
@@ -251,10 +250,10 @@ impl Kernel for Matmul {
     }
 }
 
-/// The text of a variant with tiles in workgroup memory, which its invocations fill.
+/// The shader of a variant with tiles in workgroup memory.
 fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
     let terms = variant.workgroup_memory as usize / 4 / (tile_m + tile_n);
-    // An invocation's share in quads: 2 x 2, or 1.
+    // 4 x 4 blocks per invocation: 2 x 2, or 1.
     let quads = if tile_m * tile_n / 64 < variant.invocations as usize { 1 } else { 2 };
     wgsl!("matmul_tile")
         .constant("TILE_M", tile_m)
@@ -265,10 +264,10 @@ fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
         .constant("LANES", variant.invocations)
 }
 
-/// `left_terms` where k is a multiple of 4.
+/// `left_terms` if k is a multiple of 4.
 const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
 
-/// `store` for sizes of n that are multiples of 4.
+/// `store` if n is a multiple of 4.
 const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   if (m < p.m && n < p.n) {
     let i = (slice * p.m + m) * p.n + n;
@@ -276,19 +275,19 @@ const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   }
 }";
 
-/// How an operand's blocks of 4 x 4 are read.
+/// How 4 x 4 blocks of an operand are loaded.
 #[derive(Clone, Copy, PartialEq)]
 enum Blocks {
     /// Element by element.
     Elements,
-    /// By vec4 along the axis that is summed over.
+    /// By vec4 along the axis k.
     AlongInner,
     /// By vec4 along the other axis.
     AlongOuter,
 }
 
 impl Blocks {
-    /// Sets the loader of operand `x` (`a` or `b`).
+    /// Defines the loader of operand `x` (`a` or `b`).
     fn specialize(self, shader: Shader, x: &str) -> Shader {
         let body = match self {
             Blocks::Elements => return shader,
@@ -306,7 +305,7 @@ impl Blocks {
     }
 }
 
-/// An operand as the kernels see it.
+/// An operand's layout for the kernels.
 pub(super) struct Operand {
     blocks: Blocks,
     /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
@@ -314,7 +313,7 @@ pub(super) struct Operand {
 }
 
 impl Operand {
-    /// From its view; `b` has k before its outer axis, `a` behind.
+    /// From a view; k precedes the outer axis in `b` and follows it in `a`.
     pub(super) fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
         let matrix = view.shape.rank() - 2;
         let (outer_stride, k_stride) = if is_b {
@@ -324,13 +323,14 @@ impl Operand {
         };
         let merged = merge_axes(&batch(&view.shape), &[&view.strides[..matrix]]);
         let (mut sizes, mut strides) = ([1; 3], [0; 3]);
-        let skipped = 3 - merged.sizes.len(); // `reads` sees to it that there are no more than three
+        let skipped = 3 - merged.sizes.len(); // at most three, by `reads`
         sizes[skipped..].copy_from_slice(&merged.sizes);
         strides[skipped..].copy_from_slice(&merged.strides[0]);
 
         let aligned = |stride: &usize| stride.is_multiple_of(4);
         let starts_aligned = aligned(&view.offset) && strides.iter().all(aligned);
-        // By vec4 along an axis: it is contiguous, holds whole vec4, and the other's steps do too.
+        // An axis can be loaded by vec4 if it is contiguous, a multiple of 4 long, and every other stride is a multiple
+        // of 4.
         let along = |size: usize, stride: usize, other: usize, others: usize| {
             starts_aligned && size > 0 && aligned(&size) && stride == 1 && (others <= 1 || aligned(&other))
         };

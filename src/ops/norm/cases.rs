@@ -1,5 +1,5 @@
-//! The cases: row lengths at the edges of what a workgroup holds, each way a row can lie, long rows in
-//! parts, and data whose mean is far from 0.
+//! Test cases: row lengths at the limits of a workgroup, every layout of rows, long rows split into parts, and data
+//! whose mean is far from 0.
 
 use super::{NormKind, Normalize, NormalizeGrad};
 use crate::autodiff::gradients_of;
@@ -15,7 +15,8 @@ fn data(case: Case, shape: &[usize], fill: Fill) -> Case {
 /// Layer and RMS norm without scale and shift, over the last axis.
 fn rows(name: &str, shape: &[usize], fill: Fill) -> [Case; 2] {
     let size = shape[shape.len() - 1];
-    // Without eps a row of one or two elements has the same result for any: a gradient of nothing but rounding.
+    // With a tiny eps, rows of one or two elements normalise to the same result for any data, and the gradient is pure
+    // rounding error.
     let eps = if size < 4 { 0.5 } else { EPS };
     [
         data(
@@ -60,7 +61,7 @@ fn moments() -> Vec<Case> {
     let mut cases = vec![
         Case::new("var", "biased, kept", |x| vec![x[0].var(&[1], 0, true)]).float("x", [5, 9]),
         Case::new("std", "biased, of all", |x| vec![x[0].std(&[0, 1], 0, false)]).float("x", [5, 9]),
-        // Of the spread, of the mean, and of what the gradient is made of.
+        // Differentiates twice through the variance, the mean and the ops of the gradient.
         Case::new("var", "differentiated again", |x| vec![gradient_of(&x[0].var(&[1], 1, false), &x[0])])
             .float("x", [4, 6]),
         Case::new("std", "differentiated again", |x| vec![gradient_of(&x[0].std(&[1], 1, false), &x[0])])
@@ -73,7 +74,7 @@ fn moments() -> Vec<Case> {
     cases.extend(spread("columns in parts", &[0], &[30_001, 3], unit.clone()));
     cases.extend(spread("columns by fours in parts", &[0], &[2100, 36], unit.clone()));
     cases.extend(spread("no rows", &[1], &[0, 5], unit));
-    // The mean is a million times as large as the deviation, or its square is no f32.
+    // The mean is a million times the deviation, or its square overflows f32.
     let apart: [(&str, Fill); 3] = [
         ("a mean of a million", Fill::Uniform(1e6, 1_000_003.0)),
         ("huge", Fill::Uniform(7e19, 1.3e20)),
@@ -103,11 +104,11 @@ fn gradient_of(y: &Value, x: &Value) -> Value {
     gradients_of(&[(y, &(y * 2.0))], &[x]).swap_remove(0)
 }
 
-/// The cases of this family.
+/// Test cases of this family.
 pub fn cases() -> Vec<Case> {
     let unit = Fill::Uniform(-2.0, 2.0);
     let mut cases = Vec::new();
-    // 512 and 1024 numbers or vectors are what 128 and 256 invocations hold.
+    // 128 and 256 invocations hold 512 and 1024 scalars or vectors.
     for size in [1, 2, 3, 4, 33, 127, 511, 513, 768, 1027, 2044, 2052, 4096, 4100] {
         cases.extend(rows(&format!("rows of {size}"), &[3, size], unit.clone()));
     }
@@ -144,7 +145,7 @@ pub fn cases() -> Vec<Case> {
         .float("weight", [130])
         .float("bias", [130]),
     );
-    // The gradient is multiplied in the epilogue of the kernel that makes it.
+    // The gradient is multiplied in the epilogue of the kernel that computes it.
     for size in [12, 9] {
         cases.push(
             Case::new("layer_norm", format!("of products, rows of {size}"), move |x| {

@@ -1,5 +1,5 @@
-//! The kernels: a workgroup for each row, which then is read once; or, where rows are spread over the
-//! data, few or long, or barriers dear, parts of rows, their merging, and a pass over the elements.
+//! Normalisation kernels. A workgroup (or invocation) per row reads the row once. Where rows are not contiguous, too
+//! few or too long, or barriers are expensive: moments of parts of rows, a merge, and an elementwise pass.
 
 use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -15,39 +15,39 @@ static VARIANTS: &[Variant] = &[
     Variant { epilogue: true, ..Variant::plain("parts") },
 ];
 
-/// Whether a variant is the one with a workgroup for each row.
+/// Whether a variant uses one workgroup per row.
 fn is_workgroup(variant: &Variant) -> bool {
     *variant == VARIANTS[0]
 }
 
-/// Whether a variant is the one with an invocation for each row.
+/// Whether a variant uses one invocation per row.
 fn is_invocation(variant: &Variant) -> bool {
     *variant == VARIANTS[1]
 }
 
-/// The longest row of a workgroup: where fewest invocations share it, each walks it three times in
-/// fewer than 16,000 steps.
+/// The longest row for a workgroup: with the fewest invocations, each loops over its share three times in fewer than
+/// 16,000 iterations.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(MIN_THREADS as usize) < 16_000);
 
-/// Parts of a row that an invocation merges where others merge the rest.
+/// Parts per invocation when a row has so many that they are merged in two stages.
 const MERGED: usize = 256;
 
-/// The longest row of an invocation, in vectors, which it walks three times at most.
+/// The longest row for one invocation, in vectors; it loops over the row at most three times.
 const SHORT: usize = 4096;
 
-/// What one element of the texts' arrays is.
+/// The element type of the shaders' arrays.
 #[derive(Clone, Copy, PartialEq)]
 enum Width {
-    /// One number.
+    /// One scalar.
     Scalar,
-    /// Four neighbours of one row.
+    /// Four neighbours in one row.
     Row4,
     /// The same element of four neighbouring rows.
     Column4,
 }
 
-/// Data `[outer, rows, inner]` as the texts see it, counted in vectors.
+/// The layout `[outer, rows, inner]` as the shaders see it, counted in vectors.
 struct Grid {
     width: Width,
     outer: usize,
@@ -67,22 +67,22 @@ impl Grid {
         Grid { width, outer, rows: by(Width::Column4, rows), inner: by(Width::Row4, inner) }
     }
 
-    /// Vectors of a row.
+    /// Vectors per row.
     fn size(&self) -> usize {
         self.outer * self.inner
     }
 
-    /// Numbers that a vector adds to a row.
+    /// Elements of the same row per vector.
     fn lanes(&self) -> usize {
         if self.width == Width::Row4 { 4 } else { 1 }
     }
 
-    /// Whether neighbours are of different rows.
+    /// Whether neighbouring elements belong to different rows.
     fn columns(&self) -> bool {
         self.inner == 1 && self.width != Width::Row4
     }
 
-    /// The text for these vectors; `S` is the type of what a row has one of.
+    /// The shader for this vector width; `S` is the type of a per-row value.
     fn text(&self, text: Shader, lanes: bool, s: bool, stores: Option<&str>) -> Shader {
         if self.width == Width::Scalar {
             return text;
@@ -105,15 +105,15 @@ impl Grid {
         }
     }
 
-    /// How many parts each row is cut into.
+    /// The number of parts per row.
     fn parts(&self, profile: &Profile) -> usize {
-        // One invocation merges the parts of a row, or MERGED of very many.
+        // One invocation merges all parts of a row; if there are very many, MERGED of them.
         let least = self.size().div_ceil(MAX_CHUNK);
         let parts = parts(profile, self.rows, self.size(), false).min(least.max(256));
         if parts > MAX_CHUNK { parts.next_multiple_of(MERGED) } else { parts }
     }
 
-    /// The uniform of a pass over all elements.
+    /// The uniform of the elementwise pass.
     fn words(&self, eps: f64) -> Vec<u32> {
         let count = self.rows * self.size();
         let mut words = [self.rows, self.inner, count].map(|n| n as u32).to_vec();
@@ -123,26 +123,25 @@ impl Grid {
     }
 }
 
-/// One of the two ops, as far as its launches differ.
+/// What differs between the launches of the two ops.
 struct NormPlan<'a> {
     kind: NormKind,
     args: &'a Args<'a>,
     grid: Grid,
-    /// Texts and their entry points: a workgroup a row, an invocation a row, moments or sums of parts,
-    /// the pass over all elements.
+    /// Shaders and their entry points: a workgroup per row, an invocation per row, moments or sums of parts, the
+    /// elementwise pass.
     texts: [(Shader, &'static str); 4],
-    /// What the kernels call their output.
+    /// The name of the output in the shaders.
     output: &'static str,
-    /// The data that is summed up.
+    /// The inputs that are reduced.
     data: Vec<Slot>,
-    /// What the workgroup and the pass over all elements bind besides the uniform, in order; the
-    /// pass's sums come from `sums`.
+    /// Bindings after the uniform, for the row kernels and for the elementwise pass, which reads its sums from `sums`.
     bound: [Vec<Binding>; 2],
-    /// Where the moments or sums of whole rows lie.
+    /// The buffer with the moments or sums of whole rows.
     sums: Slot,
 }
 
-/// Texts whose entry points bear the files' names.
+/// Shaders whose entry points are named like their files.
 macro_rules! texts {
     ($($name:literal),*) => { [$((wgsl!($name), $name)),*] };
 }
@@ -152,7 +151,7 @@ impl NormPlan<'_> {
         if is_workgroup(variant) || is_invocation(variant) { self.rows(is_workgroup(variant)) } else { self.in_parts() }
     }
 
-    /// One launch, with whole rows.
+    /// One launch that processes whole rows.
     fn rows(self, workgroup: bool) -> Result<Lowered, String> {
         let NormPlan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
         let size = grid.size();
@@ -197,14 +196,14 @@ impl NormPlan<'_> {
     }
 }
 
-/// What each row has two numbers of, means or moments: of parts of rows, then merged.
+/// Computes two values per row, means or moments: first of parts of rows, then merged.
 struct Parts<'a> {
     grid: &'a Grid,
     args: &'a Args<'a>,
     centered: bool,
-    /// Whether it is mean and variance.
+    /// Whether the values are mean and variance.
     moments: bool,
-    /// Whether it is the variance's root in the variance's place.
+    /// Whether to output the standard deviation in place of the variance.
     root: bool,
 }
 
@@ -219,7 +218,7 @@ impl Parts<'_> {
     ) -> Result<(), String> {
         let &Parts { grid, args, centered, moments, root } = self;
         let (rows, size, mut parts) = (args.inputs[0].shape[1], grid.size(), grid.parts(args.profile));
-        // Parts of moments have a third line: what rounding left of their means.
+        // Moments of parts have a third line: the rounding error of their means.
         let lines = if moments { 3 } else { 2 };
         let mut target = |parts: usize| {
             if parts == 1 {
@@ -269,7 +268,7 @@ impl Parts<'_> {
     }
 }
 
-/// On software adapters an invocation for each row, on GPUs a workgroup, where rows keep them busy.
+/// An invocation per row on software adapters, a workgroup per row on GPUs, if there are enough rows to keep them busy.
 fn suits(variant: &Variant, args: &Args<'_>) -> bool {
     let [outer, rows, inner] = sizes(&args.inputs[0].shape);
     let (row, software) = (outer * inner, args.profile.software);
@@ -279,7 +278,7 @@ fn suits(variant: &Variant, args: &Args<'_>) -> bool {
     !is_invocation(variant) || rows * row < 1 << 14 || (rows >= 64 && (software || row < 64))
 }
 
-/// Rows that lie in one piece, and not too long.
+/// Only contiguous rows that are not too long.
 fn supports(variant: &Variant, args: &Args<'_>) -> bool {
     let grid = Grid::new(&args.inputs[0].shape);
     let whole = grid.outer == 1 && grid.width != Width::Column4;

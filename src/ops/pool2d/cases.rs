@@ -1,10 +1,10 @@
-//! The cases of the poolings.
+//! Test cases of the poolings.
 
 use super::{Pool2d, PoolKind, Pooling};
 use crate::op::{Case, Fill};
 use crate::{DType, TensorType, Value};
 
-/// The cases of this family. Maxima take distinct inputs: at a tie the gradient is a convention.
+/// Test cases of this family. Max pooling gets distinct inputs: at ties the gradient is a convention.
 pub fn cases() -> Vec<Case> {
     let examples: &[(&'static str, [usize; 4], Pool2d)] = &[
         ("2x2", [2, 3, 8, 6], Pool2d::new(2)),
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Case> {
         let grad = Case::new("max_pool2d_grad", name, grad);
         cases.push(grad.input("x", ty(), Fill::Special(HARD, -1.0, 1.0)).float("dy", y).forward_only());
     }
-    // Windows that overlap, and windows that do not.
+    // Overlapping and disjoint windows.
     for (name, options, h, y) in [
         ("ties go to the first", Pool2d::new(3).stride(2).padding(1), 9, [2, 3, 5, 4]),
         ("ties go to the first, 4x4", Pool2d::new(4).stride(1).padding(2), 9, [2, 3, 10, 9]),

@@ -1,4 +1,4 @@
-//! The kernels of the poolings: one invocation for each window, or for each element of a gradient.
+//! Pooling kernels: one invocation per window, or per element of a gradient.
 
 use super::{Pool2d, PoolKind, Pooling, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -6,15 +6,15 @@ use crate::shader::Shader;
 use crate::shape::reciprocal;
 use crate::wgsl;
 
-/// Invocations of a workgroup.
+/// Invocations per workgroup.
 const LANES: u64 = 64;
 
-/// Elements of a window up to which its loops are unrolled in the text: not every driver's compiler
-/// unrolls loops, and a loop costs more than a step of it.
+/// Largest window whose loops are unrolled in the shader source: not every driver's compiler unrolls loops, and loop
+/// overhead exceeds the cost of an iteration.
 const MAX_UNROLLED: usize = 16;
 
-/// Rounds of the loops over so many rows and columns as lavapipe counts them, which silently stops
-/// after 65,535: the last look at a condition is one too.
+/// Iterations of the nested loops as lavapipe counts them, including the final evaluation of each condition. It
+/// silently stops loops after 65,535.
 fn rounds([rows, columns]: [usize; 2]) -> usize {
     rows * (columns + 2) + 1
 }
@@ -32,9 +32,9 @@ impl Kernel for Pooling {
         }
     }
 
-    /// A window of 2x2 is two vec2, which fill the rows or, for the gradient, the plane.
-    /// Where no two windows share an element, each window can write its own part of the gradient,
-    /// if that part is small enough: the last window's goes on to the edge.
+    /// `pairs`: a window of 2x2 is two vec2; rows must be whole vec2, and for the gradient the windows must cover the
+    /// plane. `disjoint`: if no two windows share an element, each window writes its own part of the gradient, provided
+    /// that part is small enough: the last window's part extends to the edge.
     fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
         if variant.name == "gather" {
             return true;
@@ -53,7 +53,7 @@ impl Kernel for Pooling {
         let s = self.sizes(args.inputs, args.outputs);
         let p = s.options;
         let exact = p.padding == [0, 0] && [s.h, s.w] == [s.oh * p.stride[0], s.ow * p.stride[1]];
-        // What an invocation is for: a window, or an element.
+        // One invocation per window, or per element.
         let (windows, elements) = ([s.oh, s.ow], [s.h, s.w]);
         let launch = |shader: Shader, entry: &'static str, [rows, columns]: [usize; 2], mut tensors: Vec<Binding>| {
             let count = s.planes * rows * columns;

@@ -1,4 +1,4 @@
-//! The reference of the poolings: plain loops in f64, window by window.
+//! CPU reference of the poolings: plain f64 loops, window by window.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::Sizes;
 use crate::ops::reduce::exceeds;
 
-/// The elements that window number `i` of an axis covers, padding left out.
+/// The elements that window `i` covers along an axis, without padding.
 fn covered(i: usize, kernel: usize, stride: usize, padding: usize, size: usize) -> Range<usize> {
     let (start, end) = (i * stride, i * stride + kernel);
     start.saturating_sub(padding)..(end - padding).min(size)
@@ -25,7 +25,7 @@ fn for_windows(s: &Sizes, mut window: impl FnMut(usize, Range<usize>, Range<usiz
     }
 }
 
-/// Where a window of a plane `x` has its first maximum, or its first NaN.
+/// Position of the first maximum, or the first NaN, in a window of a plane `x`.
 fn argmax(x: &[f64], s: &Sizes, rows: Range<usize>, columns: Range<usize>) -> usize {
     let mut best = rows.start * s.w + columns.start;
     for row in rows {
@@ -38,7 +38,7 @@ fn argmax(x: &[f64], s: &Sizes, rows: Range<usize>, columns: Range<usize>) -> us
     best
 }
 
-/// What an average over that window divides by.
+/// The divisor of the average over a window.
 fn divisor(s: &Sizes, rows: &Range<usize>, columns: &Range<usize>) -> f64 {
     let p = &s.options;
     if p.count_include_pad { (p.kernel[0] * p.kernel[1]) as f64 } else { (rows.len() * columns.len()) as f64 }

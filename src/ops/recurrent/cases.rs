@@ -1,4 +1,4 @@
-//! The cases of recurrent layers.
+//! Test cases of the recurrent layers.
 
 use super::{Activation, Cell, Weights};
 use crate::op::{Case, Fill};
@@ -13,14 +13,14 @@ pub struct Form {
     pub hidden: usize,
 }
 
-/// What a case has besides.
+/// Options of a case.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct With {
     pub activation: Activation,
     pub reverse: bool,
     pub bias: bool,
     pub state: bool,
-    /// Only the last states are used, not `y`.
+    /// Whether only the last states are used, not `y`.
     pub ends: bool,
 }
 
@@ -38,7 +38,7 @@ pub fn case(cell: Cell, name: impl Into<String>, form: Form, with: With) -> Case
         let y = (!with.ends).then_some(found.y);
         y.into_iter().chain([found.h]).chain(found.c).collect()
     };
-    // As PyTorch starts them: larger weights would let errors grow without end over the steps.
+    // PyTorch's initialisation: with larger weights, errors would grow without bound over the steps.
     let bound = 1.0 / (hidden as f64).sqrt();
     let weight = |case: Case, name, shape: &[usize]| {
         case.input(name, TensorType::new(DType::F32, shape), Fill::Uniform(-bound, bound))
@@ -57,7 +57,7 @@ pub fn case(cell: Cell, name: impl Into<String>, form: Form, with: With) -> Case
     case
 }
 
-/// The cases of this family.
+/// Test cases of this family.
 pub fn cases() -> Vec<Case> {
     let form = |batch, steps, inputs, hidden| Form { batch, steps, inputs, hidden };
     let all = With { bias: true, state: true, ..With::default() };
@@ -76,7 +76,7 @@ pub fn cases() -> Vec<Case> {
         add("64 units", form(9, 3, 5, 64), all);
         add("97 units, several workgroups", form(17, 2, 3, 97), With { bias: true, ..With::default() });
         add("no rows", form(0, 2, 3, 4), all);
-        // In the second step of the second row.
+        // The NaN is in the second step of the second row.
         const NAN: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, f64::NAN];
         for activation in [Activation::Tanh, Activation::Relu] {
             let name = format!("NaN, {activation:?}");

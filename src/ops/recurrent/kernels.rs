@@ -1,5 +1,5 @@
-//! The kernels of recurrent layers: a launch for each step; or one for many steps with a workgroup for
-//! each batch row, which keeps in its memory what one step hands to the next.
+//! Recurrent kernels: either one launch per step, or one launch for many steps with a workgroup per batch row, which
+//! passes the state from step to step in workgroup memory.
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -8,7 +8,7 @@ use crate::shader::Shader;
 use crate::wgsl;
 
 static VARIANTS: &[Variant] = &[
-    // The memory is that of the gradient of an LSTM.
+    // The gradient of an LSTM needs the most memory.
     Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
 ];
@@ -17,29 +17,29 @@ fn is_workgroup(variant: &Variant) -> bool {
     *variant == VARIANTS[0]
 }
 
-/// Units whose states fit a workgroup's memory.
+/// Most hidden units whose states fit in workgroup memory.
 const MAX_UNITS: usize = 512;
 
-/// Up to so many a workgroup that reads all weights in each step takes less time than a launch.
+/// Up to this size, a workgroup that reads all weights in each step is faster than a launch per step.
 const FEW_UNITS: usize = 256;
 
-/// Rounds of loops that an invocation may take: some drivers end loops without a word.
+/// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ROUNDS: usize = 16_000;
 const _: () = assert!(rounds(4 * MAX_UNITS, MAX_UNITS, MIN_THREADS as usize) <= MAX_ROUNDS);
 
-/// Batch rows of an invocation of the variant `steps`, and invocations of its workgroups: so few that
-/// a small layer has work for each core of a software adapter.
+/// Variant `steps`: batch rows per invocation, and invocations per workgroup. Small, so that a small layer has work for
+/// every core of a software adapter.
 const ROWS: usize = 8;
 const THREADS: usize = 32;
 
 const PLACES: &str = include_str!("../../../shaders/recurrent_places.wgsl");
 
-/// Rounds of one step with a workgroup for a row, `units` sums of so many terms.
+/// Loop iterations per step with a workgroup per row, for `units` sums of `terms` terms.
 const fn rounds(terms: usize, units: usize, threads: usize) -> usize {
     terms.div_ceil(threads) + units.div_ceil(threads) * (terms + 1) + 1
 }
 
-/// What the kernels of both directions have in common.
+/// What the forward and backward kernels share.
 struct Pass<'a> {
     of: &'a Recurrence,
     sizes: Sizes,
@@ -49,12 +49,12 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Units that an invocation computes side by side.
+    /// Adjacent units per invocation.
     fn width(&self) -> usize {
         if !self.together && self.sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
     }
 
-    /// The text with the cell and what all share.
+    /// The shader with the cell and the shared parts.
     fn text(&self, text: Shader, cell: &str) -> Shader {
         let text = text.append(cell).append(PLACES);
         let text = match self.of.activation {
@@ -79,7 +79,7 @@ impl Pass<'_> {
             .function(set, &format!("fn {set}(i: u32, v: f32) {{ {array}[i / 4u][i % 4u] = v; }}"))
     }
 
-    /// A launch for each step, or for as many as its loops may take, in the order of the pass.
+    /// One launch per step, or per as many steps as the loop limit allows, in processing order.
     fn launches(&self, text: Shader, entry: &'static str, bindings: &[Binding]) -> Result<Vec<Launch>, String> {
         let Sizes { steps, batch, hidden } = self.sizes;
         let gates = self.of.cell.gates();
@@ -129,8 +129,8 @@ impl Pass<'_> {
     }
 }
 
-/// A workgroup for each row where that is no more than a GPU is glad of, and a launch for each step on
-/// software adapters, which have few cores and pay for barriers.
+/// A workgroup per row for layers that are small enough for it to pay off on a GPU; a launch per step on software
+/// adapters, which have few cores and slow barriers.
 fn suits(variant: &Variant, args: &Args<'_>, hidden: usize) -> bool {
     !is_workgroup(variant) || (hidden <= FEW_UNITS && !args.profile.software)
 }
@@ -209,7 +209,7 @@ impl Kernel for RecurrenceGrad {
         let text = match of.cell {
             Cell::Rnn => pass.text(text, include_str!("../../../shaders/recurrent_rnn_grad.wgsl")),
             Cell::Lstm => {
-                // Where there is no gradient of the cells, something else is bound, and not read.
+                // Without a gradient of the cell states, another buffer is bound but not read.
                 let cells = args.inputs.len() > 4;
                 bindings.extend([read(3), read(if cells { 4 } else { 3 }), write(1)]);
                 pass.text(text, include_str!("../../../shaders/recurrent_lstm_grad.wgsl")).constant("CELLS", cells)

@@ -1,4 +1,4 @@
-//! Recurrent layers on the reference, one batch row after the other, and how far devices may be off.
+//! CPU reference of the recurrent layers, one batch row at a time, and error bounds for devices.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -8,7 +8,7 @@ use super::{Activation, Cell, Recurrence, Sizes};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma};
 use crate::ops::matmul::add_row_times_matrix;
 
-/// What a run adds to each result: nothing, or a random part of its largest rounding error.
+/// What a run adds to each result: nothing, or a random fraction of its maximum rounding error.
 struct Noise(Option<StdRng>);
 
 impl Noise {
@@ -20,7 +20,7 @@ impl Noise {
         self.0.is_some()
     }
 
-    /// `value`, whose error is at most `error`.
+    /// `value` with an error of at most `error`.
     fn off(&mut self, value: f64, error: f64) -> f64 {
         match &mut self.0 {
             Some(rng) => value + rng.random_range(-1.0..1.0) * error,
@@ -28,12 +28,12 @@ impl Noise {
         }
     }
 
-    /// `value`, after so many roundings of numbers no larger than it.
+    /// `value` after this many roundings of intermediate results that are no larger.
     fn rounded(&mut self, value: f64, roundings: f64) -> f64 {
         self.off(value, roundings * F32_UNIT_ROUNDOFF * value.abs())
     }
 
-    /// `row` times the matrix of which `row.len()` rows are given.
+    /// `row` times a matrix of `row.len()` rows.
     fn product(&mut self, row: &[f64], matrix: &[f64], columns: usize) -> Vec<f64> {
         let mut y = vec![0.0; columns];
         if columns > 0 && !row.is_empty() {
@@ -49,10 +49,10 @@ impl Noise {
         y
     }
 
-    /// The sigmoid, of `x`, which was rounded twice.
+    /// The sigmoid of `x`, which has been rounded twice.
     fn sigmoid(&mut self, x: f64) -> f64 {
         let x = self.rounded(x, 2.0);
-        // From the smaller exponential, so that nothing overflows.
+        // Uses the smaller exponential, so that nothing overflows.
         let e = (-x.abs()).exp();
         self.rounded(if x >= 0.0 { 1.0 } else { e } / (1.0 + e), FUNCTION)
     }
@@ -72,10 +72,10 @@ impl Noise {
     }
 }
 
-/// Roundings that a function of `scalar.wgsl` is worth: 6 units in the last place.
+/// The error of a function of `scalar.wgsl` in roundings: 6 units in the last place.
 const FUNCTION: f64 = 12.0;
 
-/// The slope of an activation where it is `y`.
+/// The derivative of an activation, from its value `y`.
 fn slope(activation: Activation, y: f64) -> f64 {
     match activation {
         Activation::Tanh => 1.0 - y * y,
@@ -84,7 +84,7 @@ fn slope(activation: Activation, y: f64) -> f64 {
     }
 }
 
-/// Puts `[row][position][size]` together as `[position][row][size]`.
+/// Transposes `[row][position][size]` to `[position][row][size]`.
 fn by_position(rows: &[Vec<f64>], size: usize) -> Vec<f64> {
     let positions = rows.first().map_or(0, |row| row.len() / size.max(1));
     let mut all = Vec::with_capacity(rows.len() * positions * size);
@@ -94,7 +94,7 @@ fn by_position(rows: &[Vec<f64>], size: usize) -> Vec<f64> {
     all
 }
 
-/// The outputs of several rows, each a list of tensors of one row.
+/// Merges the outputs of several rows, each a list of tensors for one row.
 fn together(rows: Vec<Vec<Vec<f64>>>, sizes: &[usize]) -> Vec<Vec<f64>> {
     let tensor = |number: usize, size: usize| {
         let rows: Vec<Vec<f64>> = rows.iter().map(|row| row[number].clone()).collect();
@@ -103,7 +103,7 @@ fn together(rows: Vec<Vec<Vec<f64>>>, sizes: &[usize]) -> Vec<Vec<f64>> {
     sizes.iter().enumerate().map(|(number, &size)| tensor(number, size)).collect()
 }
 
-/// States and gates from `x`, `w`, the initial state, and the cell's or the bias.
+/// States and gates from `x`, `w`, the initial state, and the initial cell state or the bias.
 pub(super) fn forward(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], run: Option<u64>) -> Vec<Vec<f64>> {
     let h = sizes.hidden;
     let rows = (0..sizes.batch).into_par_iter().map(|row| forward_row(of, sizes, inputs, row, Noise::of(run, row)));
@@ -172,7 +172,7 @@ fn forward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mu
     }
 }
 
-/// The gradients of the sums (and what else [`super::RecurrenceGrad`] yields) from its inputs.
+/// The gradients of the sums, and the other outputs of [`super::RecurrenceGrad`], from its inputs.
 pub(super) fn backward(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], run: Option<u64>) -> Vec<Vec<f64>> {
     let h = sizes.hidden;
     let rows = (0..sizes.batch).into_par_iter().map(|row| backward_row(of, sizes, inputs, row, Noise::of(run, row)));
@@ -249,7 +249,7 @@ fn backward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, m
 }
 
 impl Noise {
-    /// `d` times the slope of an activation where it is `y`; `1 - y^2` may cancel.
+    /// `d` times the derivative of an activation with value `y`; `1 - y^2` may cancel.
     fn off_slope(&mut self, d: f64, activation: Activation, y: f64) -> f64 {
         let error = match activation {
             Activation::Tanh => 2.0 * F32_UNIT_ROUNDOFF * d.abs(),
@@ -259,7 +259,7 @@ impl Noise {
         self.off(v, error + 2.0 * F32_UNIT_ROUNDOFF * v.abs())
     }
 
-    /// `d` times the slope of a sigmoid where it is `y`.
+    /// `d` times the derivative of a sigmoid with value `y`.
     fn off_sigmoid(&mut self, d: f64, y: f64) -> f64 {
         self.off(
             d * (y * (1.0 - y)),
@@ -268,17 +268,16 @@ impl Noise {
     }
 }
 
-/// How often [`bounds`] tries.
+/// Number of random runs of [`bounds`].
 const RUNS: u64 = 16;
 
-/// How far a device may be off, by Monte Carlo arithmetic (Parker, *Monte Carlo Arithmetic: exploiting
-/// randomness in floating-point arithmetic*, UCLA CSD-970002, 1997): the reference is run again with
-/// an error at each rounding, even between the largest and its negative, so that errors grow or die out
-/// over the steps as this layer lets them. A device rounds by less than the largest, and differently at
-/// each place; the bound is three times the largest deviation of all runs, of which there must be as many as
-/// the millions of elements that are compared ask for: one of them whose deviations are all small by chance
-/// gets a bound that is too low. (Errors of one size with random signs would not do at all: where two count
-/// alike, they cancel in all of n runs once in 2^n times.)
+/// Error bounds for devices by Monte Carlo arithmetic (Parker, *Monte Carlo Arithmetic: exploiting randomness in
+/// floating-point arithmetic*, UCLA CSD-970002, 1997). The reference is rerun with a random error at each rounding,
+/// uniform between the negative and the positive maximum, so that errors grow or decay over the steps as they do in
+/// this layer. A device's rounding errors stay below the maximum and vary from place to place; the bound is three times
+/// the largest deviation of all runs. The number of runs must suit the millions of elements that are compared: an
+/// element whose deviations all happen to be small gets a bound that is too low. (Errors of one size with random signs
+/// would not work: if two of them have equal weight, they cancel in all of n runs once in 2^n times.)
 pub(super) fn bounds(run: impl Fn(Option<u64>) -> Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let exact = run(None);
     let mut most: Vec<Vec<f64>> = exact.iter().map(|y| vec![0.0; y.len()]).collect();
@@ -289,7 +288,7 @@ pub(super) fn bounds(run: impl Fn(Option<u64>) -> Vec<Vec<f64>>) -> Vec<Vec<f64>
             }
         }
     }
-    // What is below the smallest normal number may come out as 0.
+    // Devices may flush subnormal numbers to 0.
     let bound = |most: Vec<f64>| most.into_iter().map(|m| 3.0 * m + f64::from(f32::MIN_POSITIVE)).collect();
     most.into_iter().map(bound).collect()
 }

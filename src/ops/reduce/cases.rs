@@ -1,14 +1,14 @@
-//! The cases of the reductions.
+//! Test cases of the reductions.
 
 use crate::op::{Case, Fill};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
-/// The cases of this family.
+/// Test cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
         Case::new("sum", "first", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
-        // From 65,537 elements on there are texts for columns by fours, and for plain rows and columns.
+        // Above 65,536 elements there are shaders for vec4 columns, and for plain rows and columns without divisions.
         Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [70, 1024]).forward_only(),
         Case::new("sum", "first, by fours, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
             .float("x", [65, 1032])
@@ -98,7 +98,7 @@ pub fn cases() -> Vec<Case> {
             TensorType::new(DType::F32, [3, 2, 5]),
             Fill::Special(&[80.0, -80.0, 79.0], -80.0, 80.0),
         ),
-        // Sums long enough for two stages, and for vectors that do not come out even.
+        // Sums long enough for two stages, and lengths that are not whole vectors.
         Case::new("sum", "all of 40,000", |x| vec![x[0].sum_all()]).float("x", [200, 200]),
         Case::new("sum", "all of 70,001", |x| vec![x[0].sum_all()]).float("x", [70_001]).forward_only(),
         Case::new("sum", "all of 1.2 million", |x| vec![x[0].sum_all()]).float("x", [1200, 1000]).forward_only(),
@@ -106,7 +106,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
             .float("x", [5000, 16])
             .forward_only(),
-        // Two rows, each in two parts of whole workgroups; and parts that end inside lines.
+        // Two rows, each in two parts of whole workgroups; and parts that end within lines.
         Case::new("sum", "two long rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 33_000]).forward_only(),
         Case::new("sum", "planes in parts", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [4, 3, 1501]).forward_only(),
         Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
@@ -121,7 +121,7 @@ pub fn cases() -> Vec<Case> {
             ),
         );
     }
-    // Terms that are all rounded the same way: the errors of a plain running sum add up.
+    // All terms round in the same direction: a plain running sum would accumulate the errors.
     let tenths = |case: Case, shape: &[usize]| {
         case.input("x", TensorType::new(DType::F32, shape), Fill::Uniform(0.1, 0.1)).forward_only()
     };
@@ -132,7 +132,7 @@ pub fn cases() -> Vec<Case> {
         tenths(Case::new("sum", "columns of 4096 tenths", |x| vec![x[0].sum(&[0], false)]), &[4096, 24]),
         tenths(Case::new("sum", "tenths in short rows", |x| vec![x[0].sum(&[0, 2], false)]), &[1365, 5, 3]),
     ]);
-    // Nothing is larger than minus infinity, and nothing smaller than infinity.
+    // Neutral elements as data: minus infinity for max, infinity for min.
     const LOWEST: [f64; 15] = {
         let mut x = [f64::NEG_INFINITY; 15];
         x[6] = -3.0;
@@ -171,7 +171,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(distinct(Case::new("max", "two axes, kept", |x| vec![x[0].max(&[0, 1], true)]), &[3, 4, 5]));
     cases.push(distinct(Case::new("min", "middle", |x| vec![x[0].min(&[1], false)]), &[3, 4, 8]));
     cases.push(distinct(Case::new("max", "all of 30,000", |x| vec![x[0].max(&[0, 1], false)]), &[300, 100]));
-    // Rows of 8 with a NaN or an infinity; columns with some; all of them.
+    // Rows of 8 with a NaN or an infinity; columns with some of them; whole tensors.
     const SEEDED: &[f64] = &{
         let mut x = [0.25; 64];
         (x[0], x[8 + 7], x[16 + 3], x[16 + 4], x[24 + 5]) =

@@ -1,5 +1,5 @@
-//! The kernels: an invocation for each row, or a part of it, or a workgroup for each row where barriers are
-//! cheap. Long rows take several launches.
+//! Reduction kernels: one invocation per row or part of a row, or one workgroup per row where barriers are cheap. Long
+//! rows take several launches.
 
 use super::{Reduce, ReduceKind, split_view};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
@@ -7,13 +7,13 @@ use crate::profile::Profile;
 use crate::shape::{View, merge_axes};
 use crate::{DType, Shape, wgsl};
 
-/// The most axes of each sort that the kernels walk.
+/// Maximum number of kept and of reduced axes in the kernels.
 const MAX_AXES: usize = 3;
 
-/// One sort of axes (those that stay, or those reduced), merged, as the kernels walk them.
+/// The kept or the reduced axes, merged, as the kernels loop over them.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
-    /// Sizes and strides, outermost first, filled up with axes of size 1 in front.
+    /// Sizes and strides, outermost first, padded in front with axes of size 1.
     sizes: [usize; MAX_AXES],
     strides: [usize; MAX_AXES],
 }
@@ -41,17 +41,17 @@ impl Walk {
         self.sizes.iter().product()
     }
 
-    /// Whether the innermost axis lies in whole vectors of four, and the others step over such.
+    /// Whether the innermost axis consists of whole vec4, and all other strides are whole vec4.
     fn by_fours(&self) -> bool {
         self.strides[2] == 1 && self.sizes[2].is_multiple_of(4) && self.steps_by_fours(2)
     }
 
-    /// Whether the outermost `axes` axes step over whole vectors of four.
+    /// Whether the strides of the outermost `axes` axes are whole vec4.
     fn steps_by_fours(&self, axes: usize) -> bool {
         self.strides[..axes].iter().all(|stride| stride.is_multiple_of(4))
     }
 
-    /// The same in vectors of four; `inner` says whether the innermost axis is the contiguous one.
+    /// The same, counted in vec4; `inner` says whether the innermost axis is the contiguous one.
     fn quartered(mut self, inner: bool) -> Walk {
         self.strides.iter_mut().for_each(|stride| *stride /= 4);
         if inner {
@@ -66,29 +66,29 @@ impl Walk {
     }
 }
 
-/// Whether the kernels can reduce these axes of a tensor that lies row-major.
+/// Whether the kernels can reduce these axes of a row-major tensor.
 pub(super) fn walkable(shape: &Shape, axes: &[usize]) -> bool {
     let (kept, reduced) = split_view(&View::contiguous(shape), axes);
     Walk::new(&kept).is_some() && Walk::new(&reduced).is_some()
 }
 
-/// One launch: which elements it reads.
+/// One launch: the elements it reads.
 #[derive(Clone, Copy)]
 struct Stage {
     kept: Walk,
     reduced: Walk,
     offset: usize,
     from: Slot,
-    /// The bits of what sums are multiplied with at the end.
+    /// The bits of the factor applied to the final sum.
     factor: u32,
 }
 
-/// A launch over so many elements is over before the compiler would be with a text that spares it divisions,
-/// or reads four columns at a time.
+/// For launches of up to this many elements, compiling a shader without divisions or with vec4 columns takes longer
+/// than the launch.
 const SMALL: usize = 1 << 16;
 
 impl Stage {
-    /// The second of two: partial results `[parts, outputs]`.
+    /// The second of two stages: reduces partial results `[parts, outputs]`.
     fn of_parts(parts: usize, outputs: usize, from: Slot) -> Stage {
         let (kept, reduced) = (Walk::line(outputs, 1), Walk::line(parts, outputs));
         Stage { kept, reduced, offset: 0, from, factor: 1.0f32.to_bits() }
@@ -98,7 +98,7 @@ impl Stage {
         self.kept.count() * self.reduced.count() <= SMALL
     }
 
-    /// What an element of the arrays is, if a row is one invocation's or the work of several `together`.
+    /// The element type of the arrays, for an invocation per row, or a workgroup per row (`together`).
     fn width(&self, together: bool) -> Width {
         let Stage { kept, reduced, offset, .. } = self;
         if !offset.is_multiple_of(4) || together {
@@ -113,13 +113,13 @@ impl Stage {
     }
 }
 
-/// The word of the factor that leaves a sum as it is.
+/// The bits of the factor 1.
 fn one(dtype: DType) -> u32 {
     dtype.word(1.0)
 }
 
-/// The launch that ends another op whose sums were cut: the sum over `parts` (under 16,000) of `[parts, outputs]`,
-/// with the op's epilogue.
+/// The last launch of another op whose sums are split: the sum over `parts` (under 16,000) of `[parts, outputs]`, with
+/// that op's epilogue.
 pub(crate) fn sum_of_parts(
     dtype: DType,
     parts: usize,
@@ -133,42 +133,43 @@ pub(crate) fn sum_of_parts(
     sum.launch(dtype, Stage { factor, ..Stage::of_parts(parts, outputs, from) }, 1, to, false, profile)
 }
 
-/// What one element of the kernel's arrays is.
+/// The element type of the kernel's arrays.
 #[derive(Clone, Copy, PartialEq)]
 enum Width {
-    /// One number.
+    /// One scalar.
     Scalar,
-    /// Four neighbours of one row, to be reduced to one number.
+    /// Four neighbours in one row, reduced to one number.
     Row4,
     /// The same element of four neighbouring rows: four outputs.
     Column4,
 }
 
-/// The most elements one invocation reduces: short enough for drivers that cut long loops.
+/// Maximum elements reduced by one invocation: some drivers stop long loops.
 pub(crate) const MAX_CHUNK: usize = 4096;
 
-/// Invocations of a workgroup that each have a row of their own.
+/// Workgroup size when each invocation has its own row.
 pub(crate) const ALONE: u32 = 64;
 
-/// Invocations of a workgroup that has one row: so many, or as many as every device has.
+/// Workgroup size when a workgroup shares one row: MAX, or MIN_THREADS, which every device supports.
 pub(crate) const MIN_THREADS: u32 = 128;
 const MAX: u32 = 256;
 
-/// How many invocations share a row on that device.
+/// Number of invocations that share a row on this device.
 pub(crate) fn together_on(profile: &Profile) -> u32 {
     if profile.max_invocations >= MAX { MAX } else { MIN_THREADS }
 }
 
-/// Elements of a row that an invocation of such a workgroup keeps in registers, HELD in the texts that do.
+/// Elements that an invocation of such a workgroup keeps in registers (HELD in the shaders).
 const HELD: usize = 4;
 
-/// How many invocations share a row of so many elements on that device: no more than can keep it in registers.
+/// Number of invocations that share a row of `size` elements: the smallest workgroup that can hold it in registers, or
+/// the largest.
 pub(crate) fn threads_per_row(profile: &Profile, size: usize) -> u32 {
     if size > HELD * MIN_THREADS as usize { together_on(profile) } else { MIN_THREADS }
 }
 
 impl Reduce {
-    /// The bits of the extreme that all others replace: infinity, which WGSL cannot spell.
+    /// The bits of the identity element of max or min; WGSL has no literal for infinity.
     fn identity(&self, dtype: DType) -> Option<u32> {
         Some(match (self.kind, dtype) {
             (ReduceKind::Max, DType::F32) => f32::NEG_INFINITY.to_bits(),
@@ -231,7 +232,7 @@ impl Reduce {
         text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
     }
 
-    /// The launch of one stage, which reduces each row in so many parts.
+    /// The launch of one stage, which reduces each row in `parts` parts.
     fn launch(
         &self,
         dtype: DType,
@@ -268,13 +269,13 @@ impl Reduce {
         })
     }
 
-    /// Reduces in as many stages as keep each invocation's work short. Partial results lie as
-    /// `[parts, outputs]`, which the next stage reduces over its first axis.
+    /// Reduces in as many stages as needed to keep each invocation's loop short. Partial results are `[parts,
+    /// outputs]`, and the next stage reduces them over the first axis.
     fn stages(&self, args: &Args<'_>, together: bool) -> Result<Lowered, String> {
         let dtype = args.inputs[0].dtype;
         let (kept, reduced) = split_view(&args.views[0], &self.axes);
         let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else {
-            return Err(format!("its axes do not merge to {MAX_AXES} kept and {MAX_AXES} reduced ones"));
+            return Err(format!("the axes do not merge to at most {MAX_AXES} kept and {MAX_AXES} reduced ones"));
         };
         let outputs = args.outputs[0].shape.numel();
         let one = one(dtype);
@@ -306,18 +307,18 @@ impl Reduce {
     }
 }
 
-/// How many parts each row is cut into, for so many outputs of so many elements.
+/// Number of parts per row, for `outputs` rows of `count` elements.
 pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
     let lanes = if together { together_on(profile) as usize } else { 1 };
     let needed = count.div_ceil(MAX_CHUNK * lanes);
-    // A second launch costs about as much as 16,000 elements do on a software adapter.
+    // On a software adapter a second launch costs about as much as 16,000 elements.
     if outputs * count < 1 << 14 {
         return needed.max(1);
     }
     let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
     let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
     let parts = needed.max(useful).max(1);
-    // No part may be empty: maxima have nothing to start from.
+    // No part may be empty: maxima start from an element.
     count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 
@@ -331,7 +332,7 @@ impl Kernel for Reduce {
         VARIANTS
     }
 
-    /// A workgroup for each row where rows are long and contiguous, and barriers cheap.
+    /// A workgroup per row where rows are long and contiguous, and barriers cheap.
     fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
         if *variant != VARIANTS[0] {
             return true;
