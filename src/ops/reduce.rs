@@ -205,11 +205,7 @@ impl Value {
         };
         axes.sort_unstable();
         if let Some(twice) = axes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(self.graph().error(
-                op,
-                &[self],
-                format!("axis {} is repeated; name each axis once", twice[0]),
-            ));
+            return Err(self.graph().error(op, &[self], format!("axis {} is repeated; name each axis once", twice[0])));
         }
         Ok(axes)
     }

@@ -88,7 +88,7 @@ impl Op for Move {
                 let mut sorted = axes.clone();
                 sorted.sort_unstable();
                 if sorted != (0..x.rank()).collect::<Vec<_>>() {
-                    return Err(format!("expected each of the {1} axes once, not {axes:?}", x.rank()));
+                    return Err(format!("expected each of the {} axes once, not {axes:?}", x.rank()));
                 }
             }
             Move::Broadcast(shape) if x.broadcast(shape).as_ref() != Some(shape) => {
@@ -196,8 +196,9 @@ impl Value {
         let open = sizes.iter().filter(|&&s| s == -1).count();
         let legal = sizes.iter().all(|&s| s >= -1) && open <= 1;
         if !legal || (open == 1 && (known == 0 || !self.shape().numel().is_multiple_of(known))) {
-            let why =
-                format!("invalid sizes {sizes:?}: expected sizes of at least 0, and at most one -1 that divides evenly");
+            let why = format!(
+                "invalid sizes {sizes:?}: expected sizes of at least 0, and at most one -1 that divides evenly"
+            );
             return self.graph().error("reshape", &[self], why);
         }
         let inferred = self.shape().numel().checked_div(known).unwrap_or(0);
