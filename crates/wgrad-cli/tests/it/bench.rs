@@ -275,7 +275,7 @@ fn a_peak_and_a_roofline() {
         "read: ",
         "add: ",
         "dispatch: ",
-        "recording takes",
+        "for recording",
         "matmul           64x64x64",
         "written: ",
     ] {
