@@ -269,16 +269,9 @@ fn a_peak_and_a_roofline() {
     let args = ["matmul", "64x64x64", "--seconds", "0", "--roofline", svg.to_str().expect("UTF-8")];
     let (code, out, err) = bench(&args);
     assert_eq!(code, 0, "{err}");
-    for part in [
-        "peak: ",
-        "copy: ",
-        "read: ",
-        "add: ",
-        "dispatch: ",
-        "for recording",
-        "matmul           64x64x64",
-        "written: ",
-    ] {
+    for part in
+        ["peak: ", "copy: ", "read: ", "add: ", "dispatch: ", "for recording", "matmul           64x64x64", "written: "]
+    {
         assert!(out.contains(part), "{part}: {out}");
     }
     let svg = fs::read_to_string(&svg).expect("written");
