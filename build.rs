@@ -1,5 +1,5 @@
-//! Names the kernels that this build ships, by a hash of their texts and of the code that
-//! specializes them: what was tuned with others is stale.
+//! Identifies this build's kernels by a hash of the shaders and of the code that specializes them.
+//! Tuning results for other kernels are stale.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};

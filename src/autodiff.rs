@@ -1,4 +1,4 @@
-//! Reverse-mode differentiation, from graph to graph. This walk knows no op by name.
+//! Reverse-mode differentiation as a graph transformation, independent of particular ops.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use crate::graph::{Graph, NodeKind, ValueId};
 use crate::op::Backward;
 use crate::{DType, Value};
 
-/// Gradients of a scalar `loss` with respect to each of `wrt`, as new values of the same graph
-/// (so they can be differentiated again). A value on which the loss does not depend gets zeros.
+/// Gradients of a scalar `loss` with respect to each of `wrt`, as new values of the same graph,
+/// which can be differentiated again. The gradient is zero if the loss does not depend on a value.
 ///
 /// ```
 /// use wgrad::{gradients, Device, DType, Graph, Session, Tensor};
@@ -29,7 +29,7 @@ pub fn gradients(loss: &Value, wrt: &[&Value]) -> Vec<Value> {
         let invalid = graph.error("gradients", &[loss], why);
         return vec![invalid; wrt.len()];
     }
-    let one = loss.ones_like(); // invalid where the loss is
+    let one = loss.ones_like(); // invalid if the loss is
     gradients_of(&[(loss, &one)], wrt)
 }
 
@@ -72,7 +72,7 @@ fn accumulate(sums: &mut HashMap<ValueId, Value>, id: ValueId, gradient: Value) 
     sums.insert(id, sum);
 }
 
-/// For each node up to `last` whether it is one of `wrt` or depends on one.
+/// For each node up to `last`, whether it is one of `wrt` or depends on one.
 fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
     let nodes = graph.lock();
     let mut needed = vec![false; last + 1];
@@ -85,7 +85,7 @@ fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
     needed
 }
 
-/// Lets the gradients of one node's outputs flow on to its inputs.
+/// Propagates the gradients of a node's outputs to its inputs.
 fn reverse(graph: &Graph, node: usize, needed: &[bool], sums: &mut HashMap<ValueId, Value>) {
     let content = graph.lock().nodes[node].clone();
     let NodeKind::Op(op) = &content.kind else { return };

@@ -1,4 +1,4 @@
-//! The reference: walks the unfused graph, floats in f64, integers and bools natively.
+//! The CPU reference: evaluates the unfused graph, with floats in f64.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use crate::{Data, Error, Result, Tensor};
 /// Values by id; floats are [`Data::F64`].
 pub type Values = HashMap<ValueId, Tensor>;
 
-/// Computes `targets` from `feeds`, which hold the leaves, and may hold any other value to start
-/// from there. Values are dropped after their last use; the result holds the targets.
+/// Computes `targets` from `feeds`, which hold the leaves and may hold intermediate values to start
+/// from. Values are dropped after their last use; the result holds the targets.
 ///
 /// # Errors
-/// When a leaf is missing from `feeds`, or an index is out of its range.
+/// If a leaf is missing from `feeds`, or an index is out of range.
 pub fn evaluate(nodes: &Nodes, targets: &[ValueId], feeds: Values) -> Result<Values> {
     evaluate_with(nodes, targets, feeds, |computed| computed)
 }
 
-/// The same with each computed tensor replaced by what `each` makes of it.
+/// [`evaluate`], with `each` applied to every computed tensor.
 pub(crate) fn evaluate_with(
     nodes: &Nodes,
     targets: &[ValueId],
@@ -64,7 +64,7 @@ pub(crate) fn evaluate_with(
     Ok(values)
 }
 
-/// How often each value is read on the way from `feeds` to `targets`, and the nodes on that way, in order.
+/// The nodes needed to compute `targets` from `feeds`, in order, and how often they read each value.
 fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> (HashMap<ValueId, usize>, BTreeSet<usize>) {
     let mut uses = HashMap::new();
     let mut visited = BTreeSet::new();
@@ -84,7 +84,7 @@ fn count_uses(nodes: &Nodes, targets: &[ValueId], feeds: &Values) -> (HashMap<Va
     (uses, visited)
 }
 
-/// Refuses indices out of range, wherever they come from.
+/// Rejects out-of-range indices, whether fed or computed.
 pub(crate) fn check_indices(nodes: &Nodes, number: usize, inputs: &[&Tensor]) -> Result<()> {
     let node = &nodes.nodes[number];
     let NodeKind::Op(op) = &node.kind else { return Ok(()) };
@@ -98,7 +98,7 @@ pub(crate) fn check_indices(nodes: &Nodes, number: usize, inputs: &[&Tensor]) ->
     Ok(())
 }
 
-/// Checks that every element of an integer tensor lies in `0..bound`.
+/// Checks that every element of an integer tensor is in `0..bound`.
 pub(crate) fn index_in_range(tensor: &Tensor, bound: usize) -> std::result::Result<(), String> {
     let bad = match tensor.data() {
         Data::I32(v) => v.iter().position(|&x| x < 0 || x as usize >= bound).map(|at| (at, i64::from(v[at]))),

@@ -1,4 +1,4 @@
-//! Where a session computes: a GPU, or the reference on the CPU.
+//! Devices: a GPU, or the CPU reference.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl std::fmt::Display for Device {
 }
 
 impl Device {
-    /// The reference: f64 on the CPU.
+    /// The CPU reference, in f64.
     pub fn cpu() -> Device {
         Device { gpu: None, profile: Arc::new(Profile::reference()) }
     }
@@ -41,21 +41,21 @@ impl Device {
     /// else the reference: see [`Device::is_cpu`].
     ///
     /// # Errors
-    /// [`Error::Device`] when a named adapter does not exist (the message lists those that do), or
-    /// does not open. An empty `WGRAD_DEVICE` is none; an empty name is an error.
+    /// [`Error::Device`] if a named adapter does not exist (the message lists the available ones) or
+    /// cannot be opened. An empty `WGRAD_DEVICE` counts as unset; an empty name is an error.
     pub fn open(name: Option<&str>) -> Result<Device> {
         Device::open_within(name, None)
     }
 
-    /// Opens a device with no more than the limits and features of `limits`: to see here what
-    /// would run on a lesser one. Kernels are chosen for these limits, and wgpu enforces them.
+    /// Opens a device restricted to the limits and features of `limits`, to test what would run on a
+    /// less capable device. Kernels are chosen for these limits, and wgpu enforces them.
     ///
     /// # Errors
     /// As [`Device::open`].
     pub fn open_within(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
         let variable = std::env::var_os("WGRAD_DEVICE").filter(|v| name.is_none() && !v.is_empty());
         if let Some(variable) = variable {
-            let lossy = variable.to_string_lossy(); // what is not UTF-8 is part of no adapter's name
+            let lossy = variable.to_string_lossy(); // adapter names are UTF-8
             return Device::open_named(Some(&lossy), limits).map_err(|error| match error {
                 Error::Device(why) => Error::Device(format!("WGRAD_DEVICE: {why}")),
                 other => other,
@@ -74,10 +74,10 @@ impl Device {
         })
     }
 
-    /// The best GPU adapter (or the one `WGRAD_DEVICE` names), and an error where there is none.
+    /// The best GPU adapter, or the one that `WGRAD_DEVICE` names.
     ///
     /// # Errors
-    /// [`Error::Device`] with the way to get one.
+    /// [`Error::Device`] if there is none, with instructions to install a driver.
     pub fn gpu() -> Result<Device> {
         let device = Device::open(None)?;
         if device.is_cpu() {
@@ -86,8 +86,8 @@ impl Device {
         Ok(device)
     }
 
-    /// Gives the device up: whatever runs on it afterwards ends with [`Error::DeviceLost`], as if
-    /// the driver had reset it. Does nothing to the reference.
+    /// Destroys the device: later operations on it return [`Error::DeviceLost`], as if the driver had
+    /// reset it. Has no effect on the reference.
     pub fn destroy(&self) {
         if let Some(gpu) = &self.gpu {
             gpu.destroy();
@@ -99,24 +99,23 @@ impl Device {
         gpu::list()
     }
 
-    /// What the device declares about itself.
+    /// The device's limits and features.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// How many pipelines have been made on this device: one for each text, whichever programs run it. None on the
-    /// reference.
+    /// The number of pipelines created on this device: one per shader, shared by all programs. 0 on the reference.
     pub fn pipelines(&self) -> usize {
         self.gpu.as_ref().map_or(0, |gpu| gpu.pipelines())
     }
 
-    /// Whether this is the reference.
+    /// Whether this is the CPU reference.
     pub fn is_cpu(&self) -> bool {
         self.gpu.is_none()
     }
 }
 
-/// What to tell a user who has no adapter.
+/// The error message if there is no GPU adapter.
 pub const NO_ADAPTER: &str = "no GPU adapter was found. Install your GPU's Vulkan driver, or a software one \
     (Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
 
@@ -126,12 +125,12 @@ mod tests {
     use crate::plan::{Options, Plan};
     use crate::{DType, Graph};
 
-    /// `tests/ops/limits.rs` runs every case on devices of 64 workgroups a dimension, and relies on wgpu
-    /// to refuse what is beyond.
+    /// `tests/ops/limits.rs` runs every case on devices limited to 64 workgroups per dimension, and relies on
+    /// wgpu to reject larger dispatches.
     #[test]
     fn a_dispatch_beyond_the_limit_is_refused() {
         let device = Device::open_within(None, Some(&Profile::low())).expect("opens");
-        let Some(gpu) = &device.gpu else { return }; // tests/ops/limits.rs complains where one must be there
+        let Some(gpu) = &device.gpu else { return }; // tests/ops/limits.rs fails if a GPU is required
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [100]).relu();
         let (plan, findings) = Plan::of(&graph, &[&y], device.profile(), &Options::default()).expect("no mistakes");
@@ -146,7 +145,7 @@ mod tests {
             let refused = run(65).expect_err("beyond the limit").to_string();
             assert!(refused.contains("65") && refused.contains("64"), "{refused}");
         }
-        // The device goes on.
+        // The device remains usable.
         let program = gpu::Program::new(gpu, Arc::new(plan), &gpu::Variables::default()).expect("compiles");
         program.run_call(0).expect("runs");
     }

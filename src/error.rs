@@ -1,4 +1,4 @@
-//! The one error type.
+//! The error type.
 
 use std::fmt;
 use std::panic::Location;
@@ -9,36 +9,36 @@ use crate::TensorType;
 /// `Result` with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong, grouped by whose business it is.
+/// What can go wrong, grouped by where the fix belongs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The graph has mistakes: all of them, in the order in which they were made.
+    /// All mistakes in the graph, in the order in which they were made.
     #[error("{}", GraphErrors(.0))]
     Graph(Vec<GraphError>),
-    /// A value handed in at run time does not fit: its name, what was expected, what came.
+    /// A value passed at run time is not valid: its name, what was expected, what was passed.
     #[error("{0}")]
     Input(String),
-    /// No adapter, an unknown or ambiguous device name, a device that could not be opened.
+    /// No adapter, an unknown device name, or a device that could not be opened.
     #[error("{0}")]
     Device(String),
-    /// The plan needs more than the device has: which tensor or kernel, how much, what to do.
+    /// The plan exceeds a limit of the device: which tensor or kernel, by how much, what to do.
     #[error("{0}")]
     Limit(String),
     /// The device ran out of memory.
     #[error("out of device memory: {0}")]
     OutOfMemory(String),
-    /// The device was lost (driver reset, unplugged, destroyed). What was computed on it since the
-    /// last save is gone; graphs, host tensors and files are kept.
+    /// The device was lost (driver reset, unplugged, destroyed). Everything computed on it since the
+    /// last save is lost; graphs, host tensors and files remain.
     #[error(
-        "the device was lost: {0}. The variables that lived on it are gone with it; graphs and saved files are kept. \
-         Open the device again, compile in a new session and load the last checkpoint (Session::load)"
+        "the device was lost: {0}. Variables stored on it are lost; graphs and saved files remain. Open the device \
+         again, compile in a new session and load the last checkpoint (Session::load)"
     )]
     DeviceLost(String),
-    /// The driver or wgpu refused a command or a shader.
-    #[error("the GPU refused: {0}")]
+    /// The driver or wgpu rejected a command or a shader.
+    #[error("GPU error: {0}")]
     Gpu(String),
-    /// A file's content is not what it should be.
+    /// A file's content is invalid.
     #[error("{}: {message}", path.display())]
     File {
         /// The file.
@@ -46,19 +46,19 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// A cell of a table (CSV) is not what it should be.
+    /// A cell of a table (CSV) is invalid.
     #[error("{}: line {line}, column {column}: {message}", path.display())]
     Cell {
         /// The file.
         path: PathBuf,
-        /// The line of the file at which the cell's row begins; the header is on line 1.
+        /// The line at which the cell's row begins; the header is on line 1.
         line: u64,
         /// The number of the cell in its row, from 1.
         column: usize,
         /// What is wrong with it.
         message: String,
     },
-    /// The operating system refused to read or write a file.
+    /// The operating system could not read or write a file.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -74,22 +74,22 @@ impl Error {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
 
-    /// A complaint about a file's content.
+    /// An error about a file's content.
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Error {
         Error::File { path: path.to_path_buf(), message: message.into() }
     }
 }
 
-/// One mistake in building a graph: the op, its inputs, what was expected, and where it was called.
+/// A mistake made while building a graph: the op, its inputs, what was expected, and the caller's line.
 #[derive(Clone, Debug)]
 pub struct GraphError {
     /// The op's name, such as `matmul`.
     pub op: String,
     /// The types of its inputs.
     pub inputs: Vec<TensorType>,
-    /// What was expected and the way out.
+    /// What was expected, and how to fix it.
     pub message: String,
-    /// The line of user code that asked for the op.
+    /// The line of user code that called the op.
     pub location: &'static Location<'static>,
 }
 

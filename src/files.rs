@@ -1,4 +1,4 @@
-//! Files: where they go, how they get there (whole, or not at all), and reading what may not be one.
+//! Files: the cache folder, atomic writes, locks, and reading with checks for files that are not regular.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// The folder for what was compiled and found out about a device: the one that `WGRAD_CACHE` names,
-/// else `wgrad` in the user's folder for caches (`XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches`
-/// on macOS, `LOCALAPPDATA` on Windows). `None` where there is no such folder. All in it may be
-/// deleted at any time.
+/// The folder for compiled pipelines and tuning results: `WGRAD_CACHE`, else `wgrad` in the user's cache
+/// folder (`XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches` on macOS, `LOCALAPPDATA` on Windows).
+/// `None` if there is no such folder. Its content may be deleted at any time.
 pub fn cache_folder() -> Option<PathBuf> {
     let user = || {
         let absolute = |name: &str| path_in(name).filter(|path| path.is_absolute());
@@ -24,22 +23,21 @@ pub fn cache_folder() -> Option<PathBuf> {
     path_in("WGRAD_CACHE").or_else(|| Some(user()?.join("wgrad")))
 }
 
-/// The path in an environment variable, which need not be UTF-8; an empty one is none.
+/// The path in an environment variable, which need not be UTF-8. An empty variable counts as unset.
 pub(crate) fn path_in(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Writes a whole file or nothing: into a temporary file of the same folder, to the disk, then
-/// renamed over `path`. Whatever fails before the rename leaves the old file as it was.
+/// Writes a file atomically: writes a temporary file in the same folder, syncs it to disk, and renames
+/// it over `path`. A failure before the rename leaves the old file unchanged.
 ///
-/// Symbolic links are followed, as by any program that opens a file to write it. A file that is
-/// replaced keeps its mode, and its owner and group where the system allows that; hard links,
-/// access control lists and extended attributes are not kept. Temporary files that killed writers
-/// have left in the folder for an hour are removed.
+/// Symbolic links are followed. A replaced file keeps its mode, and its owner and group where the
+/// system allows that; hard links, access control lists and extended attributes are not kept.
+/// Temporary files left in the folder by killed writers are removed after an hour.
 ///
 /// # Errors
-/// [`Error::Io`] where the folder is missing or full, or may not be written to; [`Error::File`] where
-/// `path` is a folder, a device or a read-only file.
+/// [`Error::Io`] if the folder is missing, full or not writable; [`Error::File`] if `path` is a folder,
+/// a device or a read-only file.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     let Place { target, folder, old } = Place::find(path)?;
@@ -50,18 +48,18 @@ pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
         keep_owner_and_mode(temporary.as_file(), old);
     }
     temporary.as_file().sync_all().map_err(Error::io(path))?;
-    // Where locks bind, nobody could read the new file until it is closed.
+    // Where locks are mandatory, nobody could read the new file until it is closed.
     let _ = temporary.as_file().unlock();
     temporary.persist(&target).map_err(|e| Error::io(path)(e.error))?;
-    // The rename itself reaches the disk with the folder. Systems that cannot sync a folder do
-    // without: the file is whole either way.
+    // Syncing the folder makes the rename durable. Some systems cannot sync a folder; the file is
+    // complete either way.
     if let Ok(folder) = File::open(&folder) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-/// Whether [`write_atomically`] could write there now, disk space aside; nothing is changed.
+/// Checks that [`write_atomically`] could write there now, apart from disk space. Changes nothing.
 ///
 /// # Errors
 /// As [`write_atomically`].
@@ -72,7 +70,7 @@ pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Whether two paths name one file, through links or not, or would once they are written.
+/// Whether two paths refer to the same file, also through links, or would once they are written.
 pub fn is_same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
     let (a, b) = (a.as_ref(), b.as_ref());
     #[cfg(unix)]
@@ -87,7 +85,7 @@ pub fn is_same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
     a == b || resolved(a).is_some_and(|a| resolved(b) == Some(a))
 }
 
-/// Where a file is written: behind the links, in which folder, and what is there already.
+/// Where a file is written: the resolved path, its folder, and the metadata of an existing file.
 struct Place {
     target: PathBuf,
     folder: PathBuf,
@@ -100,12 +98,12 @@ impl Place {
         let old = fs::metadata(&target).ok();
         match &old {
             Some(about) if about.is_dir() => return Err(Error::file(path, "is a folder; expected the name of a file")),
-            // Renaming over a device or pipe (`/dev/null`) would take it from the whole system.
+            // Renaming over a device or pipe (`/dev/null`) would remove it for the whole system.
             Some(about) if !about.is_file() => {
                 return Err(Error::file(path, "is a device or pipe; expected the name of a file"));
             }
-            // A rename asks for the folder's permission alone. The file's counts too, as it would for a
-            // program that overwrites it; the superuser is asked by the mode.
+            // A rename checks only the folder's permissions. Check the file's as well, as overwriting
+            // it would; for the superuser, check the mode.
             Some(about) if about.permissions().readonly() => {
                 return Err(Error::file(path, "is read-only; make it writable, or name another file"));
             }
@@ -116,16 +114,16 @@ impl Place {
     }
 }
 
-/// Links in a row that are followed, as many as Linux follows.
+/// Maximum number of symbolic links to follow, as on Linux.
 const MAX_LINKS: usize = 40;
 
-/// The path behind symbolic links, which need not exist.
+/// Resolves symbolic links; the target need not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_path_buf();
     for _ in 0..=MAX_LINKS {
         match fs::read_link(&target) {
             Ok(link) => target = folder_of(&target).join(link),
-            Err(_) => return Ok(target), // no link, or nothing there
+            Err(_) => return Ok(target), // not a link, or does not exist
         }
     }
     Err(io::Error::other("too many levels of symbolic links"))
@@ -135,24 +133,24 @@ fn folder_of(file: &Path) -> PathBuf {
     file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).to_path_buf()
 }
 
-/// What the name of a temporary file begins with, and how many letters and digits follow.
+/// The prefix of temporary file names, and the number of letters and digits that follow.
 const PREFIX: &str = ".wgrad-";
 const RANDOM: usize = 6;
 
-/// A temporary file, locked as long as it is being written. It is private where it replaces a file,
-/// whose mode it gets later, and has the usual mode (by the umask) where it is a new one.
+/// A temporary file, locked while it is being written. It is private if it replaces a file, whose mode
+/// it gets later; a new file has the default mode (by the umask).
 fn create_temporary(folder: &Path, private: bool) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).rand_bytes(RANDOM);
     #[cfg(unix)]
     if !private {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666)); // less the process's umask
+        builder.permissions(fs::Permissions::from_mode(0o666)); // minus the process's umask
     }
     #[cfg(not(unix))]
     let _ = private;
     let temporary = builder.tempfile_in(folder)?;
-    // Where there are no locks, nothing is taken for abandoned either.
+    // On systems without locks, no file is considered abandoned.
     let _ = temporary.as_file().try_lock();
     Ok(temporary)
 }
@@ -162,23 +160,23 @@ fn keep_owner_and_mode(new: &File, old: &fs::Metadata) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let mut mode = old.mode() & 0o777;
     let differs = |new: fs::Metadata| (new.uid(), new.gid()) != (old.uid(), old.gid());
-    // Only the superuser may give a file away, but its group may be any that the process is in.
+    // Only the superuser may change the owner, but the group may be any group of the process.
     if new.metadata().is_ok_and(differs)
         && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
         && fchown(new, None, Some(old.gid())).is_err()
     {
-        // What the old group was allowed is not for another one.
+        // The file has another group now: give it no more rights than others had.
         mode &= !0o070 | (mode & 0o007) << 3;
     }
-    // File systems without modes do without.
+    // Ignore file systems without modes.
     let _ = new.set_permissions(fs::Permissions::from_mode(mode));
 }
 
 #[cfg(not(unix))]
 fn keep_owner_and_mode(_: &File, _: &fs::Metadata) {}
 
-/// A temporary file that nobody has written to for so long, and that nobody has locked, was left
-/// behind by a process that was killed.
+/// An unlocked temporary file that was not written to for this long was left behind by a killed
+/// process.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 fn remove_abandoned(folder: &Path) {
@@ -202,12 +200,12 @@ fn is_abandoned(path: &Path) -> bool {
     age.is_ok_and(|age| age > ABANDONED) && file.try_lock().is_ok()
 }
 
-/// How long a lock is waited for. Whoever holds one has something to read and to write, no more.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a lock. Holders only read and write one file.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A lock against other processes that read a file, change it, and write it again; held until it is
-/// dropped. It lies on a file of its own beside the file, which is replaced when it is written. `None` where
-/// the system has no locks, or somebody holds it for too long: those who cannot do without must not ask.
+/// Locks out other processes that read, change and rewrite a file; released on drop. The lock is a separate
+/// file next to it, because a write replaces the file itself. `None` if the system has no locks or the lock is
+/// held for too long: do not use it where locking is essential.
 pub(crate) fn lock(file: &Path) -> Option<File> {
     let mut name = file.file_name()?.to_owned();
     name.push(".lock");
@@ -216,7 +214,7 @@ pub(crate) fn lock(file: &Path) -> Option<File> {
     loop {
         match lock.try_lock() {
             Ok(()) => return Some(lock),
-            Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+            Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(_) => return None,
@@ -224,9 +222,9 @@ pub(crate) fn lock(file: &Path) -> Option<File> {
     }
 }
 
-/// Opens a regular file and says how long it is.
+/// Opens a regular file; returns it with its length.
 pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
-    // Asked before opening, because opening a pipe would wait for its other end.
+    // Check before opening, because opening a pipe would wait for its other end.
     let about = fs::metadata(path).map_err(Error::io(path))?;
     if !about.is_file() {
         return Err(Error::file(path, "is not a regular file"));
@@ -234,21 +232,20 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let length = about.len();
     if let Some(stored) = stored_bytes(&about).filter(|stored| length > SPARSE && *stored < length / 16) {
         let why =
-            format!("claims {length} bytes, but only {stored} are stored; if it is whole, `cp --sparse=never` it");
+            format!("is {length} bytes long, but stores only {stored}; if it is complete, `cp --sparse=never` it");
         return Err(Error::file(path, why));
     }
     Ok((File::open(path).map_err(Error::io(path))?, length))
 }
 
-/// From this length on a file must be stored, not claimed: a terabyte of holes takes no disk, but
-/// all memory when it is read. File systems that compress come nowhere near 16 to 1 on numbers.
+/// Longer files must not be sparse: a terabyte of holes takes no disk space, but would fill memory when
+/// read. File systems with compression come nowhere near 16 to 1 on numeric data.
 const SPARSE: u64 = 1 << 30;
 
-/// The bytes that a file takes on its disk, where the system tells: some that come over a network
-/// always say 0.
+/// The bytes that a file occupies on disk, if known: some network file systems always report 0.
 fn stored_bytes(about: &fs::Metadata) -> Option<u64> {
     #[cfg(unix)]
-    let blocks = std::os::unix::fs::MetadataExt::blocks(about); // of 512 bytes, whatever the disk's are
+    let blocks = std::os::unix::fs::MetadataExt::blocks(about); // always in units of 512 bytes
     #[cfg(not(unix))]
     let blocks = {
         let _ = about;
@@ -257,11 +254,11 @@ fn stored_bytes(about: &fs::Metadata) -> Option<u64> {
     (blocks > 0).then(|| blocks.saturating_mul(512))
 }
 
-/// Reads a whole regular file: no pipe, which would be waited for, no device, which has no end, and
-/// no file that is far longer than what is stored of it.
+/// Reads a whole regular file. Rejects pipes (which could block), devices (which may be endless) and
+/// very sparse files.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no such file.
+/// [`Error::Io`] if it cannot be read, [`Error::File`] if it is rejected.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let (mut file, length) = open(path)?;
@@ -270,11 +267,11 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads exactly `count` bytes behind those in `bytes`; memory that is not there is an error.
+/// Reads exactly `count` bytes and appends them to `bytes`; a failed allocation is an error.
 pub(crate) fn read_exactly(path: &Path, source: &mut impl Read, count: u64, bytes: &mut Vec<u8>) -> Result<()> {
     let size = usize::try_from(count).ok().filter(|&size| bytes.try_reserve_exact(size).is_ok());
     if size.is_none() {
-        return Err(Error::file(path, format!("needs {count} bytes of memory, more than there are")));
+        return Err(Error::file(path, format!("needs {count} bytes of memory, more than is available")));
     }
     let got = source.take(count).read_to_end(bytes).map_err(Error::io(path))?;
     if got as u64 != count {

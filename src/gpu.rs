@@ -1,4 +1,4 @@
-//! The only users of wgpu: adapters and devices, and the engine that runs plans on them.
+//! The wgpu backend: adapters and devices, and the engine that runs plans on them. No other module uses wgpu.
 
 mod adapter;
 mod engine;

@@ -1,6 +1,6 @@
-//! The typed graph: nodes that hold ops, values that name a node's outputs.
+//! The typed graph: nodes hold ops; values refer to the outputs of nodes.
 //!
-//! Shapes are inferred as nodes are pushed. A mistake does not stop the chain: it is remembered
+//! Shapes are inferred as nodes are added. A mistake does not interrupt graph building: it is recorded
 //! with the caller's line, the result is an invalid value, and compiling reports all mistakes.
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::op::Op;
 use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 
-/// Which output of which node.
+/// Identifies an output of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId {
     /// The node's number.
@@ -25,33 +25,33 @@ const INVALID: ValueId = ValueId { node: usize::MAX, output: 0 };
 /// What a node is.
 #[derive(Clone, Debug)]
 pub enum NodeKind {
-    /// Fed at each run, by name.
+    /// An input, fed by name at each run.
     Input(String),
-    /// Lives in the session, by name.
+    /// A variable, stored in the session under its name.
     Variable(String),
-    /// A number made on the host for each step, rounded once.
+    /// A scalar that the host computes for each step and rounds once.
     Scalar(Scalar),
-    /// Known when the graph is built.
+    /// A tensor known when the graph is built.
     Constant(Arc<Tensor>),
     /// An operation.
     Op(Arc<dyn Op>),
 }
 
-/// Where a step's scalar comes from.
+/// The source of a step scalar.
 #[derive(Clone)]
 pub enum Scalar {
-    /// Fed by name; the default where it is not fed.
+    /// Fed by name, or the default if it is not fed.
     Fed {
         /// The name to feed.
         name: String,
-        /// Its value where it is not fed.
+        /// Its value if it is not fed.
         default: f64,
     },
     /// A function of a counter: the number of earlier runs of programs that use the counter.
     Counted {
         /// The counter's name.
         counter: String,
-        /// From the count, starting at 0, to the scalar.
+        /// Maps the count, which starts at 0, to the scalar.
         function: Arc<dyn Fn(u64) -> f64 + Send + Sync>,
     },
 }
@@ -65,21 +65,21 @@ impl std::fmt::Debug for Scalar {
     }
 }
 
-/// A node: what it is, what it reads, the types it yields, the user's line that made it.
+/// A node of the graph.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// What it is.
+    /// A leaf or an op.
     pub kind: NodeKind,
-    /// What it reads.
+    /// The values it reads.
     pub inputs: Vec<ValueId>,
-    /// Types of its outputs.
+    /// The types of its outputs.
     pub outputs: Vec<TensorType>,
-    /// The line of user code that made it, or that made the node whose gradient it serves.
+    /// The line of user code that created it; for gradient nodes, the line of the forward node.
     pub location: &'static Location<'static>,
 }
 
 impl Node {
-    /// The op's name, or what kind of leaf it is.
+    /// The op's name, or the kind of leaf.
     pub fn name(&self) -> &str {
         match &self.kind {
             NodeKind::Input(_) => "input",
@@ -96,7 +96,7 @@ impl Node {
 pub struct Declared {
     /// Its name.
     pub name: String,
-    /// Its value where the session does not know it yet.
+    /// Its initial value, if the session does not have the variable yet.
     pub initial: Arc<Tensor>,
     /// Whether an optimiser should train it.
     pub trainable: bool,
@@ -104,38 +104,38 @@ pub struct Declared {
     pub node: usize,
 }
 
-/// An assignment: at the step's end the variable takes the value.
+/// An assignment: at the end of the step, the value is stored in the variable.
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment {
     /// The variable's node.
     pub variable: usize,
     /// Its new value.
     pub value: ValueId,
-    /// The user's line.
+    /// The line of user code that made it.
     pub location: &'static Location<'static>,
 }
 
 /// The graph's content, as the planner and the reference read it.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
-    /// In the order in which they were pushed: inputs before users.
+    /// The nodes in the order in which they were added, so inputs come before their users.
     pub nodes: Vec<Node>,
     /// The variables.
     pub variables: Vec<Declared>,
     /// The assignments.
     pub assignments: Vec<Assignment>,
-    /// What went wrong so far.
+    /// The mistakes recorded so far.
     pub mistakes: Vec<GraphError>,
-    /// The names that are fed, and whether it is an input or a scalar that is fed by them.
+    /// The fed names, and whether each feeds an `input` or a `scalar`.
     fed: HashMap<String, &'static str>,
     /// The names of the variables.
     declared: HashSet<String>,
-    /// The nodes of random bits so far.
+    /// The number of random nodes so far.
     streams: u32,
 }
 
 thread_local! {
-    /// While this thread builds gradients and the like: the line that its nodes and mistakes bear.
+    /// While this thread builds nodes on behalf of others (gradients, for instance): the location to record for them.
     static ORIGIN: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
 }
 
@@ -151,11 +151,11 @@ impl Nodes {
         self.nodes.len() - 1
     }
 
-    /// Takes a name by which an input or a scalar is fed. Scalars may share one, inputs may not.
+    /// Registers the name of an input or a scalar. Scalars may share a name; inputs may not.
     fn feed(&mut self, name: &str, kind: &'static str) -> Result<(), String> {
         match self.fed.get(name) {
             Some(&taken) if [taken, kind] != ["scalar"; 2] => Err(format!(
-                "there is an input or a scalar `{name}` already (the {taken}); names that are fed are unique"
+                "the name `{name}` is already in use ({taken}); names of inputs and scalars must be unique"
             )),
             _ => {
                 self.fed.insert(name.to_owned(), kind);
@@ -165,8 +165,8 @@ impl Nodes {
     }
 }
 
-/// A graph under construction. Cloning it gives another handle to the same graph; several threads may
-/// build at it.
+/// A graph under construction. A clone is another handle to the same graph; several threads may add
+/// to it.
 ///
 /// ```
 /// use wgrad::{Device, DType, Graph, Session, Tensor};
@@ -203,12 +203,12 @@ impl Graph {
         self.lock().clone()
     }
 
-    /// The mistakes made so far.
+    /// The mistakes recorded so far.
     pub fn errors(&self) -> Vec<GraphError> {
         self.lock().mistakes.clone()
     }
 
-    /// Whether two handles name one graph.
+    /// Whether two handles refer to the same graph.
     pub fn same(&self, other: &Graph) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -221,13 +221,13 @@ impl Graph {
         self.value(INVALID, TensorType::new(DType::F32, Shape::scalar()))
     }
 
-    /// Remembers a mistake; the result is an invalid value that passes silently through later ops.
+    /// Records a mistake. Returns an invalid value, which later ops pass on without further errors.
     #[track_caller]
     pub(crate) fn error(&self, op: &str, inputs: &[&Value], message: impl Into<String>) -> Value {
         self.mistake_at(Location::caller(), op, inputs, message)
     }
 
-    /// The same for closures, which do not know their caller's line.
+    /// [`Graph::error`] for closures, which cannot use `track_caller`.
     pub(crate) fn mistake_at(
         &self,
         location: &'static Location<'static>,
@@ -244,9 +244,9 @@ impl Graph {
         self.invalid()
     }
 
-    /// Whether all of these values may be used together here: they are valid, and of this graph.
-    /// Otherwise the invalid value that stands for the result. A value of another graph is a mistake
-    /// of this one; the mistake behind an invalid value is known.
+    /// Checks that all values are valid and belong to this graph. If not, returns the invalid value to
+    /// use as the result. A value of another graph is recorded as a mistake; the mistake behind an
+    /// invalid value has already been recorded.
     #[track_caller]
     pub(crate) fn admit(&self, op: &str, values: &[&Value]) -> Result<(), Value> {
         if let Some(foreign) = values.iter().find(|v| !self.same(&v.graph)) {
@@ -258,23 +258,23 @@ impl Graph {
         if values.iter().all(|v| v.is_valid()) { Ok(()) } else { Err(self.invalid()) }
     }
 
-    /// The numbers of a program's outputs, which must be values of this graph.
+    /// The ids of a program's outputs, which must be values of this graph.
     ///
     /// # Errors
-    /// [`Error::Input`] with the first that is not.
+    /// [`Error::Input`] for the first value that is not.
     pub(crate) fn outputs(&self, outputs: &[&Value]) -> Result<Vec<ValueId>, Error> {
         let id = |(number, value): (usize, &&Value)| match value.is_valid() && self.same(&value.graph) {
             true => Ok(value.id),
             false => Err(Error::Input(format!(
-                "output {number}, {value:?}, is a value of another graph; every output must be one of the graph that \
-                 is compiled"
+                "output {number}, {value:?}, belongs to another graph; every output must be a value of the graph \
+                 being compiled"
             ))),
         };
         outputs.iter().enumerate().map(id).collect()
     }
 
-    /// Pushes a leaf unless `declare`, which is given the node's number, refuses it. Nothing happens in
-    /// the graph between the two.
+    /// Adds a leaf unless `declare`, which receives the node's number, rejects it. The graph stays
+    /// locked in between.
     #[track_caller]
     fn leaf(
         &self,
@@ -296,15 +296,15 @@ impl Graph {
         self.value(ValueId { node, output: 0 }, ty)
     }
 
-    /// A value fed by name at each run. No other input and no [scalar](Graph::scalar) has its name.
+    /// An input, fed by name at each run. No other input and no [scalar](Graph::scalar) may have its name.
     #[track_caller]
     pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Value {
         let ty = TensorType::new(dtype, shape);
         self.leaf("input", NodeKind::Input(name.to_owned()), ty, |nodes, _| nodes.feed(name, "input"))
     }
 
-    /// A trainable variable: lives in the session under its name, shared by all its programs.
-    /// The session keeps the value it has; `initial` is for its first appearance.
+    /// A trainable variable, stored in the session under its name and shared by all programs of the session.
+    /// `initial` is used only if the session does not have the variable yet.
     #[track_caller]
     pub fn parameter(&self, name: &str, initial: impl Into<Arc<Tensor>>) -> Value {
         self.declare(name, initial.into(), true)
@@ -321,14 +321,14 @@ impl Graph {
         let (ty, kind) = (initial.ty(), NodeKind::Variable(name.to_owned()));
         self.leaf("variable", kind, ty, |nodes, node| {
             if !nodes.declared.insert(name.to_owned()) {
-                return Err(format!("there is a variable `{name}` already; names are unique"));
+                return Err(format!("a variable named `{name}` already exists; names must be unique"));
             }
             nodes.variables.push(Declared { name: name.to_owned(), initial, trainable, node });
             Ok(())
         })
     }
 
-    /// The parameters declared so far, with their names, in order.
+    /// The names and values of the parameters declared so far, in order.
     pub fn parameters(&self) -> Vec<(String, Value)> {
         let nodes = self.lock();
         nodes
@@ -342,7 +342,7 @@ impl Graph {
             .collect()
     }
 
-    /// A value known now. For one number everywhere see [`Graph::full`].
+    /// A constant tensor. To fill a tensor with one number, see [`Graph::full`].
     #[track_caller]
     pub fn constant(&self, tensor: impl Into<Arc<Tensor>>) -> Value {
         let tensor = tensor.into();
@@ -350,11 +350,11 @@ impl Graph {
         self.leaf("constant", NodeKind::Constant(tensor), ty, |_, _| Ok(()))
     }
 
-    /// A float scalar `[]` fed by name for each step (`lr`), without recompiling; `default` where
-    /// it is not fed.
+    /// A float scalar `[]` that can be fed by name at each step (`lr`, for instance) without recompiling;
+    /// `default` if it is not fed.
     ///
-    /// Several scalars may have one name: what is fed goes to all of them, and where nothing is fed each
-    /// has its own default. No [input](Graph::input) has their name.
+    /// Several scalars may share a name: a fed value goes to all of them; otherwise each has its own
+    /// default. No [input](Graph::input) may have the same name.
     #[track_caller]
     pub fn scalar(&self, name: &str, default: f64) -> Value {
         let kind = NodeKind::Scalar(Scalar::Fed { name: name.to_owned(), default });
@@ -362,8 +362,8 @@ impl Graph {
         self.leaf("scalar", kind, ty, |nodes, _| nodes.feed(name, "scalar"))
     }
 
-    /// A scalar `[]` computed on the host, in f64, from a counter: the number of earlier runs, in
-    /// this session, of programs that use the counter (bias corrections, schedules, seeds).
+    /// A scalar `[]` that the host computes in f64 from a counter: the number of earlier runs, in
+    /// this session, of programs that use the counter (for bias correction, schedules, seeds).
     /// `dtype` is F32 or U32.
     #[track_caller]
     pub fn step_scalar(
@@ -375,18 +375,18 @@ impl Graph {
         let kind = NodeKind::Scalar(Scalar::Counted { counter: counter.to_owned(), function: Arc::new(function) });
         self.leaf("counted", kind, TensorType::new(dtype, Shape::scalar()), |_, _| match dtype {
             DType::F32 | DType::U32 => Ok(()),
-            _ => Err(format!("a counted scalar is f32 or u32, not {dtype}")),
+            _ => Err(format!("a step scalar is f32 or u32, not {dtype}")),
         })
     }
 
-    /// The number of a further node of random bits: no two of a graph have the same.
+    /// A new random stream number, unique within the graph.
     pub(crate) fn next_stream(&self) -> u32 {
         let mut nodes = self.lock();
         nodes.streams += 1;
         nodes.streams - 1
     }
 
-    /// At the end of the step the variable takes the value; until then everybody reads the old one.
+    /// Assigns the value to the variable at the end of the step; until then, all readers see the old value.
     #[track_caller]
     pub fn assign(&self, variable: &Value, value: &Value) {
         let location = Location::caller();
@@ -413,12 +413,12 @@ impl Graph {
         }
     }
 
-    /// Pushes an op. All inputs must be of this graph.
+    /// Adds an op. All inputs must belong to this graph.
     #[track_caller]
     pub fn apply(&self, op: impl Op, inputs: &[&Value]) -> Vec<Value> {
         let location = Location::caller();
         if let Err(invalid) = self.admit(op.name(), inputs) {
-            return vec![invalid; 4]; // as many as there might be outputs
+            return vec![invalid; 4]; // at least as many as any op has outputs
         }
         let types: Vec<&TensorType> = inputs.iter().map(|v| &v.ty).collect();
         let inferred = op.infer(&types).and_then(|outputs| {
@@ -437,34 +437,34 @@ impl Graph {
         }
     }
 
-    /// Pushes an op of one output.
+    /// Adds an op with one output.
     #[track_caller]
     pub fn apply1(&self, op: impl Op, inputs: &[&Value]) -> Value {
         let mut values = self.apply(op, inputs);
         values.swap_remove(0)
     }
 
-    /// The value with that id; it must exist.
+    /// The value with this id, which must exist.
     pub(crate) fn value_of(&self, id: ValueId) -> Value {
         let ty = self.lock().ty(id).clone();
         self.value(id, ty)
     }
 
-    /// The value with that id, one of those in [`Graph::nodes`]; `None` where the graph has no such value.
+    /// The value with this id (see [`Graph::nodes`]); `None` if the graph has no such value.
     pub fn find(&self, id: ValueId) -> Option<Value> {
         let ty = self.lock().nodes.get(id.node)?.outputs.get(id.output)?.clone();
         Some(self.value(id, ty))
     }
 
-    /// Runs `build` while the nodes it pushes bear the location of node `node`.
+    /// Runs `build`; the nodes it adds get the location of node `node`.
     pub(crate) fn on_behalf_of<T>(&self, node: usize, build: impl FnOnce() -> T) -> T {
         let location = self.lock().nodes[node].location;
         self.at(location, build)
     }
 
-    /// Runs `build` while the nodes it pushes, and its mistakes, bear that location.
+    /// Runs `build`; the nodes it adds and its mistakes get this location.
     pub(crate) fn at<T>(&self, location: &'static Location<'static>, build: impl FnOnce() -> T) -> T {
-        /// Sets the line back, whether `build` returns or panics.
+        /// Restores the location, whether `build` returns or panics.
         struct Before(Option<&'static Location<'static>>);
         impl Drop for Before {
             fn drop(&mut self) {
@@ -472,21 +472,21 @@ impl Graph {
             }
         }
         let before = Before(ORIGIN.get());
-        ORIGIN.set(before.0.or(Some(location))); // within a gradient: the forward node's line stays
+        ORIGIN.set(before.0.or(Some(location))); // inside a gradient, keep the forward node's line
         build()
     }
 }
 
-/// Refuses tensors whose element numbers do not fit the kernels' u32 arithmetic.
+/// Rejects tensors whose element indices do not fit the kernels' u32 arithmetic.
 fn check_size(ty: &TensorType) -> Result<(), String> {
     let elements = ty.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
     match elements {
         Some(n) if n < (1 << 31) => Ok(()),
-        _ => Err(format!("{ty} has 2^31 elements or more; kernels number elements with 32 bits, split the tensor")),
+        _ => Err(format!("{ty} has 2^31 elements or more, but kernels use 32-bit indices; split the tensor")),
     }
 }
 
-/// A value of the graph: an output of a node, with its type. Cheap to clone.
+/// A value of the graph: an output of a node and its type. Cheap to clone.
 #[derive(Clone)]
 pub struct Value {
     graph: Graph,
@@ -510,12 +510,12 @@ impl Value {
         &self.graph
     }
 
-    /// Which output of which node it is. Meaningless for a value that is not [valid](Value::is_valid).
+    /// The node and output it refers to. Meaningless for a value that is not [valid](Value::is_valid).
     pub fn id(&self) -> ValueId {
         self.id
     }
 
-    /// Whether it came from an op that was accepted.
+    /// Whether it was created without a mistake.
     pub fn is_valid(&self) -> bool {
         self.id != INVALID
     }
@@ -535,12 +535,12 @@ impl Value {
         &self.ty.shape
     }
 
-    /// The size of an axis, which may count from the end (`-1`); 0 where there is no such axis.
+    /// The size of an axis, which may count from the end (`-1`); 0 if there is no such axis.
     pub fn dim(&self, axis: isize) -> usize {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
     }
 
-    /// Where an op of that name made this value: what it read.
+    /// The inputs of the op that produced this value, if that op has this name.
     pub(crate) fn made_by(&self, op: &str) -> Option<Vec<Value>> {
         let inputs = match self.graph.lock().nodes.get(self.id.node) {
             Some(node) if node.name() == op => node.inputs.clone(),
@@ -549,7 +549,7 @@ impl Value {
         Some(inputs.into_iter().map(|id| self.graph.value_of(id)).collect())
     }
 
-    /// Pushes an op of one output with this value and others as inputs.
+    /// Adds an op with one output, with this value and `others` as inputs.
     #[track_caller]
     pub(crate) fn op(&self, op: impl Op, others: &[&Value]) -> Value {
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();

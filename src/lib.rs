@@ -69,7 +69,7 @@ pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
 pub use timing::CallTime;
 
-/// The examples of the documents, as tests.
+/// Runs the documents' examples as doc tests.
 #[cfg(doctest)]
 mod documents {
     #[doc = include_str!("../README.md")]

@@ -1,5 +1,5 @@
-//! The contract of an op: what it means (types, gradient, reference), how it runs (a pointwise
-//! function, a view, or kernels with variants), and the cases that hold one against the other.
+//! The interface of an op: its semantics (types, gradient, reference), its implementation (a pointwise
+//! function, a view, or kernels with variants), and the cases that compare the two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use crate::{DType, Tensor, TensorType, Value};
 
 /// One operation of the graph. See ARCHITECTURE.md for how to add one.
 pub trait Op: fmt::Debug + Send + Sync + 'static {
-    /// The name that messages, reports and patterns use, such as `conv2d`.
+    /// The name used in messages, reports and patterns, such as `conv2d`.
     fn name(&self) -> &'static str;
 
-    /// Types of the outputs, or what was expected and the way out. The message need not repeat
-    /// the op's name and the input types: the graph adds them.
+    /// Output types, or an error that says what was expected and how to fix it. The message need not
+    /// repeat the op's name and input types: the graph adds them.
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String>;
 
-    /// Gradients with respect to the inputs, built as graph nodes: one entry for each input,
-    /// `None` where there is none (integers, or `needs` says that nobody asks).
+    /// Gradients with respect to the inputs, built as graph nodes: one entry per input,
+    /// `None` where there is none (integer inputs, or inputs that `needs` marks as not required).
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>>;
 
-    /// The reference: what it computes, in plain loops, floats in f64, integers wrapping in their
-    /// own width. Inputs are contiguous; floats come as [`crate::Data::F64`] and must leave so.
+    /// The CPU reference, in plain loops: floats in f64, integers wrapping at their own width. Inputs are
+    /// contiguous; float inputs and outputs are [`crate::Data::F64`].
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor>;
 
-    /// How the device may round, which gives the bound that [`crate::check`] allows.
+    /// How the device may round; [`crate::check`] derives its error bound from this.
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding;
 
-    /// How it runs on a device.
+    /// How the op runs on a device.
     fn lowering(&self) -> Lowering<'_>;
 
-    /// The terms that are summed for each element of the first output, about: by these steps are cut into
-    /// submissions, and tuning is planned.
+    /// Approximate reduction length per element of the first output; used to split long steps into several
+    /// submissions and to plan tuning.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         match self.rounding(inputs) {
             Rounding::Sum(terms) | Rounding::Runs(terms) => terms,
@@ -40,44 +40,43 @@ pub trait Op: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// The number that every element of the output is, where that is known when the graph is built.
+    /// The value of every output element, if it is one constant known when the graph is built.
     fn fill_value(&self) -> Option<f64> {
         None
     }
 
-    /// The number that as either operand of two leaves the other one as it is.
+    /// The identity element of a binary op (on either side), if it has one.
     fn identity(&self) -> Option<f64> {
         None
     }
 
-    /// What a NaN in input number `input` gives.
+    /// The result of a NaN in input `input`.
     fn nan(&self, _input: usize) -> Nan {
         Nan::Spreads
     }
 
-    /// Whether it reads subnormal numbers as what they are. Others may take them for 0, as WGSL allows.
+    /// Whether the op preserves subnormal inputs. Other ops may flush them to 0, as WGSL allows.
     fn reads_subnormals(&self) -> bool {
         false
     }
 
-    /// For an input of indices: they must lie in `0..bound`. Checked on upload and by the
-    /// reference; kernels guard against the rest.
+    /// For an index input, the exclusive upper bound: indices must be in `0..bound`. The upload and the
+    /// reference check them; kernels guard against indices computed on the device.
     fn index_bound(&self, _input: usize, _inputs: &[&TensorType]) -> Option<usize> {
         None
     }
 }
 
-/// What an op promises about NaN in an input of floats, on every device; `wgrad ops` tells it op by op.
+/// What an op guarantees for NaN in a float input, on every device. `wgrad ops` lists it for each op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nan {
-    /// Each element of the output that depends on one is NaN.
+    /// NaN propagates: every output element that depends on one is NaN.
     Spreads,
-    /// It counts as the extreme that is looked for, or as the largest number where all are put in order; one is as
-    /// large as another.
+    /// NaN counts as the minimum or maximum that is searched for, or sorts as the largest number. All NaNs are equal.
     Extreme,
-    /// The comparison is that.
+    /// A comparison with NaN gives this result.
     Compares(bool),
-    /// It becomes 0 as an integer, and true as a bool.
+    /// NaN is cast to 0 (integer) or true (bool).
     Casts,
 }
 
@@ -92,15 +91,15 @@ impl fmt::Display for Nan {
     }
 }
 
-/// What a gradient rule is given.
+/// The arguments of a gradient rule.
 pub struct Backward<'a> {
     /// The op's inputs.
     pub inputs: &'a [Value],
     /// The op's outputs.
     pub outputs: &'a [Value],
-    /// For each output the gradient that flows in; `None` where nothing does.
+    /// For each output, its incoming gradient; `None` if there is none.
     pub dys: &'a [Option<Value>],
-    /// For each input whether somebody asks for its gradient.
+    /// For each input, whether its gradient is required.
     pub needs: &'a [bool],
 }
 
@@ -115,8 +114,8 @@ impl Backward<'_> {
         &self.outputs[0]
     }
 
-    /// The gradient of the only output. The reverse walk calls a gradient rule only where some
-    /// output has one; for ops of several outputs use `dys`.
+    /// The gradient of the only output. Gradient rules are called only if some output has a
+    /// gradient; ops with several outputs use `dys`.
     pub fn dy(&self) -> Value {
         match self.dys.first() {
             Some(Some(dy)) => dy.clone(),
@@ -124,7 +123,7 @@ impl Backward<'_> {
         }
     }
 
-    /// `Some(gradient())` where input `i` needs one.
+    /// `Some(gradient())` if the gradient of input `i` is required.
     pub fn when(&self, i: usize, gradient: impl FnOnce() -> Value) -> Option<Value> {
         self.needs.get(i).copied().unwrap_or(false).then(gradient)
     }
@@ -133,46 +132,46 @@ impl Backward<'_> {
 /// The unit roundoff of f32: half the distance from 1 to the next number.
 pub const F32_UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
-/// How far a correct device result may lie from the exact value, for exact inputs.
+/// How far a correct device result may be from the exact value, given exact inputs.
 pub enum Rounding {
     /// Bit-equal: copies, integers, comparisons, selections.
     Exact,
-    /// Pointwise arithmetic, off by so many units in the last place of the result, and so much
-    /// absolutely (for results that cancel or underflow).
+    /// Pointwise arithmetic: an error in units in the last place (ulp) of the result, plus an absolute
+    /// error (for results that cancel or underflow).
     Ulps(f64, f64),
-    /// A sum of so many products, linear in its inputs: `gamma(terms) * reference(|inputs|)`, the
-    /// bound of any order of summation (see [`gamma`]).
+    /// A sum of that many products, linear in its inputs: `gamma(terms) * reference(|inputs|)`, which
+    /// bounds any order of summation (see [`gamma`]).
     Sum(usize),
-    /// A sum of so many terms, linear in its inputs, added in runs: `gamma_of_runs(terms) * reference(|inputs|)`,
-    /// which a plain running sum of many terms does not keep to (see [`gamma_of_runs`]).
+    /// A sum of that many terms, linear in its inputs, by blocked summation: `gamma_of_runs(terms) *
+    /// reference(|inputs|)`, which a plain running sum of many terms exceeds (see [`gamma_of_runs`]).
     Runs(usize),
-    /// An absolute bound for each element of each output, from inputs and exact outputs.
+    /// An absolute bound for each element of each output, computed from inputs and exact outputs.
     Bound(Box<BoundOf>),
 }
 
-/// Inputs and exact outputs to an absolute bound for each element of each output.
+/// Computes an absolute bound for each element of each output from inputs and exact outputs.
 pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>;
 
 impl Rounding {
-    /// An absolute bound for each element of each output, from inputs and exact outputs.
+    /// [`Rounding::Bound`] with this function.
     pub fn bound(of: impl Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>> + 'static) -> Rounding {
         Rounding::Bound(Box::new(of))
     }
 }
 
-/// The relative error bound of a sum of `terms` products in f32, times the sum of magnitudes.
+/// The error bound of a sum of `terms` products in f32, relative to the sum of magnitudes.
 ///
-/// The worst case is `terms * F32_UNIT_ROUNDOFF`; for long sums the probabilistic bound `8 sqrt(terms) * F32_UNIT_ROUNDOFF`
-/// holds with overwhelming probability (Higham and Mary, *A New Approach to Probabilistic Rounding
-/// Error Analysis*, SIAM J. Sci. Comput. 41, 2019), and is sharp enough to see a dropped term.
+/// The worst case is `terms * F32_UNIT_ROUNDOFF`. For long sums, the probabilistic bound
+/// `8 sqrt(terms) * F32_UNIT_ROUNDOFF` holds with overwhelming probability (Higham and Mary, *A New Approach to
+/// Probabilistic Rounding Error Analysis*, SIAM J. Sci. Comput. 41, 2019) and is tight enough to detect a dropped term.
 pub fn gamma(terms: usize) -> f64 {
     let n = terms as f64 + 2.0;
     n.min(8.0 * n.sqrt()) * F32_UNIT_ROUNDOFF
 }
 
-/// The relative error bound of a sum of `terms` in f32 that is added in runs of 64 terms, then runs of 64 such sums
-/// and so on, times the sum of magnitudes: that of a sum of as many terms as are added one after the other on the
-/// way to the result (Higham, *The Accuracy of Floating Point Summation*, SIAM J. Sci. Comput. 14, 1993).
+/// The error bound of blocked summation in f32, relative to the sum of magnitudes: runs of 64 terms are added, then
+/// runs of 64 such sums, and so on. It is the bound of a sum with as many terms as the longest chain of additions
+/// (Higham, *The Accuracy of Floating Point Summation*, SIAM J. Sci. Comput. 14, 1993).
 pub fn gamma_of_runs(terms: usize) -> f64 {
     const RUN: usize = 64;
     let (mut left, mut depth) = (terms, 0);
@@ -185,18 +184,18 @@ pub fn gamma_of_runs(terms: usize) -> f64 {
 
 /// How an op runs on a device.
 pub enum Lowering<'a> {
-    /// One function of `shaders/scalar.wgsl` for each element; fused with its neighbours.
+    /// A function of `shaders/scalar.wgsl` applied to each element; fused with neighbouring ops.
     Pointwise(Pointwise),
-    /// No work: the output is the input seen through other strides, where they can say it.
+    /// A view of the input with other strides, if strides can express it; no computation.
     View(&'a dyn Strided),
-    /// Kernels of its own.
+    /// Dedicated kernels.
     Kernel(&'a dyn Kernel),
 }
 
-/// An op that may be a mere change of strides.
+/// An op that only changes strides where possible.
 pub trait Strided {
-    /// The output as a view of the buffer that the input is a view of, or `None` when the input
-    /// must be made contiguous first (it then must succeed).
+    /// The output as a view of the input's buffer, or `None` if the input must be made contiguous
+    /// first. Must succeed for a contiguous input.
     fn view(&self, input: &View) -> Option<View>;
 }
 
@@ -209,56 +208,56 @@ pub struct Pointwise {
     pub args: Vec<Arg>,
 }
 
-/// An argument of a pointwise function.
+/// An argument of a [`Pointwise`] call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
-    /// The element of the op's input with that number.
+    /// The element of that op input.
     Input(usize),
-    /// The row-major number of the element, as u32.
+    /// The element's row-major index, as u32.
     Index,
-    /// A number, rounded once to f32.
+    /// An f32 constant, rounded once.
     F32(f64),
-    /// A number.
+    /// An i32 constant.
     I32(i32),
-    /// A number.
+    /// A u32 constant.
     U32(u32),
 }
 
-/// An op with kernels of its own.
+/// An op with dedicated kernels.
 pub trait Kernel {
-    /// Its variants, best first: the first that a device can run and `suits` is taken.
+    /// Its variants, best first. The heuristic takes the first that the device can run and that `suits`.
     fn variants(&self) -> &'static [Variant];
 
-    /// Whether the heuristic takes this variant for these shapes on this device, given that the
-    /// device can run it. The last variant of the list must suit always and need nothing.
+    /// Whether the heuristic takes this variant for these shapes on this device, assuming the
+    /// device can run it. The last variant must always suit and must need no optional feature.
     fn suits(&self, _variant: &Variant, _args: &Args<'_>) -> bool {
         true
     }
 
-    /// Whether the variant can compute these shapes at all. The last variant must always.
+    /// Whether the variant can compute these shapes at all. The last variant must support all shapes.
     fn supports(&self, _variant: &Variant, _args: &Args<'_>) -> bool {
         true
     }
 
-    /// Whether the variants read input number `input` through these strides; otherwise the plan
-    /// makes a contiguous copy first.
+    /// Whether the variants can read input `input` with these strides; otherwise the plan makes a
+    /// contiguous copy first.
     fn reads(&self, _input: usize, view: &View) -> bool {
         view.is_contiguous()
     }
 
-    /// The variants that the device can run and that compute the shapes, best first.
+    /// The variants that the device can run and that support these shapes, best first.
     fn runnable(&self, args: &Args<'_>) -> Vec<&'static Variant> {
         self.variants().iter().filter(|v| v.lacking(args.profile).is_none() && self.supports(v, args)).collect()
     }
 
-    /// What is taken of the [`runnable`](Kernel::runnable) ones where nobody wishes or has measured anything:
+    /// The default choice among the [`runnable`](Kernel::runnable) variants, absent an option or a tuning result:
     /// the first that suits, else the last.
     fn heuristic(&self, runnable: &[&'static Variant], args: &Args<'_>) -> Option<&'static Variant> {
         let suits = |v: &&&'static Variant| (!v.software || args.profile.software) && self.suits(v, args);
         runnable.iter().find(suits).or(runnable.last()).copied()
     }
 
-    /// The launches. None is asked for where every output is empty.
+    /// The launches. Not called if every output is empty.
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
 }
 
@@ -269,20 +268,20 @@ pub struct Variant {
     pub name: &'static str,
     /// Workgroup memory it needs, in bytes.
     pub workgroup_memory: u32,
-    /// Invocations in its workgroup; of a text that adapts to the device, the fewest.
+    /// Invocations per workgroup; the minimum, if the shader adapts to the device.
     pub invocations: u32,
-    /// The subgroup size it is written for (smallest and largest equal to it), if any.
+    /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
     pub subgroup: Option<u32>,
-    /// Whether the heuristic would take it on software adapters alone.
+    /// Whether the heuristic takes it only on software adapters.
     pub software: bool,
-    /// Whether the text of its last launch has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once for each
-    /// element of its first output with the value and its row-major number; or the slot
-    /// [`EPILOGUE4`](crate::shader::EPILOGUE4), called for four neighbours at a time.
+    /// Whether the shader of its last launch has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once per
+    /// element of its first output with the value and its row-major index; or the slot
+    /// [`EPILOGUE4`](crate::shader::EPILOGUE4), called for four consecutive elements at a time.
     pub epilogue: bool,
 }
 
 impl Variant {
-    /// A variant for any device, without an epilogue: 64 invocations, no workgroup memory.
+    /// A variant that runs on any device, without an epilogue: 64 invocations, no workgroup memory.
     pub const fn plain(name: &'static str) -> Self {
         Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, software: false, epilogue: false }
     }
@@ -302,19 +301,19 @@ impl Variant {
     }
 }
 
-/// What a kernel is lowered for.
+/// The arguments for lowering a kernel.
 pub struct Args<'a> {
     /// Types of the inputs.
     pub inputs: &'a [&'a TensorType],
-    /// How each input lies in its buffer.
+    /// The layout of each input in its buffer.
     pub views: &'a [View],
-    /// Types of the outputs; outputs are contiguous.
+    /// Types of the outputs, which are contiguous.
     pub outputs: &'a [TensorType],
     /// The device.
     pub profile: &'a Profile,
 }
 
-/// A kernel's launches, run in order, and the scratch buffers they share (sizes in bytes).
+/// A kernel's launches, run in order, and the scratch buffers they share.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
     /// The launches.
@@ -332,15 +331,15 @@ impl From<Launch> for Lowered {
 /// One dispatch as plain data.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What reports and profiles call it: the entry point, and the variant where there are several.
+    /// The name in reports and profiles: the entry point, plus the variant if there are several.
     pub label: String,
     /// The complete WGSL.
     pub wgsl: Arc<str>,
     /// The entry point.
     pub entry: &'static str,
-    /// The bindings of group 0: entry number = binding number.
+    /// The bindings of group 0, by binding number.
     pub bindings: Vec<Binding>,
-    /// The grid.
+    /// The grid, in workgroups.
     pub workgroups: [u32; 3],
 }
 
@@ -353,32 +352,32 @@ pub enum Binding {
     Read(Slot),
     /// `var<storage, read_write>`.
     Write(Slot),
-    /// `var<storage, read_write> array<atomic<u32>, 4>`: a kernel that meets an index out of range
-    /// stores 1 in the first word; the run then ends with an error.
+    /// `var<storage, read_write> array<atomic<u32>, 4>`: a kernel that finds an index out of range
+    /// stores 1 in the first word, and the run returns an error.
     Status,
 }
 
-/// A tensor as a kernel knows it.
+/// A tensor that a kernel binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
-    /// The op's input with that number.
+    /// An input of the op, by index.
     Input(usize),
-    /// The op's output with that number.
+    /// An output of the op, by index.
     Output(usize),
-    /// A scratch buffer of the op.
+    /// A scratch buffer of the op, by index.
     Scratch(usize),
 }
 
-/// Values for a case's input.
+/// How to fill a case's input.
 #[derive(Clone, Debug)]
 pub enum Fill {
     /// Uniform floats in that range.
     Uniform(f64, f64),
     /// Uniform floats in that range, with these values first.
     Special(&'static [f64], f64, f64),
-    /// Distinct floats, no two closer than a hundredth: for maxima, where ties have no gradient.
+    /// Distinct floats at least 0.01 apart: for maxima, which have no gradient at ties.
     Distinct,
-    /// Integers from 0 to below the bound; for U32 and I32.
+    /// Integers in `0..bound`, for U32 and I32.
     Index(u32),
     /// Random truth values.
     Coin,
@@ -395,25 +394,25 @@ pub struct CaseInput {
     pub fill: Fill,
 }
 
-/// Builds a case's graph: inputs to outputs.
+/// Builds a case's graph: from inputs to outputs.
 pub type Build = dyn Fn(&[Value]) -> Vec<Value> + Send + Sync;
 
-/// An example of an op: used by tests, gradient checks, `wgrad check` and benches alike.
+/// An example of an op, used by tests, gradient checks, `wgrad check` and benchmarks.
 pub struct Case {
     /// The op's name.
     pub op: &'static str,
-    /// What distinguishes it, such as `3x3 stride 2`.
+    /// What distinguishes this case, such as `3x3 stride 2`.
     pub name: String,
     /// Its inputs.
     pub inputs: Vec<CaseInput>,
     /// Its graph.
     pub build: Box<Build>,
-    /// Whether its gradients are checked too: by finite differences, and on the device.
+    /// Whether its gradients are also checked: by finite differences, and on the device.
     pub differentiable: bool,
 }
 
 impl Case {
-    /// A differentiable case without inputs yet.
+    /// A differentiable case, still without inputs.
     pub fn new(
         op: &'static str,
         name: impl Into<String>,
@@ -422,7 +421,7 @@ impl Case {
         Case { op, name: name.into(), inputs: Vec::new(), build: Box::new(build), differentiable: true }
     }
 
-    /// Adds an input of floats, uniform in [-1, 1].
+    /// Adds a float input, uniform in [-1, 1].
     pub fn float(self, name: &'static str, shape: impl Into<crate::Shape>) -> Self {
         self.input(name, TensorType::new(DType::F32, shape), Fill::Uniform(-1.0, 1.0))
     }
@@ -433,7 +432,7 @@ impl Case {
         self
     }
 
-    /// Leaves the gradient out: for integers, comparisons, and inputs on kinks.
+    /// Skips the gradient check: for integers, comparisons, and inputs where the op is not differentiable.
     pub fn forward_only(mut self) -> Self {
         self.differentiable = false;
         self

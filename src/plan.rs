@@ -1,10 +1,9 @@
-//! Graph to plan, as plain data: what a device runs, in order, on which buffers.
+//! Compiles a graph to a plan: plain data that says what a device runs, in order, on which buffers.
 //!
-//! `layout` finds which values are mere views and which ops are the same; `fuse`
-//! joins pointwise ops into groups and groups into kernels' epilogues; `schedule` orders the
-//! calls and decides which variables are updated in place; `memory` puts values into buffers;
-//! `lower` turns calls into launches; `lint` holds them against a device's limits; `pace` cuts a step
-//! into submissions.
+//! `layout` merges duplicate ops and resolves views; `fuse` fuses pointwise ops into groups, and groups
+//! into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in place;
+//! `memory` assigns values to buffers; `lower` turns jobs into kernel calls; `lint` checks them against a
+//! device's limits; `pace` splits a step into submissions.
 
 pub(crate) mod choices;
 pub(crate) mod codegen;
@@ -27,15 +26,15 @@ use crate::op::{Args, Kernel, Op, Variant};
 use crate::profile::Profile;
 use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
 
-/// How to plan.
+/// Compile options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether to fuse pointwise ops with each other and into epilogues.
     pub fuse: bool,
-    /// A variant to take wherever an op has one of that name that the device can run and that
-    /// computes the shapes; elsewhere the heuristic decides.
+    /// A variant to use for every op that has a variant of this name that the device can run and that
+    /// supports the shapes. Other ops use `choices` or the heuristic.
     pub variant: Option<String>,
-    /// Variants that were measured to be the fastest here; elsewhere the heuristic decides.
+    /// The fastest variants by measurement. The heuristic decides for all others.
     pub choices: Choices,
 }
 
@@ -45,46 +44,46 @@ impl Default for Options {
     }
 }
 
-/// Bytes behind a tensor's end that kernels may read and must not write.
+/// Padding bytes after a tensor that kernels may read but must not write.
 const SLACK: u64 = 64;
 
-/// The size of a buffer for a tensor of so many bytes.
+/// The buffer size for a tensor of `bytes` bytes.
 pub(crate) fn padded(bytes: usize) -> u64 {
     (bytes as u64 + SLACK).next_multiple_of(16)
 }
 
-/// The largest buffer on a device: its tensor fits into a binding, which may end before the slack does.
+/// The largest buffer on a device. Its tensor must fit into a binding; the padding need not.
 pub(crate) fn largest_buffer(profile: &Profile) -> u64 {
-    let binding = profile.max_binding / 16 * 16; // what `padded` makes of all tensors from here to the next 16
+    let binding = profile.max_binding / 16 * 16; // as `padded` rounds
     profile.max_buffer.min(binding.saturating_add(SLACK))
 }
 
-/// Number of a device buffer in [`Plan::buffers`].
+/// Index of a device buffer in [`Plan::buffers`].
 pub type BufferId = usize;
 
 /// A device buffer that the plan needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
-    /// Its size in bytes, the slack behind the tensor included.
+    /// Its size in bytes, including the padding after the tensor.
     pub bytes: u64,
-    /// Whose it is.
+    /// What it is for.
     pub role: Role,
 }
 
 /// What a buffer is for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
-    /// Fed at each run.
+    /// An input, written at each run.
     Input,
-    /// The session's, by name.
+    /// A variable of the session, by name.
     Variable(String),
-    /// Filled once.
+    /// A constant, written once.
     Constant,
-    /// Values between launches; several may share it one after another.
+    /// Intermediate values; several may use it, one after another.
     Temporary,
 }
 
-/// A graph value in a buffer, contiguous.
+/// A graph value stored contiguously in a buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The graph value.
@@ -98,22 +97,22 @@ pub struct Stored {
 /// One dispatch, bound to buffers.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
-    /// What profiles call it.
+    /// Its name in profiles.
     pub label: String,
     /// The complete WGSL.
     pub wgsl: Arc<str>,
     /// The entry point.
     pub entry: String,
-    /// Entry number = binding number of group 0.
+    /// The bindings of group 0, by binding number.
     pub bindings: Vec<Bound>,
-    /// The grid.
+    /// The grid, in workgroups.
     pub workgroups: [u32; 3],
 }
 
-/// What a dispatch binds.
+/// A resource that a dispatch binds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
-    /// A uniform of these words.
+    /// A uniform with these words.
     Uniform(Vec<u32>),
     /// A storage buffer.
     Storage {
@@ -122,13 +121,14 @@ pub enum Bound {
         /// Whether the kernel writes it.
         write: bool,
     },
-    /// A uniform of those of the step's scalars, by their numbers in [`Plan::scalars`].
+    /// A uniform with these step scalars, by their indices in [`Plan::scalars`].
     Scalars(Vec<usize>),
-    /// The status words.
+    /// The status buffer.
     Status,
 }
 
-/// One or several dispatches that compute certain graph values from others: what is checked as one.
+/// A kernel op with its fused pointwise ops, or a group of pointwise ops: one or more dispatches that are checked
+/// together.
 #[derive(Clone, Debug)]
 pub struct KernelCall {
     /// What it computes, such as `matmul.tile64 + add + relu`.
@@ -137,11 +137,11 @@ pub struct KernelCall {
     pub kernel: Option<(&'static str, &'static str)>,
     /// The dispatches, in order.
     pub dispatches: Vec<Dispatch>,
-    /// What it reads, as it was before the call ran.
+    /// The values it reads, as they were before the kernel call.
     pub reads: Vec<Stored>,
-    /// What it writes.
+    /// The values it writes.
     pub writes: Vec<Stored>,
-    /// Buffers for what its dispatches hand on to each other, and how many bytes of each they use.
+    /// Its scratch buffers, shared by its dispatches, and the bytes used of each.
     pub scratch: Vec<(BufferId, usize)>,
 }
 
@@ -150,62 +150,62 @@ pub struct KernelCall {
 pub struct Input {
     /// Its name.
     pub name: String,
-    /// Its value and buffer; `None` where no launch reads it.
+    /// Its value and buffer; `None` if no launch reads it.
     pub stored: Option<Stored>,
     /// Its type.
     pub ty: TensorType,
-    /// For indices: they must be below it.
+    /// For an index input, the exclusive upper bound.
     pub bound: Option<usize>,
 }
 
-/// What a device runs, in order, on which buffers.
+/// A compiled graph: what a device runs, in order, on which buffers.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The graph it came from, with readers of duplicate nodes led to the first.
+    /// The source graph after constant folding and merging of duplicate nodes.
     pub nodes: Nodes,
     /// The buffers.
     pub buffers: Vec<Buffer>,
-    /// The calls, in order.
+    /// The kernel calls, in order.
     pub calls: Vec<KernelCall>,
     /// The inputs.
     pub inputs: Vec<Input>,
-    /// Constants to fill once.
+    /// The constants, written once.
     pub constants: Vec<(Arc<Tensor>, Stored)>,
-    /// Variables: name, value at the step's start, buffer.
+    /// The variables: name, and the value and buffer at the start of the step.
     pub variables: Vec<(String, Stored)>,
-    /// After the calls and the read-backs: copies of new values into variables.
+    /// Copies of new values into variables, after the kernel calls and the read-backs.
     pub commits: Vec<Commit>,
-    /// What is read back, in the order asked for; `None` for empty tensors.
+    /// The outputs to read back, in the requested order; `None` for empty tensors.
     pub outputs: Vec<(TensorType, Option<BufferId>)>,
-    /// The step's scalars.
+    /// The step scalars.
     pub scalars: Vec<(ValueId, Scalar, DType)>,
-    /// The counters that they depend on, each once.
+    /// The counters that they depend on, without duplicates.
     pub counters: Vec<String>,
-    /// The most bytes of values between launches that are alive at one time: no plan with this
-    /// order needs less.
+    /// The peak size of live intermediate values, in bytes: a lower bound on temporary memory for this
+    /// order.
     pub least_temporary_bytes: u64,
-    /// Whether a kernel may report an index that the host cannot check on upload.
+    /// Whether a kernel may report an out-of-range index that the host could not check on upload.
     pub watches_status: bool,
 }
 
-/// A copy of a new value into its variable at the step's end.
+/// A copy of a new value into its variable at the end of the step.
 ///
-/// Where the host has not seen all indices a step may fail on the device, and must then leave no trace: no
-/// variable is updated in place, and each copy is a launch that looks at the status word first.
+/// If some indices are computed on the device, a step may fail there and must then have no effect: no
+/// variable is updated in place, and each copy is a dispatch that checks the status word first.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// From.
+    /// The source buffer.
     pub from: BufferId,
-    /// To: the variable's buffer.
+    /// The variable's buffer.
     pub to: BufferId,
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// The launch that copies unless the step has failed; `None` where no step can.
+    /// The dispatch that copies unless the step has failed; `None` if steps cannot fail.
     pub guarded: Option<Dispatch>,
 }
 
 impl KernelCall {
-    /// The values that it computes from what it reads, in the graph's order.
+    /// The values that it computes from those it reads, in graph order.
     pub(crate) fn computed(&self, nodes: &Nodes) -> Vec<ValueId> {
         let written: BTreeSet<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
         let read: BTreeSet<ValueId> = self.reads.iter().map(|stored| stored.value).collect();
@@ -222,11 +222,11 @@ impl KernelCall {
 }
 
 impl Plan {
-    /// Plans a graph: `targets` are read back, assignments are carried out.
+    /// Plans a graph that reads back `targets` and performs the assignments.
     ///
     /// # Errors
-    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] where
-    /// the device cannot hold or run it.
+    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] if it
+    /// exceeds the device's limits.
     pub fn new(nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
         let (plan, findings) = Plan::draft(nodes, targets, profile, options)?;
         if findings.is_empty() {
@@ -236,12 +236,12 @@ impl Plan {
         Err(Error::Limit(findings.join("\n")))
     }
 
-    /// Plans a graph for a device that need not be here, as far as it holds it: with findings the
-    /// plan is incomplete, or not to be run there.
+    /// Plans a graph for a device profile; the device need not be present. If there are findings, the
+    /// plan is incomplete or cannot run on that device.
     ///
     /// # Errors
-    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Input`] where an
-    /// output is not of this graph.
+    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Input`] if an
+    /// output does not belong to this graph.
     pub fn of(graph: &Graph, outputs: &[&Value], profile: &Profile, options: &Options) -> Result<(Plan, Vec<Finding>)> {
         let nodes = graph.nodes();
         if !nodes.mistakes.is_empty() {
@@ -272,12 +272,12 @@ impl Plan {
         Ok(lower::lower(nodes, targets, &layout, &clusters, &schedule, profile, options))
     }
 
-    /// Bytes of the buffers for values between launches.
+    /// Bytes of the buffers for intermediate values.
     pub fn temporary_bytes(&self) -> u64 {
         self.bytes_of(|role| *role == Role::Temporary)
     }
 
-    /// Bytes of all buffers: the program's peak device memory, variables included.
+    /// Bytes of all buffers: the program's peak device memory, including variables.
     pub fn total_bytes(&self) -> u64 {
         self.bytes_of(|_| true)
     }
@@ -291,13 +291,13 @@ impl Plan {
         self.launches().count()
     }
 
-    /// The dispatches in order: those of the calls, and those that commit.
+    /// The dispatches in order: those of the kernel calls, then the commits.
     pub(crate) fn launches(&self) -> impl Iterator<Item = &Dispatch> {
         let commits = self.commits.iter().filter_map(|commit| commit.guarded.as_ref());
         self.calls.iter().flat_map(|call| &call.dispatches).chain(commits)
     }
 
-    /// A hash of everything that decides which bits come out: kernels, grids, order.
+    /// A hash of everything that determines the exact results: kernels, grids, bindings, order.
     pub fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -309,8 +309,8 @@ impl Plan {
     }
 }
 
-/// The variant to take: the wanted one where it fits, else the one that was measured to be the
-/// fastest, else what the kernel's heuristic takes.
+/// The variant to use: the one requested in the options if it can run, else the measured choice, else the
+/// heuristic's.
 pub(crate) fn choose(
     op: &dyn Op,
     kernel: &dyn Kernel,

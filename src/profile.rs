@@ -1,4 +1,4 @@
-//! What a device declares about itself, as plain data: the planner reads it, kernels choose by it.
+//! A device's limits and features as plain data, used by the planner and to choose kernel variants.
 
 /// Limits and features of a device that matter to wgrad.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,9 +9,9 @@ pub struct Profile {
     pub backend: String,
     /// The driver and its version, as it reports them.
     pub driver: String,
-    /// What it is: `discrete GPU`, `integrated GPU`, `virtual GPU`, `software`, `reference`, `unknown`.
+    /// The device type: `discrete GPU`, `integrated GPU`, `virtual GPU`, `software`, `reference`, `unknown`.
     pub kind: String,
-    /// Whether the adapter is a CPU in disguise: kernels without barriers win there.
+    /// Whether the adapter is a software rasteriser, where kernels without barriers are faster.
     pub software: bool,
     /// Invocations per workgroup.
     pub max_invocations: u32,
@@ -19,28 +19,28 @@ pub struct Profile {
     pub max_workgroups: u32,
     /// Workgroup memory, in bytes.
     pub max_workgroup_memory: u32,
-    /// Storage buffers one kernel may bind. One is kept back (Metal spends one on buffer sizes).
+    /// Storage buffers that one kernel may bind. One is reserved (Metal uses one for buffer sizes).
     pub max_storage_buffers: u32,
-    /// Largest range of one buffer that a kernel may see, in bytes.
+    /// Largest storage buffer binding, in bytes.
     pub max_binding: u64,
     /// Largest buffer, in bytes.
     pub max_buffer: u64,
-    /// Largest uniform that a kernel may bind, in bytes.
+    /// Largest uniform buffer binding, in bytes.
     pub max_uniform: u64,
-    /// Bytes that all buffers together may take, where that is known.
+    /// Bytes available for all buffers together, if known.
     pub memory: Option<u64>,
     /// Alignment of uniform offsets, in bytes.
     pub uniform_alignment: u32,
-    /// Smallest and largest subgroup size, where subgroup operations work.
+    /// Smallest and largest subgroup size, if subgroup operations are supported.
     pub subgroups: Option<(u32, u32)>,
     /// Whether kernels may use 16-bit floats.
     pub f16: bool,
-    /// Whether GPU timestamps work.
+    /// Whether GPU timestamps are supported.
     pub timestamps: bool,
 }
 
 impl Profile {
-    /// The limits every WebGPU implementation guarantees (WebGPU specification, section 3.6.2).
+    /// The limits that every WebGPU implementation guarantees (WebGPU specification, section 3.6.2).
     pub fn webgpu_defaults() -> Self {
         Profile {
             name: "WebGPU default limits".into(),
@@ -64,8 +64,8 @@ impl Profile {
     }
 
     /// WebGPU's compatibility mode, which runs on OpenGL ES 3.1 and Direct3D 11: half the
-    /// invocations, a quarter of the uniform (gpuweb, *WebGPU Compatibility Mode*, section "Lower
-    /// limits"; storage buffers per stage as Dawn's `Limits.cpp` has them, 8 for compute).
+    /// invocations, a quarter of the uniform size (gpuweb, *WebGPU Compatibility Mode*, section "Lower
+    /// limits"; storage buffers per stage from Dawn's `Limits.cpp`: 8 for compute).
     pub fn webgpu_compat() -> Self {
         Profile {
             name: "WebGPU compatibility mode".into(),
@@ -75,10 +75,10 @@ impl Profile {
         }
     }
 
-    /// What Android phones can be counted on for (Khronos, `VP_ANDROID_vulkan_profile_2021`: 128 MiB
-    /// bindings, 128 invocations, 16 KiB of workgroup memory and of uniform), with the 8 storage
-    /// buffers that WebGPU asks of them, and 1 GiB of memory: a rule of thumb, a quarter of a
-    /// phone's 4 GiB, where Vulkan guarantees nothing.
+    /// What Android phones guarantee (Khronos, `VP_ANDROID_vulkan_profile_2021`: 128 MiB bindings, 128
+    /// invocations, 16 KiB of workgroup memory and of uniform), with the 8 storage buffers that WebGPU
+    /// requires. Vulkan guarantees no amount of memory; 1 GiB, a quarter of a phone's 4 GiB, is a rule of
+    /// thumb.
     pub fn phone() -> Self {
         Profile {
             name: "Android phone (Vulkan profile 2021)".into(),
@@ -91,8 +91,8 @@ impl Profile {
         }
     }
 
-    /// Apple's GPUs (Metal feature set tables, Apple 7 and later): a kernel has 31 buffer slots, of
-    /// which its uniforms take up to three and the sizes of its storage buffers a hidden one.
+    /// Apple GPUs (Metal feature set tables, Apple 7 and later): a kernel has 31 buffer slots. Its
+    /// uniforms use up to three; the sizes of its storage buffers use another, hidden one.
     pub fn metal() -> Self {
         Profile {
             name: "Metal (Apple 7)".into(),
@@ -109,8 +109,8 @@ impl Profile {
         }
     }
 
-    /// The least of everything, to run every fold, split and fallback: 128 invocations, 64
-    /// workgroups per dimension, no features.
+    /// Low limits that exercise every grid fold, split and fallback: 128 invocations, 64 workgroups
+    /// per dimension, no optional features.
     pub fn low() -> Self {
         Profile { name: "low limits".into(), max_invocations: 128, max_workgroups: 64, ..Profile::webgpu_defaults() }
     }
@@ -120,7 +120,7 @@ impl Profile {
         Profile { name: "low limits, 1 MiB".into(), max_binding: 1 << 20, max_buffer: 1 << 20, ..Profile::low() }
     }
 
-    /// The profiles that have names: those of devices, then those of tests.
+    /// The named profiles: first those of devices, then those for tests.
     pub fn named() -> Vec<(&'static str, Profile)> {
         vec![
             ("webgpu", Profile::webgpu_defaults()),
@@ -132,7 +132,7 @@ impl Profile {
         ]
     }
 
-    /// The reference on the CPU, which has no limits but memory.
+    /// The CPU reference, limited only by memory.
     pub fn reference() -> Self {
         Profile {
             name: "CPU reference (f64)".into(),
@@ -150,7 +150,7 @@ impl Profile {
         }
     }
 
-    /// This device with no more than `other` has: to run here as if there.
+    /// This profile restricted to the limits and features of `other`, to emulate that device.
     pub fn within(&self, other: &Profile) -> Profile {
         let smaller = |a: u32, b: u32| a.min(b);
         Profile {
@@ -172,14 +172,14 @@ impl Profile {
         }
     }
 
-    /// Storage buffers that a kernel may use: all but the one kept back.
+    /// Storage buffers that a kernel may use: all but the reserved one.
     pub fn usable_storage_buffers(&self) -> usize {
         self.max_storage_buffers.saturating_sub(1) as usize
     }
 
-    /// A grid of at least `workgroups` workgroups, folded near-square over two dimensions where one
-    /// does not hold them, and over the third where these do not. Kernels rebuild the linear number
-    /// from `workgroup_id` and `num_workgroups`, and guard against the surplus.
+    /// A grid of at least `workgroups` workgroups. If one dimension is too small, the grid is folded
+    /// near-square over two, and then over three. Kernels compute the linear index from `workgroup_id`
+    /// and `num_workgroups`, and guard against surplus workgroups.
     pub fn grid(&self, workgroups: u64) -> Result<[u32; 3], String> {
         let max = u64::from(self.max_workgroups);
         if workgroups <= max {

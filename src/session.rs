@@ -14,13 +14,13 @@ use crate::plan::{self, Choices, Finding, Options, Plan, Role};
 use crate::profile::Profile;
 use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
-/// Variables on one device, and the way to compile and run programs over them.
+/// Holds variables on one device, and compiles and runs programs that use them.
 ///
 /// A *variable* is a parameter, optimiser state or running statistic; it is created when a
 /// program that declares it is first compiled, and shared by name with all later programs: the
 /// training step, the evaluation, another batch size.
 pub struct Session {
-    /// Tells its programs from those of other sessions.
+    /// Identifies its programs.
     id: u64,
     device: Device,
     types: BTreeMap<String, TensorType>,
@@ -29,27 +29,27 @@ pub struct Session {
     choices: Choices,
 }
 
-/// Where the variables live.
+/// Where the variables are stored.
 enum Store {
     Cpu(HashMap<String, Tensor>),
     Gpu(Arc<gpu::Gpu>, gpu::Variables),
 }
 
-/// A compiled graph. It runs in the session that compiled it, over that session's variables.
+/// A compiled graph. It runs in the session that compiled it, on that session's variables.
 pub struct Program {
-    /// The session's number.
+    /// The session's id.
     session: u64,
     plan: Arc<Plan>,
     gpu: Option<gpu::Program>,
-    /// The graph as it was built, for the reference.
+    /// The original graph, for the reference.
     nodes: Nodes,
     targets: Vec<ValueId>,
-    /// For a step's scalars, so that it allocates nothing.
+    /// A buffer for a step's scalars, so that a step does not allocate.
     scalars: Mutex<Vec<f64>>,
 }
 
 impl Session {
-    /// A session without variables yet.
+    /// A new session, without variables.
     pub fn new(device: Device) -> Session {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let store = match &device.gpu {
@@ -66,35 +66,35 @@ impl Session {
         }
     }
 
-    /// Where it computes.
+    /// The device it computes on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The variants that [`Session::compile`] takes where they fit: none, until
-    /// [`Session::tune`] or [`Session::load_tuning`] has found some.
+    /// The variants that [`Session::compile`] prefers: none until [`Session::tune`] or
+    /// [`Session::load_tuning`] sets them.
     pub fn choices(&self) -> &Choices {
         &self.choices
     }
 
-    /// Other choices for what is compiled from now on; programs keep the plan that they have.
+    /// Sets the choices for later compilations; existing programs keep their plans.
     pub fn set_choices(&mut self, choices: Choices) {
         self.choices = choices;
     }
 
-    /// Compiles a graph into a program that computes `outputs` and carries out the graph's
-    /// assignments. Variables that the session does not know yet get their initial values.
+    /// Compiles a graph into a program that computes `outputs` and performs the graph's assignments.
+    /// Variables that the session does not have yet are created with their initial values.
     ///
     /// # Errors
-    /// [`Error::Graph`] with every mistake made while the graph was built; [`Error::Limit`] where
-    /// it does not fit the device; [`Error::Input`] where a variable has another type here.
+    /// [`Error::Graph`] with every mistake made while the graph was built; [`Error::Limit`] if the
+    /// graph does not fit the device; [`Error::Input`] if a variable has another type in this session.
     pub fn compile(&mut self, graph: &Graph, outputs: &[&Value]) -> Result<Program> {
         let options = Options { choices: self.choices.clone(), ..Options::default() };
         self.compile_with(graph, outputs, &options)
     }
 
-    /// The same with options, and these alone: the session's [choices](Session::choices) are not
-    /// among them.
+    /// Compiles with the given options only: the session's [choices](Session::choices) are not
+    /// used.
     ///
     /// # Errors
     /// As [`Session::compile`].
@@ -102,8 +102,8 @@ impl Session {
         self.compile_edited(graph, outputs, options, |_| Ok(()))
     }
 
-    /// The same, with the finished plan altered before anything is made from it: to see whether
-    /// checks notice.
+    /// Compiles, and lets `edit` alter the finished plan before it is used: to test that checks detect
+    /// faults.
     #[doc(hidden)]
     pub fn compile_edited(
         &mut self,
@@ -125,7 +125,7 @@ impl Session {
         self.compile_nodes(nodes, targets, options, edit)
     }
 
-    /// The content of a graph without mistakes, and the numbers of its outputs.
+    /// The content of a graph and the ids of its outputs, if it has no mistakes.
     pub(crate) fn accepted(graph: &Graph, outputs: &[&Value]) -> Result<(Nodes, Vec<ValueId>)> {
         let nodes = graph.nodes();
         if !nodes.mistakes.is_empty() {
@@ -134,7 +134,7 @@ impl Session {
         Ok((nodes, graph.outputs(outputs)?))
     }
 
-    /// The same for nodes without mistakes.
+    /// Compiles nodes without mistakes.
     pub(crate) fn compile_nodes(
         &mut self,
         nodes: Nodes,
@@ -158,10 +158,10 @@ impl Session {
         Ok(Program { session: self.id, plan, gpu, nodes, targets, scalars })
     }
 
-    /// Holds a program against another device, which need not be here: what keeps its graph from
-    /// running there ([`Finding::refused`]), then what of this very plan would not, with what is
-    /// planned instead. Empty: it runs there as it is. Nothing of the session is read, so the program may be
-    /// another session's. For a graph without a session see [`lint`](crate::lint).
+    /// Checks a program against a device profile; the device need not be present. Lists what prevents
+    /// its graph from running there ([`Finding::refused`]), then what prevents only this plan, with what
+    /// would be planned instead. If the list is empty, the program runs there unchanged. The program may
+    /// belong to another session. To check a graph without a session, see [`lint`](crate::lint).
     pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
         plan::lint::explain_for(&program.plan, &program.nodes, &program.targets, profile)
     }
@@ -201,7 +201,7 @@ impl Session {
     /// A variable's value.
     ///
     /// # Errors
-    /// When there is no such variable (the message lists those that there are).
+    /// If there is no such variable (the message lists the existing ones).
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let ty = self.type_of(name)?;
         match &self.store {
@@ -210,7 +210,7 @@ impl Session {
         }
     }
 
-    /// The values of many variables, read back together.
+    /// The values of several variables, read back together.
     pub(crate) fn get_all(&self, names: Vec<String>) -> Result<BTreeMap<String, Tensor>> {
         match &self.store {
             Store::Cpu(_) => names.into_iter().map(|name| Ok((name.clone(), self.get(&name)?))).collect(),
@@ -222,10 +222,10 @@ impl Session {
         }
     }
 
-    /// Sets a variable. Floats may come in either precision.
+    /// Sets a variable. Floats may have either precision.
     ///
     /// # Errors
-    /// When there is no such variable, or the value has another type.
+    /// If there is no such variable, or the value has another type.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
         self.check_value(name, value)?;
         match &mut self.store {
@@ -237,7 +237,7 @@ impl Session {
         }
     }
 
-    /// Sets many variables together.
+    /// Sets several variables together.
     pub(crate) fn set_all(&mut self, new: &[(&str, &Tensor)]) -> Result<()> {
         new.iter().try_for_each(|(name, value)| self.check_value(name, value))?;
         match &mut self.store {
@@ -257,7 +257,7 @@ impl Session {
         Ok(())
     }
 
-    /// How often programs that use the counter have run.
+    /// The number of runs of programs that use the counter.
     pub fn counter(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or(0)
     }
@@ -267,12 +267,12 @@ impl Session {
         &self.counters
     }
 
-    /// Sets a counter: to go on where another session stopped.
+    /// Sets a counter, to continue where another session stopped.
     pub fn set_counter(&mut self, name: &str, count: u64) {
         self.counters.insert(name.to_owned(), count);
     }
 
-    /// Bytes that variables take on the device.
+    /// Device memory used by variables, in bytes.
     pub fn variable_bytes(&self) -> u64 {
         match &self.store {
             Store::Cpu(values) => values.values().map(|v| v.numel() as u64 * 8).sum(),
@@ -281,17 +281,17 @@ impl Session {
     }
 
     /// Runs a step: feeds inputs and step scalars by name, returns the outputs in the order in
-    /// which they were compiled, and commits the assignments. A step that ends with [`Error::Input`] leaves no
-    /// trace: variables and counters are what they were.
+    /// which they were compiled, and commits the assignments. A step that returns [`Error::Input`] has no
+    /// effect: variables and counters are unchanged.
     ///
     /// # Errors
     /// [`Error::Input`] for a program of another session, for missing, unknown or ill-typed feeds, and for indices
-    /// out of range: all before anything runs, but for an index that the device computes. Errors of the device.
+    /// out of range. All are detected before anything runs, except indices computed on the device. Device errors.
     pub fn run(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         pollster::block_on(self.run_async(program, feeds))
     }
 
-    /// [`Session::run`] for those who have an executor of their own.
+    /// [`Session::run`] for use with an async executor.
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -304,15 +304,15 @@ impl Session {
         outputs
     }
 
-    /// Starts a step as [`Session::run`] does, and does not wait for it: the host goes on while the
-    /// device computes, and reads the outputs when it wants them.
+    /// Starts a step like [`Session::run`], but does not wait for it: the host continues while the
+    /// device computes, and reads the outputs later.
     ///
-    /// Steps take effect in the order in which they were started, whenever their outputs are read,
-    /// and whether they are at all.
+    /// Steps take effect in the order in which they were started, no matter when or whether their
+    /// outputs are read.
     ///
-    /// A step in which an index computed on the device is out of range assigns nothing, and its outputs are an
-    /// error. Steps that were started behind it compute as if it had not been, but for the counters: it has
-    /// counted, because they were given the numbers that follow. ([`Session::run`] waits, and takes the count back.)
+    /// If an index computed on the device is out of range, the step assigns nothing and reading its outputs
+    /// returns an error. Later steps compute as if it had not run, except for the counters: it is counted, because
+    /// steps started after it already used the following counts. ([`Session::run`] waits, and undoes the count.)
     ///
     /// ```
     /// # use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -350,14 +350,14 @@ impl Session {
         Ok(pending)
     }
 
-    /// Starts a step as [`Session::run`] does, but neither waits for it nor reads anything back: for
-    /// steps whose loss nobody looks at. Steps take effect in the order in which they were started,
-    /// and whatever reads from the session sees them all. A step in which an index computed on the device is
-    /// out of range assigns nothing, as for [`Session::start`], but nobody is told.
+    /// Starts a step like [`Session::run`], but neither waits for it nor reads anything back: for
+    /// steps whose loss is not needed. Steps take effect in the order in which they were started,
+    /// and later reads from the session see all of them. A step in which an index computed on the device is
+    /// out of range assigns nothing, as for [`Session::start`], but no error is reported.
     ///
     /// # Errors
-    /// [`Error::Input`] as for [`Session::run`]; errors of the device, its loss for instance, when
-    /// they are known by now.
+    /// [`Error::Input`] as for [`Session::run`]; device errors that are already known, such as the
+    /// loss of the device.
     pub fn submit(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<()> {
         let feeds = self.bind(program, feeds)?;
         match (&program.gpu, &mut self.store) {
@@ -372,9 +372,9 @@ impl Session {
         Ok(())
     }
 
-    /// [`Session::submit`] and [`Session::wait`], for benchmarks: the seconds that the step's launches
-    /// took by the device's own clock, `None` where it has none. Drivers differ in how far that can
-    /// be trusted.
+    /// [`Session::submit`] and [`Session::wait`], for benchmarks: returns the seconds that the step's
+    /// launches took by GPU timestamps, or `None` without timestamps. Their reliability depends on the
+    /// driver.
     ///
     /// # Errors
     /// As [`Session::submit`].
@@ -390,10 +390,10 @@ impl Session {
         Ok(Some(seconds))
     }
 
-    /// Waits until all steps that were started are done.
+    /// Waits until all started steps have finished.
     ///
     /// # Errors
-    /// Errors of the device since the last call that could report one.
+    /// Device errors since the last call that could report one.
     pub fn wait(&self) -> Result<()> {
         match &self.store {
             Store::Gpu(gpu, _) => gpu::wait(gpu),
@@ -401,7 +401,7 @@ impl Session {
         }
     }
 
-    /// Uploads the feeds for a check; gives the program on the device and the step's scalars.
+    /// Uploads the feeds for a check; returns the device program and the step's scalars.
     pub(crate) fn start_check<'p>(
         &self,
         program: &'p Program,
@@ -413,7 +413,7 @@ impl Session {
         Ok((gpu, feeds.scalar_values(true)))
     }
 
-    /// The rest of a step whose calls have run: reads the outputs, carries out the commits.
+    /// Finishes a step whose calls have run: reads the outputs and performs the commits.
     pub(crate) fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
         let mut outputs = Vec::with_capacity(program.plan.outputs.len());
         for (ty, buffer) in &program.plan.outputs {
@@ -426,8 +426,8 @@ impl Session {
         Ok(outputs)
     }
 
-    /// On the reference: the graph as it was built, and the values of its leaves at the step's
-    /// start. `None` on a GPU.
+    /// On the reference: the original graph, and the values of its leaves at the start of the step.
+    /// `None` on a GPU.
     pub(crate) fn leaves<'p>(
         &self,
         program: &'p Program,
@@ -440,14 +440,14 @@ impl Session {
         })
     }
 
-    /// For checking: sets all counters back, so that the next run draws what the first one did.
+    /// For checking: resets all counters, so that the next run draws the same random numbers as the first.
     pub(crate) fn restart(&mut self) {
         self.counters.clear();
     }
 
     pub(crate) fn count(&mut self, program: &Program) {
         for counter in &program.plan.counters {
-            // A file may have set it to the largest number there is.
+            // A loaded file may have set it to u64::MAX.
             match self.counters.get_mut(counter) {
                 Some(count) => *count = count.saturating_add(1),
                 None => drop(self.counters.insert(counter.clone(), 1)),
@@ -455,7 +455,7 @@ impl Session {
         }
     }
 
-    /// The first thing that every run does: nothing has happened where it refuses.
+    /// Validates the feeds before a run has any effect.
     fn bind<'a>(&self, program: &'a Program, feeds: &'a [(&'a str, &'a Tensor)]) -> Result<Feeds<'a>> {
         if program.session != self.id {
             return Err(elsewhere());
@@ -464,26 +464,26 @@ impl Session {
     }
 }
 
-/// A step that was started; see [`Session::start`].
+/// A started step; see [`Session::start`].
 #[must_use = "the step runs, but its outputs are lost"]
 pub struct Pending(PendingState);
 
 enum PendingState {
-    /// The reference has computed it at once.
+    /// Already computed, by the reference.
     Done(Vec<Tensor>),
     Reading(gpu::Reading),
 }
 
 impl Pending {
-    /// The step's outputs in the order in which they were compiled; waits for them.
+    /// Waits for the step's outputs, in the order in which they were compiled.
     ///
     /// # Errors
-    /// Errors of the device; an index computed on it that was out of range.
+    /// Device errors; an index computed on the device that is out of range.
     pub fn outputs(self) -> Result<Vec<Tensor>> {
         pollster::block_on(self.outputs_async())
     }
 
-    /// [`Pending::outputs`] for those who have an executor of their own.
+    /// [`Pending::outputs`] for use with an async executor.
     ///
     /// # Errors
     /// As [`Pending::outputs`].
@@ -495,11 +495,11 @@ impl Pending {
     }
 }
 
-/// The complaint about a program of another session.
+/// The error for a program of another session.
 fn elsewhere() -> Error {
     Error::Input(
-        "the program was compiled in another session, and trains that one's variables: run it there, or compile its \
-         graph in this session"
+        "the program was compiled in another session and uses its variables; run it there, or compile its graph in \
+         this session"
             .into(),
     )
 }
@@ -543,29 +543,29 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
 }
 
 impl Program {
-    /// What runs it on a device.
+    /// The device program.
     pub(crate) fn engine(&self) -> Result<&gpu::Program> {
         self.gpu.as_ref().ok_or_else(elsewhere)
     }
 
-    /// The values that were asked for.
+    /// The requested outputs.
     pub(crate) fn targets(&self) -> &[ValueId] {
         &self.targets
     }
 
-    /// The plan: calls, dispatches, buffers.
+    /// The plan: kernel calls, dispatches, buffers.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Bytes of device memory that a run needs besides the variables.
+    /// Device memory used by a run besides the variables, in bytes.
     pub fn device_bytes(&self) -> u64 {
         self.gpu.as_ref().map_or(0, gpu::Program::bytes)
     }
 }
 
 impl std::fmt::Display for Program {
-    /// The calls with their dispatches, and the memory.
+    /// Kernel calls with the types they write, and memory use.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plan = &self.plan;
         for (number, call) in plan.calls.iter().enumerate() {
@@ -575,7 +575,7 @@ impl std::fmt::Display for Program {
         let shared = plan.buffers.iter().filter(|b| b.role == Role::Temporary).count();
         write!(
             f,
-            "{} dispatches; {:.2} MiB in {shared} shared buffers (at least {:.2} are alive at one time), {:.2} MiB in all",
+            "{} dispatches; {:.2} MiB in {shared} shared buffers (lower bound {:.2} MiB), {:.2} MiB in total",
             plan.dispatches(),
             plan.temporary_bytes() as f64 / f64::from(1 << 20),
             plan.least_temporary_bytes as f64 / f64::from(1 << 20),

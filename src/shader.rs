@@ -1,10 +1,10 @@
-//! Specialization of shader text: constants and aliases by name, unrolled loops, and the functions
-//! of `scalar.wgsl` that the text calls. Small and dumb on purpose: what ships is readable WGSL.
+//! Specialization of WGSL source: sets constants and aliases by name, unrolls loops, and adds the functions
+//! of `scalar.wgsl` that the source calls. Deliberately simple: the shaders in the repository are readable WGSL.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-/// The text of `shaders/NAME.wgsl`, compiled into the library.
+/// The source of `shaders/NAME.wgsl`, compiled into the library.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! wgsl {
@@ -16,11 +16,11 @@ macro_rules! wgsl {
     };
 }
 
-/// The slot for an epilogue in a text that stores four neighbouring elements at a time, the first of
-/// which has a number `i` that is a multiple of 4.
+/// The epilogue slot of kernels that store four consecutive elements at a time; the index `i` of the
+/// first is a multiple of 4.
 pub const EPILOGUE4: &str = "fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }";
 
-/// A shader file on its way to the text of one kernel.
+/// A shader file being specialized for one kernel.
 #[derive(Clone, Debug)]
 pub struct Shader {
     name: &'static str,
@@ -39,18 +39,18 @@ impl Shader {
         self
     }
 
-    /// Puts a text that several shaders share behind this one.
+    /// Appends source that several shaders share.
     pub fn append(mut self, text: &str) -> Self {
         self.text.push_str(text);
         self
     }
 
-    /// Replaces the one line part that starts with `head` and ends with `;`.
+    /// Replaces the statement that starts with `head` and ends with `;`, which must occur exactly once.
     fn replace_one(mut self, head: &str, with: &str) -> Self {
         let found: Vec<usize> = self.text.match_indices(head).map(|(at, _)| at).collect();
         let [at] = found[..] else {
             let n = found.len();
-            return self.fail(format!("`{head}` must stand exactly once, and stands {n} times"));
+            return self.fail(format!("`{head}` must occur exactly once, but occurs {n} times"));
         };
         let Some(length) = self.text[at..].find(';') else {
             return self.fail(format!("`{head}` has no `;`"));
@@ -59,7 +59,7 @@ impl Shader {
         self
     }
 
-    /// Sets `const NAME: TYPE = ...;`, which must stand exactly once.
+    /// Sets `const NAME: TYPE = ...;`, which must occur exactly once.
     pub fn constant(self, name: &str, value: impl std::fmt::Display) -> Self {
         for ty in ["u32", "i32", "f32", "bool"] {
             let head = format!("const {name}: {ty} =");
@@ -76,12 +76,12 @@ impl Shader {
         self.fail(format!("there is no `const {name}: u32|i32|f32|bool`"))
     }
 
-    /// Sets `alias NAME = ...;`, which must stand exactly once.
+    /// Sets `alias NAME = ...;`, which must occur exactly once.
     pub fn alias(self, name: &str, ty: &str) -> Self {
         self.replace_one(&format!("alias {name} ="), &format!("alias {name} = {ty};"))
     }
 
-    /// Replaces the function `name`, which must stand exactly once and open with `fn NAME(`.
+    /// Replaces the function `name`, which must occur exactly once and start with `fn NAME(`.
     pub fn function(mut self, name: &str, with: &str) -> Self {
         match find_function(&self.text, name) {
             Some(range) => {
@@ -92,8 +92,8 @@ impl Shader {
         }
     }
 
-    /// Replaces the function `name`, in whose text and name `words` stand for others, by one function
-    /// for each of `instances` of these.
+    /// Instantiates the template function `name`: one copy per entry of `instances`, which replaces
+    /// `words` in its name and body.
     pub fn instances<const N: usize>(self, name: &str, words: [&str; N], instances: &[[&str; N]]) -> Self {
         let Some(range) = find_function(&self.text, name) else {
             return self.fail(format!("there is no `fn {name}(`"));
@@ -106,14 +106,14 @@ impl Shader {
         self.function(name, &all.join("\n\n"))
     }
 
-    /// Leaves loops marked `// unroll` as they are: for so many steps that the text would be too long.
+    /// Leaves loops marked `// unroll` rolled, if unrolling would make the source too long.
     pub fn rolled(mut self) -> Self {
         self.text = self.text.replace(UNROLL, "{");
         self
     }
 
-    /// The complete text: loops marked `// unroll` unrolled, and the functions of `scalar.wgsl`
-    /// that it calls (and those these call) put in front.
+    /// The complete source, with loops marked `// unroll` unrolled and the functions of `scalar.wgsl`
+    /// that it calls, directly or indirectly, appended.
     pub fn finish(self) -> Result<Arc<str>, String> {
         let name = self.name;
         let complain = |what| Err(format!("shaders/{name}.wgsl: {what}"));
@@ -135,7 +135,7 @@ fn find_function(text: &str, name: &str) -> Option<std::ops::Range<usize>> {
     Some(at..matching_brace(text, open)? + 1)
 }
 
-/// The position of the brace that closes the one at `open`.
+/// The position of the brace that matches the one at `open`.
 fn matching_brace(text: &str, open: usize) -> Option<usize> {
     let mut depth = 0;
     for (at, byte) in text.bytes().enumerate().skip(open) {
@@ -157,7 +157,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Replaces the word `from` by `to`.
+/// Replaces whole words `from` with `to`.
 fn replace_word(text: &str, from: &str, to: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -172,13 +172,13 @@ fn replace_word(text: &str, from: &str, to: &str) -> String {
     out
 }
 
-/// What opens the body of a loop that is to be unrolled.
+/// Opens the body of a loop to unroll.
 const UNROLL: &str = "{ // unroll";
 
-/// Unrolls `for (var i = 0u; i < N; i++) { // unroll`, with N a number or a constant of the text.
+/// Unrolls `for (var i = 0u; i < N; i++) { // unroll`, where N is a number or a constant of the source.
 fn unroll(text: &str) -> Result<String, String> {
     let mut text = text.to_owned();
-    // The innermost loop is the last one opened: unroll from the end, so that it comes first.
+    // Start from the end, so that inner loops are unrolled before outer ones.
     let mut end = text.len();
     while let Some(mark) = text[..end].rfind(UNROLL) {
         let start = text[..mark].rfind("for (").ok_or("`// unroll` without a `for (`")?;
@@ -211,8 +211,8 @@ fn unroll(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// A literal such as `8` or `8u`, or the value of `const NAME: u32 = 8u;` in the text, or a
-/// quotient or product of two of these.
+/// The value of a literal such as `8` or `8u`, of a constant `const NAME: u32 = 8u;` of the source, or of
+/// a quotient or product of two of these.
 fn constant_value(text: &str, expression: &str) -> Option<u32> {
     if let Some((a, b)) = expression.split_once('/') {
         return constant_value(text, a.trim())?.checked_div(constant_value(text, b.trim())?);
@@ -229,13 +229,13 @@ fn constant_value(text: &str, expression: &str) -> Option<u32> {
     constant_value(text, value.trim())
 }
 
-/// One item of `scalar.wgsl`: a function or a constant, with its comment, and what it mentions.
+/// A function or constant of `scalar.wgsl`, and the words it mentions.
 struct Item {
     text: &'static str,
     mentions: HashSet<&'static str>,
 }
 
-/// The words of a text outside comments, except numbers. Planning calls this for every kernel text.
+/// The words of a source outside comments, except numbers. Performance matters: planning calls this for every kernel.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -258,7 +258,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The functions and constants that a text defines at the start of a line.
+/// The functions and constants that a source defines at the start of a line.
 fn defined(text: &str) -> HashSet<&str> {
     let names = text.lines().filter_map(|line| {
         let rest = line.strip_prefix("fn ").or(line.strip_prefix("const "))?;
@@ -268,7 +268,7 @@ fn defined(text: &str) -> HashSet<&str> {
     names.collect()
 }
 
-/// The items of `scalar.wgsl` by name, and the names in the order of the file.
+/// The names of the items of `scalar.wgsl` in file order, and the items by name.
 fn scalar_items() -> &'static (Vec<&'static str>, HashMap<&'static str, Item>) {
     static ITEMS: OnceLock<(Vec<&'static str>, HashMap<&'static str, Item>)> = OnceLock::new();
     ITEMS.get_or_init(|| {
@@ -297,13 +297,13 @@ fn scalar_items() -> &'static (Vec<&'static str>, HashMap<&'static str, Item>) {
     })
 }
 
-/// Whether `scalar.wgsl` has a function of that name.
+/// Whether `scalar.wgsl` has a function with this name.
 pub fn has_scalar_function(name: &str) -> bool {
     scalar_items().1.contains_key(name)
 }
 
-/// The names of the items of `scalar.wgsl` among the words, and of those that these mention in turn, except what
-/// `defined` holds.
+/// The names of the items of `scalar.wgsl` that the words mention, directly or indirectly, except those in
+/// `defined`.
 fn called<'a>(words: impl Iterator<Item = &'a str>, defined: &HashSet<&str>) -> HashSet<&'static str> {
     let items = &scalar_items().1;
     let mut called = HashSet::new();
@@ -318,15 +318,15 @@ fn called<'a>(words: impl Iterator<Item = &'a str>, defined: &HashSet<&str>) -> 
     called
 }
 
-/// The lines of a function of `scalar.wgsl` and of everything that it calls, each counted once.
+/// The number of lines of a function of `scalar.wgsl` and of everything that it calls, each counted once.
 pub(crate) fn lines_called(function: &str) -> usize {
     let items = &scalar_items().1;
     let called = called(std::iter::once(function), &HashSet::new());
     called.iter().map(|name| items[name].text.lines().count()).sum()
 }
 
-/// Puts the items of `scalar.wgsl` that the text mentions and does not define, and those these
-/// mention, behind it.
+/// Appends the items of `scalar.wgsl` that the source mentions, directly or indirectly, and does not
+/// define.
 fn with_scalar_functions(text: &str) -> String {
     let (order, items) = scalar_items();
     let called = called(words(text), &defined(text));
@@ -340,7 +340,7 @@ fn with_scalar_functions(text: &str) -> String {
     out
 }
 
-/// Replaces the function `name` of a finished text, and adds what the new one calls.
+/// Replaces the function `name` of a finished source, and adds what the new one calls.
 pub(crate) fn splice(text: &str, name: &str, with: &str) -> Result<Arc<str>, String> {
     let range = find_function(text, name).ok_or_else(|| format!("internal: the kernel has no `fn {name}(`"))?;
     let mut text = text.to_owned();
@@ -348,7 +348,7 @@ pub(crate) fn splice(text: &str, name: &str, with: &str) -> Result<Arc<str>, Str
     Ok(with_scalar_functions(&text).into())
 }
 
-/// A finished text of generated code, with what it calls.
+/// Completes generated source with the functions it calls.
 pub(crate) fn complete(text: &str) -> Arc<str> {
     with_scalar_functions(text).into()
 }
@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constants_are_set_once_or_refused() {
+    fn constants_must_occur_exactly_once() {
         let shader = || Shader::new("t", "const N: u32 = 4u;\nalias T = f32;\n");
         let text = shader().constant("N", 7).alias("T", "u32").finish().expect("good");
         assert_eq!(&*text, "const N: u32 = 7u;\nalias T = u32;\n");
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_loops_unroll_from_the_inside() {
+    fn nested_loops_unroll_inner_first() {
         let text = "const N: u32 = 2u;\nfor (var i = 0u; i < N; i++) { // unroll\n\
                     for (var j = 0u; j < 2u; j++) { // unroll\n  a[i][j] = ij;\n}\n}\n";
         let text = unroll(text).expect("unrolls");

@@ -44,7 +44,7 @@ impl Shape {
     }
 
     /// The common shape of two operands under NumPy broadcasting: shapes are aligned at their last
-    /// axis, and sizes must be equal or 1. `None` where they do not fit.
+    /// axis, and sizes must be equal or 1. `None` if they are not compatible.
     ///
     /// ```
     /// use wgrad::Shape;
@@ -69,14 +69,14 @@ impl Shape {
             .map(Shape)
     }
 
-    /// The axis that a possibly negative number names: `-1` is the last. `None` when out of range.
+    /// The axis for a possibly negative number: `-1` is the last. `None` if out of range.
     pub fn axis(&self, axis: isize) -> Option<usize> {
         let rank = self.rank() as isize;
         let axis = if axis < 0 { axis + rank } else { axis };
         (0..rank).contains(&axis).then_some(axis as usize)
     }
 
-    /// The shape after a reduction over `axes` (sorted, distinct): size 1 there, or without them.
+    /// The shape after a reduction over `axes` (sorted, distinct), which are removed, or kept with size 1.
     pub fn reduced(&self, axes: &[usize], keepdim: bool) -> Shape {
         self.0
             .iter()
@@ -149,42 +149,42 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// Where the elements of a tensor lie in its buffer: element `index` is at
+/// The layout of a tensor in its buffer: element `index` is at
 /// `offset + sum(index[axis] * strides[axis])`, in elements. Broadcasting is a stride of 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
-    /// The sizes that the reader sees.
+    /// The shape of the view.
     pub shape: Shape,
-    /// Steps between neighbours along each axis; 0 for a broadcast axis.
+    /// The stride of each axis, in elements; 0 for a broadcast axis.
     pub strides: Vec<usize>,
-    /// Where element `[0, 0, ...]` lies.
+    /// The position of element `[0, 0, ...]`.
     pub offset: usize,
 }
 
 impl View {
-    /// The view of a tensor that lies row-major in its own buffer.
+    /// The view of a tensor stored row-major from the start of its buffer.
     pub fn contiguous(shape: &Shape) -> Self {
         View { shape: shape.clone(), strides: shape.strides(), offset: 0 }
     }
 
-    /// Whether the elements lie row-major without gaps from the buffer's start.
+    /// Whether the elements are row-major without gaps from the start of the buffer.
     pub fn is_contiguous(&self) -> bool {
         self.offset == 0 && self.is_dense()
     }
 
-    /// Whether the elements lie row-major without gaps, from any offset.
+    /// Whether the elements are row-major without gaps, at any offset.
     pub fn is_dense(&self) -> bool {
         let dense = self.shape.strides();
         (0..self.shape.rank()).all(|axis| self.shape[axis] <= 1 || self.strides[axis] == dense[axis])
             || self.shape.numel() == 0
     }
 
-    /// The same elements seen under another shape with as many elements, where strides can say it.
+    /// The view reshaped to a shape with the same number of elements, if strides can express it.
     pub fn reshaped(&self, shape: &Shape) -> Option<View> {
         if self.is_dense() {
             return Some(View { shape: shape.clone(), strides: shape.strides(), offset: self.offset });
         }
-        // Each group of old axes that is dense in itself may be cut up anew.
+        // Each group of mergeable axes can be split into new axes.
         let merged = merge_axes(&self.shape, &[&self.strides]);
         let mut groups = merged.sizes.iter().zip(&merged.strides[0]);
         let mut strides = vec![0; shape.rank()];
@@ -212,7 +212,7 @@ impl View {
         Some(View { shape: shape.clone(), strides, offset: self.offset })
     }
 
-    /// The positions in the buffer of all elements, in row-major order.
+    /// The buffer positions of all elements, in row-major order.
     pub fn positions(&self) -> Vec<usize> {
         if self.shape.numel() == 0 {
             return Vec::new();
@@ -225,17 +225,17 @@ impl View {
     }
 }
 
-/// Axes merged where neighbours can be walked as one, the same way in every operand.
+/// Axes after merging neighbours that can be traversed as one axis in every operand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
-    /// Sizes after merging, outermost first; no size is 1.
+    /// Sizes after merging, outermost first; none is 1.
     pub sizes: Vec<usize>,
-    /// For each operand its strides over the merged axes.
+    /// For each operand, its strides along the merged axes.
     pub strides: Vec<Vec<usize>>,
 }
 
-/// Merges the axes of one shape over several operands' strides. Axes of size 1 vanish; two
-/// neighbours become one where, in every operand, the outer stride is the inner's times its size.
+/// Merges the axes of one shape over several operands' strides. Axes of size 1 are dropped; two
+/// neighbours are merged if, in every operand, the outer stride is the inner stride times the inner size.
 pub fn merge_axes(shape: &Shape, operands: &[&[usize]]) -> Merged {
     let mut sizes: Vec<usize> = Vec::new();
     let mut strides: Vec<Vec<usize>> = vec![Vec::new(); operands.len()];
@@ -266,8 +266,8 @@ pub fn merge_axes(shape: &Shape, operands: &[&[usize]]) -> Merged {
     Merged { sizes, strides }
 }
 
-/// Multiplier and shift by which `quotient` in `shaders/scalar.wgsl` divides numbers `n` below 2^31
-/// by `d`, from 1 to 2^31: `n / d = (2 n * multiplier) >> 32 >> shift` (Granlund and Montgomery,
+/// The multiplier and shift with which `quotient` in `shaders/scalar.wgsl` divides `n` below 2^31
+/// by `d` in 1 to 2^31: `n / d = (2 n * multiplier) >> 32 >> shift` (Granlund and Montgomery,
 /// *Division by invariant integers using multiplication*, PLDI 1994, theorem 4.2).
 pub fn reciprocal(d: usize) -> [u32; 2] {
     let shift = d.next_power_of_two().trailing_zeros();
@@ -309,7 +309,7 @@ mod tests {
         let split = transposed.reshaped(&Shape::from([3, 2, 4])).expect("outer axis split");
         assert_eq!(split.positions(), transposed.positions());
         assert_eq!(transposed.positions(), (0..24).map(|i| i / 4 + i % 4 * 6).collect::<Vec<usize>>());
-        // Nothing is laid out for what has no elements, however long its other axes are.
+        // An empty view has no positions, however long its other axes are.
         let empty = View { shape: Shape::from([1 << 40, 0]), strides: vec![0, 1], offset: 0 };
         assert!(empty.positions().is_empty());
     }

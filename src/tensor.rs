@@ -1,4 +1,4 @@
-//! Host tensors: what goes into a session and what comes out of it.
+//! Host tensors: the inputs and outputs of a session.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// The type's name as users write it: `f32`, `i32`, `u32`, `bool`.
+    /// The type's name: `f32`, `i32`, `u32`, `bool`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -37,11 +37,11 @@ impl DType {
         }
     }
 
-    /// Whether a number is a value of this type. For f32 it may be any that rounds to a finite one, infinite, or NaN;
-    /// for an integer it is whole and in range; for bool it is 0 or 1.
+    /// Checks that a number is a value of this type. F32 accepts infinities, NaN and every number that rounds to a
+    /// finite f32; integer types accept whole numbers in range; bool accepts 0 and 1.
     ///
     /// # Errors
-    /// When it is not: the number, and what was expected.
+    /// If it is not: the number, and what was expected.
     pub(crate) fn check(self, number: f64) -> std::result::Result<(), String> {
         let expected = match self {
             DType::F32 if !number.is_finite() || (number as f32).is_finite() => return Ok(()),
@@ -53,10 +53,10 @@ impl DType {
             DType::U32 => "a whole number from 0 to 4294967295, or cast() to f32 first",
             DType::Bool => "0 or 1",
         };
-        Err(format!("{number} is no {self}: expected {expected}"))
+        Err(format!("{number} is not a valid {self}: expected {expected}"))
     }
 
-    /// The device's word for a number that [`DType::check`] accepts, rounded once to f32.
+    /// The 32-bit device representation of a number that [`DType::check`] accepts; floats are rounded once.
     pub(crate) fn word(self, number: f64) -> u32 {
         match self {
             DType::F32 => (number as f32).to_bits(),
@@ -65,7 +65,7 @@ impl DType {
         }
     }
 
-    /// So many elements of a number that [`DType::check`] accepts, as the reference computes with.
+    /// `n` elements equal to a number that [`DType::check`] accepts, in the reference's representation.
     pub(crate) fn filled(self, number: f64, n: usize) -> Data {
         match self {
             DType::F32 => Data::F64(vec![number; n]),
@@ -75,7 +75,7 @@ impl DType {
         }
     }
 
-    /// Whether a device rounds that number.
+    /// Whether a device has to round this number.
     pub(crate) fn rounds(self, number: f64) -> bool {
         self == DType::F32 && f64::from(number as f32) != number && !number.is_nan()
     }
@@ -97,12 +97,12 @@ pub struct TensorType {
 }
 
 impl TensorType {
-    /// A type of that element type and shape.
+    /// A tensor type with this element type and shape.
     pub fn new(dtype: DType, shape: impl Into<Shape>) -> Self {
         TensorType { dtype, shape: shape.into() }
     }
 
-    /// Bytes on the device: four an element.
+    /// Bytes on the device: four per element.
     pub fn bytes(&self) -> usize {
         self.shape.numel().saturating_mul(4)
     }
@@ -123,9 +123,9 @@ impl fmt::Debug for TensorType {
 /// The elements of a host tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
-    /// Floats in single precision: what a device holds.
+    /// Single-precision floats, as devices store them.
     F32(Vec<f32>),
-    /// Floats in double precision: what the reference holds. Its dtype is still [`DType::F32`].
+    /// Double-precision floats, as the reference stores them. The dtype is still [`DType::F32`].
     F64(Vec<f64>),
     /// Signed integers.
     I32(Vec<i32>),
@@ -190,10 +190,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of that shape over those elements.
+    /// A tensor with this shape and these elements.
     ///
     /// # Errors
-    /// When the number of elements is not the shape's.
+    /// If the number of elements does not match the shape.
     pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
         let (shape, data) = (shape.into(), data.into());
         if shape.numel() != data.len() {
@@ -206,12 +206,12 @@ impl Tensor {
         Ok(Tensor { shape, data })
     }
 
-    /// A float scalar, shape `[]`, kept in double precision until a device rounds it once.
+    /// A float scalar of shape `[]`, stored in double precision and rounded once on upload.
     pub fn scalar(value: f64) -> Self {
         Tensor { shape: Shape::scalar(), data: Data::F64(vec![value]) }
     }
 
-    /// Zeros (false for bool) of that type; floats in single precision.
+    /// A tensor of zeros (false for bool); floats in single precision.
     pub fn zeros(ty: &TensorType) -> Self {
         let n = ty.shape.numel();
         let data = match ty.dtype {
@@ -223,7 +223,7 @@ impl Tensor {
         Tensor { shape: ty.shape.clone(), data }
     }
 
-    /// For the engine itself: shape and elements are known to fit.
+    /// [`Tensor::new`] without the check, for shapes and elements known to match.
     pub(crate) fn of(shape: &Shape, data: impl Into<Data>) -> Self {
         let data = data.into();
         debug_assert_eq!(shape.numel(), data.len());
@@ -260,7 +260,7 @@ impl Tensor {
         &self.data
     }
 
-    /// The elements, row-major, given away.
+    /// The elements, row-major; consumes the tensor.
     pub fn into_data(self) -> Data {
         self.data
     }
@@ -287,7 +287,7 @@ impl Tensor {
     /// The only element as f64.
     ///
     /// # Errors
-    /// When there is not exactly one element.
+    /// If there is not exactly one element.
     pub fn item(&self) -> Result<f64> {
         match &self.data {
             Data::F32(v) if v.len() == 1 => Ok(f64::from(v[0])),
@@ -299,7 +299,7 @@ impl Tensor {
         }
     }
 
-    /// The same tensor with floats in double precision, as the reference computes with.
+    /// The tensor with floats in double precision, as the reference stores them.
     pub(crate) fn to_f64_tensor(&self) -> Tensor {
         match &self.data {
             Data::F32(v) => {
@@ -309,7 +309,7 @@ impl Tensor {
         }
     }
 
-    /// The 32-bit words a device buffer holds for it: floats rounded to f32, bools as 0 and 1.
+    /// The 32-bit words of its device buffer: floats rounded to f32, bools as 0 and 1.
     pub(crate) fn device_words(&self) -> Cow<'_, [u32]> {
         match &self.data {
             Data::F32(v) => bytemuck::cast_slice(v).into(),
@@ -331,7 +331,7 @@ impl Tensor {
         Tensor::of(&ty.shape, data)
     }
 
-    /// The elements as f64 slice: only for the reference, whose floats are always `F64`.
+    /// The elements as an f64 slice: only for the reference, whose floats are always `F64`.
     pub(crate) fn f64s(&self) -> &[f64] {
         match &self.data {
             Data::F64(v) => v,

@@ -1,37 +1,35 @@
-//! Where a step's time goes.
+//! Step timing, per kernel call.
 
 use std::time::Instant;
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
-/// How long one call of a plan took.
+/// The time of one kernel call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallTime {
-    /// What the call computes, such as `matmul.tile64 + add + relu`.
+    /// What it computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
-    /// How long it took, in seconds.
+    /// Its time, in seconds.
     pub seconds: f64,
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, but call by call, and tells how long each took.
+    /// Runs a step like [`Session::run`], but one kernel call at a time, and returns the time of each.
     ///
-    /// A GPU's own timestamps are taken where it has them. Software adapters execute commands on
-    /// threads of their own, and their timestamps miss some of it: there, and where there are no
-    /// timestamps, it is the time from a call's submission to its end, a submission's cost included
-    /// (some tens of microseconds).
+    /// Uses GPU timestamps if available. Software adapters execute commands on their own threads, and
+    /// their timestamps miss part of the work. There, and without timestamps, the time is measured from
+    /// submission to completion, including the submission overhead (some tens of microseconds).
     ///
     /// # Errors
-    /// As [`Session::run`]; and when the session computes on the reference.
+    /// As [`Session::run`]; also if the session computes on the reference.
     pub fn time_calls(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<CallTime>> {
         let start = Instant::now();
-        self.time_units_by(program, feeds, &mut || start.elapsed().as_secs_f64())
+        self.time_calls_by(program, feeds, &mut || start.elapsed().as_secs_f64())
     }
 
-    /// The same with another clock for what is not timed by the device, such as one that counts the
-    /// time that the process had a core.
+    /// [`Session::time_calls`] with another clock where GPU timestamps are not used, such as CPU time.
     #[doc(hidden)]
-    pub fn time_units_by(
+    pub fn time_calls_by(
         &mut self,
         program: &Program,
         feeds: &[(&str, &Tensor)],
@@ -48,7 +46,7 @@ impl Session {
     }
 }
 
-/// Runs one call: how long it took, on the device's own clock where that can be trusted.
+/// Runs one kernel call and returns its time, by GPU timestamps if these are reliable.
 pub(crate) fn seconds_of(
     profile: &Profile,
     gpu: &gpu::Program,

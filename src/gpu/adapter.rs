@@ -1,4 +1,4 @@
-//! Adapters, ranked and opened; errors of the device, each told to the call that made it.
+//! Lists, ranks and opens adapters; attributes device errors to the calls that caused them.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ pub(crate) struct Gpu {
     pub queue: wgpu::Queue,
     pub profile: Profile,
     pub(super) pipelines: Pipelines,
-    /// Why the device was lost.
+    /// Why the device was lost, if it was.
     lost: Arc<Mutex<Option<String>>>,
     /// Whether shaders run with bounds checks, for debugging.
     pub checked_shaders: bool,
@@ -25,20 +25,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    /// An error where the device is lost.
+    /// Returns an error if the device is lost.
     pub fn alive(&self) -> Result<()> {
         lock(&self.lost).as_ref().map_or(Ok(()), |why| Err(Error::DeviceLost(why.clone())))
     }
 
-    /// Calls wgpu. The error is what wgpu has to say of these very calls: threads that share the device
-    /// do not see each other's errors, for wgpu's error scopes are a thread's own. All calls that may fail
-    /// are made in here.
+    /// Runs wgpu calls and returns their errors. All wgpu calls that may fail go through here. Threads that share
+    /// the device do not see each other's errors, because wgpu's error scopes are per thread.
     pub fn scoped<T>(&self, calls: impl FnOnce() -> Result<T>) -> Result<T> {
         self.alive()?;
         let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let result = calls();
-        // What did not fit into memory is refused wherever it is used afterwards: it comes first.
+        // Out-of-memory comes first: later errors only follow from the failed allocation.
         let mut first = None;
         for scope in scopes.into_iter().rev() {
             let error = match pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop())) {
@@ -57,23 +56,23 @@ impl Gpu {
         }
     }
 
-    /// How many pipelines have been made.
+    /// The number of pipelines created.
     pub fn pipelines(&self) -> usize {
         self.pipelines.count()
     }
 
-    /// Gives the device up, as if it had been lost.
+    /// Destroys the device, as if it had been lost.
     pub fn destroy(&self) {
         self.device.destroy();
         lock(&self.lost).get_or_insert("it was destroyed".into());
     }
 }
 
-/// Vulkan, Metal and DX12. GL is asked only where it is wanted or nothing else is there: opening
-/// it is slow, and its loaders like to print.
+/// Vulkan, Metal and DX12. GL is queried only if requested or if there is no other adapter: opening it
+/// is slow, and its loaders print messages.
 const MODERN: wgpu::Backends = wgpu::Backends::PRIMARY;
 
-/// The adapters of some backends, best first: discrete, integrated, virtual, software; Vulkan,
+/// The adapters of these backends, best first: discrete, integrated, virtual, unknown, software; Vulkan,
 /// Metal and DX12 before GL.
 fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -144,9 +143,9 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
     }
 }
 
-/// Opens the adapter that `wanted` names: an index of [`list`], part of a name, a backend
-/// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. `Ok(None)` when there is no adapter
-/// at all and none was named. With `within`, no more than these limits are requested.
+/// Opens the adapter that `wanted` names: an index in [`list`], part of a name, a backend
+/// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. Returns `Ok(None)` if none was named and
+/// there is no adapter. With `within`, the device is restricted to these limits.
 pub(crate) fn open(wanted: Option<&str>, within: Option<&Profile>) -> Result<Option<Gpu>> {
     let request = |(adapter, profile): (wgpu::Adapter, Profile)| {
         let profile = within.map_or(profile.clone(), |limits| profile.within(limits));
@@ -183,7 +182,7 @@ pub(crate) fn open(wanted: Option<&str>, within: Option<&Profile>) -> Result<Opt
 /// Whether `wanted` is part of the adapter's name, its backend, or `backend:part of name`.
 fn matches(profile: &Profile, wanted: &str) -> bool {
     let wanted = wanted.to_lowercase();
-    // Nothing is a part of every name, and names none.
+    // An empty string is part of every name, but matches none.
     let named = |part: &str| !part.trim().is_empty() && profile.name.to_lowercase().contains(part);
     match wanted.split_once(':') {
         Some((backend, part)) => profile.backend == backend && named(part),
@@ -191,8 +190,8 @@ fn matches(profile: &Profile, wanted: &str) -> bool {
     }
 }
 
-/// Opens an adapter with the limits and features of the profile, which it has, so that wgpu
-/// itself refuses what goes beyond them.
+/// Opens an adapter with the profile's limits and features, which it must support, so that wgpu rejects
+/// anything beyond them.
 fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     let mut features = wgpu::Features::empty();
     features.set(wgpu::Features::SUBGROUP, profile.subgroups.is_some());
@@ -222,10 +221,10 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     };
     let opened = pollster::block_on(adapter.request_device(&descriptor));
     let (device, queue) =
-        opened.map_err(|e| Error::Device(format!("{} ({}) did not open: {e}", profile.name, profile.backend)))?;
+        opened.map_err(|e| Error::Device(format!("cannot open {} ({}): {e}", profile.name, profile.backend)))?;
     let lost = Arc::new(Mutex::new(None));
-    // Outside of all scopes nothing is called that may fail. What fails all the same is nobody's, and may
-    // have spoilt anything.
+    // No call that may fail is made outside the error scopes. If an error occurs there anyway, its effects are
+    // unknown, so treat the device as lost.
     let losses = lost.clone();
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
         lock(&losses).get_or_insert(error.to_string());

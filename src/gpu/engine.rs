@@ -1,5 +1,5 @@
-//! Runs a plan: everything is made once at compile time; a step writes inputs, re-encodes one
-//! compute pass, submits once, and reads back what was asked for.
+//! Runs plans. All resources are created at compile time; a step writes inputs, encodes and submits the
+//! compute passes (one, unless the step is long), and reads back the requested outputs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +22,9 @@ pub(crate) struct Program {
     plan: Arc<Plan>,
     buffers: Vec<wgpu::Buffer>,
     calls: Vec<Vec<Ready>>,
-    /// The launches that commit a step that may fail.
+    /// The dispatches that commit a step that may fail.
     commits: Vec<Ready>,
-    /// The calls of each submission.
+    /// The kernel calls of each submission.
     submissions: Vec<std::ops::Range<usize>>,
     scalars: Scalars,
     status: wgpu::Buffer,
@@ -33,19 +33,19 @@ pub(crate) struct Program {
     checked: bool,
 }
 
-/// A dispatch with its objects.
+/// A dispatch with its pipeline and bind group.
 struct Ready {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
 }
 
-/// One buffer with a uniform of step scalars for each list of them that a dispatch binds.
+/// A buffer with one uniform for each distinct list of step scalars that dispatches bind.
 struct Scalars {
     buffer: wgpu::Buffer,
-    /// Where each list begins, in bytes.
+    /// The offset of each list, in bytes.
     offsets: HashMap<Vec<usize>, u64>,
-    /// The buffer's content, kept so that a step allocates nothing.
+    /// The buffer's content, kept so that a step does not allocate.
     words: Mutex<Vec<u32>>,
 }
 
@@ -55,7 +55,7 @@ impl Variables {
         self.buffers.values().map(|(_, buffer)| buffer.size()).sum()
     }
 
-    /// Creates the variable's buffer and fills it.
+    /// Creates the variable's buffer and writes its value.
     pub fn create(&mut self, gpu: &Gpu, name: &str, value: &Tensor, bytes: u64) -> Result<()> {
         let create = || {
             Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -85,7 +85,7 @@ impl Variables {
         }
     }
 
-    /// Sets variables that exist. Written one by one, each would have a staging buffer of its own.
+    /// Sets existing variables through shared staging buffers; separate writes would allocate one each.
     pub fn set_all(&self, gpu: &Gpu, values: &[(&str, &Tensor)]) -> Result<()> {
         let found = values.iter().filter_map(|(name, value)| Some((&self.buffers.get(*name)?.1, *value)));
         let wanted: Vec<_> = found.filter(|(_, value)| value.numel() > 0).collect();
@@ -119,7 +119,7 @@ impl Variables {
         Ok(())
     }
 
-    /// The values of variables that exist, in the order of their names here.
+    /// The values of existing variables, in the order of `names`.
     pub fn get_all(&self, gpu: &Gpu, names: &[String]) -> Result<Vec<Tensor>> {
         let wanted: Vec<_> = names.iter().filter_map(|name| self.buffers.get(name)).collect();
         read_all(gpu, &wanted)
@@ -127,12 +127,12 @@ impl Variables {
 }
 
 impl Program {
-    /// Makes buffers, pipelines and bind groups. The variables exist already.
+    /// Creates buffers, pipelines and bind groups. The variables must already exist.
     pub fn new(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables) -> Result<Program> {
         Program::with_checks(gpu, plan, variables, gpu.checked_shaders)
     }
 
-    /// For texts that are not our own: they run with bounds checks.
+    /// For untrusted shaders, which run with bounds checks.
     pub fn untrusted(gpu: &Arc<Gpu>, plan: Arc<Plan>) -> Result<Program> {
         Program::with_checks(gpu, plan, &Variables::default(), true)
     }
@@ -215,14 +215,14 @@ impl Program {
         buffer
     }
 
-    /// What names a dispatch's pipeline, and a label for it.
+    /// The key of a dispatch's pipeline, and a label for it.
     fn key<'a>(&self, dispatch: &'a Dispatch) -> (Key, &'a str) {
         let kinds = dispatch.bindings.iter().map(binding_type).collect();
         let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
         (Key { wgsl, entry, kinds, checked: self.checked }, &dispatch.label)
     }
 
-    /// A dispatch with its bind group. `at` walks through the uniform buffer.
+    /// Creates a dispatch's bind group. `at` is the next offset in the uniform buffer.
     fn ready(
         &self,
         dispatch: &Dispatch,
@@ -268,19 +268,19 @@ impl Program {
         Ok(Ready { pipeline, bind_group, workgroups: dispatch.workgroups })
     }
 
-    /// A whole buffer; of the largest ones without all of the slack behind the tensor.
+    /// A binding of the whole buffer, up to the binding limit; the largest buffers lose some padding.
     fn storage<'a>(&self, buffer: &'a wgpu::Buffer) -> wgpu::BindingResource<'a> {
         let size = buffer.size().min(self.gpu.profile.max_binding);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size: std::num::NonZeroU64::new(size) })
     }
 
-    /// Bytes that the run's buffers take, variables left out.
+    /// Bytes of the program's buffers, without variables.
     pub fn bytes(&self) -> u64 {
         let own = self.plan.buffers.iter().zip(&self.buffers).filter(|(b, _)| !matches!(b.role, Role::Variable(_)));
         own.map(|(_, buffer)| buffer.size()).sum()
     }
 
-    /// Writes inputs for the next run, and the scalars: `word` gives the one of a number.
+    /// Writes the inputs and scalars of the next run; `word` returns a scalar by index.
     pub fn upload<'a>(
         &self,
         inputs: impl Iterator<Item = (BufferId, &'a Tensor)>,
@@ -306,7 +306,7 @@ impl Program {
         })
     }
 
-    /// Takes back what kernels have reported.
+    /// Clears the status reported by kernels.
     pub fn clear_status(&self) -> Result<()> {
         self.write(&self.status, 0, &[0; STATUS_BYTES as usize / 4])
     }
@@ -332,7 +332,7 @@ impl Program {
         self.calls[calls].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
     }
 
-    /// Encodes all calls; submits what must not be in one submission with the last of them.
+    /// Encodes all kernel calls. Submits all submissions of the step but the last, whose encoder is returned.
     fn encode_calls(&self) -> wgpu::CommandEncoder {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         for (number, calls) in self.submissions.iter().enumerate() {
@@ -345,7 +345,7 @@ impl Program {
         encoder
     }
 
-    /// Starts a step: all calls, the read-backs, the commits; one submission, unless it is a long one.
+    /// Starts a step: kernel calls, read-backs and commits, in one submission unless the step is long.
     pub fn start_reading(&self) -> Result<Reading> {
         self.gpu.scoped(|| {
             let mut encoder = self.encode_calls();
@@ -358,7 +358,7 @@ impl Program {
         })
     }
 
-    /// A step whose outputs nobody reads: queued, not waited for.
+    /// Starts a step without read-back.
     pub fn start(&self) -> Result<()> {
         self.gpu.scoped(|| {
             let mut encoder = self.encode_calls();
@@ -368,8 +368,8 @@ impl Program {
         })
     }
 
-    /// Runs calls without the commits, and waits: the seconds from the first launch's begin to the
-    /// last one's end on the device's own clock. `None`, and nothing is run, where it has none.
+    /// Runs kernel calls without the commits, and waits. Returns the seconds from the start of the first
+    /// dispatch to the end of the last, by GPU timestamps. Without timestamps, runs nothing and returns `None`.
     pub fn timed(&self, calls: std::ops::Range<usize>) -> Result<Option<f64>> {
         match self.gpu.profile.timestamps {
             true => self.gpu.scoped(|| self.timestamps(calls)).map(Some),
@@ -414,12 +414,12 @@ impl Program {
         }
     }
 
-    /// For checking: runs one call alone, and waits.
+    /// For checking: runs one kernel call, and waits.
     pub fn run_call(&self, call: usize) -> Result<()> {
         self.submit(|encoder| self.encode(encoder, call..call + 1))
     }
 
-    /// For checking: carries out the commits.
+    /// For checking: performs the commits, and waits.
     pub fn commit(&self) -> Result<()> {
         self.submit(|encoder| self.encode_commits(encoder))
     }
@@ -434,19 +434,19 @@ impl Program {
         wait(&self.gpu)
     }
 
-    /// For checking: all words of a buffer, the slack behind the tensor included.
+    /// For checking: all words of a buffer, including the padding after the tensor.
     pub fn read_buffer(&self, buffer: BufferId) -> Result<Vec<u32>> {
         read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size())
     }
 
-    /// For checking: what the kernels have reported since the upload.
+    /// For checking: an error if a kernel has reported an index out of range since the upload.
     pub fn status(&self) -> Result<()> {
         let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
         check_status(&read_words(&self.gpu, &self.status, bytes)?)
     }
 
     /// For checking: whether a kernel has reported an index out of range since the status was
-    /// cleared, also where the host has seen all indices.
+    /// cleared, even if the host has checked all indices.
     pub fn raised(&self) -> Result<bool> {
         Ok(check_status(&read_words(&self.gpu, &self.status, STATUS_BYTES)?).is_err())
     }
@@ -456,7 +456,7 @@ impl Program {
         read(&self.gpu, &self.buffers[stored.buffer], &stored.ty)
     }
 
-    /// For checking: overwrites a buffer from a word on.
+    /// For checking: overwrites part of a buffer, starting at word `word`.
     pub fn write_buffer(&self, buffer: BufferId, word: usize, words: &[u32]) -> Result<()> {
         self.write(&self.buffers[buffer], word, words)
     }
@@ -471,12 +471,12 @@ impl Ready {
     }
 }
 
-/// Bytes of a uniform of so many words.
+/// The size of a uniform of `words` words, in bytes.
 fn uniform_bytes(words: usize) -> u64 {
     (words as u64 * 4).next_multiple_of(16)
 }
 
-/// Where each list of step scalars begins in their buffer, and the buffer's size.
+/// The offset of each list of step scalars in their buffer, and the buffer's size.
 fn scalar_offsets(plan: &Plan, align: u64) -> (HashMap<Vec<usize>, u64>, u64) {
     let (mut offsets, mut end) = (HashMap::new(), 0u64);
     for bound in plan.calls.iter().flat_map(|u| &u.dispatches).flat_map(|d| &d.bindings) {
@@ -500,7 +500,7 @@ fn binding_type(bound: &Bound) -> wgpu::BindingType {
     wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
 }
 
-/// Tells how much the program needs when an allocation failed.
+/// Adds the program's memory needs to an out-of-memory error.
 fn out_of_memory(error: Error, gpu: &Gpu, plan: &Plan) -> Error {
     match error {
         Error::OutOfMemory(why) => {

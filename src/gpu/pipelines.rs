@@ -1,5 +1,5 @@
-//! Pipelines: made once per text and device, several at a time, and kept on disk where the driver
-//! gives out what it has compiled.
+//! Pipelines: compiled once per shader and device, several in parallel, and cached on disk if the driver
+//! supports it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,39 +11,39 @@ use rayon::prelude::*;
 
 use crate::{Error, Result, files};
 
-/// What makes pipelines the same.
+/// Identifies a pipeline.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub wgsl: Arc<str>,
     pub entry: String,
-    /// What is bound, in the order of the bindings.
+    /// The binding types, by binding number.
     pub kinds: Vec<wgpu::BindingType>,
     /// Whether the shader runs with bounds checks.
     pub checked: bool,
 }
 
-/// A device's pipelines, which its programs share.
+/// A device's pipelines, shared by its programs.
 #[derive(Default)]
 pub(super) struct Pipelines {
     made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     disk: Option<DiskCache>,
-    /// For tests: how much longer each takes, as with a driver that compiles slowly.
+    /// For tests: an extra delay per pipeline, to simulate a driver that compiles slowly.
     delay: Duration,
 }
 
-/// Milliseconds that every pipeline takes longer.
+/// Extra compile time per pipeline, in milliseconds.
 const DELAY: &str = "WGRAD_TEST_PIPELINE_DELAY";
 
 impl Pipelines {
-    /// With what earlier processes have left on disk.
+    /// No pipelines yet, and the disk cache of earlier processes.
     pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Pipelines {
         let delay =
             std::env::var(DELAY).ok().and_then(|text| text.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
         Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter), delay }
     }
 
-    /// The pipelines for some texts and their labels, in their order; those that are new are made
-    /// several at a time. `scoped` catches the device's errors.
+    /// The pipelines for these keys (with labels), in order; new ones are compiled in parallel. `scoped`
+    /// catches the device's errors.
     pub fn get(
         &self,
         device: &wgpu::Device,
@@ -74,12 +74,12 @@ impl Pipelines {
         let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();
         drop(made);
         if let Some(disk) = self.disk.as_ref().filter(|_| !new.is_empty()) {
-            disk.save(SELDOM);
+            disk.save(SAVE_INTERVAL);
         }
         Ok(all)
     }
 
-    /// How many there are.
+    /// The number of pipelines.
     pub fn count(&self) -> usize {
         self.lock().len()
     }
@@ -104,9 +104,9 @@ fn make(device: &wgpu::Device, key: &Key, label: &str, cache: Option<&wgpu::Pipe
     };
     let checks =
         if key.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
-    // SAFETY: a text that runs without checks is our own: it indexes inside the bindings that the plan gives it
-    // (indices that users supply are validated on upload and guarded in the kernels), divides
-    // by no zero, and its loops end.
+    // SAFETY: only our own shaders run without checks. They access only elements within the bindings of the plan
+    // (user-supplied indices are validated on upload and guarded in the kernels), never divide by zero,
+    // and their loops terminate.
     let module = unsafe { device.create_shader_module_trusted(source, checks) };
     let entries: Vec<wgpu::BindGroupLayoutEntry> = key
         .kinds
@@ -138,15 +138,13 @@ fn make(device: &wgpu::Device, key: &Key, label: &str, cache: Option<&wgpu::Pipe
     })
 }
 
-/// A program after which nothing was saved for so long is followed by a save; the last one comes
-/// when the device is closed.
-const SELDOM: Duration = Duration::from_secs(10);
-/// A file that is longer was not written by us.
+/// Minimum time between saves; a final save follows when the device is closed.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum size of the cache file; larger files are neither written nor read.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// What the driver has compiled, in a file of [`files::cache_folder`]. It is only ever a hint: a
-/// file that is not exactly what was written, or is another driver's, is passed over; one that
-/// cannot be written is done without.
+/// The driver's pipeline cache, in a file in [`files::cache_folder`]. It is optional: a corrupt file or one
+/// of another driver is ignored, and write errors are too.
 struct DiskCache {
     cache: wgpu::PipelineCache,
     file: PathBuf,
@@ -159,7 +157,7 @@ struct Saved {
 }
 
 impl DiskCache {
-    /// `None` where the driver or wgpu's backend has no such cache, or the system no folder for it.
+    /// `None` if the driver or wgpu's backend has no such cache, or the system has no cache folder.
     fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Option<DiskCache> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -168,16 +166,16 @@ impl DiskCache {
         let data = read(&file);
         let hash = data.as_deref().map_or(0, hash);
         let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgrad"), data: data.as_deref(), fallback: true };
-        // SAFETY: the data are as `get_data` gave them, says the hash in front of them; wgpu and the
-        // driver hold them against adapter and version.
+        // SAFETY: the hash before the data shows that they are unchanged from `get_data`; wgpu and the
+        // driver validate adapter and version.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
         Some(DiskCache { cache, file, saved: Mutex::new(Saved { hash, at: None }) })
     }
 
-    /// Writes what is new, unless the last time was less than `seldom` ago.
-    fn save(&self, seldom: Duration) {
+    /// Writes the cache if it has changed and the last save was at least `interval` ago.
+    fn save(&self, interval: Duration) {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        if saved.at.is_some_and(|at| at.elapsed() < seldom) {
+        if saved.at.is_some_and(|at| at.elapsed() < interval) {
             return;
         }
         saved.at = Some(Instant::now());
@@ -194,7 +192,7 @@ impl DiskCache {
     }
 }
 
-/// The data of a file that is as it was written.
+/// The data of a cache file, if its hash is correct.
 fn read(file: &Path) -> Option<Vec<u8>> {
     let length = std::fs::metadata(file).ok()?.len();
     let mut bytes = files::read(file).ok().filter(|_| length <= MAX_BYTES)?;

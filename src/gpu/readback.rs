@@ -1,5 +1,4 @@
-//! What comes back from the device: copies into host-visible buffers, which are mapped when the
-//! device is done.
+//! Read-back: copies into host-visible staging buffers, which are mapped when the device is done.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,24 +6,24 @@ use super::adapter::Gpu;
 use crate::plan::Plan;
 use crate::{Error, Result, Tensor, TensorType};
 
-/// Bytes of the word in which kernels report an index out of range.
+/// Size of the status buffer, in whose first word kernels report an index out of range.
 pub(super) const STATUS_BYTES: u64 = 16;
 
-/// Host-visible buffers for what one run gives.
+/// Host-visible buffers for the results of one run.
 pub(super) struct Staging {
-    /// For each output; `None` where it has no elements.
+    /// One per output; `None` if it has no elements.
     outputs: Vec<Option<wgpu::Buffer>>,
     status: Option<wgpu::Buffer>,
 }
 
-/// A program's host-visible buffers: one set for each run that is under way, kept for later runs.
+/// A program's host-visible buffers: one set per run in flight, reused by later runs.
 pub(super) struct Readback {
     gpu: Arc<Gpu>,
     plan: Arc<Plan>,
     idle: Arc<Mutex<Vec<Staging>>>,
 }
 
-/// A run that was started, and whose outputs come.
+/// A started run whose outputs are pending.
 pub(crate) struct Reading {
     gpu: Arc<Gpu>,
     plan: Arc<Plan>,
@@ -39,7 +38,7 @@ impl Staging {
         Staging { outputs: outputs.collect(), status: plan.watches_status.then(|| staging(gpu, STATUS_BYTES)) }
     }
 
-    /// The copies from the buffers on the device.
+    /// Encodes the copies from the device buffers.
     pub fn encode<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -62,25 +61,25 @@ impl Staging {
 }
 
 impl Readback {
-    /// With a set for one run.
+    /// Creates the buffers for one run.
     pub fn new(gpu: &Arc<Gpu>, plan: &Arc<Plan>) -> Readback {
         let idle = Arc::new(Mutex::new(vec![Staging::new(gpu, plan)]));
         Readback { gpu: gpu.clone(), plan: plan.clone(), idle }
     }
 
-    /// Buffers that no run is using.
+    /// Takes a set that no run is using, or creates one.
     pub fn take(&self) -> Staging {
         lock(&self.idle).pop().unwrap_or_else(|| Staging::new(&self.gpu, &self.plan))
     }
 
-    /// What is to come into `staging` from a submission.
+    /// The pending results of a submission, which it copies to `staging`.
     pub fn reading(&self, staging: Staging, submission: wgpu::SubmissionIndex) -> Reading {
         Reading { gpu: self.gpu.clone(), plan: self.plan.clone(), idle: self.idle.clone(), staging, submission }
     }
 }
 
 impl Reading {
-    /// The outputs, when the device has done the run.
+    /// Waits for the run and returns its outputs.
     pub async fn outputs(self) -> Result<Vec<Tensor>> {
         let done = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
         let mapped = self.gpu.scoped(|| {
@@ -124,21 +123,21 @@ fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
     })
 }
 
-/// Copies a buffer's first elements to the host, and waits.
+/// Reads a tensor back from the start of a buffer, and waits.
 pub(super) fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
     let words = read_words(gpu, buffer, ty.bytes() as u64)?;
     Ok(Tensor::from_device_words(ty, &words))
 }
 
-/// The same for words.
+/// Reads words back from the start of a buffer, and waits.
 pub(super) fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
     read_together(gpu, &[(buffer, bytes)], <[u32]>::to_vec)
 }
 
-/// Bytes that are copied together: a wait for the device costs as much as copying a megabyte.
+/// Maximum bytes per batch of copies. Batching pays because a wait for the device costs as much as copying a megabyte.
 const TOGETHER: usize = 64 << 20;
 
-/// Parts of a list, each of at most so many bytes or of one item.
+/// Splits a list into batches of at most [`TOGETHER`] bytes, or of one larger item.
 pub(super) fn together<T>(mut items: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut parts = Vec::new();
     while !items.is_empty() {
@@ -154,7 +153,7 @@ pub(super) fn together<T>(mut items: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&
     parts
 }
 
-/// The same as [`read`] for many buffers.
+/// [`read`] for several buffers.
 pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Result<Vec<Tensor>> {
     let mut tensors = Vec::with_capacity(buffers.len());
     for now in together(buffers, |(ty, _)| ty.bytes()) {
@@ -170,8 +169,8 @@ pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Re
     Ok(tensors)
 }
 
-/// Copies the first bytes of some buffers into one that the host sees, one behind the other, and calls
-/// `f` with them.
+/// Copies the first bytes of several buffers to one host-visible buffer, back to back, and calls `f` with
+/// its words.
 fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(&[u32]) -> T) -> Result<T> {
     let bytes = sources.iter().map(|(_, bytes)| bytes).sum();
     if bytes == 0 {
@@ -194,23 +193,23 @@ fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(
     read_mapped(gpu, &staging, f)
 }
 
-/// Asks for a buffer to be mapped; the future ends when it is.
+/// Maps a buffer; the future resolves when it is mapped.
 fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
     let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
     buffer.map_async(wgpu::MapMode::Read, .., move |result| {
-        // The receiver may be gone when an earlier error ended the run.
+        // The receiver may have been dropped if an earlier error ended the run.
         let _ = sender.send(result);
     });
     async move {
         match receiver.receive().await {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => Err(Error::Gpu(format!("reading back failed: {error}"))),
-            None => Err(Error::DeviceLost("it vanished while reading back".into())),
+            None => Err(Error::DeviceLost("it was lost while reading back".into())),
         }
     }
 }
 
-/// Until the device has done all that was submitted.
+/// Waits until the device has finished all submitted work.
 pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
     gpu.scoped(|| {
         gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(unreachable_device)?;
@@ -218,7 +217,7 @@ pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
     })
 }
 
-/// Calls `f` with the words of a mapped buffer, which is unmapped afterwards.
+/// Calls `f` with the words of a mapped buffer, then unmaps it.
 fn read_mapped<T>(gpu: &Gpu, buffer: &wgpu::Buffer, f: impl FnOnce(&[u32]) -> T) -> Result<T> {
     gpu.scoped(|| {
         let range = buffer.get_mapped_range(..).map_err(|error| Error::Gpu(format!("reading back failed: {error}")))?;
@@ -229,7 +228,7 @@ fn read_mapped<T>(gpu: &Gpu, buffer: &wgpu::Buffer, f: impl FnOnce(&[u32]) -> T)
     })
 }
 
-/// An error where a kernel has reported an index out of range.
+/// Returns an error if a kernel has reported an index out of range.
 pub(super) fn check_status(words: &[u32]) -> Result<()> {
     match words.first() {
         Some(0) | None => Ok(()),

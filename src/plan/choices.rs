@@ -1,5 +1,5 @@
-//! Which variant to take where measurements say so: plain data, by op and shape class. `choose`
-//! asks it before the heuristic; who measures is no business of the plan.
+//! Measured choices of variants, by op and shape class, as plain data. `choose` consults them before the
+//! heuristic; the measuring is done elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,19 +14,19 @@ use crate::shape::View;
 
 /// Variants by op and shape class.
 ///
-/// The *shape class* of a kernel is a text: the op with its attributes, then the type of each input
-/// and output. Sizes above 8 are rounded to the nearest power of two, because measuring every size
-/// would never end, and bear a `~` where they are no multiple of 4, because kernels that read four
-/// numbers at a time do not then. An input that is not contiguous has its strides behind an `@`,
-/// rounded likewise: `Matmul f32[64,1024] f32[1024,16~]@1,1024 -> f32[64,16~]`.
+/// The *shape class* of a kernel is a string: the op with its attributes, then the type of each input
+/// and output. Sizes above 8 are rounded to the nearest power of two, to limit the number of measurements,
+/// and are marked with `~` if they are not a multiple of 4, because vectorised kernels then fall back to
+/// scalar loads. A non-contiguous input is followed by `@` and its strides, rounded likewise:
+/// `Matmul f32[64,1024] f32[1024,16~]@1,1024 -> f32[64,16~]`.
 ///
-/// A choice that names no variant of the op, or one that the device cannot run or that does not
-/// compute the shapes, is passed over. The same choices give the same plan.
+/// A choice is ignored if the op has no such variant, the device cannot run it, or it does not support
+/// the shapes. The same choices always give the same plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choices(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Choices {
-    /// From now on this variant of the op for that class.
+    /// Sets the variant of an op for a class.
     pub fn set(&mut self, op: &str, class: &str, variant: &str) {
         self.0.entry(op.to_owned()).or_default().insert(class.to_owned(), variant.to_owned());
     }
@@ -36,24 +36,24 @@ impl Choices {
         self.0.get(op)?.get(class).map(String::as_str)
     }
 
-    /// All of them: op, class, variant.
+    /// All choices: op, class, variant.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.0.iter().flat_map(|(op, classes)| classes.iter().map(move |(class, v)| (&**op, &**class, &**v)))
     }
 
-    /// How many there are.
+    /// The number of choices.
     pub fn len(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }
 
-    /// Whether there is none.
+    /// Whether there are no choices.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The variant for an op as it is planned.
+    /// The variant for an op being planned.
     pub(super) fn wanted(&self, op: &dyn Op, args: &Args<'_>) -> Option<&str> {
-        // Where there are none for the op the class need not be written.
+        // Look up the op first: without choices for it, there is no need to build the class string.
         self.0.get(op.name())?.get(&class(op, args)).map(String::as_str)
     }
 }
@@ -79,10 +79,10 @@ fn class(op: &dyn Op, args: &Args<'_>) -> String {
     format!("{text} -> {}", outputs.join(" "))
 }
 
-/// Sizes up to this one are classes of their own: kernels of windows, a few channels.
+/// Sizes up to this are not rounded: window sizes, small channel counts.
 const EXACT: usize = 8;
 
-/// The nearest power of two: from 1.5 times one on it is the next.
+/// The nearest power of two, rounding up from 1.5 times a power; sizes up to [`EXACT`] unchanged.
 fn rounded(n: usize) -> usize {
     if n <= EXACT {
         return n;
@@ -91,7 +91,7 @@ fn rounded(n: usize) -> usize {
     if n < below + below / 2 { below } else { below.saturating_mul(2) }
 }
 
-/// An op's attributes with the sizes among them rounded, and without the spaces.
+/// An op's attributes with numbers rounded and spaces removed.
 fn attributes(debug: &str) -> String {
     let mut text = String::with_capacity(debug.len());
     let mut rest = debug;
@@ -107,26 +107,26 @@ fn attributes(debug: &str) -> String {
     text
 }
 
-/// A kernel of a graph that could be computed by one of several variants.
+/// A kernel in a graph for which there is a choice of variants.
 pub(crate) struct Site {
     /// The op's name.
     pub op: &'static str,
     /// The shape class.
     pub class: String,
-    /// What the heuristic takes.
+    /// The heuristic's choice.
     pub heuristic: &'static Variant,
-    /// What the device can run, the heuristic's choice first.
+    /// The variants that the device can run, the heuristic's choice first.
     pub candidates: Vec<&'static Variant>,
-    /// A graph of this kernel alone, its inputs lying as in the whole one.
+    /// A graph with only this kernel, whose inputs have the same layout as in the full graph.
     pub nodes: Nodes,
-    /// The kernel's outputs there.
+    /// The kernel's outputs in that graph.
     pub targets: Vec<ValueId>,
-    /// Roughly how many products and sums the reference does.
+    /// Approximate number of operations of the reference.
     pub work: f64,
 }
 
-/// The kernels of a graph without mistakes that have a choice: one for each op and class, in the
-/// order of the graph, with at most so many candidates.
+/// The kernels of a graph that have a choice of variants: one per op and class, in graph order, with at
+/// most `most` candidates each. The graph must have no mistakes.
 pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usize) -> Vec<Site> {
     let mut targets = targets.to_vec();
     // As `Plan::draft` does.
@@ -149,22 +149,22 @@ pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, mo
         if !seen.insert((op.name(), class.clone())) {
             continue;
         }
-        // First those meant for such a device: barriers are dear on software adapters, and a GPU has no use for
-        // what is written for these.
+        // Prefer variants meant for this kind of device: barriers are expensive on software adapters, and variants
+        // written for those are slow on a GPU.
         let misplaced = |v: &Variant| if profile.software { !v.software && v.workgroup_memory > 0 } else { v.software };
-        candidates.sort_by_key(|&v| (v != heuristic, misplaced(v))); // stable: else best first
+        candidates.sort_by_key(|&v| (v != heuristic, misplaced(v))); // stable: otherwise best first
         candidates.truncate(most);
         let results: usize = outputs.iter().map(|ty| ty.shape.numel()).sum();
         let operands: usize = inputs.iter().map(|ty| ty.shape.numel()).sum();
         let sums = outputs[0].shape.numel() as f64 * op.reduction_len(&inputs) as f64;
-        let work = sums.max((results + operands) as f64 * 8.0); // a function or two of each
+        let work = sums.max((results + operands) as f64 * 8.0); // one or two function calls per element
         let (alone, targets) = alone(&nodes, &layout, node);
         sites.push(Site { op: op.name(), class, heuristic, candidates, nodes: alone, targets, work });
     }
     sites
 }
 
-/// A graph of one kernel node, with inputs where its operands' buffers come from.
+/// A graph with a single kernel node, whose operands are views of inputs as in the full graph.
 fn alone(nodes: &Nodes, layout: &Layout, node: usize) -> (Nodes, Vec<ValueId>) {
     let mut graph = Nodes::default();
     let mut leaves: HashMap<ValueId, ValueId> = HashMap::new();
@@ -175,7 +175,7 @@ fn alone(nodes: &Nodes, layout: &Layout, node: usize) -> (Nodes, Vec<ValueId>) {
             Origin::Value(base) | Origin::Copy(base) if in_place => base,
             _ => id, // the kernel reads a contiguous copy
         };
-        // The views between: from the operand up to its buffer.
+        // The views from the operand up to its buffer.
         let mut views = Vec::new();
         let mut at = id;
         while at != base {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_lies_alone_as_it_does_in_the_graph() {
+    fn an_isolated_site_has_the_layout_of_the_graph() {
         let graph = Graph::new();
         let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 98]));
         let y = (&a * 2.0).matmul(&b.t()).relu();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_is_passed_over() {
+    fn unusable_choices_are_ignored() {
         let graph = Graph::new();
         let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [64, 64]));
         let y = a.matmul(&b);
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(other.calls[0].label, "matmul.register8");
         assert_ne!(heuristic.fingerprint(), other.fingerprint());
         assert_eq!(other.fingerprint(), plan(Some("register8")).fingerprint());
-        // It needs subgroups; nobody knows it; it is another op's.
+        // Needs subgroups; empty; unknown; a variant of another op.
         for name in ["shuffle32", "", "warp", "direct"] {
             assert_eq!(plan(Some(name)).fingerprint(), heuristic.fingerprint(), "{name}");
         }

@@ -1,5 +1,5 @@
-//! WGSL for groups of pointwise ops: kernels of their own, and epilogues of others. The generated
-//! text only loads, calls functions of `scalar.wgsl`, and stores.
+//! Generates WGSL for groups of pointwise ops, as separate kernels or as epilogues of other kernels. The
+//! generated code only loads, calls functions of `scalar.wgsl`, and stores.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::op::{Arg, Lowering, Pointwise};
 use crate::shape::{View, merge_axes, reciprocal};
 use crate::{DType, TensorType};
 
-/// A group: what to compute, what is given, what to store.
+/// A group of pointwise ops: what to compute and what to store.
 pub(crate) struct Group<'a> {
     pub nodes: &'a Nodes,
     pub layout: &'a Layout,
@@ -18,22 +18,22 @@ pub(crate) struct Group<'a> {
     pub members: &'a [usize],
     /// For an epilogue: the kernel's output.
     pub given: Option<ValueId>,
-    /// The values to store besides the returned one, and whether each is one of a copy.
+    /// The values or copies to store besides the returned value.
     pub stores: &'a [Origin],
     /// For an epilogue: the value to return.
     pub returns: Option<ValueId>,
-    /// Which origin's buffer an origin lies in (a variable's, for a new value computed in place).
+    /// For each value updated in place, the variable whose buffer it is stored in.
     pub in_place: &'a HashMap<ValueId, ValueId>,
 }
 
-/// A storage buffer that the text binds.
+/// A storage buffer that the generated code binds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {
     pub origin: Origin,
     pub write: bool,
 }
 
-/// Generated text and what it binds: `args` first, then the operands, then the scalars.
+/// Generated code and its bindings: `args` first, then the operands, then the scalars.
 pub(crate) struct Generated {
     pub text: String,
     pub args: Vec<u32>,
@@ -42,7 +42,7 @@ pub(crate) struct Generated {
     pub scalars: Vec<ValueId>,
 }
 
-/// How an operand's position follows from the element number `i`.
+/// How an operand's position is computed from the element index `i`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Access {
     /// Position `i`.
@@ -59,14 +59,14 @@ struct Term {
     stride: usize,
 }
 
-/// Where four neighbouring elements lie whose first has a number that is a multiple of 4.
+/// The positions of four consecutive elements, the first of which has an index that is a multiple of 4.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Four {
-    /// In one vec4.
+    /// One aligned vec4.
     Vector,
-    /// All at one position.
+    /// All at the same position.
     Same,
-    /// Each somewhere.
+    /// At unrelated positions.
     Apart,
 }
 
@@ -101,20 +101,20 @@ impl Access {
     }
 }
 
-/// What the text of a group is made of, as it grows.
+/// Builds the code of a group.
 struct Writer<'a> {
     group: &'a Group<'a>,
     args: Vec<u32>,
     operands: Vec<Operand>,
-    /// Operands of which four neighbours are not always one vec4.
+    /// For each operand, whether some access to four consecutive elements is not one vec4.
     scattered: Vec<bool>,
-    /// Numbered by their first use, so that groups that differ in their scalars alone share a text.
+    /// Numbered by first use, so that groups that differ only in their scalars share the same code.
     scalars: Vec<ValueId>,
-    /// Loads of `element`'s body: (variable, operand, access, dtype).
+    /// Loads for the body of `element`: (variable, operand, access, dtype).
     loads: Vec<(String, usize, Access, DType)>,
     body: String,
     names: HashMap<ValueId, String>,
-    /// Loads made already, by origin and access.
+    /// Existing loads, by origin and access.
     loaded: HashMap<(Origin, Access), String>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The operand that an origin lies in; a value computed in place lies in its variable's.
+    /// The operand that stores an origin; a value updated in place is stored in its variable's.
     fn operand(&mut self, origin: &Origin, write: bool) -> usize {
         let materialized_at = match origin {
             Origin::Value(id) => Origin::Value(self.group.in_place.get(id).copied().unwrap_or(*id)),
@@ -155,8 +155,8 @@ impl<'a> Writer<'a> {
         format!("args[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
     }
 
-    /// A number: the commonest are part of the text, the others travel in the uniform, so that
-    /// groups that differ in numbers alone share a pipeline.
+    /// A number: the most common ones are literals; all others are passed in the uniform, so that
+    /// groups that differ only in numbers share a pipeline.
     fn number(&mut self, value: f64) -> String {
         if [0.0, 0.5, 1.0, 2.0].contains(&value.abs()) {
             return format!("{value:?}f");
@@ -174,7 +174,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The expression for a value as the group's nodes see it.
+    /// The expression for a value read by the group's nodes.
     fn value(&mut self, id: ValueId) -> String {
         let (nodes, layout) = (self.group.nodes, self.group.layout);
         let place = layout.of(id);
@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
         name
     }
 
-    /// The calls of the members, in order.
+    /// Writes the function calls of the members, in order.
     fn members(&mut self) {
         let nodes = self.group.nodes;
         if let Some(given) = self.group.given {
@@ -244,7 +244,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The expression of an origin that is to be stored.
+    /// The expression for an origin to store.
     fn stored(&mut self, origin: &Origin) -> String {
         match origin {
             Origin::Value(id) => self.names.get(id).cloned().unwrap_or_else(|| "v".into()),
@@ -276,7 +276,7 @@ impl<'a> Writer<'a> {
         sum.join(" + ")
     }
 
-    /// `quotient(text, ...)` or `remainder(text, ...)` of `scalar.wgsl`, by a number that is known here.
+    /// A call of `quotient(text, ...)` or `remainder(text, ...)` of `scalar.wgsl` with a known divisor.
     fn division(&mut self, function: &str, text: &str, by: usize) -> String {
         let [multiplier, shift] = reciprocal(by).map(|word| self.arg(word));
         format!("{function}({text}, vec2({multiplier}, {shift}))")
@@ -286,7 +286,7 @@ impl<'a> Writer<'a> {
         self.arg(number as u32)
     }
 
-    /// The declarations of everything bound, with `args` at binding `first`.
+    /// The declarations of all bindings, with `args` at binding `first`.
     fn declarations(&self, first: usize, prefix: &str, vectors: impl Fn(usize) -> bool) -> String {
         let words = self.args.len().div_ceil(4).max(1);
         let mut text = format!("@group(0) @binding({first}) var<uniform> {prefix}args: array<vec4<u32>, {words}>;\n");
@@ -310,13 +310,13 @@ impl<'a> Writer<'a> {
         text
     }
 
-    /// The parameters of `element`: what is loaded.
+    /// The parameters of `element`: the loaded values.
     fn parameters(&self) -> String {
         self.loads.iter().map(|(name, _, _, dtype)| format!(", {name}: {}", wgsl_value(*dtype))).collect()
     }
 
-    /// Loads for the four elements `i0` to `i3`, the vec4 number `quad`, and the arguments that make
-    /// of them for `element`. Operands are called `PREFIXx0` and so on.
+    /// Loads for the four elements `i0` to `i3` (the vec4 at index `quad`), and the resulting arguments of
+    /// `element` for each. Operands are named `PREFIXx0` and so on.
     fn four(&mut self, prefix: &str, quad: &str) -> (String, [String; 4]) {
         let mut text = String::new();
         let mut arguments: [String; 4] = Default::default();
@@ -363,14 +363,15 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The function of `scalar.wgsl` that a pointwise node calls, such as `add_f32`: of its last input's type.
+/// The function of `scalar.wgsl` that a pointwise node calls, such as `add_f32`; the suffix is the type of the last
+/// input.
 pub(crate) fn function(nodes: &Nodes, node: usize, call: &Pointwise) -> String {
     let node = &nodes.nodes[node];
     let dtype = node.inputs.last().map_or(node.outputs[0].dtype, |&id| nodes.ty(id).dtype);
     format!("{}_{dtype}", call.function)
 }
 
-/// The expression that reads a stored word as the type that functions take, and back.
+/// Converts a stored word to the type that functions take; [`pack`] converts it back.
 fn unpack(dtype: DType, text: &str) -> String {
     if dtype == DType::Bool { format!("{text} != 0u") } else { text.to_owned() }
 }
@@ -387,14 +388,14 @@ fn wgsl_value(dtype: DType) -> &'static str {
 const WORKGROUP: u32 = 64;
 const QUADS: u32 = 4;
 
-/// How many workgroups a generated kernel over `n` elements takes.
+/// The number of workgroups of a generated kernel over `n` elements.
 pub(crate) fn workgroups(n: usize) -> u64 {
     (n as u64).div_ceil(u64::from(4 * WORKGROUP * QUADS))
 }
 
-/// A kernel over `n` elements: each invocation handles [`QUADS`] groups of four neighbours. An
-/// operand whose four elements always lie side by side is one of `vec4`; of one that is the same
-/// for all four, one is loaded; of others each.
+/// A kernel over `n` elements: each invocation handles [`QUADS`] groups of four consecutive elements. An
+/// operand whose four elements are always adjacent is bound as an array of `vec4`. If all four read the
+/// same element, it is loaded once; otherwise each is loaded separately.
 pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     let mut w = Writer::new(group, vec![n as u32]);
     w.members();
@@ -423,7 +424,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     );
 
     let mut quad = String::from("fn quad(q: u32) {\n  let n = args[0].x;\n  let i0 = 4u * q;\n");
-    // Where the last four are whole no text says what to do with less: masked stores cost time, too.
+    // If `n` is a multiple of 4, omit the code for a partial group: masked stores are slower.
     let whole = n.is_multiple_of(4);
     for k in 1..4 {
         let number = if whole { format!("i0 + {k}u") } else { format!("min(i0 + {k}u, n - 1u)") };
@@ -450,7 +451,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     w.finish(format!("{}{declared}\n{body}", header(group)))
 }
 
-/// Stores of four results: vectors where they fit, single elements at the end, if that may be.
+/// Stores four results: as vectors where possible; single elements for scattered operands and a partial last group.
 fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool], all_fit: bool) -> String {
     let mut text = String::new();
     let whole: Vec<(usize, usize)> =
@@ -481,8 +482,8 @@ fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool], all_fit: bo
     text
 }
 
-/// The function `epilogue(v, i)` for a kernel's text, with everything it binds from binding
-/// `first` on. Names bear the prefix `e_`.
+/// The function `epilogue(v, i)` for a kernel, with its declarations from binding `first` on. Names have
+/// the prefix `e_`.
 pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
     let mut w = Writer::new(group, Vec::new());
     w.members();
@@ -507,7 +508,7 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
     w.finish(format!("{declared}fn epilogue(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
 }
 
-/// The same for a text that stores four neighbours at a time: `epilogue4(v, i)`.
+/// The function `epilogue4(v, i)`, for kernels that store four consecutive elements at a time.
 pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
     let mut w = Writer::new(group, Vec::new());
     w.members();
@@ -548,12 +549,12 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
     w.finish(format!("{declared}{text}"))
 }
 
-/// A comment that says what the group computes.
+/// A WGSL comment that says what the group computes.
 fn header(group: &Group<'_>) -> String {
     format!("// {}: pointwise over n = args[0].x elements, four neighbours at a time.\n", label(group))
 }
 
-/// The names of the members in order, such as `add + relu`; of many, the first and the last.
+/// The names of the members in order, such as `add + relu`; abbreviated if there are more than six.
 pub(crate) fn label(group: &Group<'_>) -> String {
     let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
     match names[..] {

@@ -1,5 +1,5 @@
-//! Clusters of nodes that run as one launch: pointwise ops joined into groups, groups joined to
-//! the kernels whose output they work on.
+//! Fusion: pointwise ops are joined into groups, and groups to the kernels whose output they process.
+//! The result is clusters of nodes, each of which runs as one kernel call.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,22 +12,22 @@ use crate::shader::lines_called;
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// The most pointwise ops of one launch, and the most lines of `scalar.wgsl` that they call. Compile time grows
-/// faster than either: see ARCHITECTURE.md.
+/// Maximum pointwise ops per cluster, and maximum lines of `scalar.wgsl` that they call. Shader compile time grows
+/// faster than linearly in both: see ARCHITECTURE.md.
 const MAX_OPS: usize = 64;
 const MAX_LINES: usize = 1024;
 
-/// The most clusters that a join may move: those between the two in the order.
+/// Maximum clusters that a join may move: those between the two joined ones in the order.
 const MAX_BETWEEN: usize = 1000;
 
-/// A cluster: at most one kernel node, and pointwise nodes in the order of the graph.
+/// A cluster: at most one kernel node, and pointwise nodes in graph order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
     pub kernel: Option<(usize, &'static Variant)>,
     pub pointwise: Vec<usize>,
 }
 
-/// The kernel of a node that has one.
+/// The node's kernel, if it has one.
 pub(crate) fn kernel_of(nodes: &Nodes, node: usize) -> Option<&dyn Kernel> {
     match op_of(nodes, node)?.lowering() {
         Lowering::Kernel(kernel) => Some(kernel),
@@ -37,13 +37,13 @@ pub(crate) fn kernel_of(nodes: &Nodes, node: usize) -> Option<&dyn Kernel> {
 
 /// The clusters of a graph.
 pub(crate) struct Clusters {
-    /// By number; merged ones are empty.
+    /// By number; clusters merged into others are empty.
     pub all: Vec<Cluster>,
-    /// For each node its cluster, if it is a live kernel or pointwise node.
+    /// For each node, its cluster, if it is a live kernel or pointwise node.
     pub of: Vec<Option<usize>>,
-    /// Kernels for which no variant runs: node and reason.
+    /// Kernel nodes without a variant that can run, and the reason.
     pub refused: Vec<(usize, String)>,
-    /// Who reads what.
+    /// The readers of each value.
     users: Users,
 }
 
@@ -80,7 +80,7 @@ impl Clusters {
         }
     }
 
-    /// The values that a cluster must store, in the graph's order: those that anything outside it reads.
+    /// The values that a cluster must store, in graph order: those that are read outside it.
     pub fn stored(&self, nodes: &Nodes, cluster: usize) -> Vec<ValueId> {
         let inside = |node| self.cluster(node) == Some(cluster);
         let Cluster { kernel, pointwise } = &self.all[cluster];
@@ -90,7 +90,7 @@ impl Clusters {
         all
     }
 
-    /// The cluster of a reader of a value; the host has none.
+    /// The cluster of a value's reader; `None` for [`OUTSIDE`].
     fn cluster(&self, user: usize) -> Option<usize> {
         self.of.get(user).copied().flatten()
     }
@@ -102,32 +102,32 @@ impl Cluster {
         self.kernel.iter().map(|&(node, _)| node).chain(self.pointwise.iter().copied())
     }
 
-    /// The last of its nodes in the order of the graph.
+    /// The last of its nodes in graph order.
     pub fn newest(&self) -> Option<usize> {
         self.kernel.map(|(node, _)| node).max(self.pointwise.last().copied())
     }
 }
 
-/// Clusters while they are joined.
+/// The state while clusters are joined.
 struct Fusion<'a> {
     nodes: &'a Nodes,
     layout: &'a Layout,
     /// Storage buffers that a launch may bind.
     limit: usize,
     clusters: Clusters,
-    /// For each cluster the nodes outside it that it reads, in order.
+    /// For each cluster, the nodes outside it that it reads, in order.
     reads: Vec<Vec<usize>>,
     /// The variables that each node's value is assigned to.
     updates: HashMap<usize, Vec<usize>>,
     /// The lines that each pointwise node calls.
     lines: Vec<usize>,
     order: Order,
-    /// For each cluster the last search that met it, and the number of searches.
+    /// For each cluster, the last search that visited it; then the number of searches.
     met: Vec<usize>,
     searches: usize,
 }
 
-/// Keys of clusters, larger than those of the clusters that they depend on, directly or not.
+/// A topological order of clusters: each has a key larger than those of its direct and indirect dependencies.
 struct Order {
     key: Vec<u64>,
     /// The clusters by key.
@@ -141,7 +141,7 @@ impl Order {
         order
     }
 
-    /// Keys far apart for clusters in order.
+    /// Assigns evenly spaced keys to clusters in order.
     fn spread(&mut self, clusters: impl ExactSizeIterator<Item = usize>) {
         let step = u64::MAX / (clusters.len() as u64 + 1);
         self.at = clusters.enumerate().map(|(number, cluster)| ((number as u64 + 1) * step, cluster)).collect();
@@ -152,7 +152,7 @@ impl Order {
         self.at.remove(&self.key[cluster]);
     }
 
-    /// Moves clusters, in their order, right in front of another one.
+    /// Moves clusters directly before `cluster`, keeping their relative order.
     fn put_before(&mut self, cluster: usize, mut moved: Vec<usize>) {
         if moved.is_empty() {
             return;
@@ -208,7 +208,7 @@ impl<'a> Fusion<'a> {
         self.clusters
     }
 
-    /// Joins each pointwise node to the groups whose values it reads at its own element number.
+    /// Joins each pointwise node to the groups whose values it reads at its own element index.
     fn join_pointwise(&mut self) {
         for node in 0..self.nodes.nodes.len() {
             for producer in self.elementwise_producers(node) {
@@ -221,7 +221,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Joins to each kernel with an epilogue one group that reads its output element by element.
+    /// Joins to each kernel with an epilogue slot one group that reads its output element by element.
     fn join_epilogues(&mut self) {
         for node in 0..self.nodes.nodes.len() {
             let Some(b) = self.clusters.of[node] else { continue };
@@ -242,9 +242,9 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Moves nodes from the cluster that computes what they read to the one that reads them, where
-    /// that saves a buffer: what they read lies in one anyway. Such is the mask of a relu, which
-    /// the backward pass computes from the relu's output.
+    /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a
+    /// buffer for their result. An example is the mask of a relu, which the backward pass then computes from
+    /// the relu's output.
     fn sink(&mut self) {
         for node in (0..self.nodes.nodes.len()).rev() {
             let Some((a, b)) = self.sinks(node) else { continue };
@@ -260,8 +260,8 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// The cluster of a pointwise node that reads just one value, which its cluster stores for others
-    /// too, and the one other cluster that reads the node.
+    /// For a node that [`Fusion::sink`] can move, its cluster and its only reader's: a pointwise node that
+    /// reads one value, which its cluster stores for other readers, and that one other cluster reads.
     fn sinks(&self, node: usize) -> Option<(usize, usize)> {
         let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
         let inputs = self.nodes.nodes[node].inputs.iter();
@@ -280,8 +280,8 @@ impl<'a> Fusion<'a> {
         (alone && stored).then_some((a, b))
     }
 
-    /// Whether the group computes a variable's new value and the kernel reads the old one: together
-    /// they could not update it in place.
+    /// Whether the group computes a variable's new value and the kernel reads the old one. Fused, they
+    /// could not update it in place.
     fn updates(&self, group: usize, kernel: usize) -> bool {
         let inputs = &self.nodes.nodes[kernel].inputs;
         let read = |&variable: &usize| {
@@ -292,7 +292,7 @@ impl<'a> Fusion<'a> {
         updated.any(read)
     }
 
-    /// The nodes whose first output the pointwise node reads at its own element number.
+    /// The nodes whose first output the pointwise node reads at its own element index.
     fn elementwise_producers(&self, node: usize) -> Vec<usize> {
         if self.clusters.of[node].is_none() || !self.layout.pointwise[node] {
             return Vec::new();
@@ -301,8 +301,8 @@ impl<'a> Fusion<'a> {
         inputs.map(|&id| self.layout.source(id).node).collect()
     }
 
-    /// Joins cluster `b` to its producer `a` where that makes no cycle, few enough bindings, and a text
-    /// that is not too long.
+    /// Joins cluster `b` to its producer `a` unless that creates a cycle or exceeds the limits on bindings or
+    /// code size.
     fn try_join(&mut self, a: usize, b: usize) {
         let (producer, group) = (&self.clusters.all[a], &self.clusters.all[b]);
         let kernel = producer.kernel.or(group.kernel);
@@ -332,14 +332,14 @@ impl<'a> Fusion<'a> {
         reads.dedup();
     }
 
-    /// Whether the pointwise nodes keep to [`MAX_OPS`] and [`MAX_LINES`].
+    /// Whether the pointwise nodes stay within [`MAX_OPS`] and [`MAX_LINES`].
     fn short(&self, pointwise: impl Iterator<Item = usize>) -> bool {
         let (ops, lines) = pointwise.fold((0, 0), |(ops, lines), node| (ops + 1, lines + self.lines[node]));
         ops <= MAX_OPS && lines <= MAX_LINES
     }
 
-    /// Whether `b` reads what `a` computes only at its own element number: a launch cannot read
-    /// elements that other invocations of it write.
+    /// Whether `b` reads results of `a` only at its own element index: a launch cannot read elements that
+    /// its other invocations write.
     fn reads_directly(&self, a: usize, b: usize) -> bool {
         self.clusters.all[b].pointwise.iter().all(|&node| {
             self.nodes.nodes[node].inputs.iter().all(|&id| {
@@ -350,13 +350,13 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// The clusters after `a` in the order that cluster `b` depends on. None if one of them depends on `a`, or if
-    /// there are more than [`MAX_BETWEEN`].
+    /// The dependencies of cluster `b` that come after `a` in the order. `None` if one of them depends on `a`, or
+    /// if there are more than [`MAX_BETWEEN`].
     fn between(&mut self, a: usize, b: usize) -> Option<Vec<usize>> {
         self.searches += 1;
         let (mut found, mut open, mut at) = (Vec::new(), Vec::new(), b);
         loop {
-            // The oldest comes next: in a backward pass that is the short way to the forward pass.
+            // Visit the oldest first: in a backward pass, this reaches the forward pass soonest.
             for cluster in self.reads[at].iter().rev().filter_map(|&node| self.clusters.of[node]) {
                 if cluster == a && at != b {
                     return None;
@@ -375,7 +375,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// An upper bound of the storage buffers that a cluster binds.
+    /// An upper bound on the storage buffers that a cluster binds.
     fn bindings(
         &self,
         kernel: Option<(usize, &'static Variant)>,
@@ -388,12 +388,12 @@ impl<'a> Fusion<'a> {
         let (mut read, mut copies) = (Vec::new(), 0);
         for (node, id) in inputs {
             let place = self.layout.of(id);
-            // Copies of a value are buffers besides the value.
+            // A copy of a value has its own buffer.
             copies += usize::from(matches!(place.origin, Origin::Copy(_)));
             let source = place.source;
             let scalar = || matches!(self.nodes.nodes[source.node].kind, NodeKind::Scalar(_));
             if !inside(source.node) && constant_of(self.nodes, source).is_none() && !scalar() {
-                // What the kernel and the ops behind it read, each binds for itself.
+                // A value read by both the kernel and its epilogue is bound twice.
                 read.push((Some(node) == kernel, source));
             }
         }
@@ -404,7 +404,7 @@ impl<'a> Fusion<'a> {
     }
 }
 
-/// How each input of a kernel is read: through its strides where the kernel can, else from a copy.
+/// The view of each kernel input: the original strides if the kernel supports them, else a contiguous copy.
 pub(crate) fn kernel_views(nodes: &Nodes, layout: &Layout, node: usize, kernel: &dyn Kernel) -> Vec<View> {
     let inputs = nodes.nodes[node].inputs.iter().enumerate();
     inputs
@@ -415,7 +415,7 @@ pub(crate) fn kernel_views(nodes: &Nodes, layout: &Layout, node: usize, kernel: 
         .collect()
 }
 
-/// Whether a kernel reads the value where it lies, without a copy.
+/// Whether a kernel reads the value in place, without a copy.
 pub(crate) fn kernel_reads_in_place(
     nodes: &Nodes,
     layout: &Layout,
@@ -433,8 +433,8 @@ pub(crate) fn kernel_reads_in_place(
     in_buffer && kernel.reads(i, &place.view)
 }
 
-/// For each node its outputs that are read, by number, and the nodes that read them; [`OUTSIDE`] for the
-/// host, for variables, and for readers that do not read them at their own element number.
+/// For each node, pairs of an output and a node that reads it. The reader is [`OUTSIDE`] for the host, for
+/// assignments, and for nodes that do not read at their own element index.
 type Users = Vec<Vec<(usize, usize)>>;
 
 const OUTSIDE: usize = usize::MAX;
@@ -459,7 +459,7 @@ fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
     users
 }
 
-/// Whether a pointwise node reads the value at its own element number, with no copy between.
+/// Whether a pointwise node reads the value at its own element index, without a copy.
 pub(crate) fn same_index(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -> bool {
     let place = layout.of(id);
     let n = nodes.nodes[node].outputs[0].shape.numel();
@@ -474,7 +474,7 @@ pub(crate) fn same_index(nodes: &Nodes, layout: &Layout, node: usize, id: ValueI
     }
 }
 
-/// The values of a cluster that somebody outside it reads, and all that its kernel writes, wanted or not.
+/// The values of a cluster that are read outside it, plus the outputs that its kernel always writes.
 fn stored(
     nodes: &Nodes,
     users: &Users,

@@ -1,4 +1,4 @@
-//! Which ops are the same, which values are known, needed, or mere views of others.
+//! Graph simplification and layout: duplicate ops, constants, dead nodes, and views.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use crate::ops::generate::Full;
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType};
 
-/// Where a value's elements come from.
+/// Where a value's elements are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     /// A leaf, a kernel's output or a pointwise op's output: contiguous under its own id.
     Value(ValueId),
-    /// A contiguous copy of that value, made because strides cannot say what comes after it.
+    /// A contiguous copy of that value, needed because strides cannot express a later view.
     Copy(ValueId),
 }
 
-/// A value as a view of where its elements lie.
+/// A value as a view of stored elements.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub origin: Origin,
     pub view: View,
-    /// The value with elements of its own behind all views and copies.
+    /// The computed or leaf value behind all views and copies.
     pub source: ValueId,
 }
 
-/// The graph, seen without dead nodes and data movement.
+/// The layout of a graph's live values, with views resolved.
 pub(crate) struct Layout {
-    /// For each node whether something needed depends on it.
+    /// For each node, whether a target or assignment depends on it.
     pub live: Vec<bool>,
-    /// For each node whether it is a pointwise op.
+    /// For each node, whether it is a pointwise op.
     pub pointwise: Vec<bool>,
-    /// For each live node the places of its outputs.
+    /// For each live node, the places of its outputs.
     places: Vec<Vec<Place>>,
 }
 
@@ -59,17 +59,17 @@ impl Layout {
         layout
     }
 
-    /// Where a needed value's elements are.
+    /// The place of a live value.
     pub fn of(&self, id: ValueId) -> &Place {
         &self.places[id.node][id.output]
     }
 
-    /// The value with elements of its own behind all views and copies of a needed value.
+    /// The computed or leaf value behind all views and copies of a live value.
     pub fn source(&self, id: ValueId) -> ValueId {
         self.of(id).source
     }
 
-    /// The places of a node's outputs; those of its inputs are known.
+    /// The places of a node's outputs, from those of its inputs.
     fn place(&self, nodes: &Nodes, number: usize) -> Vec<Place> {
         let node = &nodes.nodes[number];
         if let Some(Lowering::View(op)) = op_of(nodes, number).map(|op| op.lowering()) {
@@ -91,8 +91,8 @@ impl Layout {
     }
 }
 
-/// Lets every reader of a duplicate (same op, attributes and inputs as an earlier node) read the
-/// earlier node instead. Duplicates stay in place, dead.
+/// Common subexpression elimination: readers of a duplicate (same op, attributes and inputs as an earlier
+/// node) read the earlier node instead. Duplicates stay in the list as dead nodes.
 pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     let mut first: HashMap<(String, Vec<ValueId>), usize> = HashMap::new();
     let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
@@ -107,14 +107,13 @@ pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
 }
 
-/// Makes a constant of every pointwise node and view whose inputs are constants, and passes over what a constant
-/// leaves as it is.
+/// Replaces pointwise nodes and views of constants with constants, and skips operations with an identity element.
 pub(crate) fn fold_constants(nodes: &mut Nodes) {
     let mut known: Vec<Option<f64>> = Vec::with_capacity(nodes.nodes.len());
     for node in &mut nodes.nodes {
         let inputs: Option<Vec<f64>> = node.inputs.iter().map(|id| known[id.node]).collect();
         let folded = match (&node.kind, inputs) {
-            // Integers wrap in their own width; they are left alone.
+            // Integers, which wrap at their own width, are not folded.
             _ if node.outputs[0].dtype != DType::F32 => None,
             (NodeKind::Op(op), Some(inputs)) if inputs.is_empty() => op.fill_value(),
             (NodeKind::Op(op), Some(inputs)) => folded(&**op, &inputs),
@@ -126,12 +125,12 @@ pub(crate) fn fold_constants(nodes: &mut Nodes) {
             node.inputs.clear();
         }
     }
-    skip_neutral(nodes);
+    skip_identities(nodes);
 }
 
-/// Lets every reader of a product with 1, and the like, read the other operand instead: gradients begin with
-/// such products. They stay in place, dead but for those that are fetched or assigned.
-fn skip_neutral(nodes: &mut Nodes) {
+/// Readers of an operation with an identity element (such as a product with 1) read the other operand instead:
+/// gradients start with such products. The skipped nodes become dead unless they are fetched or assigned.
+fn skip_identities(nodes: &mut Nodes) {
     let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
     for number in 0..nodes.nodes.len() {
         nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
@@ -144,7 +143,7 @@ fn skip_neutral(nodes: &mut Nodes) {
     }
 }
 
-/// What an op makes of constants, if that is a constant again.
+/// The result of an op on constants, if it is a finite constant.
 fn folded(op: &dyn Op, inputs: &[f64]) -> Option<f64> {
     match op.lowering() {
         Lowering::View(_) => inputs.first().copied(),
@@ -166,7 +165,7 @@ pub(crate) fn op_of(nodes: &Nodes, node: usize) -> Option<&dyn Op> {
     }
 }
 
-/// The number that a value is everywhere, where that is known.
+/// The value of all elements, if it is a known constant.
 pub(crate) fn constant_of(nodes: &Nodes, id: ValueId) -> Option<f64> {
     op_of(nodes, id.node)?.fill_value()
 }

@@ -1,5 +1,5 @@
-//! Plans held against a device's limits, this device's or another's: what would not run, where it
-//! comes from, and what to change.
+//! Checks plans against the limits of this or another device: what would not run, which line it comes
+//! from, and what to change.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,32 +16,32 @@ use crate::{Graph, Result, Value};
 /// A limit or feature of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// All buffers together.
+    /// Total size of all buffers.
     Memory,
-    /// The largest buffer that a kernel sees.
+    /// Size of a buffer that a kernel binds.
     Binding,
-    /// Storage buffers of one kernel.
+    /// Storage buffers per kernel.
     StorageBuffers,
-    /// The largest uniform of one kernel.
+    /// Size of a kernel's largest uniform.
     Uniform,
-    /// Workgroups of one dispatch, over all dimensions.
+    /// Workgroups per dispatch, over all dimensions.
     Workgroups,
-    /// Workgroups of one dispatch in one dimension.
+    /// Workgroups per dispatch in one dimension.
     Grid,
-    /// Invocations of one workgroup.
+    /// Invocations per workgroup.
     Invocations,
-    /// Memory of one workgroup.
+    /// Workgroup memory.
     WorkgroupMemory,
-    /// Subgroup operations, for a certain size.
+    /// Subgroup operations with a certain subgroup size.
     Subgroups,
     /// 16-bit floats.
     F16,
-    /// None of the above: the op's own complaint.
+    /// None of the above: an error reported by the op.
     Kernel,
 }
 
 impl Limit {
-    /// A short name, for machines.
+    /// A short machine-readable name.
     pub fn name(self) -> &'static str {
         match self {
             Limit::Memory => "memory",
@@ -59,25 +59,25 @@ impl Limit {
     }
 }
 
-/// What does not run on a device, and what to change.
+/// Something that exceeds a device's limits, and what to change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The limit that it goes beyond.
+    /// The exceeded limit.
     pub limit: Limit,
-    /// The tensor, or the launch.
+    /// The tensor or kernel call.
     pub what: String,
-    /// The line of user code that made it.
+    /// The line of user code that created it.
     pub location: Option<&'static Location<'static>>,
-    /// How much it needs.
+    /// The amount needed.
     pub needs: u64,
-    /// How much there is.
+    /// The amount allowed.
     pub allows: u64,
-    /// The device.
+    /// The device's name.
     pub profile: String,
-    /// Whether the graph cannot run there at all. Otherwise only this plan cannot: compiled there,
-    /// the graph is planned in another way.
+    /// Whether the graph cannot run on the device at all. Otherwise only this plan cannot: compiled for the
+    /// device, the graph gets another plan.
     pub refused: bool,
-    /// What to change, or what happens instead.
+    /// What to change, or what would be planned instead.
     pub advice: String,
 }
 
@@ -109,20 +109,20 @@ impl fmt::Display for Finding {
 
 const SMALLER: &str = "use a smaller batch or split it";
 
-/// Holds a graph against a device that need not be here: the reasons for which it would not
-/// compile there. Empty: it runs.
+/// Checks a graph against a device profile; the device need not be present. Returns the reasons why it would not
+/// compile there; if there are none, it runs.
 ///
 /// # Errors
 /// [`Error::Graph`](crate::Error::Graph) with all mistakes made while the graph was built;
-/// [`Error::Input`](crate::Error::Input) where an output is not of this graph.
+/// [`Error::Input`](crate::Error::Input) if an output does not belong to this graph.
 pub fn lint(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Result<Vec<Finding>> {
     Ok(Plan::of(graph, outputs, profile, &Options::default())?.1)
 }
 
-/// Holds a plan that was made for one device against another: what keeps its graph from running
-/// there, then what keeps this very plan from it, with what is planned instead.
+/// Checks a plan made for one device against another: what prevents its graph from running there, then
+/// what prevents only this plan, with what would be planned instead.
 pub(crate) fn explain_for(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile: &Profile) -> Vec<Finding> {
-    // Only graphs with mistakes have no draft, and these have no plan either.
+    // A draft fails only for graphs with mistakes, which have no plan either.
     let draft = Plan::draft(nodes.clone(), targets, profile, &Options::default());
     let Ok((there, mut findings)) = draft else { return Vec::new() };
     for mut finding in check_limits(plan, profile) {
@@ -147,13 +147,13 @@ pub(crate) fn explain_for(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profi
     findings
 }
 
-/// Where a call comes from: the user's line behind what it writes first.
+/// The source location of a kernel call: the line of user code for the first value it writes.
 fn place(plan: &Plan, call: &KernelCall) -> Option<&'static Location<'static>> {
     let node = plan.nodes.nodes.get(call.writes.first()?.value.node)?;
     Some(node.location)
 }
 
-/// What of a plan goes beyond a device's limits.
+/// Everything in a plan that exceeds the device's limits.
 pub(super) fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     let add = |findings: &mut Vec<Finding>, limit, what, location, (needs, allows), advice: &str| {
@@ -207,7 +207,7 @@ pub(super) fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             needs.push((Limit::WorkgroupMemory, memory, profile.max_workgroup_memory.into(), "use another op"));
             let (size, there) = (variant.subgroup.unwrap_or(0), profile.subgroups);
             if size > 0 && there != Some((size, size)) {
-                // Other sizes are as good as none, also smaller ones.
+                // Only the exact size is usable; a smaller one is not.
                 let largest = there.map_or(0, |(_, largest)| u64::from(largest));
                 let what = call.label.clone();
                 let figures = (size.into(), largest);
@@ -239,7 +239,7 @@ fn kernels(nodes: &Nodes) -> HashMap<&'static str, &'static [Variant]> {
     kernels
 }
 
-/// Bytes of the largest uniform.
+/// The size of a dispatch's largest uniform, in bytes.
 fn uniform(dispatch: &Dispatch) -> u64 {
     let words = dispatch.bindings.iter().map(|bound| match bound {
         Bound::Uniform(words) => words.len() as u64,
@@ -249,7 +249,7 @@ fn uniform(dispatch: &Dispatch) -> u64 {
     (words.max().unwrap_or(0) * 4).next_multiple_of(16)
 }
 
-/// Invocations of a text's workgroup: the number in `@workgroup_size(..)`, or the constant there.
+/// The invocations per workgroup of a shader: the product of the numbers or constants in `@workgroup_size(..)`.
 fn workgroup_size(wgsl: &str) -> u64 {
     let number = |text: &str| -> Option<u64> {
         let digits = text.trim_start();
@@ -265,7 +265,7 @@ fn workgroup_size(wgsl: &str) -> u64 {
     product.product()
 }
 
-/// Whose a buffer is, in words, and the line that made it.
+/// A description of what a buffer stores, and the line that created it.
 fn owner(plan: &Plan, buffer: BufferId) -> (String, Option<&'static Location<'static>>) {
     let role = &plan.buffers[buffer].role;
     let of_calls = plan.calls.iter().flat_map(|call| call.writes.iter().chain(&call.reads));
@@ -291,14 +291,14 @@ fn owner(plan: &Plan, buffer: BufferId) -> (String, Option<&'static Location<'st
     (what, Some(node.location))
 }
 
-/// Findings about a node that could not be lowered at all.
+/// Creates findings for nodes that cannot be lowered.
 pub(super) struct Refusal<'a> {
     pub nodes: &'a Nodes,
     pub profile: &'a Profile,
 }
 
 impl Refusal<'_> {
-    /// The node as a call, such as `matmul(f32[2, 3], f32[3, 4])`.
+    /// The node formatted as a call, such as `matmul(f32[2, 3], f32[3, 4])`.
     fn call(&self, node: usize) -> String {
         let node = &self.nodes.nodes[node];
         let inputs: Vec<String> = node.inputs.iter().map(|&id| self.nodes.ty(id).to_string()).collect();
@@ -318,12 +318,12 @@ impl Refusal<'_> {
         }
     }
 
-    /// The op's own complaint.
+    /// An error reported by the op.
     pub fn kernel(&self, node: usize, why: &str) -> Finding {
         self.finding(node, Limit::Kernel, (0, 0), why)
     }
 
-    /// No variant runs: what the one that needs least lacks.
+    /// No variant can run: reports what the least demanding one lacks.
     pub fn variants(&self, node: usize, why: &str) -> Finding {
         let Some(last) = kernel_of(self.nodes, node).and_then(|kernel| kernel.variants().last()) else {
             return self.kernel(node, why);
@@ -340,15 +340,15 @@ impl Refusal<'_> {
         self.kernel(node, why)
     }
 
-    /// The grid does not hold so many workgroups.
+    /// Too many workgroups for the grid.
     pub fn workgroups(&self, node: usize, workgroups: u64) -> Finding {
         let most = u64::from(self.profile.max_workgroups).saturating_pow(3);
         self.finding(node, Limit::Workgroups, (workgroups, most), SMALLER)
     }
 }
 
-/// A profile without a limit on the grid, to see how large it would be.
-pub(super) fn endless(profile: &Profile) -> Profile {
+/// The profile without a grid limit, to find out how large the grid would be.
+pub(super) fn without_grid_limit(profile: &Profile) -> Profile {
     Profile { max_workgroups: u32::MAX, ..profile.clone() }
 }
 
@@ -359,7 +359,7 @@ mod tests {
     use crate::{DType, Graph, Profile};
 
     #[test]
-    fn texts_with_16_bit_floats_need_them() {
+    fn shaders_that_enable_f16_need_f16() {
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [4]).exp();
         let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn workgroup_sizes_are_read_from_the_text() {
+    fn workgroup_sizes_are_parsed_from_the_shader() {
         assert_eq!(workgroup_size("@compute @workgroup_size(64)\nfn f() {}"), 64);
         assert_eq!(workgroup_size("const T: u32 = 128u;\n@compute @workgroup_size(T)"), 128);
         assert_eq!(workgroup_size("@compute @workgroup_size(8, 4u, 2)"), 64);

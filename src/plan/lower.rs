@@ -1,4 +1,4 @@
-//! Jobs to launches, bound to buffers, and held against the device's limits.
+//! Lowers jobs to kernel calls with bound buffers, and checks the device's limits.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,7 +18,7 @@ use crate::profile::Profile;
 use crate::shader::{complete, splice};
 use crate::{DType, Tensor, TensorType, wgsl};
 
-/// What a draft dispatch binds, before buffers are known.
+/// A binding of a draft dispatch, before buffers are assigned.
 #[derive(Clone, Debug)]
 enum Draft {
     Uniform(Vec<u32>),
@@ -33,7 +33,7 @@ struct DraftDispatch {
     bindings: Vec<Draft>,
 }
 
-/// A call before buffers are known.
+/// A kernel call before buffers are assigned.
 struct DraftCall {
     label: String,
     kernel: Option<(&'static str, &'static str)>,
@@ -51,9 +51,9 @@ struct Lowering<'a> {
     profile: &'a Profile,
     scalars: BTreeMap<ValueId, usize>,
     findings: Vec<Finding>,
-    /// The launches of kernels lowered before, by op, variant and how inputs and outputs lie.
+    /// Cache of lowered kernels, by op, variant, and the types and views of inputs and outputs.
     lowered: HashMap<String, Lowered>,
-    /// The texts completed before, by the kernel's own, of an epilogue, and the generated one.
+    /// Cache of completed sources, by the kernel's source (for an epilogue) and the generated code.
     texts: HashMap<(Option<Arc<str>>, String), Arc<str>>,
 }
 
@@ -109,10 +109,10 @@ impl Lowering<'_> {
         self.findings.push(finding);
     }
 
-    /// A kernel that does not lower: because of its grid, or for a reason of its own.
+    /// Records why a kernel cannot be lowered: its grid is too large, or the kernel's own error.
     fn complain_of(&mut self, kernel: &dyn Kernel, variant: &Variant, node: usize, args: &Args<'_>, why: &str) {
-        let endless = lint::endless(self.profile);
-        let finding = match kernel.lower(variant, &Args { profile: &endless, ..*args }) {
+        let unlimited = lint::without_grid_limit(self.profile);
+        let finding = match kernel.lower(variant, &Args { profile: &unlimited, ..*args }) {
             Ok(lowered) => {
                 let sizes = lowered.launches.iter().map(|l| l.workgroups.iter().map(|&n| u64::from(n)).product());
                 self.refusal().workgroups(node, sizes.max().unwrap_or(0))
@@ -122,7 +122,7 @@ impl Lowering<'_> {
         self.findings.push(finding);
     }
 
-    /// The type and value that an origin holds.
+    /// The value that an origin stores, and its type.
     fn value_of(&self, origin: &Origin) -> (ValueId, TensorType) {
         match origin {
             Origin::Value(id) | Origin::Copy(id) => (*id, self.nodes.ty(*id).clone()),
@@ -189,7 +189,7 @@ impl Lowering<'_> {
         Some(DraftCall { label, kernel: None, dispatches, scratch: Vec::new(), reads, writes: stores })
     }
 
-    /// The origins behind a generated text's operands that it reads.
+    /// The origins that generated code reads.
     fn operands_read(&self, generated: &Generated) -> Vec<Origin> {
         let leaf = |origin: &Origin| match origin {
             Origin::Value(id) => self.clusters.of[id.node].is_none(),
@@ -198,7 +198,7 @@ impl Lowering<'_> {
         generated.operands.iter().filter(|o| !o.write || leaf(&o.origin)).map(|o| o.origin.clone()).collect()
     }
 
-    /// A kernel of an op, with the group behind it as its epilogue.
+    /// An op's kernel, with the fused group as its epilogue.
     fn kernel(
         &mut self,
         node: usize,
@@ -292,8 +292,8 @@ impl Lowering<'_> {
         Some(DraftCall { label, kernel: Some((name, variant.name)), dispatches, scratch, reads, writes })
     }
 
-    /// The value that goes where the kernel stores its first output. None that goes over a
-    /// variable's old value: the epilogue, which reads that, would bind its buffer besides the kernel.
+    /// The value that the kernel stores in place of its first output. Never a value that overwrites a
+    /// variable in place: the epilogue reads the old value, so the variable's buffer would be bound twice.
     fn returned(&self, given: ValueId, members: &[usize], stored: &[Origin]) -> ValueId {
         if members.is_empty() || stored.contains(&Origin::Value(given)) {
             return given;
@@ -310,7 +310,7 @@ impl Lowering<'_> {
         float.unwrap_or(given)
     }
 
-    /// Puts every origin into a buffer and binds the dispatches.
+    /// Assigns every origin to a buffer and binds the dispatches.
     fn bind(&mut self, targets: &[ValueId], calls: &[DraftCall]) -> Plan {
         let mut buffers = Buffers { lowering: self, of: HashMap::new(), all: Vec::new() };
         let mut plan = Plan { watches_status: self.schedule.may_fail, ..Plan::default() };
@@ -356,14 +356,14 @@ impl Lowering<'_> {
         plan
     }
 
-    /// The bindings behind a generated text's arguments.
+    /// The bindings of generated code that follow its arguments.
     fn tail(&self, generated: &Generated) -> Vec<Draft> {
         let operands = generated.operands.iter().map(|o| Draft::Origin(o.origin.clone(), o.write));
         let scalars: Vec<usize> = generated.scalars.iter().map(|id| self.scalars[id]).collect();
         operands.chain((!scalars.is_empty()).then_some(Draft::Scalars(scalars))).collect()
     }
 
-    /// Where a fetched or assigned value lies contiguous.
+    /// The origin that stores a fetched or assigned value contiguously.
     fn materialized_at(&self, id: ValueId, assigned: bool) -> Origin {
         if wants_copy(self.nodes, self.layout, id, assigned) {
             Origin::Copy(id)
@@ -372,7 +372,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The origin whose buffer an origin lies in.
+    /// The origin whose buffer stores this origin.
     fn buffer_origin(&self, origin: &Origin) -> Origin {
         match origin {
             Origin::Value(id) => Origin::Value(self.schedule.in_place.get(id).copied().unwrap_or(*id)),
@@ -381,13 +381,13 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether the host has not seen all index operands of a live node: all but inputs and constants are computed
-/// on the device, where a kernel may find one out of range.
+/// Whether a step may fail on the device: some live node has indices that the host cannot check, because they
+/// are neither inputs nor constants.
 pub(super) fn may_fail(nodes: &Nodes, layout: &Layout) -> bool {
     (0..nodes.nodes.len()).filter(|&node| layout.live[node]).any(|node| !checked_on_upload(nodes, layout, node))
 }
 
-/// Whether the host has seen all index operands of a node: those that are inputs or constants.
+/// Whether the host checks all index operands of a node: they are inputs or valid constants.
 fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
     let Some(op) = op_of(nodes, node) else { return true };
     let inputs = &nodes.nodes[node].inputs;
@@ -396,7 +396,7 @@ fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
     indices.all(|(i, &id)| match layout.of(id).origin {
         Origin::Value(root) => match &nodes.nodes[root.node].kind {
             NodeKind::Input(_) => true,
-            // One that is out of range is left to the kernel to report.
+            // An out-of-range constant is reported by the kernel.
             NodeKind::Constant(tensor) => {
                 op.index_bound(i, &types).is_none_or(|bound| index_in_range(tensor, bound).is_ok())
             }
@@ -406,7 +406,7 @@ fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
     })
 }
 
-/// The launch that copies so many words unless the step has failed.
+/// The dispatch that copies `words` words unless the step has failed.
 fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> Result<Dispatch, String> {
     Ok(Dispatch {
         label: "commit".into(),
@@ -422,7 +422,7 @@ fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> 
     })
 }
 
-/// The buffers, as they are handed out.
+/// The buffers assigned so far.
 struct Buffers<'a, 'b> {
     lowering: &'a Lowering<'b>,
     of: HashMap<Origin, BufferId>,
@@ -439,7 +439,7 @@ impl Buffers<'_, '_> {
         self.of.get(&self.lowering.buffer_origin(origin)).copied().unwrap_or(0)
     }
 
-    /// Buffers for inputs, constants and variables that are read, fetched or assigned.
+    /// Assigns buffers to inputs, constants and variables that are read, fetched or assigned.
     fn leaves(&mut self, calls: &[DraftCall], targets: &[ValueId], plan: &mut Plan) {
         let nodes = self.lowering.nodes;
         let mut used: HashSet<Origin> = calls.iter().flat_map(|call| call.reads.iter().cloned()).collect();
@@ -470,7 +470,7 @@ impl Buffers<'_, '_> {
         }
     }
 
-    /// Buffers for the copies of constants that kernels read and no call makes.
+    /// Assigns buffers to copies of constants that kernels read and no kernel call creates.
     fn copied_constants(&mut self, calls: &[DraftCall], plan: &mut Plan) {
         let lowering = self.lowering;
         let written: HashSet<&Origin> = calls.iter().flat_map(|call| &call.writes).collect();
@@ -487,7 +487,7 @@ impl Buffers<'_, '_> {
         }
     }
 
-    /// Buffers for what calls write, shared by lifetime. Returns each call's scratch buffers.
+    /// Assigns buffers to the results of kernel calls, shared by lifetime. Returns each call's scratch buffers.
     fn temporaries(&mut self, calls: &[DraftCall], targets: &[ValueId], plan: &mut Plan) -> Vec<Vec<BufferId>> {
         let lowering = self.lowering;
         let mut numbers: HashMap<Origin, usize> = HashMap::new();
@@ -517,7 +517,7 @@ impl Buffers<'_, '_> {
                 lives[number].last = calls.len();
             }
         }
-        // What nobody writes is empty; kernels still bind it.
+        // Values that are never written are empty, but kernels still bind them.
         let empty = calls.iter().flat_map(|call| &call.reads).filter(|o| !numbers.contains_key(o));
         let empty: Vec<Origin> = empty.filter(|o| !self.of.contains_key(&lowering.buffer_origin(o))).cloned().collect();
         for origin in empty {
@@ -581,12 +581,12 @@ impl Buffers<'_, '_> {
     }
 }
 
-/// Whether a dispatch writes that scratch buffer.
+/// Whether a dispatch writes this scratch buffer.
 fn draft_writes(draft: &DraftDispatch, number: usize) -> bool {
     draft.launch.bindings.contains(&Binding::Write(Slot::Scratch(number)))
 }
 
-/// For each value that ops take for indices, directly or through views, the smallest bound that any sets.
+/// For each value used as indices, directly or through views, the smallest bound of any op that uses it.
 fn index_bounds(nodes: &Nodes, layout: &Layout) -> HashMap<ValueId, usize> {
     let mut smallest: HashMap<ValueId, usize> = HashMap::new();
     for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| layout.live[*n]) {

@@ -1,9 +1,9 @@
-//! Which values share a buffer, by lifetime.
+//! Assigns intermediate values to shared buffers, by lifetime.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// A value's size and the first and last call that touch it.
+/// A value's size, and the first and last kernel call that use it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lifetime {
     pub bytes: u64,
@@ -12,20 +12,20 @@ pub(crate) struct Lifetime {
 }
 
 /// Shared objects, greedy by size (Pisarchyk and Lee, *Efficient Memory Management for Deep Neural
-/// Net Inference*, arXiv:2001.03288): values from large to small, each into the buffer that is free
-/// all its life and wastes least. Values that live at one time never share a buffer, so no launch
-/// sees one buffer twice. Returns each value's buffer and the buffers' sizes.
+/// Net Inference*, arXiv:2001.03288): values are assigned from large to small, each to the buffer that is
+/// free for its whole lifetime and wastes the least space. Values with overlapping lifetimes never share
+/// a buffer, so no launch binds one buffer for two of them. Returns each value's buffer and the buffer sizes.
 ///
-/// Values of one size come in the order of their first calls, so that a sweep over the calls knows of
-/// each buffer for how long it is free from there on, and a tree finds the first that is free long enough.
+/// Values of equal size are processed in order of their first use. A sweep over the kernel calls tracks how
+/// long each buffer stays free, and a tree finds the first that is free long enough.
 pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
     let mut buffers: Vec<Shared> = Vec::new();
     let mut assigned = vec![0; values.len()];
-    let mut larger: Vec<usize> = Vec::new(); // the buffers of earlier sizes, the smallest first
+    let mut larger: Vec<usize> = Vec::new(); // the buffers for larger values, smallest first
     for class in order.chunk_by(|&v, &w| values[v].bytes == values[w].bytes) {
-        // Each buffer has a slot, by preference: first those that this size adds.
+        // Each buffer has a slot, in order of preference: first the new buffers of this size.
         let (new, begin) = (buffers.len(), values[class[0]].first);
         let buffer_of = |slot: usize| if slot < class.len() { new + slot } else { larger[slot - class.len()] };
         let slots = class.len() + larger.len();
@@ -58,15 +58,15 @@ pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     (assigned, buffers.into_iter().map(|buffer| buffer.bytes).collect())
 }
 
-/// A buffer, and for each value in it the first and the last call that touch it.
+/// A buffer, and the first and last use of each value in it.
 struct Shared {
     bytes: u64,
     tenants: BTreeMap<usize, usize>,
 }
 
 impl Shared {
-    /// Before which call it must be left again if it is taken from call `at` on, 0 if it cannot be, and
-    /// when that changes.
+    /// The kernel call before which the buffer must be free again if used from call `at` on (0 if it is in
+    /// use), and the call at which this changes.
     fn from(&self, at: usize) -> (usize, usize) {
         if let Some((_, &last)) = self.tenants.range(..=at).next_back().filter(|&(_, &last)| last >= at) {
             return (0, last + 1);
@@ -76,10 +76,10 @@ impl Shared {
     }
 }
 
-/// Numbers in slots, and the first slot with one that is large enough.
+/// A max tree over numbers in slots, to find the first slot with a number above a bound.
 struct Largest {
     slots: usize,
-    /// A binary tree: node `i` holds the larger one of `2 i` and `2 i + 1`, the slots are its leaves.
+    /// A binary tree: node `i` holds the maximum of nodes `2 i` and `2 i + 1`; the slots are its leaves.
     tree: Vec<usize>,
 }
 
@@ -108,7 +108,7 @@ impl Largest {
     }
 }
 
-/// The most bytes that are alive at one time: no plan needs less.
+/// The peak number of live bytes: a lower bound for any assignment.
 pub(crate) fn lower_bound(values: &[Lifetime]) -> u64 {
     let mut changes: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for value in values {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The rule of [`assign`], word for word.
+    /// A direct implementation of the rule of [`assign`].
     fn assigned_by_trial(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
         let mut order: Vec<usize> = (0..values.len()).collect();
         order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sweep_finds_what_trying_every_buffer_finds(
+        fn the_sweep_agrees_with_trying_every_buffer(
             lives in prop::collection::vec((1u64..6, 0usize..40, 0usize..12), 0..80),
         ) {
             let values: Vec<Lifetime> =
@@ -159,7 +159,7 @@ mod tests {
         }
 
         #[test]
-        fn tenants_of_one_buffer_never_meet(lives in prop::collection::vec((1u64..1000, 0usize..40, 0usize..12), 0..60)) {
+        fn sharing_values_never_overlap(lives in prop::collection::vec((1u64..1000, 0usize..40, 0usize..12), 0..60)) {
             let values: Vec<Lifetime> =
                 lives.iter().map(|&(bytes, first, length)| Lifetime { bytes, first, last: first + length }).collect();
             let (assigned, sizes) = assign(&values);

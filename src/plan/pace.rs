@@ -1,5 +1,5 @@
-//! How long calls take, roughly, and where a step is cut into submissions: drivers of GPUs that also
-//! draw the screen end what runs for two seconds, and lose the device.
+//! Splits a step into submissions by the estimated time of its kernel calls: drivers of GPUs that also drive
+//! a display stop submissions that run for two seconds, and the device is lost.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use crate::TensorType;
 use crate::graph::Nodes;
 use crate::profile::Profile;
 
-/// What one submission may take, in seconds.
-const LONGEST: f64 = 0.25;
+/// Maximum estimated time per submission, in seconds.
+const MAX_SECONDS: f64 = 0.25;
 
-/// Terms of sums that a device adds in a second, and bytes that it moves, at the least that is to be
-/// expected of it. `None` for what nobody watches.
+/// Conservative throughput of a device: terms summed per second, and bytes moved per second. `None` for
+/// devices without a watchdog timeout.
 fn pace(profile: &Profile) -> Option<(f64, f64)> {
     match profile.kind.as_str() {
         "software" | "reference" => None,
@@ -23,8 +23,8 @@ fn pace(profile: &Profile) -> Option<(f64, f64)> {
 }
 
 impl Plan {
-    /// The calls of each submission of a step, in order: as many as are estimated to take a quarter of
-    /// a second on that device. Software adapters take everything at once.
+    /// The kernel calls of each submission of a step, in order: at most an estimated quarter of a second on
+    /// that device, unless a single call takes longer. Software adapters get one submission.
     pub fn submissions(&self, profile: &Profile) -> Vec<Range<usize>> {
         let all = 0..self.calls.len();
         let Some(pace) = pace(profile) else { return vec![all] };
@@ -32,7 +32,7 @@ impl Plan {
         let mut taken = 0.0;
         for (number, call) in self.calls.iter().enumerate() {
             let seconds = call.seconds(&self.nodes, pace);
-            if taken > 0.0 && taken + seconds > LONGEST {
+            if taken > 0.0 && taken + seconds > MAX_SECONDS {
                 cuts.push(number);
                 taken = 0.0;
             }
@@ -44,7 +44,7 @@ impl Plan {
 }
 
 impl KernelCall {
-    /// A rough estimate: the terms of its sums, or the bytes of what it reads and writes.
+    /// A rough time estimate from the terms it sums or the bytes it reads and writes, whichever is larger.
     fn seconds(&self, nodes: &Nodes, (terms_per_second, bytes_per_second): (f64, f64)) -> f64 {
         let terms = self.computed(nodes).into_iter().filter(|id| id.output == 0).map(|id| {
             let node = &nodes.nodes[id.node];

@@ -1,4 +1,4 @@
-//! The order of the calls, the copies they need, and which variables are updated in place.
+//! Schedules jobs: their order, the copies they need, and which variables are updated in place.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -10,7 +10,7 @@ use super::lower::may_fail;
 use crate::DType;
 use crate::graph::{NodeKind, Nodes, ValueId};
 
-/// Something to launch.
+/// Something to run: becomes a kernel call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job {
     /// A cluster, by number.
@@ -20,12 +20,12 @@ pub(crate) enum Job {
 }
 
 pub(crate) struct Schedule {
-    /// In the order of execution.
+    /// In execution order.
     pub jobs: Vec<Job>,
-    /// New values that are computed right into their variables' buffers: value to variable.
+    /// New values that are computed directly into their variables' buffers: value to variable.
     pub in_place: HashMap<ValueId, ValueId>,
-    /// Whether a launch may find that the step fails. Then no variable is updated in place: whoever
-    /// computes a new value cannot know yet whether it counts.
+    /// Whether the step may fail on the device. Then no variable is updated in place, because a later
+    /// kernel may still invalidate the step.
     pub may_fail: bool,
 }
 
@@ -55,8 +55,8 @@ impl Schedule {
     }
 }
 
-/// The copies that somebody outside the clusters needs: what is fetched or assigned must lie
-/// contiguous in a buffer, and what is assigned in one that no other assignment changes.
+/// Whether a fetched or assigned value needs a copy: it must be contiguous in a buffer; an assigned value
+/// also must not be in a buffer that another assignment overwrites.
 pub(crate) fn wants_copy(nodes: &Nodes, layout: &Layout, id: ValueId, assigned: bool) -> bool {
     let place = layout.of(id);
     let leaf = match place.origin {
@@ -76,13 +76,12 @@ fn origin_numel(nodes: &Nodes, origin: &Origin) -> usize {
     }
 }
 
-/// The number that a contiguous copy of a value holds everywhere, where that is known.
+/// The value of all elements of a contiguous copy, if it is a known constant.
 pub(crate) fn copied_constant(nodes: &Nodes, layout: &Layout, id: ValueId) -> Option<f64> {
     constant_of(nodes, layout.source(id)).filter(|_| nodes.ty(id).dtype == DType::F32)
 }
 
-/// The cluster that computes a variable's new value, if it may write that over the old one as far as
-/// its own reads go.
+/// The cluster that computes a variable's new value, if its own reads allow it to overwrite the old value.
 fn updating(nodes: &Nodes, layout: &Layout, clusters: &Clusters, variable: ValueId, value: ValueId) -> Option<usize> {
     let Origin::Value(root) = layout.of(value).origin else { return None };
     let cluster = clusters.of[root.node]?;
@@ -94,13 +93,13 @@ fn updating(nodes: &Nodes, layout: &Layout, clusters: &Clusters, variable: Value
     reads.all(|(node, id)| harmless(node, id)).then_some(cluster)
 }
 
-/// Which job must run before which. Jobs have numbers: the clusters' own, then those of the copies.
+/// Dependencies between jobs. Jobs are numbered: first the clusters, then the copies.
 struct Edges {
     jobs: Vec<Job>,
     copies: HashMap<ValueId, usize>,
-    /// For each job those that must run before it, some more than once.
+    /// For each job, those that must run before it; may contain duplicates.
     needs: Vec<Vec<usize>>,
-    /// For each leaf the jobs that read it, some more than once.
+    /// For each leaf, the jobs that read it; may contain duplicates.
     leaf_readers: HashMap<ValueId, Vec<usize>>,
 }
 
@@ -135,13 +134,13 @@ impl Edges {
         edges
     }
 
-    /// Lets `job` run after whoever makes the origin. Copies that nobody has asked for before become
-    /// jobs, and read in turn.
+    /// Makes `job` depend on the producer of the origin. A copy that is needed for the first time becomes
+    /// a job with its own dependencies.
     fn read(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, mut job: usize, origin: &Origin) {
         let mut origin = origin.clone();
         loop {
             match origin {
-                // Constants are copied once, when the program is made, unless a step makes a copy anyway.
+                // Constants are copied once, when the program is created, unless each step makes a copy anyway.
                 Origin::Copy(id) if copied_constant(nodes, layout, id).is_some() => {
                     if let Some(&copy) = self.copies.get(&id) {
                         self.before(copy, job);
@@ -168,14 +167,14 @@ impl Edges {
         }
     }
 
-    /// Makes the copy of a value a job.
+    /// Adds a job that copies a value.
     fn copy(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, id: ValueId) {
         if let (copy, true) = self.copy_number(id) {
             self.read(nodes, layout, clusters, copy, &layout.of(id).origin);
         }
     }
 
-    /// The number of the copy of a value, and whether it is a new one.
+    /// The job number of a value's copy, and whether it is new.
     fn copy_number(&mut self, id: ValueId) -> (usize, bool) {
         match self.copies.entry(id) {
             Entry::Occupied(known) => (*known.get(), false),
@@ -191,8 +190,8 @@ impl Edges {
         self.needs[then].push(first);
     }
 
-    /// Topological order, `late` jobs as late as possible; among those that are ready the one made
-    /// first in the graph.
+    /// A topological order that defers `late` jobs as long as possible, and otherwise follows graph order
+    /// among ready jobs.
     fn order(&self, clusters: &Clusters, late: &HashSet<usize>) -> Vec<usize> {
         let age = |job: usize| match self.jobs[job] {
             Job::Cluster(number) => clusters.all[number].newest(),
@@ -217,18 +216,18 @@ impl Edges {
             }
             order.push(job);
         }
-        debug_assert!(waiting.iter().all(|&left| left == 0), "the calls depend on each other in a circle");
+        debug_assert!(waiting.iter().all(|&left| left == 0), "the dependencies between jobs form a cycle");
         order
     }
 }
 
-/// A topological order of jobs that is kept while edges are added: after Pearce and Kelly, *A Dynamic
-/// Topological Sort Algorithm for Directed Acyclic Graphs* (JEA 11, 2006), only what lies between the
-/// two jobs of an edge is looked at.
+/// A topological order of jobs that is maintained while edges are added. As in Pearce and Kelly, *A Dynamic
+/// Topological Sort Algorithm for Directed Acyclic Graphs* (JEA 11, 2006), only the jobs between the two
+/// ends of a new edge are visited.
 struct Order {
     edges: Edges,
     sequence: Vec<usize>,
-    /// Where each job stands in the sequence.
+    /// The position of each job in the sequence.
     position: Vec<usize>,
 }
 
@@ -246,7 +245,7 @@ impl Order {
         }
     }
 
-    /// Lets all other readers of a leaf run before `job`; false where one of them depends on it.
+    /// Moves `job` after all other readers of a leaf; returns false if one of them depends on it.
     fn put_behind_readers(&mut self, job: usize, leaf: ValueId) -> bool {
         let mut readers = self.edges.leaf_readers.get(&leaf).cloned().unwrap_or_default();
         readers.retain(|&reader| reader != job);
@@ -260,7 +259,7 @@ impl Order {
         true
     }
 
-    /// The jobs from a position on that `job` depends on, and `job` itself.
+    /// `job` and its dependencies, from position `from` on.
     fn needed(&self, job: usize, from: usize) -> HashSet<usize> {
         let mut needed = HashSet::new();
         let mut open = vec![job];
@@ -272,7 +271,7 @@ impl Order {
         needed
     }
 
-    /// Adds an edge to a job that `first` does not depend on.
+    /// Adds an edge from `first` to `then`; `first` must not depend on `then`.
     fn put_before(&mut self, first: usize, then: usize) {
         self.edges.before(first, then);
         let (from, to) = (self.position[then], self.position[first] + 1);

@@ -1,4 +1,4 @@
-//! What a step is fed, held against its program.
+//! Validates a step's feeds against its program.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use crate::graph::{NodeKind, Scalar, ValueId};
 use crate::plan::Input;
 use crate::{DType, Error, Result, Tensor, gpu};
 
-/// Feeds that fit the program. They are looked up by name where they are wanted, and nothing is
-/// copied, so that a step allocates nothing.
+/// Validated feeds. They are looked up by name on demand and not copied, so that a step does not
+/// allocate.
 pub(super) struct Feeds<'a> {
     program: &'a Program,
     given: &'a [(&'a str, &'a Tensor)],
-    /// The scalars of the plan, in f64 and in its order: in the program's memory.
+    /// The plan's scalars in order, in f64, stored in the program's buffer.
     scalars: MutexGuard<'a, Vec<f64>>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Feeds<'a> {
     /// Checks the feeds and computes the step's scalars.
     ///
     /// # Errors
-    /// What is fed twice, is missing, unknown, of another type, or an index out of range.
+    /// A duplicate, missing, unknown or ill-typed feed, or an index out of range.
     pub fn new(
         program: &'a Program,
         given: &'a [(&'a str, &'a Tensor)],
@@ -61,7 +61,7 @@ impl<'a> Feeds<'a> {
         Ok(feeds)
     }
 
-    /// Whether the program has an input or scalar of that name, if only one that nothing reads.
+    /// Whether the program has an input or scalar of that name, even if nothing reads it.
     fn knows(&self, name: &str) -> bool {
         let plan = &self.program.plan;
         let fed = |scalar: &Scalar| matches!(scalar, Scalar::Fed { name: known, .. } if known == name);
@@ -93,12 +93,12 @@ impl<'a> Feeds<'a> {
         }
     }
 
-    /// The tensor that is fed under a name.
+    /// The tensor fed under a name.
     pub fn input(&self, name: &str) -> Option<&'a Tensor> {
         find(self.given, name)
     }
 
-    /// Writes inputs and scalars, as the device sees them: rounded once.
+    /// Uploads inputs and scalars, rounded once to the device's types.
     pub fn upload(&self, gpu: &gpu::Program) -> Result<()> {
         let plan = &self.program.plan;
         let inputs = plan.inputs.iter();
@@ -109,7 +109,7 @@ impl<'a> Feeds<'a> {
         })
     }
 
-    /// The scalars as tensors of the reference; `rounded` to what the device sees.
+    /// The scalars as reference tensors; if `rounded`, as the device sees them.
     pub fn scalar_values(&self, rounded: bool) -> Vec<(ValueId, Tensor)> {
         let scalars = self.program.plan.scalars.iter().zip(self.scalars.iter());
         scalars

@@ -96,7 +96,10 @@ fn numbers_that_are_no_value_of_the_type_are_mistakes_with_the_users_line() {
                 let mistakes = graph.errors();
                 assert!(mistakes[0].location.file().ends_with("numbers.rs"), "{what}: {}", mistakes[0].location);
                 let message = &mistakes[0].message;
-                assert!(message.starts_with(&format!("{number} is no {dtype}: expected ")), "{what}: {message}");
+                assert!(
+                    message.starts_with(&format!("{number} is not a valid {dtype}: expected ")),
+                    "{what}: {message}"
+                );
             }
         }
     }
@@ -137,7 +140,10 @@ fn scalars_that_are_no_value_of_their_type_end_a_run() {
             match session.run(&program, &[]) {
                 Ok(got) => assert!(good && got[0].to_f64() == [number], "{number} gives {:?}", got[0].to_f64()),
                 Err(Error::Input(why)) => {
-                    assert!(!good && why.contains(&format!("counter `steps`: {number} is no u32")), "{number}: {why}");
+                    assert!(
+                        !good && why.contains(&format!("counter `steps`: {number} is not a valid u32")),
+                        "{number}: {why}"
+                    );
                 }
                 Err(other) => panic!("{number}: {other}"),
             }
@@ -146,6 +152,9 @@ fn scalars_that_are_no_value_of_their_type_end_a_run() {
         let y = graph.scalar("scale", 1.0).reshape(&[1]);
         let program = session.compile(&graph, &[&y]).expect("compiles");
         let error = session.run(&program, &[("scale", &Tensor::scalar(1e39))]).expect_err("no f32").to_string();
-        assert!(error.contains("scalar `scale`: 1000000000000000000000000000000000000000 is no f32"), "{error}");
+        assert!(
+            error.contains("scalar `scale`: 1000000000000000000000000000000000000000 is not a valid f32"),
+            "{error}"
+        );
     }
 }
