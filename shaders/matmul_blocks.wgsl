@@ -1,7 +1,6 @@
 
-// Blocks of operands of f32: this text stands behind matmul_operands.wgsl.
-// Operands are read in blocks of 4 x 4: element by element as here, or by vec4 along the axis that
-// is contiguous, where sizes, strides and offset are multiples of 4 (see src/ops/matmul.rs).
+// Loading 4 x 4 blocks of f32 operands; appended after matmul_operands.wgsl. Blocks are loaded element by element as
+// here, or by vec4 along the contiguous axis if sizes, strides and offset are multiples of 4 (see src/ops/matmul.rs).
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
 // Column j: a[m .. m + 4, k + j], for rows at these positions.
@@ -30,7 +29,7 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   );
 }
 
-// The block of a at k, which is less than `last`, with zeros for terms from `last` on.
+// The block of a at k < last, with zeros for terms from `last` on.
 fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   let block = load_a(at, k);
   if (k + 4u <= last) {
@@ -58,7 +57,7 @@ fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   return load_b(at, k);
 }
 
-// Writes v to y[slice, m, n .. n + 4], as far as that lies inside; slice counts parts and batches.
+// Writes v to y[slice, m, n .. n + 4] within bounds; slice numbers parts and batches.
 fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   if (m < p.m) {
     let i = (slice * p.m + m) * p.n + n;

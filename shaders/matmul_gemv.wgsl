@@ -1,15 +1,15 @@
 // y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), for few rows or few columns.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// A workgroup computes a tile of TM x TN of y, multiples of 4, at most 32 in all. Its invocations go along k,
-// 4 terms each, and thus read neighbours where k is contiguous; in the end their sums are added up.
+// A workgroup computes a TM x TN tile of y, multiples of 4, at most 32 elements. Its invocations split k, 4 terms each,
+// so neighbours read adjacent elements if k is contiguous; finally their sums are added.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
 const TM: u32 = 4u;
 const TN: u32 = 4u;
-// vec4 of a tile.
+// vec4 per tile.
 const QUADS: u32 = TM * TN / 4u;
 
-// The sums of each invocation, then those of QUADS of them.
+// The sums of each invocation, then partial sums over QUADS invocations.
 var<workgroup> sums: array<vec4<f32>, 64u * QUADS>;
 
 @compute @workgroup_size(64)
@@ -22,7 +22,7 @@ fn matmul_gemv(
   let n = number % p.tiles_n * TN;
   let m = number / p.tiles_n % p.tiles_m * TM;
   let slice = number / p.tiles_n / p.tiles_m;
-  if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
+  if (slice >= p.batches * p.parts) { return; } // uniform in the workgroup
   let batch = slice % p.batches;
 
   var rows: array<vec4<u32>, TM / 4u>;
@@ -53,7 +53,7 @@ fn matmul_gemv(
     sums[lane * QUADS + q] = sum[q];
   }
   workgroupBarrier();
-  // One number q of QUADS invocations, whose first one's place it takes.
+  // Adds element q of QUADS invocations, starting at `begin`.
   let q = lane % QUADS;
   let begin = lane / QUADS * QUADS;
   var of_some = sums[begin * QUADS + q];

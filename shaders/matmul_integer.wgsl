@@ -1,7 +1,7 @@
 // y[batch, m, n] = sum over k of a[batch, m, k] * b[batch, k, n] of integers, modulo 2^32.
-// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl, which stands behind this text.
-// One invocation computes 4 x 4 elements of y; 64 of them, along n first, are a workgroup, whose tiles are of one
-// part. part_k is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
+// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl, which is appended.
+// One invocation computes 4 x 4 elements of y. A workgroup is 64 of them, along n first, all in the same part. part_k
+// is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
 // Twin: product_of_integers in src/ops/matmul/integer.rs.
 
 alias T = i32;

@@ -1,11 +1,10 @@
 
-// The operands of the matmul kernels: this text stands behind theirs, and matmul_blocks.wgsl behind it where they are
-// floats.
-// Element (batch, m, k) of a is a[a_offset + batch part + m * a_m + k * a_k], where the batch number
-// is cut into three axes of own strides, 0 where it is broadcast; the same for b; y is contiguous.
+// The operands of the matmul kernels; appended to them, and followed by matmul_blocks.wgsl for floats.
+// Element (batch, m, k) of a is a[a_offset + batch offset + m * a_m + k * a_k]. The batch number is split into three
+// axes with separate strides, 0 where broadcast. Likewise for b; y is contiguous.
 struct Params {
   batches: u32, m: u32, n: u32, k: u32,
-  // The sum is cut into parts of part_k terms; part s goes to y[s, batch, m, n].
+  // The sum is split into parts of part_k terms; part s goes to y[s, batch, m, n].
   parts: u32, part_k: u32,
   tiles_m: u32, tiles_n: u32,
   a_offset: u32, a_m: u32, a_k: u32, a_size1: u32, a_size2: u32, a_batch0: u32, a_batch1: u32, a_batch2: u32,
@@ -14,7 +13,7 @@ struct Params {
 alias A = f32;
 alias B = f32;
 alias Y = f32;
-// Numbers in an A and in a B.
+// Scalars per A and per B.
 const WIDTH_A: u32 = 1u;
 const WIDTH_B: u32 = 1u;
 @group(0) @binding(0) var<uniform> p: Params;
@@ -22,7 +21,7 @@ const WIDTH_B: u32 = 1u;
 @group(0) @binding(2) var<storage, read> b: array<B>;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
 
-// i .. i + 4; behind size the last number again.
+// i .. i + 4, clamped to size - 1.
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(size - 1u));
 }

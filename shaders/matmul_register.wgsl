@@ -1,7 +1,6 @@
-// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), without shared memory.
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), without workgroup memory.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// One invocation computes a tile of TM x TN of y; 64 of them, along n first, are a workgroup, whose
-// tiles are of one part.
+// One invocation computes a TM x TN tile of y. A workgroup is 64 of them, along n first, all in the same part.
 // TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
@@ -14,7 +13,7 @@ fn matmul_register(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  // A workgroup has tiles of one part, so that all its invocations are at the same k.
+  // All tiles of a workgroup are in one part, so that its invocations are at the same k.
   let group_number = (group.z * groups.y + group.y) * groups.x + group.x;
   let groups_in_part = (p.batches * p.tiles_m * p.tiles_n + 63u) / 64u;
   let part = group_number / groups_in_part;
@@ -53,7 +52,7 @@ fn matmul_register(
       }
     }
   }
-  // The rows move up as the first is stored, so that the text stores, and finishes, at one place.
+  // Stores the first row and shifts the others up, so that the store and epilogue code occurs once.
   let inside = min(TM, p.m - m);
   for (var i = 0u; i < inside; i++) {
     for (var j = 0u; j < TN / 4u; j++) { // unroll

@@ -1,8 +1,9 @@
 // y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), for subgroups of 8.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// A workgroup computes 32 BLOCKS rows x 32 COLUMNS columns of y; an invocation COLUMNS vec4 of all rows.
-// Each lane holds 4 x 4 elements of each block of a, 4 rows of its own, and constant shuffles show them
-// to the others. One workgroup is one subgroup. Twin: Matmul::reference in src/ops/matmul.rs.
+// A workgroup computes 32 BLOCKS rows x 32 COLUMNS columns of y; an invocation COLUMNS vec4 of all rows. Each lane
+// holds 4 x 4 elements of each block of a, from 4 rows of its own, and shares them by shuffles with constant indices.
+// One workgroup is one subgroup.
+// Twin: Matmul::reference in src/ops/matmul.rs.
 
 const BLOCKS: u32 = 1u;
 const COLUMNS: u32 = 1u;
@@ -19,7 +20,7 @@ fn matmul_shuffle(
   let n = (number % p.tiles_n * 8u + lane) * COLUMNS * 4u;
   let m = number / p.tiles_n % p.tiles_m * BLOCKS * 32u;
   let slice = number / p.tiles_n / p.tiles_m;
-  if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
+  if (slice >= p.batches * p.parts) { return; } // uniform in the workgroup
   let batch = slice % p.batches;
 
   var rows: array<vec4<u32>, BLOCKS>;
@@ -51,8 +52,8 @@ fn matmul_shuffle(
       }
     }
   }
-  // By way of memory, each lane for itself, so that the text stores, and finishes, at one place; a
-  // number of rows that the compiler knows would have it unroll the loop.
+  // Results are staged through workgroup memory (each lane separately) so that the store and epilogue code occurs once,
+  // in a loop whose bound is not a constant: compilers would unroll it otherwise.
   for (var i = 0u; i < 32u * BLOCKS * COLUMNS; i++) { // unroll
     results[i * 8u + lane] = sum[i];
   }

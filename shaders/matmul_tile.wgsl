@@ -1,9 +1,9 @@
-// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by tiles in shared memory.
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by tiles in workgroup memory.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
-// A workgroup computes TILE_M x TILE_N of y, TERMS terms of the sum at a time; an invocation
-// 4 QUADS_M rows x QUADS_N vec4. It has LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N) invocations, which
-// must be at least as many as either operand's blocks of 4 x 4, TILE_M TERMS / 16 and TILE_N TERMS / 16.
-// Behind the edges the last rows and columns stand again and are not stored; terms behind k are 0.
+// A workgroup computes a TILE_M x TILE_N tile of y, TERMS terms of the sum at a time; an invocation 4 QUADS_M rows x
+// QUADS_N vec4. The LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N) invocations must be at least as many as the 4 x 4
+// blocks of either operand, TILE_M TERMS / 16 and TILE_N TERMS / 16. Rows and columns beyond the edges repeat the last
+// ones and are not stored; terms beyond k are 0.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
 const TILE_M: u32 = 64u;
@@ -15,12 +15,12 @@ const LANES: u32 = 64u;
 // Invocations along m and n.
 const LANES_M: u32 = TILE_M / 4u / QUADS_M;
 const LANES_N: u32 = TILE_N / 4u / QUADS_N;
-// Where b begins in the tile.
+// Start of b in the tile.
 const TILE_B: u32 = TILE_M * TERMS / 4u;
-// Behind every k.
+// Beyond every k.
 const FAR: u32 = 0x80000000u;
 
-// a[k, m / 4], and behind it b[k, n / 4]; in the end two rows of each invocation.
+// a[k, m / 4], followed by b[k, n / 4]; at the end, two rows of each invocation.
 var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
 
 @compute @workgroup_size(LANES)
@@ -33,10 +33,10 @@ fn matmul_tile(
   let n = number % p.tiles_n * TILE_N;
   let m = number / p.tiles_n % p.tiles_m * TILE_M;
   let slice = number / p.tiles_n / p.tiles_m;
-  if (slice >= p.batches * p.parts) { return; } // the whole workgroup does
+  if (slice >= p.batches * p.parts) { return; } // uniform in the workgroup
   let batch = slice % p.batches;
 
-  // The first invocations load a block of 4 x 4 of a each, the last ones one of b.
+  // The first invocations each load a 4 x 4 block of a, the last ones a block of b.
   let block_a = lane;
   let block_b = LANES - 1u - lane;
   let loads_a = block_a < TILE_M * TERMS / 16u;
@@ -49,15 +49,16 @@ fn matmul_tile(
   let to_b = k_b * (TILE_N / 4u) + block_b % (TILE_N / 4u) + TILE_B;
   let ahead_a = select(FAR, k_a, loads_a);
   let ahead_b = select(FAR, k_b, loads_b);
-  // Each sums rows y4 * 4 + 0..4, and as many again 4 LANES_M further on; columns likewise.
+  // Each invocation sums rows y4 * 4 + 0..4, and another QUADS_M - 1 groups at distances of 4 LANES_M; columns
+  // likewise.
   let x4 = lane % LANES_N;
   let y4 = lane / LANES_N;
   // sum[row * QUADS_N + column / 4]
   var sum: array<vec4<f32>, QUADS_M * QUADS_N * 4u>;
-  var rows: array<vec4<f32>, QUADS_M>; // here, as in a loop it would be cleared each time
+  var rows: array<vec4<f32>, QUADS_M>; // declared here: inside the loop it would be zeroed each time
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
-  // The next blocks are on their way while these are summed.
+  // Prefetches the next blocks while the current ones are summed.
   var left = left_block(row, first + ahead_a, last);
   var right = right_block(column, first + ahead_b, last);
   for (var k = first; k < last; k += TERMS) {
@@ -93,9 +94,9 @@ fn matmul_tile(
       }
     }
   }
-  // By way of workgroup memory, so that neighbours store neighbours, and the text stores, and
-  // finishes, at one place; a number of rounds that the compiler knows would have it unroll the loop.
-  // (Counting columns down: what was computed for loading would be kept in registers until here.)
+  // Results are staged through workgroup memory, so that stores are coalesced and the store and epilogue code occurs
+  // once, in a loop whose bound is not a constant: compilers would unroll it otherwise. (Columns count down because the
+  // values computed for loading would otherwise be kept in registers until here.)
   let column4 = TILE_N / 4u - 1u - lane % (TILE_N / 4u);
   let end = select(0u, LANES_M * 2u, n + column4 * 4u < p.n);
   for (var done = 0u; done < QUADS_M * 4u; done += 2u) {
@@ -105,7 +106,7 @@ fn matmul_tile(
         tile[(y4 * 2u + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS_N + j];
       }
     }
-    // The rows behind these move up.
+    // Shifts the remaining rows up.
     for (var j = 0u; j < QUADS_M * QUADS_N * 4u; j++) { // unroll
       sum[j] = sum[min(j + QUADS_N * 2u, QUADS_M * QUADS_N * 4u - 1u)];
     }

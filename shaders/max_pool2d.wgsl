@@ -1,7 +1,7 @@
-// y[window] = v[where x has its first maximum in the window]; with v = x the maximum itself.
+// y[window] = v[position of the first maximum of x in the window]; with v = x the maximum itself.
 // x, v [planes, H, W], y [planes, OH, OW], all contiguous; padding counts as minus infinity.
-// One invocation computes one window. Behind it: max_pool2d_window.wgsl and pool2d.wgsl.
-// Padding at most half a window, so that every window covers an element.
+// One invocation computes one window. Appended: max_pool2d_window.wgsl and pool2d.wgsl.
+// Requires padding of at most half a window, so that every window covers an element.
 // Twin: max_pool2d in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(2) var<storage, read> v: array<f32>;

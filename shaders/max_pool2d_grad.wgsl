@@ -1,7 +1,7 @@
 // dx[element] = sum of dy over the windows that have their first maximum of x at that element.
 // place (of that maximum, from max_pool2d_index) and dy [planes, OH, OW], dx [planes, H, W], contiguous.
-// One invocation gathers one element of dx: no atomics, the same bits every time. Behind it: pool2d.wgsl.
-// Fewer than 16,000 windows cover an element.
+// One invocation gathers one element of dx: no atomics, bit-identical results. Appended: pool2d.wgsl.
+// Requires fewer than 16,000 windows per element.
 // Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> place: array<u32>;

@@ -1,13 +1,13 @@
-// dx[element] = dy of the window that covers it where the element is its first maximum of x, else 0
+// dx[element] = dy of the window that covers it if the element is its first maximum of x, else 0.
 // x, dx [planes, H, W], dy [planes, OH, OW], all contiguous; padding counts as minus infinity.
-// One invocation computes one window and writes what lies between its corner and the next one's.
-// Windows do not overlap: the stride is at least the kernel. Behind it: max_pool2d_window.wgsl, pool2d.wgsl.
+// One invocation computes one window and writes the elements between its corner and the next window's.
+// Requires disjoint windows: stride >= kernel. Appended: max_pool2d_window.wgsl, pool2d.wgsl.
 // Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-// Whether the windows' strides fill the plane, without padding and without a rest.
+// Whether the strides cover the plane exactly, without padding or remainder.
 const EXACT: bool = false;
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
@@ -35,7 +35,7 @@ fn max_pool2d_grad_disjoint(
     }
     return;
   }
-  // The last window also writes the elements behind it, which no window covers.
+  // The last window also writes the elements after it that no window covers.
   let bottom = select(min(top + SY, s.h + s.py), s.h + s.py, window.y + 1u == s.oh);
   let right = select(min(left + SX, s.w + s.px), s.w + s.px, window.x + 1u == s.ow);
   for (var y = max(top, s.py); y < bottom; y++) {

@@ -1,7 +1,7 @@
-// dx[element] = dy of the window that covers it where the element is its first maximum of x, else 0
-// x, dx [planes, H, W / 2] of vec2, dy [planes, OH, OW], contiguous; windows of 2x2 side by side, which fill the
-// plane. One invocation computes one window, and writes what it covers.
-// Behind it: max_pool2d_pair.wgsl and pool2d.wgsl. Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+// dx[element] = dy of the window that covers it if the element is its first maximum of x, else 0.
+// x, dx [planes, H, W / 2] of vec2, dy [planes, OH, OW], contiguous. Adjacent windows of 2x2 that cover the plane.
+// One invocation computes one window and writes its elements.
+// Appended: max_pool2d_pair.wgsl and pool2d.wgsl. Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<vec2<f32>>;
@@ -19,7 +19,7 @@ fn max_pool2d_grad_pairs(
   let at = upper_of(i);
   let upper = x[at];
   let lower = x[at + s.columns];
-  // The first maximum, or the first NaN, row by row.
+  // The first maximum, or the first NaN, in row-major order.
   let second = vec2(exceeds(upper.y, upper.x), exceeds(lower.y, lower.x));
   let in_lower = exceeds(select(lower.x, lower.y, second.y), select(upper.x, upper.y, second.x));
   let in_second = select(second.x, second.y, in_lower);

@@ -1,7 +1,7 @@
-// place[window] = the position of the element where x has its first maximum in the window
+// place[window] = the position of the first maximum of x in the window.
 // x [planes, H, W], place [planes, OH, OW], contiguous; padding counts as minus infinity.
-// One invocation computes one window; max_pool2d_grad reads the places. Behind it:
-// max_pool2d_window.wgsl and pool2d.wgsl. Padding at most half a window, so that every window covers an element.
+// One invocation computes one window; max_pool2d_grad reads the positions. Appended: max_pool2d_window.wgsl and
+// pool2d.wgsl. Requires padding of at most half a window, so that every window covers an element.
 // Twin: argmax in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(2) var<storage, read_write> place: array<u32>;

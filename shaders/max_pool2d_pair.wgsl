@@ -1,8 +1,7 @@
-// A window of 2x2, which is two vec2 of x [planes, H, W / 2] of vec2, one below the other: this text stands behind
-// those of the kernels of max pooling by pairs.
+// A 2x2 window: two vec2 of x [planes, H, W / 2], one above the other. Appended to the max pooling kernels for pairs.
 @group(0) @binding(1) var<storage, read> x: array<vec2<f32>>;
 
-// The number of the upper vec2 of window i; the lower one lies W / 2 behind it.
+// The index of the upper vec2 of window i; the lower one follows W / 2 later.
 fn upper_of(i: u32) -> u32 {
   let place = place_of(i);
   return (place.z * s.h + place.y * 2u) * s.columns + place.x;

@@ -1,12 +1,12 @@
-// The maximum of a window of x: this text stands behind those of the kernels of max pooling.
+// The maximum of a window of x; appended to the max pooling kernels.
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 
-// The position of the first maximum, or of the first NaN, in the window of that column, row and plane.
+// The position of the first maximum, or the first NaN, in the window at (column, row, plane).
 fn first_maximum(window: vec3<u32>) -> u32 {
   let top = window.y * SY;
   let left = window.x * SX;
   let plane = origin(window.z);
-  // The first element that is no padding: at most half a window is.
+  // The first element that is not padding: at most half of the window is.
   var at = plane + max(top, s.py) * s.w + max(left, s.px);
   var best = x[at];
   for (var u = 0u; u < KH; u++) { // unroll

@@ -1,6 +1,6 @@
-// y = epilogue((x - m) / sqrt(v + eps)), m and v those of the element's row.
+// y = epilogue((x - m) / sqrt(v + eps)), with m and v of the element's row.
 // 1 x, 3 y: [outer, rows, inner] in V; 2 stats: [2, rows] in S, m and v. V and S as in norm_rows.wgsl.
-// A workgroup computes 256 neighbours, an invocation four, 64 apart.
+// A workgroup computes 256 consecutive elements; an invocation four, 64 apart.
 // Preconditions: none.
 // Twin: Normalize::reference in src/ops/norm.rs.
 

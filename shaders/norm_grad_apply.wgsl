@@ -1,7 +1,7 @@
-// dx = epilogue((dy - a - y b) / sqrt(v + eps)), v, a and b those of the element's row.
-// 1 y, 3 dy, 5 dx: [outer, rows, inner] in V; 2 stats: [2, rows] in S, v in the second line; 4 sums:
-// [2, rows] in S, a and b. V and S as in norm_rows.wgsl.
-// A workgroup computes 256 neighbours, an invocation four, 64 apart.
+// dx = epilogue((dy - a - y b) / sqrt(v + eps)), with v, a and b of the element's row.
+// 1 y, 3 dy, 5 dx: [outer, rows, inner] in V; 2 stats: [2, rows] in S, v in the second line; 4 sums: [2, rows] in S, a
+// and b. V and S as in norm_rows.wgsl.
+// A workgroup computes 256 consecutive elements; an invocation four, 64 apart.
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
 alias V = f32;

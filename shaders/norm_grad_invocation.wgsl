@@ -1,11 +1,11 @@
-// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the
-// row, r = 1 / sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
-// A workgroup computes 64 rows, an invocation one, in two walks. V is f32, or vec4<f32> (then `lanes`
-// joins four neighbours). Requires size <= 4096.
+// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the row, r = 1 /
+// sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
+// A workgroup computes 64 rows, an invocation one, in two passes. V is f32, or vec4<f32> of four neighbours (reduced by
+// `lanes`). Requires size <= 4096.
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
 const CENTERED: bool = true;
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }

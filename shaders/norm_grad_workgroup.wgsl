@@ -1,12 +1,12 @@
-// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the
-// row, r = 1 / sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
-// A workgroup computes one row, an invocation each THREADS-th element: HELD of them stay in registers,
-// those of longer rows are read anew. V is f32, or vec4<f32> (then `lanes` joins four neighbours).
+// dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the row, r = 1 /
+// sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
+// A workgroup computes one row, an invocation every THREADS-th element. HELD of them stay in registers; the rest of
+// longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds one after the other
+const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const CENTERED: bool = true;
 alias V = f32;
 
@@ -36,7 +36,7 @@ fn norm_grad_workgroup(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  // Surplus workgroups do nothing, but reach every barrier.
   let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);

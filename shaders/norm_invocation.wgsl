@@ -1,11 +1,11 @@
-// y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), m and v the row's mean and (biased) variance;
-// without CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
-// A workgroup computes 64 rows, an invocation one, in three walks. V is f32, or vec4<f32> (then `lanes`
-// joins four neighbours). Requires size <= 4096.
+// y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), with m and v the row's mean and biased variance; without
+// CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
+// A workgroup computes 64 rows, an invocation one, in three passes. V is f32, or vec4<f32> of four neighbours (reduced
+// by `lanes`). Requires size <= 4096.
 // Twin: Normalize::reference in src/ops/norm.rs.
 
 const CENTERED: bool = true;
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
@@ -50,7 +50,7 @@ fn norm_invocation(
     }
     mean = lanes(sum) / d.n;
   }
-  // What the rounded mean leaves is small: its own mean mends the mean and the variance.
+  // The residual mean (rounding error of the mean) corrects both the mean and the variance.
   var rest = V(0.0);
   var squares = V(0.0);
   for (var at = start; at < end;) {

@@ -1,12 +1,11 @@
-// From the means of a row's parts, weighted by their lengths, those of `groups` groups of them; or of the row, which
-// is one group. Variances add the parts' distances from the common mean (Chan, Golub and LeVeque, 1979).
-// 1 parts: [parts, LINES, rows]: mean and variance, or a mean of something else, and a third line as in
-// norm_moments.wgsl, with which the second holds variances (with ROOT their roots); 2 whole: [groups, LINES, rows],
-// with LAST [2, rows].
-// A workgroup merges 64 groups, an invocation one. Part p has each PARTS-th element of `size` from p on, group g
-// each GROUPS-th part from g on. Requires parts / groups <= 4096, whole. Twin: the references in src/ops/norm.rs.
+// Merges the means of a row's parts, weighted by their lengths, into those of `groups` groups, or of the whole row (one
+// group). Variances add the parts' distances from the common mean (Chan, Golub and LeVeque, 1979).
+// 1 parts: [parts, LINES, rows]: mean and variance, or two means; with a third line as in norm_moments.wgsl the second
+// line holds variances (with ROOT their square roots). 2 whole: [groups, LINES, rows], with LAST [2, rows].
+// A workgroup merges 64 groups, an invocation one. Part p has every PARTS-th element of `size` from p on, group g every
+// GROUPS-th part from g on. Requires parts / groups <= 4096, an integer. Twin: the references in src/ops/norm.rs.
 
-const RUN: u32 = 64u; // parts that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // parts added sequentially: errors grow with RUN and the number of runs
 const LINES: u32 = 3u; // or 2
 const ROOT: bool = false;
 const LAST: bool = true;
@@ -17,22 +16,22 @@ struct Dims { rows: u32, size: u32, parts: u32, groups: u32 }
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read_write> whole: array<f32>;
 
-// How many elements lie at every n-th place from the first on.
+// Number of elements at every n-th position from `first` on.
 fn count(first: u32, n: u32) -> f32 {
   return f32((d.size - first + n - 1u) / n);
 }
 
-// What part p counts among a group of n elements.
+// The weight of part p in a group of n elements.
 fn weight(p: u32, n: f32) -> f32 {
   return count(p, d.parts) / n;
 }
 
-// The line of part p, of the row.
+// One value of part p of a row.
 fn part(p: u32, line: u32, row: u32) -> f32 {
   return parts[(LINES * p + line) * d.rows + row];
 }
 
-// What differences are multiplied by, so that squares whose mean would be `v` do not leave the range of f32.
+// The factor applied to differences, so that squares with mean `v` stay within the range of f32.
 fn scale_of(v: f32) -> f32 {
   return select(select(1.0, 0x1p64, v < 0x1p-100), 0x1p-76, v > 0x1p100);
 }
@@ -64,7 +63,7 @@ fn norm_merge(
   var rest = 0.0;
   if (LINES == 3u) {
     var scale = 1.0;
-    for (var attempt = 0u; attempt < 2u; attempt++) { // again with a scale where squares leave the range of f32
+    for (var attempt = 0u; attempt < 2u; attempt++) { // repeated with a scale if squares leave the range of f32
       var moments = vec2(0.0);
       for (var p = group; p < d.parts;) {
         let stop = min(p + RUN * d.groups, d.parts);

@@ -1,6 +1,6 @@
-// m = mean of x over a part of a row, v = mean of (x - m)^2; without CENTERED m = 0. With ROOT sqrt(v) for v.
+// m = mean of x over a part of a row, v = mean of (x - m)^2; without CENTERED m = 0. With ROOT, sqrt(v) for v.
 // 1 x: [outer, rows, inner] in V; 2 moments: [parts, LINES, rows] in S, m and v. See norm_rows.wgsl.
-// With three lines the mean is the first and the third together: what rounding left of it.
+// With three lines the mean is the sum of the first and the third, its rounding error.
 // A workgroup computes 64 parts, an invocation one.
 // Preconditions: those of norm_rows.wgsl.
 // Twin: Normalize::reference in src/ops/norm.rs.
@@ -37,11 +37,11 @@ fn norm_moments(
     }
     mean = lanes(sum) / n;
   }
-  // What the rounded mean leaves is small: its own mean mends the mean and the variance.
+  // The residual mean (rounding error of the mean) corrects both the mean and the variance.
   var more = S(0.0);
   var v = S(0.0);
   var scale = S(1.0);
-  for (var attempt = 0u; attempt < 2u; attempt++) { // again with a scale where squares leave the range of f32
+  for (var attempt = 0u; attempt < 2u; attempt++) { // repeated with a scale if squares leave the range of f32
     var rest = V(0.0);
     var squares = V(0.0);
     for (var k = part.first; k < d.size;) {

@@ -1,10 +1,9 @@
-// Where element k of a row lies in [outer, rows, inner], of which a row is (outer, inner), and which row
-// and part of it an invocation takes; shared by norm_moments and norm_grad_sums. All counted in V: f32, or
-// vec4<f32> of four neighbours of one row (then S is f32 and `lanes` joins them) or of four rows (S is V).
-// Neighbouring invocations take neighbouring parts, each PARTS-th element, or, where COLUMNS, rows.
-// Requires size / parts <= 4096.
+// Layout of a row's elements in [outer, rows, inner] (a row spans outer and inner), and the row and part of each
+// invocation; shared by norm_moments and norm_grad_sums. All counted in V: f32, or vec4<f32> of four neighbours in one
+// row (then S is f32 and `lanes` reduces them) or of four rows (S is V). Neighbouring invocations have neighbouring
+// parts, each with every PARTS-th element, or, with COLUMNS, neighbouring rows. Requires size / parts <= 4096.
 
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 const COLUMNS: bool = false; // inner = 1
 const WHOLE: bool = false; // outer = 1
 alias V = f32;
@@ -34,12 +33,12 @@ fn position(row: u32, k: u32) -> u32 {
   return (o * d.rows + row) * d.inner + k - o * d.inner;
 }
 
-// Where the run of a part ends that begins at k.
+// The end of the run that starts at k.
 fn end_of_run(k: u32) -> u32 {
   return k + min(RUN * d.parts, d.size - k);
 }
 
-// What differences are multiplied by, so that squares whose mean would be `v` do not leave the range of f32.
+// The factor applied to differences, so that squares with mean `v` stay within the range of f32.
 fn scale_of(v: S) -> S {
   return select(select(S(1.0), S(0x1p64), v < S(0x1p-100)), S(0x1p-76), v > S(0x1p100));
 }
@@ -48,7 +47,7 @@ fn lanes(v: V) -> S {
   return v;
 }
 
-// How many elements the part has that starts at `first`.
+// Number of elements in the part that starts at `first`.
 fn count(first: u32) -> f32 {
   return f32((d.size - first + d.parts - 1u) / d.parts) * d.width;
 }

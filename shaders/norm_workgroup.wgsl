@@ -1,12 +1,12 @@
-// y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), m and v the row's mean and (biased) variance;
-// without CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
-// A workgroup computes one row, an invocation each THREADS-th element: HELD of them stay in registers,
-// those of longer rows are read anew. V is f32, or vec4<f32> (then `lanes` joins four neighbours).
+// y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), with m and v the row's mean and biased variance; without
+// CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
+// A workgroup computes one row, an invocation every THREADS-th element. HELD of them stay in registers; the rest of
+// longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
 // Twin: Normalize::reference in src/ops/norm.rs.
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds one after the other
+const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const CENTERED: bool = true;
 alias V = f32;
 
@@ -39,7 +39,7 @@ fn total(lid: u32, v: vec2<f32>) -> vec2<f32> {
   }
   workgroupBarrier();
   let joined = tree[0];
-  workgroupBarrier(); // before somebody writes the tree again
+  workgroupBarrier(); // before the tree is overwritten
   return joined;
 }
 
@@ -49,7 +49,7 @@ fn norm_workgroup(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  // Surplus workgroups do nothing, but reach every barrier.
   let row = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let end = select(0u, d.size, row < d.rows);
   let start = row * d.size;
@@ -74,7 +74,7 @@ fn norm_workgroup(
     }
     mean = total(lid, vec2<f32>(lanes(sum), 0.0)).x / d.n;
   }
-  // What the rounded mean leaves is small: its own mean mends the mean and the variance.
+  // The residual mean (rounding error of the mean) corrects both the mean and the variance.
   var rest = V(0.0);
   var squares = V(0.0);
   for (var h = 0u; h < HELD; h++) { // unroll

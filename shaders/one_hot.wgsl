@@ -1,7 +1,7 @@
-// y[n, c] = epilogue(1 where index[n] = c, else 0).
+// y[n, c] = epilogue(1 if index[n] = c, else 0).
 // 1 index: [N], i32 or u32 bits; 2 y: [N, C] row-major.
-// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
-// A row whose index is out of range gets NaN and the status 1.
+// An invocation computes `chunk` consecutive elements of y, a workgroup 64 chunks.
+// A row whose index is out of range becomes NaN and sets the status to 1.
 // Twin: OneHot::reference in src/ops/one_hot.rs.
 
 struct Dims { count: u32, classes: u32, chunk: u32, nan: u32 }

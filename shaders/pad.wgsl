@@ -1,6 +1,6 @@
-// y[o] = x[i] where o = start + i * step on every axis, else value. Bits move, whatever the dtype.
+// y[o] = x[i] if o = start + i * step on every axis, else value. Copies bits, whatever the dtype.
 // 1 x: any strides, in V (one word, or four neighbours); 2 y: row-major, in V.
-// An invocation computes `chunk` neighbours of a row of y (its innermost axis), a workgroup 64 such.
+// An invocation computes `chunk` consecutive elements of a row of y (its innermost axis), a workgroup 64 chunks.
 // At most 8 axes, innermost first, two vec4 each: (start, size, step, size in x), (stride in x).
 // Twin: Pad::reference in src/ops/pad.rs.
 
@@ -8,8 +8,8 @@ const STEPS: bool = true; // whether some step is not 1
 alias V = u32;
 
 struct Dims {
-  chunks: u32, // of all of y
-  row_chunks: u32, // of a row
+  chunks: u32, // in y
+  row_chunks: u32, // per row
   chunk: u32,
   rank: u32,
   offset: u32,
@@ -23,11 +23,11 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-// The index in x of the element at `index` of y on that axis; not below the size where there is none.
+// The index in x of the element at `index` of y on this axis; at least the size in x if there is none.
 fn source(axis: u32, index: u32) -> u32 {
   let to = d.axes[2u * axis]; // start, size, step, size in x
   if (!STEPS) {
-    // Below the start the difference wraps to a large number, which no index of x reaches.
+    // Below the start, the difference wraps to a number larger than any index of x.
     return index - to.x;
   }
   let i = (index - to.x) / to.z;

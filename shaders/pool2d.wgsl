@@ -1,7 +1,7 @@
-// The windows of a pooling: this text stands behind those of the pooling kernels.
+// The windows of a pooling; appended to the pooling kernels.
 // Window (oy, ox) of a plane covers rows oy SY .. + KH and columns ox SX .. + KW of the padded plane.
 struct Pool {
-  // An invocation is for an element of planes of rows x columns; how to divide by these sizes.
+  // Each invocation has one element of planes of rows x columns; reciprocals of these sizes.
   by_columns: vec2<u32>, by_rows: vec2<u32>,
   count: u32, columns: u32, rows: u32, h: u32, w: u32, oh: u32, ow: u32, py: u32, px: u32, include: u32,
 }
@@ -21,12 +21,12 @@ fn place_of(i: u32) -> vec3<u32> {
   return vec3(i - row * s.columns, row - plane * s.rows, plane);
 }
 
-// Where row 0, column 0 of a padded plane would lie; what wraps around below 0 comes back by adding.
+// The position of row 0, column 0 of a padded plane; wrapping below 0 is undone by later additions.
 fn origin(plane: u32) -> u32 {
   return (plane * s.h - s.py) * s.w - s.px;
 }
 
-// Whether an element of a padded plane is no padding.
+// Whether an element of a padded plane is not padding.
 fn inside(y: u32, x: u32) -> bool {
   return !PADDED || (y >= s.py && y < s.h + s.py && x >= s.px && x < s.w + s.px);
 }

@@ -1,7 +1,9 @@
 // One step of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
-// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on the cell's own (recurrent_CELL.wgsl).
-// An invocation computes ROWS batch rows of WIDTH units, all their gates; a workgroup THREADS of these, along the units first.
-// V is f32, or vec4<f32> where H is a multiple of 4; the slot p.from_slot of hs is complete, p.to_slot is written. H <= 4000.
+// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on, bindings of the cell
+// (recurrent_CELL.wgsl).
+// An invocation computes all gates of WIDTH units for ROWS batch rows; a workgroup is THREADS of these, along the units
+// first. V is f32, or vec4<f32> if H is a multiple of 4. Slot p.from_slot of hs is complete, slot p.to_slot is written.
+// Requires H <= 4000.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
 const ROWS: u32 = 8u;
@@ -29,7 +31,7 @@ fn recurrent(
   let row = number / units * ROWS;
   if (row >= p.batch) { return; }
   let rows = min(ROWS, p.batch - row);
-  // Rows behind the last are the last again.
+  // Rows beyond the last repeat the last.
   var before: array<u32, ROWS>;
   for (var r = 0u; r < ROWS; r++) { // unroll
     before[r] = (p.from_slot * p.batch + row + min(r, rows - 1u)) * units;
@@ -49,7 +51,7 @@ fn recurrent(
       }
     }
   }
-  // By way of memory, so that the text has the cell once; the rows move up as the first is stored.
+  // Sums are staged through memory so that the cell's code occurs once; the rows shift up as the first is stored.
   for (var r = 0u; r < rows; r++) {
     for (var g = 0u; g < GATES; g++) { // unroll
       for (var t = 0u; t < WIDTH; t++) { // unroll

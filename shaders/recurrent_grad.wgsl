@@ -1,7 +1,9 @@
-// One step back: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
-// 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: of the sums, [T, B, GATES, H]; from 4 on the cell's own (recurrent_CELL_grad.wgsl).
-// An invocation computes ROWS batch rows of WIDTH units; a workgroup THREADS of these, along the units first.
-// V is f32, or vec4<f32> where H is a multiple of 4; ds of p.later is complete, that of p.step is written. H <= 4000.
+// One backward step: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
+// 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: gradient of the sums, [T, B, GATES, H]; from 4 on, bindings of the
+// cell (recurrent_CELL_grad.wgsl).
+// An invocation computes WIDTH units for ROWS batch rows; a workgroup is THREADS of these, along the units first. V is
+// f32, or vec4<f32> if H is a multiple of 4. ds of step p.later is complete, that of p.step is written. Requires H <=
+// 4000.
 // Twin: backward in src/ops/recurrent/reference.rs.
 
 const ROWS: u32 = 8u;
@@ -29,7 +31,7 @@ fn recurrent_grad(
   let row = number / units * ROWS;
   if (row >= p.batch) { return; }
   let rows = min(ROWS, p.batch - row);
-  // Rows behind the last are the last again.
+  // Rows beyond the last repeat the last.
   var later: array<u32, ROWS>;
   for (var r = 0u; r < ROWS; r++) { // unroll
     later[r] = (p.later * p.batch + row + min(r, rows - 1u)) * p.terms;
@@ -47,7 +49,7 @@ fn recurrent_grad(
       }
     }
   }
-  // By way of memory, so that the text has the cell once; the rows move up as the first is stored.
+  // Sums are staged through memory so that the cell's code occurs once; the rows shift up as the first is stored.
   for (var r = 0u; r < rows; r++) {
     for (var t = 0u; t < WIDTH; t++) { // unroll
       set_sum_grad(in_step(At(p.step, p.from_slot, p.to_slot, row + r, unit * WIDTH + t), GATES), part(sum[0], t));

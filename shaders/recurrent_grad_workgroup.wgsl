@@ -1,7 +1,8 @@
-// p.steps steps back: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
-// 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: of the sums, [T, B, GATES, H]; from 4 on the cell's own (recurrent_CELL_grad.wgsl).
-// A workgroup computes one batch row, with ds of the step behind in its memory; an invocation some units.
-// ds of p.later is complete. H <= 512; p.steps times the loops over k stay below 16,000 rounds.
+// p.steps backward steps: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
+// 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: gradient of the sums, [T, B, GATES, H]; from 4 on, bindings of the
+// cell (recurrent_CELL_grad.wgsl).
+// A workgroup computes one batch row, with ds of the later step in workgroup memory; an invocation several units. ds of
+// p.later is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
 // Twin: backward in src/ops/recurrent/reference.rs.
 
 const THREADS: u32 = 256u; // or 128
@@ -20,7 +21,7 @@ fn recurrent_grad_workgroup(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  // Surplus workgroups do nothing, but reach every barrier.
   let row = (group.z * groups.y + group.y) * groups.x + group.x;
   let units = select(0u, p.hidden, row < p.batch);
   var at = At(p.step, p.from_slot, p.to_slot, row, 0u);
@@ -43,7 +44,7 @@ fn recurrent_grad_workgroup(
     later = at.step;
     terms = GATES * p.hidden;
     at = next(at, p.reverse == 0u);
-    storageBarrier(); // the others read what this one wrote,
-    workgroupBarrier(); // and it overwrites what they have read
+    storageBarrier(); // makes the writes visible to the other invocations,
+    workgroupBarrier(); // and waits for their reads before overwriting
   }
 }

@@ -1,6 +1,6 @@
 
-// The cell of a GRU: h = (1 - z) n + z h_before with r, z = sigmoid(x + s), n = activate(x + r q), s, q = h_before w + bias.
-// 4 gates: [T, B, 4, H], r, z, n, q, where the sums wait in the first three; 5 bias: [3, H].
+// The GRU cell: h = (1 - z) n + z h_before with r, z = sigmoid(x + s), n = activate(x + r q), s, q = h_before w + bias.
+// 4 gates: [T, B, 4, H], r, z, n, q; the first three first hold the sums; 5 bias: [3, H].
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;

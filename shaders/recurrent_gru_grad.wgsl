@@ -1,7 +1,7 @@
 
-// Back through the cell of a GRU, from dh and what comes by way of z from the step behind.
-// 4 gates: [T, B, 4, H], r, z, n, q; 5 hs: [T + 1, B, H]; 6 dx: [T, B, 3, H], which differs from ds in n's;
-// 7 direct: what goes on to the state before without a product, [B, H].
+// Gradient of the GRU cell, from dh and the part that flows through z from the later step.
+// 4 gates: [T, B, 4, H], r, z, n, q; 5 hs: [T + 1, B, H]; 6 dx: [T, B, 3, H], which differs from ds in n's; 7 direct:
+// the gradient that flows to the previous state without a product, [B, H].
 
 const GATES: u32 = 3u;
 

@@ -1,6 +1,6 @@
 
-// The cell of an LSTM: c = f c_before + i g, h = o activate(c), with i, f, o = sigmoid and g = activate of
-// x + h_before w. 4 gates: [T, B, 4, H], i, f, g, o, where the sums wait; 5 cs: [T + 1, B, H].
+// The LSTM cell: c = f c_before + i g, h = o activate(c), with i, f, o = sigmoid and g = activate of x + h_before w.
+// 4 gates: [T, B, 4, H], i, f, g, o, which first hold the sums; 5 cs: [T + 1, B, H].
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;

@@ -1,7 +1,7 @@
 
-// Back through the cell of an LSTM, from dh and what flows into c.
-// 4 gates: [T, B, 4, H], i, f, g, o; 5 cs: [T + 1, B, H]; 6 dcs: the like, where CELLS;
-// 7 dc: what goes on to the state before, [B, H].
+// Gradient of the LSTM cell, from dh and the gradient of c.
+// 4 gates: [T, B, 4, H], i, f, g, o; 5 cs: [T + 1, B, H]; 6 dcs: gradient of cs, if CELLS; 7 dc: gradient passed to the
+// previous cell state, [B, H].
 
 const GATES: u32 = 4u;
 const CELLS: bool = true;

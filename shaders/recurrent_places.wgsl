@@ -1,28 +1,28 @@
 
-// What the texts of recurrent layers share: where things lie.
+// Memory layout shared by the recurrent kernels.
 // All tensors are time-major: x and gates [T, B, gates, H], states [T + 1, B, H], one slot more than steps.
 struct Params {
   batch: u32,
   hidden: u32,
   step: u32, // the step of x
   from_slot: u32, // the slot of the states before it
-  to_slot: u32, // and behind it
-  later: u32, // backward: the step behind it
-  terms: u32, // backward: V in a row of ds; 0 where no step is behind it
-  steps: u32, // that a launch takes
-  reverse: u32, // whether they go from the last to the first
+  to_slot: u32, // the slot of the states after it
+  later: u32, // backward: the step after it
+  terms: u32, // backward: V per row of ds; 0 if no step follows
+  steps: u32, // steps per launch
+  reverse: u32, // whether the order is from last to first
 }
 
 struct At { step: u32, from_slot: u32, to_slot: u32, row: u32, unit: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-// Of `gates` rows of H in each batch row of a step, row 0.
+// The start of the `gates` rows of H for a batch row of a step.
 fn in_step(at: At, gates: u32) -> u32 {
   return (at.step * p.batch + at.row) * gates * p.hidden + at.unit;
 }
 
-// The step that is computed next.
+// The next step in processing order.
 fn next(at: At, reverse: bool) -> At {
   let by = select(1u, 0xffffffffu, reverse);
   return At(at.step + by, at.from_slot + by, at.to_slot + by, at.row, at.unit);
@@ -34,5 +34,5 @@ fn in_slot(slot: u32, at: At) -> u32 {
 
 fn activate(v: f32) -> f32 { return tanh_f32(v); }
 
-// The activation's slope where it is y.
+// The activation's derivative, from its value y.
 fn slope(y: f32) -> f32 { return 1.0 - y * y; }

@@ -1,5 +1,5 @@
 
-// The cell of an RNN: h = activate(x + h_before w). The sums wait in hs.
+// The RNN cell: h = activate(x + h_before w). hs first holds the sums.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 

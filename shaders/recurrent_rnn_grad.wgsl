@@ -1,5 +1,5 @@
 
-// Back through the cell of an RNN. 4 hs: [T + 1, B, H].
+// Gradient of the RNN cell. 4 hs: [T + 1, B, H].
 
 const GATES: u32 = 1u;
 

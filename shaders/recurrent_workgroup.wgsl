@@ -1,7 +1,8 @@
 // p.steps steps of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
-// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on the cell's own (recurrent_CELL.wgsl).
-// A workgroup computes one batch row, with the state before each step in its memory; an invocation some units.
-// The slot p.from_slot of hs is complete. H <= 512; p.steps times the loops over k stay below 16,000 rounds.
+// 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on, bindings of the cell
+// (recurrent_CELL.wgsl).
+// A workgroup computes one batch row, with the previous state in workgroup memory; an invocation several units. Slot
+// p.from_slot of hs is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
 const THREADS: u32 = 256u; // or 128
@@ -21,7 +22,7 @@ fn recurrent_workgroup(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  // Surplus workgroups do nothing, but reach every barrier.
   let row = (group.z * groups.y + group.y) * groups.x + group.x;
   let units = select(0u, p.hidden, row < p.batch);
   var at = At(p.step, p.from_slot, p.to_slot, row, 0u);
@@ -45,7 +46,7 @@ fn recurrent_workgroup(
     }
     at.unit = 0u;
     at = next(at, p.reverse != 0u);
-    storageBarrier(); // the others read what this one wrote,
-    workgroupBarrier(); // and it overwrites what they have read
+    storageBarrier(); // makes the writes visible to the other invocations,
+    workgroupBarrier(); // and waits for their reads before overwriting
   }
 }

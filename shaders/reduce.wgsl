@@ -1,9 +1,9 @@
-// y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
-// 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows to a V of columns).
-// A workgroup computes 64 elements of y, an invocation one (or four): blocks of RUN elements, then their sums, so
-// that rounding errors grow with the length of a block and the number of blocks, not with their product.
-// chunk * parts >= count. V is T, or vec4<T> where four neighbours lie in a row or in four rows.
-// Behind it: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
+// y[part, row] = sum times a factor (or max, min, product) of the part-th chunk of x[row, :].
+// 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows per V of columns).
+// A workgroup computes 64 elements of y, an invocation one (or four): sums of blocks of RUN elements, then the sum of
+// those, so that rounding errors grow with the block length plus the number of blocks, not with their product. Requires
+// chunk * parts >= count. V is T, or vec4<T> for four neighbours in one row or in four rows.
+// Appended: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
 
 @compute @workgroup_size(64)
 fn reduce(
@@ -15,14 +15,14 @@ fn reduce(
   if (i >= d.rows * d.parts) {
     return;
   }
-  // Neighbours work on neighbouring rows.
+  // Neighbouring invocations have neighbouring rows.
   let part = i / d.rows;
   let row = i - part * d.rows;
   let start = start_of(row);
   var acc = V(identity());
   var j = part * d.chunk;
   let end = min(j + d.chunk, d.count);
-  // Runs along the innermost axis: the position is worked out once for each.
+  // Runs along the innermost axis: the position is computed once per run.
   while (j < end) {
     let stop = min(j + RUN, end);
     var block = V(identity());

@@ -1,9 +1,8 @@
-// y[part, row] = sum, times a factor (or max, min, product) of the part-th chunk of x[row, :], for any strides of x.
+// y[part, row] = sum times a factor (or max, min, product) of the part-th chunk of x[row, :].
 // 1 x: any strides; 2 y: [parts, rows] row-major.
-// A workgroup computes one element of y: each invocation a part of the chunk by blocks of
-// RUN elements, then a tree.
-// chunk * parts >= count.
-// Behind it: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
+// A workgroup computes one element of y: each invocation reduces its share of the chunk in blocks of RUN elements, then
+// a tree combines the shares. Requires chunk * parts >= count.
+// Appended: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
 
 const THREADS: u32 = 256u; // or 128
 

@@ -1,7 +1,7 @@
-// What the reductions walk: this text stands behind reduce.wgsl and reduce_rows.wgsl.
+// Element access and combination for the reductions; appended to reduce.wgsl and reduce_rows.wgsl.
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min, 3 product
-const RUN: u32 = 64u; // elements that are combined one after the other
-const FLAT: bool = false; // one merged axis of rows, one of elements: no divisions
+const RUN: u32 = 64u; // elements combined sequentially
+const FLAT: bool = false; // a single merged row axis and a single reduced axis: no divisions
 alias T = f32;
 alias V = T;
 
@@ -11,8 +11,8 @@ struct Dims {
   parts: u32,
   chunk: u32,
   // Axes outermost first.
-  row_sizes: vec4<u32>, // and the bits of a T: what sums are multiplied with, or the identity of max and min
-  row_strides: vec4<u32>, // and where x begins
+  row_sizes: vec4<u32>, // and the bits of a T: the factor of sums, or the identity of max and min
+  row_strides: vec4<u32>, // and the offset of x
   sizes: vec4<u32>,
   strides: vec4<u32>,
 }
@@ -37,7 +37,7 @@ fn identity() -> T {
   return bitcast<T>(d.row_sizes.w);
 }
 
-// The one of both that it is said to be; NaN where either is.
+// `most`, the extreme of a and b; NaN if either is.
 fn extreme(a: V, b: V, most: V) -> V {
   return nan_or(a, nan_or(b, most));
 }
@@ -62,7 +62,7 @@ fn scaled(v: V) -> V {
   return v * bitcast<T>(d.row_sizes.w);
 }
 
-// Where a row begins.
+// The start of a row.
 fn start_of(row: u32) -> u32 {
   if (FLAT) {
     return d.row_strides.w + row * d.row_strides.z;
@@ -72,7 +72,7 @@ fn start_of(row: u32) -> u32 {
     + outer % d.row_sizes.y * d.row_strides.y + outer / d.row_sizes.y * d.row_strides.x;
 }
 
-// Where an element of the row that begins there lies.
+// The position of element j in the row that starts at `start`.
 fn element(start: u32, j: u32) -> u32 {
   if (FLAT) {
     return start + j * d.strides.z;

@@ -1,12 +1,12 @@
-// The elementwise functions: one for each row of src/ops/elementwise.rs and src/ops/generate.rs and each
-// type, named NAME_TYPE. Kernels get those that they mention, and the helpers and constants these mention.
-// Computes: one element. NaN and infinities give what IEEE 754 and PyTorch give. WGSL lets a compiler assume that
-// there are none, so they are told by their bits. Devices may take subnormal operands for 0, and results below
-// 2^-126 may come out as 0; log, pow, sqrt, rsqrt, sign and to_bool read subnormal numbers through their bits.
-// Accurate to a few units in the last place on every driver (tests/scalar.rs measures it), which built-ins
-// are not: hence our own exp, log, sin, cos, tanh, erf and pow. Polynomials are minimax fits (Remez, weighted
-// for relative error) of the functions named beside them. Drivers may contract a * b + c, and Metal may even
-// reorder sums: what must be exact is cut out of the bits, or goes through integers, where neither can reach.
+// Elementwise functions, one per row of src/ops/elementwise.rs and src/ops/generate.rs and per type, named NAME_TYPE.
+// Kernels include only those they mention, with the helpers and constants these mention.
+// Each computes one element. NaN and infinities behave as in IEEE 754 and PyTorch. WGSL lets compilers assume that
+// there are none, so they are detected by their bits. Devices may flush subnormal operands to 0, and results below
+// 2^-126 may become 0; log, pow, sqrt, rsqrt, sign and to_bool read subnormal numbers through their bits.
+// Accurate to a few units in the last place on every driver (measured by tests/scalar.rs), unlike the built-ins: hence
+// our own exp, log, sin, cos, tanh, erf and pow. Polynomials are minimax fits (Remez, weighted for relative error) of
+// the functions named beside them. Drivers may contract a * b + c, and Metal may even reorder sums: values that must be
+// exact are extracted from the bits or computed with integers, which neither affects.
 // Twin: the closures in src/ops/elementwise.rs and src/ops/generate.rs.
 
 const INFINITY_BITS: u32 = 0x7f800000u;
@@ -15,7 +15,7 @@ const SMALLEST_NORMAL_BITS: u32 = 0x00800000u;
 const SIGN_BIT: u32 = 0x80000000u;
 
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & MAGNITUDE_BITS) > INFINITY_BITS; }
-// y, or NaN where x is.
+// y, or NaN if x is.
 fn nan_or(x: f32, y: f32) -> f32 { return select(y, x, is_nan(x)); }
 // Whether neither is NaN.
 fn ordered(a: f32, b: f32) -> bool {
@@ -24,9 +24,9 @@ fn ordered(a: f32, b: f32) -> bool {
 fn nan_or4(x: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
   return select(y, x, (bitcast<vec4<u32>>(x) & vec4(MAGNITUDE_BITS)) > vec4(INFINITY_BITS));
 }
-// Whether v takes the place of the largest so far: it is larger, or the first NaN.
+// Whether v replaces the running maximum: it is larger, or the first NaN.
 fn exceeds(v: f32, largest: f32) -> bool { return (v > largest || is_nan(v)) && !is_nan(largest); }
-// The number with these bits, made NaN where `invalid`.
+// The number with these bits, or NaN if `invalid`.
 fn nan_if(invalid: bool, bits: u32) -> f32 { return bitcast<f32>(select(bits, bits | 0x7fc00000u, invalid)); }
 
 fn add_f32(a: f32, b: f32) -> f32 { return a + b; }
@@ -143,8 +143,8 @@ const LN2_LOW: f32 = -2.1219444e-4;
 // 2^k for k from -126 to 127; 0 for -127.
 fn power_of_two(k: i32) -> f32 { return bitcast<f32>((k + 127) << 23u); }
 
-// r of `high + low`, which has the whole multiple k of ln 2 in it. `f32(k)` is n again, but no compiler
-// knows, and so none joins the two parts of ln 2.
+// r of `high + low`, from which the multiple k of ln 2 is subtracted. `f32(k)` equals n, but compilers do not know, so
+// none merges the two parts of ln 2.
 fn without_ln2(high: f32, low: f32, n: f32, k: i32) -> f32 {
   return ((high - n * LN2_HIGH) - f32(k) * LN2_LOW) + low;
 }
@@ -224,7 +224,7 @@ fn log_f32(x: f32) -> f32 {
   return select(nan_if(bits > INFINITY_BITS && !zero, select(bits, INFINITY_BITS | SIGN_BIT, zero)), y, ordinary);
 }
 
-// ln x, at least -100, which it also is for negative numbers.
+// ln x, but at least -100, also for negative numbers.
 fn bounded_log(x: f32) -> f32 { return select(-100.0, max(log_f32(x), -100.0), bitcast<i32>(x) > 0); }
 
 // -(t ln p + (1 - t) ln(1 - p)), each logarithm at least -100.
@@ -240,8 +240,8 @@ fn softplus_f32(x: f32) -> f32 {
   return nan_or(x, max(x, 0.0) + (select(0.0, LN2, large) + y));
 }
 
-// Sine and cosine: x = k pi/2 + r with |r| <= pi/4, pi/2 in three parts (8, 11 and 24 bits), each times k in
-// a guise of its own (see without_ln2). Parts as in Cephes; their products are exact for |k| < 2^13.
+// Sine and cosine: x = k pi/2 + r with |r| <= pi/4, pi/2 in three parts (8, 11 and 24 bits), each times a differently
+// computed k (see without_ln2). Parts as in Cephes; their products are exact for |k| < 2^13.
 const TWO_OVER_PI: f32 = 0.63661977;
 const HALF_PI_HIGH: f32 = 1.5703125;
 const HALF_PI_MIDDLE: f32 = 4.837512969970703e-4;
@@ -318,7 +318,7 @@ fn pow_f32(a: f32, b: f32) -> f32 {
   let high = leading_bits(product);
   let low = (product - high) + (TWO_OVER_LN2_HIGH * s_low + (TWO_OVER_LN2_LOW * s + TWO_OVER_LN2 * series));
   // b (k + high + low): the two large products are exact, and only their fractions are added up.
-  let y = clamp(b, -4e9, 4e9); // an even number where b is beyond
+  let y = clamp(b, -4e9, 4e9); // an even number if b is out of range
   let y_high = leading_bits(y);
   let y_low = y - y_high;
   let p = y_high * k;
@@ -334,7 +334,7 @@ fn pow_f32(a: f32, b: f32) -> f32 {
   let special = magnitude - 1u >= INFINITY_BITS - 1u;
   let infinite = (magnitude != 0u) == (bitcast<i32>(b) > 0);
   let positive = select(bitcast<u32>(power), select(0u, INFINITY_BITS, infinite), special);
-  // A negative base: the sign where b is odd, NaN where b is not whole.
+  // Negative base: negative if b is odd, NaN if b is not an integer.
   let negative = bitcast<u32>(a) & SIGN_BIT;
   let whole_b = floor(y) == y;
   let odd = whole_b && fract(y * 0.5) != 0.0;
@@ -344,9 +344,8 @@ fn pow_f32(a: f32, b: f32) -> f32 {
 }
 fn powf_f32(x: f32, exponent: f32) -> f32 { return pow_f32(x, exponent); }
 
-// Casts, named after the target and called by the source's type. Floats go to integers as Rust's `as` does:
-// towards zero, to the nearest end where they are out of range, and to 0 where they are NaN (2^31 and 2^32 are no
-// f32 below which another rounds up: the largest floats below them are 2147483520 and 4294967040).
+// Casts: to_TARGET_SOURCE. Floats convert to integers like Rust's `as`: towards zero, saturating, NaN to 0 (2^31 and
+// 2^32 are out of range; the largest floats below them are 2147483520 and 4294967040).
 fn to_i32_f32(x: f32) -> i32 {
   let y = select(i32(clamp(x, -2147483648.0, 2147483520.0)), 2147483647i, x >= 2147483648.0);
   return select(y, 0, is_nan(x));
@@ -366,8 +365,8 @@ fn to_f32_bool(x: bool) -> f32 { return select(0.0, 1.0, x); }
 fn to_i32_bool(x: bool) -> i32 { return select(0, 1, x); }
 fn to_u32_bool(x: bool) -> u32 { return select(0u, 1u, x); }
 
-// n / d and n % d for n below 2^31, by what `reciprocal` in src/shape.rs gives for d: division by a number
-// that is the same for all is slow on most devices.
+// n / d and n % d for n below 2^31, with the result of `reciprocal` in src/shape.rs for d: dividing by a uniform value
+// is slow on most devices.
 fn quotient(n: u32, reciprocal: vec2<u32>) -> u32 {
   // The upper half of the product of 2 n and the multiplier, from halves of both.
   let n_low = (n << 1u) & 0xffffu;
@@ -381,7 +380,7 @@ fn remainder(n: u32, d: u32, reciprocal: vec2<u32>) -> u32 {
   return n - quotient(n, reciprocal) * d;
 }
 
-// Values made from nothing.
+// Values without inputs.
 fn full_f32(x: f32) -> f32 { return x; }
 fn full_i32(x: i32) -> i32 { return x; }
 fn full_u32(x: u32) -> u32 { return x; }

@@ -1,10 +1,10 @@
-// part[o, b, i] = sum of src[o, order[line, t], i] over the t of block b, where all of it has one index; else 0.
-// 1 index: [outer, count, inner] and 2 src: likewise, both any strides; 3 order: [lines, count], sorts the index;
-// 4 part: [outer, blocks, inner]. An invocation sums one V of one block, a workgroup 64 such.
-// src, part in V. Only whole blocks are summed: those that scatter_sum may take as one term.
+// part[o, b, i] = sum of src[o, order[line, t], i] over the t of block b, if the whole block has one index; else 0.
+// 1 index: [outer, count, inner] and 2 src: likewise, both any strides; 3 order: [lines, count], sorts the index; 4
+// part: [outer, blocks, inner]. An invocation sums one V of one block, a workgroup 64 of them.
+// src, part in V. Only whole blocks are summed: those that scatter_sum may use as one term.
 // Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims {
@@ -16,7 +16,7 @@ struct Dims {
   line_outer: u32, // line = o * line_outer + i * line_inner
   line_inner: u32,
   pad0: u32,
-  // Strides of outer, axis and inner, and where it begins.
+  // Strides of outer, axis and inner, and the offset.
   index: vec4<u32>,
   src: vec4<u32>,
 }

@@ -1,7 +1,7 @@
-// starts[line, k] = how many of the line's indices are below k, for k from 0 to size.
+// starts[line, k] = number of the line's indices below k, for k from 0 to size.
 // 1 index: lines of `count`, i32 or u32 bits, any strides; 2 order: [lines, count], sorts each line; 3 starts.
-// An invocation computes one element by bisection, a workgroup 64 such.
-// Where an index is out of range (a negative one is large as u32) the status becomes 1.
+// An invocation computes one element by binary search, a workgroup 64.
+// An index out of range (negative ones are large as u32) sets the status to 1.
 // Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
 struct Dims {
@@ -9,7 +9,7 @@ struct Dims {
   count: u32,
   inner: u32, // line = outer * inner + i
   size: u32,
-  index: vec4<u32>, // strides of outer, axis and inner, and where it begins
+  index: vec4<u32>, // strides of outer, axis and inner, and the offset
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;

@@ -1,11 +1,11 @@
 // z[o, k, i] = epilogue(sum of src[o, order[line, t], i] over t from starts[line, k] to starts[line, k + 1]).
 // 1 src: [outer, count, inner], any strides; 2 order: [lines, count]; 3 starts: [lines, size + 1]; 4 part: sums of
-// whole blocks of t, [outer, blocks, inner]; 5 z: [outer, size, inner]. An invocation computes one V of z: what lies
-// before and behind whole blocks one by one, then those. A workgroup computes 64 such.
+// whole blocks of t, [outer, blocks, inner]; 5 z: [outer, size, inner]. An invocation computes one V of z: first the
+// terms before and after whole blocks, one by one, then the blocks. A workgroup computes 64.
 // src, part, z in V. Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
-const BLOCKS: bool = false; // whether there is `part`: lines are long
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
+const BLOCKS: bool = false; // whether `part` is used: lines are long
 alias V = f32;
 
 struct Dims {
@@ -17,7 +17,7 @@ struct Dims {
   blocks: u32,
   line_outer: u32, // line = o * line_outer + i * line_inner
   line_inner: u32,
-  src: vec4<u32>, // strides of outer, axis and inner, and where it begins
+  src: vec4<u32>, // strides of outer, axis and inner, and the offset
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
@@ -33,7 +33,7 @@ fn store(i: u32, v: V) {
   z[i] = epilogue(v, i);
 }
 
-// The sum of src over t from `first` to `end` of a line of the order that begins at `base`.
+// The sum of src over t from `first` to `end` in a line of the order that starts at `base`.
 fn sum_of(first: u32, end: u32, base: u32, source: u32) -> V {
   var sum = V(0);
   for (var t = first; t < end;) {
@@ -64,7 +64,7 @@ fn scatter_sum(
   let line = o * d.line_outer + i * d.line_inner;
   let first = starts[line * (d.size + 1u) + k];
   let end = starts[line * (d.size + 1u) + k + 1u];
-  // Whole blocks from `low` to `high`, which are taken from `part`.
+  // Whole blocks from `low` to `high`, whose sums are in `part`.
   var low = end;
   var high = end;
   if (BLOCKS) {

@@ -1,10 +1,10 @@
 // z[o, k, i] = epilogue(sum of src[o, j, i] over the j with index[o, j, i] = k).
 // 1 index: [outer, count, inner], i32 or u32 bits, and 2 src: likewise, both any strides; 3 z: [outer, size, inner].
-// An invocation owns one V of z and looks at all j in order, a workgroup 64 such.
-// src, z in V; a V of four neighbours needs an index that is the same along inner. count <= 8192. An index out of
-// range adds nothing and sets the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
+// An invocation owns one V of z and scans all j in order; a workgroup has 64. src, z in V; a V of four neighbours
+// requires an index that is constant along inner. Requires count <= 8192. An index out of range adds nothing and sets
+// the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
 
-const RUN: u32 = 64u; // elements that are looked at one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements scanned sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims {
@@ -12,7 +12,7 @@ struct Dims {
   count: u32,
   size: u32,
   inner: u32, // in V
-  // Strides of outer, axis and inner, and where it begins.
+  // Strides of outer, axis and inner, and the offset.
   index: vec4<u32>,
   src: vec4<u32>,
 }

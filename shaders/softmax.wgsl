@@ -1,11 +1,11 @@
 // y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
-// 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes 64 rows, an invocation one (or four, one in each lane).
-// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
+// 1 x, 2 y: [outer, size, inner] row-major, a row per (outer, inner), in V.
+// A workgroup computes 64 rows, an invocation one (or four, one per vec4 component).
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
 const LOG: bool = false;
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
@@ -14,7 +14,7 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
 fn keep_nan(x: V, y: V) -> V {
   return nan_or(x, y);
 }
@@ -56,7 +56,7 @@ fn softmax(
       let e = exp_of(x[at] - m);
       run += e;
       if (!LOG) {
-        y[at] = e; // exp costs more than a second look at y
+        y[at] = e; // recomputing exp costs more than rereading y
       }
     }
     s += run;

@@ -1,11 +1,11 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
-// 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes 64 rows, an invocation one (or four, one in each lane).
-// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_sum joins them) or in four rows.
+// 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row per (outer, inner), in V.
+// A workgroup computes 64 rows, an invocation one (or four, one per vec4 component).
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 const LOG: bool = false;
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 alias V = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
@@ -15,7 +15,7 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read_write> dx: array<V>;
 
-// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
 fn keep_nan(x: V, y: V) -> V {
   return nan_or(x, y);
 }

@@ -1,13 +1,13 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
-// 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation each THREADS-th element: HELD of them
-// stay in registers, those of longer rows are read anew.
-// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_sum joins them) or in four rows.
+// 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row per (outer, inner), in V.
+// A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
+// stay in registers; the rest of longer rows is read again.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds one after the other
+const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const LOG: bool = false;
 alias V = f32;
 
@@ -20,7 +20,7 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 
 var<workgroup> tree: array<V, THREADS>;
 
-// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
 fn keep_nan(x: V, y: V) -> V {
   return nan_or(x, y);
 }
@@ -53,7 +53,7 @@ fn softmax_grad_workgroup(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // Workgroups of the grid's surplus do nothing, and reach every barrier.
+  // Surplus workgroups do nothing, but reach every barrier.
   let row = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let end = select(0u, d.size, row < d.rows);
   let start = row / d.inner * d.size * d.inner + row % d.inner;

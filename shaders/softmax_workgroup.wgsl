@@ -1,13 +1,13 @@
 // y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
-// 1 x, 2 y: [outer, size, inner] row-major, a row being (outer, inner), in V.
-// A workgroup computes one row (or four, one in each lane), an invocation each THREADS-th element: HELD of them
-// stay in registers, those of longer rows are read anew.
-// V is f32, or vec4<f32> where four neighbours lie in one row (then lanes_* join them) or in four rows.
+// 1 x, 2 y: [outer, size, inner] row-major, a row per (outer, inner), in V.
+// A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
+// stay in registers; the rest of longer rows is read again.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds one after the other
+const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const LOG: bool = false;
 alias V = f32;
 
@@ -19,7 +19,7 @@ struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
 
 var<workgroup> tree: array<V, THREADS>;
 
-// y, or NaN where x is: of NaN a driver's exp and log may make a number.
+// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
 fn keep_nan(x: V, y: V) -> V {
   return nan_or(x, y);
 }
@@ -46,7 +46,7 @@ fn tree_max(lid: u32, v: V) -> V {
   }
   workgroupBarrier();
   let joined = tree[0];
-  workgroupBarrier(); // before somebody writes the tree again
+  workgroupBarrier(); // before the tree is overwritten
   return joined;
 }
 
@@ -68,7 +68,7 @@ fn softmax_workgroup(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // Workgroups of the grid's surplus do the last row again, into nothing.
+  // Surplus workgroups recompute the last row without storing it.
   let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);

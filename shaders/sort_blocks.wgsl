@@ -1,7 +1,7 @@
-// Runs of RUN neighbours of each line of x, sorted: what sort_merge.wgsl merges.
-// 1 x: lines of `count` elements, any strides; 2 y: pairs, or numbers (see sort_run.wgsl, which is appended).
-// An invocation sorts one run in registers, by exchanges of neighbours alone, so that equal elements keep their
-// order; a workgroup takes 64 runs.
+// Sorts runs of RUN neighbours of each line of x, which sort_merge.wgsl merges.
+// 1 x: lines of `count` elements, any strides; 2 y: pairs, or indices (see sort_run.wgsl, which is appended).
+// An invocation sorts one run in registers by exchanging adjacent elements only, which makes the sort stable. A
+// workgroup sorts 64 runs.
 // The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
 
 const DESCENDING: bool = false;
@@ -9,13 +9,13 @@ alias T = f32;
 
 @group(0) @binding(1) var<storage, read> x: array<T>;
 
-// Bits that are in order as u32; equal ones for equal numbers.
+// A key with the order of u32; equal keys for equal numbers.
 fn key_of(v: T) -> u32 {
   let bits = order_of(v);
   return select(bits, ~bits, DESCENDING);
 }
 
-// Of floats: positive ones behind negative ones, which lie the other way around; -0 is 0, NaN is behind all.
+// For floats: positive numbers after negative ones, whose bits are in reverse order; -0 equals 0, NaN comes last.
 fn order_of(v: T) -> u32 {
   let bits = select(bitcast<u32>(v), 0u, bitcast<u32>(v) == SIGN_BIT);
   return select(bits ^ select(SIGN_BIT, 0xffffffffu, (bits & SIGN_BIT) != 0u), 0xffffffffu, is_nan(v));
@@ -36,7 +36,7 @@ fn sort_blocks(
   let size = min(RUN, d.count - first);
   let place = place_of(line);
   let base = d.x.w + place.x * d.x.x + place.y * d.x.z + first * d.x.y;
-  var run: array<vec2<u32>, RUN + 1u>; // one behind the end, for the last exchange of odd ones to name
+  var run: array<vec2<u32>, RUN + 1u>; // one element past the end, accessed by the last odd exchange
   for (var k = 0u; k < RUN; k++) { // unroll
     run[k] = vec2(key_of(x[base + min(k, size - 1u) * d.x.y]), first + k);
   }

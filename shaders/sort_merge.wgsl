@@ -1,8 +1,8 @@
-// Sorted runs of 2 `run` elements of each line, merged of neighbouring ones of `run`.
-// 1 pairs: [lines, count]; 2 y: pairs, or numbers (see sort_run.wgsl, which is appended).
-// An invocation writes RUN neighbours: it finds by bisection how many of what goes before them comes from the
-// first run (the merge path of Odeh, Green, Mwassi, Shmueli and Birk, IPDPSW 2012), and merges from there on. Of
-// equal elements those of the first run come first. A workgroup takes 64 such.
+// Merges neighbouring sorted runs of `run` elements of each line into runs of 2 `run`.
+// 1 pairs: [lines, count]; 2 y: pairs, or indices (see sort_run.wgsl, which is appended).
+// An invocation writes RUN consecutive elements. A binary search finds how many of the elements before them come from
+// the first run (the merge path of Odeh, Green, Mwassi, Shmueli and Birk, IPDPSW 2012), and merging starts from there.
+// Of equal elements those of the first run come first. A workgroup has 64 invocations.
 // Part of Argsort, src/ops/sort.rs, whose reference is the twin.
 
 @group(0) @binding(1) var<storage, read> pairs: array<vec2<u32>>;
@@ -20,7 +20,7 @@ fn sort_merge(
   let line = quotient(chunk, d.by_row_chunks);
   let first = (chunk - line * d.row_chunks) * RUN;
   let size = min(RUN, d.count - first);
-  // The runs lie in a .. b and b .. end; `before` elements of both go before the first of this invocation.
+  // The runs are a .. b and b .. end; `before` elements of both precede the first of this invocation.
   let start = first / (2u * d.run) * (2u * d.run);
   let before = first - start;
   let a_size = min(d.run, d.count - start);
@@ -40,7 +40,7 @@ fn sort_merge(
   var at_a = a + low;
   var at_b = b + before - low;
   let end = b + b_size;
-  // Behind a run's end stands whatever there is; it is never taken.
+  // What follows a run's end may be read, but is never used.
   var of_a = pairs[min(at_a, end - 1u)];
   var of_b = pairs[min(at_b, end - 1u)];
   let to = target_of(line);

@@ -1,24 +1,24 @@
-// Where sorted runs of Argsort go: this text stands behind sort_blocks.wgsl and sort_merge.wgsl.
-// Between launches they are pairs of a key's bits, whose order as u32 is the one wanted, and its number in the
-// line: [lines, count]. The last launch writes the numbers alone.
+// Output of sorted runs of Argsort; appended to sort_blocks.wgsl and sort_merge.wgsl. Between launches, elements are
+// pairs of a key, whose u32 order is the sort order, and the element's index in the line: [lines, count]. The last
+// launch writes only the indices.
 
-// Elements that an invocation writes.
+// Elements written per invocation.
 const RUN: u32 = 16u;
 const LAST: bool = false;
 alias V = vec2<u32>;
 
 struct Dims {
-  chunks: u32, // of RUN elements, of all lines
-  row_chunks: u32, // of a line
-  count: u32, // elements of a line
-  run: u32, // of a sorted run that is read
-  by_row_chunks: vec2<u32>, // how to divide by these numbers
+  chunks: u32, // of RUN elements, in all lines
+  row_chunks: u32, // per line
+  count: u32, // elements per line
+  run: u32, // length of the sorted runs that are read
+  by_row_chunks: vec2<u32>, // reciprocals of these numbers
   by_inner: vec2<u32>,
   inner: u32, // line = outer * inner + i
   pad0: u32,
   pad1: u32,
   pad2: u32,
-  // Strides of outer, axis and inner, and where it begins.
+  // Strides of outer, axis and inner, and the offset.
   x: vec4<u32>,
   to: vec4<u32>, // y of the last launch, at 0
 }
@@ -26,13 +26,13 @@ struct Dims {
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-// A line's outer and inner number.
+// A line's outer and inner index.
 fn place_of(line: u32) -> vec2<u32> {
   let outer = quotient(line, d.by_inner);
   return vec2(outer, line - outer * d.inner);
 }
 
-// Where the element of a line with number 0 goes, and the stride of the others.
+// The position of element 0 of a line in the output, and the stride of the line.
 fn target_of(line: u32) -> vec2<u32> {
   if (LAST) {
     let place = place_of(line);
