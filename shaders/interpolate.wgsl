@@ -1,5 +1,5 @@
-// y[o, j, i] = epilogue(sum over k of weight(j, k) x[o, k, i]): resizes an axis of n_in elements to n_out.
-// With TRANSPOSED the gradient of that: y[o, k, i] = epilogue(sum over j of weight(j, k) x[o, j, i]).
+// y[o, j, i] = epilogue(sum over k of weight(j, k) * x[o, k, i]): resizes an axis of n_in elements to n_out.
+// With TRANSPOSED the gradient of that: y[o, k, i] = epilogue(sum over j of weight(j, k) * x[o, j, i]).
 // 1 x: f32 [outer, axis, inner], any strides; 2 y: row-major.
 // Output j is at the source position (j step + start) / unit, clamped to the axis. These are integers, so weights are
 // rounded once. Each invocation computes one element of y; a workgroup computes 64.
@@ -9,9 +9,10 @@ const TRANSPOSED: bool = false;
 const NEAREST: bool = false;
 
 struct Dims {
+  x: vec4<u32>,        // strides of outer, axis and inner; offset
   by_inner: vec2<u32>, // reciprocals for quotient()
   by_size: vec2<u32>,
-  x: vec4<u32>, // strides of outer, axis and inner; offset
+  by_unit: vec2<u32>,
   count: u32,   // elements of y
   size: u32,    // of y along the axis
   inner: u32,
@@ -20,6 +21,8 @@ struct Dims {
   unit: i32,
   step: i32,
   start: i32,
+  pad0: u32,
+  pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
@@ -29,9 +32,12 @@ struct Dims {
 // The source position of output j, in 1/unit.
 fn position(j: i32) -> i32 { return clamp(j * d.step + d.start, 0, (d.n_in - 1) * d.unit); }
 
-fn weight(j: i32, k: i32) -> f32 {
-  let at = position(j);
-  let low = at / d.unit;
+// The source element at a position or before it.
+fn element(at: i32) -> i32 { return i32(quotient(u32(at), d.by_unit)); }
+
+// The weight of source element k in the output whose position is `at`.
+fn weight(at: i32, k: i32) -> f32 {
+  let low = element(at);
   let rest = at - low * d.unit;
   if (NEAREST) { return select(0.0, 1.0, k == low); }
   if (k == low) { return f32(d.unit - rest) / f32(d.unit); }
@@ -60,12 +66,12 @@ fn interpolate(
   let o = quotient(row, d.by_size);
   let own = i32(row - o * d.size);
   let line = d.x.w + o * d.x.x + (n - row * d.inner) * d.x.z;
-  let low = position(own) / d.unit;
-  var terms = vec2(low, min(low + 1, d.n_in - 1));
+  let at = position(own);
+  var terms = vec2(element(at), min(element(at) + 1, d.n_in - 1));
   if (TRANSPOSED) { terms = readers(own); }
   var sum = 0.0;
   for (var other = terms.x; other <= terms.y; other++) {
-    let w = weight(select(own, other, TRANSPOSED), select(other, own, TRANSPOSED));
+    let w = weight(select(at, position(other), TRANSPOSED), select(other, own, TRANSPOSED));
     // A neighbour of weight 0 does not count, even if it is NaN or infinite.
     if (w != 0.0) { sum += w * x[line + u32(other) * d.x.y]; }
   }

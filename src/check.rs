@@ -1,6 +1,6 @@
 //! Holds a device against the reference, launch by launch.
 //!
-//! Each call of a plan is run alone. Its inputs are read back as they were, the graph nodes that
+//! Each kernel call of a plan is run alone. Its inputs are read back as they were, the graph nodes that
 //! it stands for are evaluated on the reference from exactly these, and its outputs are compared
 //! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
 //! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
@@ -51,10 +51,10 @@ use crate::graph::{Nodes, ValueId};
 use crate::plan::{Bound, BufferId, Dispatch, KernelCall, Plan, Stored};
 use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
-/// What a check found in one call of a plan.
+/// The result of checking one kernel call of a plan.
 #[derive(Clone, Debug)]
 pub struct CallReport {
-    /// What the call computes, such as `matmul.tile64 + add + relu`.
+    /// What the kernel call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(&'static str, &'static str)>,
@@ -124,14 +124,14 @@ impl std::fmt::Display for Element {
 /// What a check of a whole step found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The calls, in order.
+    /// The kernel calls, in order.
     pub calls: Vec<CallReport>,
-    /// The first call that is not as the reference says, with all that it takes to run it again.
+    /// The first kernel call that differs from the reference, with everything needed to run it again.
     pub divergence: Option<Box<Divergence>>,
 }
 
 impl Report {
-    /// Whether every call agreed, and anything was compared at all.
+    /// Whether every kernel call agreed. True if nothing was compared; see [`Report::compared`].
     pub fn passed(&self) -> bool {
         self.calls.iter().all(CallReport::passed)
     }
@@ -141,18 +141,18 @@ impl Report {
         self.calls.iter().map(|call| call.compared).sum()
     }
 
-    /// The call with the element closest to (or farthest over) its bound.
+    /// The kernel call with the element closest to (or farthest over) its bound.
     pub fn worst(&self) -> Option<(&CallReport, &Element)> {
         let elements = self.calls.iter().filter_map(|call| Some((call, call.worst.as_ref()?)));
         elements.max_by(|a, b| a.1.ratio().total_cmp(&b.1.ratio()))
     }
 }
 
-/// What a call left on the device.
+/// The state of the device after a kernel call.
 struct DeviceOutput {
     /// All words of the outputs' buffers.
     written: Vec<(Stored, Vec<u32>)>,
-    /// All words of the scratch buffers, and how many of them the call uses.
+    /// All words of the scratch buffers, and how many of them the kernel call uses.
     scratch: Vec<(usize, Vec<u32>)>,
     /// What stood behind the outputs.
     sentinel: u32,
@@ -163,10 +163,10 @@ struct DeviceOutput {
 /// The complaint about a status word that was raised without a reason.
 const RAISED: &str = "an index out of range was reported, and all are in range";
 
-/// Compares what one call did with the reference.
+/// Compares the output of one kernel call with the reference.
 ///
 /// # Errors
-/// The reference's, where an index is out of range and the call has reported it.
+/// The reference's error, if an index is out of range and the kernel call has reported it.
 fn compare(
     plan: &Plan,
     call: &KernelCall,
@@ -185,7 +185,7 @@ fn compare(
     Ok(report)
 }
 
-/// Compares what one call did with what it should have written.
+/// Compares the output of one kernel call with the expected values.
 fn judge(
     plan: &Plan,
     call: &KernelCall,
@@ -213,7 +213,7 @@ fn judge(
     report
 }
 
-/// For tuning: runs one call on what its inputs' buffers hold, outputs poisoned and sentinels behind
+/// For tuning: runs one kernel call on the contents of its input buffers, outputs poisoned and sentinels behind
 /// them, and compares with what is expected of indices that are all in range.
 pub(crate) fn check_call(
     gpu: &Engine,
@@ -229,7 +229,7 @@ pub(crate) fn check_call(
     Ok(judge(plan, call, expected, raised.then(|| RAISED.to_owned()), &got))
 }
 
-/// What the reference says a call writes, from what the call reads.
+/// The expected outputs of a kernel call: the reference computes them from its inputs.
 fn expect(
     plan: &Plan,
     call: &KernelCall,
@@ -351,7 +351,7 @@ fn ratio(got: f64, want: f64, bound: f64) -> f64 {
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, but call by call, comparing each with the reference.
+    /// Runs a step as [`Session::run`] does, but one kernel call at a time, and compares each with the reference.
     /// Returns the outputs and what was found.
     ///
     /// # Errors
@@ -381,7 +381,7 @@ impl Session {
     }
 }
 
-/// Fills what a call is to write, sets sentinels behind it, and NaN behind what it reads.
+/// Fills the outputs of a kernel call with NaN, and writes sentinels behind them and NaN behind its inputs.
 fn poison(gpu: &Engine, plan: &Plan, call: &KernelCall, sentinel: u32) -> Result<()> {
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
     for stored in &call.reads {

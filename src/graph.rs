@@ -125,7 +125,7 @@ pub struct Nodes {
     /// The assignments.
     pub assignments: Vec<Assignment>,
     /// The mistakes recorded so far.
-    pub mistakes: Vec<GraphError>,
+    pub errors: Vec<GraphError>,
     /// The fed names, and whether each feeds an `input` or a `scalar`.
     fed: HashMap<String, &'static str>,
     /// The names of the variables.
@@ -205,7 +205,7 @@ impl Graph {
 
     /// The mistakes recorded so far.
     pub fn errors(&self) -> Vec<GraphError> {
-        self.lock().mistakes.clone()
+        self.lock().errors.clone()
     }
 
     /// Whether two handles refer to the same graph.
@@ -224,18 +224,18 @@ impl Graph {
     /// Records a mistake. Returns an invalid value, which later ops pass on without further errors.
     #[track_caller]
     pub(crate) fn error(&self, op: &str, inputs: &[&Value], message: impl Into<String>) -> Value {
-        self.mistake_at(Location::caller(), op, inputs, message)
+        self.error_at(Location::caller(), op, inputs, message)
     }
 
     /// [`Graph::error`] for closures, which cannot use `track_caller`.
-    pub(crate) fn mistake_at(
+    pub(crate) fn error_at(
         &self,
         location: &'static Location<'static>,
         op: &str,
         inputs: &[&Value],
         message: impl Into<String>,
     ) -> Value {
-        self.lock().mistakes.push(GraphError {
+        self.lock().errors.push(GraphError {
             op: op.to_owned(),
             inputs: inputs.iter().map(|v| v.ty.clone()).collect(),
             message: message.into(),
@@ -289,7 +289,7 @@ impl Graph {
         let declared = check_size(&ty).and_then(|()| declare(&mut nodes, number));
         if let Err(message) = declared {
             drop(nodes);
-            return self.mistake_at(location, op, &[], message);
+            return self.error_at(location, op, &[], message);
         }
         let node = nodes.push(Node { kind, inputs: Vec::new(), outputs: vec![ty.clone()], location });
         drop(nodes);
@@ -394,7 +394,7 @@ impl Graph {
             return;
         }
         let complain = |message: &str| {
-            self.mistake_at(location, "assign", &[variable, value], message);
+            self.error_at(location, "assign", &[variable, value], message);
         };
         let mut nodes = self.lock();
         let is_variable = matches!(nodes.nodes[variable.id.node].kind, NodeKind::Variable(_));

@@ -244,8 +244,8 @@ impl Plan {
     /// output does not belong to this graph.
     pub fn of(graph: &Graph, outputs: &[&Value], profile: &Profile, options: &Options) -> Result<(Plan, Vec<Finding>)> {
         let nodes = graph.nodes();
-        if !nodes.mistakes.is_empty() {
-            return Err(Error::Graph(nodes.mistakes));
+        if !nodes.errors.is_empty() {
+            return Err(Error::Graph(nodes.errors));
         }
         Plan::draft(nodes, &graph.outputs(outputs)?, profile, options)
     }
@@ -257,8 +257,8 @@ impl Plan {
         profile: &Profile,
         options: &Options,
     ) -> Result<(Plan, Vec<Finding>)> {
-        if !nodes.mistakes.is_empty() {
-            return Err(Error::Graph(nodes.mistakes));
+        if !nodes.errors.is_empty() {
+            return Err(Error::Graph(nodes.errors));
         }
         let mut targets = targets.to_vec();
         if options.fuse {

@@ -128,8 +128,8 @@ impl Session {
     /// The content of a graph and the ids of its outputs, if it has no mistakes.
     pub(crate) fn accepted(graph: &Graph, outputs: &[&Value]) -> Result<(Nodes, Vec<ValueId>)> {
         let nodes = graph.nodes();
-        if !nodes.mistakes.is_empty() {
-            return Err(Error::Graph(nodes.mistakes));
+        if !nodes.errors.is_empty() {
+            return Err(Error::Graph(nodes.errors));
         }
         Ok((nodes, graph.outputs(outputs)?))
     }
@@ -408,7 +408,10 @@ impl Session {
         feeds: &[(&str, &Tensor)],
     ) -> Result<(&'p gpu::Program, Vec<(ValueId, Tensor)>)> {
         let feeds = self.bind(program, feeds)?;
-        let gpu = program.gpu.as_ref().ok_or_else(nothing_to_check)?;
+        let gpu = program
+            .gpu
+            .as_ref()
+            .ok_or_else(|| Error::Device("the reference has nothing to be compared with; open a GPU device".into()))?;
         feeds.upload(gpu)?;
         Ok((gpu, feeds.scalar_values(true)))
     }
@@ -582,9 +585,4 @@ impl std::fmt::Display for Program {
             plan.total_bytes() as f64 / f64::from(1 << 20),
         )
     }
-}
-
-/// The complaint of [`Session::check`] on the reference.
-pub(crate) fn nothing_to_check() -> Error {
-    Error::Device("the reference has nothing to be checked against; open a GPU device".into())
 }

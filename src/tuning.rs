@@ -234,7 +234,7 @@ type Expected = HashMap<ValueId, Bounded>;
 struct Runner {
     variant: &'static str,
     program: Program,
-    /// Its kernel's call.
+    /// The number of its kernel call.
     call: usize,
     times: Vec<f64>,
 }

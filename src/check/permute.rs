@@ -1,10 +1,10 @@
-//! The opposite order of workgroups: correct kernels give the same bits, races may not.
+//! Runs workgroups in the opposite order: correct kernels give the same bits, races may not.
 
 use crate::plan::Plan;
 use crate::{Error, Result};
 
-/// Lets the kernels of a plan run their workgroups in the opposite order: the numbers are turned
-/// round where the entry point receives them. Dispatches of one workgroup stay as they are.
+/// Reverses the order of the workgroups in all dispatches of a plan: the entry point reverses the workgroup number
+/// that it receives. Dispatches of one workgroup are not changed.
 ///
 /// # Errors
 /// When an entry point does not take `@builtin(workgroup_id)` in the usual form.
@@ -17,7 +17,7 @@ pub fn permute(plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The size of the grid is asked for, not written in, so that a text becomes one other pipeline.
+/// The grid size is read from the builtin, not written into the text, so that each text needs one more pipeline only.
 fn permuted_text(text: &str, entry: &str) -> Option<String> {
     const NUMBER: &str = "@builtin(workgroup_id) ";
     const GRID: &str = "@builtin(num_workgroups) ";

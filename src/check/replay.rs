@@ -1,4 +1,4 @@
-//! Case files: one call of a plan as plain data, with its inputs and what the reference says that
+//! Case files: one kernel call of a plan as plain data, with its inputs and what the reference says that
 //! it writes, to be run alone on any device.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, KernelCall, Plan, Role, Stored, largest_buffer, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
-/// One call, able to run without the graph that it came from.
+/// One kernel call that can run without the graph that it came from.
 #[derive(Clone, Debug)]
 pub struct KernelCase {
-    /// What the call computes, such as `matmul.tile64 + add + relu`.
+    /// What the kernel call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(String, String)>,
@@ -29,15 +29,15 @@ pub struct KernelCase {
     pub buffers: Vec<u64>,
     /// The dispatches, in order, bound to these buffers.
     pub dispatches: Vec<Dispatch>,
-    /// What the call reads: buffer and content.
+    /// Its inputs: buffer and contents.
     pub reads: Vec<(BufferId, Tensor)>,
-    /// What the call writes.
+    /// Its outputs.
     pub writes: Vec<Expected>,
     /// The words of the step's scalars.
     pub scalars: Vec<u32>,
 }
 
-/// An output of a call, as the reference has it.
+/// An output of a kernel call, as computed by the reference.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The op whose output it is, and the user's line that made it.
@@ -60,7 +60,7 @@ const MAX_EXTRA: u64 = 1 << 31;
 const MAX_UNIFORM: usize = 16 << 10;
 
 impl KernelCase {
-    /// The case of a call whose inputs are known. The reference computes what it should write.
+    /// The case of a kernel call with these inputs. The reference computes the expected outputs.
     pub(super) fn new(
         device: &str,
         plan: &Plan,
@@ -161,7 +161,7 @@ impl KernelCase {
         parse(contents).map_err(|why| Error::file(path, format!("not a case file: {why}")))
     }
 
-    /// Runs the call alone on a device, outputs poisoned and sentinels behind them, and compares
+    /// Runs the kernel call alone on a device, outputs poisoned and sentinels behind them, and compares
     /// with what the reference said. The texts come from a file, so they run with bounds checks;
     /// what a stray read or write does may differ from the run in which the case was found.
     ///
@@ -199,7 +199,7 @@ impl KernelCase {
         Ok(report)
     }
 
-    /// The call as a plan of its own.
+    /// A plan with this kernel call only.
     fn plan(&self) -> Plan {
         let call = KernelCall {
             label: self.label.clone(),
@@ -387,9 +387,9 @@ mod tests {
     use crate::{Graph, Reduction, Session, models};
 
     /// In-place updates, step scalars, scratch, several dispatches, status words: whatever a plan
-    /// has, its calls run alone from their files.
+    /// has, its kernel calls run alone from their files.
     #[test]
-    fn every_unit_of_a_training_step_replays() {
+    fn every_kernel_call_of_a_training_step_replays() {
         let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs complains where one must be there
         let graph = Graph::new();
         let loss = models::mnist_cnn_training(&graph, 2, 0);

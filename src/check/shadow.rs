@@ -9,7 +9,7 @@ use crate::graph::ValueId;
 use crate::plan::{Plan, Stored};
 use crate::{Error, Program, Result, Session, Tensor, files};
 
-/// The first call of a step that is not as the reference says.
+/// The first kernel call of a step that differs from the reference.
 #[derive(Clone, Debug)]
 pub struct Divergence {
     /// Its number in the plan, and how many there are.

@@ -195,7 +195,7 @@ impl Value {
             Ok(batch) => batch,
             Err(why) => {
                 let op = "scaled_dot_product_attention";
-                return self.graph().mistake_at(location, op, &[self, key, value], why);
+                return self.graph().error_at(location, op, &[self, key, value], why);
             }
         };
         self.graph().at(location, || attend(self, key, value, options, &batch))

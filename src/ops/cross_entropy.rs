@@ -221,7 +221,7 @@ impl Value {
             return invalid;
         }
         let location = std::panic::Location::caller();
-        let complain = |why: String| self.graph().mistake_at(location, "cross_entropy", &[self, target], why);
+        let complain = |why: String| self.graph().error_at(location, "cross_entropy", &[self, target], why);
         let rank = self.shape().rank();
         if rank < 2 {
             return complain("expected logits [N, C] or [N, C, d1, ...]".into());

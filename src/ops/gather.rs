@@ -211,7 +211,7 @@ impl Value {
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
         self.graph().admit(op, &inputs)?;
         let location = std::panic::Location::caller();
-        let complain = |why: String| Err(self.graph().mistake_at(location, op, &inputs, why));
+        let complain = |why: String| Err(self.graph().error_at(location, op, &inputs, why));
         let Some(at) = self.shape().axis(axis) else {
             return complain(format!("there is no axis {axis} in {}", self.shape()));
         };

@@ -133,10 +133,12 @@ impl Kernel for Interpolate {
         let x = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
         let count = args.outputs[0].shape.numel();
         let [_, size, inner] = outer_size_inner(&args.outputs[0].shape, self.axis);
-        let mut uniform: Vec<u32> = [inner, size].into_iter().flat_map(reciprocal).collect();
-        uniform.extend(x.words());
+        let scale = self.scale();
+        let mut uniform = x.words().to_vec();
+        uniform.extend([inner, size, scale[0] as usize].into_iter().flat_map(reciprocal));
         uniform.extend([count, size, inner, self.n_in, self.n_out].map(|n| n as u32));
-        uniform.extend(self.scale().map(|n| n as i32 as u32));
+        uniform.extend(scale.map(|n| n as i32 as u32));
+        uniform.extend([0; 2]); // padding
         let text = wgsl!("interpolate").constant("TRANSPOSED", self.transposed);
         Ok(Launch {
             label: self.name().into(),

@@ -374,7 +374,7 @@ fn check(cell: Cell, given: &[&Value], weights: &Weights, state: &[Value]) -> Re
     let (x, name) = (given[0], cell.name());
     x.graph().admit(name, given)?;
     let location = std::panic::Location::caller();
-    let complain = |why: String| Err(x.graph().mistake_at(location, name, given, why));
+    let complain = |why: String| Err(x.graph().error_at(location, name, given, why));
     let float = given.iter().all(|v| v.dtype() == DType::F32);
     if !float || x.shape().rank() != 3 || weights.w_hh.shape().rank() != 2 {
         return complain("expected f32 data [batch, time, in] and weights of two axes".into());

@@ -286,7 +286,7 @@ const STEP: &str = "step";
 fn check(graph: &Graph, optimizer: &str, not_negative: &[(&str, f64)], below_one: &[(&str, f64)]) {
     let location = std::panic::Location::caller();
     let complain = |name: &str, x: f64, range: &str| {
-        graph.mistake_at(location, optimizer, &[], format!("{name} must be {range}, not {x}"));
+        graph.error_at(location, optimizer, &[], format!("{name} must be {range}, not {x}"));
     };
     for &(name, x) in not_negative {
         if !(x >= 0.0 && x.is_finite()) {

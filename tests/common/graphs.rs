@@ -270,7 +270,7 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
 /// limit, and nothing else.
 fn plan(graph: &Graph) {
     let nodes = graph.nodes();
-    if !nodes.mistakes.is_empty() {
+    if !nodes.errors.is_empty() {
         return;
     }
     let last = nodes.nodes.len().saturating_sub(6);

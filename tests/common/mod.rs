@@ -47,3 +47,9 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + S
     assert_eq!(done.len(), items.len());
     done.into_iter().map(|(_, result)| result).collect()
 }
+
+/// A safetensors file with that header.
+#[allow(dead_code)]
+pub fn safetensors_bytes(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}

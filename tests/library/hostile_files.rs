@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,25 +13,11 @@ use wgrad::data::{Digits, Mnist, idx};
 use wgrad::io::{safetensors, write_atomically};
 use wgrad::{DType, Device, Error, Graph, Program, Session, Tensor};
 
+use crate::common::safetensors_bytes;
+use crate::io::complaint;
+
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-/// A safetensors file with that header.
-fn safetensors_bytes(header: &str, data: &[u8]) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
-}
-
-#[track_caller]
-fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
-    match result {
-        Err(Error::File { path: named, message }) => {
-            assert_eq!(named, path);
-            message
-        }
-        Err(other) => panic!("another error: {other}"),
-        Ok(_) => panic!("was accepted"),
-    }
 }
 
 /// A session with one parameter, and a program that counts its steps.

@@ -23,19 +23,16 @@ fn tensors() -> BTreeMap<String, Tensor> {
     ])
 }
 
-/// A file with that header and so many bytes of data.
+/// A safetensors file with that header and data.
 fn file(folder: &Path, header: &str, data: &[u8]) -> std::path::PathBuf {
     let path = folder.join("made.safetensors");
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.extend(data);
-    fs::write(&path, bytes).unwrap();
+    fs::write(&path, crate::common::safetensors_bytes(header, data)).unwrap();
     path
 }
 
 /// The message of an error about a file's content, which names the file.
 #[track_caller]
-fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
+pub fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
     match result {
         Err(Error::File { path: named, message }) => {
             assert_eq!(named, path);

@@ -54,7 +54,7 @@ fn windows() -> Vec<Case> {
         let shape = &[1, 1, 2 * h, w];
         cases.push(case("max_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.max_pool2d(wide)));
         cases.push(case("avg_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.avg_pool2d(wide)));
-        // Each element lies in thousands of windows. A quarter of the elements: a sixteenth of the time.
+        // Each element lies in thousands of windows. With a quarter of the elements they are a sixteenth of the work.
         let [h, w] = if w == 1 { [h / 4, 1] } else { [h / 2, w / 2] };
         let near = Pool2d::new([h.div_ceil(2), w.div_ceil(2)]).stride(1);
         let shape = &[1, 1, h, w];

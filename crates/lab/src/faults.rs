@@ -258,7 +258,7 @@ pub fn has_kernel(device: &Device, subject: &Subject, fault: &Fault) -> Result<b
     Ok(plan.calls.iter().flat_map(|call| &call.dispatches).any(|dispatch| dispatch.entry == fault.kernel))
 }
 
-/// Which check the first failing call of a report counts for.
+/// Which check the first failing kernel call of a report counts for.
 fn caught(report: &Report) -> Option<Caught> {
     let wrong = report.calls.iter().find(|call| call.wrong > 0);
     if let Some(call) = wrong {

@@ -4,13 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::common::safetensors_bytes;
+
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-/// A safetensors file with that header.
-fn safetensors_bytes(header: &str, data: &[u8]) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
 /// Runs `wgrad check --golden` on the folder: an exit code of 2 and a message, in good time.
