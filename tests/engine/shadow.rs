@@ -308,7 +308,7 @@ fn training_goes_on_from_a_checkpoint_when_the_device_is_lost() {
         }
     };
     assert!(matches!(error, Error::DeviceLost(_)), "{error}");
-    for part in ["lost", "kept", "new session"] {
+    for part in ["lost", "remain", "new session"] {
         assert!(error.to_string().contains(part), "{error}");
     }
 
