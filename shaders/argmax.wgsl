@@ -1,8 +1,8 @@
-// y[part, row] = the k in the part-th chunk with the largest (or smallest) x[row, k], the first of equals,
-// and the first NaN before all others.
-// 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 y: [parts, rows], k within x's row.
+// y[part, row] = the k in the part-th chunk with the largest (or smallest) x[row, k]: the first one on ties, or the
+// first NaN if any.
+// 1 x: [outer, size, inner] row-major, a row per (outer, inner); 2 y: [parts, rows], k from the start of the row.
 // A workgroup computes 64 elements of y, an invocation one.
-// size >= 1, no chunk is empty.
+// Requires size >= 1 and no empty chunks.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
 const SMALLEST: bool = false; // argmin

@@ -1,7 +1,7 @@
-// y[row] = the k among parts[:, row] with the largest (or smallest) x[row, k], the first of equals.
-// 1 x: [outer, size, inner] row-major, a row being (outer, inner); 2 parts: [parts, rows]; 3 y: [rows].
+// y[row] = the k among parts[:, row] with the largest (or smallest) x[row, k], the first one on ties.
+// 1 x: [outer, size, inner] row-major, a row per (outer, inner); 2 parts: [parts, rows]; 3 y: [rows].
 // A workgroup computes 64 elements of y, an invocation one.
-// The second launch of argmax for long rows; parts are in the order of k.
+// The second launch of argmax for long rows; parts are in ascending order of k.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
 const SMALLEST: bool = false; // argmin

@@ -1,8 +1,8 @@
 // y[i] = sum_j w[i, j] v[j] / sum_j w[i, j], w = exp(s[i, j] - m[i]), s = q k^T scale + mask, m[i] the largest so far.
 // 1 q, 2 k, 3 v in rows of vec4; 4 y: [batches, queries, width]; 5 lse: [batches, queries], m + log(sum w).
-// A workgroup computes TILE queries x 8 COLUMNS vec4 of y, 32 keys at a time; 8 invocations share ROWS queries, each has
-// 4 of the 32 scores of each. Where the keys are cut over launches, `before` is the lse of those before `first`.
-// Twin: Attention::reference in src/ops/attention.rs. Products and reductions: attention_shuffle or attention_tile.
+// A workgroup computes TILE queries x 8 COLUMNS vec4 of y, 32 keys at a time; 8 invocations share ROWS queries, and
+// each holds 4 of the 32 scores per query. If the keys are split across launches, `before` is the lse before `first`.
+// Twin: ScaledDotProduct::reference in src/ops/attention.rs. Appended: attention_shuffle or attention_tile.
 
 const ROWS: u32 = 16u;
 const COLUMNS: u32 = 2u;
@@ -20,7 +20,7 @@ fn attention(number: u32, lane: u32) {
   let chunk = number % p.chunks * 8u * COLUMNS;
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
-  if (b >= p.batches) { return; } // the whole workgroup does
+  if (b >= p.batches) { return; } // uniform in the workgroup
   let row = tile + lane / 8u * ROWS;
   let place = lane % 8u;
 
@@ -31,7 +31,7 @@ fn attention(number: u32, lane: u32) {
     let i = b * p.q.rows + min(row + r, p.q.rows - 1u);
     top[r] = before(i);
     if (top[r] > LEAST_SCORE || is_nan(top[r])) {
-      sum[r] = select(0.0, 1.0, place == 0u); // the 8 invocations' sums are added in the end
+      sum[r] = select(0.0, 1.0, place == 0u); // counted once: rows_sum adds the 8 invocations
       for (var c = 0u; c < COLUMNS; c++) { // unroll
         acc[r * COLUMNS + c] = y[i * p.v.width + min(chunk + place + c * 8u, p.v.width - 1u)];
       }
@@ -66,7 +66,7 @@ fn attention(number: u32, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { // unroll
     if (row + r < p.q.rows) {
       let i = b * p.q.rows + row + r;
-      // One weight at least is 1, unless all keys are left out, or one is NaN.
+      // The largest weight is 1, unless all keys are masked or one score is NaN.
       let some = sum[r] > 0.5 || is_nan(sum[r]);
       let total = nan_or(sum[r], max(sum[r], 0.5));
       for (var c = 0u; c < COLUMNS; c++) { // unroll

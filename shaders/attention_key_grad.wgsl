@@ -1,7 +1,7 @@
 // dk[j] = scale sum_i w[i, j] (dy[i] . v[j] - delta[i]) q[i], dv[j] = sum_i w[i, j] dy[i], w = exp(s[i, j] - lse[i]).
 // 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dkv: [batches, keys, dk and dv].
 // A workgroup computes TILE keys x 8 COLUMNS vec4 of dk and of dv, 32 queries at a time; 8 invocations share ROWS keys,
-// each has 4 of the 32 scores of each. Where the queries are cut over launches, dkv holds the sum over those before.
+// and each holds 4 of the 32 scores per key. If the queries are split across launches, dkv holds the previous sum.
 // s = q k^T scale + mask. Twin: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
 
 const ROWS: u32 = 16u;
@@ -19,7 +19,7 @@ fn attention_key_grad(number: u32, lane: u32) {
   let chunk = number % p.chunks * 8u * COLUMNS;
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
-  if (b >= p.batches) { return; } // the whole workgroup does
+  if (b >= p.batches) { return; } // uniform in the workgroup
   let row = tile + lane / 8u * ROWS;
   let place = lane % 8u;
   let width = p.k.width + p.v.width;
@@ -35,7 +35,7 @@ fn attention_key_grad(number: u32, lane: u32) {
       }
     }
   }
-  // Queries before the tile see none of its keys.
+  // With causal masking, queries before the tile attend to none of its keys.
   let first = select(p.first, max(p.first, tile / 32u * 32u), p.causal != 0u);
   for (var j = first; j < p.last; j += 32u) {
     var s: array<vec4<f32>, ROWS>;

@@ -1,13 +1,13 @@
 
 
-// The operands of the attention kernels: this text stands behind theirs.
-// Row i of head b of query, key, value and dy begins at offset + batch and head part + i * row, all in vec4,
-// and has `width` of them. Scores are q k^T scale + mask; a key whose score is LEFT_OUT has no weight.
+// The operands of the attention kernels; appended to them.
+// Row i of head b of q, k, v and dy starts at offset + batch offset + head offset + i * row and has `width` elements,
+// all in vec4. Scores are q k^T scale + mask; a key with score LEFT_OUT is masked and has weight 0.
 struct Operand { offset: u32, batch: u32, head: u32, row: u32, rows: u32, width: u32, pad0: u32, pad1: u32 }
 struct Params {
-  // Heads of the whole batch, heads of one, tiles of rows and chunks of columns of the result.
+  // Heads in the whole batch and per example; row tiles and column chunks of the result.
   batches: u32, heads: u32, tiles: u32, chunks: u32,
-  // What the loop goes over: keys, or queries, from `first`, a multiple of 32, to before `last`.
+  // The loop runs over keys (or queries) first .. last; `first` is a multiple of 32.
   first: u32, last: u32, causal: u32, scale: f32,
   mask_offset: u32, mask_batch: u32, mask_head: u32, mask_query: u32,
   mask_key: u32, pad0: u32, pad1: u32, pad2: u32,
@@ -16,19 +16,19 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 
 const LEFT_OUT: f32 = -1e30;
-// Scores below it are left out.
+// Scores up to this are masked.
 const LEAST_SCORE: f32 = -1e29;
 
-// Where rows i .. i + 4 begin; behind the last row it stands again.
+// The starts of rows i .. i + 4; rows beyond the last repeat it.
 fn rows_of(x: Operand, b: u32, i: u32) -> vec4<u32> {
   let row = min(vec4(i, i + 1u, i + 2u, i + 3u), vec4(x.rows - 1u));
   return x.offset + b / p.heads * x.batch + b % p.heads * x.head + row * x.row;
 }
 
-// What is added to the scores of these queries and keys.
+// The mask, added to the scores of these queries and keys.
 fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> { return vec4(0.0); }
 
-// e^(score - lse), NaN where one is, 0 where the key is left out.
+// exp(score - lse); NaN if either is NaN, 0 if the key is masked.
 fn weights(score: vec4<f32>, lse: vec4<f32>) -> vec4<f32> {
   let x = score - lse;
   let e = vec4(

@@ -1,7 +1,7 @@
 // dq[i] = scale sum_j w[i, j] (dy[i] . v[j] - delta[i]) k[j], w = exp(s[i, j] - lse[i]), s = q k^T scale + mask.
 // 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dq: [batches, queries, width].
-// A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, 32 keys at a time; 8 invocations share ROWS queries, each has
-// 4 of the 32 scores of each. Where the keys are cut over launches, dq holds the sum over those before `first`.
+// A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, 32 keys at a time; 8 invocations share ROWS queries, and
+// each holds 4 of the 32 scores per query. If the keys are split across launches, dq holds the sum before `first`.
 // Twin: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
 const ROWS: u32 = 16u;
@@ -19,7 +19,7 @@ fn attention_query_grad(number: u32, lane: u32) {
   let chunk = number % p.chunks * 8u * COLUMNS;
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
-  if (b >= p.batches) { return; } // the whole workgroup does
+  if (b >= p.batches) { return; } // uniform in the workgroup
   let row = tile + lane / 8u * ROWS;
   let place = lane % 8u;
 

@@ -1,8 +1,8 @@
 
 
-// The attention kernels for subgroups of 8: this text stands behind theirs.
-// A workgroup is a subgroup; its 8 lanes share 16 rows (ROWS), and give numbers to each other by shuffles.
-// dot_LEFT_RIGHT and add_ADDED stand here once, and in the kernel for each pair of operands that it multiplies.
+// Entry point, products and reductions of the attention kernels for subgroups of 8; appended to them.
+// A workgroup is a subgroup; its 8 lanes share 16 rows (ROWS) and exchange elements by shuffles.
+// dot_LEFT_RIGHT and add_ADDED are templates, instantiated for each pair of operands that a kernel multiplies.
 @compute @workgroup_size(8)
 fn KERNEL_shuffle(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -12,8 +12,8 @@ fn KERNEL_shuffle(
   KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
 }
 
-// s[r] += the products of row `row + r` of LEFT and rows `column + lane * 4` .. 4 of RIGHT. The lanes hold
-// 16 x 8 numbers of LEFT, one block of 4 x 4 each.
+// s[r] += the dot products of row `row + r` of LEFT and the 4 rows of RIGHT from `column + lane * 4`. The lanes hold
+// 16 x 8 elements of LEFT, a 4 x 4 block each.
 fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
   let size = p.LEFT.width;
   let left_at = rows_of(p.LEFT, b, row + lane % 4u * 4u);
@@ -37,7 +37,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
   }
 }
 
-// acc[r] += the sum over i < 32 of w[r, i] and row `column + i` of ADDED, its vec4 from `chunk` on.
+// acc[r] += sum over i < 32 of w[r, i] * row `column + i` of ADDED, from its vec4 `chunk` on.
 fn add_ADDED(
   acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
   b: u32, column: u32, chunk: u32, lane: u32,
@@ -60,7 +60,7 @@ fn add_ADDED(
   }
 }
 
-// The largest of the 8 lanes' x, row by row, in each lane.
+// The maximum of x over the 8 lanes, for each row, in every lane.
 fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { // unroll
     let by4 = max((*x)[r], subgroupShuffle((*x)[r], lane ^ 4u));
@@ -69,7 +69,7 @@ fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   }
 }
 
-// The sum of the 8 lanes' x, row by row, in each lane.
+// The sum of x over the 8 lanes, for each row, in every lane.
 fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   for (var r = 0u; r < ROWS; r++) { // unroll
     let by4 = (*x)[r] + subgroupShuffle((*x)[r], lane ^ 4u);

@@ -1,10 +1,10 @@
 
 
-// The attention kernels by tiles in workgroup memory: this text stands behind theirs.
+// Entry point, products and reductions of the attention kernels with tiles in workgroup memory; appended to them.
 // 64 invocations share 32 rows; 8 neighbours have the same 4 (ROWS). 13 KiB of workgroup memory.
-// dot_LEFT_RIGHT and add_ADDED stand here once, and in the kernel for each pair of operands that it multiplies.
+// dot_LEFT_RIGHT and add_ADDED are templates, instantiated for each pair of operands that a kernel multiplies.
 
-// Of dot: LEFT[16 numbers, 8 x 4 rows], then RIGHT; of add: ADDED[32 rows, 8 COLUMNS].
+// In dot: LEFT[16 elements, 8 x 4 rows], then RIGHT likewise; in add: ADDED[32 rows, 8 COLUMNS].
 var<workgroup> shared_rows: array<vec4<f32>, 512>;
 // w[32, 8 x 4 rows]
 var<workgroup> shared_weights: array<vec4<f32>, 256>;
@@ -19,8 +19,8 @@ fn KERNEL_tile(
   KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
 }
 
-// s[r] += the products of row `row + lane / 8 * 4 + r` of LEFT and rows `column + lane % 8 * 4` .. 4 of RIGHT.
-// Each invocation loads one block of 4 x 4, the first half of LEFT, the others of RIGHT.
+// s[r] += the dot products of row `row + lane / 8 * 4 + r` of LEFT and 4 rows of RIGHT from `column + lane % 8 * 4`.
+// Each invocation loads a 4 x 4 block: the first half from LEFT, the others from RIGHT.
 fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
   let size = p.LEFT.width;
   let outer = lane % 8u;
@@ -53,7 +53,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
   }
 }
 
-// acc[r] += the sum over i < 32 of w[r, i] and row `column + i` of ADDED, its vec4 from `chunk` on.
+// acc[r] += sum over i < 32 of w[r, i] * row `column + i` of ADDED, from its vec4 `chunk` on.
 fn add_ADDED(
   acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
   b: u32, column: u32, chunk: u32, lane: u32,
@@ -84,7 +84,7 @@ fn add_ADDED(
   }
 }
 
-// The largest of 8 neighbours' x, row by row, in each of them.
+// The maximum of x over 8 neighbours, for each row, in each of them.
 fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
   workgroupBarrier();
@@ -97,7 +97,7 @@ fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   }
 }
 
-// The sum of 8 neighbours' x, row by row, in each of them. The largest were read before a barrier in between.
+// The sum of x over 8 neighbours, for each row, in each of them. Barriers since rows_max protect shared_parts.
 fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
   workgroupBarrier();

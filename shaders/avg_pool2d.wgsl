@@ -1,7 +1,7 @@
 // y[window] = sum of x over the window / divisor
-// x [planes, H, W], y [planes, OH, OW], contiguous; padding counts as zero, and in the divisor
-// where `include` is 1. One invocation computes one window. Behind it: pool2d.wgsl.
-// Padding at most half a window, so that every window covers an element; KH KW under 16,000.
+// x [planes, H, W], y [planes, OH, OW], contiguous; padding counts as zero, and in the divisor if `include` is 1.
+// One invocation computes one window. Appended: pool2d.wgsl.
+// Requires padding of at most half a window, so that every window covers an element, and KH KW under 16,000.
 // Twin: avg_pool2d in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,13 +1,13 @@
 // dx[element] = sum over the windows that cover it of dy[window] / divisor
-// dy [planes, OH, OW], dx [planes, H, W], contiguous; padding counts in the divisor where
-// `include` is 1. One invocation gathers one element of dx. Behind it: pool2d.wgsl.
-// Fewer than 16,000 windows cover an element.
+// dy [planes, OH, OW], dx [planes, H, W], contiguous; padding counts in the divisor if `include` is 1.
+// One invocation gathers one element of dx. Appended: pool2d.wgsl.
+// Requires fewer than 16,000 windows per element.
 // Twin: avg_pool2d_grad in src/ops/pool2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
-// How many elements of an axis a window covers, padding left out.
+// The number of elements that a window covers along an axis, without padding.
 fn covered(corner: u32, kernel: u32, padding: u32, size: u32) -> u32 {
   return min(corner + kernel - padding, size) - (max(corner, padding) - padding);
 }

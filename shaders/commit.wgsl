@@ -1,5 +1,5 @@
-// variable[i] = source[i] for i < n, unless the status says that the step has failed: then nothing is written.
-// What commits a step whose indices are computed on the device; see Commit in src/plan.rs.
+// variable[i] = source[i] for i < n; writes nothing if the status says that the step has failed.
+// Commits a step whose indices are computed on the device; see Commit in src/plan.rs.
 
 struct Dims { n: u32 }
 

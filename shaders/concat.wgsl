@@ -1,14 +1,14 @@
-// y[row, start + k] = x[row, k]: one input of a concatenation put in its place, bits as they are.
+// y[row, start + k] = x[row, k]: copies one input of a concatenation, bit for bit.
 // 1 x: [rows, length] row-major; 2 y: [rows, total] row-major; both in V, one word or four.
-// An invocation copies `chunk` neighbours of a row of x, a workgroup 64 such.
-// start + length <= total; other launches write the rest of y.
+// An invocation copies `chunk` adjacent elements of a row of x, a workgroup 64 chunks.
+// Requires start + length <= total; other launches write the rest of y.
 // Twin: Concat::reference in src/ops/concat.rs.
 
 alias V = u32;
 
 struct Dims {
-  chunks: u32, // of all of x
-  row_chunks: u32, // of a row
+  chunks: u32, // in total
+  row_chunks: u32, // per row
   chunk: u32,
   length: u32,
   total: u32,

@@ -1,10 +1,9 @@
 // y[n, c, i, j] = sum over u, v of packed[n, i, j, shifted by (u, v), c / 4][c % 4] * weight[u, v, c]
-// packed [N, PH, PW, Q] and weight [KH KW, Q] of vec4 from conv2d_pack;
-// bindings and order of results as in conv2d_product.wgsl. Each channel is its own: no matrix product.
-// Of an input gradient with strides, whose weight runs backwards, phase (ry, rx) meets the rows KH - 1 - ry - SY t
-// of the weight, for whole t, and columns likewise.
+// packed [N, PH, PW, Q] and weight [KH KW, Q] of vec4 from conv2d_pack. Appended: conv2d_product.wgsl.
+// For a strided input gradient, the weight is reversed, and phase (ry, rx) uses its rows KH - 1 - ry - SY t for all
+// whole t, and its columns likewise.
 // An invocation computes 4 channels of 4 positions and one phase; neighbours have neighbouring channels.
-// KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
@@ -25,7 +24,7 @@ fn conv2d_depthwise(
   for (var j = 0u; j < 4u; j++) { // unroll
     corners[j] = corner(first + j) + q;
   }
-  // Kernel row and column of the first tap; where there is none, the second's less a stride.
+  // Kernel row and column of the first tap; negative (wrapped) if the phase has no such tap.
   let y = s.kernel_y - 1u - SY * (s.taps_y - 1u) - phase / SX;
   let x = s.kernel_x - 1u - SX * (s.taps_x - 1u) - phase % SX;
   let begin_y = select(0u, 1u, i32(y) < 0);

@@ -1,7 +1,7 @@
-// partial[k, c, t] = sum over the k-th stretch of positions p of packed[p shifted by t, c / 4][c % 4] dy[p, c]
-// Bindings as in conv2d_weight_product.wgsl, whose row quads are here one kernel element of 4 channels.
-// An invocation sums one row quad; neighbours have neighbouring channels.
-// A stretch has under 16,000 positions. Results lie as [splits, C, KH KW].
+// partial[k, c, t] = sum over the k-th range of positions p of packed[p shifted by t, c / 4][c % 4] dy[p, c]
+// Bindings as in conv2d_weight_product.wgsl; here a row quad is one kernel element of 4 channels.
+// An invocation sums one row quad; neighbours have neighbouring channels. The result is [splits, C, KH KW].
+// Requires ranges under 16,000 positions.
 // Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 @compute @workgroup_size(64)

@@ -1,7 +1,7 @@
 // y[n, o, i, j] = sum over c, u, v of x[n, c, i sy + u dy - py, j sx + v dx - px] weight[o, c, u, v]
 // x [N, C, H, W], weight [O, C / groups, KH, KW], y [N, O, OH, OW], all contiguous.
-// One invocation computes one output from channels begin..end of its group; y holds the sum of the
-// channels before. Any stride, padding, dilation and groups; (end - begin) KH KW under 16,000.
+// One invocation computes one output from channels begin..end of its group; y holds the sum over previous channels.
+// Any stride, padding, dilation and groups. Requires (end - begin) KH KW under 16,000.
 // Twin: conv2d in src/ops/conv2d/reference.rs.
 
 struct Conv {

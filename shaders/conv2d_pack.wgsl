@@ -1,16 +1,16 @@
 // packed[n, y, x, q][k] = source[n, c, (y - top) / UP_Y, (x step + v dilation - left) / UP_X],
-// where 4 q + k = c fold + v; zero where a quotient is not whole, or lies outside the source.
-// source [N, C, H, W], its rows contiguous; packed [N, PH, PW, Q] of vec4: channels last, borders and gaps
-// filled, so that a convolution reads it without a condition. Of the last row of an image not all columns
-// need be there. One invocation writes up to 4 vec4.
-// Twin: none of its own; conv2d in src/ops/conv2d/reference.rs skips what is zero here.
+// where 4 q + k = c fold + v; zero if a quotient is not whole or is outside the source.
+// source [N, C, H, W] with contiguous rows; packed [N, PH, PW, Q] of vec4: channels last, with zeros for padding and
+// gaps, so that a convolution reads it without branches. The last row of an image may be incomplete.
+// One invocation writes up to 4 vec4.
+// No twin: conv2d in src/ops/conv2d/reference.rs skips what is zero here.
 
 struct Pack {
   by_blocks: vec2<u32>, by_image: vec2<u32>, by_pw: vec2<u32>, by_fold: vec2<u32>,
-  // image: positions of one in the copy; blocks: of 4 vec4 at a position, or less.
+  // image: positions per image of the copy; blocks: groups of up to 4 vec4 per position.
   count: u32, image: u32, pw: u32, quads: u32, blocks: u32, fold: u32,
   channels: u32, h: u32, w: u32, top: i32, left: i32, step: i32, dilation: i32,
-  // Where the source begins, and its strides; of taps that run backwards the first wraps around.
+  // Offset and strides of the source; stride_n wraps around (is negative) for reversed taps.
   offset: u32, stride_n: u32, stride_c: u32, stride_y: u32,
 }
 @group(0) @binding(0) var<uniform> s: Pack;
@@ -38,7 +38,7 @@ fn conv2d_pack(
   let inside = iy * UP_Y == from_y && u32(iy) < s.h;
   let first = (i - position * s.blocks) * 4u;
   let last = min(first + 4u, s.quads);
-  // Uniforms are loaded once here; the loops store, which may make a compiler load them again.
+  // Uniforms are loaded once here; compilers may reload them after the stores in the loops.
   let fold = s.fold;
   let stride = s.stride_c;
   let w = s.w;
@@ -60,7 +60,7 @@ fn conv2d_pack(
     }
     packed[position * s.quads + q] = quad;
   }
-  // With it: the neighbours along the row of one channel, then those of the next.
+  // With folding: neighbours along the row of one channel, then of the next.
   var c = quotient(first * 4u, s.by_fold);
   var v = first * 4u - c * fold;
   for (var q = straight; q < last; q++) {

@@ -1,8 +1,8 @@
 // packed[t, r, q][k] = weight[r, c, uy, ux] for column 4 q + k = (c SY + ry) SX + rx, tap t = ty VX + tx,
-// uy = ry + SY (VY - 1 - ty) and ux likewise; zero where there is no such row, column or element.
-// weight [O, C, KH, KW] contiguous; packed [VY VX, R, Q] of vec4: the kernel elements that each of the
-// SY SX phases of an input gradient meets, the taps running backwards. One invocation writes one vec4.
-// Twin: none of its own; it only moves elements.
+// uy = ry + SY (VY - 1 - ty) and ux likewise; zero if there is no such row, column or element.
+// weight [O, C, KH, KW] contiguous; packed [VY VX, R, Q] of vec4: the kernel elements of each of the SY SX phases of
+// an input gradient, with reversed taps. One invocation writes one vec4.
+// No twin: it only moves elements.
 
 struct Pack {
   count: u32, rows: u32, channels: u32, quads: u32, padded_rows: u32,

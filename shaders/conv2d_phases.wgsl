@@ -1,6 +1,6 @@
-// The store of an input gradient with strides: it stands in the place of that of conv2d_product.wgsl.
+// The store of a strided input gradient; replaces that of conv2d_product.wgsl.
 // Channel (c SY + ry) SX + rx at window (i, j) is dx[n, c, i SY + ry + origin_y, j SX + rx + origin_x];
-// what lies outside of dx is padding. dx [N, C, height, breadth] contiguous.
+// positions outside dx are padding. dx [N, C, height, breadth] contiguous.
 
 fn store(v: vec4<f32>, position: u32, channel: u32) {
   if (channel < s.channels) {

@@ -1,13 +1,13 @@
-// The product of a convolution: this text stands behind those of its kernels, which sum
-// y[n, o, i, j] for position (n, i, j) and channel o. y [N, O, OH, OW] contiguous; for an input
-// gradient with strides see conv2d_phases.wgsl, which alone reads height .. origin_x.
+// Parameters and store of the convolution kernels; appended to them. They compute y[n, o, i, j] for position
+// (n, i, j) and channel o. y [N, O, OH, OW] contiguous; for a strided input gradient see conv2d_phases.wgsl, the only
+// reader of height .. origin_x.
 struct Product {
   by_plane: vec2<u32>, by_width: vec2<u32>,
   positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
   image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
   blocks: u32, height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
 }
-// Phases of an input gradient with strides along each axis.
+// Phases of a strided input gradient along each axis.
 const SY: u32 = 1u;
 const SX: u32 = 1u;
 alias Y = f32;
@@ -16,7 +16,7 @@ alias Y = f32;
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
 
-// Where window number `position` (clamped to the last) begins in `packed`.
+// The start of window `position` (clamped to the last) in `packed`.
 fn corner(position: u32) -> u32 {
   let p = min(position, s.positions - 1u);
   let n = quotient(p, s.by_plane);
@@ -25,8 +25,8 @@ fn corner(position: u32) -> u32 {
   return n * s.image + line * s.row + (rest - line * s.width) * s.column;
 }
 
-// Stores a channel's results at a position and the three behind it, as far as there are such.
-// Where a plane is a number of vec4, src/ops/conv2d/packed.rs puts a store of one vec4 here.
+// Stores a channel's results at `position` and the next three positions, if they exist.
+// For planes of whole vec4, src/ops/conv2d/packed.rs replaces this by a store of one vec4.
 fn store(v: vec4<f32>, position: u32, channel: u32) {
   if (channel < s.channels) {
     for (var k = 0u; k < 4u; k++) { // unroll

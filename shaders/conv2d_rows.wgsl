@@ -1,7 +1,7 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
-// One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barrier.
-// Behind it: conv2d_product.wgsl. KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barriers.
+// Appended: conv2d_product.wgsl. Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
@@ -47,7 +47,7 @@ fn conv2d_rows(
       }
     }
   }
-  // The rows move up as the first are stored: the text stores at few places, and the sums stay in registers.
+  // Stores the first rows and shifts the others up: few store instructions, and the sums stay in registers.
   let last = min(16u, s.positions - first);
   for (var p = 0u; p < last; p += 4u) {
     let a = transpose(mat4x4(left[0], left[1], left[2], left[3]));

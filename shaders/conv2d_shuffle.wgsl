@@ -1,8 +1,8 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
-// One workgroup, a subgroup of 8, computes 64 positions x 32 WIDE channels: each lane WIDE vec4 of
-// channels of all 64 positions; each lane loads 8 positions, and constant shuffles show them to the others.
-// No barrier. KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// One workgroup, a subgroup of 8, computes 64 positions x 32 WIDE channels: each lane computes WIDE vec4 of channels
+// of all 64 positions, loads 8 positions and shares them by shuffles with constant indices. No barriers.
+// Appended: conv2d_product.wgsl. Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
 const WIDE: u32 = 1u;
 
@@ -55,8 +55,8 @@ fn conv2d_shuffle(
       }
     }
   }
-  // Each lane's own, in workgroup memory: a private array that is indexed dynamically takes some
-  // drivers' compilers seconds.
+  // Each lane uses its own part of workgroup memory: a dynamically indexed private array takes the compilers of some
+  // drivers seconds.
   for (var i = 0u; i < 64u * WIDE; i++) { // unroll
     results[i * 8u + lane] = sums[i];
   }

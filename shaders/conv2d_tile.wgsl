@@ -1,27 +1,26 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
-// One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory
-// (8 KiB), one invocation 8 positions x 8 channels.
-// Behind it: conv2d_product.wgsl. KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory (8 KiB), one invocation
+// 8 positions x 8 channels.
+// Appended: conv2d_product.wgsl. Requires KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 
-// Depth-major: x_tile[depth, position / 4], and behind it w_tile[depth, channel / 4], both 16 x 16;
-// in the end half of the results.
+// Depth-major: x_tile[depth, position / 4], then w_tile[depth, channel / 4], both 16 x 16; finally half of the results.
 var<workgroup> tile: array<vec4<f32>, 512>;
 
-// Where the sum stands: kernel row (as a distance in packed), kernel column, channel quad.
+// Advances the position in the sum: kernel row (as an offset in packed), kernel column, channel quad.
 fn next(at: vec3<u32>) -> vec3<u32> {
   if (at.z + 1u < s.quads) { return vec3(at.x, at.y, at.z + 1u); }
   if (at.y + 1u < s.taps_x) { return vec3(at.x, at.y + 1u, 0u); }
   return vec3(at.x + s.tap_row, 0u, 0u);
 }
 
-// The same as a distance from the corner of a window.
+// This position as an offset from the corner of a window.
 fn reach(at: vec3<u32>) -> u32 { return at.x + at.y * s.tap_column + at.z; }
 
-// Four windows' channels, turned: column e holds channel e of each; zeros where there are none.
+// One channel quad of four windows, transposed: column e holds channel e of each; zeros unless `some`.
 fn windows(corners: vec4<u32>, offset: u32, some: bool) -> mat4x4<f32> {
   if (!some) { return mat4x4<f32>(); }
   let at = corners + offset;
@@ -34,25 +33,25 @@ fn conv2d_tile(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // A surplus workgroup computes the last block again and stores nothing.
+  // Excess workgroups recompute the last block and store nothing.
   let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let block = min(number, s.blocks - 1u);
   let first = block / s.column_blocks * 64u;
   let first_column = block % s.column_blocks * 16u;
-  // Loading: this invocation's four windows, of which it loads one step of four, and its row and
-  // column of the weight tile. Weight rows behind the last meet zeros of x; they need only be
-  // readable and finite, so the last stands for them.
+  // For loading: this invocation's four windows, of which it loads one of every four steps, and its row and column of
+  // the weight tile. Weight rows beyond the last are multiplied by zeros of x and only need to be finite; the last row
+  // is used.
   let outer = lid % 16u;
   let step = lid / 16u;
   let p = first + outer * 4u;
   let corners = vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
   let w_mine = step * s.columns + min(first_column + outer, s.columns - 1u);
-  // Computing: positions x4 * 4 + 0..4 and 32 more, channels c4 * 4 + 0..4 and 32 more.
+  // For computing: positions x4 * 4 + 0..4 and these + 32, channels c4 * 4 + 0..4 and these + 32.
   let x4 = lid % 8u;
   let c4 = lid / 8u;
   var sums: array<vec4<f32>, 16>;
   let depth = s.taps_y * s.taps_x * s.quads;
-  // The next four steps are on their way while these are summed.
+  // The next four steps are loaded while these are summed.
   var at = vec3<u32>();
   var x: mat4x4<f32>;
   var w: array<vec4<f32>, 4>;
@@ -93,9 +92,9 @@ fn conv2d_tile(
       }
     }
   }
-  // By way of workgroup memory, so that neighbours store neighbours, and the text stores, and
-  // finishes, at one place; a number of rounds that the compiler knows would have it unroll the loop.
-  let position4 = 15u - outer; // counting down keeps no registers from the loading
+  // Stages the results through workgroup memory, so that stores coalesce and there is only one store, with its
+  // epilogue. The loop bound is not constant, so that compilers do not unroll the loop.
+  let position4 = 15u - outer; // counting down keeps no registers of the loads alive
   let position = first + position4 * 4u;
   let end = select(0u, 32u, number < s.blocks && position < s.positions);
   for (var half = 0u; half < 2u; half++) {

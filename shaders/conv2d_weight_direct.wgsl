@@ -1,7 +1,7 @@
-// partial[k, o, c, u, v] = sum over the k-th stretch of positions (n, i, j) of
+// partial[k, o, c, u, v] = sum over the k-th range of positions (n, i, j) of
 // dy[n, o, i, j] x[n, c, i sy + u dy - py, j sx + v dx - px];  x [N, C, H, W], dy [N, O, OH, OW].
-// One invocation sums one stretch of `end` positions for one weight element; conv2d_weight_sum adds
-// the `splits` stretches. Any stride, padding, dilation and groups; `end` under 16,000.
+// One invocation sums one range of `end` positions for one weight element; sum_of_parts (src/ops/reduce.rs) adds the
+// `splits` ranges. Any stride, padding, dilation and groups. Requires `end` under 16,000.
 // Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 struct Conv {
@@ -31,7 +31,7 @@ fn conv2d_weight_direct(
   let shift_y = i32(u * s.dy) - s.py;
   let shift_x = i32(v * s.dx) - s.px;
   let image = s.oh * s.ow;
-  // `begin` positions in all, `end` of them in one stretch.
+  // `begin` positions in total, `end` per range.
   let first = i / s.count * s.end;
   let last = min(first + s.end, s.begin);
   var n = first / image;

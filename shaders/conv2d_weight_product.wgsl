@@ -1,6 +1,6 @@
-// The product of a weight gradient: this text stands behind those of its kernels, which sum
-// partial[k, o, c, t] over the k-th stretch of positions, where row r = 4 (u Q + q) + e of the product is
-// channel 4 q + e = c FOLD + v of the copy at kernel element t = u FOLD + v (see src/ops/conv2d/packed.rs).
+// Parameters and store of the weight gradient kernels; appended to them. They sum partial[k, o, c, t] over the k-th
+// range of positions, where row r = 4 (u Q + q) + e of the product is channel 4 q + e = c FOLD + v of the copy at
+// kernel element t = u FOLD + v (see src/ops/conv2d/packed.rs).
 // packed [N, PH, PW, Q] of vec4; dy [N OH OW, COLUMNS] of vec4; partial [splits, O, C KH KW].
 
 struct Product {
@@ -14,14 +14,14 @@ struct Product {
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> partial_sums: array<f32>;
 
-// Where row quad `r` (clamped to the last) lies, from the corner of a window.
+// The offset of row quad `r` (clamped to the last) from the corner of a window.
 fn shift(r: u32) -> u32 {
   let safe = min(r, s.rows - 1u);
   let tap = safe / s.quads;
   return tap / s.taps_x * s.tap_row + tap % s.taps_x * s.tap_column + safe % s.quads;
 }
 
-// A position on its walk: the column, the row, and where its window begins in `packed`.
+// A position: its column, its row, and the start of its window in `packed`.
 struct Walk { ox: u32, oy: u32, corner: u32 }
 
 fn start(position: u32) -> Walk {
@@ -43,7 +43,7 @@ fn next(here: Walk) -> Walk {
   return to;
 }
 
-// Stores a stretch's row r for a vec4 of output channels, as far as there are such.
+// Stores row r of a range for a vec4 of output channels, if they exist.
 fn store(split: u32, r: u32, column: u32, v: vec4<f32>) {
   let channel = r % (4u * s.quads);
   let c = channel / s.fold;

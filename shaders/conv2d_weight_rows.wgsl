@@ -1,7 +1,7 @@
-// partial[k, r, o] = sum over the k-th stretch of positions p of packed[p shifted by tap, q][e] dy[p, o]
-// where row r = 4 (tap Q + q) + e; bindings and order of results as in conv2d_weight_product.wgsl.
-// One invocation computes 4 row quads x 8 channels in registers: no workgroup memory, no barrier.
-// A stretch has under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// partial[k, r, o] = sum over the k-th range of positions p of packed[p shifted by tap, q][e] dy[p, o]
+// where row r = 4 (tap Q + q) + e. Appended: conv2d_weight_product.wgsl, with bindings and result layout.
+// One invocation computes 4 row quads x 8 channels in registers: no workgroup memory, no barriers.
+// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 @compute @workgroup_size(32)
 fn conv2d_weight_rows(
@@ -40,7 +40,7 @@ fn conv2d_weight_rows(
     }
     walk = next(walk);
   }
-  // The rows move up as the first is stored: the text stores at one place, and the sums stay in registers.
+  // Stores the first row and shifts the others up: only one store instruction, and the sums stay in registers.
   let last = 4u * min(4u, s.rows - first_row);
   for (var r = 0u; r < last; r++) {
     store(split, first_row * 4u + r, column, left[0]);

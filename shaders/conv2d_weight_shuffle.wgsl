@@ -1,8 +1,8 @@
-// partial[k, r, o] = sum over the k-th stretch of positions p of packed[p shifted by tap, q][e] dy[p, o]
-// where row r = 4 (tap Q + q) + e; bindings and order of results as in conv2d_weight_product.wgsl.
-// One workgroup, a subgroup of 8, computes 16 row quads x 32 WIDE channels: each lane WIDE vec4 of channels
-// of all 64 rows; each lane loads 2 row quads, and constant shuffles show them to the others. No barrier.
-// A stretch has under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// partial[k, r, o] = sum over the k-th range of positions p of packed[p shifted by tap, q][e] dy[p, o]
+// where row r = 4 (tap Q + q) + e. Appended: conv2d_weight_product.wgsl, with bindings and result layout.
+// One workgroup, a subgroup of 8, computes 16 row quads x 32 WIDE channels: each lane computes WIDE vec4 of channels
+// of all 64 rows, loads 2 row quads and shares them by shuffles with constant indices. No barriers.
+// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 const WIDE: u32 = 1u;
 
@@ -28,7 +28,7 @@ fn conv2d_weight_shuffle(
     sums[i] = vec4<f32>();
   }
   var walk = start(begin);
-  // Four positions at a time, so that a sum is loaded and stored once for four products.
+  // Four positions at a time, so that a sum is loaded and stored once per four products.
   for (var p = begin; p < end; p += 4u) {
     var x0: array<vec4<f32>, 4>;
     var x1: array<vec4<f32>, 4>;
@@ -61,7 +61,7 @@ fn conv2d_weight_shuffle(
       }
     }
   }
-  // Each lane's own, in workgroup memory, so that the text stores at one place.
+  // Each lane stages its sums in its own part of workgroup memory, so that there is only one store instruction.
   for (var i = 0u; i < 64u * WIDE; i++) { // unroll
     results[i * 8u + lane] = sums[i];
   }

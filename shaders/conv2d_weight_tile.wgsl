@@ -1,19 +1,19 @@
-// partial[k, r, o] = sum over the k-th stretch of positions p of packed[p shifted by tap, q][e] dy[p, o]
-// where row r = 4 (tap Q + q) + e; bindings and order of results as in conv2d_weight_product.wgsl.
-// One workgroup computes 16 row quads x 64 channels from tiles of 16 positions in workgroup memory
-// (8 KiB), one invocation 2 row quads x 8 channels.
-// A stretch has under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// partial[k, r, o] = sum over the k-th range of positions p of packed[p shifted by tap, q][e] dy[p, o]
+// where row r = 4 (tap Q + q) + e. Appended: conv2d_weight_product.wgsl, with bindings and result layout.
+// One workgroup computes 16 row quads x 64 channels from tiles of 16 positions in workgroup memory (8 KiB), one
+// invocation 2 row quads x 8 channels.
+// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
-// Position-major: tile[position * 16 + row quad], and behind them tile[256 + position * 16 + channel / 4].
+// Position-major: tile[position * 16 + row quad], then tile[256 + position * 16 + channel / 4].
 var<workgroup> tile: array<vec4<f32>, 512>;
-// Where the windows of 16 positions begin, of the tile that is summed next and of the one behind it.
+// The starts of the windows of 16 positions, for the next tile and the one after it.
 var<workgroup> corners: array<u32, 32>;
 
 fn corner(position: u32) -> u32 {
   return start(min(position, s.positions - 1u)).corner;
 }
 
-// A position's dy; zeros behind the end of the stretch.
+// dy at a position; zeros beyond the end of the range.
 fn gradient(position: u32, end: u32, column: u32) -> vec4<f32> {
   if (position < end) { return dy[position * s.columns + column]; }
   return vec4<f32>();
@@ -25,7 +25,7 @@ fn conv2d_weight_tile(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // A surplus workgroup computes the last block again and stores nothing.
+  // Excess workgroups recompute the last block and store nothing.
   let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let block = min(number, s.blocks - 1u);
   let first_column = block % s.column_blocks * 16u;
@@ -33,17 +33,17 @@ fn conv2d_weight_tile(
   let split = block / s.column_blocks / s.row_blocks;
   let begin = split * s.stretch;
   let end = min(begin + s.stretch, s.positions);
-  // Loading: this invocation's row quad and column.
+  // For loading: this invocation's row quad and column.
   let load_shift = shift(first_row + lid % 16u);
   let load_column = min(first_column + lid % 16u, s.columns - 1u);
-  // Computing: row quads rows and 8 more, columns and 8 more.
+  // For computing: row quads `rows` and `rows` + 8, columns likewise.
   let rows = lid / 8u;
   let columns = lid % 8u;
   var sums: array<vec4<f32>, 16>;
   if (lid < 32u) { corners[lid] = corner(begin + lid); }
   workgroupBarrier();
-  // The next 16 positions are on their way while these are summed. What x holds at positions behind
-  // the end meets zeros of dy; it need only be finite.
+  // The next 16 positions are loaded while these are summed. Beyond the end, x is multiplied by zeros of dy and only
+  // needs to be finite.
   var x: array<vec4<f32>, 4>;
   var g: array<vec4<f32>, 4>;
   for (var j = 0u; j < 4u; j++) { // unroll
@@ -81,7 +81,7 @@ fn conv2d_weight_tile(
       }
     }
   }
-  // By way of workgroup memory, so that the text stores at one place.
+  // Stages the results through workgroup memory, so that there is only one store instruction.
   let left = select(0u, s.rows - first_row, number < s.blocks);
   for (var half = 0u; half < 2u; half++) {
     workgroupBarrier();

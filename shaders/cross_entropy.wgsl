@@ -2,10 +2,10 @@
 // `gradient` 1, dx[n, k] = (exp(x[n, k] - m) / s - (1 where k = labels[n])) dy[n].
 // 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N], not read for losses; 4 y: losses [N] or dx [N, C].
 // A workgroup computes 64 rows, an invocation one.
-// A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
+// An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
 // Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 
 struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
@@ -16,7 +16,7 @@ struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-// Of NaN a driver's exp may make a number.
+// Some drivers return a number for exp(NaN).
 fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
 
 @compute @workgroup_size(64)

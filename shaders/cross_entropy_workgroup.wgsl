@@ -1,14 +1,14 @@
 // losses[n] = log(s) - (x[n, labels[n]] - m), with m = max_k x[n, k] and s = sum_k exp(x[n, k] - m); or, with
 // `gradient` 1, dx[n, k] = (exp(x[n, k] - m) / s - (1 where k = labels[n])) dy[n].
 // 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N], not read for losses; 4 y: losses [N] or dx [N, C].
-// A workgroup computes one row, an invocation each THREADS-th class: HELD of them stay in registers, those of
-// longer rows are read anew.
-// A class out of range is never read through: the row gets NaN and the status 1. C >= 1.
+// A workgroup computes one row, an invocation every THREADS-th class. HELD of them stay in registers; the rest of
+// longer rows is read again.
+// An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
 // Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds one after the other
+const RUN: u32 = 64u; // elements that an invocation adds sequentially
 
 struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 
@@ -31,7 +31,7 @@ fn tree_max(lid: u32, v: f32) -> f32 {
   }
   workgroupBarrier();
   let joined = tree[0];
-  workgroupBarrier(); // before somebody writes the tree again
+  workgroupBarrier(); // before the tree is reused
   return joined;
 }
 
@@ -47,7 +47,7 @@ fn tree_sum(lid: u32, v: f32) -> f32 {
   return tree[0];
 }
 
-// Of NaN a driver's exp may make a number.
+// Some drivers return a number for exp(NaN).
 fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
 
 @compute @workgroup_size(THREADS)
@@ -56,7 +56,7 @@ fn cross_entropy_workgroup(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) lid: u32,
 ) {
-  // Workgroups of the grid's surplus look at the last row, do nothing, and reach every barrier.
+  // Excess workgroups of the grid read the last row, compute nothing and reach every barrier.
   let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
   let inside = number < d.rows;
   let row = min(number, d.rows - 1u);

@@ -1,13 +1,13 @@
 // y[o, j, i] = sum over k <= j of x[o, k, i]; with `reverse`, over k >= j.
-// 1 x: contiguous T [outer, size, inner]; 2 y likewise; 3 before: [lines, chunks], running sums of whole chunks.
-// A line is cut into `chunks`, numbered from the end that sums begin at, of `chunk` elements (the last one of what
-// is left). An invocation walks one of a line, from the sum before it; a workgroup takes 64 such.
-// Without WALK y is [lines, chunks], the sum of each chunk. chunk <= 4096; `before` is not read for first chunks.
-// CPU twin: CumSum in src/ops/cumsum.rs.
+// 1 x: contiguous T [outer, size, inner]; 2 before: [lines, chunks], cumulative sums of whole chunks, not read for the
+// first chunk; 3 y: as x, or, without WALK, [lines, chunks], the sum of each chunk.
+// A line is split into `chunks` of `chunk` <= 4096 elements (the last may be shorter), numbered from the end where the
+// sums start. An invocation processes one chunk, starting from the sum before it; a workgroup processes 64.
+// Twin: CumSum::reference in src/ops/cumsum.rs.
 
 const WALK: bool = true;
 alias T = f32;
-const RUN: u32 = 64u; // elements that are added one after the other: errors grow with RUN and the number of runs
+const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 
 struct Params { lines: u32, size: u32, inner: u32, reverse: u32, chunks: u32, chunk: u32, pad0: u32, pad1: u32 }
 
@@ -24,7 +24,7 @@ fn cumsum(
 ) {
   let i = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
   if (i >= p.lines * p.chunks) { return; }
-  // Neighbours walk neighbouring lines.
+  // Neighbouring invocations process neighbouring lines.
   let chunk = i / p.lines;
   let line = i - chunk * p.lines;
   let start = line / p.inner * p.size * p.inner + line % p.inner;

@@ -1,26 +1,26 @@
 // y[o, j, i] = epilogue(x[o, size - 1 - j, i]).
 // 1 x: [outer, size, inner], any strides; 2 y: row-major; both in V.
-// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
-// A V is four neighbours where x is contiguous along inner, or along the axis, where inner is 1.
+// An invocation computes `chunk` adjacent elements of y, a workgroup 64 chunks.
+// V is a vec4 of neighbours if x is contiguous along inner, or along the axis if inner is 1.
 // Twin: Flip::reference in src/ops/flip.rs.
 
 alias V = f32;
 
 struct Dims {
-  by_inner: vec2<u32>, // how to divide by these numbers
+  by_inner: vec2<u32>, // reciprocals for quotient()
   by_size: vec2<u32>,
   count: u32, // of y, in V
   size: u32,
   inner: u32, // in V
   chunk: u32,
-  x: vec4<u32>, // strides of outer, axis and inner, and where it begins
+  x: vec4<u32>, // strides of outer, axis and inner; offset
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-// A V from the other end of the axis.
+// A V in reverse order; replaced for vec4 along the axis.
 fn turned(v: V) -> V { return v; }
 
 fn epilogue(v: f32, i: u32) -> f32 { return v; }

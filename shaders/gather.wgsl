@@ -1,8 +1,8 @@
 // y[o, j, i] = epilogue(x[o, index[o, j, i], i]).
 // 1 x: [outer, bound, inner] and 2 index: [outer, size, inner], i32 or u32 bits, both any strides; 3 y: row-major.
-// An invocation computes `chunk` neighbours of y, a workgroup 64 such.
-// x, y in V; a V of four neighbours needs an index that is the same along inner. An index out of range is never
-// read through: the element gets NaN's bits and the status 1. Twin: Gather::reference in src/ops/gather.rs.
+// An invocation computes `chunk` adjacent elements of y, a workgroup 64 chunks.
+// x, y in V; a vec4 requires that the index is the same along inner. An out-of-range index is never used: the element
+// gets the bits of NaN and the status becomes 1. Twin: Gather::reference in src/ops/gather.rs.
 
 alias T = f32;
 alias V = f32;
@@ -16,7 +16,7 @@ struct Dims {
   nan: u32,
   pad0: u32,
   pad1: u32,
-  // Strides of outer, axis and inner, and where it begins.
+  // Strides of outer, axis and inner; offset.
   x: vec4<u32>,
   index: vec4<u32>,
 }

@@ -3,7 +3,7 @@
 // 1 x: f32 [outer, axis, inner], any strides; 2 y: row-major.
 // Output j is at the source position (j step + start) / unit, clamped to the axis. These are integers, so weights are
 // rounded once. Each invocation computes one element of y; a workgroup computes 64.
-// Reference: Interpolate in src/ops/interpolate.rs.
+// Twin: Interpolate::reference in src/ops/interpolate.rs.
 
 const TRANSPOSED: bool = false;
 const NEAREST: bool = false;
@@ -72,7 +72,7 @@ fn interpolate(
   var sum = 0.0;
   for (var other = terms.x; other <= terms.y; other++) {
     let w = weight(select(at, position(other), TRANSPOSED), select(other, own, TRANSPOSED));
-    // A neighbour of weight 0 does not count, even if it is NaN or infinite.
+    // Skips elements of weight 0, even if they are NaN or infinite.
     if (w != 0.0) { sum += w * x[line + u32(other) * d.x.y]; }
   }
   y[n] = epilogue(sum, n);

@@ -84,10 +84,10 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("to one", [2, 3, 5, 7], [1, 1]),
         case("to a divisor", [2, 3, 6, 8], [3, 2]),
-        case("to what does not divide", [2, 3, 7, 10], [3, 4]),
-        case("to more than there is", [1, 2, 2, 3], [5, 4]),
-        case("rows alone", [2, 2, 7, 4], [3, 4]),
-        Case::new("adaptive_avg_pool1d", "to what does not divide", |v| vec![v[0].adaptive_avg_pool1d(4)])
+        case("to a non-divisor", [2, 3, 7, 10], [3, 4]),
+        case("to a larger size", [1, 2, 2, 3], [5, 4]),
+        case("rows only", [2, 2, 7, 4], [3, 4]),
+        Case::new("adaptive_avg_pool1d", "to a non-divisor", |v| vec![v[0].adaptive_avg_pool1d(4)])
             .float("x", [2, 3, 11]),
     ]
 }

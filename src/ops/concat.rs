@@ -1,11 +1,11 @@
-//! Tensors joined along an axis, and cut apart again.
+//! Concatenation and splitting along an axis.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// The inputs one behind the other along `axis`.
+/// Concatenates the inputs along `axis`.
 #[derive(Debug, Clone)]
 struct Concat {
     axis: usize,
@@ -24,7 +24,7 @@ impl Op for Concat {
                 && (0..first.shape.rank()).all(|axis| axis == self.axis || ty.shape[axis] == first.shape[axis])
         };
         if !inputs.iter().all(fits) {
-            return Err(format!("expected one type, and equal sizes on all axes but axis {}", self.axis));
+            return Err(format!("expected equal types, and equal sizes on all axes except axis {}", self.axis));
         }
         let mut sizes = first.shape.to_vec();
         sizes[self.axis] = inputs.iter().map(|ty| ty.shape[self.axis]).sum();
@@ -46,7 +46,7 @@ impl Op for Concat {
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let [outer, ..] = outer_size_inner(&outputs[0].shape, self.axis);
-        /// Row by row from each input in turn.
+        /// Interleaves the rows of the inputs.
         fn join<T: Copy>(outer: usize, inputs: &[&[T]]) -> Vec<T> {
             let rows = (0..outer).flat_map(|row| inputs.iter().map(move |x| (row, x)));
             rows.flat_map(|(row, x)| {
@@ -86,7 +86,7 @@ impl Kernel for Concat {
         VARIANTS
     }
 
-    /// One launch an input: each copies into its place.
+    /// One launch per input copies it into its part of the output.
     fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let row_of = |ty: &TensorType| {
             let [_, size, inner] = outer_size_inner(&ty.shape, self.axis);
@@ -102,7 +102,7 @@ impl Kernel for Concat {
             if rows * row == 0 {
                 continue;
             }
-            // Four neighbours move as one where the rows part no four.
+            // Copies vec4 if every row starts and ends at a multiple of 4.
             let vec4 = words.iter().all(|n| n.is_multiple_of(4));
             if vec4 {
                 words = words.map(|n| n / 4);
@@ -128,8 +128,8 @@ impl Kernel for Concat {
 }
 
 impl Value {
-    /// Values of one type joined along `axis`, which may count from the end; their other sizes are
-    /// equal. The gradient of each is its slice.
+    /// Concatenates values along `axis`, which may be negative to count from the end. The values have the same
+    /// type and equal sizes on all other axes.
     ///
     /// ```
     /// use wgrad::{DType, Graph, Value};
@@ -147,7 +147,7 @@ impl Value {
         }
     }
 
-    /// Cut along `axis` into pieces of these sizes, which must add up to the axis.
+    /// Splits the value along `axis` into pieces of the given sizes, which must add up to the size of the axis.
     #[track_caller]
     pub fn split(&self, sizes: &[usize], axis: isize) -> Vec<Value> {
         let axis = match self.axes_of("split", &[axis]) {
@@ -164,12 +164,12 @@ impl Value {
             start += size;
             self.slice(axis as isize, start - size, start, 1)
         };
-        // Closures do not know their caller's line.
+        // `#[track_caller]` does not reach into closures.
         self.graph().at(std::panic::Location::caller(), || sizes.iter().map(piece).collect())
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let ty = |dtype, shape: [usize; 2]| TensorType::new(dtype, shape);
     let mut cases = vec![

@@ -1,26 +1,26 @@
-//! One-dimensional convolution: a two-dimensional one of height 1.
+//! One-dimensional convolution, computed as a two-dimensional one of height 1.
 
 use super::conv2d::Conv2d;
 use crate::Value;
 use crate::op::Case;
 
-/// How a one-dimensional convolution walks over its input. The kernel's size is the weight's.
+/// Options of a one-dimensional convolution. The kernel size is that of the weight.
 ///
 /// ```
 /// use wgrad::ops::conv1d::Conv1d;
-/// // Each output sees its own and earlier elements alone.
+/// // Each output depends only on the input at its own and earlier positions.
 /// let causal = Conv1d::default().dilation(4).causal(3);
 /// assert_eq!(causal, Conv1d { stride: 1, padding: [8, 0], dilation: 4, groups: 1 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv1d {
-    /// Steps between neighbouring windows, at least 1.
+    /// Step between adjacent windows, at least 1.
     pub stride: usize,
-    /// Zeros added before and behind.
+    /// Zeros added before and after.
     pub padding: [usize; 2],
-    /// Steps between neighbouring elements of the kernel, at least 1.
+    /// Step between adjacent kernel elements, at least 1.
     pub dilation: usize,
-    /// Groups of channels that do not see each other.
+    /// Number of independent channel groups.
     pub groups: usize,
 }
 
@@ -32,46 +32,46 @@ impl Default for Conv1d {
 }
 
 impl Conv1d {
-    /// With another stride.
+    /// Sets the stride.
     pub fn stride(self, stride: usize) -> Self {
         Conv1d { stride, ..self }
     }
 
-    /// With so many zeros on either side.
+    /// Sets the padding on both sides.
     pub fn padding(self, padding: usize) -> Self {
         Conv1d { padding: [padding; 2], ..self }
     }
 
-    /// With another dilation.
+    /// Sets the dilation.
     pub fn dilation(self, dilation: usize) -> Self {
         Conv1d { dilation, ..self }
     }
 
-    /// With another number of groups.
+    /// Sets the number of groups.
     pub fn groups(self, groups: usize) -> Self {
         Conv1d { groups, ..self }
     }
 
-    /// The same for images of height 1.
+    /// The same options for images of height 1.
     fn wide(self, padding: usize) -> Conv2d {
         Conv2d { stride: [1, self.stride], padding: [0, padding], dilation: [1, self.dilation], groups: self.groups }
     }
 
-    /// Padded before the first element alone, so that no output of a kernel of this size, under the
-    /// dilation set so far, sees a later element (van den Oord et al., *WaveNet*, arXiv:1609.03499).
+    /// Pads only before the first element, so that no output depends on later elements, for this kernel size
+    /// and the dilation set so far (van den Oord et al., *WaveNet*, arXiv:1609.03499).
     pub fn causal(self, kernel: usize) -> Self {
         Conv1d { padding: [self.dilation.saturating_mul(kernel.saturating_sub(1)), 0], ..self }
     }
 }
 
 impl Value {
-    /// One-dimensional convolution of data `[N, C, L]` with `weight` `[O, C / groups, K]`, plus a `bias`
-    /// `[O]` where given: `[N, O, M]`,
+    /// One-dimensional convolution of data `[N, C, L]` with `weight` `[O, C / groups, K]` and an optional `bias`
+    /// `[O]`; the result is `[N, O, M]`:
     /// `y[n, o, i] = sum over c, u of x[n, c, i stride + u dilation - padding] weight[o, c, u]`, with
-    /// `M = (L + padding before and behind - dilation (K - 1) - 1) / stride + 1`, rounded down.
+    /// `M = (L + padding[0] + padding[1] - dilation (K - 1) - 1) / stride + 1`, rounded down.
     ///
     /// # Errors
-    /// As for [`Value::conv2d`], which this is, of height 1.
+    /// As for [`Value::conv2d`], with height 1.
     #[track_caller]
     pub fn conv1d(&self, weight: &Value, bias: Option<&Value>, options: Conv1d) -> Value {
         let (mut x, weight) = match self.with_height("conv1d", weight, "[O, C / groups, K]") {
@@ -86,12 +86,12 @@ impl Value {
         x.conv2d(&weight, bias, options.wide(padding)).without_height()
     }
 
-    /// Transposed one-dimensional convolution: data `[N, C, L]` with `weight` `[C, O / groups, K]`, plus a `bias` `[O]`
-    /// where given, gives `[N, O, M]`, with
-    /// `M = (L - 1) stride - padding before and behind + dilation (K - 1) + output_padding + 1`.
+    /// Transposed one-dimensional convolution of data `[N, C, L]` with `weight` `[C, O / groups, K]` and an optional
+    /// `bias` `[O]`; the result is `[N, O, M]`, with
+    /// `M = (L - 1) stride - padding[0] - padding[1] + dilation (K - 1) + output_padding + 1`.
     ///
     /// # Errors
-    /// As for [`Value::conv_transpose2d`], which this is, of height 1.
+    /// As for [`Value::conv_transpose2d`], with height 1.
     ///
     /// ```
     /// use wgrad::ops::conv1d::Conv1d;
@@ -114,7 +114,7 @@ impl Value {
             Ok(tall) => tall,
             Err(invalid) => return invalid,
         };
-        // Padding cuts off the ends: the same from both there, the rest here.
+        // Padding crops the ends of the output: the common part there, the rest here.
         let [before, behind] = options.padding;
         let common = before.min(behind);
         let y = x.conv_transpose2d(&weight, bias, options.wide(common), [0, output_padding]).without_height();
@@ -123,13 +123,13 @@ impl Value {
             return y;
         }
         if before - common + (behind - common) >= size {
-            let why = format!("the padding {:?} leaves nothing of the output; pad less", options.padding);
+            let why = format!("the padding {:?} leaves an empty output; use less padding", options.padding);
             return self.graph().error("conv_transpose1d", &[self, &weight], why);
         }
         y.slice(2, before - common, size - (behind - common), 1)
     }
 
-    /// Data `[N, C, L]` and a weight as images of height 1.
+    /// Reshapes data `[N, C, L]` and a weight to images of height 1.
     #[track_caller]
     fn with_height(&self, op: &str, weight: &Value, form: &str) -> Result<(Value, Value), Value> {
         self.graph().admit(op, &[self, weight])?;
@@ -150,7 +150,7 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, x: [usize; 3], weight: [usize; 3], options: Conv1d| {
         Case::new("conv1d", name, move |v| vec![v[0].conv1d(&v[1], Some(&v[2]), options)])
@@ -167,16 +167,16 @@ pub fn cases() -> Vec<Case> {
     };
     let plain = Conv1d::default();
     vec![
-        case("of 3, padded", [2, 3, 10], [4, 3, 3], plain.padding(1)),
-        case("of 5, stride 2", [1, 2, 17], [3, 2, 5], plain.stride(2).padding(2)),
+        case("kernel 3, padded", [2, 3, 10], [4, 3, 3], plain.padding(1)),
+        case("kernel 5, stride 2", [1, 2, 17], [3, 2, 5], plain.stride(2).padding(2)),
         case("dilated, 2 groups", [2, 4, 13], [6, 2, 3], plain.dilation(2).padding(2).groups(2)),
         case("causal, dilated", [2, 3, 21], [5, 3, 3], plain.dilation(4).causal(3)),
         case("depthwise", [2, 8, 33], [8, 1, 4], plain.groups(8).causal(4)),
-        case("of one element", [3, 5, 1], [2, 5, 1], plain),
-        transposed("of 3", [2, 3, 5], [3, 4, 3], plain, 0),
+        case("one element", [3, 5, 1], [2, 5, 1], plain),
+        transposed("kernel 3", [2, 3, 5], [3, 4, 3], plain, 0),
         transposed("stride 2", [2, 3, 5], [3, 4, 4], plain.stride(2).padding(1), 1),
-        transposed("output padding of a dilation", [1, 2, 4], [2, 3, 3], plain.stride(2).dilation(3).padding(2), 2),
-        transposed("cut off in front alone, 2 groups", [2, 4, 6], [4, 2, 3], plain.dilation(2).causal(3).groups(2), 0),
+        transposed("output padding with dilation", [1, 2, 4], [2, 3, 3], plain.stride(2).dilation(3).padding(2), 2),
+        transposed("cropped at the start, 2 groups", [2, 4, 6], [4, 2, 3], plain.dilation(2).causal(3).groups(2), 0),
         case("no examples", [0, 2, 5], [2, 2, 3], plain.padding(1)),
     ]
 }

@@ -1,5 +1,5 @@
 //! Two-dimensional convolution (cross-correlation, as in every deep-learning framework) and its
-//! two gradients. Each is bilinear in its inputs, and each one's gradients are the other two.
+//! two gradients. All three are bilinear, and the gradients of each are the other two.
 //!
 //! Data is `[N, C, H, W]`, weights are `[O, C / groups, KH, KW]`. With stride `s`, padding `p` and
 //! dilation `d` (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*,
@@ -19,7 +19,7 @@ pub use cases::cases;
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
-/// A number for each of the two spatial axes, height first. One number stands for both.
+/// One number per spatial axis, height first. A single number converts to a pair of equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pair(pub [usize; 2]);
 
@@ -41,7 +41,7 @@ impl From<(usize, usize)> for Pair {
     }
 }
 
-/// How a convolution walks over its input. The kernel's size is the weight's.
+/// Options of a convolution. The kernel size is that of the weight.
 ///
 /// ```
 /// use wgrad::ops::conv2d::Conv2d;
@@ -50,13 +50,13 @@ impl From<(usize, usize)> for Pair {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
-    /// Steps between neighbouring windows, at least 1.
+    /// Step between adjacent windows, at least 1.
     pub stride: [usize; 2],
-    /// Zeros added on either side.
+    /// Zeros added on each side.
     pub padding: [usize; 2],
-    /// Steps between neighbouring elements of the kernel, at least 1.
+    /// Step between adjacent kernel elements, at least 1.
     pub dilation: [usize; 2],
-    /// Groups of channels that do not see each other; as many as channels for a depthwise one.
+    /// Number of independent channel groups; equal to the number of channels for a depthwise convolution.
     pub groups: usize,
 }
 
@@ -68,59 +68,58 @@ impl Default for Conv2d {
 }
 
 impl Conv2d {
-    /// Padding that keeps the size under stride 1: `(kernel - 1) / 2`, for odd kernels without dilation.
+    /// Padding `(kernel - 1) / 2`, which keeps the size for odd kernels, stride 1 and dilation 1.
     pub fn same(kernel: impl Into<Pair>) -> Self {
         Conv2d::default().padding(kernel.into().0.map(|k| k.saturating_sub(1) / 2))
     }
 
-    /// With another stride.
+    /// Sets the stride.
     pub fn stride(self, stride: impl Into<Pair>) -> Self {
         Conv2d { stride: stride.into().0, ..self }
     }
 
-    /// With another padding.
+    /// Sets the padding.
     pub fn padding(self, padding: impl Into<Pair>) -> Self {
         Conv2d { padding: padding.into().0, ..self }
     }
 
-    /// With another dilation.
+    /// Sets the dilation.
     pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
         Conv2d { dilation: dilation.into().0, ..self }
     }
 
-    /// With another number of groups.
+    /// Sets the number of groups.
     pub fn groups(self, groups: usize) -> Self {
         Conv2d { groups, ..self }
     }
 }
 
-/// The most loop iterations of one invocation: some drivers silently stop longer loops.
+/// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ITERATIONS: usize = 16_000;
 
-/// The most elements of a kernel. lavapipe stops an invocation after 65,535 rounds of its loops, and
-/// counts the last look at each condition too, under which it goes on through what is inside: with
-/// one column and one channel that makes 6 rounds of each row.
+/// Maximum number of kernel elements. lavapipe stops an invocation after 65,535 loop iterations. It also counts
+/// the final check of each loop condition: with one column and one channel, 6 iterations per kernel row.
 const MAX_TAPS: usize = 10_000;
 
-/// The three ops. Inputs: the two that the formula multiplies, in the order `x`, `weight`, `dy`.
+/// The three passes. Each takes the other two of `x`, `weight` and `dy`, in this order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ConvPass {
-    /// `y` of `x` and `weight`.
+    /// `y` from `x` and `weight`.
     Forward,
-    /// The gradient of `x`, of this height and width, from `dy` and `weight`.
+    /// The gradient of `x`, with this height and width, from `weight` and `dy`.
     BackwardData([usize; 2]),
-    /// The gradient of `weight`, of this kernel size, from `x` and `dy`.
+    /// The gradient of `weight`, with this kernel size, from `x` and `dy`.
     BackwardFilter([usize; 2]),
 }
 
-/// One of the three ops.
+/// The op of one pass.
 #[derive(Clone, Copy, Debug)]
 struct Convolution {
     options: Conv2d,
     pass: ConvPass,
 }
 
-/// All sizes of a convolution, known to fit.
+/// All sizes of a convolution, validated.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     n: usize,
@@ -136,24 +135,24 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Channels that one output channel sees.
+    /// Input channels per group.
     fn group_c(&self) -> usize {
         self.c / self.options.groups
     }
 
-    /// Output channels of one group.
+    /// Output channels per group.
     fn group_o(&self) -> usize {
         self.o / self.options.groups
     }
 
-    /// Multiplications and additions of any of the three ops.
+    /// Floating-point operations of each of the three passes.
     fn flops(&self) -> f64 {
         let sizes = [self.n, self.o, self.oh, self.ow, self.group_c(), self.kh, self.kw];
         2.0 * sizes.iter().map(|&s| s as f64).product::<f64>()
     }
 }
 
-/// The number of windows along one axis, or why there is none.
+/// The number of windows along one axis, or an error message.
 pub(super) fn windows(
     axis: &str,
     size: usize,
@@ -164,25 +163,25 @@ pub(super) fn windows(
 ) -> Result<usize, String> {
     if stride == 0 || dilation == 0 || kernel == 0 {
         return Err(format!(
-            "{axis}: kernel, stride and dilation are at least 1, not {kernel}, {stride} and {dilation}"
+            "{axis}: kernel, stride and dilation must be at least 1, not {kernel}, {stride} and {dilation}"
         ));
     }
-    // Bounds on each keep every product below far from overflow, here and in 32 bits on the device.
+    // These limits prevent overflow in all products below, and in 32 bits on the device.
     if [kernel, stride, padding, dilation].iter().any(|&v| v > 1 << 15) {
-        return Err(format!("{axis}: kernel, stride, padding and dilation are at most {}", 1 << 15));
+        return Err(format!("{axis}: kernel, stride, padding and dilation must be at most {}", 1 << 15));
     }
     let (extent, padded) = (dilation * (kernel - 1) + 1, size.saturating_add(2 * padding));
     if extent > padded {
         let dilated = if dilation > 1 { format!(" (dilated to {extent})") } else { String::new() };
         return Err(format!(
             "{axis}: the kernel of {kernel}{dilated} is larger than the input of {size} with padding {padding} on \
-             either side; pad more or take a smaller kernel"
+             each side; use more padding or a smaller kernel"
         ));
     }
     Ok((padded - extent) / stride + 1)
 }
 
-/// The shape `[N, O, OH, OW]` of the output for `x` and `weight`, or why there is none.
+/// The output shape `[N, O, OH, OW]` for `x` and `weight`, or an error message.
 pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Result<Shape, String> {
     let (&[n, c, h, w], &[o, group_c, kh, kw]) = (x, weight) else {
         return Err(format!(
@@ -192,18 +191,18 @@ pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Re
     let Conv2d { stride, padding, dilation, groups } = options;
     if groups == 0 || !c.is_multiple_of(groups) || !o.is_multiple_of(groups) {
         return Err(format!(
-            "groups must divide both channel counts, and {groups} does not divide C = {c} and O = {o}"
+            "groups must divide both channel counts, but {groups} does not divide C = {c} and O = {o}"
         ));
     }
     if group_c != c / groups {
         return Err(format!(
             "the data has C = {c} channels in {groups} group(s), so the weight [O, C / groups, KH, KW] must have \
-             {} on its second axis, not {group_c}",
+             size {} on its second axis, not {group_c}",
             c / groups
         ));
     }
     if kh.saturating_mul(kw) > MAX_TAPS {
-        return Err(format!("kernels have at most {MAX_TAPS} elements, not {kh} x {kw}; use matmul() instead"));
+        return Err(format!("a kernel must have at most {MAX_TAPS} elements, not {kh} x {kw}; use matmul() instead"));
     }
     let oh = windows("height", h, kh, stride[0], padding[0], dilation[0])?;
     let ow = windows("width", w, kw, stride[1], padding[1], dilation[1])?;
@@ -211,7 +210,7 @@ pub(super) fn output_shape(x: &[usize], weight: &[usize], options: Conv2d) -> Re
 }
 
 impl Convolution {
-    /// The shapes of `x`, `weight` and `y`, of which `types` are those that are not `result`.
+    /// The shapes of `x`, `weight` and `y`: those of the inputs and `result`.
     fn shapes<'a>(&self, inputs: &'a [&TensorType], result: &'a Shape) -> [&'a Shape; 3] {
         let (a, b) = (&inputs[0].shape, &inputs[1].shape);
         match self.pass {
@@ -253,7 +252,7 @@ impl Op for Convolution {
             return Err("expected f32 operands; cast() the others".into());
         }
         if inputs.iter().any(|ty| ty.shape.rank() != 4) {
-            return Err("expected two tensors of four axes: data is [N, C, H, W], a weight [O, C / groups, KH, KW]; \
+            return Err("expected tensors with four axes: data [N, C, H, W] and a weight [O, C / groups, KH, KW]; \
                         reshape() first"
                 .into());
         }
@@ -266,7 +265,7 @@ impl Op for Convolution {
         let [x, weight, y] = self.shapes(inputs, &result);
         let expected = output_shape(x, weight, self.options)?;
         if expected != *y {
-            return Err(format!("data {x} and a weight {weight} have an output {expected}, but its gradient is {y}"));
+            return Err(format!("data {x} and weight {weight} give an output {expected}, but its gradient is {y}"));
         }
         Ok(vec![TensorType::new(DType::F32, result)])
     }
@@ -274,8 +273,8 @@ impl Op for Convolution {
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let options = self.options;
         let (a, b, dy) = (g.x(0), g.x(1), g.dy());
-        // Each op is one of the three slots of the trilinear form <conv2d(x, weight), dy>: its
-        // gradients are the ops for the other slots, with the incoming gradient in its own.
+        // Each pass is the derivative of the trilinear form <conv2d(x, weight), dy> for one of its three
+        // arguments. Its gradients are the other two passes, with the incoming gradient as that argument.
         match self.pass {
             ConvPass::Forward => vec![
                 g.when(0, || dy.conv2d_input_grad(b, spatial(a), options)),
@@ -324,13 +323,13 @@ fn spatial(v: &Value) -> [usize; 2] {
 }
 
 impl Value {
-    /// Two-dimensional convolution of data `[N, C, H, W]` with `weight` `[O, C / groups, KH, KW]`,
-    /// plus a `bias` `[O]` where given: `[N, O, OH, OW]`, with
-    /// `OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1`, rounded down, and `OW` alike.
+    /// Two-dimensional convolution of data `[N, C, H, W]` with `weight` `[O, C / groups, KH, KW]` and an optional
+    /// `bias` `[O]`. The result is `[N, O, OH, OW]`, with
+    /// `OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1`, rounded down, and `OW` likewise.
     ///
     /// # Errors
-    /// At compile time, when channels and groups do not fit, the kernel is larger than the padded
-    /// input, or a stride or dilation is 0.
+    /// At compile time, if channels and groups do not match, the kernel is larger than the padded input, or a
+    /// stride or dilation is 0.
     ///
     /// ```
     /// use wgrad::ops::conv2d::Conv2d;
@@ -348,28 +347,25 @@ impl Value {
         y.add_channel_bias("conv2d", bias)
     }
 
-    /// The gradient of [`Value::conv2d`]'s input: `self` is the output's gradient `[N, O, OH, OW]`,
-    /// `size` the input's height and width; the result is `[N, C, H, W]`. It is the transpose of
-    /// the convolution as a linear map.
+    /// The gradient of [`Value::conv2d`] with respect to its input. `self` is the gradient of the output
+    /// `[N, O, OH, OW]`, `size` the height and width of the input; the result is `[N, C, H, W]`. This is the
+    /// transpose of the convolution as a linear map.
     #[track_caller]
     pub fn conv2d_input_grad(&self, weight: &Value, size: impl Into<Pair>, options: Conv2d) -> Value {
         self.op(Convolution { options, pass: ConvPass::BackwardData(size.into().0) }, &[weight])
     }
 
-    /// The gradient of [`Value::conv2d`]'s weight: `self` is the input `[N, C, H, W]`, `dy` the
-    /// output's gradient `[N, O, OH, OW]`, `kernel` the weight's kernel size; the result is
-    /// `[O, C / groups, KH, KW]`.
+    /// The gradient of [`Value::conv2d`] with respect to its weight. `self` is the input `[N, C, H, W]`, `dy` the
+    /// gradient of the output `[N, O, OH, OW]`, `kernel` the kernel size; the result is `[O, C / groups, KH, KW]`.
     #[track_caller]
     pub fn conv2d_weight_grad(&self, dy: &Value, kernel: impl Into<Pair>, options: Conv2d) -> Value {
         self.op(Convolution { options, pass: ConvPass::BackwardFilter(kernel.into().0) }, &[dy])
     }
 
-    /// Transposed convolution, which undoes [`Value::conv2d`]'s change of shape: data `[N, C, H, W]`
-    /// with `weight` `[C, O / groups, KH, KW]`, plus a `bias` `[O]` where given, gives
-    /// `[N, O, OH, OW]`, with
-    /// `OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1` and `OW` alike.
-    /// `output_padding`, less than the stride or the dilation, says which of the sizes that `conv2d` maps to `H` is
-    /// meant.
+    /// Transposed convolution of data `[N, C, H, W]` with `weight` `[C, O / groups, KH, KW]` and an optional `bias`
+    /// `[O]`; it reverses the shape change of [`Value::conv2d`]. The result is `[N, O, OH, OW]`, with
+    /// `OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1` and `OW` likewise.
+    /// `output_padding`, less than the stride or the dilation, selects one of the sizes that `conv2d` maps to `H`.
     #[track_caller]
     pub fn conv_transpose2d(
         &self,
@@ -398,10 +394,10 @@ impl Value {
         };
         let (Some(h), Some(w)) = (size(0), size(1)) else {
             let why =
-                "expected data [N, C, H, W] and a weight [C, O / groups, KH, KW] whose output is not empty: pad less";
+                "expected data [N, C, H, W], a weight [C, O / groups, KH, KW] and a non-empty output; use less padding";
             return self.graph().error("conv_transpose2d", &[self, weight], why);
         };
-        // Whole strides of output padding are what further zeros in the data have: nothing is added to them.
+        // Whole strides of output padding are the outputs of additional zeros in the data.
         let zeros = [0, 1].map(|axis| extra[axis].checked_div(stride[axis]).unwrap_or(0));
         let x =
             if zeros == [0, 0] { self.clone() } else { self.pad(&[(0, 0), (0, 0), (0, zeros[0]), (0, zeros[1])], 0.0) };
@@ -413,7 +409,7 @@ impl Value {
     fn add_channel_bias(&self, op: &str, bias: Option<&Value>) -> Value {
         let Some(bias) = bias else { return self.clone() };
         if self.is_valid() && bias.is_valid() && **bias.shape() != [self.dim(1)] {
-            let why = format!("expected a bias of shape [{}], one number for each output channel", self.dim(1));
+            let why = format!("expected a bias of shape [{}], one element per output channel", self.dim(1));
             return self.graph().error(op, &[self, bias], why);
         }
         self + bias.reshape(&[-1, 1, 1])

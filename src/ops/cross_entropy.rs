@@ -1,4 +1,4 @@
-//! Cross entropy of logits and class numbers, fused: one pass for the losses, one for the gradient.
+//! Fused cross entropy of logits and class indices: one pass for the losses, one for the gradient.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
@@ -6,16 +6,15 @@ use crate::ops::reduce::threads_per_row;
 use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// For each row of logits `[N, C]` and its class `[N]`: `ln(sum(exp(x))) - x[class]`, `[N]`.
+/// `ln(sum(exp(x))) - x[class]` for each row of logits `[N, C]` and its class `[N]`; the result is `[N]`.
 #[derive(Debug, Clone)]
 struct CrossEntropy;
 
-/// The gradient of [`CrossEntropy`]: `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes
-/// and `dy [N]`.
+/// The gradient of [`CrossEntropy`], `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes and `dy [N]`.
 #[derive(Debug, Clone)]
 struct CrossEntropyGrad;
 
-/// A NaN's bits: what a row with a class out of range is given.
+/// The bits of a NaN, the result of a row whose class is out of range.
 const NAN: u32 = 0x7fc0_0000;
 
 fn check_types(inputs: &[&TensorType]) -> Result<(), String> {
@@ -24,7 +23,7 @@ fn check_types(inputs: &[&TensorType]) -> Result<(), String> {
         return Err("expected f32 logits [N, C] and i32 or u32 classes [N]".into());
     }
     if class.shape.to_vec() != [x.shape[0]] {
-        return Err(format!("expected {} classes, one for each row of logits", x.shape[0]));
+        return Err(format!("expected {} class indices, one for each row of logits", x.shape[0]));
     }
     if !(1..=MAX_ROW).contains(&x.shape[1]) {
         return Err(format!("expected 1 to {MAX_ROW} classes, not {}", x.shape[1]));
@@ -32,7 +31,7 @@ fn check_types(inputs: &[&TensorType]) -> Result<(), String> {
     Ok(())
 }
 
-/// Each row of logits with its class number; classes were checked before.
+/// Each row of logits with its class index, which has been checked before.
 fn rows<'a>(inputs: &'a [&Tensor]) -> impl Iterator<Item = (&'a [f64], usize)> + 'a {
     let class = |row: usize| match inputs[1].data() {
         Data::I32(v) => v[row] as usize,
@@ -71,9 +70,9 @@ impl Op for CrossEntropy {
         vec![Tensor::of(&outputs[0].shape, rows(inputs).map(loss).collect::<Vec<f64>>())]
     }
 
-    /// `x - m` and the difference are rounded in proportion to the distance from the maximum; the
-    /// sum's relative error is the logarithm's absolute one, and `exp` adds `2 |x - m|` units to
-    /// terms that weigh `exp(x - m)`: never more than one unit together with their weight.
+    /// The roundings of `x - m` and of the final difference are proportional to the distance from the maximum `m`.
+    /// The relative error of the sum is the absolute error of the logarithm. `exp` adds `2 |x - m|` units to a term
+    /// of size `exp(x - m)`, which is never more than one unit of the sum.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         Rounding::bound(|inputs, _| {
             let bound = |(x, class): (&[f64], usize)| {
@@ -110,7 +109,7 @@ impl Op for CrossEntropyGrad {
         let (x, class, dy) = (g.x(0), g.x(1), g.x(2));
         let column = [x.dim(0) as isize, 1];
         vec![
-            // What flows through softmax alone: its Jacobian is symmetric.
+            // Only softmax depends on x; its Jacobian is symmetric.
             g.when(0, || {
                 let p = x.softmax(1);
                 let scaled = g.dy() * dy.reshape(&column);
@@ -134,7 +133,7 @@ impl Op for CrossEntropyGrad {
         vec![Tensor::of(&outputs[0].shape, dx.collect::<Vec<f64>>())]
     }
 
-    /// The softmax's error as in `softmax`, times `dy`, and a rounding of the difference.
+    /// The error of `softmax` times `dy`, plus a rounding of the difference.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         Rounding::bound(|inputs, _| {
             let bounds = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
@@ -162,7 +161,7 @@ impl Op for CrossEntropyGrad {
     }
 }
 
-/// The kernels of both.
+/// The kernels of both ops.
 struct Rows {
     gradient: bool,
 }
@@ -188,7 +187,7 @@ impl Kernel for Rows {
         } else {
             (wgsl!("cross_entropy"), "cross_entropy")
         };
-        // Losses have no dy: something else stands there.
+        // The losses do not read dy; any input can fill its binding.
         let dy = Slot::Input(if self.gradient { 2 } else { 1 });
         Ok(Launch {
             label: format!("{entry} {}", if self.gradient { "gradient" } else { "losses" }),
@@ -210,10 +209,10 @@ impl Kernel for Rows {
 
 impl Value {
     /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` (f32) and a target, which is either
-    /// - class numbers `[N]` or `[N, d1, ...]` (i32 or u32, in `0..C`): `ln(sum(exp(x))) - x[class]`, or
-    /// - probabilities of the logits' shape (f32): `-sum(target * log_softmax(x))` over the classes.
+    /// - class indices `[N]` or `[N, d1, ...]` (i32 or u32, in `0..C`): `ln(sum(exp(x))) - x[class]`, or
+    /// - probabilities in the shape of the logits (f32): `-sum(target * log_softmax(x))` over the classes.
     ///
-    /// The losses have the logits' shape without the class axis; for their mean or sum see
+    /// The losses have the shape of the logits without the class axis; for their mean or sum see
     /// [`Value::cross_entropy`].
     #[track_caller]
     pub fn cross_entropy_losses(&self, target: &Value) -> Value {
@@ -228,14 +227,14 @@ impl Value {
         }
         if target.dtype() == DType::F32 {
             if target.shape() != self.shape() {
-                return complain("expected probabilities of the logits' shape, or class numbers as i32 or u32".into());
+                return complain("expected probabilities of the logits' shape, or class indices as i32 or u32".into());
             }
             return self.log_softmax(1).times_share(target).sum(&[1], false).neg();
         }
         let classes = self.shape()[1];
         let rest: Vec<isize> = (0..rank).filter(|&axis| axis != 1).map(|axis| self.shape()[axis] as isize).collect();
         if !target.shape().iter().map(|&size| size as isize).eq(rest.iter().copied()) {
-            return complain(format!("expected class numbers of shape {rest:?}"));
+            return complain(format!("expected class indices of shape {rest:?}"));
         }
         let n = target.shape().numel() as isize;
         let axes: Vec<isize> = std::iter::once(0).chain(2..rank as isize).chain([1]).collect();
@@ -243,7 +242,7 @@ impl Value {
         logits.op(CrossEntropy, &[&target.reshape(&[n])]).reshape(&rest)
     }
 
-    /// `share * x`, where a share of 0 counts nothing: of a log-probability of negative infinity, too.
+    /// `share * x`, with 0 for a share of 0 even if `x` is a log-probability of minus infinity.
     #[track_caller]
     pub(crate) fn times_share(&self, share: &Value) -> Value {
         let finite = self.maximum(&self.full_like(f64::from(f32::MIN)));
@@ -251,8 +250,7 @@ impl Value {
     }
 }
 
-/// Cases with one class out of range that the device computes: every way to run them must end with
-/// an error.
+/// Cases with one out-of-range class computed on the device: every way to run them must return an error.
 pub fn out_of_range() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, size) in [(3, 2), (65, 10), (5, 256)] {
@@ -279,7 +277,7 @@ pub fn out_of_range() -> Vec<Case> {
     cases
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let logits = |case: Case, shape: &[usize], fill: Fill| case.input("x", TensorType::new(DType::F32, shape), fill);
     let classes = |case: Case, dtype: DType, shape: &[usize], c: usize| {
@@ -317,7 +315,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(classes(logits(losses("no rows".into()), &[0, 6], unit.clone()), DType::I32, &[0], 6));
     let case = logits(losses("100,000 classes".into()), &[2, 100_000], unit.clone()).forward_only();
     cases.push(classes(case, DType::U32, &[2], 100_000));
-    // Terms that are all rounded the same way, after the largest: the errors of a plain running sum add up.
+    // After the largest, all terms are rounded in the same direction, so errors of a plain running sum accumulate.
     for (size, first) in [(4095, &[1.55]), (400_001, &[1.1])] {
         let case = losses(format!("{size} classes, all but one equal"));
         let case = logits(case, &[1, size], Fill::Special(first, 0.0, 0.0));

@@ -1,11 +1,11 @@
-//! Running sums along an axis.
+//! Cumulative sums along an axis.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::reduce::parts;
 use crate::profile::Profile;
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// Running sums along `axis`, from its end where `reverse` is set.
+/// Cumulative sums along `axis`, from its end if `reverse` is set.
 #[derive(Debug, Clone)]
 struct CumSum {
     axis: usize,
@@ -24,7 +24,7 @@ impl Op for CumSum {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// Each element entered all sums behind it: the running sum of `dy` from the other end.
+    /// Each element contributes to its own and all later sums: the cumulative sum of `dy` from the other end.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         vec![Some(g.dy().op(CumSum { axis: self.axis, reverse: !self.reverse }, &[]))]
     }
@@ -57,7 +57,7 @@ impl Op for CumSum {
 }
 
 impl CumSum {
-    /// The size of the axis, and the elements between neighbours along it.
+    /// The size and the stride of the axis.
     fn steps(&self, ty: &TensorType) -> (usize, usize) {
         (ty.shape[self.axis], ty.shape[self.axis + 1..].iter().product())
     }
@@ -83,8 +83,8 @@ impl Kernel for CumSum {
         VARIANTS
     }
 
-    /// Where lines are few or long each is cut into chunks: their sums, the running sums of those, and from
-    /// there the chunks.
+    /// Few or long lines are split into chunks, in three steps: the sum of each chunk, the cumulative sums of these,
+    /// and the cumulative sums within each chunk.
     fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (size, inner) = self.steps(&args.outputs[0]);
         let lines = args.outputs[0].shape.numel() / size;
@@ -97,7 +97,7 @@ impl Kernel for CumSum {
     }
 }
 
-/// Running sums of contiguous `[lines / inner, size, inner]`, each cut into so many chunks.
+/// Cumulative sums of contiguous `[lines / inner, size, inner]`, with each line split into `chunks`.
 struct Walk {
     dtype: DType,
     lines: usize,
@@ -143,7 +143,7 @@ impl Walk {
 }
 
 impl Value {
-    /// Running sums along `axis`: `y[j] = x[0] + ... + x[j]`. Integers wrap.
+    /// Cumulative sums along `axis`: `y[j] = x[0] + ... + x[j]`. Integers wrap.
     #[track_caller]
     pub fn cumsum(&self, axis: isize) -> Value {
         match self.shape().axis(axis) {
@@ -154,12 +154,12 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, shape: &[usize], axis: isize| {
         Case::new("cumsum", name, move |x| vec![x[0].cumsum(axis)]).float("x", shape)
     };
-    // Sums of large numbers, which wrap.
+    // Sums that wrap.
     let integers = |dtype: DType, shape: &[usize], axis: isize| {
         Case::new("cumsum", format!("{dtype}{shape:?} along {axis}"), move |x| vec![x[0].cumsum(axis)])
             .input("x", TensorType::new(dtype, shape), Fill::Index(1 << 30))
@@ -188,7 +188,7 @@ pub fn cases() -> Vec<Case> {
         integers(DType::U32, &[3, 9, 2], 1),
         integers(DType::I32, &[2, 20_001], 1),
         integers(DType::U32, &[9001, 3], 0),
-        // Terms that are all rounded the same way: the errors of a plain running sum add up.
+        // All terms are rounded in the same direction, so errors of a plain running sum accumulate.
         Case::new("cumsum", "lines of 4000 tenths", |x| vec![x[0].cumsum(0)])
             .input("x", TensorType::new(DType::F32, [4000, 3]), Fill::Uniform(0.1, 0.1))
             .forward_only(),

@@ -1,31 +1,31 @@
-//! Einstein summation: products of tensors, summed over the letters that the result does not name. Lowered
-//! to permute, reshape, matmul and sum; no kernel of its own.
+//! Einstein summation: products of tensors, summed over the letters missing from the result. Composed of permute,
+//! reshape, matmul and sum; there is no dedicated kernel.
 
 use std::collections::BTreeMap;
 
 use crate::op::{Case, Fill};
 use crate::{DType, Graph, Shape, TensorType, Value};
 
-/// Letters of each operand and of the result. The axes of `...` have [`blank`] letters of their own.
+/// Letters of each operand and of the result. The axes of `...` have [`blank`] letters.
 struct Equation {
     operands: Vec<Vec<char>>,
     result: Vec<char>,
 }
 
-/// The most axes that `...` may stand for: the letters of a private area of Unicode.
+/// Maximum number of axes that `...` may stand for: the size of a Unicode private-use area.
 const BLANKS: usize = 6400;
 
-/// The letter of the axis that is number `from_last` of those that `...` stands for, counted from the last.
+/// The letter of the `from_last`-th axis of `...`, counted from the last.
 fn blank(from_last: usize) -> char {
     char::from_u32(0xe000 + from_last as u32).unwrap_or(' ')
 }
 
-/// The letters of `count` axes that `...` stands for.
+/// The letters of `...` for `count` axes.
 fn blanks(count: usize) -> impl Iterator<Item = char> {
     (0..count).rev().map(blank)
 }
 
-/// The letters before and behind `...`; `None` behind where it does not stand.
+/// The letters before and after `...`; the latter is `None` if there is no `...`.
 fn letters_of(part: &str) -> Result<(Vec<char>, Option<Vec<char>>), String> {
     let (before, behind) = match part.split_once("...") {
         Some((before, behind)) => (before, Some(behind)),
@@ -33,15 +33,15 @@ fn letters_of(part: &str) -> Result<(Vec<char>, Option<Vec<char>>), String> {
     };
     if let Some(bad) = before.chars().chain(behind.unwrap_or("").chars()).find(|c| !c.is_ascii_alphabetic()) {
         return Err(format!(
-            "`{bad}` in `{part}` is no letter: expected something like `bij,bjk->bik` or `...ij->...ji`"
+            "`{bad}` in `{part}` is not a letter: expected an equation such as `bij,bjk->bik` or `...ij->...ji`"
         ));
     }
     Ok((before.chars().collect(), behind.map(|behind| behind.chars().collect())))
 }
 
 impl Equation {
-    /// Reads `ij,jk->ik` for operands of these shapes; without an arrow the result has the axes of `...`, then the
-    /// letters that stand once, in alphabetical order.
+    /// Parses an equation such as `ij,jk->ik` for operands of these shapes. Without `->`, the result has the axes of
+    /// `...`, then the letters that occur once, in alphabetical order.
     fn parse(text: &str, shapes: &[&Shape]) -> Result<Equation, String> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (inputs, result) = match text.split_once("->") {
@@ -50,14 +50,14 @@ impl Equation {
         };
         let parts: Vec<&str> = inputs.split(',').collect();
         if parts.len() != shapes.len() {
-            return Err(format!("`{text}` names {} operands, and {} are given", parts.len(), shapes.len()));
+            return Err(format!("`{text}` has {} operand(s), but {} were passed", parts.len(), shapes.len()));
         }
         let (mut operands, mut most) = (Vec::new(), 0);
         for (part, shape) in parts.into_iter().zip(shapes) {
             let (before, behind) = letters_of(part)?;
             let named = before.len() + behind.as_ref().map_or(0, Vec::len);
             let rest = shape.rank().checked_sub(named).filter(|&rest| rest == 0 || behind.is_some() && rest <= BLANKS);
-            let Some(rest) = rest else { return Err(format!("`{part}` names {named} axes of {shape}")) };
+            let Some(rest) = rest else { return Err(format!("`{part}` names {named} axes, but the shape is {shape}")) };
             most = most.max(rest);
             operands
                 .push(before.into_iter().chain(blanks(rest)).chain(behind.unwrap_or_default()).collect::<Vec<char>>());
@@ -80,12 +80,12 @@ impl Equation {
             return Err(format!("the result names the axis `{twice}` twice"));
         }
         if let Some(unknown) = result.iter().find(|c| named(c) == 0) {
-            return Err(format!("the result's `{unknown}` is an axis of no operand"));
+            return Err(format!("the result's axis `{unknown}` is in no operand"));
         }
         Ok(Equation { operands, result })
     }
 
-    /// The size of each letter. Those of `...` broadcast; others must be equal wherever the letter stands.
+    /// The size of each letter. Axes of `...` broadcast; other letters must have the same size everywhere.
     fn sizes(&self, shapes: &[&Shape]) -> Result<BTreeMap<char, usize>, String> {
         let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
         for (letters, shape) in self.operands.iter().zip(shapes) {
@@ -97,9 +97,9 @@ impl Equation {
                     (1, _) if broadcasts => *known = size,
                     (_, 1) if broadcasts => {}
                     (a, b) if broadcasts => {
-                        return Err(format!("an axis of `...` is of size {a} and of size {b}, which do not broadcast"));
+                        return Err(format!("an axis of `...` has sizes {a} and {b}, which do not broadcast"));
                     }
-                    (a, b) => return Err(format!("axis `{letter}` is of size {a} and of size {b}")),
+                    (a, b) => return Err(format!("axis `{letter}` has sizes {a} and {b}")),
                 }
             }
         }
@@ -115,7 +115,7 @@ struct Labelled {
 }
 
 impl Labelled {
-    /// An operand: the diagonal of axes that bear one letter, without the axes of size 1 that broadcast.
+    /// An operand with repeated letters replaced by their diagonal, and without the axes of size 1 that broadcast.
     fn new(value: &Value, letters: &[char], sizes: &BTreeMap<char, usize>) -> Labelled {
         let mut all = Labelled { value: value.clone(), letters: letters.to_vec() };
         let twice = |letters: &[char]| {
@@ -143,23 +143,23 @@ impl Labelled {
         letters.iter().map(|&c| self.value.dim(self.axis(c)) as isize).product()
     }
 
-    /// Summed over all letters but these.
+    /// Sums over all letters except these.
     fn keep(self, kept: impl Fn(char) -> bool) -> Labelled {
         let gone: Vec<isize> = self.letters.iter().filter(|&&c| !kept(c)).map(|&c| self.axis(c)).collect();
         let letters = self.letters.iter().copied().filter(|&c| kept(c)).collect();
         Labelled { value: self.value.sum(&gone, false), letters }
     }
 
-    /// With the axes in this order, each group merged to one.
+    /// Permutes the axes to this order and merges each group into one axis.
     fn grouped<const N: usize>(&self, groups: [&[char]; N]) -> Value {
         let order: Vec<isize> = groups.iter().flat_map(|group| group.iter()).map(|&c| self.axis(c)).collect();
         self.value.permute(&order).reshape(&groups.map(|group| self.size(group)))
     }
 
-    /// The product with another, summed over the letters of both that are not `wanted`.
+    /// The product with another operand, summed over all letters that are not `wanted`.
     fn times(self, other: Labelled, wanted: &dyn Fn(char) -> bool) -> Labelled {
         let (a, b) = (self.letters.clone(), other.letters.clone());
-        // What one of them alone has and nobody wants is summed before.
+        // Unwanted letters of only one operand are summed first.
         let (x, y) = (self.keep(|c| wanted(c) || b.contains(&c)), other.keep(|c| wanted(c) || a.contains(&c)));
         let part = |of: &Labelled, in_other: bool, kept: bool| -> Vec<char> {
             of.letters
@@ -184,17 +184,17 @@ impl Labelled {
 }
 
 impl Graph {
-    /// Einstein summation. Each operand's axes are letters; the result, behind `->`, names the axes to keep,
-    /// in its order, and all others are summed over. `ij,jk->ik` is a matrix product, `bhqd,bhkd->bhqk` the scores
-    /// of attention, `ij->ji` a transpose, `ij->` a sum, `i,j->ij` an outer product. Without `->` the result has
-    /// the letters that stand once, in alphabetical order.
+    /// Einstein summation. Letters name the axes of each operand; the letters after `->` are the axes of the result,
+    /// in this order, and all others are summed over. `ij,jk->ik` is a matrix product, `bhqd,bhkd->bhqk` computes
+    /// attention scores, `ij->ji` is a transpose, `ij->` a sum, `i,j->ij` an outer product. Without `->`, the result
+    /// has the letters that occur once, in alphabetical order.
     ///
-    /// A letter that stands twice in one operand takes the diagonal of the two axes: `ii->i`, `bii->b` the traces of a
-    /// batch. `...` stands for all axes that have no letter; they broadcast as in NumPy, and are summed over where the
-    /// result does not have it: `...ij,...jk->...ik`. Without `->` they come first.
+    /// A letter that occurs twice in one operand selects the diagonal of the two axes: `ii->i`, or `bii->b` for the
+    /// traces of a batch. `...` stands for all axes without a letter: `...ij,...jk->...ik`. They broadcast as in
+    /// NumPy, come first without `->`, and are summed over if the result has no `...`.
     ///
-    /// Operands are numbers of one type. Several are multiplied from left to right, each product summed as early as
-    /// may be.
+    /// Operands are numbers of the same type. They are multiplied from left to right, and each product is summed as
+    /// early as possible.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -233,7 +233,7 @@ impl Graph {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let case = |equation: &'static str, shapes: &[&[usize]]| {
         let case =

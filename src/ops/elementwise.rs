@@ -1,8 +1,8 @@
-//! Elementwise ops. A new one is two edits: a function in `shaders/scalar.wgsl` named `NAME_f32`
+//! Elementwise ops. A new one needs two edits: a function in `shaders/scalar.wgsl` named `NAME_f32`
 //! (or `_i32`, `_u32`, `_bool`), and a row in the table below.
 //!
-//! Operands broadcast as in NumPy. NaN and infinities give what IEEE 754 and PyTorch give; what a
-//! function gives at its kinks is said in its line.
+//! Operands broadcast as in NumPy. NaN and infinities follow IEEE 754 and PyTorch; each op documents its gradient at
+//! kinks.
 
 mod cases;
 mod row;
@@ -15,7 +15,7 @@ use crate::op::{Backward, Nan};
 use crate::{DType, Value};
 
 impl Value {
-    /// Applies a row to operands, broadcast to their common shape.
+    /// Applies a row of the table to the operands, broadcast to their common shape.
     #[track_caller]
     fn elementwise(&self, row: &'static Row, others: &[&Value], attributes: &[f64]) -> Value {
         let operands: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
@@ -31,7 +31,7 @@ impl Value {
             );
         };
         if let Some(bad) = attributes.iter().find(|&&a| !a.is_finite() || DType::F32.check(a).is_err()) {
-            let why = format!("expected a finite number of f32, not {bad}");
+            let why = format!("expected a finite f32, not {bad}");
             return self.graph().error(row.name, &operands, why);
         }
         let location = std::panic::Location::caller();
@@ -41,41 +41,39 @@ impl Value {
         self.graph().apply1(op, &operands.iter().collect::<Vec<_>>())
     }
 
-    /// `a` where `self` (a bool) is true, else `b`; the three broadcast. The gradient goes to the
-    /// branch taken.
+    /// `a` where `self` (bool) is true, else `b`; all three broadcast. The gradient goes to the selected branch.
     #[track_caller]
     pub fn where_(&self, a: &Value, b: &Value) -> Value {
         self.elementwise(&rows::select, &[a, b], &[])
     }
 
     /// Sigmoid linear unit, also called swish: `x * sigmoid(x)`. Gradient `s (1 + x (1 - s))` with
-    /// `s` the sigmoid, 1/2 at 0 (Elfwing, Uchibe and Doya, arXiv:1702.03118).
+    /// `s = sigmoid(x)`, 1/2 at 0 (Elfwing, Uchibe and Doya, arXiv:1702.03118).
     #[track_caller]
     pub fn silu(&self) -> Value {
         self * self.sigmoid()
     }
 
-    /// Gaussian error linear unit, exact form: `x * Phi(x)`, with `Phi` the normal distribution
-    /// function. Gradient `Phi(x) + x phi(x)`, 1/2 at 0
-    /// (Hendrycks and Gimpel, arXiv:1606.08415).
+    /// Gaussian error linear unit, exact form: `x * Phi(x)`, where `Phi` is the normal distribution function. Gradient
+    /// `Phi(x) + x phi(x)`, 1/2 at 0 (Hendrycks and Gimpel, arXiv:1606.08415).
     #[track_caller]
     pub fn gelu(&self) -> Value {
         self * self.normal_cdf()
     }
 
     /// Gaussian error linear unit, tanh form:
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`. Gradient 1/2 at 0, exactly 0 and 1 far out.
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`. Gradient 1/2 at 0, exactly 0 and 1 in the far tails.
     #[track_caller]
     pub fn gelu_tanh(&self) -> Value {
         let inner = (self + self.square() * self * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
         self * 0.5 * (inner.tanh() + 1.0)
     }
 
-    /// Scaled exponential linear unit: `1.0507 x` for `x > 0`, else `1.7581 (exp(x) - 1)`, which keeps mean and
-    /// variance of activations; the slope at 0 is 1.7581 (Klambauer et al., arXiv:1706.02515).
+    /// Scaled exponential linear unit: `1.0507 x` for `x > 0`, else `1.7581 (exp(x) - 1)`, which preserves the mean
+    /// and variance of activations; the slope at 0 is 1.7581 (Klambauer et al., arXiv:1706.02515).
     #[track_caller]
     pub fn selu(&self) -> Value {
-        // The fixed point of mean 0 and variance 1: section "Fixed points" of the paper.
+        // The fixed point with mean 0 and variance 1; see the paper.
         const ALPHA: f64 = 1.673_263_242_354_377_2;
         const SCALE: f64 = 1.050_700_987_355_480_5;
         self.elu(ALPHA) * SCALE
@@ -87,15 +85,15 @@ impl Value {
         self * self.softplus().tanh()
     }
 
-    /// `x hardsigmoid(x)`: a piecewise form of [`Value::silu`]. The slope is `x / 3 + 1/2` between -3 and 3, 0 at
-    /// -3 and 1 at 3 (Howard et al., arXiv:1905.02244).
+    /// `x hardsigmoid(x)`: a piecewise approximation of [`Value::silu`]. The slope is `x / 3 + 1/2` between -3 and 3,
+    /// 0 at -3 and 1 at 3 (Howard et al., arXiv:1905.02244).
     #[track_caller]
     pub fn hardswish(&self) -> Value {
         self * self.hardsigmoid()
     }
 
-    /// `x` for `x > 0`, else `weight x`, where `weight` is learned: `[C]`, one for each place along axis 1 (along
-    /// axis 0 of a vector), or `[1]` for all. At 0 it counts as negative (He et al., arXiv:1502.01852).
+    /// `x` for `x > 0`, else `weight x` with a learned `weight`: `[C]`, one element per index along axis 1 (axis 0 of
+    /// a vector), or `[1]` for all. The slope at 0 is `weight` (He et al., arXiv:1502.01852).
     #[track_caller]
     pub fn prelu(&self, weight: &Value) -> Value {
         if let Err(invalid) = self.graph().admit("prelu", &[self, weight]) {
@@ -119,13 +117,14 @@ impl Value {
     fn halves(&self, op: &str, axis: isize) -> Result<[Value; 2], Value> {
         let size = self.dim(axis);
         if self.axes_of(op, &[axis])?.is_empty() || !size.is_multiple_of(2) {
-            let why = format!("expected an even size on axis {axis}, to be halved");
+            let why = format!("axis {axis} must have an even size, because it is split in half");
             return Err(self.graph().error(op, &[self], why));
         }
         Ok([self.slice(axis, 0, size / 2, 1), self.slice(axis, size / 2, size, 1)])
     }
 
-    /// Gated linear unit: `a sigmoid(b)` with `a`, `b` the halves of `axis` (Dauphin et al., arXiv:1612.08083).
+    /// Gated linear unit: `a sigmoid(b)`, where `a` and `b` are the halves of `axis` (Dauphin et al.,
+    /// arXiv:1612.08083).
     #[track_caller]
     pub fn glu(&self, axis: isize) -> Value {
         match self.halves("glu", axis) {
@@ -134,7 +133,7 @@ impl Value {
         }
     }
 
-    /// `silu(a) b` with `a`, `b` the halves of `axis`: the gate of many transformers (Shazeer,
+    /// `silu(a) b`, where `a` and `b` are the halves of `axis`: the gate of many transformers (Shazeer,
     /// arXiv:2002.05202).
     #[track_caller]
     pub fn swiglu(&self, axis: isize) -> Value {
@@ -144,8 +143,8 @@ impl Value {
         }
     }
 
-    /// `min(max(x, low), high)`, NaN for NaN; either bound may be infinite, those of integers else whole. The gradient
-    /// is `dy` inside, bounds included, and 0 outside.
+    /// `min(max(x, low), high)`, NaN for NaN. A bound may be infinite; other bounds of integers must be whole numbers.
+    /// The gradient is `dy` for `low <= x <= high` and 0 outside.
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Value {
         if low.is_nan() || high.is_nan() || low > high {
@@ -171,18 +170,17 @@ impl Value {
         self.elementwise(&rows::elu, &[], &[alpha])
     }
 
-    /// Binary cross entropy of this probability and a target, element by element.
+    /// Elementwise binary cross entropy of this probability and a target.
     #[track_caller]
     pub(crate) fn bce(&self, target: &Value) -> Value {
         self.elementwise(&rows::bce, &[target], &[])
     }
 
-    /// `x` to a fixed power, 1 for the power 0. Negative bases are defined for whole exponents;
-    /// otherwise the result is NaN, as in IEEE `pow`. Gradient `exponent * x^(exponent - 1)`, for
-    /// the power 0 it is 0.
+    /// `x` to a constant power; 1 for exponent 0. A negative base requires a whole exponent; otherwise the result is
+    /// NaN, as in IEEE `pow`. Gradient `exponent * x^(exponent - 1)`, 0 for exponent 0.
     ///
-    /// The powers -1, -1/2, 0, 1/2, 1, 2 and 3 become the ops that compute them in a few
-    /// instructions: reciprocal, rsqrt, a constant, sqrt, the value itself, square and a product.
+    /// The exponents -1, -1/2, 0, 1/2, 1, 2 and 3 use cheaper ops: reciprocal, rsqrt, a constant, sqrt, the value
+    /// itself, square and a product.
     #[track_caller]
     pub fn powf(&self, exponent: f64) -> Value {
         if !self.is_valid() || self.dtype() != DType::F32 {
@@ -201,7 +199,7 @@ impl Value {
     }
 }
 
-/// Writes the table and, unless its row says `manual`, the method of [`Value`].
+/// Defines the table and, for rows not marked `manual`, the methods of [`Value`].
 macro_rules! rows {
     ($($(#[$doc:meta])* $method:ident $name:ident = $row:expr;)*) => {
         #[allow(non_upper_case_globals)]
@@ -236,16 +234,16 @@ macro_rules! rows {
 const SMALL: &[f64] = &[0.0, 1.0, -1.0, 0.5, -0.5];
 const WIDE: &[f64] = &[0.0, 1.0, -1.0, 100.0, -100.0, 1e-3, -1e-3, 20.0, -20.0];
 const POSITIVE: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0];
-/// Subnormal numbers among them, and negative powers of two, at whose bits a logarithm may stumble.
+/// Includes subnormal numbers and negative powers of two, whose bit patterns are edge cases of a logarithm.
 const ROOTS: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0, 1e-40, 1e-45, 1.1754942e-38, -1.0, -2.0, -0.3, -1e-40];
 
-// The bounds in ulps. One rounding is half an ulp. Built-ins have what the WGSL specification grants
-// them (section 15.7.4): 2.5 for a quotient, 2 for inverseSqrt, both together for sqrt. Our own
-// functions have the largest error that tests/ops/scalar.rs finds on lavapipe, llvmpipe and SwiftShader
-// ("measured"), half an ulp or more for other drivers' contractions and, as these three divide
-// correctly, the 2.5 of a division where it reaches the result.
+// Error bounds in ulps; one rounding is half an ulp. Built-ins have the bounds of the WGSL specification (section
+// 15.7.4): 2.5 for a division, 2 for inverseSqrt, and the sum of both for sqrt. Our own functions have the largest
+// error that tests/ops/scalar.rs finds on lavapipe, llvmpipe and SwiftShader ("measured"), plus at least half an ulp
+// for contractions by other drivers and, because these three divide correctly, plus 2.5 for a division that affects
+// the result.
 rows! {
-    /// `a + b`. Integers wrap. The gradient goes to both.
+    /// `a + b`. Integers wrap. Gradients `dy` and `dy`.
     binary add = Row::numbers(2, |x| x[0] + x[1], |x| x[0].wrapping_add(x[1]))
         .ulps(1.0)
         .cases(-2.0, 2.0, SMALL)
@@ -261,42 +259,42 @@ rows! {
         .identity(1.0)
         .cases(-2.0, 2.0, SMALL)
         .gradient(|g, _| vec![g.when(0, || g.dy() * g.x(1)), g.when(1, || g.dy() * g.x(0))]);
-    /// `a / b`, floats; divided by 0 infinite, and NaN for `0 / 0`. For integers see [`Value::div_trunc`] and
-    /// [`Value::div_floor`]. Gradients `dy / b` and `-dy y / b`.
+    /// `a / b`, for floats: division by 0 gives infinity, and `0 / 0` gives NaN. For integers see
+    /// [`Value::div_trunc`] and [`Value::div_floor`]. Gradients `dy / b` and `-dy y / b`.
     binary div = Row::floats(2, |x, _| x[0] / x[1])
         .ulps(2.5)
         .cases(0.5, 3.0, POSITIVE)
         .gradient(|g, _| vec![g.when(0, || g.dy() / g.x(1)), g.when(1, || (g.dy() * g.y() / g.x(1)).neg())]);
-    /// The quotient of integers, rounded towards zero: `torch.div` with `rounding_mode="trunc"`. For a divisor of 0 it
-    /// is `a`, and the smallest i32 divided by -1 wraps to itself, as in WGSL.
+    /// Integer quotient, rounded towards zero: `torch.div` with `rounding_mode="trunc"`. A divisor of 0 gives `a`, and
+    /// the smallest i32 divided by -1 wraps to itself, as in WGSL.
     binary div_trunc = Row::integers(2, |x| divided(x, i64::wrapping_div));
-    /// The quotient of integers, rounded down: `torch.div` with `rounding_mode="floor"`. A divisor of 0, and -1 of the
-    /// smallest i32, as for [`Value::div_trunc`].
+    /// Integer quotient, rounded down: `torch.div` with `rounding_mode="floor"`. Division by 0, and of the smallest
+    /// i32 by -1, as for [`Value::div_trunc`].
     binary div_floor = Row::integers(2, |x| divided(x, |a, b| a.div_euclid(b) - i64::from(b < 0 && a % b != 0)));
-    /// The quotient of integers whose remainder is not negative. A divisor of 0, and -1 of the smallest i32, as for
+    /// Integer quotient whose remainder is non-negative. Division by 0, and of the smallest i32 by -1, as for
     /// [`Value::div_trunc`].
     binary div_euclid = Row::integers(2, |x| divided(x, i64::div_euclid));
-    /// `a - b div_trunc(a, b)` of integers, with the sign of `a`: `torch.fmod`. For a divisor of 0 it is 0.
+    /// `a - b div_trunc(a, b)` of integers, with the sign of `a`: `torch.fmod`. A divisor of 0 gives 0.
     binary fmod = Row::integers(2, |x| remaining(x, |a, b| a % b));
-    /// `a - b div_floor(a, b)` of integers, with the sign of `b`: `torch.remainder`, which is Python's `%` and the
-    /// operator `%` here. For a divisor of 0 it is 0.
+    /// `a - b div_floor(a, b)` of integers, with the sign of `b`: `torch.remainder`, Python's `%`, and the operator
+    /// `%` of [`Value`]. A divisor of 0 gives 0.
     binary remainder = Row::integers(2, |x| remaining(x, |a, b| (a % b + b) % b));
-    /// `a - b div_euclid(a, b)` of integers, which is not negative. For a divisor of 0 it is 0.
+    /// `a - b div_euclid(a, b)` of integers, which is non-negative. A divisor of 0 gives 0.
     binary rem_euclid = Row::integers(2, |x| remaining(x, i64::rem_euclid));
-    /// The smaller one, NaN where either is. Where both are equal each gets half the gradient.
+    /// The smaller value, NaN if either is NaN. Equal operands get half the gradient each.
     binary minimum = Row::numbers(2, |x| extreme(x[0], x[1], f64::min), |x| x[0].min(x[1]))
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.lt(b)));
-    /// The larger one, NaN where either is. Where both are equal each gets half the gradient.
+    /// The larger value, NaN if either is NaN. Equal operands get half the gradient each.
     binary maximum = Row::numbers(2, |x| extreme(x[0], x[1], f64::max), |x| x[0].max(x[1]))
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.gt(b)));
-    /// `a` to the power `b`, as IEEE `pow`: 1 for `b = 0`; a negative `a` needs a whole `b`, else
-    /// the result is NaN. Gradients `dy b a^(b-1)`, which is 0 for `b = 0`, and `dy y ln a`, taken
-    /// as 0 for `a <= 0`. For a fixed exponent see [`Value::powf`].
+    /// `a` to the power `b`, as IEEE `pow`: 1 for `b = 0`; a negative `a` requires a whole `b`, otherwise the result
+    /// is NaN. Gradients `dy b a^(b-1)`, 0 for `b = 0`, and `dy y ln a`, 0 for `a <= 0`. For a constant exponent see
+    /// [`Value::powf`].
     binary pow = Row::floats(2, |x, _| x[0].powf(x[1]))
         .reads_subnormals()
-        .ulps(4.0) // measured 2.6; the quotient in it is corrected by its remainder
+        .ulps(4.0) // measured 2.6; its division is corrected by the remainder
         .cases(0.3, 2.5, &[1.0, 2.0, 0.5])
         .gradient(|g, _| {
             let (a, b, zero) = (g.x(0), g.x(1), g.y().zeros_like());
@@ -318,15 +316,15 @@ rows! {
     binary gt = Row::compare(|a, b| a > b).cases(-1.0, 1.0, SMALL);
     /// Whether `a >= b`.
     binary ge = Row::compare(|a, b| a >= b).cases(-1.0, 1.0, SMALL);
-    /// Whether `a = b`.
+    /// Whether `a == b`.
     binary eq = Row::compare(|a, b| a == b).cases(-1.0, 1.0, SMALL);
-    /// Whether `a` and `b` differ.
+    /// Whether `a != b`.
     binary ne = Row::compare(|a, b| a != b).nan(Nan::Compares(true)).cases(-1.0, 1.0, SMALL);
-    /// Whether both are true.
+    /// Logical and.
     binary and = Row::logic(2, |a, b| a && b);
-    /// Whether one is true, or both.
+    /// Logical or.
     binary or = Row::logic(2, |a, b| a || b);
-    /// Whether it is false.
+    /// Logical not.
     unary not = Row::logic(1, |a, _| !a);
     manual select = Row::select().cases(-1.0, 1.0, &[]).gradient(|g, _| {
         let zero = || g.y().zeros_like();
@@ -346,7 +344,7 @@ rows! {
         .reads_subnormals()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| vec![Some(g.y().zeros_like())]);
-    /// The largest whole number not above `x`. The gradient is 0.
+    /// The largest whole number that is at most `x`. The gradient is 0.
     unary floor = Row::floats(1, |x, _| x[0].floor())
         .cases(-5.0, 5.0, WIDE)
         .gradient(|g, _| vec![Some(g.y().zeros_like())]);
@@ -354,13 +352,13 @@ rows! {
     unary round = Row::floats(1, |x, _| x[0].round_ties_even())
         .cases(-5.0, 5.0, &[0.5, 1.5, -0.5, -1.5, 2.5, 0.0])
         .gradient(|g, _| vec![Some(g.y().zeros_like())]);
-    /// `e^x`; infinite beyond 88.7, and 0 where it is below 2e-38. Gradient `dy y`.
+    /// `e^x`; infinite for `x` above 88.7, and 0 for results below 2e-38. Gradient `dy y`.
     unary exp = Row::floats(1, |x, _| x[0].exp())
         .ulps(2.0) // measured 1.0
         .absolute(2e-38) // small results are flushed
         .cases(-10.0, 10.0, &[0.0, 1.0, -1.0, 88.0, -80.0, 100.0, -100.0, 1e4, -1e4])
         .gradient(|g, _| vec![Some(g.dy() * g.y())]);
-    /// The natural logarithm, of subnormal numbers too; minus infinity at 0, NaN below. Gradient `dy / x`.
+    /// Natural logarithm, also of subnormal numbers; minus infinity at 0, NaN below. Gradient `dy / x`.
     unary log = Row::floats(1, |x, _| x[0].ln())
         .reads_subnormals()
         .ulps(2.0) // measured 1.1
@@ -388,14 +386,14 @@ rows! {
         .ulps(2.5)
         .cases(0.1, 10.0, POSITIVE)
         .gradient(|g, _| vec![Some((g.dy() * g.y().square()).neg())]);
-    /// The sine, of radians. WGSL promises its own only on [-pi, pi]; this one reduces the range
-    /// first and is good to a few ulp and 1e-9 for `|x|` up to 1e4. Gradient `dy cos(x)`.
+    /// Sine, in radians. WGSL specifies the accuracy of its `sin` only on [-pi, pi]; this one reduces the range first
+    /// and is accurate to 2 ulp plus 1e-9 for `|x|` up to 1e4. Gradient `dy cos(x)`.
     unary sin = Row::floats(1, |x, _| x[0].sin())
         .ulps(2.0) // measured 1.5
-        .absolute(1e-9) // near the zeros, what is left of pi/2's last part
+        .absolute(1e-9) // near zeros: the truncation of pi/2 in the range reduction
         .cases(-10.0, 10.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).cos())]);
-    /// The cosine, of radians; its range is as for [`Value::sin`]. Gradient `-dy sin(x)`.
+    /// Cosine, in radians; accuracy as for [`Value::sin`]. Gradient `-dy sin(x)`.
     unary cos = Row::floats(1, |x, _| x[0].cos())
         .ulps(2.0) // measured 1.5
         .absolute(1e-9) // as for sin
@@ -407,7 +405,7 @@ rows! {
         .ulps(2.0) // measured 1.1
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * (g.x(0).square().neg().exp() * FRAC_2_SQRT_PI))]);
-    /// The normal distribution function `Phi(x) = erfc(-x / sqrt 2) / 2`, with its tail. Gradient
+    /// The normal distribution function `Phi(x) = erfc(-x / sqrt 2) / 2`, accurate in the tail too. Gradient
     /// `dy exp(-x^2 / 2) / sqrt(2 pi)`.
     unary normal_cdf = Row::floats(1, |x, _| 0.5 * libm::erfc(-x[0] * FRAC_1_SQRT_2))
         .ulps(12.0) // measured 5.8, at 0; the division there counts twice
@@ -436,12 +434,12 @@ rows! {
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sigmoid())]);
     /// `x / (1 + |x|)`: between -1 and 1, with slower tails than tanh. Gradient `dy / (1 + |x|)^2`, which is `dy` at 0.
     unary softsign = Row::floats(1, |x, _| x[0] / (1.0 + x[0].abs()))
-        .ulps(4.0) // 2.5 of the division, 1 of the sum
+        .ulps(4.0) // 2.5 for the division, 1 for the sum
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() / (g.x(0).abs() + 1.0).square())]);
     /// `min(max(x + 3, 0), 6) / 6`: a piecewise linear sigmoid. Gradient `dy / 6` between -3 and 3, else 0.
     unary hardsigmoid = Row::floats(1, |x, _| (x[0] + 3.0).clamp(0.0, 6.0) / 6.0)
-        .ulps(4.0) // 2.5 of the division, 1 of the sum
+        .ulps(4.0) // 2.5 for the division, 1 for the sum
         .cases(-4.0, 4.0, &[0.0, 3.0, -3.0, 1.0, -1.0, 100.0, -100.0])
         .gradient(|g, _| {
             let inside = g.x(0).abs().lt(&g.y().full_like(3.0));
@@ -469,7 +467,7 @@ rows! {
             let bounded = |x: f64| if x > 0.0 { x.ln().max(-100.0) } else { x.clamp(-100.0, -100.0) }; // NaN stays
             -(x[1] * bounded(x[0]) + (1.0 - x[1]) * bounded(1.0 - x[0]))
         })
-        .ulps(5.0) // 2 of each logarithm, and a product and a sum
+        .ulps(5.0) // 2 per logarithm, plus a product and a sum
         .absolute(1.2e-7) // the rounding of 1 - p
         .cases(0.05, 0.95, &[])
         .gradient(|g, _| {
@@ -490,22 +488,22 @@ rows! {
         });
 }
 
-/// A quotient of integers; the dividend where the divisor is 0.
+/// An integer quotient; the dividend if the divisor is 0.
 fn divided(x: &[i64], quotient: fn(i64, i64) -> i64) -> i64 {
     if x[1] == 0 { x[0] } else { quotient(x[0], x[1]) }
 }
 
-/// A remainder of integers; 0 where the divisor is 0.
+/// An integer remainder; 0 if the divisor is 0.
 fn remaining(x: &[i64], remainder: fn(i64, i64) -> i64) -> i64 {
     if x[1] == 0 { 0 } else { remainder(x[0], x[1]) }
 }
 
-/// The smaller or larger one, NaN where either is.
+/// The smaller or larger value, NaN if either is NaN.
 fn extreme(a: f64, b: f64, of: fn(f64, f64) -> f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { of(a, b) }
 }
 
-/// The gradient of minimum and maximum: to the winner, halved where both are equal.
+/// The gradient of minimum and maximum: goes to the selected operand, half to each if both are equal.
 fn share_between(g: &Backward<'_>, wins: fn(&Value, &Value) -> Value) -> Vec<Option<Value>> {
     let part = |a: &Value, b: &Value| {
         let tie = a.eq(b).where_(&(g.dy() * 0.5), &g.y().zeros_like());
@@ -535,7 +533,7 @@ macro_rules! operators {
     (@number $trait:ident $method:ident $function:ident, $left:ty) => {
         impl std::ops::$trait<f64> for $left {
             type Output = Value;
-            /// With a number, which must be a value of the type; f32 rounds it.
+            /// With a number, which must be representable in the value's type; for f32 it is rounded.
             #[track_caller]
             fn $method(self, other: f64) -> Value {
                 Value::$function(&self, &self.full_like(other))

@@ -1,4 +1,4 @@
-//! Elements in reverse order along axes.
+//! Reverses the order of elements along axes.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{Lines, with_store};
@@ -7,7 +7,7 @@ use crate::ops::reduce::outer_size_inner;
 use crate::shape::{View, reciprocal};
 use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
 
-/// Reverse order along one axis.
+/// Reverses one axis.
 #[derive(Debug, Clone)]
 struct Flip {
     axis: usize,
@@ -64,7 +64,7 @@ impl Kernel for Flip {
 
     fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let mut x = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
-        // Four neighbours stay together, or, along the last axis, are turned around together.
+        // Moves vec4 unchanged, or, along the last axis, reversed.
         let along = x.sizes[2] == 1 && x.turned().by_fours();
         let vec4 = along || x.by_fours();
         if along {
@@ -93,7 +93,7 @@ impl Kernel for Flip {
 }
 
 impl Value {
-    /// The elements in reverse order along `axes`. The gradient is reversed likewise.
+    /// Reverses the order of the elements along `axes`.
     #[track_caller]
     pub fn flip(&self, axes: &[isize]) -> Value {
         let axes = match self.axes_of("flip", axes) {
@@ -101,7 +101,7 @@ impl Value {
             Err(invalid) => return invalid,
         };
         let sizes: Vec<isize> = self.shape().iter().map(|&size| size as isize).collect();
-        // Neighbouring axes are one to be reversed.
+        // Adjacent axes are merged and reversed as one.
         let mut y = self.clone();
         for run in axes.chunk_by(|a, b| a + 1 == *b) {
             let (first, last) = (run[0], run[run.len() - 1]);
@@ -113,7 +113,7 @@ impl Value {
     }
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, shape: &[usize], axes: &'static [isize]| {
         Case::new("flip", name, move |x| vec![x[0].flip(axes)]).float("x", shape)
@@ -125,10 +125,10 @@ pub fn cases() -> Vec<Case> {
         case("two neighbours", &[3, 4, 5], &[-1, 1]),
         case("all", &[2, 3, 5], &[0, 1, 2]),
         case("none", &[2, 3], &[]),
-        case("the first, by fours", &[5, 2, 4], &[0]),
-        case("the middle, by fours", &[3, 5, 8], &[1]),
-        case("the last, by fours", &[5, 12], &[1]),
-        case("nothing", &[3, 0], &[0]),
+        case("the first, by vec4", &[5, 2, 4], &[0]),
+        case("the middle, by vec4", &[3, 5, 8], &[1]),
+        case("the last, by vec4", &[5, 12], &[1]),
+        case("empty", &[3, 0], &[0]),
         case("rows of images", &[2, 3, 7, 9], &[3]),
         case("257 x 129", &[257, 129], &[1]),
         Case::new("flip", "of views, rows and columns, then doubled", |x| {
@@ -136,17 +136,17 @@ pub fn cases() -> Vec<Case> {
             vec![view.flip(&[1]) * 2.0, view.flip(&[0])]
         })
         .float("x", [4, 7]),
-        Case::new("flip", "the last of a view, by fours, then doubled", |x| {
+        Case::new("flip", "the last of a view, by vec4, then doubled", |x| {
             vec![x[0].slice(0, 1, 4, 2).slice(1, 4, 12, 1).flip(&[1]) * 2.0]
         })
         .float("x", [5, 16]),
-        Case::new("flip", "by fours, plus a matrix", |x| vec![x[0].flip(&[0]) + &x[1]])
+        Case::new("flip", "by vec4, plus a matrix", |x| vec![x[0].flip(&[0]) + &x[1]])
             .float("x", [3, 8])
             .float("b", [3, 8]),
     ];
     for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
         cases.push(
-            Case::new("flip", format!("{dtype}, by fours and not"), |x| {
+            Case::new("flip", format!("{dtype}, with and without vec4"), |x| {
                 vec![x[0].flip(&[0]), x[0].flip(&[1]), x[0].t().flip(&[1])]
             })
             .input("x", TensorType::new(dtype, [5, 4]), fill)

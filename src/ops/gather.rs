@@ -1,5 +1,5 @@
-//! Elements and rows picked by index: gather, index_select, embedding. Their gradients are
-//! [`super::scatter`]'s sums.
+//! Selection of elements and slices by index: gather, index_select, embedding. Their gradients are the sums of
+//! [`super::scatter`].
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
@@ -8,29 +8,29 @@ use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
 
-/// `y[o, j, i] = x[o, index[o, j, i], i]`, with `outer` and `inner` the axes around `axis`, of equal sizes in
-/// `x` and `index`. An index that is the same for all `o` or `i` is a broadcast one: no op of its own.
+/// `y[o, j, i] = x[o, index[o, j, i], i]`, where `o` and `i` run over the axes before and after `axis`, which have
+/// equal sizes in `x` and `index`. An index that is the same for all `o` or `i` is a broadcast view.
 #[derive(Debug, Clone)]
 struct Gather {
     axis: usize,
 }
 
-/// What an element is given whose index is out of range: a NaN's bits.
+/// The bits of a NaN, the result for an out-of-range index.
 pub(crate) const NAN: u32 = 0x7fc0_0000;
 
-/// Whether these are indices: one type, and equal sizes off the axis.
+/// Checks the type of an index and its sizes on the other axes.
 pub(crate) fn check_index(x: &TensorType, index: &TensorType, axis: usize) -> Result<(), String> {
     let off_axis = |shape: &Shape| [&shape[..axis], &shape[(axis + 1).min(shape.rank())..]].concat();
     if !matches!(index.dtype, DType::I32 | DType::U32) {
         return Err("expected indices as i32 or u32".into());
     }
     if axis >= x.shape.rank() || x.shape.rank() != index.shape.rank() || off_axis(&x.shape) != off_axis(&index.shape) {
-        return Err(format!("expected an index of equal sizes on all axes but axis {axis}"));
+        return Err(format!("expected an index of equal sizes on all axes except axis {axis}"));
     }
     Ok(())
 }
 
-/// The indices of a tensor of the reference, which were checked before.
+/// The indices of a reference tensor, which have been checked before.
 pub(crate) fn indices(tensor: &Tensor) -> Vec<usize> {
     match tensor.data() {
         Data::I32(v) => v.iter().map(|&k| k as usize).collect(),
@@ -39,7 +39,7 @@ pub(crate) fn indices(tensor: &Tensor) -> Vec<usize> {
     }
 }
 
-/// An operand around an axis, `[outer, size, inner]`, as kernels walk it.
+/// An operand viewed as `[outer, size, inner]` around an axis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines {
     /// Outer, axis, inner.
@@ -49,7 +49,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// `None` where the axes before or behind do not merge into one.
+    /// `None` if the axes before or after `axis` do not merge into one.
     pub fn new(view: &View, axis: usize) -> Option<Lines> {
         let merged = |from: usize, to: usize| -> Option<usize> {
             let part: Shape = view.shape[from..to].into();
@@ -65,34 +65,34 @@ impl Lines {
         Some(Lines { sizes: outer_size_inner(&view.shape, axis), strides, offset: view.offset })
     }
 
-    /// Whether four neighbours along inner lie in one vector of four, whatever the rest.
+    /// Whether each aligned group of four elements along inner is an aligned vec4.
     pub fn by_fours(&self) -> bool {
         let [outer, axis, inner] = self.strides;
         inner == 1 && [self.sizes[2], outer, axis, self.offset].iter().all(|n| n.is_multiple_of(4))
     }
 
-    /// With the axis in the place of inner, which is 1, and back.
+    /// Swaps axis and inner (one of which has size 1).
     pub fn turned(self) -> Lines {
         let Lines { sizes: [outer, axis, inner], strides: [o, a, i], offset } = self;
         Lines { sizes: [outer, inner, axis], strides: [o, i, a], offset }
     }
 
-    /// The same in vectors of four.
+    /// The same, counted in vec4.
     pub fn quartered(self) -> Lines {
         let [outer, size, inner] = self.sizes;
         let [o, a, _] = self.strides;
         Lines { sizes: [outer, size, inner / 4], strides: [o / 4, a / 4, 1], offset: self.offset / 4 }
     }
 
-    /// Strides and offset as a kernel's vec4.
+    /// Strides and offset, as the vec4 of a uniform.
     pub fn words(&self) -> [u32; 4] {
         let [o, a, i] = self.strides;
         [o, a, i, self.offset].map(|n| n as u32)
     }
 }
 
-/// A text with aliases `V` and `T`, `epilogue` and `store(i, v)`, made for elements of that type, one at
-/// a time or four.
+/// Specialises the alias `V` and the functions `epilogue` and `store(i, v)` of a shader for elements of type `t`, or
+/// vec4 of these.
 pub(crate) fn with_store(text: Shader, out: &str, t: &str, vec4: bool) -> Shader {
     let v = if vec4 { format!("vec4<{t}>") } else { t.to_owned() };
     let (epilogue, value) = match (t == "f32", vec4) {
@@ -113,7 +113,7 @@ impl Op for Gather {
         let (x, index) = (inputs[0], inputs[1]);
         check_index(x, index, self.axis)?;
         if x.shape[self.axis] == 0 && index.shape.numel() > 0 {
-            return Err(format!("axis {} is empty: there is nothing to pick", self.axis));
+            return Err(format!("axis {} is empty: there are no elements to select", self.axis));
         }
         Ok(vec![TensorType::new(x.dtype, &index.shape)])
     }
@@ -193,7 +193,7 @@ impl Kernel for Gather {
 }
 
 impl Value {
-    /// The part of this value off `axis` that an index of those sizes covers.
+    /// Slices this value on all axes except `axis` to the sizes of an index.
     #[track_caller]
     pub(crate) fn covered(&self, axis: usize, index: &Shape) -> Value {
         let smaller = |at: &usize| *at != axis && index[*at] < self.shape()[*at];
@@ -204,8 +204,8 @@ impl Value {
         part
     }
 
-    /// The axis, where this and all of `others` are valid, of its rank, and `index`, the first of them,
-    /// is nowhere larger off the axis.
+    /// The axis, if this value and all of `others` are valid and of equal rank, and the index (the first of `others`)
+    /// is no larger than this value on the other axes.
     #[track_caller]
     pub(crate) fn indexed(&self, op: &str, axis: isize, others: &[&Value]) -> Result<usize, Value> {
         let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
@@ -220,7 +220,7 @@ impl Value {
         let covers = |v: &Value, i: usize| i == at || index[i] <= v.shape()[i];
         if !inputs.iter().all(fits) || !(0..index.rank()).all(|i| covers(self, i)) {
             return complain(format!(
-                "expected an index of {} axes, on each but axis {at} no larger than {}",
+                "expected an index with {} axes, no larger than {} on all axes except axis {at}",
                 self.shape().rank(),
                 self.shape()
             ));
@@ -228,12 +228,12 @@ impl Value {
         Ok(at)
     }
 
-    /// Elements picked along `axis`: `y[.., j, ..] = x[.., index[.., j, ..], ..]`, in the index's shape. The
-    /// index (i32 or u32) has as many axes as `x`, and off `axis` may be smaller. The gradient adds up where
-    /// an element was picked several times, in a fixed order. PyTorch's `gather`.
+    /// Selects elements along `axis`: `y[.., j, ..] = x[.., index[.., j, ..], ..]`, in the shape of the index. The
+    /// index (i32 or u32) has as many axes as `x` and may be smaller on axes other than `axis`. The gradient of an
+    /// element is the sum over its uses, in a fixed order. PyTorch's `gather`.
     ///
-    /// Indices that the host feeds are checked at each run; those that the device computes are checked by
-    /// the kernel, and the run ends with an error.
+    /// Indices fed by the host are checked at each run. Indices computed on the device are checked by the kernel; if
+    /// one is out of range, the run returns an error.
     ///
     /// ```
     /// use wgrad::{DType, Device, Graph, Session, Tensor};
@@ -257,7 +257,7 @@ impl Value {
         }
     }
 
-    /// Whole slices picked along `axis` by an index `[K]`: size `K` there. PyTorch's `index_select`.
+    /// Selects slices along `axis` by an index `[K]`; the result has size `K` on this axis. PyTorch's `index_select`.
     #[track_caller]
     pub fn index_select(&self, axis: isize, index: &Value) -> Value {
         if let Err(invalid) = self.graph().admit("index_select", &[self, index]) {
@@ -275,9 +275,8 @@ impl Value {
         self.op(Gather { axis }, &[&index])
     }
 
-    /// Rows of a table `[V, D]` looked up: an index of any shape `[..]` gives `[.., D]`. The gradient of a
-    /// row is the sum over its uses, in a fixed order. PyTorch's `embedding`; for a layer see
-    /// [`crate::nn::Embedding`].
+    /// Looks up rows of a table `[V, D]`: an index of any shape `[..]` gives `[.., D]`. The gradient of a row is the
+    /// sum over its uses, in a fixed order. PyTorch's `embedding`; for a layer see [`crate::nn::Embedding`].
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -299,12 +298,12 @@ impl Value {
     }
 }
 
-/// A case of `x` and an index of that many.
+/// Adds the inputs `x` and an index below `bound`.
 pub(crate) fn indexed_case(case: Case, x: &[usize], dtype: DType, index: &[usize], bound: usize) -> Case {
     case.float("x", x).input("index", TensorType::new(dtype, index), Fill::Index(bound as u32))
 }
 
-/// Cases with one index out of range that the device computes: see [`super::out_of_range_cases`].
+/// Cases with one out-of-range index computed on the device: see [`super::out_of_range_cases`].
 pub(crate) fn out_of_range() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300)] {
@@ -324,7 +323,7 @@ pub(crate) fn out_of_range() -> Vec<Case> {
     cases
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let gather = |name: &str, axis: isize, x: &[usize], index: &[usize]| {
         let case = Case::new("gather", name, move |x| vec![x[0].gather(axis, &x[1])]);
@@ -340,23 +339,23 @@ pub fn cases() -> Vec<Case> {
     };
     let mut cases = vec![
         gather("last axis", -1, &[4, 7], &[4, 5]),
-        gather("first axis, more than there are", 0, &[3, 5], &[9, 5]),
+        gather("first axis, more indices than elements", 0, &[3, 5], &[9, 5]),
         gather("middle axis", 1, &[2, 6, 3], &[2, 4, 3]),
-        gather("index smaller off the axis", 0, &[5, 6, 3], &[4, 2, 2]),
+        gather("index smaller on other axes", 0, &[5, 6, 3], &[4, 2, 2]),
         gather("a whole workgroup", 0, &[64], &[64]),
         gather("one more", 0, &[7], &[65]),
         gather("no index", 0, &[7, 2], &[0, 2]),
-        gather("off an empty axis", 0, &[7, 0], &[3, 0]),
+        gather("with another empty axis", 0, &[7, 0], &[3, 0]),
         gather("70,001 elements", 0, &[100], &[70_001]).forward_only(),
         gather("several elements of an invocation, in many lines", 1, &[91, 5, 7], &[91, 13, 7]).forward_only(),
         select("slices of the first axis", 0, &[5, 3, 2], 8),
         select("slices of the middle axis", 1, &[3, 5, 4], 7),
         select("columns", 1, &[9, 6], 4),
         table("embedding", [10, 5], &[17]),
-        table("embedding by fours", [10, 8], &[3, 7]),
+        table("embedding by vec4", [10, 8], &[3, 7]),
         table("embedding, one row", [1, 4], &[6]),
         table("embedding of a scalar index", [6, 3], &[]),
-        table("embedding, large, by fours", [50, 64], &[4, 300]).forward_only(),
+        table("embedding, large, by vec4", [50, 64], &[4, 300]).forward_only(),
         indexed_case(
             Case::new("gather", "through views", |x| {
                 vec![x[0].permute(&[2, 0, 1]).gather(1, &x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2))]
@@ -367,7 +366,7 @@ pub fn cases() -> Vec<Case> {
             6,
         ),
         indexed_case(
-            Case::new("gather", "rows of a slice of a table, by fours and not", |x| {
+            Case::new("gather", "rows of a slice of a table, with and without vec4", |x| {
                 vec![x[0].slice(1, 4, 12, 1).embedding(&x[1]), x[0].slice(1, 1, 9, 1).embedding(&x[1])]
             }),
             &[9, 16],
@@ -393,7 +392,7 @@ pub fn cases() -> Vec<Case> {
     ];
     for (dtype, fill) in [(DType::I32, Fill::Index(1000)), (DType::U32, Fill::Index(1000)), (DType::Bool, Fill::Coin)] {
         cases.push(
-            Case::new("gather", format!("{dtype}, by fours and not"), |x| {
+            Case::new("gather", format!("{dtype}, with and without vec4"), |x| {
                 vec![x[0].embedding(&x[1]), x[0].t().gather(0, &x[2].t())]
             })
             .input("x", TensorType::new(dtype, [5, 4]), fill)

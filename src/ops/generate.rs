@@ -1,9 +1,9 @@
-//! Values made from nothing: constants, counting, random bits; casts; dropout built on them.
+//! Values without inputs (constants, iota, random bits), casts, and dropout.
 
 use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
 
-/// One number everywhere.
+/// Fills a tensor with one number.
 #[derive(Debug, Clone)]
 pub(crate) struct Full {
     pub(crate) value: f64,
@@ -53,7 +53,7 @@ impl Op for Full {
     }
 }
 
-/// Counts along one axis.
+/// The index along one axis.
 #[derive(Debug, Clone)]
 struct Iota {
     ty: TensorType,
@@ -61,7 +61,7 @@ struct Iota {
 }
 
 impl Iota {
-    /// Elements between neighbours along the axis, and the axis's size.
+    /// The stride and the size of the axis.
     fn steps(&self) -> (usize, usize) {
         (self.ty.shape[self.axis + 1..].iter().product(), self.ty.shape[self.axis])
     }
@@ -95,7 +95,7 @@ impl Op for Iota {
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        // f32 holds whole numbers up to 2^24.
+        // f32 represents whole numbers exactly up to 2^24.
         let rounds = self.ty.dtype == DType::F32 && self.steps().1 > 1 << 24;
         if rounds { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
@@ -133,7 +133,7 @@ impl Op for Cast {
         let data = match (x.data(), self.to) {
             (Data::I32(v), DType::U32) => Data::U32(v.iter().map(|&x| x as u32).collect()),
             (Data::U32(v), DType::I32) => Data::I32(v.iter().map(|&x| x as i32).collect()),
-            // Rust's `as` truncates towards zero, saturates, and makes 0 of NaN; so does the kernel.
+            // Like the kernel, Rust's `as` truncates towards zero, saturates and converts NaN to 0.
             (_, DType::I32) => Data::I32(x.to_f64().iter().map(|&x| x as i32).collect()),
             (_, DType::U32) => Data::U32(x.to_f64().iter().map(|&x| x as u32).collect()),
             (_, DType::Bool) => Data::Bool(x.to_f64().iter().map(|&x| x != 0.0).collect()),
@@ -166,15 +166,15 @@ impl Op for Cast {
     }
 }
 
-/// Random bits, counter-based: a hash of seed, step, the node's own stream and the element's number.
+/// Counter-based random bits: a hash of seed, step, the stream of the node and the element index.
 #[derive(Debug, Clone)]
 struct RandomBits {
     stream: u32,
     shape: Shape,
 }
 
-/// The finalizer of MurmurHash3 (A. Appleby, public domain) in 32 bits: every input bit changes
-/// each output bit with probability close to one half.
+/// The 32-bit finalizer of MurmurHash3 (A. Appleby, public domain): every input bit flips each output bit with
+/// probability close to one half.
 fn mix(mut h: u32) -> u32 {
     h ^= h >> 16;
     h = h.wrapping_mul(0x85eb_ca6b);
@@ -183,7 +183,7 @@ fn mix(mut h: u32) -> u32 {
     h ^ (h >> 16)
 }
 
-/// The same as `random_bits_u32` in `shaders/scalar.wgsl`, bit for bit.
+/// Bit-identical to `random_bits_u32` in `shaders/scalar.wgsl`.
 fn random_bits(seed: u32, step: u32, stream: u32, index: u32) -> u32 {
     let key = mix(mix(mix(seed ^ 0x9e37_79b9).wrapping_add(step)).wrapping_add(stream));
     mix(mix(index ^ key).wrapping_add(key))
@@ -226,26 +226,25 @@ impl Op for RandomBits {
 }
 
 impl Graph {
-    /// One number everywhere, rounded to f32. It must be a value of the type: whole and in range for the integers,
-    /// 0 or 1 for bool.
+    /// A tensor filled with one number, which must be representable in the type: whole and in range for integers, 0
+    /// or 1 for bool. For f32 it is rounded.
     #[track_caller]
     pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
         self.apply1(Full { value, ty: TensorType::new(dtype, shape) }, &[])
     }
 
-    /// 0, 1, 2, ... along `axis`, the same along the others. F32, I32 or U32.
+    /// 0, 1, 2, ... along `axis`, repeated along the others. F32, I32 or U32.
     #[track_caller]
     pub fn iota(&self, dtype: DType, shape: impl Into<Shape>, axis: isize) -> Value {
         let ty = TensorType::new(dtype, shape);
         let Some(axis) = ty.shape.axis(axis) else {
-            return self.error("iota", &[], format!("axis {axis} is not one of shape {}", ty.shape));
+            return self.error("iota", &[], format!("there is no axis {axis} in {}", ty.shape));
         };
         self.apply1(Iota { ty, axis }, &[])
     }
 
-    /// 32 random bits for each element, the same on CPU and GPU: a hash of `seed` and `step` (u32
-    /// scalars, fed or counted), of the number of random nodes pushed before in this graph, and of
-    /// the element's number.
+    /// 32 random bits per element, identical on CPU and GPU: a hash of `seed` and `step` (u32 scalars), the number of
+    /// random nodes added to this graph before, and the element index.
     #[track_caller]
     pub fn random_bits(&self, shape: impl Into<Shape>, seed: &Value, step: &Value) -> Value {
         let shape = shape.into();
@@ -255,7 +254,7 @@ impl Graph {
 }
 
 impl Value {
-    /// The number everywhere, in this value's type and shape.
+    /// A tensor of this value's type and shape filled with one number.
     #[track_caller]
     pub fn full_like(&self, value: f64) -> Value {
         if !self.is_valid() {
@@ -276,9 +275,9 @@ impl Value {
         self.full_like(1.0)
     }
 
-    /// Converted to another element type. Floats to integers: towards zero, clamped to the
-    /// integer's range, 0 for NaN; integers among themselves keep their bits; numbers to bool: not zero, which NaN is not either.
-    /// Gradients pass from float to float alone.
+    /// Converts to another element type. Floats become integers by truncation towards zero, clamped to the range of
+    /// the type, with 0 for NaN. Conversions between integers keep the bits. Numbers become `true` unless they are 0;
+    /// NaN becomes `true`. Only conversions from float to float pass gradients.
     #[track_caller]
     pub fn cast(&self, to: DType) -> Value {
         if self.dtype() == to {
@@ -287,9 +286,9 @@ impl Value {
         self.op(Cast { to }, &[])
     }
 
-    /// Dropout (Srivastava et al., JMLR 15, 2014): each element is zeroed with probability `p`, the
-    /// others divided by `1 - p`; with `p` 1 all are zero. `seed` and `step` as for [`Graph::random_bits`]. An element is
-    /// kept where its random bits are below `(1 - p) 2^32`, an integer computed on the host.
+    /// Dropout (Srivastava et al., JMLR 15, 2014): zeroes each element with probability `p` and divides the others by
+    /// `1 - p`; with `p = 1` all are zero. `seed` and `step` as for [`Graph::random_bits`]. An element is kept if its
+    /// random bits are below `(1 - p) 2^32`, rounded to an integer on the host.
     #[track_caller]
     pub fn dropout(&self, p: f64, seed: &Value, step: &Value) -> Value {
         if !(0.0..=1.0).contains(&p) {
@@ -311,7 +310,7 @@ impl Value {
     }
 }
 
-/// Floats around the ends of the integers.
+/// Floats around the limits of the integer types.
 const EDGES: &[f64] = &[
     0.0,
     -0.5,
@@ -334,7 +333,7 @@ const EDGES: &[f64] = &[
     1e-40,
 ];
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let seeds = |case: Case| {
         let scalar = || TensorType::new(DType::U32, []);
@@ -364,7 +363,7 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
     ];
-    // One, two and three elements behind the last whole vec4.
+    // One, two and three elements after the last whole vec4.
     for (from, shape, fill) in [
         (DType::F32, [5, 5], Fill::Special(EDGES, -10.0, 10.0)),
         (DType::I32, [2, 11], Fill::Index(50)),

@@ -13,7 +13,7 @@ pub enum Interpolation {
     Nearest,
     /// Linear, at position `(j + 1/2) n_in / n_out - 1/2`: PyTorch's default, `align_corners=False`.
     Linear,
-    /// Linear, at position `j (n_in - 1) / (n_out - 1)`, so that the first and last elements stay what they are:
+    /// Linear, at position `j (n_in - 1) / (n_out - 1)`, so that the first and last elements are unchanged:
     /// PyTorch's `align_corners=True`.
     LinearAligned,
 }
@@ -21,7 +21,7 @@ pub enum Interpolation {
 /// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ITERATIONS: usize = 16_000;
 
-/// Resizes one axis from `n_in` to `n_out` elements, or does the transpose of that, which is its gradient.
+/// Resizes one axis from `n_in` to `n_out` elements, or computes the transpose, which is the gradient.
 #[derive(Clone, Copy, Debug)]
 struct Interpolate {
     axis: usize,
@@ -52,7 +52,7 @@ impl Interpolate {
         [(low, 1.0 - rest), ((low + 1).min(self.n_in - 1), rest)]
     }
 
-    /// The most terms of a sum.
+    /// The maximum number of terms of a sum.
     fn terms(&self) -> usize {
         if self.transposed { 2 * self.n_out.div_ceil(self.n_in) + 2 } else { 2 }
     }

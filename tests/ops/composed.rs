@@ -100,21 +100,21 @@ fn einsum_without_an_arrow_names_what_stands_once() {
     let (a, b) = (graph.input("a", DType::F32, [2, 3]), graph.input("b", DType::F32, [3, 4]));
     assert_eq!(graph.einsum("kb, bi", &[&a, &b]).shape().to_vec(), [4, 2], "alphabetical: ik");
     for (equation, what) in [
-        ("ij,jk->ik,", "no letter"),
-        ("ij->ik", "2 are given"),
-        ("ij,kl->ik", "is of size"),
+        ("ij,jk->ik,", "not a letter"),
+        ("ij->ik", "2 were passed"),
+        ("ij,kl->ik", "has sizes"),
         ("ijk,kl->il", "3 axes"),
-        ("ii,ij->j", "is of size 2 and of size 3"),
+        ("ii,ij->j", "has sizes 2 and 3"),
         ("ij,jk->jj", "twice"),
         ("ij,jk->iz", "no operand"),
         ("...,...->...", "do not broadcast"),
-        ("i..,ij->j", "no letter"),
-        ("....ij,jk->ik", "no letter"),
-        ("...i...,jk->ik", "no letter"),
+        ("i..,ij->j", "not a letter"),
+        ("....ij,jk->ik", "not a letter"),
+        ("...i...,jk->ik", "not a letter"),
         ("...ijk,jk->i", "3 axes"),
-        ("ij,jk->...i...", "no letter"),
-        ("ij,jk->i->k", "no letter"),
-        ("", "names 1 operands"),
+        ("ij,jk->...i...", "not a letter"),
+        ("ij,jk->i->k", "not a letter"),
+        ("", "has 1 operand(s)"),
     ] {
         let graph = Graph::new();
         let (a, b) = (graph.input("a", DType::F32, [2, 3]), graph.input("b", DType::F32, [3, 4]));

@@ -66,7 +66,7 @@ fn what_does_not_fit_is_refused_with_what_was_expected() {
         (x.gather(0, &wide), "no larger than [5, 3]"),
         (x.index_select(0, &column), "an index [K]"),
         (x.scatter_add(0, &column, &x.slice(0, 0, 2, 1)), "no larger than the source"),
-        (x.slice(0, 0, 0, 1).embedding(&index), "nothing to pick"),
+        (x.slice(0, 0, 0, 1).embedding(&index), "no elements to select"),
         (x.one_hot(3), "class indices"),
         (index.one_hot(0), "at least one class"),
         (x.gt(&x).argsort(0, false), "cast()"),

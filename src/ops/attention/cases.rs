@@ -1,4 +1,4 @@
-//! The cases of attention: sizes around the edges of its tiles, masks, views.
+//! Test cases of attention: sizes around tile boundaries, masks and views.
 
 use super::Attention;
 use crate::autodiff::gradients_of;
@@ -9,7 +9,7 @@ fn attend(x: &[Value], options: &Attention) -> Value {
     x[0].scaled_dot_product_attention(&x[1], &x[2], options)
 }
 
-/// Queries, keys, values of `[heads, l, e]`, `[heads, s, e]`, `[heads, s, width]`.
+/// Queries `[heads, l, e]`, keys `[heads, s, e]` and values `[heads, s, width]`.
 fn heads(name: impl Into<String>, [heads, l, s, e, width]: [usize; 5], options: Attention) -> Case {
     Case::new("attention", name, move |x| vec![attend(x, &options)])
         .float("q", [heads, l, e])
@@ -17,11 +17,11 @@ fn heads(name: impl Into<String>, [heads, l, s, e, width]: [usize; 5], options: 
         .float("v", [heads, s, width])
 }
 
-/// With a mask as fourth input.
+/// Like [`heads`], with a mask as the fourth input.
 fn masked(name: &str, sizes: [usize; 5], mask: &[usize], fill: Fill, causal: bool) -> Case {
     let [heads, l, s, e, width] = sizes;
     Case::new("attention", name, move |x| {
-        // What is the same for all keys moves no weight: a gradient of 0, and nothing to hold rounding against.
+        // A mask shared by all keys has gradient 0, which leaves no scale to compare rounding errors with.
         let mask = if x[3].dim(-1) == 1 { x[3].stop_gradient() } else { x[3].clone() };
         let options = Attention { attn_mask: Some(mask), is_causal: causal, scale: None };
         vec![attend(x, &options)]
@@ -32,7 +32,7 @@ fn masked(name: &str, sizes: [usize; 5], mask: &[usize], fill: Fill, causal: boo
     .input("mask", TensorType::new(DType::F32, mask), fill)
 }
 
-/// The cases of this family.
+/// The test cases of this family.
 pub fn cases() -> Vec<Case> {
     let plain = Attention::default;
     let causal = move || Attention { is_causal: true, ..plain() };
@@ -61,7 +61,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(heads(format!("causal, {name}"), sizes, causal()));
     }
     cases.push(heads("rows of odd sizes", [2, 7, 9, 5, 3], causal()));
-    cases.push(heads("a scale of its own", [2, 7, 40, 8, 8], Attention { scale: Some(2.5), ..plain() }));
+    cases.push(heads("a given scale", [2, 7, 40, 8, 8], Attention { scale: Some(2.5), ..plain() }));
     cases.push(heads(
         "a negative scale",
         [1, 20, 33, 4, 4],
@@ -70,7 +70,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(heads("causal, more queries than keys", [1, 70, 20, 8, 8], causal()));
     cases.push(heads("causal, more keys than queries", [1, 20, 70, 8, 8], causal()));
     for sizes in [[1, 0, 3, 4, 4], [1, 3, 0, 4, 4], [0, 2, 3, 4, 4], [1, 2, 3, 0, 4], [1, 2, 3, 4, 0]] {
-        cases.push(heads(format!("nothing: {sizes:?}"), sizes, plain()));
+        cases.push(heads(format!("empty: {sizes:?}"), sizes, plain()));
     }
     cases.push(
         Case::new("attention", "one head, no batch", move |x| vec![attend(x, &plain())])
@@ -99,13 +99,13 @@ pub fn cases() -> Vec<Case> {
             .float("k", [1, 2, 2, 6, 4])
             .float("v", [2, 2, 1, 6, 4]),
     );
-    // The loop over the keys, or the queries, is cut over launches: short rows for three, wide ones for chunks.
+    // The loop over keys or queries is split across launches: short rows for three launches, wide ones for chunks.
     cases.push(heads("keys of three launches", [2, 33, 36_600, 4, 4], plain()));
     cases.push(heads("keys of two launches, two chunks", [1, 17, 8_600, 100, 100], plain()));
     cases.push(heads("queries of two launches", [2, 18_400, 33, 4, 4], causal()));
     cases.push(heads("queries of two launches, two chunks", [1, 8_600, 17, 100, 100], plain()));
-    // Scores so large that without the largest subtracted nothing is left or everything overflows, first
-    // falling, then rising from tile to tile. The last query's are small, so that gradients are not all 0.
+    // Scores so large that exp underflows or overflows unless the maximum is subtracted, first falling, then
+    // rising from tile to tile. The last query has small scores, so that not all gradients are 0.
     const FALLING: &[f64] = &[40.0, 1.0, 1.0, 1.0];
     let large = |name: &str, fill: Fill, s: usize| {
         Case::new("attention", name, move |x| vec![attend(x, &Attention { scale: Some(1.0), ..plain() })])
@@ -131,29 +131,29 @@ pub fn cases() -> Vec<Case> {
     cases.push(masked("a mask for each head", [3, 18, 35, 8, 8], &[3, 18, 35], unit.clone(), true));
     cases.push(masked("a mask of keys", [2, 5, 33, 8, 4], &[2, 1, 33], unit.clone(), false));
     cases.push(masked("a mask of queries", [2, 17, 6, 8, 4], &[17, 1], unit, false));
-    // Far below: the key is left out; query 0 sees none, query 1 sees the last key alone.
+    // A score far below all others masks the key: query 0 attends to no key, query 1 only to the last.
     const OUT: f64 = -1e30;
     const HOLES: &[f64] = &[OUT, OUT, OUT, OUT, OUT, OUT, OUT, OUT, OUT, 0.5, 0.0, OUT, 1.0, OUT, -1.0];
-    // Finite differences of a mask that far away are 0: nothing to compare.
+    // Finite differences of such mask values are 0 and match the gradients.
     cases.push(masked(
-        "keys left out, all of one query",
+        "masked keys, all of one query",
         [1, 3, 5, 4, 4],
         &[3, 5],
         Fill::Special(HOLES, 0.0, 0.0),
         false,
     ));
-    // Composed, with keys left out by infinity: query 0 sees none.
+    // Fused and unfused, with keys masked by minus infinity: query 0 attends to none.
     const INFINITE: &[f64] = &[f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY, 0.5, f64::NEG_INFINITY, 0.0];
     for (name, e, width) in [
-        ("left out by infinity", 8, 4),
-        ("left out by infinity, wide rows", 4100, 4),
-        ("left out by infinity, wide values", 4, 4100),
+        ("masked by infinity", 8, 4),
+        ("masked by infinity, wide rows", 4100, 4),
+        ("masked by infinity, wide v", 4, 4100),
     ] {
         let fill = Fill::Special(INFINITE, 0.0, 0.0);
         cases.push(masked(name, [1, 2, 3, e, width], &[2, 3], fill, false));
     }
     cases.push(
-        Case::new("attention", "a mask of truth values", |x| {
+        Case::new("attention", "a bool mask", |x| {
             let mask = x[3].clone();
             vec![attend(x, &Attention { attn_mask: Some(mask), ..Attention::default() })]
         })
@@ -162,7 +162,7 @@ pub fn cases() -> Vec<Case> {
         .float("v", [2, 4, 34, 8])
         .input("mask", TensorType::new(DType::Bool, [2, 1, 18, 34]), Fill::Coin),
     );
-    // Of three heads one query of the first is NaN, one key of the second, nothing of the third.
+    // Three heads: one query of the first is NaN, one key of the second, none of the third.
     const QUERY: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, 0.5, f64::NAN, 0.5];
     const KEYS: [f64; 40 * 8 + 100] = {
         let (mut x, mut i) = ([0.0; 40 * 8 + 100], 0);

@@ -1,5 +1,5 @@
-//! The gradients of attention, from the weights computed again. `stats` `[N, H, L, 2]` has for each query the
-//! logarithm `lse` of what its softmax divided by, and `delta`, see the gradient of the forward op.
+//! The gradients of attention, with the weights recomputed. `stats` `[N, H, L, 2]` holds the log-sum-exp `lse` of
+//! each query's scores and `delta`, defined at the gradient of the forward op.
 
 use super::{MIN_SCORE, Scores, four, kernels, reference};
 use crate::autodiff::gradients_of;
@@ -7,29 +7,29 @@ use crate::op::{Args, Backward, Kernel, Lowered, Lowering, Op, Rounding, Variant
 use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value};
 
-/// `dq` from q, k, v, dy, stats and perhaps a mask.
+/// `dq` from q, k, v, dy, stats and an optional mask.
 #[derive(Clone, Debug)]
 pub(super) struct AttentionQueryGrad(pub Scores);
 
-/// `dk` and behind it `dv`, `[N, H, S, E + Ev]`, from the same. One tensor, because with a mask two would be
-/// more than the storage buffers that every device can bind.
+/// `dk` and `dv` concatenated, `[N, H, S, E + Ev]`, from the same inputs. Two outputs and a mask would exceed the
+/// number of storage buffers that every device can bind.
 #[derive(Clone, Debug)]
 pub(super) struct AttentionKeyGrad(pub Scores);
 
-/// Weights and gradient of the scores as tensors: what the gradients' own gradients are made of.
+/// The weights and the gradient of the scores as tensors, for second derivatives.
 pub(super) struct Recomputed {
     pub weights: Value,
     pub score_gradient: Value,
 }
 
 impl Recomputed {
-    /// From q, k, v, dy, stats and perhaps a mask.
+    /// From q, k, v, dy, stats and an optional mask.
     pub(super) fn new(scores: &Scores, inputs: &[Value]) -> Recomputed {
         let [q, k, v, dy, stats] = std::array::from_fn(|i| &inputs[i]);
         let score = scores.composed(q, k, inputs.get(5));
         let (lse, delta) = (stats.slice(-1, 0, 1, 1), stats.slice(-1, 1, 2, 1));
         let left_out = score.lt(&score.full_like(MIN_SCORE));
-        // Where a query sees no key, score and lse are both far below anything.
+        // If all keys of a query are masked, both score and lse are about -1e30.
         let weights = left_out.where_(&score.zeros_like(), &(score - lse).exp());
         let score_gradient = &weights * (dy.matmul(&v.t()) - delta);
         Recomputed { weights, score_gradient }
@@ -45,9 +45,9 @@ fn check(scores: &Scores, inputs: &[&TensorType]) -> Result<(), String> {
     Ok(())
 }
 
-/// What `build` makes of the inputs, differentiated: the gradient of a gradient.
+/// The gradients of `build(inputs)`: the gradient of a gradient.
 fn again(g: &Backward<'_>, build: impl FnOnce(&[Value]) -> Value) -> Vec<Option<Value>> {
-    // Ends of the reverse walk: an input may have been made of another.
+    // Stops the backward pass at the inputs, as one may be computed from another.
     let inputs: Vec<Value> = g.inputs.iter().map(Value::stop_gradient).collect();
     let gradients = gradients_of(&[(&build(&inputs), &g.dy())], &inputs.iter().collect::<Vec<_>>());
     gradients.into_iter().zip(g.needs).map(|(gradient, &needed)| needed.then_some(gradient)).collect()
@@ -76,7 +76,7 @@ impl Op for AttentionQueryGrad {
         Rounding::bound(move |inputs, _| vec![reference::query_gradient_bound(&scores, inputs)])
     }
 
-    /// For each key its score, the score's gradient, and its share of each number.
+    /// Per key, the score, its gradient and the key's contribution to each output element.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
         keys * (2 * e + width).div_ceil(e.max(1))
@@ -141,7 +141,7 @@ impl Op for AttentionKeyGrad {
         Rounding::bound(move |inputs, _| vec![reference::key_gradient_bound(&scores, inputs)])
     }
 
-    /// For each query the score and its gradient, and the share of each number of both.
+    /// Per query, the score, its gradient and the query's contribution to each element of dk and dv.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         2 * inputs[0].shape[2]
     }

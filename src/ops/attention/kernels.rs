@@ -6,7 +6,7 @@ use crate::shader::Shader;
 use crate::shape::View;
 use crate::wgsl;
 
-/// 16 rows in each of 8 lanes that share them by shuffles: for lavapipe.
+/// 8 lanes share 16 rows by shuffles: for lavapipe.
 const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..Variant::plain("shuffle") };
 /// Tiles of 32 x 32 scores in workgroup memory.
 const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256 + 64), ..Variant::plain("tile") };
@@ -17,24 +17,24 @@ pub(super) fn suits(variant: &Variant, args: &Args<'_>) -> bool {
     *variant == TILE || args.profile.software
 }
 
-/// Rows of whole vec4, wherever they lie.
+/// Rows of whole vec4, at any strides.
 pub(super) fn reads(view: &View) -> bool {
     let inner = view.shape.rank() - 1;
     let outer = (0..inner).all(|axis| view.shape[axis] <= 1 || view.strides[axis].is_multiple_of(4));
     view.strides[inner] == 1 && view.offset.is_multiple_of(4) && outer
 }
 
-/// Rows of one operand that a round of the kernels' outer loop goes over.
+/// Rows of one operand per iteration of the kernels' outer loop.
 const STEP: usize = 32;
 
-/// How many times an invocation may go round its loops. Some drivers stop silently after 65,535.
+/// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
 
-/// What a kernel is told, but for the range of its loop.
+/// The parameters of a kernel, except for the range of its loop.
 struct Work<'a> {
     scores: &'a Scores,
     args: &'a Args<'a>,
-    /// Heads, queries, keys, numbers of a row of q and of v.
+    /// Heads (of the whole batch), queries, keys, and the row lengths of q and v.
     sizes: [usize; 5],
     /// Strides and offset of q, k, v, and of dy for the gradients.
     operands: Vec<[usize; 6]>,
@@ -42,7 +42,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// `others` are the inputs between values and mask, the first of which has rows too.
+    /// `others` is the number of inputs between values and mask; the first of them, dy, is an operand too.
     fn new(scores: &'a Scores, args: &'a Args<'a>, others: usize) -> Work<'a> {
         let [n, h, l, e] = four(&args.inputs[0].shape);
         let [.., s, width] = four(&args.inputs[2].shape);
@@ -73,7 +73,7 @@ impl<'a> Work<'a> {
         words.into_iter().map(|word| word as u32).collect()
     }
 
-    /// The text of a kernel, with the products that it needs; `width` is that of its results.
+    /// The source of a kernel with the products that it needs; `binding` is that of the mask.
     fn text(&self, kernel: Shader, variant: &Variant, of: &Products, binding: usize) -> Shader {
         let shuffle = *variant == SHUFFLE;
         let machine = if shuffle {
@@ -96,20 +96,20 @@ impl<'a> Work<'a> {
         text
     }
 
-    /// vec4 of a result's row in each of 8 invocations.
+    /// vec4 of an output row per invocation; 8 invocations share a row.
     fn columns(&self) -> usize {
         if self.sizes[3].max(self.sizes[4]) <= 32 { 1 } else { 2 }
     }
 
-    /// Tiles of so many rows, chunks of so many numbers, and the grid.
+    /// The number of tiles along `rows`, the number of chunks along `width`, and the grid.
     fn grid(&self, variant: &Variant, rows: usize, width: usize) -> Result<(usize, usize, [u32; 3]), String> {
         let tiles = rows.div_ceil(if *variant == SHUFFLE { 16 } else { 32 });
         let chunks = width.div_ceil(32 * self.columns());
         Ok((tiles, chunks, self.args.profile.grid((self.sizes[0] * tiles * chunks) as u64)?))
     }
 
-    /// The rows `0..size` of the loop, cut where an invocation would go round too often: two products of
-    /// half as many rounds as there are vec4, two sums of 8 rounds.
+    /// Splits the loop over rows `0..size` so that no invocation exceeds [`MAX_ROUNDS`]. A step takes two products,
+    /// with one iteration per two vec4, and two sums of 8 iterations.
     fn ranges(&self, size: usize) -> Vec<[usize; 2]> {
         let rounds = (self.sizes[3] + self.sizes[4]) / 8 + 20;
         let most = (MAX_ROUNDS / rounds).max(1) * STEP;
@@ -127,14 +127,14 @@ fn stride(view: &View, axis: usize) -> usize {
     if view.shape[axis] > 1 { view.strides[axis] } else { 0 }
 }
 
-/// What is multiplied by what.
+/// The operands of a kernel's products.
 struct Products {
     kernel: &'static str,
     dots: &'static [[&'static str; 2]],
     adds: &'static [[&'static str; 1]],
 }
 
-/// `bias` with a mask, read through its strides; minus infinity is met before the arithmetic.
+/// `bias` with a mask, read through its strides; minus infinity is clamped before any arithmetic.
 const MASK: &str = "@group(0) @binding(BINDING) var<storage, read> mask: array<f32>;
 
 fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
@@ -144,7 +144,7 @@ fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
   return nan_or4(added, max(added, vec4(LEFT_OUT)));
 }";
 
-/// `before` of a launch that goes on where another ended.
+/// `before` of a launch that continues a previous one.
 const CONTINUED: &str = "@group(0) @binding(BINDING) var<storage, read> lse_before: array<f32>;
 
 fn before(i: u32) -> f32 { return lse_before[i]; }";
@@ -155,8 +155,8 @@ const QUERY_GRAD: Products =
 const KEY_GRAD: Products =
     Products { kernel: "attention_key_grad", dots: &[["k", "q"], ["v", "dy"]], adds: &[["q"], ["dy"]] };
 
-/// y and lse. Where the keys are cut, lse goes from launch to launch by way of two scratch buffers in turns:
-/// workgroups with other columns of y read it still.
+/// y and lse. If the keys are split, launches pass lse on through two alternating scratch buffers, because
+/// workgroups for other columns of y may still read the previous one.
 pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 0);
     let [batches, queries, keys, _, width] = work.sizes;
@@ -203,7 +203,7 @@ pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) 
     gradient(&work, variant, &KEY_GRAD, wgsl!("attention_key_grad"), entry, grid, queries)
 }
 
-/// The launches of a gradient, whose loop goes over `size` rows.
+/// The launches of a gradient with a loop over `size` rows.
 fn gradient(
     work: &Work<'_>,
     variant: &Variant,

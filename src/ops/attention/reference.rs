@@ -1,4 +1,4 @@
-//! Attention in f64, whole matrices of scores and all, and how far a device may be off.
+//! Attention in f64, with full score matrices, and the error bounds for devices.
 
 use rayon::prelude::*;
 
@@ -19,14 +19,14 @@ struct Head<'a> {
     mask: Option<&'a [f64]>,
 }
 
-/// A score, and how far it may be off.
+/// A score and its error bound.
 #[derive(Clone, Copy)]
 struct Score {
     exact: f64,
     error: f64,
 }
 
-/// The sum of `f` of each pair of elements, in eight partial sums, which the compiler adds side by side.
+/// The sum of `f` over all pairs of elements, in eight partial sums, which the compiler vectorises.
 #[inline]
 fn sum_of_pairs(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> f64 {
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -50,7 +50,7 @@ fn dot_of_magnitudes(a: &[f64], b: &[f64]) -> f64 {
     sum_of_pairs(a, b, |a, b| (a * b).abs())
 }
 
-/// Applies `f` to each head; `gradients` says that dy and stats are there.
+/// Applies `f` to each head; with `gradients` the inputs include dy and stats.
 fn heads<T: Send>(scores: &Scores, inputs: &[&Tensor], gradients: bool, f: impl Fn(&Head<'_>) -> T + Sync) -> Vec<T> {
     let [n, h, l, e] = four(inputs[0].shape());
     let [_, _, s, width] = four(inputs[2].shape());
@@ -73,8 +73,8 @@ fn heads<T: Send>(scores: &Scores, inputs: &[&Tensor], gradients: bool, f: impl 
 }
 
 impl Head<'_> {
-    /// The scores of query `i`; `None` where it does not see the key. The product is a sum like any other;
-    /// scale and mask add a rounding each.
+    /// The scores of query `i`; `None` for a masked key. The error is that of the dot product plus one rounding
+    /// each for scale and mask.
     fn scores(&self, i: usize) -> Vec<Option<Score>> {
         let [_, s, e, _] = self.sizes;
         let score = |j: usize| {
@@ -86,13 +86,13 @@ impl Head<'_> {
             let exact = product + self.mask.map_or(0.0, |mask| mask[i * s + j]);
             let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.abs();
             let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * F32_UNIT_ROUNDOFF;
-            // NaN is a score.
+            // Keeps NaN.
             (!(exact < MIN_SCORE)).then_some(Score { exact, error })
         };
         (0..s).map(score).collect()
     }
 
-    /// For query `i` the sum and the largest of its weights before they are divided by it, and these.
+    /// For query `i`: its scores, the largest score, and the sum and values of the weights before normalisation.
     fn softmax(&self, i: usize) -> (Vec<Option<Score>>, f64, f64, Vec<f64>) {
         let scores = self.scores(i);
         let top = scores.iter().flatten().map(|score| score.exact).fold(f64::NEG_INFINITY, f64::max);
@@ -101,7 +101,7 @@ impl Head<'_> {
         (scores, top, sum, weights)
     }
 
-    /// Weights `[l, s]` and gradients of the scores, times the scale: `w (dy . v - delta) scale`.
+    /// The weights `[l, s]` and the gradients of the scores times the scale, `w (dy . v - delta) scale`.
     fn recomputed(&self) -> (Vec<f64>, Vec<f64>) {
         let [l, s, _, width] = self.sizes;
         let (mut weights, mut gradients) = (vec![0.0; l * s], vec![0.0; l * s]);
@@ -118,8 +118,8 @@ impl Head<'_> {
         (weights, gradients)
     }
 
-    /// How far both may be off. The weight: its score's error is a relative one, to which come the rounding
-    /// of the difference and `exp`'s own; below the smallest normal number it may be 0.
+    /// The error bounds of both. A weight's relative error is the absolute error of its score plus the rounding
+    /// of the difference and of `exp`; below the smallest normal number it may be flushed to 0.
     fn recomputed_errors(&self) -> (Vec<f64>, Vec<f64>) {
         let [l, s, _, width] = self.sizes;
         let (mut of_weights, mut of_gradients) = (vec![0.0; l * s], vec![0.0; l * s]);
@@ -141,12 +141,12 @@ impl Head<'_> {
     }
 }
 
-/// The error of `w = exp(score - shift)`.
+/// The error bound of `w = exp(score - shift)`.
 fn weight_error(w: f64, score: Score, shift: f64) -> f64 {
     w * (score.error + ((score.exact - shift).abs() + 8.0) * F32_UNIT_ROUNDOFF) + TINY
 }
 
-/// What a device may lose below the smallest normal number, and where `exp` ends.
+/// The absolute error allowed for flushed subnormals and the underflow of `exp`.
 const TINY: f64 = 1.2e-37;
 
 /// y and lse.
@@ -171,10 +171,10 @@ fn add(to: &mut [f64], x: &[f64], factor: f64) {
     to.iter_mut().zip(x).for_each(|(to, x)| *to += x * factor);
 }
 
-/// With `w` the weights, whose errors move y towards their values: `sum_j |dw_j| |v_j - y|`; to that the
-/// rounding of two sums and of their quotient. Whatever shift all weights of a row share does not matter:
-/// they have the shift of their tile, and then a factor for each tile with a larger score, of which at most
-/// `s / 32 + 1` differ from 1, each rounded thrice.
+/// Errors of the weights `w` contribute `sum_j |dw_j| |v_j - y|`; the two sums and their quotient add roundings.
+/// A shift that all weights of a row share cancels: each weight has the shift of its tile, then one factor for
+/// each later tile with a larger score. At most `s / 32 + 1` of these factors differ from 1, each rounded three
+/// times.
 pub(super) fn attention_bound(scores: &Scores, inputs: &[&Tensor], outputs: &[Tensor]) -> Vec<Vec<f64>> {
     let [_, _, l, width] = four(outputs[0].shape());
     let exact = outputs[0].to_f64();
@@ -190,7 +190,7 @@ pub(super) fn attention_bound(scores: &Scores, inputs: &[&Tensor], outputs: &[Te
                 let error = weight_error(weights[j], *score, top) / sum;
                 all += error;
                 for c in 0..width {
-                    // Of v and y separately: |v_j - y| may cancel where the rounding does not.
+                    // Bounds v and y separately: |v_j - y| may cancel where the rounding errors do not.
                     y[i * width + c] += error * head.v[j * width + c].abs();
                     magnitude[i * width + c] += weights[j] / sum * head.v[j * width + c].abs();
                 }
@@ -220,7 +220,7 @@ pub(super) fn query_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
     .concat()
 }
 
-/// The scores' errors, carried on, and the rounding of the sum over the keys.
+/// The propagated errors of the scores and the rounding of the sum over the keys.
 pub(super) fn query_gradient_bound(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
     heads(scores, inputs, true, |head| {
         let [l, s, e, _] = head.sizes;
@@ -230,7 +230,7 @@ pub(super) fn query_gradient_bound(scores: &Scores, inputs: &[&Tensor]) -> Vec<f
     .concat()
 }
 
-/// dk and dv side by side.
+/// dk and dv, concatenated along the last axis.
 pub(super) fn key_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
     heads(scores, inputs, true, |head| {
         let [l, s, e, width] = head.sizes;
@@ -242,7 +242,7 @@ pub(super) fn key_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
     .concat()
 }
 
-/// As for the queries.
+/// Like [`query_gradient_bound`].
 pub(super) fn key_gradient_bound(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
     heads(scores, inputs, true, |head| {
         let [l, s, e, width] = head.sizes;
@@ -267,7 +267,7 @@ fn product(a: &[f64], [m, k, n]: [usize; 3], b: &[f64], f: impl Fn(f64) -> f64) 
     y
 }
 
-/// The bound of that product, whose `a` has errors.
+/// The error bound of [`product`], given the errors of `a`.
 fn summed(a: &[f64], errors: &[f64], sizes: [usize; 3], b: &[f64]) -> Vec<f64> {
     let weights: Vec<f64> = a.iter().zip(errors).map(|(a, error)| gamma(sizes[1]) * a.abs() + error + TINY).collect();
     product(&weights, sizes, b, f64::abs).into_iter().map(|bound| bound + TINY).collect()

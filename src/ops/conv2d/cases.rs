@@ -1,4 +1,4 @@
-//! The cases of the convolutions.
+//! Test cases of the convolutions.
 
 use super::{Conv2d, Pair, spatial};
 use crate::op::{Case, Fill};
@@ -33,7 +33,7 @@ fn examples() -> Vec<Example> {
             [6, 1, 5, 3],
             plain.groups(6).stride([2, 1]).dilation([1, 2]),
         ),
-        // Phases with one, two and three rows of the kernel; with one column or none; between rows that no window reaches.
+        // Phases with one, two and three kernel rows; with one kernel column or none; rows covered by no window.
         ("depthwise 5x4 stride 2x3", [2, 6, 11, 13], [6, 1, 5, 4], plain.groups(6).stride([2, 3]).padding([2, 1])),
         ("depthwise 3x3 stride 2", [2, 8, 12, 10], [8, 1, 3, 3], Conv2d::same(3).groups(8).stride(2)),
         ("depthwise 4x6 stride 2x4", [1, 5, 9, 15], [5, 1, 4, 6], plain.groups(5).stride([2, 4]).padding([1, 0])),
@@ -48,12 +48,12 @@ fn examples() -> Vec<Example> {
         ("padding larger than the kernel", [1, 2, 4, 3], [3, 2, 2, 2], plain.padding([3, 4])),
         ("padding 1 on a 1x1 kernel", [2, 3, 4, 5], [4, 3, 1, 1], plain.padding(1)),
         ("one of everything", [1, 1, 1, 1], [1, 1, 1, 1], plain),
-        // Of the gradients: gaps between folded columns; phases that end inside a vec4; a grid of many workgroups.
+        // For the gradients: gaps between folded columns; phases that end inside a vec4; a grid of many workgroups.
         ("stride 2 dilation 2 to two channels", [1, 3, 11, 12], [2, 3, 3, 3], plain.stride(2).dilation(2)),
-        ("4x4 stride 3 of four channels", [1, 4, 13, 14], [2, 4, 4, 4], plain.stride(3)),
-        ("4x4 stride 3 of four images", [4, 1, 13, 14], [2, 1, 4, 4], plain.stride(3)),
-        ("4x4 stride 2 of 16 channels", [1, 16, 16, 16], [9, 16, 4, 4], plain.stride(2).padding(1)),
-        ("columns that no window reaches", [1, 2, 8, 8], [2, 2, 3, 3], plain.stride(3)),
+        ("4x4 stride 3, four channels", [1, 4, 13, 14], [2, 4, 4, 4], plain.stride(3)),
+        ("4x4 stride 3, four images", [4, 1, 13, 14], [2, 1, 4, 4], plain.stride(3)),
+        ("4x4 stride 2, 16 channels", [1, 16, 16, 16], [9, 16, 4, 4], plain.stride(2).padding(1)),
+        ("columns covered by no window", [1, 2, 8, 8], [2, 2, 3, 3], plain.stride(3)),
         ("1 channel to 32, 3x3", [3, 1, 14, 13], [32, 1, 3, 3], plain),
         ("17 channels to 33", [2, 17, 6, 5], [33, 17, 3, 3], Conv2d::same(3)),
         ("32 channels to 64", [2, 32, 9, 8], [64, 32, 3, 3], plain),
@@ -67,13 +67,13 @@ fn examples() -> Vec<Example> {
     list.iter().map(|&(name, x, weight, options)| Example { name, x, weight, options }).collect()
 }
 
-/// The cases of this family: every example forward and backward, and each gradient on its own.
+/// The test cases of this family: every example forward and backward, and each gradient op separately.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for Example { name, x, weight, options } in examples() {
         let forward = move |v: &[crate::Value]| vec![v[0].conv2d(&v[1], None, options)];
         cases.push(Case::new("conv2d", name, forward).float("x", x).float("weight", weight));
-        // Of the data alone: what a kernel multiplies with padding is its own affair.
+        // NaN only in the data: whether a kernel multiplies weights by padding is unspecified.
         if x[2] * x[3] > 48 && x[0] * x[1] < 16 {
             let case = Case::new("conv2d", format!("{name}, NaN"), forward);
             let nan = Fill::Special(&[0.5, f64::NAN, 0.25, 0.5], -1.0, 1.0);
@@ -111,13 +111,13 @@ fn composed() -> Vec<Case> {
         .float("weight", [8, 4, 3, 3])
         .float("bias", [8])
         .float("second", [8, 8, 3, 3]),
-        Case::new("conv2d", "more channels than one loop walks", |v| {
+        Case::new("conv2d", "more channels than one loop covers", |v| {
             vec![v[0].conv2d(&v[1], None, Conv2d::default()).relu()]
         })
         .float("x", [1, 1100, 4, 5])
         .float("weight", [2, 1100, 4, 4])
         .forward_only(),
-        Case::new("conv2d_input_grad", "more channels than one loop walks", |v| {
+        Case::new("conv2d_input_grad", "more channels than one loop covers", |v| {
             vec![v[0].conv2d_input_grad(&v[1], [4, 5], Conv2d::default()).relu()]
         })
         .float("dy", [1, 1100, 1, 2])
@@ -147,9 +147,9 @@ fn composed() -> Vec<Case> {
         transposed("3x3", [2, 3, 5, 6], [3, 4, 3, 3], Conv2d::default(), 0),
         transposed("4x4 stride 2", [2, 4, 5, 4], [4, 3, 4, 4], Conv2d::default().stride(2).padding(1), 0),
         transposed("3x3 stride 2", [1, 3, 6, 5], [3, 5, 3, 3], Conv2d::default().stride(2).padding(1), 1),
-        transposed("output padding of a dilation", [2, 2, 3, 4], [2, 3, 2, 3], Conv2d::default().dilation(3), [2, 1]),
+        transposed("output padding with dilation", [2, 2, 3, 4], [2, 3, 2, 3], Conv2d::default().dilation(3), [2, 1]),
         transposed(
-            "output padding of a dilation, stride 2",
+            "output padding with dilation, stride 2",
             [1, 3, 4, 3],
             [3, 2, 3, 2],
             Conv2d::default().stride(2).dilation([4, 3]).padding(1),

@@ -1,5 +1,5 @@
-//! Depthwise convolutions, each of whose channels is its own: the same channels-last copies as in
-//! `packed`, so that four channels are one vec4, and sums of vec4 in place of a matrix product.
+//! Depthwise convolutions: the same channels-last copies as in `packed`, so that four channels form one vec4, but
+//! sums of vec4 instead of a matrix product.
 
 use super::kernels::weight_sum;
 use super::packed::{Packing, WEIGHT_PRODUCT, Windows};
@@ -7,13 +7,13 @@ use super::{ConvPass, MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::wgsl;
 
-/// Invocations of a workgroup.
+/// Invocations per workgroup.
 const LANES: usize = 64;
 
-/// Positions that an invocation computes.
+/// Positions per invocation.
 const STEP: usize = 4;
 
-/// The windows over `x` or `dy` that the kernels walk.
+/// The windows over `x` or `dy` that the kernels read.
 fn windows(s: &Sizes, pass: ConvPass) -> Windows {
     match pass {
         ConvPass::BackwardData(_) => Windows::over_dy(s),
@@ -22,13 +22,13 @@ fn windows(s: &Sizes, pass: ConvPass) -> Windows {
     .unfolded()
 }
 
-/// Whether the convolution is one, and its copies fit.
+/// Whether the convolution is depthwise and its copies fit.
 pub(super) fn supports(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> bool {
     let depthwise = s.options.groups == s.c && s.c == s.o && s.c > 1;
     depthwise && ![s.n, s.h, s.w].contains(&0) && 4 * s.kh * s.kw <= MAX_ITERATIONS && windows(s, pass).fits(args)
 }
 
-/// Forward or, with [`ConvPass::BackwardData`], the input gradient: copy the data, copy the weight, sum.
+/// Forward or, with [`ConvPass::BackwardData`], the input gradient: packs the data and the weight, then sums.
 pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowered, String> {
     let windows = windows(s, pass);
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
@@ -43,7 +43,7 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
         bindings: vec![uniform, Binding::Read(data), Binding::Read(weight), Binding::Write(Slot::Output(0))],
         workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
     };
-    // One row; its columns are the channels, a kernel apart.
+    // One row, whose columns are the channels, one kernel apart.
     let packing = Packing::of_weight([1, 1], s.c, [0, taps], [taps, 1], pass != ConvPass::Forward);
     Ok(Lowered {
         launches: vec![
@@ -55,12 +55,12 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     })
 }
 
-/// The weight gradient: copy both, sum over stretches of positions, add the stretches.
+/// The weight gradient: packs both operands, sums over ranges of positions, then adds the partial sums.
 pub(super) fn weight_product(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
     let (windows, dy) = (windows(s, ConvPass::BackwardFilter([s.kh, s.kw])), Windows::plain_dy(s));
     let positions = windows.positions();
     let rows = s.kh * s.kw * s.c.div_ceil(4);
-    // Enough invocations to fill a device; stretches long enough to be worth adding up.
+    // Enough invocations to fill a device; ranges long enough to be worth another launch.
     let pass = if args.profile.software { 1024_usize } else { 65_536 }.div_ceil(rows);
     let stretch = positions.div_ceil(pass).clamp(64, 8192).max(positions.div_ceil(MAX_ITERATIONS));
     let splits = positions.div_ceil(stretch);

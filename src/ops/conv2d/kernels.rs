@@ -1,6 +1,6 @@
-//! The kernels of the convolutions: direct loops for every shape; for dense ones matrix products, over
-//! channels-last copies (`packed`) or, by 1x1, of the data as they lie (`pointwise`); for depthwise ones sums
-//! over such copies (`depthwise`).
+//! The kernels of the convolutions: direct loops for every shape; for dense convolutions matrix products, either over
+//! channels-last copies (`packed`) or, for 1x1 kernels, in place (`pointwise`); for depthwise convolutions sums over
+//! channels-last copies (`depthwise`).
 
 use super::packed::{self, ConvTiling, Windows};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
@@ -9,11 +9,11 @@ use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::{DType, wgsl};
 
-/// Invocations of a workgroup of the direct kernels.
+/// Invocations per workgroup of the direct kernels.
 const LANES: u64 = 64;
 
-/// The variants, best first: for 1x1, for software adapters with subgroups of 8 (the wider one loads less for
-/// each product), for those without, for GPUs, for depthwise ones, and for every shape.
+/// The variants, best first: for 1x1 kernels, for software adapters with subgroups of 8 (the wider one loads less per
+/// product), for other software adapters, for GPUs, for depthwise convolutions, and for every shape.
 const VARIANTS: &[Variant] = &[
     variant("pointwise"),
     Variant { workgroup_memory: 16384, ..shuffle("shuffle64") },
@@ -24,7 +24,7 @@ const VARIANTS: &[Variant] = &[
     variant("direct"),
 ];
 
-/// The same for the weight gradient, whose tile keeps positions in workgroup memory too.
+/// The variants of the weight gradient, whose tile also keeps positions in workgroup memory.
 const WEIGHT_VARIANTS: &[Variant] = &[
     shuffle("shuffle64"),
     shuffle("shuffle32"),
@@ -42,13 +42,13 @@ const fn variant(name: &'static str) -> Variant {
     Variant { epilogue: true, invocations: 64, ..Variant::plain(name) }
 }
 
-/// The tiles of a variant of software adapters.
+/// The tile size of a variant for software adapters.
 struct Tile {
-    /// Positions; for the weight gradient four times its row quads.
+    /// Positions; for the weight gradient, four times its row quads.
     rows: usize,
     /// vec4 of channels.
     columns: usize,
-    /// Time of one product and sum, relative to the others.
+    /// Relative time per multiply-add.
     cost: f64,
 }
 
@@ -60,12 +60,12 @@ fn tile(variant: &Variant) -> Tile {
     }
 }
 
-/// Of products with fewer terms a software adapter would have to compute a thousand, until the wider
-/// text has made up for the time that it takes to compile.
+/// With fewer terms than this, a software adapter would need about a thousand products to make up for the longer
+/// compile time of the wider kernel.
 const LARGE: f64 = (1 << 28) as f64;
 
 impl Convolution {
-    /// The time that a variant takes for the product, up to a factor: tiles waste what lies behind the edges.
+    /// Relative time of a variant: tiles also compute what lies beyond the edges.
     fn cost(&self, sizes: &Sizes, variant: &Variant) -> f64 {
         let Tile { rows, columns, cost } = tile(variant);
         let whole = |size: usize, tile: usize| size.next_multiple_of(tile) as f64;
@@ -76,8 +76,7 @@ impl Convolution {
             ConvPass::BackwardData(_) => {
                 whole(windows.positions(), rows) * whole((sizes.c * windows.phases()).div_ceil(4), columns)
             }
-            // The small tile takes three times as long for a product, and its text is one more beside that of
-            // the other layers.
+            // The small tile takes three times as long per product, and is one more kernel to compile.
             ConvPass::BackwardFilter(_) => {
                 let again = if variant.name == "rows" { 2.0 } else { 1.0 };
                 again * 4.0 * whole(windows.depth(), rows / 4) * whole(outputs, columns)
@@ -85,7 +84,7 @@ impl Convolution {
         }
     }
 
-    /// The windows that the packed kernels walk over.
+    /// The windows that the packed kernels read.
     fn windows(&self, sizes: &Sizes) -> Windows {
         match self.pass {
             ConvPass::BackwardData(_) => Windows::over_dy(sizes),
@@ -104,7 +103,7 @@ impl Kernel for Convolution {
             return true;
         }
         let sizes = self.sizes(args.inputs, args.outputs);
-        // Below this the copies and their launches cost more than they save.
+        // Below this, the copies and their launches cost more than they save.
         if sizes.flops() < 2e5 {
             return false;
         }
@@ -165,7 +164,7 @@ impl Kernel for Convolution {
     }
 }
 
-/// The uniform that the direct kernels share.
+/// The uniform of the direct kernels.
 fn uniform(s: &Sizes, range: [usize; 2], count: usize, splits: usize) -> Binding {
     let Sizes { c, h, w, o, kh, kw, oh, ow, options, .. } = *s;
     let ([sy, sx], [py, px], [dy, dx]) = (options.stride, options.padding, options.dilation);
@@ -174,8 +173,8 @@ fn uniform(s: &Sizes, range: [usize; 2], count: usize, splits: usize) -> Binding
     Binding::Uniform(sizes.into_iter().chain(work).map(|size| size as u32).collect())
 }
 
-/// One invocation for each output, which sums over `channels` and the kernel, in several launches
-/// where that is too long for one.
+/// One invocation per output sums over `channels` and the kernel, split into several launches if the loop would be
+/// too long.
 fn direct(shader: Shader, entry: &'static str, s: &Sizes, channels: usize, args: &Args<'_>) -> Result<Lowered, String> {
     let taps = s.kh * s.kw;
     let step = (MAX_ITERATIONS / taps).max(1);
@@ -201,11 +200,11 @@ fn direct(shader: Shader, entry: &'static str, s: &Sizes, channels: usize, args:
     Ok(Lowered { launches, scratch: Vec::new() })
 }
 
-/// One invocation for each weight element and stretch of positions, then the sum of the stretches.
+/// One invocation per weight element and range of positions; a second launch adds the partial sums.
 fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
     let count = args.outputs[0].shape.numel();
     let positions = s.n * s.oh * s.ow;
-    // Stretches short enough for one loop, and enough of them to fill a device.
+    // Ranges short enough for one loop, and enough of them to fill a device.
     let pass = (1_usize << 14).div_ceil(count).min(positions.div_ceil(256)).max(1);
     let stretch = positions.div_ceil(pass).clamp(1, 4096).max(positions.div_ceil(MAX_ITERATIONS));
     let splits = positions.div_ceil(stretch).max(1);
@@ -230,7 +229,7 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
 /// Adds partial weight gradients `[splits, O, C / groups, KH, KW]`.
 pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result<Launch, String> {
     if splits > MAX_ITERATIONS {
-        return Err("it sums over too many positions for one launch; split the batch".into());
+        return Err("the sum over positions is too long for one launch; split the batch".into());
     }
     sum_of_parts(DType::F32, splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
 }

@@ -1,17 +1,15 @@
-//! Convolutions of one group as matrix products over channels-last copies.
+//! Convolutions with one group as matrix products over channels-last copies.
 //!
-//! `conv2d_pack` copies the data to `[N, PH, PW, Q]` of vec4 (four channels each), with its
-//! padding filled in. So one product kernel without conditions serves forward and input gradient,
-//! every kernel size, stride and dilation: rows are positions, columns output channels, and the sum
-//! runs over kernel elements and channels. The weight gradient multiplies two such copies over their
-//! positions.
+//! `conv2d_pack` copies the data to `[N, PH, PW, Q]` of vec4 (four channels each), including the zeros of the padding.
+//! One branch-free product kernel then serves the forward pass and the input gradient with every kernel size, stride
+//! and dilation: rows are positions, columns are output channels, and the sum runs over kernel elements and channels.
+//! The weight gradient multiplies two such copies, summing over positions.
 //!
-//! An input gradient with strides falls into phases: an input meets only the kernel elements that lie a
-//! whole number of strides from it, `ceil(K / stride)` of them along an axis. All inputs of one phase
-//! are a convolution of `dy` without strides, over the same windows as those of the other phases,
-//! which therefore are further columns of one product (the sub-pixel convolution of Shi et al., CVPR
-//! 2016); only the store knows of it. With strides and dilation both, or strides beyond the kernel, the
-//! gaps that the stride leaves in `dy` are filled with zeros instead.
+//! A strided input gradient is split into phases: an input uses only the kernel elements a whole number of strides
+//! away, `ceil(K / stride)` along an axis. The inputs of one phase form a convolution of `dy` with stride 1. All phases
+//! use the same windows, so they become additional columns of one product (the sub-pixel convolution of Shi et al.,
+//! CVPR 2016); only the store differs. With both stride and dilation, or a stride larger than the kernel, zeros are
+//! inserted between the elements of `dy` instead.
 
 use super::kernels::weight_sum;
 use super::{MAX_ITERATIONS, Sizes};
@@ -20,18 +18,18 @@ use crate::shader::{EPILOGUE4, Shader};
 use crate::shape::reciprocal;
 use crate::wgsl;
 
-/// Invocations of a workgroup of the copying kernels.
+/// Invocations per workgroup of the packing kernels.
 const LANES: u64 = 64;
 
 /// How a kernel tiles a product.
 #[derive(Clone, Copy)]
 pub(super) struct ConvTiling {
     pub(super) entry: &'static str,
-    /// Rows of a tile: positions, or for a weight gradient row quads.
+    /// Rows of a tile: positions, or row quads for a weight gradient.
     pub(super) rows: usize,
     /// Columns of a tile, in vec4.
     pub(super) columns: usize,
-    /// Tiles of a workgroup.
+    /// Tiles per workgroup.
     pub(super) tiles: usize,
 }
 
@@ -40,24 +38,24 @@ pub(super) struct ConvTiling {
 struct Axis {
     /// Size of the source.
     source: usize,
-    /// Elements between neighbours of the source in the copy: 1, or the stride with gaps filled in.
+    /// Distance of adjacent source elements in the copy: 1, or the stride if zeros are inserted.
     upsample: usize,
-    /// Where the source begins in the copy; negative where its first elements are never read.
+    /// Start of the source in the copy; negative if its first elements are never read.
     pad_before: isize,
     /// Size of the copy.
     padded: usize,
-    /// Windows.
+    /// Number of windows.
     windows: usize,
-    /// Between neighbouring windows.
+    /// Distance of adjacent windows.
     step: usize,
-    /// Kernel elements.
+    /// Number of kernel elements.
     taps: usize,
-    /// Between neighbouring kernel elements.
+    /// Distance of adjacent kernel elements.
     dilation: usize,
 }
 
 impl Axis {
-    /// The copy holds just what the windows read.
+    /// The copy holds only what the windows read.
     fn new(source: usize, upsample: usize, pad_before: isize, [windows, step, taps, dilation]: [usize; 4]) -> Self {
         let padded = windows.saturating_sub(1) * step + (taps - 1) * dilation + 1;
         Axis { source, upsample, pad_before, padded, windows, step, taps, dilation }
@@ -71,19 +69,18 @@ pub(super) struct Windows {
     channels: usize,
     y: Axis,
     x: Axis,
-    /// Kernel columns that lie side by side as channels of the copy: 1, or all of them where
-    /// there are too few channels to fill a vec4.
+    /// Kernel columns stored as channels of the copy: 1, or all of them if there are too few channels to fill a vec4.
     fold: usize,
-    /// Where an input gradient has strides: its phases along each axis.
+    /// The phases of a strided input gradient along each axis.
     phases: [Phase; 2],
 }
 
 /// The phases along one axis.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
-    /// How many: the stride, or 1.
+    /// The stride, or 1.
     count: usize,
-    /// Where the first window's first phase lies in the gradient: 0, or in the padding before it.
+    /// Position in the gradient of the first phase of the first window: 0, or negative (in the padding).
     origin: isize,
 }
 
@@ -107,8 +104,8 @@ impl Windows {
         windows.folded()
     }
 
-    /// The windows over `dy` that the input gradient reads, with the kernel turned around: input
-    /// `i` meets kernel element `u` in `dy` at `(i + padding - u dilation) / stride`.
+    /// The windows over `dy` that the input gradient reads, with the kernel reversed: input `i` and kernel element
+    /// `u` use `dy` at `(i + padding - u dilation) / stride`.
     pub(super) fn over_dy(s: &Sizes) -> Self {
         let p = &s.options;
         let overlap = p.stride[0] <= s.kh && p.stride[1] <= s.kw;
@@ -118,7 +115,7 @@ impl Windows {
         Windows::over_gaps(s)
     }
 
-    /// The same, with the gaps that strides leave filled in.
+    /// The same, with zeros inserted for strides.
     pub(super) fn over_gaps(s: &Sizes) -> Self {
         let p = &s.options;
         let axis = |i: usize, size, out, taps: usize| {
@@ -129,8 +126,8 @@ impl Windows {
         Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: NO_PHASES }.folded()
     }
 
-    /// The same by phases. With `i + padding = q stride + r` and `u = r + v stride` it is `dy` at
-    /// `q - v`: window `q` from the first on serves all `r`.
+    /// The same by phases. With `i + padding = q stride + r` and `u = r + v stride`, this is `dy` at `q - v`: window
+    /// `q` serves all `r`.
     fn over_phases(s: &Sizes) -> Self {
         let p = &s.options;
         let first = |i: usize| p.padding[i] / p.stride[i];
@@ -147,13 +144,13 @@ impl Windows {
         Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: [phase(0), phase(1)] }
     }
 
-    /// `dy` as it is, for the weight gradient.
+    /// Unpadded `dy`, for the weight gradient.
     pub(super) fn plain_dy(s: &Sizes) -> Self {
         let axis = |out| Axis::new(out, 1, 0, [out, 1, 1, 1]);
         Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1, phases: NO_PHASES }
     }
 
-    /// With kernel columns folded into channels where that wastes less of the vec4.
+    /// Folds kernel columns into channels if that wastes fewer vec4 components.
     fn folded(mut self) -> Self {
         let folded = (self.channels * self.x.taps).div_ceil(4);
         if self.channels < 4 && folded < self.x.taps {
@@ -163,7 +160,7 @@ impl Windows {
         self
     }
 
-    /// With kernel columns where they were. (Phases are never folded.)
+    /// Undoes [`Windows::folded`]. (Phases are never folded.)
     pub(super) fn unfolded(mut self) -> Self {
         if self.fold > 1 {
             self.fold = 1;
@@ -181,7 +178,7 @@ impl Windows {
         (self.channels * self.fold).div_ceil(4)
     }
 
-    /// Columns of the product for each channel of its result.
+    /// Columns of the product per channel of its result.
     pub(super) fn phases(&self) -> usize {
         self.phases[0].count * self.phases[1].count
     }
@@ -191,22 +188,22 @@ impl Windows {
         self.n * self.y.windows * self.x.windows
     }
 
-    /// vec4 of the copy.
+    /// Size of the copy in vec4.
     pub(super) fn packed(&self) -> usize {
         self.n * self.y.padded * self.x.padded * self.quads()
     }
 
-    /// Iterations of the product's loop, in steps of one vec4 of channels.
+    /// Iterations of the product's loop, one vec4 of channels each.
     pub(super) fn depth(&self) -> usize {
         self.y.taps * (self.x.taps / self.fold) * self.quads()
     }
 
-    /// Whether the copy fits the device and is not out of proportion to the work.
+    /// Whether the copy fits into a binding of the device and into 1 GiB.
     pub(super) fn fits(&self, args: &Args<'_>) -> bool {
         self.positions() > 0 && self.packed() as u64 * 16 <= args.profile.max_binding.min(1 << 30)
     }
 
-    /// Steps in the copy, in vec4: image, row, column; kernel row, kernel column.
+    /// Strides in the copy, in vec4: image, row, column; kernel row, kernel column.
     fn steps(&self) -> [usize; 5] {
         let quads = self.quads();
         let row = self.x.padded * quads;
@@ -214,7 +211,7 @@ impl Windows {
         [self.y.padded * row, self.y.step * row, column, self.y.dilation * row, self.x.dilation * quads]
     }
 
-    /// A product's text with its shared end, which stores the results.
+    /// Appends the shared part of the products, which stores the results.
     pub(super) fn with_store(&self, shader: Shader) -> Shader {
         let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
         if self.phases() > 1 {
@@ -228,7 +225,7 @@ impl Windows {
         }
     }
 
-    /// The uniform of conv2d_product.wgsl, for so many channels of the result (a phase each).
+    /// The uniform of conv2d_product.wgsl, for `outputs` channels of the result times phases.
     pub(super) fn product_uniform(
         &self,
         s: &Sizes,
@@ -264,7 +261,7 @@ impl Windows {
         Binding::Uniform(words.map(|word| word as u32).collect())
     }
 
-    /// The launch that makes the copy.
+    /// The launch that packs the data.
     pub(super) fn pack(&self, from: Slot, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let (step, dilation) = if self.fold > 1 { (self.x.step, self.x.dilation) } else { (1, 0) };
         let plane = self.y.source * self.x.source;
@@ -283,7 +280,7 @@ impl Windows {
         packing.launch([from, to], args)
     }
 
-    /// The launch that copies the weight: rows are the channels summed over, columns those of the result.
+    /// The launch that packs the weight: rows are the channels summed over, columns those of the result.
     fn pack_weight(&self, s: &Sizes, backward: bool, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let taps = s.kh * s.kw;
         let outputs = self.phases() * if backward { s.c } else { s.o };
@@ -303,31 +300,31 @@ impl Windows {
     }
 }
 
-/// A channels-last copy, as conv2d_pack.wgsl makes it.
+/// Parameters of conv2d_pack.wgsl, which makes a channels-last copy.
 pub(super) struct Packing {
     n: usize,
-    /// Positions of an image, and of a row of it.
+    /// Positions per image and per row.
     padded: [usize; 2],
-    /// Neighbours along a row that lie side by side as channels.
+    /// Adjacent elements of a row stored as channels.
     fold: usize,
     /// Channels, rows and columns of the source.
     source: [usize; 3],
-    /// Elements of the copy from one of the source to the next, down and across.
+    /// Distance of adjacent source elements in the copy, vertically and horizontally.
     upsample: [usize; 2],
-    /// Where the source begins in the copy.
+    /// Start of the source in the copy.
     pad_before: [isize; 2],
-    /// Elements of the copy, with the gaps filled in, from one of its columns to the next.
+    /// Distance of adjacent columns of the copy, in elements of the padded and upsampled source.
     step: isize,
     dilation: usize,
     offset: usize,
-    /// Of image, channel and row.
+    /// Strides of image, channel and row in the source.
     strides: [isize; 3],
 }
 
 impl Packing {
-    /// Of a weight `[.., .., taps]`: for each `fold` taps `rows` (so many filled up to so many) of `columns`, the
-    /// channels of the copy, with their strides; a row and its `fold` taps lie as the channels that they meet.
-    /// With `backward` the taps run backwards.
+    /// Packs a weight `[.., .., taps]` to `[taps / fold, padded_rows, fold]` positions with `columns` as channels.
+    /// `row` and `column` are the strides of the `rows` and `columns` in the weight. Rows and folded taps are in the
+    /// order of the data's channels. With `backward`, the taps are reversed.
     pub(super) fn of_weight(
         [rows, padded_rows]: [usize; 2],
         columns: usize,
@@ -336,7 +333,7 @@ impl Packing {
         backward: bool,
     ) -> Packing {
         let along_row = fold as isize;
-        // From the last tap down, or from the first up.
+        // From the last tap to the first, or from the first to the last.
         let (along, first, offset) = if backward { (-1, along_row - 1, taps - fold) } else { (1, 0, 0) };
         Packing {
             n: taps / fold,
@@ -352,7 +349,7 @@ impl Packing {
         }
     }
 
-    /// The launch that makes it.
+    /// The launch that makes the copy.
     pub(super) fn launch(&self, [from, to]: [Slot; 2], args: &Args<'_>) -> Result<Launch, String> {
         let [image, row] = self.padded;
         let [channels, h, w] = self.source;
@@ -387,10 +384,10 @@ fn copy_launch(
     })
 }
 
-/// Behind the texts of weight gradients.
+/// Appended to the kernels of weight gradients.
 pub(super) const WEIGHT_PRODUCT: &str = include_str!("../../../shaders/conv2d_weight_product.wgsl");
 
-/// `store` for planes of whole vec4.
+/// `store` for planes whose size is a multiple of 4.
 const STORE_VEC4: &str = "fn store(v: vec4<f32>, position: u32, channel: u32) {
   if (position < s.positions && channel < s.channels) {
     let n = quotient(position, s.by_plane);
@@ -399,7 +396,7 @@ const STORE_VEC4: &str = "fn store(v: vec4<f32>, position: u32, channel: u32) {
   }
 }";
 
-/// Forward or, with `backward`, the input gradient: copy the data, copy the weight, multiply.
+/// Forward or, with `backward`, the input gradient: packs the data and the weight, then multiplies.
 pub(super) fn product(
     s: &Sizes,
     backward: bool,
@@ -431,7 +428,7 @@ pub(super) fn product(
     })
 }
 
-/// The weight gradient: copy both, multiply over stretches of positions, add the stretches.
+/// The weight gradient: packs both operands, multiplies over ranges of positions, then adds the partial sums.
 pub(super) fn weight_product(
     s: &Sizes,
     shader: Shader,
@@ -441,7 +438,7 @@ pub(super) fn weight_product(
     let (windows, dy) = (Windows::over_input(s), Windows::plain_dy(s));
     let (rows, columns, positions) = (windows.depth(), dy.quads(), windows.positions());
     let (row_blocks, column_blocks) = (rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns));
-    // Enough workgroups to fill a device; stretches long enough to be worth adding up.
+    // Enough workgroups to fill a device; ranges long enough to be worth another launch.
     let workgroups = (row_blocks * column_blocks).div_ceil(tiling.tiles);
     let pass = if args.profile.software { 16_usize } else { 512 }.div_ceil(workgroups).max(1);
     let stretch = positions.div_ceil(pass).clamp(64, 8192).next_multiple_of(16);
@@ -470,7 +467,7 @@ pub(super) fn weight_product(
     })
 }
 
-/// Whether the packed kernels can compute the forward pass or a gradient at all.
+/// Whether the packed kernels support this convolution.
 pub(super) fn supports(s: &Sizes, windows: impl FnOnce() -> Windows, args: &Args<'_>) -> bool {
     if s.options.groups != 1 || [s.n, s.c, s.o, s.h, s.w].contains(&0) {
         return false;

@@ -1,5 +1,5 @@
-//! Convolutions by 1x1 without strides and padding: of each image the product of the weight `[O, C]` and the
-//! data `[C, H W]` as they lie, by the kernels of [`Matmul`], without copies.
+//! 1x1 convolutions with stride 1 and no padding: for each image, the product of the weight `[O, C]` and the data
+//! `[C, H W]`, by the kernels of [`Matmul`] and without copies.
 
 use super::{ConvPass, Sizes};
 use crate::op::{Args, Binding, Kernel, Lowered, Slot};
@@ -7,20 +7,21 @@ use crate::ops::matmul::Matmul;
 use crate::shape::View;
 use crate::{DType, Shape, TensorType};
 
-/// Whether it is one, forward or the input gradient (the weight gradient sums over images, too).
+/// Whether the convolution is such a product, forward or for the input gradient (the weight gradient also sums over
+/// images).
 pub(super) fn supports(s: &Sizes, pass: ConvPass) -> bool {
     let options = &s.options;
     let plain = [s.kh, s.kw] == [1, 1] && options.stride == [1, 1] && options.padding == [0, 0] && options.groups == 1;
     plain && !matches!(pass, ConvPass::BackwardFilter(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }
 
-/// Whether tiles of 32 columns are filled by three quarters at least; else the images are better packed together.
+/// Whether tiles of 32 columns are at least three quarters full; otherwise it is faster to pack all images together.
 pub(super) fn suits(s: &Sizes) -> bool {
     let plane = s.h * s.w;
     4 * plane >= 3 * plane.next_multiple_of(32)
 }
 
-/// The product of each image; `y = W x` or `dx = W' dy`.
+/// The product for each image: `y = W x` or `dx = W^T dy`.
 pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowered, String> {
     let backward = pass != ConvPass::Forward;
     let (rows, inner) = if backward { (s.c, s.o) } else { (s.o, s.c) };
@@ -33,7 +34,7 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     let args = Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile: args.profile };
     let variant = Matmul.heuristic(&Matmul.runnable(&args), &args).ok_or("no variant of matmul runs here")?;
     let mut lowered = Matmul.lower(variant, &args)?;
-    // Its first operand is this op's second.
+    // The first operand of the product is the second of this op.
     for binding in lowered.launches.iter_mut().flat_map(|launch| &mut launch.bindings) {
         if let Binding::Read(Slot::Input(input)) = binding {
             *input = 1 - *input;

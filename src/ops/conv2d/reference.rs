@@ -1,5 +1,5 @@
-//! The reference of the convolutions: plain loops in f64. For each weight element one shifted row
-//! of the input meets one row of the output, over the columns where both exist.
+//! The reference of the convolutions: plain loops in f64. For each weight element, a shifted row of the input pairs
+//! with a row of the output over the columns where both exist.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Sizes;
 
-/// One axis of the walk: `input = output * stride + kernel * dilation - padding`.
+/// One axis: `input = output * stride + kernel * dilation - padding`.
 #[derive(Clone, Copy)]
 struct Axis {
     size: usize,
@@ -18,7 +18,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// The outputs whose input under kernel element `k` is not in the padding.
+    /// The outputs whose input for kernel element `k` is not in the padding.
     fn outputs(&self, k: usize) -> Range<usize> {
         let shift = k * self.dilation;
         let first = self.padding.saturating_sub(shift).div_ceil(self.stride);
@@ -26,13 +26,13 @@ impl Axis {
         first..end.min(self.out).max(first)
     }
 
-    /// The input that output `i` meets under kernel element `k`.
+    /// The input that output `i` uses for kernel element `k`.
     fn input(&self, i: usize, k: usize) -> usize {
         i * self.stride + k * self.dilation - self.padding
     }
 }
 
-/// The walk's axes, height and width.
+/// Height and width.
 fn axes(s: &Sizes) -> [Axis; 2] {
     let axis = |i: usize, size, out| Axis {
         size,
@@ -44,8 +44,8 @@ fn axes(s: &Sizes) -> [Axis; 2] {
     [axis(0, s.h, s.oh), axis(1, s.w, s.ow)]
 }
 
-/// Calls `row(output start, input start, length)` for each pair of rows that kernel element
-/// `(u, v)` brings together; the input advances by the horizontal stride.
+/// Calls `row(output start, input start, length)` for each pair of rows of kernel element `(u, v)`; the input
+/// advances by the horizontal stride.
 fn for_rows(s: &Sizes, u: usize, v: usize, mut row: impl FnMut(usize, usize, usize)) {
     let [height, width] = axes(s);
     let columns = width.outputs(v);

@@ -1,4 +1,4 @@
-//! The cases of the rows, and of what is composed of them.
+//! Test cases of the elementwise ops and of functions composed of them.
 
 use super::row::Row;
 use super::rows;
@@ -6,11 +6,11 @@ use crate::autodiff::gradients_of;
 use crate::op::{Case, Fill};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
-/// NaN, infinities, zeros of both signs, and what is ordinary beside them.
+/// NaN, infinities, zeros of both signs, and ordinary numbers.
 pub(super) const HARD: [f64; 12] =
     [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0];
 
-/// Of every pair of [`HARD`] numbers the first, or the second.
+/// The first or second element of every pair of [`HARD`] numbers.
 const fn paired(second: bool) -> [f64; HARD.len() * HARD.len()] {
     let mut x = [0.0; HARD.len() * HARD.len()];
     let mut k = 0;
@@ -22,8 +22,8 @@ const fn paired(second: bool) -> [f64; HARD.len() * HARD.len()] {
 }
 const PAIRED: [&[f64]; 2] = [&paired(false), &paired(true)];
 
-/// Cases of every row: a flat one, one with special values, one with NaN and infinities, and for several operands
-/// a broadcast one.
+/// Cases of every row: one vector, one with special values, one with NaN and infinities, and for several operands
+/// one that broadcasts.
 pub fn cases() -> Vec<Case> {
     rows::ALL.iter().flat_map(|row| row_cases(row)).chain(composed_cases()).collect()
 }
@@ -60,12 +60,12 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
         let flat = |n: usize| [[n].into(), [n].into(), [n].into()];
         cases.push(case("values", flat(37), Fill::Uniform(low, high)));
         if !row.special.is_empty() && dtype == DType::F32 {
-            // At kinks and saturation the derivative is a matter of convention, of which finite
-            // differences know nothing: gradients there are compared with PyTorch's.
+            // At kinks and in saturation the derivative is a convention, which finite differences cannot check:
+            // these gradients are compared with PyTorch's.
             cases.push(case("special values", flat(33), Fill::Special(row.special, low, high)).forward_only());
         }
         if dtype == DType::F32 {
-            // Of a selection the branches are operands 1 and 2.
+            // The branches of a selection are operands 1 and 2.
             let operands = arity - usize::from(row.selects());
             let n = HARD.len().pow(operands as u32) + 1;
             let mut case = case("NaN and infinities", flat(n), Fill::Special(&HARD, low, high)).forward_only();
@@ -85,7 +85,7 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
     cases
 }
 
-/// Kernels of several outputs, with one, two and three elements behind the last whole vec4.
+/// Kernels with several outputs, with one, two and three elements after the last whole vec4.
 fn several_outputs(n: usize) -> [Case; 2] {
     let integers = Case::new("abs", format!("{n} negative integers, with the other functions of a sign"), |x| {
         let (a, b) = (&x[0] - 500.0, &x[1] - 500.0);
@@ -99,7 +99,7 @@ fn several_outputs(n: usize) -> [Case; 2] {
     [integers, floats.float("a", [n]).float("b", [n]).forward_only()]
 }
 
-/// Integer quotients and remainders: of every sign, by 0, at the ends of the range, and of numbers drawn from all of it.
+/// Integer quotients and remainders: all signs, divisor 0, the ends of the range, and random numbers from all of it.
 fn integer_divisions() -> Vec<Case> {
     const ENDS: [i32; 13] =
         [i32::MIN, i32::MIN + 1, -(1 << 24) - 1, -7, -2, -1, 0, 1, 2, 7, (1 << 24) + 1, i32::MAX - 1, i32::MAX];
@@ -116,7 +116,7 @@ fn integer_divisions() -> Vec<Case> {
     for (name, divide) in divisions {
         for dtype in [DType::I32, DType::U32] {
             let ends = Case::new(name, format!("{dtype}, the ends of the range by each other"), move |x| {
-                // A sum with an input, so that the device computes it.
+                // Adds an input, so that the device computes the result.
                 let ends = x[0].graph().constant(Tensor::of(&Shape::from([13]), ENDS.to_vec())).cast(dtype);
                 vec![divide(&(ends.reshape(&[13, 1]) + &x[0]), &(&ends + &x[0]))]
             });
@@ -131,7 +131,7 @@ fn integer_divisions() -> Vec<Case> {
     cases
 }
 
-/// What `f` hands to its two operands, among which are equal ones.
+/// The gradients of `f` for operands of which some are equal.
 fn gradients_at_ties(op: &'static str, f: fn(&Value, &Value) -> Value) -> Case {
     let case = Case::new(op, "gradients at ties", move |x| gradients_of(&[(&f(&x[0], &x[1]), &x[2])], &[&x[0], &x[1]]));
     let few = |case: Case, name| case.input(name, TensorType::new(DType::F32, [37]), Fill::Index(3));
@@ -142,7 +142,7 @@ fn composed_cases() -> Vec<Case> {
     let chain = |op: &'static str, f: fn(&Value) -> Value| {
         let ty = TensorType::new(DType::F32, [5, 7]);
         let far = Fill::Special(&[0.0, 1.0, -1.0, 20.0, -20.0, 100.0, -100.0], -3.0, 3.0);
-        Case::new(op, "chain, far out too", move |x| vec![f(&x[0])]).input("x", ty, far)
+        Case::new(op, "chain, including the tails", move |x| vec![f(&x[0])]).input("x", ty, far)
     };
     let powf = |exponent: f64| {
         let ty = TensorType::new(DType::F32, [33]);
@@ -194,7 +194,7 @@ fn composed_cases() -> Vec<Case> {
         })
         .float("a", [6, 4])
         .float("b", [9, 6]),
-        Case::new("mul", "by 1, on either side, and read on", |x| {
+        Case::new("mul", "by 1, on either side, then used", |x| {
             let (right, left) = (&x[0] * 1.0, x[1].ones_like() * &x[1]);
             vec![(&right - &left).exp(), right * left.tanh(), &x[1] * 1.0]
         })

@@ -1,11 +1,11 @@
-//! What a row of the table holds, and the op that it makes.
+//! A row of the table of elementwise functions, and its op.
 
 use rayon::prelude::*;
 
 use crate::op::{Arg, Backward, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
-/// Everything there is to know about an elementwise function but its WGSL.
+/// The properties of an elementwise function, except its WGSL.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(super) name: &'static str,
@@ -16,30 +16,31 @@ pub(crate) struct Row {
     identity: Option<f64>,
     nan: Nan,
     reads_subnormals: bool,
-    /// Where its cases draw inputs, and special values to begin with.
+    /// The range of random inputs of its test cases.
     pub(super) domain: (f64, f64),
+    /// Special values at the beginning of its test inputs.
     pub(super) special: &'static [f64],
 }
 
-/// Operands and result, and how the reference computes it.
+/// The operand and result types, and the function of the reference.
 #[derive(Clone, Copy)]
 pub(super) enum Function {
-    /// So many floats, and the attributes, to a float.
+    /// Floats, with the number of operands; the function takes operands and attributes.
     Floats(usize, fn(&[f64], &[f64]) -> f64),
-    /// So many numbers of one type to that type: floats, and integers in 64 bits, of which the
-    /// result keeps the lower 32.
+    /// Numbers of one type, with the number of operands: floats, or integers in 64 bits, of which the result keeps
+    /// the lower 32.
     Numbers(usize, fn(&[f64]) -> f64, fn(&[i64]) -> i64),
-    /// So many integers of one type to that type, in 64 bits, of which the result keeps the lower 32.
+    /// Integers of one type, with the number of operands, in 64 bits, of which the result keeps the lower 32.
     Integers(usize, fn(&[i64]) -> i64),
     /// Two numbers of one type to bool; every 32-bit integer is an exact f64.
     Compare(fn(f64, f64) -> bool),
-    /// One or two bools to bool; for one, both arguments are it.
+    /// One or two bools to bool; a single operand is passed as both arguments.
     Logic(usize, fn(bool, bool) -> bool),
-    /// A bool and two values of one type to that type.
+    /// A bool and two values of one type; the result has that type.
     Select,
 }
 
-/// Gradients with respect to each operand, given the attributes.
+/// The gradient of each operand, given the attributes.
 type Rule = fn(&Backward<'_>, &[f64]) -> Vec<Option<Value>>;
 
 impl Row {
@@ -86,32 +87,32 @@ impl Row {
         Row::new(Function::Select)
     }
 
-    /// By how many units in the last place the device may be off; exact where this is not said.
+    /// Error bound of devices in units in the last place; functions without it are exact.
     pub(super) const fn ulps(self, ulps: f64) -> Row {
         Row { ulps, ..self }
     }
 
-    /// How far it may be off besides, in absolute terms.
+    /// Additional absolute error bound.
     pub(super) const fn absolute(self, absolute: f64) -> Row {
         Row { absolute, ..self }
     }
 
-    /// The operand that leaves the other one as it is, to the bit.
+    /// The identity element: the other operand is returned bit for bit.
     pub(super) const fn identity(self, number: f64) -> Row {
         Row { identity: Some(number), ..self }
     }
 
-    /// What a NaN gives, where it does not spread.
+    /// How NaN operands affect the result, if they do not propagate.
     pub(super) const fn nan(self, nan: Nan) -> Row {
         Row { nan, ..self }
     }
 
-    /// The function reads the bits of subnormal numbers, which devices may take for 0.
+    /// Marks functions that distinguish subnormal numbers, which devices may treat as 0.
     pub(super) const fn reads_subnormals(self) -> Row {
         Row { reads_subnormals: true, ..self }
     }
 
-    /// The range in which cases draw floats, and values that a case begins with.
+    /// The range of random test inputs, and special values that begin a test input.
     pub(super) const fn cases(self, low: f64, high: f64, special: &'static [f64]) -> Row {
         Row { domain: (low, high), special, ..self }
     }
@@ -129,7 +130,7 @@ impl Row {
         }
     }
 
-    /// The types that its operands may have (for a selection, its branches).
+    /// The allowed types of the operands (for a selection, of its branches).
     pub(super) fn dtypes(&self) -> &'static [DType] {
         match self.function {
             Function::Floats(..) => &[DType::F32],
@@ -145,7 +146,7 @@ impl Row {
         matches!(self.function, Function::Select)
     }
 
-    /// Whether floats give floats, and so gradients.
+    /// Whether it maps floats to floats and so has gradients.
     pub(super) fn differentiable(&self) -> bool {
         !matches!(self.function, Function::Integers(..) | Function::Compare(_) | Function::Logic(..))
     }
@@ -259,7 +260,7 @@ impl Elementwise {
     }
 }
 
-/// For types that `infer` has refused.
+/// Unreachable: `infer` rejects such types.
 fn mistyped(like: &Tensor, dtype: DType) -> Data {
     Tensor::zeros(&TensorType::new(dtype, like.shape())).to_f64_tensor().into_data()
 }
