@@ -1,28 +1,38 @@
-//! Identifies this build's kernels by a hash of the shaders and of the code that specializes them.
-//! Tuning results for other kernels are stale.
+//! Lists the files of `shaders/`, and identifies this build's kernels by a hash of the shaders and of the code that
+//! specializes them: tuning results for other kernels are stale.
 
+use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() { files(&path, found)? } else { found.push(path) }
+/// The files at or below a path.
+fn files(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
     }
-    Ok(())
+    std::fs::read_dir(path)?.try_for_each(|entry| files(&entry?.path(), found))
 }
 
 fn main() -> std::io::Result<()> {
     let mut found = Vec::new();
-    for folder in ["shaders", "src/ops"] {
+    for folder in ["shaders", "src/ops", "src/shader", "src/shader.rs"] {
         println!("cargo:rerun-if-changed={folder}");
         files(Path::new(folder), &mut found)?;
     }
     found.sort();
     let mut hasher = DefaultHasher::new();
+    let mut shaders = String::from("&[\n");
     for path in found {
-        std::fs::read(path)?.hash(&mut hasher);
+        std::fs::read(&path)?.hash(&mut hasher);
+        if path.extension().is_some_and(|extension| extension == "wgsl") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let path = std::env::current_dir()?.join(&path);
+            writeln!(shaders, "({name:?}, include_str!({path:?})),").map_err(std::io::Error::other)?;
+        }
     }
+    shaders.push(']');
+    std::fs::write(PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("shaders.rs"), shaders)?;
     println!("cargo:rustc-env=WGRAD_KERNELS={:016x}", hasher.finish());
     Ok(())
 }

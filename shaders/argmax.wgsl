@@ -5,34 +5,22 @@
 // Requires size >= 1 and no empty chunks.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
-const SMALLEST: bool = false; // argmin
-alias T = f32;
+import package::argmax_order::{beats, d, start_of, x};
 
-struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
-
-@group(0) @binding(0) var<uniform> d: Dims;
-@group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
-
-fn beats(v: T, largest: T) -> bool {
-  if (SMALLEST) {
-    return exceeds(-v, -largest);
-  }
-  return exceeds(v, largest);
-}
 
 @compute @workgroup_size(64)
 fn argmax(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= d.rows * d.parts) {
     return;
   }
   let row = i % d.rows;
-  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  let start = start_of(row);
   var best = i / d.rows * d.chunk;
   let end = min(best + d.chunk, d.size);
   var largest = x[start + best * d.inner];

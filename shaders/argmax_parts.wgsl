@@ -4,34 +4,22 @@
 // The second launch of argmax for long rows; parts are in ascending order of k.
 // Twin: Argmax::reference in src/ops/argmax.rs.
 
-const SMALLEST: bool = false; // argmin
-alias T = f32;
+import package::argmax_order::{beats, d, start_of, x};
 
-struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
-
-@group(0) @binding(0) var<uniform> d: Dims;
-@group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read> parts: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
 
-fn beats(v: T, largest: T) -> bool {
-  if (SMALLEST) {
-    return exceeds(-v, -largest);
-  }
-  return exceeds(v, largest);
-}
-
 @compute @workgroup_size(64)
 fn argmax_parts(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let row = group_number(group, groups) * 64u + lane;
   if (row >= d.rows) {
     return;
   }
-  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  let start = start_of(row);
   var best = parts[row];
   var largest = x[start + best * d.inner];
   for (var part = 1u; part < d.parts; part++) {

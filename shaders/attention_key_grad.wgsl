@@ -4,9 +4,15 @@
 // and each holds 4 of the 32 scores per key. If the queries are split across launches, dkv holds the previous sum.
 // s = q k^T scale + mask. Twin: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
 
-const ROWS: u32 = 16u;
-const COLUMNS: u32 = 2u;
-const TILE: u32 = 16u;
+import package::attention_operands::{
+  bias, COLUMNS, LANES, LEFT_OUT, p, ROWS, SHUFFLE, TILE, weights,
+};
+@if(SHUFFLE)
+import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT};
+@else
+import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT};
+
+const MASK_BINDING: u32 = 7u;
 
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
@@ -15,7 +21,14 @@ const TILE: u32 = 16u;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>;
 
-fn attention_key_grad(number: u32, lane: u32) {
+@compute @workgroup_size(LANES)
+fn attention_key_grad(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @if(SHUFFLE) @builtin(subgroup_invocation_id) lane: u32,
+  @else @builtin(local_invocation_index) lane: u32,
+) {
+  let number = group_number(group, groups);
   let chunk = number % p.chunks * 8u * COLUMNS;
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
@@ -27,9 +40,9 @@ fn attention_key_grad(number: u32, lane: u32) {
   var dk: array<vec4<f32>, ROWS * COLUMNS>;
   var dv: array<vec4<f32>, ROWS * COLUMNS>;
   if (p.first > 0u) {
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    @unroll for (var r = 0u; r < ROWS; r++) {
       let at = (b * p.k.rows + min(row + r, p.k.rows - 1u)) * width;
-      for (var c = 0u; c < COLUMNS; c++) { // unroll
+      @unroll for (var c = 0u; c < COLUMNS; c++) {
         dk[r * COLUMNS + c] = dkv[at + min(chunk + place + c * 8u, p.k.width - 1u)];
         dv[r * COLUMNS + c] = dkv[at + p.k.width + min(chunk + place + c * 8u, p.v.width - 1u)];
       }
@@ -45,7 +58,7 @@ fn attention_key_grad(number: u32, lane: u32) {
     let query = j + place * 4u + vec4(0u, 1u, 2u, 3u);
     let at = b * p.q.rows + min(query, vec4(p.q.rows - 1u));
     let stat = transpose(mat4x2(stats[at.x], stats[at.y], stats[at.z], stats[at.w]));
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    @unroll for (var r = 0u; r < ROWS; r++) {
       let key = vec4(row + r);
       let out = (query >= vec4(p.q.rows)) | ((key > query) & vec4(p.causal != 0u));
       let score = s[r] * p.scale + bias(b, query, key);
@@ -55,9 +68,9 @@ fn attention_key_grad(number: u32, lane: u32) {
     add_q(&dk, &d, b, j, chunk, lane);
     add_dy(&dv, &s, b, j, chunk, lane);
   }
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     let at = (b * p.k.rows + row + r) * width;
-    for (var c = 0u; c < COLUMNS; c++) { // unroll
+    @unroll for (var c = 0u; c < COLUMNS; c++) {
       let column = chunk + place + c * 8u;
       if (row + r < p.k.rows && column < p.k.width) {
         dkv[at + column] = dk[r * COLUMNS + c];

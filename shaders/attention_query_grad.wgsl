@@ -4,9 +4,15 @@
 // each holds 4 of the 32 scores per query. If the keys are split across launches, dq holds the sum before `first`.
 // Twin: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
-const ROWS: u32 = 16u;
-const COLUMNS: u32 = 2u;
-const TILE: u32 = 16u;
+import package::attention_operands::{
+  bias, COLUMNS, LANES, LEFT_OUT, p, ROWS, SHUFFLE, TILE, weights,
+};
+@if(SHUFFLE)
+import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT};
+@else
+import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT};
+
+const MASK_BINDING: u32 = 7u;
 
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
@@ -15,7 +21,14 @@ const TILE: u32 = 16u;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> dq: array<vec4<f32>>;
 
-fn attention_query_grad(number: u32, lane: u32) {
+@compute @workgroup_size(LANES)
+fn attention_query_grad(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @if(SHUFFLE) @builtin(subgroup_invocation_id) lane: u32,
+  @else @builtin(local_invocation_index) lane: u32,
+) {
+  let number = group_number(group, groups);
   let chunk = number % p.chunks * 8u * COLUMNS;
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
@@ -25,11 +38,11 @@ fn attention_query_grad(number: u32, lane: u32) {
 
   var stat: array<vec2<f32>, ROWS>;
   var acc: array<vec4<f32>, ROWS * COLUMNS>;
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     let i = b * p.q.rows + min(row + r, p.q.rows - 1u);
     stat[r] = stats[i];
     if (p.first > 0u) {
-      for (var c = 0u; c < COLUMNS; c++) { // unroll
+      @unroll for (var c = 0u; c < COLUMNS; c++) {
         acc[r * COLUMNS + c] = dq[i * p.q.width + min(chunk + place + c * 8u, p.q.width - 1u)];
       }
     }
@@ -41,7 +54,7 @@ fn attention_query_grad(number: u32, lane: u32) {
     dot_q_k(&s, b, tile, j, lane);
     dot_dy_v(&d, b, tile, j, lane);
     let key = j + place * 4u + vec4(0u, 1u, 2u, 3u);
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    @unroll for (var r = 0u; r < ROWS; r++) {
       let end = select(p.k.rows, min(p.k.rows, row + r + 1u), p.causal != 0u);
       let score = s[r] * p.scale + bias(b, vec4(row + r), key);
       let w = weights(select(score, vec4(LEFT_OUT), key >= vec4(end)), vec4(stat[r].x));
@@ -49,8 +62,8 @@ fn attention_query_grad(number: u32, lane: u32) {
     }
     add_k(&acc, &s, b, j, chunk, lane);
   }
-  for (var r = 0u; r < ROWS; r++) { // unroll
-    for (var c = 0u; c < COLUMNS; c++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
+    @unroll for (var c = 0u; c < COLUMNS; c++) {
       if (row + r < p.q.rows && chunk + place + c * 8u < p.q.width) {
         dq[(b * p.q.rows + row + r) * p.q.width + chunk + place + c * 8u] = acc[r * COLUMNS + c];
       }

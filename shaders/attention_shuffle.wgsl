@@ -1,19 +1,11 @@
-
-
-// Entry point, products and reductions of the attention kernels for subgroups of 8; appended to them.
+// Products and reductions of the attention kernels for subgroups of 8.
 // A workgroup is a subgroup; its 8 lanes share 16 rows (ROWS) and exchange elements by shuffles.
-// dot_LEFT_RIGHT and add_ADDED are templates, instantiated for each pair of operands that a kernel multiplies.
-@compute @workgroup_size(8)
-fn KERNEL_shuffle(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(subgroup_invocation_id) lane: u32,
-) {
-  KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
-}
+
+import package::attention_operands::{COLUMNS, p, ROWS, rows_of};
 
 // s[r] += the dot products of row `row + r` of LEFT and the 4 rows of RIGHT from `column + lane * 4`. The lanes hold
 // 16 x 8 elements of LEFT, a 4 x 4 block each.
+@template(LEFT, RIGHT)
 fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
   let size = p.LEFT.width;
   let left_at = rows_of(p.LEFT, b, row + lane % 4u * 4u);
@@ -25,11 +17,11 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
       let at = left_at + part;
       left = transpose(mat4x4(LEFT[at.x], LEFT[at.y], LEFT[at.z], LEFT[at.w]));
     }
-    for (var h = 0u; h < 2u; h++) { // unroll
+    @unroll for (var h = 0u; h < 2u; h++) {
       let at = right_at + min(e + h, size - 1u);
       let right = transpose(mat4x4(RIGHT[at.x], RIGHT[at.y], RIGHT[at.z], RIGHT[at.w]));
-      for (var t = 0u; t < 4u; t++) { // unroll
-        for (var r = 0u; r < ROWS; r++) { // unroll
+      @unroll for (var t = 0u; t < 4u; t++) {
+        @unroll for (var r = 0u; r < ROWS; r++) {
           (*s)[r] += subgroupShuffle(left[t][r % 4u], h * 4u + r / 4u) * right[t];
         }
       }
@@ -38,6 +30,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
 }
 
 // acc[r] += sum over i < 32 of w[r, i] * row `column + i` of ADDED, from its vec4 `chunk` on.
+@template(ADDED)
 fn add_ADDED(
   acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
   b: u32, column: u32, chunk: u32, lane: u32,
@@ -45,14 +38,14 @@ fn add_ADDED(
   let lanes = min(8u, (p.ADDED.rows - column + 3u) / 4u);
   for (var i = 0u; i < lanes; i++) {
     let at = rows_of(p.ADDED, b, column + i * 4u);
-    for (var j = 0u; j < 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < 4u; j++) {
       var x: array<vec4<f32>, COLUMNS>;
-      for (var c = 0u; c < COLUMNS; c++) { // unroll
+      @unroll for (var c = 0u; c < COLUMNS; c++) {
         x[c] = ADDED[at[j] + min(chunk + lane + c * 8u, p.ADDED.width - 1u)];
       }
-      for (var r = 0u; r < ROWS; r++) { // unroll
+      @unroll for (var r = 0u; r < ROWS; r++) {
         let weight = subgroupShuffle((*w)[r][j], i);
-        for (var c = 0u; c < COLUMNS; c++) { // unroll
+        @unroll for (var c = 0u; c < COLUMNS; c++) {
           (*acc)[r * COLUMNS + c] += weight * x[c];
         }
       }
@@ -62,7 +55,7 @@ fn add_ADDED(
 
 // The maximum of x over the 8 lanes, for each row, in every lane.
 fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     let by4 = max((*x)[r], subgroupShuffle((*x)[r], lane ^ 4u));
     let by2 = max(by4, subgroupShuffle(by4, lane ^ 2u));
     (*x)[r] = max(by2, subgroupShuffle(by2, lane ^ 1u));
@@ -71,7 +64,7 @@ fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
 
 // The sum of x over the 8 lanes, for each row, in every lane.
 fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     let by4 = (*x)[r] + subgroupShuffle((*x)[r], lane ^ 4u);
     let by2 = by4 + subgroupShuffle(by4, lane ^ 2u);
     (*x)[r] = by2 + subgroupShuffle(by2, lane ^ 1u);

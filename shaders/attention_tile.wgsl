@@ -1,8 +1,7 @@
-
-
-// Entry point, products and reductions of the attention kernels with tiles in workgroup memory; appended to them.
+// Products and reductions of the attention kernels with tiles in workgroup memory.
 // 64 invocations share 32 rows; 8 neighbours have the same 4 (ROWS). 13 KiB of workgroup memory.
-// dot_LEFT_RIGHT and add_ADDED are templates, instantiated for each pair of operands that a kernel multiplies.
+
+import package::attention_operands::{COLUMNS, p, ROWS, rows_of};
 
 // In dot: LEFT[16 elements, 8 x 4 rows], then RIGHT likewise; in add: ADDED[32 rows, 8 COLUMNS].
 var<workgroup> shared_rows: array<vec4<f32>, 512>;
@@ -10,17 +9,9 @@ var<workgroup> shared_rows: array<vec4<f32>, 512>;
 var<workgroup> shared_weights: array<vec4<f32>, 256>;
 var<workgroup> shared_parts: array<vec4<f32>, 64>;
 
-@compute @workgroup_size(64)
-fn KERNEL_tile(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  KERNEL((group.z * groups.y + group.y) * groups.x + group.x, lane);
-}
-
 // s[r] += the dot products of row `row + lane / 8 * 4 + r` of LEFT and 4 rows of RIGHT from `column + lane % 8 * 4`.
 // Each invocation loads a 4 x 4 block: the first half from LEFT, the others from RIGHT.
+@template(LEFT, RIGHT)
 fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
   let size = p.LEFT.width;
   let outer = lane % 8u;
@@ -39,14 +30,14 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
       }
     }
     workgroupBarrier();
-    for (var t = 0u; t < 4u; t++) { // unroll
+    @unroll for (var t = 0u; t < 4u; t++) {
       shared_rows[(lane / 8u * 4u + t) * 8u + outer] = block[t];
     }
     workgroupBarrier();
-    for (var t = 0u; t < 16u; t++) { // unroll
+    @unroll for (var t = 0u; t < 16u; t++) {
       let left = shared_rows[t * 8u + lane / 8u];
       let right = shared_rows[t * 8u + 128u + outer];
-      for (var r = 0u; r < ROWS; r++) { // unroll
+      @unroll for (var r = 0u; r < ROWS; r++) {
         (*s)[r] += left[r] * right;
       }
     }
@@ -54,29 +45,30 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
 }
 
 // acc[r] += sum over i < 32 of w[r, i] * row `column + i` of ADDED, from its vec4 `chunk` on.
+@template(ADDED)
 fn add_ADDED(
   acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
   b: u32, column: u32, chunk: u32, lane: u32,
 ) {
   workgroupBarrier();
-  for (var j = 0u; j < 4u; j++) { // unroll
+  @unroll for (var j = 0u; j < 4u; j++) {
     shared_weights[(lane % 8u * 4u + j) * 8u + lane / 8u] = vec4((*w)[0][j], (*w)[1][j], (*w)[2][j], (*w)[3][j]);
   }
   let nearest = min(chunk + lane % (8u * COLUMNS), p.ADDED.width - 1u);
-  for (var i = 0u; i < COLUMNS; i++) { // unroll
+  @unroll for (var i = 0u; i < COLUMNS; i++) {
     let at = rows_of(p.ADDED, b, column + (lane / (8u * COLUMNS) + i * (8u / COLUMNS)) * 4u) + nearest;
-    for (var j = 0u; j < 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < 4u; j++) {
       let to = (lane / (8u * COLUMNS) + i * (8u / COLUMNS)) * 4u + j;
       shared_rows[to * 8u * COLUMNS + lane % (8u * COLUMNS)] = ADDED[at[j]];
     }
   }
   workgroupBarrier();
   for (var i4 = 0u; i4 < 32u; i4 += 4u) {
-    for (var i = 0u; i < 4u; i++) { // unroll
+    @unroll for (var i = 0u; i < 4u; i++) {
       let weight = shared_weights[(i4 + i) * 8u + lane / 8u];
-      for (var c = 0u; c < COLUMNS; c++) { // unroll
+      @unroll for (var c = 0u; c < COLUMNS; c++) {
         let x = shared_rows[(i4 + i) * 8u * COLUMNS + lane % 8u + c * 8u];
-        for (var r = 0u; r < ROWS; r++) { // unroll
+        @unroll for (var r = 0u; r < ROWS; r++) {
           (*acc)[r * COLUMNS + c] += weight[r] * x;
         }
       }
@@ -89,10 +81,10 @@ fn rows_max(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
   workgroupBarrier();
   var all = shared_parts[lane];
-  for (var i = 0u; i < 8u; i++) { // unroll
+  @unroll for (var i = 0u; i < 8u; i++) {
     all = max(all, shared_parts[lane / 8u * 8u + i]);
   }
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     (*x)[r] = all[r];
   }
 }
@@ -102,10 +94,10 @@ fn rows_sum(x: ptr<function, array<f32, ROWS>>, lane: u32) {
   shared_parts[lane] = vec4((*x)[0], (*x)[1], (*x)[2], (*x)[3]);
   workgroupBarrier();
   var all = vec4(0.0);
-  for (var i = 0u; i < 8u; i++) { // unroll
+  @unroll for (var i = 0u; i < 8u; i++) {
     all += shared_parts[lane / 8u * 8u + i];
   }
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     (*x)[r] = all[r];
   }
 }

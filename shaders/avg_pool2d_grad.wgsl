@@ -1,8 +1,10 @@
 // dx[element] = sum over the windows that cover it of dy[window] / divisor
 // dy [planes, OH, OW], dx [planes, H, W], contiguous; padding counts in the divisor if `include` is 1.
-// One invocation gathers one element of dx. Appended: pool2d.wgsl.
+// One invocation gathers one element of dx.
 // Requires fewer than 16,000 windows per element.
 // Twin: avg_pool2d_grad in src/ops/pool2d/reference.rs.
+
+import package::pool2d::{KH, KW, place_of, s, SX, SY};
 
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
@@ -12,15 +14,13 @@ fn covered(corner: u32, kernel: u32, padding: u32, size: u32) -> u32 {
   return min(corner + kernel - padding, size) - (max(corner, padding) - padding);
 }
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn avg_pool2d_grad(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let element = place_of(i);
   let py = element.y + s.py;
@@ -40,4 +40,3 @@ fn avg_pool2d_grad(
   }
   dx[i] = epilogue(sum, i);
 }
-

@@ -23,11 +23,11 @@ struct Dims {
 
 @compute @workgroup_size(64)
 fn concat(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let number = group_number(group, groups) * 64u + lane;
   if (number >= d.chunks) {
     return;
   }

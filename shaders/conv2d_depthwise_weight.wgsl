@@ -4,13 +4,15 @@
 // Requires ranges under 16,000 positions.
 // Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
+import package::conv2d_weight_product::{dy, next, packed, partial_sums, s, shift, start};
+
 @compute @workgroup_size(64)
 fn conv2d_depthwise_weight(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let id = group_number(group, groups) * 64u + lane;
   if (id >= s.blocks) { return; }
   let row = id % s.rows;
   let split = id / s.rows;
@@ -24,11 +26,10 @@ fn conv2d_depthwise_weight(
     sum += packed[walk.corner + at] * dy[p * s.columns + q];
     walk = next(walk);
   }
-  for (var k = 0u; k < 4u; k++) { // unroll
+  @unroll for (var k = 0u; k < 4u; k++) {
     let c = q * 4u + k;
     if (c < s.channels) {
       partial_sums[(split * s.channels + c) * s.taps + row / s.quads] = sum[k];
     }
   }
 }
-

@@ -22,11 +22,11 @@ const UP_X: i32 = 1i;
 
 @compute @workgroup_size(64)
 fn conv2d_pack(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let position = quotient(i, s.by_blocks);
   let n = quotient(position, s.by_image);
@@ -52,7 +52,7 @@ fn conv2d_pack(
   var at = row + u32(column) + first * 4u * stride;
   for (var q = first; q < straight; q++) {
     var quad = vec4<f32>();
-    for (var k = 0u; k < 4u; k++) { // unroll
+    @unroll for (var k = 0u; k < 4u; k++) {
       if (q * 4u + k < end) {
         quad[k] = source[at];
       }
@@ -65,7 +65,7 @@ fn conv2d_pack(
   var v = first * 4u - c * fold;
   for (var q = straight; q < last; q++) {
     var quad = vec4<f32>();
-    for (var k = 0u; k < 4u; k++) { // unroll
+    @unroll for (var k = 0u; k < 4u; k++) {
       let across = from_x + i32(v) * s.dilation;
       let ix = across / UP_X;
       if (c < channels && ix * UP_X == across && u32(ix) < w) {

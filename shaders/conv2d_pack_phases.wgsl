@@ -14,11 +14,11 @@ struct Pack {
 
 @compute @workgroup_size(64)
 fn conv2d_pack_phases(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let first = i % s.quads * 4u;
   let row = i / s.quads % s.padded_rows;
@@ -26,7 +26,7 @@ fn conv2d_pack_phases(
   let uy = s.sy * (s.vy - 1u - tap / s.vx);
   let ux = s.sx * (s.vx - 1u - tap % s.vx);
   var quad = vec4<f32>();
-  for (var k = 0u; k < 4u; k++) { // unroll
+  @unroll for (var k = 0u; k < 4u; k++) {
     let c = (first + k) / (s.sy * s.sx);
     let y = uy + (first + k) / s.sx % s.sy;
     let x = ux + (first + k) % s.sx;

@@ -1,12 +1,14 @@
-// The store of a strided input gradient; replaces that of conv2d_product.wgsl.
+// The store of a strided input gradient.
 // Channel (c SY + ry) SX + rx at window (i, j) is dx[n, c, i SY + ry + origin_y, j SX + rx + origin_x];
 // positions outside dx are padding. dx [N, C, height, breadth] contiguous.
+
+import package::conv2d_product::{s, SX, SY, y};
 
 fn store(v: vec4<f32>, position: u32, channel: u32) {
   if (channel < s.channels) {
     let down = i32(channel / SX % SY) + s.origin_y;
     let across = i32(channel % SX) + s.origin_x;
-    for (var k = 0u; k < 4u; k++) { // unroll
+    @unroll for (var k = 0u; k < 4u; k++) {
       let p = position + k;
       let n = quotient(p, s.by_plane);
       let rest = p - n * s.plane;

@@ -1,20 +1,27 @@
-// Parameters and store of the convolution kernels; appended to them. They compute y[n, o, i, j] for position
+// Parameters and store of the convolution kernels. They compute y[n, o, i, j] for position
 // (n, i, j) and channel o. y [N, O, OH, OW] contiguous; for a strided input gradient see conv2d_phases.wgsl, the only
 // reader of height .. origin_x.
+
+@if(PHASES)
+import package::conv2d_phases::{store};
+
 struct Product {
   by_plane: vec2<u32>, by_width: vec2<u32>,
   positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
   image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
   blocks: u32, height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
 }
-// Phases of a strided input gradient along each axis.
+// Whether this is a strided input gradient, and its phases along each axis.
+const PHASES: bool = false;
 const SY: u32 = 1u;
 const SX: u32 = 1u;
-alias Y = f32;
+// Whether a plane of y is a multiple of 4, and y is written by vec4.
+const Y_VEC4: bool = false;
 @group(0) @binding(0) var<uniform> s: Product;
-@group(0) @binding(3) var<storage, read_write> y: array<Y>;
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
+@if(Y_VEC4)
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@else
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 // The start of window `position` (clamped to the last) in `packed`.
 fn corner(position: u32) -> u32 {
@@ -25,15 +32,24 @@ fn corner(position: u32) -> u32 {
   return n * s.image + line * s.row + (rest - line * s.width) * s.column;
 }
 
-// Stores a channel's results at `position` and the next three positions, if they exist.
-// For planes of whole vec4, src/ops/conv2d/packed.rs replaces this by a store of one vec4.
+// Stores a channel's results at a position and the next three, within bounds.
+@if(!PHASES)
 fn store(v: vec4<f32>, position: u32, channel: u32) {
-  if (channel < s.channels) {
-    for (var k = 0u; k < 4u; k++) { // unroll
-      if (position + k < s.positions) {
-        let n = quotient(position + k, s.by_plane);
-        let i = (n * s.channels + channel - n) * s.plane + position + k;
-        y[i] = epilogue(v[k], i);
+  @if(Y_VEC4) {
+    if (position < s.positions && channel < s.channels) {
+      let n = quotient(position, s.by_plane);
+      let i = (n * s.channels + channel - n) * s.plane + position;
+      y[i / 4u] = epilogue4(v, i);
+    }
+  }
+  @else {
+    if (channel < s.channels) {
+      @unroll for (var k = 0u; k < 4u; k++) {
+        if (position + k < s.positions) {
+          let n = quotient(position + k, s.by_plane);
+          let i = (n * s.channels + channel - n) * s.plane + position + k;
+          y[i] = epilogue(v[k], i);
+        }
       }
     }
   }

@@ -1,18 +1,20 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barriers.
-// Appended: conv2d_product.wgsl. Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+
+import package::conv2d_product::{corner, s, store};
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 
 @compute @workgroup_size(32)
 fn conv2d_rows(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let block = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 32u + lid;
+  let block = group_number(group, groups) * 32u + lane;
   if (block >= s.blocks) { return; }
   let first = block / s.column_blocks * 16u;
   let column = block % s.column_blocks * 2u;
@@ -20,7 +22,7 @@ fn conv2d_rows(
   var corners: array<u32, 16>;
   var left: array<vec4<f32>, 16>;
   var right: array<vec4<f32>, 16>;
-  for (var i = 0u; i < 16u; i++) { // unroll
+  @unroll for (var i = 0u; i < 16u; i++) {
     corners[i] = corner(first + i);
     left[i] = vec4<f32>();
     right[i] = vec4<f32>();
@@ -39,7 +41,7 @@ fn conv2d_rows(
         let a3 = weight[w_at + 3u * s.columns];
         let b3 = weight[w_at + 3u * s.columns + second];
         w_at += 4u * s.columns;
-        for (var i = 0u; i < 16u; i++) { // unroll
+        @unroll for (var i = 0u; i < 16u; i++) {
           let x = packed[corners[i] + q];
           left[i] += x.x * a0 + x.y * a1 + x.z * a2 + x.w * a3;
           right[i] += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
@@ -52,11 +54,11 @@ fn conv2d_rows(
   for (var p = 0u; p < last; p += 4u) {
     let a = transpose(mat4x4(left[0], left[1], left[2], left[3]));
     let b = transpose(mat4x4(right[0], right[1], right[2], right[3]));
-    for (var k = 0u; k < 4u; k++) { // unroll
+    @unroll for (var k = 0u; k < 4u; k++) {
       store(a[k], first + p, column * 4u + k);
       store(b[k], first + p, column * 4u + 4u + k);
     }
-    for (var i = 0u; i < 12u; i++) { // unroll
+    @unroll for (var i = 0u; i < 12u; i++) {
       left[i] = left[i + 4u];
       right[i] = right[i + 4u];
     }

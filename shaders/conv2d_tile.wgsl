@@ -2,7 +2,9 @@
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory (8 KiB), one invocation
 // 8 positions x 8 channels.
-// Appended: conv2d_product.wgsl. Requires KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+
+import package::conv2d_product::{corner, s, store};
 
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
@@ -29,26 +31,26 @@ fn windows(corners: vec4<u32>, offset: u32, some: bool) -> mat4x4<f32> {
 
 @compute @workgroup_size(64)
 fn conv2d_tile(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   // Excess workgroups recompute the last block and store nothing.
-  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let number = group_number(group, groups);
   let block = min(number, s.blocks - 1u);
   let first = block / s.column_blocks * 64u;
   let first_column = block % s.column_blocks * 16u;
   // For loading: this invocation's four windows, of which it loads one of every four steps, and its row and column of
   // the weight tile. Weight rows beyond the last are multiplied by zeros of x and only need to be finite; the last row
   // is used.
-  let outer = lid % 16u;
-  let step = lid / 16u;
+  let outer = lane % 16u;
+  let step = lane / 16u;
   let p = first + outer * 4u;
   let corners = vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
   let w_mine = step * s.columns + min(first_column + outer, s.columns - 1u);
   // For computing: positions x4 * 4 + 0..4 and these + 32, channels c4 * 4 + 0..4 and these + 32.
-  let x4 = lid % 8u;
-  let c4 = lid / 8u;
+  let x4 = lane % 8u;
+  let c4 = lane / 8u;
   var sums: array<vec4<f32>, 16>;
   let depth = s.taps_y * s.taps_x * s.quads;
   // The next four steps are loaded while these are summed.
@@ -56,7 +58,7 @@ fn conv2d_tile(
   var x: mat4x4<f32>;
   var w: array<vec4<f32>, 4>;
   var offset = 0u;
-  for (var j = 0u; j < 4u; j++) { // unroll
+  @unroll for (var j = 0u; j < 4u; j++) {
     offset = select(offset, reach(at), step == j);
     w[j] = weight[w_mine + min(j, depth - 1u) * 4u * s.columns];
     at = next(at);
@@ -64,12 +66,12 @@ fn conv2d_tile(
   x = windows(corners, offset, step < depth);
   for (var k = 4u; k < depth + 4u; k += 4u) {
     workgroupBarrier();
-    for (var j = 0u; j < 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < 4u; j++) {
       tile[step * 64u + j * 16u + outer] = x[j];
-      tile[256u + j * 64u + lid] = w[j];
+      tile[256u + j * 64u + lane] = w[j];
     }
     workgroupBarrier();
-    for (var j = 0u; j < 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < 4u; j++) {
       offset = select(offset, reach(at), step == j);
       w[j] = weight[w_mine + min(k + j, depth - 1u) * 4u * s.columns];
       at = next(at);
@@ -78,12 +80,12 @@ fn conv2d_tile(
     for (var d4 = 0u; d4 < 16u; d4 += 4u) {
       let at_x = d4 * 16u + x4;
       let at_w = d4 * 16u + c4 + 256u;
-      for (var d = 0u; d < 4u; d++) { // unroll
+      @unroll for (var d = 0u; d < 4u; d++) {
         let x0 = tile[at_x + d * 16u];
         let x1 = tile[at_x + d * 16u + 8u];
         let w0 = tile[at_w + d * 16u];
         let w1 = tile[at_w + d * 16u + 8u];
-        for (var e = 0u; e < 4u; e++) { // unroll
+        @unroll for (var e = 0u; e < 4u; e++) {
           sums[e * 2u] += w0[e] * x0;
           sums[e * 2u + 1u] += w0[e] * x1;
           sums[e * 2u + 8u] += w1[e] * x0;
@@ -99,8 +101,8 @@ fn conv2d_tile(
   let end = select(0u, 32u, number < s.blocks && position < s.positions);
   for (var half = 0u; half < 2u; half++) {
     workgroupBarrier();
-    for (var e = 0u; e < 4u; e++) { // unroll
-      for (var j = 0u; j < 2u; j++) { // unroll
+    @unroll for (var e = 0u; e < 4u; e++) {
+      @unroll for (var j = 0u; j < 2u; j++) {
         tile[(c4 * 4u + e) * 16u + x4 + j * 8u] = select(sums[e * 2u + j], sums[e * 2u + j + 8u], half == 1u);
       }
     }
@@ -110,4 +112,3 @@ fn conv2d_tile(
     }
   }
 }
-

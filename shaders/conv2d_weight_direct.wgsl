@@ -4,23 +4,19 @@
 // `splits` ranges. Any stride, padding, dilation and groups. Requires `end` under 16,000.
 // Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
-struct Conv {
-  c: u32, h: i32, w: i32, o: u32, kh: u32, kw: u32, oh: u32, ow: u32,
-  sy: u32, sx: u32, py: i32, px: i32, dy: u32, dx: u32, group_c: u32, group_o: u32,
-  begin: u32, end: u32, count: u32, splits: u32,
-}
-@group(0) @binding(0) var<uniform> s: Conv;
+import package::conv2d_sizes::{s};
+
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partial_sums: array<f32>;
 
 @compute @workgroup_size(64)
 fn conv2d_weight_direct(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count * s.splits) { return; }
   let element = i % s.count;
   let v = element % s.kw;

@@ -1,4 +1,4 @@
-// Parameters and store of the weight gradient kernels; appended to them. They sum partial[k, o, c, t] over the k-th
+// Parameters and store of the weight gradient kernels. They sum partial[k, o, c, t] over the k-th
 // range of positions, where row r = 4 (u Q + q) + e of the product is channel 4 q + e = c FOLD + v of the copy at
 // kernel element t = u FOLD + v (see src/ops/conv2d/packed.rs).
 // packed [N, PH, PW, Q] of vec4; dy [N OH OW, COLUMNS] of vec4; partial [splits, O, C KH KW].
@@ -50,7 +50,7 @@ fn store(split: u32, r: u32, column: u32, v: vec4<f32>) {
   if (c < s.channels) {
     let t = r / (4u * s.quads) * s.fold + channel % s.fold;
     var at = ((split * s.outputs + column * 4u) * s.channels + c) * s.taps + t;
-    for (var k = 0u; k < 4u; k++) { // unroll
+    @unroll for (var k = 0u; k < 4u; k++) {
       if (column * 4u + k < s.outputs) {
         partial_sums[at] = v[k];
       }

@@ -1,15 +1,18 @@
 // partial[k, r, o] = sum over the k-th range of positions p of packed[p shifted by tap, q][e] dy[p, o]
-// where row r = 4 (tap Q + q) + e. Appended: conv2d_weight_product.wgsl, with bindings and result layout.
+// where row r = 4 (tap Q + q) + e. Bindings and the layout of the result are in
+// conv2d_weight_product.wgsl.
 // One invocation computes 4 row quads x 8 channels in registers: no workgroup memory, no barriers.
 // Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
+import package::conv2d_weight_product::{dy, next, packed, s, shift, start, store};
+
 @compute @workgroup_size(32)
 fn conv2d_weight_rows(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let block = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 32u + lid;
+  let block = group_number(group, groups) * 32u + lane;
   if (block >= s.blocks) { return; }
   let column = block % s.column_blocks * 2u;
   let second = min(column + 1u, s.columns - 1u) - column;
@@ -18,12 +21,12 @@ fn conv2d_weight_rows(
   let begin = split * s.stretch;
   let end = min(begin + s.stretch, s.positions);
   var shifts: array<u32, 4>;
-  for (var r = 0u; r < 4u; r++) { // unroll
+  @unroll for (var r = 0u; r < 4u; r++) {
     shifts[r] = shift(first_row + r);
   }
   var left: array<vec4<f32>, 16>;
   var right: array<vec4<f32>, 16>;
-  for (var i = 0u; i < 16u; i++) { // unroll
+  @unroll for (var i = 0u; i < 16u; i++) {
     left[i] = vec4<f32>();
     right[i] = vec4<f32>();
   }
@@ -31,9 +34,9 @@ fn conv2d_weight_rows(
   for (var p = begin; p < end; p++) {
     let d0 = dy[p * s.columns + column];
     let d1 = dy[p * s.columns + column + second];
-    for (var r = 0u; r < 4u; r++) { // unroll
+    @unroll for (var r = 0u; r < 4u; r++) {
       let x = packed[walk.corner + shifts[r]];
-      for (var e = 0u; e < 4u; e++) { // unroll
+      @unroll for (var e = 0u; e < 4u; e++) {
         left[r * 4u + e] += x[e] * d0;
         right[r * 4u + e] += x[e] * d1;
       }
@@ -45,7 +48,7 @@ fn conv2d_weight_rows(
   for (var r = 0u; r < last; r++) {
     store(split, first_row * 4u + r, column, left[0]);
     store(split, first_row * 4u + r, column + 1u, right[0]);
-    for (var i = 0u; i < 15u; i++) { // unroll
+    @unroll for (var i = 0u; i < 15u; i++) {
       left[i] = left[i + 1u];
       right[i] = right[i + 1u];
     }

@@ -21,11 +21,11 @@ fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
 
 @compute @workgroup_size(64)
 fn cross_entropy(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let row = group_number(group, groups) * 64u + lane;
   if (row >= d.rows) {
     return;
   }

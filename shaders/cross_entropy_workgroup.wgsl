@@ -6,7 +6,10 @@
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
 // Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
+import package::tree::{tree_JOIN};
+
 const THREADS: u32 = 256u; // or 128
+alias Tree = f32;
 const HELD: u32 = 4u;
 const RUN: u32 = 64u; // elements that an invocation adds sequentially
 
@@ -19,69 +22,42 @@ struct Dims { rows: u32, size: u32, nan: u32, gradient: u32 }
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(0) @binding(5) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-var<workgroup> tree: array<f32, THREADS>;
-
-fn tree_max(lid: u32, v: f32) -> f32 {
-  tree[lid] = v;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] = max(tree[lid], tree[lid + half]);
-    }
-  }
-  workgroupBarrier();
-  let joined = tree[0];
-  workgroupBarrier(); // before the tree is reused
-  return joined;
-}
-
-fn tree_sum(lid: u32, v: f32) -> f32 {
-  tree[lid] = v;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] += tree[lid + half];
-    }
-  }
-  workgroupBarrier();
-  return tree[0];
-}
-
 // Some drivers return a number for exp(NaN).
 fn exp_of(x: f32) -> f32 { return nan_or(x, exp(x)); }
 
 @compute @workgroup_size(THREADS)
 fn cross_entropy_workgroup(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   // Excess workgroups of the grid read the last row, compute nothing and reach every barrier.
-  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let number = group_number(group, groups);
   let inside = number < d.rows;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, inside);
   let start = row * d.size;
   var held: array<f32, HELD>;
   var m = x[start];
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      held[h] = x[start + lid + h * THREADS];
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      held[h] = x[start + lane + h * THREADS];
       m = max(m, held[h]);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     m = max(m, x[start + k]);
   }
-  m = tree_max(lid, m);
+  m = tree_max(lane, m);
+  workgroupBarrier();
   var s = 0.0;
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
       held[h] = exp_of(held[h] - m);
       s += held[h];
     }
   }
-  for (var k = lid + HELD * THREADS; k < end;) {
+  for (var k = lane + HELD * THREADS; k < end;) {
     let stop = min(k + RUN * THREADS, end);
     var run = 0.0;
     for (; k < stop; k += THREADS) {
@@ -89,27 +65,27 @@ fn cross_entropy_workgroup(
     }
     s += run;
   }
-  s = tree_sum(lid, s);
+  s = tree_sum(lane, s);
   let label = labels[row];
   let valid = label < d.size;
   if (inside && !valid) {
     atomicStore(&status[0], 1u);
   }
   if (d.gradient == 0u) {
-    if (inside && lid == 0u) {
+    if (inside && lane == 0u) {
       let loss = nan_or(s, log(s)) - (x[start + min(label, d.size - 1u)] - m);
       y[row] = select(bitcast<f32>(d.nan), loss, valid);
     }
     return;
   }
   let scale = select(bitcast<f32>(d.nan), dy[row], valid);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      let hit = select(0.0, 1.0, lid + h * THREADS == label);
-      y[start + lid + h * THREADS] = (held[h] / s - hit) * scale;
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      let hit = select(0.0, 1.0, lane + h * THREADS == label);
+      y[start + lane + h * THREADS] = (held[h] / s - hit) * scale;
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     let hit = select(0.0, 1.0, k == label);
     y[start + k] = (exp_of(x[start + k] - m) / s - hit) * scale;
   }

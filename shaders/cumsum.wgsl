@@ -22,7 +22,7 @@ fn cumsum(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= p.lines * p.chunks) { return; }
   // Neighbouring invocations process neighbouring lines.
   let chunk = i / p.lines;

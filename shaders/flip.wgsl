@@ -4,7 +4,10 @@
 // V is a vec4 of neighbours if x is contiguous along inner, or along the axis if inner is 1.
 // Twin: Flip::reference in src/ops/flip.rs.
 
-alias V = f32;
+import package::elements::{store_OUT, V};
+
+// Whether the four neighbours of a V lie along the flipped axis.
+const ALONG: bool = false;
 
 struct Dims {
   by_inner: vec2<u32>, // reciprocals for quotient()
@@ -20,27 +23,24 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-// A V in reverse order; replaced for vec4 along the axis.
-fn turned(v: V) -> V { return v; }
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  y[i] = epilogue(v, i);
+// A V in reverse order.
+fn turned(v: V) -> V {
+  @if(ALONG) return v.wzyx;
+  @else return v;
 }
 
 @compute @workgroup_size(64)
 fn flip(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let first = (((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid) * d.chunk;
+  let first = (group_number(group, groups) * 64u + lane) * d.chunk;
   let end = min(first + d.chunk, d.count);
   for (var n = first; n < end; n++) {
     let row = quotient(n, d.by_inner);
     let o = quotient(row, d.by_size);
     let j = d.size - 1u - (row - o * d.size);
-    store(n, turned(x[d.x.w + o * d.x.x + j * d.x.y + (n - row * d.inner) * d.x.z]));
+    store_y(n, turned(x[d.x.w + o * d.x.x + j * d.x.y + (n - row * d.inner) * d.x.z]));
   }
 }

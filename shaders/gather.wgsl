@@ -4,8 +4,7 @@
 // x, y in V; a vec4 requires that the index is the same along inner. An out-of-range index is never used: the element
 // gets the bits of NaN and the status becomes 1. Twin: Gather::reference in src/ops/gather.rs.
 
-alias T = f32;
-alias V = f32;
+import package::elements::{store_OUT, T, V};
 
 struct Dims {
   count: u32, // of y, in V
@@ -27,19 +26,13 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> y: array<V>;
 @group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  y[i] = epilogue(v, i);
-}
-
 @compute @workgroup_size(64)
 fn gather(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let number = group_number(group, groups) * 64u + lane;
   let first = number * d.chunk;
   let end = min(first + d.chunk, d.count);
   let row = first / d.inner;
@@ -54,7 +47,7 @@ fn gather(
     } else {
       atomicStore(&status[0], 1u);
     }
-    store(n, v);
+    store_y(n, v);
     i++;
     if (i == d.inner) {
       i = 0u;

@@ -52,15 +52,13 @@ fn readers(k: i32) -> vec2<i32> {
   return clamp(vec2(first, last), vec2(0), vec2(d.n_out - 1));
 }
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn interpolate(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let n = group_number(group, groups) * 64u + lane;
   if (n >= d.count) { return; }
   let row = quotient(n, d.by_inner);
   let o = quotient(row, d.by_size);

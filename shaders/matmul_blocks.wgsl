@@ -1,44 +1,71 @@
+// Loading 4 x 4 blocks of f32 operands, and storing results.
 
-// Loading 4 x 4 blocks of f32 operands; appended after matmul_operands.wgsl. Blocks are loaded element by element as
-// here, or by vec4 along the contiguous axis if sizes, strides and offset are multiples of 4 (see src/ops/matmul.rs).
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
+import package::matmul_operands::{
+  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, four, p, y, Y_VEC4,
+};
+
+// Whether all blocks along k are whole: k is a multiple of 4. Parts start at whole blocks.
+const WHOLE_BLOCKS: bool = false;
 
 // Column j: a[m .. m + 4, k + j], for rows at these positions.
 fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  let step = four(k, p.k) * p.a_k;
-  let i0 = at + step.x;
-  let i1 = at + step.y;
-  let i2 = at + step.z;
-  let i3 = at + step.w;
-  return mat4x4(
-    a[i0.x], a[i0.y], a[i0.z], a[i0.w], a[i1.x], a[i1.y], a[i1.z], a[i1.w],
-    a[i2.x], a[i2.y], a[i2.z], a[i2.w], a[i3.x], a[i3.y], a[i3.z], a[i3.w],
-  );
+  @if(A_ALONG_K) {
+    let i = at + k / 4u;
+    return transpose(mat4x4(a[i.x], a[i.y], a[i.z], a[i.w]));
+  }
+  @elif(A_ALONG_M) {
+    let i = at.x + four(k, p.k) * (p.a_k / 4u);
+    return mat4x4(a[i.x], a[i.y], a[i.z], a[i.w]);
+  }
+  @else {
+    let step = four(k, p.k) * p.a_k;
+    let i0 = at + step.x;
+    let i1 = at + step.y;
+    let i2 = at + step.z;
+    let i3 = at + step.w;
+    return mat4x4(
+      a[i0.x], a[i0.y], a[i0.z], a[i0.w], a[i1.x], a[i1.y], a[i1.z], a[i1.w],
+      a[i2.x], a[i2.y], a[i2.z], a[i2.w], a[i3.x], a[i3.y], a[i3.z], a[i3.w],
+    );
+  }
 }
 
 // Column j: b[k + j, n .. n + 4], for columns at these positions.
 fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  let step = four(k, p.k) * p.b_k;
-  let i0 = at + step.x;
-  let i1 = at + step.y;
-  let i2 = at + step.z;
-  let i3 = at + step.w;
-  return mat4x4(
-    b[i0.x], b[i0.y], b[i0.z], b[i0.w], b[i1.x], b[i1.y], b[i1.z], b[i1.w],
-    b[i2.x], b[i2.y], b[i2.z], b[i2.w], b[i3.x], b[i3.y], b[i3.z], b[i3.w],
-  );
+  @if(B_ALONG_K) {
+    let i = at + k / 4u;
+    return transpose(mat4x4(b[i.x], b[i.y], b[i.z], b[i.w]));
+  }
+  @elif(B_ALONG_N) {
+    let i = at.x + four(k, p.k) * (p.b_k / 4u);
+    return mat4x4(b[i.x], b[i.y], b[i.z], b[i.w]);
+  }
+  @else {
+    let step = four(k, p.k) * p.b_k;
+    let i0 = at + step.x;
+    let i1 = at + step.y;
+    let i2 = at + step.z;
+    let i3 = at + step.w;
+    return mat4x4(
+      b[i0.x], b[i0.y], b[i0.z], b[i0.w], b[i1.x], b[i1.y], b[i1.z], b[i1.w],
+      b[i2.x], b[i2.y], b[i2.z], b[i2.w], b[i3.x], b[i3.y], b[i3.z], b[i3.w],
+    );
+  }
 }
 
 // The block of a at k < last, with zeros for terms from `last` on.
 fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   let block = load_a(at, k);
-  if (k + 4u <= last) {
-    return block;
+  @if(WHOLE_BLOCKS) return block;
+  @else {
+    if (k + 4u <= last) {
+      return block;
+    }
+    let zero = vec4(0.0);
+    return mat4x4(
+      block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
+    );
   }
-  let zero = vec4(0.0);
-  return mat4x4(
-    block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
-  );
 }
 
 // The same for any k.
@@ -59,11 +86,19 @@ fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
 
 // Writes v to y[slice, m, n .. n + 4] within bounds; slice numbers parts and batches.
 fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
-  if (m < p.m) {
-    let i = (slice * p.m + m) * p.n + n;
-    if (n < p.n) { y[i] = epilogue(v.x, i); }
-    if (n + 1u < p.n) { y[i + 1u] = epilogue(v.y, i + 1u); }
-    if (n + 2u < p.n) { y[i + 2u] = epilogue(v.z, i + 2u); }
-    if (n + 3u < p.n) { y[i + 3u] = epilogue(v.w, i + 3u); }
+  @if(Y_VEC4) {
+    if (m < p.m && n < p.n) {
+      let i = (slice * p.m + m) * p.n + n;
+      y[i / 4u] = epilogue4(v, i);
+    }
+  }
+  @else {
+    if (m < p.m) {
+      let i = (slice * p.m + m) * p.n + n;
+      if (n < p.n) { y[i] = epilogue(v.x, i); }
+      if (n + 1u < p.n) { y[i + 1u] = epilogue(v.y, i + 1u); }
+      if (n + 2u < p.n) { y[i + 2u] = epilogue(v.z, i + 2u); }
+      if (n + 3u < p.n) { y[i + 3u] = epilogue(v.w, i + 3u); }
+    }
   }
 }

@@ -4,6 +4,9 @@
 // so neighbours read adjacent elements if k is contiguous; finally their sums are added.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
+import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
+
 const TM: u32 = 4u;
 const TN: u32 = 4u;
 // vec4 per tile.
@@ -18,7 +21,7 @@ fn matmul_gemv(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let number = group_number(group, groups);
   let n = number % p.tiles_n * TN;
   let m = number / p.tiles_n % p.tiles_m * TM;
   let slice = number / p.tiles_n / p.tiles_m;
@@ -26,11 +29,11 @@ fn matmul_gemv(
   let batch = slice % p.batches;
 
   var rows: array<vec4<u32>, TM / 4u>;
-  for (var i = 0u; i < TM / 4u; i++) { // unroll
+  @unroll for (var i = 0u; i < TM / 4u; i++) {
     rows[i] = rows_of_a(batch, m + i * 4u);
   }
   var columns: array<vec4<u32>, TN / 4u>;
-  for (var j = 0u; j < TN / 4u; j++) { // unroll
+  @unroll for (var j = 0u; j < TN / 4u; j++) {
     columns[j] = columns_of_b(batch, n + j * 4u);
   }
   // sum[row * TN / 4 + column / 4]
@@ -38,18 +41,18 @@ fn matmul_gemv(
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first + lane * 4u; k < last; k += 256u) {
-    for (var i = 0u; i < TM / 4u; i++) { // unroll
+    @unroll for (var i = 0u; i < TM / 4u; i++) {
       let left = left_terms(rows[i], k, last);
-      for (var j = 0u; j < TN / 4u; j++) { // unroll
+      @unroll for (var j = 0u; j < TN / 4u; j++) {
         let right = load_b(columns[j], k);
-        for (var r = 0u; r < 4u; r++) { // unroll
+        @unroll for (var r = 0u; r < 4u; r++) {
           sum[(i * 4u + r) * TN / 4u + j] += right * vec4(left[0][r], left[1][r], left[2][r], left[3][r]);
         }
       }
     }
   }
 
-  for (var q = 0u; q < QUADS; q++) { // unroll
+  @unroll for (var q = 0u; q < QUADS; q++) {
     sums[lane * QUADS + q] = sum[q];
   }
   workgroupBarrier();

@@ -1,8 +1,10 @@
 // y[batch, m, n] = sum over k of a[batch, m, k] * b[batch, k, n] of integers, modulo 2^32.
-// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl, which is appended.
+// Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // One invocation computes 4 x 4 elements of y. A workgroup is 64 of them, along n first, all in the same part. part_k
 // is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
 // Twin: product_of_integers in src/ops/matmul/integer.rs.
+
+import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, y};
 
 alias T = i32;
 
@@ -12,7 +14,7 @@ fn matmul_integer(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let group_number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let group_number = group_number(group, groups);
   let groups_in_part = (p.batches * p.tiles_m * p.tiles_n + 63u) / 64u;
   let part = group_number / groups_in_part;
   let number = group_number % groups_in_part * 64u + lane;
@@ -29,17 +31,16 @@ fn matmul_integer(
     let left = rows + k * p.a_k;
     let right = columns + k * p.b_k;
     let terms = vec4(b[right.x], b[right.y], b[right.z], b[right.w]);
-    for (var i = 0u; i < 4u; i++) { // unroll
+    @unroll for (var i = 0u; i < 4u; i++) {
       sum[i] += a[left[i]] * terms;
     }
   }
   let slice = part * p.batches + batch;
-  for (var i = 0u; i < 4u; i++) { // unroll
-    for (var j = 0u; j < 4u; j++) { // unroll
+  @unroll for (var i = 0u; i < 4u; i++) {
+    @unroll for (var j = 0u; j < 4u; j++) {
       if (m + i < p.m && n + j < p.n) {
         y[(slice * p.m + m + i) * p.n + n + j] = sum[i][j];
       }
     }
   }
 }
-

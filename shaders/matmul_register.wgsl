@@ -4,6 +4,9 @@
 // TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
+import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
+
 const TM: u32 = 8u;
 const TN: u32 = 8u;
 
@@ -14,7 +17,7 @@ fn matmul_register(
   @builtin(local_invocation_index) lane: u32,
 ) {
   // All tiles of a workgroup are in one part, so that its invocations are at the same k.
-  let group_number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let group_number = group_number(group, groups);
   let groups_in_part = (p.batches * p.tiles_m * p.tiles_n + 63u) / 64u;
   let part = group_number / groups_in_part;
   let number = group_number % groups_in_part * 64u + lane;
@@ -25,11 +28,11 @@ fn matmul_register(
   let slice = part * p.batches + batch;
 
   var rows: array<vec4<u32>, TM / 4u>;
-  for (var i = 0u; i < TM / 4u; i++) { // unroll
+  @unroll for (var i = 0u; i < TM / 4u; i++) {
     rows[i] = rows_of_a(batch, m + i * 4u);
   }
   var columns: array<vec4<u32>, TN / 4u>;
-  for (var j = 0u; j < TN / 4u; j++) { // unroll
+  @unroll for (var j = 0u; j < TN / 4u; j++) {
     columns[j] = columns_of_b(batch, n + j * 4u);
   }
   // sum[row * TN / 4 + column / 4]
@@ -38,14 +41,14 @@ fn matmul_register(
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 4u) {
     var right: array<mat4x4<f32>, TN / 4u>;
-    for (var j = 0u; j < TN / 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < TN / 4u; j++) {
       right[j] = load_b(columns[j], k);
     }
-    for (var i = 0u; i < TM / 4u; i++) { // unroll
+    @unroll for (var i = 0u; i < TM / 4u; i++) {
       let left = left_terms(rows[i], k, last);
-      for (var t = 0u; t < 4u; t++) { // unroll
-        for (var r = 0u; r < 4u; r++) { // unroll
-          for (var j = 0u; j < TN / 4u; j++) { // unroll
+      @unroll for (var t = 0u; t < 4u; t++) {
+        @unroll for (var r = 0u; r < 4u; r++) {
+          @unroll for (var j = 0u; j < TN / 4u; j++) {
             sum[(i * 4u + r) * TN / 4u + j] += left[t][r] * right[j][t];
           }
         }
@@ -55,10 +58,10 @@ fn matmul_register(
   // Stores the first row and shifts the others up, so that the store and epilogue code occurs once.
   let inside = min(TM, p.m - m);
   for (var i = 0u; i < inside; i++) {
-    for (var j = 0u; j < TN / 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < TN / 4u; j++) {
       store(slice, m + i, n + j * 4u, sum[j]);
     }
-    for (var j = 0u; j < TM * TN / 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < TM * TN / 4u; j++) {
       sum[j] = sum[min(j + TN / 4u, TM * TN / 4u - 1u)];
     }
   }

@@ -5,6 +5,9 @@
 // One workgroup is one subgroup.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
+import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
+
 const BLOCKS: u32 = 1u;
 const COLUMNS: u32 = 1u;
 
@@ -16,7 +19,7 @@ fn matmul_shuffle(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let number = group_number(group, groups);
   let n = (number % p.tiles_n * 8u + lane) * COLUMNS * 4u;
   let m = number / p.tiles_n % p.tiles_m * BLOCKS * 32u;
   let slice = number / p.tiles_n / p.tiles_m;
@@ -24,11 +27,11 @@ fn matmul_shuffle(
   let batch = slice % p.batches;
 
   var rows: array<vec4<u32>, BLOCKS>;
-  for (var b = 0u; b < BLOCKS; b++) { // unroll
+  @unroll for (var b = 0u; b < BLOCKS; b++) {
     rows[b] = rows_of_a(batch, m + b * 32u + lane * 4u);
   }
   var columns: array<vec4<u32>, COLUMNS>;
-  for (var c = 0u; c < COLUMNS; c++) { // unroll
+  @unroll for (var c = 0u; c < COLUMNS; c++) {
     columns[c] = columns_of_b(batch, n + c * 4u);
   }
   var sum: array<vec4<f32>, 32 * BLOCKS * COLUMNS>; // [row, column]
@@ -36,17 +39,17 @@ fn matmul_shuffle(
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 4u) {
     var right: array<mat4x4<f32>, COLUMNS>;
-    for (var c = 0u; c < COLUMNS; c++) { // unroll
+    @unroll for (var c = 0u; c < COLUMNS; c++) {
       right[c] = load_b(columns[c], k);
     }
-    for (var b = 0u; b < BLOCKS; b++) { // unroll
+    @unroll for (var b = 0u; b < BLOCKS; b++) {
       let left = left_terms(rows[b], k, last);
-      for (var r = 0u; r < 32u; r++) { // unroll
+      @unroll for (var r = 0u; r < 32u; r++) {
         let x = vec4(
           subgroupShuffle(left[0][r % 4u], r / 4u), subgroupShuffle(left[1][r % 4u], r / 4u),
           subgroupShuffle(left[2][r % 4u], r / 4u), subgroupShuffle(left[3][r % 4u], r / 4u),
         );
-        for (var c = 0u; c < COLUMNS; c++) { // unroll
+        @unroll for (var c = 0u; c < COLUMNS; c++) {
           sum[(b * 32u + r) * COLUMNS + c] += right[c] * x;
         }
       }
@@ -54,12 +57,12 @@ fn matmul_shuffle(
   }
   // Results are staged through workgroup memory (each lane separately) so that the store and epilogue code occurs once,
   // in a loop whose bound is not a constant: compilers would unroll it otherwise.
-  for (var i = 0u; i < 32u * BLOCKS * COLUMNS; i++) { // unroll
+  @unroll for (var i = 0u; i < 32u * BLOCKS * COLUMNS; i++) {
     results[i * 8u + lane] = sum[i];
   }
   let end = min(m + 32u * BLOCKS, p.m) - min(m, p.m);
   for (var r = 0u; r < end; r++) {
-    for (var c = 0u; c < COLUMNS; c++) { // unroll
+    @unroll for (var c = 0u; c < COLUMNS; c++) {
       store(slice, m + r, n + c * 4u, results[(r * COLUMNS + c) * 8u + lane]);
     }
   }

@@ -6,6 +6,9 @@
 // ones and are not stored; terms beyond k are 0.
 // Twin: Matmul::reference in src/ops/matmul.rs.
 
+import package::matmul_blocks::{left_block, right_block, store};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
+
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 64u;
 const TERMS: u32 = 16u;
@@ -29,7 +32,7 @@ fn matmul_tile(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let number = group_number(group, groups);
   let n = number % p.tiles_n * TILE_N;
   let m = number / p.tiles_n % p.tiles_m * TILE_M;
   let slice = number / p.tiles_n / p.tiles_m;
@@ -64,12 +67,12 @@ fn matmul_tile(
   for (var k = first; k < last; k += TERMS) {
     workgroupBarrier();
     if (loads_a) {
-      for (var t = 0u; t < 4u; t++) { // unroll
+      @unroll for (var t = 0u; t < 4u; t++) {
         tile[to_a + t * (TILE_M / 4u)] = left[t];
       }
     }
     if (loads_b) {
-      for (var t = 0u; t < 4u; t++) { // unroll
+      @unroll for (var t = 0u; t < 4u; t++) {
         tile[to_b + t * (TILE_N / 4u)] = right[t];
       }
     }
@@ -79,14 +82,14 @@ fn matmul_tile(
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
       let at_a = t4 * (TILE_M / 4u) + y4;
       let at_b = t4 * (TILE_N / 4u) + x4 + TILE_B;
-      for (var t = 0u; t < 4u; t++) { // unroll
-        for (var i = 0u; i < QUADS_M; i++) { // unroll
+      @unroll for (var t = 0u; t < 4u; t++) {
+        @unroll for (var i = 0u; i < QUADS_M; i++) {
           rows[i] = tile[at_a + (t * (TILE_M / 4u) + i * LANES_M)];
         }
-        for (var j = 0u; j < QUADS_N; j++) { // unroll
+        @unroll for (var j = 0u; j < QUADS_N; j++) {
           let columns = tile[at_b + (t * (TILE_N / 4u) + j * LANES_N)];
-          for (var i = 0u; i < QUADS_M; i++) { // unroll
-            for (var r = 0u; r < 4u; r++) { // unroll
+          @unroll for (var i = 0u; i < QUADS_M; i++) {
+            @unroll for (var r = 0u; r < 4u; r++) {
               sum[(i * 4u + r) * QUADS_N + j] += rows[i][r] * columns;
             }
           }
@@ -101,13 +104,13 @@ fn matmul_tile(
   let end = select(0u, LANES_M * 2u, n + column4 * 4u < p.n);
   for (var done = 0u; done < QUADS_M * 4u; done += 2u) {
     workgroupBarrier();
-    for (var r = 0u; r < 2u; r++) { // unroll
-      for (var j = 0u; j < QUADS_N; j++) { // unroll
+    @unroll for (var r = 0u; r < 2u; r++) {
+      @unroll for (var j = 0u; j < QUADS_N; j++) {
         tile[(y4 * 2u + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS_N + j];
       }
     }
     // Shifts the remaining rows up.
-    for (var j = 0u; j < QUADS_M * QUADS_N * 4u; j++) { // unroll
+    @unroll for (var j = 0u; j < QUADS_M * QUADS_N * 4u; j++) {
       sum[j] = sum[min(j + QUADS_N * 2u, QUADS_M * QUADS_N * 4u - 1u)];
     }
     workgroupBarrier();

@@ -1,22 +1,22 @@
 // dx[element] = sum of dy over the windows that have their first maximum of x at that element.
 // place (of that maximum, from max_pool2d_index) and dy [planes, OH, OW], dx [planes, H, W], contiguous.
-// One invocation gathers one element of dx: no atomics, bit-identical results. Appended: pool2d.wgsl.
+// One invocation gathers one element of dx: no atomics, bit-identical results.
 // Requires fewer than 16,000 windows per element.
 // Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+
+import package::pool2d::{KH, KW, place_of, s, SX, SY};
 
 @group(0) @binding(1) var<storage, read> place: array<u32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn max_pool2d_grad(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let element = place_of(i);
   let py = element.y + s.py;
@@ -35,4 +35,3 @@ fn max_pool2d_grad(
   }
   dx[i] = epilogue(sum, i);
 }
-

@@ -1,8 +1,11 @@
 // dx[element] = dy of the window that covers it if the element is its first maximum of x, else 0.
 // x, dx [planes, H, W], dy [planes, OH, OW], all contiguous; padding counts as minus infinity.
 // One invocation computes one window and writes the elements between its corner and the next window's.
-// Requires disjoint windows: stride >= kernel. Appended: max_pool2d_window.wgsl, pool2d.wgsl.
+// Requires disjoint windows: stride >= kernel.
 // Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+
+import package::max_pool2d_window::{first_maximum};
+import package::pool2d::{origin, place_of, s, SX, SY, UNROLL};
 
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
@@ -10,15 +13,13 @@
 // Whether the strides cover the plane exactly, without padding or remainder.
 const EXACT: bool = false;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn max_pool2d_grad_disjoint(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let window = place_of(i);
   let at = first_maximum(window);
@@ -27,8 +28,8 @@ fn max_pool2d_grad_disjoint(
   let top = window.y * SY;
   let left = window.x * SX;
   if (EXACT) {
-    for (var u = 0u; u < SY; u++) { // unroll
-      for (var v = 0u; v < SX; v++) { // unroll
+    @unroll(UNROLL) for (var u = 0u; u < SY; u++) {
+      @unroll(UNROLL) for (var v = 0u; v < SX; v++) {
         let here = plane + (top + u) * s.w + left + v;
         dx[here] = epilogue(select(0.0, gradient, here == at), here);
       }
@@ -45,4 +46,3 @@ fn max_pool2d_grad_disjoint(
     }
   }
 }
-

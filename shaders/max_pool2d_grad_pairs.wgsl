@@ -1,20 +1,21 @@
 // dx[element] = dy of the window that covers it if the element is its first maximum of x, else 0.
 // x, dx [planes, H, W / 2] of vec2, dy [planes, OH, OW], contiguous. Adjacent windows of 2x2 that cover the plane.
 // One invocation computes one window and writes its elements.
-// Appended: max_pool2d_pair.wgsl and pool2d.wgsl. Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+// Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+
+import package::max_pool2d_pair::{upper_of, x};
+import package::pool2d::{s};
 
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<vec2<f32>>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn max_pool2d_grad_pairs(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let at = upper_of(i);
   let upper = x[at];
@@ -32,4 +33,3 @@ fn max_pool2d_grad_pairs(
   let under = 2u * (at + s.columns);
   dx[at + s.columns] = vec2(epilogue(below.x, under), epilogue(below.y, under + 1u));
 }
-

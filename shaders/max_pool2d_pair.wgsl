@@ -1,4 +1,7 @@
-// A 2x2 window: two vec2 of x [planes, H, W / 2], one above the other. Appended to the max pooling kernels for pairs.
+// A 2x2 window: two vec2 of x [planes, H, W / 2], one above the other.
+
+import package::pool2d::{place_of, s};
+
 @group(0) @binding(1) var<storage, read> x: array<vec2<f32>>;
 
 // The index of the upper vec2 of window i; the lower one follows W / 2 later.

@@ -1,19 +1,20 @@
 // y[window] = the maximum of x in the window (NaN if it contains one), for adjacent 2x2 windows, rows of vec2.
 // x [planes, H, W / 2] of vec2, y [planes, OH, OW], contiguous; no padding.
-// One invocation computes one window. Appended: max_pool2d_pair.wgsl and pool2d.wgsl.
+// One invocation computes one window.
 // Twin: max_pool2d in src/ops/pool2d/reference.rs.
+
+import package::max_pool2d_pair::{upper_of, x};
+import package::pool2d::{s};
 
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn max_pool2d_pairs(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= s.count) { return; }
   let at = upper_of(i);
   let upper = x[at];
@@ -25,4 +26,3 @@ fn max_pool2d_pairs(
   let magnitude = max(bits.x, bits.y);
   y[i] = epilogue(select(largest, bitcast<f32>(magnitude), magnitude > INFINITY_BITS), i);
 }
-

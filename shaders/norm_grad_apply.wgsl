@@ -4,8 +4,8 @@
 // A workgroup computes 256 consecutive elements; an invocation four, 64 apart.
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
-alias V = f32;
-alias S = f32;
+import package::elements::{store_OUT, V};
+import package::norm_lanes::{S};
 
 struct Dims {
   rows: u32, inner: u32, count: u32, eps: f32,
@@ -19,25 +19,19 @@ struct Dims {
 @group(0) @binding(4) var<storage, read> sums: array<S>;
 @group(0) @binding(5) var<storage, read_write> dx: array<V>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  dx[i] = epilogue(v, i);
-}
-
 @compute @workgroup_size(64)
 fn norm_grad_apply(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let first = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 256u + lid;
+  let first = group_number(group, groups) * 256u + lane;
   for (var q = 0u; q < 4u; q++) {
     let i = first + 64u * q;
     if (i < d.count) {
       let row = remainder(quotient(i, d.by_inner), d.rows, d.by_rows);
       let r = inverseSqrt(stats[d.rows + row] + S(d.eps));
-      store(i, (dy[i] - V(sums[row]) - y[i] * V(sums[d.rows + row])) * V(r));
+      store_dx(i, (dy[i] - V(sums[row]) - y[i] * V(sums[d.rows + row])) * V(r));
     }
   }
 }

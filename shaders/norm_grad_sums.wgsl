@@ -4,6 +4,10 @@
 // Preconditions: those of norm_rows.wgsl.
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
+import package::elements::{V};
+import package::norm_lanes::{lanes, S};
+import package::norm_rows::{count, d, end_of_run, part_of, position};
+
 const CENTERED: bool = true;
 
 @group(0) @binding(1) var<storage, read> y: array<V>;
@@ -12,11 +16,11 @@ const CENTERED: bool = true;
 
 @compute @workgroup_size(64)
 fn norm_grad_sums(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let id = group_number(group, groups) * 64u + lane;
   if (id >= d.rows * d.parts) {
     return;
   }

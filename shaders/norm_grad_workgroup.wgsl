@@ -4,11 +4,15 @@
 // longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
 // Twin: NormalizeGrad::reference in src/ops/norm.rs.
 
+import package::elements::{store_OUT, V};
+import package::norm_lanes::{lanes};
+import package::tree::{tree_JOIN};
+
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
 const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const CENTERED: bool = true;
-alias V = f32;
+alias Tree = vec2<f32>;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 
@@ -18,26 +22,14 @@ struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 @group(0) @binding(3) var<storage, read> dy: array<V>;
 @group(0) @binding(4) var<storage, read_write> dx: array<V>;
 
-var<workgroup> tree: array<vec2<f32>, THREADS>;
-
-fn lanes(v: V) -> f32 {
-  return v;
-}
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  dx[i] = epilogue(v, i);
-}
-
 @compute @workgroup_size(THREADS)
 fn norm_grad_workgroup(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   // Surplus workgroups do nothing, but reach every barrier.
-  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let number = group_number(group, groups);
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);
   let start = row * d.size;
@@ -45,15 +37,15 @@ fn norm_grad_workgroup(
   var held_dy: array<V, HELD>;
   var a = V(0.0);
   var b = V(0.0);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      held_y[h] = y[start + lid + h * THREADS];
-      held_dy[h] = dy[start + lid + h * THREADS];
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      held_y[h] = y[start + lane + h * THREADS];
+      held_dy[h] = dy[start + lane + h * THREADS];
       a += held_dy[h];
       b += held_y[h] * held_dy[h];
     }
   }
-  for (var k = lid + HELD * THREADS; k < end;) {
+  for (var k = lane + HELD * THREADS; k < end;) {
     let stop = min(k + RUN * THREADS, end);
     var run_a = V(0.0);
     var run_b = V(0.0);
@@ -64,25 +56,17 @@ fn norm_grad_workgroup(
     a += run_a;
     b += run_b;
   }
-  tree[lid] = vec2<f32>(lanes(a), lanes(b));
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] += tree[lid + half];
-    }
-  }
-  workgroupBarrier();
-  var means = tree[0] / d.n;
+  var means = tree_sum(lane, vec2<f32>(lanes(a), lanes(b))) / d.n;
   if (!CENTERED) {
     means.x = 0.0;
   }
   let r = inverseSqrt(stats[d.rows + row] + d.eps);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      store(start + lid + h * THREADS, (held_dy[h] - V(means.x) - held_y[h] * means.y) * r);
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      store_dx(start + lane + h * THREADS, (held_dy[h] - V(means.x) - held_y[h] * means.y) * r);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
-    store(start + k, (dy[start + k] - V(means.x) - y[start + k] * means.y) * r);
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
+    store_dx(start + k, (dy[start + k] - V(means.x) - y[start + k] * means.y) * r);
   }
 }

@@ -4,9 +4,11 @@
 // by `lanes`). Requires size <= 4096.
 // Twin: Normalize::reference in src/ops/norm.rs.
 
+import package::elements::{store_OUT, V};
+import package::norm_lanes::{lanes};
+
 const CENTERED: bool = true;
 const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
-alias V = f32;
 
 struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 
@@ -15,23 +17,13 @@ struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>;
 
-fn lanes(v: V) -> f32 {
-  return v;
-}
-
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  y[i] = epilogue(v, i);
-}
-
 @compute @workgroup_size(64)
 fn norm_invocation(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let row = group_number(group, groups) * 64u + lane;
   if (row >= d.rows) {
     return;
   }
@@ -75,6 +67,6 @@ fn norm_invocation(
   stats[d.rows + row] = v;
   let r = inverseSqrt(v + d.eps);
   for (var at = start; at < end; at++) {
-    store(at, (x[at] - V(mean)) * r);
+    store_y(at, (x[at] - V(mean)) * r);
   }
 }

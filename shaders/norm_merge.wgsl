@@ -38,20 +38,20 @@ fn scale_of(v: f32) -> f32 {
 
 @compute @workgroup_size(64)
 fn norm_merge(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= d.rows * d.groups) {
     return;
   }
-  let group = i / d.rows;
-  let row = i - group * d.rows;
-  let n = count(group, d.groups);
+  let cluster = i / d.rows;
+  let row = i - cluster * d.rows;
+  let n = count(cluster, d.groups);
   var a = 0.0;
   var b = 0.0;
-  for (var p = group; p < d.parts;) {
+  for (var p = cluster; p < d.parts;) {
     let stop = min(p + RUN * d.groups, d.parts);
     var run = vec2(0.0);
     for (; p < stop; p += d.groups) {
@@ -65,7 +65,7 @@ fn norm_merge(
     var scale = 1.0;
     for (var attempt = 0u; attempt < 2u; attempt++) { // repeated with a scale if squares leave the range of f32
       var moments = vec2(0.0);
-      for (var p = group; p < d.parts;) {
+      for (var p = cluster; p < d.parts;) {
         let stop = min(p + RUN * d.groups, d.parts);
         var run = vec2(0.0);
         for (; p < stop; p += d.groups) {
@@ -93,7 +93,7 @@ fn norm_merge(
     }
   }
   let lines = select(LINES, 2u, LAST);
-  let at = lines * group * d.rows + row;
+  let at = lines * cluster * d.rows + row;
   if (LAST) {
     a += rest;
   } else if (LINES == 3u) {

@@ -5,6 +5,10 @@
 // Preconditions: those of norm_rows.wgsl.
 // Twin: Normalize::reference in src/ops/norm.rs.
 
+import package::elements::{V};
+import package::norm_lanes::{lanes, S};
+import package::norm_rows::{count, d, end_of_run, part_of, position, scale_of};
+
 const CENTERED: bool = true;
 const ROOT: bool = false;
 const LINES: u32 = 2u; // or 3
@@ -14,11 +18,11 @@ const LINES: u32 = 2u; // or 3
 
 @compute @workgroup_size(64)
 fn norm_moments(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let id = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let id = group_number(group, groups) * 64u + lane;
   if (id >= d.rows * d.parts) {
     return;
   }

@@ -1,13 +1,13 @@
 // Layout of a row's elements in [outer, rows, inner] (a row spans outer and inner), and the row and part of each
-// invocation; shared by norm_moments and norm_grad_sums. All counted in V: f32, or vec4<f32> of four neighbours in one
-// row (then S is f32 and `lanes` reduces them) or of four rows (S is V). Neighbouring invocations have neighbouring
-// parts, each with every PARTS-th element, or, with COLUMNS, neighbouring rows. Requires size / parts <= 4096.
+// invocation; shared by norm_moments and norm_grad_sums. All counted in V, see norm_lanes.wgsl. Neighbouring
+// invocations have neighbouring parts, each with every PARTS-th element, or, with COLUMNS, neighbouring rows. Requires
+// size / parts <= 4096.
+
+import package::norm_lanes::{S};
 
 const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 const COLUMNS: bool = false; // inner = 1
 const WHOLE: bool = false; // outer = 1
-alias V = f32;
-alias S = f32;
 
 struct Dims { rows: u32, inner: u32, size: u32, parts: u32, by_inner: vec2<u32>, width: f32, pad0: u32 }
 
@@ -41,10 +41,6 @@ fn end_of_run(k: u32) -> u32 {
 // The factor applied to differences, so that squares with mean `v` stay within the range of f32.
 fn scale_of(v: S) -> S {
   return select(select(S(1.0), S(0x1p64), v < S(0x1p-100)), S(0x1p-76), v > S(0x1p100));
-}
-
-fn lanes(v: V) -> S {
-  return v;
 }
 
 // Number of elements in the part that starts at `first`.

@@ -11,15 +11,13 @@ struct Dims { count: u32, classes: u32, chunk: u32, nan: u32 }
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
 @compute @workgroup_size(64)
 fn one_hot(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let first = (((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid) * d.chunk;
+  let first = (group_number(group, groups) * 64u + lane) * d.chunk;
   let end = min(first + d.chunk, d.count);
   for (var i = first; i < end; i++) {
     let row = i / d.classes;

@@ -1,5 +1,6 @@
-// The windows of a pooling; appended to the pooling kernels.
+// The windows of a pooling.
 // Window (oy, ox) of a plane covers rows oy SY .. + KH and columns ox SX .. + KW of the padded plane.
+
 struct Pool {
   // Each invocation has one element of planes of rows x columns; reciprocals of these sizes.
   by_columns: vec2<u32>, by_rows: vec2<u32>,
@@ -13,6 +14,8 @@ const SY: u32 = 2u;
 const SX: u32 = 2u;
 // Whether there is any padding.
 const PADDED: bool = true;
+// Whether to unroll loops over a window.
+const UNROLL: bool = true;
 
 // Column, row and plane of element i.
 fn place_of(i: u32) -> vec3<u32> {

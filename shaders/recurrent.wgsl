@@ -1,23 +1,25 @@
 // One step of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
 // 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on, bindings of the cell
-// (recurrent_CELL.wgsl).
+// (recurrent_rnn.wgsl and others).
 // An invocation computes all gates of WIDTH units for ROWS batch rows; a workgroup is THREADS of these, along the units
 // first. V is f32, or vec4<f32> if H is a multiple of 4. Slot p.from_slot of hs is complete, slot p.to_slot is written.
 // Requires H <= 4000.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
+@if(CELL == 0)
+import package::recurrent_rnn::{cell, GATES, set_sum};
+@elif(CELL == 1)
+import package::recurrent_lstm::{cell, GATES, set_sum};
+@else
+import package::recurrent_gru::{cell, GATES, set_sum};
+import package::recurrent_places::{At, CELL, p};
+import package::recurrent_state::{part, V, WIDTH};
+
 const ROWS: u32 = 8u;
 const THREADS: u32 = 32u;
-const GATES: u32 = 1u;
-const WIDTH: u32 = 1u;
-alias V = f32;
 
 @group(0) @binding(2) var<storage, read> w: array<V>;
 @group(0) @binding(3) var<storage, read_write> hs: array<V>;
-
-fn part(v: V, i: u32) -> f32 { return v; }
-fn state(i: u32) -> f32 { return hs[i]; }
-fn set_state(i: u32, v: f32) { hs[i] = v; }
 
 @compute @workgroup_size(THREADS)
 fn recurrent(
@@ -25,7 +27,7 @@ fn recurrent(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let number = ((group.z * groups.y + group.y) * groups.x + group.x) * THREADS + lane;
+  let number = group_number(group, groups) * THREADS + lane;
   let units = p.hidden / WIDTH;
   let unit = number % units;
   let row = number / units * ROWS;
@@ -33,19 +35,19 @@ fn recurrent(
   let rows = min(ROWS, p.batch - row);
   // Rows beyond the last repeat the last.
   var before: array<u32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) { // unroll
+  @unroll for (var r = 0u; r < ROWS; r++) {
     before[r] = (p.from_slot * p.batch + row + min(r, rows - 1u)) * units;
   }
   var sum: array<V, ROWS * GATES>;
   for (var k = 0u; k < units; k++) {
     var h: array<V, ROWS>;
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    @unroll for (var r = 0u; r < ROWS; r++) {
       h[r] = hs[before[r] + k];
     }
-    for (var t = 0u; t < WIDTH; t++) { // unroll
-      for (var g = 0u; g < GATES; g++) { // unroll
+    @unroll for (var t = 0u; t < WIDTH; t++) {
+      @unroll for (var g = 0u; g < GATES; g++) {
         let weight = w[((k * WIDTH + t) * GATES + g) * units + unit];
-        for (var r = 0u; r < ROWS; r++) { // unroll
+        @unroll for (var r = 0u; r < ROWS; r++) {
           sum[r * GATES + g] += part(h[r], t) * weight;
         }
       }
@@ -53,12 +55,12 @@ fn recurrent(
   }
   // Sums are staged through memory so that the cell's code occurs once; the rows shift up as the first is stored.
   for (var r = 0u; r < rows; r++) {
-    for (var g = 0u; g < GATES; g++) { // unroll
-      for (var t = 0u; t < WIDTH; t++) { // unroll
+    @unroll for (var g = 0u; g < GATES; g++) {
+      @unroll for (var t = 0u; t < WIDTH; t++) {
         set_sum(At(p.step, p.from_slot, p.to_slot, row + r, unit * WIDTH + t), g, part(sum[g], t));
       }
     }
-    for (var i = 0u; i < ROWS * GATES; i++) { // unroll
+    @unroll for (var i = 0u; i < ROWS * GATES; i++) {
       sum[i] = sum[min(i + GATES, ROWS * GATES - 1u)];
     }
   }

@@ -1,9 +1,17 @@
 // p.steps backward steps: dh[b, j] = dhs[to, b, j] + sum over k of ds[later, b, k] * w[k, j], then the cell's gradient.
 // 1 dhs: [T + 1, B, H]; 2 w: [GATES H, H]; 3 ds: gradient of the sums, [T, B, GATES, H]; from 4 on, bindings of the
-// cell (recurrent_CELL_grad.wgsl).
+// cell (recurrent_rnn_grad.wgsl and others).
 // A workgroup computes one batch row, with ds of the later step in workgroup memory; an invocation several units. ds of
 // p.later is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
 // Twin: backward in src/ops/recurrent/reference.rs.
+
+@if(CELL == 0)
+import package::recurrent_rnn_grad::{cell_grad, GATES};
+@elif(CELL == 1)
+import package::recurrent_lstm_grad::{cell_grad, GATES};
+@else
+import package::recurrent_gru_grad::{cell_grad, GATES};
+import package::recurrent_places::{At, CELL, in_slot, next, p};
 
 const THREADS: u32 = 256u; // or 128
 
@@ -13,8 +21,6 @@ const THREADS: u32 = 256u; // or 128
 
 var<workgroup> behind: array<f32, GATES * 512u>;
 
-fn set_sum_grad(i: u32, v: f32) { ds[i] = v; }
-
 @compute @workgroup_size(THREADS)
 fn recurrent_grad_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -22,7 +28,7 @@ fn recurrent_grad_workgroup(
   @builtin(local_invocation_index) lane: u32,
 ) {
   // Surplus workgroups do nothing, but reach every barrier.
-  let row = (group.z * groups.y + group.y) * groups.x + group.x;
+  let row = group_number(group, groups);
   let units = select(0u, p.hidden, row < p.batch);
   var at = At(p.step, p.from_slot, p.to_slot, row, 0u);
   var later = p.later;

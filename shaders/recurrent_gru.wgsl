@@ -1,6 +1,10 @@
-
 // The GRU cell: h = (1 - z) n + z h_before with r, z = sigmoid(x + s), n = activate(x + r q), s, q = h_before w + bias.
 // 4 gates: [T, B, 4, H], r, z, n, q; the first three first hold the sums; 5 bias: [3, H].
+
+import package::recurrent_places::{activate, At, in_slot, in_step, p};
+import package::recurrent_state::{get_BUFFER, set_BUFFER};
+
+const GATES: u32 = 3u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;
@@ -23,5 +27,5 @@ fn cell(at: At) {
   gates[second] = z;
   gates[third] = n;
   gates[third + p.hidden] = q;
-  set_state(in_slot(at.to_slot, at), (1.0 - z) * n + z * state(in_slot(at.from_slot, at)));
+  set_hs(in_slot(at.to_slot, at), (1.0 - z) * n + z * get_hs(in_slot(at.from_slot, at)));
 }

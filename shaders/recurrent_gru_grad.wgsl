@@ -1,7 +1,9 @@
-
 // Gradient of the GRU cell, from dh and the part that flows through z from the later step.
 // 4 gates: [T, B, 4, H], r, z, n, q; 5 hs: [T + 1, B, H]; 6 dx: [T, B, 3, H], which differs from ds in n's; 7 direct:
 // the gradient that flows to the previous state without a product, [B, H].
+
+import package::recurrent_places::{At, in_slot, in_step, p, slope};
+import package::recurrent_state::{set_BUFFER};
 
 const GATES: u32 = 3u;
 
@@ -25,9 +27,9 @@ fn cell_grad(at: At, through_sums: f32, carries: bool) {
   let of_r = of_n * q * (r * (1.0 - r));
   let of_z = dh * (hs[in_slot(at.from_slot, at)] - n) * (z * (1.0 - z));
   let to_x = in_step(at, 3u);
-  set_sum_grad(to_x, of_r);
-  set_sum_grad(to_x + p.hidden, of_z);
-  set_sum_grad(to_x + 2u * p.hidden, of_n * r);
+  set_ds(to_x, of_r);
+  set_ds(to_x + p.hidden, of_z);
+  set_ds(to_x + 2u * p.hidden, of_n * r);
   dx[to_x] = of_r;
   dx[to_x + p.hidden] = of_z;
   dx[to_x + 2u * p.hidden] = of_n;

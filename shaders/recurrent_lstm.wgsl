@@ -1,6 +1,10 @@
-
 // The LSTM cell: c = f c_before + i g, h = o activate(c), with i, f, o = sigmoid and g = activate of x + h_before w.
 // 4 gates: [T, B, 4, H], i, f, g, o, which first hold the sums; 5 cs: [T + 1, B, H].
+
+import package::recurrent_places::{activate, At, in_slot, in_step, p};
+import package::recurrent_state::{set_BUFFER};
+
+const GATES: u32 = 4u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;
@@ -25,5 +29,5 @@ fn cell(at: At) {
   gates[fourth] = o;
   let c = f * cs[in_slot(at.from_slot, at)] + i * g;
   cs[in_slot(at.to_slot, at)] = c;
-  set_state(in_slot(at.to_slot, at), o * activate(c));
+  set_hs(in_slot(at.to_slot, at), o * activate(c));
 }

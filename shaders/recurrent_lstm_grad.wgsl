@@ -1,7 +1,9 @@
-
 // Gradient of the LSTM cell, from dh and the gradient of c.
 // 4 gates: [T, B, 4, H], i, f, g, o; 5 cs: [T + 1, B, H]; 6 dcs: gradient of cs, if CELLS; 7 dc: gradient passed to the
 // previous cell state, [B, H].
+
+import package::recurrent_places::{activate, At, in_slot, in_step, p, slope};
+import package::recurrent_state::{set_BUFFER};
 
 const GATES: u32 = 4u;
 const CELLS: bool = true;
@@ -26,9 +28,9 @@ fn cell_grad(at: At, dh: f32, carries: bool) {
   if (carries) {
     d += dc[own];
   }
-  set_sum_grad(first, d * g * (i * (1.0 - i)));
-  set_sum_grad(first + p.hidden, d * cs[in_slot(at.from_slot, at)] * (f * (1.0 - f)));
-  set_sum_grad(first + 2u * p.hidden, d * i * slope(g));
-  set_sum_grad(first + 3u * p.hidden, dh * a * (o * (1.0 - o)));
+  set_ds(first, d * g * (i * (1.0 - i)));
+  set_ds(first + p.hidden, d * cs[in_slot(at.from_slot, at)] * (f * (1.0 - f)));
+  set_ds(first + 2u * p.hidden, d * i * slope(g));
+  set_ds(first + 3u * p.hidden, dh * a * (o * (1.0 - o)));
   dc[own] = d * f;
 }

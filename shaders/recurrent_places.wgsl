@@ -1,6 +1,9 @@
-
 // Memory layout shared by the recurrent kernels.
 // All tensors are time-major: x and gates [T, B, gates, H], states [T + 1, B, H], one slot more than steps.
+
+const CELL: u32 = 0u; // 0 RNN, 1 LSTM, 2 GRU
+const RELU: bool = false; // activation relu in place of tanh
+
 struct Params {
   batch: u32,
   hidden: u32,
@@ -32,7 +35,13 @@ fn in_slot(slot: u32, at: At) -> u32 {
   return (slot * p.batch + at.row) * p.hidden + at.unit;
 }
 
-fn activate(v: f32) -> f32 { return tanh_f32(v); }
+fn activate(v: f32) -> f32 {
+  @if(RELU) return relu_f32(v);
+  @else return tanh_f32(v);
+}
 
 // The activation's derivative, from its value y.
-fn slope(y: f32) -> f32 { return 1.0 - y * y; }
+fn slope(y: f32) -> f32 {
+  @if(RELU) return nan_or(y, select(0.0, 1.0, y > 0.0));
+  @else return 1.0 - y * y;
+}

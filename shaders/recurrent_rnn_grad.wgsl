@@ -1,10 +1,12 @@
-
 // Gradient of the RNN cell. 4 hs: [T + 1, B, H].
+
+import package::recurrent_places::{At, in_slot, in_step, slope};
+import package::recurrent_state::{set_BUFFER};
 
 const GATES: u32 = 1u;
 
 @group(0) @binding(4) var<storage, read> hs: array<f32>;
 
 fn cell_grad(at: At, dh: f32, carries: bool) {
-  set_sum_grad(in_step(at, 1u), dh * slope(hs[in_slot(at.to_slot, at)]));
+  set_ds(in_step(at, 1u), dh * slope(hs[in_slot(at.to_slot, at)]));
 }

@@ -4,6 +4,8 @@
 // Surplus invocations do nothing.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
+import package::recurrent_places::{p};
+
 @group(0) @binding(1) var<storage, read> start: array<f32>;
 @group(0) @binding(2) var<storage, read_write> states: array<f32>;
 
@@ -13,7 +15,7 @@ fn recurrent_start(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((group.z * groups.y + group.y) * groups.x + group.x) * 64u + lane;
+  let i = group_number(group, groups) * 64u + lane;
   let count = p.batch * p.hidden;
   if (i < count) {
     states[p.from_slot * count + i] = start[i];

@@ -1,20 +1,24 @@
 // p.steps steps of a recurrent layer: sums[b, g, j] = sum over k of h_before[b, k] * w[k, g, j], then the cell.
 // 1 x: [T, B, GATES, H]; 2 w: [H, GATES, H]; 3 hs: the states, [T + 1, B, H]; from 4 on, bindings of the cell
-// (recurrent_CELL.wgsl).
+// (recurrent_rnn.wgsl and others).
 // A workgroup computes one batch row, with the previous state in workgroup memory; an invocation several units. Slot
 // p.from_slot of hs is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
 // Twin: forward in src/ops/recurrent/reference.rs.
 
+@if(CELL == 0)
+import package::recurrent_rnn::{cell, GATES, set_sum};
+@elif(CELL == 1)
+import package::recurrent_lstm::{cell, GATES, set_sum};
+@else
+import package::recurrent_gru::{cell, GATES, set_sum};
+import package::recurrent_places::{At, CELL, in_slot, next, p};
+
 const THREADS: u32 = 256u; // or 128
-const GATES: u32 = 1u;
 
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> hs: array<f32>;
 
 var<workgroup> before: array<f32, 512>;
-
-fn state(i: u32) -> f32 { return hs[i]; }
-fn set_state(i: u32, v: f32) { hs[i] = v; }
 
 @compute @workgroup_size(THREADS)
 fn recurrent_workgroup(
@@ -23,7 +27,7 @@ fn recurrent_workgroup(
   @builtin(local_invocation_index) lane: u32,
 ) {
   // Surplus workgroups do nothing, but reach every barrier.
-  let row = (group.z * groups.y + group.y) * groups.x + group.x;
+  let row = group_number(group, groups);
   let units = select(0u, p.hidden, row < p.batch);
   var at = At(p.step, p.from_slot, p.to_slot, row, 0u);
   for (var n = 0u; n < p.steps; n++) {
@@ -35,11 +39,11 @@ fn recurrent_workgroup(
       at.unit = unit;
       var sum: array<f32, GATES>;
       for (var k = 0u; k < p.hidden; k++) {
-        for (var g = 0u; g < GATES; g++) { // unroll
+        @unroll for (var g = 0u; g < GATES; g++) {
           sum[g] += before[k] * w[(k * GATES + g) * p.hidden + unit];
         }
       }
-      for (var g = 0u; g < GATES; g++) { // unroll
+      @unroll for (var g = 0u; g < GATES; g++) {
         set_sum(at, g, sum[g]);
       }
       cell(at);

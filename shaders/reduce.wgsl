@@ -2,16 +2,19 @@
 // 1 x: in V, any strides; 2 y: [parts, rows] row-major, in T (four rows per V of columns).
 // A workgroup computes 64 elements of y, an invocation one (or four): sums of blocks of RUN elements, then the sum of
 // those, so that rounding errors grow with the block length plus the number of blocks, not with their product. Requires
-// chunk * parts >= count. V is T, or vec4<T> for four neighbours in one row or in four rows.
-// Appended: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
+// chunk * parts >= count.
+// Twin: Reduce::reference in src/ops/reduce.rs.
+
+import package::elements::{T, V};
+import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x, FLAT};
 
 @compute @workgroup_size(64)
 fn reduce(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let i = group_number(group, groups) * 64u + lane;
   if (i >= d.rows * d.parts) {
     return;
   }

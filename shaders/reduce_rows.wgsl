@@ -2,19 +2,22 @@
 // 1 x: any strides; 2 y: [parts, rows] row-major.
 // A workgroup computes one element of y: each invocation reduces its share of the chunk in blocks of RUN elements, then
 // a tree combines the shares. Requires chunk * parts >= count.
-// Appended: reduce_walk.wgsl. Twin: Reduce::reference in src/ops/reduce.rs.
+// Twin: Reduce::reference in src/ops/reduce.rs.
+
+import package::elements::{T};
+import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x};
+import package::tree::{tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
-
-var<workgroup> tree: array<T, THREADS>;
+alias Tree = T;
 
 @compute @workgroup_size(THREADS)
 fn reduce_rows(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let i = group_number(group, groups);
   let inside = i < d.rows * d.parts;
   let part = i / d.rows;
   let row = i - part * d.rows;
@@ -22,7 +25,7 @@ fn reduce_rows(
   var acc = identity();
   if (inside) {
     let end = min((part + 1u) * d.chunk, d.count);
-    for (var j = part * d.chunk + lid; j < end;) {
+    for (var j = part * d.chunk + lane; j < end;) {
       let stop = min(j + RUN * THREADS, end);
       var block = identity();
       for (; j < stop; j += THREADS) {
@@ -31,14 +34,8 @@ fn reduce_rows(
       acc = combine(acc, block);
     }
   }
-  tree[lid] = acc;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] = combine(tree[lid], tree[lid + half]);
-    }
-  }
-  if (inside && lid == 0u) {
-    store(i, scaled(tree[0]));
+  acc = tree_combine(lane, acc);
+  if (inside && lane == 0u) {
+    store(i, scaled(acc));
   }
 }

@@ -1,9 +1,12 @@
-// Element access and combination for the reductions; appended to reduce.wgsl and reduce_rows.wgsl.
+// Element access and combination for the reductions. V is T or, with VEC4, a vec4 of four neighbours in one row, or
+// with ACROSS of one element in each of four rows.
+
+import package::elements::{T, V, VEC4};
+
 const KIND: u32 = 0u; // 0 sum, 1 max, 2 min, 3 product
 const RUN: u32 = 64u; // elements combined sequentially
 const FLAT: bool = false; // a single merged row axis and a single reduced axis: no divisions
-alias T = f32;
-alias V = T;
+const ACROSS: bool = false;
 
 struct Dims {
   rows: u32,
@@ -21,45 +24,48 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  y[i] = epilogue(v, i);
+fn identity() -> T {
+  @if(KIND == 0) return T(0);
+  @elif(KIND == 3) return T(1);
+  @else return bitcast<T>(d.row_sizes.w);
 }
 
-fn identity() -> T {
-  if (KIND == 0u) {
-    return T(0);
+// Stores the results of row i, or with ACROSS of the four rows from 4 i.
+fn store(i: u32, v: V) {
+  @if(!VEC4) store_element(i, v);
+  @elif(ACROSS) {
+    @unroll for (var k = 0u; k < 4u; k++) {
+      store_element(4u * i + k, v[k]);
+    }
   }
-  if (KIND == 3u) {
-    return T(1);
+  @else {
+    let h = combine(v, v.zwxy);
+    store_element(i, combine(h, h.yxwz).x);
   }
-  return bitcast<T>(d.row_sizes.w);
+}
+
+fn store_element(i: u32, v: T) {
+  @if(T == f32) y[i] = epilogue(v, i);
+  @else y[i] = v;
 }
 
 // `most`, the extreme of a and b; NaN if either is.
 fn extreme(a: V, b: V, most: V) -> V {
-  return nan_or(a, nan_or(b, most));
+  @if(T != f32) return most;
+  @elif(VEC4) return nan_or4(a, nan_or4(b, most));
+  @else return nan_or(a, nan_or(b, most));
 }
 
 fn combine(a: V, b: V) -> V {
-  if (KIND == 0u) {
-    return a + b;
-  }
-  if (KIND == 1u) {
-    return extreme(a, b, max(a, b));
-  }
-  if (KIND == 3u) {
-    return a * b;
-  }
-  return extreme(a, b, min(a, b));
+  @if(KIND == 0) return a + b;
+  @elif(KIND == 1) return extreme(a, b, max(a, b));
+  @elif(KIND == 2) return extreme(a, b, min(a, b));
+  @else return a * b;
 }
 
 fn scaled(v: V) -> V {
-  if (KIND != 0u) {
-    return v;
-  }
-  return v * bitcast<T>(d.row_sizes.w);
+  @if(KIND == 0) return v * bitcast<T>(d.row_sizes.w);
+  @else return v;
 }
 
 // The start of a row.

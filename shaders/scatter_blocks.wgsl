@@ -4,8 +4,9 @@
 // src, part in V. Only whole blocks are summed: those that scatter_sum may use as one term.
 // Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
+import package::elements::{V};
+
 const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
-alias V = f32;
 
 struct Dims {
   total: u32, // of part, in V
@@ -29,11 +30,11 @@ struct Dims {
 
 @compute @workgroup_size(64)
 fn scatter_blocks(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let n = group_number(group, groups) * 64u + lane;
   if (n >= d.total) {
     return;
   }

@@ -20,11 +20,11 @@ struct Dims {
 
 @compute @workgroup_size(64)
 fn scatter_starts(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let n = group_number(group, groups) * 64u + lane;
   if (n >= d.total) {
     return;
   }

@@ -4,9 +4,10 @@
 // terms before and after whole blocks, one by one, then the blocks. A workgroup computes 64.
 // src, part, z in V. Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
 
+import package::elements::{store_OUT, V};
+
 const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 const BLOCKS: bool = false; // whether `part` is used: lines are long
-alias V = f32;
 
 struct Dims {
   outputs: u32, // in V
@@ -27,12 +28,6 @@ struct Dims {
 @group(0) @binding(4) var<storage, read> part: array<V>;
 @group(0) @binding(5) var<storage, read_write> z: array<V>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  z[i] = epilogue(v, i);
-}
-
 // The sum of src over t from `first` to `end` in a line of the order that starts at `base`.
 fn sum_of(first: u32, end: u32, base: u32, source: u32) -> V {
   var sum = V(0);
@@ -49,11 +44,11 @@ fn sum_of(first: u32, end: u32, base: u32, source: u32) -> V {
 
 @compute @workgroup_size(64)
 fn scatter_sum(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let n = group_number(group, groups) * 64u + lane;
   if (n >= d.outputs) {
     return;
   }
@@ -84,5 +79,5 @@ fn scatter_sum(
       sum += run;
     }
   }
-  store(n, sum);
+  store_z(n, sum);
 }

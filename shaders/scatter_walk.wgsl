@@ -4,8 +4,9 @@
 // requires an index that is constant along inner. Requires count <= 8192. An index out of range adds nothing and sets
 // the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
 
+import package::elements::{store_OUT, V};
+
 const RUN: u32 = 64u; // elements scanned sequentially: errors grow with RUN and the number of runs
-alias V = f32;
 
 struct Dims {
   outputs: u32, // in V
@@ -23,19 +24,13 @@ struct Dims {
 @group(0) @binding(3) var<storage, read_write> z: array<V>;
 @group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 4>;
 
-fn epilogue(v: f32, i: u32) -> f32 { return v; }
-
-fn store(i: u32, v: V) {
-  z[i] = epilogue(v, i);
-}
-
 @compute @workgroup_size(64)
 fn scatter_walk(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let n = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let n = group_number(group, groups) * 64u + lane;
   if (n >= d.outputs) {
     return;
   }
@@ -64,5 +59,5 @@ fn scatter_walk(
   if (!inside) {
     atomicStore(&status[0], 1u);
   }
-  store(n, sum);
+  store_z(n, sum);
 }

@@ -4,41 +4,26 @@
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
+import package::elements::{V};
+import package::softmax_row::{d, exp_of, lanes_sum, RUN, start_of};
+
 const LOG: bool = false;
-const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
-alias V = f32;
 
-struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
-
-@group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> y: array<V>;
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read_write> dx: array<V>;
 
-// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
-fn keep_nan(x: V, y: V) -> V {
-  return nan_or(x, y);
-}
-
-fn exp_of(x: V) -> V {
-  return keep_nan(x, exp(x));
-}
-
-fn lanes_sum(v: V) -> V {
-  return v;
-}
-
 @compute @workgroup_size(64)
 fn softmax_grad(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let row = group_number(group, groups) * 64u + lane;
   if (row >= d.rows) {
     return;
   }
-  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  let start = start_of(row);
   var s = V(0.0);
   for (var k = 0u; k < d.size;) {
     let stop = min(k + RUN, d.size);

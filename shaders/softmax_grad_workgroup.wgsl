@@ -5,33 +5,18 @@
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
 // Twin: SoftmaxGrad::reference in src/ops/softmax.rs.
 
+import package::elements::{V};
+import package::softmax_row::{d, exp_of, lanes_sum, RUN, start_of};
+import package::tree::{tree_JOIN};
+
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const LOG: bool = false;
-alias V = f32;
+alias Tree = V;
 
-struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
-
-@group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> y: array<V>;
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read_write> dx: array<V>;
-
-var<workgroup> tree: array<V, THREADS>;
-
-// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
-fn keep_nan(x: V, y: V) -> V {
-  return nan_or(x, y);
-}
-
-fn exp_of(x: V) -> V {
-  return keep_nan(x, exp(x));
-}
-
-fn lanes_sum(v: V) -> V {
-  return v;
-}
 
 fn term(y: V, dy: V) -> V {
   if (LOG) {
@@ -49,26 +34,26 @@ fn gradient(y: V, dy: V, s: V) -> V {
 
 @compute @workgroup_size(THREADS)
 fn softmax_grad_workgroup(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   // Surplus workgroups do nothing, but reach every barrier.
-  let row = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let row = group_number(group, groups);
   let end = select(0u, d.size, row < d.rows);
-  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  let start = start_of(row);
   var held: array<V, HELD>;
   var held_dy: array<V, HELD>;
   var s = V(0.0);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      let at = start + (lid + h * THREADS) * d.inner;
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      let at = start + (lane + h * THREADS) * d.inner;
       held[h] = y[at];
       held_dy[h] = dy[at];
       s += term(held[h], held_dy[h]);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end;) {
+  for (var k = lane + HELD * THREADS; k < end;) {
     let stop = min(k + RUN * THREADS, end);
     var run = V(0.0);
     for (; k < stop; k += THREADS) {
@@ -77,21 +62,13 @@ fn softmax_grad_workgroup(
     }
     s += run;
   }
-  tree[lid] = s;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] += tree[lid + half];
+  s = lanes_sum(tree_sum(lane, s));
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      dx[start + (lane + h * THREADS) * d.inner] = gradient(held[h], held_dy[h], s);
     }
   }
-  workgroupBarrier();
-  s = lanes_sum(tree[0]);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      dx[start + (lid + h * THREADS) * d.inner] = gradient(held[h], held_dy[h], s);
-    }
-  }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     let at = start + k * d.inner;
     dx[at] = gradient(y[at], dy[at], s);
   }

@@ -5,89 +5,45 @@
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
 // Twin: Softmax::reference in src/ops/softmax.rs.
 
+import package::elements::{V};
+import package::softmax_row::{d, exp_of, keep_nan, lanes_max, lanes_sum, RUN, start_of};
+import package::tree::{tree_JOIN};
+
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
-const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const LOG: bool = false;
-alias V = f32;
+alias Tree = V;
 
-struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
-
-@group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 
-var<workgroup> tree: array<V, THREADS>;
-
-// y, or NaN if x is: a driver's exp and log may turn NaN into a number.
-fn keep_nan(x: V, y: V) -> V {
-  return nan_or(x, y);
-}
-
-fn exp_of(x: V) -> V {
-  return keep_nan(x, exp(x));
-}
-
-fn lanes_max(v: V) -> V {
-  return v;
-}
-
-fn lanes_sum(v: V) -> V {
-  return v;
-}
-
-fn tree_max(lid: u32, v: V) -> V {
-  tree[lid] = v;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] = max(tree[lid], tree[lid + half]);
-    }
-  }
-  workgroupBarrier();
-  let joined = tree[0];
-  workgroupBarrier(); // before the tree is overwritten
-  return joined;
-}
-
-fn tree_sum(lid: u32, v: V) -> V {
-  tree[lid] = v;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lid < half) {
-      tree[lid] += tree[lid + half];
-    }
-  }
-  workgroupBarrier();
-  return tree[0];
-}
-
 @compute @workgroup_size(THREADS)
 fn softmax_workgroup(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   // Surplus workgroups recompute the last row without storing it.
-  let number = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+  let number = group_number(group, groups);
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);
-  let start = row / d.inner * d.size * d.inner + row % d.inner;
+  let start = start_of(row);
   var held: array<V, HELD>;
   var m = x[start];
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      held[h] = x[start + (lid + h * THREADS) * d.inner];
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      held[h] = x[start + (lane + h * THREADS) * d.inner];
       m = max(m, held[h]);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     m = max(m, x[start + k * d.inner]);
   }
-  m = lanes_max(tree_max(lid, m));
+  m = lanes_max(tree_max(lane, m));
+  workgroupBarrier();
   var s = V(0.0);
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
       held[h] -= m;
       let e = exp_of(held[h]);
       s += e;
@@ -96,7 +52,7 @@ fn softmax_workgroup(
       }
     }
   }
-  for (var k = lid + HELD * THREADS; k < end;) {
+  for (var k = lane + HELD * THREADS; k < end;) {
     let stop = min(k + RUN * THREADS, end);
     var run = V(0.0);
     for (; k < stop; k += THREADS) {
@@ -104,15 +60,15 @@ fn softmax_workgroup(
     }
     s += run;
   }
-  s = lanes_sum(tree_sum(lid, s));
+  s = lanes_sum(tree_sum(lane, s));
   let shift = keep_nan(s, log(s));
   let scale = 1.0 / s;
-  for (var h = 0u; h < HELD; h++) { // unroll
-    if (lid + h * THREADS < end) {
-      y[start + (lid + h * THREADS) * d.inner] = select(held[h] * scale, held[h] - shift, LOG);
+  @unroll for (var h = 0u; h < HELD; h++) {
+    if (lane + h * THREADS < end) {
+      y[start + (lane + h * THREADS) * d.inner] = select(held[h] * scale, held[h] - shift, LOG);
     }
   }
-  for (var k = lid + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     let at = start + k * d.inner;
     if (LOG) {
       y[at] = (x[at] - m) - shift;

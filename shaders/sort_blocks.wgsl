@@ -1,8 +1,10 @@
 // Sorts runs of RUN neighbours of each line of x, which sort_merge.wgsl merges.
-// 1 x: lines of `count` elements, any strides; 2 y: pairs, or indices (see sort_run.wgsl, which is appended).
+// 1 x: lines of `count` elements, any strides; 2 y: pairs, or indices; see sort_run.wgsl.
 // An invocation sorts one run in registers by exchanging adjacent elements only, which makes the sort stable. A
 // workgroup sorts 64 runs.
 // The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
+
+import package::sort_run::{d, place_of, put, RUN, target_of};
 
 const DESCENDING: bool = false;
 alias T = f32;
@@ -15,19 +17,28 @@ fn key_of(v: T) -> u32 {
   return select(bits, ~bits, DESCENDING);
 }
 
-// For floats: positive numbers after negative ones, whose bits are in reverse order; -0 equals 0, NaN comes last.
+// The order of floats: positive numbers after negative ones, whose bits are in reverse order; -0 equals 0, NaN is last.
+@if(T == f32)
 fn order_of(v: T) -> u32 {
   let bits = select(bitcast<u32>(v), 0u, bitcast<u32>(v) == SIGN_BIT);
   return select(bits ^ select(SIGN_BIT, 0xffffffffu, (bits & SIGN_BIT) != 0u), 0xffffffffu, is_nan(v));
 }
+@elif(T == i32)
+fn order_of(v: T) -> u32 {
+  return bitcast<u32>(v) ^ SIGN_BIT;
+}
+@else
+fn order_of(v: T) -> u32 {
+  return v;
+}
 
 @compute @workgroup_size(64)
 fn sort_blocks(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let chunk = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let chunk = group_number(group, groups) * 64u + lane;
   if (chunk >= d.chunks) {
     return;
   }
@@ -37,18 +48,18 @@ fn sort_blocks(
   let place = place_of(line);
   let base = d.x.w + place.x * d.x.x + place.y * d.x.z + first * d.x.y;
   var run: array<vec2<u32>, RUN + 1u>; // one element past the end, accessed by the last odd exchange
-  for (var k = 0u; k < RUN; k++) { // unroll
+  @unroll for (var k = 0u; k < RUN; k++) {
     run[k] = vec2(key_of(x[base + min(k, size - 1u) * d.x.y]), first + k);
   }
   for (var round = 0u; round < RUN / 2u; round++) {
-    for (var k = 0u; k < RUN / 2u; k++) { // unroll
+    @unroll for (var k = 0u; k < RUN / 2u; k++) {
       if (2u * k + 1u < size && run[2u * k + 1u].x < run[2u * k].x) {
         let greater = run[2u * k];
         run[2u * k] = run[2u * k + 1u];
         run[2u * k + 1u] = greater;
       }
     }
-    for (var k = 0u; k < RUN / 2u; k++) { // unroll
+    @unroll for (var k = 0u; k < RUN / 2u; k++) {
       if (2u * k + 2u < size && run[2u * k + 2u].x < run[2u * k + 1u].x) {
         let greater = run[2u * k + 1u];
         run[2u * k + 1u] = run[2u * k + 2u];
@@ -57,10 +68,9 @@ fn sort_blocks(
     }
   }
   let to = target_of(line);
-  for (var k = 0u; k < RUN; k++) { // unroll
+  @unroll for (var k = 0u; k < RUN; k++) {
     if (k < size) {
       put(to.x + (first + k) * to.y, run[k]);
     }
   }
 }
-

@@ -1,19 +1,21 @@
 // Merges neighbouring sorted runs of `run` elements of each line into runs of 2 `run`.
-// 1 pairs: [lines, count]; 2 y: pairs, or indices (see sort_run.wgsl, which is appended).
+// 1 pairs: [lines, count]; 2 y: pairs, or indices; see sort_run.wgsl.
 // An invocation writes RUN consecutive elements. A binary search finds how many of the elements before them come from
 // the first run (the merge path of Odeh, Green, Mwassi, Shmueli and Birk, IPDPSW 2012), and merging starts from there.
 // Of equal elements those of the first run come first. A workgroup has 64 invocations.
 // Part of Argsort, src/ops/sort.rs, whose reference is the twin.
 
+import package::sort_run::{d, put, RUN, target_of};
+
 @group(0) @binding(1) var<storage, read> pairs: array<vec2<u32>>;
 
 @compute @workgroup_size(64)
 fn sort_merge(
-  @builtin(workgroup_id) wid: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-  @builtin(local_invocation_index) lid: u32,
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  let chunk = ((wid.z * grid.y + wid.y) * grid.x + wid.x) * 64u + lid;
+  let chunk = group_number(group, groups) * 64u + lane;
   if (chunk >= d.chunks) {
     return;
   }
@@ -54,4 +56,3 @@ fn sort_merge(
     of_b = select(next, of_b, take_a);
   }
 }
-

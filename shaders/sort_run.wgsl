@@ -1,11 +1,10 @@
-// Output of sorted runs of Argsort; appended to sort_blocks.wgsl and sort_merge.wgsl. Between launches, elements are
+// Output of sorted runs of Argsort. Between launches, elements are
 // pairs of a key, whose u32 order is the sort order, and the element's index in the line: [lines, count]. The last
 // launch writes only the indices.
 
 // Elements written per invocation.
 const RUN: u32 = 16u;
 const LAST: bool = false;
-alias V = vec2<u32>;
 
 struct Dims {
   chunks: u32, // of RUN elements, in all lines
@@ -24,7 +23,10 @@ struct Dims {
 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@if(LAST)
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@else
+@group(0) @binding(2) var<storage, read_write> y: array<vec2<u32>>;
 
 // A line's outer and inner index.
 fn place_of(line: u32) -> vec2<u32> {
@@ -42,5 +44,6 @@ fn target_of(line: u32) -> vec2<u32> {
 }
 
 fn put(at: u32, pair: vec2<u32>) {
-  y[at] = pair;
+  @if(LAST) y[at] = pair.y;
+  @else y[at] = pair;
 }

@@ -1,241 +1,449 @@
-//! Specialization of WGSL source: sets constants and aliases by name, unrolls loops, and adds the functions
-//! of `scalar.wgsl` that the source calls. Deliberately simple: the shaders in the repository are readable WGSL.
+//! Assembly of WGSL from modules.
+//!
+//! A file of `shaders/` is a module. It is WGSL with a few additions, most of them in the syntax of
+//! [WESL](https://wesl-lang.dev), that are resolved when a kernel is assembled:
+//!
+//! - `import package::tree::{tree_sum, tree_max};` makes declarations of another file visible.
+//! - `@if(VEC4 && T == f32)`, `@elif(...)` and `@else` stand before declarations, imports, parameters and statements.
+//!   Conditions are expressions of `const`s and `alias`es of the text.
+//! - `@unroll for (var i = 0u; i < N; i++) { ... }` is unrolled; N is an expression of constants. `@unroll(CONDITION)`
+//!   unrolls where the condition holds.
+//! - `@template(LEFT, RIGHT) fn dot_LEFT_RIGHT(...)` is a function that is copied for each name of its form that the
+//!   text mentions: `dot_q_k(...)` makes a copy in which LEFT is `q` and RIGHT is `k`. WGSL cannot pass storage buffers
+//!   to functions.
+//!
+//! The host sets `const`s and `alias`es by name ([`Shader::set`]). The text has the entry point, its bindings, and
+//! what these mention, directly or indirectly. A name that a module neither declares nor imports is looked up in the
+//! kernel's own file, then in `prelude.wgsl` and `scalar.wgsl`: shared functions may use the constants and bindings of
+//! their kernel, and generated code the elementwise functions. All names share one namespace. Comments of the form
+//! `// shaders/tree.wgsl:12` tell where the following lines come from; [`locate`] reads them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+mod emit;
+mod module;
 
-/// The source of `shaders/NAME.wgsl`, compiled into the library.
-#[macro_export]
-#[doc(hidden)]
-macro_rules! wgsl {
-    ($name:literal) => {
-        $crate::shader::Shader::new(
-            $name,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")),
-        )
-    };
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::{Display, Write};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use emit::{Emitter, Value, evaluate, is_true, is_word};
+use module::{Condition, Item, Kind, Module};
+
+/// Name and source of every file in `shaders/`.
+const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+
+static MODULES: LazyLock<HashMap<&str, Result<Module, String>>> =
+    LazyLock::new(|| SOURCES.iter().map(|&(name, source)| (name, Module::parse(name, source))).collect());
+
+/// The modules that every text sees without an import.
+struct Prelude {
+    modules: [&'static Module; 2],
+    /// Module and place of each declaration.
+    places: HashMap<&'static str, (usize, usize)>,
 }
 
-/// The epilogue slot of kernels that store four consecutive elements at a time; the index `i` of the
-/// first is a multiple of 4.
-pub const EPILOGUE4: &str = "fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }";
+static PRELUDE: LazyLock<Result<Prelude, String>> = LazyLock::new(|| {
+    let modules = [library("prelude")?, library("scalar")?];
+    let places = modules.iter().enumerate().flat_map(|(number, module)| {
+        module.items.iter().enumerate().map(move |(at, item)| (item.name, (number, at)))
+    });
+    Ok(Prelude { modules, places: places.collect() })
+});
 
-/// A shader file being specialized for one kernel.
+fn library(name: &str) -> Result<&'static Module, String> {
+    match MODULES.get(name) {
+        Some(module) => module.as_ref().map_err(String::clone),
+        None => Err(format!("there is no shaders/{name}.wgsl")),
+    }
+}
+
+fn prelude() -> Result<&'static Prelude, String> {
+    PRELUDE.as_ref().map_err(String::clone)
+}
+
+/// A kernel's text being assembled.
+///
+/// ```
+/// use wgrad::shader::Shader;
+///
+/// let text = Shader::new("softmax").set("LOG", true).finish()?;
+/// assert!(text.contains("const LOG: bool = true;") && text.contains("fn softmax("));
+/// let unknown = Shader::new("softmax").set("LOGARITHM", true).finish();
+/// assert!(unknown.is_err_and(|why| why.contains("LOGARITHM")));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Shader {
-    name: &'static str,
-    text: String,
-    mistake: Option<String>,
+    root: Result<Root, String>,
+    settings: Settings,
+}
+
+/// Maximum number of texts kept for reuse; a large model has about a hundred.
+const MAX_TEXTS: usize = 4096;
+
+type Settings = BTreeMap<&'static str, String>;
+
+#[derive(Clone, Debug)]
+enum Root {
+    Library(&'static Module),
+    Own(Arc<Module>),
 }
 
 impl Shader {
-    #[doc(hidden)]
-    pub fn new(name: &'static str, text: &str) -> Self {
-        Shader { name, text: text.to_owned(), mistake: None }
+    /// A kernel of this library, `shaders/NAME.wgsl`. An unknown name is an error of [`finish`](Self::finish).
+    pub fn new(name: &str) -> Self {
+        Shader { root: library(name).map(Root::Library), settings: Settings::new() }
     }
 
-    fn fail(mut self, what: String) -> Self {
-        self.mistake.get_or_insert(what);
+    /// A kernel from elsewhere; its imports are of this library's modules. `name` appears in error messages.
+    pub fn from_source(name: &'static str, source: &'static str) -> Self {
+        let root = Module::parse(name, source).map(|module| Root::Own(Arc::new(module)));
+        Shader { root, settings: Settings::new() }
+    }
+
+    /// Sets a `const` (with a number or `bool`) or an `alias` (with a type) of the text.
+    pub fn set(mut self, name: &'static str, value: impl Display) -> Self {
+        self.settings.insert(name, value.to_string());
         self
     }
 
-    /// Appends source that several shaders share.
-    pub fn append(mut self, text: &str) -> Self {
-        self.text.push_str(text);
-        self
-    }
-
-    /// Replaces the statement that starts with `head` and ends with `;`, which must occur exactly once.
-    fn replace_one(mut self, head: &str, with: &str) -> Self {
-        let found: Vec<usize> = self.text.match_indices(head).map(|(at, _)| at).collect();
-        let [at] = found[..] else {
-            let n = found.len();
-            return self.fail(format!("`{head}` must occur exactly once, but occurs {n} times"));
-        };
-        let Some(length) = self.text[at..].find(';') else {
-            return self.fail(format!("`{head}` has no `;`"));
-        };
-        self.text.replace_range(at..at + length + 1, with);
-        self
-    }
-
-    /// Sets `const NAME: TYPE = ...;`, which must occur exactly once.
-    pub fn constant(self, name: &str, value: impl std::fmt::Display) -> Self {
-        for ty in ["u32", "i32", "f32", "bool"] {
-            let head = format!("const {name}: {ty} =");
-            if self.text.contains(&head) {
-                let literal = match ty {
-                    "u32" => format!("{value}u"),
-                    "i32" => format!("{value}i"),
-                    "f32" => format!("{value}f"),
-                    _ => format!("{value}"),
-                };
-                return self.replace_one(&head, &format!("{head} {literal};"));
-            }
-        }
-        self.fail(format!("there is no `const {name}: u32|i32|f32|bool`"))
-    }
-
-    /// Sets `alias NAME = ...;`, which must occur exactly once.
-    pub fn alias(self, name: &str, ty: &str) -> Self {
-        self.replace_one(&format!("alias {name} ="), &format!("alias {name} = {ty};"))
-    }
-
-    /// Replaces the function `name`, which must occur exactly once and start with `fn NAME(`.
-    pub fn function(mut self, name: &str, with: &str) -> Self {
-        match find_function(&self.text, name) {
-            Some(range) => {
-                self.text.replace_range(range, with.trim_end());
-                self
-            }
-            None => self.fail(format!("there is no `fn {name}(`")),
-        }
-    }
-
-    /// Instantiates the template function `name`: one copy per entry of `instances`, which replaces
-    /// `words` in its name and body.
-    pub fn instances<const N: usize>(self, name: &str, words: [&str; N], instances: &[[&str; N]]) -> Self {
-        let Some(range) = find_function(&self.text, name) else {
-            return self.fail(format!("there is no `fn {name}(`"));
-        };
-        let template = self.text[range].to_owned();
-        let instance = |with: &[&str; N]| {
-            words.iter().zip(with).fold(template.clone(), |text, (word, with)| text.replace(word, with))
-        };
-        let all: Vec<String> = instances.iter().map(instance).collect();
-        self.function(name, &all.join("\n\n"))
-    }
-
-    /// Leaves loops marked `// unroll` rolled, if unrolling would make the source too long.
-    pub fn rolled(mut self) -> Self {
-        self.text = self.text.replace(UNROLL, "{");
-        self
-    }
-
-    /// The complete source, with loops marked `// unroll` unrolled and the functions of `scalar.wgsl`
-    /// that it calls, directly or indirectly, appended.
+    /// The assembled text.
+    ///
+    /// # Errors
+    /// With file and line: when a file has a syntax error or lacks a name that is imported, when a condition or loop
+    /// bound is not constant, when no `const` or `alias` has the name of a setting, or when two declarations of the text
+    /// have one name.
     pub fn finish(self) -> Result<Arc<str>, String> {
-        let name = self.name;
-        let complain = |what| Err(format!("shaders/{name}.wgsl: {what}"));
-        if let Some(mistake) = self.mistake {
-            return complain(mistake);
+        let module = match self.root? {
+            Root::Own(module) => return Assembly::new(&module, &self.settings).text(),
+            Root::Library(module) => module,
+        };
+        // Plans assemble the same texts over and over.
+        static TEXTS: LazyLock<Mutex<HashMap<(&str, Settings), Arc<str>>>> = LazyLock::new(Mutex::default);
+        let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (module.name, self.settings);
+        if let Some(text) = texts().get(&key) {
+            return Ok(text.clone());
         }
-        match unroll(&self.text) {
-            Ok(text) => Ok(with_scalar_functions(&text).into()),
-            Err(mistake) => complain(mistake),
+        let text = Assembly::new(module, &key.1).text()?;
+        let mut texts = texts();
+        if texts.len() >= MAX_TEXTS {
+            texts.clear();
         }
+        texts.insert(key, text.clone());
+        Ok(text)
     }
 }
 
-/// The byte range of `fn name(...) ... { ... }` at the start of a line.
-fn find_function(text: &str, name: &str) -> Option<std::ops::Range<usize>> {
-    let head = format!("fn {name}(");
-    let at = if text.starts_with(&head) { 0 } else { text.find(&format!("\n{head}"))? + 1 };
-    let open = at + text[at..].find('{')?;
-    Some(at..matching_brace(text, open)? + 1)
+/// A declaration with the arguments of its template.
+type Instance<'a> = (&'a Item, Vec<(&'static str, String)>);
+
+/// The declarations that a text has, by module and place in the module.
+struct Assembly<'a> {
+    root: &'a Module,
+    settings: &'a Settings,
+    /// In order of first use.
+    modules: Vec<&'a Module>,
+    texts: BTreeMap<(usize, usize, String), String>,
+    /// Names, with the module and the place of their declarations.
+    names: HashMap<String, (usize, usize)>,
 }
 
-/// The position of the brace that matches the one at `open`.
-fn matching_brace(text: &str, open: usize) -> Option<usize> {
-    let mut depth = 0;
-    for (at, byte) in text.bytes().enumerate().skip(open) {
-        match byte {
-            b'{' => depth += 1,
-            b'}' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
+impl<'a> Assembly<'a> {
+    fn new(root: &'a Module, settings: &'a Settings) -> Self {
+        Assembly { root, settings, modules: vec![root], texts: BTreeMap::new(), names: HashMap::new() }
+    }
+
+    fn text(mut self) -> Result<Arc<str>, String> {
+        let root = self.root;
+        for name in self.settings.keys() {
+            if self.declaration(root, name)?.is_none() && !self.is_constant_of_imports(root, name) {
+                return Err(format!("shaders/{}.wgsl: neither it nor its imports declare `{name}`", root.name));
+            }
+        }
+        for item in &root.items {
+            if matches!(item.kind, Kind::Binding | Kind::EntryPoint) && self.holds(root, &item.conditions)? {
+                self.add(root, item, Vec::new(), item.name)?;
+            }
+        }
+        let mut text = root.header.to_owned();
+        let set: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        if !set.is_empty() {
+            let _ = writeln!(text, "// Set: {}.", set.join(", "));
+        }
+        write_items(&mut text, &self.modules, &self.texts);
+        Ok(text.into())
+    }
+
+    /// Whether a module that `module` imports, directly or indirectly, has a constant or alias.
+    fn is_constant_of_imports(&self, module: &Module, name: &str) -> bool {
+        module.imports.iter().any(|import| {
+            library(import.module).is_ok_and(|other| {
+                let constant = |at: usize| matches!(other.items[at].kind, Kind::Const | Kind::Alias);
+                other.named(name).any(constant) || self.is_constant_of_imports(other, name)
+            })
+        })
+    }
+
+    fn holds(&self, module: &'a Module, conditions: &[Condition]) -> Result<bool, String> {
+        for condition in conditions {
+            let value = is_true(condition.expression, &|name| self.value(module, name));
+            if value.map_err(|why| format!("shaders/{}.wgsl: {why}", module.name))? != condition.holds {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The value of a constant, or the type of an alias, as seen from a module.
+    fn value(&self, module: &'a Module, name: &str) -> Option<Value> {
+        let (module, (item, _)) = self.declaration(module, name).ok()??;
+        let value = self.settings.get(name).map_or(item.value(), String::as_str);
+        match item.kind {
+            Kind::Const => evaluate(value, &|name| self.value(module, name)).ok(),
+            Kind::Alias => {
+                Some(evaluate(value, &|name| self.value(module, name)).unwrap_or(Value::Type(value.to_owned())))
+            }
+            _ => None,
+        }
+    }
+
+    /// The declaration that a name stands for in a module, if it is not local or built in.
+    fn declaration(&self, module: &'a Module, name: &str) -> Result<Option<(&'a Module, Instance<'a>)>, String> {
+        if let Some(item) = self.item(module, name)? {
+            return Ok(Some((module, (item, Vec::new()))));
+        }
+        if let Some(found) = self.imported(module, name)? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.instance(module, name)? {
+            return Ok(Some((module, found)));
+        }
+        if !std::ptr::eq(module, self.root) {
+            return self.declaration(self.root, name);
+        }
+        let prelude = prelude()?;
+        let item = |&(number, at): &(usize, usize)| {
+            let module = prelude.modules[number];
+            (module, (&module.items[at], Vec::new()))
+        };
+        Ok(prelude.places.get(name).map(item))
+    }
+
+    /// The declaration of a module with this name whose conditions hold.
+    fn item(&self, module: &'a Module, name: &str) -> Result<Option<&'a Item>, String> {
+        for at in module.named(name) {
+            if self.holds(module, &module.items[at].conditions)? {
+                return Ok(Some(&module.items[at]));
+            }
+        }
+        Ok(None)
+    }
+
+    fn imported(&self, module: &'a Module, name: &str) -> Result<Option<(&'a Module, Instance<'a>)>, String> {
+        for import in &module.imports {
+            for form in import.names.iter().filter(|form| **form == name || is_template(form)) {
+                if !self.holds(module, &import.conditions)? {
+                    continue;
+                }
+                let other = library(import.module).map_err(|why| format!("shaders/{}.wgsl: {why}", module.name))?;
+                // The other module may import the name itself.
+                let found = match self.item(other, form)? {
+                    Some(item) => Some((other, item)),
+                    None => self.imported(other, form)?.map(|(other, (item, _))| (other, item)),
+                };
+                let (other, item) = found.ok_or_else(|| {
+                    format!("shaders/{}.wgsl: shaders/{}.wgsl has no `{form}`", module.name, other.name)
+                })?;
+                if let Some(arguments) = arguments(item, name) {
+                    return Ok(Some((other, (item, arguments))));
                 }
             }
-            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// The template of a module that makes a function with this name, and its arguments.
+    fn instance(&self, module: &'a Module, name: &str) -> Result<Option<Instance<'a>>, String> {
+        for item in module.items.iter().filter(|item| !item.parameters.is_empty()) {
+            if let Some(arguments) = arguments(item, name)
+                && self.holds(module, &item.conditions)?
+            {
+                return Ok(Some((item, arguments)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds a declaration and what it mentions.
+    fn add(
+        &mut self,
+        module: &'a Module,
+        item: &'a Item,
+        arguments: Vec<(&'static str, String)>,
+        name: &str,
+    ) -> Result<(), String> {
+        let number = self.modules.iter().position(|known| std::ptr::eq(*known, module)).unwrap_or_else(|| {
+            self.modules.push(module);
+            self.modules.len() - 1
+        });
+        let place = module.items.iter().position(|other| std::ptr::eq(other, item)).unwrap_or_default();
+        match self.names.insert(name.to_owned(), (number, place)) {
+            Some(known) if known == (number, place) => return Ok(()),
+            Some((other, _)) => {
+                return Err(format!(
+                    "shaders/{}.wgsl:{}: `{name}` is declared in shaders/{}.wgsl too",
+                    module.name, item.line, self.modules[other].name
+                ));
+            }
+            None => {}
+        }
+        let text = self.emitted(module, item, arguments, name)?;
+        let mut seen = HashSet::new();
+        for word in words(&text).filter(|word| seen.insert(*word)) {
+            if !self.names.contains_key(word)
+                && let Some((module, (item, arguments))) = self.declaration(module, word)?
+            {
+                self.add(module, item, arguments, word)?;
+            }
+        }
+        self.texts.insert((number, place, name.to_owned()), text);
+        Ok(())
+    }
+
+    /// The text of a declaration.
+    fn emitted(
+        &self,
+        module: &'a Module,
+        item: &'a Item,
+        arguments: Vec<(&'static str, String)>,
+        name: &str,
+    ) -> Result<String, String> {
+        if let Some(value) = self.settings.get(name).filter(|_| matches!(item.kind, Kind::Const | Kind::Alias)) {
+            let (head, rest) = item.text.split_once('=').unwrap_or((item.text, ""));
+            let tail = rest.split_once(';').map_or("", |(_, tail)| tail);
+            let suffix = match item.constant_type() {
+                "u32" => "u",
+                "i32" => "i",
+                "f32" => "f",
+                _ => "",
+            };
+            let suffix = if item.kind == Kind::Const { suffix } else { "" };
+            return Ok(format!("{}{head}= {value}{suffix};{tail}", item.comment));
+        }
+        let lookup = |name: &str| self.value(module, name);
+        let mut words: Vec<_> = arguments.into_iter().map(|(parameter, with)| (parameter, with.into())).collect();
+        if !words.is_empty() {
+            words.push((item.name, name.to_owned().into()));
+        }
+        let mut emitter = Emitter { out: item.comment.to_owned(), lookup: &lookup, words };
+        let emitted = emitter.emit(item.text);
+        emitted.map_err(|why| format!("shaders/{}.wgsl:{}: {why}", module.name, item.line))?;
+        Ok(emitter.out)
+    }
+}
+
+/// Whether a name has the form of a template's: `dot_LEFT_RIGHT`.
+fn is_template(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// The arguments for which a declaration has this name: none unless it is a template.
+fn arguments(item: &Item, name: &str) -> Option<Vec<(&'static str, String)>> {
+    if item.name.split('_').count() != name.split('_').count() {
+        return None;
+    }
+    let mut arguments = Vec::new();
+    for (form, word) in item.name.split('_').zip(name.split('_')) {
+        match item.parameters.iter().find(|&&parameter| parameter == form) {
+            Some(parameter) => arguments.push((*parameter, word.to_owned())),
+            None if form == word => {}
+            None => return None,
         }
     }
-    None
+    Some(arguments)
 }
 
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+/// Appends declarations in the order of their modules and places, with comments that tell their origin.
+fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, usize, String), String>) {
+    // The module and line that a reader expects next.
+    let mut expected = (usize::MAX, 0);
+    for ((number, place, name), text) in texts {
+        let module = modules[*number];
+        let item = &module.items[*place];
+        let blank_lines = item.line.wrapping_sub(expected.1);
+        if expected.0 == *number && blank_lines <= 1 {
+            out.push_str(&"\n"[..blank_lines]);
+        } else {
+            let with = item.parameters.iter().zip(arguments(item, name).unwrap_or_default());
+            let with: String = with.map(|(_, (parameter, with))| format!(" {parameter}={with}")).collect();
+            let _ = writeln!(out, "\n// shaders/{}.wgsl:{}{with}", module.name, item.line);
+        }
+        out.push_str(text);
+        out.push('\n');
+        let source_lines = item.comment.matches('\n').count() + item.text.matches('\n').count() + 1;
+        let whole = source_lines == text.matches('\n').count() + 1 && item.conditions.is_empty();
+        expected = if whole { (*number, item.line + source_lines) } else { (usize::MAX, 0) };
+    }
 }
 
-/// Replaces whole words `from` with `to`.
-fn replace_word(text: &str, from: &str, to: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+/// Where a line of an assembled text (from 1) comes from: `shaders/NAME.wgsl:LINE`. `None` for generated code.
+///
+/// A line that occurs several times in its declaration may be confused with another one of these.
+pub fn locate(text: &str, line: usize) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let wanted = *lines.get(line.checked_sub(1)?)?;
+    let mark = lines[..line].iter().rposition(|line| line.starts_with("// shaders/"))?;
+    let (file, rest) = lines[mark].strip_prefix("// shaders/")?.split_once(".wgsl:")?;
+    let mut rest = rest.split(' ');
+    let first: usize = rest.next()?.parse().ok()?;
+    let arguments: Vec<(&str, &str)> = rest.filter_map(|argument| argument.split_once('=')).collect();
+    let source: Vec<&str> = library(file).ok()?.source.lines().collect();
+    let at = first + (line - 1 - mark).checked_sub(1)?;
+    // The text differs from the file in template arguments and in the variables of unrolled loops.
+    let same = |number: usize| {
+        source.get(number.wrapping_sub(1)).is_some_and(|line| {
+            let line = strip_attributes(line);
+            let mut ours = tokens(line).map(|word| arguments.iter().find(|(name, _)| *name == word).map_or(word, |a| a.1));
+            let mut theirs = tokens(wanted);
+            loop {
+                match (ours.next(), theirs.next()) {
+                    (None, None) => return true,
+                    (Some(a), Some(b)) if a == b || is_variable(a) && is_literal(b) => {}
+                    _ => return false,
+                }
+            }
+        })
+    };
+    let found = (0..source.len()).flat_map(|by| [at + by, at.wrapping_sub(by)]).find(|&number| number >= first && same(number));
+    Some(format!("shaders/{file}.wgsl:{}", found.unwrap_or(first)))
+}
+
+fn strip_attributes(line: &str) -> &str {
+    let line = line.trim_start();
+    line.strip_prefix("@unroll ").unwrap_or(line)
+}
+
+fn is_variable(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+fn is_literal(word: &str) -> bool {
+    word.strip_suffix('u').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Words and other characters, without white space.
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
-    while let Some(at) = rest.find(from) {
-        let before = rest[..at].bytes().last().or(out.bytes().last()).is_some_and(is_word);
-        let after = rest[at + from.len()..].bytes().next().is_some_and(is_word);
-        out.push_str(&rest[..at]);
-        out.push_str(if before || after { from } else { to });
-        rest = &rest[at + from.len()..];
-    }
-    out.push_str(rest);
-    out
+    std::iter::from_fn(move || {
+        rest = rest.trim_start();
+        let length = rest.bytes().take_while(|&b| is_word(b)).count().max(rest.chars().next()?.len_utf8());
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        Some(token)
+    })
 }
 
-/// Opens the body of a loop to unroll.
-const UNROLL: &str = "{ // unroll";
-
-/// Unrolls `for (var i = 0u; i < N; i++) { // unroll`, where N is a number or a constant of the source.
-fn unroll(text: &str) -> Result<String, String> {
-    let mut text = text.to_owned();
-    // Start from the end, so that inner loops are unrolled before outer ones.
-    let mut end = text.len();
-    while let Some(mark) = text[..end].rfind(UNROLL) {
-        let start = text[..mark].rfind("for (").ok_or("`// unroll` without a `for (`")?;
-        let head = &text[start..mark];
-        let bad = || format!("cannot unroll `{}`", head.trim());
-        let inner = head.trim().strip_prefix("for (var ").and_then(|h| h.strip_suffix(')')).ok_or_else(bad)?;
-        let parts: Vec<&str> = inner.split(';').map(str::trim).collect();
-        let [init, test, step] = parts[..] else { return Err(bad()) };
-        let (name, from) = init.split_once('=').ok_or_else(bad)?;
-        let name = name.trim();
-        let bound = test.strip_prefix(name).and_then(|t| t.trim().strip_prefix('<')).ok_or_else(bad)?;
-        if from.trim() != "0u" || step.strip_prefix(name).map(str::trim) != Some("++") {
-            return Err(bad());
-        }
-        let count = constant_value(&text, bound.trim()).ok_or_else(bad)?;
-        let close = matching_brace(&text, mark).ok_or_else(bad)?;
-        let body = text[mark + UNROLL.len()..close].to_owned();
-        let declares = body.contains("let ") || body.contains("var ");
-        let mut unrolled = String::new();
-        for i in 0..count {
-            let step = replace_word(&body, name, &format!("{i}u"));
-            let step = step.trim_matches('\n').trim_end();
-            let step = if declares { format!("{{\n{step}\n}}") } else { step.to_owned() };
-            unrolled.push_str(&step);
-            unrolled.push('\n');
-        }
-        text.replace_range(start..close + 1, unrolled.trim());
-        end = start;
-    }
-    Ok(text)
-}
-
-/// The value of a literal such as `8` or `8u`, of a constant `const NAME: u32 = 8u;` of the source, or of
-/// a quotient or product of two of these.
-fn constant_value(text: &str, expression: &str) -> Option<u32> {
-    if let Some((a, b)) = expression.split_once('/') {
-        return constant_value(text, a.trim())?.checked_div(constant_value(text, b.trim())?);
-    }
-    if let Some((a, b)) = expression.split_once('*') {
-        return constant_value(text, a.trim())?.checked_mul(constant_value(text, b.trim())?);
-    }
-    if let Ok(number) = expression.trim_end_matches('u').parse() {
-        return Some(number);
-    }
-    let head = format!("const {expression}: u32 =");
-    let at = text.find(&head)? + head.len();
-    let value = &text[at..at + text[at..].find(';')?];
-    constant_value(text, value.trim())
-}
-
-/// A function or constant of `scalar.wgsl`, and the words it mentions.
-struct Item {
-    text: &'static str,
-    mentions: HashSet<&'static str>,
-}
-
-/// The words of a source outside comments, except numbers. Performance matters: planning calls this for every kernel.
+/// The words of a text outside comments, except numbers. Performance matters: assembly calls this for every kernel.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -258,8 +466,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The functions and constants that a source defines at the start of a line.
-fn defined(text: &str) -> HashSet<&str> {
+/// The functions and constants that a text declares at the start of a line.
+fn declared(text: &str) -> HashSet<&str> {
     let names = text.lines().filter_map(|line| {
         let rest = line.strip_prefix("fn ").or(line.strip_prefix("const "))?;
         let (name, rest) = rest.split_at(rest.bytes().take_while(|&b| is_word(b)).count());
@@ -268,127 +476,54 @@ fn defined(text: &str) -> HashSet<&str> {
     names.collect()
 }
 
-/// The names of the items of `scalar.wgsl` in file order, and the items by name.
-fn scalar_items() -> &'static (Vec<&'static str>, HashMap<&'static str, Item>) {
-    static ITEMS: OnceLock<(Vec<&'static str>, HashMap<&'static str, Item>)> = OnceLock::new();
-    ITEMS.get_or_init(|| {
-        let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/scalar.wgsl"));
-        let (mut order, mut items) = (Vec::new(), HashMap::new());
-        let mut at = 0;
-        while let Some(line_end) = source[at..].find('\n').map(|n| at + n) {
-            let line = &source[at..line_end];
-            let name_of =
-                |head: &str| line.strip_prefix(head).map(|rest| rest.bytes().take_while(|&b| is_word(b)).count());
-            let (name, end) = if let Some(n) = name_of("fn ") {
-                let close = source[at..].find('{').and_then(|open| matching_brace(source, at + open));
-                (&line[3..3 + n], close.map_or(source.len(), |close| close + 1))
-            } else if let Some(n) = name_of("const ") {
-                (&line[6..6 + n], line_end)
-            } else {
-                at = line_end + 1;
-                continue;
-            };
-            let text = &source[at..end];
-            items.insert(name, Item { text, mentions: words(text).collect() });
-            order.push(name);
-            at = source[end..].find('\n').map_or(source.len(), |n| end + n + 1);
-        }
-        (order, items)
-    })
-}
-
-/// Whether `scalar.wgsl` has a function with this name.
-pub fn has_scalar_function(name: &str) -> bool {
-    scalar_items().1.contains_key(name)
-}
-
-/// The names of the items of `scalar.wgsl` that the words mention, directly or indirectly, except those in
-/// `defined`.
-fn called<'a>(words: impl Iterator<Item = &'a str>, defined: &HashSet<&str>) -> HashSet<&'static str> {
-    let items = &scalar_items().1;
-    let mut called = HashSet::new();
-    let mut open: Vec<&str> = words.filter(|word| items.contains_key(word)).collect();
-    while let Some(word) = open.pop() {
-        if let Some((&name, item)) = items.get_key_value(word).filter(|_| !defined.contains(word))
-            && called.insert(name)
-        {
-            open.extend(&item.mentions);
+/// Module and place of the declarations of the prelude that the words mention, directly or indirectly, except names in
+/// `declared`.
+fn called<'a>(
+    prelude: &Prelude,
+    words: impl Iterator<Item = &'a str>,
+    declared: &HashSet<&str>,
+) -> BTreeSet<(usize, usize)> {
+    let place = |word: &str| prelude.places.get(word).filter(|_| !declared.contains(word)).copied();
+    let mut found = BTreeSet::new();
+    let mut open: Vec<(usize, usize)> = words.filter_map(place).collect();
+    while let Some((number, at)) = open.pop() {
+        if found.insert((number, at)) {
+            open.extend(self::words(prelude.modules[number].items[at].text).filter_map(place));
         }
     }
-    called
+    found
 }
 
 /// The number of lines of a function of `scalar.wgsl` and of everything that it calls, each counted once.
 pub(crate) fn lines_called(function: &str) -> usize {
-    let items = &scalar_items().1;
-    let called = called(std::iter::once(function), &HashSet::new());
-    called.iter().map(|name| items[name].text.lines().count()).sum()
+    let Ok(prelude) = prelude() else { return 0 };
+    let called = called(prelude, std::iter::once(function), &HashSet::new());
+    called.iter().map(|&(number, at)| prelude.modules[number].items[at].text.lines().count()).sum()
 }
 
-/// Appends the items of `scalar.wgsl` that the source mentions, directly or indirectly, and does not
-/// define.
-fn with_scalar_functions(text: &str) -> String {
-    let (order, items) = scalar_items();
-    let called = called(words(text), &defined(text));
+/// Generated code with the declarations of the prelude that it mentions and does not declare.
+pub fn complete(text: &str) -> Result<Arc<str>, String> {
+    let prelude = prelude()?;
+    let whole = |(number, at): (usize, usize)| {
+        let item = &prelude.modules[number].items[at];
+        ((number, at, item.name.to_owned()), item.comment.to_owned() + item.text)
+    };
+    let items = called(prelude, words(text), &declared(text)).into_iter().map(whole).collect();
     let mut out = text.trim_end().to_owned();
     out.push('\n');
-    for name in order.iter().filter(|name| called.contains(*name)) {
-        out.push('\n');
-        out.push_str(items[name].text);
-        out.push('\n');
-    }
-    out
+    write_items(&mut out, &prelude.modules, &items);
+    Ok(out.into())
 }
 
-/// Replaces the function `name` of a finished source, and adds what the new one calls.
+/// Replaces the function `name` of an assembled text, and adds what the new one calls.
 pub(crate) fn splice(text: &str, name: &str, with: &str) -> Result<Arc<str>, String> {
-    let range = find_function(text, name).ok_or_else(|| format!("internal: the kernel has no `fn {name}(`"))?;
+    let head = format!("\nfn {name}(");
+    let range = text.find(&head).and_then(|at| {
+        let open = at + text[at..].find('{')?;
+        Some(at + 1..module::closing(text, open)? + 1)
+    });
+    let range = range.ok_or_else(|| format!("internal: the kernel has no `fn {name}(`"))?;
     let mut text = text.to_owned();
     text.replace_range(range, with.trim_end());
-    Ok(with_scalar_functions(&text).into())
-}
-
-/// Completes generated source with the functions it calls.
-pub(crate) fn complete(text: &str) -> Arc<str> {
-    with_scalar_functions(text).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn constants_must_occur_exactly_once() {
-        let shader = || Shader::new("t", "const N: u32 = 4u;\nalias T = f32;\n");
-        let text = shader().constant("N", 7).alias("T", "u32").finish().expect("good");
-        assert_eq!(&*text, "const N: u32 = 7u;\nalias T = u32;\n");
-        let missing = shader().constant("M", 7).finish().expect_err("no M");
-        assert!(missing.contains("shaders/t.wgsl") && missing.contains("const M"), "{missing}");
-        let twice = Shader::new("t", "const N: u32 = 4u;\nconst N: u32 = 5u;").constant("N", 1);
-        assert!(twice.finish().expect_err("twice").contains("exactly once"));
-    }
-
-    #[test]
-    fn nested_loops_unroll_inner_first() {
-        let text = "const N: u32 = 2u;\nfor (var i = 0u; i < N; i++) { // unroll\n\
-                    for (var j = 0u; j < 2u; j++) { // unroll\n  a[i][j] = ij;\n}\n}\n";
-        let text = unroll(text).expect("unrolls");
-        for expected in ["a[0u][0u] = ij;", "a[0u][1u]", "a[1u][0u]", "a[1u][1u]"] {
-            assert!(text.contains(expected), "{text}");
-        }
-        assert!(!text.contains("for"));
-        assert!(unroll("while (x) { // unroll\n}").is_err());
-    }
-
-    #[test]
-    fn only_whole_words_are_replaced() {
-        assert_eq!(replace_word("acc c accc_c c(cc)c", "c", "0u"), "acc 0u accc_c 0u(cc)0u");
-    }
-
-    #[test]
-    fn functions_are_replaced_whole() {
-        let shader = Shader::new("t", "fn f(x: f32) -> f32 {\n  if (x > 0) { return x; }\n  return x;\n}\nfn g() {}\n");
-        let text = shader.function("f", "fn f() {}").finish().expect("good");
-        assert_eq!(&*text, "fn f() {}\nfn g() {}\n");
-    }
+    complete(&text)
 }

@@ -7,7 +7,7 @@ use crate::op::{
 };
 use crate::ops::reduce::{ALONE, MAX_CHUNK, exceeds, outer_size_inner};
 use crate::shader::Shader;
-use crate::{DType, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Tensor, TensorType, Value};
 
 /// The index of the largest (or smallest) element along one axis: the first one on ties, or the first NaN if any.
 #[derive(Debug, Clone)]
@@ -63,13 +63,8 @@ impl Op for Argmax {
 }
 
 impl Argmax {
-    fn text(&self, text: Shader, dtype: DType) -> Result<Arc<str>, String> {
-        let text = text.constant("SMALLEST", self.smallest).alias("T", dtype.wgsl_storage());
-        if dtype == DType::F32 {
-            return text.finish();
-        }
-        let beats = if self.smallest { "v < largest" } else { "v > largest" };
-        text.function("beats", &format!("fn beats(v: T, largest: T) -> bool {{\n  return {beats};\n}}")).finish()
+    fn text(&self, name: &str, dtype: DType) -> Result<Arc<str>, String> {
+        Shader::new(name).set("SMALLEST", self.smallest).set("T", dtype.wgsl_storage()).finish()
     }
 }
 
@@ -92,7 +87,7 @@ impl Kernel for Argmax {
         let first = |to: Slot| -> Result<Launch, String> {
             Ok(Launch {
                 label: self.name().into(),
-                wgsl: self.text(wgsl!("argmax"), args.inputs[0].dtype)?,
+                wgsl: self.text("argmax", args.inputs[0].dtype)?,
                 entry: "argmax",
                 bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
                 workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
@@ -103,7 +98,7 @@ impl Kernel for Argmax {
         }
         let second = Launch {
             label: format!("{} parts", self.name()),
-            wgsl: self.text(wgsl!("argmax_parts"), args.inputs[0].dtype)?,
+            wgsl: self.text("argmax_parts", args.inputs[0].dtype)?,
             entry: "argmax_parts",
             bindings: vec![
                 Binding::Uniform(uniform.clone()),

@@ -3,7 +3,8 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Concatenates the inputs along `axis`.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ impl Kernel for Concat {
             let uniform = [rows * row_chunks, row_chunks, chunk, length, total, start, 0, 0];
             lowered.launches.push(Launch {
                 label: "concat".into(),
-                wgsl: wgsl!("concat").alias("V", if vec4 { "vec4<u32>" } else { "u32" }).finish()?,
+                wgsl: Shader::new("concat").set("V", if vec4 { "vec4<u32>" } else { "u32" }).finish()?,
                 entry: "concat",
                 bindings: vec![
                     Binding::Uniform(uniform.map(|n| n as u32).to_vec()),

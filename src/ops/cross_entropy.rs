@@ -4,7 +4,8 @@ use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lo
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
 use crate::ops::reduce::threads_per_row;
 use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// `ln(sum(exp(x))) - x[class]` for each row of logits `[N, C]` and its class `[N]`; the result is `[N]`.
 #[derive(Debug, Clone)]
@@ -181,12 +182,11 @@ impl Kernel for Rows {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
-        let (text, entry) = if is_workgroup(variant) {
-            let threads = threads_per_row(args.profile, c);
-            (wgsl!("cross_entropy_workgroup").constant("THREADS", threads), "cross_entropy_workgroup")
-        } else {
-            (wgsl!("cross_entropy"), "cross_entropy")
-        };
+        let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
+        let mut text = Shader::new(entry);
+        if is_workgroup(variant) {
+            text = text.set("THREADS", threads_per_row(args.profile, c));
+        }
         // The losses do not read dy; any input can fill its binding.
         let dy = Slot::Input(if self.gradient { 2 } else { 1 });
         Ok(Launch {

@@ -3,7 +3,8 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::reduce::parts;
 use crate::profile::Profile;
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Cumulative sums along `axis`, from its end if `reverse` is set.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ impl Walk {
         let words = [lines, size, inner, usize::from(reverse), chunks, size.div_ceil(chunks), 0, 0];
         Ok(Launch {
             label: if walk { "cumsum" } else { "cumsum chunks" }.into(),
-            wgsl: wgsl!("cumsum").constant("WALK", walk).alias("T", dtype.wgsl_storage()).finish()?,
+            wgsl: Shader::new("cumsum").set("WALK", walk).set("T", dtype.wgsl_storage()).finish()?,
             entry: "cumsum",
             bindings: vec![
                 Binding::Uniform(words.map(|n| n as u32).to_vec()),

@@ -1,11 +1,12 @@
 //! Reverses the order of elements along axes.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::gather::{Lines, with_store};
+use crate::ops::gather::{Lines};
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
 use crate::shape::{View, reciprocal};
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Reverses one axis.
 #[derive(Debug, Clone)]
@@ -79,11 +80,9 @@ impl Kernel for Flip {
         uniform.extend([count, size, inner, chunk].map(|n| n as u32));
         uniform.extend(x.words());
         let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
-        let text = with_store(wgsl!("flip"), "y", t, vec4);
-        let text = if along { text.function("turned", "fn turned(v: V) -> V { return v.wzyx; }") } else { text };
         Ok(Launch {
             label: "flip".into(),
-            wgsl: text.finish()?,
+            wgsl: Shader::new("flip").set("T", t).set("VEC4", vec4).set("ALONG", along).finish()?,
             entry: "flip",
             bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
             workgroups: args.profile.grid(count.div_ceil(64 * chunk) as u64)?,

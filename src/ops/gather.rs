@@ -4,9 +4,9 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
-use crate::shader::{EPILOGUE4, Shader};
+use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
-use crate::{DType, Data, Shape, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// `y[o, j, i] = x[o, index[o, j, i], i]`, where `o` and `i` run over the axes before and after `axis`, which have
 /// equal sizes in `x` and `index`. An index that is the same for all `o` or `i` is a broadcast view.
@@ -91,19 +91,6 @@ impl Lines {
     }
 }
 
-/// Specialises the alias `V` and the functions `epilogue` and `store(i, v)` of a shader for elements of type `t`, or
-/// vec4 of these.
-pub(crate) fn with_store(text: Shader, out: &str, t: &str, vec4: bool) -> Shader {
-    let v = if vec4 { format!("vec4<{t}>") } else { t.to_owned() };
-    let (epilogue, value) = match (t == "f32", vec4) {
-        (false, _) => ("", "v"),
-        (true, false) => return text.alias("V", &v),
-        (true, true) => (EPILOGUE4, "epilogue4(v, 4u * i)"),
-    };
-    let store = format!("fn store(i: u32, v: V) {{\n  {out}[i] = {value};\n}}");
-    text.alias("V", &v).function("epilogue", epilogue).function("store", &store)
-}
-
 impl Op for Gather {
     fn name(&self) -> &'static str {
         "gather"
@@ -177,7 +164,7 @@ impl Kernel for Gather {
         let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
         Ok(Launch {
             label: "gather".into(),
-            wgsl: with_store(wgsl!("gather").alias("T", t), "y", t, vec4).finish()?,
+            wgsl: Shader::new("gather").set("T", t).set("VEC4", vec4).finish()?,
             entry: "gather",
             bindings: vec![
                 Binding::Uniform(uniform),

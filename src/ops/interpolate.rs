@@ -3,8 +3,9 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::Lines;
 use crate::ops::reduce::outer_size_inner;
+use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
-use crate::{DType, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Tensor, TensorType, Value};
 
 /// How [`Value::interpolate`] computes an element between two others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,10 +140,10 @@ impl Kernel for Interpolate {
         uniform.extend([count, size, inner, self.n_in, self.n_out].map(|n| n as u32));
         uniform.extend(scale.map(|n| n as i32 as u32));
         uniform.extend([0; 2]); // padding
-        let text = wgsl!("interpolate").constant("TRANSPOSED", self.transposed);
+        let text = Shader::new("interpolate").set("TRANSPOSED", self.transposed);
         Ok(Launch {
             label: self.name().into(),
-            wgsl: text.constant("NEAREST", self.mode == Interpolation::Nearest).finish()?,
+            wgsl: text.set("NEAREST", self.mode == Interpolation::Nearest).finish()?,
             entry: "interpolate",
             bindings: vec![Binding::Uniform(uniform), Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
             workgroups: args.profile.grid(count.div_ceil(64) as u64)?,

@@ -3,7 +3,8 @@
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::ops::gather::{NAN, indices};
 use crate::ops::pad::copy_chunk;
-use crate::{DType, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Tensor, TensorType, Value};
 
 /// `y[n, c]` is 1 where `index[n] = c`, else 0.
 #[derive(Debug, Clone)]
@@ -63,7 +64,7 @@ impl Kernel for OneHot {
         let chunk = copy_chunk(args.profile, count);
         Ok(Launch {
             label: "one_hot".into(),
-            wgsl: wgsl!("one_hot").finish()?,
+            wgsl: Shader::new("one_hot").finish()?,
             entry: "one_hot",
             bindings: vec![
                 Binding::Uniform(vec![count as u32, self.classes as u32, chunk as u32, NAN]),

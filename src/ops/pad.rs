@@ -2,8 +2,9 @@
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use crate::profile::Profile;
+use crate::shader::Shader;
 use crate::shape::View;
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Placement of the elements of one axis: element `i` goes to `start + i * step` of `size`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -196,9 +197,9 @@ impl Kernel for Pad {
             let words = axis.map_or([0; 8], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
             uniform.extend(words.map(|n| n as u32));
         }
-        let text = wgsl!("pad")
-            .alias("V", if vec4 { "vec4<u32>" } else { "u32" })
-            .constant("STEPS", axes.iter().any(|axis| axis.to.step != 1));
+        let text = Shader::new("pad")
+            .set("V", if vec4 { "vec4<u32>" } else { "u32" })
+            .set("STEPS", axes.iter().any(|axis| axis.to.step != 1));
         Ok(Launch {
             label: "pad".into(),
             wgsl: text.finish()?,

@@ -7,11 +7,12 @@
 //! so that no invocation adds more than a few thousand terms.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::gather::{Lines, check_index, indexed_case, indices, with_store};
+use crate::ops::gather::{Lines, check_index, indexed_case, indices};
 use crate::ops::reduce::outer_size_inner;
 use crate::ops::sort::Sorting;
 use crate::shape::View;
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::shader::Shader;
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// `z[o, k, i] = sum of src[o, j, i] over the j with index[o, j, i] = k`, for `k` below `size`.
 #[derive(Debug, Clone)]
@@ -121,6 +122,11 @@ impl Layout {
         Ok(Layout { index, src, inner: src.sizes[2], vec4, t, lines: [own(0), own(2)] })
     }
 
+    /// A shader for these elements.
+    fn shader(&self, name: &str) -> Shader {
+        Shader::new(name).set("T", self.t).set("VEC4", self.vec4)
+    }
+
     /// Increments of the line number along outer and inner.
     fn line_steps(&self) -> [usize; 2] {
         let step = |place: usize, step: usize| if self.index.strides[place] == 0 { 0 } else { step };
@@ -166,7 +172,7 @@ impl ScatterSum {
         uniform.extend(layout.index.words().into_iter().chain(layout.src.words()));
         Ok(Launch {
             label: "scatter walk".into(),
-            wgsl: with_store(wgsl!("scatter_walk"), "z", layout.t, layout.vec4).finish()?,
+            wgsl: layout.shader("scatter_walk").finish()?,
             entry: "scatter_walk",
             bindings: vec![
                 Binding::Uniform(uniform),
@@ -187,7 +193,6 @@ impl ScatterSum {
             return self.walk(layout, args); // nothing to sort: zeros
         }
         let (lines, [line_outer, line_inner]) = (layout.lines[0] * layout.lines[1], layout.line_steps());
-        let v = if layout.vec4 { format!("vec4<{}>", layout.t) } else { layout.t.to_owned() };
         let starts = lines * (self.size + 1);
         // Scratch order: the sorted index, the starts, the block sums, then the buffers for sorting.
         let (order, starts_slot) = (Slot::Scratch(0), Slot::Scratch(1));
@@ -215,7 +220,7 @@ impl ScatterSum {
         uniform.extend(layout.index.words());
         lowered.launches.push(Launch {
             label: "scatter starts".into(),
-            wgsl: wgsl!("scatter_starts").finish()?,
+            wgsl: Shader::new("scatter_starts").finish()?,
             entry: "scatter_starts",
             bindings: vec![
                 Binding::Uniform(uniform),
@@ -234,7 +239,7 @@ impl ScatterSum {
             let words = [total, count, layout.inner, block, blocks, line_outer, line_inner, 0].map(|n| n as u32);
             lowered.launches.push(Launch {
                 label: "scatter blocks".into(),
-                wgsl: wgsl!("scatter_blocks").alias("V", &v).finish()?,
+                wgsl: layout.shader("scatter_blocks").finish()?,
                 entry: "scatter_blocks",
                 bindings: vec![
                     Binding::Uniform(words.into_iter().chain(index).chain(src).collect()),
@@ -251,8 +256,7 @@ impl ScatterSum {
         let words = [outputs, count, self.size, layout.inner, block, blocks, line_outer, line_inner].map(|n| n as u32);
         lowered.launches.push(Launch {
             label: "scatter sum".into(),
-            wgsl: with_store(wgsl!("scatter_sum").constant("BLOCKS", blocks > 0), "z", layout.t, layout.vec4)
-                .finish()?,
+            wgsl: layout.shader("scatter_sum").set("BLOCKS", blocks > 0).finish()?,
             entry: "scatter_sum",
             bindings: vec![
                 Binding::Uniform(words.into_iter().chain(src).collect()),

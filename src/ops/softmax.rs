@@ -7,7 +7,7 @@ use crate::op::{
 };
 use crate::ops::reduce::{MIN_THREADS, outer_size_inner, threads_per_row};
 use crate::shader::Shader;
-use crate::{DType, Shape, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `exp(x) / sum(exp(x))` along `axis`, or the logarithm of it.
 #[derive(Debug, Clone)]
@@ -117,24 +117,9 @@ impl Rows {
         threads_per_row(args.profile, self.size)
     }
 
-    /// The shader for this vector width. Vectors within a row are reduced across lanes (`max`: also for the maximum),
-    /// vectors across rows are not.
-    fn text(&self, text: Shader, log: bool, max: bool) -> Shader {
-        let text = text.constant("LOG", log);
-        let Some(within) = self.vector else { return text };
-        let keep = "fn keep_nan(x: V, y: V) -> V {\n  return nan_or4(x, y);\n}";
-        let text = text.alias("V", "vec4<f32>").function("keep_nan", keep);
-        match within {
-            false => text,
-            true => {
-                let lanes = |name: &str, of: &str| format!("fn {name}(v: V) -> V {{\n  return V({of});\n}}");
-                let text = text.function("lanes_sum", &lanes("lanes_sum", "(v.x + v.y) + (v.z + v.w)"));
-                if !max {
-                    return text;
-                }
-                text.function("lanes_max", &lanes("lanes_max", "max(max(v.x, v.y), max(v.z, v.w))"))
-            }
-        }
+    /// The shader for this vector width.
+    fn text(&self, text: Shader, log: bool) -> Shader {
+        text.set("LOG", log).set("VEC4", self.vector.is_some()).set("ACROSS", self.vector == Some(false))
     }
 }
 
@@ -213,14 +198,14 @@ impl Kernel for Softmax {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
-        let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_workgroup").constant("THREADS", rows.together(args)), "softmax_workgroup")
-        } else {
-            (wgsl!("softmax"), "softmax")
-        };
+        let entry = if is_workgroup(variant) { "softmax_workgroup" } else { "softmax" };
+        let mut text = Shader::new(entry);
+        if is_workgroup(variant) {
+            text = text.set("THREADS", rows.together(args));
+        }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
-            wgsl: rows.text(text, self.log, true).finish()?,
+            wgsl: rows.text(text, self.log).finish()?,
             entry,
             workgroups: row_grid(variant, args, rows.rows)?,
             bindings: vec![
@@ -327,14 +312,14 @@ impl Kernel for SoftmaxGrad {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
-        let (text, entry) = if is_workgroup(variant) {
-            (wgsl!("softmax_grad_workgroup").constant("THREADS", rows.together(args)), "softmax_grad_workgroup")
-        } else {
-            (wgsl!("softmax_grad"), "softmax_grad")
-        };
+        let entry = if is_workgroup(variant) { "softmax_grad_workgroup" } else { "softmax_grad" };
+        let mut text = Shader::new(entry);
+        if is_workgroup(variant) {
+            text = text.set("THREADS", rows.together(args));
+        }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
-            wgsl: rows.text(text, self.log, false).finish()?,
+            wgsl: rows.text(text, self.log).finish()?,
             entry,
             workgroups: row_grid(variant, args, rows.rows)?,
             bindings: vec![

@@ -9,10 +9,9 @@ use crate::ops::reduce::outer_size_inner;
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
-use crate::{DType, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Tensor, TensorType, Value};
 
 /// The code that both shaders share.
-const RUNS: &str = include_str!("../../shaders/sort_run.wgsl");
 
 /// The indices along one axis that sort the elements. Stable; NaN is the largest.
 #[derive(Debug, Clone)]
@@ -115,15 +114,16 @@ impl Sorting<'_> {
             uniform.extend([row_chunks, self.lines[1]].into_iter().flat_map(reciprocal));
             uniform.extend([self.lines[1] as u32, 0, 0, 0]);
             uniform.extend([self.keys, layout].iter().flat_map(Lines::words));
-            let (entry, text, read) = match pass {
-                0 => ("sort_blocks", self.blocks(), self.from),
-                _ => ("sort_merge", wgsl!("sort_merge").append(RUNS), pairs(pass - 1)),
+            let (text, entry, read) = match pass {
+                0 => {
+                    let text = Shader::new("sort_blocks").set("DESCENDING", self.descending).set("T", self.t);
+                    (text, "sort_blocks", self.from)
+                }
+                _ => (Shader::new("sort_merge"), "sort_merge", pairs(pass - 1)),
             };
-            let text = text.constant("RUN", RUN).constant("LAST", last);
-            let text = if last { text.alias("V", "u32").function("put", PUT_NUMBER) } else { text };
             lowered.launches.push(Launch {
                 label: entry.replace('_', " "),
-                wgsl: text.finish()?,
+                wgsl: text.set("RUN", RUN).set("LAST", last).finish()?,
                 entry,
                 bindings: vec![Binding::Uniform(uniform), Binding::Read(read), Binding::Write(target)],
                 workgroups: self.profile.grid((lines * row_chunks).div_ceil(64) as u64)?,
@@ -131,22 +131,7 @@ impl Sorting<'_> {
         }
         Ok(())
     }
-
-    /// The shader of the first launch.
-    fn blocks(&self) -> Shader {
-        let text = wgsl!("sort_blocks").append(RUNS).constant("DESCENDING", self.descending).alias("T", self.t);
-        match self.t {
-            "f32" => text,
-            "i32" => {
-                text.function("order_of", "fn order_of(v: T) -> u32 {\n  return bitcast<u32>(v) ^ 0x80000000u;\n}")
-            }
-            _ => text.function("order_of", "fn order_of(v: T) -> u32 {\n  return v;\n}"),
-        }
-    }
 }
-
-/// `put` of the last launch.
-const PUT_NUMBER: &str = "fn put(at: u32, pair: vec2<u32>) {\n  y[at] = pair.y;\n}";
 
 impl Kernel for Argsort {
     fn variants(&self) -> &'static [Variant] {

@@ -442,7 +442,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     let body = format!(
         "{text}{quad}@compute @workgroup_size({WORKGROUP})\nfn pointwise(\n  @builtin(workgroup_id) group: vec3<u32>,\n  \
          @builtin(num_workgroups) groups: vec3<u32>,\n  @builtin(local_invocation_index) lane: u32,\n) {{\n  \
-         let first = ((group.z * groups.y + group.y) * groups.x + group.x) * {}u + lane;\n  let quads = (args[0].x + 3u) / 4u;\n  \
+         let first = group_number(group, groups) * {}u + lane;\n  let quads = (args[0].x + 3u) / 4u;\n  \
          for (var k = 0u; k < {QUADS}u; k++) {{\n    let q = first + k * {WORKGROUP}u;\n    \
          if (q < quads) {{ quad(q); }}\n  }}\n}}\n",
         WORKGROUP * QUADS

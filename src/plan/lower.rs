@@ -15,8 +15,8 @@ use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
-use crate::shader::{complete, splice};
-use crate::{DType, Tensor, TensorType, wgsl};
+use crate::shader::{Shader, complete, splice};
+use crate::{DType, Tensor, TensorType};
 
 /// A binding of a draft dispatch, before buffers are assigned.
 #[derive(Clone, Debug)]
@@ -179,10 +179,14 @@ impl Lowering<'_> {
         bindings.extend(self.tail(&generated));
         let wgsl = match self.texts.entry((None, generated.text)) {
             Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => {
-                let text = complete(&new.key().1);
-                new.insert(text).clone()
-            }
+            Entry::Vacant(new) => match complete(&new.key().1) {
+                Ok(text) => new.insert(text).clone(),
+                Err(why) => {
+                    let node = self.value_of(&stores[0]).0.node;
+                    self.complain(node, &why);
+                    return None;
+                }
+            },
         };
         let launch = Launch { label: label.clone(), wgsl, entry: "pointwise", bindings: Vec::new(), workgroups };
         let dispatches = vec![DraftDispatch { launch, bindings }];
@@ -410,7 +414,7 @@ fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
 fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> Result<Dispatch, String> {
     Ok(Dispatch {
         label: "commit".into(),
-        wgsl: wgsl!("commit").finish()?,
+        wgsl: Shader::new("commit").finish()?,
         entry: "commit".into(),
         bindings: vec![
             Bound::Uniform(vec![words as u32]),

@@ -176,7 +176,7 @@ fn prepare(sweep: &Sweep) -> Prepared {
         "{bindings}@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n\
          let i = id.x;\nif i < {n}u {{ y[i] = {word}; }}\n}}\n"
     );
-    let text = wgrad::shader::Shader::new("sweep", &text).finish().expect("a text").to_string();
+    let text = wgrad::shader::complete(&text).expect("a text").to_string();
     let words = sweep.inputs.iter().map(|xs| xs.iter().map(|x| x.to_bits()).collect()).collect();
     let wanted = reference(&**op, &sweep.inputs, &node.outputs);
     (op.clone(), text, words, wanted)
@@ -439,7 +439,7 @@ fn quotients_and_remainders_are_exact_below_2_to_the_31() {
              let i = id.x;\nif i < {}u && x1[i] > 0u {{ y[i] = {function}; }}\n}}\n",
             numbers.len()
         );
-        let text = wgrad::shader::Shader::new("division", &text).finish().expect("a text");
+        let text = wgrad::shader::complete(&text).expect("a text");
         for gpu in adapters() {
             let found = gpu.run(&text, &inputs);
             for ((&n, &d), got) in numbers.iter().zip(&of).zip(found) {

@@ -13,8 +13,13 @@ struct Params { n: u32 } // elements of T
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<T>;
 
-// With two operands, the second starts n elements after the first.
-fn source(i: u32) -> T { return x[i]; }
+// Whether to add a second operand, n elements after the first.
+const ADD: bool = false;
+
+fn source(i: u32) -> T {
+  @if(ADD) return x[i] + x[p.n + i];
+  @else return x[i];
+}
 
 @compute @workgroup_size(SIZE)
 fn peak_copy(
@@ -22,9 +27,9 @@ fn peak_copy(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-  let linear = (group.z * groups.y + group.y) * groups.x + group.x;
+  let linear = group_number(group, groups);
   let first = linear * SIZE * EACH + local.x;
-  for (var k = 0u; k < EACH; k++) { // unroll
+  @unroll for (var k = 0u; k < EACH; k++) {
     let i = first + k * SIZE;
     if (i < p.n) {
       y[i] = source(i);

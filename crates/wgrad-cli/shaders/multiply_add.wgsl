@@ -14,27 +14,35 @@ struct Params { rounds: u32, factor: f32, step: f32, n: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 
-fn multiply_add(a: T, b: T, c: T) -> T { return fma(a, b, c); }
+const FUSED: bool = true;
 
-fn total(v: T) -> f32 { return dot(v, T(1.0)); }
+fn multiply_add(a: T, b: T, c: T) -> T {
+  @if(FUSED) return fma(a, b, c);
+  @else return a * b + c;
+}
+
+fn total(v: T) -> f32 {
+  @if(T == f32) return v;
+  @else return dot(v, T(1.0));
+}
 
 @compute @workgroup_size(SIZE)
 fn peak_multiply_add(@builtin(global_invocation_id) id: vec3<u32>) {
   let factor = T(p.factor);
   let step = T(p.step);
   var a: array<T, CHAINS>;
-  for (var c = 0u; c < CHAINS; c++) { // unroll
+  @unroll for (var c = 0u; c < CHAINS; c++) {
     a[c] = T(f32(id.x % 16u + c));
   }
   for (var r = 0u; r < p.rounds; r++) {
-    for (var u = 0u; u < UNROLL; u++) { // unroll
-      for (var c = 0u; c < CHAINS; c++) { // unroll
+    @unroll for (var u = 0u; u < UNROLL; u++) {
+      @unroll for (var c = 0u; c < CHAINS; c++) {
         a[c] = multiply_add(a[c], factor, step);
       }
     }
   }
   var sum = 0.0;
-  for (var c = 0u; c < CHAINS; c++) { // unroll
+  @unroll for (var c = 0u; c < CHAINS; c++) {
     sum += total(a[c]);
   }
   if (id.x < p.n) {

@@ -13,7 +13,10 @@ struct Params { n: u32 } // elements of T
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-fn total(v: T) -> f32 { return dot(v, T(1.0)); }
+fn total(v: T) -> f32 {
+  @if(T == f32) return v;
+  @else return dot(v, T(1.0));
+}
 
 @compute @workgroup_size(SIZE)
 fn peak_read(
@@ -21,10 +24,10 @@ fn peak_read(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-  let linear = (group.z * groups.y + group.y) * groups.x + group.x;
+  let linear = group_number(group, groups);
   let first = linear * SIZE * EACH + local.x;
   var sum = T(0.0);
-  for (var k = 0u; k < EACH; k++) { // unroll
+  @unroll for (var k = 0u; k < EACH; k++) {
     let i = first + k * SIZE;
     if (i < p.n) {
       sum += x[i];

@@ -4,7 +4,6 @@ use super::{Scores, four};
 use crate::op::{Args, Binding, Launch, Lowered, Slot, Variant};
 use crate::shader::Shader;
 use crate::shape::View;
-use crate::wgsl;
 
 /// 8 lanes share 16 rows by shuffles: for lavapipe.
 const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..Variant::plain("shuffle") };
@@ -73,27 +72,10 @@ impl<'a> Work<'a> {
         words.into_iter().map(|word| word as u32).collect()
     }
 
-    /// The source of a kernel with the products that it needs; `binding` is that of the mask.
-    fn text(&self, kernel: Shader, variant: &Variant, of: &Products, binding: usize) -> Shader {
-        let shuffle = *variant == SHUFFLE;
-        let machine = if shuffle {
-            include_str!("../../../shaders/attention_shuffle.wgsl")
-        } else {
-            include_str!("../../../shaders/attention_tile.wgsl")
-        };
-        let (rows, tile) = if shuffle { (16, 16) } else { (4, 32) };
-        let mut text = kernel
-            .append(&machine.replace("KERNEL", of.kernel))
-            .append(include_str!("../../../shaders/attention_operands.wgsl"))
-            .constant("ROWS", rows)
-            .constant("TILE", tile)
-            .constant("COLUMNS", self.columns())
-            .instances("dot_LEFT_RIGHT", ["LEFT", "RIGHT"], of.dots)
-            .instances("add_ADDED", ["ADDED"], of.adds);
-        if self.mask.is_some() {
-            text = text.function("bias", &MASK.replace("BINDING", &binding.to_string()));
-        }
-        text
+    /// The shader of a kernel.
+    fn shader(&self, kernel: &str, variant: &Variant) -> Shader {
+        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE);
+        shader.set("COLUMNS", self.columns()).set("MASK", self.mask.is_some())
     }
 
     /// vec4 of an output row per invocation; 8 invocations share a row.
@@ -127,34 +109,6 @@ fn stride(view: &View, axis: usize) -> usize {
     if view.shape[axis] > 1 { view.strides[axis] } else { 0 }
 }
 
-/// The operands of a kernel's products.
-struct Products {
-    kernel: &'static str,
-    dots: &'static [[&'static str; 2]],
-    adds: &'static [[&'static str; 1]],
-}
-
-/// `bias` with a mask, read through its strides; minus infinity is clamped before any arithmetic.
-const MASK: &str = "@group(0) @binding(BINDING) var<storage, read> mask: array<f32>;
-
-fn bias(b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
-  let start = p.mask_offset + b / p.heads * p.mask_batch + b % p.heads * p.mask_head;
-  let at = start + min(query, vec4(p.q.rows - 1u)) * p.mask_query + min(key, vec4(p.k.rows - 1u)) * p.mask_key;
-  let added = vec4(mask[at.x], mask[at.y], mask[at.z], mask[at.w]);
-  return nan_or4(added, max(added, vec4(LEFT_OUT)));
-}";
-
-/// `before` of a launch that continues a previous one.
-const CONTINUED: &str = "@group(0) @binding(BINDING) var<storage, read> lse_before: array<f32>;
-
-fn before(i: u32) -> f32 { return lse_before[i]; }";
-
-const FORWARD: Products = Products { kernel: "attention", dots: &[["q", "k"]], adds: &[["v"]] };
-const QUERY_GRAD: Products =
-    Products { kernel: "attention_query_grad", dots: &[["q", "k"], ["dy", "v"]], adds: &[["k"]] };
-const KEY_GRAD: Products =
-    Products { kernel: "attention_key_grad", dots: &[["k", "q"], ["v", "dy"]], adds: &[["q"], ["dy"]] };
-
 /// y and lse. If the keys are split, launches pass lse on through two alternating scratch buffers, because
 /// workgroups for other columns of y may still read the previous one.
 pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -169,16 +123,14 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
         let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
         bindings.extend((0..3).map(|i| Binding::Read(Slot::Input(i))));
         bindings.extend([Binding::Write(Slot::Output(0)), Binding::Write(lse)]);
-        let mut text = work.text(wgsl!("attention"), variant, &FORWARD, bindings.len());
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(3))));
         if number > 0 {
-            text = text.function("before", &CONTINUED.replace("BINDING", &bindings.len().to_string()));
             bindings.push(Binding::Read(Slot::Scratch((number - 1) % 2)));
         }
         launches.push(Launch {
             label: format!("attention {}", variant.name),
-            wgsl: text.finish()?,
-            entry: if *variant == SHUFFLE { "attention_shuffle" } else { "attention_tile" },
+            wgsl: work.shader("attention", variant).set("CONTINUED", number > 0).finish()?,
+            entry: "attention",
             bindings,
             workgroups,
         });
@@ -191,36 +143,32 @@ pub(super) fn query_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>
     let work = Work::new(scores, args, 2);
     let [_, queries, keys, e, _] = work.sizes;
     let grid = work.grid(variant, queries, e)?;
-    let entry = if *variant == SHUFFLE { "attention_query_grad_shuffle" } else { "attention_query_grad_tile" };
-    gradient(&work, variant, &QUERY_GRAD, wgsl!("attention_query_grad"), entry, grid, keys)
+    gradient(&work, variant, "attention_query_grad", grid, keys)
 }
 
 pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 2);
     let [_, queries, keys, e, width] = work.sizes;
     let grid = work.grid(variant, keys, e.max(width))?;
-    let entry = if *variant == SHUFFLE { "attention_key_grad_shuffle" } else { "attention_key_grad_tile" };
-    gradient(&work, variant, &KEY_GRAD, wgsl!("attention_key_grad"), entry, grid, queries)
+    gradient(&work, variant, "attention_key_grad", grid, queries)
 }
 
 /// The launches of a gradient with a loop over `size` rows.
 fn gradient(
     work: &Work<'_>,
     variant: &Variant,
-    products: &Products,
-    kernel: Shader,
     entry: &'static str,
     (tiles, chunks, workgroups): (usize, usize, [u32; 3]),
     size: usize,
 ) -> Result<Lowered, String> {
-    let wgsl = work.text(kernel, variant, products, 7).finish()?;
+    let wgsl = work.shader(entry, variant).finish()?;
     let launch = |range| {
         let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
         bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
         bindings.push(Binding::Write(Slot::Output(0)));
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
         Launch {
-            label: format!("{} {}", products.kernel, variant.name),
+            label: format!("{} {}", entry, variant.name),
             wgsl: wgsl.clone(),
             entry,
             bindings,

@@ -2,10 +2,10 @@
 //! sums of vec4 instead of a matrix product.
 
 use super::kernels::weight_sum;
-use super::packed::{Packing, WEIGHT_PRODUCT, Windows};
+use super::packed::{Packing, Windows};
 use super::{ConvPass, MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
-use crate::wgsl;
+use crate::shader::Shader;
 
 /// Invocations per workgroup.
 const LANES: usize = 64;
@@ -38,7 +38,7 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     let entry = "conv2d_depthwise";
     let sums = Launch {
         label: entry.into(),
-        wgsl: windows.with_store(wgsl!("conv2d_depthwise")).finish()?,
+        wgsl: windows.with_store(Shader::new("conv2d_depthwise")).finish()?,
         entry,
         bindings: vec![uniform, Binding::Read(data), Binding::Read(weight), Binding::Write(Slot::Output(0))],
         workgroups: args.profile.grid(blocks.div_ceil(LANES) as u64)?,
@@ -70,7 +70,7 @@ pub(super) fn weight_product(s: &Sizes, args: &Args<'_>) -> Result<Lowered, Stri
     let entry = "conv2d_depthwise_weight";
     let sums = Launch {
         label: entry.into(),
-        wgsl: wgsl!("conv2d_depthwise_weight").append(WEIGHT_PRODUCT).finish()?,
+        wgsl: Shader::new("conv2d_depthwise_weight").finish()?,
         entry,
         bindings: vec![uniform, Binding::Read(data), Binding::Read(gradient), Binding::Write(partial)],
         workgroups: args.profile.grid((rows * splits).div_ceil(LANES) as u64)?,

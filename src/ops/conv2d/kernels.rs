@@ -7,7 +7,7 @@ use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
-use crate::{DType, wgsl};
+use crate::{DType};
 
 /// Invocations per workgroup of the direct kernels.
 const LANES: u64 = 64;
@@ -134,15 +134,15 @@ impl Kernel for Convolution {
         let s = &self.sizes(args.inputs, args.outputs);
         let Tile { rows, columns, .. } = tile(variant);
         let tiling = |entry, rows, columns, tiles| ConvTiling { entry, rows, columns, tiles };
-        let wide = |shader: Shader| shader.constant("WIDE", columns / 8);
+        let wide = |shader: Shader| shader.set("WIDE", columns / 8);
         if let ConvPass::BackwardFilter(_) = self.pass {
             let (shader, tiling) = match variant.name {
                 "shuffle64" | "shuffle32" => {
                     let entry = "conv2d_weight_shuffle";
-                    (wide(wgsl!("conv2d_weight_shuffle")), tiling(entry, rows / 4, columns, 1))
+                    (wide(Shader::new("conv2d_weight_shuffle")), tiling(entry, rows / 4, columns, 1))
                 }
-                "rows" => (wgsl!("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
-                "tile" => (wgsl!("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
+                "rows" => (Shader::new("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
+                "tile" => (Shader::new("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
                 "depthwise" => return depthwise::weight_product(s, args),
                 _ => return weight_direct(s, args),
             };
@@ -150,15 +150,15 @@ impl Kernel for Convolution {
         }
         let backward = self.pass != ConvPass::Forward;
         let (shader, tiling) = match variant.name {
-            "shuffle64" | "shuffle32" => (wide(wgsl!("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
-            "rows" => (wgsl!("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
-            "tile" => (wgsl!("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
+            "shuffle64" | "shuffle32" => (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
+            "rows" => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
+            "tile" => (Shader::new("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
             "pointwise" => return pointwise::product(s, self.pass, args),
             "depthwise" => return depthwise::product(s, self.pass, args),
             _ if backward => {
-                return direct(wgsl!("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);
+                return direct(Shader::new("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);
             }
-            _ => return direct(wgsl!("conv2d_direct"), "conv2d_direct", s, s.group_c(), args),
+            _ => return direct(Shader::new("conv2d_direct"), "conv2d_direct", s, s.group_c(), args),
         };
         packed::product(s, backward, shader, tiling, args)
     }
@@ -212,7 +212,7 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
     let entry = "conv2d_weight_direct";
     let partial = Launch {
         label: entry.into(),
-        wgsl: wgsl!("conv2d_weight_direct").finish()?,
+        wgsl: Shader::new("conv2d_weight_direct").finish()?,
         entry,
         bindings: vec![
             uniform(s, [positions, stretch], count, splits),

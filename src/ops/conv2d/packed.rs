@@ -14,9 +14,8 @@
 use super::kernels::weight_sum;
 use super::{MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
-use crate::shader::{EPILOGUE4, Shader};
+use crate::shader::Shader;
 use crate::shape::reciprocal;
-use crate::wgsl;
 
 /// Invocations per workgroup of the packing kernels.
 const LANES: u64 = 64;
@@ -213,16 +212,10 @@ impl Windows {
 
     /// Appends the shared part of the products, which stores the results.
     pub(super) fn with_store(&self, shader: Shader) -> Shader {
-        let shader = shader.append(include_str!("../../../shaders/conv2d_product.wgsl"));
-        if self.phases() > 1 {
-            let [sy, sx] = self.phases.map(|phase| phase.count);
-            let store = shader.function("store", "").append(include_str!("../../../shaders/conv2d_phases.wgsl"));
-            store.constant("SY", sy).constant("SX", sx)
-        } else if (self.y.windows * self.x.windows).is_multiple_of(4) {
-            shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4)
-        } else {
-            shader
-        }
+        let [sy, sx] = self.phases.map(|phase| phase.count);
+        let phases = self.phases() > 1;
+        let vec4 = !phases && (self.y.windows * self.x.windows).is_multiple_of(4);
+        shader.set("PHASES", phases).set("SY", sy).set("SX", sx).set("Y_VEC4", vec4)
     }
 
     /// The uniform of conv2d_product.wgsl, for `outputs` channels of the result times phases.
@@ -296,7 +289,7 @@ impl Windows {
         let phases = self.phases.map(|phase| phase.count);
         let words = words.into_iter().chain(phases).chain([self.y.taps, self.x.taps]);
         let words = words.map(|word| word as u32).collect();
-        copy_launch(wgsl!("conv2d_pack_phases"), "conv2d_pack_phases", count, words, [Slot::Input(1), to], args)
+        copy_launch(Shader::new("conv2d_pack_phases"), "conv2d_pack_phases", count, words, [Slot::Input(1), to], args)
     }
 }
 
@@ -362,7 +355,7 @@ impl Packing {
         words.extend(self.pad_before.map(|before| before as u32));
         words.extend([self.step as u32, self.dilation as u32, self.offset as u32]);
         words.extend(self.strides.map(|stride| stride as u32));
-        let shader = wgsl!("conv2d_pack").constant("UP_Y", self.upsample[0]).constant("UP_X", self.upsample[1]);
+        let shader = Shader::new("conv2d_pack").set("UP_Y", self.upsample[0]).set("UP_X", self.upsample[1]);
         copy_launch(shader, "conv2d_pack", count, words, [from, to], args)
     }
 }
@@ -383,18 +376,6 @@ fn copy_launch(
         workgroups: args.profile.grid((count as u64).div_ceil(LANES))?,
     })
 }
-
-/// Appended to the kernels of weight gradients.
-pub(super) const WEIGHT_PRODUCT: &str = include_str!("../../../shaders/conv2d_weight_product.wgsl");
-
-/// `store` for planes whose size is a multiple of 4.
-const STORE_VEC4: &str = "fn store(v: vec4<f32>, position: u32, channel: u32) {
-  if (position < s.positions && channel < s.channels) {
-    let n = quotient(position, s.by_plane);
-    let i = (n * s.channels + channel - n) * s.plane + position;
-    y[i / 4u] = epilogue4(v, i);
-  }
-}";
 
 /// Forward or, with `backward`, the input gradient: packs the data and the weight, then multiplies.
 pub(super) fn product(
@@ -445,7 +426,6 @@ pub(super) fn weight_product(
     let splits = positions.div_ceil(stretch);
     let blocks = row_blocks * column_blocks * splits;
     let uniform = windows.weight_uniform(s, [row_blocks, column_blocks, blocks, stretch]);
-    let shader = shader.append(WEIGHT_PRODUCT);
     let [data, gradient, partial] = [Slot::Scratch(1), Slot::Scratch(2), Slot::Scratch(0)];
     let multiply = Launch {
         label: tiling.entry.into(),

@@ -6,8 +6,9 @@ use rayon::prelude::*;
 use super::kernels::{MatmulTiling, Operand};
 use super::{batch, infer_product, sizes};
 use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
-use crate::{DType, Data, Tensor, TensorType, Value, wgsl};
+use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// [`super::Matmul`] for integers.
 #[derive(Debug)]
@@ -80,15 +81,10 @@ impl Kernel for IntegerMatmul {
         let (batches, dtype) = (batch(&args.outputs[0].shape).numel(), args.outputs[0].dtype);
         let operands = [Operand::new(&args.views[0], m, k, false), Operand::new(&args.views[1], n, k, true)];
         let cut = TILING.cut(sizes, batches, args.profile);
-        let t = dtype.wgsl_storage();
-        let text = ["A", "B", "Y"].into_iter().fold(
-            wgsl!("matmul_integer").append(include_str!("../../../shaders/matmul_operands.wgsl")).alias("T", t),
-            |text, operand| text.alias(operand, t),
-        );
         let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
         let launch = Launch {
             label: "matmul integer".into(),
-            wgsl: text.finish()?,
+            wgsl: Shader::new("matmul_integer").set("T", dtype.wgsl_storage()).finish()?,
             entry: "matmul_integer",
             bindings: vec![
                 Binding::Uniform(cut.words(sizes, batches, &operands)),

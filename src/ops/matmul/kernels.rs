@@ -3,9 +3,9 @@
 use super::{Matmul, batch, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
-use crate::shader::{EPILOGUE4, Shader};
+use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
-use crate::{DType, Profile, wgsl};
+use crate::{DType, Profile};
 
 /// For GPUs, few rows or columns: the invocations of a workgroup share a tile and split k.
 const GEMV: Variant = Variant { workgroup_memory: 8192, ..variant("gemv") };
@@ -209,30 +209,25 @@ impl Kernel for Matmul {
         let cut = tiling.cut(sizes, batches, args.profile);
         let [tile_m, tile_n] = tiling.tile;
         let (shader, entry) = match variant.name {
-            "gemv" => (wgsl!("matmul_gemv").constant("TM", tile_m).constant("TN", tile_n), "matmul_gemv"),
+            "gemv" => (Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n), "matmul_gemv"),
             "shuffle64" | "shuffle32" => {
-                let shader = wgsl!("matmul_shuffle").constant("BLOCKS", tile_m / 32).constant("COLUMNS", tile_n / 32);
+                let shader = Shader::new("matmul_shuffle").set("BLOCKS", tile_m / 32).set("COLUMNS", tile_n / 32);
                 (shader, "matmul_shuffle")
             }
             "register8" | "register4" => {
-                let shader = wgsl!("matmul_register").constant("TM", tile_m).constant("TN", tile_n);
-                (shader, "matmul_register")
+                (Shader::new("matmul_register").set("TM", tile_m).set("TN", tile_n), "matmul_register")
             }
             _ => (workgroup_tile(variant, [tile_m, tile_n]), "matmul_tile"),
         };
+        // Element-wise loads are slow anyway: they share one shader for every k.
+        let whole = k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner);
         let shader = shader
-            .append(include_str!("../../../shaders/matmul_operands.wgsl"))
-            .append(include_str!("../../../shaders/matmul_blocks.wgsl"));
-
-        let mut shader = a.blocks.specialize(b.blocks.specialize(shader, "b"), "a");
-        // Parts start at whole blocks, so if k is a multiple of 4 all blocks are whole. (Element-wise loads are slow
-        // anyway: they share one shader for every k.)
-        if k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner) {
-            shader = shader.function("left_terms", WHOLE_BLOCKS);
-        }
-        if n.is_multiple_of(4) {
-            shader = shader.alias("Y", "vec4<f32>").function("epilogue", EPILOGUE4).function("store", STORE_VEC4);
-        }
+            .set("A_ALONG_K", a.blocks == Blocks::AlongInner)
+            .set("A_ALONG_M", a.blocks == Blocks::AlongOuter)
+            .set("B_ALONG_K", b.blocks == Blocks::AlongInner)
+            .set("B_ALONG_N", b.blocks == Blocks::AlongOuter)
+            .set("WHOLE_BLOCKS", whole)
+            .set("Y_VEC4", n.is_multiple_of(4));
         let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
         let launch = Launch {
             label: format!("matmul {}", variant.name),
@@ -255,25 +250,14 @@ fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
     let terms = variant.workgroup_memory as usize / 4 / (tile_m + tile_n);
     // 4 x 4 blocks per invocation: 2 x 2, or 1.
     let quads = if tile_m * tile_n / 64 < variant.invocations as usize { 1 } else { 2 };
-    wgsl!("matmul_tile")
-        .constant("TILE_M", tile_m)
-        .constant("TILE_N", tile_n)
-        .constant("TERMS", terms)
-        .constant("QUADS_M", quads)
-        .constant("QUADS_N", quads)
-        .constant("LANES", variant.invocations)
+    Shader::new("matmul_tile")
+        .set("TILE_M", tile_m)
+        .set("TILE_N", tile_n)
+        .set("TERMS", terms)
+        .set("QUADS_M", quads)
+        .set("QUADS_N", quads)
+        .set("LANES", variant.invocations)
 }
-
-/// `left_terms` if k is a multiple of 4.
-const WHOLE_BLOCKS: &str = "fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> { return load_a(at, k); }";
-
-/// `store` if n is a multiple of 4.
-const STORE_VEC4: &str = "fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
-  if (m < p.m && n < p.n) {
-    let i = (slice * p.m + m) * p.n + n;
-    y[i / 4u] = epilogue4(v, i);
-  }
-}";
 
 /// How 4 x 4 blocks of an operand are loaded.
 #[derive(Clone, Copy, PartialEq)]
@@ -284,25 +268,6 @@ enum Blocks {
     AlongInner,
     /// By vec4 along the other axis.
     AlongOuter,
-}
-
-impl Blocks {
-    /// Defines the loader of operand `x` (`a` or `b`).
-    fn specialize(self, shader: Shader, x: &str) -> Shader {
-        let body = match self {
-            Blocks::Elements => return shader,
-            Blocks::AlongInner => {
-                format!("  let i = at + k / 4u;\n  return transpose(mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]));")
-            }
-            Blocks::AlongOuter => format!(
-                "  let i = at.x + four(k, p.k) * (p.{x}_k / 4u);\n  return mat4x4({x}[i.x], {x}[i.y], {x}[i.z], {x}[i.w]);"
-            ),
-        };
-        let load = format!("load_{x}");
-        let function = format!("fn {load}(at: vec4<u32>, k: u32) -> mat4x4<f32> {{\n{body}\n}}");
-        let x = x.to_uppercase();
-        shader.alias(&x, "vec4<f32>").constant(&format!("WIDTH_{x}"), 4).function(&load, &function)
-    }
 }
 
 /// An operand's layout for the kernels.

@@ -5,9 +5,9 @@ use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, parts, threads_per_row};
 use crate::profile::Profile;
-use crate::shader::{EPILOGUE4, Shader};
+use crate::shader::Shader;
 use crate::shape::reciprocal;
-use crate::{Shape, wgsl};
+use crate::Shape;
 
 static VARIANTS: &[Variant] = &[
     Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
@@ -82,27 +82,9 @@ impl Grid {
         self.inner == 1 && self.width != Width::Row4
     }
 
-    /// The shader for this vector width; `S` is the type of a per-row value.
-    fn text(&self, text: Shader, lanes: bool, s: bool, stores: Option<&str>) -> Shader {
-        if self.width == Width::Scalar {
-            return text;
-        }
-        let across = self.width == Width::Column4;
-        let mut text = text.alias("V", "vec4<f32>");
-        if across && s {
-            text = text.alias("S", "vec4<f32>");
-        }
-        if lanes && !across {
-            let ty = if s { "S" } else { "f32" };
-            let sum = format!("fn lanes(v: V) -> {ty} {{\n  return (v.x + v.y) + (v.z + v.w);\n}}");
-            text = text.function("lanes", &sum);
-        }
-        match stores {
-            None => text,
-            Some(y) => text
-                .function("epilogue", EPILOGUE4)
-                .function("store", &format!("fn store(i: u32, v: V) {{\n  {y}[i] = epilogue4(v, 4u * i);\n}}")),
-        }
+    /// The shader for this vector width.
+    fn text(&self, text: Shader) -> Shader {
+        text.set("VEC4", self.width != Width::Scalar).set("ACROSS", self.width == Width::Column4)
     }
 
     /// The number of parts per row.
@@ -128,22 +110,14 @@ struct NormPlan<'a> {
     kind: NormKind,
     args: &'a Args<'a>,
     grid: Grid,
-    /// Shaders and their entry points: a workgroup per row, an invocation per row, moments or sums of parts, the
-    /// elementwise pass.
-    texts: [(Shader, &'static str); 4],
-    /// The name of the output in the shaders.
-    output: &'static str,
+    /// Shaders: a workgroup per row, an invocation per row, moments or sums of parts, the elementwise pass.
+    shaders: [&'static str; 4],
     /// The inputs that are reduced.
     data: Vec<Slot>,
     /// Bindings after the uniform, for the row kernels and for the elementwise pass, which reads its sums from `sums`.
     bound: [Vec<Binding>; 2],
     /// The buffer with the moments or sums of whole rows.
     sums: Slot,
-}
-
-/// Shaders whose entry points are named like their files.
-macro_rules! texts {
-    ($($name:literal),*) => { [$((wgsl!($name), $name)),*] };
 }
 
 impl NormPlan<'_> {
@@ -153,19 +127,19 @@ impl NormPlan<'_> {
 
     /// One launch that processes whole rows.
     fn rows(self, workgroup: bool) -> Result<Lowered, String> {
-        let NormPlan { kind, args, grid, texts: [together, alone, ..], output, bound: [bound, _], .. } = self;
+        let NormPlan { kind, args, grid, shaders: [together, alone, ..], bound: [bound, _], .. } = self;
         let size = grid.size();
-        let (text, entry) = if workgroup { together } else { alone };
-        let mut text = grid.text(text, true, false, Some(output));
+        let entry = if workgroup { together } else { alone };
+        let mut text = grid.text(Shader::new(entry));
         if workgroup {
-            text = text.constant("THREADS", threads_per_row(args.profile, size));
+            text = text.set("THREADS", threads_per_row(args.profile, size));
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;
         let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps as f32).to_bits()];
         Ok(Launch {
             label: entry.into(),
-            wgsl: text.constant("CENTERED", kind.centered).finish()?,
+            wgsl: text.set("CENTERED", kind.centered).finish()?,
             entry,
             bindings: std::iter::once(Binding::Uniform(words)).chain(bound).collect(),
             workgroups: args.profile.grid(workgroups as u64)?,
@@ -174,7 +148,7 @@ impl NormPlan<'_> {
     }
 
     fn in_parts(self) -> Result<Lowered, String> {
-        let NormPlan { kind, args, grid, texts: [_, _, sums, apply], output, data, bound: [_, bound], .. } = self;
+        let NormPlan { kind, args, grid, shaders: [_, _, sums, apply], data, bound: [_, bound], .. } = self;
         let mut lowered = Lowered::default();
         let whole = if let Slot::Scratch(_) = self.sums {
             lowered.scratch.push(2 * args.inputs[0].shape[1] * 4);
@@ -186,9 +160,9 @@ impl NormPlan<'_> {
         let parts = Parts { grid: &grid, args, centered: kind.centered, moments, root: false };
         parts.add_to(&mut lowered, sums, data, whole)?;
         lowered.launches.push(Launch {
-            label: apply.1.into(),
-            wgsl: grid.text(apply.0, false, true, Some(output)).finish()?,
-            entry: apply.1,
+            label: apply.into(),
+            wgsl: grid.text(Shader::new(apply)).finish()?,
+            entry: apply,
             bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps))).chain(bound).collect(),
             workgroups: args.profile.grid((grid.rows * grid.size()).div_ceil(256) as u64)?,
         });
@@ -212,7 +186,7 @@ impl Parts<'_> {
     fn add_to(
         &self,
         lowered: &mut Lowered,
-        (text, entry): (Shader, &'static str),
+        entry: &'static str,
         data: Vec<Slot>,
         whole: Slot,
     ) -> Result<(), String> {
@@ -231,17 +205,16 @@ impl Parts<'_> {
         let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
         words.extend(reciprocal(grid.inner));
         words.extend([(grid.lanes() as f32).to_bits(), 0]);
-        let text = text.append(include_str!("../../../shaders/norm_rows.wgsl"));
-        let mut text = grid.text(text, true, true, None).constant("CENTERED", centered);
+        let mut text = grid.text(Shader::new(entry)).set("CENTERED", centered);
         if entry == "norm_moments" {
-            text = text.constant("ROOT", root).constant("LINES", if parts > 1 { lines } else { 2 });
+            text = text.set("ROOT", root).set("LINES", if parts > 1 { lines } else { 2 });
         }
         let mut bindings = vec![Binding::Uniform(words)];
         bindings.extend(data.into_iter().map(Binding::Read));
         bindings.push(Binding::Write(from));
         let mut launches = vec![Launch {
             label: entry.into(),
-            wgsl: text.constant("COLUMNS", grid.columns()).constant("WHOLE", grid.outer == 1).finish()?,
+            wgsl: text.set("COLUMNS", grid.columns()).set("WHOLE", grid.outer == 1).finish()?,
             entry,
             bindings,
             workgroups: args.profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
@@ -249,10 +222,10 @@ impl Parts<'_> {
         while parts > 1 {
             let groups = if parts > MAX_CHUNK { parts / MERGED } else { 1 };
             let to = target(groups);
-            let text = wgsl!("norm_merge").constant("LINES", lines).constant("ROOT", root);
+            let text = Shader::new("norm_merge").set("LINES", lines).set("ROOT", root);
             launches.push(Launch {
                 label: "norm_merge".into(),
-                wgsl: text.constant("LAST", groups == 1).finish()?,
+                wgsl: text.set("LAST", groups == 1).finish()?,
                 entry: "norm_merge",
                 bindings: vec![
                     Binding::Uniform([rows, size, parts, groups].map(|n| n as u32).to_vec()),
@@ -305,8 +278,7 @@ impl Kernel for Normalize {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),
-            texts: texts!("norm_workgroup", "norm_invocation", "norm_moments", "norm_apply"),
-            output: "y",
+            shaders: ["norm_workgroup", "norm_invocation", "norm_moments", "norm_apply"],
             data: vec![x],
             bound: [
                 vec![Binding::Read(x), Binding::Write(y), Binding::Write(stats)],
@@ -339,8 +311,7 @@ impl Kernel for NormalizeGrad {
             kind: self.0,
             args,
             grid: Grid::new(&args.inputs[0].shape),
-            texts: texts!("norm_grad_workgroup", "norm_grad_invocation", "norm_grad_sums", "norm_grad_apply"),
-            output: "dx",
+            shaders: ["norm_grad_workgroup", "norm_grad_invocation", "norm_grad_sums", "norm_grad_apply"],
             data: vec![y, dy],
             bound: [
                 vec![read(y), read(stats), read(dy), Binding::Write(dx)],
@@ -362,8 +333,7 @@ impl Kernel for Moments {
         let mut lowered = Lowered::default();
         let grid = Grid::new(&args.inputs[0].shape);
         let parts = Parts { grid: &grid, args, centered: true, moments: true, root: self.root };
-        let text = (wgsl!("norm_moments"), "norm_moments");
-        parts.add_to(&mut lowered, text, vec![Slot::Input(0)], Slot::Output(0))?;
+        parts.add_to(&mut lowered, "norm_moments", vec![Slot::Input(0)], Slot::Output(0))?;
         Ok(lowered)
     }
 }

@@ -4,7 +4,6 @@ use super::{Pool2d, PoolKind, Pooling, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::shader::Shader;
 use crate::shape::reciprocal;
-use crate::wgsl;
 
 /// Invocations per workgroup.
 const LANES: u64 = 64;
@@ -55,17 +54,22 @@ impl Kernel for Pooling {
         let exact = p.padding == [0, 0] && [s.h, s.w] == [s.oh * p.stride[0], s.ow * p.stride[1]];
         // One invocation per window, or per element.
         let (windows, elements) = ([s.oh, s.ow], [s.h, s.w]);
-        let launch = |shader: Shader, entry: &'static str, [rows, columns]: [usize; 2], mut tensors: Vec<Binding>| {
+        let launch = |entry: &'static str, [rows, columns]: [usize; 2], mut tensors: Vec<Binding>| {
             let count = s.planes * rows * columns;
             let sizes = [count, columns, rows, s.h, s.w, s.oh, s.ow, p.padding[0], p.padding[1]];
             let words = [reciprocal(columns), reciprocal(rows)].into_iter().flatten();
             let words = words.chain(sizes.map(|size| size as u32)).chain([u32::from(p.count_include_pad)]);
-            let shader = shader.append(include_str!("../../../shaders/pool2d.wgsl"));
-            let shader = shader.constant("KH", p.kernel[0]).constant("KW", p.kernel[1]);
-            let shader = shader.constant("SY", p.stride[0]).constant("SX", p.stride[1]);
-            let shader = shader.constant("PADDED", p.padding != [0, 0]);
             let most = (p.kernel[0] * p.kernel[1]).max(if exact { p.stride[0] * p.stride[1] } else { 0 });
-            let shader = if most > MAX_UNROLLED { shader.rolled() } else { shader };
+            let mut shader = Shader::new(entry)
+                .set("KH", p.kernel[0])
+                .set("KW", p.kernel[1])
+                .set("SY", p.stride[0])
+                .set("SX", p.stride[1])
+                .set("PADDED", p.padding != [0, 0])
+                .set("UNROLL", most <= MAX_UNROLLED);
+            if entry == "max_pool2d_grad_disjoint" {
+                shader = shader.set("EXACT", exact);
+            }
             tensors.insert(0, Binding::Uniform(words.collect()));
             let workgroups = args.profile.grid((count as u64).div_ceil(LANES))?;
             Ok::<_, String>(Launch {
@@ -76,29 +80,26 @@ impl Kernel for Pooling {
                 workgroups,
             })
         };
-        let pair = |shader: Shader| shader.append(include_str!("../../../shaders/max_pool2d_pair.wgsl"));
-        let maximum = |shader: Shader| shader.append(include_str!("../../../shaders/max_pool2d_window.wgsl"));
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
             PoolKind::Max if variant.name == "pairs" => {
-                Ok(launch(pair(wgsl!("max_pool2d_pairs")), "max_pool2d_pairs", windows, vec![a, y])?.into())
+                Ok(launch("max_pool2d_pairs", windows, vec![a, y])?.into())
             }
             PoolKind::MaxGrad if variant.name == "pairs" => {
-                Ok(launch(pair(wgsl!("max_pool2d_grad_pairs")), "max_pool2d_grad_pairs", windows, vec![a, b, y])?
+                Ok(launch("max_pool2d_grad_pairs", windows, vec![a, b, y])?
                     .into())
             }
             PoolKind::Max | PoolKind::MaxPick => {
                 let v = if self.kind == PoolKind::Max { a.clone() } else { b };
-                Ok(launch(maximum(wgsl!("max_pool2d")), "max_pool2d", windows, vec![a, v, y])?.into())
+                Ok(launch("max_pool2d", windows, vec![a, v, y])?.into())
             }
-            PoolKind::Avg => Ok(launch(wgsl!("avg_pool2d"), "avg_pool2d", windows, vec![a, y])?.into()),
+            PoolKind::Avg => Ok(launch("avg_pool2d", windows, vec![a, y])?.into()),
             PoolKind::AvgGrad(_) => {
-                Ok(launch(wgsl!("avg_pool2d_grad"), "avg_pool2d_grad", elements, vec![a, y])?.into())
+                Ok(launch("avg_pool2d_grad", elements, vec![a, y])?.into())
             }
             PoolKind::MaxGrad if variant.name == "disjoint" => {
-                let shader = maximum(wgsl!("max_pool2d_grad_disjoint")).constant("EXACT", exact);
-                Ok(launch(shader, "max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
+                Ok(launch("max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
             }
             PoolKind::MaxGrad => {
                 let place = Slot::Scratch(0);
@@ -106,8 +107,8 @@ impl Kernel for Pooling {
                 let gather = vec![Binding::Read(place), b, y];
                 Ok(Lowered {
                     launches: vec![
-                        launch(maximum(wgsl!("max_pool2d_index")), "max_pool2d_index", windows, find)?,
-                        launch(wgsl!("max_pool2d_grad"), "max_pool2d_grad", elements, gather)?,
+                        launch("max_pool2d_index", windows, find)?,
+                        launch("max_pool2d_grad", elements, gather)?,
                     ],
                     scratch: vec![s.planes * s.oh * s.ow * 4],
                 })

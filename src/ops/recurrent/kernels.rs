@@ -5,7 +5,6 @@ use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::{MIN_THREADS, together_on};
 use crate::shader::Shader;
-use crate::wgsl;
 
 static VARIANTS: &[Variant] = &[
     // The gradient of an LSTM needs the most memory.
@@ -32,8 +31,6 @@ const _: () = assert!(rounds(4 * MAX_UNITS, MAX_UNITS, MIN_THREADS as usize) <= 
 const ROWS: usize = 8;
 const THREADS: usize = 32;
 
-const PLACES: &str = include_str!("../../../shaders/recurrent_places.wgsl");
-
 /// Loop iterations per step with a workgroup per row, for `units` sums of `terms` terms.
 const fn rounds(terms: usize, units: usize, threads: usize) -> usize {
     terms.div_ceil(threads) + units.div_ceil(threads) * (terms + 1) + 1
@@ -54,33 +51,23 @@ impl Pass<'_> {
         if !self.together && self.sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
     }
 
-    /// The shader with the cell and the shared parts.
-    fn text(&self, text: Shader, cell: &str) -> Shader {
-        let text = text.append(cell).append(PLACES);
-        let text = match self.of.activation {
-            Activation::Tanh => text,
-            Activation::Relu => text
-                .function("activate", "fn activate(v: f32) -> f32 { return relu_f32(v); }")
-                .function("slope", "fn slope(y: f32) -> f32 { return nan_or(y, select(0.0, 1.0, y > 0.0)); }"),
+    /// The shader of this layer.
+    fn shader(&self, name: &str) -> Shader {
+        let cell = match self.of.cell {
+            Cell::Rnn => 0,
+            Cell::Lstm => 1,
+            Cell::Gru => 2,
         };
+        let shader = Shader::new(name).set("CELL", cell).set("RELU", self.of.activation == Activation::Relu);
         if self.together {
-            return text.constant("THREADS", together_on(self.args.profile));
+            return shader.set("THREADS", together_on(self.args.profile));
         }
-        let text = text.constant("ROWS", ROWS).constant("THREADS", THREADS);
-        if self.width() == 1 {
-            return text;
-        }
-        let (array, get, set) =
-            if self.backward { ("ds", "sum_grad", "set_sum_grad") } else { ("hs", "state", "set_state") };
-        text.constant("WIDTH", 4)
-            .alias("V", "vec4<f32>")
-            .function("part", "fn part(v: V, i: u32) -> f32 { return v[i]; }")
-            .function(get, &format!("fn {get}(i: u32) -> f32 {{ return {array}[i / 4u][i % 4u]; }}"))
-            .function(set, &format!("fn {set}(i: u32, v: f32) {{ {array}[i / 4u][i % 4u] = v; }}"))
+        let width = self.width();
+        shader.set("ROWS", ROWS).set("THREADS", THREADS).set("WIDTH", width).set("VEC4", width == 4)
     }
 
     /// One launch per step, or per as many steps as the loop limit allows, in processing order.
-    fn launches(&self, text: Shader, entry: &'static str, bindings: &[Binding]) -> Result<Vec<Launch>, String> {
+    fn launches(&self, shader: Shader, entry: &'static str, bindings: &[Binding]) -> Result<Vec<Launch>, String> {
         let Sizes { steps, batch, hidden } = self.sizes;
         let gates = self.of.cell.gates();
         let terms = if self.backward { gates * hidden } else { hidden };
@@ -89,7 +76,7 @@ impl Pass<'_> {
         let workgroups =
             if self.together { batch } else { (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS) };
         let workgroups = self.args.profile.grid(workgroups as u64)?;
-        let wgsl = text.finish()?;
+        let wgsl = shader.finish()?;
         let launch = |done: usize| {
             let number = if self.backward { steps - 1 - done } else { done };
             let behind = if self.backward && done > 0 { Some(number + 1) } else { None };
@@ -117,7 +104,7 @@ impl Pass<'_> {
         let elements = self.sizes.batch * self.sizes.hidden;
         Ok(Launch {
             label: "recurrent_start".into(),
-            wgsl: wgsl!("recurrent_start").append(PLACES).finish()?,
+            wgsl: Shader::new("recurrent_start").finish()?,
             entry: "recurrent_start",
             bindings: vec![
                 self.uniform(0, 0, 0, 0),
@@ -155,16 +142,7 @@ impl Kernel for Recurrence {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let sizes = Sizes::of_states(&args.outputs[0]);
         let pass = Pass { of: self, sizes, args, together: is_workgroup(variant), backward: false };
-        let (text, entry) = if pass.together {
-            (wgsl!("recurrent_workgroup"), "recurrent_workgroup")
-        } else {
-            (wgsl!("recurrent"), "recurrent")
-        };
-        let cell = match self.cell {
-            Cell::Rnn => include_str!("../../../shaders/recurrent_rnn.wgsl"),
-            Cell::Lstm => include_str!("../../../shaders/recurrent_lstm.wgsl"),
-            Cell::Gru => include_str!("../../../shaders/recurrent_gru.wgsl"),
-        };
+        let entry = if pass.together { "recurrent_workgroup" } else { "recurrent" };
         let mut bindings =
             vec![Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1)), Binding::Write(Slot::Output(0))];
         let mut launches = vec![pass.start(2, 0)?];
@@ -176,8 +154,7 @@ impl Kernel for Recurrence {
             }
             Cell::Gru => bindings.extend([Binding::Write(Slot::Output(1)), Binding::Read(Slot::Input(3))]),
         }
-        let text = pass.text(text, cell).constant("GATES", self.cell.gates());
-        launches.extend(pass.launches(text, entry, &bindings)?);
+        launches.extend(pass.launches(pass.shader(entry), entry, &bindings)?);
         Ok(Lowered { launches, scratch: Vec::new() })
     }
 }
@@ -198,27 +175,21 @@ impl Kernel for RecurrenceGrad {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (of, sizes) = (&self.0, Sizes::of_states(args.inputs[0]));
         let pass = Pass { of, sizes, args, together: is_workgroup(variant), backward: true };
-        let (text, entry) = if pass.together {
-            (wgsl!("recurrent_grad_workgroup"), "recurrent_grad_workgroup")
-        } else {
-            (wgsl!("recurrent_grad"), "recurrent_grad")
-        };
+        let entry = if pass.together { "recurrent_grad_workgroup" } else { "recurrent_grad" };
+        let mut shader = pass.shader(entry);
         let read = |number: usize| Binding::Read(Slot::Input(number));
         let write = |number: usize| Binding::Write(Slot::Output(number));
         let mut bindings = vec![read(0), read(1), write(0), read(2)];
-        let text = match of.cell {
-            Cell::Rnn => pass.text(text, include_str!("../../../shaders/recurrent_rnn_grad.wgsl")),
+        match of.cell {
+            Cell::Rnn => {}
             Cell::Lstm => {
                 // Without a gradient of the cell states, another buffer is bound but not read.
                 let cells = args.inputs.len() > 4;
                 bindings.extend([read(3), read(if cells { 4 } else { 3 }), write(1)]);
-                pass.text(text, include_str!("../../../shaders/recurrent_lstm_grad.wgsl")).constant("CELLS", cells)
+                shader = shader.set("CELLS", cells);
             }
-            Cell::Gru => {
-                bindings.extend([read(3), write(2), write(1)]);
-                pass.text(text, include_str!("../../../shaders/recurrent_gru_grad.wgsl"))
-            }
-        };
-        Ok(Lowered { launches: pass.launches(text, entry, &bindings)?, scratch: Vec::new() })
+            Cell::Gru => bindings.extend([read(3), write(2), write(1)]),
+        }
+        Ok(Lowered { launches: pass.launches(shader, entry, &bindings)?, scratch: Vec::new() })
     }
 }

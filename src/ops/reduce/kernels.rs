@@ -4,8 +4,9 @@
 use super::{Reduce, ReduceKind, split_view};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
+use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
-use crate::{DType, Shape, wgsl};
+use crate::{DType, Shape};
 
 /// Maximum number of kept and of reduced axes in the kernels.
 const MAX_AXES: usize = 3;
@@ -189,7 +190,6 @@ impl Reduce {
         flat: bool,
         threads: Option<u32>,
     ) -> Result<std::sync::Arc<str>, String> {
-        let t = dtype.wgsl_storage();
         let kind = match self.kind {
             ReduceKind::Sum | ReduceKind::Mean => 0,
             ReduceKind::Max => 1,
@@ -197,39 +197,11 @@ impl Reduce {
             ReduceKind::Prod => 3,
         };
         let text = match threads {
-            Some(threads) => wgsl!("reduce_rows").constant("THREADS", threads),
-            None => wgsl!("reduce"),
+            Some(threads) => Shader::new("reduce_rows").set("THREADS", threads),
+            None => Shader::new("reduce"),
         };
-        let mut text = text
-            .append(include_str!("../../../shaders/reduce_walk.wgsl"))
-            .constant("KIND", kind)
-            .constant("FLAT", flat)
-            .alias("T", t);
-        if dtype != DType::F32 || !matches!(self.kind, ReduceKind::Max | ReduceKind::Min) {
-            text = text.function("extreme", "fn extreme(a: V, b: V, most: V) -> V {\n  return most;\n}");
-        } else if width != Width::Scalar {
-            let vector = "fn extreme(a: V, b: V, most: V) -> V {\n  return nan_or4(a, nan_or4(b, most));\n}";
-            text = text.function("extreme", vector);
-        }
-        let epilogue = dtype == DType::F32;
-        if !epilogue {
-            text = text.function("epilogue", "");
-        }
-        let value = |v: &str, i: &str| if epilogue { format!("epilogue({v}, {i})") } else { v.to_owned() };
-        let store = match width {
-            Width::Scalar => format!("y[i] = {};", value("v", "i")),
-            Width::Row4 => {
-                format!("let h = combine(v, v.zwxy);\n  let w = combine(h, h.yxwz).x;\n  y[i] = {};", value("w", "i"))
-            }
-            Width::Column4 => (0..4)
-                .map(|k| format!("y[4u * i + {k}u] = {};", value(&format!("v[{k}]"), &format!("4u * i + {k}u"))))
-                .collect::<Vec<_>>()
-                .join("\n  "),
-        };
-        if width != Width::Scalar {
-            text = text.alias("V", &format!("vec4<{t}>"));
-        }
-        text.function("store", &format!("fn store(i: u32, v: V) {{\n  {store}\n}}")).finish()
+        let text = text.set("KIND", kind).set("FLAT", flat).set("T", dtype.wgsl_storage());
+        text.set("VEC4", width != Width::Scalar).set("ACROSS", width == Width::Column4).finish()
     }
 
     /// The launch of one stage, which reduces each row in `parts` parts.

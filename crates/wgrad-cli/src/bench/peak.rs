@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 use wgrad::plan::{Bound, BufferId, Dispatch, KernelCall, Options, Plan};
-use wgrad::{Device, Graph, Program, Session, Tensor, wgsl};
+use wgrad::shader::Shader;
+use wgrad::{Device, Graph, Program, Session, Tensor};
 
 use super::cores;
 use super::one::{Times, describe, device_seconds, extend, rounded};
@@ -165,25 +166,18 @@ impl Arithmetic {
     }
 
     fn text(&self) -> Result<Arc<str>, String> {
-        let mut shader = wgsl!("multiply_add")
-            .alias("T", &element(self.width))
-            .constant("CHAINS", self.chains)
-            .constant("UNROLL", self.unroll)
-            .constant("SIZE", self.workgroup);
-        if !self.fused {
-            shader = shader.function("multiply_add", "fn multiply_add(a: T, b: T, c: T) -> T { return a * b + c; }");
-        }
-        with_total(shader, self.width).finish()
+        Shader::from_source("multiply_add", include_str!("../../shaders/multiply_add.wgsl"))
+            .set("T", element(self.width))
+            .set("CHAINS", self.chains)
+            .set("UNROLL", self.unroll)
+            .set("SIZE", self.workgroup)
+            .set("FUSED", self.fused)
+            .finish()
     }
 }
 
 fn element(width: u32) -> String {
     if width == 1 { "f32".to_owned() } else { format!("vec{width}<f32>") }
-}
-
-/// Defines `total` for scalars, which WGSL's `dot` does not accept.
-fn with_total(shader: wgrad::shader::Shader, width: u32) -> wgrad::shader::Shader {
-    if width == 1 { shader.function("total", "fn total(v: T) -> f32 { return v; }") } else { shader }
 }
 
 /// What invocation `id` of an [`Arithmetic`] kernel writes with factor 1 and step 1.
@@ -251,11 +245,13 @@ impl Memory {
 
     fn text(&self) -> Result<Arc<str>, String> {
         let shader = match self.traffic {
-            Traffic::Copy => wgsl!("copy"),
-            Traffic::Read => with_total(wgsl!("read"), self.width),
-            Traffic::Add => wgsl!("copy").function("source", "fn source(i: u32) -> T { return x[i] + x[p.n + i]; }"),
+            Traffic::Read => Shader::from_source("read", include_str!("../../shaders/read.wgsl")),
+            Traffic::Copy | Traffic::Add => {
+                let copy = Shader::from_source("copy", include_str!("../../shaders/copy.wgsl"));
+                copy.set("ADD", self.traffic == Traffic::Add)
+            }
         };
-        shader.alias("T", &element(self.width)).constant("EACH", self.each).constant("SIZE", self.workgroup).finish()
+        shader.set("T", element(self.width)).set("EACH", self.each).set("SIZE", self.workgroup).finish()
     }
 
     /// What it writes for `n` floats of [`pattern`], or for `2 n` in [`Traffic::Add`].
@@ -474,7 +470,7 @@ impl Bench {
     }
 
     fn empty(&mut self, count: usize) -> Result<Program, Stop> {
-        let text = wgsl!("empty").finish()?;
+        let text = Shader::from_source("empty", include_str!("../../shaders/empty.wgsl")).finish()?;
         self.program(64, 1, |_, y| {
             let dispatch = |_| Dispatch {
                 label: "peak_empty".into(),
