@@ -9,9 +9,9 @@
 //! read it, but must not use it. The status word must be raised if an index is out of range, and only then.
 //!
 //! A number is right if it is within its bound. Where NaN is expected, only NaN is right; if it has the bits of
-//! the poison, the element was not written. Infinities must agree in sign; an infinity is right for a number
-//! only if that number, moved by its bound, exceeds the largest f32. The bound depends on the op's *tolerance
-//! class*, [`Rounding`](crate::op::Rounding):
+//! the poison, the element was not written. Infinities must agree in sign; an infinity is accepted for a finite
+//! number only if that number, moved by its bound, exceeds the largest f32. The bound depends on the op's
+//! *tolerance class*, [`Rounding`](crate::op::Rounding):
 //!
 //! | class | for | reason |
 //! | --- | --- | --- |
