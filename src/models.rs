@@ -59,7 +59,7 @@ pub fn mnist_cnn_inference(graph: &Graph, batch: usize, seed: u64) -> (Value, Va
     (logits, digit)
 }
 
-/// A training step of [`xor`] on all four inputs: inputs `x` `[4, 2]` and `y` `[4, 1]`, binary
+/// A training step of [`xor`] on the four cases: inputs `x` `[4, 2]` and `y` `[4, 1]`, binary
 /// cross-entropy, Adam. Returns the loss and the probabilities.
 #[track_caller]
 pub fn xor_training(graph: &Graph, seed: u64) -> (Value, Value) {

@@ -337,8 +337,8 @@ impl Tuner<'_> {
             let best = runners.iter().map(least).fold(f64::INFINITY, f64::min);
             // Each round begins with another candidate.
             let first = round % runners.len();
-            let (behind, before) = runners.split_at_mut(first);
-            for runner in before.iter_mut().chain(behind) {
+            let (head, tail) = runners.split_at_mut(first);
+            for runner in tail.iter_mut().chain(head) {
                 if self.left() <= 0.0 {
                     return Ok(round >= ROUNDS.0);
                 }
@@ -385,7 +385,7 @@ fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option
     Some(if clear { fastest.0 } else { heuristic })
 }
 
-/// The median and the interquartile range; 0 without times, as for an only candidate.
+/// The median and the interquartile range; 0 without times, as for a single candidate.
 fn quartiles(times: &[f64]) -> (f64, f64) {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -2,8 +2,8 @@
 
 use crate::{Error, Result, Shape, Tensor};
 
-/// All windows of `size` steps of a series `[T, ..]`, each with the step that follows it: inputs `[T - size,
-/// size, ..]` and targets `[T - size, ..]`.
+/// All windows of `size` steps of a series `[T, ..]`, each with the step that follows it: inputs
+/// `[T - size, size, ..]` and targets `[T - size, ..]`.
 ///
 /// ```
 /// use wgrad::{Tensor, data::windows};

@@ -14,7 +14,7 @@ use crate::{Error, Result, Session, files, io, ops};
 
 /// The file format version that this version of wgrad writes and reads.
 const FORMAT: u64 = 1;
-/// Maximum size; wgrad writes no longer files.
+/// Maximum size in bytes; larger files were not written by wgrad.
 const MAX_BYTES: u64 = 4 << 20;
 /// Maximum number of devices; the last ones written are kept.
 const MAX_DEVICES: usize = 32;
@@ -156,7 +156,7 @@ fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> 
     let listed = devices.len();
     devices.retain(|device| Key::in_json(device).is_some());
     let odd = listed - devices.len();
-    let note = (odd > 0).then(|| corrupt(&format!("{odd} of {listed} entries are not devices, and ignored")));
+    let note = (odd > 0).then(|| corrupt(&format!("{odd} of {listed} entries are not devices and are ignored")));
     Ok(Some((devices, note.into_iter().collect())))
 }
 

@@ -521,7 +521,7 @@ fn moves() -> Vec<Fault> {
 
 fn pointwise() -> Vec<Fault> {
     let own = |what, kernel, change, build: fn() -> Result<Subject>| {
-        let op = "a graph built for it";
+        let op = "a dedicated graph";
         Fault { what, op, case: "", variant: None, kernel, change, build: Some(build) }
     };
     vec![
