@@ -1,27 +1,26 @@
-//! Holds a device against the reference, launch by launch.
+//! Compares a device with the reference, launch by launch.
 //!
-//! Each kernel call of a plan is run alone. Its inputs are read back as they were, the graph nodes that
-//! it stands for are evaluated on the reference from exactly these, and its outputs are compared
-//! within a bound that follows from how floating point rounds (see [`bound`]). So errors do not
-//! pile up over a chain, and honest rounding cannot flip a relu's mask unnoticed or a pool's
-//! winner. Outputs and scratch buffers are poisoned with NaN before the launch and sentinels stand
-//! inside the binding, behind the tensor's end: stale, missing and stray writes all fail. What lies
-//! behind an input's end is NaN too: a kernel may read it, but not let it count. The
-//! status word must be raised where an index is out of range, and nowhere else.
+//! Each kernel call of a plan runs alone. Its inputs are read back, the graph nodes that it computes are
+//! evaluated on the reference from exactly these inputs, and its outputs are compared within a bound derived
+//! from floating-point rounding (see [`bound`]). Errors therefore do not accumulate along a chain, and rounding
+//! in one launch cannot flip a relu's mask or a pool's winner in the next. Before the launch, outputs and
+//! scratch buffers are poisoned with NaN, and sentinels are written past the end of each output, inside the
+//! binding: stale, missing and stray writes all fail. The memory past an input's end is NaN too: a kernel may
+//! read it, but must not use it. The status word must be raised if an index is out of range, and only then.
 //!
-//! A number is right where it lies within its bound. NaN is right where NaN is expected, and nothing else
-//! is there; where what was expected to be NaN has the bits that the output was filled with, it has not
-//! been written. Infinities must agree in sign, and one stands for a number only where that number, moved
-//! by its bound, is beyond the largest f32. What the bound is made of is the op's *tolerance class*, [`Rounding`](crate::op::Rounding):
+//! A number is right if it is within its bound. Where NaN is expected, only NaN is right; if it has the bits of
+//! the poison, the element was not written. Infinities must agree in sign; an infinity is accepted for a finite
+//! number only if that number, moved by its bound, exceeds the largest f32. The bound depends on the op's
+//! *tolerance class*, [`Rounding`](crate::op::Rounding):
 //!
 //! | class | for | reason |
 //! | --- | --- | --- |
 //! | exact | copies, integers, comparisons, selections | nothing is rounded |
-//! | ulps | pointwise formulas | half an ulp a rounding; quotients and roots as the WGSL specification's accuracy table grants (section 15.7.4); our own transcendentals as measured by `tests/ops/scalar.rs` |
-//! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation is right, a dropped term is not; for reductions, running sums and sums by index [`gamma_of_runs(k)`](crate::op::gamma_of_runs), which a plain running sum of many terms is not within |
-//! | bound | softmax, cross-entropy and the like | a formula of its own, with its derivation beside it |
+//! | ulps | pointwise formulas | half an ulp per rounding; quotients and roots as the accuracy table of the WGSL specification allows (section 15.7.4); our own transcendentals as measured by `tests/ops/scalar.rs` |
+//! | sum | sums of k products | [`gamma(k)`](crate::op::gamma) times the sum of magnitudes: any order of summation passes, a dropped term fails; for reductions, running sums and sums by index [`gamma_of_runs(k)`](crate::op::gamma_of_runs), which a plain sequential sum of many terms exceeds |
+//! | bound | softmax, cross-entropy and similar ops | a specific formula, derived next to the op |
 //!
-//! [`check_case_with`] goes further than launches: see [`Extras`].
+//! [`check_case_with`] checks more than single launches: see [`Extras`].
 
 pub mod bound;
 mod cases;
@@ -58,24 +57,24 @@ pub struct CallReport {
     pub label: String,
     /// The kernel's op and variant, if it has one.
     pub kernel: Option<(&'static str, &'static str)>,
-    /// How many elements were compared.
+    /// Number of elements compared.
     pub compared: usize,
     /// The element closest to (or farthest over) its bound.
     pub worst: Option<Element>,
-    /// How many elements were over their bound.
+    /// Number of elements over their bound.
     pub wrong: usize,
-    /// Words behind the end of a tensor or a scratch buffer that were overwritten, or an element that was not
-    /// written: which, and where.
+    /// A write past the end of a tensor or scratch buffer, or an element that was not written: which, and
+    /// where.
     pub stray: Option<String>,
-    /// The status word was raised without a reason, or not raised where an index is out of range.
+    /// Set if the status word was raised without reason, or not raised although an index is out of range.
     pub status: Option<String>,
-    /// The errors of its float elements in ulp.
+    /// Errors of the float elements, in ulps.
     pub histogram: Histogram,
-    /// What it read.
+    /// The types of its inputs.
     pub reads: Vec<TensorType>,
-    /// The workgroups of its largest dispatch.
+    /// Number of workgroups of its largest dispatch.
     pub workgroups: u64,
-    /// Its dispatches with their texts, where something failed.
+    /// Its dispatches with their shaders, if something failed.
     pub dispatches: Vec<Dispatch>,
 }
 
@@ -89,23 +88,23 @@ impl CallReport {
 /// A compared element.
 #[derive(Clone, Debug)]
 pub struct Element {
-    /// The op whose output it is of, and the user's line that made it.
+    /// The op that computes the tensor, and the user's line that created it.
     pub node: String,
     /// The tensor's type.
     pub ty: TensorType,
-    /// Its index.
+    /// The element's index.
     pub index: Vec<usize>,
-    /// What the device computed.
+    /// The device's result.
     pub got: f64,
-    /// What the reference says.
+    /// The reference's result.
     pub want: f64,
-    /// How far they may differ.
+    /// The allowed difference.
     pub bound: f64,
 }
 
 impl Element {
-    /// The difference over the bound: above 1 is wrong; infinite where one of both alone is NaN, and for any
-    /// difference where none is allowed.
+    /// The difference divided by the bound: above 1 is wrong. Infinite if only one of the two is NaN, and for
+    /// any difference if none is allowed.
     pub fn ratio(&self) -> f64 {
         ratio(self.got, self.want, self.bound)
     }
@@ -121,7 +120,7 @@ impl std::fmt::Display for Element {
     }
 }
 
-/// What a check of a whole step found.
+/// The result of checking a whole step.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The kernel calls, in order.
@@ -136,7 +135,7 @@ impl Report {
         self.calls.iter().all(CallReport::passed)
     }
 
-    /// How many elements were compared.
+    /// Number of elements compared.
     pub fn compared(&self) -> usize {
         self.calls.iter().map(|call| call.compared).sum()
     }
@@ -152,21 +151,21 @@ impl Report {
 struct DeviceOutput {
     /// All words of the outputs' buffers.
     written: Vec<(Stored, Vec<u32>)>,
-    /// All words of the scratch buffers, and how many of them the kernel call uses.
+    /// The scratch buffers: how many words the kernel call uses, and all words.
     scratch: Vec<(usize, Vec<u32>)>,
-    /// What stood behind the outputs.
+    /// The word written past the end of the outputs.
     sentinel: u32,
-    /// Whether it has reported an index out of range; `None` where it cannot.
+    /// Whether it reported an index out of range; `None` if it cannot.
     raised: Option<bool>,
 }
 
-/// The complaint about a status word that was raised without a reason.
-const RAISED: &str = "an index out of range was reported, and all are in range";
+/// The complaint about a status word that was raised without reason.
+const RAISED: &str = "an index out of range was reported, but all are in range";
 
 /// Compares the output of one kernel call with the reference.
 ///
 /// # Errors
-/// The reference's error, if an index is out of range and the kernel call has reported it.
+/// The reference's error, if an index is out of range and the kernel call reported it.
 fn compare(
     plan: &Plan,
     call: &KernelCall,
@@ -204,7 +203,7 @@ fn judge(
     }
     for (number, (used, words)) in got.scratch.iter().enumerate() {
         if let Some(at) = words[*used..].iter().position(|&word| word != POISON) {
-            report.stray = Some(format!("scratch buffer {number} was written {at} words behind its end"));
+            report.stray = Some(format!("scratch buffer {number} was written {at} words past its end"));
         }
     }
     if !report.passed() {
@@ -213,8 +212,8 @@ fn judge(
     report
 }
 
-/// For tuning: runs one kernel call on the contents of its input buffers, outputs poisoned and sentinels behind
-/// them, and compares with what is expected of indices that are all in range.
+/// For tuning: runs one kernel call on the current contents of its input buffers, with poisoned outputs and
+/// sentinels, and compares with `expected`. All indices must be in range.
 pub(crate) fn check_call(
     gpu: &Engine,
     plan: &Plan,
@@ -229,7 +228,7 @@ pub(crate) fn check_call(
     Ok(judge(plan, call, expected, raised.then(|| RAISED.to_owned()), &got))
 }
 
-/// The expected outputs of a kernel call: the reference computes them from its inputs.
+/// The expected outputs of a kernel call, computed by the reference from its inputs.
 fn expect(
     plan: &Plan,
     call: &KernelCall,
@@ -242,17 +241,17 @@ fn expect(
     bound::evaluate(&plan.nodes, &targets, feeds)
 }
 
-/// The op that a value comes from, and the user's line that made it.
+/// The op that computes a value, and the user's line that created it.
 fn built(nodes: &Nodes, stored: &Stored) -> String {
     let node = &nodes.nodes[stored.value.node];
     format!("{} (built at {})", node.name(), node.location)
 }
 
-/// What fills outputs and scratch buffers before a launch, and the words behind a scratch buffer.
+/// Fills outputs and scratch buffers before a launch, and the words past a scratch buffer's end.
 const POISON: u32 = 0x7fc0_dead;
 
-/// What stands behind the tensors that a call writes: a NaN of its own for each call, because one
-/// that is read behind another tensor goes through additions with its bits.
+/// The word past the end of the tensors that a kernel call writes: a different NaN for each call, because a NaN
+/// that is read past another tensor's end keeps its bits in additions.
 fn sentinel(call: usize) -> u32 {
     0x7fc5_0000 | (call as u32 & 0xffff)
 }
@@ -274,13 +273,13 @@ impl CallReport {
         }
     }
 
-    /// Compares all words of an output's buffer: the tensor's, and the sentinels behind it.
+    /// Compares all words of an output's buffer: the tensor, and the sentinels past its end.
     fn compare(&mut self, node: &str, ty: &TensorType, (words, sentinel): (&[u32], u32), want: &bound::Bounded) {
         let n = ty.shape.numel();
         if let Some(at) = words[n..].iter().position(|&word| word != sentinel) {
-            self.stray = Some(format!("{ty} was written {at} words behind its end"));
+            self.stray = Some(format!("{ty} was written {at} words past its end"));
         }
-        // Of all NaN only the one that outputs are filled with cannot be a result.
+        // Any NaN may be a result, except the poison.
         let unwritten = |(&word, want): (&u32, f64)| word == POISON && want.is_nan();
         if let Some(at) = words.iter().zip(want.value.to_f64()).position(unwritten) {
             self.stray = Some(format!("{ty} was not written at {:?}", ty.shape.unravel(at)));
@@ -294,7 +293,7 @@ impl CallReport {
         for (i, (&got, &exact)) in got.iter().zip(&expected).enumerate() {
             let allowed = want.error.as_ref().map_or(0.0, |e| e[i]);
             let right = if float { agrees(got, exact, allowed) } else { (got - exact).abs() <= allowed };
-            // An infinity that is right stands for what was expected, and the other way round.
+            // A right infinity counts as exact; a wrong one is compared with the expected value as f32.
             let wanted = match got.is_infinite() {
                 true if right => got,
                 true if float => f64::from(exact as f32),
@@ -321,10 +320,10 @@ impl CallReport {
     }
 }
 
-/// Whether a device's float is right.
+/// Whether a device's float is within its bound.
 fn agrees(got: f64, exact: f64, allowed: f64) -> bool {
     if got.is_infinite() {
-        // Seen from the infinity's side; an exact infinity of the other sign stays below.
+        // Mirror to positive infinity: an exact infinity of the other sign becomes negative.
         let most = exact * got.signum() + allowed;
         return (most as f32) == f32::INFINITY;
     }
@@ -352,10 +351,10 @@ fn ratio(got: f64, want: f64, bound: f64) -> f64 {
 
 impl Session {
     /// Runs a step as [`Session::run`] does, but one kernel call at a time, and compares each with the reference.
-    /// Returns the outputs and what was found.
+    /// Returns the outputs and a report.
     ///
     /// # Errors
-    /// As [`Session::run`]; and when the session computes on the reference itself.
+    /// As [`Session::run`]; and if the session runs on the reference itself.
     pub fn check(&mut self, program: &crate::Program, feeds: &[(&str, &Tensor)]) -> Result<(Vec<Tensor>, Report)> {
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let plan = program.plan();
@@ -370,7 +369,7 @@ impl Session {
             poison(gpu, plan, call, sentinel(number))?;
             gpu.run_call(number)?;
             let found = compare(plan, call, &reads, &scalars, &DeviceOutput::read(gpu, call, sentinel(number))?)?;
-            // Where the reference has no answer there is nothing to run again.
+            // If the reference has no result, there is nothing to run again.
             if !found.passed() && found.compared > 0 && report.divergence.is_none() {
                 let divergence = Divergence::new(&self.device().to_string(), plan, number, &found, &reads, &scalars)?;
                 report.divergence = Some(Box::new(divergence));
@@ -381,7 +380,8 @@ impl Session {
     }
 }
 
-/// Fills the outputs of a kernel call with NaN, and writes sentinels behind them and NaN behind its inputs.
+/// Fills the outputs of a kernel call with NaN, and writes sentinels past their end and NaN past the end of its
+/// inputs.
 fn poison(gpu: &Engine, plan: &Plan, call: &KernelCall, sentinel: u32) -> Result<()> {
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
     for stored in &call.reads {
@@ -411,7 +411,7 @@ impl DeviceOutput {
             true => Some(gpu.raised()?),
             false => None,
         };
-        // The step's own look at the status comes last; what was raised here is told in the report.
+        // The report covers what was raised here; clear it so that the step's own check at the end does not fail.
         gpu.clear_status()?;
         Ok(DeviceOutput {
             written: written.collect::<Result<_>>()?,

@@ -1,5 +1,4 @@
-//! The classic models that examples train, benches time, and whose kernels are checked with the
-//! ops' own.
+//! The models of the examples and benchmarks. Their kernels are checked along with those of the ops.
 
 use crate::loss::Reduction;
 use crate::nn::Scope;
@@ -18,7 +17,7 @@ pub fn mnist_cnn(nn: &Scope, x: &Value) -> Value {
     mnist_cnn_with(nn, x, 0.0)
 }
 
-/// The same with dropout before both dense layers; with 0 there is none.
+/// [`mnist_cnn`] with dropout before both dense layers; 0 means none.
 #[track_caller]
 pub fn mnist_cnn_with(nn: &Scope, x: &Value, dropout: f64) -> Value {
     let x = nn.conv2d("conv1", x, 32, 3, Conv2d::default()).relu().max_pool2d(2);
@@ -27,20 +26,20 @@ pub fn mnist_cnn_with(nn: &Scope, x: &Value, dropout: f64) -> Value {
     nn.linear("fc2", &nn.dropout(&x, dropout), 10)
 }
 
-/// A 2-4-1 network of sigmoids for `[N, 2]`: logits `[N, 1]`.
+/// A 2-4-1 sigmoid network for `[N, 2]`: logits `[N, 1]`.
 #[track_caller]
 pub fn xor(nn: &Scope, x: &Value) -> Value {
     nn.linear("fc2", &nn.linear("fc1", x, 4).sigmoid(), 1)
 }
 
 /// A training step of [`mnist_cnn`] on `batch` images: inputs `x` and `labels`, scalar `lr`,
-/// cross-entropy, Adam. Gives the loss.
+/// cross-entropy, Adam. Returns the loss.
 #[track_caller]
 pub fn mnist_cnn_training(graph: &Graph, batch: usize, seed: u64) -> Value {
     mnist_cnn_training_with(graph, batch, seed, 0.0)
 }
 
-/// The same with dropout; see [`mnist_cnn_with`].
+/// [`mnist_cnn_training`] with dropout; see [`mnist_cnn_with`].
 #[track_caller]
 pub fn mnist_cnn_training_with(graph: &Graph, batch: usize, seed: u64, dropout: f64) -> Value {
     let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
@@ -51,8 +50,7 @@ pub fn mnist_cnn_training_with(graph: &Graph, batch: usize, seed: u64, dropout: 
     loss
 }
 
-/// The predictions of [`mnist_cnn`] for `batch` images in input `x`: logits, and the digit with
-/// the largest one.
+/// Predictions of [`mnist_cnn`] for `batch` images in input `x`: logits, and the digit with the largest one.
 #[track_caller]
 pub fn mnist_cnn_inference(graph: &Graph, batch: usize, seed: u64) -> (Value, Value) {
     let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
@@ -62,7 +60,7 @@ pub fn mnist_cnn_inference(graph: &Graph, batch: usize, seed: u64) -> (Value, Va
 }
 
 /// A training step of [`xor`] on the four cases: inputs `x` `[4, 2]` and `y` `[4, 1]`, binary
-/// cross-entropy, Adam. Gives the loss and the probabilities.
+/// cross-entropy, Adam. Returns the loss and the probabilities.
 #[track_caller]
 pub fn xor_training(graph: &Graph, seed: u64) -> (Value, Value) {
     let x = graph.input("x", DType::F32, [4, 2]);
@@ -73,7 +71,7 @@ pub fn xor_training(graph: &Graph, seed: u64) -> (Value, Value) {
     (loss, logits.sigmoid())
 }
 
-/// What examples train and run, by name: a graph and what it gives.
+/// The programs of the examples, by name, with their graphs and outputs.
 pub fn programs() -> Vec<(&'static str, Graph, Vec<Value>)> {
     let training = Graph::new();
     let loss = mnist_cnn_training(&training, 64, 0);

@@ -1,13 +1,12 @@
-//! Tuning: which variant of a kernel is the fastest here, measured. Opt-in and bounded in time.
+//! Tuning: measures which variant of each kernel is fastest on this device. Opt-in and limited in time.
 //!
-//! Without it a heuristic on what the adapter declares picks at once, so that the same machine
-//! always gets the same plan. [`Session::tune`] takes the kernels of a graph that have a choice, one
-//! of each shape class (see [`Choices`](crate::plan::Choices)), and times each variant that the
-//! device can run, six at most: the kernel alone, on random data that lies as in the graph, in turns
-//! with the others. A variant must first agree with the reference, as [`Session::check`] compares;
-//! it then wins over the heuristic's if its median is smaller by more than the spread. Programs
-//! compiled afterwards use what was found; those compiled before keep their plan, so one program
-//! gives the same bits throughout.
+//! Without tuning, a heuristic chooses from the adapter's declared properties, so that the same machine always
+//! gets the same plan. [`Session::tune`] takes the kernels of a graph that have several variants, one for each
+//! shape class (see [`Choices`](crate::plan::Choices)), and times up to six variants that the device can run:
+//! the kernel alone, on random data with the layout it has in the graph, alternating with the others. A variant
+//! must first agree with the reference, as in [`Session::check`]. It replaces the heuristic's choice if its
+//! median is smaller by more than the spread. Programs compiled afterwards use the results; those compiled
+//! before keep their plan, so one program gives the same bits throughout.
 
 mod cache;
 
@@ -30,44 +29,44 @@ use crate::{DType, Device, Error, Graph, Program, Result, Session, Tensor, Value
 
 pub use cache::cache_file;
 
-/// Candidates of a shape class.
+/// Maximum number of candidates per shape class.
 const MAX_CANDIDATES: usize = 6;
-/// Times that each candidate is timed, at least and at most.
+/// Minimum and maximum number of timings per candidate.
 const ROUNDS: (usize, usize) = (5, 50);
-/// After so many seconds no candidate of a class is timed more often than it must be.
+/// After this many seconds, a class gets no more than the minimum number of timings.
 const ENOUGH: f64 = 2.0;
-/// After two rounds a candidate this much slower than the best is not run again.
+/// After two rounds, a candidate slower than the best by this factor is not run again.
 const HOPELESS: f64 = 3.0;
-/// What a variant must gain at least, of the heuristic's time, to replace it.
+/// Minimum gain over the heuristic's choice, as a fraction of its time.
 const MIN_GAIN: f64 = 0.03;
-/// Products that the reference computes in a second, until it has been seen: a low guess.
+/// Products per second of the reference until it has been measured: a low guess.
 const REFERENCE_RATE: f64 = 2e7;
 
-/// What a tuning found.
+/// The result of tuning.
 #[derive(Clone, Debug, Default)]
 pub struct Tuned {
     /// The shape classes that were timed.
     pub kernels: Vec<TunedKernel>,
-    /// How many classes were known already: from an earlier tuning, or from the file.
+    /// Number of classes that were known already, from an earlier tuning or from the file.
     pub known: usize,
     /// The classes for which there was no time, by op and class. The heuristic decides there.
     pub left: Vec<(&'static str, String)>,
-    /// What of the file was passed over, and why; or why it could not be written.
+    /// What was ignored in the file, and why; or why it could not be written.
     pub notes: Vec<String>,
-    /// How long it took, in seconds.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
-/// What was found for the kernels of one shape class.
+/// The result for the kernels of one shape class.
 #[derive(Clone, Debug)]
 pub struct TunedKernel {
     /// The op.
     pub op: &'static str,
     /// The shape class.
     pub class: String,
-    /// The variant that the heuristic takes.
+    /// The heuristic's choice.
     pub heuristic: &'static str,
-    /// The variant that is taken from now on; `None` where no candidate was right.
+    /// The variant used from now on; `None` if no candidate was right.
     pub chosen: Option<&'static str>,
     /// The candidates, the heuristic's first.
     pub candidates: Vec<Candidate>,
@@ -78,26 +77,26 @@ pub struct TunedKernel {
 pub struct Candidate {
     /// Its name.
     pub variant: &'static str,
-    /// What came out.
+    /// Its result.
     pub outcome: Outcome,
 }
 
-/// What came out for a candidate.
+/// The result of a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It agrees with the reference.
     Timed {
         /// The median time of a run, in seconds.
         median: f64,
-        /// The range that holds the middle half of the runs, in seconds.
+        /// The interquartile range of the runs, in seconds.
         spread: f64,
     },
-    /// It cannot win: it does not agree with the reference, or did not run.
+    /// It does not agree with the reference, or did not run.
     Rejected(String),
 }
 
 impl TunedKernel {
-    /// Whether another variant than the heuristic's is taken.
+    /// Whether the chosen variant is not the heuristic's.
     pub fn changed(&self) -> bool {
         self.chosen.is_some_and(|chosen| chosen != self.heuristic)
     }
@@ -123,23 +122,23 @@ impl fmt::Display for Tuned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let changed = self.kernels.iter().filter(|kernel| kernel.changed()).count();
         let (timed, known, left) = (self.kernels.len(), self.known, self.left.len());
-        write!(f, "tuning: {timed} kinds of kernels timed in {:.1} s, {changed} changed", self.seconds)?;
-        write!(f, "; {known} known before, {left} left for lack of time")?;
+        write!(f, "tuning: {timed} shape classes timed in {:.1} s, {changed} changed", self.seconds)?;
+        write!(f, "; {known} known already, {left} skipped for lack of time")?;
         self.kernels.iter().try_for_each(|kernel| write!(f, "\n  {kernel}"))?;
         self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
     }
 }
 
 impl Session {
-    /// Times the variants of the graph's kernels on this session's device; what is compiled from now
-    /// on takes the fastest. It starts from the file of earlier tunings ([`tuning::cache_file`]),
-    /// times only what is not known, and adds what it finds to the file. Stale or corrupt parts of
-    /// the file are ignored, with a note in the result, and so is a file that cannot be written.
+    /// Times the variants of the graph's kernels on this session's device; programs compiled from now on use
+    /// the fastest. Starts from the file of earlier tunings ([`tuning::cache_file`]), times only what is not
+    /// known, and adds the results to the file. Stale or corrupt parts of the file, and a file that cannot be
+    /// written, are ignored with a note in the result.
     ///
-    /// `budget` bounds the time. A candidate that is being prepared or compared when it ends is
-    /// finished, no other is begun. A kernel that the reference could not compute in what is left
-    /// is not timed, for nothing wins that was not compared. On the reference there is nothing to
-    /// tune, and the result says so.
+    /// `budget` limits the time. When it ends, a candidate that is being prepared or compared is finished, but
+    /// no other is started. A kernel that the reference cannot compute in the remaining time is not timed,
+    /// because only a variant that was compared can win. On the reference there is nothing to tune, and the
+    /// result says so.
     ///
     /// [`tuning::cache_file`]: crate::tuning::cache_file
     ///
@@ -149,7 +148,7 @@ impl Session {
         self.tune_in(cache_file().as_deref(), graph, outputs, budget)
     }
 
-    /// The same with a file of one's own, or with none.
+    /// [`Session::tune`] with another file, or none.
     ///
     /// # Errors
     /// As [`Session::tune`].
@@ -163,8 +162,8 @@ impl Session {
         self.tune_edited(file, graph, outputs, budget, &|_, _| Ok(()))
     }
 
-    /// The same, with the plan of each candidate altered before it is compared: to see whether a
-    /// wrong one wins.
+    /// [`Session::tune_in`] with the plan of each candidate altered before it is compared: to test that a wrong
+    /// one does not win.
     #[doc(hidden)]
     pub fn tune_edited(
         &mut self,
@@ -192,7 +191,7 @@ impl Session {
                 false => open.push(site),
             }
         }
-        // What there is most work in comes first: it gains most, should there be no time for all.
+        // Most work first: it gains the most if there is no time for all.
         open.sort_by(|a: &Site, b: &Site| b.work.total_cmp(&a.work));
         let mut choices = self.choices().clone();
         let mut tuner = Tuner { device: self.device().clone(), begin, budget, rate: REFERENCE_RATE, edit };
@@ -210,48 +209,48 @@ impl Session {
         if let Some(file) = file.filter(|_| !tuned.kernels.is_empty())
             && let Err(error) = self.save_tuning(file)
         {
-            tuned.notes.push(format!("what was found is not kept: {error}"));
+            tuned.notes.push(format!("the results were not saved: {error}"));
         }
         tuned.seconds = begin.elapsed().as_secs_f64();
         Ok(tuned)
     }
 }
 
-/// A tuning under way.
+/// A tuning in progress.
 struct Tuner<'a> {
     device: Device,
     begin: Instant,
     budget: Duration,
-    /// Products that the reference computes in a second.
+    /// Products that the reference computes per second.
     rate: f64,
     edit: &'a dyn Fn(&str, &mut Plan) -> Result<()>,
 }
 
-/// What the reference says of a site's outputs.
+/// The reference's outputs of a site.
 type Expected = HashMap<ValueId, Bounded>;
 
-/// A candidate that is right so far.
+/// A candidate that agrees with the reference.
 struct Runner {
     variant: &'static str,
     program: Program,
-    /// The number of its kernel call.
+    /// The index of its kernel call.
     call: usize,
     times: Vec<f64>,
 }
 
 impl Tuner<'_> {
-    /// What is left of the budget, in seconds; negative when it is over.
+    /// The rest of the budget, in seconds; negative when it is used up.
     fn left(&self) -> f64 {
         self.budget.as_secs_f64() - self.begin.elapsed().as_secs_f64()
     }
 
-    /// Compares and times the candidates of a site, one of so many that share what is left.
-    /// `None` where that is too little.
+    /// Compares and times the candidates of a site, one of `sharing` sites that share the rest of the budget.
+    /// `None` if that is too little.
     fn kernel(&mut self, site: &Site, sharing: usize) -> Result<Option<TunedKernel>> {
         if site.work / self.rate > self.left() {
             return Ok(None);
         }
-        let until = self.left() * (1.0 - 1.0 / sharing as f64); // what the others are left with
+        let until = self.left() * (1.0 - 1.0 / sharing as f64); // reserved for the others
         let mut session = Session::new(self.device.clone());
         let (mut runners, mut rejected) = (Vec::new(), Vec::new());
         let (inputs, expected) = self.reference(site)?;
@@ -275,7 +274,7 @@ impl Tuner<'_> {
         Ok(Some(TunedKernel::new(site, &runners, &rejected)))
     }
 
-    /// Random inputs for the site, and what the reference makes of them.
+    /// Random inputs for the site, and the reference's outputs for them.
     fn reference(&mut self, site: &Site) -> Result<(Vec<(String, Tensor)>, Expected)> {
         let mut rng = StdRng::seed_from_u64(0);
         let (plan, _) = Plan::draft(site.nodes.clone(), &site.targets, self.device.profile(), &Options::default())?;
@@ -299,7 +298,7 @@ impl Tuner<'_> {
         Ok((inputs, expected))
     }
 
-    /// A candidate made ready and compared with the reference; why not, where it is not right.
+    /// Compiles a candidate and compares it with the reference; the inner error says why it is rejected.
     fn runner(
         &self,
         site: &Site,
@@ -313,7 +312,7 @@ impl Tuner<'_> {
         let program = session.compile_nodes(site.nodes.clone(), site.targets.clone(), &options, edit)?;
         let calls = &program.plan().calls;
         let Some(call) = calls.iter().position(|call| call.kernel == Some((site.op, variant))) else {
-            return Ok(Err("it is not what is planned".into()));
+            return Ok(Err("the plan does not use it".into()));
         };
         let (gpu, _) = session.start_check(&program, feeds)?;
         let found = check_call(gpu, program.plan(), call, expected)?;
@@ -325,7 +324,8 @@ impl Tuner<'_> {
         Ok(Ok(Runner { variant, program, call, times: Vec::new() }))
     }
 
-    /// Times all in turns until no more than so much is left; false where that was too little.
+    /// Times all candidates in turn until only `until` seconds of the budget are left; false if that was too
+    /// little.
     fn time(&self, runners: &mut [Runner], until: f64) -> Result<bool> {
         let start = Instant::now();
         let mut clock = || start.elapsed().as_secs_f64();
@@ -335,10 +335,10 @@ impl Tuner<'_> {
                 break;
             }
             let best = runners.iter().map(least).fold(f64::INFINITY, f64::min);
-            // Another one begins each time.
+            // Each round begins with another candidate.
             let first = round % runners.len();
-            let (behind, before) = runners.split_at_mut(first);
-            for runner in before.iter_mut().chain(behind) {
+            let (head, tail) = runners.split_at_mut(first);
+            for runner in tail.iter_mut().chain(head) {
                 if self.left() <= 0.0 {
                     return Ok(round >= ROUNDS.0);
                 }
@@ -353,7 +353,7 @@ impl Tuner<'_> {
 }
 
 impl TunedKernel {
-    /// Decides between those that are right.
+    /// Chooses among the candidates that are right.
     fn new(site: &Site, runners: &[Runner], rejected: &[(&'static str, String)]) -> TunedKernel {
         let (mut right, mut candidates) = (Vec::new(), Vec::new());
         for variant in site.candidates.iter().map(|variant| variant.name) {
@@ -375,8 +375,8 @@ impl TunedKernel {
     }
 }
 
-/// The fastest of variants with their medians and spreads; the heuristic's, unless the fastest is
-/// faster than that by more than either's spread.
+/// The fastest of the variants, given their medians and spreads; the heuristic's, unless the gain over it
+/// exceeds both spreads and [`MIN_GAIN`].
 fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
     let fastest = right.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let Some(usual) = right.iter().find(|(name, ..)| *name == heuristic) else { return Some(fastest.0) };
@@ -385,8 +385,7 @@ fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option
     Some(if clear { fastest.0 } else { heuristic })
 }
 
-/// The median, and the range of the middle half. Of nothing, which is timed where there is no
-/// choice, 0.
+/// The median and the interquartile range; 0 without times, as for a single candidate.
 fn quartiles(times: &[f64]) -> (f64, f64) {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -403,7 +402,7 @@ mod tests {
         let of = |right: &[(&'static str, f64, f64)]| winner("a", right);
         assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.1)]), Some("b"));
         assert_eq!(of(&[("a", 1.0, 0.3), ("b", 0.8, 0.1)]), Some("a"), "within its own spread");
-        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.3)]), Some("a"), "within the other's");
+        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.3)]), Some("a"), "within the other's spread");
         assert_eq!(of(&[("a", 1.0, 0.0), ("b", 0.98, 0.0)]), Some("a"), "not worth it");
         assert_eq!(of(&[("b", 3.0, 9.0), ("c", 2.0, 9.0)]), Some("c"), "the heuristic's was wrong");
         assert_eq!(of(&[("a", 1.0, 0.1), ("b", f64::NAN, f64::NAN)]), Some("a"));

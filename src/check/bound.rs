@@ -1,13 +1,13 @@
-//! How far a correct device result may lie from the exact one.
+//! How far a correct device result may be from the exact one.
 //!
-//! The reference is evaluated in f64 together with a bound for each element. A launch's inputs are
-//! exact: they are read back from the device. An op adds its own rounding (see
-//! [`Rounding`]): nothing for copies, integers and comparisons; a few units in the last place for
-//! arithmetic; `gamma(k)` times the sum of magnitudes for a sum of k products, so that the bound
-//! follows the condition of the sum (`gamma_of_runs(k)` for reductions, which are added in runs). Inside a fused chain a pointwise op passes on the error of its
-//! operands: it is evaluated again with each operand moved up and down by its error, and the
-//! differences add up. So a comparison whose sides are closer than their errors may come out either
-//! way, and what it selects may too, while everything else stays sharp.
+//! The reference is evaluated in f64, together with a bound for each element. A launch's inputs are exact,
+//! because they are read back from the device. An op adds its own rounding (see [`Rounding`]): nothing for
+//! copies, integers and comparisons; a few ulps for arithmetic; `gamma(k)` times the sum of magnitudes for a
+//! sum of k products, so that the bound follows the condition of the sum (`gamma_of_runs(k)` for reductions,
+//! which are summed in runs). Inside a fused chain, a pointwise op propagates the errors of its operands: it is
+//! evaluated again with each operand moved up and down by its error, and the differences are added. A
+//! comparison whose operands are closer than their errors, and whatever it selects, may therefore come out
+//! either way, while all other bounds stay tight.
 
 use std::collections::HashMap;
 
@@ -15,19 +15,19 @@ use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Op, Rounding, gamma, gamma_of_runs};
 use crate::{Data, Error, Result, Tensor, TensorType};
 
-/// A value with a bound for each element; `None` where it is exact.
+/// A value with a bound for each element; `None` if it is exact.
 #[derive(Clone, Debug)]
 pub struct Bounded {
     /// The exact value.
     pub value: Tensor,
-    /// How far a device may be off.
+    /// The allowed error of each element.
     pub error: Option<Vec<f64>>,
 }
 
 /// Computes `targets` from `feeds`, which are exact.
 ///
 /// # Errors
-/// When something on the way is neither fed nor computable.
+/// If a needed value is neither fed nor computable.
 pub fn evaluate(
     nodes: &Nodes,
     targets: &[ValueId],
@@ -64,7 +64,7 @@ pub fn evaluate(
     Ok(values)
 }
 
-/// One op: its value, its own rounding, and what its operands' errors do to it.
+/// One op: its value, its own rounding, and the propagated errors of its operands.
 fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> {
     let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
     let outputs = op.reference(&values, types);
@@ -126,7 +126,7 @@ fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]
     }
 }
 
-/// The bounds of sums: so large a part of the sums of magnitudes.
+/// The bounds of sums: `gamma` times the sums of magnitudes.
 fn sums(op: &dyn Op, inputs: &[&Tensor], types: &[TensorType], terms: usize, gamma: f64) -> Vec<Option<Vec<f64>>> {
     let magnitudes: Vec<Tensor> = inputs.iter().map(|x| magnitude(x)).collect();
     let sums = op.reference(&magnitudes.iter().collect::<Vec<_>>(), types);
@@ -136,12 +136,12 @@ fn sums(op: &dyn Op, inputs: &[&Tensor], types: &[TensorType], terms: usize, gam
     sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
 }
 
-/// The bounds of those outputs that are floats.
+/// The bounds of the float outputs.
 fn floats(outputs: &[Tensor], bounds: Vec<Vec<f64>>) -> Vec<Option<Vec<f64>>> {
     outputs.iter().zip(bounds).map(|(y, bound)| matches!(y.data(), Data::F64(_)).then_some(bound)).collect()
 }
 
-/// So many units in the last place of `y` as f32; subnormal results may be flushed to zero.
+/// `ulps` units in the last place of `y` as f32; subnormal results may be flushed to zero.
 fn rounding(y: f64, ulps: f64) -> f64 {
     if y == 0.0 {
         return 0.0;

@@ -1,4 +1,4 @@
-//! Cases made into graphs, their inputs drawn, and gradients by finite differences.
+//! Cases as graphs with random inputs, and gradients by finite differences.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -9,8 +9,8 @@ use crate::graph::ValueId;
 use crate::op::{Case, Fill};
 use crate::{DType, Data, Graph, Result, Tensor, TensorType, Value};
 
-/// A case as a graph: inputs, outputs and, where it is differentiable, a seed `dy` for each float
-/// output and the gradient of each float input.
+/// A case as a graph: inputs, outputs and, if it is differentiable, a seed `dy` for each float output and the
+/// gradient of each float input.
 pub struct CaseGraph {
     /// The graph.
     pub graph: Graph,
@@ -18,7 +18,7 @@ pub struct CaseGraph {
     pub inputs: Vec<(String, Value, Fill)>,
     /// The outputs, then the gradients, with their names.
     pub outputs: Vec<(String, Value)>,
-    /// How many of `inputs` are the case's own, and how many of `outputs`.
+    /// How many of `inputs` and of `outputs` belong to the case itself.
     pub own: (usize, usize),
 }
 
@@ -26,7 +26,7 @@ impl CaseGraph {
     /// Builds the graph.
     ///
     /// # Errors
-    /// With all mistakes, when the case's ops refuse its shapes.
+    /// All graph errors, if the case's ops reject its shapes.
     pub fn new(case: &Case) -> Result<CaseGraph> {
         let graph = Graph::new();
         let mut inputs: Vec<(String, Value, Fill)> = case
@@ -57,12 +57,8 @@ impl CaseGraph {
                 seeds.into_iter().map(|(_, name, seed)| (name, seed, Fill::Uniform(-1.0, 1.0))).collect();
             inputs.extend(named);
         }
-        let mistakes = graph.errors();
-        if mistakes.is_empty() {
-            Ok(CaseGraph { graph, inputs, outputs, own })
-        } else {
-            Err(crate::Error::Graph(mistakes))
-        }
+        let errors = graph.errors();
+        if errors.is_empty() { Ok(CaseGraph { graph, inputs, outputs, own }) } else { Err(crate::Error::Graph(errors)) }
     }
 
     /// Draws the inputs; floats are exact in f32.
@@ -78,18 +74,18 @@ impl CaseGraph {
     /// All outputs and gradients on the reference.
     ///
     /// # Errors
-    /// When an index is out of range.
+    /// If an index is out of range.
     pub fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let ids: Vec<ValueId> = self.outputs.iter().map(|(_, v)| v.id()).collect();
         let values = evaluate(&self.graph.nodes(), &ids, self.feeds(inputs))?;
         Ok(ids.iter().filter_map(|id| values.get(id).cloned()).collect())
     }
 
-    /// Compares the reference's gradients with central differences of the reference itself, at up
-    /// to `most` elements of each input. Returns the number of comparisons.
+    /// Compares the reference's gradients with central differences of the reference itself, at up to `most`
+    /// elements of each input. Returns the number of comparisons.
     ///
     /// # Errors
-    /// A text that names the worst element, when a difference exceeds `1e-6` of the scale.
+    /// A message that names the first element whose error exceeds `1e-6` of the scale.
     pub fn check_gradients(&self, seed: u64, most: usize) -> std::result::Result<usize, String> {
         let inputs = self.sample(seed);
         let nodes = self.graph.nodes();
@@ -113,7 +109,7 @@ impl CaseGraph {
             } else {
                 (0..most).map(|_| rng.random_range(0..x.len())).collect()
             };
-            // An infinity has no neighbours to take a difference of.
+            // There are no finite differences at an infinity.
             for at in picks.into_iter().filter(|&at| x[at].is_finite()) {
                 let moved = |by: f64| {
                     let mut x = x.clone();
@@ -123,7 +119,7 @@ impl CaseGraph {
                     outputs(&inputs)
                 };
                 let difference = |h: f64| -> std::result::Result<f64, String> {
-                    // Differences first, then their sum: a difference of long sums would cancel.
+                    // Subtract before summing: a difference of long sums would cancel.
                     let pairs = moved(h)?.into_iter().zip(moved(-h)?).zip(&seeds);
                     Ok(pairs.map(|((up, down), dy)| (up - down) * dy).sum::<f64>() / (2.0 * h))
                 };
@@ -131,9 +127,9 @@ impl CaseGraph {
                     let scale = difference.abs().max(gradient[at].abs()).max(1.0);
                     (difference - gradient[at]).abs() <= 1e-6 * scale
                 };
-                // A kink inside the first step lies outside the smaller one, unless it is at the point itself.
-                // Where the first is wide for a curve, and the smaller one too small for its rounding, the error
-                // of the second order is taken out (Richardson's extrapolation). A wrong rule fails all three.
+                // The smaller step avoids a kink within the first one, unless it is at the point itself. If the
+                // first step is too large for the curvature and the smaller one too small for the rounding,
+                // Richardson extrapolation removes the second-order error. A wrong rule fails all three.
                 let h = 1e-5 * x[at].abs().max(0.1);
                 let first = difference(h)?;
                 let right = agrees(first)

@@ -1,4 +1,4 @@
-//! Cases examined: in every way that a device can run them, each way against the reference.
+//! Runs cases in every way that a device supports, and compares each with the reference.
 
 use crate::graph::{NodeKind, Nodes};
 use crate::op::{Args, Case, Lowering, Rounding, Variant};
@@ -9,8 +9,8 @@ use crate::{Device, Result, Session, Tensor, TensorType};
 use super::permute::permute;
 use super::{CaseGraph, Report};
 
-/// Calls `f` with the op's name and each variant of each kernel of a graph, and whether the variant
-/// computes the shapes there.
+/// Calls `f` for each variant of each kernel of a graph, with the op's name and whether the variant supports
+/// the shapes.
 fn each_variant(nodes: &Nodes, profile: &Profile, mut f: impl FnMut(&'static str, &'static Variant, bool)) {
     for node in &nodes.nodes {
         let NodeKind::Op(op) = &node.kind else { continue };
@@ -23,7 +23,7 @@ fn each_variant(nodes: &Nodes, profile: &Profile, mut f: impl FnMut(&'static str
     }
 }
 
-/// The names of the variants that a graph's kernels have and that the device can run.
+/// The names of the variants of a graph's kernels that the device can run.
 pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
     let mut names = Vec::new();
     each_variant(nodes, profile, |_, variant, supports| {
@@ -36,15 +36,15 @@ pub fn variants(nodes: &Nodes, profile: &Profile) -> Vec<&'static str> {
     names
 }
 
-/// The names of all variants of a graph's kernels, whatever they need.
+/// The names of all variants of a graph's kernels, whatever they require.
 pub fn all_variants(nodes: &Nodes) -> Vec<&'static str> {
     let mut names = Vec::new();
     each_variant(nodes, &Profile::webgpu_defaults(), |_, variant, _| names.push(variant.name));
     names
 }
 
-/// The ways in which a case is run on a device: fused and unfused as the heuristic has it, and
-/// with each variant that the device can run.
+/// The ways to run a case on a device: fused and unfused with the heuristic's choice, and with each variant
+/// that the device can run.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
     let mut ways = vec![Options::default(), Options { fuse: false, ..Options::default() }];
     let names = variants(&graph.graph.nodes(), profile);
@@ -54,72 +54,70 @@ pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
     ways
 }
 
-/// What a case's check does besides comparing launches.
+/// Checks of a case beyond single launches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras {
-    /// Runs each program three times (launch by launch, and twice as a step), which must give the
-    /// same bits.
+    /// Runs each program three times (launch by launch, then twice as a step); all must give the same bits.
     pub repeat: bool,
-    /// Compares gradients as a whole: fused, unfused and reference with each other, and at so many
-    /// elements of each input with finite differences of the reference.
+    /// Compares gradients end to end: fused, unfused and reference with each other, and the reference with
+    /// finite differences at this many elements of each input.
     pub gradients: Option<usize>,
-    /// Runs each variant unfused too, not only the heuristic's choice.
+    /// Also runs each variant unfused, not only the heuristic's choice.
     pub every_way: bool,
-    /// Runs each program whose dispatches have several workgroups once more with the workgroups in
-    /// the opposite order, which must give the same bits: what depends on their order is a race.
+    /// Runs each program whose dispatches have several workgroups again with the workgroups in reverse order.
+    /// The bits must be the same: a result that depends on the order is a race.
     pub permuted: bool,
 }
 
-/// How gradients agreed as a whole, from the case's inputs to its gradients.
+/// How well gradients agreed end to end.
 ///
-/// Each launch is held to its bound on its own inputs; over a whole chain errors pile up, so here
-/// only a gross difference is a failure: [`Gradients::MAX`] of the largest element.
+/// Each launch is compared within its bound on its own inputs. Over a whole chain errors accumulate, so only a
+/// gross difference fails here: more than [`Gradients::MAX`] of the largest element.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gradients {
     /// Elements compared three ways: device fused, device unfused, reference.
     pub compared: usize,
     /// Elements of the reference compared with finite differences.
     pub finite: usize,
-    /// The largest difference of any two, relative to the gradient's largest element.
+    /// The largest difference between any two, relative to the gradient's largest element.
     pub spread: f64,
 }
 
 impl Gradients {
-    /// The largest spread that is still right.
+    /// The largest spread that passes.
     pub const MAX: f64 = 1e-3;
 }
 
-/// A case's result on a device.
+/// The result of a case on a device.
 #[derive(Debug, Default)]
 pub struct CaseReport {
-    /// How it was run, and what was found.
+    /// The options of each run, and its report.
     pub ways: Vec<(Options, Report)>,
-    /// Elements compared although no launch made them: outputs that are views of inputs.
+    /// Elements compared that no launch computed: outputs that are views of inputs.
     pub viewed: usize,
-    /// Programs that were run three times.
+    /// Number of programs that were run three times.
     pub repeated: usize,
-    /// Programs that were run with their workgroups in another order.
+    /// Number of programs that were run with their workgroups in reverse order.
     pub permuted: usize,
-    /// How its gradients agreed.
+    /// How well its gradients agreed.
     pub gradients: Gradients,
-    /// What went wrong that no launch alone shows.
+    /// Failures that no single launch shows.
     pub complaints: Vec<String>,
 }
 
 impl CaseReport {
-    /// Whether all ways agreed with the reference.
+    /// Whether everything agreed with the reference.
     pub fn passed(&self) -> bool {
         self.complaints.is_empty() && self.ways.iter().all(|(_, report)| report.passed())
     }
 
-    /// How many elements were compared.
+    /// Number of elements compared.
     pub fn compared(&self) -> usize {
         self.viewed + self.ways.iter().map(|(_, report)| report.compared()).sum::<usize>()
     }
 }
 
-/// Runs a case on a device in all [`ways`], and compares launch by launch. Two plans that come
-/// out the same are run once.
+/// Runs a case on a device in all [`ways`], and compares launch by launch. Identical plans run once.
 ///
 /// # Errors
 /// When the case does not build, or the device fails.
@@ -127,7 +125,7 @@ pub fn check_case(device: &Device, case: &Case, seed: u64) -> Result<CaseReport>
     check_case_with(device, case, seed, &Extras::default())
 }
 
-/// [`check_case`] with extras.
+/// [`check_case`] with additional checks.
 ///
 /// # Errors
 /// As [`check_case`].
@@ -139,7 +137,7 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
     let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
     let mut report = CaseReport::default();
     let mut seen = Vec::new();
-    // What the heuristic's ways gave from end to end.
+    // End-to-end outputs of the runs with the heuristic's choice.
     let mut whole: Vec<Vec<Tensor>> = Vec::new();
     let mut ways = ways(&graph, device.profile());
     if extras.every_way {
@@ -164,12 +162,12 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
                 if let Some(output) = differs(&first, &outputs) {
                     let name = &graph.outputs[output].0;
                     let way = if options.fuse { way.to_owned() } else { format!("unfused, {way}") };
-                    report.complaints.push(format!("{name} is not the same bits when run {way}"));
+                    report.complaints.push(format!("{name} has different bits when run {way}"));
                 }
                 Ok(())
             };
             again("as one step instead of launch by launch")?;
-            again("once more")?;
+            again("again")?;
             report.repeated += 1;
         }
         let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
@@ -180,7 +178,7 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
                 let (name, fused) = (&graph.outputs[output].0, if options.fuse { "" } else { ", unfused" });
                 let variant = options.variant.as_deref().map_or_else(String::new, |name| format!(", variant {name}"));
                 report.complaints.push(format!(
-                    "{name} is not the same bits with the workgroups in another order: a race{fused}{variant}"
+                    "{name} has different bits with the workgroups in reverse order: a race{fused}{variant}"
                 ));
             }
             report.permuted += 1;
@@ -202,12 +200,12 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
     Ok(report)
 }
 
-/// Whether two tensors of one shape hold the same numbers, NaN where NaN is.
+/// Whether two tensors of the same shape hold the same numbers; NaN equals NaN.
 fn all_same(a: &Tensor, b: &Tensor) -> bool {
     a.to_f64().into_iter().zip(b.to_f64()).all(|(a, b)| super::same(a, b))
 }
 
-/// The first tensor that differs in shape or in the bits of an element.
+/// The index of the first tensor that differs in shape or in the bits of an element.
 pub fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
     (0..a.len().max(b.len())).find(|&i| match (a.get(i), b.get(i)) {
         (Some(a), Some(b)) => a.shape() != b.shape() || a.device_words() != b.device_words(),
@@ -216,8 +214,8 @@ pub fn differs(a: &[Tensor], b: &[Tensor]) -> Option<usize> {
 }
 
 impl CaseReport {
-    /// For a case that launches nothing, a mere view of its input: what is read back must be the
-    /// reference's to the bit.
+    /// For a case that launches nothing, because it is only a view of its input: the output must equal the
+    /// reference exactly.
     fn compare_views(&mut self, graph: &CaseGraph, inputs: &[Tensor], got: Option<&Vec<Tensor>>) -> Result<()> {
         let want = graph.reference(inputs)?;
         let got = got.map_or(&[][..], |got| got);
@@ -225,7 +223,7 @@ impl CaseReport {
             let name = &graph.outputs[number].0;
             match got.get(number) {
                 Some(got) if got.shape() == want.shape() && all_same(got, want) => self.viewed += got.numel(),
-                _ => self.complaints.push(format!("{name} is not a copy of what it should be")),
+                _ => self.complaints.push(format!("{name} differs from the reference")),
             }
         }
         if self.viewed == 0 && want.iter().any(|tensor| tensor.numel() > 0) {
@@ -234,7 +232,7 @@ impl CaseReport {
         Ok(())
     }
 
-    /// Fused, unfused and reference, from end to end.
+    /// Compares fused, unfused and reference end to end.
     fn compare_gradients(&mut self, graph: &CaseGraph, inputs: &[Tensor], whole: &[Vec<Tensor>]) -> Result<()> {
         let reference = graph.reference(inputs)?;
         let gradients = graph.own.1..graph.outputs.len();
@@ -242,10 +240,10 @@ impl CaseReport {
         let largest_of_all = gradients.clone().map(largest_of).fold(0f64, f64::max);
         for number in gradients {
             let want = reference[number].to_f64();
-            // A gradient that is 0 throughout, because its terms cancel, has no scale of its own.
+            // A gradient that is 0 everywhere, because its terms cancel, has no scale.
             let own = largest_of(number);
             let largest = if own == 0.0 { largest_of_all } else { own }.max(f64::from(f32::MIN_POSITIVE));
-            // Both plans being the same, one run stands for both.
+            // If both plans are identical, there is only one run.
             let ways: Vec<Vec<f64>> = whole.iter().map(|outputs| outputs[number].to_f64()).collect();
             for (at, &want) in want.iter().enumerate().filter(|(_, x)| x.is_finite() && x.abs() < 1e38) {
                 let (low, high) = ways.iter().fold((want, want), |(low, high), way| {
@@ -297,8 +295,7 @@ pub fn not_runnable(nodes: &Nodes, profile: &Profile) -> (Vec<(&'static str, &'s
     (runs, missing)
 }
 
-/// The tolerance class of an op in a graph, such as `2.5 ulp`; where the op is composed, the
-/// classes of what it is composed of.
+/// The tolerance classes of an op in a graph, such as `2.5 ulp`; for a composed op, those of its parts.
 pub fn tolerance(nodes: &Nodes, op: &str) -> Vec<String> {
     let class = |node: &crate::graph::Node| {
         let NodeKind::Op(op) = &node.kind else { return None };

@@ -1,16 +1,15 @@
-//! Errors in units in the last place, counted in classes: how good a device is, not only whether
-//! it is good enough.
+//! Histograms of errors in ulps: how accurate a device is, not only whether it is accurate enough.
 
-/// Upper ends of the classes, in ulp. The first holds what is exact, the second what is correctly
-/// rounded; beyond the last end lies one more class.
+/// Upper ends of the bins, in ulps. The first bin holds exact results, the second correctly rounded ones; one
+/// more bin follows the last end.
 pub const ENDS: [f64; 10] = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 4096.0];
 
-/// How many float elements were off by how many ulp of f32 at the expected value.
+/// Counts of float elements by their error, in ulps of f32 at the expected value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// Elements in each class: up to [`ENDS`], then beyond.
+    /// Elements in each bin: up to [`ENDS`], then beyond.
     pub counts: [u64; ENDS.len() + 1],
-    /// The largest error; infinite where the device gave NaN or an infinity for a number, or a number for one.
+    /// The largest error; infinite if the device gave NaN or an infinity for a number, or a number for one.
     pub most: f64,
 }
 
@@ -18,37 +17,37 @@ impl Histogram {
     /// Counts one element.
     pub fn add(&mut self, got: f64, want: f64) {
         let ulps = ulps(got, want);
-        let class = ENDS.iter().position(|&end| ulps <= end).unwrap_or(ENDS.len());
-        self.counts[class] += 1;
+        let bin = ENDS.iter().position(|&end| ulps <= end).unwrap_or(ENDS.len());
+        self.counts[bin] += 1;
         self.most = self.most.max(ulps);
     }
 
-    /// Adds another one's counts.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
         self.most = self.most.max(other.most);
     }
 
-    /// How many elements were counted.
+    /// Number of elements counted.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The upper end of the class below which at least that share of the elements lies, and
-    /// infinity in the last class; 0 where there are none.
+    /// The upper end of the first bin up to which at least this share of the elements lies; infinity for the
+    /// last bin, 0 without elements.
     pub fn quantile(&self, share: f64) -> f64 {
         let wanted = (self.total() as f64 * share).ceil() as u64;
         let mut sum = 0;
-        let class = self.counts.iter().position(|count| {
+        let bin = self.counts.iter().position(|count| {
             sum += count;
             sum >= wanted
         });
-        class.map_or(0.0, |class| ENDS.get(class).copied().unwrap_or(f64::INFINITY))
+        bin.map_or(0.0, |bin| ENDS.get(bin).copied().unwrap_or(f64::INFINITY))
     }
 }
 
-/// The difference in ulp of f32 at `want`. Below the smallest normal number, where WGSL lets a
-/// device flush to zero, the unit is that number. Infinite where one of both alone is NaN or infinite.
+/// The difference in ulps of f32 at `want`. Below the smallest normal number, where WGSL lets devices flush to
+/// zero, the unit is that number. Infinite if only one of the two is NaN or infinite.
 pub fn ulps(got: f64, want: f64) -> f64 {
     if super::same(got, want) {
         return 0.0;
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_follow_the_exponent() {
+    fn ulps_follow_the_exponent() {
         let next = |x: f32| f64::from(f32::from_bits(x.to_bits() + 1));
         for x in [1.0f32, 1.5, 3.0, 1e-30, 1e30, f32::MIN_POSITIVE] {
             assert_eq!(ulps(next(x), f64::from(x)), 1.0, "{x}");
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_and_quantiles() {
+    fn bins_and_quantiles() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), 0.0);
         let unit = f64::from(f32::EPSILON);

@@ -1,4 +1,4 @@
-//! Finds where a step's first NaN or infinity comes from.
+//! Finds where a step's first NaN or infinity originates.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,21 +9,22 @@ use crate::op::Lowering;
 use crate::plan::{KernelCall, Stored};
 use crate::{DType, Data, Program, Result, Session, Tensor};
 
-/// What values a tensor holds.
+/// The range of a tensor's values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
     /// The smallest and the largest finite value, if any.
     pub finite: Option<(f64, f64)>,
-    /// How many elements are NaN.
+    /// Number of NaN elements.
     pub nan: usize,
-    /// How many are infinite.
+    /// Number of infinite elements.
     pub infinite: usize,
-    /// How many there are.
+    /// Number of elements.
     pub elements: usize,
 }
 
 impl Range {
-    /// The range of a tensor. With `single`, as f32 has it: what is too large for it is infinite.
+    /// The range of a tensor. With `single`, values are rounded to f32 first, so that large ones become
+    /// infinite.
     fn of(tensor: &Tensor, single: bool) -> Range {
         let values = tensor.to_f64().into_iter().map(|x| if single { f64::from(x as f32) } else { x });
         let mut range = Range { finite: None, nan: 0, infinite: 0, elements: tensor.numel() };
@@ -40,7 +41,7 @@ impl Range {
         range
     }
 
-    /// Whether there is a NaN or an infinity.
+    /// Whether there is neither NaN nor infinity.
     pub fn is_finite(&self) -> bool {
         self.nan == 0 && self.infinite == 0
     }
@@ -61,14 +62,14 @@ impl fmt::Display for Range {
 pub struct NonFinite {
     /// Its op, type and the user's line; for an input or a variable also its name.
     pub node: String,
-    /// What its output holds.
+    /// The values of its output.
     pub output: Range,
-    /// Its inputs, described likewise, and what they hold.
+    /// Its inputs, described in the same way, and their values.
     pub inputs: Vec<(String, Range)>,
     /// On a GPU: the launch that computed it.
     pub launch: Option<String>,
-    /// On a GPU: whether the reference finds it too. Otherwise the device does not compute right,
-    /// and [`Session::run_checked`] tells more.
+    /// On a GPU: whether the reference finds it too. If not, the device computes wrong results;
+    /// [`Session::run_checked`] gives details.
     pub confirmed: bool,
 }
 
@@ -82,7 +83,7 @@ impl fmt::Display for NonFinite {
             write!(f, "\n  launch: {launch}")?;
         }
         if !self.confirmed {
-            f.write_str("\n  the reference finds none here: the device does not compute right; check the step")?;
+            f.write_str("\n  the reference finds none here: the device gives wrong results; check the step")?;
         }
         Ok(())
     }
@@ -115,8 +116,8 @@ fn finding(nodes: &Nodes, id: ValueId, values: &Values, single: bool) -> Option<
     Some(NonFinite { node: describe(nodes, id), output, inputs: inputs.collect(), launch: None, confirmed: true })
 }
 
-/// The values on the way from the leaves to the program's outputs and assignments, in the graph's
-/// order. Constants are left out: who writes an infinity into a graph means it.
+/// The values between the leaves and the program's outputs and assignments, in graph order. Constants are left
+/// out: an infinity in a constant is intended.
 fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
     let assigned = nodes.assignments.iter().map(|a| a.value);
     let mut open: Vec<ValueId> = program.targets().iter().copied().chain(assigned).collect();
@@ -131,9 +132,9 @@ fn reachable(nodes: &Nodes, program: &Program) -> Vec<ValueId> {
     nodes.flat_map(|(node, n)| (0..n.outputs.len()).map(move |output| ValueId { node, output })).collect()
 }
 
-/// The first node inside a launch whose output is not finite. The reference tells, from what the launch has
-/// read, and rounds each node's output as the device does: a fused launch stores only its last values, and
-/// what comes behind a NaN or an infinity may hide it (the larger of two, `1 / x`).
+/// The first node inside a launch whose output is not finite. The reference recomputes the nodes from the
+/// launch's inputs and rounds each output as the device does: a fused launch stores only its last values, and
+/// later ops may hide a NaN or an infinity (a maximum, `1 / x`).
 fn inside(nodes: &Nodes, call: &KernelCall, feeds: &Values) -> Result<Option<NonFinite>> {
     let computed = call.computed(nodes);
     let mut wanted = computed.clone();
@@ -143,7 +144,7 @@ fn inside(nodes: &Nodes, call: &KernelCall, feeds: &Values) -> Result<Option<Non
     Ok(found.map(|found| NonFinite { launch: Some(call.label.clone()), ..found }))
 }
 
-/// Floats as f32 has them.
+/// Rounds floats to f32.
 fn rounded(tensor: Tensor) -> Tensor {
     match tensor.data() {
         Data::F64(v) => Tensor::of(tensor.shape(), v.iter().map(|&x| f64::from(x as f32)).collect::<Vec<f64>>()),
@@ -162,7 +163,7 @@ fn keeps(nodes: &Nodes, call: &KernelCall) -> bool {
     computed.any(|id| !stored.contains(&id) && nodes.ty(id).dtype == DType::F32 && !moves(&id))
 }
 
-/// The finding for a launch's output that is not finite, though the reference finds all finite.
+/// The finding for a launch's output that is not finite although the reference's is.
 fn unconfirmed(nodes: &Nodes, call: &KernelCall, read: &Values, (stored, written): (&Stored, &Tensor)) -> NonFinite {
     let inputs = call.reads.iter().map(|stored| stored.value);
     let inputs = inputs.filter_map(|id| Some((describe(nodes, id), Range::of(read.get(&id)?, true))));
@@ -176,11 +177,11 @@ fn unconfirmed(nodes: &Nodes, call: &KernelCall, read: &Values, (stored, written
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, and looks for the first node whose output holds NaN or
-    /// infinity: on a GPU launch by launch, on the reference node by node. Inputs, variables and scalars
-    /// count as nodes, constants do not. Gives the step's outputs and what was found.
+    /// Runs a step as [`Session::run`] does, and finds the first node whose output holds NaN or infinity:
+    /// launch by launch on a GPU, node by node on the reference. Inputs, variables and scalars count as
+    /// nodes, constants do not. Returns the step's outputs and the finding.
     ///
-    /// What a fused launch does not store is computed again on the reference, from what the launch has read.
+    /// Values that a fused launch does not store are recomputed on the reference from the launch's inputs.
     /// This takes as long as [`Session::run_checked`].
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Runs workgroups in the opposite order: correct kernels give the same bits, races may not.
+//! Runs workgroups in reverse order: correct kernels give the same bits, races may not.
 
 use crate::plan::Plan;
 use crate::{Error, Result};

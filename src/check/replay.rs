@@ -1,5 +1,5 @@
-//! Case files: one kernel call of a plan as plain data, with its inputs and what the reference says that
-//! it writes, to be run alone on any device.
+//! Case files: one kernel call of a plan as plain data, with its inputs and expected outputs, to be run alone
+//! on any device.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, KernelCall, Plan, Role, Stored, largest_buffer, padded};
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
-/// One kernel call that can run without the graph that it came from.
+/// One kernel call that can run without its graph.
 #[derive(Clone, Debug)]
 pub struct KernelCase {
     /// What the kernel call computes, such as `matmul.tile64 + add + relu`.
@@ -46,17 +46,17 @@ pub struct Expected {
     pub buffer: BufferId,
     /// The exact value.
     pub value: Tensor,
-    /// How far each element may be off; `None` where nothing is allowed.
+    /// The allowed error of each element; `None` if none is allowed.
     pub bound: Option<Vec<f64>>,
 }
 
-/// The format that this version writes and reads.
+/// The file format version that this version of wgrad writes and reads.
 const FORMAT: u64 = 1;
-/// The key of the description among the file's texts.
+/// The key of the description in the file's metadata.
 const KEY: &str = "wgrad.case";
-/// Bytes that a case's buffers may take beyond its tensors: scratch, and buffers shared with others.
+/// Maximum bytes of a case's buffers beyond its tensors: scratch, and buffers shared with others.
 const MAX_EXTRA: u64 = 1 << 31;
-/// Bytes of a uniform binding that every device allows.
+/// Bytes of a uniform binding that every device supports.
 const MAX_UNIFORM: usize = 16 << 10;
 
 impl KernelCase {
@@ -101,7 +101,7 @@ impl KernelCase {
         })
     }
 
-    /// Writes a case file: safetensors, the description as JSON among its texts. Whole or not at all.
+    /// Writes a case file atomically: safetensors, with the description as JSON in the metadata.
     ///
     /// # Errors
     /// [`Error::Io`] from the system.
@@ -150,24 +150,24 @@ impl KernelCase {
         })
     }
 
-    /// Reads a case file. Nothing in it is believed: sizes, numbers of buffers and types are held
-    /// against one another before anything runs.
+    /// Reads a case file. Nothing in it is trusted: sizes, buffer numbers and types are checked for consistency
+    /// before anything runs.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no whole case file.
+    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is not a complete case file.
     pub fn load(path: impl AsRef<Path>) -> Result<KernelCase> {
         let path = path.as_ref();
         let contents = safetensors::read(path)?;
         parse(contents).map_err(|why| Error::file(path, format!("not a case file: {why}")))
     }
 
-    /// Runs the kernel call alone on a device, outputs poisoned and sentinels behind them, and compares
-    /// with what the reference said. The texts come from a file, so they run with bounds checks;
-    /// what a stray read or write does may differ from the run in which the case was found.
+    /// Runs the kernel call alone on a device, with poisoned outputs and sentinels, and compares with the
+    /// expected outputs. The shaders come from a file, so they run with bounds checks; a stray read or write
+    /// may have other effects than in the run that found the case.
     ///
     /// # Errors
-    /// [`Error::Device`] on the reference, which has nothing to replay; [`Error::Limit`] where the
-    /// device is too small; errors of the device, such as a text that it refuses.
+    /// [`Error::Device`] on the reference, which has nothing to replay; [`Error::Limit`] if the device is too
+    /// small; device errors, such as a rejected shader.
     pub fn replay(&self, device: &Device) -> Result<CallReport> {
         let Some(gpu) = &device.gpu else {
             let why = "there is nothing to replay on the reference, which the case is compared with; open a GPU device";
@@ -179,7 +179,7 @@ impl KernelCase {
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
             let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
-            // A buffer that is not written to the outside is only read, or scratch.
+            // A buffer without outputs is only read, or scratch.
             if let Some(n) = written {
                 words[n..].fill(sentinel(0));
             }
@@ -215,16 +215,16 @@ impl KernelCase {
         Plan { buffers, calls: vec![call], watches_status, ..Plan::default() }
     }
 
-    /// Holds the case against a device's limits.
+    /// Checks the case against a device's limits.
     fn fits(&self, profile: &Profile) -> Result<()> {
         if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes > largest_buffer(profile)) {
             let (name, most) = (&profile.name, largest_buffer(profile));
-            return Err(Error::Limit(format!("the case needs a buffer of {bytes} bytes, and {name} allows {most}")));
+            return Err(Error::Limit(format!("the case needs a buffer of {bytes} bytes, but {name} allows {most}")));
         }
         for dispatch in &self.dispatches {
             if dispatch.workgroups.iter().any(|&n| n > profile.max_workgroups) {
                 return Err(Error::Limit(format!(
-                    "the case has a grid of {:?} workgroups, and {} allows {} a dimension",
+                    "the case has a grid of {:?} workgroups, but {} allows {} per dimension",
                     dispatch.workgroups, profile.name, profile.max_workgroups
                 )));
             }
@@ -232,7 +232,7 @@ impl KernelCase {
             let storage = storage.count();
             if storage > profile.max_storage_buffers as usize {
                 return Err(Error::Limit(format!(
-                    "the case binds {storage} storage buffers, and {} allows {}",
+                    "the case binds {storage} storage buffers, but {} allows {}",
                     profile.name, profile.max_storage_buffers
                 )));
             }
@@ -240,7 +240,7 @@ impl KernelCase {
         Ok(())
     }
 
-    /// Holds the case against itself.
+    /// Checks that the parts of the case are consistent.
     fn consistent(&self) -> Parsed<()> {
         if self.writes.is_empty() || self.dispatches.is_empty() {
             return Err("it runs nothing, or compares nothing".into());
@@ -249,7 +249,7 @@ impl KernelCase {
         let backed: u64 = backed.chain(self.writes.iter().map(|w| &w.value)).map(|t| padded(t.ty().bytes())).sum();
         let total = self.buffers.iter().try_fold(0u64, |sum, &bytes| sum.checked_add(bytes));
         if total.is_none_or(|total| total > backed.saturating_add(MAX_EXTRA)) {
-            return Err(format!("its buffers take too much: {:?} bytes for {backed} bytes of tensors", self.buffers));
+            return Err(format!("its buffers are too large: {:?} bytes for {backed} bytes of tensors", self.buffers));
         }
         if let Some(bytes) = self.buffers.iter().find(|&&bytes| bytes == 0 || bytes % 4 != 0) {
             return Err(format!("a buffer of {bytes} bytes"));
@@ -282,7 +282,7 @@ impl KernelCase {
     }
 }
 
-/// What a text means, or why it means nothing.
+/// A parsed value, or why it is invalid.
 type Parsed<T> = std::result::Result<T, String>;
 
 fn field<'a>(object: &'a Json, name: &str) -> Parsed<&'a Json> {
@@ -291,20 +291,20 @@ fn field<'a>(object: &'a Json, name: &str) -> Parsed<&'a Json> {
 
 fn text(object: &Json, name: &str) -> Parsed<String> {
     let found = field(object, name)?.as_str();
-    Ok(found.ok_or_else(|| format!("`{name}` is no text"))?.to_owned())
+    Ok(found.ok_or_else(|| format!("`{name}` is not a string"))?.to_owned())
 }
 
 fn whole(object: &Json, name: &str) -> Parsed<u64> {
-    field(object, name)?.as_u64().ok_or_else(|| format!("`{name}` is no whole number"))
+    field(object, name)?.as_u64().ok_or_else(|| format!("`{name}` is not a whole number"))
 }
 
 fn list<T>(object: &Json, name: &str, element: impl Fn(&Json) -> Parsed<T>) -> Parsed<Vec<T>> {
-    let found = field(object, name)?.as_array().ok_or_else(|| format!("`{name}` is no list"))?;
+    let found = field(object, name)?.as_array().ok_or_else(|| format!("`{name}` is not a list"))?;
     found.iter().map(element).collect()
 }
 
 fn word(json: &Json) -> Parsed<u32> {
-    json.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| format!("{json} is no 32-bit word"))
+    json.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| format!("{json} is not a 32-bit word"))
 }
 
 fn buffer(object: &Json) -> Parsed<BufferId> {
@@ -314,7 +314,7 @@ fn buffer(object: &Json) -> Parsed<BufferId> {
 fn binding(json: &Json) -> Parsed<Bound> {
     match json.as_str() {
         Some("status") => return Ok(Bound::Status),
-        Some(other) => return Err(format!("a binding to `{other}`")),
+        Some(other) => return Err(format!("unknown binding `{other}`")),
         None => {}
     }
     if json.get("uniform").is_some() {
@@ -362,7 +362,7 @@ fn parse(contents: Contents) -> Parsed<KernelCase> {
         let value = tensor(format!("expected.{number}"))?.to_f64_tensor();
         let bound = tensor(format!("bound.{number}")).ok().map(|bound| bound.to_f64());
         if bound.as_ref().is_some_and(|bound| bound.len() != value.numel()) {
-            return Err(format!("bound.{number} has another number of elements than expected.{number}"));
+            return Err(format!("bound.{number} and expected.{number} differ in size"));
         }
         writes.push(Expected { node, buffer, value, bound });
     }
@@ -386,11 +386,11 @@ mod tests {
     use super::*;
     use crate::{Graph, Reduction, Session, models};
 
-    /// In-place updates, step scalars, scratch, several dispatches, status words: whatever a plan
-    /// has, its kernel calls run alone from their files.
+    /// In-place updates, step scalars, scratch, several dispatches, status words: every kernel call of a plan
+    /// can be replayed from a file.
     #[test]
     fn every_kernel_call_of_a_training_step_replays() {
-        let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs complains where one must be there
+        let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs fails if a GPU is required
         let graph = Graph::new();
         let loss = models::mnist_cnn_training(&graph, 2, 0);
         let on_device = graph.input("on_device", DType::F32, [2]).cast(DType::I32);

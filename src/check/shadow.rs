@@ -1,5 +1,4 @@
-//! Shadow runs: a user's own step with every launch compared, and what is told of the first that
-//! is not right.
+//! Shadow runs: a user's own step with every launch compared, and a report on the first wrong one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,22 +11,22 @@ use crate::{Error, Program, Result, Session, Tensor, files};
 /// The first kernel call of a step that differs from the reference.
 #[derive(Clone, Debug)]
 pub struct Divergence {
-    /// Its number in the plan, and how many there are.
+    /// Its index in the plan, and the number of kernel calls.
     pub number: (usize, usize),
-    /// What was found in it: kernel and variant, the worst element, the user's line.
+    /// Its report: kernel and variant, the worst element, the user's line.
     pub found: CallReport,
-    /// The nodes that it computes, with their types and the user's lines that made them.
+    /// The nodes that it computes, with their types and the user's lines that created them.
     pub nodes: Vec<String>,
-    /// What it reads, likewise.
+    /// Its inputs, described in the same way.
     pub reads: Vec<String>,
-    /// All that it takes to run it again, anywhere.
+    /// Everything needed to run it again, anywhere.
     pub case: KernelCase,
-    /// Where [`Session::run_checked`] has saved the case, or why it could not.
+    /// Where [`Session::run_checked`] saved the case, or why it could not.
     pub file: Option<std::result::Result<PathBuf, String>>,
 }
 
 impl Divergence {
-    /// Collects what the report and the case file need.
+    /// Collects the data for the report and the case file.
     pub(super) fn new(
         device: &str,
         plan: &Plan,
@@ -51,8 +50,8 @@ impl Divergence {
         })
     }
 
-    /// Saves the case under a new name in the folder that `WGRAD_CASES` names, else in the
-    /// system's folder for temporary files.
+    /// Saves the case under a new name in the folder that `WGRAD_CASES` names, or in the system's folder for
+    /// temporary files.
     fn save(&mut self) {
         let folder = files::path_in("WGRAD_CASES").unwrap_or_else(std::env::temp_dir);
         self.file = Some(self.save_in(&folder).map_err(|error| error.to_string()));
@@ -61,7 +60,7 @@ impl Divergence {
     fn save_in(&self, folder: &Path) -> Result<PathBuf> {
         let name: String = self.found.label.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let mut builder = tempfile::Builder::new();
-        // What is written is renamed over it, and keeps its mode: the usual one, less the process's umask.
+        // The case file replaces this file and keeps its mode: the default one, minus the process's umask.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -105,17 +104,17 @@ impl fmt::Display for Divergence {
 }
 
 impl Session {
-    /// A step in the shadow of the reference: runs as [`Session::run`] does, but launch by launch,
-    /// and holds each launch against the reference on the launch's own inputs, so that errors do
-    /// not pile up. Outputs and new values of variables are what [`Session::run`] gives, to the bit.
+    /// Runs a step as [`Session::run`] does, but launch by launch, and compares each launch with the reference
+    /// on the launch's own inputs, so that errors do not accumulate. Outputs and new values of variables have
+    /// the same bits as those of [`Session::run`].
     ///
-    /// The first launch that diverges is described by [`Report::divergence`], with the user's
-    /// lines, kernel and variant, shapes and the worst element; its inputs are saved to a new case
-    /// file in the folder named by `WGRAD_CASES` (the system's folder for temporary files where it
-    /// is not set), for `wgrad check --replay FILE` on any device.
+    /// [`Report::divergence`] describes the first launch that diverges, with the user's lines, kernel and
+    /// variant, shapes and the worst element. The launch is saved to a new case file in the folder named by
+    /// `WGRAD_CASES` (by default, the system's folder for temporary files), for `wgrad check --replay FILE` on
+    /// any device.
     ///
     /// # Errors
-    /// As [`Session::run`]; and when the session computes on the reference itself.
+    /// As [`Session::run`]; and if the session runs on the reference itself.
     pub fn run_checked(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<(Vec<Tensor>, Report)> {
         let (outputs, mut report) = self.check(program, feeds)?;
         if let Some(divergence) = &mut report.divergence {

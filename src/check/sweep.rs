@@ -1,11 +1,11 @@
-//! Cases by number, and the seeds that go with them: what a report names can be run again.
+//! Numbered cases and their seeds, so that a case named in a report can be run again.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::op::Case;
 
-/// A case with its number among those of its op.
+/// A case with its number within its op.
 pub struct Numbered {
     /// The number: listed cases count from 0, large ones from [`LARGE`], random ones from
     /// [`RANDOM`].
@@ -14,14 +14,14 @@ pub struct Numbered {
     pub case: Case,
 }
 
-/// The number of an op's first case of more workgroups than a dimension holds.
+/// The number of an op's first case that needs more workgroups than one dimension of a dispatch allows.
 pub const LARGE: u64 = 900;
 
 /// The number of a family's first random case.
 pub const RANDOM: u64 = 1000;
 
 impl Numbered {
-    /// The seed of its inputs: another for each op and number.
+    /// The seed of its inputs, different for each op and number.
     pub fn seed(&self, seed: u64) -> u64 {
         mixed(seed, self.case.op, self.number)
     }
@@ -38,7 +38,7 @@ pub fn listed() -> Vec<Numbered> {
     numbered(crate::ops::cases(), 0)
 }
 
-/// The cases of more workgroups than one dimension of a dispatch holds.
+/// The cases that need more workgroups than one dimension of a dispatch allows.
 pub fn large() -> Vec<Numbered> {
     numbered(crate::ops::large_cases(), LARGE)
 }

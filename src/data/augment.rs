@@ -1,4 +1,4 @@
-//! Images changed at random, so that a model sees each in many forms.
+//! Random image augmentation, so that a model sees each image in many forms.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -7,15 +7,15 @@ use super::batches::seeded;
 use crate::nn::init;
 use crate::{Error, Result, Tensor};
 
-/// Random changes of images `[N, C, H, W]`, drawn for each image: moved, rotated about its middle,
-/// mirrored, and given noise. What comes in from outside is 0.
+/// Random changes of images `[N, C, H, W]`, drawn for each image: shift, rotation about the centre, mirroring
+/// and noise. Pixels from outside the image are 0.
 ///
 /// ```
 /// use wgrad::{Tensor, data::Augment};
 /// let image = Tensor::new([1, 1, 2, 2], [1.0f32, 2.0, 3.0, 4.0])?;
 /// let augment = Augment::new(7).flip();
 /// let seen: Vec<f32> = (0..20).map(|step| augment.apply(&image, step).map(|x| x.to_f32()[0])).collect::<Result<_, _>>()?;
-/// assert!(seen.contains(&1.0) && seen.contains(&2.0)); // as it was, and mirrored
+/// assert!(seen.contains(&1.0) && seen.contains(&2.0)); // unchanged, and mirrored
 /// assert_eq!(augment.apply(&image, 3)?, augment.apply(&image, 3)?); // a function of seed and step
 /// # Ok::<(), wgrad::Error>(())
 /// ```
@@ -28,7 +28,7 @@ pub struct Augment {
     noise: f64,
 }
 
-/// Where a pixel of the new image is found in the old one.
+/// Maps the pixels of the new image to positions in the old one.
 struct Placement {
     shift: [f64; 2],
     sin: f64,
@@ -37,36 +37,36 @@ struct Placement {
 }
 
 impl Augment {
-    /// No change yet.
+    /// No changes yet.
     pub fn new(seed: u64) -> Augment {
         Augment { seed, shift: 0, degrees: 0.0, flip: false, noise: 0.0 }
     }
 
-    /// Moves by up to so many whole pixels, up or down and left or right.
+    /// Shifts by up to `pixels` whole pixels, vertically and horizontally.
     pub fn shift(self, pixels: u16) -> Augment {
         Augment { shift: pixels, ..self }
     }
 
-    /// Rotates by up to so many degrees either way, with bilinear interpolation.
+    /// Rotates by up to `degrees` in either direction, with bilinear interpolation.
     pub fn rotate(self, degrees: f64) -> Augment {
         Augment { degrees, ..self }
     }
 
-    /// Mirrors every other image, left to right.
+    /// Mirrors each image left to right with probability 1/2.
     pub fn flip(self) -> Augment {
         Augment { flip: true, ..self }
     }
 
-    /// Adds normal noise of that standard deviation to each pixel.
+    /// Adds normal noise with standard deviation `std` to each pixel.
     pub fn noise(self, std: f64) -> Augment {
         Augment { noise: std, ..self }
     }
 
-    /// The images changed: a function of the seed, the step, and the images.
+    /// The changed images: a function of the seed, the step, and the images.
     ///
     /// # Errors
-    /// When the images are not floats `[N, C, H, W]`, the angle is not finite, or the noise is not a
-    /// number of at least 0.
+    /// If the images are not `f32[N, C, H, W]`, the angle is not finite, or the noise is not finite and at
+    /// least 0.
     pub fn apply(&self, images: &Tensor, step: u64) -> Result<Tensor> {
         let (&[count, channels, height, width], crate::DType::F32) = (&images.shape()[..], images.dtype()) else {
             return Err(Error::Input(format!("expected images f32[N, C, H, W], found {}", images.ty())));
@@ -104,7 +104,7 @@ impl Augment {
 }
 
 impl Placement {
-    /// The pixels of one channel at their new places, behind those in `out`.
+    /// Appends the resampled pixels of one channel to `out`.
     fn resample(&self, plane: &[f32], width: usize, out: &mut Vec<f32>) {
         let height = plane.len() / width.max(1);
         let middle = [height, width].map(|size| (size as f64 - 1.0) / 2.0);
@@ -119,7 +119,7 @@ impl Placement {
                 let y = self.cos * v - self.sin * u + middle[0];
                 let x = self.sin * v + self.cos * u;
                 let x = if self.mirrored { -x } else { x } + middle[1];
-                // Between four neighbours; where the place is a pixel's, that pixel alone.
+                // Interpolate between four neighbours; at the exact position of a pixel, only that pixel counts.
                 let (top, left) = (y.floor(), x.floor());
                 let (down, right) = (y - top, x - left);
                 let upper = (1.0 - right) * at(top, left) + right * at(top, left + 1.0);

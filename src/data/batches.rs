@@ -1,4 +1,4 @@
-//! Rows in batches, in a seeded order.
+//! Batches of rows, in order or shuffled by a seed.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -6,8 +6,8 @@ use rand::seq::SliceRandom;
 
 use crate::{Data, Error, Result, Shape, Tensor};
 
-/// Splits the rows of a data set into batches. The last batch of an epoch holds what is left and
-/// may be smaller: no row is dropped.
+/// Splits the rows of a data set into batches. The last batch of an epoch holds the remaining rows and may be
+/// smaller: no row is dropped.
 ///
 /// ```
 /// use wgrad::data::Batches;
@@ -27,7 +27,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `size` of `rows` rows, in order.
+    /// Batches of `size` out of `rows` rows, in order.
     ///
     /// # Errors
     /// When `size` is 0.
@@ -38,7 +38,7 @@ impl Batches {
         Ok(Batches { rows, size, seed: None })
     }
 
-    /// In an order drawn anew for each epoch: a function of seed and epoch alone.
+    /// Shuffles the rows for each epoch: the order is a function of seed and epoch alone.
     pub fn shuffled(self, seed: u64) -> Batches {
         Batches { seed: Some(seed), ..self }
     }
@@ -48,7 +48,7 @@ impl Batches {
         self.rows.div_ceil(self.size)
     }
 
-    /// The row numbers of each batch of that epoch.
+    /// The row numbers of each batch of this epoch.
     pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<usize>> + use<> {
         let mut order: Vec<usize> = (0..self.rows).collect();
         if let Some(seed) = self.seed {
@@ -59,7 +59,7 @@ impl Batches {
     }
 }
 
-/// Seed and step side by side in the generator's 256-bit key, so that no two pairs share a stream.
+/// A generator keyed with seed and step, so that no two pairs share a stream.
 pub(super) fn seeded(seed: u64, step: u64) -> StdRng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -68,7 +68,7 @@ pub(super) fn seeded(seed: u64, step: u64) -> StdRng {
 }
 
 impl Tensor {
-    /// The rows (slices along the first axis) with those numbers, in that order, as one tensor.
+    /// The rows (slices along the first axis) with these numbers, in this order, as one tensor.
     ///
     /// ```
     /// use wgrad::Tensor;

@@ -1,4 +1,4 @@
-//! Class numbers: as rows of zeros and ones, and what to do where one class outnumbers another.
+//! Class numbers: one-hot encoding, and balancing of unequal classes.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use super::batches::seeded;
 use crate::{Data, Error, Result, Shape, Tensor};
 
-/// The elements of a tensor of integers, none below 0.
+/// The elements of an integer tensor; negative ones are an error.
 pub(super) fn numbers(labels: &Tensor) -> Result<Vec<usize>> {
     let complain = |why: String| Err(Error::Input(format!("expected class numbers as i32 or u32, {why}")));
     match labels.data() {
@@ -22,7 +22,7 @@ pub(super) fn numbers(labels: &Tensor) -> Result<Vec<usize>> {
     }
 }
 
-/// The same, all below `classes`.
+/// [`numbers`], all below `classes`.
 pub(super) fn numbers_below(labels: &Tensor, classes: usize) -> Result<Vec<usize>> {
     let numbers = numbers(labels)?;
     match numbers.iter().find(|&&class| class >= classes) {
@@ -31,13 +31,13 @@ pub(super) fn numbers_below(labels: &Tensor, classes: usize) -> Result<Vec<usize
     }
 }
 
-/// `rows * classes`, where a tensor may be of that size.
+/// `rows * classes`, if a tensor may have that size.
 pub(super) fn size(rows: usize, classes: usize) -> Result<usize> {
     let size = rows.checked_mul(classes).filter(|&size| size < 1 << 31);
     size.ok_or_else(|| Error::Input(format!("{rows} rows of {classes} classes are 2^31 numbers or more")))
 }
 
-/// A 1 at each class's number and 0 elsewhere: `[..]` to `f32[.., classes]`.
+/// One-hot encoding: 1 at each class's number and 0 elsewhere, `[..]` to `f32[.., classes]`.
 ///
 /// ```
 /// use wgrad::{Tensor, data::one_hot};
@@ -58,8 +58,8 @@ pub fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     Tensor::new(shape, hot)
 }
 
-/// A weight for each class so that all count the same in a loss: `rows / (classes * rows of the
-/// class)`, f32 `[classes]` (G. King and L. Zeng, *Logistic regression in rare events data*, 2001). See
+/// Weights with which all classes count equally in a loss: `rows / (classes * rows of the class)`, f32
+/// `[classes]` (G. King and L. Zeng, *Logistic regression in rare events data*, 2001). See
 /// [`ClassLoss`](crate::loss::ClassLoss).
 ///
 /// ```
@@ -78,15 +78,15 @@ pub fn class_weights(labels: &Tensor, classes: usize) -> Result<Tensor> {
         counts[class] += 1;
     }
     if let Some(absent) = counts.iter().position(|&count| count == 0) {
-        return Err(Error::Input(format!("class {absent} has no rows, so that no weight makes it count")));
+        return Err(Error::Input(format!("class {absent} has no rows, so it cannot be weighted")));
     }
     let weight = |&count: &usize| (numbers.len() as f64 / (classes * count) as f64) as f32;
     Tensor::new([classes], counts.iter().map(weight).collect::<Vec<_>>())
 }
 
-/// Row numbers with all classes as frequent as the most frequent one: every row, and of the rarer
-/// classes some drawn again. Shuffled. For the training split alone: a row that stands on both sides
-/// of a split is no test.
+/// Shuffled row numbers in which all classes are as frequent as the most frequent one: every row, and randomly
+/// repeated rows of the rarer classes. Only for the training split: copies of a row in both parts of a split
+/// would invalidate the test.
 ///
 /// # Errors
 /// When a label is not an integer of at least 0.
@@ -94,7 +94,7 @@ pub fn over_sample(labels: &Tensor, seed: u64) -> Result<Vec<usize>> {
     sample(labels, seed, |classes| classes.max().unwrap_or(0))
 }
 
-/// Row numbers with all classes as rare as the rarest one, drawn without repetition. Shuffled.
+/// Shuffled row numbers in which all classes are as rare as the rarest one, drawn without repetition.
 ///
 /// # Errors
 /// When a label is not an integer of at least 0.
@@ -102,7 +102,7 @@ pub fn under_sample(labels: &Tensor, seed: u64) -> Result<Vec<usize>> {
     sample(labels, seed, |classes| classes.min().unwrap_or(0))
 }
 
-/// As many rows of each class as `size` makes of their numbers of rows.
+/// Equally many rows of each class; `size` computes that number from the classes' row counts.
 fn sample(labels: &Tensor, seed: u64, size: impl Fn(&mut dyn Iterator<Item = usize>) -> usize) -> Result<Vec<usize>> {
     let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (row, class) in numbers(labels)?.into_iter().enumerate() {

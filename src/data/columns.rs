@@ -1,4 +1,4 @@
-//! What is learned from the columns of a training split, and applied to any other rows.
+//! Transformations fitted to the columns of a training split, and applied to any other rows.
 
 use crate::{Error, Result, Tensor};
 
@@ -23,7 +23,7 @@ fn width(x: &Tensor) -> Result<usize> {
     }
 }
 
-/// Maps each element; the function is given its column's number, too.
+/// Maps each element; `f` also gets the number of its column.
 fn map(x: &Tensor, columns: usize, f: impl Fn(f64, usize) -> f64) -> Result<Tensor> {
     if width(x)? != columns {
         return Err(Error::Input(format!("was fitted to {columns} columns, but is applied to {}", x.ty())));
@@ -36,7 +36,7 @@ fn mean(column: &[f64]) -> f64 {
     column.iter().sum::<f64>() / column.len() as f64
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The middle value, or the mean of the two middle values.
 fn median(column: &[f64]) -> f64 {
     let mut sorted = column.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -44,8 +44,8 @@ fn median(column: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { 0.5 * sorted[middle - 1] + 0.5 * sorted[middle] }
 }
 
-/// Moves and scales each column: `(x - shift) / scale`, with both taken from the training split, so
-/// that nothing of the test rows gets into the model. Columns are the last axis.
+/// Shifts and scales each column: `(x - shift) / scale`. Both are computed from the training split, so that
+/// nothing about the test rows leaks into the model. Columns are the last axis.
 ///
 /// ```
 /// use wgrad::{Tensor, data::Scaler};
@@ -64,8 +64,8 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// To mean 0 and standard deviation 1 (with the number of rows as divisor). A column that is
-    /// constant becomes 0.
+    /// Scales to mean 0 and standard deviation 1 (the divisor is the number of rows). A constant column becomes
+    /// 0.
     ///
     /// # Errors
     /// When there are no rows, or a column holds NaN, infinity, or numbers too large to square.
@@ -77,7 +77,7 @@ impl Scaler {
         })
     }
 
-    /// To the range from 0 (the smallest) to 1 (the largest). A column that is constant becomes 0.
+    /// Scales to the range from 0 (smallest) to 1 (largest). A constant column becomes 0.
     ///
     /// # Errors
     /// As [`Scaler::standard`].
@@ -103,12 +103,12 @@ impl Scaler {
         Ok(Scaler { shift, scale })
     }
 
-    /// What is subtracted from each column.
+    /// The value subtracted from each column.
     pub fn shift(&self) -> &[f64] {
         &self.shift
     }
 
-    /// What each column is divided by.
+    /// The divisor of each column.
     pub fn scale(&self) -> &[f64] {
         &self.scale
     }
@@ -116,21 +116,21 @@ impl Scaler {
     /// `(x - shift) / scale`, on the host in double precision.
     ///
     /// # Errors
-    /// When there are not as many columns as were fitted.
+    /// If the number of columns differs from the fitted one.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         map(x, self.shift.len(), |value, column| (value - self.shift[column]) / self.scale[column])
     }
 
-    /// Back again: `x * scale + shift`.
+    /// The inverse: `x * scale + shift`.
     ///
     /// # Errors
-    /// When there are not as many columns as were fitted.
+    /// If the number of columns differs from the fitted one.
     pub fn invert(&self, x: &Tensor) -> Result<Tensor> {
         map(x, self.shift.len(), |value, column| value * self.scale[column] + self.shift[column])
     }
 }
 
-/// Puts one number for each column where NaN says that the value is missing. Columns are the last axis.
+/// Replaces NaN, which marks a missing value, by one number per column. Columns are the last axis.
 ///
 /// ```
 /// use wgrad::{Tensor, data::Imputer};
@@ -144,15 +144,15 @@ impl Scaler {
 pub struct Imputer(Vec<f64>);
 
 impl Imputer {
-    /// The mean of the values that are there.
+    /// The mean of the present values.
     ///
     /// # Errors
-    /// When a column has no value, or infinite ones.
+    /// If a column has no values, or infinite ones.
     pub fn mean(train: &Tensor) -> Result<Imputer> {
         Imputer::fit(train, mean)
     }
 
-    /// The median of the values that are there.
+    /// The median of the present values.
     ///
     /// # Errors
     /// As [`Imputer::mean`].
@@ -160,7 +160,7 @@ impl Imputer {
         Imputer::fit(train, median)
     }
 
-    /// That number for each column of `train`.
+    /// This number for each column of `train`.
     ///
     /// # Errors
     /// When the number is not finite, or `train` has no axis.
@@ -173,9 +173,9 @@ impl Imputer {
 
     fn fit(train: &Tensor, of: impl Fn(&[f64]) -> f64) -> Result<Imputer> {
         let fit_one = |(number, column): (usize, &Vec<f64>)| {
-            let there: Vec<f64> = column.iter().copied().filter(|x| !x.is_nan()).collect();
-            let value = if there.is_empty() { f64::NAN } else { of(&there) };
-            let why = || Error::Input(format!("column {} has no value, or infinite ones", number + 1));
+            let present: Vec<f64> = column.iter().copied().filter(|x| !x.is_nan()).collect();
+            let value = if present.is_empty() { f64::NAN } else { of(&present) };
+            let why = || Error::Input(format!("column {} has no values, or infinite ones", number + 1));
             value.is_finite().then_some(value).ok_or_else(why)
         };
         Ok(Imputer(columns(train)?.iter().enumerate().map(fit_one).collect::<Result<_>>()?))
@@ -184,7 +184,7 @@ impl Imputer {
     /// `x` with each NaN replaced, on the host in double precision.
     ///
     /// # Errors
-    /// When there are not as many columns as were fitted.
+    /// If the number of columns differs from the fitted one.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         map(x, self.0.len(), |value, column| if value.is_nan() { self.0[column] } else { value })
     }

@@ -1,6 +1,6 @@
-//! The IDX format of MNIST (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, the element
-//! type (8 for bytes), the number of axes, each axis's size as a big-endian u32, then the elements,
-//! row-major. Files may be gzipped; their content says so, not their name.
+//! The IDX format of MNIST (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, the element type (8 for
+//! bytes), the number of axes, each axis's size as a big-endian u32, then the elements, row-major. Gzipped
+//! files are detected by their content, not by their name.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::{Error, Result, Shape};
 /// Reads a file of bytes with `axes` axes: its shape and elements.
 ///
 /// # Errors
-/// [`Error::Io`] where the file cannot be read; [`Error::File`] where it is of another kind, is
-/// shorter or longer than its header says, or its compression is damaged.
+/// [`Error::Io`] if the file cannot be read; [`Error::File`] if it has another format or number of axes, is
+/// shorter or longer than its header says, or its compressed data is damaged.
 pub fn read(path: impl AsRef<Path>, axes: u8) -> Result<(Shape, Vec<u8>)> {
     let path = path.as_ref();
     let (mut file, length) = crate::files::open(path)?;
@@ -21,7 +21,7 @@ pub fn read(path: impl AsRef<Path>, axes: u8) -> Result<(Shape, Vec<u8>)> {
     Read::by_ref(&mut file).take(2).read_to_end(&mut magic).map_err(Error::io(path))?;
     file.rewind().map_err(Error::io(path))?;
     if magic == [0x1f, 0x8b] {
-        // Deflate's best is 1032 to 1 (258 bytes a two-bit pair of codes).
+        // Deflate compresses by at most 1032 to 1 (258 bytes per two-bit pair of codes).
         let most = length.saturating_mul(1032);
         parse(path, &mut MultiGzDecoder::new(BufReader::new(file)), axes, most)
     } else {
@@ -29,7 +29,7 @@ pub fn read(path: impl AsRef<Path>, axes: u8) -> Result<(Shape, Vec<u8>)> {
     }
 }
 
-/// Reads header and elements; `most` bounds the bytes that the source can possibly give.
+/// Reads header and elements; `most` is an upper bound on the bytes that the source can yield.
 fn parse(path: &Path, source: &mut impl Read, axes: u8, most: u64) -> Result<(Shape, Vec<u8>)> {
     let mut header = Vec::new();
     let header_size = 4 + 4 * u64::from(axes);
@@ -49,7 +49,7 @@ fn parse(path: &Path, source: &mut impl Read, axes: u8, most: u64) -> Result<(Sh
         return Err(Error::file(path, format!("its header claims {sizes:?} elements, more than the file can hold")));
     };
     let mut elements = Vec::new();
-    // One byte more than claimed shows whether the file goes on. The vector grows with what comes.
+    // Read one byte more than claimed to detect surplus data. The vector grows only as data arrives.
     source.take(claimed + 1).read_to_end(&mut elements).map_err(|e| unreadable(path, e))?;
     let found = elements.len() as u64;
     if found != claimed {
@@ -60,7 +60,7 @@ fn parse(path: &Path, source: &mut impl Read, axes: u8, most: u64) -> Result<(Sh
     Ok((sizes.iter().map(|&size| size as usize).collect(), elements))
 }
 
-/// What a decoder complains about lies in the file's content.
+/// Errors of the decoder are about the file's content.
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     match error.kind() {

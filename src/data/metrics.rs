@@ -1,18 +1,18 @@
-//! How good predictions are.
+//! Metrics: how good predictions are.
 
 use std::fmt;
 
 use super::classes::{numbers_below, size};
 use crate::{Error, Result, Tensor};
 
-/// Counts of what was predicted (columns) for what is so (rows).
+/// Counts of predictions: actual classes in rows, predicted classes in columns.
 ///
 /// ```
 /// use wgrad::{Tensor, data::ConfusionMatrix};
 /// let labels = Tensor::new([5], [0, 0, 0, 1, 1])?;
 /// let predicted = Tensor::new([5], [0, 0, 1, 1, 0])?;
 /// let matrix = ConfusionMatrix::new(&predicted, &labels, 2)?;
-/// assert_eq!(matrix.count(0, 1), 1); // a 0 taken for a 1
+/// assert_eq!(matrix.count(0, 1), 1); // a row of class 0, predicted as 1
 /// assert_eq!(matrix.accuracy(), 0.6);
 /// assert_eq!((matrix.recall(0), matrix.precision(1)), (2.0 / 3.0, 0.5));
 /// # Ok::<(), wgrad::Error>(())
@@ -24,10 +24,10 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// Of two tensors of class numbers, of one length.
+    /// From two tensors of class numbers, of the same length.
     ///
     /// # Errors
-    /// When a number is not an integer from 0 to `classes - 1`, or there are not as many of both.
+    /// If a number is not an integer from 0 to `classes - 1`, or the lengths differ.
     pub fn new(predicted: &Tensor, labels: &Tensor, classes: usize) -> Result<ConfusionMatrix> {
         same_length(predicted, labels)?;
         let mut counts = vec![0; size(classes, classes)?];
@@ -37,32 +37,32 @@ impl ConfusionMatrix {
         Ok(ConfusionMatrix { classes, counts })
     }
 
-    /// How often a row of class `label` was taken for `predicted`; 0 for classes that are not there.
+    /// How often a row of class `label` was predicted as `predicted`; 0 for classes that do not exist.
     pub fn count(&self, label: usize, predicted: usize) -> usize {
         let inside = label < self.classes && predicted < self.classes;
         if inside { self.counts[label * self.classes + predicted] } else { 0 }
     }
 
-    /// The share of rows that were predicted right; NaN without rows.
+    /// The fraction of rows that were predicted correctly; NaN without rows.
     pub fn accuracy(&self) -> f64 {
         let right: usize = (0..self.classes).map(|class| self.count(class, class)).sum();
         right as f64 / self.counts.iter().sum::<usize>() as f64
     }
 
-    /// The share of the rows of a class that were found; NaN where there are none.
+    /// The fraction of the rows of a class that were found; NaN if there are none.
     pub fn recall(&self, class: usize) -> f64 {
         let all: usize = (0..self.classes).map(|predicted| self.count(class, predicted)).sum();
         self.count(class, class) as f64 / all as f64
     }
 
-    /// The share of the rows predicted to be of a class that are; NaN where there are none.
+    /// The fraction of the rows predicted as a class that belong to it; NaN if there are none.
     pub fn precision(&self, class: usize) -> f64 {
         let all: usize = (0..self.classes).map(|label| self.count(label, class)).sum();
         self.count(class, class) as f64 / all as f64
     }
 }
 
-/// A row for each class, with the counts of what it was taken for.
+/// A row for each class, with its counts per predicted class.
 impl fmt::Display for ConfusionMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "is \\ predicted")?;
@@ -82,21 +82,21 @@ fn same_length(a: &Tensor, b: &Tensor) -> Result<()> {
     }
 }
 
-/// The share of predictions that equal their label.
+/// The fraction of predictions that equal their label.
 ///
 /// # Errors
-/// When there are not as many of both, or none.
+/// If the lengths differ or are 0.
 pub fn accuracy(predicted: &Tensor, labels: &Tensor) -> Result<f64> {
     same_length(predicted, labels)?;
     if labels.numel() == 0 {
-        return Err(Error::Input("there is no accuracy of no predictions".into()));
+        return Err(Error::Input("accuracy needs at least one prediction".into()));
     }
     let right = predicted.to_f64().iter().zip(labels.to_f64()).filter(|(p, l)| **p == *l).count();
     Ok(right as f64 / labels.numel() as f64)
 }
 
-/// The area under the ROC curve: how probable it is that a row of class 1 is scored above one of
-/// class 0, where equal scores count half (J. A. Hanley and B. J. McNeil, Radiology 143, 1982).
+/// The area under the ROC curve: the probability that a row of class 1 scores above a row of class 0, where
+/// ties count half (J. A. Hanley and B. J. McNeil, Radiology 143, 1982).
 ///
 /// ```
 /// use wgrad::{Tensor, data::roc_auc};
@@ -106,8 +106,7 @@ pub fn accuracy(predicted: &Tensor, labels: &Tensor) -> Result<f64> {
 /// ```
 ///
 /// # Errors
-/// When a label is neither 0 nor 1, one of the two is absent, a score is NaN, or there are not as
-/// many scores as labels.
+/// If a label is neither 0 nor 1, one of the two is absent, a score is NaN, or the lengths differ.
 pub fn roc_auc(scores: &Tensor, labels: &Tensor) -> Result<f64> {
     same_length(scores, labels)?;
     let mut scored: Vec<(f64, usize)> = scores.to_f64().into_iter().zip(numbers_below(labels, 2)?).collect();
@@ -115,7 +114,7 @@ pub fn roc_auc(scores: &Tensor, labels: &Tensor) -> Result<f64> {
         return Err(Error::Input("a score is NaN".into()));
     }
     scored.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // Pairs in which the 1 is above; below is how many zeros have a smaller score.
+    // `won`: pairs in which the 1 scores higher; `below`: zeros with a smaller score.
     let (mut won, mut below, mut ones) = (0.0, 0.0, 0.0);
     for tied in scored.chunk_by(|a, b| a.0 == b.0) {
         let one = tied.iter().filter(|(_, label)| *label == 1).count() as f64;
@@ -130,11 +129,12 @@ pub fn roc_auc(scores: &Tensor, labels: &Tensor) -> Result<f64> {
     }
 }
 
-/// The share of the targets' variance that the predictions explain: `1 - sum((y - p)^2) / sum((y -
-/// mean)^2)`. 1 is perfect, 0 what the mean reaches, and it may be less.
+/// The coefficient of determination, which is the fraction of the targets' variance that the predictions
+/// explain: `1 - sum((y - p)^2) / sum((y - mean)^2)`. 1 is perfect, 0 is as good as predicting the mean, and it
+/// may be negative.
 ///
 /// # Errors
-/// When the targets are constant, or there are not as many of both.
+/// If the targets are constant, or the lengths differ.
 pub fn r2_score(predicted: &Tensor, targets: &Tensor) -> Result<f64> {
     same_length(predicted, targets)?;
     let targets = targets.to_f64();
@@ -143,6 +143,6 @@ pub fn r2_score(predicted: &Tensor, targets: &Tensor) -> Result<f64> {
     let left: f64 = targets.iter().zip(predicted.to_f64()).map(|(y, p)| (y - p).powi(2)).sum();
     match total > 0.0 {
         true => Ok(1.0 - left / total),
-        false => Err(Error::Input("targets that do not vary leave nothing to explain".into())),
+        false => Err(Error::Input("R2 is undefined for constant targets".into())),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::data::idx;
 use crate::{Error, Result, Tensor};
 
-/// Handwritten digits, or anything in the same files and format (Fashion-MNIST, for one).
+/// Handwritten digits, or another data set in the same files and format (such as Fashion-MNIST).
 #[derive(Clone, Debug)]
 pub struct Mnist {
     /// From the `train-` files.
@@ -14,7 +14,7 @@ pub struct Mnist {
     pub test: Digits,
 }
 
-/// Images and what they show.
+/// Images and their labels.
 #[derive(Clone, Debug)]
 pub struct Digits {
     /// `f32[N, 1, 28, 28]`, from 0 (background) to 1.
@@ -26,11 +26,11 @@ pub struct Digits {
 const SIDE: usize = 28;
 
 impl Mnist {
-    /// Loads the four files of a folder, each gzipped or not: `train-images-idx3-ubyte`,
+    /// Loads the four files from a folder, each gzipped or not: `train-images-idx3-ubyte`,
     /// `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`.
     ///
     /// # Errors
-    /// [`Error::File`] names a file that is missing or wrong, and what is wrong with it.
+    /// [`Error::File`] names a file that is missing or damaged, and what is wrong with it.
     pub fn load(folder: impl AsRef<Path>) -> Result<Mnist> {
         let folder = folder.as_ref();
         let part = |name: &str| {
@@ -43,20 +43,20 @@ impl Mnist {
     }
 }
 
-/// The file of that name, or gzipped with `.gz` behind it.
+/// The file with this name, or with `.gz` appended.
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let plain = folder.join(name);
     let zipped = folder.join(format!("{name}.gz"));
     let found = [&plain, &zipped].into_iter().find(|path| path.exists()).cloned();
-    found.ok_or_else(|| Error::file(&plain, "no such file, and none with .gz behind its name either"))
+    found.ok_or_else(|| Error::file(&plain, "no such file, nor one with .gz appended"))
 }
 
 impl Digits {
     /// Loads images and labels from two IDX files, gzipped or not.
     ///
     /// # Errors
-    /// [`Error::File`] where a file is damaged, images are not 28 by 28, a label is not 0 to 9,
-    /// or there are not as many labels as images.
+    /// [`Error::File`] if a file is damaged, images are not 28 by 28, a label is not 0 to 9, or the numbers of
+    /// labels and images differ.
     pub fn load(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Digits> {
         let (shape, pixels) = idx::read(&images, 3)?;
         if shape[1..] != [SIDE, SIDE] {
@@ -77,10 +77,10 @@ impl Digits {
         Ok(Digits { images: Tensor::new([shape[0], 1, SIDE, SIDE], pixels)?, labels: Tensor::new([shape[0]], digits)? })
     }
 
-    /// The first so many, or all where there are fewer.
+    /// The first `count` images, or all if there are fewer.
     ///
     /// # Errors
-    /// None for digits that were loaded: only where there are fewer labels than images, or the reverse.
+    /// If there are more labels than images, which loading rules out.
     pub fn first(&self, count: usize) -> Result<Digits> {
         let rows: Vec<usize> = (0..count.min(self.len())).collect();
         Ok(Digits { images: self.images.rows(&rows)?, labels: self.labels.rows(&rows)? })

@@ -1,5 +1,4 @@
-//! Data on the host: files, what is done to them before a model sees them, and batches of rows in a
-//! seeded order.
+//! Data on the host: files, preprocessing, and batches of rows in a seeded order.
 //!
 //! ```no_run
 //! use wgrad::data::{Batches, Mnist};

@@ -1,4 +1,4 @@
-//! Rows to learn from, and rows to judge by.
+//! Training and test splits.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::batches::seeded;
 use super::classes::numbers;
 use crate::{Error, Result, Tensor};
 
-/// Row numbers of two parts of a data set, ascending. [`Tensor::rows`] takes them.
+/// Row numbers of the two parts of a data set, ascending, for [`Tensor::rows`].
 ///
 /// ```
 /// use wgrad::{Tensor, data::Split};
@@ -21,26 +21,26 @@ use crate::{Error, Result, Tensor};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// To learn from.
+    /// Rows to train on.
     pub train: Vec<usize>,
-    /// To judge by: never shown to what learns, nor to what is fitted (a [`Scaler`](super::Scaler)).
+    /// Rows to test with: never used for training, nor to fit a [`Scaler`](super::Scaler).
     pub test: Vec<usize>,
 }
 
 impl Split {
-    /// So many rows, a share of them drawn for the test.
+    /// Splits `rows` rows at random; `test_share` is the fraction of test rows.
     ///
     /// # Errors
-    /// When one of the parts would be empty.
+    /// If one of the parts would be empty.
     pub fn random(rows: usize, test_share: f64, seed: u64) -> Result<Split> {
         Split::of(vec![(0..rows).collect()], test_share, seed)
     }
 
-    /// The same with each class in both parts as in the whole, as far as numbers allow: the test's
-    /// rows are shared out to the classes by largest remainders. `labels` are class numbers `[rows]`.
+    /// [`Split::random`] with the same class proportions in both parts, as far as possible: test rows are
+    /// allocated to the classes by largest remainders. `labels` are class numbers `[rows]`.
     ///
     /// # Errors
-    /// When one of the parts would be empty, and for labels that are no class numbers.
+    /// If one of the parts would be empty, or a label is not a class number.
     pub fn stratified(labels: &Tensor, test_share: f64, seed: u64) -> Result<Split> {
         let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (row, class) in numbers(labels)?.into_iter().enumerate() {

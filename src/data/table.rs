@@ -1,4 +1,4 @@
-//! Tables from CSV files (RFC 4180): a header, then rows of as many cells.
+//! Tables from CSV files (RFC 4180): a header, then rows with the same number of cells.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 
 use crate::{Error, Result, Tensor};
 
-/// A table with named columns. What a column holds is said where it is asked for; a cell that does
-/// not fit is an [`Error::Cell`] with file, line and column.
+/// A table with named columns. The method that reads a column decides its type; a cell that does not fit is an
+/// [`Error::Cell`] with file, line and column.
 ///
 /// ```
 /// use wgrad::data::Table;
@@ -24,16 +24,16 @@ use crate::{Error, Result, Tensor};
 pub struct Table {
     path: PathBuf,
     header: Vec<String>,
-    /// The number of each column by its name.
+    /// Column numbers by name.
     columns: HashMap<String, usize>,
-    /// All cells, row by row, one behind the other, and where each ends.
+    /// All cells, concatenated row by row, and where each ends.
     text: String,
     ends: Vec<usize>,
-    /// The line of the file at which each row begins.
+    /// The line of the file on which each row begins.
     lines: Vec<u64>,
 }
 
-/// What stands in a cell whose value is not known.
+/// Cells that stand for a missing value.
 const MISSING: [&str; 5] = ["", "na", "n/a", "nan", "?"];
 
 fn is_missing(cell: &str) -> bool {
@@ -41,42 +41,41 @@ fn is_missing(cell: &str) -> bool {
 }
 
 impl Table {
-    /// Reads a CSV file, UTF-8, with or without a byte order mark, whose first line is the header. Lines
-    /// end with `\n`, `\r\n` or `\r`; empty ones are passed over.
+    /// Reads a UTF-8 CSV file, with or without a byte order mark, whose first line is the header. Lines end
+    /// with `\n`, `\r\n` or `\r`; empty lines are skipped.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be read; else as [`Table::parse`].
+    /// [`Error::Io`] if the file cannot be read; otherwise as [`Table::parse`].
     pub fn load(path: impl AsRef<Path>) -> Result<Table> {
         let path = path.as_ref();
         Table::parse(path, &crate::io::read(path)?)
     }
 
-    /// The same from memory; errors name it `path`.
+    /// [`Table::load`] from memory; errors name the file `path`.
     ///
     /// # Errors
-    /// [`Error::Cell`] for a row with more or fewer cells than the header, a name that stands there
-    /// twice, text that is not UTF-8, and a quote that does not close its cell; [`Error::File`] where
-    /// there is no header.
+    /// [`Error::Cell`] for a row with more or fewer cells than the header, a duplicate column name, text that
+    /// is not UTF-8, and a quote that does not close its cell; [`Error::File`] if there is no header.
     pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Table> {
         let path = path.as_ref();
         check_quotes(path, bytes)?;
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::Headers).from_reader(bytes);
         let mut lines = Lines { bytes, at: 0, line: 1 };
         let mut record = StringRecord::new();
-        // The line of the next row, where there is one.
+        // The line of the next row, if any.
         let mut next = |record: &mut StringRecord| match reader.read_record(record) {
             Ok(true) => Ok(Some(lines.of(record.position()))),
             Ok(false) => Ok(None),
             Err(error) => Err(refused(path, &mut lines, &error)),
         };
         let Some(first) = next(&mut record)? else {
-            return Err(Error::file(path, "is empty; expected a line with the names of the columns"));
+            return Err(Error::file(path, "is empty; expected a line with the column names"));
         };
         let header: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
         let mut columns = HashMap::with_capacity(header.len());
         for (column, name) in header.iter().enumerate() {
             if columns.insert(name.clone(), column).is_some() {
-                let message = format!("there is a column {} already", shown(name));
+                let message = format!("there already is a column {}", shown(name));
                 return Err(Error::Cell { path: path.to_path_buf(), line: first, column: column + 1, message });
             }
         }
@@ -112,16 +111,16 @@ impl Table {
         self.header.iter().map(String::as_str).collect()
     }
 
-    /// The names of all columns but those: the features beside a target.
+    /// The names of all other columns: the features, without the target.
     pub fn names_without(&self, others: &[&str]) -> Vec<&str> {
         let others: HashSet<&str> = others.iter().copied().collect();
         self.names().into_iter().filter(|name| !others.contains(name)).collect()
     }
 
-    /// Those columns side by side, `f32[rows, columns]`, on the host in double precision.
+    /// These columns side by side, `f32[rows, columns]`, on the host in double precision.
     ///
     /// # Errors
-    /// [`Error::File`] where a column is not there, [`Error::Cell`] where a cell is not a finite number.
+    /// [`Error::File`] if a column does not exist, [`Error::Cell`] if a cell is not a finite number.
     pub fn floats(&self, names: &[&str]) -> Result<Tensor> {
         self.numbers(names, |cell| {
             let missing = "expected a number, found none; floats_or_nan() lets missing values through";
@@ -129,7 +128,7 @@ impl Table {
         })
     }
 
-    /// The same with NaN for cells that are empty or say `NA`, `N/A`, `NaN` or `?`: for an
+    /// [`Table::floats`] with NaN for cells that are empty or contain `NA`, `N/A`, `NaN` or `?`: for an
     /// [`Imputer`](super::Imputer).
     ///
     /// # Errors
@@ -141,8 +140,7 @@ impl Table {
     /// A column of integers, `i32[rows]`.
     ///
     /// # Errors
-    /// [`Error::File`] where the column is not there, [`Error::Cell`] where a cell is not an integer of
-    /// 32 bits.
+    /// [`Error::File`] if the column does not exist, [`Error::Cell`] if a cell is not a 32-bit integer.
     pub fn integers(&self, name: &str) -> Result<Tensor> {
         let numbers = self.column(name, |cell| {
             cell.trim().parse::<i32>().map_err(|_| format!("expected an integer, found {}", shown(cell)))
@@ -150,10 +148,10 @@ impl Table {
         Tensor::new([self.len()], numbers)
     }
 
-    /// A column as it stands.
+    /// A column as text.
     ///
     /// # Errors
-    /// [`Error::File`] where the column is not there.
+    /// [`Error::File`] if the column does not exist.
     pub fn text(&self, name: &str) -> Result<Vec<&str>> {
         self.column(name, Ok)
     }
@@ -177,7 +175,7 @@ impl Table {
         Tensor::new([self.len(), names.len()], rows)
     }
 
-    /// What `parse` makes of each cell of a column.
+    /// Applies `parse` to each cell of a column.
     fn column<'a, T>(
         &'a self,
         name: &str,
@@ -213,25 +211,25 @@ fn finite(cell: &str) -> std::result::Result<f64, String> {
     number.ok_or_else(|| format!("expected a finite number, found {}", shown(cell)))
 }
 
-/// A cell for a message, cut where it is long.
+/// A cell for a message, truncated if it is long.
 fn shown(cell: &str) -> String {
     const MAX: usize = 40;
     let cut: String = cell.chars().take(MAX).collect();
     if cut.len() < cell.len() { format!("`{cut}`...") } else { format!("`{cut}`") }
 }
 
-/// Refuses a quoted cell that is not closed: the parser would take the rest of the file, or what comes
-/// up to the next quote, for one cell. Here as in the parser a cell is quoted where it begins with a
-/// quote, and two quotes in it stand for one.
+/// Rejects a quoted cell that is not closed: the parser would take everything up to the next quote, or to the
+/// end of the file, as one cell. As in the parser, a cell is quoted if it begins with a quote, and two quotes
+/// inside it stand for one.
 fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
     #[derive(Clone, Copy, PartialEq)]
     enum At {
         Start,
         Plain,
         Quoted,
-        /// Behind a quote in a quoted cell: its end, unless another one follows.
+        /// After a quote in a quoted cell: its end, unless another quote follows.
         Closed,
-        /// In the blanks behind that end.
+        /// In the blanks after that end.
         Blank,
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // a byte order mark
@@ -261,7 +259,7 @@ fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
             (At::Closed | At::Blank, b' ' | b'\t') => At::Blank,
             (At::Closed | At::Blank, _) => {
                 let why = format!(
-                    "the quoted cell that begins here ends on line {line} with text behind its closing quote; \
+                    "the quoted cell that begins here ends on line {line} with text after its closing quote; \
                      a quote inside a quoted cell is written twice"
                 );
                 return refused(opened, &why);
@@ -274,8 +272,8 @@ fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Counts lines, which end as the parser's rows do: with `\n`, `\r\n` or `\r`. (The parser's own count
-/// knows `\n` alone, and is where the row before ended: ahead of empty lines.)
+/// Counts lines, which end like the parser's rows: with `\n`, `\r\n` or `\r`. (The parser counts only `\n`, and
+/// reports where the previous row ended, before any empty lines.)
 struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -283,7 +281,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The line on which the row begins that the parser found behind that position.
+    /// The line on which the first row after this position begins.
     fn of(&mut self, position: Option<&csv::Position>) -> u64 {
         let start = position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0);
         while let Some(&byte) = self.bytes.get(self.at)
@@ -297,7 +295,7 @@ impl Lines<'_> {
     }
 }
 
-/// What the parser complains about: text that is not UTF-8, as everything else is read by now.
+/// Converts a parser error. Only invalid UTF-8 is expected, because the input is in memory.
 fn refused(path: &Path, lines: &mut Lines<'_>, error: &csv::Error) -> Error {
     match error.kind() {
         csv::ErrorKind::Utf8 { err, pos } => Error::Cell {

@@ -1,11 +1,11 @@
-//! Characters as numbers.
+//! Character vocabularies.
 
 use std::collections::BTreeSet;
 
 use crate::{Error, Result, Tensor};
 
-/// The characters of a text, numbered: 0 to 2 are [`PAD`](Vocabulary::PAD), [`START`](Vocabulary::START)
-/// and [`END`](Vocabulary::END); then each character, in the order of code points.
+/// The characters of a text, numbered: 0 to 2 are [`PAD`](Vocabulary::PAD), [`START`](Vocabulary::START) and
+/// [`END`](Vocabulary::END); then each character, in code point order.
 ///
 /// ```
 /// use wgrad::{Tensor, data::Vocabulary};
@@ -14,7 +14,7 @@ use crate::{Error, Result, Tensor};
 /// assert_eq!(vocabulary.encode("nab")?, [5, 3, 4]);
 /// assert_eq!(vocabulary.decode(&[1, 5, 3, 4, 2, 0])?, "nab");
 ///
-/// let rows = vocabulary.encode_rows(&["bob", "a"], 5)?; // what a model reads is rows[.., ..4],
+/// let rows = vocabulary.encode_rows(&["bob", "a"], 5)?; // a model reads rows[.., ..4],
 /// assert_eq!(rows, Tensor::new([2, 5], [1, 4, 6, 4, 2, 1, 3, 2, 0, 0])?); // and predicts rows[.., 1..]
 /// # Ok::<(), wgrad::Error>(())
 /// ```
@@ -22,15 +22,15 @@ use crate::{Error, Result, Tensor};
 pub struct Vocabulary(Vec<char>);
 
 impl Vocabulary {
-    /// Behind the end of rows that are shorter than others; losses ignore it (`ignore_index`).
+    /// Fills rows that are shorter than others; losses ignore it (`ignore_index`).
     pub const PAD: i32 = 0;
     /// Before the first character.
     pub const START: i32 = 1;
-    /// Behind the last.
+    /// After the last character.
     pub const END: i32 = 2;
     const SPECIALS: usize = 3;
 
-    /// All characters of those texts.
+    /// All characters of these texts.
     pub fn new(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Vocabulary {
         let mut characters = BTreeSet::new();
         for text in texts {
@@ -39,12 +39,12 @@ impl Vocabulary {
         Vocabulary(characters.into_iter().collect())
     }
 
-    /// How many numbers there are, with those of the three specials.
+    /// The number of characters, including the three special ones.
     pub fn len(&self) -> usize {
         self.0.len() + Self::SPECIALS
     }
 
-    /// Never: the specials are always there.
+    /// Always false, because of the special characters.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -52,7 +52,7 @@ impl Vocabulary {
     /// The numbers of a text's characters.
     ///
     /// # Errors
-    /// When a character is not in the vocabulary; names it and its place.
+    /// If a character is not in the vocabulary; the error names it and its position.
     pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
         let number = |(place, c): (usize, char)| match self.0.binary_search(&c) {
             Ok(at) => Ok((at + Self::SPECIALS) as i32),
@@ -85,10 +85,10 @@ impl Vocabulary {
         Tensor::new([texts.len(), length], rows)
     }
 
-    /// The text of those numbers, up to the first END; START and PAD give nothing.
+    /// The text of these numbers, up to the first END; START and PAD are skipped.
     ///
     /// # Errors
-    /// When a number is none of the vocabulary.
+    /// If a number is not in the vocabulary.
     pub fn decode(&self, numbers: &[i32]) -> Result<String> {
         let mut text = String::new();
         for &number in numbers.iter().take_while(|&&number| number != Self::END) {
@@ -98,7 +98,7 @@ impl Vocabulary {
             let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(Self::SPECIALS));
             let Some(character) = at.and_then(|at| self.0.get(at)) else {
                 return Err(Error::Input(format!(
-                    "{number} is no character's number; they are 0 to {}",
+                    "{number} is not in the vocabulary; expected 0 to {}",
                     self.len() - 1
                 )));
             };

@@ -1,8 +1,8 @@
-//! Sequences cut into windows.
+//! Sliding windows over sequences.
 
 use crate::{Error, Result, Shape, Tensor};
 
-/// All windows of `size` steps of a series `[T, ..]`, each beside the step that follows it: inputs
+/// All windows of `size` steps of a series `[T, ..]`, each with the step that follows it: inputs
 /// `[T - size, size, ..]` and targets `[T - size, ..]`.
 ///
 /// ```
@@ -14,7 +14,7 @@ use crate::{Error, Result, Shape, Tensor};
 /// ```
 ///
 /// # Errors
-/// When the series is a scalar, or has no window of `size` steps with one behind it, or `size` is 0.
+/// If the series is a scalar or not longer than `size`, or `size` is 0.
 pub fn windows(series: &Tensor, size: usize) -> Result<(Tensor, Tensor)> {
     let Some((&steps, inner)) = series.shape().split_first() else {
         return Err(Error::Input(format!("windows() needs at least one axis, but the series is {}", series.ty())));

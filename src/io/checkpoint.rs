@@ -1,4 +1,4 @@
-//! A session's variables in a file: all of it to go on training, or the weights alone.
+//! Saves and loads a session's variables: everything needed to resume training, or only the weights.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use super::safetensors::{self, Contents};
 use crate::{DType, Data, Error, Graph, Result, Session, Tensor};
 
-/// Before a counter's name in the file's metadata.
+/// Prefix of a counter's name in the file's metadata.
 const COUNTER: &str = "counter.";
-/// The one count of an optimiser's steps that files of earlier versions have.
+/// The step counter that all parameters share in files of earlier versions.
 const SHARED_STEP: &str = "optimizer.step";
 
 impl Session {
-    /// Saves all variables and counters: what [`Session::load`] needs to go on exactly from here.
-    /// The file is safetensors, written whole or not at all ([`io::write_atomically`](crate::io::write_atomically));
-    /// equal states give equal bytes.
+    /// Saves all variables and counters, so that [`Session::load`] resumes exactly from here. The file is
+    /// safetensors, written atomically ([`io::write_atomically`](crate::io::write_atomically)); equal states
+    /// give equal bytes.
     ///
     /// # Errors
     /// Errors of the device; [`Error::Io`] from the system.
@@ -23,13 +23,13 @@ impl Session {
         safetensors::save(path, &self.get_all(self.names())?, &counters.collect())
     }
 
-    /// Loads what [`Session::save`] saved. The session's variables must be the file's: compile
-    /// the same graphs first. Counters that the file does not have start at 0. Other element types are
-    /// converted as by [`safetensors::load`](crate::io::safetensors::load), integers to what the variable holds.
+    /// Loads a file of [`Session::save`]. The session must have the same variables as the file: compile the
+    /// same graphs first. Counters that are not in the file start at 0. Other element types are converted as by
+    /// [`safetensors::load`](crate::io::safetensors::load), integers to the variable's type.
     ///
     /// # Errors
-    /// [`Error::File`] names all variables that the file lacks, does not know, or has in another
-    /// type, and what is wrong with a file; nothing is changed then.
+    /// [`Error::File`] for a damaged file, or with a list of all variables that are missing, unknown or of
+    /// another type. The session is then unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let Contents { tensors, metadata } = self.read(path)?;
@@ -52,13 +52,13 @@ impl Session {
         Ok(())
     }
 
-    /// Saves the variables that `graph` declares, floats as f32: for a graph of the model alone,
-    /// without an optimiser, its parameters and running statistics under PyTorch's names. In
-    /// Python: `model.load_state_dict(safetensors.torch.load_file(path))`.
+    /// Saves the variables that `graph` declares, floats as f32. For a graph of the model alone, without an
+    /// optimiser, these are its parameters and running statistics under PyTorch's names. In Python:
+    /// `model.load_state_dict(safetensors.torch.load_file(path))`.
     ///
     /// # Errors
-    /// [`Error::Input`] where a variable of the graph is not the session's, [`Error::File`] where a
-    /// number of the reference is beyond f32; as [`Session::save`].
+    /// [`Error::Input`] if the session lacks a variable of the graph, [`Error::File`] if a value of the
+    /// reference does not fit f32; otherwise as [`Session::save`].
     pub fn save_weights(&self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
         let path = path.as_ref();
         let mut tensors = self.get_all(declared(graph))?;
@@ -74,13 +74,13 @@ impl Session {
         safetensors::save(path, &tensors, &metadata)
     }
 
-    /// Loads the variables that `graph` declares, which must have been compiled: from
-    /// [`Session::save_weights`], from PyTorch (`safetensors.torch.save_file(model.state_dict(), path)`),
-    /// or from a whole [`Session::save`]. Passed over are optimiser state, whose names extend a
-    /// parameter's (`fc1.weight.adam.m`), and PyTorch's `num_batches_tracked`.
+    /// Loads the variables that `graph` declares, which must have been compiled, from a file of
+    /// [`Session::save_weights`], of PyTorch (`safetensors.torch.save_file(model.state_dict(), path)`), or of
+    /// [`Session::save`]. Ignores optimiser state, whose names extend a parameter's (`fc1.weight.adam.m`), and
+    /// PyTorch's `num_batches_tracked`.
     ///
     /// # Errors
-    /// As [`Session::load`]; nothing is changed then.
+    /// As [`Session::load`].
     pub fn load_weights(&mut self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
         let path = path.as_ref();
         let tensors = self.read(path)?.tensors;
@@ -92,13 +92,12 @@ impl Session {
         self.set_all(&new.collect::<Vec<_>>())
     }
 
-    /// What is in the file, integers as the variables of those names have them.
+    /// Reads a file; integers become the types of the variables with their names.
     fn read(&self, path: &Path) -> Result<Contents> {
         safetensors::read_for(path, |name| self.variable_type(name).map(|ty| ty.dtype))
     }
 
-    /// Holds the file's tensors against the session's variables of those names; lists all that
-    /// does not fit.
+    /// Compares the file's tensors with the session's variables of these names, and lists all mismatches.
     fn check_variables(
         &self,
         path: &Path,
@@ -110,14 +109,14 @@ impl Session {
         let mut wrong = Vec::new();
         for name in names {
             match (self.variable_type(name), tensors.get(name)) {
-                (None, _) => wrong.push(format!("`{name}` is no variable of the session; compile the graph first")),
+                (None, _) => wrong.push(format!("`{name}` is not a variable of the session; compile the graph first")),
                 (Some(ty), None) => wrong.push(format!("`{name}` ({ty}) is missing")),
                 (Some(ty), Some(found)) if found.ty() != *ty => {
                     wrong.push(format!("`{name}` is {}, expected {ty}", found.ty()));
                 }
                 (Some(_), Some(found)) if !self.device().is_cpu() => {
                     let value = overflowing(found);
-                    wrong.extend(value.map(|value| format!("`{name}`: {value:e} does not fit f32, which a GPU has")));
+                    wrong.extend(value.map(|value| format!("`{name}`: {value:e} does not fit f32, which GPUs use")));
                 }
                 _ => {}
             }
@@ -134,8 +133,8 @@ impl Session {
     }
 }
 
-/// Gives the parameters of a file of an earlier version, which had one count for all of them, counts of their own:
-/// `PARAMETER.OPTIMIZER.step` for each variable `PARAMETER.OPTIMIZER...` of state.
+/// Replaces the shared step counter of earlier versions by one per parameter: `PARAMETER.OPTIMIZER.step` for
+/// each state variable `PARAMETER.OPTIMIZER...`.
 fn split_count(counters: &mut BTreeMap<String, u64>, variables: &BTreeMap<String, Tensor>) {
     let Some(count) = counters.remove(SHARED_STEP) else { return };
     for name in variables.keys() {
@@ -146,7 +145,7 @@ fn split_count(counters: &mut BTreeMap<String, u64>, variables: &BTreeMap<String
     }
 }
 
-/// The first finite number of a tensor that is none in f32.
+/// The first finite number that overflows f32.
 fn overflowing(tensor: &Tensor) -> Option<f64> {
     let Data::F64(values) = tensor.data() else { return None };
     values.iter().copied().find(|x| x.is_finite() && (*x as f32).is_infinite())

@@ -1,4 +1,4 @@
-//! Files: weights as safetensors, written so that a file is never half there.
+//! Files: weights as safetensors, written atomically.
 
 mod checkpoint;
 pub mod safetensors;

@@ -1,5 +1,5 @@
-//! Named tensors in a file, in the [safetensors](https://huggingface.co/docs/safetensors) format
-//! that PyTorch's ecosystem uses. Names and layouts are PyTorch's, so weights travel both ways.
+//! Named tensors in a file, in the [safetensors](https://huggingface.co/docs/safetensors) format that PyTorch's
+//! ecosystem uses. Names and layouts are PyTorch's, so weights can be exchanged in both directions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,17 +11,17 @@ use serde_json::json;
 
 use crate::{DType, Data, Error, Result, Tensor, files};
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The tensors by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The texts that came along (`__metadata__` in the file).
+    /// Metadata as text (`__metadata__` in the file).
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Writes tensors and texts to a file: whole, or not at all (see [`super::write_atomically`]).
-/// Floats of either precision, integers and bools keep their type.
+/// Writes tensors and metadata to a file, atomically (see [`super::write_atomically`]). Floats of either
+/// precision, integers and bools keep their type.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -35,8 +35,7 @@ pub struct Contents {
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] from the system; [`Error::File`] for a tensor named `__metadata__`, the one name
-/// that the format keeps for itself.
+/// [`Error::Io`] from the system; [`Error::File`] for a tensor named `__metadata__`, which the format reserves.
 pub fn save(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, Tensor>,
@@ -62,7 +61,7 @@ pub fn save(
         header.insert(0, format!("{}:{}", json!(RESERVED), json!(metadata)));
     }
     let header = format!("{{{}}}", header.join(","));
-    let size = header.len().next_multiple_of(8); // filled up with spaces, for the sake of alignment
+    let size = header.len().next_multiple_of(8); // padded with spaces for alignment
     let mut bytes = Vec::with_capacity(8 + size + begin);
     bytes.extend((size as u64).to_le_bytes());
     bytes.extend(header.as_bytes());
@@ -79,7 +78,7 @@ pub fn save(
     files::write_atomically(path, &bytes)
 }
 
-/// The format's name for the elements, and the bytes that each takes.
+/// The format's name for the element type, and its size in bytes.
 fn element(data: &Data) -> (&'static str, usize) {
     match data {
         Data::F32(_) => ("F32", 4),
@@ -92,26 +91,26 @@ fn element(data: &Data) -> (&'static str, usize) {
 
 const RESERVED: &str = "__metadata__";
 
-/// The tensors of a file, by name. F32, F64, I32, U32 and BOOL keep their type. Others become the
-/// type that holds their values: F16 and BF16 single precision, I8, I16, I64, U8 and U16 i32, U64 u32.
+/// The tensors of a file, by name. F32, F64, I32, U32 and BOOL keep their type. F16 and BF16 become f32; I8,
+/// I16, I64, U8 and U16 become i32; U64 becomes u32.
 ///
 /// # Errors
-/// [`Error::Io`] where the file cannot be read. [`Error::File`] where it is not a whole safetensors
-/// file, a tensor has another element type, a number does not fit 32 bits, or a bool is neither 0 nor 1.
+/// [`Error::Io`] if the file cannot be read. [`Error::File`] if it is not a complete safetensors file, a tensor
+/// has another element type, a number does not fit 32 bits, or a bool is neither 0 nor 1.
 pub fn load(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
     Ok(read(path)?.tensors)
 }
 
-/// Tensors and texts of a file; otherwise as [`load`].
+/// The tensors and metadata of a file; otherwise as [`load`].
 ///
 /// # Errors
-/// As for [`load`].
+/// As [`load`].
 pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     read_for(path.as_ref(), |_| None)
 }
 
-/// The same for those who know what they want: integers of another width than 32 bits become the type
-/// that is wanted for their name, signed or not.
+/// [`read`], but integers that are not 32 bits wide become the type, signed or unsigned, that is wanted for
+/// their name.
 pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
     let (mut file, length) = files::open(path)?;
     let header = read_header(path, &mut file, length)?;
@@ -129,13 +128,13 @@ pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> R
     Ok(Contents { tensors, metadata })
 }
 
-/// The header, checked against the file's length before anything else is read or allocated: the
-/// tensors follow one another without gaps, as large as their shapes say, up to the file's end.
+/// Reads the header and checks it against the file's length before anything else is read or allocated: the
+/// tensors follow one another without gaps, have the sizes of their shapes, and end at the end of the file.
 fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
-    let complain = |why: String| Error::file(path, format!("not a whole safetensors file: {why}"));
+    let complain = |why: String| Error::file(path, format!("not a complete safetensors file: {why}"));
     let mut size = Vec::new();
     if length < 8 {
-        return Err(complain(format!("it has {length} bytes, of which the header's size would take 8")));
+        return Err(complain(format!("it has {length} bytes, but the size of the header alone takes 8")));
     }
     files::read_exactly(path, file, 8, &mut size)?;
     let size = size.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
@@ -144,7 +143,7 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
     }
     let mut text = Vec::new();
     files::read_exactly(path, file, size, &mut text)?;
-    let header: Metadata = serde_json::from_slice(&text).map_err(|e| complain(format!("its header is wrong: {e}")))?;
+    let header: Metadata = serde_json::from_slice(&text).map_err(|e| complain(format!("invalid header: {e}")))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - size);
     if expected != found {
         return Err(complain(format!("its tensors take {expected} bytes, but {found} follow the header")));
@@ -152,12 +151,12 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
     Ok(header)
 }
 
-/// The format's own limit.
+/// The format's limit for the header, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The bytes as a tensor, or why not.
+/// Decodes the bytes of a tensor.
 fn decode(info: &TensorInfo, bytes: &[u8], wanted: Option<DType>) -> std::result::Result<Tensor, String> {
-    // What is not wanted as u32 becomes i32, the type of labels and indices.
+    // Integers become i32, the type of labels and indices, unless u32 is wanted.
     let unsigned = wanted == Some(DType::U32);
     let data: Data = match info.dtype {
         Dtype::F32 => elements(bytes, f32::from_le_bytes).into(),
@@ -190,7 +189,7 @@ fn elements<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec
     bytes.as_chunks::<N>().0.iter().map(|&chunk| from(chunk)).collect()
 }
 
-/// Integers of another width in 32 bits, or the first that does not fit.
+/// Converts integers of other widths to 32 bits; an error names the first that does not fit.
 fn integers<T, const N: usize>(
     bytes: &[u8],
     from: fn([u8; N]) -> T,
@@ -214,11 +213,11 @@ where
     }
 }
 
-/// A float of 16 bits (IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction); f32 has them all.
+/// Converts a 16-bit float (IEEE 754 binary16: sign, 5 bits of exponent, 10 of fraction), exactly.
 fn half(bits: u16) -> f32 {
     let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
     match exponent {
-        // Zero and subnormals: so many times 2^-24.
+        // Zero and subnormals: multiples of 2^-24.
         0 => f32::from_bits(sign | (fraction as f32 * (-24f32).exp2()).to_bits()),
         31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
         _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13),

@@ -1,5 +1,5 @@
-//! The file of earlier tunings: JSON, one entry a device. It is only ever a hint. Nothing in it is
-//! believed, and what does not fit is passed over with a note.
+//! The file of earlier tunings: JSON, one entry per device. It is only a hint: nothing in it is trusted, and
+//! what does not fit is ignored with a note.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,24 +12,24 @@ use crate::plan::Choices;
 use crate::profile::Profile;
 use crate::{Error, Result, Session, files, io, ops};
 
-/// The format that this version writes and reads.
+/// The file format version that this version of wgrad writes and reads.
 const FORMAT: u64 = 1;
-/// A file that is longer was not written by us.
+/// Maximum size in bytes; larger files were not written by wgrad.
 const MAX_BYTES: u64 = 4 << 20;
-/// Devices that are kept, the last ones written.
+/// Maximum number of devices; the last ones written are kept.
 const MAX_DEVICES: usize = 32;
 
-/// The file: `tuning.json` in the [folder for caches](crate::io::cache_folder). `None` where there is
-/// no such folder.
+/// The tuning file: `tuning.json` in the [folder for caches](crate::io::cache_folder). `None` if there is no
+/// such folder.
 pub fn cache_file() -> Option<PathBuf> {
     Some(io::cache_folder()?.join("tuning.json"))
 }
 
 impl Session {
-    /// Takes what earlier tunings on this device have written to the file, for what is compiled from
-    /// now on; what the session knows already stays. Gives notes on what was passed over: a file
-    /// that cannot be read or is corrupt, entries of another driver or of other kernels, names that
-    /// nobody knows. A file that is not there is none.
+    /// Loads the results of earlier tunings on this device from the file, for programs compiled from now on;
+    /// what the session knows already takes precedence. Returns notes on what was ignored: a file that cannot
+    /// be read or is corrupt, entries of another driver or of other kernels, unknown names. A missing file
+    /// needs no note.
     pub fn load_tuning(&mut self, file: &Path) -> Vec<String> {
         let (devices, mut notes) = match read(file) {
             Ok(Some(devices)) => devices,
@@ -47,29 +47,29 @@ impl Session {
                     self.set_choices(choices);
                 }
                 Some(key) if key.same_adapter(&here) => notes.push(format!(
-                    "{}: what was tuned with driver {:?}, wgrad {:?} and kernels {:?} is stale, and ignored",
+                    "{}: the entry of driver {:?}, wgrad {:?} and kernels {:?} is stale and ignored",
                     file.display(),
                     short(key.driver),
                     short(key.version),
                     short(key.kernels)
                 )),
-                _ => {} // another adapter's, or no device: `read` has told
+                _ => {} // another adapter's, or not a device, which `read` has noted
             }
         }
         notes
     }
 
-    /// Adds the session's choices to the file, which is written whole or not at all, and makes its
-    /// folder where that is missing. What is there for the same device and is not contradicted is
-    /// kept, and so are the entries of other adapters: several processes may tune at once.
+    /// Adds the session's choices to the file, which is written atomically, and creates its folder if
+    /// necessary. Entries of other adapters, and choices for the same device that are not contradicted, are
+    /// kept: several processes may tune at once.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`] where the file cannot be written.
+    /// [`Error::Io`] and [`Error::File`] if the file cannot be written.
     pub fn save_tuning(&self, file: &Path) -> Result<()> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        // From reading to writing no other process comes between.
+        // No other process may write between reading and writing.
         let _lock = files::lock(file);
         let here = Key::of(self.device().profile());
         let mut devices = read(file).ok().flatten().map_or(Vec::new(), |(devices, _)| devices);
@@ -88,14 +88,14 @@ impl Session {
     }
 }
 
-/// What a tuning holds for.
+/// What a tuning is valid for.
 #[derive(PartialEq)]
 struct Key<'a> {
     adapter: &'a str,
     backend: &'a str,
     driver: &'a str,
     version: &'a str,
-    /// A hash of the shaders and of what specializes them.
+    /// A hash of the shaders and of the code that specializes them.
     kernels: &'a str,
 }
 
@@ -127,20 +127,20 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A text of the file, short enough for a note.
+/// A text of the file, truncated for a note.
 fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// What was passed over, and why.
+/// What was ignored, and why.
 type Notes = Vec<String>;
 
-/// The file's devices, and notes on what is none; `None` where there is no file.
+/// The file's devices, and notes on invalid entries; `None` if there is no file.
 fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> {
     match fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Ok(about) if about.len() > MAX_BYTES => {
-            return Err(format!("{}: {} bytes are too many", file.display(), about.len()));
+            return Err(format!("{}: too long, {} bytes", file.display(), about.len()));
         }
         _ => {}
     }
@@ -148,7 +148,7 @@ fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> 
     let corrupt = |why: &str| format!("{}: {why}", file.display());
     let mut json: Json = serde_json::from_slice(&bytes).map_err(|error| corrupt(&error.to_string()))?;
     if json.get("format").and_then(Json::as_u64) != Some(FORMAT) {
-        return Err(corrupt(&format!("not of format {FORMAT}")));
+        return Err(corrupt(&format!("expected format {FORMAT}")));
     }
     let Some(Json::Array(mut devices)) = json.get_mut("devices").map(Json::take) else {
         return Err(corrupt("it lists no devices"));
@@ -156,11 +156,11 @@ fn read(file: &Path) -> std::result::Result<Option<(Vec<Json>, Notes)>, String> 
     let listed = devices.len();
     devices.retain(|device| Key::in_json(device).is_some());
     let odd = listed - devices.len();
-    let note = (odd > 0).then(|| corrupt(&format!("{odd} of {listed} entries are of no device, and ignored")));
+    let note = (odd > 0).then(|| corrupt(&format!("{odd} of {listed} entries are not devices and are ignored")));
     Ok(Some((devices, note.into_iter().collect())))
 }
 
-/// The choices of a device's entry whose names are known.
+/// The choices of a device's entry that have known names.
 fn parse(device: &Json, file: &Path, notes: &mut Vec<String>) -> Choices {
     let mut choices = Choices::default();
     let Some(Json::Object(ops)) = device.get("choices") else {
@@ -182,12 +182,12 @@ fn parse(device: &Json, file: &Path, notes: &mut Vec<String>) -> Choices {
         }
     }
     if odd > 0 {
-        notes.push(format!("{}: {odd} choices are of no op and variant known here, and ignored", file.display()));
+        notes.push(format!("{}: {odd} choices of unknown ops or variants are ignored", file.display()));
     }
     choices
 }
 
-/// Every variant of every op.
+/// All variants of all ops.
 fn variants() -> BTreeSet<(&'static str, &'static str)> {
     let graphs = ops::cases().into_iter().filter_map(|case| CaseGraph::new(&case).ok());
     let mut known = BTreeSet::new();

@@ -119,8 +119,8 @@ fn broken_case_files_are_errors() {
         case.save(&path).expect("saved");
         refused(message);
     };
-    spoil(&|case| case.buffers[0] = 1 << 62, "too much");
-    spoil(&|case| case.buffers = vec![u64::MAX; 3], "too much");
+    spoil(&|case| case.buffers[0] = 1 << 62, "too large");
+    spoil(&|case| case.buffers = vec![u64::MAX; 3], "too large");
     spoil(&|case| case.buffers[0] = 4, "in a buffer of 4 bytes");
     spoil(&|case| case.buffers[0] = 1001, "a buffer of 1001 bytes");
     spoil(&|case| case.buffers.truncate(1), "of 1");

@@ -158,7 +158,7 @@ fn the_file_gives_back_what_was_found() {
     let through = file.join("tuning.json");
     let tuned = session.tune_in(Some(&through), &graph, &[&y], LONG).expect("tunes");
     assert_eq!((session.choices().len(), tuned.kernels.len()), (2, 2));
-    assert!(tuned.notes.iter().any(|note| note.contains("not kept")), "{tuned}");
+    assert!(tuned.notes.iter().any(|note| note.contains("not saved")), "{tuned}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_quote_that_does_not_close_its_cell_is_an_error_where_it_opens() {
     }
     says("\u{feff}\"n,kind\n1,2", (1, 1), "never closed");
     says("n\n\"\"\"", (2, 1), "never closed");
-    says("n\n\"a\" \"b\"", (2, 1), "with text behind");
+    says("n\n\"a\" \"b\"", (2, 1), "with text after");
     // These are closed, or not quoted at all.
     let table =
         parse("n,kind\n\"1\" ,\"a \"\"good\"\" oak\"\n2,6\" pot\n3, \"elm\"\n4,\"\"\n5,\"a\nb,\r\n\"\n").unwrap();

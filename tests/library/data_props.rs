@@ -81,8 +81,8 @@ fn measures_by_hand() {
     says(roc_auc(&column(&[0.1, 0.2]), &labels(&[1, 1])), "class 0 and of class 1");
     says(roc_auc(&column(&[f64::NAN, 0.2]), &labels(&[0, 1])), "NaN");
     says(roc_auc(&column(&[0.1]), &labels(&[0, 1])), "1 predictions for 2 rows");
-    says(r2_score(&column(&[1.0]), &column(&[1.0])), "do not vary");
-    says(accuracy(&labels(&[]), &labels(&[])), "no predictions");
+    says(r2_score(&column(&[1.0]), &column(&[1.0])), "constant targets");
+    says(accuracy(&labels(&[]), &labels(&[])), "at least one prediction");
     says(ConfusionMatrix::new(&labels(&[0]), &labels(&[3]), 3), "class 3 is not one of 3");
     says(ConfusionMatrix::new(&labels(&[0]), &labels(&[0]), 1 << 40), "2^31");
 }

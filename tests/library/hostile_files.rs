@@ -290,7 +290,7 @@ fn a_tuning_file_is_never_believed() {
         nothing(text, "ignored");
     }
     nothing(&"[".repeat(200_000), "ignored");
-    nothing(&format!("{whole}{}", " ".repeat(5 << 20)), "too many");
+    nothing(&format!("{whole}{}", " ".repeat(5 << 20)), "too long");
     assert!(load(&[0xff; 64]).1.contains("ignored"));
     let of = |name: &str| format!("{name:?}:{}", json["devices"][0][name]);
     let here = ["adapter", "backend", "driver", "wgrad", "kernels"].map(of).join(",");
@@ -309,7 +309,7 @@ fn a_tuning_file_is_never_believed() {
         nothing(&tuning(&here, choices), "1 choices are of no op");
     }
     for device in ["7", "null", "{}", r#"{"adapter":7,"backend":7,"driver":7,"wgrad":7,"kernels":7}"#] {
-        nothing(&format!(r#"{{"format":1,"devices":[{device}]}}"#), "of no device");
+        nothing(&format!(r#"{{"format":1,"devices":[{device}]}}"#), "are not devices");
     }
 }
 

@@ -170,28 +170,30 @@ fn op_names(nodes: &[Node]) -> BTreeSet<String> {
     const COMMON: &[&str] = &["full", "reshape", "permute", "broadcast"];
     let ops = nodes.iter().filter(|node| matches!(node.kind, NodeKind::Op(_)));
     let names: BTreeSet<String> = ops.map(|node| node.name().to_owned()).collect();
-    let told: BTreeSet<String> = names.iter().filter(|name| !COMMON.contains(&name.as_str())).cloned().collect();
-    if told.is_empty() { names } else { told }
+    let specific: BTreeSet<String> = names.iter().filter(|name| !COMMON.contains(&name.as_str())).cloned().collect();
+    if specific.is_empty() { names } else { specific }
 }
 
 /// The list as Markdown: the content of docs/OPS.md.
 pub fn markdown(entries: &[Entry]) -> String {
     let mut page = String::from(
         "# Ops\n\n\
-         This page is written by `wgrad ops > docs/OPS.md`, from the registry; a test fails where it is stale. Names are\n\
-         those of methods of `Value`, or of what its methods make; their documentation has formulas, shapes and errors.\n\n\
-         - **dtypes**: of the inputs in the cases, and of the outputs where they differ.\n\
-         - **kernels**: `pointwise` is a function of `shaders/scalar.wgsl`, fused with its neighbours; `view` is a change\n  \
-           of strides; the others are variants, best first, of which the device and the shapes decide.\n\
-         - **gradient**: the ops that it is made of, but for constants and views; `-` where nothing flows.\n\
-         - **tolerance**: the class by which `wgrad check` allows a device to round: `exact`, so many `ulp`, a `sum` of\n  \
-           products, or a `bound` of its own (see the module `check`).\n\
-         - **NaN**: where it `spreads`, each element that depends on one is NaN, on every device, as in PyTorch; a view\n  \
-           `moves` it; as the `extreme` the first one has the place that is asked for, or stands where the largest\n  \
-           would; comparisons and casts give a value of their own (see `op::Nan`; a test holds the ops to it).\n  \
-           Infinities give what IEEE 754 says, `pow` and all. Devices may take subnormal numbers for 0, as WGSL lets\n  \
-           them, where it is not said that they are read.\n\
-         - **cases**: in the registry under that name; `wgrad check --op NAME` runs them.\n",
+         This page is generated from the registry by `wgrad ops > docs/OPS.md`; a test fails if it is stale. Names are\n\
+         those of methods of `Value`, or of ops that these methods create; their documentation has formulas, shapes and\n\
+         errors.\n\n\
+         - **dtypes**: of the inputs in the cases, and of the outputs if they differ.\n\
+         - **kernels**: `pointwise` is a function of `shaders/scalar.wgsl`, fused with its neighbours; `view` is a\n  \
+           change of strides; all others are kernel variants, best first; device and shapes decide which one runs.\n\
+         - **gradient**: the ops that compute it, except constants and views; `-` if it has none.\n\
+         - **tolerance**: how much rounding `wgrad check` allows a device: `exact`, a number of `ulp`, a `sum` of\n  \
+           products, or a specific `bound` (see the module `check`).\n\
+         - **NaN**: `spreads`: every element that depends on a NaN is NaN, on every device, as in PyTorch. `moves`: a\n  \
+           view moves it. `is the extreme`: NaN counts as the minimum or maximum that is searched for, or sorts as the\n  \
+           largest number. Comparisons and casts give a fixed value (see `op::Nan`; a test checks every op). Infinities\n  \
+           follow IEEE 754, also in `pow`. Devices may flush subnormal numbers to 0, as WGSL allows, except in ops with\n  \
+           `reads subnormals`.\n\
+         - **cases**: the number of cases with that name in the registry, or `with others` if only cases of other ops use\n  \
+           it; `wgrad check --op NAME` runs them.\n",
     );
     let join = |words: &[String]| words.join(", ");
     let mut table = |title: &str, kernels: &str, composed: bool| {
@@ -211,7 +213,7 @@ pub fn markdown(entries: &[Entry]) -> String {
             );
         }
     };
-    table("Ops of the graph", "kernels", false);
-    table("Composed of them", "made of", true);
+    table("Graph ops", "kernels", false);
+    table("Composed ops", "composed of", true);
     page
 }

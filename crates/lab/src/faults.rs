@@ -2,7 +2,7 @@
 //!
 //! A [`Fault`] alters one kernel in the plan of a small graph: its text, its uniform, its grid or its bindings.
 //! [`examine`] then runs the graph through every check: launch by launch against the reference (values, and sentinels
-//! behind the tensors), two runs that must agree bit by bit, a run with permuted workgroups that must give the same
+//! past the tensors), two runs that must agree bit by bit, a run with permuted workgroups that must give the same
 //! bits, and the whole step against the reference. A fault that none of them detects has escaped.
 
 use std::sync::Arc;

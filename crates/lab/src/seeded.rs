@@ -1,4 +1,4 @@
-//! The seeded faults: typical mistakes in kernels and drivers.
+//! The seeded faults: typical bugs in kernels and drivers.
 
 mod layers;
 
@@ -45,14 +45,14 @@ fn products() -> Vec<Fault> {
     const EDGES: [&str; 2] = ["matmul", "17 x 65 x 15"];
     vec![
         fault(
-            "a part of a sum of integers begins one term late",
+            "a part of an integer sum starts one term late",
             ["matmul", "i32 long sum"],
             "",
             "matmul_integer",
             Text("for (var k = part * p.part_k;", "for (var k = part * p.part_k + min(part, 1u);"),
         ),
         fault(
-            "no guard of the tail of a row",
+            "missing bounds check at the end of a row",
             EDGES,
             "register8",
             "matmul_register",
@@ -73,73 +73,73 @@ fn products() -> Vec<Fault> {
             Text("let at_b = t4 * (TILE_N / 4u) +", "let at_b = t4 * (TILE_N / 4u - 1u) +"),
         ),
         fault(
-            "terms behind the end of k are not zeroed",
+            "terms past the end of k are not zeroed",
             EDGES,
             "tile64",
             "matmul_tile",
             Text("if (k + 4u <= last) {", "if (k <= last) {"),
         ),
         fault(
-            "rows and columns of a swapped in a block",
+            "rows and columns of the left matrix swapped",
             SQUARE,
             "shuffle32",
             "matmul_shuffle",
             Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
         ),
         fault(
-            "a round of the tile begins before all have summed the last one",
+            "missing barrier before the next tile is loaded",
             ["matmul", "33 x 17 x 65, a transposed"],
             "tile128",
             "matmul_tile",
             Text("{\n    workgroupBarrier();\n    if (loads_a)", "{\n    if (loads_a)"),
         ),
         fault(
-            "the tile's second half of rows is stored as its first",
+            "the second half of a tile's rows is stored at the wrong row",
             ["matmul", "130 x 68 x 36"],
             "tile128x32",
             "matmul_tile",
             Text("done / 4u * (LANES_M * 4u)", "done / 4u * (LANES_M * 3u)"),
         ),
         fault(
-            "the sums of the last invocations are left out",
+            "the sums of the last invocations are dropped",
             ["matmul", "6 x 10 x 2100, b transposed"],
             "gemv",
             "matmul_gemv",
             Text("i < 64u; i += QUADS", "i + QUADS < 64u; i += QUADS"),
         ),
         fault(
-            "the second of two rounds along k is left out",
+            "the second of two iterations along k is skipped",
             ["matmul", "37 x 7 x 515"],
             "gemv",
             "matmul_gemv",
             Text("k < last; k += 256u", "k + 256u < last; k += 256u"),
         ),
         fault("wrong stride in the uniform", EDGES, "register8", "matmul_register", Word(9, |stride| stride + 1)),
-        fault("a and b swapped", SQUARE, "tile64", "matmul_tile", Swap(1, 2)),
+        fault("the two matrices swapped", SQUARE, "tile64", "matmul_tile", Swap(1, 2)),
         fault("the grid is one workgroup short", ["matmul", "65 x 130 x 2"], "tile64", "matmul_tile", Short),
         fault(
-            "the last part of a split sum is left out",
+            "the last part of a split-K sum is dropped",
             ["matmul", "long sum"],
             "",
             "reduce",
             Text("k < run", "k + 1u < run"),
         ),
         fault(
-            "parts are added up in half precision",
+            "parts are summed in half precision",
             ["matmul", "long sum"],
             "",
             "reduce",
             Text("block = combine(block, x[at]);", "block = quantizeToF16(combine(block, x[at]));"),
         ),
         fault(
-            "scratch is taken to be zero",
+            "scratch is assumed to be zero",
             ["matmul", "long sum"],
             "register4",
             "matmul_register",
             Text("y[i] = ", "y[i] = y[i] + "),
         ),
         fault(
-            "the epilogue adds the bias of the next column",
+            "the epilogue adds the bias of the next four columns",
             ["matmul", "then bias and relu"],
             "register4",
             "matmul_register",
@@ -155,7 +155,7 @@ fn convolutions() -> Vec<Fault> {
     const UNEVEN: [&str; 2] = ["conv2d", "5x3 asymmetric"];
     vec![
         fault(
-            "the phases of an input gradient the wrong way round",
+            "an input gradient uses the horizontal phase as the vertical one",
             ["conv2d", "5x3 asymmetric"],
             "tile",
             "conv2d_tile",
@@ -177,21 +177,21 @@ fn convolutions() -> Vec<Fault> {
         ),
         fault("the kernel's axes swapped", UNEVEN, "direct", "conv2d_direct", Text("u * s.kw + v", "v * s.kw + u")),
         fault(
-            "no guard of the last channels",
+            "missing bounds check of the last channels",
             ["conv2d", "17 channels to 33"],
             "tile",
             "conv2d_tile",
             Text("if (channel < s.channels) {", "if (true) {"),
         ),
         fault(
-            "positions behind the last are written",
+            "positions past the last are written",
             ["conv2d", "kernel as large as the input"],
             "rows",
             "conv2d_rows",
             Text("if (position + 3u < s.positions) {", "if (true) {"),
         ),
         fault(
-            "dilation taken for stride",
+            "stride used as dilation",
             ["conv2d", "dilation 3x1 stride 2"],
             "direct",
             "conv2d_direct",
@@ -205,28 +205,28 @@ fn convolutions() -> Vec<Fault> {
             Text("u32(iy) < s.h", "u32(iy) <= s.h"),
         ),
         fault(
-            "padding is not filled, and scratch is stale",
+            "padding is not filled, so stale scratch is read",
             ["conv2d", "3x3 padding 1"],
             "tile",
             "conv2d_pack",
             Text("packed[position * s.quads + q] = quad;", "if (inside) { packed[position * s.quads + q] = quad; }"),
         ),
         fault(
-            "a window below the last counts in the input's gradient",
+            "the input gradient includes a window below the last",
             ["conv2d_input_grad", "3x3 padding 1"],
             "direct",
             "conv2d_input_direct",
             Text("oy < s.oh", "oy <= s.oh"),
         ),
         fault(
-            "the last channel's term of the input's gradient is dropped",
+            "the input gradient drops the last channel's term",
             ["conv2d_input_grad", "groups 2"],
             "direct",
             "conv2d_input_direct",
             Text("o < s.end", "o + 1u < s.end"),
         ),
         fault(
-            "sign of the weight's gradient",
+            "wrong sign of the weight gradient",
             ["conv2d_weight_grad", "1x1"],
             "direct",
             "conv2d_weight_direct",
@@ -240,14 +240,14 @@ fn convolutions() -> Vec<Fault> {
             Text("u * s.tap_row + v * s.tap_column", "v * s.tap_row + u * s.tap_column"),
         ),
         fault(
-            "a phase of a depthwise input gradient with the kernel rows of another",
+            "a phase of a depthwise input gradient uses the kernel rows of another",
             ["conv2d_input_grad", "depthwise 3x3 stride 2"],
             "depthwise",
             "conv2d_depthwise",
             Text("SY * (s.taps_y - 1u) - phase / SX;", "SY * (s.taps_y - 1u) - (SY - 1u - phase / SX);"),
         ),
         fault(
-            "a depthwise weight's gradient with the neighbours' channels",
+            "a depthwise weight gradient uses the neighbouring channels",
             ["conv2d_weight_grad", "depthwise"],
             "depthwise",
             "conv2d_depthwise_weight",
@@ -264,7 +264,7 @@ fn convolutions() -> Vec<Fault> {
             ),
         ),
         fault(
-            "the last stretch of the weight's gradient is left out",
+            "the weight gradient drops its last part",
             ["conv2d_weight_grad", "3x3 padding 1"],
             "tile",
             "reduce",
@@ -276,42 +276,42 @@ fn convolutions() -> Vec<Fault> {
 fn pools() -> Vec<Fault> {
     vec![
         fault(
-            "of equal elements side by side in a window the last wins",
+            "the last of equal neighbours in a window wins",
             ["max_pool2d_grad", "ties go to the first, windows that fill the plane"],
             "pairs",
             "max_pool2d_grad_pairs",
             Text("v > largest", "v >= largest"),
         ),
         fault(
-            "the window is one short",
+            "the window is one column short",
             ["max_pool2d", "3x3 stride 2 padding 1"],
             "",
             "max_pool2d",
             Text("x < s.w + s.px)", "x + 1u < s.w + s.px)"),
         ),
         fault(
-            "of equal elements the last wins",
+            "the last of equal elements wins",
             ["max_pool2d_grad", "ties go to the first"],
             "gather",
             "max_pool2d_index",
             Text("v > largest", "v >= largest"),
         ),
         fault(
-            "what no window covers is left unwritten",
+            "elements that no window covers are not written",
             ["max_pool2d_grad", "2x2, odd sizes"],
             "disjoint",
             "max_pool2d_grad_disjoint",
             Text("window.x + 1u == s.ow)", "false)"),
         ),
         fault(
-            "padding counts where it must not",
+            "padding is counted where it must not be",
             ["avg_pool2d", "3x3 stride 2 padding 1, padding not counted"],
             "",
             "avg_pool2d",
             Text("s.include == 1u", "true"),
         ),
         fault(
-            "the last window's term of the gradient is dropped",
+            "the gradient drops the last window's term",
             ["avg_pool2d_grad", "3x3 stride 1 padding 1"],
             "",
             "avg_pool2d_grad",
@@ -327,42 +327,30 @@ fn pools() -> Vec<Fault> {
     ]
 }
 
-/// As if the terms were added one by one.
+/// Adds all terms one by one instead of in runs.
 const LONG_RUNS: Change = Text("const RUN: u32 = 64u;", "const RUN: u32 = 65536u;");
 
 fn sums() -> Vec<Fault> {
     vec![
         fault(
-            "no barrier in the tree",
+            "missing barrier in the reduction tree",
             ["sum", "rows of 257"],
             "workgroup",
             "reduce_rows",
             Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
         ),
         fault(
-            "the last element of a chunk is left out",
+            "the last element of a chunk is dropped",
             ["sum", "all but channels"],
             "invocation",
             "reduce",
             Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
         ),
+        fault("a long sum without runs", ["sum", "1030 rows of 2047 tenths"], "invocation", "reduce", LONG_RUNS),
+        fault("a long sum without runs", ["mean", "of a million tenths"], "workgroup", "reduce_rows", LONG_RUNS),
+        fault("a long running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),
         fault(
-            "a sum of many terms without runs",
-            ["sum", "1030 rows of 2047 tenths"],
-            "invocation",
-            "reduce",
-            LONG_RUNS,
-        ),
-        fault(
-            "a sum of many terms without runs",
-            ["mean", "of a million tenths"],
-            "workgroup",
-            "reduce_rows",
-            LONG_RUNS,
-        ),
-        fault("a running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),
-        fault(
-            "the minimum for the maximum",
+            "the minimum instead of the maximum",
             ["max", "rows of 255"],
             "invocation",
             "reduce",
@@ -376,14 +364,14 @@ fn sums() -> Vec<Fault> {
             Text("return nan_or4(a, nan_or4(b, most));", "return most;"),
         ),
         fault(
-            "the second launch does not go on where the first stopped",
+            "the second launch does not continue where the first stopped",
             ["cumsum", "two long lines"],
             "",
             "cumsum",
             Text("if (WALK && chunk > 0u)", "if (WALK && chunk > 1u)"),
         ),
         fault(
-            "of equal elements the last is the largest",
+            "the last of equal elements is chosen",
             ["argmax", "rows of 1000, and columns, with ties"],
             "",
             "argmax",
@@ -423,21 +411,21 @@ fn rows() -> Vec<Fault> {
             LONG_RUNS,
         ),
         fault(
-            "exp without the maximum taken off",
+            "exp without subtracting the maximum",
             ["softmax", "+-100"],
             "invocation",
             "softmax",
             Text("exp_of(x[at] - m)", "exp_of(x[at])"),
         ),
         fault(
-            "no barrier in the tree",
+            "missing barrier in the reduction tree",
             ["softmax", "rows of 257"],
             "workgroup",
             "softmax_workgroup",
             Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
         ),
         fault(
-            "the sum's term of the gradient is dropped",
+            "the gradient drops the sum's term",
             ["softmax", "rows of 10"],
             "invocation",
             "softmax_grad",
@@ -489,14 +477,14 @@ fn rows() -> Vec<Fault> {
             Text("atomicStore(&status[0], 1u);", ""),
         ),
         fault(
-            "a class is reported that is not out of range",
+            "a class in range is reported as out of range",
             ["cross_entropy", "65 of 10 classes"],
             "workgroup",
             "cross_entropy_workgroup",
             Text("y[row] = select(", "atomicStore(&status[0], 1u);\n      y[row] = select("),
         ),
         fault(
-            "sign of the label's term in the gradient",
+            "wrong sign of the label's term in the gradient",
             ["cross_entropy", "65 of 10 classes"],
             "invocation",
             "cross_entropy",
@@ -508,21 +496,21 @@ fn rows() -> Vec<Fault> {
 fn moves() -> Vec<Fault> {
     vec![
         fault(
-            "one element further in",
+            "the padding is off by one element",
             ["pad", "every axis"],
             "",
             "pad",
             Text("return index - to.x;", "return index - to.x + 1u;"),
         ),
         fault(
-            "the input's row length taken for the output's",
+            "the input's row length used as the output's",
             ["concat", "last axis, one empty"],
             "",
             "concat",
             Text("row * d.total", "row * d.length"),
         ),
         fault(
-            "a stale result: the last rows are not computed",
+            "the last rows are not computed and stay stale",
             ["concat", "large"],
             "",
             "concat",
@@ -533,7 +521,7 @@ fn moves() -> Vec<Fault> {
 
 fn pointwise() -> Vec<Fault> {
     let own = |what, kernel, change, build: fn() -> Result<Subject>| {
-        let op = "graph of its own";
+        let op = "a dedicated graph";
         Fault { what, op, case: "", variant: None, kernel, change, build: Some(build) }
     };
     vec![
@@ -547,37 +535,43 @@ fn pointwise() -> Vec<Fault> {
                 "let e = exp(2.0 * abs(x));\n  let y = (e - 1.0) / (e + 1.0);",
             ),
         ),
-        fault("< for <=", ["le", "f32 special values"], "", "pointwise", Text("return a <= b &&", "return a < b &&")),
         fault(
-            "floats are rounded to integers, not cut",
+            "< instead of <=",
+            ["le", "f32 special values"],
+            "",
+            "pointwise",
+            Text("return a <= b &&", "return a < b &&"),
+        ),
+        fault(
+            "floats are rounded to integers, not truncated",
             ["cast", "f32 to each"],
             "",
             "pointwise",
             Text("u32(clamp(x,", "u32(clamp(round(x),"),
         ),
         fault(
-            "a bit of the hash's constant",
+            "one wrong bit in the hash constant",
             ["random_bits", "bit for bit"],
             "",
             "pointwise",
             Text("0x85ebca6bu", "0x85ebca69u"),
         ),
         fault(
-            "elements behind the last are written",
+            "elements past the last are written",
             ["add", "large, two outputs of one chain"],
             "",
             "pointwise",
             Text("let quads = (args[0].x + 3u) / 4u;", "let quads = (args[0].x + 7u) / 4u;"),
         ),
         fault(
-            "the logarithm of a subnormal number by the exponent that it lacks",
+            "the logarithm treats subnormal numbers as normal",
             ["log", "f32 special values"],
             "",
             "pointwise",
             Text("let small = bits < SMALLEST_NORMAL_BITS;", "let small = false;"),
         ),
         fault(
-            "relu makes 0 of NaN",
+            "relu turns NaN into 0",
             ["relu", "f32 NaN and infinities"],
             "",
             "pointwise",
@@ -600,12 +594,12 @@ fn updates() -> Vec<Fault> {
     let late = own("a reader of the old value runs after the update", "assign", "matmul_register", Late, old_and_new);
     vec![
         own("wrong epsilon", "adam", "pointwise", Constant(1e-8f32.to_bits(), 1e-5f32.to_bits()), adam),
-        own("the step goes up, not down", "sgd", "pointwise", Text("return a - b;", "return a + b;"), sgd),
+        own("gradient ascent instead of descent", "sgd", "pointwise", Text("return a - b;", "return a + b;"), sgd),
         Fault { variant: Some("register4"), ..late },
     ]
 }
 
-/// The gradient of relu at 0, which is a convention: 0, as in PyTorch.
+/// The gradient of relu at 0, which is 0 by convention, as in PyTorch.
 fn relu_at_zero() -> Result<Subject> {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [5]);
@@ -637,7 +631,7 @@ fn sgd() -> Result<Subject> {
     Ok(Subject { graph, outputs: vec![], feeds: vec![("g".into(), gradient)], out_of_range: false })
 }
 
-/// A variable that a product reads and the same step updates.
+/// A variable that a matrix product reads and the same step updates.
 fn old_and_new() -> Result<Subject> {
     let graph = Graph::new();
     let w = graph.variable("w", Tensor::new([2, 2], [1.0f32, 2.0, 3.0, 4.0])?);

@@ -139,7 +139,7 @@ fn missing_in_ops(ops: &Ops, tensors: &Tensors) -> Option<String> {
 fn missing_in_train(train: &Train, tensors: &Tensors) -> Option<String> {
     for run in &train.runs {
         let Some(model) = train.models.get(&run.model) else {
-            return Some(format!("run `{}` names the model `{}`, which is not there", run.name, run.model));
+            return Some(format!("run `{}` names the model `{}`, which does not exist", run.name, run.model));
         };
         if !run.last.keys().eq(model.init.keys()) {
             return Some(format!("run `{}`: `final` and the model's `init` name different parameters", run.name));
