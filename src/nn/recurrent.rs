@@ -39,7 +39,7 @@ impl RecurrentOptions {
         RecurrentOptions { bias: false, ..self }
     }
 
-    /// Sets the activation of an RNN cell.
+    /// Sets the activation function of the cell.
     pub fn activation(self, activation: Activation) -> Self {
         RecurrentOptions { activation, ..self }
     }
