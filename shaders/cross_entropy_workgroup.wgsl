@@ -31,7 +31,7 @@ fn tree_max(lid: u32, v: f32) -> f32 {
   }
   workgroupBarrier();
   let joined = tree[0];
-  workgroupBarrier(); // before the tree is reused
+  workgroupBarrier(); // before the tree is overwritten
   return joined;
 }
 
