@@ -1,19 +1,19 @@
-//! A GRU learns to spell first names, one character after the other, and makes up new ones.
+//! A GRU learns to spell first names, one character at a time, and invents new ones.
 //!
 //! ```text
 //! cargo run --release --example gru_names
 //! ```
 //!
-//! A model of text says how likely each next character is after those before. It is measured in bits
-//! per character, `-log2 p` of what really came, on names that it has not seen: fewer are better.
+//! A character-level language model predicts the probability of each character given the previous ones. It is measured
+//! in bits per character, the mean of `-log2 p` of the actual character, on held-out names; lower is better.
 //!
 //! - **Bigrams** look back one character: `p(b | a) = (count of ab + 1) / (count of a + size)`.
-//! - **GRU** (Cho et al. 2014): each character has a vector x that is learned; the state h remembers what
-//!   has been read. With r, z = sigmoid(W x + U h + b), `n = tanh(W x + r (U h + b))` is the new state,
-//!   of which z says how much of the old one stays: `h = (1 - z) n + z h`. `p = softmax(V h + d)`.
+//! - **GRU** (Cho et al. 2014): each character has a learned embedding x; the state h summarises the characters so far.
+//!   With `r, z = sigmoid(W x + U h + b)`, the candidate state is `n = tanh(W x + r (U h + b))`, and z is the share of
+//!   the old state that is kept: `h = (1 - z) n + z h`. The prediction is `p = softmax(V h + d)`.
 //!
-//! Names are written START a n n a END, all in rows of one length; what is behind END does not count in
-//! the loss. To make up a name, characters are drawn from p one by one, from START until END.
+//! Names are encoded as START a n n a END and padded to rows of equal length; the padding after END does not count in
+//! the loss. To generate a name, characters are sampled from p one by one, from START until END.
 
 mod common;
 
@@ -26,25 +26,25 @@ use wgrad::nn::{Recurrent, RecurrentOptions, Scope, States, init};
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Error, Graph, Result, Session, Tensor, Value};
 
-/// Numbers of a character's vector, and of the state.
+/// Sizes of the embeddings and of the state.
 const EMBEDDED: usize = 24;
 const HIDDEN: usize = 96;
-/// Names in a step.
+/// Names per step.
 const BATCH: usize = 64;
-/// Names that are made up.
+/// Number of generated names.
 const NEW: usize = 24;
 
 #[derive(Parser)]
-#[command(about = "A GRU learns to spell first names, and makes up new ones.")]
+#[command(about = "Trains a GRU to spell first names, and generates new ones.")]
 struct Arguments {
     #[command(flatten)]
     common: common::Options,
-    /// Below 1 the likely gets likelier: plainer names; above 1 stranger ones
+    /// Sampling temperature: below 1 favours likely characters and common names; above 1 gives stranger names
     #[arg(long, default_value_t = 0.8)]
     temperature: f64,
 }
 
-/// Characters `[batch, time]` to logits of the next ones, `[batch, time, characters]`, and the states.
+/// Maps characters `[batch, time]` to logits of the next ones, `[batch, time, characters]`, and the states.
 fn model(nn: &Scope, characters: &Value, size: usize, state: Option<&[Value]>) -> (Value, States) {
     let table = nn.parameter("embedding.weight", [size, EMBEDDED], init::normal(0.0, 1.0));
     let gru = Recurrent::gru(nn, "gru", EMBEDDED, HIDDEN, RecurrentOptions::default());
@@ -52,7 +52,7 @@ fn model(nn: &Scope, characters: &Value, size: usize, state: Option<&[Value]>) -
     (nn.linear("out", &states.y, size), states)
 }
 
-/// The mean over all characters, in nats, of rows `[batch, time + 1]`: each is predicted from those before.
+/// The mean loss in nats per character of rows `[batch, time + 1]`; each character is predicted from previous ones.
 fn loss(nn: &Scope, rows: &Value, size: usize) -> Value {
     let time = rows.dim(1);
     let (logits, _) = model(nn, &rows.slice(1, 0, time - 1, 1), size, None);
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0) + 2;
     let rows = vocabulary.encode_rows(&names, longest)?;
     let Split { train, test } = Split::random(names.len(), 0.1, options.seed)?;
-    println!("{} names to learn from, {} held out; {} characters", train.len(), test.len(), vocabulary.len());
+    println!("{} training names, {} held out; {} characters", train.len(), test.len(), vocabulary.len());
 
     let size = vocabulary.len();
     let mut session = options.session()?;
@@ -86,12 +86,12 @@ fn main() -> Result<()> {
 
     let held_out = rows.rows(&test)?;
     let bigrams = bigrams(&rows.rows(&train)?, &held_out, size);
-    println!("bigrams: {bigrams:.3} bits per character of the names held out");
+    println!("bigrams: {bigrams:.3} bits per character of held-out names");
     let mut bits = f64::INFINITY;
     let order = Batches::new(train.len(), BATCH)?.shuffled(options.seed);
     for epoch in 0..if options.quick { 2 } else { 10 } {
         let mut nats = Vec::new();
-        // The few that are left when the last batch is not full wait for another order.
+        // Skips the last batch if it is not full; the order differs in each epoch.
         for batch in order.epoch(epoch).filter(|batch| batch.len() == BATCH) {
             let batch: Vec<usize> = batch.into_iter().map(|row| train[row]).collect();
             nats.push(options.steps.run(&mut session, &step, &[("rows", &rows.rows(&batch)?)])?[0].item()?);
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
     }
 
     let made_up = make_up(&mut options, &mut session, &vocabulary, longest, temperature)?;
-    println!("made up (* is a name of the list):");
+    println!("generated (* is in the list of names):");
     for line in made_up.chunks(8) {
         let marked = |name: &String| format!("{name}{}", if names.contains(&name.as_str()) { "*" } else { "" });
         println!("  {}", line.iter().map(marked).collect::<Vec<_>>().join(" "));
@@ -113,7 +113,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Bits per character of `held_out` by the bigrams of `train`.
+/// Bits per character of `held_out`, predicted by the bigrams of `train`.
 fn bigrams(train: &Tensor, held_out: &Tensor, size: usize) -> f64 {
     let pairs = |rows: &Tensor| {
         let (length, numbers) = (rows.shape()[1], rows.to_f64());
@@ -121,7 +121,7 @@ fn bigrams(train: &Tensor, held_out: &Tensor, size: usize) -> f64 {
             numbers.chunks(length).flat_map(|row| row.windows(2)).map(|pair| (pair[0] as usize, pair[1] as usize));
         pairs.filter(|&(_, next)| next != Vocabulary::PAD as usize).collect::<Vec<_>>()
     };
-    // What may come next is END or a character: all but PAD and START.
+    // The next character is never PAD or START.
     let choices = (size - 2) as f64;
     let mut counts = vec![0.0; size * size];
     pairs(train).into_iter().for_each(|(a, b)| counts[a * size + b] += 1.0);
@@ -134,7 +134,7 @@ fn bigrams(train: &Tensor, held_out: &Tensor, size: usize) -> f64 {
     pairs.into_iter().map(bits).sum::<f64>() / count
 }
 
-/// Draws names character by character, all at once: the state goes out of a step and into the next.
+/// Generates names character by character, all in parallel; each step returns the state for the next.
 fn make_up(
     options: &mut common::Options,
     session: &mut Session,
@@ -171,12 +171,12 @@ fn make_up(
     names.iter().map(|name| vocabulary.decode(name)).collect()
 }
 
-/// A number, as likely as `p` says.
+/// Samples an index with probabilities `p`.
 fn draw(p: &[f64], rng: &mut StdRng) -> usize {
     let mut left = rng.random::<f64>() * p.iter().sum::<f64>();
     let reached = p.iter().position(|p| {
         left -= p;
         left < 0.0
     });
-    reached.unwrap_or(p.len() - 1) // rounding may leave a little over
+    reached.unwrap_or(p.len() - 1) // rounding may leave a remainder
 }

@@ -1,16 +1,15 @@
-//! Three kinds of iris from four lengths, and three ways not to learn too much.
+//! Classifies three species of iris by four measurements, with three ways to reduce overfitting.
 //!
 //! ```text
 //! cargo run --release --example iris
 //! ```
 //!
-//! The network is `h = tanh(x W1' + b1)`, `p = softmax(h W2' + b2)`, the loss the cross-entropy
-//! `-mean(ln p[kind])`. It has far more weights than there are flowers to learn from, so in the end it
-//! is sure of the noise, too: the loss on flowers that are held out, the *validation* loss, falls and
-//! then rises. Early stopping keeps the weights from where it was least. An L2 penalty `c sum w^2`
-//! makes large weights, and thereby certainty, expensive. Dropout zeroes half of `h` at random in each
-//! step, so that no unit can rely on another. A third part of the flowers, which nothing was chosen
-//! by, is the test.
+//! The network is `h = tanh(x W1' + b1)`, `p = softmax(h W2' + b2)`; the loss is the cross-entropy `-mean(ln p[kind])`.
+//! It has far more weights than there are training flowers, so it eventually fits the noise: the loss on held-out
+//! flowers, the *validation* loss, falls and then rises. Early stopping keeps the weights with the minimum validation
+//! loss. An L2 penalty `c sum w^2` keeps the weights small, and the predictions less certain. Dropout zeroes half of
+//! `h` at random in each step, so that no unit can rely on another. The test flowers are used for neither training nor
+//! early stopping.
 
 mod common;
 
@@ -22,7 +21,7 @@ use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Device, Graph, Program, Reduction, Result, Session, Tensor, Value};
 
 #[derive(Parser)]
-#[command(about = "Tells three kinds of iris apart, with early stopping, L2 and dropout side by side.")]
+#[command(about = "Classifies three species of iris, and compares early stopping, L2 penalty and dropout.")]
 struct Options {
     #[command(flatten)]
     common: common::Options,
@@ -30,20 +29,20 @@ struct Options {
     drawings: common::Drawings,
 }
 
-/// Measurements `[rows, 4]` and kinds `[rows]`.
+/// Measurements `[rows, 4]` and species `[rows]`.
 struct Flowers {
     x: Tensor,
     kinds: Tensor,
 }
 
-/// What keeps a network from learning too much.
+/// The regularisation of a run.
 #[derive(Clone, Copy, Default)]
 struct Restraint {
-    /// The strength of the L2 penalty on the weights.
+    /// Strength of the L2 penalty on the weights.
     l2: f64,
-    /// The share of hidden units that are zeroed.
+    /// Share of hidden units that are zeroed.
     dropout: f64,
-    /// Steps without a smaller validation loss after which to stop, and to go back to where it was least.
+    /// Steps without a smaller validation loss after which to stop and restore the weights with the minimum.
     patience: Option<usize>,
 }
 
@@ -61,21 +60,16 @@ fn main() -> Result<()> {
     let (train, validation, test) =
         (part(&of_first(&second.train))?, part(&of_first(&second.test))?, part(&first.test)?);
     let count = |flowers: &Flowers| flowers.kinds.numel();
-    println!(
-        "data: {} flowers to learn from, {} to choose by, {} to judge by",
-        count(&train),
-        count(&validation),
-        count(&test)
-    );
+    println!("data: {} training, {} validation and {} test flowers", count(&train), count(&validation), count(&test));
     let device = common.session()?.device().clone();
 
     let runs = [
-        ("no restraint", Restraint::default()),
+        ("unregularised", Restraint::default()),
         ("early stopping", Restraint { patience: Some(100), ..Restraint::default() }),
         ("L2 penalty", Restraint { l2: 0.003, ..Restraint::default() }),
         ("dropout", Restraint { dropout: 0.5, ..Restraint::default() }),
     ];
-    println!("{:>15} {:>6} {:>11} {:>11} {:>9}", "", "steps", "validation", "the least", "test");
+    println!("{:>15} {:>6} {:>11} {:>11} {:>9}", "", "steps", "validation", "minimum", "test");
     let (mut curves, mut last, mut matrices) = (Vec::new(), Vec::new(), Vec::new());
     for (name, restraint) in runs {
         let (losses, matrix) = train_and_judge(&mut common, &device, restraint, &train, &validation, &test)?;
@@ -87,12 +81,12 @@ fn main() -> Result<()> {
         matrices.push(matrix);
     }
     println!("with early stopping; 0 setosa, 1 versicolor, 2 virginica:\n{}", matrices[1]);
-    let title = "iris.csv: the loss on flowers that are held out";
+    let title = "iris.csv: loss on held-out flowers";
     Plot { title, x: "steps", y: "validation loss", log: true, curves }.save(&drawings.plots, "iris")?;
 
     common.steps.summary();
-    assert!(matrices[1].accuracy() >= 0.9, "of the test flowers 90% must be told right");
-    // Dropout makes little of so small a network. On some other splits all that can be learned is right.
+    assert!(matrices[1].accuracy() >= 0.9, "at least 90% of the test flowers must be classified correctly");
+    // Dropout helps little in such a small network. With other seeds, the data may be too easy to overfit.
     let other = common.quick || common.seed != 0;
     assert!(other || last[1].max(last[2]) < 0.5 * last[0], "early stopping and L2 must help");
     Ok(())
@@ -104,7 +98,7 @@ fn model(nn: &Scope, x: &Value, dropout: f64) -> Value {
     nn.linear("fc2", &nn.dropout(&h, dropout), 3)
 }
 
-/// Trains a network, and gives the validation loss before each step, and what it makes of the test.
+/// Trains a network; returns the validation loss before each step and the confusion matrix of the test flowers.
 fn train_and_judge(
     options: &mut common::Options,
     device: &Device,
@@ -151,7 +145,7 @@ fn inputs(graph: &Graph, flowers: &Flowers) -> Value {
     graph.input("x", DType::F32, [flowers.kinds.numel(), 4])
 }
 
-/// Adam on all rows at once.
+/// A step of Adam on all rows.
 fn training_step(session: &mut Session, seed: u64, restraint: Restraint, rows: usize) -> Result<Program> {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [rows, 4]);

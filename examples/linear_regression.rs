@@ -1,13 +1,12 @@
-//! A line through 442 patients: how far diabetes went in a year, from ten measurements.
+//! Linear regression on 442 patients: the progress of diabetes over a year, from ten measurements.
 //!
 //! ```text
 //! cargo run --release --example linear_regression
 //! ```
 //!
-//! The model is `p = x w + b`, the loss the mean squared error `L = mean((p - y)^2)`. Where the
-//! gradient of `L` is zero, `X^T X w = X^T y`: the normal equations, which can be solved directly.
-//! That is the known answer. Gradient descent, `w <- w - lr dL/dw`, goes there step by step, and four
-//! of its descendants race it.
+//! The model is `p = x w + b`, the loss is the mean squared error `L = mean((p - y)^2)`. Where the gradient of `L` is
+//! zero, the normal equations `X^T X w = X^T y` hold; solving them gives the exact answer. Gradient descent,
+//! `w <- w - lr dL/dw`, approaches it step by step, and is compared with four variants.
 
 mod common;
 
@@ -18,7 +17,7 @@ use wgrad::optim::{Adam, Optimizer, RmsProp, Sgd};
 use wgrad::{DType, Device, Graph, Reduction, Result, Session, Tensor, TensorType, Value};
 
 #[derive(Parser)]
-#[command(about = "Fits a line to 442 patients: gradient descent and its descendants against the exact solution.")]
+#[command(about = "Linear regression on 442 patients: gradient descent and variants against the exact solution.")]
 struct Options {
     #[command(flatten)]
     common: common::Options,
@@ -41,8 +40,8 @@ impl Rows {
 fn main() -> Result<()> {
     let Options { mut common, drawings } = Options::parse();
 
-    // The data: split first, then scaled by what the training split alone has. With features and
-    // targets of mean 0 the best b is 0.
+    // The data is split first, then scaled by the statistics of the training split. With features and targets of
+    // mean 0, the optimal b is 0.
     let table = Table::load(common::data("diabetes.csv"))?;
     let features = table.names_without(&["target"]);
     let (x, y) = (table.floats(&features)?, table.floats(&["target"])?);
@@ -53,16 +52,16 @@ fn main() -> Result<()> {
         Ok(Rows { x: scale_x.apply(&x.rows(rows)?)?, y: scale_y.apply(&y.rows(rows)?)? })
     };
     let (train, test) = (part(&split.train)?, part(&split.test)?);
-    println!("data: {} patients to learn from, {} to judge by", train.len(), test.len());
+    println!("data: {} training patients, {} test patients", train.len(), test.len());
     let mut session = common.session()?;
 
-    // The known answer.
+    // The exact answer.
     let exact = normal_equations(&train);
     let least = mean_squared_error(&exact, &train);
     println!("normal equations: loss {least:.4}, R2 on the test patients {:.3}", r2(&exact, &test)?);
 
-    // Gradient descent over all rows at once. Some features nearly repeat one another, so the loss is
-    // a long, narrow valley: its floor hardly slopes, and takes thousands of steps.
+    // Gradient descent over all rows. Some features are nearly collinear, so the loss is a long, narrow valley with
+    // an almost flat floor, which takes thousands of steps.
     let steps = if common.quick { 3000 } else { 6000 };
     let (graph, loss) = training(&Sgd::new().lr(0.2), train.len());
     let step = session.compile(&graph, &[&loss])?;
@@ -78,11 +77,11 @@ fn main() -> Result<()> {
     println!("after {steps} steps they differ by at most {apart:.1e}");
     println!("gradient descent: R2 on the test patients {:.3}", r2(&learned, &test)?);
 
-    // The race. With 32 rows a step an epoch has eleven steps, and each sees another loss.
+    // The comparison. With 32 rows per step, an epoch has eleven full steps, each with a different loss.
     let all = train.len();
     let runs: [(&str, Box<dyn Optimizer>, usize); 5] = [
         ("gradient descent", Box::new(Sgd::new().lr(0.2)), all),
-        ("SGD, 32 rows a step", Box::new(Sgd::new().lr(0.02)), 32),
+        ("SGD, 32 rows/step", Box::new(Sgd::new().lr(0.02)), 32),
         ("momentum 0.9", Box::new(Sgd::new().lr(0.1).momentum(0.9)), all),
         ("RMSprop", Box::new(RmsProp::new().lr(0.003)), all),
         ("Adam", Box::new(Adam::new().lr(0.03)), all),
@@ -91,20 +90,19 @@ fn main() -> Result<()> {
     let mut curves = Vec::new();
     for (name, optimizer, batch) in &runs {
         let losses = race(&mut common, session.device(), optimizer.as_ref(), &train, *batch, epochs)?;
-        let above: Vec<f64> = losses.iter().map(|loss| (loss - least).max(1e-7)).collect(); // f32 resolves no less
-        println!("{name:>19}: {:.0e} above the least loss after {epochs} epochs", above[epochs as usize]);
+        let above: Vec<f64> = losses.iter().map(|loss| (loss - least).max(1e-7)).collect(); // the resolution of f32
+        println!("{name:>19}: {:.0e} above the minimum loss after {epochs} epochs", above[epochs as usize]);
         curves.push((*name, (0..).map(f64::from).zip(above).collect()));
     }
-    let title = "diabetes.csv: how far the training loss is above the least one";
-    Plot { title, x: "epochs", y: "loss - least loss", log: true, curves }
-        .save(&drawings.plots, "linear_regression")?;
+    let title = "diabetes.csv: training loss above its minimum";
+    Plot { title, x: "epochs", y: "loss - minimum", log: true, curves }.save(&drawings.plots, "linear_regression")?;
 
     common.steps.summary();
     assert!(apart < 1e-3, "gradient descent must find the coefficients to 1e-3");
     Ok(())
 }
 
-/// `mean((x w + b - y)^2)`, with `w` and `b` from 0.
+/// `mean((x w + b - y)^2)`, with `w` and `b` initialised to 0.
 fn loss(graph: &Graph, rows: usize) -> Value {
     let x = graph.input("x", DType::F32, [rows, 10]);
     let y = graph.input("y", DType::F32, [rows, 1]);
@@ -113,7 +111,7 @@ fn loss(graph: &Graph, rows: usize) -> Value {
     (x.matmul(&w) + b).mse_loss(&y, Reduction::Mean)
 }
 
-/// One training step on so many rows, and the loss before it.
+/// A training step on `rows` rows, which returns the loss before it.
 fn training(optimizer: &dyn Optimizer, rows: usize) -> (Graph, Value) {
     let graph = Graph::new();
     let loss = loss(&graph, rows);
@@ -121,7 +119,7 @@ fn training(optimizer: &dyn Optimizer, rows: usize) -> (Graph, Value) {
     (graph, loss)
 }
 
-/// The loss over all training rows before the first epoch and after each.
+/// The loss over all training rows, before the first epoch and after each.
 fn race(
     options: &mut common::Options,
     device: &Device,
@@ -140,7 +138,7 @@ fn race(
     for epoch in 0..=epochs {
         let feeds = [("x", &train.x), ("y", &train.y)];
         losses.push(options.steps.run(&mut session, &judge, &feeds)?[0].item()?);
-        // The last batch has the one row that is left over, another one in each epoch.
+        // The last batch has one row, a different one in each epoch.
         for rows in batches.epoch(epoch).filter(|rows| rows.len() == batch) {
             let (x, y) = (train.x.rows(&rows)?, train.y.rows(&rows)?);
             options.steps.run(&mut session, &step, &[("x", &x), ("y", &y)])?;
@@ -149,7 +147,7 @@ fn race(
     Ok(losses)
 }
 
-/// The `w` for which `X^T X w = X^T y`, in f64 on the host.
+/// Solves `X^T X w = X^T y` in f64 on the host.
 fn normal_equations(rows: &Rows) -> Vec<f64> {
     let (x, y) = (rows.x.to_f64(), rows.y.to_f64());
     let (mut xx, mut xy) = (vec![0.0; 100], vec![0.0; 10]);
@@ -173,7 +171,7 @@ fn mean_squared_error(w: &[f64], rows: &Rows) -> f64 {
     squares.sum::<f64>() / rows.len() as f64
 }
 
-/// The share of the variance that is explained.
+/// The fraction of explained variance.
 fn r2(w: &[f64], rows: &Rows) -> Result<f64> {
     r2_score(&Tensor::new([rows.len(), 1], predictions(w, rows))?, &rows.y)
 }

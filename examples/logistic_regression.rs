@@ -1,14 +1,13 @@
-//! Benign or malignant: 569 tumours, thirty measurements of their cells each.
+//! Logistic regression: benign or malignant, for 569 tumours with thirty measurements of their cells each.
 //!
 //! ```text
 //! cargo run --release --example logistic_regression
 //! ```
 //!
-//! The model is `p = sigmoid(x w + b)`, the probability of "benign"; the loss the binary
-//! cross-entropy `-mean(y ln p + (1 - y) ln(1 - p))`, computed from the logits, and a small L2 penalty
-//! `c |w|^2`, without which the weights would grow for ever where a plane parts the classes. The
-//! sum is convex: it has one minimum, to which Newton's method goes in a few steps on the host. That is
-//! the known answer for gradient descent.
+//! The model is `p = sigmoid(x w + b)`, the probability of "benign". The loss is the binary cross-entropy
+//! `-mean(y ln p + (1 - y) ln(1 - p))`, computed from the logits, plus a small L2 penalty `c |w|^2`, without which the
+//! weights would grow without bound if a plane separates the classes. The sum is convex, with a single minimum, which
+//! Newton's method finds in a few steps on the host. This is the exact answer for gradient descent.
 
 mod common;
 
@@ -19,7 +18,7 @@ use wgrad::optim::{Optimizer, Sgd};
 use wgrad::{DType, Graph, Reduction, Result, Tensor, TensorType, Value};
 
 #[derive(Parser)]
-#[command(about = "Tells benign from malignant tumours by a plane, and how sure it is.")]
+#[command(about = "Classifies tumours as benign or malignant by logistic regression.")]
 struct Options {
     #[command(flatten)]
     common: common::Options,
@@ -34,8 +33,8 @@ const PENALTY: f64 = 0.01;
 fn main() -> Result<()> {
     let Options { mut common, drawings } = Options::parse();
 
-    // Both parts of the split have malignant tumours in the same share. Mean and standard deviation
-    // are the training split's, for the test rows, too.
+    // Both parts of the split have the same share of malignant tumours. The test rows, too, are scaled by the mean and
+    // standard deviation of the training split.
     let table = Table::load(common::data("breast_cancer.csv"))?;
     let x = table.floats(&table.names_without(&["target"]))?;
     let labels = table.integers("target")?;
@@ -44,7 +43,7 @@ fn main() -> Result<()> {
     let (x_train, x_test) = (scaler.apply(&x.rows(&split.train)?)?, scaler.apply(&x.rows(&split.test)?)?);
     let (y_train, y_test) = (labels.rows(&split.train)?, labels.rows(&split.test)?);
     let targets = Tensor::new([split.train.len(), 1], y_train.to_f32())?;
-    println!("data: {} tumours to learn from, {} to judge by", split.train.len(), split.test.len());
+    println!("data: {} training tumours, {} test tumours", split.train.len(), split.test.len());
     let mut session = common.session()?;
 
     // The training step: gradient descent with momentum, over all rows.
@@ -55,7 +54,7 @@ fn main() -> Result<()> {
     Sgd::new().lr(0.2).momentum(0.9).minimize(&graph, &penalised);
     let step = session.compile(&graph, &[&loss])?;
 
-    // The judgement: the same parameters, other rows.
+    // Evaluation: the same parameters, other rows.
     let graph = Graph::new();
     let p = logits(&graph, split.test.len()).sigmoid();
     let judge = session.compile(&graph, &[&p, &p.gt(&p.full_like(0.5)).cast(DType::I32)])?;
@@ -71,30 +70,30 @@ fn main() -> Result<()> {
     learned.extend(session.get("plane.bias")?.to_f64());
     let exact = newton(&x_train.to_f64(), &y_train.to_f64());
     let apart = exact.iter().zip(&learned).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    println!("Newton's method has the same {} coefficients to {apart:.1e}", exact.len());
+    println!("the {} coefficients agree with Newton's method to {apart:.1e}", exact.len());
 
     let outputs = common.steps.run(&mut session, &judge, &[("x", &x_test)])?;
     let matrix = ConfusionMatrix::new(&outputs[1], &y_test, 2)?;
     let auc = roc_auc(&outputs[0], &y_test)?;
     println!("0 malignant, 1 benign:\n{matrix}");
-    println!("malignant ones found: {:.1}%", 100.0 * matrix.recall(0));
+    println!("malignant tumours found: {:.1}%", 100.0 * matrix.recall(0));
     println!("area under the ROC curve: {auc:.4}");
     println!("accuracy: {:.1}%", 100.0 * matrix.accuracy());
     let curves =
         vec![("the plane", roc(&outputs[0].to_f64(), &y_test.to_f64())), ("chance", vec![(0.0, 0.0), (1.0, 1.0)])];
-    let title = "breast_cancer.csv: how many benign tumours are found, at which price";
-    Plot { title, x: "malignant ones called benign", y: "benign ones called benign", log: false, curves }
+    let title = "breast_cancer.csv: ROC curve for benign tumours";
+    Plot { title, x: "false positive rate", y: "true positive rate", log: false, curves }
         .save(&drawings.plots, "logistic_regression")?;
 
     common.steps.summary();
     assert!(apart < 1e-3, "gradient descent must find the coefficients to 1e-3");
-    // Another seed is another split, and some splits are harder.
+    // Other seeds give other splits, and some splits are harder.
     let wanted = if common.seed == 0 { 0.96 } else { 0.93 };
-    assert!(matrix.accuracy() >= wanted, "of the tumours that were held out {wanted} must be told right");
+    assert!(matrix.accuracy() >= wanted, "the accuracy on held-out tumours must be at least {wanted}");
     Ok(())
 }
 
-/// `x w + b`, with `w` and `b` from 0.
+/// `x w + b`, with `w` and `b` initialised to 0.
 fn logits(graph: &Graph, rows: usize) -> Value {
     let x = graph.input("x", DType::F32, [rows, FEATURES]);
     let w = graph.parameter("plane.weight", Tensor::zeros(&TensorType::new(DType::F32, [FEATURES, 1])));
@@ -103,8 +102,8 @@ fn logits(graph: &Graph, rows: usize) -> Value {
 }
 
 /// The minimum of the same loss by Newton's method, `w <- w - H^-1 g`, in f64 on the host: with the
-/// rows `(x, 1)`, `g = X^T (p - y) / n + 2 c w` and `H = X^T diag(p (1 - p)) X / n + 2 c`. The bias, which
-/// comes last, is not penalised.
+/// rows `(x, 1)`, `g = X^T (p - y) / n + 2 c w` and `H = X^T diag(p (1 - p)) X / n + 2 c`. The bias, the last
+/// coefficient, is not penalised.
 fn newton(x: &[f64], y: &[f64]) -> Vec<f64> {
     const N: usize = FEATURES + 1;
     let count = y.len() as f64;
@@ -131,7 +130,7 @@ fn newton(x: &[f64], y: &[f64]) -> Vec<f64> {
     w
 }
 
-/// The ROC curve: shares of both classes above a threshold that falls from the highest score.
+/// The ROC curve: the shares of both classes above a threshold that decreases from the highest score.
 fn roc(scores: &[f64], labels: &[f64]) -> Vec<(f64, f64)> {
     let ones: f64 = labels.iter().sum();
     let zeros = labels.len() as f64 - ones;

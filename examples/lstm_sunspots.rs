@@ -1,21 +1,21 @@
-//! An LSTM predicts next year's sunspots from the years before; so do two rules without a network.
+//! An LSTM predicts next year's sunspots from previous years, compared with two simple baselines.
 //!
 //! ```text
 //! cargo run --release --example lstm_sunspots
 //! ```
 //!
-//! Spots on the sun come and go in a rhythm of about eleven years. From a window of w years
-//! `x[t-w], ..., x[t-1]` the year `x[t]` is to be told, in decades that no rule has seen.
+//! The number of sunspots follows a cycle of about eleven years. From a window of w years `x[t-w], ..., x[t-1]`, the
+//! models predict the year `x[t]`, in held-out decades.
 //!
-//! - **Persistence**: as the year before, `x[t-1]`. What does not beat this has learned nothing.
-//! - **Autoregression** (Yule 1927, on these very spots): `a + sum over k of b[k] x[t-k]`, with the a and b
-//!   of least squares, `(X'X) b = X'y`, where a row of X is 1 and a window.
-//! - **LSTM** (Hochreiter and Schmidhuber 1997): in each year the gates i, f, o = sigmoid(W x + U h + b)
-//!   say what of the new enters the cell, what of the old stays, and what is shown:
-//!   `c = f c + i tanh(W x + U h + b)`, `h = o tanh(c)`. The last h gives the year: `v h + d`.
+//! - **Persistence**: the same as the previous year, `x[t-1]`. A model must beat this to be useful.
+//! - **Autoregression** (Yule 1927, on the same data): `a + sum over k of b[k] x[t-k]`, with a and b by least squares,
+//!   `(X'X) b = X'y`, where a row of X is 1 and a window.
+//! - **LSTM** (Hochreiter and Schmidhuber 1997): in each year, the gates `i, f, o = sigmoid(W x + U h + b)` control
+//!   what enters the cell, what it keeps, and what it outputs: `c = f c + i tanh(W x + U h + b)`, `h = o tanh(c)`. The
+//!   last h gives the prediction `v h + d`.
 //!
-//! The network learns from the first windows by Adam on the mean squared error. The forty years behind
-//! them say when to stop: the weights that predict these best are kept.
+//! The network is trained on the first windows with Adam and the mean squared error. The next forty years are the
+//! validation set for early stopping: the weights that predict them best are kept.
 
 mod common;
 
@@ -25,16 +25,16 @@ use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Graph, Reduction, Result, Tensor, Value};
 
-/// Years in a window: two rhythms.
+/// Years in a window: two cycles.
 const WINDOW: usize = 22;
 /// Hidden units.
 const HIDDEN: usize = 24;
-/// The first year of the validation, and the first that is held out.
+/// The first validation year and the first test year.
 const VALIDATION: f64 = 1909.0;
 const TEST: f64 = 1949.0;
 
 #[derive(Parser)]
-#[command(about = "An LSTM predicts next year's sunspots, beside persistence and autoregression.")]
+#[command(about = "Predicts next year's sunspots with an LSTM, compared with persistence and autoregression.")]
 struct Arguments {
     #[command(flatten)]
     common: common::Options,
@@ -42,7 +42,7 @@ struct Arguments {
     drawings: common::Drawings,
 }
 
-/// Windows `[batch, years, 1]` to the year behind each, `[batch, 1]`.
+/// Maps windows `[batch, years, 1]` to the year after each, `[batch, 1]`.
 fn model(nn: &Scope, x: &Value) -> Value {
     let states = Recurrent::lstm(nn, "lstm", 1, HIDDEN, RecurrentOptions::default()).states(x, None);
     nn.linear("out", &states.h.reshape(&[-1, HIDDEN as isize]), 1)
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     let years = table.floats(&["year"])?.to_f64();
     let spots = table.floats(&["sunspots"])?;
 
-    // Mean 0 and deviation 1, by the years that the network learns from alone.
+    // Scaled to mean 0 and standard deviation 1, by the statistics of the training years.
     let first = |year: f64| years.iter().take_while(|&&y| y < year).count();
     let (validation, test) = (first(VALIDATION), first(TEST));
     let scaler = Scaler::standard(&spots.rows(&(0..validation).collect::<Vec<_>>())?)?;
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let rows = |from: usize, to: usize| (from - WINDOW..to - WINDOW).collect::<Vec<_>>();
     let (train, kept, held_out) = (rows(WINDOW, validation), rows(validation, test), rows(test, years.len()));
     println!(
-        "{} windows of {WINDOW} years to learn from, {} to say when to stop, {} held out ({TEST} to {})",
+        "windows of {WINDOW} years: {} for training, {} for validation, {} held out ({TEST} to {})",
         train.len(),
         kept.len(),
         held_out.len(),
@@ -74,13 +74,13 @@ fn main() -> Result<()> {
     let autoregression = autoregress(&x.to_f64(), &y.to_f64(), &rows(WINDOW, test));
     let persistence: Vec<f64> = x.to_f64().chunks(WINDOW).map(|window| window[WINDOW - 1]).collect();
 
-    // All back in spots, on the years held out.
+    // Converted back to sunspot numbers, on the held-out years.
     let back = |v: &[f64]| v.iter().map(|v| v * scaler.scale()[0] + scaler.shift()[0]).collect::<Vec<f64>>();
     let truth: Vec<f64> = held_out.iter().map(|&row| y.to_f64()[row]).collect();
     let of = |predicted: &[f64]| held_out.iter().map(|&row| predicted[row]).collect::<Vec<f64>>();
     let error = |predicted: &[f64]| scaler.scale()[0] * root_mean_square(&of(predicted), &truth);
     let errors = [error(&persistence), error(&autoregression), error(&lstm)];
-    println!("root mean square error of the years held out, in spots:");
+    println!("root mean square error on the held-out years, in sunspots:");
     for (name, error) in ["persistence", "autoregression", "LSTM"].iter().zip(errors) {
         println!("{name:>15} {error:6.2}");
     }
@@ -90,7 +90,7 @@ fn main() -> Result<()> {
 
     let curve = |v: &[f64]| years[test..].iter().copied().zip(back(v)).collect::<Vec<_>>();
     common::plot::Plot {
-        title: "Sunspots, predicted a year ahead",
+        title: "Sunspots, predicted one year ahead",
         x: "year",
         y: "spots",
         log: false,
@@ -110,7 +110,7 @@ fn root_mean_square(a: &[f64], b: &[f64]) -> f64 {
     (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
 }
 
-/// Trains the network; gives what its best weights predict for all windows.
+/// Trains the network; returns the predictions of its best weights for all windows.
 fn learn(options: &mut common::Options, [x, y]: [&Tensor; 2], train: &[usize], kept: &[usize]) -> Result<Vec<f64>> {
     let mut session = options.session()?;
     let training = Graph::new();
@@ -136,7 +136,7 @@ fn learn(options: &mut common::Options, [x, y]: [&Tensor; 2], train: &[usize], k
         let predicted = options.steps.run(&mut session, &predict, &[("x", x)])?[0].to_f64();
         let error = root_mean_square(&kept.iter().map(|&row| predicted[row]).collect::<Vec<_>>(), &truth);
         if number % 50 == 0 {
-            println!("step {number:>3}: loss {:.4}, error of the validation {error:.4}", outputs[0].item()?);
+            println!("step {number:>3}: loss {:.4}, validation error {error:.4}", outputs[0].item()?);
         }
         if error < best.0 {
             best = (error, predicted);
@@ -145,11 +145,11 @@ fn learn(options: &mut common::Options, [x, y]: [&Tensor; 2], train: &[usize], k
     Ok(best.1)
 }
 
-/// Least squares on those windows; gives what it predicts for all.
+/// Least squares on the training windows; returns the predictions for all windows.
 fn autoregress(x: &[f64], y: &[f64], rows: &[usize]) -> Vec<f64> {
     const SIZE: usize = WINDOW + 1;
     let row = |row: usize| std::iter::once(1.0).chain(x[row * WINDOW..][..WINDOW].iter().copied()).collect::<Vec<_>>();
-    // X'X beside X'y.
+    // The augmented matrix (X'X | X'y).
     let mut system = vec![[0.0; SIZE + 1]; SIZE];
     for &number in rows {
         let x = row(number);
@@ -157,7 +157,7 @@ fn autoregress(x: &[f64], y: &[f64], rows: &[usize]) -> Vec<f64> {
             line.iter_mut().zip(x.iter().chain([&y[number]])).for_each(|(sum, b)| *sum += a * b);
         }
     }
-    // Gauss and Jordan; X'X is positive definite, so no pivot is 0.
+    // Gauss-Jordan elimination; X'X is positive definite, so no pivot is 0.
     for pivot in 0..SIZE {
         let line = system[pivot].map(|v| v / system[pivot][pivot]);
         system[pivot] = line;

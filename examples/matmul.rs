@@ -1,11 +1,10 @@
-//! The smallest useful program: `y = relu(a b)` on the best GPU there is.
+//! The smallest useful program: `y = relu(a b)` on the best available GPU.
 //!
 //! ```text
 //! cargo run --release --example matmul
 //! ```
 //!
-//! With `-- --shadow` each launch is compared with the reference, with `-- --find-nan` each looked
-//! through for NaN.
+//! With `-- --shadow`, each kernel call is compared with the reference; with `-- --find-nan`, each is checked for NaN.
 
 mod common;
 
@@ -15,18 +14,18 @@ use wgrad::{DType, Graph, Tensor};
 fn main() -> wgrad::Result<()> {
     let mut options = common::Options::parse();
 
-    // Describe the computation. Shapes are checked as nodes are pushed; nothing runs yet.
+    // Describe the computation. Shapes are checked as nodes are added; nothing runs yet.
     let graph = Graph::new();
     let a = graph.input("a", DType::F32, [2, 3]);
     let b = graph.input("b", DType::F32, [3, 2]);
     let y = a.matmul(&b).relu();
 
-    // Compile it for a device. The relu becomes part of the matmul's kernel.
+    // Compile it for a device. The relu is fused into the matmul kernel.
     let mut session = options.session()?;
     let program = session.compile(&graph, &[&y])?;
     println!("{program}");
 
-    // Feed it by name and read the result.
+    // Feed inputs by name and read the result.
     let a = Tensor::new([2, 3], [1.0f32, 2.0, 3.0, -1.0, -2.0, -3.0])?;
     let b = Tensor::new([3, 2], [1.0f32, 0.0, 0.0, 1.0, 1.0, 1.0])?;
     let y = options.steps.run(&mut session, &program, &[("a", &a), ("b", &b)])?.remove(0);

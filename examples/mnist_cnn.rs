@@ -5,10 +5,10 @@
 //! cargo run --release --example mnist_cnn -- --weights mnist_cnn.safetensors --predict digit.png
 //! ```
 //!
-//! The network is [`wgrad::models::mnist_cnn`], the loss cross-entropy, the optimiser Adam. Before
-//! it trains, one step is compared with the CPU reference, launch by launch; with `--shadow` each is.
+//! The network is [`wgrad::models::mnist_cnn`], the loss is cross-entropy, the optimiser is Adam. Before training, one
+//! step is compared with the CPU reference, kernel call by kernel call; with `--shadow`, every step is.
 //!
-//! Without a GPU, or with `--device cpu`, the reference trains it, on two cores in a minute and a half.
+//! Without a GPU, or with `--device cpu`, the CPU reference trains it, in a minute and a half on two cores.
 
 mod common;
 
@@ -22,34 +22,33 @@ use wgrad::data::{Augment, Batches, Digits, Mnist};
 use wgrad::{Error, Graph, Program, Result, Session, Tensor, models};
 
 #[derive(Parser)]
-#[command(about = "Trains a convolutional network on handwritten digits, or classifies a picture with it.")]
+#[command(about = "Trains a convolutional network on handwritten digits, or classifies an image with it.")]
 struct Options {
-    /// Folder with the four MNIST files, gzipped or not [default: the 9,000 digits that come along]
+    /// Folder with the four MNIST files, gzipped or not [default: the 9,000 included digits]
     #[arg(long)]
     data: Option<PathBuf>,
-    /// How often to go through the training digits
+    /// Number of passes over the training digits
     #[arg(long, default_value_t = 4)]
     epochs: u64,
-    /// Digits in a step
+    /// Digits per step
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192))]
     batch: u32,
-    /// Learning rate; it falls linearly to a tenth of this
+    /// Initial learning rate; decays linearly to a tenth
     #[arg(long, default_value_t = 4e-3)]
     lr: f64,
-    /// Show each digit moved by up to 2 pixels and turned by up to 10 degrees, anew each time
+    /// Randomly shift each digit by up to 2 pixels and rotate it by up to 10 degrees
     #[arg(long)]
     augment: bool,
-    /// Zero so large a share of what the dense layers see, drawn anew at each step
+    /// Dropout probability for the inputs of the dense layers
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f64,
-    /// Where the weights are written, or read from with --predict
+    /// File to write the weights to, or to read them from with --predict
     #[arg(long, default_value = "mnist_cnn.safetensors")]
     weights: PathBuf,
-    /// Classify this picture (PNG, JPEG or PNM) instead of training
+    /// Classify this image (PNG, JPEG or PNM) instead of training
     #[arg(long, value_name = "IMAGE")]
     predict: Option<PathBuf>,
-    /// First time the kernels' variants for at most so long, and train with the fastest; what is
-    /// found is kept for the next time
+    /// Before training, measure kernel variants for at most this time and use the fastest; the results are cached
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30",
         value_parser = clap::value_parser!(u32).range(..=86_400))]
     tune: Option<u32>,
@@ -129,11 +128,11 @@ fn train(options: &mut Options) -> Result<()> {
     options.common.steps.summary();
     let percent = 100.0 * correct as f64 / data.test.len() as f64;
     println!("test accuracy {percent:.1}% ({correct} of {})", data.test.len());
-    assert!(options.epochs == 0 || percent > 60.0, "it must have learned something");
+    assert!(options.epochs == 0 || percent > 60.0, "the test accuracy must exceed 60%");
     Ok(())
 }
 
-/// Programs by batch size: the last batch of an epoch may be smaller.
+/// Programs by batch size, as the last batch of an epoch may be smaller.
 struct Programs {
     seed: u64,
     dropout: f64,
@@ -161,7 +160,7 @@ impl Programs {
     }
 }
 
-/// Runs one training step in a session of its own, comparing every launch with the reference.
+/// Runs one training step in a separate session, comparing every kernel call with the reference.
 fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Result<()> {
     let batch = (options.batch as usize).min(digits.len());
     let graph = Graph::new();
@@ -189,7 +188,7 @@ fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Res
     if let Some(divergence) = &report.divergence {
         eprintln!("{divergence}");
     }
-    Err(Error::Device(format!("{device} does not compute right; try --device cpu, and `wgrad check`")))
+    Err(Error::Device(format!("{device} computes wrong results; try --device cpu, and run `wgrad check`")))
 }
 
 fn count_correct(
@@ -216,7 +215,7 @@ fn progress_bar(steps: u64, name: &str) -> ProgressBar {
     bar
 }
 
-/// Loads the weights and says what a picture shows.
+/// Loads the weights and classifies an image.
 fn predict(options: &mut Options, path: &Path) -> Result<()> {
     let mut session = options.common.session()?;
     let graph = Graph::new();
@@ -233,7 +232,7 @@ fn predict(options: &mut Options, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A picture as MNIST has them: 28 by 28, light on dark.
+/// An image in the format of MNIST: 28 by 28, light on dark.
 fn picture(path: &Path) -> Result<Tensor> {
     let image = image::open(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
     let grey = image.resize_exact(28, 28, image::imageops::FilterType::Triangle).to_luma8();

@@ -1,13 +1,12 @@
-//! Two layers learn handwritten digits; one layer sets the mark.
+//! A two-layer perceptron learns handwritten digits; a single layer is the baseline.
 //!
 //! ```text
 //! cargo run --release --example mnist_mlp
 //! ```
 //!
-//! A multi-layer perceptron: the 784 pixels of a digit in a row, `h = relu(x W1' + b1)`,
-//! `p = softmax(h W2' + b2)`, the loss the cross-entropy `-mean(ln p[digit])`, the optimiser Adam on 50
-//! digits at a time. The answer to beat is that of `softmax(x W' + b)` alone: templates, one for each
-//! digit, which tell about nine in ten.
+//! A multi-layer perceptron on the 784 pixels of a digit: `h = relu(x W1' + b1)`, `p = softmax(h W2' + b2)`, with the
+//! cross-entropy loss `-mean(ln p[digit])` and Adam on batches of 50 digits. The baseline is `softmax(x W' + b)`, one
+//! template per digit, which classifies about nine in ten correctly.
 
 mod common;
 
@@ -21,7 +20,7 @@ use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Device, Graph, Reduction, Result, Session, Value};
 
 #[derive(Parser)]
-#[command(about = "Trains a perceptron of two layers on handwritten digits, beside one of a single layer.")]
+#[command(about = "Trains a two-layer perceptron on handwritten digits, compared with a single layer.")]
 struct Options {
     #[command(flatten)]
     common: common::Options,
@@ -29,7 +28,7 @@ struct Options {
     drawings: common::Drawings,
 }
 
-/// Digits in a step; it divides their number.
+/// Digits per step; divides the number of digits.
 const BATCH: usize = 50;
 
 type Model = fn(&Scope, &Value) -> Value;
@@ -39,7 +38,7 @@ fn templates(nn: &Scope, x: &Value) -> Value {
     nn.linear("fc1", &x.flatten(1), 10)
 }
 
-/// Logits of two.
+/// Logits of two layers.
 fn perceptron(nn: &Scope, x: &Value) -> Value {
     nn.linear("fc2", &nn.linear("fc1", &x.flatten(1), 128).relu(), 10)
 }
@@ -55,7 +54,7 @@ fn main() -> Result<()> {
 
     let (one, _) = train(&mut common, &device, "one layer", templates, &data)?;
     let (two, matrix) = train(&mut common, &device, "two layers", perceptron, &data)?;
-    println!("two layers, digit by digit:\n{matrix}");
+    println!("confusion matrix of two layers:\n{matrix}");
     let (one_last, two_last) = (one[one.len() - 1], two[two.len() - 1]);
     println!("test accuracy: one layer {:.1}%, two layers {:.1}%", 100.0 * one_last, 100.0 * two_last);
     let points = |accuracy: Vec<f64>| (1..).map(f64::from).zip(accuracy.iter().map(|a| 100.0 * a)).collect();
@@ -65,11 +64,11 @@ fn main() -> Result<()> {
 
     common.steps.summary();
     assert!(two_last > one_last, "two layers must be better than one");
-    assert!(two_last >= if common.quick { 0.8 } else { 0.93 }, "two layers must tell the digits apart");
+    assert!(two_last >= if common.quick { 0.8 } else { 0.93 }, "two layers must reach the expected accuracy");
     Ok(())
 }
 
-/// Trains a model; gives the test accuracy after each epoch and what it takes for what in the end.
+/// Trains a model; returns the test accuracy after each epoch and the final confusion matrix.
 fn train(
     options: &mut common::Options,
     device: &Device,
@@ -84,7 +83,7 @@ fn train(
     let loss = model(&Scope::train(&graph, options.seed), &x).cross_entropy(&labels, Reduction::Mean);
     Adam::new().lr(3e-3).minimize(&graph, &loss);
     let step = session.compile(&graph, &[&loss])?;
-    // The same parameters, all test digits at once.
+    // Evaluation: the same parameters, all test digits at once.
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, data.test.images.shape().clone());
     let digit = model(&Scope::eval(&graph, options.seed), &x).argmax(1, false);

@@ -1,13 +1,13 @@
-//! Odd or even? What a network is shown matters more than the network.
+//! Odd or even? The representation of the input matters more than the network.
 //!
 //! ```text
 //! cargo run --release --example parity
 //! ```
 //!
-//! One sigmoid unit, `p = sigmoid(x w + b)`, and binary cross-entropy, twice. First `x` is the number
-//! itself. The unit is a monotone function of it, and parity goes up and down 255 times from 0 to
-//! 255: whatever `w` and `b`, it gets at most 129 of the 256 right. Then `x` is the row of its eight
-//! binary digits. Now one weight says it all, and the unit finds it from half of the numbers.
+//! One sigmoid unit, `p = sigmoid(x w + b)`, is trained twice with binary cross-entropy. First, `x` is the number
+//! itself. The unit is a monotone function of it, but parity changes 255 times from 0 to 255: with any `w` and `b`, at
+//! most 129 of the 256 are correct. Then `x` is the vector of its eight binary digits. Now a single weight suffices,
+//! and the unit learns it from half of the numbers.
 
 mod common;
 
@@ -25,15 +25,15 @@ fn main() -> Result<()> {
     let odd =
         |numbers: &[usize]| Tensor::new([numbers.len(), 1], numbers.iter().map(|n| (n % 2) as f32).collect::<Vec<_>>());
 
-    // The number as it is.
+    // The number itself.
     let all: Vec<usize> = (0..NUMBERS).collect();
     let raw = Tensor::new([NUMBERS, 1], all.iter().map(|&n| n as f32).collect::<Vec<_>>())?;
     let mut session = Session::new(device.clone());
     let loss = train(&mut options, &mut session, &raw, &odd(&all)?)?;
     let right_raw = right(&mut options, &mut session, &raw, &odd(&all)?)?;
-    println!("the number itself: loss {loss:.4} (a coin has {:.4}), {right_raw} of {NUMBERS} right", 2f64.ln());
+    println!("the number itself: loss {loss:.4} (chance: {:.4}), {right_raw} of {NUMBERS} correct", 2f64.ln());
 
-    // Its binary digits, the lowest first; trained on half of the numbers, judged on the others.
+    // Its binary digits, lowest first; trained on half of the numbers, tested on the others.
     let digits = |numbers: &[usize]| {
         let digits = numbers.iter().flat_map(|n| (0..8).map(move |k| (n >> k & 1) as f32));
         Tensor::new([numbers.len(), 8], digits.collect::<Vec<_>>())
@@ -42,19 +42,19 @@ fn main() -> Result<()> {
     let mut session = Session::new(device);
     let loss = train(&mut options, &mut session, &digits(&split.train)?, &odd(&split.train)?)?;
     let right_digits = right(&mut options, &mut session, &digits(&split.test)?, &odd(&split.test)?)?;
-    println!("its digits: loss {loss:.4}, {right_digits} of {} numbers right that it never saw", split.test.len());
+    println!("its digits: loss {loss:.4}, {right_digits} of {} held-out numbers correct", split.test.len());
     let weights = session.get("unit.weight")?.to_f64();
     let shown: Vec<String> = weights.iter().rev().map(|w| format!("{w:.2}")).collect();
     println!("weights of 128, 64, ..., 1: {}", shown.join(", "));
 
     options.steps.summary();
-    assert!(right_raw <= 129 && right_digits == split.test.len(), "the first must fail, the second learn");
+    assert!(right_raw <= 129 && right_digits == split.test.len(), "the first must fail, the second must learn");
     let others = weights[1..].iter().map(|w| w.abs()).fold(0.0, f64::max);
     assert!(weights[0] > 3.0 * others, "the lowest digit must decide");
     Ok(())
 }
 
-/// Trains the unit on all rows at once, and gives the last loss.
+/// Trains the unit on all rows at once; returns the last loss.
 fn train(options: &mut common::Options, session: &mut Session, x: &Tensor, y: &Tensor) -> Result<f64> {
     let (rows, width) = (x.shape()[0], x.shape()[1]);
     let graph = Graph::new();
@@ -73,7 +73,7 @@ fn train(options: &mut common::Options, session: &mut Session, x: &Tensor, y: &T
     Ok(last)
 }
 
-/// How many rows the unit puts on the right side of a half.
+/// The number of rows that the unit classifies correctly, with threshold 1/2.
 fn right(options: &mut common::Options, session: &mut Session, x: &Tensor, y: &Tensor) -> Result<usize> {
     let (rows, width) = (x.shape()[0], x.shape()[1]);
     let graph = Graph::new();

@@ -1,28 +1,28 @@
-//! A small transformer reads first names letter by letter, and makes up new ones.
+//! A small transformer learns first names letter by letter, and generates new ones.
 //!
 //! ```text
 //! cargo run --release --example transformer_names
 //! cargo run --release --example transformer_names -- --temperature 0.5 --top-k 5
 //! ```
 //!
-//! A name is the sequence START, its letters, END. The model gives a probability for each next character
-//! from all before it, `p(name) = prod_t p(c[t] | c[0..t])`, and is trained by the cross-entropy
-//! `-mean(ln p(c[t] | c[0..t]))`. Divided by `ln 2` that is *bits per character*: what a perfect code would
-//! spend on the names. Names that were held out judge it, beside a bigram model,
-//! `p(c[t] | c[t-1]) = (pairs counted + 1) / (characters counted + V)`, which sees one character back.
+//! A name is the sequence START, its letters, END. The model predicts each character from all previous ones,
+//! `p(name) = prod_t p(c[t] | c[0..t])`, and is trained with the cross-entropy `-mean(ln p(c[t] | c[0..t]))`. Divided
+//! by `ln 2`, this is *bits per character*: the average length of an ideal code for the names. It is evaluated on
+//! held-out names and compared with a bigram model,
+//! `p(c[t] | c[t-1]) = (count of the pair + 1) / (count of c[t-1] + V)`.
 //!
 //! The transformer (Vaswani et al., *Attention is all you need*, 2017) in its decoder-only form:
-//! 1. Each character is looked up in a table of vectors, and a vector for its place, of sines and cosines, is added.
-//! 2. Two blocks follow, `x = x + attention(norm(x))`, then `x = x + W2 gelu(W1 norm(x))`. In attention
-//!    each place asks a question `q` of the places up to its own, `softmax(q k^T / sqrt(E)) v`; *causal*, because what
-//!    comes later is what is to be predicted. Four heads ask four questions at a time.
+//! 1. Each character becomes a learned embedding plus a sinusoidal position encoding.
+//! 2. Two blocks follow, `x = x + attention(norm(x))`, then `x = x + W2 gelu(W1 norm(x))`. Attention,
+//!    `softmax(q k^T / sqrt(E)) v`, is *causal*: each position attends only to itself and earlier ones, because later
+//!    characters are to be predicted. There are four heads.
 //! 3. A linear layer gives the logits `z` of the next character, `p = softmax(z)`.
 //!
-//! To make up a name, characters are drawn one by one from `softmax(z / temperature)`, among the `top-k` likeliest
-//! alone: a low temperature gives usual names, a high one strange ones.
+//! To generate a name, characters are sampled one by one from `softmax(z / temperature)`, restricted to the `top-k`
+//! likeliest: a low temperature gives common names, a high one strange names.
 //!
-//! A minute on a software adapter with two cores to itself. The CPU reference takes several; give it `--quick`, which
-//! is better than bigrams already.
+//! This takes a minute on a software adapter with two cores, and several minutes on the CPU reference; a run with
+//! `--quick` already beats bigrams.
 
 mod common;
 
@@ -38,30 +38,30 @@ use wgrad::nn::{Embedding, Layer, Scope, TransformerBlock, sinusoidal_positions}
 use wgrad::optim::{AdamW, Optimizer};
 use wgrad::{DType, Data, Error, Graph, Program, Reduction, Result, Session, Tensor, Value};
 
-/// Numbers for each character, heads, and numbers inside a block.
+/// Embedding size, heads, and hidden size of a block.
 const WIDTH: usize = 48;
 const HEADS: usize = 4;
 const INNER: usize = 4 * WIDTH;
 const BLOCKS: usize = 2;
 const DROPOUT: f64 = 0.1;
-/// Names in a training step.
+/// Names per training step.
 const BATCH: usize = 128;
 
 #[derive(Parser)]
-#[command(about = "Learns first names letter by letter, and makes up new ones.")]
+#[command(about = "Trains a transformer on first names, letter by letter, and generates new ones.")]
 struct Options {
     #[command(flatten)]
     common: common::Options,
-    /// How often to go through the names [default: 24, or 2 with --quick]
+    /// Number of passes over the names [default: 24, or 2 with --quick]
     #[arg(long)]
     epochs: Option<u64>,
-    /// The largest learning rate; it rises over the first tenth of the steps, then falls to 0
+    /// Maximum learning rate; rises over the first tenth of the steps, then falls to 0
     #[arg(long, default_value_t = 6e-3)]
     lr: f64,
-    /// What the logits are divided by when names are made up
+    /// Divisor of the logits when generating names
     #[arg(long, default_value_t = 0.8)]
     temperature: f64,
-    /// Among how many of the likeliest characters each is drawn
+    /// Sample each character from this many of the likeliest ones
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     top_k: u64,
 }
@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     let names: Vec<&str> = text.lines().collect();
     let vocabulary = Vocabulary::new(&names);
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    // What the model reads is START and the letters, and what it predicts the letters and END.
+    // The model reads START and the letters, and predicts the letters and END.
     let length = longest + 1;
     let all = vocabulary.encode_rows(&names, length + 1)?;
     let mut order: Vec<usize> =
@@ -84,7 +84,7 @@ fn main() -> Result<()> {
     let held_out = all.rows(&order.split_off(names.len() * 9 / 10))?;
     let train = all.rows(&order)?;
     println!(
-        "data: {} names to learn from, {} held out, up to {longest} letters, {} characters",
+        "data: {} training names, {} held out, up to {longest} letters, {} characters",
         order.len(),
         names.len() - order.len(),
         vocabulary.len()
@@ -97,18 +97,18 @@ fn main() -> Result<()> {
 
     let made_up = sample(&mut options, &mut session, 24, length, vocabulary.len())?;
     let made_up: Vec<String> = made_up.iter().map(|row| vocabulary.decode(row)).collect::<Result<_>>()?;
-    println!("made up, at temperature {}, of the {} likeliest:", options.temperature, options.top_k);
+    println!("generated, with temperature {} and top-k {}:", options.temperature, options.top_k);
     made_up.chunks(8).for_each(|line| println!("  {}", line.join(" ")));
     let known: HashSet<&str> = names.iter().copied().collect();
     let new = made_up.iter().filter(|name| !known.contains(name.as_str())).count();
-    println!("{new} of {} are no names of the list", made_up.len());
+    println!("{new} of {} are not in the list of names", made_up.len());
 
     options.common.steps.summary();
     assert!(bits < bigram, "more context must make better predictions");
     Ok(())
 }
 
-/// The logits `[names, length, V]` of what follows each of the characters `[names, length]`.
+/// The logits `[names, length, V]` of the next character after each of the characters `[names, length]`.
 fn model(nn: &Scope, characters: &Value, vocabulary: usize) -> Value {
     let positions = sinusoidal_positions(nn.graph(), characters.dim(1), WIDTH);
     let x = Embedding::new(nn, "characters", vocabulary, WIDTH).forward(characters) + positions;
@@ -117,7 +117,7 @@ fn model(nn: &Scope, characters: &Value, vocabulary: usize) -> Value {
     nn.linear("head", &nn.layer_norm("norm", &x), vocabulary)
 }
 
-/// The mean of `-ln p` of the characters `[names, length + 1]` behind the first; PAD does not count.
+/// The mean of `-ln p` over the characters `[names, length + 1]` after the first; PAD does not count.
 fn loss(nn: &Scope, names: &Value, vocabulary: usize) -> Value {
     let length = names.dim(1) - 1;
     let logits = model(nn, &names.slice(1, 0, length, 1), vocabulary).reshape(&[-1, vocabulary as isize]);
@@ -134,7 +134,7 @@ fn training_step(session: &mut Session, seed: u64, names: &Tensor, vocabulary: u
     session.compile(&graph, &[&loss])
 }
 
-/// Trains; gives the bits per character of the names held out.
+/// Trains the model; returns the bits per character on held-out names.
 fn learn(
     options: &mut Options,
     session: &mut Session,
@@ -148,7 +148,7 @@ fn learn(
     let judge = session.compile(&graph, &[&loss(&Scope::eval(&graph, seed), &names, vocabulary)])?;
     let batches = Batches::new(train.shape()[0], BATCH)?.shuffled(seed);
     let epochs = options.epochs.unwrap_or(if options.common.quick { 2 } else { 24 });
-    // The last batch of an epoch is smaller, and left out: the order is another one each time.
+    // The last, smaller batch of an epoch is skipped; the order differs in each epoch.
     let per_epoch = (train.shape()[0] / BATCH) as u64;
     let steps = (epochs * per_epoch).max(1) as f64;
     let step = training_step(session, seed, &train.rows(&(0..BATCH).collect::<Vec<_>>())?, vocabulary)?;
@@ -163,15 +163,12 @@ fn learn(
         }
         bits = options.common.steps.run(session, &judge, &[("names", held_out)])?[0].item()? / LN_2;
         let learned = sum / per_epoch as f64 / LN_2;
-        println!(
-            "epoch {:>2}: {learned:.3} bits per character of the names it learns from, {bits:.3} of the others",
-            epoch + 1
-        );
+        println!("epoch {:>2}: {learned:.3} bits per character in training, {bits:.3} held out", epoch + 1);
     }
     Ok(bits)
 }
 
-/// Bits per character of the names held out, by pairs of neighbours in the others.
+/// Bits per character of the held-out names, predicted by the bigrams of the training names.
 fn bigram_bits(train: &Tensor, held_out: &Tensor, vocabulary: usize) -> f64 {
     let pairs = |names: &Tensor| -> Vec<[usize; 2]> {
         let numbers: Vec<usize> = names.to_f64().into_iter().map(|number| number as usize).collect();
@@ -189,7 +186,7 @@ fn bigram_bits(train: &Tensor, held_out: &Tensor, vocabulary: usize) -> f64 {
     judged.iter().copied().map(bits).sum::<f64>() / judged.len().max(1) as f64
 }
 
-/// Makes up names: rows of numbers behind START.
+/// Generates names, as rows of character indices after START.
 fn sample(
     options: &mut Options,
     session: &mut Session,
@@ -204,7 +201,7 @@ fn sample(
     let mut rng = StdRng::seed_from_u64(options.common.seed);
     let mut rows = vec![vec![Vocabulary::START]; count];
     for place in 0..length {
-        // What stands behind the last character does not matter: attention is causal.
+        // The padding after the last character does not matter, because attention is causal.
         let padded =
             |row: &Vec<i32>| row.iter().copied().chain(std::iter::repeat(Vocabulary::PAD)).take(length).collect();
         let read: Vec<Vec<i32>> = rows.iter().map(padded).collect();
@@ -218,7 +215,7 @@ fn sample(
     Ok(rows)
 }
 
-/// A number from `softmax(logits / temperature)`, among the `top_k` likeliest; never PAD or START.
+/// Samples from `softmax(logits / temperature)`, among the `top_k` likeliest; never PAD or START.
 fn draw(logits: &[f64], temperature: f64, top_k: u64, rng: &mut StdRng) -> i32 {
     let mut likeliest: Vec<usize> = (Vocabulary::END as usize..logits.len()).collect();
     likeliest.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));

@@ -1,13 +1,12 @@
-//! A 2-4-1 network of sigmoids learns exclusive or, which no single unit can.
+//! A 2-4-1 network of sigmoids learns exclusive or, which a single unit cannot.
 //!
 //! ```text
 //! cargo run --release --example xor
 //! ```
 //!
 //! Forward: `h = sigmoid(x W1' + b1)`, `p = sigmoid(h W2' + b2)`. Loss: the binary cross-entropy
-//! `-mean(y ln p + (1 - y) ln(1 - p))`, computed from the logits. Adam moves the 17 parameters
-//! against its gradient. With `-- --shadow` each launch of each step is compared with the reference,
-//! with `-- --find-nan` each looked through for NaN.
+//! `-mean(y ln p + (1 - y) ln(1 - p))`, computed from the logits. Adam trains the 17 parameters. With `-- --shadow`,
+//! each kernel call of each step is compared with the reference; with `-- --find-nan`, each is checked for NaN.
 
 mod common;
 

@@ -1,41 +1,41 @@
 //! Loss functions: from predictions and targets to a scalar.
 //!
-//! All but cross entropy over class numbers are composed of elementwise ops and a reduction, and
-//! leave the rest to fusion. Names and formulas are PyTorch's.
+//! All except cross entropy over class indices are composed of elementwise ops and a reduction, which are fused.
+//! Names and formulas match PyTorch.
 
 use std::panic::Location;
 
 use crate::{DType, Graph, Value};
 
-/// How the losses of the elements (for cross entropy: of the rows) become one number.
+/// How the losses of elements (for cross entropy: of rows) are reduced to a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Reduction {
-    /// Their mean.
+    /// The mean.
     #[default]
     Mean,
-    /// Their sum.
+    /// The sum.
     Sum,
 }
 
-/// What [`Value::cross_entropy_with`] and [`Value::nll_loss`] may be given.
+/// Options of [`Value::cross_entropy_with`] and [`Value::nll_loss`].
 #[derive(Clone, Debug, Default)]
 pub struct ClassLoss {
-    /// Mean or sum. With class weights the mean divides by the sum of the targets' weights.
+    /// Mean or sum. With class weights, the mean divides by the sum of the weights of the targets.
     pub reduction: Reduction,
-    /// Rows of this class count in neither sum; it need not be one of the classes. Where no row counts, the mean is 0,
-    /// and so are its gradients.
+    /// Rows of this class are ignored; it may be outside the range of classes. If all rows are ignored, the mean and
+    /// its gradients are 0.
     pub ignore_index: Option<i32>,
-    /// A weight for each class, f32 `[C]`.
+    /// Class weights, f32 `[C]`.
     pub weight: Option<Value>,
-    /// The share `e` of the target spread evenly over all classes: `(1 - e) onehot + e / C`
+    /// The share `e` of the target that is spread uniformly over all classes: `(1 - e) onehot + e / C`
     /// (Szegedy et al., arXiv:1512.00567).
     pub label_smoothing: f64,
 }
 
 impl Graph {
-    /// The L1 penalty on the parameters whose name the function accepts, to be added to a loss:
-    /// `strength * sum |p|`. It drives what contributes little to 0 (Tibshirani, *Regression shrinkage
-    /// and selection via the lasso*, J. R. Statist. Soc. B 58, 1996).
+    /// An L1 penalty, `strength * sum |p|` over the parameters whose names the function accepts, to add to a loss. It
+    /// drives unimportant parameters to 0 (Tibshirani, *Regression shrinkage and selection via the lasso*, J. R.
+    /// Statist. Soc. B 58, 1996).
     ///
     /// ```
     /// use wgrad::{Graph, Tensor};
@@ -50,9 +50,8 @@ impl Graph {
         self.penalty("l1_penalty", strength, of, |p| p.abs())
     }
 
-    /// The L2 penalty likewise: `strength * sum p^2` (Hoerl and Kennard, *Ridge regression*,
-    /// Technometrics 12, 1970). Its gradient is `2 strength p`, so that it does what an optimiser's
-    /// `weight_decay` of `2 strength` does.
+    /// An L2 penalty likewise, `strength * sum p^2` (Hoerl and Kennard, *Ridge regression*, Technometrics 12, 1970).
+    /// Its gradient is `2 strength p`, the same as that of an optimiser's `weight_decay` of `2 strength`.
     #[track_caller]
     pub fn l2_penalty(&self, strength: f64, of: impl Fn(&str) -> bool) -> Value {
         self.penalty("l2_penalty", strength, of, |p| p.square())
@@ -61,20 +60,20 @@ impl Graph {
     #[track_caller]
     fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
         if !(strength >= 0.0 && strength.is_finite()) {
-            return self.error(op, &[], format!("strength must be a number of at least 0, not {strength}"));
+            return self.error(op, &[], format!("strength must be finite and at least 0, not {strength}"));
         }
         let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
         let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
         let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
         match sum {
-            None => self.error(op, &[], "none of the parameters declared so far has such a name"),
+            None => self.error(op, &[], "none of the parameters declared so far has a matching name"),
             Some(sum) => sum * strength,
         }
     }
 }
 
 impl Value {
-    /// The losses reduced to a scalar.
+    /// Reduces losses to a scalar.
     #[track_caller]
     pub(crate) fn reduced(&self, reduction: Reduction) -> Value {
         match reduction {
@@ -83,12 +82,12 @@ impl Value {
         }
     }
 
-    /// Whether a loss can be taken of these two; otherwise the invalid value to return.
+    /// Checks the types of predictions and targets; otherwise the invalid value to return.
     #[track_caller]
     fn paired(&self, op: &str, target: &Value) -> Result<(), Value> {
         self.graph().admit(op, &[self, target])?;
         if self.ty() != target.ty() || self.dtype() != DType::F32 {
-            let why = "expected predictions and targets of one shape, both f32; reshape() or broadcast_to() one";
+            let why = "expected f32 predictions and targets of equal shapes; reshape() or broadcast_to() one";
             return Err(self.graph().error(op, &[self, target], why));
         }
         Ok(())
@@ -122,7 +121,7 @@ impl Value {
         }
         match self.paired("huber_loss", target) {
             Ok(()) => {
-                // The part of d up to delta is squared, the rest counts linearly.
+                // The part of d up to delta is squared, the rest is linear.
                 let d = (self - target).abs();
                 let near = d.minimum(&d.full_like(delta));
                 (near.square() * 0.5 + (&d - &near) * delta).reduced(reduction)
@@ -135,7 +134,7 @@ impl Value {
     #[track_caller]
     pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
         if !(beta >= 0.0 && beta.is_finite()) {
-            let why = format!("beta must be a number of at least 0, not {beta}");
+            let why = format!("beta must be finite and at least 0, not {beta}");
             return self.graph().error("smooth_l1_loss", &[self, target], why);
         }
         if beta == 0.0 {
@@ -144,9 +143,9 @@ impl Value {
         self.huber_loss(target, beta, reduction) * (1.0 / beta)
     }
 
-    /// Binary cross entropy of probabilities: `-(t ln p + (1 - t) ln(1 - p))`, each logarithm at least -100, reduced.
-    /// The gradient's denominator `p (1 - p)` is at least 1e-12. With logits,
-    /// [`Value::binary_cross_entropy_with_logits`] is more exact.
+    /// Binary cross entropy of probabilities: `-(t ln p + (1 - t) ln(1 - p))`, with logarithms clamped to at least
+    /// -100, reduced. The denominator `p (1 - p)` of the gradient is clamped to at least 1e-12. For logits,
+    /// [`Value::binary_cross_entropy_with_logits`] is more accurate.
     #[track_caller]
     pub fn binary_cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("binary_cross_entropy", target) {
@@ -155,8 +154,8 @@ impl Value {
         }
     }
 
-    /// The hinge loss of scores and targets of 1 or -1: `max(0, 1 - t x)`, reduced (Cortes and Vapnik,
-    /// *Support-vector networks*, 1995).
+    /// Hinge loss of scores and targets (1 or -1): `max(0, 1 - t x)`, reduced (Cortes and Vapnik, *Support-vector
+    /// networks*, 1995).
     #[track_caller]
     pub fn hinge_loss(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("hinge_loss", target) {
@@ -165,8 +164,7 @@ impl Value {
         }
     }
 
-    /// The cosine of the angle between two values along `axis`: `a b / (max(|a|, e) max(|b|, e))`, products summed,
-    /// with `e = 1e-8`.
+    /// The cosine of the angle between two values along `axis`: `a . b / (max(|a|, e) max(|b|, e))` with `e = 1e-8`.
     #[track_caller]
     pub fn cosine_similarity(&self, other: &Value, axis: isize) -> Value {
         if let Err(invalid) = self.paired("cosine_similarity", other) {
@@ -179,10 +177,10 @@ impl Value {
         self.graph().at(Location::caller(), || self.cosine(other, axis, 1e-8, Value::maximum))
     }
 
-    /// The cosine with squared norms that are kept from 0 by `e^2`: `at_least` puts the two together.
+    /// The cosine, with `at_least` combining squared norms and `e^2` to avoid division by 0.
     fn cosine(&self, other: &Value, axis: isize, e: f64, at_least: fn(&Value, &Value) -> Value) -> Value {
-        // Each is divided by its largest element first, so that no square overflows or vanishes. The cosine does not
-        // depend on the divisor, and thus has no gradient with respect to it.
+        // Divides each by its largest magnitude first, so that no square overflows or underflows. The cosine does not
+        // depend on this divisor, so it has no gradient.
         let scaled = |x: &Value| {
             let scale = if x.dim(axis) == 0 { x.sum(&[axis], true) } else { x.abs().max(&[axis], true) };
             let scale = scale.maximum(&scale.full_like(e)).stop_gradient();
@@ -195,9 +193,9 @@ impl Value {
         (a * b).sum(&[axis], false) * (aa * bb).rsqrt()
     }
 
-    /// For rows `[N, D]` of two values and targets `[N]` of 1 (alike) or -1 (unlike): `1 - cos` for 1, and
-    /// `max(0, cos - margin)` for -1, reduced. Here the cosine is `a b / sqrt((a a + e) (b b + e))` with `e = 1e-12`,
-    /// as in PyTorch's loss.
+    /// For pairs of rows `[N, D]` and targets `[N]` of 1 (similar) or -1 (dissimilar): `1 - cos` for 1,
+    /// `max(0, cos - margin)` for -1, reduced. Here the cosine is `a . b / sqrt((a . a + e) (b . b + e))` with
+    /// `e = 1e-12`, as in PyTorch's loss.
     #[track_caller]
     pub fn cosine_embedding_loss(&self, other: &Value, target: &Value, margin: f64, reduction: Reduction) -> Value {
         if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
@@ -207,11 +205,11 @@ impl Value {
             return invalid;
         }
         if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
-            let why = "expected rows [N, D] and targets [N] of 1 and -1, as f32";
+            let why = "expected rows [N, D] and f32 targets [N] of 1 or -1";
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         if !margin.is_finite() {
-            let why = format!("the margin must be a finite number, not {margin}");
+            let why = format!("the margin must be finite, not {margin}");
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         self.graph().at(Location::caller(), || {
@@ -221,7 +219,7 @@ impl Value {
         })
     }
 
-    /// Binary cross entropy of logits and probabilities, stable at both ends:
+    /// Binary cross entropy of logits and target probabilities, numerically stable:
     /// `max(x, 0) - x t + ln(1 + exp(-|x|))`, reduced.
     #[track_caller]
     pub fn binary_cross_entropy_with_logits(&self, target: &Value, reduction: Reduction) -> Value {
@@ -231,7 +229,7 @@ impl Value {
         }
     }
 
-    /// The same with the positive term multiplied by a weight, which broadcasts:
+    /// The same with a weight `w` for the positive term, which broadcasts:
     /// `(1 - t) x + (1 + (w - 1) t) ln(1 + exp(-x))`, reduced.
     #[track_caller]
     pub fn binary_cross_entropy_with_pos_weight(
@@ -249,8 +247,8 @@ impl Value {
         }
     }
 
-    /// Kullback-Leibler divergence of log-probabilities from target probabilities:
-    /// `t (ln t - x)`, 0 where `t` is 0, reduced. PyTorch's `batchmean` is the sum divided by N.
+    /// Kullback-Leibler divergence of log-probabilities from target probabilities: `t (ln t - x)`, 0 for `t = 0`,
+    /// reduced. PyTorch's `batchmean` is the sum divided by N.
     #[track_caller]
     pub fn kl_div(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("kl_div", target) {
@@ -263,8 +261,8 @@ impl Value {
         }
     }
 
-    /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` and class numbers or probabilities (see
-    /// [`Value::cross_entropy_losses`]), reduced: the mean or sum over all but the class axis.
+    /// Cross entropy of logits `[N, C]` or `[N, C, d1, ...]` and class indices or probabilities (see
+    /// [`Value::cross_entropy_losses`]), reduced over all axes except the class axis.
     ///
     /// ```
     /// use wgrad::{DType, Graph, Reduction};
@@ -279,9 +277,9 @@ impl Value {
         self.cross_entropy_losses(target).reduced(reduction)
     }
 
-    /// [`Value::cross_entropy`] with class weights, an ignored class, or label smoothing: of logits `[N, C]` or
-    /// `[N, C, d1, ...]` and class numbers or probabilities. With probabilities the mean divides by the number of
-    /// rows, and there is no class to ignore.
+    /// [`Value::cross_entropy`] with class weights, an ignored class or label smoothing, for logits `[N, C]` or
+    /// `[N, C, d1, ...]` and class indices or probabilities. With probabilities, the mean divides by the number of
+    /// rows, and no class can be ignored.
     #[track_caller]
     pub fn cross_entropy_with(&self, target: &Value, options: &ClassLoss) -> Value {
         if target.dtype() == DType::F32 {
@@ -294,7 +292,7 @@ impl Value {
         self.class_loss("cross_entropy", target, options, rows)
     }
 
-    /// Negative log-likelihood of log-probabilities `[N, C]` or `[N, C, d1, ...]` and class numbers `[N]` or
+    /// Negative log-likelihood of log-probabilities `[N, C]` or `[N, C, d1, ...]` and class indices `[N]` or
     /// `[N, d1, ...]`: `-x[class]`, weighted and reduced.
     #[track_caller]
     pub fn nll_loss(&self, target: &Value, options: &ClassLoss) -> Value {
@@ -305,7 +303,7 @@ impl Value {
         self.class_loss("nll_loss", target, options, rows)
     }
 
-    /// Whether the options fit predictions `[N, C, ...]`; otherwise the invalid value to return.
+    /// Checks the options for predictions `[N, C, ...]`; otherwise the invalid value to return.
     #[track_caller]
     fn class_options(&self, op: &str, target: &Value, options: &ClassLoss) -> Result<(), Value> {
         let operands: Vec<&Value> = [self, target].into_iter().chain(&options.weight).collect();
@@ -321,8 +319,8 @@ impl Value {
         Ok(())
     }
 
-    /// The reduced losses of rows, where `rows` gives them for class numbers in range, as yet without the weight of
-    /// the row's class.
+    /// Weights and reduces the losses of rows; `rows` computes them from class indices in range, without the weight
+    /// of the row's class.
     #[track_caller]
     fn class_loss(&self, op: &str, target: &Value, options: &ClassLoss, rows: impl Fn(&Value) -> Value) -> Value {
         if let Err(invalid) = self.class_options(op, target, options) {
@@ -330,7 +328,7 @@ impl Value {
         }
         let expected: Vec<usize> = [&self.shape()[..1], &self.shape()[2..]].concat();
         if !matches!(target.dtype(), DType::I32 | DType::U32) || target.shape().to_vec() != expected {
-            let why = format!("expected class numbers {expected:?} as i32 or u32");
+            let why = format!("expected class indices of shape {expected:?} as i32 or u32");
             return self.graph().error(op, &[self, target], why);
         }
         self.graph().at(Location::caller(), || {
@@ -339,7 +337,7 @@ impl Value {
                 number.eq(&number.full_like(f64::from(ignored)))
             });
             let counted = |x: &Value| ignored.as_ref().map_or(x.clone(), |i| i.where_(&x.zeros_like(), x));
-            // Some class that there is, in the place of the ignored one.
+            // Replaces the ignored class by class 0, which exists.
             let class = counted(target);
             let weight = options.weight.as_ref().map(|w| w.reshape(&[-1, 1]).embedding(&class).reshape_to(target));
             let rows = rows(&class);
@@ -351,21 +349,21 @@ impl Value {
             if options.reduction == Reduction::Sum || weight.is_none() && ignored.is_none() {
                 return losses.reduced(options.reduction);
             }
-            // Where no row counts, the mean is 0 and so are the gradients.
+            // If all rows are ignored, the mean and its gradients are 0.
             let divisor = counted(&weight.unwrap_or_else(|| losses.ones_like())).sum_all();
             let none = divisor.eq(&divisor.zeros_like());
             losses.sum_all() / none.where_(&divisor.ones_like(), &divisor)
         })
     }
 
-    /// The elements of the class axis 1 with those numbers.
+    /// Selects elements along the class axis 1 by class index.
     fn picked(&self, class: &Value) -> Value {
         let column: Vec<isize> =
             (0..self.shape().rank()).map(|axis| if axis == 1 { 1 } else { self.dim(axis as isize) as isize }).collect();
         self.gather(1, &class.reshape(&column)).reshape_to(class)
     }
 
-    /// The losses of log-probabilities for one-hot targets of which a `share` is spread over all classes, weighted.
+    /// The weighted losses of log-probabilities for one-hot targets with a `share` spread over all classes.
     fn smoothed(&self, class: &Value, share: f64, weight: Option<&Value>) -> Value {
         let weighted = match weight {
             Some(weight) => self.times_share(&weight.along_classes(self)),
@@ -382,7 +380,7 @@ impl Value {
             return invalid;
         }
         if options.ignore_index.is_some() || target.shape() != self.shape() {
-            let why = "expected probabilities of the logits' shape without a class to ignore, or class numbers";
+            let why = "expected probabilities of the logits' shape and no ignore_index, or class indices";
             return self.graph().error("cross_entropy", &[self, target], why);
         }
         self.graph().at(Location::caller(), || {
@@ -394,14 +392,14 @@ impl Value {
         })
     }
 
-    /// A number for each class, `[C]`, in the shape of predictions `[N, C, ...]`.
+    /// Broadcasts class weights `[C]` to the shape of predictions `[N, C, ...]`.
     fn along_classes(&self, predictions: &Value) -> Value {
         let mut column = vec![1; predictions.shape().rank() - 1];
         column[0] = -1;
         self.reshape(&column).broadcast_to(predictions.shape())
     }
 
-    /// In the shape of another value with as many elements.
+    /// Reshapes to the shape of another value with equally many elements.
     fn reshape_to(&self, like: &Value) -> Value {
         self.reshape(&like.shape().iter().map(|&size| size as isize).collect::<Vec<_>>())
     }
@@ -414,7 +412,7 @@ mod tests {
     type Penalty = fn(&Graph, f64) -> Value;
 
     #[test]
-    fn penalties_of_the_parameters_chosen() {
+    fn penalties_apply_to_the_selected_parameters() {
         let cases: [(Penalty, f64, [f64; 3]); 2] = [
             (|graph, strength| graph.l1_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 10.0, [0.5, -0.5, 0.5]),
             (|graph, strength| graph.l2_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 54.0, [1.0, -2.0, 7.0]),
@@ -435,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn penalties_of_nothing_are_mistakes() {
+    fn invalid_penalties_are_errors() {
         let graph = Graph::new();
         graph.parameter("w", Tensor::scalar(1.0));
         graph.l1_penalty(1.0, |name| name == "v");

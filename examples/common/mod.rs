@@ -1,4 +1,4 @@
-//! What the examples share: their command line, and helpers that are no part of a lesson.
+//! Shared by the examples: the command line and helper functions.
 #![allow(dead_code)] // no example uses all of it
 
 pub mod plot;
@@ -10,15 +10,15 @@ use wgrad::{Device, NO_ADAPTER, Program, Result, Session, Tensor};
 
 /// The command line of every example.
 #[derive(Parser)]
-#[group(skip)] // so that an example may have `Options` of its own, with these among them
+#[group(skip)] // lets examples flatten these into their own `Options`
 pub struct Options {
     /// Device: index, part of a name, backend, or `cpu` [default: the best one]
     #[arg(long)]
     pub device: Option<String>,
-    /// Seed of all that is drawn: splits, first weights, order, dropout
+    /// Random seed for splits, initial weights, order and dropout
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// A short run, to see that all works
+    /// Do a short run, to check that everything works
     #[arg(long)]
     pub quick: bool,
     #[command(flatten)]
@@ -26,26 +26,26 @@ pub struct Options {
 }
 
 impl Options {
-    /// A session on the device asked for.
+    /// A session on the selected device.
     pub fn session(&self) -> Result<Session> {
         let device = Device::open(self.device.as_deref())?;
         println!("device: {device}");
         if device.is_cpu() && self.device.is_none() {
-            println!("{NO_ADAPTER}.\nUntil then the reference on the CPU does the work.");
+            println!("{NO_ADAPTER}.\nUsing the CPU reference instead.");
         }
         Ok(Session::new(device))
     }
 }
 
-/// Where drawings go.
+/// Options for plots.
 #[derive(Args)]
 pub struct Drawings {
-    /// Folder for the drawings
+    /// Folder for the plots
     #[arg(long, default_value = "plots")]
     pub plots: PathBuf,
 }
 
-/// A file of `examples/data`.
+/// The path of a file in `examples/data`.
 pub fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)
 }
@@ -71,11 +71,11 @@ pub fn solve(a: &[f64], b: &[f64]) -> Vec<f64> {
     x
 }
 
-/// How the steps of an example are run: `--shadow` holds each against the reference, `--find-nan`
-/// finds where the first NaN or infinity comes from.
+/// How the steps of an example are run: `--shadow` compares each with the reference, `--find-nan` finds the origin of
+/// the first NaN or infinity.
 #[derive(Args)]
 pub struct Steps {
-    /// Compare every launch of every step with the reference; stop at the first that is wrong
+    /// Compare every kernel call of every step with the reference; stop at the first divergence
     #[arg(long, conflicts_with = "find_nan")]
     pub shadow: bool,
     /// Look for NaN and infinity in every step; stop at the first
@@ -90,7 +90,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Runs a step. What `--shadow` or `--find-nan` finds ends the example.
+    /// Runs a step. Exits if `--shadow` or `--find-nan` finds a problem.
     pub fn run(&mut self, session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         let (outputs, found) = if self.shadow {
             let (outputs, report) = session.run_checked(program, feeds)?;
@@ -111,14 +111,14 @@ impl Steps {
         Ok(outputs)
     }
 
-    /// Says what was compared.
+    /// Prints what was compared.
     pub fn summary(&self) {
         if self.shadow {
             let Steps { steps, launches, numbers, .. } = self;
-            println!("shadow: {steps} steps right, {launches} launches, {numbers} numbers compared");
+            println!("shadow: {steps} steps correct, {launches} kernel calls, {numbers} numbers compared");
         }
         if self.find_nan {
-            println!("find-nan: neither NaN nor infinity in {} steps", self.steps);
+            println!("find-nan: no NaN or infinity in {} steps", self.steps);
         }
     }
 }

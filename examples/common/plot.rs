@@ -1,4 +1,4 @@
-//! Drawings of the examples: curves over a common x axis, as SVG.
+//! Plots of the examples: curves over a common x axis, as SVG.
 
 use std::error::Error;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-/// Colours that differ for the colour-blind, too (Okabe and Ito 2008).
+/// Colours that colour-blind readers can distinguish (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -17,22 +17,22 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 const SIZE: (u32, u32) = (640, 400);
-/// The width of the key, right of the curves.
+/// The width of the legend, to the right of the curves.
 const KEY: u32 = 170;
 
-/// A drawing of curves.
+/// A plot of curves.
 pub struct Plot<'a> {
     pub title: &'a str,
     pub x: &'a str,
     pub y: &'a str,
-    /// Whether the y axis is logarithmic; points that are not above 0 are left out.
+    /// Whether the y axis is logarithmic; points with y <= 0 are omitted.
     pub log: bool,
     /// Names and points.
     pub curves: Vec<(&'a str, Vec<(f64, f64)>)>,
 }
 
 impl Plot<'_> {
-    /// Writes it to `FOLDER/NAME.svg`, and says so.
+    /// Writes the plot to `FOLDER/NAME.svg` and prints the path.
     pub fn save(&self, folder: &Path, name: &str) -> wgrad::Result<()> {
         std::fs::create_dir_all(folder).map_err(|source| wgrad::Error::Io { path: folder.into(), source })?;
         let path = folder.join(format!("{name}.svg"));
@@ -40,7 +40,7 @@ impl Plot<'_> {
         self.draw(&SVGBackend::with_string(&mut svg, (SIZE.0 + KEY, SIZE.1)).into_drawing_area())
             .map_err(|e| wgrad::Error::File { path: path.clone(), message: e.to_string() })?;
         wgrad::io::write_atomically(&path, svg.as_bytes())?;
-        println!("drawn: {}", path.display());
+        println!("plot: {}", path.display());
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Plot<'_> {
     }
 }
 
-/// From the least to the greatest, and never empty.
+/// The range from minimum to maximum, never empty.
 fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let most = values.fold(f64::NEG_INFINITY, f64::max);
@@ -98,7 +98,7 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     }
 }
 
-/// A number with two digits or so.
+/// A number with about two digits.
 fn short(x: f64) -> String {
     if x != 0.0 && x.abs() < 0.01 {
         return format!("{x:.0e}");

@@ -1,4 +1,4 @@
-//! Attention layers, positions, and the transformer block.
+//! Attention layers, position encodings and the transformer block.
 
 use super::layers::{Dropout, Layer, Linear};
 use super::norm::LayerNorm;
@@ -6,15 +6,15 @@ use super::{Scope, init};
 use crate::ops::attention::Attention;
 use crate::{DType, Graph, Tensor, Value};
 
-/// Attention of several heads (Vaswani et al., *Attention is all you need*, 2017): query, key and value are
-/// projected to `embed_dim` numbers, cut into heads, attended head by head (see
-/// [`Value::scaled_dot_product_attention`]), joined and projected once more.
+/// Multi-head attention (Vaswani et al., *Attention is all you need*, 2017): projects query, key and value to
+/// `embed_dim` features, splits them into heads, applies [`Value::scaled_dot_product_attention`] per head,
+/// concatenates the heads and projects the result.
 ///
-/// Parameters, names and first values as PyTorch's: `NAME.in_proj_weight` `[3 embed_dim, embed_dim]`, the
-/// projections of query, key and value one below the other, `NAME.in_proj_bias` `[3 embed_dim]`,
-/// `NAME.out_proj.weight` `[embed_dim, embed_dim]`, `NAME.out_proj.bias` `[embed_dim]`. Data are `[N, L, embed_dim]`
-/// (PyTorch's `batch_first`). PyTorch's `dropout` drops weights, which the fused kernel never stores; drop
-/// from the output instead, as [`TransformerBlock`] does.
+/// Parameter names and initial values match PyTorch: `NAME.in_proj_weight` `[3 embed_dim, embed_dim]` (the
+/// projections of query, key and value, concatenated), `NAME.in_proj_bias` `[3 embed_dim]`,
+/// `NAME.out_proj.weight` `[embed_dim, embed_dim]`, `NAME.out_proj.bias` `[embed_dim]`. Data is `[N, L, embed_dim]`
+/// (PyTorch's `batch_first`). PyTorch's `dropout` applies to the weights, which the fused kernel never stores; apply
+/// dropout to the output instead, as [`TransformerBlock`] does.
 ///
 /// ```
 /// use wgrad::nn::{Layer, MultiheadAttention, Scope};
@@ -30,19 +30,19 @@ pub struct MultiheadAttention {
     pub in_proj_weight: Value,
     /// `[3 embed_dim]`.
     pub in_proj_bias: Value,
-    /// The projection of what the heads give.
+    /// The output projection.
     pub out_proj: Linear,
-    /// Into how many parts the numbers are cut; it divides them.
+    /// Number of heads; must divide `embed_dim`.
     pub num_heads: usize,
-    /// Mask, causality, and the factor of the scores of [`MultiheadAttention::forward`].
+    /// Mask, causality and scale of [`MultiheadAttention::forward`].
     pub options: Attention,
-    /// The base of [`rotary`]; `None`: places are not told apart.
+    /// The base of [`rotary`] position embeddings; `None` for none.
     pub rotary_base: Option<f64>,
 }
 
 impl MultiheadAttention {
-    /// Declares the parameters. The layer attends from everywhere to everywhere; see
-    /// [`MultiheadAttention::causal`] and [`MultiheadAttention::attend`].
+    /// Declares the parameters. Every position attends to every position unless restricted by
+    /// [`MultiheadAttention::causal`] or the options of [`MultiheadAttention::attend`].
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, embed_dim: usize, num_heads: usize) -> MultiheadAttention {
         let part = nn.part(name);
@@ -64,18 +64,18 @@ impl MultiheadAttention {
         }
     }
 
-    /// Each place sees itself and those before it.
+    /// Each position attends only to itself and earlier positions.
     pub fn causal(self) -> MultiheadAttention {
         MultiheadAttention { options: Attention { is_causal: true, ..self.options }, ..self }
     }
 
-    /// Queries and keys are turned by their places; see [`rotary`].
+    /// Rotates queries and keys by their positions; see [`rotary`].
     pub fn rotary(self, base: f64) -> MultiheadAttention {
         MultiheadAttention { rotary_base: Some(base), ..self }
     }
 
-    /// From queries `[N, L, embed_dim]` to keys and values `[N, S, embed_dim]`: `[N, L, embed_dim]`. A mask
-    /// broadcasts to `[N, heads, L, S]`.
+    /// Attention from queries `[N, L, embed_dim]` to keys and values `[N, S, embed_dim]`; the result is
+    /// `[N, L, embed_dim]`. A mask broadcasts to `[N, heads, L, S]`.
     #[track_caller]
     pub fn attend(&self, query: &Value, key: &Value, value: &Value, options: &Attention) -> Value {
         let inputs = [query, key, value];
@@ -86,7 +86,7 @@ impl MultiheadAttention {
         let fits = |x: &Value| x.shape().rank() == 3 && x.dim(-1) == width;
         if !inputs.iter().all(|x| fits(x)) || self.num_heads == 0 || !width.is_multiple_of(self.num_heads) {
             let why = format!(
-                "expected query, key and value of [N, L, {width}], and a number of heads that divides {width}, not {}",
+                "expected query, key and value [N, L, {width}] and a number of heads that divides {width}, not {}",
                 self.num_heads
             );
             return query.graph().error("multi_head_attention", &inputs, why);
@@ -101,7 +101,7 @@ impl MultiheadAttention {
         query.graph().at(std::panic::Location::caller(), attend)
     }
 
-    /// The three projections; of one value as one product.
+    /// The three projections; a single product if all inputs are the same value.
     fn projected(&self, inputs: [&Value; 3]) -> [Value; 3] {
         let width = self.in_proj_weight.dim(-1);
         let part = |x: &Value, axis: isize, i: usize| x.slice(axis, i * width, (i + 1) * width, 1);
@@ -122,16 +122,16 @@ impl MultiheadAttention {
 }
 
 impl Layer for MultiheadAttention {
-    /// Self-attention of `[N, L, embed_dim]`.
+    /// Self-attention for data `[N, L, embed_dim]`.
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
         self.attend(x, x, x, &self.options)
     }
 }
 
-/// A constant `[length, width]` to be added to a sequence, which tells the places apart: for place `t`
-/// and pair `i` the sine (at `2 i`) and cosine (at `2 i + 1`) of `t / 10000^(2 i / width)` (Vaswani et al., *Attention is
-/// all you need*, 2017, section 3.5).
+/// Sinusoidal position encodings, a constant `[length, width]` to add to a sequence: for position `t` and pair `i`,
+/// the sine (at `2 i`) and cosine (at `2 i + 1`) of `t / 10000^(2 i / width)` (Vaswani et al., *Attention is all you
+/// need*, 2017, section 3.5).
 ///
 /// ```
 /// use wgrad::{DType, Graph, nn};
@@ -153,11 +153,11 @@ pub fn sinusoidal_positions(graph: &Graph, length: usize, width: usize) -> Value
     constant(graph, [length, width], values)
 }
 
-/// Queries or keys `[.., L, D]` turned by their places, so that their products depend on how far apart they are
-/// (Su et al., *RoFormer: enhanced transformer with rotary position embedding*, 2021): with `h = D / 2` and the angle
-/// `a = t / base^(i / h)`, the numbers `x[i]` and `x[i + h]` of place `t` become `x[i] cos a - x[i + h] sin a` and
-/// `x[i + h] cos a + x[i] sin a`. `base` is usually 10,000. (The paper pairs neighbours, `2 i` and `2 i + 1`; halves, as
-/// most published models have them, are the same with the numbers in another order.) D is even.
+/// Rotates queries or keys `[.., L, D]` by their positions, so that their products depend on relative positions (Su
+/// et al., *RoFormer: enhanced transformer with rotary position embedding*, 2021). With `h = D / 2` and the angle
+/// `a = t / base^(i / h)`, the elements `x[i]` and `x[i + h]` at position `t` become `x[i] cos a - x[i + h] sin a` and
+/// `x[i + h] cos a + x[i] sin a`. `base` is usually 10,000; D must be even. (The paper pairs `2 i` and `2 i + 1`;
+/// pairing halves, like most published models, is equivalent up to the order of the elements.)
 #[track_caller]
 pub fn rotary(x: &Value, base: f64) -> Value {
     if !x.is_valid() {
@@ -166,7 +166,7 @@ pub fn rotary(x: &Value, base: f64) -> Value {
     let (length, width) = (x.dim(-2), x.dim(-1));
     let sound = x.dtype() == DType::F32 && x.shape().rank() >= 2 && width.is_multiple_of(2);
     if !(sound && base > 0.0 && base.is_finite()) {
-        return x.graph().error("rotary", &[x], "expected f32 of [.., L, D] with an even D, and a base above 0");
+        return x.graph().error("rotary", &[x], "expected f32 [.., L, D] with an even D, and a base above 0");
     }
     let half = width / 2;
     let angle = |at: usize| (at / half) as f64 / base.powf((at % half) as f64 / half as f64);
@@ -183,31 +183,31 @@ fn constant(graph: &Graph, shape: [usize; 2], values: impl Iterator<Item = f64>)
     graph.constant(Tensor::of(&shape.into(), values.collect::<Vec<f64>>()))
 }
 
-/// A block of a transformer, normalised before each part, which trains without a warm-up (Xiong et al., *On layer
-/// normalization in the transformer architecture*, 2020):
+/// A pre-norm transformer block, which trains without learning-rate warm-up (Xiong et al., *On layer normalization in
+/// the transformer architecture*, 2020):
 /// `x + drop(attention(norm1(x)))`, then `x + drop(linear2(drop(gelu(linear1(norm2(x))))))`.
 ///
-/// Names and layouts are those of PyTorch's `TransformerEncoderLayer` with `norm_first`, `batch_first` and `gelu`:
-/// `self_attn`, `linear1`, `linear2`, `norm1`, `norm2`. With [`TransformerBlock::causal`] it is the block of a
+/// Names and layouts match PyTorch's `TransformerEncoderLayer` with `norm_first`, `batch_first` and `gelu`:
+/// `self_attn`, `linear1`, `linear2`, `norm1`, `norm2`. With [`TransformerBlock::causal`], it is the block of a
 /// decoder-only model.
 #[derive(Clone, Debug)]
 pub struct TransformerBlock {
-    /// Attention of the sequence to itself.
+    /// Self-attention.
     pub self_attn: MultiheadAttention,
-    /// To `dim_feedforward` numbers.
+    /// From `d_model` to `dim_feedforward`.
     pub linear1: Linear,
-    /// And back.
+    /// From `dim_feedforward` to `d_model`.
     pub linear2: Linear,
-    /// Before the attention.
+    /// Normalisation before the attention.
     pub norm1: LayerNorm,
-    /// Before `linear1`.
+    /// Normalisation before `linear1`.
     pub norm2: LayerNorm,
-    /// What is dropped in training.
+    /// Dropout in training.
     pub dropout: Dropout,
 }
 
 impl TransformerBlock {
-    /// Declares the parameters. `dropout` is the probability, 0 for none.
+    /// Declares the parameters. `dropout` is the dropout probability.
     #[track_caller]
     pub fn new(
         nn: &Scope,
@@ -228,7 +228,7 @@ impl TransformerBlock {
         }
     }
 
-    /// Each place sees itself and those before it.
+    /// Each position attends only to itself and earlier positions.
     pub fn causal(self) -> TransformerBlock {
         TransformerBlock { self_attn: self.self_attn.causal(), ..self }
     }

@@ -1,4 +1,4 @@
-//! Convolutions besides [`Conv2d`].
+//! Convolution layers other than [`Conv2d`].
 
 use super::{Conv2d, Layer, Scope};
 use crate::ops::conv2d::Pair;
@@ -13,7 +13,7 @@ use crate::{Value, ops};
 /// use wgrad::nn::{Conv1d, Layer, Scope};
 /// use wgrad::ops::conv1d::Conv1d as Options;
 /// use wgrad::{DType, Graph, Value};
-/// // Three causal convolutions, each of twice the dilation, see 15 steps back.
+/// // Three causal convolutions with doubling dilation: each output depends on the last 15 steps.
 /// let graph = Graph::new();
 /// let nn = Scope::train(&graph, 0);
 /// let x = graph.input("x", DType::F32, [8, 4, 100]);
@@ -78,7 +78,7 @@ pub struct ConvTranspose1d {
     pub bias: Option<Value>,
     /// Stride, padding, dilation, groups.
     pub options: ops::conv1d::Conv1d,
-    /// Added to the output's length: 0.
+    /// Added to the length of the output; default 0.
     pub output_padding: usize,
 }
 
@@ -98,7 +98,7 @@ impl ConvTranspose1d {
         ConvTranspose1d { weight, bias: Some(bias), options, output_padding: 0 }
     }
 
-    /// With another output padding.
+    /// Sets the output padding.
     pub fn output_padding(self, output_padding: usize) -> ConvTranspose1d {
         ConvTranspose1d { output_padding, ..self }
     }
@@ -133,7 +133,7 @@ pub struct ConvTranspose2d {
     pub bias: Option<Value>,
     /// Stride, padding, dilation, groups.
     pub options: ops::conv2d::Conv2d,
-    /// Added to the output's height and width: 0.
+    /// Added to the height and width of the output; default 0.
     pub output_padding: [usize; 2],
 }
 
@@ -154,7 +154,7 @@ impl ConvTranspose2d {
         ConvTranspose2d { weight, bias: Some(bias), options, output_padding: [0, 0] }
     }
 
-    /// With another output padding.
+    /// Sets the output padding.
     pub fn output_padding(self, padding: impl Into<Pair>) -> ConvTranspose2d {
         ConvTranspose2d { output_padding: padding.into().0, ..self }
     }
@@ -167,22 +167,20 @@ impl Layer for ConvTranspose2d {
     }
 }
 
-/// Depthwise-separable convolution of data `[N, C, H, W]`: each channel by itself over its
-/// neighbourhood, then each position by itself over the channels (Howard et al., *MobileNets*,
-/// arXiv:1704.04861). `C (KH KW + out)` weights instead of `C KH KW out`.
+/// Depthwise-separable convolution of data `[N, C, H, W]`: a depthwise convolution, then a 1 x 1 convolution over the
+/// channels (Howard et al., *MobileNets*, arXiv:1704.04861). It has `C (KH KW + out)` weights instead of `C KH KW out`.
 ///
-/// Parameters: `NAME.depthwise` and `NAME.pointwise`, each with `weight` and `bias` as [`Conv2d`] has
-/// them.
+/// Parameters: `NAME.depthwise` and `NAME.pointwise`, each with `weight` and `bias` like [`Conv2d`].
 #[derive(Clone, Debug)]
 pub struct SeparableConv2d {
-    /// With as many groups as channels.
+    /// The depthwise convolution: as many groups as channels.
     pub depthwise: Conv2d,
-    /// 1 x 1.
+    /// The 1 x 1 convolution.
     pub pointwise: Conv2d,
 }
 
 impl SeparableConv2d {
-    /// Declares the parameters; `options` are those of the depthwise convolution, but for its groups.
+    /// Declares the parameters; `options` are those of the depthwise convolution, except for its groups.
     #[track_caller]
     pub fn new(
         nn: &Scope,

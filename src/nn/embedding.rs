@@ -1,10 +1,10 @@
-//! Tables of vectors, looked up by number.
+//! Embedding tables.
 
 use super::layers::Layer;
 use super::{Scope, init};
 use crate::Value;
 
-/// Rows of a table looked up: numbers `[..]`, i32 or u32, to `[.., dim]`; see [`Value::embedding`].
+/// Looks up rows of a table: indices `[..]`, i32 or u32, give `[.., dim]`; see [`Value::embedding`].
 ///
 /// Parameter: `NAME.weight` `[count, dim]`, from the standard normal distribution, as in PyTorch.
 ///
@@ -20,7 +20,7 @@ use crate::Value;
 pub struct Embedding {
     /// `[count, dim]`.
     pub weight: Value,
-    /// The number that stands for nothing, if any.
+    /// The padding index, if any.
     pub padding_idx: Option<u32>,
 }
 
@@ -32,8 +32,8 @@ impl Embedding {
         Embedding { weight, padding_idx: None }
     }
 
-    /// With a number that stands for nothing: it gives zeros, and its row is not trained. (PyTorch sets that row
-    /// to zeros at the start instead, where training leaves it.)
+    /// Sets the padding index: it gives zeros, and its row is not trained. (PyTorch instead initialises this row to
+    /// zeros and does not train it.)
     pub fn padding_idx(self, index: u32) -> Embedding {
         Embedding { padding_idx: Some(index), ..self }
     }
@@ -54,7 +54,7 @@ impl Layer for Embedding {
 }
 
 impl Scope {
-    /// Rows of a table looked up: numbers `[..]` to `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
+    /// Looks up rows of a table: indices `[..]` give `[.., dim]`. Declares `NAME.weight` `[count, dim]`. See
     /// [`Embedding`].
     #[track_caller]
     pub fn embedding(&self, name: &str, x: &Value, count: usize, dim: usize) -> Value {

@@ -1,13 +1,13 @@
-//! First values of parameters: seeded, and a function of seed and name alone, so that neither the
-//! order of layers nor another layer's size changes what a layer starts from.
+//! Initial values of parameters. They depend only on seed, name and shape, so neither the order of layers nor the
+//! size of other layers affects them.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::{Error, Result, Shape, Tensor};
 
-/// A distribution to draw a parameter's first value from. See the functions of this module; as a text it is
-/// their name, with arguments where there are some.
+/// A distribution of initial values; see the functions of this module. It parses from the name of such a function,
+/// with optional arguments.
 ///
 /// ```
 /// use wgrad::nn::{Init, init};
@@ -26,13 +26,13 @@ enum InitKind {
     Constant(f64),
     Uniform(f64, f64),
     Normal(f64, f64),
-    /// Mean, standard deviation, lowest, highest: drawn again until it lies between.
+    /// Mean, standard deviation, low, high: redrawn until within bounds.
     Truncated(f64, f64, f64, f64),
-    /// Times that gain.
+    /// Gain.
     Orthogonal(f64),
-    /// `scale / sqrt(fan_in)`, where the distribution's standard deviation is 1.
+    /// Gain; the standard deviation is `gain / sqrt(fan_in)`.
     FanIn(Family, f64),
-    /// `scale / sqrt((fan_in + fan_out) / 2)`, likewise.
+    /// Gain; the standard deviation is `gain / sqrt((fan_in + fan_out) / 2)`.
     FanMean(Family, f64),
 }
 
@@ -42,7 +42,7 @@ enum Family {
     Normal,
 }
 
-/// One number everywhere.
+/// The same value everywhere.
 pub fn constant(value: f64) -> Init {
     Init(InitKind::Constant(value))
 }
@@ -57,34 +57,34 @@ pub fn ones() -> Init {
     constant(1.0)
 }
 
-/// Evenly in `[low, high)`.
+/// Uniform in `[low, high)`.
 pub fn uniform(low: f64, high: f64) -> Init {
     Init(InitKind::Uniform(low, high))
 }
 
-/// Normal, with that mean and standard deviation.
+/// Normal with the given mean and standard deviation.
 pub fn normal(mean: f64, std: f64) -> Init {
     Init(InitKind::Normal(mean, std))
 }
 
-/// Normal, with that mean and standard deviation, and everything outside `[low, high]` drawn again: vision
-/// transformers start from 0, 0.02 and +-2 standard deviations. An interval that holds less than a thousandth of the
-/// distribution is filled evenly instead.
+/// Normal with the given mean and standard deviation, redrawn until in `[low, high]`; vision transformers use mean 0,
+/// standard deviation 0.02 and bounds of +-2 standard deviations. If the interval contains less than about a
+/// thousandth of the distribution, values are uniform in it instead.
 pub fn truncated_normal(mean: f64, std: f64, low: f64, high: f64) -> Init {
     Init(InitKind::Truncated(mean, std, low, high))
 }
 
-/// Rows (or, where there are more rows than columns, columns) that are orthogonal and of length `gain`: the first
-/// axis by all others. From normal numbers by Gram and Schmidt's process, in which none is preferred (Saxe,
-/// McClelland and Ganguli, arXiv:1312.6120). Recurrent weights start so.
+/// A matrix of the first axis by all others with orthogonal rows (or columns, if there are more rows than columns) of
+/// norm `gain`, from normal numbers by the Gram-Schmidt process, which is uniform over all such matrices (Saxe,
+/// McClelland and Ganguli, arXiv:1312.6120). Commonly used for recurrent weights.
 pub fn orthogonal(gain: f64) -> Init {
     Init(InitKind::Orthogonal(gain))
 }
 
 /// For layers before a leaky ReLU of slope `a` (0 for a ReLU): `U(-b, b)`,
 /// `b = sqrt(6 / ((1 + a^2) fan_in))` (He et al., *Delving deep into rectifiers*, ICCV 2015).
-/// PyTorch's linear and convolution layers start from it with `a = sqrt(5)`, which is
-/// `b = 1 / sqrt(fan_in)`. `fan_in` is the product of all sizes but the first.
+/// PyTorch's linear and convolution layers use it with `a = sqrt(5)`, so that `b = 1 / sqrt(fan_in)`. `fan_in` is the
+/// product of all sizes except the first.
 pub fn kaiming_uniform(a: f64) -> Init {
     Init(InitKind::FanIn(Family::Uniform, leaky_gain(a)))
 }
@@ -139,7 +139,7 @@ impl Init {
     }
 }
 
-/// How each is called, its arguments, their defaults where there are some, and what makes it.
+/// Name, parameter names, default arguments (if any), and constructor.
 type Named = (&'static str, &'static str, &'static [f64], fn(&[f64]) -> Init);
 
 const NAMES: &[Named] = &[
@@ -159,19 +159,19 @@ const NAMES: &[Named] = &[
 impl std::str::FromStr for Init {
     type Err = Error;
 
-    /// `name` or `name(argument, ...)`; without arguments they have PyTorch's defaults.
+    /// Parses `name` or `name(argument, ...)`; without arguments, PyTorch's defaults apply.
     fn from_str(text: &str) -> Result<Init> {
         let trimmed = text.trim();
         let (name, arguments) = match trimmed.split_once('(') {
             None => (trimmed, None),
             Some((name, rest)) => match rest.strip_suffix(')') {
                 Some(inside) => (name.trim(), Some(inside)),
-                None => return Err(Error::Input(format!("the initialiser `{text}` lacks its closing parenthesis"))),
+                None => return Err(Error::Input(format!("the initialiser `{text}` has no closing parenthesis"))),
             },
         };
         let Some((_, parameters, defaults, make)) = NAMES.iter().find(|(known, ..)| *known == name) else {
             let known: Vec<&str> = NAMES.iter().map(|(known, ..)| *known).collect();
-            return Err(Error::Input(format!("there is no initialiser `{name}`; there are {}", known.join(", "))));
+            return Err(Error::Input(format!("unknown initialiser `{name}`; expected one of {}", known.join(", "))));
         };
         let wanted = parameters.split(", ").filter(|p| !p.is_empty()).count();
         let given: Option<Vec<f64>> = match arguments {
@@ -181,13 +181,13 @@ impl std::str::FromStr for Init {
         };
         match given {
             Some(given) if given.len() == wanted => Ok(make(&given)),
-            _ => Err(Error::Input(format!("the initialiser `{text}`: expected {name}({parameters}), as numbers"))),
+            _ => Err(Error::Input(format!("the initialiser `{text}`: expected {name}({parameters}) with numbers"))),
         }
     }
 }
 
-/// What one output sees and what one input reaches, at least 1: for weights `[out, in, ...]` the
-/// sizes behind the first two (a kernel's) count in both.
+/// `fan_in` and `fan_out`, at least 1 each; for weights `[out, in, ...]`, the kernel sizes after the first two axes
+/// count in both.
 fn fans(shape: &Shape) -> (f64, f64) {
     let size = |axis: usize| shape.get(axis).map_or(1.0, |&size| size as f64);
     let field: f64 = shape.iter().skip(2).map(|&size| size as f64).product();
@@ -206,7 +206,7 @@ fn draw_uniform(rng: &mut StdRng, count: usize, low: f64, high: f64) -> Vec<f32>
     (0..count).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect()
 }
 
-/// Two at a time (Box and Muller, *A note on the generation of random normal deviates*, 1958).
+/// Normal numbers, in pairs (Box and Muller, *A note on the generation of random normal deviates*, 1958).
 pub(crate) fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
@@ -219,7 +219,7 @@ pub(crate) fn draw_normal(rng: &mut StdRng, count: usize, mean: f64, std: f64) -
     values
 }
 
-/// As often as an interval of a thousandth of the distribution asks for, and rarely more.
+/// Enough, with high probability, for an interval containing a thousandth of the distribution.
 const MAX_TRIES: usize = 10_000;
 
 fn draw_truncated(rng: &mut StdRng, count: usize, (mean, std): (f64, f64), (low, high): (f64, f64)) -> Vec<f32> {
@@ -234,7 +234,7 @@ fn draw_truncated(rng: &mut StdRng, count: usize, (mean, std): (f64, f64), (low,
 fn draw_orthogonal(rng: &mut StdRng, shape: &Shape, gain: f64) -> Vec<f32> {
     let rows = shape.first().copied().unwrap_or(1);
     let columns = shape.numel() / rows.max(1);
-    // As many vectors as there can be; each loses, twice for accuracy, its part along those before it.
+    // Removes from each vector its components along the previous ones, twice for accuracy.
     let (vectors, length) = (rows.min(columns), rows.max(columns));
     let mut basis: Vec<Vec<f64>> = Vec::new();
     while basis.len() < vectors {
@@ -253,8 +253,8 @@ fn draw_orthogonal(rng: &mut StdRng, shape: &Shape, gain: f64) -> Vec<f32> {
     places.map(|(row, column)| (gain * at(row, column)) as f32).collect()
 }
 
-/// Seed and name side by side in the generator's key; the name as its FNV-1a hash (Fowler, Noll
-/// and Vo), which stays the same on every machine and in every release.
+/// A generator keyed by the seed and the FNV-1a hash (Fowler, Noll and Vo) of the name, which is the same on every
+/// machine and in every release.
 fn rng(seed: u64, name: &str) -> StdRng {
     let hash = name
         .bytes()

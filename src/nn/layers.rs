@@ -1,4 +1,4 @@
-//! Layers as values.
+//! Layers as structs.
 
 use std::panic::Location;
 
@@ -7,12 +7,12 @@ use crate::ops::conv2d::Pair;
 use crate::ops::pool2d::Pool2d;
 use crate::{DType, Value, ops};
 
-/// The counter of training steps that draw dropout masks.
+/// The counter of training steps for dropout masks.
 pub const DROPOUT: &str = "dropout.step";
 
-/// Something that maps a value to a value. Every `Fn(&Value) -> Value` is a layer.
+/// A function from value to value. Every `Fn(&Value) -> Value` is a layer.
 pub trait Layer {
-    /// The output for `x`. Shapes that do not fit become mistakes of the graph.
+    /// The output for `x`. Mismatched shapes become errors of the graph.
     #[track_caller]
     fn forward(&self, x: &Value) -> Value;
 }
@@ -82,7 +82,7 @@ impl Conv2d {
         options: ops::conv2d::Conv2d,
     ) -> Conv2d {
         let Pair([height, width]) = kernel.into();
-        // A number of groups that does not divide the channels is the convolution's complaint.
+        // If groups do not divide the channels, the convolution reports the error.
         let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs / options.groups.max(1), height, width]);
         Conv2d { weight, bias: Some(bias), options }
     }
@@ -100,7 +100,7 @@ impl Layer for Conv2d {
 pub struct MaxPool2d(Pool2d);
 
 impl MaxPool2d {
-    /// Over those windows; a number stands for a square kernel that is its own stride.
+    /// Pools over the given windows; a single number means a square kernel with an equal stride.
     pub fn new(options: impl Into<Pool2d>) -> MaxPool2d {
         MaxPool2d(options.into())
     }
@@ -118,7 +118,7 @@ impl Layer for MaxPool2d {
 pub struct AvgPool2d(Pool2d);
 
 impl AvgPool2d {
-    /// Over those windows; a number stands for a square kernel that is its own stride.
+    /// Pools over the given windows; a single number means a square kernel with an equal stride.
     pub fn new(options: impl Into<Pool2d>) -> AvgPool2d {
         AvgPool2d(options.into())
     }
@@ -131,7 +131,7 @@ impl Layer for AvgPool2d {
     }
 }
 
-/// All axes but the first merged into one: `[N, C, H, W]` to `[N, C * H * W]`.
+/// Merges all axes except the first: `[N, C, H, W]` to `[N, C * H * W]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Flatten;
 
@@ -142,7 +142,7 @@ impl Layer for Flatten {
     }
 }
 
-/// Dropout (Srivastava et al., JMLR 15, 2014); see [`Value::dropout`]. Nothing in evaluation.
+/// Dropout (Srivastava et al., JMLR 15, 2014); see [`Value::dropout`]. The identity in evaluation.
 #[derive(Clone, Debug)]
 pub struct Dropout {
     nn: Scope,
@@ -150,7 +150,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Zeroes with probability `p`, in [0, 1], where the scope is for training.
+    /// Zeroes elements with probability `p`, in [0, 1], if the scope is for training.
     pub fn new(nn: &Scope, p: f64) -> Dropout {
         Dropout { nn: nn.clone(), p }
     }
@@ -162,7 +162,7 @@ impl Layer for Dropout {
         if self.p == 0.0 || !self.nn.is_training() && self.p > 0.0 && self.p <= 1.0 {
             return x.clone();
         }
-        // Both are scalars of the step, fed by the host: the kernel is the same for every seed.
+        // Both are step scalars, fed by the host, so that the kernel does not depend on the seed.
         let seed = f64::from(self.nn.seed32());
         let seed = self.nn.graph().step_scalar(DROPOUT, DType::U32, move |_| seed);
         let step = self.nn.graph().step_scalar(DROPOUT, DType::U32, |step| f64::from(step as u32));
@@ -170,9 +170,9 @@ impl Layer for Dropout {
     }
 }
 
-/// A ReLU whose slope below 0 is learned; see [`Value::prelu`].
+/// A ReLU with a learned slope below 0; see [`Value::prelu`].
 ///
-/// Parameter: `NAME.weight` `[count]`, starting at 0.25, as in PyTorch.
+/// Parameter: `NAME.weight` `[count]`, initialised to 0.25, as in PyTorch.
 #[derive(Clone, Debug)]
 pub struct PRelu {
     /// `[count]`.
@@ -180,7 +180,7 @@ pub struct PRelu {
 }
 
 impl PRelu {
-    /// Declares the parameter: one slope for each of so many channels, or 1 for all.
+    /// Declares the parameter: one slope per channel, or a single one for all if `count` is 1.
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, count: usize) -> PRelu {
         PRelu { weight: nn.part(name).parameter("weight", [count], init::constant(0.25)) }
@@ -194,7 +194,7 @@ impl Layer for PRelu {
     }
 }
 
-/// Layers one after the other.
+/// Layers applied in sequence.
 ///
 /// ```
 /// use wgrad::nn::{Flatten, Layer, Linear, Scope, Sequential};
@@ -213,12 +213,12 @@ impl Layer for PRelu {
 pub struct Sequential(Vec<(Box<dyn Layer>, &'static Location<'static>)>);
 
 impl Sequential {
-    /// No layers yet: the identity.
+    /// Without layers, the identity.
     pub fn new() -> Sequential {
         Sequential::default()
     }
 
-    /// With one more layer behind. What goes wrong in it is reported with this line.
+    /// Appends a layer. Errors in it are reported at the caller's line.
     #[track_caller]
     pub fn then(mut self, layer: impl Layer + 'static) -> Sequential {
         self.0.push((Box::new(layer), Location::caller()));
@@ -244,7 +244,7 @@ impl Scope {
         Linear::new(self, name, x.dim(-1), outputs).forward(x)
     }
 
-    /// Convolution of data `[N, C, H, W]` to so many channels. Declares `NAME.weight`
+    /// Convolution of data `[N, C, H, W]` to `channels` channels. Declares `NAME.weight`
     /// `[channels, C / groups, kernel]` and `NAME.bias` `[channels]`. See [`Conv2d`].
     #[track_caller]
     pub fn conv2d(
@@ -261,8 +261,8 @@ impl Scope {
         Conv2d::new(self, name, x.dim(1), channels, kernel, options).forward(x)
     }
 
-    /// In training: zeroes each element with probability `p`, divides the others by `1 - p`; each
-    /// step and each call draws anew. In evaluation: `x`. See [`Value::dropout`].
+    /// In training, zeroes each element with probability `p` and divides the others by `1 - p`, with a new mask for
+    /// each step and each call. In evaluation, returns `x`. See [`Value::dropout`].
     #[track_caller]
     pub fn dropout(&self, x: &Value, p: f64) -> Value {
         Dropout::new(self, p).forward(x)

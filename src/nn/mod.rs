@@ -1,7 +1,7 @@
-//! Layers. A model is a function from a [`Scope`] and an input to an output; the scope knows the
-//! graph, the seed and whether this is training, so one function serves every graph of the model:
-//! the training step, the evaluation, another batch size. Their programs share the session's
-//! variables by name. Names, layouts and first values are PyTorch's.
+//! Layers. A model is a function from a [`Scope`] and an input to an output. The scope holds the graph, the seed and
+//! the mode (training or evaluation), so one function builds every graph of the model: the training step, the
+//! evaluation, other batch sizes. Their programs share the session's variables by name. Parameter names, layouts and
+//! initial values match PyTorch.
 //!
 //! ```
 //! use wgrad::data::Batches;
@@ -24,7 +24,7 @@
 //!     session.compile(&graph, &[&loss])
 //! }
 //!
-//! // The evaluation, on one row: the same function, the same variables, dropout off.
+//! // Evaluation on one row: the same function and variables, with dropout off.
 //! fn eval(session: &mut Session) -> wgrad::Result<Program> {
 //!     let graph = Graph::new();
 //!     let x = graph.input("x", DType::F32, [1, 4]);
@@ -46,9 +46,9 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 //!
-//! Layers that are used twice, or put together at run time, are values too: [`Linear`],
-//! [`Conv2d`], ..., [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a
-//! layer, so activations are `Value::relu`, `Value::tanh`, or a closure.
+//! Layers that are reused or composed at run time are also available as structs: [`Linear`], [`Conv2d`], ...,
+//! [`Sequential`], all with [`Layer::forward`]. Every `Fn(&Value) -> Value` is a layer, so activations are
+//! `Value::relu`, `Value::tanh`, or a closure.
 
 mod attention;
 mod conv;

@@ -1,9 +1,9 @@
-//! Layers that normalise, with PyTorch's names, first values and defaults.
+//! Normalisation layers, with PyTorch's names, initial values and defaults.
 
 use super::{Layer, Scope, init};
 use crate::{Shape, Tensor, Value};
 
-/// Added to variances where nothing else is said, as in PyTorch.
+/// Default constant added to variances, as in PyTorch.
 const EPS: f64 = 1e-5;
 
 /// `NAME.weight`, ones, and `NAME.bias`, zeros.
@@ -15,16 +15,16 @@ fn affine(nn: &Scope, name: &str, shape: impl Into<Shape>) -> (Value, Value) {
 
 /// Layer normalisation over the last axes; see [`Value::layer_norm`].
 ///
-/// Parameters: `NAME.weight`, ones, and `NAME.bias`, zeros, both of `normalized_shape`.
+/// Parameters: `NAME.weight`, ones, and `NAME.bias`, zeros, both of shape `normalized_shape`.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    /// The sizes of the axes that are normalised over.
+    /// The sizes of the normalised axes.
     pub normalized_shape: Vec<usize>,
     /// The scale; `None` for none.
     pub weight: Option<Value>,
     /// The shift; `None` for none.
     pub bias: Option<Value>,
-    /// Added to the variance: 1e-5.
+    /// Added to the variance; default 1e-5.
     pub eps: f64,
 }
 
@@ -44,16 +44,16 @@ impl Layer for LayerNorm {
     }
 }
 
-/// Normalisation by the root mean square over the last axes; see [`Value::rms_norm`].
+/// Root-mean-square normalisation over the last axes; see [`Value::rms_norm`].
 ///
-/// Parameter: `NAME.weight`, ones, of `normalized_shape`.
+/// Parameter: `NAME.weight`, ones, of shape `normalized_shape`.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
-    /// The sizes of the axes that are normalised over.
+    /// The sizes of the normalised axes.
     pub normalized_shape: Vec<usize>,
     /// The scale; `None` for none.
     pub weight: Option<Value>,
-    /// Added to the mean square: f32's distance from 1 to the next number, as in PyTorch.
+    /// Added to the mean square; default `f32::EPSILON`, as in PyTorch.
     pub eps: f64,
 }
 
@@ -78,13 +78,13 @@ impl Layer for RmsNorm {
 /// Parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
-    /// How many groups the channels are in.
+    /// Number of channel groups.
     pub num_groups: usize,
     /// The scale; `None` for none.
     pub weight: Option<Value>,
     /// The shift; `None` for none.
     pub bias: Option<Value>,
-    /// Added to the variance: 1e-5.
+    /// Added to the variance; default 1e-5.
     pub eps: f64,
 }
 
@@ -104,20 +104,20 @@ impl Layer for GroupNorm {
     }
 }
 
-/// Instance normalisation of data `[N, C, H, W]`, in training and in evaluation by the example's own
-/// statistics; see [`Value::instance_norm`].
+/// Instance normalisation of data `[N, C, H, W]`. It uses the statistics of each example in training and in
+/// evaluation; see [`Value::instance_norm`].
 #[derive(Clone, Debug)]
 pub struct InstanceNorm2d {
     /// The scale; `None` for none.
     pub weight: Option<Value>,
     /// The shift; `None` for none.
     pub bias: Option<Value>,
-    /// Added to the variance: 1e-5.
+    /// Added to the variance; default 1e-5.
     pub eps: f64,
 }
 
 impl InstanceNorm2d {
-    /// Without parameters, as PyTorch's is where nothing else is said.
+    /// Without parameters, PyTorch's default.
     pub fn new() -> InstanceNorm2d {
         InstanceNorm2d { weight: None, bias: None, eps: EPS }
     }
@@ -146,14 +146,14 @@ impl Layer for InstanceNorm2d {
     }
 }
 
-/// Batch normalisation of data with `SPATIAL` axes behind the channels. In training by the batch's
-/// statistics ([`Value::batch_norm_training`]), and the running ones are updated at the end of the
-/// step; in evaluation by the running ones ([`Value::batch_norm`]).
+/// Batch normalisation of data with `SPATIAL` axes after the channels. Training uses the statistics of the batch
+/// ([`Value::batch_norm_training`]) and updates the running ones at the end of the step; evaluation uses the running
+/// ones ([`Value::batch_norm`]).
 ///
 /// Parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros. Variables:
 /// `NAME.running_mean` `[C]`, zeros, `NAME.running_var` `[C]`, ones, and
-/// `NAME.num_batches_tracked` `[]`, a count. A layer can be used once in a training step: its
-/// running statistics take one new value.
+/// `NAME.num_batches_tracked` `[]`, a count. A layer can be used only once per training step, because its running
+/// statistics are assigned once.
 ///
 /// ```
 /// use wgrad::nn::{BatchNorm2d, Layer, Scope};
@@ -168,7 +168,7 @@ impl Layer for InstanceNorm2d {
 ///     let x = Tensor::new([2, 1, 1, 2], vec![1.0f32, 3.0, 5.0, 7.0])?;
 ///     Ok::<_, wgrad::Error>(session.run(&program, &[("x", &x)])?[0].to_f32()[3])
 /// };
-/// // The batch has the mean 4 and the variance 5, 20/3 unbiased; a tenth of both is taken over.
+/// // The batch has mean 4 and variance 5 (unbiased: 20/3); the momentum is 0.1.
 /// assert!((program(true)? - 3.0 / 5f32.sqrt()).abs() < 1e-4);
 /// assert!((program(false)? - 6.6 / (0.9 + 2f32 / 3.0).sqrt()).abs() < 1e-4);
 /// # Ok::<(), wgrad::Error>(())
@@ -179,15 +179,15 @@ pub struct BatchNorm<const SPATIAL: usize> {
     pub weight: Option<Value>,
     /// The shift; `None` for none.
     pub bias: Option<Value>,
-    /// The mean of batches seen so far, `[C]`.
+    /// The running mean, `[C]`.
     pub running_mean: Value,
-    /// The unbiased variance of batches seen so far, `[C]`.
+    /// The running unbiased variance, `[C]`.
     pub running_var: Value,
-    /// How many they were.
+    /// The number of batches in the running statistics.
     pub num_batches_tracked: Value,
-    /// What share a batch has in the running statistics: 0.1. With `None` all batches have the same.
+    /// The weight of a new batch in the running statistics; default 0.1. `None` weights all batches equally.
     pub momentum: Option<f64>,
-    /// Added to the variance: 1e-5.
+    /// Added to the variance; default 1e-5.
     pub eps: f64,
     training: bool,
 }
@@ -217,13 +217,12 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         }
     }
 
-    /// What share a batch has in the running statistics, 0 to 1; `None` for their plain average over all
-    /// batches.
+    /// Sets the weight of a new batch in the running statistics, 0 to 1; `None` averages all batches equally.
     pub fn momentum(self, momentum: impl Into<Option<f64>>) -> Self {
         BatchNorm { momentum: momentum.into(), ..self }
     }
 
-    /// What is added to the variance.
+    /// Sets the constant added to the variance.
     pub fn eps(self, eps: f64) -> Self {
         BatchNorm { eps, ..self }
     }
@@ -234,7 +233,7 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
     fn forward(&self, x: &Value) -> Value {
         let rank = x.shape().rank();
         if x.is_valid() && rank != 2 + SPATIAL && (SPATIAL, rank) != (1, 2) {
-            let why = format!("expected data [N, C] with {SPATIAL} axes behind");
+            let why = format!("expected data [N, C, ...] with {SPATIAL} spatial axes");
             return x.graph().error("batch_norm", &[x], why);
         }
         let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
@@ -242,7 +241,7 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
             return x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
         }
         if let Some(momentum) = self.momentum.filter(|momentum| !(0.0..=1.0).contains(momentum)) {
-            return x.graph().error("batch_norm", &[x], format!("the momentum must be 0 to 1, not {momentum}"));
+            return x.graph().error("batch_norm", &[x], format!("the momentum must be in [0, 1], not {momentum}"));
         }
         let batch = x.batch_norm_training(weight, bias, self.eps);
         let (mean, var) = match self.momentum {

@@ -1,4 +1,4 @@
-//! RNN, LSTM and GRU as layers: several on top of each other, in one or both directions.
+//! RNN, LSTM and GRU layers: stacked, in one or both directions.
 
 use std::panic::Location;
 
@@ -7,7 +7,7 @@ use super::{Scope, init};
 use crate::Value;
 use crate::ops::recurrent::{Activation, Cell, Weights};
 
-/// How a recurrent layer is made: one layer, forward, with bias, tanh, no dropout, unless said.
+/// Options of a recurrent layer. Default: one layer, forward only, with biases, tanh, no dropout.
 #[derive(Clone, Copy, Debug)]
 pub struct RecurrentOptions {
     layers: usize,
@@ -24,12 +24,12 @@ impl Default for RecurrentOptions {
 }
 
 impl RecurrentOptions {
-    /// So many layers, each on the states of the one below.
+    /// Sets the number of stacked layers; each reads the states of the previous one.
     pub fn layers(self, layers: usize) -> Self {
         RecurrentOptions { layers, ..self }
     }
 
-    /// A second set of weights reads each sequence from its end; the states of both stand side by side.
+    /// Adds a second set of weights that reads each sequence backwards; the states of both are concatenated.
     pub fn bidirectional(self) -> Self {
         RecurrentOptions { bidirectional: true, ..self }
     }
@@ -39,34 +39,34 @@ impl RecurrentOptions {
         RecurrentOptions { bias: false, ..self }
     }
 
-    /// The cell's activation.
+    /// Sets the activation function of the cell.
     pub fn activation(self, activation: Activation) -> Self {
         RecurrentOptions { activation, ..self }
     }
 
-    /// In training: dropout with that probability between the layers.
+    /// Sets the dropout probability between layers in training.
     pub fn dropout(self, dropout: f64) -> Self {
         RecurrentOptions { dropout, ..self }
     }
 }
 
-/// What a recurrent layer gives; D is 2 for both directions, else 1.
+/// The outputs of a recurrent layer; D is 2 if bidirectional, else 1.
 #[derive(Clone, Debug)]
 pub struct States {
-    /// The hidden states of the last layer in all steps, `[batch, time, D hidden]`.
+    /// The hidden states of the last layer at all steps, `[batch, time, D hidden]`.
     pub y: Value,
-    /// The last hidden state of each layer and direction, `[layers D, batch, hidden]`.
+    /// The final hidden state of each layer and direction, `[layers D, batch, hidden]`.
     pub h: Value,
-    /// The last cell states of an LSTM, likewise.
+    /// The final cell states of an LSTM, likewise.
     pub c: Option<Value>,
 }
 
 /// A recurrent layer over sequences `[batch, time, in]`; see [`Value::recurrent`] for the formulas.
 ///
-/// Parameters, with PyTorch's names, layouts and first values: for layer k `NAME.weight_ih_lK`
+/// Parameters, with PyTorch's names, layouts and initial values: for layer K `NAME.weight_ih_lK`
 /// `[G hidden, in]`, `NAME.weight_hh_lK` `[G hidden, hidden]`, `NAME.bias_ih_lK` and `NAME.bias_hh_lK`
-/// `[G hidden]`; those of the other direction end in `_reverse`. G is 1 for an RNN, 4 for an LSTM
-/// (i, f, g, o), 3 for a GRU (r, z, n). All start from `U(-b, b)` with `b = 1 / sqrt(hidden)`.
+/// `[G hidden]`; those of the backward direction end in `_reverse`. G is 1 for an RNN, 4 for an LSTM
+/// (i, f, g, o), 3 for a GRU (r, z, n). All are initialised from `U(-b, b)` with `b = 1 / sqrt(hidden)`.
 ///
 /// ```
 /// use wgrad::nn::{Layer, Recurrent, RecurrentOptions, Scope};
@@ -145,8 +145,8 @@ impl Recurrent {
         &self.weights
     }
 
-    /// All states, from the initial ones: `h`, and for an LSTM `c`, each `[layers D, batch, hidden]`;
-    /// from zeros where there are none.
+    /// Computes all states from initial ones: `h`, and for an LSTM also `c`, each `[layers D, batch, hidden]`; zeros
+    /// by default.
     #[track_caller]
     pub fn states(&self, x: &Value, initial: Option<&[Value]>) -> States {
         x.graph().at(Location::caller(), || self.run(x, initial))
@@ -182,7 +182,7 @@ impl Recurrent {
 }
 
 impl Layer for Recurrent {
-    /// The hidden states of the last layer in all steps.
+    /// The hidden states of the last layer at all steps.
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
         self.states(x, None).y
@@ -190,13 +190,13 @@ impl Layer for Recurrent {
 }
 
 impl RecurrentOptions {
-    /// What ends the names of each direction's parameters.
+    /// The suffix of the parameter names for each direction.
     fn directions(&self) -> &'static [&'static str] {
         if self.bidirectional { &["", "_reverse"] } else { &[""] }
     }
 }
 
-/// State number `number` of all, `[batch, hidden]`.
+/// State `number` of `all`, as `[batch, hidden]`.
 fn one_of(all: &Value, number: usize) -> Value {
     match all.shape()[..] {
         [_, batch, hidden] => all.slice(0, number, number + 1, 1).reshape(&[batch as isize, hidden as isize]),

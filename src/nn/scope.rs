@@ -1,10 +1,10 @@
-//! Where a model is built: graph, names, seed, and whether it trains.
+//! The context of building a model: graph, names, seed and mode.
 
 use super::{Init, init};
 use crate::{DType, Graph, Shape, Tensor, TensorType, Value, optim};
 
-/// What a model is built in: a graph, a prefix of names, a seed, and whether this is training.
-/// Cheap to make and to clone. See the [module](super) for a whole model.
+/// The context in which a model is built: a graph, a name prefix, a seed, and the mode (training or evaluation).
+/// Cheap to create and clone. See the [module](super) for a complete model.
 #[derive(Clone, Debug)]
 pub struct Scope {
     graph: Graph,
@@ -14,28 +14,28 @@ pub struct Scope {
     weights: ParameterRole,
 }
 
-/// What a scope's parameters are to its graph.
+/// The role of a scope's parameters in the graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ParameterRole {
     Trained,
     Frozen,
-    /// The averages of the trained ones.
+    /// The moving averages of the trained parameters.
     Averaged,
 }
 
 impl Scope {
-    /// For training: dropout draws, anew at each step. The seed decides first values and masks.
+    /// For training: dropout is active, with new masks at each step. The seed determines initial values and masks.
     pub fn train(graph: &Graph, seed: u64) -> Scope {
         Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: ParameterRole::Trained }
     }
 
-    /// For evaluation and inference: dropout lets everything through. The seed matters only where
-    /// the session meets the model here first; its variables then start as in training.
+    /// For evaluation and inference: dropout is the identity. The seed matters only if the session has no variables of
+    /// the model yet; they are then initialised as in training.
     pub fn eval(graph: &Graph, seed: u64) -> Scope {
         Scope { training: false, ..Scope::train(graph, seed) }
     }
 
-    /// A part of the model, whose names begin with `name` and a dot.
+    /// A part of the model: its names are prefixed with `name` and a dot.
     ///
     /// ```
     /// use wgrad::{Graph, nn::{Scope, init}};
@@ -48,8 +48,8 @@ impl Scope {
         Scope { prefix: self.full_name(name) + ".", ..self.clone() }
     }
 
-    /// The same part of the model with parameters that no optimiser of this graph trains: they are
-    /// [variables](Graph::variable) of the same names. Gradients with respect to them are not computed.
+    /// The same scope with frozen parameters: they become [variables](Graph::variable) of the same names, which no
+    /// optimiser of this graph trains. Their gradients are not computed.
     ///
     /// ```
     /// use wgrad::{Graph, nn::{Scope, init}};
@@ -63,9 +63,9 @@ impl Scope {
         Scope { weights: ParameterRole::Frozen, ..self.clone() }
     }
 
-    /// The same part of the model with the moving averages of its parameters in their place, as
-    /// [`Optimizer::averaged`](crate::optim::Optimizer::averaged) keeps them: for evaluation beside
-    /// training. They are variables `NAME.ema`, and zero until a step has been taken.
+    /// The same scope with the parameters replaced by their moving averages, as maintained by
+    /// [`Optimizer::averaged`](crate::optim::Optimizer::averaged), for evaluation. These are the variables `NAME.ema`,
+    /// which are zero before the first step.
     pub fn averaged(&self) -> Scope {
         Scope { weights: ParameterRole::Averaged, ..self.clone() }
     }
@@ -111,8 +111,7 @@ impl Scope {
         }
     }
 
-    /// A mistake instead of memory that nobody has: the graph refuses such a size anyway, but only
-    /// once the first value is there.
+    /// An error before the initial value is allocated: the graph would reject such a size only afterwards.
     #[track_caller]
     fn too_large(&self, name: &str, shape: &Shape) -> Option<Value> {
         if shape.numel() < 1 << 31 {
@@ -122,14 +121,14 @@ impl Scope {
         Some(self.graph.error("variable", &[], why))
     }
 
-    /// A layer's weight `[out, ...]` and bias `[out]`, as PyTorch starts them: both from
-    /// `U(-b, b)` with `b = 1 / sqrt(fan_in)`.
+    /// A layer's weight `[out, ...]` and bias `[out]`, initialised as in PyTorch: both from `U(-b, b)` with
+    /// `b = 1 / sqrt(fan_in)`.
     #[track_caller]
     pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
         self.weight_and_bias_of(name, weight, weight[0])
     }
 
-    /// The same for so many outputs, which need not be the weight's first size.
+    /// The same with a given number of outputs, which may differ from the weight's first size.
     #[track_caller]
     pub(super) fn weight_and_bias_of(&self, name: &str, weight: &[usize], outputs: usize) -> (Value, Value) {
         let part = self.part(name);

@@ -1,15 +1,15 @@
-//! Gradients summed over several batches: a large batch on a device that holds a small one.
+//! Gradient accumulation over several batches: a large effective batch with the memory of a small one.
 
 use std::panic::Location;
 
 use super::Gradient;
 use crate::{Graph, Tensor};
 
-/// The name of the sum's variable behind a parameter's name.
+/// The name suffix of a parameter's gradient sum.
 const SUM: &str = "grad_sum";
 
-/// Each run adds its gradients to sums, which are variables `PARAMETER.grad_sum`, and updates
-/// nothing; another program takes the step ([`accumulated`]).
+/// Makes each run add its gradients to the variables `PARAMETER.grad_sum` without updating parameters; another program
+/// takes the step ([`accumulated`]).
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, Sgd, accumulate, accumulated, parameter_gradients};
@@ -45,8 +45,8 @@ pub fn accumulate(graph: &Graph, gradients: &[Gradient]) {
     }
 }
 
-/// The mean of `batches` accumulated gradients of each parameter that the graph declares; each run
-/// starts the sums anew. A parameter to which nothing was added has a gradient of zero.
+/// The mean over `batches` of the accumulated gradients of each parameter that the graph declares; each run resets the
+/// sums. A parameter without accumulated gradients has gradient zero.
 #[track_caller]
 pub fn accumulated(graph: &Graph, batches: usize) -> Vec<Gradient> {
     if batches == 0 {

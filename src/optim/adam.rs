@@ -1,4 +1,4 @@
-//! Adam and what came of it.
+//! Adam and its variants.
 
 use super::{Gradient, Optimizer, Rule, check, learning_rate, of_step};
 use crate::{Graph, Value};
@@ -29,13 +29,13 @@ impl Adam {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        /// Decay rates of the moving averages of the gradients and of their squares, in [0, 1).
         betas: (f64, f64),
-        /// What keeps the divisor from 0.
+        /// Added to the divisor to avoid division by 0.
         eps: f64,
-        /// The strength of the L2 penalty. For decoupled decay see [`AdamW`].
+        /// Strength of the L2 penalty. For decoupled decay see [`AdamW`].
         weight_decay: f64,
     }
 }
@@ -53,9 +53,8 @@ impl Optimizer for Adam {
     }
 }
 
-/// AdamW (Loshchilov and Hutter, *Decoupled weight decay regularization*, ICLR 2019): Adam whose
-/// weight decay is no part of the gradient, `p <- p - lr weight_decay p` beside Adam's update.
-/// State as for [`Adam`].
+/// AdamW (Loshchilov and Hutter, *Decoupled weight decay regularization*, ICLR 2019): Adam with decoupled weight decay,
+/// `p <- p - lr weight_decay p` in addition to Adam's update. State as for [`Adam`].
 #[derive(Clone, Debug)]
 pub struct AdamW {
     lr: f64,
@@ -77,13 +76,13 @@ impl AdamW {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        /// Decay rates of the moving averages of the gradients and of their squares, in [0, 1).
         betas: (f64, f64),
-        /// What keeps the divisor from 0.
+        /// Added to the divisor to avoid division by 0.
         eps: f64,
-        /// The share of a weight that a step takes away, times the learning rate.
+        /// Relative decrease of a weight per step, before multiplication by the learning rate.
         weight_decay: f64,
     }
 }
@@ -103,7 +102,7 @@ impl Optimizer for AdamW {
 }
 
 /// NAdam (Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016), in PyTorch's
-/// form: Adam that looks ahead along its momentum. With `mu(t) = beta1 (1 - 0.96^(t momentum_decay) / 2)`
+/// form: Adam with Nesterov momentum. With `mu(t) = beta1 (1 - 0.96^(t momentum_decay) / 2)`
 /// and `P(t) = mu(1) ... mu(t)`,
 ///
 /// `g <- g + weight_decay p`, `m` and `v` as in [`Adam`],
@@ -131,15 +130,15 @@ impl NAdam {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The decays of the averages of gradients and of their squares, in [0, 1).
+        /// Decay rates of the moving averages of the gradients and of their squares, in [0, 1).
         betas: (f64, f64),
-        /// What keeps the divisor from 0.
+        /// Added to the divisor to avoid division by 0.
         eps: f64,
-        /// The strength of the L2 penalty.
+        /// Strength of the L2 penalty.
         weight_decay: f64,
-        /// How fast the momentum grows to `beta1`.
+        /// Rate at which the momentum approaches `beta1`.
         momentum_decay: f64,
     }
 }
@@ -152,7 +151,7 @@ impl Optimizer for NAdam {
             [("lr", lr), ("eps", eps), ("weight_decay", weight_decay), ("momentum_decay", momentum_decay)];
         check(graph, "nadam", &not_negative, &[("beta1", beta1), ("beta2", beta2)]);
         let mu = move |t: f64| beta1 * (1.0 - 0.5 * 0.96f64.powf(t * momentum_decay));
-        // 1 minus the product of the first t; one this small makes no difference to 1.
+        // 1 minus the product of the first t factors; products below 1e-20 are negligible against 1.
         let rest = move |t: f64| {
             let factors = (1..=t as u64).map(|i| mu(i as f64));
             let products = factors.scan(1.0, |product, factor| {
@@ -183,7 +182,7 @@ fn check_adam(graph: &Graph, name: &str, adam: &Adam) {
     check(graph, name, &not_negative, &[("beta1", adam.betas.0), ("beta2", adam.betas.1)]);
 }
 
-/// Adam's update for a learning rate of 1, from a gradient with or without decay.
+/// Adam's update for learning rate 1, from a gradient with or without decay.
 fn adam_step(adam: &Adam) -> impl Fn(&Gradient, &Value) -> Value + 'static {
     let ((beta1, beta2), eps) = (adam.betas, adam.eps);
     let first = of_step(move |t| 1.0 / (1.0 - beta1.powf(t)));

@@ -1,4 +1,4 @@
-//! Steps divided by the size of earlier gradients.
+//! Optimisers that scale steps by the magnitude of past gradients.
 
 use super::{Optimizer, Rule, check, learning_rate, of_step};
 use crate::Graph;
@@ -9,7 +9,7 @@ use crate::Graph;
 /// `g <- g + weight_decay p`, `v <- alpha v + (1 - alpha) g^2`, `p <- p - lr g / (sqrt(v) + eps)`.
 /// Centred, `v` is reduced by the square of `a <- alpha a + (1 - alpha) g`; with momentum,
 /// `b <- momentum b + g / (sqrt(v) + eps)`, `p <- p - lr b`. State: `rmsprop.v`, `rmsprop.mean`,
-/// `rmsprop.momentum`, as far as used.
+/// `rmsprop.momentum`, if used.
 #[derive(Clone, Debug)]
 pub struct RmsProp {
     lr: f64,
@@ -33,15 +33,15 @@ impl RmsProp {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The decay of the average of squares, in [0, 1).
+        /// Decay rate of the moving average of squared gradients, in [0, 1).
         alpha: f64,
-        /// What keeps the divisor from 0.
+        /// Added to the divisor to avoid division by 0.
         eps: f64,
-        /// The strength of the L2 penalty.
+        /// Strength of the L2 penalty.
         weight_decay: f64,
-        /// The share of the last update that goes on, in [0, 1); 0 for none.
+        /// Momentum, in [0, 1); 0 for none.
         momentum: f64,
         /// Whether to divide by an estimate of the standard deviation instead of the root mean square.
         centered: bool,
@@ -60,7 +60,7 @@ impl Optimizer for RmsProp {
             let g = gradient.decayed(weight_decay);
             let mut v = gradient.average("rmsprop.v", alpha, &g.square());
             if centered {
-                // Rounded, the difference may lie below 0.
+                // Rounding may make the difference negative.
                 v = (v - gradient.average("rmsprop.mean", alpha, &g).square()).relu();
             }
             let mut step = g / (v.sqrt() + eps);
@@ -97,13 +97,13 @@ impl Adagrad {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// How fast the learning rate falls with the steps.
+        /// Decay of the learning rate per step.
         lr_decay: f64,
-        /// What keeps the divisor from 0.
+        /// Added to the divisor to avoid division by 0.
         eps: f64,
-        /// The strength of the L2 penalty.
+        /// Strength of the L2 penalty.
         weight_decay: f64,
     }
 }
@@ -153,13 +153,13 @@ impl Adadelta {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The decay of both averages of squares, in [0, 1).
+        /// Decay rate of both averages of squares, in [0, 1).
         rho: f64,
-        /// What keeps the divisor, and the first steps, from 0.
+        /// Keeps the divisor and the first steps above 0.
         eps: f64,
-        /// The strength of the L2 penalty.
+        /// Strength of the L2 penalty.
         weight_decay: f64,
     }
 }

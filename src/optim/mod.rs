@@ -1,5 +1,5 @@
-//! Optimisers, as graph nodes: a step updates parameters and state on the device, in the same
-//! submission as forward and backward. Formulas, names and defaults are PyTorch's.
+//! Optimisers, as graph nodes: a step updates parameters and state on the device, in the same submission as the forward
+//! and backward pass. Formulas, names and defaults match PyTorch.
 //!
 //! ```
 //! use wgrad::optim::{Adam, Optimizer};
@@ -18,13 +18,12 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 //!
-//! The learning rate is a scalar named `lr`, fed at any step without recompiling. State lives in
-//! variables named after parameter and optimiser, such as `fc1.weight.adam.m`. What depends on
-//! the step's number counts the updates of each parameter ([`Gradient::of_step`]).
+//! The learning rate is a scalar named `lr`, which can be fed at any step without recompiling. State is kept in
+//! variables named after parameter and optimiser, such as `fc1.weight.adam.m`. Quantities that depend on the step
+//! number count the updates of each parameter ([`Gradient::of_step`]).
 //!
-//! Learning rates that change with the step are in [`schedule`]. Gradients may be clipped
-//! ([`clip_norm`], [`clip_value`]), summed over several batches ([`accumulate`]), and given to
-//! different optimisers:
+//! [`schedule`] has learning rate schedules. Gradients can be clipped ([`clip_norm`], [`clip_value`]), accumulated over
+//! several batches ([`accumulate`]), and passed to different optimisers:
 //!
 //! ```
 //! use wgrad::optim::{AdamW, Optimizer, parameter_gradients};
@@ -39,12 +38,12 @@
 //! # assert!(graph.errors().is_empty());
 //! ```
 //!
-//! A parameter that is in none of the groups stays as it is, and its gradient is not computed. A
-//! whole part of a model is frozen by [`Scope::frozen`](crate::nn::Scope::frozen).
+//! A parameter in none of the groups is not updated, and its gradient is not computed. To freeze a whole part of a
+//! model, use [`Scope::frozen`](crate::nn::Scope::frozen).
 //!
-//! A further optimiser is one struct with one method, [`Optimizer::rule`].
+//! A new optimiser is a struct with one method, [`Optimizer::rule`].
 
-/// A method for each hyper-parameter.
+/// Defines a setter for each hyper-parameter.
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $ty:ty),* $(,)?) => {$(
         $(#[$doc])*
@@ -73,10 +72,10 @@ pub use wrapped::{Averaged, LrFactor};
 
 use crate::{DType, Graph, Tensor, Value, gradients};
 
-/// A function of a step's number, which starts at 1: see [`of_step`].
+/// A function of the step number, which starts at 1: see [`of_step`].
 pub type OfStep = Arc<dyn Fn(f64) -> f64 + Send + Sync>;
 
-/// The name of a parameter's moving average, behind its own and a dot.
+/// The name suffix of a parameter's moving average.
 pub const EMA: &str = "ema";
 
 /// A parameter and the gradient of the loss with respect to it.
@@ -86,33 +85,31 @@ pub struct Gradient {
     pub name: String,
     /// The parameter.
     pub parameter: Value,
-    /// The gradient; of the parameter's type.
+    /// The gradient, with the type of the parameter.
     pub value: Value,
 }
 
 impl Gradient {
-    /// Declares state of the optimiser for this parameter: a variable `PARAMETER.NAME` of its
-    /// type, which starts at zero.
+    /// Declares optimiser state for this parameter: a variable `PARAMETER.NAME` of its type, initialised to zero.
     #[track_caller]
     pub fn state(&self, name: &str) -> Value {
         let zeros = Tensor::zeros(self.parameter.ty());
         self.parameter.graph().variable(&format!("{}.{name}", self.name), zeros)
     }
 
-    /// State that follows `x` as an exponential moving average, `s <- decay s + (1 - decay) x`.
-    /// Gives the new average.
+    /// State that is an exponential moving average of `x`, `s <- decay s + (1 - decay) x`. Returns the new average.
     #[track_caller]
     pub fn average(&self, name: &str, decay: f64, x: &Value) -> Value {
         let state = self.state(name);
-        // From the one that weighs more, so that the average of equal numbers comes to rest at that number.
+        // Starts from the term with the larger weight, so that the average of a constant converges to it exactly.
         let average = if decay < 0.5 { x + (&state - x) * decay } else { &state + (x - &state) * (1.0 - decay) };
         self.parameter.graph().assign(&state, &average);
         average
     }
 
-    /// A scalar that depends on how often the optimiser `name` has updated this parameter: `function` of the
-    /// step's number. The session counts in `PARAMETER.NAME.step`, as PyTorch's `state['step']`: the count is saved
-    /// with the variables, and all programs that update the parameter with this optimiser share it.
+    /// A scalar that depends on how often the optimiser `name` has updated this parameter: `function` of the step
+    /// number. The session keeps the count in `PARAMETER.NAME.step`, like PyTorch's `state['step']`: it is saved with
+    /// the variables and shared by all programs that update the parameter with this optimiser.
     #[track_caller]
     pub fn of_step(&self, name: &str, function: &OfStep) -> Value {
         let (counter, function) = (format!("{}.{name}.{STEP}", self.name), function.clone());
@@ -126,21 +123,20 @@ impl Gradient {
     }
 }
 
-/// How one parameter is updated: from its gradient to its new value.
+/// The update of one parameter: maps its gradient to its new value.
 pub type Rule = Box<dyn Fn(&Gradient) -> Value>;
 
-/// A way to minimise a loss. Import the trait to call its methods.
+/// An optimiser. Import the trait to call its methods.
 pub trait Optimizer {
-    /// The update of one parameter, as a function that pushes nodes. What all parameters share (the learning rate)
-    /// is made here, once; state is declared by the rule, with [`Gradient::state`], and assigned with
-    /// [`Graph::assign`]; what depends on the step's number is [`Gradient::of_step`].
+    /// The update of one parameter, as a function that adds nodes. Nodes shared by all parameters (the learning rate)
+    /// are created here, once. The rule declares state with [`Gradient::state`] and updates it with
+    /// [`Graph::assign`]; for quantities that depend on the step number, see [`Gradient::of_step`].
     fn rule(&self, graph: &Graph) -> Rule;
 
-    /// Each run becomes a training step: computes the gradients of a scalar `loss` with respect
-    /// to all parameters declared so far, and assigns their new values. Gives the gradients.
+    /// Makes each run a training step: computes the gradients of a scalar `loss` with respect to all parameters
+    /// declared so far, and assigns their new values. Returns the gradients.
     ///
-    /// A parameter on which the loss does not depend has a gradient of zero: weight decay and
-    /// remaining momentum still move it.
+    /// A parameter that the loss does not depend on has gradient zero, but weight decay and momentum still apply.
     #[track_caller]
     fn minimize(&self, graph: &Graph, loss: &Value) -> Vec<Gradient> {
         let gradients = parameter_gradients(graph, loss);
@@ -148,7 +144,7 @@ pub trait Optimizer {
         gradients
     }
 
-    /// The same with gradients at hand: clipped ([`clip_norm`]), or of some parameters alone.
+    /// The same from given gradients, for example clipped ones ([`clip_norm`]) or those of some parameters.
     #[track_caller]
     fn apply(&self, graph: &Graph, gradients: &[Gradient]) {
         graph.at(Location::caller(), || {
@@ -162,8 +158,8 @@ pub trait Optimizer {
         });
     }
 
-    /// The same optimiser with `factor` times the learning rate, for a group of parameters that
-    /// learns faster or slower than the others, whatever is fed as `lr`.
+    /// The same optimiser with the learning rate multiplied by `factor`, whatever is fed as `lr`: for a group of
+    /// parameters that should learn faster or slower.
     fn lr_factor(self, factor: f64) -> LrFactor<Self>
     where
         Self: Sized,
@@ -171,10 +167,10 @@ pub trait Optimizer {
         LrFactor { inner: self, factor }
     }
 
-    /// The same optimiser, which also keeps an exponential moving average of the weights (Polyak and
-    /// Juditsky, *Acceleration of stochastic approximation by averaging*, 1992), corrected for its
-    /// beginning as Adam's are: `a <- a + (1 - decay) / (1 - decay^t) (p - a)`, with the new `p`.
-    /// State: `ema`. [`Scope::averaged`](crate::nn::Scope::averaged) builds a model with these weights.
+    /// The same optimiser, which also keeps an exponential moving average of the weights (Polyak and Juditsky,
+    /// *Acceleration of stochastic approximation by averaging*, 1992), bias-corrected like Adam's:
+    /// `a <- a + (1 - decay) / (1 - decay^t) (p - a)`, with the new `p`. State: `ema`.
+    /// [`Scope::averaged`](crate::nn::Scope::averaged) builds a model with these weights.
     fn averaged(self, decay: f64) -> Averaged<Self>
     where
         Self: Sized,
@@ -183,7 +179,7 @@ pub trait Optimizer {
     }
 }
 
-/// The gradients of a scalar `loss` with respect to all parameters declared so far, in their order.
+/// The gradients of a scalar `loss` with respect to all parameters declared so far, in declaration order.
 #[track_caller]
 pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
     let parameters = graph.parameters();
@@ -191,7 +187,7 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
         return Vec::new();
     }
     if parameters.is_empty() {
-        let why = "expected a graph that declares at least one parameter (Graph::parameter)";
+        let why = "the graph declares no parameters; use Graph::parameter";
         graph.error("minimize", &[loss], why);
         return Vec::new();
     }
@@ -203,10 +199,9 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
         .collect()
 }
 
-/// Scales all gradients by one factor so that their norm, taken over all of them as one vector, is
-/// at most `max_norm`: `g * min(1, max_norm / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_`
-/// (Pascanu et al., *On the difficulty of training recurrent neural networks*, ICML 2013). Where an element is NaN
-/// all gradients become NaN.
+/// Scales all gradients by one factor so that their joint norm is at most `max_norm`:
+/// `g * min(1, max_norm / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_` (Pascanu et al., *On the difficulty of
+/// training recurrent neural networks*, ICML 2013). If any element is NaN, all gradients become NaN.
 ///
 /// ```
 /// use wgrad::optim::{Optimizer, Sgd, clip_norm, parameter_gradients};
@@ -222,7 +217,7 @@ pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
     clip("clip_norm", "max_norm", max_norm, gradients, || {
         let sum = gradients.iter().map(|g| g.value.square().sum_all()).reduce(|a, b| a + b);
         let norm = sum.map(|sum| sum.sqrt() + 1e-6);
-        // A norm that is not a number is not below the limit either.
+        // A NaN norm is not below the limit, so it reaches all gradients.
         let factor = norm.map(|norm| {
             let limit = norm.full_like(max_norm);
             norm.le(&limit).where_(&norm.ones_like(), &(limit / &norm))
@@ -231,13 +226,13 @@ pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
     })
 }
 
-/// Limits each element of all gradients to `-limit` to `limit`, as PyTorch's `clip_grad_value_`.
+/// Clamps each element of all gradients to `[-limit, limit]`, as PyTorch's `clip_grad_value_`.
 #[track_caller]
 pub fn clip_value(gradients: &[Gradient], limit: f64) -> Vec<Gradient> {
     clip("clip_value", "limit", limit, gradients, || gradients.iter().map(|g| g.value.clamp(-limit, limit)).collect())
 }
 
-/// The gradients with the values that `clipped` makes, where the limit can be one.
+/// The gradients with the values returned by `clipped`, if the limit is valid.
 #[track_caller]
 fn clip(
     op: &str,
@@ -254,18 +249,18 @@ fn clip(
     } else if limit >= 0.0 && limit.is_finite() {
         graph.at(Location::caller(), clipped)
     } else {
-        let why = format!("{name} must be a number of at least 0, not {limit}");
+        let why = format!("{name} must be finite and at least 0, not {limit}");
         vec![graph.error(op, &[], why); gradients.len()]
     };
     gradients.iter().zip(values).map(|(g, value)| Gradient { value, ..g.clone() }).collect()
 }
 
-/// The learning rate: a scalar `lr` of the graph, the default where it is not fed.
+/// The learning rate: a scalar `lr` of the graph, with a default if it is not fed.
 fn learning_rate(graph: &Graph, default: f64) -> Value {
     graph.scalar("lr", default)
 }
 
-/// A function of a step's number, for [`Gradient::of_step`]. It keeps its last result, since most parameters are at
+/// A function of the step number, for [`Gradient::of_step`]. It caches its last result, since most parameters are at
 /// the same step.
 pub fn of_step(function: impl Fn(f64) -> f64 + Send + Sync + 'static) -> OfStep {
     let last = Mutex::new((0.0, f64::NAN));
@@ -278,10 +273,10 @@ pub fn of_step(function: impl Fn(f64) -> f64 + Send + Sync + 'static) -> OfStep 
     })
 }
 
-/// The last part of the name of a parameter's count.
+/// The name suffix of a parameter's step count.
 const STEP: &str = "step";
 
-/// Remembers hyper-parameters that lie outside their range, with the user's line.
+/// Reports hyper-parameters outside their range, at the caller's line.
 #[track_caller]
 fn check(graph: &Graph, optimizer: &str, not_negative: &[(&str, f64)], below_one: &[(&str, f64)]) {
     let location = std::panic::Location::caller();
@@ -290,7 +285,7 @@ fn check(graph: &Graph, optimizer: &str, not_negative: &[(&str, f64)], below_one
     };
     for &(name, x) in not_negative {
         if !(x >= 0.0 && x.is_finite()) {
-            complain(name, x, "a number of at least 0");
+            complain(name, x, "finite and at least 0");
         }
     }
     for &(name, x) in below_one {

@@ -1,5 +1,4 @@
-//! Learning rates that change with the step: numbers for the scalar `lr`, fed at each step, so that
-//! nothing is compiled anew.
+//! Learning rate schedules: values for the scalar `lr`, fed at each step without recompiling.
 //!
 //! ```
 //! use wgrad::optim::schedule::{Cosine, Schedule};
@@ -23,13 +22,13 @@
 
 use std::f64::consts::PI;
 
-/// A learning rate for each step. The first step is number 0.
+/// A learning rate for each step, counted from 0.
 pub trait Schedule {
     /// The learning rate of a step.
     fn lr(&self, step: u64) -> f64;
 
-    /// This schedule after `steps` steps in which the rate rises in equal parts to this schedule's
-    /// first (Goyal et al., arXiv:1706.02677).
+    /// Prepends `steps` steps in which the rate rises linearly to the first rate of this schedule (Goyal et al.,
+    /// arXiv:1706.02677).
     fn after_warm_up(self, steps: u64) -> WarmUp<Self>
     where
         Self: Sized,
@@ -38,7 +37,7 @@ pub trait Schedule {
     }
 }
 
-/// Always the same.
+/// A constant learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Constant(pub f64);
 
@@ -51,11 +50,11 @@ impl Schedule for Constant {
 /// `lr gamma^(step / every)`, the quotient rounded down: PyTorch's `StepLR`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// The first learning rate.
+    /// The initial learning rate.
     pub lr: f64,
-    /// After how many steps it falls; 0 for never.
+    /// Number of steps between decreases; 0 for never.
     pub every: u64,
-    /// By what it is multiplied then.
+    /// Factor of each decrease.
     pub gamma: f64,
 }
 
@@ -66,16 +65,16 @@ impl Schedule for Step {
     }
 }
 
-/// From `lr` to `last` along half a cosine, `last + (lr - last) (1 + cos(pi step / steps)) / 2`, and
-/// `last` from then on (Loshchilov and Hutter, *SGDR*, ICLR 2017; PyTorch's `CosineAnnealingLR` up
-/// to there).
+/// From `lr` to `last` along half a cosine, `last + (lr - last) (1 + cos(pi step / steps)) / 2`, then constant at
+/// `last` (Loshchilov and Hutter, *SGDR*, ICLR 2017; equal to PyTorch's `CosineAnnealingLR` in the first `steps`
+/// steps).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {
-    /// The first learning rate.
+    /// The initial learning rate.
     pub lr: f64,
-    /// The last one.
+    /// The final learning rate.
     pub last: f64,
-    /// When it is reached.
+    /// The step at which it is reached.
     pub steps: u64,
 }
 
@@ -109,20 +108,19 @@ impl<S: Schedule> Schedule for WarmUp<S> {
     }
 }
 
-/// Up from `max / div` to `max` along half a cosine in the first `rise` of the steps, down to
-/// `max / div / final_div` in the rest (Smith and Topin, *Super-convergence*, arXiv:1708.07120), as
-/// PyTorch's `OneCycleLR`.
+/// Rises from `max / div` to `max` along half a cosine in the first `rise` of the steps, then falls to
+/// `max / div / final_div` (Smith and Topin, *Super-convergence*, arXiv:1708.07120), as PyTorch's `OneCycleLR`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneCycle {
-    /// The largest learning rate.
+    /// The maximum learning rate.
     pub max: f64,
-    /// All steps.
+    /// Total number of steps.
     pub steps: u64,
-    /// The part of them in which the rate rises, in (0, 1).
+    /// Fraction of steps in which the rate rises, in (0, 1).
     pub rise: f64,
-    /// The largest rate over the first.
+    /// Ratio of the maximum to the initial rate.
     pub div: f64,
-    /// The first rate over the last.
+    /// Ratio of the initial to the final rate.
     pub final_div: f64,
 }
 
@@ -143,13 +141,13 @@ impl Schedule for OneCycle {
     }
 }
 
-/// Falls when a measure has stopped falling: PyTorch's `ReduceLROnPlateau` for losses.
+/// Reduces the rate when a metric stops decreasing: PyTorch's `ReduceLROnPlateau` with `mode="min"`.
 ///
 /// ```
 /// let mut rate = wgrad::optim::schedule::ReduceOnPlateau::new(0.1).patience(1);
 /// assert_eq!(rate.observe(2.0), 0.1); // the best so far
-/// assert_eq!(rate.observe(2.0), 0.1); // one without progress
-/// assert_eq!(rate.observe(3.0), 0.1 * 0.1); // two
+/// assert_eq!(rate.observe(2.0), 0.1); // no improvement
+/// assert_eq!(rate.observe(3.0), 0.1 * 0.1); // no improvement for the second time
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReduceOnPlateau {
@@ -165,7 +163,7 @@ pub struct ReduceOnPlateau {
 }
 
 impl ReduceOnPlateau {
-    /// Starts at `lr`; `factor` 0.1, `patience` 10, `threshold` 1e-4, no cooldown, no least rate.
+    /// Starts at `lr`; `factor` 0.1, `patience` 10, `threshold` 1e-4, no cooldown, no minimum rate.
     pub fn new(lr: f64) -> ReduceOnPlateau {
         ReduceOnPlateau {
             lr,
@@ -181,22 +179,22 @@ impl ReduceOnPlateau {
     }
 
     setters! {
-        /// By what the rate is multiplied.
+        /// Factor of each reduction.
         factor: f64,
-        /// How many measures without progress are borne; the next one lets the rate fall.
+        /// Number of observations without improvement that are tolerated; the next one reduces the rate.
         patience: u32,
-        /// The part of the best measure by which another must be better to be progress.
+        /// Minimum improvement, relative to the best value.
         threshold: f64,
-        /// How many measures after a fall are not counted.
+        /// Number of observations to ignore after a reduction.
         cooldown: u32,
-        /// The least learning rate.
+        /// The minimum learning rate.
         least: f64,
     }
 
-    /// Takes a measure, such as an epoch's loss on the validation set; gives the learning rate from
-    /// now on. What is not a number is no progress.
+    /// Records a metric, such as the validation loss of an epoch; returns the learning rate from now on. NaN is not
+    /// an improvement.
     pub fn observe(&mut self, measure: f64) -> f64 {
-        // For losses below zero too, "better by a part of the best" is downwards.
+        // Uses the magnitude of the best value, so that negative values must also decrease to improve.
         if measure < self.best - self.threshold * self.best.abs() || self.best == f64::INFINITY && measure < self.best {
             (self.best, self.bad) = (measure, 0);
         } else {
@@ -213,7 +211,7 @@ impl ReduceOnPlateau {
         self.lr
     }
 
-    /// The learning rate now.
+    /// The current learning rate.
     pub fn lr(&self) -> f64 {
         self.lr
     }

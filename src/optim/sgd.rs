@@ -1,4 +1,4 @@
-//! Gradient descent, and the sign of it.
+//! Gradient descent with momentum or sign updates.
 
 use super::{Optimizer, Rule, check, learning_rate};
 use crate::Graph;
@@ -7,7 +7,7 @@ use crate::Graph;
 /// initialization and momentum in deep learning*, ICML 2013) in PyTorch's form:
 ///
 /// `g <- g + weight_decay p`, `b <- momentum b + g`, `p <- p - lr b`; with Nesterov's momentum
-/// `p <- p - lr (g + momentum b)`. State: `sgd.momentum`, where momentum is not 0.
+/// `p <- p - lr (g + momentum b)`. State: `sgd.momentum`, unless momentum is 0.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     lr: f64,
@@ -29,13 +29,13 @@ impl Sgd {
     }
 
     setters! {
-        /// The learning rate where none is fed.
+        /// The default learning rate, used if `lr` is not fed.
         lr: f64,
-        /// The share of the last update that goes on, in [0, 1); 0 for none.
+        /// Momentum, in [0, 1); 0 for none.
         momentum: f64,
-        /// Whether to look ahead along the momentum.
+        /// Whether to use Nesterov momentum.
         nesterov: bool,
-        /// The strength of the L2 penalty.
+        /// Strength of the L2 penalty.
         weight_decay: f64,
     }
 }
@@ -45,7 +45,7 @@ impl Optimizer for Sgd {
     fn rule(&self, graph: &Graph) -> Rule {
         check(graph, "sgd", &[("lr", self.lr), ("weight_decay", self.weight_decay)], &[("momentum", self.momentum)]);
         if self.nesterov && self.momentum == 0.0 {
-            graph.error("sgd", &[], "Nesterov's momentum needs a momentum above 0");
+            graph.error("sgd", &[], "Nesterov momentum requires a momentum above 0");
         }
         let lr = learning_rate(graph, self.lr);
         let Sgd { momentum, nesterov, weight_decay, .. } = *self;
@@ -64,8 +64,8 @@ impl Optimizer for Sgd {
     }
 }
 
-/// Lion (Chen et al., *Symbolic discovery of optimization algorithms*, NeurIPS 2023): steps of one
-/// size in the direction of each sign,
+/// Lion (Chen et al., *Symbolic discovery of optimization algorithms*, NeurIPS 2023): steps of equal magnitude in the
+/// direction of the sign,
 ///
 /// `p <- p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)`, then
 /// `m <- beta2 m + (1 - beta2) g`. State: `lion.m`.
@@ -89,11 +89,11 @@ impl Lion {
     }
 
     setters! {
-        /// The learning rate where none is fed; a third to a tenth of Adam's.
+        /// The default learning rate, used if `lr` is not fed; typically a third to a tenth of Adam's.
         lr: f64,
-        /// The share of the average in a step's direction, and its decay, in [0, 1).
+        /// Weight of the average in the direction of a step, and decay rate of the average, in [0, 1).
         betas: (f64, f64),
-        /// The share of a weight that a step takes away, times the learning rate.
+        /// Relative decrease of a weight per step, before multiplication by the learning rate.
         weight_decay: f64,
     }
 }

@@ -1,4 +1,4 @@
-//! Optimisers made of others.
+//! Optimisers that wrap another one.
 
 use super::{EMA, Optimizer, Rule, check, of_step};
 use crate::Graph;
@@ -15,7 +15,7 @@ impl<O: Optimizer> Optimizer for LrFactor<O> {
     fn rule(&self, graph: &Graph) -> Rule {
         check(graph, "lr_factor", &[("factor", self.factor)], &[]);
         let (rule, factor) = (self.inner.rule(graph), self.factor);
-        // All rules are p - lr step: what moves p is proportional to the rate.
+        // All rules are p - lr step, so the change of p is proportional to the rate.
         Box::new(move |gradient| {
             let p = &gradient.parameter;
             p + (rule(gradient) - p) * factor

@@ -59,7 +59,7 @@ const REFUSALS: &[Refusal] = &[
         let options = Conv2d::default().stride(2).dilation([1, 3]);
         f32s(g, "x", &[1, 2, 3, 3]).conv_transpose2d(&f32s(g, "w", &[2, 1, 2, 2]), None, options, [2, 2])
     }),
-    ("conv_transpose1d", "leaves nothing", |g| {
+    ("conv_transpose1d", "leaves an empty output", |g| {
         let options = Conv1d { padding: [9, 0], ..Conv1d::default() };
         f32s(g, "x", &[1, 2, 3]).conv_transpose1d(&f32s(g, "w", &[2, 1, 2]), None, options, 0)
     }),

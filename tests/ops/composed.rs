@@ -429,8 +429,8 @@ fn initialisers_by_name() {
         ("uniform(1)", "uniform(low, high)"),
         ("constant", "constant(value)"),
         ("zeros(1)", "zeros()"),
-        ("normal(a, b)", "as numbers"),
-        ("normal(0, inf)", "as numbers"),
+        ("normal(a, b)", "with numbers"),
+        ("normal(0, inf)", "with numbers"),
         ("normal(0, 1", "closing parenthesis"),
     ] {
         let error = text.parse::<Init>().expect_err(text);

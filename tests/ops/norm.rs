@@ -159,8 +159,8 @@ fn what_does_not_fit_is_said() {
         ("at least one element", &|g| drop(x(g, &[2, 0]).rms_norm(&[0], None, 1e-5))),
         ("for eps", &|g| drop(x(g, &[2, 4]).rms_norm(&[4], None, 0.0))),
         ("[N, C, ...]", &|g| drop(x(g, &[4]).group_norm(2, None, None, 1e-5))),
-        ("1 axes behind", &|g| drop(BatchNorm1d::new(&Scope::train(g, 0), "bn", 3).forward(&x(g, &[2, 3, 4, 4])))),
-        ("momentum must be 0 to 1", &|g| {
+        ("1 spatial axes", &|g| drop(BatchNorm1d::new(&Scope::train(g, 0), "bn", 3).forward(&x(g, &[2, 3, 4, 4])))),
+        ("momentum must be in [0, 1]", &|g| {
             BatchNorm2d::new(&Scope::train(g, 0), "bn", 3).momentum(f64::NAN).forward(&x(g, &[2, 3, 4, 4]));
         }),
         ("assigned twice", &|g| {

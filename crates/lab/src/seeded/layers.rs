@@ -118,7 +118,7 @@ pub(super) fn norms() -> Vec<Fault> {
             ["layer_norm", "rows of 768"],
             "workgroup",
             "norm_workgroup",
-            Text("workgroupBarrier(); // before somebody writes the tree again", ""),
+            Text("workgroupBarrier(); // before the tree is overwritten", ""),
         ),
         fault(
             "the gradient drops the mean's term",
