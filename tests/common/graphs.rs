@@ -379,8 +379,8 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
         let stand_ins: Vec<Value> =
             known.iter().enumerate().map(|(i, t)| alone.input(&format!("x{i}"), t.dtype(), t.shape())).collect();
         let tried = operation(&mut Choices::new(&draw), &alone, &stand_ins);
-        // Gradients with respect to inputs differ from those with respect to intermediate values, so
-        // they are skipped here and added at the end.
+        // In the real graph the pool's values depend on each other, so gradients differ from those with
+        // respect to stand-in inputs. They are skipped here and added at the end.
         if !alone.errors().is_empty() || draw[3] % 74 == 73 {
             continue;
         }
