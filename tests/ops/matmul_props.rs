@@ -1,4 +1,4 @@
-//! Products of random shapes, broadcast batches and transposes, against a naive triple loop.
+//! Matmul with random shapes, broadcast batches and transposes, compared with a naive triple loop.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -8,8 +8,8 @@ use wgrad::{Shape, Tensor, Value, View};
 
 use crate::common;
 
-/// Batch axes of the result, for each operand which of them it broadcasts and how many it lacks;
-/// rows, columns, inner size; transposes.
+/// Batch axes of the result; for each operand, which of them have size 1 and how many are missing; rows,
+/// columns and inner size; transposes.
 #[derive(Clone, Debug)]
 struct Product {
     batch: Vec<usize>,
@@ -51,7 +51,7 @@ impl Product {
         Case::new("matmul", "random", build).float("a", self.stored(0)).float("b", self.stored(1))
     }
 
-    /// By the definition, with index arithmetic of its own.
+    /// The definition, with independent index arithmetic.
     fn naive(&self, a: &Tensor, b: &Tensor) -> (Shape, Vec<f64>) {
         let [m, n, k] = self.matrix;
         let shapes = [0, 1].map(|i| Shape::from(self.stored(i)));
@@ -84,14 +84,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_reference_is_the_definition(product in product(), seed in any::<u64>()) {
+    fn the_reference_matches_the_definition(product in product(), seed in any::<u64>()) {
         let graph = CaseGraph::new(&product.case()).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let inputs = graph.sample(seed);
         let outputs = graph.reference(&inputs).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let (shape, expected) = product.naive(&inputs[0], &inputs[1]);
         prop_assert_eq!(outputs[0].shape(), &shape);
         for (got, expected) in outputs[0].to_f64().into_iter().zip(expected) {
-            prop_assert!((got - expected).abs() <= 1e-12, "{} instead of {}", got, expected);
+            prop_assert!((got - expected).abs() <= 1e-12, "{}, expected {}", got, expected);
         }
     }
 }
@@ -110,7 +110,7 @@ fn every_variant_agrees_with_the_reference() {
 }
 
 #[test]
-fn mistakes_name_the_sizes() {
+fn shape_errors_name_the_sizes() {
     let graph = wgrad::Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, wgrad::DType::F32, shape);
     let said = |a: &[usize], b: &[usize]| {
