@@ -1,4 +1,4 @@
-//! `wgrad check --replay` runs the case file of a wrong launch.
+//! `wgrad check --replay` runs the case file of a wrong kernel call.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn replay(file: &Path) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_wrong_launch_fails_and_its_correction_passes() {
+fn a_wrong_kernel_call_fails_and_its_correction_passes() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [10, 7]);
@@ -43,7 +43,7 @@ fn a_wrong_launch_fails_and_its_correction_passes() {
 }
 
 #[test]
-fn another_file_is_refused() {
+fn files_other_than_case_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("weights.safetensors");
     let tensors = std::collections::BTreeMap::from([("x".to_owned(), Tensor::scalar(1.0))]);
