@@ -105,10 +105,10 @@ fn a_repeated_step_creates_nothing() {
 
     let made = ["create_buffer", "create_bind_group", "create_compute_pipeline", "create_shader_module"];
     for stack in submitted.iter().chain(&read) {
-        let anew = stack
+        let created = stack
             .iter()
             .find(|name| made.iter().any(|made| name.contains(&format!("wgpu::api::device::Device::{made}"))));
-        assert!(anew.is_none(), "a step calls {anew:?}");
+        assert!(created.is_none(), "a step calls {created:?}");
     }
     let ours = ours(&submitted);
     assert!(ours.is_empty(), "a step allocates: {ours:#?}");

@@ -301,15 +301,15 @@ pub fn wild(bytes: &[u8], most: usize) {
         pool.extend(made.into_iter().filter(|v| v.is_valid() || c.one_in(8)));
     }
     plan(&graph);
-    let mistakes = graph.errors();
+    let errors = graph.errors();
     let valid: Vec<&Value> = pool.iter().filter(|v| v.is_valid()).collect();
     let program = Session::new(Device::cpu()).compile(&graph, &valid);
     match program {
-        Ok(_) => assert!(mistakes.is_empty(), "compiled despite {mistakes:?}"),
+        Ok(_) => assert!(errors.is_empty(), "compiled despite {errors:?}"),
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains("internal"), "{text}");
-            assert!(!mistakes.is_empty() || matches!(error, Error::Limit(_)), "{text}");
+            assert!(!errors.is_empty() || matches!(error, Error::Limit(_)), "{text}");
         }
     }
 }

@@ -76,10 +76,10 @@ fn invalid_arguments_are_reported_at_the_users_line() {
         let graph = Graph::new();
         let y = build(&graph);
         assert!(!y.is_valid(), "{number}: {op} accepts the arguments and returns {y:?}");
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), 1, "{number}: {mistakes:?}");
-        let text = mistakes[0].to_string();
+        let errors = graph.errors();
+        assert_eq!(errors.len(), 1, "{number}: {errors:?}");
+        let text = errors[0].to_string();
         assert!(text.contains(&format!("{op}(")) && text.contains(what), "{number}: {text}");
-        assert!(mistakes[0].location.file().ends_with("arguments.rs"), "{text}");
+        assert!(errors[0].location.file().ends_with("arguments.rs"), "{text}");
     }
 }

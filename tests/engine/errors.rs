@@ -59,10 +59,10 @@ fn each_op_reports_what_it_expected() {
         let graph = Graph::new();
         let value = build(&graph);
         assert!(!value.is_valid());
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-        assert!(mistakes[0].location.file().ends_with("errors.rs"), "{}", mistakes[0].location);
-        mistakes[0].to_string()
+        let errors = graph.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].location.file().ends_with("errors.rs"), "{}", errors[0].location);
+        errors[0].to_string()
     };
     let f = |graph: &Graph, name: &str, shape: &[usize]| graph.input(name, DType::F32, shape);
     let cases: Vec<(String, &[&str])> = vec![

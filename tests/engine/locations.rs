@@ -394,14 +394,14 @@ fn graph_errors_report_the_callers_line() {
         (entry.call)(&given);
         let end = entries[number + 1..].iter().map(|next| next.line).find(|&line| line > entry.line);
         let end = end.unwrap_or(u32::MAX);
-        let mistakes = given.g.errors();
-        if mistakes.is_empty() {
+        let errors = given.g.errors();
+        if errors.is_empty() {
             wrong.push(format!("{}: no error", entry.name));
         }
-        for mistake in mistakes {
-            let here = Path::new(mistake.location.file()).file_name() == Path::new(file!()).file_name();
-            if !here || !(entry.line..end).contains(&mistake.location.line()) {
-                wrong.push(format!("{}, line {}: {mistake}", entry.name, entry.line));
+        for error in errors {
+            let here = Path::new(error.location.file()).file_name() == Path::new(file!()).file_name();
+            if !here || !(entry.line..end).contains(&error.location.line()) {
+                wrong.push(format!("{}, line {}: {error}", entry.name, entry.line));
             }
         }
     }

@@ -232,11 +232,11 @@ fn values_of_another_graph_are_reported_at_the_users_line() {
     for (name, mix) in MIXES {
         let [(first, a), (second, b)] = twins();
         let given = mix(&a, &b);
-        let mistakes: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.errors()).collect();
-        let told = mistakes.iter().any(|mistake| mistake.message.contains("different graphs"));
-        assert!(told, "{name}: {mistakes:?}");
-        for mistake in &mistakes {
-            assert!(mistake.location.file().ends_with("ownership.rs"), "{name}: {mistake}");
+        let errors: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.errors()).collect();
+        let reported = errors.iter().any(|error| error.message.contains("different graphs"));
+        assert!(reported, "{name}: {errors:?}");
+        for error in &errors {
+            assert!(error.location.file().ends_with("ownership.rs"), "{name}: {error}");
         }
         for value in given {
             assert!(!value.is_valid(), "{name} returns {value:?}");
@@ -266,11 +266,11 @@ fn outputs_of_another_graph_are_refused() {
         ];
         for (number, result) in refused.into_iter().enumerate() {
             let error = result.expect_err("refused");
-            let told =
+            let reported =
                 matches!(&error, Error::Input(why) if why.contains("output 1, ") && why.contains("another graph"));
-            assert!(told, "{number}: {error}");
+            assert!(reported, "{number}: {error}");
         }
         assert!(session.names().is_empty(), "nothing was created");
-        session.compile(&second, &[&b]).expect("compiles in its own");
+        session.compile(&second, &[&b]).expect("compiles in its own graph");
     }
 }

@@ -105,8 +105,10 @@ fn fusion_creates_no_cycle_through_late_members() {
     let early = x.exp();
     let sums = early.sum(&[1], true); // older than the product
     let product = y.matmul(&z);
-    let a = &product + &sums; // must not join the product: `sums` waits for `early`,
-    let b = &early * &product; // which shares a launch with this, and that waits for the product
+    // `a` must not be fused into the product: `sums` waits for `early`, whose dispatch also computes `b`,
+    // which waits for the product.
+    let a = &product + &sums;
+    let b = &early * &product;
     let plan = plan(&graph, &[&a, &b]);
     assert_valid(&plan);
     let leaves = plan.inputs.iter().filter_map(|input| Some(input.stored.as_ref()?.buffer));
@@ -227,9 +229,9 @@ fn sizes_beyond_32_bits_are_refused() {
     graph.input("y", DType::F32, [usize::MAX, 2]);
     let z = graph.input("z", DType::F32, [1 << 20, 1]);
     let _ = z.broadcast_to(&[1 << 20, 1 << 12].into());
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), 3);
-    assert!(mistakes.iter().all(|m| m.message.contains("2^31")), "{mistakes:?}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), 3);
+    assert!(errors.iter().all(|m| m.message.contains("2^31")), "{errors:?}");
 }
 
 #[test]

@@ -170,11 +170,11 @@ fn graph_errors_are_reported_together_with_their_lines() {
     let loss = gradients(&x, &[&x]);
     graph.assign(&x, &x);
     let mut session = Session::new(Device::cpu());
-    let Err(Error::Graph(mistakes)) = session.compile(&graph, &[&chained, &mixed, &loss[0], &labels]) else {
-        panic!("four mistakes")
+    let Err(Error::Graph(errors)) = session.compile(&graph, &[&chained, &mixed, &loss[0], &labels]) else {
+        panic!("expected four errors")
     };
-    let text = Error::Graph(mistakes.clone()).to_string();
-    assert_eq!(mistakes.len(), 4, "{text}");
+    let text = Error::Graph(errors.clone()).to_string();
+    assert_eq!(errors.len(), 4, "{text}");
     assert!(
         text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"),
         "{text}"
@@ -183,10 +183,10 @@ fn graph_errors_are_reported_together_with_their_lines() {
         text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())),
         "{text}"
     );
-    assert_eq!(mistakes[1].op, "add");
-    assert!(mistakes[1].message.contains("numbers of one type"), "{text}");
-    assert!(mistakes[2].message.contains("one float"), "{text}");
-    assert!(mistakes[3].message.contains("only a parameter or variable"), "{text}");
+    assert_eq!(errors[1].op, "add");
+    assert!(errors[1].message.contains("numbers of one type"), "{text}");
+    assert!(errors[2].message.contains("one float"), "{text}");
+    assert!(errors[3].message.contains("only a parameter or variable"), "{text}");
 }
 
 #[test]
@@ -283,10 +283,10 @@ fn inputs_and_scalars_share_one_namespace() {
     assert!(!graph.scalar("x", 1.0).is_valid());
     assert!(!graph.input("rate", DType::F32, []).is_valid());
     assert!(!graph.input("x", DType::F32, [3]).is_valid());
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-    for (mistake, name) in mistakes.iter().zip(["`x`", "`rate`", "`x`"]) {
-        assert!(mistake.message.contains(name) && mistake.location.file().ends_with("session.rs"), "{mistake}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for (error, name) in errors.iter().zip(["`x`", "`rate`", "`x`"]) {
+        assert!(error.message.contains(name) && error.location.file().ends_with("session.rs"), "{error}");
     }
 
     assert!([x, first, second].iter().all(|value| value.is_valid()));
@@ -311,7 +311,7 @@ fn inputs_and_scalars_share_one_namespace() {
 fn empty_names_match_no_device() {
     for name in ["", " ", "\t", "gl: ", "vulkan:", ":"] {
         let error = Device::open(Some(name)).expect_err("no adapter has this name");
-        let told = matches!(&error, Error::Device(why) if why.contains("give an index, part of a name, a backend"));
-        assert!(told, "{name:?}: {error}");
+        let reported = matches!(&error, Error::Device(why) if why.contains("give an index, part of a name, a backend"));
+        assert!(reported, "{name:?}: {error}");
     }
 }

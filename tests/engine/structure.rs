@@ -118,7 +118,7 @@ fn modules_use_only_those_above_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 300, "only {seen} uses were looked at");
+    assert!(seen > 300, "only {seen} uses were checked");
 }
 
 #[test]
@@ -146,5 +146,5 @@ fn files_of_a_folder_use_only_those_above_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 15, "only {seen} uses were looked at");
+    assert!(seen > 15, "only {seen} uses were checked");
 }

@@ -46,8 +46,8 @@ fn two_threads_cannot_declare_the_same_name() {
             (a, b)
         });
         for (round, graph) in graphs.iter().enumerate() {
-            let (nodes, mistakes) = (graph.nodes().nodes.len(), graph.errors().len());
-            assert_eq!((a[round] as usize + b[round] as usize, nodes, mistakes), (1, 1, 1), "{what}, round {round}");
+            let (nodes, errors) = (graph.nodes().nodes.len(), graph.errors().len());
+            assert_eq!((a[round] as usize + b[round] as usize, nodes, errors), (1, 1, 1), "{what}, round {round}");
         }
     }
 }

@@ -198,7 +198,7 @@ fn only_regular_files_are_read_or_replaced() {
     let at = |name: &str| folder.path().join(name);
     let (mut session, graph, _) = session();
     let pipe = at("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is installed").success());
     symlink("/dev/zero", at("endless")).expect("a link");
     symlink(at("loop"), at("loop")).expect("a link");
     symlink(at("nowhere"), at("dangling")).expect("a link");
@@ -207,11 +207,11 @@ fn only_regular_files_are_read_or_replaced() {
         let path = at(name);
         // Loading neither blocks on the pipe nor reads zeros until memory is full.
         for error in [
-            session.load(&path).expect_err("no file"),
-            session.load_weights(&path, &graph).expect_err("no file"),
-            safetensors::load(&path).expect_err("no file"),
-            idx::read(&path, 1).expect_err("no file"),
-            Digits::load(&path, &path).expect_err("no file"),
+            session.load(&path).expect_err("not a regular file"),
+            session.load_weights(&path, &graph).expect_err("not a regular file"),
+            safetensors::load(&path).expect_err("not a regular file"),
+            idx::read(&path, 1).expect_err("not a regular file"),
+            Digits::load(&path, &path).expect_err("not a regular file"),
         ] {
             assert!(error.to_string().contains(name), "{error}");
         }
@@ -355,7 +355,7 @@ fn only_regular_tuning_files_are_read() {
     use std::os::unix::fs::symlink;
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is there").success());
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is installed").success());
     symlink("/dev/zero", at("endless")).expect("a link");
     fs::create_dir(at("folder")).expect("a folder");
     let mut session = Session::new(Device::cpu());

@@ -238,9 +238,9 @@ fn optimiser_errors_report_the_users_line() {
         let graph = Graph::new();
         let w = graph.parameter("w", Tensor::scalar(1.0));
         build(&graph, &w);
-        let mistakes = graph.errors();
-        assert!(mistakes.iter().all(|m| m.location.file().ends_with("nn.rs")), "{mistakes:?}");
-        mistakes.iter().map(|m| m.message.clone()).collect::<Vec<_>>().join("; ")
+        let errors = graph.errors();
+        assert!(errors.iter().all(|m| m.location.file().ends_with("nn.rs")), "{errors:?}");
+        errors.iter().map(|m| m.message.clone()).collect::<Vec<_>>().join("; ")
     };
     assert!(complaints(&|g, w| drop(Adam::new().betas((0.9, 1.0)).minimize(g, &w.square()))).contains("beta2"));
     assert!(complaints(&|g, w| drop(Adam::new().lr(f64::NAN).minimize(g, &w.square()))).contains("lr must be"));

@@ -343,9 +343,9 @@ fn invalid_clipping_limits_are_errors() {
             let p = graph.parameter("p", Tensor::new([2], [0.0f32; 2]).expect("a tensor"));
             let gradients = parameter_gradients(&graph, &p.sum_all());
             assert!(clip(&gradients, limit).iter().all(|g| !g.value.is_valid()));
-            let mistakes = graph.errors();
-            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-            let message = mistakes[0].to_string();
+            let errors = graph.errors();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            let message = errors[0].to_string();
             assert!(message.contains(name) && message.contains("at least 0"), "{message}");
         }
     }

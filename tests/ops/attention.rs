@@ -94,9 +94,9 @@ fn attention_errors_say_what_was_expected() {
         (nn::rotary(&q, 0.0), "base above 0"),
     ] {
         assert!(!value.is_valid());
-        let mistakes = graph.errors();
-        let last = mistakes.last().expect("a mistake").to_string();
-        assert!(mistakes.iter().any(|m| m.to_string().contains(part)), "{part}: {last}");
+        let errors = graph.errors();
+        let last = errors.last().expect("an error").to_string();
+        assert!(errors.iter().any(|m| m.to_string().contains(part)), "{part}: {last}");
     }
     assert!(graph.errors().iter().all(|m| m.to_string().contains("attention.rs")));
 }

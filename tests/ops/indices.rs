@@ -44,8 +44,8 @@ fn out_of_range_indices_are_refused_in_inputs_constants_and_variables() {
                 };
                 run(3).expect(name);
                 let error = run(bad).expect_err(name);
-                let told = matches!(&error, Error::Input(why) if why.contains("out of range"));
-                assert!(told, "{name}, {from}, {bad} on {device}: {error}");
+                let reported = matches!(&error, Error::Input(why) if why.contains("out of range"));
+                assert!(reported, "{name}, {from}, {bad} on {device}: {error}");
             }
         }
     }
@@ -75,11 +75,11 @@ fn invalid_index_arguments_are_refused_with_what_was_expected() {
         (index.triu(0), "two axes"),
         (x.flip(&[0, 2]), "not all axes"),
     ];
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), cases.len(), "{mistakes:?}");
-    for (mistake, (value, expected)) in mistakes.iter().zip(cases) {
-        assert!(!value.is_valid() && mistake.message.contains(expected), "{expected}: {mistake}");
-        assert!(mistake.location.file().ends_with("indices.rs"), "{mistake}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), cases.len(), "{errors:?}");
+    for (error, (value, expected)) in errors.iter().zip(cases) {
+        assert!(!value.is_valid() && error.message.contains(expected), "{expected}: {error}");
+        assert!(error.location.file().ends_with("indices.rs"), "{error}");
     }
 }
 

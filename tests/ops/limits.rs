@@ -76,8 +76,9 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
 fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict {
     let graph = CaseGraph::new(case).expect("builds");
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let plan =
-        |profile: &Profile, options: &Options| Plan::of(&graph.graph, &outputs, profile, options).expect("no mistakes");
+    let plan = |profile: &Profile, options: &Options| {
+        Plan::of(&graph.graph, &outputs, profile, options).expect("a valid graph")
+    };
     let mut known: HashSet<u64> =
         ways(&graph, whole).iter().map(|options| plan(whole, options).0.fingerprint()).collect();
     let inputs = graph.sample(seed);
@@ -199,7 +200,7 @@ fn fold(
     kernels: &mut BTreeSet<String>,
 ) -> Option<usize> {
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("no mistakes");
+    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("a valid graph");
     if !findings.is_empty() {
         let most = u64::from(device.profile().max_workgroups).pow(3);
         assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
@@ -259,6 +260,7 @@ fn a_tensor_that_fills_a_binding_exactly_runs() {
         assert!(report.passed() && report.compared() > elements, "{report:?}");
     }
     let refused = compile(&mut Session::new(device), MAX + 64).map(drop).expect_err("does not fit");
-    let told = matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
-    assert!(told, "{refused}");
+    let reported =
+        matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
+    assert!(reported, "{refused}");
 }

@@ -102,7 +102,7 @@ fn argmax_splits_long_rows_into_few_short_parts() {
     let graph = Graph::new();
     let y = graph.input("x", DType::F32, [250_000_000]).argmax(0, false);
     let profile = Profile { max_binding: 1 << 40, max_buffer: 1 << 40, ..Profile::webgpu_defaults() };
-    let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("no mistakes");
+    let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("a valid graph");
     assert!(findings.is_empty(), "{findings:?}");
     let [first, second] = &plan.calls[0].dispatches[..] else { panic!("{:?}", plan.calls[0]) };
     for dispatch in [first, second] {

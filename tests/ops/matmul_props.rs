@@ -113,21 +113,21 @@ fn every_variant_agrees_with_the_reference() {
 fn shape_errors_name_the_sizes() {
     let graph = wgrad::Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, wgrad::DType::F32, shape);
-    let said = |a: &[usize], b: &[usize]| {
+    let message = |a: &[usize], b: &[usize]| {
         let number = graph.errors().len();
         let y = input(&format!("a{number}"), a).matmul(&input(&format!("b{number}"), b));
         assert!(!y.is_valid() && !y.matmul(&y).is_valid());
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), number + 1);
-        assert!(mistakes[number].location.file().ends_with("matmul_props.rs"));
-        mistakes[number].to_string()
+        let errors = graph.errors();
+        assert_eq!(errors.len(), number + 1);
+        assert!(errors[number].location.file().ends_with("matmul_props.rs"));
+        errors[number].to_string()
     };
-    let text = said(&[2, 3], &[4, 5]);
+    let text = message(&[2, 3], &[4, 5]);
     assert!(text.contains("a has 3 columns and b has 4 rows"), "{text}");
-    let text = said(&[3], &[4]);
+    let text = message(&[3], &[4]);
     assert!(text.contains("3 columns"), "{text}");
-    let text = said(&[], &[4]);
+    let text = message(&[], &[4]);
     assert!(text.contains("at least one axis"), "{text}");
-    let text = said(&[2, 4, 4], &[3, 4, 4]);
+    let text = message(&[2, 4, 4], &[3, 4, 4]);
     assert!(text.contains("[2] and [3] do not broadcast"), "{text}");
 }

@@ -140,7 +140,7 @@ fn invalid_norm_arguments_are_reported() {
         let graph = Graph::new();
         build(&graph);
         match Session::new(Device::cpu()).compile(&graph, &[&graph.input("z", DType::F32, [])]) {
-            Err(Error::Graph(mistakes)) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Err(Error::Graph(errors)) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
             other => panic!("{:?}", other.err()),
         }
     };
@@ -168,7 +168,7 @@ fn invalid_norm_arguments_are_reported() {
         }),
     ];
     for (what, build) in cases {
-        let said = refused(build);
-        assert!(said.contains(what), "`{what}` is not in: {said}");
+        let message = refused(build);
+        assert!(message.contains(what), "`{what}` is not in: {message}");
     }
 }

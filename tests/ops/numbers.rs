@@ -93,9 +93,9 @@ fn numbers_invalid_for_the_type_are_reported_at_the_users_line() {
                 let graph = Graph::new();
                 let y = (taker.apply)(&graph.input("x", dtype, [2]), number);
                 assert!(!y.is_valid(), "{what} is accepted");
-                let mistakes = graph.errors();
-                assert!(mistakes[0].location.file().ends_with("numbers.rs"), "{what}: {}", mistakes[0].location);
-                let message = &mistakes[0].message;
+                let errors = graph.errors();
+                assert!(errors[0].location.file().ends_with("numbers.rs"), "{what}: {}", errors[0].location);
+                let message = &errors[0].message;
                 assert!(
                     message.starts_with(&format!("{number} is not a valid {dtype}: expected ")),
                     "{what}: {message}"

@@ -282,11 +282,11 @@ fn a_second_derivative_is_refused_by_name() {
         let once = gradients(&y.square().sum_all(), &[&x]).swap_remove(0);
         assert!(once.is_valid(), "{:?}", graph.errors());
         let twice = gradients(&once.square().sum_all(), &[&x]).swap_remove(0);
-        let Err(Error::Graph(mistakes)) = Session::new(Device::cpu()).compile(&graph, &[&twice]) else {
+        let Err(Error::Graph(errors)) = Session::new(Device::cpu()).compile(&graph, &[&twice]) else {
             panic!("{name} was differentiated twice")
         };
-        let said = mistakes[0].to_string();
-        assert!(said.contains(name) && said.contains("can be differentiated once"), "{said}");
-        assert!(said.contains(file!()), "{said}");
+        let message = errors[0].to_string();
+        assert!(message.contains(name) && message.contains("can be differentiated once"), "{message}");
+        assert!(message.contains(file!()), "{message}");
     }
 }

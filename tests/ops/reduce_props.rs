@@ -22,7 +22,7 @@ fn naive(x: &[f64], shape: &[usize], axes: &[usize], empty: f64, step: impl Fn(f
     let mut y = vec![empty; outputs.len()];
     for (index, &x) in indices(shape).iter().zip(x) {
         let place: Vec<usize> = kept.iter().map(|&axis| index[axis]).collect();
-        let at = outputs.iter().position(|output| *output == place).expect("it is one of them");
+        let at = outputs.iter().position(|output| *output == place).expect("an output index");
         y[at] = step(y[at], x);
     }
     y

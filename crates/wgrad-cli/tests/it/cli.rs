@@ -379,7 +379,7 @@ fn check_reports_op_by_op() {
 #[test]
 fn empty_device_names_are_refused_with_the_accepted_forms() {
     use std::os::unix::ffi::OsStrExt;
-    let told = |output: std::process::Output, what: &str| {
+    let refusal = |output: std::process::Output, what: &str| {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{what}: {text}");
         assert!(text.contains("give an index, part of a name, a backend, or `cpu`"), "{what}: {text}");
@@ -391,11 +391,11 @@ fn empty_device_names_are_refused_with_the_accepted_forms() {
         command
     };
     for name in ["", " "] {
-        told(command().args(["--device", name]).output().expect("starts"), name);
+        refusal(command().args(["--device", name]).output().expect("starts"), name);
     }
     for name in [&b" "[..], b"\xff", b"cpu\xff"] {
         let name = std::ffi::OsStr::from_bytes(name);
-        let text = told(command().env("WGRAD_DEVICE", name).output().expect("starts"), "WGRAD_DEVICE");
+        let text = refusal(command().env("WGRAD_DEVICE", name).output().expect("starts"), "WGRAD_DEVICE");
         assert!(text.contains("WGRAD_DEVICE"), "{text}");
     }
     let cpu = command().args(["--device", "cpu"]).env("WGRAD_DEVICE", " ").output().expect("starts");
