@@ -1,14 +1,13 @@
-// Has Dawn, the WebGPU implementation of Chromium, compile WGSL files.
+// Compiles WGSL files with Dawn, Chromium's WebGPU implementation.
 //
 //   node scripts/dawn.mjs [--null] FILE.wgsl...
 //
-// needs the npm package `webgpu` (set NODE_PATH or run where it is installed) and an adapter that
-// Dawn opens; `--null` takes Dawn's null backend, which validates (types, uniformity) but generates
-// no code. Exits 1 and prints every refusal when there is one.
+// Needs the npm package `webgpu` (run this where it is installed) and an adapter that Dawn can open;
+// `--null` uses Dawn's null backend, which validates (types, uniformity) but generates no code. Prints
+// every refusal, and exits 1 if there is one.
 //
-// naga takes subgroup and f16 shaders without `enable`; the standard and Dawn require it, so it is
-// put in front here. A process of Dawn's falls over after some dozens of pipelines, so each gets
-// twelve.
+// naga accepts subgroup and f16 shaders without `enable`; the standard and Dawn require it, so it is
+// added here. A Dawn process crashes after some dozens of pipelines, so each process gets twelve files.
 
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -37,7 +36,7 @@ async function loadDawn() {
   return create(isNull ? ['backend=null'] : []);
 }
 
-// Compiles the files in this process; a JSON line for each.
+// Compiles the files in this process and prints a JSON line for each.
 async function compileAll() {
   const gpu = await loadDawn();
   const adapter = await gpu.requestAdapter();
@@ -62,7 +61,7 @@ async function compileAll() {
       if (m.type !== 'info') why.push(`${m.type} ${m.lineNum}:${m.linePos} ${m.message}`);
     const scope = await device.popErrorScope();
     if (scope && !why.length) why.push(scope.message);
-    // A workgroup may be larger than this adapter takes: that is no fault of the text.
+    // A workgroup may be larger than this adapter supports; that is not an error in the shader.
     if (!why.length) {
       try {
         await device.createComputePipelineAsync({ layout: 'auto', compute: { module } });
@@ -74,7 +73,7 @@ async function compileAll() {
   }
 }
 
-// Is it the device's limit, not the text, that was refused?
+// Whether the error is about a device limit, not the shader.
 const isLimit = (text) => /exceeds the maximum|exceeds the limit|larger than the maximum|maxStorageBuffersPerShaderStage/i.test(text);
 
 function parent() {

@@ -1,6 +1,6 @@
-//! Long use and scarce resources: memory stays flat over sessions and steps, and what the system
-//! refuses is an error after which the session still works. `WGRAD_SESSIONS` and `WGRAD_STEPS` set
-//! how long; the figures of long runs are in `docs/ROBUSTNESS.md`.
+//! Long runs and scarce resources: memory stays flat over sessions and steps, and after a failed
+//! allocation the session still works. `WGRAD_SESSIONS` and `WGRAD_STEPS` set the length; figures of long
+//! runs are in `docs/ROBUSTNESS.md`.
 
 #![cfg(target_os = "linux")]
 
@@ -16,12 +16,12 @@ fn number(variable: &str, default: usize) -> usize {
 
 /// Resident memory of this process in KiB.
 fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux provides it");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is listed");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Runs `act` so often, and says how much memory grew between a tenth of the way and the end.
+/// Runs `act` `times` times. Returns the memory growth in KiB between the first tenth and the end.
 fn growth(what: &str, times: usize, mut act: impl FnMut()) -> i64 {
     let begin = resident();
     (0..times / 10).for_each(|_| act());
@@ -42,20 +42,20 @@ fn memory_is_flat_over_sessions_and_steps() {
     let (loss, _) = models::xor_training(&graph, 0);
     let feeds = [("x", &x), ("y", &y)];
     let grown = growth("sessions", number("WGRAD_SESSIONS", 100), || {
-        // Half a MiB of variables beside the model's: a leak of them would be seen at once.
+        // Half a MiB of extra variables makes a leak obvious.
         let graph = graph_with_ballast();
         let mut session = Session::new(device.clone());
         let program = session.compile(&graph.0, &[&graph.1]).expect("compiles");
         session.run(&program, &feeds).expect("runs");
     });
-    assert!(grown < 12 << 10, "{grown} KiB were kept by closed sessions");
+    assert!(grown < 12 << 10, "closed sessions leaked {grown} KiB");
     let mut session = Session::new(device);
     let program = session.compile(&graph, &[&loss]).expect("compiles");
     let steps = number("WGRAD_STEPS", 2000);
     let grown = growth("steps", steps, || {
         session.run(&program, &feeds).expect("runs");
     });
-    assert!(grown < 8 << 10, "{grown} KiB were kept by steps");
+    assert!(grown < 8 << 10, "steps leaked {grown} KiB");
     assert!(session.run(&program, &feeds).expect("runs")[0].item().expect("one").is_finite());
 }
 
@@ -67,10 +67,10 @@ fn graph_with_ballast() -> (Graph, wgrad::Value) {
     (graph, loss)
 }
 
-/// With this variable a test is the process whose address space is small.
+/// If set, the test is the child process with a limited address space.
 const SMALL: &str = "WGRAD_TEST_SMALL";
 
-fn again(test: &str, shell: &str) -> Output {
+fn run_limited(test: &str, shell: &str) -> Output {
     let exe = std::env::current_exe().expect("this test");
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{shell}; exec \"$0\" --exact {test} --nocapture")]).arg(exe).env(SMALL, "1");
@@ -78,22 +78,22 @@ fn again(test: &str, shell: &str) -> Output {
 }
 
 #[test]
-fn an_allocation_that_fails_is_an_error_and_the_session_goes_on() {
+fn a_failed_allocation_is_an_error_and_the_session_still_works() {
     if std::env::var_os(SMALL).is_none() {
         let Some(device) = common::device() else { return };
         if !device.profile().software {
-            eprintln!("skipped: on a real GPU the limit of the address space is not the device's memory");
+            eprintln!("skipped: on a real GPU, an address space limit does not limit device memory");
             return;
         }
-        // 16 GiB of buffers that nobody writes to would be virtual here; 6 GiB of address space
-        // make the driver refuse them.
-        let out = again("an_allocation_that_fails_is_an_error_and_the_session_goes_on", "ulimit -v 6291456");
+        // 16 GiB of buffers that are never written would stay virtual; with 6 GiB of address space the
+        // driver refuses them.
+        let out = run_limited("a_failed_allocation_is_an_error_and_the_session_still_works", "ulimit -v 6291456");
         let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "{text}");
-        assert!(text.contains("the session went on"), "{text}");
+        assert!(text.contains("the session still works"), "{text}");
         return;
     }
-    let device = common::device().expect("it was there a moment ago");
+    let device = common::device().expect("the parent process found one");
     let mut session = Session::new(device);
     let small = Graph::new();
     let w = small.parameter("w", Tensor::new([3], [1.0f32, 2.0, 3.0]).expect("three"));
@@ -101,7 +101,7 @@ fn an_allocation_that_fails_is_an_error_and_the_session_goes_on() {
     let small = session.compile(&small, &[&w]).expect("compiles");
     session.run(&small, &[]).expect("runs");
 
-    // Each buffer is within the device's limits; all of them together are too many.
+    // Each buffer is within the device's limits, but their total is not.
     let graph = Graph::new();
     let inputs: Vec<_> = (0..160).map(|i| graph.input(&format!("x{i}"), DType::F32, [25 << 20])).collect();
     let sums: Vec<_> = inputs.iter().map(|x| x.sum_all()).collect();
@@ -113,5 +113,5 @@ fn an_allocation_that_fails_is_an_error_and_the_session_goes_on() {
     assert_eq!(session.get("w").expect("w").to_f32(), [2.0, 4.0, 6.0]);
     let before = session.run(&small, &[]).expect("runs");
     assert_eq!(before[0].to_f32(), [2.0, 4.0, 6.0]);
-    println!("{text}; the session went on");
+    println!("{text}; the session still works");
 }

@@ -1,5 +1,5 @@
-//! A step that has run before makes nothing anew: no pipeline, bind group or buffer, and no
-//! allocation on the host outside wgpu's own calls.
+//! A repeated step creates no pipeline, bind group or buffer, and allocates nothing on the host outside
+//! wgpu's own calls.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -11,49 +11,49 @@ use wgrad::{DType, Graph, Reduction, Session, Tensor};
 
 mod common;
 
-/// The system's allocator, which notes who allocates on threads that listen.
-struct Noting;
+/// The system allocator, which records the stack of each allocation on recording threads.
+struct Recorder;
 
 thread_local! {
-    static LISTENS: Cell<bool> = const { Cell::new(false) };
+    static RECORDING: Cell<bool> = const { Cell::new(false) };
     static STACKS: RefCell<Vec<Backtrace>> = const { RefCell::new(Vec::new()) };
 }
 
-fn note() {
-    // While a thread ends its storage may be gone.
-    if LISTENS.try_with(|listens| listens.replace(false)) == Ok(true) {
+fn record() {
+    // Thread-local storage may be destroyed already when a thread exits.
+    if RECORDING.try_with(|recording| recording.replace(false)) == Ok(true) {
         STACKS.with(|stacks| stacks.borrow_mut().push(Backtrace::new_unresolved()));
-        LISTENS.with(|listens| listens.set(true));
+        RECORDING.with(|recording| recording.set(true));
     }
 }
 
-// SAFETY: hands everything to the system's allocator.
-unsafe impl GlobalAlloc for Noting {
+// SAFETY: every call is forwarded to the system allocator.
+unsafe impl GlobalAlloc for Recorder {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
+        record();
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         unsafe { System.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
+        record();
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Noting = Noting;
+static ALLOCATOR: Recorder = Recorder;
 
 /// The functions on the stack of each allocation that `f` makes, innermost first.
 fn allocations(f: impl FnOnce()) -> Vec<Vec<String>> {
-    LISTENS.with(|listens| listens.set(true));
+    RECORDING.with(|recording| recording.set(true));
     f();
-    LISTENS.with(|listens| listens.set(false));
+    RECORDING.with(|recording| recording.set(false));
     let stacks = STACKS.with(|stacks| stacks.take());
     let functions = |mut stack: Backtrace| {
         stack.resolve();
-        // An inlined function has a name without its crate: its file tells.
+        // An inlined function's name lacks its crate, so the file is included.
         let symbols = stack.frames().iter().flat_map(|frame| frame.symbols());
         let names = symbols.map(|symbol| {
             let file = symbol.filename().map(|file| file.display().to_string()).unwrap_or_default();
@@ -64,18 +64,18 @@ fn allocations(f: impl FnOnce()) -> Vec<Vec<String>> {
     stacks.into_iter().map(functions).collect()
 }
 
-/// Whether wgpu, or what it is made of, was at work.
+/// Whether the allocation happened inside wgpu or one of its crates.
 fn in_wgpu(stack: &[String]) -> bool {
     stack.iter().any(|name| name.contains("wgpu"))
 }
 
-/// The allocations that are not wgpu's: the functions on their stacks.
+/// The stacks of allocations outside wgpu.
 fn ours(stacks: &[Vec<String>]) -> Vec<&Vec<String>> {
     stacks.iter().filter(|stack| !in_wgpu(stack)).collect()
 }
 
 #[test]
-fn a_step_makes_nothing_anew() {
+fn a_repeated_step_creates_nothing() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let nn = Scope::train(&graph, 1);
@@ -99,20 +99,20 @@ fn a_step_makes_nothing_anew() {
     session.wait().expect("waits");
     let read = allocations(|| drop(session.run(&program, &feeds).expect("runs")));
 
-    // The instrument works: wgpu's own allocations are seen, and so are a returned tensor's.
+    // The recorder works: it sees wgpu's own allocations and those for a returned tensor.
     assert!(submitted.iter().filter(|stack| in_wgpu(stack)).count() > 10, "{} allocations", submitted.len());
     assert!(read.iter().any(|stack| stack.iter().any(|name| name.contains("from_device_words"))));
 
     let made = ["create_buffer", "create_bind_group", "create_compute_pipeline", "create_shader_module"];
     for stack in submitted.iter().chain(&read) {
-        let anew = stack
+        let created = stack
             .iter()
             .find(|name| made.iter().any(|made| name.contains(&format!("wgpu::api::device::Device::{made}"))));
-        assert!(anew.is_none(), "a step calls {anew:?}");
+        assert!(created.is_none(), "a step calls {created:?}");
     }
     let ours = ours(&submitted);
     assert!(ours.is_empty(), "a step allocates: {ours:#?}");
-    // What is read back is new each time: the list, its tensors, and what waits for each.
+    // Reading back allocates: the list, its tensors, and the pending state of each.
     let ours = self::ours(&read);
-    assert!((1..=8).contains(&ours.len()), "a step that is read allocates {} times: {ours:#?}", ours.len());
+    assert!((1..=8).contains(&ours.len()), "reading a step's outputs allocates {} times: {ours:#?}", ours.len());
 }

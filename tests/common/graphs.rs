@@ -1,5 +1,5 @@
-//! Random graphs out of bytes: arbitrary chains of the public operations with arbitrary arguments,
-//! right and wrong. The same bytes give the same graph; when they are at an end, zeros follow.
+//! Random graphs generated from bytes: chains of public operations with valid and invalid arguments.
+//! Equal bytes give equal graphs; past the end, bytes read as zero.
 
 use wgrad::graph::{Node, ValueId};
 use wgrad::ops::conv2d::Conv2d;
@@ -7,7 +7,7 @@ use wgrad::ops::pool2d::Pool2d;
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Data, Device, Error, Graph, Profile, Reduction, Session, Shape, Tensor, Value, gradients};
 
-/// Choices, drawn from bytes.
+/// Random choices drawn from a byte string.
 pub struct Choices<'a>(std::slice::Iter<'a, u8>);
 
 impl<'a> Choices<'a> {
@@ -35,7 +35,7 @@ impl<'a> Choices<'a> {
         all[self.below(all.len())]
     }
 
-    /// Mostly a small size, now and then one at which arithmetic overflows.
+    /// Usually a small size, occasionally one that makes arithmetic overflow.
     fn size(&mut self) -> usize {
         const WILD: [usize; 10] =
             [0, 1, 255, 65_536, (1 << 31) - 1, 1 << 31, u32::MAX as usize, 1 << 62, usize::MAX - 1, usize::MAX];
@@ -47,7 +47,7 @@ impl<'a> Choices<'a> {
         if self.one_in(32) { self.of(&WILD) } else { self.of(&[-1, 0, 1, 2, 3, -2]) }
     }
 
-    /// Some of the axes of a tensor of that rank, or anything.
+    /// A subset of the axes for this rank, or arbitrary axes.
     fn axes(&mut self, rank: usize) -> Vec<isize> {
         if self.one_in(8) {
             return (0..self.below(4)).map(|_| self.axis()).collect();
@@ -79,19 +79,19 @@ impl<'a> Choices<'a> {
 }
 
 fn pick<'a>(c: &mut Choices<'_>, pool: &'a [Value]) -> &'a Value {
-    // The newest values most often, so that chains grow long.
+    // Prefer the newest values, so that chains grow long.
     let back = if c.one_in(2) { c.below(pool.len()) } else { c.below(pool.len().min(3)) };
     &pool[pool.len() - 1 - back]
 }
 
-/// A value to go with `x`: mostly one of the pool that fits it, for ops of two operands.
+/// A second operand for `x`: usually a compatible value from the pool.
 fn partner<'a>(c: &mut Choices<'_>, pool: &'a [Value], x: &Value) -> &'a Value {
     let fits: Vec<&Value> =
         pool.iter().filter(|v| v.dtype() == x.dtype() && v.shape().broadcast(x.shape()).is_some()).collect();
     if fits.is_empty() || c.one_in(8) { pick(c, pool) } else { fits[c.below(fits.len())] }
 }
 
-/// One operation on values of the pool, with arguments that may be wrong.
+/// One operation on values of the pool, with possibly invalid arguments.
 pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Value> {
     let x = pick(c, pool);
     let reduction = if c.one_in(2) { Reduction::Sum } else { Reduction::Mean };
@@ -179,7 +179,7 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
         62 => x.concat(&[partner(c, pool, x), x], c.axis()),
         63 => return x.split(&(0..c.below(4)).map(|_| c.size()).collect::<Vec<_>>(), c.axis()),
         64 => {
-            // A right operand that fits, or anything.
+            // Usually a compatible right operand.
             let other = if c.one_in(6) { pick(c, pool).clone() } else { x.t() };
             x.matmul(&other)
         }
@@ -266,8 +266,8 @@ pub fn operation(c: &mut Choices<'_>, graph: &Graph, pool: &[Value]) -> Vec<Valu
     vec![one]
 }
 
-/// Plans the graph for WebGPU's default limits, fused and not, without a device: that may find a
-/// limit, and nothing else.
+/// Plans the graph for WebGPU's default limits, with and without fusion, without a device. The only
+/// error allowed is `Error::Limit`.
 fn plan(graph: &Graph) {
     let nodes = graph.nodes();
     if !nodes.errors.is_empty() {
@@ -280,13 +280,13 @@ fn plan(graph: &Graph) {
         match Plan::new(nodes.clone(), &targets, &Profile::webgpu_defaults(), &Options { fuse, ..Default::default() }) {
             Ok(_) => {}
             Err(Error::Limit(text)) => assert!(!text.contains("internal"), "{text}"),
-            Err(error) => panic!("planning a graph without mistakes: {error}"),
+            Err(error) => panic!("planning a valid graph: {error}"),
         }
     }
 }
 
-/// A graph in which anything may be wrong: the operations are piled up, mistakes and all. It must
-/// compile exactly where no mistake was made.
+/// Builds a graph from operations that may be invalid. It must compile if and only if no operation
+/// recorded an error.
 pub fn wild(bytes: &[u8], most: usize) {
     let mut c = Choices::new(bytes);
     let graph = Graph::new();
@@ -297,24 +297,24 @@ pub fn wild(bytes: &[u8], most: usize) {
             break;
         }
         let made = operation(&mut c, &graph, &pool);
-        // Few invalid values stay, or soon nothing would be built on valid ones.
+        // Keep few invalid values, or soon most operations would build on them.
         pool.extend(made.into_iter().filter(|v| v.is_valid() || c.one_in(8)));
     }
     plan(&graph);
-    let mistakes = graph.errors();
+    let errors = graph.errors();
     let valid: Vec<&Value> = pool.iter().filter(|v| v.is_valid()).collect();
     let program = Session::new(Device::cpu()).compile(&graph, &valid);
     match program {
-        Ok(_) => assert!(mistakes.is_empty(), "compiled in spite of {mistakes:?}"),
+        Ok(_) => assert!(errors.is_empty(), "compiled despite {errors:?}"),
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains("internal"), "{text}");
-            assert!(!mistakes.is_empty() || matches!(error, Error::Limit(_)), "{text}");
+            assert!(!errors.is_empty() || matches!(error, Error::Limit(_)), "{text}");
         }
     }
 }
 
-/// A graph that compiles and whose values are finite and small: what a device can be held to.
+/// A graph that compiles and whose values are finite and small, so that a device's results can be checked.
 pub struct Sound {
     pub graph: Graph,
     pub feeds: Vec<(String, Tensor)>,
@@ -323,13 +323,13 @@ pub struct Sound {
 
 const MAX_ELEMENTS: usize = 4096;
 
-/// Whether a device should come close: no number is so large that a few more steps overflow.
+/// Whether all values are small enough that a few more operations do not overflow.
 fn tame(tensor: &Tensor) -> bool {
     tensor.dtype() != DType::F32 || tensor.to_f64().iter().all(|x| x.abs() < 1e4)
 }
 
 fn random(c: &mut Choices<'_>, dtype: DType, shape: &Shape) -> Tensor {
-    // A generator of its own, so that large tensors do not use the bytes up.
+    // A separate generator, so that large tensors do not consume the bytes.
     let mut state = 0x9e37_79b9_u32 ^ (u32::from(c.byte()) << 8 | u32::from(c.byte()));
     let mut next = || {
         state ^= state << 13;
@@ -344,10 +344,10 @@ fn random(c: &mut Choices<'_>, dtype: DType, shape: &Shape) -> Tensor {
         DType::U32 => words.iter().map(|&w| w % 9).collect::<Vec<u32>>().into(),
         DType::Bool => words.iter().map(|&w| w & 1 == 1).collect::<Vec<bool>>().into(),
     };
-    Tensor::new(shape, data).expect("as many words as elements")
+    Tensor::new(shape, data).expect("one word per element")
 }
 
-/// Evaluates values of a graph on the reference.
+/// Evaluates values of a graph on the CPU reference.
 fn evaluate(graph: &Graph, outputs: &[&Value], feeds: &[(String, Tensor)]) -> Option<Vec<Tensor>> {
     let mut session = Session::new(Device::cpu());
     let program = session.compile(graph, outputs).ok()?;
@@ -355,8 +355,8 @@ fn evaluate(graph: &Graph, outputs: &[&Value], feeds: &[(String, Tensor)]) -> Op
     session.run(&program, &feeds).ok()
 }
 
-/// Builds such a graph: each operation is first tried alone, on inputs that hold the pool's
-/// values; where it is refused, or its result is huge, infinite or NaN, it is left out.
+/// Builds a [`Sound`] graph. Each operation is first tried in a separate graph whose inputs hold the
+/// pool's values; it is skipped if it is refused or if a result is huge, infinite or NaN.
 pub fn sound(bytes: &[u8], most: usize) -> Sound {
     let mut c = Choices::new(bytes);
     let graph = Graph::new();
@@ -379,8 +379,8 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
         let stand_ins: Vec<Value> =
             known.iter().enumerate().map(|(i, t)| alone.input(&format!("x{i}"), t.dtype(), t.shape())).collect();
         let tried = operation(&mut Choices::new(&draw), &alone, &stand_ins);
-        // A gradient may be asked for with respect to stand-ins alone, which the graph's own values
-        // are not; gradients come at the end.
+        // In the real graph the pool's values depend on each other, so gradients differ from those with
+        // respect to stand-in inputs. They are skipped here and added at the end.
         if !alone.errors().is_empty() || draw[3] % 74 == 73 {
             continue;
         }
@@ -405,9 +405,9 @@ pub fn sound(bytes: &[u8], most: usize) -> Sound {
     if let Some(last) = last.filter(|_| !c.byte().is_multiple_of(4)) {
         let wrt: Vec<&Value> = pool[..inputs].iter().filter(|v| v.dtype() == DType::F32).collect();
         let grads = gradients(&last.sum_all(), &wrt);
-        assert!(graph.errors().is_empty(), "the gradient of a graph without mistakes: {:?}", graph.errors());
+        assert!(graph.errors().is_empty(), "the gradient of a valid graph: {:?}", graph.errors());
         let values = evaluate(&graph, &grads.iter().collect::<Vec<_>>(), &feeds);
-        if values.expect("the gradient of what compiled").iter().all(tame) {
+        if values.expect("the gradient of a valid graph evaluates").iter().all(tame) {
             outputs.extend(grads);
         }
     }

@@ -1,11 +1,11 @@
-//! The device that GPU tests run on, and a parallel map over cases.
+//! Shared helpers: the device for GPU tests, a parallel map, safetensors bytes.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// The best adapter; `None`, with a line that says so, where there is none. With `CI` or
-/// `WGRAD_REQUIRE_GPU` set a missing adapter fails the test.
+/// The best adapter, or `None` (with a message) if there is none. If `CI` or `WGRAD_REQUIRE_GPU`
+/// is set, a missing adapter fails the test.
 #[allow(dead_code)]
 pub fn device() -> Option<wgrad::Device> {
     let required = std::env::var_os("CI").is_some() || std::env::var_os("WGRAD_REQUIRE_GPU").is_some();
@@ -19,13 +19,13 @@ pub fn device() -> Option<wgrad::Device> {
     }
 }
 
-/// The reference, and the best adapter where there is one.
+/// The CPU reference, and the best adapter if there is one.
 #[allow(dead_code)]
 pub fn devices() -> Vec<wgrad::Device> {
     [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
 }
 
-/// Maps each item and its number by `f`, on one thread per core. The results are in the order of the items.
+/// Maps each item and its index with `f`, on one thread per core. The results keep the order of the items.
 #[allow(dead_code)]
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
@@ -48,7 +48,7 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + S
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// A safetensors file with that header.
+/// The bytes of a safetensors file with this header.
 #[allow(dead_code)]
 pub fn safetensors_bytes(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()

@@ -1,4 +1,4 @@
-//! An op outside the crate, with a kernel, a gradient and a reference.
+//! A user-defined op with a kernel, a gradient and a reference.
 
 use wgrad::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use wgrad::{Data, Tensor, TensorType, Value};
@@ -14,12 +14,12 @@ fn my_square(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x < p.n) { y[id.x] = x[id.x] * x[id.x]; }
 }";
 
-/// An op of a user's own, with the kernel that is given.
+/// A user-defined op with the given kernel.
 #[derive(Debug)]
 pub struct MySquare(pub String);
 
 impl MySquare {
-    /// A kernel that is off by a thousandth.
+    /// A kernel whose results are off by 0.001.
     pub fn wrong() -> MySquare {
         MySquare(RIGHT.replace("x[id.x] * x[id.x]", "x[id.x] * x[id.x] + 1e-3"))
     }
@@ -37,7 +37,7 @@ impl Op for MySquare {
     }
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
         let squares: Vec<f64> = inputs[0].to_f64().iter().map(|x| x * x).collect();
-        vec![Tensor::new(&outputs[0].shape, Data::F64(squares)).expect("as many")]
+        vec![Tensor::new(&outputs[0].shape, Data::F64(squares)).expect("same shape")]
     }
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         Rounding::Ulps(1.0, 0.0)

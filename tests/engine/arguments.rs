@@ -1,4 +1,4 @@
-//! Arguments that would compute something else than was meant are mistakes, with the user's line. Needs no GPU.
+//! Invalid arguments are reported with the user's source line. Needs no GPU.
 
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
@@ -9,11 +9,11 @@ fn f32s(graph: &Graph, name: &str, shape: &[usize]) -> Value {
     graph.input(name, DType::F32, shape)
 }
 
-/// What an op takes, by what it says of an argument that it does not take.
+/// The op, part of the error message, and the invalid call.
 type Refusal = (&'static str, &'static str, fn(&Graph) -> Value);
 
 const REFUSALS: &[Refusal] = &[
-    // An axis that stands twice, as itself or counted from the end.
+    // Repeated axes, also when counted from the end.
     ("sum", "axis 1 is repeated", |g| f32s(g, "x", &[2, 3]).sum(&[1, 1], false)),
     ("sum", "axis 1 is repeated", |g| f32s(g, "x", &[2, 3]).sum(&[1, -1], false)),
     ("mean", "is repeated", |g| f32s(g, "x", &[2, 3]).mean(&[0, -2], false)),
@@ -25,7 +25,7 @@ const REFUSALS: &[Refusal] = &[
     ("diagonal", "two different axes", |g| f32s(g, "x", &[2, 3]).diagonal(1, -1)),
     ("diagonal", "two different axes", |g| f32s(g, "x", &[2, 3]).diagonal(0, 2)),
     ("permute", "once", |g| f32s(g, "x", &[2, 3]).permute(&[0, -2])),
-    // Numbers that no float holds, or that make NaN of everything.
+    // Numbers that f32 cannot hold, or that turn every result into NaN.
     ("leaky_relu", "not NaN", |g| f32s(g, "x", &[2]).leaky_relu(f64::NAN)),
     ("leaky_relu", "finite", |g| f32s(g, "x", &[2]).leaky_relu(1e39)),
     ("elu", "not inf", |g| f32s(g, "x", &[2]).elu(f64::INFINITY)),
@@ -71,15 +71,15 @@ const REFUSALS: &[Refusal] = &[
 ];
 
 #[test]
-fn wrong_arguments_are_mistakes_with_the_users_line() {
+fn invalid_arguments_are_reported_at_the_users_line() {
     for (number, (op, what, build)) in REFUSALS.iter().enumerate() {
         let graph = Graph::new();
         let y = build(&graph);
-        assert!(!y.is_valid(), "{number}: {op} takes it, and gives {y:?}");
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), 1, "{number}: {mistakes:?}");
-        let text = mistakes[0].to_string();
+        assert!(!y.is_valid(), "{number}: {op} accepts the arguments and returns {y:?}");
+        let errors = graph.errors();
+        assert_eq!(errors.len(), 1, "{number}: {errors:?}");
+        let text = errors[0].to_string();
         assert!(text.contains(&format!("{op}(")) && text.contains(what), "{number}: {text}");
-        assert!(mistakes[0].location.file().ends_with("arguments.rs"), "{text}");
+        assert!(errors[0].location.file().ends_with("arguments.rs"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Graphs of many nodes, one behind the other, on a small stack: nothing that walks or drops one recurses.
+//! Long chains of nodes on a small stack: no traversal or drop of a graph recurses.
 
 use wgrad::graph::ValueId;
 use wgrad::{DType, Graph, Tensor, cpu, gradients};
@@ -7,10 +7,10 @@ const NODES: usize = 200_000;
 const STACK: usize = 512 << 10;
 
 fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().stack_size(STACK).spawn(f).expect("starts").join().expect("the stack is enough");
+    std::thread::Builder::new().stack_size(STACK).spawn(f).expect("starts").join().expect("the stack is large enough");
 }
 
-/// The number of the graph's last node.
+/// The id of the graph's last node.
 fn last(graph: &Graph) -> ValueId {
     ValueId { node: graph.nodes().nodes.len() - 1, output: 0 }
 }
@@ -35,7 +35,7 @@ fn long_chains_are_built_differentiated_evaluated_and_dropped() {
 }
 
 #[test]
-fn long_chains_of_views_likewise() {
+fn long_chains_of_views_are_handled_the_same_way() {
     on_a_small_stack(|| {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2, 3]);
@@ -52,9 +52,9 @@ fn long_chains_of_views_likewise() {
     });
 }
 
-/// The gradient with respect to as many values as there are nodes.
+/// Differentiates with respect to 20,000 parameters.
 #[test]
-fn gradients_of_many_values_take_no_longer_than_the_walk() {
+fn gradients_of_many_parameters_take_linear_time() {
     on_a_small_stack(|| {
         let graph = Graph::new();
         let leaves: Vec<_> = (0..20_000).map(|i| graph.parameter(&format!("p{i}"), Tensor::scalar(1.0))).collect();

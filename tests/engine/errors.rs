@@ -1,5 +1,5 @@
-//! What a user may do wrong, and what may go wrong on the device: always an [`Error`] that says
-//! what was expected, never a panic. Nothing is computed on bad input.
+//! User errors and device failures give an [`Error`] that says what was expected, never a panic.
+//! Nothing is computed on bad input.
 
 use wgrad::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
 use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, TensorType, Value};
@@ -32,7 +32,7 @@ fn labels_are_validated_on_upload() {
 }
 
 #[test]
-fn indices_computed_on_the_device_raise_an_error() {
+fn out_of_range_indices_computed_on_the_device_are_errors() {
     for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2, 3]);
@@ -54,15 +54,15 @@ fn indices_computed_on_the_device_raise_an_error() {
 }
 
 #[test]
-fn each_op_says_what_it_expected() {
+fn each_op_reports_what_it_expected() {
     let message = |build: &dyn Fn(&Graph) -> Value| {
         let graph = Graph::new();
         let value = build(&graph);
         assert!(!value.is_valid());
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-        assert!(mistakes[0].location.file().ends_with("errors.rs"), "{}", mistakes[0].location);
-        mistakes[0].to_string()
+        let errors = graph.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].location.file().ends_with("errors.rs"), "{}", errors[0].location);
+        errors[0].to_string()
     };
     let f = |graph: &Graph, name: &str, shape: &[usize]| graph.input(name, DType::F32, shape);
     let cases: Vec<(String, &[&str])> = vec![
@@ -110,7 +110,7 @@ fn each_op_says_what_it_expected() {
     }
 }
 
-/// An op of a user's own, whose kernel is not valid WGSL.
+/// A user-defined op whose kernel is not valid WGSL.
 #[derive(Debug)]
 struct Broken;
 
@@ -153,7 +153,7 @@ impl Kernel for Broken {
 }
 
 #[test]
-fn a_shader_that_is_refused_is_an_error_with_the_kernels_name() {
+fn a_refused_shader_is_an_error_that_names_the_kernel() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4]);
@@ -161,7 +161,7 @@ fn a_shader_that_is_refused_is_an_error_with_the_kernels_name() {
     let mut session = Session::new(device.clone());
     let error = session.compile(&graph, &[&y]).err().expect("refused");
     assert!(matches!(error, Error::Gpu(_)) && error.to_string().contains("kernel broken"), "{error}");
-    // The device still works.
+    // The device remains usable.
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2]);
     let y = &x + 1.0;
@@ -194,7 +194,7 @@ fn a_lost_device_is_an_error() {
 }
 
 #[test]
-fn what_cannot_fit_is_refused_before_anything_is_allocated() {
+fn tensors_too_large_for_the_device_are_refused_before_allocation() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1 << 15, 1 << 15]); // 4 GiB
@@ -209,7 +209,7 @@ fn what_cannot_fit_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn unknown_devices_are_named_with_those_that_exist() {
+fn unknown_device_names_are_refused_with_a_list_of_devices() {
     let error = Device::open(Some("no such adapter")).expect_err("unknown").to_string();
     assert!(error.contains("`no such adapter`") && error.contains("cpu"), "{error}");
     assert!(Device::open(Some("99")).is_err());

@@ -1,15 +1,15 @@
-//! A step that fails on the device, because an index computed there is out of range, leaves no trace: variables,
-//! optimiser state and counters are what they were, as on the reference.
+//! A step that fails on the device because an index computed there is out of range has no effect: variables,
+//! optimiser state and counters keep their values, as on the reference.
 
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Device, Error, Graph, Profile, Program, Session, Tensor};
 
 use crate::common;
 
-/// The count of the updates of one of the parameters.
+/// The counter of one parameter's updates.
 const STEP: &str = "scale.adam.step";
 
-/// Adam on a table whose rows are picked by numbers that the device computes: `rows`, fed as floats.
+/// Adam on a table indexed by `rows`, which is fed as floats and converted to indices on the device.
 fn training(device: &Device) -> (Session, Program) {
     let graph = Graph::new();
     let table = graph.parameter("table", Tensor::new([3, 2], [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).expect("fits"));
@@ -46,7 +46,7 @@ fn out_of_range<T>(result: wgrad::Result<T>) {
 }
 
 #[test]
-fn a_step_that_fails_leaves_no_trace() {
+fn a_failed_step_has_no_effect() {
     for device in common::devices() {
         for bad in [[0.0, 3.0], [-1.0, 0.0], [1e9, 1.0]] {
             let (mut session, program) = training(&device);
@@ -54,7 +54,7 @@ fn a_step_that_fails_leaves_no_trace() {
             let feeds = [("rows", &rows(bad))];
             out_of_range(session.run(&program, &feeds));
             assert_eq!(state(&session), fresh, "{bad:?} on {device}");
-            // Neither does one that is run in another way.
+            // The same for every other way to run a step.
             out_of_range(session.find_nan(&program, &feeds));
             assert_eq!(state(&session), fresh, "find_nan: {bad:?} on {device}");
             if !device.is_cpu() {
@@ -67,7 +67,7 @@ fn a_step_that_fails_leaves_no_trace() {
                     assert_eq!(state(&session), fresh, "submit_timed: {bad:?} on {device}");
                 }
             }
-            // Training goes on as if it had not been.
+            // Training continues as if the failed step had not run.
             let good = [("rows", &rows([0.0, 2.0]))];
             let loss = session.run(&program, &good).expect("runs")[0].item().expect("a scalar");
             assert_eq!(loss, 1.0 + 1.0 + 25.0 + 9.0);
@@ -83,9 +83,9 @@ fn a_step_that_fails_leaves_no_trace() {
     }
 }
 
-/// Steps are queued behind the one that fails, before anybody knows: they compute from what was there before it.
+/// Steps queued behind a failing step, before its failure is known, start from the state before that step.
 #[test]
-fn steps_behind_one_that_fails_compute_as_if_it_had_not_been() {
+fn steps_queued_behind_a_failed_step_ignore_it() {
     for device in common::devices() {
         let graph = Graph::new();
         let table = graph.variable("table", Tensor::new([3], [1.0f32, 2.0, 4.0]).expect("fits"));
@@ -129,11 +129,11 @@ fn steps_behind_one_that_fails_compute_as_if_it_had_not_been() {
         assert_eq!(sums, [1.0, 1.0 + 4.0, 5.0 + 16.0, 21.0 + 8.0], "{device}");
         assert_eq!(session.get("table").expect("table").to_f32(), [16.0, 32.0, 64.0], "{device}");
         assert_eq!(session.get("sum").expect("sum").to_f32(), [29.0], "{device}");
-        // A step that is under way has counted: those behind it were given the numbers that follow.
+        // A step in flight has already advanced the counter, so later steps see the following numbers.
         let (want, total) = if device.is_cpu() { ([0.0, 1.0, 2.0, 3.0], 4) } else { ([0.0, 2.0, 4.0, 6.0], 7) };
         assert_eq!((counts, session.counter("steps")), (want.to_vec(), total), "{device}");
 
-        // Nor does one that nobody reads commit.
+        // A failing step whose outputs are never read does not commit either.
         let before = state(&session).0;
         let _ = session.submit(&program, &[("row", &row(3.0))]);
         session.wait().expect("waits");
@@ -143,9 +143,9 @@ fn steps_behind_one_that_fails_compute_as_if_it_had_not_been() {
     }
 }
 
-/// A step that cannot fail on the device updates in place, with no launch to commit it.
+/// A step that cannot fail on the device updates in place and needs no commit dispatch.
 #[test]
-fn only_steps_that_may_fail_commit_by_launches() {
+fn only_steps_that_may_fail_need_commit_dispatches() {
     let Some(device) = common::device() else { return };
     let plan = |from_the_host: bool| {
         let graph = Graph::new();
@@ -164,10 +164,10 @@ fn only_steps_that_may_fail_commit_by_launches() {
     assert_eq!(plan(false), (true, 3, 3));
 }
 
-/// Commits of all sizes, on grids that fold: all of a variable is written where the step counts, nothing
-/// where it does not.
+/// Commits of many sizes, with grids folded into several dimensions: a successful step writes all of a variable,
+/// a failed step writes nothing.
 #[test]
-fn variables_of_all_sizes_are_committed_whole_or_not_at_all() {
+fn variables_of_all_sizes_are_committed_completely_or_not_at_all() {
     let Some(whole) = common::device() else { return };
     let limits = Profile { max_workgroups: 3, ..whole.profile().clone() };
     let device = Device::open_within(None, Some(&limits)).expect("opens");

@@ -1,6 +1,5 @@
-//! Graphs of 200,000 nodes: whatever walks one does so without recursion and in about linear time.
-//! A thread with a stack of 512 KiB builds, differentiates, plans, lints, runs and drops them. Needs no
-//! GPU.
+//! Graphs of 200,000 nodes: every traversal is iterative and takes about linear time. A thread with a
+//! stack of 512 KiB builds, differentiates, plans, lints, runs and drops them. Needs no GPU.
 
 use wgrad::plan::{Bound, Options, Plan};
 use wgrad::{DType, Device, Graph, Profile, Session, Shape, Tensor, TensorType, Value, gradients};
@@ -16,7 +15,7 @@ fn gpu() -> Profile {
     Profile { kind: "discrete GPU".into(), max_storage_buffers: 31, ..Profile::webgpu_defaults() }
 }
 
-/// Plans for a GPU, computes on the reference, and lints for a phone.
+/// Plans for a GPU, runs on the reference, and lints for a phone.
 fn run(graph: &Graph, outputs: &[&Value], x: &Tensor) -> (Plan, Vec<Vec<f64>>) {
     let count = graph.nodes().nodes.len();
     assert!(count >= NODES, "{count} nodes");
@@ -32,12 +31,12 @@ fn run(graph: &Graph, outputs: &[&Value], x: &Tensor) -> (Plan, Vec<Vec<f64>>) {
 fn assert_close(got: &[f64], want: &[f64]) {
     assert_eq!(got.len(), want.len());
     for (got, want) in got.iter().zip(want) {
-        assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{got} and not {want}");
+        assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{got}, expected {want}");
     }
 }
 
 #[test]
-fn pairs_of_permute_and_reshape() {
+fn a_chain_of_permute_and_reshape_pairs() {
     on_a_small_stack(|| {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2, 3]);
@@ -109,7 +108,7 @@ fn rotation() -> Tensor {
 }
 
 #[test]
-fn a_wide_fan_out_and_in() {
+fn a_wide_fan_out_and_fan_in() {
     on_a_small_stack(|| {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2, 3]);
@@ -125,10 +124,10 @@ fn a_wide_fan_out_and_in() {
     });
 }
 
-/// Each variable's new value is computed from the old one of its neighbour: updates in place need an
-/// order that is contrary to the graph's.
+/// Each variable's new value depends on its neighbour's old value: in-place updates must run in the
+/// reverse of the graph's order.
 #[test]
-fn variables_that_pass_their_values_on() {
+fn variables_updated_from_their_neighbours() {
     on_a_small_stack(|| {
         let graph = Graph::new();
         let count = 10_000;
@@ -152,9 +151,9 @@ fn variables_that_pass_their_values_on() {
     });
 }
 
-/// The longer the functions that a launch calls, the fewer ops it holds.
+/// Ops that call long WGSL functions are fused into smaller groups.
 #[test]
-fn a_launch_calls_a_limited_number_of_lines() {
+fn a_dispatch_calls_a_limited_number_of_function_lines() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1000]);
     let y = (0..100).fold(x.clone(), |y, i| y.pow(&y.full_like(1.0 + 0.01 * f64::from(i))));
@@ -165,9 +164,9 @@ fn a_launch_calls_a_limited_number_of_lines() {
     assert!(calls.iter().all(|&calls| calls <= 20) && calls.len() <= 8, "{calls:?}");
 }
 
-/// A launch of thousands of ops takes a compiler minutes, and more registers than a GPU has.
+/// A dispatch with thousands of fused ops would compile for minutes and exceed a GPU's registers.
 #[test]
-fn a_launch_holds_a_limited_number_of_ops() {
+fn a_dispatch_fuses_a_limited_number_of_ops() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1000]);
     let mut y = x.clone();

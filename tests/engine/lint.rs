@@ -1,14 +1,14 @@
-//! What the lint says of graphs that break each limit of a device that is not here: the tensor or
-//! launch, the line, the figures, the advice. Only one of them needs a GPU.
+//! Lint findings for graphs that exceed each limit of a given profile: the tensor or dispatch, the
+//! source line, the numbers, the advice. Only one test uses a GPU.
 
 use wgrad::plan::Options;
 use wgrad::{DType, Device, Finding, Graph, Limit, Profile, Session, Value, lint};
 
 use crate::common;
 
-/// Findings for a graph, each with a message that names this file.
+/// Findings for a graph; checks that each is a refusal whose message states the required amount.
 fn findings(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Vec<Finding> {
-    let findings = lint(graph, outputs, profile).expect("a graph without mistakes");
+    let findings = lint(graph, outputs, profile).expect("a valid graph");
     for finding in &findings {
         let message = finding.to_string();
         assert!(finding.refused, "{message}");
@@ -17,7 +17,7 @@ fn findings(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Vec<Finding
     findings
 }
 
-/// The finding of that limit, of which there must be one.
+/// The single finding for this limit.
 fn only(findings: &[Finding], limit: Limit) -> &Finding {
     let of: Vec<&Finding> = findings.iter().filter(|finding| finding.limit == limit).collect();
     assert_eq!(of.len(), 1, "{findings:#?}");
@@ -29,7 +29,7 @@ fn at(line: u32) -> String {
 }
 
 #[test]
-fn the_models_run_on_every_profile_of_a_device() {
+fn the_cnn_runs_on_every_profile_except_low_1mib() {
     let graph = Graph::new();
     let loss = wgrad::models::mnist_cnn_training(&graph, 64, 0);
     for (name, profile) in Profile::named().iter().filter(|(name, _)| *name != "low-1mib") {
@@ -40,7 +40,7 @@ fn the_models_run_on_every_profile_of_a_device() {
 }
 
 #[test]
-fn a_tensor_beyond_the_largest_binding() {
+fn a_tensor_larger_than_the_largest_binding_is_reported() {
     let graph = Graph::new();
     let x = graph.input("photos", DType::F32, [64, 3, 512, 512]); // 192 MiB
     let line = line!() - 1;
@@ -59,7 +59,7 @@ fn a_tensor_beyond_the_largest_binding() {
 }
 
 #[test]
-fn values_and_variables_are_named_too() {
+fn results_and_variables_are_named_in_findings() {
     let graph = Graph::new();
     let small = Profile::low_1mib();
     let w = graph.variable("embedding", wgrad::Tensor::zeros(&wgrad::TensorType::new(DType::F32, [600, 1000])));
@@ -75,7 +75,7 @@ fn values_and_variables_are_named_too() {
 }
 
 #[test]
-fn everything_together_beyond_the_memory() {
+fn total_memory_beyond_the_limit_is_reported() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [16 << 20]); // 64 MiB
     let many: Vec<Value> = (0..20).map(|k| (&x + f64::from(k)).exp()).collect();
@@ -89,7 +89,7 @@ fn everything_together_beyond_the_memory() {
 }
 
 #[test]
-fn more_workgroups_than_the_grid_holds() {
+fn more_workgroups_than_the_grid_allows_are_reported() {
     let tiny = Profile { max_workgroups: 3, ..Profile::low() };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1 << 20]);
@@ -112,7 +112,7 @@ fn more_workgroups_than_the_grid_holds() {
 }
 
 #[test]
-fn more_storage_buffers_than_a_kernel_may_bind() {
+fn more_storage_buffers_than_a_kernel_may_bind_are_reported() {
     let few = Profile { max_storage_buffers: 4, ..Profile::webgpu_compat() };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4, 10]);
@@ -128,7 +128,7 @@ fn more_storage_buffers_than_a_kernel_may_bind() {
 }
 
 #[test]
-fn workgroups_and_their_memory() {
+fn workgroups_with_too_many_invocations_are_reported() {
     let narrow = Profile { max_invocations: 32, ..Profile::low() };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4, 4]);
@@ -148,7 +148,7 @@ fn workgroups_and_their_memory() {
 }
 
 #[test]
-fn uniforms_and_step_scalars() {
+fn uniforms_and_step_scalars_beyond_the_limit_are_reported() {
     let narrow = Profile { max_uniform: 16, ..Profile::low() };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4, 4]);
@@ -168,8 +168,8 @@ fn uniforms_and_step_scalars() {
 }
 
 #[test]
-fn a_plan_of_a_better_device_is_told_what_is_planned_instead() {
-    // The reference plans as a software adapter does; it lacks nothing but subgroups.
+fn lint_reports_what_a_weaker_device_plans_instead() {
+    // The reference plans like a software adapter without subgroups.
     let mut session = Session::new(Device::cpu());
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [40_000, 128]);
@@ -192,7 +192,7 @@ fn a_plan_of_a_better_device_is_told_what_is_planned_instead() {
 }
 
 #[test]
-fn workgroup_memory_and_subgroups_of_a_plan() {
+fn workgroup_memory_and_subgroups_of_a_plan_are_checked() {
     let mut session = Session::new(Device::cpu());
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [128, 128]);
@@ -207,7 +207,7 @@ fn workgroup_memory_and_subgroups_of_a_plan() {
     assert!(message.starts_with("matmul.tile64 needs 8192 bytes of workgroup memory, and low limits"), "{message}");
     assert!(message.contains("there it is planned as matmul.register4"), "{message}");
 
-    // A plan with subgroups of 8 can be made on a device alone that has them.
+    // Planning with subgroups of 8 requires a device that has them.
     let Some(device) = common::device().filter(|device| device.profile().subgroups == Some((8, 8))) else { return };
     let mut session = Session::new(device);
     let shuffle = Options { variant: Some("shuffle32".into()), ..Options::default() };

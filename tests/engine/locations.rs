@@ -1,4 +1,4 @@
-//! Every public function that can record a mistake names the line of its caller.
+//! Every public function that can record a graph error reports its caller's line.
 
 use std::collections::BTreeSet;
 use std::panic::Location;
@@ -14,7 +14,7 @@ use wgrad::ops::recurrent::{Activation, Cell};
 use wgrad::optim::{self, Gradient, Optimizer};
 use wgrad::{DType, Graph, Tensor, Value, gradients, gradients_of, models};
 
-/// What the calls are made of.
+/// The values that the calls use.
 struct Given {
     g: Graph,
     nn: Scope,
@@ -54,7 +54,7 @@ impl Given {
     }
 }
 
-/// A call that makes a mistake. Its line is where the entry begins; it ends where the next one does.
+/// An invalid call. It spans the lines from its own start to the start of the next entry.
 struct Entry {
     name: &'static str,
     line: u32,
@@ -72,7 +72,7 @@ impl Entries {
 }
 
 const MEAN: Reduction = Reduction::Mean;
-/// A size of which two make a tensor too large.
+/// A tensor with two axes of this size is too large.
 const LARGE: usize = 1 << 16;
 
 fn graphs(e: &mut Entries) {
@@ -103,7 +103,7 @@ fn elementwise(e: &mut Entries) {
             $(e.add(stringify!($name), |t| t.$of.$name());)*
         };
     }
-    // One call a line of its own would fill the file; all of a macro bear the line of its use.
+    // Macros keep the table short; all calls of one macro have the line of its use.
     unary!(
         not of f, neg of b, abs of b, sign of i, floor of i, round of i, exp of i, log of i, sqrt of i, rsqrt of i,
         square of b, reciprocal of i, sin of i, cos of i, erf of i, normal_cdf of i, tanh of i, sigmoid of i,
@@ -242,7 +242,7 @@ fn losses(e: &mut Entries) {
 }
 
 fn layers(e: &mut Entries) {
-    // A name that is taken, then data that do not fit.
+    // Names that are taken, then data that does not fit.
     e.add("Scope::parameter", |t| t.nn.parameter("w", [2], init::ones()));
     e.add("Scope::parameter", |t| t.nn.parameter("large", [LARGE, LARGE], init::ones()));
     e.add("Scope::variable", |t| t.nn.variable("w", [2], init::ones()));
@@ -385,7 +385,7 @@ fn entries() -> Vec<Entry> {
 }
 
 #[test]
-fn mistakes_name_the_callers_line() {
+fn graph_errors_report_the_callers_line() {
     let entries = entries();
     let mut wrong = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
@@ -394,22 +394,22 @@ fn mistakes_name_the_callers_line() {
         (entry.call)(&given);
         let end = entries[number + 1..].iter().map(|next| next.line).find(|&line| line > entry.line);
         let end = end.unwrap_or(u32::MAX);
-        let mistakes = given.g.errors();
-        if mistakes.is_empty() {
-            wrong.push(format!("{}: no mistake", entry.name));
+        let errors = given.g.errors();
+        if errors.is_empty() {
+            wrong.push(format!("{}: no error", entry.name));
         }
-        for mistake in mistakes {
-            let here = Path::new(mistake.location.file()).file_name() == Path::new(file!()).file_name();
-            if !here || !(entry.line..end).contains(&mistake.location.line()) {
-                wrong.push(format!("{}, line {}: {mistake}", entry.name, entry.line));
+        for error in errors {
+            let here = Path::new(error.location.file()).file_name() == Path::new(file!()).file_name();
+            if !here || !(entry.line..end).contains(&error.location.line()) {
+                wrong.push(format!("{}, line {}: {error}", entry.name, entry.line));
             }
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), entries.len(), wrong.join("\n"));
 }
 
-/// Functions that note their caller's line for the nodes that they push, and can make no mistake of their own.
-const NO_MISTAKE: &[&str] = &[
+/// Functions that track their caller for the nodes they add, but never record an error themselves.
+const NO_ERRORS: &[&str] = &[
     "apply",
     "apply1",
     "cast",
@@ -424,7 +424,7 @@ const NO_MISTAKE: &[&str] = &[
 ];
 
 #[test]
-fn the_table_has_every_public_function_that_notes_its_caller() {
+fn the_table_lists_every_public_function_that_tracks_its_caller() {
     let tested: BTreeSet<&str> =
         entries().iter().map(|entry| entry.name).flat_map(|name| [name, name.rsplit("::").next().unwrap()]).collect();
     let mut missing = Vec::new();
@@ -441,7 +441,7 @@ fn the_table_has_every_public_function_that_notes_its_caller() {
             for after in text.split("#[track_caller]\n").skip(1) {
                 let Some(rest) = after.trim_start().strip_prefix("pub fn ") else { continue };
                 let name = rest.split(['(', '<']).next().unwrap_or_default();
-                if name != "$name" && !tested.contains(name) && !NO_MISTAKE.contains(&name) {
+                if name != "$name" && !tested.contains(name) && !NO_ERRORS.contains(&name) {
                     missing.push(format!("{name} of {}", path.display()));
                 }
             }

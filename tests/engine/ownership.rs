@@ -1,5 +1,5 @@
-//! A program belongs to the session that compiled it, a value to the graph that made it. What mixes them is
-//! refused, and nothing happens.
+//! A program belongs to the session that compiled it, a value to the graph that created it. Mixing them is
+//! refused and has no effect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::common;
 
 type Entry = fn(&mut Session, &Program, &[(&str, &Tensor)]) -> wgrad::Result<()>;
 
-/// Everything that runs a program.
+/// Every method that runs a program.
 const ENTRIES: &[(&str, Entry)] = &[
     ("run", |s, p, f| s.run(p, f).map(drop)),
     ("run_async", |s, p, f| pollster::block_on(s.run_async(p, f)).map(drop)),
@@ -27,7 +27,7 @@ const ENTRIES: &[(&str, Entry)] = &[
 ];
 
 #[test]
-fn a_program_runs_in_no_other_session() {
+fn a_program_runs_only_in_its_own_session() {
     for device in common::devices() {
         let graph = Graph::new();
         let w = graph.parameter("w", Tensor::new([2], [1.0f32, 2.0]).expect("fits"));
@@ -38,7 +38,7 @@ fn a_program_runs_in_no_other_session() {
         let program = first.compile(&graph, &[&w]).expect("compiles");
         let mut alike = Session::new(device.clone());
         alike.compile(&graph, &[&w]).expect("compiles");
-        // One with the same variables, one without any, and those on each kind of device.
+        // A session with the same variables, an empty one, and one on each kind of device.
         let mut others = vec![alike, Session::new(device.clone())];
         others.extend(common::devices().into_iter().map(Session::new));
         let x = Tensor::new([2], [1.0f32, 1.0]).expect("fits");
@@ -52,7 +52,7 @@ fn a_program_runs_in_no_other_session() {
         assert_eq!(others[0].get("w").expect("w").to_f32(), [1.0, 2.0]);
         assert_eq!(first.get("w").expect("w").to_f32(), [1.0, 2.0], "its own session's variables");
         assert_eq!(first.counter("steps"), 0);
-        // It still runs where it belongs, also after another session has gone.
+        // It still runs in its own session, also after the others are dropped.
         drop(others);
         first.run(&program, &[("x", &x)]).expect("runs");
         assert_eq!(first.get("w").expect("w").to_f32(), [2.0, 3.0]);
@@ -61,7 +61,7 @@ fn a_program_runs_in_no_other_session() {
     }
 }
 
-/// Two graphs with the same nodes, so that a number of one means something in the other.
+/// Two graphs with the same nodes, so that a node id of one is valid in the other.
 fn twins() -> [(Graph, Value); 2] {
     [(); 2].map(|()| {
         let graph = Graph::new();
@@ -71,9 +71,9 @@ fn twins() -> [(Graph, Value); 2] {
     })
 }
 
-/// Each op of the registry, each of its inputs in turn from another graph.
+/// For each op in the registry, takes each input in turn from another graph.
 #[test]
-fn no_op_takes_inputs_of_several_graphs() {
+fn no_op_accepts_inputs_from_different_graphs() {
     let (mut tried, mut failures) = (0, Vec::new());
     for case in wgrad::ops::cases().iter().filter(|case| case.inputs.len() > 1) {
         for foreign in 0..case.inputs.len() {
@@ -83,7 +83,8 @@ fn no_op_takes_inputs_of_several_graphs() {
             };
             let inputs: Vec<Value> = case.inputs.iter().enumerate().map(input).collect();
             let outputs = (case.build)(&inputs);
-            // A case of several expressions may have one of that input alone: no program computes them all.
+            // In a case with several outputs, one may depend on the foreign input only; no program can then
+            // compute all of them.
             let apart = outputs.iter().any(|y| !y.graph().same(outputs[0].graph()));
             let refused = outputs.iter().any(|y| !y.is_valid()) && graphs.iter().any(|g| !g.errors().is_empty());
             tried += 1;
@@ -93,10 +94,10 @@ fn no_op_takes_inputs_of_several_graphs() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
-    assert!(tried > 300, "only {tried} were tried");
+    assert!(tried > 300, "only {tried} combinations were tried");
 }
 
-/// What is not one op: given a value of each graph, the call and what it gives. The line is the call's.
+/// Calls other than single ops: takes a value of each graph and returns the results.
 type Mix = fn(&Value, &Value) -> Vec<Value>;
 
 const MIXES: &[(&str, Mix)] = &[
@@ -227,20 +228,20 @@ const MIXES: &[(&str, Mix)] = &[
 ];
 
 #[test]
-fn values_of_another_graph_are_a_mistake_at_the_users_line() {
+fn values_of_another_graph_are_reported_at_the_users_line() {
     for (name, mix) in MIXES {
         let [(first, a), (second, b)] = twins();
         let given = mix(&a, &b);
-        let mistakes: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.errors()).collect();
-        let told = mistakes.iter().any(|mistake| mistake.message.contains("different graphs"));
-        assert!(told, "{name}: {mistakes:?}");
-        for mistake in &mistakes {
-            assert!(mistake.location.file().ends_with("ownership.rs"), "{name}: {mistake}");
+        let errors: Vec<_> = [&first, &second].into_iter().flat_map(|graph| graph.errors()).collect();
+        let reported = errors.iter().any(|error| error.message.contains("different graphs"));
+        assert!(reported, "{name}: {errors:?}");
+        for error in &errors {
+            assert!(error.location.file().ends_with("ownership.rs"), "{name}: {error}");
         }
         for value in given {
-            assert!(!value.is_valid(), "{name} gives {value:?}");
+            assert!(!value.is_valid(), "{name} returns {value:?}");
         }
-        // Whichever graph lacks something of it does not compile.
+        // The graph with the missing part does not compile.
         let compiled = [&first, &second].map(|g| Session::new(wgrad::Device::cpu()).compile(g, &[]).is_err());
         assert!(compiled[0] || compiled[1], "{name}");
         if name.starts_with("assign") || name.starts_with("apply") || name.starts_with("minimize") {
@@ -265,11 +266,11 @@ fn outputs_of_another_graph_are_refused() {
         ];
         for (number, result) in refused.into_iter().enumerate() {
             let error = result.expect_err("refused");
-            let told =
+            let reported =
                 matches!(&error, Error::Input(why) if why.contains("output 1, ") && why.contains("another graph"));
-            assert!(told, "{number}: {error}");
+            assert!(reported, "{number}: {error}");
         }
         assert!(session.names().is_empty(), "nothing was created");
-        session.compile(&second, &[&b]).expect("compiles in its own");
+        session.compile(&second, &[&b]).expect("compiles in its own graph");
     }
 }

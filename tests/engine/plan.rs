@@ -1,5 +1,4 @@
-//! The plan as data: what is fused, what is updated in place, what memory is shared, and what the
-//! limits refuse. Needs no GPU.
+//! The plan as data: fusion, in-place updates, memory reuse, and limits. Needs no GPU.
 
 use wgrad::ops::attention::Attention;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
@@ -23,7 +22,7 @@ fn vector(n: usize) -> Tensor {
     Tensor::new([n], vec![0.5f32; n]).expect("a vector")
 }
 
-/// No dispatch may bind one buffer for reading and for writing, nor twice for writing.
+/// No dispatch may bind a buffer twice if one of the bindings writes it.
 fn assert_valid(plan: &Plan) {
     for dispatch in plan.calls.iter().flat_map(|call| &call.dispatches) {
         let storage: Vec<(usize, bool)> = dispatch
@@ -43,7 +42,7 @@ fn assert_valid(plan: &Plan) {
 }
 
 #[test]
-fn a_chain_is_one_launch() {
+fn an_elementwise_chain_is_one_dispatch() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [8, 5]);
     let b = graph.input("b", DType::F32, [5]);
@@ -54,14 +53,14 @@ fn a_chain_is_one_launch() {
 }
 
 #[test]
-fn a_product_with_one_is_computed_only_where_it_is_asked_for() {
+fn a_multiplication_by_one_is_removed_unless_it_is_an_output() {
     let graph = Graph::new();
     let (a, b, g) = (
         graph.input("a", DType::F32, [8, 5]),
         graph.input("b", DType::F32, [5, 6]),
         graph.input("g", DType::F32, [8, 6]),
     );
-    // The loss's own gradient is 1, and so that of the product is g itself.
+    // The loss's gradient is 1, so the product's gradient is g itself.
     let loss = (a.matmul(&b) * &g).sum_all();
     let da = &gradients(&loss, &[&a])[0];
     assert_eq!(labels(&plan(&graph, &[da])), ["matmul.register4"]);
@@ -75,18 +74,18 @@ fn a_product_with_one_is_computed_only_where_it_is_asked_for() {
 }
 
 #[test]
-fn a_group_never_reads_what_its_own_launch_writes_elsewhere() {
+fn a_fused_group_never_reads_elements_that_other_invocations_write() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [6, 6]);
     let y = x.exp();
-    let z = &y + y.t(); // reads other elements of y: two launches
+    let z = &y + y.t(); // reads other elements of y: two dispatches
     let plan = plan(&graph, &[&z]);
     assert_eq!(labels(&plan), ["exp", "add"]);
     assert_valid(&plan);
 }
 
 #[test]
-fn fusion_makes_no_circle() {
+fn fusion_creates_no_cycle() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4, 4]);
     let a = x.exp();
@@ -97,17 +96,19 @@ fn fusion_makes_no_circle() {
     assert_valid(&plan);
 }
 
-/// A group may hold nodes that were made long after the ones that others read of it, and its launch
-/// needs what these late ones read.
+/// A fused group may contain nodes created long after those that other groups read; its dispatch must
+/// also wait for the inputs of the late nodes.
 #[test]
-fn fusion_makes_no_circle_by_way_of_late_members() {
+fn fusion_creates_no_cycle_through_late_members() {
     let graph = Graph::new();
     let [x, y, z] = ["x", "y", "z"].map(|name| graph.input(name, DType::F32, [64, 64]));
     let early = x.exp();
     let sums = early.sum(&[1], true); // older than the product
     let product = y.matmul(&z);
-    let a = &product + &sums; // must not join the product: `sums` waits for `early`,
-    let b = &early * &product; // which shares a launch with this, and that waits for the product
+    // `a` must not be fused into the product: `sums` waits for `early`, whose dispatch also computes `b`,
+    // which waits for the product.
+    let a = &product + &sums;
+    let b = &early * &product;
     let plan = plan(&graph, &[&a, &b]);
     assert_valid(&plan);
     let leaves = plan.inputs.iter().filter_map(|input| Some(input.stored.as_ref()?.buffer));
@@ -120,7 +121,7 @@ fn fusion_makes_no_circle_by_way_of_late_members() {
 }
 
 #[test]
-fn duplicates_and_dead_nodes_vanish() {
+fn duplicate_and_dead_nodes_are_removed() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [7]);
     let _dead = x.sin();
@@ -130,7 +131,7 @@ fn duplicates_and_dead_nodes_vanish() {
 }
 
 #[test]
-fn matmul_takes_bias_and_activation_as_epilogue() {
+fn matmul_fuses_bias_and_activation_as_its_epilogue() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [16, 12]);
     let w = graph.input("w", DType::F32, [9, 12]);
@@ -143,7 +144,7 @@ fn matmul_takes_bias_and_activation_as_epilogue() {
 }
 
 #[test]
-fn an_update_is_done_in_place_and_a_swap_is_not() {
+fn updates_are_in_place_but_swaps_are_not() {
     let graph = Graph::new();
     let w = graph.variable("w", vector(100));
     let m = graph.variable("m", vector(100));
@@ -169,11 +170,11 @@ fn an_update_is_done_in_place_and_a_swap_is_not() {
 }
 
 #[test]
-fn a_long_chain_shares_two_buffers() {
+fn a_long_chain_reuses_two_buffers() {
     let graph = Graph::new();
     let mut x = graph.input("x", DType::F32, [64, 64]);
     for _ in 0..20 {
-        x = x.t().exp(); // a strided read each time: no fusion
+        x = x.t().exp(); // each read is strided: no fusion
     }
     let plan = plan(&graph, &[&x]);
     assert_eq!(plan.calls.len(), 20);
@@ -182,7 +183,7 @@ fn a_long_chain_shares_two_buffers() {
 }
 
 #[test]
-fn groups_that_differ_in_numbers_alone_share_their_text() {
+fn groups_that_differ_only_in_numbers_share_their_wgsl() {
     let text = |shape: [usize; 2], slope: f64| {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, shape);
@@ -228,13 +229,13 @@ fn sizes_beyond_32_bits_are_refused() {
     graph.input("y", DType::F32, [usize::MAX, 2]);
     let z = graph.input("z", DType::F32, [1 << 20, 1]);
     let _ = z.broadcast_to(&[1 << 20, 1 << 12].into());
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), 3);
-    assert!(mistakes.iter().all(|m| m.message.contains("2^31")), "{mistakes:?}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), 3);
+    assert!(errors.iter().all(|m| m.message.contains("2^31")), "{errors:?}");
 }
 
 #[test]
-fn a_mask_is_computed_where_it_is_read() {
+fn masks_are_recomputed_where_they_are_read() {
     let graph = Graph::new();
     let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
     let y = x.matmul(&w).relu();
@@ -250,7 +251,7 @@ fn square() -> wgrad::TensorType {
 }
 
 #[test]
-fn an_update_is_computed_where_its_gradient_is() {
+fn updates_are_fused_into_the_gradient_kernel() {
     use wgrad::optim::{Optimizer, Sgd};
     let graph = Graph::new();
     let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
@@ -267,15 +268,15 @@ fn an_update_is_computed_where_its_gradient_is() {
     assert_valid(&plan);
 }
 
-/// What the classic network's training step may take, on a software adapter and on a GPU.
+/// Limits on dispatches, memory and pipelines of the MNIST CNN's training step, on a software adapter and a GPU.
 #[test]
-fn a_training_step_of_the_classic_network_is_lean() {
+fn a_cnn_training_step_stays_within_its_budget() {
     use wgrad::nn::Scope;
     use wgrad::ops::conv2d::Conv2d;
     use wgrad::optim::{Adam, Optimizer};
     let example = Graph::new();
     let loss_of_example = wgrad::models::mnist_cnn_training(&example, 64, 0);
-    // `wgrad bench cnn_step`, whose planes are of even sizes.
+    // The network of `wgrad bench cnn_step`, whose feature maps have even sizes.
     let padded = Graph::new();
     let nn = Scope::train(&padded, 1);
     let conv = |name: &str, x: &Value, outputs| {
@@ -306,7 +307,7 @@ fn a_training_step_of_the_classic_network_is_lean() {
 }
 
 #[test]
-fn long_steps_are_cut_into_submissions_on_devices_that_are_watched() {
+fn long_steps_are_split_into_submissions_on_devices_with_a_watchdog() {
     let graph = Graph::new();
     let mut x = graph.input("x", DType::F32, [2048, 2048]);
     for _ in 0..20 {
@@ -320,19 +321,19 @@ fn long_steps_are_cut_into_submissions_on_devices_that_are_watched() {
         assert_eq!(covered, (0..plan.calls.len()).collect::<Vec<_>>());
         cut.len()
     };
-    // 8.6e9 terms each: 43 ms at the least pace of a discrete GPU, 430 of another.
+    // 8.6e9 terms each: 43 ms at the assumed lowest speed of a discrete GPU, 430 ms on other GPUs.
     assert_eq!((cut("software"), cut("discrete GPU"), cut("integrated GPU")), (1, 4, 20));
 }
 
 #[test]
-fn attention_and_recurrent_layers_count_as_the_products_that_they_are() {
+fn attention_and_recurrent_layers_count_their_matmul_work() {
     let profile = Profile { kind: "integrated GPU".into(), software: false, ..Profile::webgpu_defaults() };
     let cut = |graph: &Graph, y: &Value, wrt: &Value| {
         let dx = wgrad::gradients(&y.square().sum_all(), &[wrt]);
         let (plan, _) = Plan::of(graph, &[&dx[0]], &profile, &Options::default()).expect("plans");
         plan.submissions(&profile).len()
     };
-    // 17e9 terms: 0.9 s; and twice the like backwards.
+    // 17e9 terms: 0.9 s; the backward pass takes twice that.
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [8, 4096, 64]);
     assert!(cut(&graph, &x.scaled_dot_product_attention(&x, &x, &Attention::default()), &x) >= 3);
@@ -345,7 +346,7 @@ fn attention_and_recurrent_layers_count_as_the_products_that_they_are() {
 }
 
 #[test]
-fn a_product_on_a_gpu_gets_the_tile_that_fits() {
+fn matmul_on_a_gpu_gets_the_right_tile() {
     let gpu = Profile { kind: "discrete GPU".into(), subgroups: Some((32, 32)), ..Profile::webgpu_defaults() };
     let label = |a: &[usize], b: &[usize], turned: bool, profile: &Profile| {
         let graph = Graph::new();
@@ -355,17 +356,17 @@ fn a_product_on_a_gpu_gets_the_tile_that_fits() {
         plan.calls[0].label.clone()
     };
     let cases: [(&[usize], &[usize], bool, &str); 14] = [
-        // The large one where its tiles fill the GPU.
+        // The large tile if there are enough tiles to fill the GPU.
         (&[2048, 512], &[512, 2048], false, "tile128"),
         (&[1024, 512], &[512, 1024], false, "tile64"),
         (&[16, 512, 64], &[16, 64, 512], false, "tile128"),
-        // Of few rows, or few columns.
+        // Few rows or few columns.
         (&[32, 4096], &[4096, 16384], false, "tile32x128"),
         (&[65536, 64], &[64, 32], false, "tile128x32"),
         (&[32, 784], &[784, 256], false, "tile32"),
         (&[33, 20], &[20, 40], false, "tile32"),
         (&[8, 8], &[8, 8], false, "tile32"),
-        // With vectors: along k where the matrix lies so, and the sums are long.
+        // Vectors: gemv if the matrix is contiguous along k and the sums are long.
         (&[1, 4096], &[1000, 4096], true, "gemv"),
         (&[1, 4096], &[4096, 1000], false, "register4"),
         (&[4096, 512], &[512, 1], false, "gemv"),
@@ -376,7 +377,7 @@ fn a_product_on_a_gpu_gets_the_tile_that_fits() {
     for (a, b, turned, expected) in cases {
         assert_eq!(label(a, b, turned, &gpu), format!("matmul.{expected}"), "{a:?} x {b:?}, turned: {turned}");
     }
-    // What it cannot run, it does not get.
+    // A device that cannot run the tile gets a smaller one.
     let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };
     assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");
 }

@@ -1,5 +1,5 @@
-//! Sessions: variables shared by programs, when reads and assignments happen, feeds and their
-//! mistakes. On the reference, and on the GPU where there is one.
+//! Sessions: variables shared by programs, the order of reads and assignments, valid and invalid
+//! feeds. On the reference, and on the GPU if there is one.
 
 use wgrad::{DType, Device, Error, Graph, Session, Tensor, gradients};
 
@@ -22,7 +22,7 @@ fn assignments_commit_at_the_end_of_the_step() {
         let program = session.compile(&graph, &[&sum, &a]).expect("compiles");
         let first = session.run(&program, &[]).expect("runs");
         assert_eq!(first[0].to_f32(), [21.0, 42.0, 63.0]);
-        assert_eq!(first[1].to_f32(), [1.0, 2.0, 3.0], "a fetched variable is the old one");
+        assert_eq!(first[1].to_f32(), [1.0, 2.0, 3.0], "a fetched variable has its old value");
         assert_eq!(session.get("a").expect("a").to_f32(), [10.0, 20.0, 30.0]);
         assert_eq!(session.get("b").expect("b").to_f32(), [1.0, 2.0, 3.0]);
         let second = session.run(&program, &[]).expect("runs");
@@ -38,7 +38,7 @@ fn later_readers_of_an_updated_variable_see_the_old_value() {
         let x = graph.input("x", DType::F32, [2]);
         let new = &w + &x;
         graph.assign(&w, &new);
-        // One reader needs the new value, the other the old one: whichever order the plan takes.
+        // One reader needs the new value, the other the old one, in any execution order.
         let y = (&w * 100.0 + &new).sum_all();
         let mut session = Session::new(device);
         let program = session.compile(&graph, &[&y]).expect("compiles");
@@ -60,7 +60,7 @@ fn programs_share_variables_and_counters() {
         let train = session.compile(&train, &[]).expect("compiles");
 
         let eval = Graph::new();
-        let w = eval.parameter("w", tensor(&[7.0, 7.0])); // known already: the initial value is unused
+        let w = eval.parameter("w", tensor(&[7.0, 7.0])); // already known: the initial value is unused
         let doubled = &w * 2.0;
         let eval = session.compile(&eval, &[&doubled]).expect("compiles");
 
@@ -82,7 +82,7 @@ fn programs_share_variables_and_counters() {
 }
 
 #[test]
-fn steps_that_nobody_reads_take_effect_in_order() {
+fn submitted_steps_take_effect_in_order() {
     for device in common::devices() {
         let graph = Graph::new();
         let w = graph.variable("w", tensor(&[1.0, 2.0]));
@@ -105,7 +105,7 @@ fn steps_that_nobody_reads_take_effect_in_order() {
 }
 
 #[test]
-fn steps_under_way_give_their_own_outputs_in_any_order() {
+fn pending_outputs_can_be_read_in_any_order() {
     for device in common::devices() {
         let graph = Graph::new();
         let total = graph.variable("total", Tensor::scalar(0.0));
@@ -158,23 +158,23 @@ fn feeds_are_checked_before_anything_runs() {
 }
 
 #[test]
-fn mistakes_are_reported_together_with_their_lines() {
+fn graph_errors_are_reported_together_with_their_lines() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2, 3]);
     let labels = graph.input("labels", DType::I32, [2]);
     let first = line!() + 1;
     let bad = &x + &graph.input("y", DType::F32, [4]);
-    let chained = bad.relu().sum_all().exp(); // says nothing more
+    let chained = bad.relu().sum_all().exp(); // reports no further error
     let second = line!() + 1;
     let mixed = x.slice(0, 0, 1, 1).reshape(&[3]) + &graph.input("z", DType::I32, [3]);
     let loss = gradients(&x, &[&x]);
     graph.assign(&x, &x);
     let mut session = Session::new(Device::cpu());
-    let Err(Error::Graph(mistakes)) = session.compile(&graph, &[&chained, &mixed, &loss[0], &labels]) else {
-        panic!("four mistakes")
+    let Err(Error::Graph(errors)) = session.compile(&graph, &[&chained, &mixed, &loss[0], &labels]) else {
+        panic!("expected four errors")
     };
-    let text = Error::Graph(mistakes.clone()).to_string();
-    assert_eq!(mistakes.len(), 4, "{text}");
+    let text = Error::Graph(errors.clone()).to_string();
+    assert_eq!(errors.len(), 4, "{text}");
     assert!(
         text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"),
         "{text}"
@@ -183,10 +183,10 @@ fn mistakes_are_reported_together_with_their_lines() {
         text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())),
         "{text}"
     );
-    assert_eq!(mistakes[1].op, "add");
-    assert!(mistakes[1].message.contains("numbers of one type"), "{text}");
-    assert!(mistakes[2].message.contains("one float"), "{text}");
-    assert!(mistakes[3].message.contains("only a parameter or variable"), "{text}");
+    assert_eq!(errors[1].op, "add");
+    assert!(errors[1].message.contains("numbers of one type"), "{text}");
+    assert!(errors[2].message.contains("one float"), "{text}");
+    assert!(errors[3].message.contains("only a parameter or variable"), "{text}");
 }
 
 #[test]
@@ -232,9 +232,9 @@ fn programs_of_one_device_share_pipelines() {
     };
     let (first, texts) = compiled(&mut session, step(8));
     let made = device.pipelines();
-    // One for each text, though some have several dispatches.
+    // One per distinct WGSL text, though several dispatches may share a text.
     assert!(made == texts && made >= 2, "{made} pipelines for {texts} texts");
-    // The same once more, another batch of the same kernels, and a session of its own: nothing new.
+    // The same graph again, another batch size, and another session add no pipelines.
     let (second, _) = compiled(&mut session, step(8));
     let (other_batch, _) = compiled(&mut session, step(16));
     let (elsewhere, _) = compiled(&mut Session::new(device.clone()), step(8));
@@ -244,16 +244,16 @@ fn programs_of_one_device_share_pipelines() {
         assert!(session.run(program, &[("x", &x)]).expect("runs")[0].to_f32()[0] > 0.0);
     }
     drop(elsewhere);
-    assert_eq!(device.pipelines(), made, "running makes none");
+    assert_eq!(device.pipelines(), made, "running creates none");
 
-    // Another text is one more; on the reference there are none.
+    // A new WGSL text adds one; the reference has none.
     let graph = Graph::new();
     let y = graph.input("x", DType::F32, [9]).tanh();
     session.compile(&graph, &[&y]).expect("compiles");
     assert_eq!((device.pipelines(), Device::cpu().pipelines()), (made + 1, 0));
 }
 
-/// The device's clock runs with the host's: a step takes some time, and no more than around it passes.
+/// Device time is positive and no longer than the host time around the call.
 #[test]
 fn steps_are_timed_by_the_device() {
     let Some(device) = common::device() else { return };
@@ -273,9 +273,9 @@ fn steps_are_timed_by_the_device() {
     assert_eq!(session.get("w").expect("w").to_f32()[9], 1.5 * 1.5 * 1.5);
 }
 
-/// Feeds are by name: inputs and scalars share one space of names. Scalars may have one name.
+/// Inputs and scalars are fed by name and share one namespace. Several scalars may share a name.
 #[test]
-fn names_that_are_fed_are_unique_among_inputs_and_scalars() {
+fn inputs_and_scalars_share_one_namespace() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2]);
     let [first, second] = [0.5, 2.0].map(|default| graph.scalar("rate", default));
@@ -283,15 +283,15 @@ fn names_that_are_fed_are_unique_among_inputs_and_scalars() {
     assert!(!graph.scalar("x", 1.0).is_valid());
     assert!(!graph.input("rate", DType::F32, []).is_valid());
     assert!(!graph.input("x", DType::F32, [3]).is_valid());
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-    for (mistake, name) in mistakes.iter().zip(["`x`", "`rate`", "`x`"]) {
-        assert!(mistake.message.contains(name) && mistake.location.file().ends_with("session.rs"), "{mistake}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for (error, name) in errors.iter().zip(["`x`", "`rate`", "`x`"]) {
+        assert!(error.message.contains(name) && error.location.file().ends_with("session.rs"), "{error}");
     }
 
     assert!([x, first, second].iter().all(|value| value.is_valid()));
 
-    // What is fed goes to each scalar of the name; where nothing is fed each has its own default.
+    // A fed value goes to every scalar with that name; otherwise each uses its own default.
     for device in common::devices() {
         let sound = Graph::new();
         let x = sound.input("x", DType::F32, [2]);
@@ -308,10 +308,10 @@ fn names_that_are_fed_are_unique_among_inputs_and_scalars() {
 }
 
 #[test]
-fn an_empty_name_is_no_devices() {
+fn empty_names_match_no_device() {
     for name in ["", " ", "\t", "gl: ", "vulkan:", ":"] {
         let error = Device::open(Some(name)).expect_err("no adapter has this name");
-        let told = matches!(&error, Error::Device(why) if why.contains("give an index, part of a name, a backend"));
-        assert!(told, "{name:?}: {error}");
+        let reported = matches!(&error, Error::Device(why) if why.contains("give an index, part of a name, a backend"));
+        assert!(reported, "{name:?}: {error}");
     }
 }

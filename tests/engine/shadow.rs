@@ -1,6 +1,5 @@
-//! Shadow runs: the first launch that is wrong is named with the user's line, its case file runs
-//! again alone, and the first NaN is found. Training goes on from a checkpoint when the device is
-//! lost.
+//! Shadow runs: the first wrong kernel call is reported with the user's line, its case file can be
+//! replayed alone, and the first NaN is found. Training resumes from a checkpoint after a device loss.
 
 use wgrad::check::KernelCase;
 use wgrad::optim::{Adam, Optimizer};
@@ -10,7 +9,7 @@ use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value, mode
 use crate::common;
 use crate::my_square::{MySquare, RIGHT};
 
-/// A step of training with the op in its middle, checked. Gives the line that pushed the op.
+/// Checks a training step that contains the op. Returns the line that added the op, and the report.
 fn shadow(device: &Device, op: MySquare) -> (u32, wgrad::check::Report) {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [10, 7]);
@@ -24,7 +23,7 @@ fn shadow(device: &Device, op: MySquare) -> (u32, wgrad::check::Report) {
     let x = Tensor::new([10, 7], (0..70).map(|i| i as f32 / 35.0 - 1.0).collect::<Vec<_>>()).expect("x");
     let (checked, report) = session.run_checked(&program, &[("x", &x)]).expect("runs");
 
-    // It was a real step.
+    // The checked step has the same effect as a plain one.
     let mut twin = Session::new(device.clone());
     let program = twin.compile(&graph, &[&loss]).expect("compiles");
     assert_eq!(twin.run(&program, &[("x", &x)]).expect("runs"), checked);
@@ -34,7 +33,7 @@ fn shadow(device: &Device, op: MySquare) -> (u32, wgrad::check::Report) {
 }
 
 #[test]
-fn a_wrong_launch_is_named_and_its_case_runs_again() {
+fn a_wrong_kernel_call_is_reported_and_its_case_can_be_replayed() {
     let Some(device) = common::device() else { return };
     let (line, report) = shadow(&device, MySquare::wrong());
     assert!(!report.passed());
@@ -46,24 +45,24 @@ fn a_wrong_launch_is_named_and_its_case_runs_again() {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
     }
     assert!(text.contains(&format!("wgrad check --replay {}", path.display())), "{text}");
-    assert_eq!(divergence.nodes.len(), 1, "the op alone: {text}");
-    assert_eq!(report.calls.iter().filter(|call| !call.passed()).count(), 1, "errors do not spread");
+    assert_eq!(divergence.nodes.len(), 1, "only the op: {text}");
+    assert_eq!(report.calls.iter().filter(|call| !call.passed()).count(), 1, "errors do not propagate");
 
-    // Again from the file.
+    // Replay the case from its file.
     let mut case = KernelCase::load(&path).expect("a case file");
     let again = case.replay(&device).expect("runs");
     assert_eq!((again.wrong, again.compared), (70, 70));
     let (found, worst) = (&divergence.found.worst, again.worst.expect("worst"));
     assert_eq!(found.as_ref().expect("worst").to_string(), worst.to_string());
 
-    // With the kernel put right.
+    // Replay with the corrected kernel.
     case.dispatches[0].wgsl = RIGHT.into();
     let mended = case.replay(&device).expect("runs");
     assert!(mended.passed() && mended.compared == 70, "{mended:?}");
     let error = case.replay(&Device::cpu()).expect_err("the reference").to_string();
     assert!(error.contains("nothing to replay"), "{error}");
 
-    // What is not in the file's bounds cannot be reached from it, and what does not fit is refused.
+    // Out-of-bounds accesses have no effect, and dispatches beyond the limits are refused.
     case.dispatches[0].bindings[2] = Bound::Uniform(vec![1 << 20, 0, 0, 0]);
     case.dispatches[0].workgroups = [1 << 14, 1, 1];
     case.replay(&device).expect("bounds are checked");
@@ -77,7 +76,7 @@ fn a_wrong_launch_is_named_and_its_case_runs_again() {
 }
 
 #[test]
-fn every_launch_of_a_right_step_passes_alone() {
+fn every_kernel_call_of_a_correct_step_passes() {
     let Some(device) = common::device() else { return };
     let (_, report) = shadow(&device, MySquare(RIGHT.into()));
     assert!(report.passed() && report.divergence.is_none() && report.compared() > 70, "{report:?}");
@@ -97,8 +96,8 @@ fn broken_case_files_are_errors() {
         assert!(error.contains(message) && error.contains("case.safetensors"), "`{message}`: {error}");
     };
 
-    // Cut off anywhere, and with any byte of the header changed: an error, or a case that holds
-    // together; never a panic.
+    // Truncated anywhere, or with any header byte changed: an error or a consistent case, never a
+    // panic.
     case.save(&path).expect("saved");
     let whole = std::fs::read(&path).expect("read");
     for length in (0..whole.len()).step_by(37) {
@@ -132,7 +131,7 @@ fn broken_case_files_are_errors() {
     spoil(&|case| case.dispatches[0].bindings.push(Bound::Scalars(vec![])), "a uniform of 0 scalars");
     spoil(&|case| case.dispatches[0].bindings.push(Bound::Scalars(vec![9])), "scalar 9 of");
 
-    // Files of another kind.
+    // Other kinds of files.
     let tensors = std::collections::BTreeMap::from([("x".to_owned(), Tensor::scalar(1.0))]);
     let mut texts = std::collections::BTreeMap::new();
     wgrad::io::safetensors::save(&path, &tensors, &texts).expect("saved");
@@ -168,7 +167,7 @@ fn the_first_nan_is_found() {
         let (outputs, found) = session.find_nan(&program, &[("x", &good)]).expect("runs");
         assert!(found.is_none(), "{found:?}");
         assert!((outputs[0].to_f64()[0] / 225.0 - 1.0).abs() < 1e-4, "{outputs:?}");
-        assert_eq!(session.get("w").expect("w").to_f32(), [0.5, 1.0, 1.5], "a step like any other");
+        assert_eq!(session.get("w").expect("w").to_f32(), [0.5, 1.0, 1.5], "the step takes effect as usual");
 
         let bad = Tensor::new([2, 3], [4.0f32, 4.0, 4.0, 3.0, -1.0, 8.0]).expect("x");
         let (_, found) = session.find_nan(&program, &[("x", &bad)]).expect("runs");
@@ -182,7 +181,7 @@ fn the_first_nan_is_found() {
         assert_eq!((input.finite, input.nan), (Some((-2.0, 11.0)), 0), "{text}");
         assert_eq!(found.launch.is_some(), !session.device().is_cpu(), "{text}");
 
-        // An infinity that is fed is found where it is fed.
+        // A fed infinity is reported at its input.
         let fed = Tensor::new([2, 3], [1.0, 1.0, f32::NEG_INFINITY, 1.0, 1.0, 1.0]).expect("x");
         let (_, found) = session.find_nan(&program, &[("x", &fed)]).expect("runs");
         let found = found.expect("an infinity");
@@ -192,8 +191,8 @@ fn the_first_nan_is_found() {
 
 type Hides = fn(&Graph, &Value) -> Value;
 
-/// NaN and infinities that a later op of the same fused launch hides, by the name of the node that makes them:
-/// what is stored is finite.
+/// NaN and infinities that a later op in the same fused kernel hides, so that the stored result is finite: the
+/// node that produces them, the input value, and the graph.
 const HIDDEN: &[(&str, f32, Hides)] = &[
     ("log", -1.0, |_, x| x.log().maximum(&x.zeros_like())),
     ("sqrt", -1.0, |_, x| x.sqrt().relu() + 1.0),
@@ -202,11 +201,11 @@ const HIDDEN: &[(&str, f32, Hides)] = &[
     ("reciprocal", 0.0, |_, x| x.reciprocal().reciprocal()),
     ("log", 0.0, |_, x| x.log().exp() + x),
     ("exp", 100.0, |_, x| x.exp().neg().exp()),
-    // In f32 alone: the tangent is 1.
+    // Only in f32, where tanh rounds to 1.
     ("log", 12.0, |_, x| (x.tanh().neg() + 1.0).log().exp()),
-    // Behind a kernel, in its epilogue.
+    // In a kernel's epilogue.
     ("matmul", 1e30, |_, x| x.reshape(&[2, 1]).matmul(&x.reshape(&[1, 2])).reciprocal()),
-    // In place, over what the launch has read.
+    // In place, overwriting the op's input.
     ("log", -1.0, |graph, x| {
         let w = graph.variable("w", Tensor::new([2], [-1.0f32, 2.0]).expect("fits"));
         let new = w.log().maximum(&w.zeros_like());
@@ -216,7 +215,7 @@ const HIDDEN: &[(&str, f32, Hides)] = &[
 ];
 
 #[test]
-fn a_nan_that_a_fused_launch_hides_is_found() {
+fn a_nan_hidden_inside_a_fused_kernel_is_found() {
     let Some(device) = common::device() else { return };
     for (number, (name, bad, build)) in HIDDEN.iter().enumerate() {
         let graph = Graph::new();
@@ -233,7 +232,7 @@ fn a_nan_that_a_fused_launch_hides_is_found() {
 }
 
 #[test]
-fn a_nan_in_a_scalar_is_found_and_one_that_nothing_reads_is_not() {
+fn a_nan_is_found_in_scalars_but_not_in_unread_variables() {
     for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [2]);
@@ -254,7 +253,7 @@ fn a_nan_in_a_scalar_is_found_and_one_that_nothing_reads_is_not() {
 }
 
 #[test]
-fn what_a_run_refuses_is_refused_in_its_shadow() {
+fn shadow_runs_refuse_what_a_plain_run_refuses() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2, 3]);
@@ -276,7 +275,7 @@ fn what_a_run_refuses_is_refused_in_its_shadow() {
 }
 
 #[test]
-fn training_goes_on_from_a_checkpoint_when_the_device_is_lost() {
+fn training_resumes_from_a_checkpoint_after_a_device_loss() {
     let Some(device) = common::device() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("checkpoint.safetensors");
@@ -316,5 +315,5 @@ fn training_goes_on_from_a_checkpoint_when_the_device_is_lost() {
     session.load(&path).expect("loads");
     losses.truncate(5);
     losses.extend((5..10).map(|_| session.run(&step, &[("x", &x), ("y", &y)]).expect("runs").remove(0)));
-    assert_eq!(losses, undisturbed, "bit for bit");
+    assert_eq!(losses, undisturbed, "bitwise equal");
 }

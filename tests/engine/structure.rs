@@ -1,10 +1,10 @@
-//! The modules of the library use only those above them. Needs no GPU.
+//! Modules of the library use only modules above them. Needs no GPU.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules from top to bottom. Those in one row may use each other.
+/// The modules from top to bottom. Modules in the same row may use each other.
 const ROWS: &[&[&str]] = &[
     &["error", "files", "shape", "tensor", "profile", "shader"],
     &["op", "graph", "autodiff", "ops"],
@@ -18,7 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["models"],
 ];
 
-/// Files of one folder, from top to bottom: a later one may use an earlier one, not the other way round.
+/// Files of one folder, from top to bottom: a file may use only those listed before it.
 const FILES: &[(&str, &[&str])] = &[
     ("gpu", &["pipelines", "adapter", "readback", "engine"]),
     ("nn", &["init", "scope", "layers", "conv", "embedding", "norm", "recurrent", "attention"]),
@@ -39,7 +39,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// A file without comments and unit tests.
+/// A file's code without comments and unit tests.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("text");
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
@@ -69,14 +69,14 @@ fn items(text: &str) -> Vec<&str> {
     found
 }
 
-/// What stands behind each `prefix` of a text: a name, or the names of a list in braces.
+/// The names that follow each `prefix` in a text: one name, or a list in braces.
 fn used<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
     let behind = text.match_indices(prefix).map(|(at, _)| &text[at + prefix.len()..]);
     behind.flat_map(|rest| if rest.starts_with('{') { items(rest) } else { vec![word(rest)] }).collect()
 }
 
 #[test]
-fn the_scanner_sees_lists_and_nested_lists() {
+fn the_scanner_finds_names_in_nested_lists() {
     let text = "use crate::{DType, plan::{Plan, lint}, Value};\nlet x = crate::gpu::open(crate::Graph::new());";
     assert_eq!(used(text, "crate::"), ["DType", "plan", "Value", "gpu", "Graph"]);
     assert_eq!(used("use super::{a::B, c};\nuse super::d::E;", "super::"), ["a", "c", "d"]);
@@ -114,11 +114,11 @@ fn modules_use_only_those_above_them() {
         }
         let cpu_and_gpu = (module == "cpu" && code.contains("gpu::")) || (module == "gpu" && code.contains("cpu::"));
         if cpu_and_gpu || (code.contains("wgpu::") && module != "gpu") {
-            wrong.push(format!("{}: cpu, gpu and wgpu are apart", path.display()));
+            wrong.push(format!("{}: cpu and gpu must not use each other, and only gpu may use wgpu", path.display()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 300, "only {seen} uses were looked at");
+    assert!(seen > 300, "only {seen} uses were checked");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn files_of_a_folder_use_only_those_above_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut seen, mut wrong) = (0, Vec::new());
     for (folder, files) in FILES {
-        // What the folder itself exports is where `pub use` says.
+        // `pub use` in the folder's module says which file defines an exported name.
         let index = [root.join(folder).join("mod.rs"), root.join(format!("{folder}.rs"))];
         let index = code(index.iter().find(|path| path.exists()).expect("the folder's module"));
         let home: HashMap<&str, &str> = files
@@ -146,5 +146,5 @@ fn files_of_a_folder_use_only_those_above_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen > 15, "only {seen} uses were looked at");
+    assert!(seen > 15, "only {seen} uses were checked");
 }

@@ -1,5 +1,5 @@
-//! Several threads at one graph, and several sessions on one device: names stay unique, nodes bear the line of
-//! the thread that made them, and a session is told its own errors alone.
+//! Several threads on one graph, and several sessions on one device: names stay unique, nodes record the line of
+//! the thread that created them, and a session receives only its own errors.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -10,7 +10,7 @@ use wgrad::{DType, Device, Error, Graph, Session, Tensor, Value};
 
 use crate::common;
 
-/// One way to declare a name, of one of two types.
+/// Declares a name, with a type that depends on the size.
 type Declare = fn(&Graph, usize) -> Value;
 
 const DECLARATIONS: &[(&str, Declare)] = &[
@@ -25,7 +25,7 @@ const DECLARATIONS: &[(&str, Declare)] = &[
 ];
 
 #[test]
-fn of_two_threads_that_declare_one_name_one_is_refused() {
+fn two_threads_cannot_declare_the_same_name() {
     const ROUNDS: usize = 2000;
     for (what, declare) in DECLARATIONS {
         let graphs: Vec<Graph> = (0..ROUNDS).map(|_| Graph::new()).collect();
@@ -46,15 +46,15 @@ fn of_two_threads_that_declare_one_name_one_is_refused() {
             (a, b)
         });
         for (round, graph) in graphs.iter().enumerate() {
-            let (nodes, mistakes) = (graph.nodes().nodes.len(), graph.errors().len());
-            assert_eq!((a[round] as usize + b[round] as usize, nodes, mistakes), (1, 1, 1), "{what}, round {round}");
+            let (nodes, errors) = (graph.nodes().nodes.len(), graph.errors().len());
+            assert_eq!((a[round] as usize + b[round] as usize, nodes, errors), (1, 1, 1), "{what}, round {round}");
         }
     }
 }
 
-/// What a thread pushes while another builds gradients bears its own line, and so does what follows.
+/// Nodes that one thread adds while others build gradients record the right line, also afterwards.
 #[test]
-fn nodes_bear_the_line_of_the_thread_that_made_them() {
+fn nodes_record_the_line_of_the_thread_that_created_them() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [3]);
     const PUSHED: usize = 2000;
@@ -64,7 +64,7 @@ fn nodes_bear_the_line_of_the_thread_that_made_them() {
             scope.spawn(|| {
                 barrier.wait();
                 for _ in 0..200 {
-                    // All of these are made on behalf of other nodes.
+                    // These add nodes on behalf of other nodes.
                     let _ = wgrad::gradients(&(x.tanh() * &x).sum_all(), &[&x]);
                     let _ = x.split(&[1, 2], 0);
                 }
@@ -79,16 +79,16 @@ fn nodes_bear_the_line_of_the_thread_that_made_them() {
         }
         line
     });
-    let _ = x.sqrt(); // no thread has left its line behind
+    let _ = x.sqrt(); // no thread's location is left over
     let expected = std::iter::repeat_n(line, PUSHED).chain([line!() - 1]);
     let nodes = graph.nodes().nodes;
     let found = nodes.iter().filter(|node| node.name() == "sqrt").map(|node| node.location.line());
     assert!(found.eq(expected));
 }
 
-/// Two masks of one graph are never the same bits, whichever threads declare them.
+/// Two random nodes of a graph never draw the same bits, whichever threads declare them.
 #[test]
-fn random_nodes_of_several_threads_have_streams_of_their_own() {
+fn random_nodes_of_several_threads_use_different_streams() {
     const EACH: usize = 200;
     let graph = Graph::new();
     let counter = graph.step_scalar("steps", DType::U32, |n| n as f64);
@@ -109,9 +109,9 @@ fn random_nodes_of_several_threads_have_streams_of_their_own() {
     assert_eq!(distinct.len(), 4 * EACH);
 }
 
-/// One thread's steps are refused by wgpu again and again, while another's on the same device are sound.
+/// wgpu refuses some threads' steps repeatedly while valid steps of other threads run on the same device.
 #[test]
-fn a_session_is_told_its_own_errors_alone() {
+fn a_session_receives_only_its_own_errors() {
     const STEPS: usize = 300;
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
@@ -126,7 +126,7 @@ fn a_session_is_told_its_own_errors_alone() {
         let mut session = Session::new(device.clone());
         barrier.wait();
         for step in 1..=STEPS {
-            // Compiling, running and reading are sound as well.
+            // Compiling, running and reading all succeed.
             let program = session.compile(&graph, &[&new])?;
             let outputs = session.run(&program, &feeds)?;
             assert_eq!(outputs[0].to_f32(), [step as f32; 8]);
@@ -139,8 +139,8 @@ fn a_session_is_told_its_own_errors_alone() {
         let beyond = device.profile().max_workgroups + 1;
         let edit = |plan: &mut wgrad::plan::Plan| {
             match kind {
-                0 => plan.calls[0].dispatches[0].workgroups[0] = beyond, // refused when it is submitted
-                _ => plan.calls[0].dispatches[0].wgsl = "fn".into(),     // refused when it is compiled
+                0 => plan.calls[0].dispatches[0].workgroups[0] = beyond, // refused at submission
+                _ => plan.calls[0].dispatches[0].wgsl = "fn".into(),     // refused at compilation
             }
             Ok(())
         };
@@ -159,6 +159,6 @@ fn a_session_is_told_its_own_errors_alone() {
         let good = [0, 1].map(|_| scope.spawn(sound));
         let bad = [0, 1].map(|kind| scope.spawn(move || wrong(kind)));
         let _ = bad.map(|thread| thread.join().expect("is refused each time"));
-        let _ = good.map(|thread| thread.join().expect("is right each time").expect("no other session's error"));
+        let _ = good.map(|thread| thread.join().expect("succeeds each time").expect("no other session's error"));
     });
 }

@@ -1,5 +1,5 @@
-//! Tuning: what it finds is used by what is compiled afterwards and by nothing else, nothing wrong
-//! wins, the time is kept, and the file gives back what was found.
+//! Tuning: its results affect only programs compiled afterwards, an incorrect variant never wins, the
+//! time budget is kept, and the tuning file restores the results.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::common;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A product and a softmax: two kernels with a choice.
+/// A matmul and a softmax: two kernels with several variants.
 fn graph() -> (Graph, Value) {
     let graph = Graph::new();
     let a = graph.input("a", DType::F32, [64, 80]);
@@ -24,7 +24,7 @@ fn variants(program: &wgrad::Program) -> Vec<(&'static str, &'static str)> {
     program.plan().calls.iter().filter_map(|call| call.kernel).collect()
 }
 
-/// Makes a plan do none of its work: faster, and wrong. (One workgroup might be all that a large tile needs.)
+/// Makes a plan do no work: fast and wrong. (Zero workgroups, as one may be enough for a large tile.)
 fn shirk(plan: &mut Plan) -> wgrad::Result<()> {
     for dispatch in plan.calls.iter_mut().flat_map(|call| &mut call.dispatches) {
         dispatch.workgroups = [0; 3];
@@ -42,13 +42,13 @@ fn rejected<'a>(tuned: &'a Tuned, op: &str) -> Vec<(&'static str, &'a str)> {
 }
 
 #[test]
-fn what_is_found_is_for_later_programs_and_wrong_variants_never_win() {
+fn tuning_affects_only_later_programs_and_wrong_variants_never_win() {
     let Some(device) = common::device() else { return };
     let (graph, y) = graph();
     let mut session = Session::new(device);
     let before = session.compile(&graph, &[&y]).expect("compiles");
     let was = (variants(&before), before.plan().fingerprint());
-    // What the heuristic takes does none of its work: very fast, and wrong.
+    // The heuristic's variant does no work: very fast, and wrong.
     let heuristic = was.0[0].1;
     let shirker = |variant: &str, plan: &mut Plan| if variant == heuristic { shirk(plan) } else { Ok(()) };
     let tuned = session.tune_edited(None, &graph, &[&y], LONG, &shirker).expect("tunes");
@@ -60,8 +60,8 @@ fn what_is_found_is_for_later_programs_and_wrong_variants_never_win() {
     let [(wrong, why)] = rejected(&tuned, "matmul")[..] else { panic!("{tuned}") };
     assert!(wrong == heuristic && why.contains("expected"), "{why}");
     assert!(matmul.changed() && matmul.chosen != Some(heuristic), "{tuned}");
-    // Later programs take what won, with any way in; the one from before is as it was.
-    let chosen = matmul.chosen.expect("another one is right");
+    // Later programs use the winner; the earlier program is unchanged.
+    let chosen = matmul.chosen.expect("another variant is correct");
     let after = session.compile(&graph, &[&y]).expect("compiles");
     assert_eq!(variants(&after)[0], ("matmul", chosen));
     assert_eq!((variants(&before), before.plan().fingerprint()), was);
@@ -74,16 +74,16 @@ fn what_is_found_is_for_later_programs_and_wrong_variants_never_win() {
         let (_, report) = session.check(program, &feeds).expect("runs");
         assert!(report.passed() && report.compared() > 0);
     }
-    // Options say what they say.
+    // Explicit options override the tuned choices.
     let plain = session.compile_with(&graph, &[&y], &Options::default()).expect("compiles");
     assert_eq!(plain.plan().fingerprint(), was.1);
-    // All is known now, so nothing is timed.
+    // All classes are known now, so nothing is timed.
     let again = session.tune_in(None, &graph, &[&y], LONG).expect("tunes");
     assert_eq!((again.kernels.len(), again.known, again.left.len()), (0, 2, 0));
 }
 
 #[test]
-fn where_no_candidate_is_right_nothing_is_chosen() {
+fn nothing_is_chosen_if_no_candidate_is_correct() {
     let Some(device) = common::device() else { return };
     let (graph, y) = graph();
     let mut session = Session::new(device);
@@ -95,7 +95,7 @@ fn where_no_candidate_is_right_nothing_is_chosen() {
 }
 
 #[test]
-fn the_time_is_kept() {
+fn tuning_keeps_its_time_budget() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let loss = models::mnist_cnn_training(&graph, 32, 0);
@@ -106,11 +106,11 @@ fn the_time_is_kept() {
     let tuned = session.tune_in(None, &graph, &[&loss], Duration::from_secs(2)).expect("tunes");
     let seconds = start.elapsed().as_secs_f64();
     println!("{tuned}\n{:?}", tuned.left);
-    // The last candidate is made ready and compared to the end.
+    // The last candidate is still compiled and compared after the time is up.
     assert!(seconds < 2.0 + 8.0, "{seconds} s");
     assert_eq!(tuned.kernels.len() + tuned.left.len(), nothing.left.len());
     assert_eq!(session.choices().len(), tuned.kernels.iter().filter(|kernel| kernel.chosen.is_some()).count());
-    // A product that the reference would compute for minutes is not begun.
+    // A matmul that would take the reference minutes is not started.
     let huge = Graph::new();
     let [a, b] = ["a", "b"].map(|name| huge.input(name, DType::F32, [4096, 4096]));
     let start = Instant::now();
@@ -119,7 +119,7 @@ fn the_time_is_kept() {
 }
 
 #[test]
-fn the_file_gives_back_what_was_found() {
+fn the_tuning_file_restores_the_choices() {
     let Some(device) = common::device() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("of/wgrad/tuning.json");
@@ -128,7 +128,7 @@ fn the_file_gives_back_what_was_found() {
     let first = session.tune_in(Some(&file), &graph, &[&y], LONG).expect("tunes");
     assert_eq!((first.kernels.len(), first.notes.len()), (2, 0), "{first}");
     let program = session.compile(&graph, &[&y]).expect("compiles");
-    // Another process would see what this session sees.
+    // Another process gets the same choices from the file.
     let mut other = Session::new(device.clone());
     assert!(other.choices().is_empty());
     assert_eq!(other.load_tuning(&file), Vec::<String>::new());
@@ -137,7 +137,7 @@ fn the_file_gives_back_what_was_found() {
     assert_eq!(same.plan().fingerprint(), program.plan().fingerprint());
     let known = Session::new(device.clone()).tune_in(Some(&file), &graph, &[&y], LONG).expect("tunes");
     assert_eq!((known.kernels.len(), known.known), (0, 2));
-    // Choices that differ from the heuristic's give their plan each time they are loaded.
+    // Choices that differ from the heuristic's give the same plan each time they are loaded.
     let matmul = &first.kernels[0];
     let loser = matmul.candidates.iter().find(|candidate| candidate.variant != matmul.heuristic);
     let loser = loser.expect("another one").variant;
@@ -153,7 +153,7 @@ fn the_file_gives_back_what_was_found() {
         program.plan().fingerprint()
     };
     assert_eq!(fingerprint(), fingerprint());
-    // A file that cannot be written is a note, and what was found is used all the same.
+    // If the file cannot be written, tuning adds a note and still uses the results.
     let mut session = Session::new(device);
     let through = file.join("tuning.json");
     let tuned = session.tune_in(Some(&through), &graph, &[&y], LONG).expect("tunes");

@@ -1,4 +1,4 @@
-//! Tables, sequences and text on the host. Needs no GPU.
+//! Tables, sequences and text data. Needs no GPU.
 
 use proptest::prelude::*;
 use wgrad::data::{Table, Vocabulary, windows};
@@ -10,22 +10,22 @@ fn parse(text: &str) -> wgrad::Result<Table> {
     Table::parse("t.csv", text.as_bytes())
 }
 
-/// Line and column of the complaint.
+/// Line and column of the error.
 fn place<T: std::fmt::Debug>(result: wgrad::Result<T>) -> (u64, usize) {
     match result {
         Err(Error::Cell { line, column, .. }) => (line, column),
-        other => panic!("expected an error of a cell, found {other:?}"),
+        other => panic!("expected a cell error, found {other:?}"),
     }
 }
 
 #[test]
-fn a_cell_that_is_wrong_is_named_by_line_and_column() {
+fn an_invalid_cell_is_reported_by_line_and_column() {
     for end in ["\n", "\r\n", "\r"] {
         let text = |lines: &[&str]| lines.join(end);
         let table = parse(&text(&["a,b", "1,2", "3,x", "5,6"])).unwrap();
         assert_eq!(place(table.floats(&["b"])), (3, 2), "{end:?}");
         assert_eq!(table.floats(&["a"]).unwrap().to_f64(), [1.0, 3.0, 5.0]);
-        // Empty lines are skipped, and quoted cells may have lines of their own.
+        // Empty lines are skipped, and quoted cells may contain line breaks.
         let table = parse(&text(&["a,b", "", "\"1", "2\",2", "", "3,x"])).unwrap();
         assert_eq!(place(table.floats(&["a"])), (3, 1), "{end:?}");
         assert_eq!(place(table.floats(&["b"])), (6, 2), "{end:?}");
@@ -37,27 +37,27 @@ fn a_cell_that_is_wrong_is_named_by_line_and_column() {
 }
 
 #[test]
-fn numbers_integers_and_names() {
+fn columns_are_read_as_numbers_integers_text_and_classes() {
     let table = parse("\u{feff}x, y ,kind\n 1.5 ,2e3,b\nNA,-0.25,\"a, or c\"\n,inf,b\n").unwrap();
     assert_eq!((table.len(), table.names()), (3, vec!["x", "y", "kind"]));
     assert_eq!(table.names_without(&["y"]), ["x", "kind"]);
     assert_eq!(table.text("kind").unwrap(), ["b", "a, or c", "b"]);
     let (numbers, classes) = table.classes("kind").unwrap();
     assert_eq!((numbers, classes), (Tensor::new([3], [1, 0, 1]).unwrap(), vec!["a, or c".into(), "b".into()]));
-    assert_eq!(place(table.floats(&["x"])), (3, 1), "NA is no number");
+    assert_eq!(place(table.floats(&["x"])), (3, 1), "NA is not a number");
     let x = table.floats_or_nan(&["x"]).unwrap().to_f64();
     assert!(x[0] == 1.5 && x[1].is_nan() && x[2].is_nan());
-    assert_eq!(place(table.floats_or_nan(&["x", "y"])), (4, 2), "infinity is no number");
+    assert_eq!(place(table.floats_or_nan(&["x", "y"])), (4, 2), "infinity is not a finite number");
     assert_eq!(place(table.integers("x")), (2, 1));
     assert!(table.floats(&["z"]).unwrap_err().to_string().contains("no column `z`; there are `x`, `y`, `kind`"));
     assert_eq!(table.floats(&[]).unwrap().shape().to_vec(), [3, 0]);
     let table = parse("n\n1\n-7\n2147483648").unwrap();
-    assert_eq!(place(table.integers("n")), (4, 1), "no integer of 32 bits");
+    assert_eq!(place(table.integers("n")), (4, 1), "does not fit 32 bits");
 }
 
-/// A quote that stays open would swallow rows: up to the end of the file, or to the next quote.
+/// An unclosed quote would swallow rows up to the next quote or the end of the file.
 #[test]
-fn a_quote_that_does_not_close_its_cell_is_an_error_where_it_opens() {
+fn an_unclosed_quote_is_reported_where_it_opens() {
     let says = |text: &str, at: (u64, usize), words: &str| {
         let error = parse(text).map(|table| table.len());
         let message = error.as_ref().err().map(ToString::to_string).unwrap_or_default();
@@ -69,23 +69,23 @@ fn a_quote_that_does_not_close_its_cell_is_an_error_where_it_opens() {
         says(&text(&["n,kind", "1,oak", "2,\"elm", "3,fir", "4,ash", ""]), (3, 2), "never closed");
         says(&text(&["n,kind", "\"1", "1\",oak", "2,\"elm"]), (4, 2), "never closed");
         says(&text(&["\"n,kind", "1,oak"]), (1, 1), "never closed");
-        // It closes at a quote that was meant to open a cell.
-        says(&text(&["n,kind", "1,\"elm", "2,\"fir\"", "3,\"ash\""]), (2, 2), "line 3 with text behind");
+        // The quote that was meant to open another cell closes it.
+        says(&text(&["n,kind", "1,\"elm", "2,\"fir\"", "3,\"ash\""]), (2, 2), "line 3 with text after");
         says(&text(&["n,kind", "1,\"a \"good\" oak\""]), (2, 2), "written twice");
     }
     says("\u{feff}\"n,kind\n1,2", (1, 1), "never closed");
     says("n\n\"\"\"", (2, 1), "never closed");
     says("n\n\"a\" \"b\"", (2, 1), "with text after");
-    // These are closed, or not quoted at all.
+    // Quotes that are closed, or cells that are not quoted.
     let table =
         parse("n,kind\n\"1\" ,\"a \"\"good\"\" oak\"\n2,6\" pot\n3, \"elm\"\n4,\"\"\n5,\"a\nb,\r\n\"\n").unwrap();
     assert_eq!(table.floats(&["n"]).unwrap().to_f64(), [1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!(table.text("kind").unwrap(), ["a \"good\" oak", "6\" pot", " \"elm\"", "", "a\nb,\r\n"]);
 }
 
-/// Looking each name up among all took 28 seconds for these.
+/// Name lookup must not be linear: that took 28 seconds here.
 #[test]
-fn a_hundred_thousand_columns_are_read() {
+fn a_hundred_thousand_columns_are_read_quickly() {
     const COLUMNS: usize = 100_000;
     let names: Vec<String> = (0..COLUMNS).map(|i| format!("column_{i}")).collect();
     let values: Vec<String> = (0..COLUMNS).map(|i| i.to_string()).collect();
@@ -102,8 +102,8 @@ fn a_hundred_thousand_columns_are_read() {
 }
 
 #[test]
-fn odd_shapes_of_files() {
-    // A byte order mark of another encoding, columns without a name, a row of one empty cell too many.
+fn unusual_files_are_handled() {
+    // A UTF-16 byte order mark, unnamed columns, a row with an extra empty cell.
     assert_eq!(place(Table::parse("t.csv", b"\xff\xfea\0,\0b\0\n\0")), (1, 1));
     assert_eq!(parse(",a\n1,2\n").unwrap().floats(&["", "a"]).unwrap().to_f64(), [1.0, 2.0]);
     assert_eq!(place(parse("a,,\n1,2,3\n")), (1, 3));
@@ -114,7 +114,7 @@ fn odd_shapes_of_files() {
 }
 
 #[test]
-fn files_that_are_no_tables_are_refused() {
+fn files_that_are_not_tables_are_refused() {
     assert!(parse("").unwrap_err().to_string().contains("is empty"));
     assert!(parse("\n\n").unwrap_err().to_string().contains("is empty"));
     assert!(parse("a,b\n").unwrap().is_empty());
@@ -124,7 +124,7 @@ fn files_that_are_no_tables_are_refused() {
 }
 
 #[test]
-fn the_tables_of_the_examples() {
+fn the_example_tables_load() {
     for (name, rows, columns) in
         [("diabetes", 442, 11), ("breast_cancer", 569, 31), ("iris", 150, 5), ("sunspots", 309, 2)]
     {
@@ -135,7 +135,7 @@ fn the_tables_of_the_examples() {
 }
 
 #[test]
-fn windows_of_rows() {
+fn windows_are_consecutive_rows_with_the_next_row_as_target() {
     let series = Tensor::new([4, 2], [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0, 31.0]).unwrap();
     let (x, y) = windows(&series, 2).unwrap();
     assert_eq!(x, Tensor::new([2, 2, 2], [0.0, 1.0, 10.0, 11.0, 10.0, 11.0, 20.0, 21.0]).unwrap());
@@ -145,7 +145,7 @@ fn windows_of_rows() {
 }
 
 #[test]
-fn characters_that_are_not_in_the_vocabulary() {
+fn characters_and_ids_outside_the_vocabulary_are_refused() {
     let vocabulary = Vocabulary::new(["día", "ño"]);
     let error = vocabulary.encode("dia").unwrap_err().to_string();
     assert!(error.contains("'i', character 2 of \"dia\""), "{error}");
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_matter_to_csv_give_a_table_or_an_error(text in "[a1,\"\r\n. ]{0,60}") {
+    fn csv_special_characters_give_a_table_or_an_error(text in "[a1,\"\r\n. ]{0,60}") {
         if let Ok(table) = parse(&text) {
             for name in table.names() {
                 if let Err(error) = table.floats(&[name]) {
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_encoded_decodes(texts in proptest::collection::vec("\\PC{0,8}", 1..5)) {
+    fn encoded_text_decodes_to_itself(texts in proptest::collection::vec("\\PC{0,8}", 1..5)) {
         let vocabulary = Vocabulary::new(&texts);
         let rows = vocabulary.encode_rows(&texts, 12).unwrap();
         let wgrad::Data::I32(rows) = rows.data() else { panic!("i32") };

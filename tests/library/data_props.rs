@@ -1,5 +1,5 @@
-//! What is done to data before a model sees it, and the measures of what comes out: numbers worked
-//! out by hand, and what must hold for any data. Needs no GPU.
+//! Preprocessing and metrics: values computed by hand, and properties that hold for any data. Needs no
+//! GPU.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,21 +23,21 @@ fn says<T>(result: wgrad::Result<T>, words: &str) {
 }
 
 #[test]
-fn scalers_by_hand() {
+fn scalers_match_values_computed_by_hand() {
     // Mean 5, deviations -3 -1 -1 -1 0 0 2 4, variance 32 / 8.
     let scaler = Scaler::standard(&column(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])).unwrap();
     assert_eq!((scaler.shift(), scaler.scale()), (&[5.0][..], &[2.0][..]));
     let scaler = Scaler::min_max(&Tensor::new([2, 2], [-1.0, 7.0, 3.0, 7.0]).unwrap()).unwrap();
     assert_eq!((scaler.shift(), scaler.scale()), (&[-1.0, 7.0][..], &[4.0, 1.0][..]));
     let test = Tensor::new([1, 2], [5.0, 8.0]).unwrap();
-    assert_eq!(scaler.apply(&test).unwrap().to_f64(), [1.5, 1.0], "test rows may lie outside");
-    // A constant column is 0, though 0.1 has no exact mean.
+    assert_eq!(scaler.apply(&test).unwrap().to_f64(), [1.5, 1.0], "test rows may lie outside the fitted range");
+    // A constant column becomes 0, although the mean of 0.1s is not exact.
     let tenths = column(&[0.1; 7]);
     assert_eq!(Scaler::standard(&tenths).unwrap().apply(&tenths).unwrap().to_f64(), [0.0; 7]);
 }
 
 #[test]
-fn columns_that_cannot_be_fitted() {
+fn columns_that_cannot_be_fitted_are_refused() {
     for wrong in [f64::NAN, f64::INFINITY, -f64::INFINITY] {
         says(Scaler::standard(&column(&[1.0, wrong])), "column 1 holds NaN");
         says(Scaler::min_max(&column(&[wrong, wrong])), "column 1 holds NaN");
@@ -53,7 +53,7 @@ fn columns_that_cannot_be_fitted() {
 }
 
 #[test]
-fn imputers_take_what_the_training_split_has() {
+fn imputers_use_statistics_of_the_training_split() {
     let nan = f64::NAN;
     let train = Tensor::new([5, 2], [1.0, nan, nan, 2.0, 3.0, 4.0, 11.0, 9.0, nan, 1.0]).unwrap();
     let test = Tensor::new([1, 2], [nan, nan]).unwrap();
@@ -63,7 +63,7 @@ fn imputers_take_what_the_training_split_has() {
 }
 
 #[test]
-fn measures_by_hand() {
+fn metrics_match_values_computed_by_hand() {
     let truth = labels(&[0, 0, 1, 1, 1, 2]);
     let predicted = labels(&[0, 1, 1, 1, 2, 2]);
     let matrix = ConfusionMatrix::new(&predicted, &truth, 3).unwrap();
@@ -74,7 +74,7 @@ fn measures_by_hand() {
     assert_eq!((matrix.accuracy(), accuracy(&predicted, &truth).unwrap()), (4.0 / 6.0, 4.0 / 6.0));
     assert_eq!((matrix.precision(1), matrix.recall(1), matrix.precision(2)), (2.0 / 3.0, 2.0 / 3.0, 0.5));
     assert_eq!(matrix.count(7, 0), 0);
-    // Of the 2 x 3 pairs 4 are in order and one is tied.
+    // Of the 2 x 3 pairs, 4 are in order and one is tied.
     let auc = roc_auc(&column(&[0.1, 0.5, 0.5, 0.9, 0.3]), &labels(&[0, 0, 1, 1, 1])).unwrap();
     assert_eq!(auc, 4.5 / 6.0);
     assert_eq!(r2_score(&column(&[1.0, 2.0, 5.0]), &column(&[1.0, 3.0, 5.0])).unwrap(), 1.0 - 1.0 / 8.0);
@@ -88,7 +88,7 @@ fn measures_by_hand() {
 }
 
 #[test]
-fn labels_that_are_no_classes() {
+fn invalid_class_labels_are_refused() {
     says(one_hot(&labels(&[0, -1]), 2), "none below 0; found -1");
     says(one_hot(&labels(&[0, 2]), 2), "class 2 is not one of 2");
     says(one_hot(&column(&[0.0]), 2), "found f32[1]");
@@ -104,7 +104,7 @@ fn labels_that_are_no_classes() {
 
 #[test]
 fn an_image_moves_as_a_whole() {
-    // One bright pixel in the middle of 5 x 5 goes to each of 9 places, and nowhere else.
+    // A shift by up to 1 moves the centre pixel of a 5 x 5 image to exactly 9 places.
     let mut pixels = [0f32; 25];
     pixels[12] = 1.0;
     let image = Tensor::new([1, 1, 5, 5], pixels).unwrap();
@@ -120,8 +120,8 @@ fn an_image_moves_as_a_whole() {
 }
 
 #[test]
-fn an_image_turns_about_its_middle() {
-    // A disc keeps its mass and its middle whatever the angle; a quarter turn moves a corner.
+fn an_image_rotates_about_its_centre() {
+    // A disc keeps its mass and its centre at any angle.
     let disc: Vec<f32> =
         (0..225).map(|i| if (i / 15i32 - 7).pow(2) + (i % 15 - 7).pow(2) <= 20 { 1.0 } else { 0.0 }).collect();
     let image = Tensor::new([1, 1, 15, 15], disc.clone()).unwrap();
@@ -132,7 +132,7 @@ fn an_image_turns_about_its_middle() {
         assert_eq!(turned[112], 1.0);
     }
     let unturned = Augment::new(3).rotate(0.0).shift(0).apply(&image, 0).unwrap();
-    assert_eq!(unturned, image, "no change at all is exact");
+    assert_eq!(unturned, image, "the identity is exact");
 }
 
 #[test]
@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn scaling_comes_back(values in vec(-1e6..1e6f64, 4..60), width in 1usize..4) {
+    fn scaling_can_be_inverted(values in vec(-1e6..1e6f64, 4..60), width in 1usize..4) {
         let rows = values.len() / width;
         let x = Tensor::new([rows, width], &values[..rows * width]).unwrap();
         for scaler in [Scaler::standard(&x).unwrap(), Scaler::min_max(&x).unwrap()] {
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn weighted_classes_count_the_same(mut classes in vec(0..3i32, 1..60)) {
+    fn weighted_classes_have_equal_total_weight(mut classes in vec(0..3i32, 1..60)) {
         classes.extend([0, 1, 2]);
         let weights = class_weights(&labels(&classes), 3).unwrap().to_f64();
         for (class, weight) in (0..3i32).zip(weights) {

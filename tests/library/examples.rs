@@ -1,5 +1,5 @@
-//! Runs the examples in their short form; each asserts its own result. `cargo test` has built them;
-//! `cargo test --test library` alone has not, and needs `cargo build --examples` before.
+//! Runs the examples with `--quick`; each asserts its own result. `cargo test` builds them; before
+//! `cargo test --test library` run `cargo build --examples`.
 
 use crate::common;
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// The names of all examples, in order.
+/// The names of all examples, sorted.
 fn names() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files = folder.read_dir().expect("the folder of examples").map(|entry| entry.expect("an entry").path());
@@ -17,14 +17,14 @@ fn names() -> Vec<String> {
     names
 }
 
-/// Cargo puts tests into `deps`, and examples into `examples` beside it.
+/// Cargo puts tests into `deps` and examples into the sibling folder `examples`.
 fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test");
     let folder = test.ancestors().nth(2).expect("a folder of the profile");
     folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION)
 }
 
-/// Runs them in a folder of their own; what they write goes there. All run, though one fails.
+/// Runs the examples in a temporary folder, which receives their output files. All run even if one fails.
 fn run_all(names: &[&str], device: Option<&str>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let results = common::in_parallel(names, |_, name| {
@@ -47,7 +47,7 @@ fn run_all(names: &[&str], device: Option<&str>) {
 }
 
 #[test]
-fn all_of_them_on_this_gpu() {
+fn all_examples_run_on_the_gpu() {
     let names = names();
     assert!(names.len() >= 8, "only {names:?}");
     if common::device().is_some() {
@@ -55,8 +55,8 @@ fn all_of_them_on_this_gpu() {
     }
 }
 
-/// Those that take a second or two there.
+/// The examples that take a second or two on the reference.
 #[test]
-fn the_small_ones_on_the_reference() {
+fn small_examples_run_on_the_reference() {
     run_all(&["iris", "linear_regression", "logistic_regression", "matmul", "parity", "xor"], Some("cpu"));
 }

@@ -1,6 +1,6 @@
-//! Files that were made to hurt, and writers that are killed: always an error that names the file,
-//! never a panic, a hang or an allocation that the file's length does not call for. The plain
-//! damage to safetensors and IDX files is in `tests/library/io.rs`. Needs no GPU.
+//! Hostile files and killed writers: always an error that names the file, never a panic, a hang or an
+//! allocation out of proportion to the file's size. Simple damage to safetensors and IDX files is
+//! tested in `tests/library/io.rs`. Needs no GPU.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,32 +32,32 @@ fn session() -> (Session, Graph, Program) {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn inconsistent_headers_are_refused() {
     let folder = folder();
     let path = folder.path().join("x.safetensors");
     let refused = |header: &str, data: &[u8]| {
         fs::write(&path, safetensors_bytes(header, data)).expect("writable");
         complaint(safetensors::load(&path), &path)
     };
-    // One name twice: two tensors, or the texts.
+    // Duplicate names: of tensors, and of the metadata.
     let x = |begin: u64| format!(r#""x":{{"dtype":"U8","shape":[4],"data_offsets":[{begin},{}]}}"#, begin + 4);
     refused(&format!("{{{},{}}}", x(0), x(4)), &[0; 8]);
     refused(&format!("{{{},{}}}", x(0), x(0)), &[0; 8]);
     refused(r#"{"__metadata__":{"a":"1"},"__metadata__":7}"#, &[]);
     refused(r#"{"__metadata__":{"a":1}}"#, &[]);
-    // Shapes: too long for any address space, not integers, not a list.
+    // Shapes: larger than any address space, not integers, not a list.
     refused(r#"{"x":{"dtype":"F32","shape":[18446744073709551615,18446744073709551615,0],"data_offsets":[0,0]}}"#, &[]);
     for shape in ["[1.5]", "[-1]", "[1e3]", "\"4\"", "null", "{}", "[[4]]", "[18446744073709551616]"] {
         refused(&format!(r#"{{"x":{{"dtype":"U8","shape":{shape},"data_offsets":[0,4]}}}}"#), &[0; 4]);
     }
-    // Element types that are unknown to the format, or to us.
+    // Element types unknown to the format or unsupported here.
     for dtype in ["F128", "f32", "", "F8_E4M3", "F4", "C64"] {
         for bytes in [1, 2, 8] {
             let data = vec![0; bytes];
             refused(&format!(r#"{{"x":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{bytes}]}}}}"#), &data);
         }
     }
-    // Known ones of another width.
+    // Known element types with the wrong byte count.
     for (dtype, width) in
         [("F16", 2), ("BF16", 2), ("U8", 1), ("I8", 1), ("I16", 2), ("U16", 2), ("I64", 8), ("U64", 8)]
     {
@@ -66,12 +66,12 @@ fn headers_that_lie_are_refused() {
             refused(&format!(r#"{{"x":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{bytes}]}}}}"#), &data);
         }
     }
-    // A tensor of ten thousand axes is odd, but nothing is wrong with it.
+    // A tensor with ten thousand axes is unusual but valid.
     let ones = vec!["1"; 10_000].join(",");
     let header = format!(r#"{{"x":{{"dtype":"BOOL","shape":[{ones}],"data_offsets":[0,1]}}}}"#);
     fs::write(&path, safetensors_bytes(&header, &[1])).expect("writable");
     assert_eq!(safetensors::load(&path).expect("whole")["x"].shape().rank(), 10_000);
-    // So is an empty one whose other sizes are huge.
+    // So is an empty tensor with a huge axis.
     let header = r#"{"x":{"dtype":"F32","shape":[0,9223372036854775807],"data_offsets":[0,0]}}"#;
     fs::write(&path, safetensors_bytes(header, &[])).expect("writable");
     assert_eq!(safetensors::load(&path).expect("whole")["x"].numel(), 0);
@@ -108,7 +108,7 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
             complaint(session.load_weights(&path, &graph), &path);
         }
     }
-    // The largest count there is: the next step does not overflow it.
+    // The largest possible counter: the next step does not overflow it.
     let header = format!(r#"{{{},"__metadata__":{{"counter.steps":"{}"}}}}"#, w("F32", "[3]", 12), u64::MAX);
     fs::write(&path, safetensors_bytes(&header, &[0; 12])).expect("writable");
     session.load(&path).expect("fits");
@@ -130,7 +130,7 @@ fn every_damage_to_a_checkpoint_is_an_error_or_a_checkpoint() {
             damaged[at] ^= 1 << bit;
             fs::write(&path, damaged).expect("writable");
             if session.load(&path).is_ok() {
-                session.run(&program, &[]).expect("runs on whatever numbers it was given");
+                session.run(&program, &[]).expect("runs with any loaded values");
             }
         }
         fs::write(&path, &whole[..at]).expect("writable");
@@ -139,7 +139,7 @@ fn every_damage_to_a_checkpoint_is_an_error_or_a_checkpoint() {
 }
 
 #[test]
-fn idx_files_cannot_make_memory_out_of_nothing() {
+fn idx_headers_cannot_cause_huge_allocations() {
     let folder = folder();
     let path = folder.path().join("x");
     let header = |sizes: &[u32]| {
@@ -157,25 +157,25 @@ fn idx_files_cannot_make_memory_out_of_nothing() {
         bytes.resize(bytes.len() + elements, 0);
         bytes
     };
-    // A megabyte of zeros in a kilobyte, announced as four gigabytes, as one more, one less.
+    // A megabyte of zeros, compressed to a kilobyte, whose header claims 4 GiB, slightly more, or slightly less.
     for sizes in [[u32::MAX, 1], [1 << 20, 4096], [1024, 1025], [1024, 1023]] {
         fs::write(&path, gzip(&file(&sizes, 1 << 20))).expect("writable");
         complaint(idx::read(&path, 2), &path);
     }
     fs::write(&path, gzip(&file(&[1024, 1024], 1 << 20))).expect("writable");
     assert_eq!(idx::read(&path, 2).expect("whole").1.len(), 1 << 20);
-    // Sizes whose product wraps to what is there.
+    // Sizes whose product overflows.
     for sizes in [[1 << 31, 1 << 31, 4], [1 << 16, 1 << 16, 1 << 16], [u32::MAX, u32::MAX, u32::MAX]] {
         for bytes in [file(&sizes, 0), gzip(&file(&sizes, 0)), file(&sizes, 64)] {
             fs::write(&path, bytes).expect("writable");
             complaint(idx::read(&path, 3), &path);
         }
     }
-    // Nothing, of huge images: not images of digits.
+    // No images, of a huge size: valid IDX, but not digits.
     fs::write(&path, file(&[0, u32::MAX, u32::MAX], 0)).expect("writable");
-    assert!(idx::read(&path, 3).expect("it is whole").1.is_empty());
+    assert!(idx::read(&path, 3).expect("a valid file").1.is_empty());
     assert!(complaint(Digits::load(&path, &path), &path).contains("28 by 28"));
-    // A second gzip member that is damaged, garbage behind the first, an axis count that is a lie.
+    // A damaged second gzip member, trailing garbage, a wrong number of axes.
     let half = gzip(&file(&[4], 2));
     let second = gzip(&[0, 0]);
     fs::write(&path, [&half[..], &second].concat()).expect("writable");
@@ -192,26 +192,26 @@ fn idx_files_cannot_make_memory_out_of_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_neither_read_nor_replaced() {
+fn only_regular_files_are_read_or_replaced() {
     use std::os::unix::fs::{FileTypeExt, symlink};
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let (mut session, graph, _) = session();
     let pipe = at("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is installed").success());
     symlink("/dev/zero", at("endless")).expect("a link");
     symlink(at("loop"), at("loop")).expect("a link");
     symlink(at("nowhere"), at("dangling")).expect("a link");
     fs::create_dir(at("folder")).expect("a folder");
     for name in ["pipe", "endless", "folder", "loop", "dangling"] {
         let path = at(name);
-        // Nothing waits for the pipe's other end or reads zeros until memory is full.
+        // Loading neither blocks on the pipe nor reads zeros until memory is full.
         for error in [
-            session.load(&path).expect_err("no file"),
-            session.load_weights(&path, &graph).expect_err("no file"),
-            safetensors::load(&path).expect_err("no file"),
-            idx::read(&path, 1).expect_err("no file"),
-            Digits::load(&path, &path).expect_err("no file"),
+            session.load(&path).expect_err("not a regular file"),
+            session.load_weights(&path, &graph).expect_err("not a regular file"),
+            safetensors::load(&path).expect_err("not a regular file"),
+            idx::read(&path, 1).expect_err("not a regular file"),
+            Digits::load(&path, &path).expect_err("not a regular file"),
         ] {
             assert!(error.to_string().contains(name), "{error}");
         }
@@ -220,7 +220,7 @@ fn what_is_no_file_is_neither_read_nor_replaced() {
         fs::create_dir(at(name)).expect("a folder");
     }
     assert!(Mnist::load(folder.path()).expect_err("a folder").to_string().contains("not a regular file"));
-    // Saving: folders, pipes and devices stay what they are.
+    // Saving does not replace folders, pipes or devices.
     for name in ["pipe", "endless", "folder"] {
         complaint(session.save(at(name)), &at(name));
         complaint(session.save_weights(at(name), &graph), &at(name));
@@ -228,7 +228,7 @@ fn what_is_no_file_is_neither_read_nor_replaced() {
     }
     assert!(fs::metadata(&pipe).expect("there").file_type().is_fifo());
     assert!(fs::metadata("/dev/zero").expect("there").file_type().is_char_device());
-    // A link to itself leads nowhere, ever; one to where nothing is yet is followed.
+    // A link to itself is an error; a dangling link is followed.
     assert!(matches!(session.save(at("loop")), Err(Error::Io { .. })));
     assert!(!at("nowhere").exists());
     session.save(at("dangling")).expect("saves");
@@ -240,13 +240,13 @@ fn what_is_no_file_is_neither_read_nor_replaced() {
     assert!(leftover.is_empty(), "{leftover:?}");
 }
 
-/// A file of tunings for the reference, which has no kernels, but a name like any device.
+/// A tuning file with one device entry.
 fn tuning(device: &str, choices: &str) -> String {
     format!(r#"{{"format":1,"devices":[{{{device},"choices":{choices}}}]}}"#)
 }
 
 #[test]
-fn a_tuning_file_is_never_believed() {
+fn an_invalid_tuning_file_is_ignored_with_a_note() {
     let folder = folder();
     let file = folder.path().join("tuning.json");
     let mut session = Session::new(Device::cpu());
@@ -255,7 +255,7 @@ fn a_tuning_file_is_never_believed() {
     session.set_choices(choices.clone());
     session.save_tuning(&file).expect("writes");
     let whole = fs::read_to_string(&file).expect("there");
-    // What is loaded, and the notes, joined.
+    // The loaded choices and the joined notes.
     let load = |text: &[u8]| {
         fs::write(&file, text).expect("writable");
         let mut session = Session::new(Device::cpu());
@@ -268,21 +268,21 @@ fn a_tuning_file_is_never_believed() {
         assert!(choices.is_empty() && notes.contains(says) && notes.contains("tuning.json"), "{text}: {notes}");
         assert!(notes.len() < 1000, "{} bytes", notes.len());
     };
-    // Stale: another driver, version, or other kernels; long names are cut short in the note.
+    // Stale: another driver, version or set of kernels. Long names are truncated in the note.
     let json: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
     for key in ["driver", "wgrad", "kernels"] {
         let mut stale = json.clone();
         stale["devices"][0][key] = "x".repeat(100_000).into();
         nothing(&stale.to_string(), "stale");
     }
-    // Another adapter's entry is nobody's business, and kept.
+    // Another adapter's entry is ignored without a note, and kept on saving.
     let mut other = json.clone();
     other["devices"][0]["adapter"] = "another".into();
     assert_eq!(load(other.to_string().as_bytes()), (Default::default(), String::new()));
     session.save_tuning(&file).expect("writes");
     let kept = fs::read_to_string(&file).expect("there");
     assert!(kept.contains("another") && load(kept.as_bytes()).0 == choices);
-    // Corrupt, or not what it should be.
+    // Corrupt files, or files with the wrong structure.
     for cut in (1..whole.len() - 3).step_by(7) {
         nothing(&whole[..cut], "ignored");
     }
@@ -313,9 +313,9 @@ fn a_tuning_file_is_never_believed() {
     }
 }
 
-/// Each of two processes has read the file before the other wrote it.
+/// Two sessions that save to one file: neither loses the other's choices.
 #[test]
-fn tunings_at_the_same_time_lose_nothing() {
+fn concurrent_tunings_lose_nothing() {
     let folder = folder();
     let file = folder.path().join("caches/tuning.json");
     let of = |class: &str, variant: &str| {
@@ -334,10 +334,10 @@ fn tunings_at_the_same_time_lose_nothing() {
     one.save_tuning(&file).expect("writes");
     other.save_tuning(&file).expect("writes");
     assert_eq!(loaded().len(), 2, "{:?}", loaded());
-    // What was found last counts.
+    // The last choice for a class wins.
     of("one class", "tile64").save_tuning(&file).expect("writes");
     assert_eq!((loaded().len(), loaded().get("matmul", "one class")), (2, Some("tile64")));
-    // Many at once: from reading the file to writing it, nobody else does either.
+    // Many threads at once: reading and rewriting the file is one exclusive operation.
     let threads: Vec<_> = (0..8)
         .map(|thread| {
             let sessions: Vec<Session> = (0..5).map(|i| of(&format!("{thread} {i}"), "tile64")).collect();
@@ -351,11 +351,11 @@ fn tunings_at_the_same_time_lose_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn a_tuning_file_that_is_no_file_is_not_read() {
+fn only_regular_tuning_files_are_read() {
     use std::os::unix::fs::symlink;
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is there").success());
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is installed").success());
     symlink("/dev/zero", at("endless")).expect("a link");
     fs::create_dir(at("folder")).expect("a folder");
     let mut session = Session::new(Device::cpu());
@@ -367,10 +367,10 @@ fn a_tuning_file_that_is_no_file_is_not_read() {
     assert!(session.load_tuning(&at("missing")).is_empty());
 }
 
-/// A terabyte that takes no disk: whoever believed its length would fill all memory.
+/// A sparse file of one terabyte: trusting its length would fill all memory.
 #[cfg(unix)]
 #[test]
-fn a_file_of_holes_is_not_read() {
+fn sparse_files_are_refused() {
     let folder = folder();
     let path = folder.path().join("holes");
     let sparse = |head: &[u8], length: u64| {
@@ -393,17 +393,17 @@ fn a_file_of_holes_is_not_read() {
     let head = [&[0, 0, 8, 3][..], &[1 << 14, 1 << 13, 1 << 13].map(u32::to_be_bytes).concat()].concat();
     sparse(&head, head.len() as u64 + length);
     refused(idx::read(&path, 3).map(drop));
-    // A short file may have holes: that is no more memory than a whole one takes.
+    // Short sparse files are accepted: they need no more memory than ordinary ones.
     sparse(&[0, 0, 8, 1, 0, 1, 0, 0], 8 + (1 << 16));
     assert_eq!(idx::read(&path, 1).expect("whole").1, vec![0; 1 << 16]);
 }
 
-/// With this variable the test below is the writer: it saves to that path until it is killed.
+/// If set, the test below acts as the writer: it saves to this path until it is killed.
 const WRITER: &str = "WGRAD_TEST_SAVES_TO";
 
 #[test]
 fn a_killed_process_leaves_the_old_file_or_the_new_one() {
-    // A parameter of a megabyte, all of whose elements are the number of the save.
+    // A parameter of 1 MiB in which every element is the number of the save.
     let tensor = |save: f32| Tensor::new([1 << 18], vec![save; 1 << 18]).expect("a megabyte");
     let graph = Graph::new();
     graph.parameter("w", tensor(0.0));
@@ -427,18 +427,18 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
             .stdout(Stdio::null())
             .spawn()
             .expect("starts");
-        // At another point of the save each time.
+        // Kill at a different point of the save each time.
         std::thread::sleep(Duration::from_micros(40_000 + kill * 7_919 % 60_000));
         writer.kill().expect("it runs");
         writer.wait().expect("it ended");
-        session.load(&path).expect("whole, whenever the writer was killed");
+        session.load(&path).expect("complete, whenever the writer was killed");
         let values = session.get("w").expect("w").to_f32();
         assert!(values.iter().all(|&x| x == values[0]), "a mixture of two saves");
         moved += usize::from(values[0] != newest);
         newest = values[0];
     }
-    assert!(moved > 0, "no writer came as far as to save");
-    // What a killed writer leaves behind bears a name of its own, and hurts nobody.
+    assert!(moved > 0, "no writer completed a save");
+    // A killed writer leaves only temporary files.
     let others = || {
         let names = fs::read_dir(folder.path()).expect("there").map(|entry| entry.expect("a file").file_name());
         names.filter(|name| name != "checkpoint").collect::<Vec<_>>()
@@ -446,7 +446,7 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
     let left = others();
     assert!(left.iter().all(|name| name.to_string_lossy().starts_with(".wgrad-")), "{left:?}");
     println!("{} temporary files left by {kills} killed writers", left.len());
-    // Young ones might be somebody's; after an hour the next save removes them, while another process saves on.
+    // Recent ones may still be in use; the next save removes those older than an hour.
     session.save(&path).expect("saves");
     assert_eq!(others().len(), left.len());
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3700);
@@ -459,7 +459,7 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
 }
 
 #[test]
-fn a_full_disk_or_a_folder_that_is_gone_is_an_error() {
+fn paths_that_cannot_be_written_are_errors() {
     let folder = folder();
     let (session, _, _) = session();
     let gone = folder.path().join("gone/checkpoint");

@@ -1,4 +1,4 @@
-//! Files in and out: safetensors, IDX, and what happens when they are damaged. Needs no GPU.
+//! Reading and writing files: safetensors and IDX, valid and damaged. Needs no GPU.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ fn tensors() -> BTreeMap<String, Tensor> {
     ])
 }
 
-/// A safetensors file with that header and data.
+/// A safetensors file with this header and data.
 fn file(folder: &Path, header: &str, data: &[u8]) -> std::path::PathBuf {
     let path = folder.join("made.safetensors");
     fs::write(&path, crate::common::safetensors_bytes(header, data)).unwrap();
@@ -38,13 +38,13 @@ pub fn complaint<T>(result: wgrad::Result<T>, path: &Path) -> String {
             assert_eq!(named, path);
             message
         }
-        Err(other) => panic!("another error: {other}"),
+        Err(other) => panic!("a different error: {other}"),
         Ok(_) => panic!("was accepted"),
     }
 }
 
 #[test]
-fn safetensors_travel_there_and_back() {
+fn safetensors_round_trip() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned()), ("step".to_owned(), "7".to_owned())]);
@@ -54,7 +54,7 @@ fn safetensors_travel_there_and_back() {
     assert_eq!(back.metadata, metadata);
     safetensors::save(&path, &BTreeMap::new(), &BTreeMap::new()).unwrap();
     assert_eq!(safetensors::read(&path).unwrap(), safetensors::Contents::default());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     let reserved = BTreeMap::from([("__metadata__".to_owned(), Tensor::scalar(1.0))]);
     assert!(complaint(safetensors::save(&path, &reserved, &metadata), &path).contains("reserves"));
 }
@@ -95,7 +95,7 @@ fn hostile_headers_are_refused() {
     let one = |dtype: &str, shape: &str, begin: u64, end: u64| {
         format!(r#"{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}}}"#)
     };
-    // More than the file holds, gaps, overlaps, sizes that do not match, overflows.
+    // Data beyond the file, gaps, overlaps, mismatched sizes, overflows.
     assert!(refused(&one("F32", "[4611686018427387903]", 0, 18446744073709551612), &[]).contains("wrong"));
     assert!(refused(&one("F32", "[1000000000000]", 0, 4_000_000_000_000), &[]).contains("4000000000000 bytes, but 0"));
     refused(&one("F32", "[1]", 4, 8), &[0; 8]);
@@ -104,7 +104,7 @@ fn hostile_headers_are_refused() {
     refused(&one("F32", "[1]", 0, 4), &[0; 8]);
     refused(&one("F32", "[18446744073709551615, 2]", 0, 4), &[0; 4]);
     refused(&one("F32", "[-1]", 0, 4), &[0; 4]);
-    // Eight halves of the address space, one after the other, sum up to beyond it.
+    // Eight consecutive tensors with a total size of 2^64 - 64 bytes.
     let eighth = 2_305_843_009_213_693_944u64;
     let many: Vec<String> = (0..8u64)
         .map(|i| {
@@ -113,12 +113,12 @@ fn hostile_headers_are_refused() {
         })
         .collect();
     refused(&format!("{{{}}}", many.join(",")), &[0; 64]);
-    // Not JSON, not an object, nested without end, not UTF-8.
+    // Not JSON, not an object, deeply nested.
     refused("", &[]);
     refused("[]", &[]);
     refused(&"[".repeat(100_000), &[]);
     refused(&format!(r#"{{"x":{}"#, "{\"a\":".repeat(100_000)), &[]);
-    // Element types: unknown ones, integers that do not fit, bools that are none.
+    // Unknown element types, integers that do not fit, invalid bools.
     assert!(refused(&one("F8_E4M3", "[1]", 0, 1), &[0]).contains("tensor `x`: its elements are F8_E4M3"));
     assert!(refused(&one("I64", "[1]", 0, 8), &(1i64 << 31).to_le_bytes()).contains("2147483648 does not fit"));
     assert!(refused(&one("BOOL", "[2]", 0, 2), &[1, 2]).contains("not 2"));
@@ -148,7 +148,7 @@ fn a_failed_save_leaves_the_old_file() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Names in another order than they were put in, and texts: the header has one order.
+/// The header has a fixed order, whatever order tensors and metadata are inserted in.
 #[test]
 fn equal_contents_give_equal_bytes() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,16 +159,16 @@ fn equal_contents_give_equal_bytes() {
         let metadata: std::collections::HashMap<String, String> = texts().collect();
         safetensors::save(&path, &tensors(), &metadata.into_iter().collect()).unwrap();
         let bytes = fs::read(&path).unwrap();
-        assert!(first.get_or_insert_with(|| bytes.clone()) == &bytes, "other bytes for the same state");
+        assert!(first.get_or_insert_with(|| bytes.clone()) == &bytes, "different bytes for the same contents");
     }
     let back = safetensors::read(&path).unwrap();
     assert_eq!((back.tensors, back.metadata), (tensors(), texts().collect()));
-    // The header is filled up so that the elements are aligned, the widest first.
+    // The header is padded so that the elements, widest type first, are aligned.
     let bytes = first.unwrap();
     assert_eq!(u64::from_le_bytes(bytes[..8].try_into().unwrap()) % 8, 0);
 }
 
-/// A tensor of one element type, loaded.
+/// Loads a tensor with this element type.
 fn loaded(dtype: &str, bytes: &[u8], width: usize) -> wgrad::Result<Tensor> {
     let folder = tempfile::tempdir().unwrap();
     let count = bytes.len() / width;
@@ -177,9 +177,9 @@ fn loaded(dtype: &str, bytes: &[u8], width: usize) -> wgrad::Result<Tensor> {
     safetensors::load(path).map(|tensors| tensors["x"].clone())
 }
 
-/// Every float of 16 bits, by the definition of its format.
+/// Every 16-bit float, compared with the definition of its format.
 #[test]
-fn floats_of_16_bits_become_f32() {
+fn f16_and_bf16_become_f32() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for (dtype, fraction, bias) in [("F16", 10, 15), ("BF16", 7, 127)] {
         let tensor = loaded(dtype, &all, 2).unwrap();
@@ -204,7 +204,7 @@ fn floats_of_16_bits_become_f32() {
 }
 
 #[test]
-fn integers_of_every_width_become_32_bits_where_they_fit() {
+fn integers_of_every_width_become_32_bits_if_they_fit() {
     let i32s = |values: &[i32]| Tensor::new([values.len()], values).unwrap();
     assert_eq!(loaded("I8", &[0x80, 0xff, 0x7f], 1).unwrap(), i32s(&[-128, -1, 127]));
     assert_eq!(loaded("U8", &[0, 0x80, 0xff], 1).unwrap(), i32s(&[0, 128, 255]));
@@ -227,7 +227,7 @@ fn integers_of_every_width_become_32_bits_where_they_fit() {
     assert_eq!(loaded("F64", &wide(&[1.5f64.to_bits() as i64]), 8).unwrap(), Tensor::new([1], [1.5f64]).unwrap());
 }
 
-/// What a model from elsewhere holds goes into variables of the types that there are here.
+/// Element types that other frameworks save are converted to the variables' types.
 #[test]
 fn a_session_loads_other_element_types() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,7 +285,7 @@ fn a_session_loads_other_element_types() {
             let why = complaint(session.load(&path), &path);
             assert!(why.contains(says), "{why}");
         }
-        // The reference has it, a GPU would make it infinite.
+        // The reference can hold 1e39; on a GPU it would become infinite.
         let path = header("F64 huge", "U8", "U8");
         if on_gpu {
             assert!(complaint(session.load(&path), &path).contains("`w`: 1e39 does not fit f32"));
@@ -298,14 +298,14 @@ fn a_session_loads_other_element_types() {
     }
 }
 
-/// Read back one by one, these took 11 seconds to save, and written one by one minutes to load.
+/// Transferred one by one, these variables took 11 seconds to save and minutes to load.
 #[test]
 fn many_small_variables_are_saved_and_loaded_together() {
     const COUNT: usize = 20_000;
     let device = Device::gpu().unwrap_or_else(|_| Device::cpu());
     let mut session = Session::new(device);
     let value = |i: usize| Tensor::new([i % 4], vec![i as f32; i % 4]).unwrap();
-    // In parts: how long a graph takes to compile is not looked at here.
+    // Several graphs, because one large graph would take long to compile.
     let graphs: Vec<Graph> = (0..COUNT / 500).map(|_| Graph::new()).collect();
     for (part, graph) in graphs.iter().enumerate() {
         for i in part * 500..(part + 1) * 500 {
@@ -317,7 +317,7 @@ fn many_small_variables_are_saved_and_loaded_together() {
     let path = folder.path().join("a.safetensors");
     session.save(&path).unwrap();
     session.load(&path).unwrap();
-    session.load_weights(&path, &graphs[0]).expect_err("knows only its own");
+    session.load_weights(&path, &graphs[0]).expect_err("the graph declares only some of the variables");
     let back = safetensors::load(&path).unwrap();
     assert_eq!(back.len(), COUNT);
     for i in [0, 1, 2, 3, 17, COUNT - 1] {
@@ -341,7 +341,7 @@ mod replaced {
     }
 
     #[test]
-    fn a_file_keeps_its_mode_and_owner_and_a_new_one_has_the_usual() {
+    fn existing_files_keep_mode_and_owner_and_new_files_get_the_default_mode() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         fs::write(&path, "as any program writes it").unwrap();
@@ -354,7 +354,7 @@ mod replaced {
             save(&path).unwrap();
             assert_eq!(mode(&path), kept, "{kept:o}");
         }
-        // Only the superuser can make a file that belongs to somebody else.
+        // Only root can change a file's owner.
         if std::os::unix::fs::chown(&path, Some(12_345), Some(54_321)).is_ok() {
             save(&path).unwrap();
             let about = fs::metadata(&path).unwrap();
@@ -383,7 +383,7 @@ mod replaced {
         fs::create_dir(at("below")).unwrap();
         fs::write(at("below/real"), "old").unwrap();
         let usual = mode(&at("below/real"));
-        // One link, two in a row, one that leads to where nothing is yet, one beside another folder.
+        // A link, a link to a link, a dangling link, and a link from another folder.
         symlink("below/real", at("link")).unwrap();
         symlink(at("link"), at("second")).unwrap();
         symlink("below/new", at("dangling")).unwrap();
@@ -404,7 +404,7 @@ mod replaced {
     }
 
     #[test]
-    fn names_of_one_file_are_known() {
+    fn different_paths_of_one_file_are_recognised() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), "a").unwrap();
@@ -424,8 +424,8 @@ mod replaced {
         }
     }
 
-    /// Files that killed writers left behind go; those of writers at work, young ones, and what only looks
-    /// like one stay.
+    /// Temporary files of killed writers are removed. Locked files, recent files and files with similar names
+    /// are kept.
     #[test]
     fn old_temporary_files_are_removed() {
         let folder = tempfile::tempdir().unwrap();
@@ -456,7 +456,7 @@ mod replaced {
             [&kept[..], &[".wgrad-busyAA", ".wgrad-folder", ".wgrad-linked", ".wgrad-youngA", "a"]].concat();
         expected.sort_unstable();
         assert_eq!(names, expected);
-        // Its writer is gone now.
+        // Its writer has ended.
         drop(busy);
         save(&at("a")).unwrap();
         assert!(!at(".wgrad-busyAA").exists());
@@ -481,7 +481,7 @@ fn mnist_loads() {
     let pixels = mnist.train.images.to_f32();
     assert!(pixels.iter().all(|x| (0.0..=1.0).contains(x)));
     assert!(pixels.contains(&1.0) && pixels.contains(&0.0));
-    // The golden runs hold the first 160 images, divided by 255 as here.
+    // The golden runs contain the first 160 images, also divided by 255.
     let golden = &safetensors::load("tests/golden/train.safetensors").unwrap()["cnn/x"];
     let first: Vec<usize> = (0..160).collect();
     let worst = mnist
@@ -597,7 +597,7 @@ fn batches_cover_every_row_once_in_a_seeded_order() {
 }
 
 #[test]
-fn rows_of_every_type() {
+fn rows_can_be_selected_for_every_type() {
     for tensor in tensors().values() {
         match tensor.shape().first() {
             Some(&count) => {

@@ -1,4 +1,4 @@
-//! What is built on the graph: layers, optimisers, data, files, examples.
+//! Layers, optimisers, data, files and examples.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -24,7 +24,7 @@ fn cnn(nn: &Scope, x: &Value) -> Value {
     nn.linear("fc2", &x, 10)
 }
 
-/// The cnn again, from layers as values.
+/// The same CNN built from layer objects.
 fn cnn_layers(nn: &Scope, x: &Value) -> Value {
     Sequential::new()
         .then(nn::Conv2d::new(nn, "conv1", 1, 8, 3, Conv2d::same(3)))
@@ -40,7 +40,7 @@ fn cnn_layers(nn: &Scope, x: &Value) -> Value {
         .forward(x)
 }
 
-/// Scalars fed at one step, by name.
+/// Scalars fed in one step, by name.
 type Feeds<'a> = &'a [(&'a str, f64)];
 
 /// A counter of `training_on`.
@@ -77,7 +77,7 @@ fn optimizer(run: &Json) -> Box<dyn Optimizer> {
     }
 }
 
-/// What a golden run ends with, here and in PyTorch: losses, and parameters by name.
+/// Results of a golden run, as pairs of ours and PyTorch's: losses, and parameters by name.
 struct Trained {
     losses: Vec<(f64, f64)>,
     parameters: BTreeMap<String, Vec<(f64, f64)>>,
@@ -120,7 +120,7 @@ fn train(device: &Device, json: &Json, golden: &BTreeMap<String, Tensor>, run: &
     Trained { losses: pairs(&losses, &key(&run["losses"]).to_f64()), parameters: parameters.collect() }
 }
 
-/// Holds every golden run of both models against `judge`.
+/// Runs every golden run of both models and passes its results to `judge`.
 fn golden_runs(device: &Device, judge: impl Fn(&str, &Trained)) {
     let json: Json = serde_json::from_str(&fs::read_to_string("tests/golden/train.json").unwrap()).unwrap();
     let golden = safetensors::load("tests/golden/train.safetensors").unwrap();
@@ -170,7 +170,7 @@ fn golden_runs_on_a_gpu() {
     });
 }
 
-/// One parameter, loss `sum(c w)`: the gradient is `c` plus what the optimiser adds.
+/// Values of one parameter `w` after each step, with the loss `g w`, whose gradient is `g`.
 fn updates(optimizer: &dyn Optimizer, w: f64, g: f64, feeds: &[Feeds]) -> Vec<f64> {
     let graph = Graph::new();
     let p = graph.parameter("w", Tensor::scalar(w));
@@ -193,11 +193,11 @@ fn close(got: &[f64], want: &[f64]) {
 }
 
 #[test]
-fn what_the_golden_runs_leave_out() {
-    // The learning rate fed at some steps.
+fn optimiser_options_outside_the_golden_runs_follow_their_formulas() {
+    // The learning rate is fed in some steps.
     let got = updates(&Sgd::new().lr(0.5), 1.0, 1.0, &[&[], &[("lr", 0.25)], &[]]);
     close(&got, &[0.5, 0.25, -0.25]);
-    // RMSprop, centred, with momentum: v - mean^2 of a constant gradient g after t steps is
+    // Centred RMSprop with momentum: v - mean^2 of a constant gradient g after t steps is
     // g^2 ((1 - a^t) - (1 - a^t)^2).
     let (a, g, lr, eps) = (0.9f64, 2.0f64, 0.1, 1e-3);
     let rms = RmsProp::new().lr(lr).alpha(a).eps(eps).momentum(0.5).centered(true);
@@ -209,7 +209,7 @@ fn what_the_golden_runs_leave_out() {
         want.push(w);
     }
     close(&updates(&rms, 1.0, g, &[&[] as Feeds; 4]), &want);
-    // Adagrad with a falling learning rate: the sum after t steps is t g^2.
+    // Adagrad with learning rate decay: the sum after t steps is t g^2.
     let (mut w, mut want) = (1.0, Vec::new());
     for t in 1..=3 {
         w -= 0.1 / (1.0 + f64::from(t - 1) * 0.5) * g / ((f64::from(t) * g * g).sqrt() + 1e-10);
@@ -218,7 +218,7 @@ fn what_the_golden_runs_leave_out() {
     close(&updates(&Adagrad::new().lr(0.1).lr_decay(0.5), 1.0, g, &[&[] as Feeds; 3]), &want);
     // Adam with an L2 penalty: the first step is lr g / (|g| + eps), g = 2 + 0.1 * 1.
     close(&updates(&Adam::new().lr(0.1).weight_decay(0.1), 1.0, g, &[&[]]), &[1.0 - 0.1 * 2.1 / (2.1 + 1e-8)]);
-    // Two equal parameters of gradient 3 and 4: norm 5, clipped to 1.
+    // Two parameters with gradients 3 and 4: norm 5, clipped to 1.
     let graph = Graph::new();
     let (a, b) = (graph.parameter("a", Tensor::scalar(0.0)), graph.parameter("b", Tensor::scalar(0.0)));
     let gradients = parameter_gradients(&graph, &(&a * 3.0 + &b * 4.0));
@@ -228,19 +228,19 @@ fn what_the_golden_runs_leave_out() {
     session.run(&program, &[]).unwrap();
     let got = ["a", "b"].map(|name| session.get(name).unwrap().item().unwrap());
     close(&got, &[-3.0 / (5.0 + 1e-6), -4.0 / (5.0 + 1e-6)]);
-    // Below the limit nothing changes.
+    // An empty list is allowed.
     assert!(clip_norm(&[], 1.0).is_empty());
 }
 
 #[test]
-fn optimiser_mistakes_name_the_user_s_line() {
+fn optimiser_errors_report_the_users_line() {
     let complaints = |build: &dyn Fn(&Graph, &Value)| {
         let graph = Graph::new();
         let w = graph.parameter("w", Tensor::scalar(1.0));
         build(&graph, &w);
-        let mistakes = graph.errors();
-        assert!(mistakes.iter().all(|m| m.location.file().ends_with("nn.rs")), "{mistakes:?}");
-        mistakes.iter().map(|m| m.message.clone()).collect::<Vec<_>>().join("; ")
+        let errors = graph.errors();
+        assert!(errors.iter().all(|m| m.location.file().ends_with("nn.rs")), "{errors:?}");
+        errors.iter().map(|m| m.message.clone()).collect::<Vec<_>>().join("; ")
     };
     assert!(complaints(&|g, w| drop(Adam::new().betas((0.9, 1.0)).minimize(g, &w.square()))).contains("beta2"));
     assert!(complaints(&|g, w| drop(Adam::new().lr(f64::NAN).minimize(g, &w.square()))).contains("lr must be"));
@@ -254,7 +254,7 @@ fn optimiser_mistakes_name_the_user_s_line() {
     let empty = Graph::new();
     Sgd::new().minimize(&empty, &empty.scalar("x", 1.0));
     assert_eq!(empty.errors().len(), 1);
-    // A vector is no loss; a bad loss is reported once.
+    // A loss must be a scalar; an invalid loss is reported once.
     let vector = |g: &Graph, _: &Value| {
         let v = g.parameter("v", Tensor::new([2], [1.0f32, 2.0]).unwrap());
         Sgd::new().minimize(g, &v);
@@ -263,7 +263,7 @@ fn optimiser_mistakes_name_the_user_s_line() {
 }
 
 #[test]
-fn layer_mistakes_are_reported_not_panicked() {
+fn layer_errors_are_reported_without_panics() {
     let graph = Graph::new();
     let nn = Scope::train(&graph, 0);
     let x = graph.input("x", DType::F32, [4, 3, 8, 8]);
@@ -285,13 +285,13 @@ fn layer_mistakes_are_reported_not_panicked() {
     let line = line!() - 1;
     assert_eq!(graph.errors().len(), 11, "{:?}", graph.errors());
     assert_eq!(graph.errors()[10].location.line(), line);
-    // One name twice.
+    // A duplicate name.
     nn.linear("fc2", &x, 3);
     assert!(graph.errors()[11].message.contains("`fc2.weight` already"));
 }
 
 #[test]
-fn first_values_are_pytorch_s_and_depend_on_seed_and_name_alone() {
+fn initial_values_match_pytorch_and_depend_only_on_seed_and_name() {
     let build = |seed: u64, first: &str| {
         let graph = Graph::new();
         let nn = Scope::train(&graph, seed);
@@ -332,14 +332,14 @@ fn first_values_are_pytorch_s_and_depend_on_seed_and_name_alone() {
         assert!((m - mean).abs() <= 5.0 * std / n.sqrt() + 1e-9, "{init:?}: mean {m}");
         assert!((s - std).abs() <= 0.02 * std + 1e-9, "{init:?}: deviation {s}");
     }
-    // Empty and scalar shapes draw without trouble.
+    // Empty and scalar shapes work.
     for shape in [vec![], vec![0], vec![3, 0], vec![5]] {
         assert!(init::xavier_normal(1.0).draw(shape, 0, "x").to_f64().iter().all(|x| x.is_finite()));
     }
 }
 
 #[test]
-fn dropout_draws_anew_in_training_and_rests_in_evaluation() {
+fn dropout_draws_a_new_mask_per_step_in_training_and_is_off_in_evaluation() {
     let mut session = Session::new(Device::cpu());
     let ones = Tensor::new([1000], vec![1.0f32; 1000]).unwrap();
     let mut build = |seed: Option<u64>| {
@@ -356,15 +356,15 @@ fn dropout_draws_anew_in_training_and_rests_in_evaluation() {
     let kept = first[0].to_f64().iter().filter(|&&y| y != 0.0).count();
     assert!((650..850).contains(&kept), "{kept}");
     assert!(first[0].to_f64().iter().all(|&y| y == 0.0 || (y - 4.0 / 3.0).abs() < 1e-12));
-    assert_ne!(first[0], first[1], "each call has a mask of its own");
+    assert_ne!(first[0], first[1], "each call has its own mask");
     let second = run(&train);
-    assert_ne!(first[0], second[0], "each step draws anew");
+    assert_ne!(first[0], second[0], "each step draws a new mask");
     assert_ne!(run(&other)[0], run(&train)[0]);
     session.set_counter(nn::DROPOUT, 0);
-    assert_eq!(session.run(&train, &[("x", &ones)]).unwrap(), first, "the same step draws the same");
+    assert_eq!(session.run(&train, &[("x", &ones)]).unwrap(), first, "the same step draws the same mask");
 }
 
-/// A session with a compiled training step of the mlp.
+/// A session with a compiled training step of the MLP.
 fn training_on(device: Device) -> (Session, wgrad::Program) {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [4, 20]);
@@ -389,14 +389,14 @@ fn eval_graph(out: usize) -> Graph {
 }
 
 #[test]
-fn a_checkpoint_goes_on_exactly_where_it_was_saved() {
-    goes_on(&Device::cpu());
+fn training_resumes_exactly_from_a_checkpoint() {
+    resumes_exactly(&Device::cpu());
     if let Some(device) = common::device() {
-        goes_on(&device);
+        resumes_exactly(&device);
     }
 }
 
-fn goes_on(device: &Device) {
+fn resumes_exactly(device: &Device) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     let x = init::normal(0.0, 1.0).draw([4, 20], 1, "x");
@@ -414,7 +414,7 @@ fn goes_on(device: &Device) {
     resumed.load(&path).unwrap();
     assert_eq!(resumed.counter(STEP), 3);
     assert_eq!((0..3).map(|_| step(&mut resumed, &program)).collect::<Vec<_>>(), went_on);
-    // A counter that is none.
+    // An invalid counter.
     let mut contents = safetensors::read(&path).unwrap();
     contents.metadata.insert(format!("counter.{STEP}"), "-1".into());
     safetensors::save(&path, &contents.tensors, &contents.metadata).unwrap();
@@ -423,7 +423,7 @@ fn goes_on(device: &Device) {
 }
 
 #[test]
-fn what_does_not_fit_is_listed_and_changes_nothing() {
+fn mismatched_checkpoints_list_all_differences_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     let (mut session, _program) = training();
@@ -448,7 +448,7 @@ fn what_does_not_fit_is_listed_and_changes_nothing() {
 }
 
 #[test]
-fn weights_alone_travel_by_pytorch_s_names() {
+fn weights_are_saved_and_loaded_under_pytorch_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     let (session, _program) = training();
@@ -456,7 +456,7 @@ fn weights_alone_travel_by_pytorch_s_names() {
     let weights = safetensors::load(&path).unwrap();
     assert_eq!(weights.keys().collect::<Vec<_>>(), ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"]);
     assert!(weights.values().all(|t| matches!(t.data(), wgrad::Data::F32(_))));
-    // Into an evaluation, from weights alone and from a whole checkpoint.
+    // Load into an evaluation graph, from a weights file and from a full checkpoint.
     let fresh = |graph: &Graph| {
         let mut session = Session::new(Device::cpu());
         session.compile(graph, &[]).unwrap();

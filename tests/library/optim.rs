@@ -1,5 +1,5 @@
-//! Optimisers against their formulas, in plain loops; what is done to gradients and weights around
-//! them; learning rates.
+//! Optimisers compared with their formulas in plain loops; gradient clipping and accumulation; weight
+//! averages; learning rate schedules.
 
 use wgrad::nn::Scope;
 use wgrad::optim::schedule::{Constant, Cosine, OneCycle, ReduceOnPlateau, Schedule, Step};
@@ -19,7 +19,7 @@ fn slope(p: f64, element: usize, step: usize) -> f64 {
     SCALE[element] * p + step as f64 * if element == 2 { -1.0 } else { 0.3 }
 }
 
-/// The parameter after each of some steps, on a device.
+/// The parameter after each of `count` steps.
 fn steps(device: &Device, optimizer: &dyn Optimizer, count: usize) -> Vec<Vec<f64>> {
     let graph = Graph::new();
     let p = graph.parameter("p", Tensor::new([4], START.map(|x| x as f32).to_vec()).expect("a tensor"));
@@ -39,8 +39,8 @@ fn steps(device: &Device, optimizer: &dyn Optimizer, count: usize) -> Vec<Vec<f6
     after
 }
 
-/// Holds an optimiser to a rule that gives the new parameter from the old one, its gradient, the
-/// step's number (from 1) and state of its own.
+/// Compares an optimiser with a rule that computes the new parameter from the old one, its gradient,
+/// the step number (from 1) and the rule's state.
 fn follows(name: &str, optimizer: &dyn Optimizer, rule: impl Fn(f64, f64, f64, &mut [f64; 2]) -> f64) {
     const COUNT: usize = 8;
     let mut want = vec![vec![0.0; 4]; COUNT];
@@ -58,7 +58,7 @@ fn follows(name: &str, optimizer: &dyn Optimizer, rule: impl Fn(f64, f64, f64, &
             }
         }
     };
-    // The constants 0.1 and 0.3 are floats in the graph.
+    // The constants 0.1 and 0.3 are f32 in the graph.
     near(&Device::cpu(), 1e-6);
     if let Some(device) = common::device() {
         near(&device, 3e-5);
@@ -102,7 +102,7 @@ fn nadam() {
                 - 0.05 * mu(t + 1.0) / (1.0 - product(t + 1.0)) * *m / root
         },
     );
-    // Without momentum it is RMSprop with a corrected average.
+    // Without momentum it is RMSprop with bias correction.
     follows("nadam without momentum", &NAdam::new().lr(0.05).betas((0.0, beta2)), |p, g, t, [_, v]| {
         *v = beta2 * *v + (1.0 - beta2) * g * g;
         p - 0.05 * g / ((*v / (1.0 - beta2.powf(t))).sqrt() + 1e-8)
@@ -110,7 +110,7 @@ fn nadam() {
 }
 
 #[test]
-fn a_group_with_a_learning_rate_of_its_own() {
+fn lr_factor_scales_the_learning_rate_of_a_group() {
     follows("a tenth", &Sgd::new().lr(0.5).lr_factor(0.1), |p, g, _, _| p - 0.05 * g);
     let adam = |lr: f64| steps(&Device::cpu(), &AdamW::new().lr(lr).weight_decay(0.3), 6);
     let scaled = steps(&Device::cpu(), &AdamW::new().lr(0.2).weight_decay(0.3).lr_factor(0.25), 6);
@@ -120,7 +120,7 @@ fn a_group_with_a_learning_rate_of_its_own() {
 }
 
 #[test]
-fn clipped_by_value() {
+fn clip_value_clamps_each_element() {
     let graph = Graph::new();
     let p = graph.parameter("p", Tensor::new([3], [0.0f32; 3]).expect("a tensor"));
     let slopes = graph.constant(Tensor::new([3], [5.0f32, -7.0, 0.25]).expect("a tensor"));
@@ -134,7 +134,7 @@ fn clipped_by_value() {
     }
 }
 
-/// A program that updates the scalars of those names, 0 at first, each with a gradient of 1.
+/// A program that trains scalar parameters with these names; each starts at 0 and has a gradient of 1.
 fn trains(session: &mut Session, names: &[&str], optimizer: &dyn Optimizer) -> Program {
     let graph = Graph::new();
     let parameters = names.iter().map(|name| graph.parameter(name, Tensor::scalar(0.0)));
@@ -162,7 +162,7 @@ fn each_parameter_counts_its_own_steps() {
             let mut session = Session::new(device.clone());
             let old = trains(&mut session, &["old"], optimizer);
             (0..1000).for_each(|_| session.submit(&old, &[]).expect("runs"));
-            // Another program, and one that goes on with the parameter and trains another that joins.
+            // A program for another parameter, and one that continues with it and adds a new parameter.
             let new = trains(&mut session, &["new"], optimizer);
             session.run(&new, &[]).expect("runs");
             near(&session, "new", first);
@@ -178,7 +178,7 @@ fn each_parameter_counts_its_own_steps() {
 }
 
 #[test]
-fn programs_that_alternate_count_apart_and_those_of_one_parameter_together() {
+fn step_counts_belong_to_parameters_not_programs() {
     for device in common::devices() {
         let mut session = Session::new(device);
         let adam = Adam::new().lr(0.1);
@@ -187,7 +187,7 @@ fn programs_that_alternate_count_apart_and_those_of_one_parameter_together() {
         for step in 1..=4 {
             session.run(if step % 2 == 0 { &also_a } else { &a }, &[]).expect("runs");
             session.run(&b, &[]).expect("runs");
-            // With a gradient of 1 each step of Adam is the learning rate.
+            // With a constant gradient of 1, each step of Adam equals the learning rate.
             near(&session, "a", -0.1 * f64::from(step));
             near(&session, "b", -0.1 * f64::from(step));
             assert_eq!(session.counter("a.adam.step"), step as u64);
@@ -196,7 +196,7 @@ fn programs_that_alternate_count_apart_and_those_of_one_parameter_together() {
 }
 
 #[test]
-fn averages_count_the_steps_that_they_have_seen() {
+fn averages_count_only_their_own_steps() {
     for device in common::devices() {
         let mut session = Session::new(device);
         let plain = trains(&mut session, &["w"], &Sgd::new().lr(1.0));
@@ -212,7 +212,7 @@ fn averages_count_the_steps_that_they_have_seen() {
 }
 
 #[test]
-fn accumulated_gradients_count_steps_not_batches() {
+fn accumulation_counts_steps_not_batches() {
     for device in common::devices() {
         let batch = Graph::new();
         let w = batch.parameter("w", Tensor::scalar(0.0));
@@ -230,7 +230,7 @@ fn accumulated_gradients_count_steps_not_batches() {
 }
 
 #[test]
-fn a_checkpoint_with_one_count_for_all_parameters_is_read() {
+fn checkpoints_with_a_shared_step_count_load() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("checkpoint.safetensors");
     let adam = Adam::new().lr(0.1).averaged(0.9);
@@ -255,14 +255,14 @@ fn a_checkpoint_with_one_count_for_all_parameters_is_read() {
     for name in session.names() {
         assert_eq!(resumed.get(&name).expect("there"), session.get(&name).expect("there"), "{name}");
     }
-    // What joins later begins at 0.
+    // A parameter added later starts its count at 0.
     let joins = trains(&mut resumed, &["joins"], &adam);
     resumed.run(&joins, &[]).expect("runs");
     near(&resumed, "joins", -0.1);
 }
 
 #[test]
-fn any_number_of_groups_and_step_scalars() {
+fn many_groups_and_step_scalars_are_supported() {
     const GROUPS: usize = 70;
     for device in common::devices() {
         let mut session = Session::new(device);
@@ -291,7 +291,7 @@ fn any_number_of_groups_and_step_scalars() {
 }
 
 #[test]
-fn updates_of_many_parameters_share_their_text() {
+fn updates_of_many_parameters_share_their_wgsl() {
     let texts = |parameters: usize| {
         let graph = Graph::new();
         let parameters = (0..parameters).map(|k| graph.parameter(&format!("w{k}"), Tensor::scalar(0.0)).square());
@@ -306,8 +306,8 @@ fn updates_of_many_parameters_share_their_text() {
 }
 
 #[test]
-fn clipped_by_norm() {
-    // Gradients (3, 4) and 12, of norm 13; with a NaN all are NaN, as in PyTorch.
+fn clip_norm_scales_all_gradients() {
+    // Gradients (3, 4) and 12 have norm 13. If one is NaN, all become NaN, as in PyTorch.
     for device in common::devices() {
         let run = |slopes: [f32; 2], most: f64| -> Vec<f64> {
             let graph = Graph::new();
@@ -335,7 +335,7 @@ fn clipped_by_norm() {
 }
 
 #[test]
-fn limits_of_clipping_that_are_none_are_mistakes() {
+fn invalid_clipping_limits_are_errors() {
     type Clip = fn(&[Gradient], f64) -> Vec<Gradient>;
     for (name, clip) in [("clip_norm", clip_norm as Clip), ("clip_value", clip_value)] {
         for limit in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -343,17 +343,17 @@ fn limits_of_clipping_that_are_none_are_mistakes() {
             let p = graph.parameter("p", Tensor::new([2], [0.0f32; 2]).expect("a tensor"));
             let gradients = parameter_gradients(&graph, &p.sum_all());
             assert!(clip(&gradients, limit).iter().all(|g| !g.value.is_valid()));
-            let mistakes = graph.errors();
-            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-            let message = mistakes[0].to_string();
+            let errors = graph.errors();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            let message = errors[0].to_string();
             assert!(message.contains(name) && message.contains("at least 0"), "{message}");
         }
     }
 }
 
 #[test]
-fn rmsprop_centred_with_a_constant_gradient() {
-    // The variance of equal gradients goes to 0: the difference of two squares that are rounded.
+fn centred_rmsprop_is_stable_for_a_constant_gradient() {
+    // The variance of a constant gradient tends to 0: the difference of two rounded squares.
     const SLOPES: [f64; 5] = [0.1, 0.3, 1.0, 3.3, 7.0];
     for device in common::devices() {
         let graph = Graph::new();
@@ -396,7 +396,7 @@ fn loss(nn: &Scope, rows: usize) -> Value {
 }
 
 #[test]
-fn three_batches_accumulated_are_one_of_three_times_the_size() {
+fn accumulating_three_batches_equals_one_batch_three_times_as_large() {
     for device in common::devices() {
         let (x, y) = data(12);
         let mut whole = Session::new(device.clone());
@@ -435,7 +435,7 @@ fn three_batches_accumulated_are_one_of_three_times_the_size() {
 }
 
 #[test]
-fn what_is_frozen_stays_and_costs_nothing() {
+fn frozen_parameters_are_neither_updated_nor_differentiated() {
     for device in common::devices() {
         let graph = Graph::new();
         let nn = Scope::train(&graph, 3);
@@ -457,7 +457,7 @@ fn what_is_frozen_stays_and_costs_nothing() {
 }
 
 #[test]
-fn averaged_weights_follow_and_can_be_evaluated() {
+fn averaged_weights_are_tracked_and_can_be_evaluated() {
     for device in common::devices() {
         let graph = Graph::new();
         let nn = Scope::train(&graph, 3);
@@ -481,7 +481,7 @@ fn averaged_weights_follow_and_can_be_evaluated() {
         for (got, sum) in got.iter().zip(&sum) {
             assert!((got - sum / weights).abs() < 1e-6, "{got}, expected {}", sum / weights);
         }
-        // The evaluation computes with the averages: set as the weights themselves they give the same.
+        // The evaluation uses the averages: assigned to the weights, they give the same outputs.
         let outputs = session.run(&evaluation, &[("x", &x)]).expect("runs")[0].to_f64();
         let plain = Graph::new();
         let logits = model(&Scope::eval(&plain, 3), &plain.input("x", DType::F32, [6, 4]));
@@ -495,7 +495,7 @@ fn averaged_weights_follow_and_can_be_evaluated() {
 }
 
 #[test]
-fn schedules_are_pytorch_s() {
+fn schedules_match_pytorch() {
     let rates = |schedule: &dyn Schedule, steps: &[u64]| steps.iter().map(|&s| schedule.lr(s)).collect::<Vec<_>>();
     let near = |got: Vec<f64>, want: &[f64]| {
         assert_eq!(got.len(), want.len());
@@ -518,12 +518,12 @@ fn schedules_are_pytorch_s() {
 }
 
 #[test]
-fn the_rate_falls_on_a_plateau() {
+fn the_learning_rate_falls_on_a_plateau() {
     let mut rate = ReduceOnPlateau::new(1.0).factor(0.5).patience(2).cooldown(1).least(0.2);
     let got: Vec<f64> = [3.0, 2.0, 2.0, f64::NAN, 2.5, 2.5, 2.5, 2.5, 2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         .map(|measure| rate.observe(measure))
         .to_vec();
-    // Three measures without progress; one that is not counted; three more; progress; three; and so on.
+    // Three values without improvement; one in the cooldown; three more; an improvement; three; and so on.
     let want = [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2];
     assert_eq!(got, want);
     assert_eq!(rate.lr(), 0.2);

@@ -1,4 +1,4 @@
-//! Attention as users see it: masks, mistakes, memory, and the layers made of it.
+//! Attention: masks, errors, memory, and the layers that use it.
 
 use wgrad::nn::{self, Layer, MultiheadAttention, Scope, TransformerBlock, init};
 use wgrad::ops::attention::Attention;
@@ -28,7 +28,7 @@ fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
 }
 
 #[test]
-fn masks_of_truth_values_numbers_and_minus_infinity_agree() {
+fn bool_additive_and_minus_infinity_masks_agree() {
     let (l, s) = (5, 9);
     // Query 2 sees no key.
     let seen: Vec<bool> = (0..l * s).map(|at| at / s != 2 && at * 7 % 5 < 3).collect();
@@ -61,7 +61,7 @@ fn masks_of_truth_values_numbers_and_minus_infinity_agree() {
 }
 
 #[test]
-fn memory_grows_with_the_length_and_not_with_its_square() {
+fn attention_memory_grows_linearly_with_the_length() {
     let Some(device) = common::device() else { return };
     let bytes = |length: usize| {
         let graph = Graph::new();
@@ -76,7 +76,7 @@ fn memory_grows_with_the_length_and_not_with_its_square() {
 }
 
 #[test]
-fn mistakes_say_what_was_expected() {
+fn attention_errors_say_what_was_expected() {
     let graph = Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, DType::F32, shape);
     let (q, k, v) = (input("q", &[2, 5, 8]), input("k", &[2, 6, 8]), input("v", &[2, 6, 4]));
@@ -94,14 +94,14 @@ fn mistakes_say_what_was_expected() {
         (nn::rotary(&q, 0.0), "base above 0"),
     ] {
         assert!(!value.is_valid());
-        let mistakes = graph.errors();
-        let last = mistakes.last().expect("a mistake").to_string();
-        assert!(mistakes.iter().any(|m| m.to_string().contains(part)), "{part}: {last}");
+        let errors = graph.errors();
+        let last = errors.last().expect("an error").to_string();
+        assert!(errors.iter().any(|m| m.to_string().contains(part)), "{part}: {last}");
     }
     assert!(graph.errors().iter().all(|m| m.to_string().contains("attention.rs")));
 }
 
-/// Written out for one row of one head: `softmax(q k^T / sqrt(D)) v`.
+/// `softmax(q k^T / sqrt(D)) v` in plain loops, for one row of one head.
 fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>]) -> Vec<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let weights: Vec<f64> = keys.iter().map(|k| (dot(q, k) / (q.len() as f64).sqrt()).exp()).collect();
@@ -110,7 +110,7 @@ fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>]) -> Vec<f64> {
 }
 
 #[test]
-fn many_heads_are_projections_around_single_heads() {
+fn multihead_attention_matches_single_heads_with_projections() {
     let (n, l, s, width, heads) = (2, 3, 4, 6, 2);
     let [x, memory] = [("x", l), ("memory", s)].map(|(name, rows)| random(&[n, rows, width], name));
     for device in devices() {
@@ -133,7 +133,7 @@ fn many_heads_are_projections_around_single_heads() {
         let weights = |name: &str| session.get(name).expect("a parameter").to_f64();
         let [w, bias] = [weights("attn.in_proj_weight"), weights("attn.in_proj_bias")];
         let [out, out_bias] = [weights("attn.out_proj.weight"), weights("attn.out_proj.bias")];
-        // Row `row` of the projection that begins at row `first` of `w`.
+        // Row `row` of the projection that starts at row `first` of `w`.
         let project = |x: &[f64], w: &[f64], bias: &[f64], first: usize| -> Vec<f64> {
             let row = |r: usize| bias[r] + x.iter().zip(&w[r * width..]).map(|(x, w)| x * w).sum::<f64>();
             (first..first + width).map(row).collect()
@@ -161,7 +161,7 @@ fn many_heads_are_projections_around_single_heads() {
 }
 
 #[test]
-fn rotary_products_depend_on_distances_alone() {
+fn rotary_products_depend_only_on_distances() {
     let (length, width) = (7, 6);
     let graph = Graph::new();
     let [q, k] = ["q", "k"].map(|name| graph.input(name, DType::F32, [1, width]));
@@ -177,13 +177,13 @@ fn rotary_products_depend_on_distances_alone() {
         }
     }
     assert!((y[0][0] - y[0][1]).abs() > 1e-3);
-    // Place 1, pair 1: numbers 1 and 4 by the angle 100^(-1/3).
+    // Position 1, pair 1: elements 1 and 4 are rotated by the angle 100^(-1/3).
     let (q, (sin, cos)) = (a.to_f64(), 100f64.powf(-1.0 / 3.0).sin_cos());
     assert_close(&[y[1][width + 1], y[1][width + 4]], &[q[1] * cos - q[4] * sin, q[4] * cos + q[1] * sin], 1e-12);
 }
 
 #[test]
-fn places_are_sines_and_cosines() {
+fn sinusoidal_positions_are_sines_and_cosines() {
     let graph = Graph::new();
     let y = run(&Device::cpu(), &graph, &[&nn::sinusoidal_positions(&graph, 4, 5)], &[]);
     let angle = 3.0 / 10_000f64.powf(2.0 / 5.0);
@@ -196,7 +196,7 @@ fn places_are_sines_and_cosines() {
 }
 
 #[test]
-fn a_causal_block_does_not_see_what_comes() {
+fn a_causal_block_does_not_see_later_positions() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1, 6, 8]);
     let nn = Scope::train(&graph, 1);

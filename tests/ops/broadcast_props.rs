@@ -1,5 +1,5 @@
-//! Broadcasting and fused chains over random shapes: the plan's strides against NumPy's rule,
-//! spelled out element by element. On the reference, and on the GPU where there is one.
+//! Broadcasting and fused chains over random shapes, compared element by element with NumPy's rule. On
+//! the reference, and on the GPU if there is one.
 
 use proptest::prelude::*;
 use wgrad::{DType, Device, Graph, Session, Shape, Tensor};
@@ -15,7 +15,7 @@ fn shapes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>, Vec<usize>)> {
             let a: Vec<usize> = axes.iter().map(|&axis| size(axis, 0)).collect();
             let b: Vec<usize> = axes.iter().map(|&axis| size(axis, 1)).collect();
             let c: Vec<usize> = axes.iter().map(|&axis| size(axis, 2)).collect();
-            // Only one of them may be short, or there would be no full one.
+            // Only one operand may lack axes, so that another has the full rank.
             (a, b[cut_a.min(cut_b)..].to_vec(), c)
         })
     })
@@ -24,10 +24,10 @@ fn shapes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>, Vec<usize>)> {
 fn fill(shape: &[usize], seed: usize) -> Tensor {
     let n: usize = shape.iter().product();
     let values: Vec<f32> = (0..n).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 16.0 - 3.0).collect();
-    Tensor::new(shape, values).expect("as many as the shape says")
+    Tensor::new(shape, values).expect("one value per element")
 }
 
-/// The element that NumPy's rule takes for `index` of the common shape.
+/// The element that NumPy's rule selects for `index` of the common shape.
 fn element(x: &Tensor, index: &[usize]) -> f64 {
     let skipped = index.len() - x.shape().rank();
     let strides = x.shape().strides();

@@ -1,5 +1,5 @@
-//! What is composed of other ops has no reference of its own: its values, worked out here in plain loops. Its
-//! gradients are checked in tests/ops/reference.rs, its kernels in tests/ops/kernels.rs.
+//! Functions composed of other ops have no reference: their values are compared with plain loops here. Their
+//! gradients are checked in tests/ops/reference.rs, their kernels in tests/ops/kernels.rs.
 
 use wgrad::nn::{Embedding, Init, Layer, PRelu, Scope, init};
 use wgrad::ops::conv1d::Conv1d;
@@ -8,7 +8,7 @@ use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value};
 
 use crate::common;
 
-/// Computes on the reference: floats in, by name, to floats.
+/// Runs the graph on the reference.
 fn run(graph: &Graph, outputs: &[&Value], feeds: &[(&str, Tensor)]) -> Vec<Vec<f64>> {
     let mut session = Session::new(Device::cpu());
     let program = session.compile(graph, outputs).expect("compiles");
@@ -16,7 +16,7 @@ fn run(graph: &Graph, outputs: &[&Value], feeds: &[(&str, Tensor)]) -> Vec<Vec<f
     session.run(&program, &feeds).expect("runs").iter().map(Tensor::to_f64).collect()
 }
 
-/// Numbers between -1 and 1 that look like chance.
+/// Pseudorandom numbers between -1 and 1.
 fn numbers(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.0 - 1.0).collect()
 }
@@ -24,7 +24,7 @@ fn numbers(n: usize, seed: usize) -> Vec<f32> {
 fn close(got: &[f64], want: &[f64]) {
     assert_eq!(got.len(), want.len());
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{i}: {got} and {want}");
+        assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{i}: {got}, expected {want}");
     }
 }
 
@@ -32,7 +32,7 @@ fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
     Tensor::new(shape, values).expect("fits")
 }
 
-/// The sum over all values of all letters, by counting through them.
+/// The sum over all values of all letters, in plain loops.
 fn einsum_by_hand(equation: &str, operands: &[(&[usize], &[f32])]) -> Vec<f64> {
     let (inputs, result) = equation.split_once("->").expect("an arrow");
     let inputs: Vec<Vec<char>> = inputs.split(',').map(|part| part.chars().collect()).collect();
@@ -65,7 +65,7 @@ fn einsum_by_hand(equation: &str, operands: &[(&[usize], &[f32])]) -> Vec<f64> {
 }
 
 #[test]
-fn einsum_is_the_sum_over_what_the_result_does_not_name() {
+fn einsum_sums_over_letters_missing_from_the_result() {
     for (equation, shapes) in [
         ("ij,jk->ik", vec![vec![3, 4], vec![4, 5]]),
         ("ij,kj->ki", vec![vec![3, 4], vec![5, 4]]),
@@ -95,7 +95,7 @@ fn einsum_is_the_sum_over_what_the_result_does_not_name() {
 }
 
 #[test]
-fn einsum_without_an_arrow_names_what_stands_once() {
+fn einsum_without_an_arrow_keeps_letters_that_occur_once() {
     let graph = Graph::new();
     let (a, b) = (graph.input("a", DType::F32, [2, 3]), graph.input("b", DType::F32, [3, 4]));
     assert_eq!(graph.einsum("kb, bi", &[&a, &b]).shape().to_vec(), [4, 2], "alphabetical: ik");
@@ -126,8 +126,8 @@ fn einsum_without_an_arrow_names_what_stands_once() {
 }
 
 #[test]
-fn einsum_of_diagonals_and_ellipses_is_the_sum_over_all_letters() {
-    // With `...`, without it and the shapes to which operands are broadcast then.
+fn einsum_handles_diagonals_and_ellipses() {
+    // An equation and its shapes, then an equivalent one without `...` and the broadcast shapes.
     type Shapes = &'static [&'static [usize]];
     let cases: &[(&str, Shapes, &str, Shapes)] = &[
         ("ii->i", &[&[3, 3]], "ii->i", &[&[3, 3]]),
@@ -168,7 +168,7 @@ fn einsum_of_diagonals_and_ellipses_is_the_sum_over_all_letters() {
     }
 }
 
-/// The elements under a larger shape.
+/// The elements broadcast to a larger shape.
 fn broadcast(from: &[usize], values: &[f32], to: &[usize]) -> Vec<f32> {
     let skipped = to.len() - from.len();
     let strides: Vec<usize> = (0..from.len()).map(|axis| from[axis + 1..].iter().product()).collect();
@@ -186,7 +186,7 @@ fn broadcast(from: &[usize], values: &[f32], to: &[usize]) -> Vec<f32> {
     (0..to.iter().product()).map(at).collect()
 }
 
-/// A transposed convolution along one axis: each element of `x` `[C, L]` adds its multiple of the weight `[C, O, K]` to
+/// A transposed convolution along one axis: each element of `x` `[C, L]` scales the weight `[C, O, K]` and adds it to
 /// the output `[O, M]`.
 fn spread(x: &[f32], weight: &[f32], [c, l, o, k]: [usize; 4], options: Conv1d, output_padding: usize) -> Vec<f64> {
     let Conv1d { stride, padding: [before, behind], dilation, .. } = options;
@@ -207,7 +207,7 @@ fn spread(x: &[f32], weight: &[f32], [c, l, o, k]: [usize; 4], options: Conv1d, 
 }
 
 #[test]
-fn transposed_convolutions_spread_each_element_over_the_output() {
+fn transposed_convolutions_match_plain_loops() {
     let plain = Conv1d::default();
     for (options, output_padding) in [
         (plain, 0),
@@ -301,7 +301,7 @@ fn reductions_over_any_axes_of_any_rank_agree_with_loops() {
                 for (got, want) in session.run(&program, &[("x", &feed)]).expect("runs").iter().zip(&want) {
                     assert_eq!(got.shape()[..], sizes[..]);
                     for (got, want) in got.to_f64().iter().zip(want) {
-                        assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{shape:?}: {got} and {want}");
+                        assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{shape:?}: {got}, expected {want}");
                     }
                 }
             }
@@ -310,7 +310,7 @@ fn reductions_over_any_axes_of_any_rank_agree_with_loops() {
 }
 
 #[test]
-fn triangles_masks_and_topk() {
+fn triangles_masks_sorting_and_topk_match_known_values() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [3, 3]);
     let (top, at) = x.topk(2, 1, true);
@@ -326,13 +326,13 @@ fn triangles_masks_and_topk() {
     assert_eq!(got[3], [0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 9.0, 8.0, 0.0]);
     assert_eq!(got[4], [1.0, 2.0, 3.0, 4.0, 5.0, -1.0, -1.0, -1.0, -1.0]);
     assert_eq!(got[5], [3.0, 2.0, 6.0, 5.0, 9.0, 9.0]);
-    assert_eq!(got[6], [2.0, 1.0, 2.0, 1.0, 0.0, 2.0], "of equal ones the first");
+    assert_eq!(got[6], [2.0, 1.0, 2.0, 1.0, 0.0, 2.0], "the first of equal elements");
     assert_eq!(got[7], [1.0, 2.0, 3.0]);
     assert_eq!(got[8], [9.0, 8.0, 9.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]);
 }
 
 #[test]
-fn gates_and_slopes() {
+fn gated_and_parametric_activations_match_their_formulas() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2, 4]);
     let w = graph.input("w", DType::F32, [4]);
@@ -357,7 +357,7 @@ fn gates_and_slopes() {
 }
 
 #[test]
-fn losses_of_probabilities_margins_and_angles() {
+fn composed_losses_match_their_formulas() {
     let graph = Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, DType::F32, shape);
     let (p, t, s) = (input("p", &[5]), input("t", &[5]), input("s", &[3]));
@@ -382,7 +382,7 @@ fn losses_of_probabilities_margins_and_angles() {
     ];
     let got = run(&graph, &outputs, &feeds);
     close(&got[0], &[(4f64.ln() + 2f64.ln() + 4f64.ln() + 100.0) / 5.0]);
-    // (p - t) / (p (1 - p)), with at least 1e-12 below the line, over five.
+    // (p - t) / max(p (1 - p), 1e-12), averaged over five elements.
     close(&got[1], &[-0.75 / 0.1875 / 5.0, 0.0, 0.75 / 0.1875 / 5.0, -1e12 / 5.0, 0.0]);
     close(&got[2], &[0.0 + 1.5 + 1.25]);
     close(&got[3], &[0.0, 24.0 / 25.0, 1.0]);
@@ -390,7 +390,7 @@ fn losses_of_probabilities_margins_and_angles() {
 }
 
 #[test]
-fn a_padding_number_gives_zeros_and_trains_nothing() {
+fn padding_indices_give_zeros_and_no_gradient() {
     let graph = Graph::new();
     let words = graph.input("words", DType::I32, [4]);
     let table = Embedding::new(&Scope::train(&graph, 3), "table", 3, 2).padding_idx(1);
@@ -412,7 +412,7 @@ fn a_padding_number_gives_zeros_and_trains_nothing() {
 }
 
 #[test]
-fn initialisers_by_name() {
+fn initialisers_are_parsed_by_name() {
     for (text, init) in [
         ("zeros", init::zeros()),
         ("constant(0.5)", init::constant(0.5)),
@@ -439,7 +439,7 @@ fn initialisers_by_name() {
 }
 
 #[test]
-fn orthogonal_rows_and_truncated_numbers() {
+fn orthogonal_and_truncated_normal_initialisers_match_their_definitions() {
     for (shape, rows, columns) in [(vec![4, 7], 4, 7), (vec![7, 4], 7, 4), (vec![3, 2, 2], 3, 4), (vec![6, 6], 6, 6)] {
         let drawn = init::orthogonal(2.0).draw(shape, 5, "w").to_f64();
         let (count, dot): (usize, Box<dyn Fn(usize, usize) -> f64>) = if rows <= columns {
@@ -461,9 +461,9 @@ fn orthogonal_rows_and_truncated_numbers() {
     assert!(nothing.iter().all(|x| (50.0..=51.0).contains(x)));
 }
 
-/// Windows with negative numbers alone are among them, whose maximum's gradient the relu stops.
+/// Includes windows with only negative elements, whose gradient the relu stops.
 #[test]
-fn a_relu_right_before_a_maximum_is_computed_after_it_with_the_same_values_and_gradients() {
+fn moving_a_relu_behind_max_pooling_keeps_values_and_gradients() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [2, 3, 5, 6]);
     let weights = numbers(2 * 3 * 4 * 5, 3);
@@ -473,7 +473,7 @@ fn a_relu_right_before_a_maximum_is_computed_after_it_with_the_same_values_and_g
     };
     let options = wgrad::ops::pool2d::Pool2d::new(2).stride(1);
     let after = x.relu().max_pool2d(options);
-    let before = x.maximum(&x.zeros_like()).max_pool2d(options); // no relu, so it stays where it is
+    let before = x.maximum(&x.zeros_like()).max_pool2d(options); // not a relu, so not moved
     let gradients = [&after, &before].map(|y| wgrad::gradients(&weighted(y), &[&x]).remove(0));
     let got = run(
         &graph,

@@ -1,5 +1,5 @@
-//! Convolution and pooling of random shapes: the reference against loops written from the formula,
-//! and the gradient rules against finite differences. Needs no GPU.
+//! Convolution and pooling over random shapes: the reference compared with plain loops, and the gradient
+//! rules with finite differences. Needs no GPU.
 
 use proptest::prelude::*;
 use wgrad::check::CaseGraph;
@@ -8,7 +8,7 @@ use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::{DType, Graph, TensorType};
 
-/// Shapes of data and weight with options that fit them.
+/// Shapes of data and weight, with valid options.
 fn convolution() -> impl Strategy<Value = ([usize; 4], [usize; 4], Conv2d)> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
     (0usize..3, 1usize..4, 1usize..4, 1usize..4, pair(1..4), pair(1..4), pair(0..3), pair(1..3), pair(0..5)).prop_map(
@@ -23,7 +23,7 @@ fn convolution() -> impl Strategy<Value = ([usize; 4], [usize; 4], Conv2d)> {
     )
 }
 
-/// The sum of the definition, index by index.
+/// The sum from the definition, index by index.
 fn conv2d_by_the_formula(x: &[f64], xs: [usize; 4], w: &[f64], ws: [usize; 4], ys: &[usize], o: Conv2d) -> Vec<f64> {
     let mut y = Vec::new();
     for n in 0..ys[0] {
@@ -67,7 +67,7 @@ fn pooling() -> impl Strategy<Value = ([usize; 4], Pool2d)> {
     )
 }
 
-/// What `fold` makes of the elements that each window covers.
+/// `fold` applied to the elements of each window.
 fn pool_by_the_formula(x: &[f64], xs: [usize; 4], ys: &[usize], o: Pool2d, fold: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let mut y = Vec::new();
     for plane in 0..ys[0] * ys[1] {
@@ -93,10 +93,10 @@ fn pool_by_the_formula(x: &[f64], xs: [usize; 4], ys: &[usize], o: Pool2d, fold:
     y
 }
 
-/// Rows of numbers, one a tensor.
+/// The elements of several tensors.
 type Numbers = Vec<Vec<f64>>;
 
-/// The case's graph, the samples of its inputs and its outputs, its gradients checked.
+/// Checks the case's gradients; returns its graph, sampled inputs and outputs.
 fn checked(case: &Case) -> Result<(CaseGraph, Numbers, Numbers), String> {
     let graph = CaseGraph::new(case).map_err(|e| e.to_string())?;
     graph.check_gradients(1, 12)?;
@@ -115,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn conv2d_is_its_formula((x, weight, options) in convolution()) {
+    fn conv2d_matches_its_formula((x, weight, options) in convolution()) {
         let case = Case::new("conv2d", "random", move |v| vec![v[0].conv2d(&v[1], None, options)])
             .float("x", x)
             .float("weight", weight);
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn pooling_is_its_formula((x, options) in pooling()) {
+    fn pooling_matches_its_formula((x, options) in pooling()) {
         let distinct = |case: Case| case.input("x", TensorType::new(DType::F32, x), Fill::Distinct);
         let case = distinct(Case::new("pool2d", "random", move |v| {
             vec![v[0].max_pool2d(options), v[0].avg_pool2d(options)]
@@ -142,7 +142,7 @@ proptest! {
         prop_assert!(close(&outputs[1], &pool_by_the_formula(&inputs[0], x, y, options, average)));
     }
 
-    /// Whatever is asked for, the answer is a value or a message, never a panic.
+    /// Any arguments give a value or an error, never a panic.
     #[test]
     fn nothing_panics(
         x in prop::collection::vec(0usize..6, 0..6),
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn messages_name_what_is_wrong() {
+fn error_messages_name_the_problem() {
     let message = |x: [usize; 4], weight: [usize; 4], options: Conv2d| {
         let graph = Graph::new();
         let (x, weight) = (graph.input("x", DType::F32, x), graph.input("weight", DType::F32, weight));

@@ -1,4 +1,4 @@
-//! Indices out of range are errors wherever they come from, and sums by index are the same bits each time.
+//! Out-of-range indices are errors, whatever their source; sums by index are bitwise reproducible.
 
 use wgrad::{DType, Device, Error, Graph, Session, Tensor, Value, gradients};
 
@@ -6,7 +6,7 @@ use crate::common;
 
 type Use = fn(&Value, &Value) -> Value;
 
-/// Everything that reads an index `[4]` below 5.
+/// Ops that read indices `[4]` into an axis of size 5.
 const USES: &[(&str, Use)] = &[
     ("embedding", |x, index| x.embedding(index)),
     ("index_select", |x, index| x.t().index_select(1, index)),
@@ -24,7 +24,7 @@ fn x() -> Tensor {
 }
 
 #[test]
-fn indices_out_of_range_are_refused_from_the_host_from_constants_and_from_variables() {
+fn out_of_range_indices_are_refused_in_inputs_constants_and_variables() {
     for (name, apply) in USES {
         for (device, bad) in devices().flat_map(|device| [5, -1, i32::MIN].map(|bad| (device.clone(), bad))) {
             for from in ["input", "constant", "variable"] {
@@ -44,15 +44,15 @@ fn indices_out_of_range_are_refused_from_the_host_from_constants_and_from_variab
                 };
                 run(3).expect(name);
                 let error = run(bad).expect_err(name);
-                let told = matches!(&error, Error::Input(why) if why.contains("out of range"));
-                assert!(told, "{name}, {from}, {bad} on {device}: {error}");
+                let reported = matches!(&error, Error::Input(why) if why.contains("out of range"));
+                assert!(reported, "{name}, {from}, {bad} on {device}: {error}");
             }
         }
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_what_was_expected() {
+fn invalid_index_arguments_are_refused_with_what_was_expected() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [5, 3]);
     let index = graph.input("index", DType::I32, [4]);
@@ -75,17 +75,17 @@ fn what_does_not_fit_is_refused_with_what_was_expected() {
         (index.triu(0), "two axes"),
         (x.flip(&[0, 2]), "not all axes"),
     ];
-    let mistakes = graph.errors();
-    assert_eq!(mistakes.len(), cases.len(), "{mistakes:?}");
-    for (mistake, (value, expected)) in mistakes.iter().zip(cases) {
-        assert!(!value.is_valid() && mistake.message.contains(expected), "{expected}: {mistake}");
-        assert!(mistake.location.file().ends_with("indices.rs"), "{mistake}");
+    let errors = graph.errors();
+    assert_eq!(errors.len(), cases.len(), "{errors:?}");
+    for (error, (value, expected)) in errors.iter().zip(cases) {
+        assert!(!value.is_valid() && error.message.contains(expected), "{expected}: {error}");
+        assert!(error.location.file().ends_with("indices.rs"), "{error}");
     }
 }
 
-/// 100,000 uses of 7 rows: sums of whole blocks, in one fixed order.
+/// 100,000 uses of 7 rows: partial sums of blocks, in a fixed order.
 #[test]
-fn a_long_sum_by_index_is_right_and_the_same_each_time() {
+fn long_sums_by_index_are_correct_and_reproducible() {
     const COUNT: usize = 100_000;
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
@@ -95,7 +95,7 @@ fn a_long_sum_by_index_is_right_and_the_same_each_time() {
     let slope = &gradients(&(table.embedding(&index) * &weights).sum_all(), &[&table])[0];
     let mut session = Session::new(device);
     let program = session.compile(&graph, &[slope]).expect("compiles");
-    // Half of them are one row, as padding is.
+    // Half of the indices are the same row, like padding.
     let rows: Vec<u32> = (0..COUNT as u32).map(|i| if i % 2 == 0 { 3 } else { i * 7919 % 7 }).collect();
     let numbers: Vec<f32> = (0..COUNT).map(|i| (i * 104_729 % 2003) as f32 / 2003.0).collect();
     let mut sums = [0.0; 7];
@@ -108,7 +108,7 @@ fn a_long_sum_by_index_is_right_and_the_same_each_time() {
     let first = session.run(&program, &feeds).expect("runs")[0].to_f32();
     for (i, got) in first.iter().enumerate() {
         let want = sums[i / 4];
-        assert!((f64::from(*got) - want).abs() <= 1e-5 * want, "{i}: {got} and {want}");
+        assert!((f64::from(*got) - want).abs() <= 1e-5 * want, "{i}: {got}, expected {want}");
     }
     for _ in 0..3 {
         assert_eq!(session.run(&program, &feeds).expect("runs")[0].to_f32(), first);

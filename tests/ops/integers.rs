@@ -1,10 +1,11 @@
-//! Integer arithmetic, held against values worked out here: PyTorch's where it has one. On every device.
+//! Integer arithmetic on every device, compared with values computed here, which agree with PyTorch where it defines
+//! the op.
 
 use wgrad::{DType, Graph, Session, Tensor, Value};
 
 use crate::common;
 
-/// Runs a graph of inputs of integers on every device, and gives the elements of its outputs.
+/// Runs a graph with integer inputs on every device and returns the elements of its outputs.
 fn run(inputs: &[(&str, Tensor)], build: impl Fn(&[Value]) -> Vec<Value>) -> Vec<Vec<Vec<f64>>> {
     let run_on = |device| {
         let graph = Graph::new();
@@ -24,7 +25,7 @@ fn divisions(a: &Value, b: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn quotients_and_remainders_of_signs_are_those_of_pytorch() {
+fn signs_of_quotients_and_remainders_match_pytorch() {
     let a = Tensor::new([8], [7, 7, -7, -7, 6, -6, 6, -6]).expect("a");
     let b = Tensor::new([8], [2, -2, 2, -2, 3, 3, -3, -3]).expect("b");
     for got in run(&[("a", a), ("b", b)], |x| divisions(&x[0], &x[1])) {
@@ -38,7 +39,7 @@ fn quotients_and_remainders_of_signs_are_those_of_pytorch() {
 }
 
 #[test]
-fn divisions_without_a_result_are_defined_alike_everywhere() {
+fn division_by_zero_and_overflow_are_the_same_on_every_device() {
     let a = Tensor::new([6], [7, -7, 0, i32::MIN, i32::MIN, i32::MIN]).expect("a");
     let b = Tensor::new([6], [0, 0, 0, 0, -1, 1]).expect("b");
     let smallest = f64::from(i32::MIN);
@@ -63,7 +64,7 @@ fn divisions_without_a_result_are_defined_alike_everywhere() {
 
 #[test]
 fn quotients_and_remainders_of_large_numbers_are_exact() {
-    // A quotient of two 32-bit numbers in f64 is on the right side of every whole number.
+    // In f64, rounding never moves a quotient of two 32-bit integers across an integer.
     let numbers = [i32::MIN, i32::MIN + 1, -1_000_000_007, -65_537, -3, -1, 1, 2, 10, 46_341, 1 << 30, i32::MAX];
     let n = numbers.len();
     let pair = |i: usize| (f64::from(numbers[i / n]), f64::from(numbers[i % n]));
@@ -92,7 +93,7 @@ fn quotients_and_remainders_of_large_numbers_are_exact() {
 }
 
 #[test]
-fn running_sums_of_integers_wrap() {
+fn cumulative_sums_of_integers_wrap() {
     let x = Tensor::new([2, 4], [1, 2, 3, 4, i32::MAX, 1, -5, i32::MIN]).expect("x");
     let large = Tensor::new([5000], vec![1_000_003u32; 5000]).expect("large");
     for got in run(&[("x", x), ("large", large)], |x| vec![x[0].cumsum(1), x[0].cumsum(0), x[1].cumsum(0)]) {
@@ -114,7 +115,7 @@ fn product(a: &[i32], b: &[i32], [batches, m, n, k]: [usize; 4]) -> Vec<i32> {
     (0..batches * m * n).map(element).collect()
 }
 
-/// Numbers from the whole range that look like chance.
+/// Pseudorandom numbers from the full i32 range.
 fn large(n: usize, seed: usize) -> Vec<i32> {
     (0..n).map(|i| ((i + seed) as u32).wrapping_mul(2_654_435_761).rotate_left(7) as i32).collect()
 }
@@ -139,7 +140,7 @@ fn integer_products_are_exact_modulo_2_to_the_32() {
 }
 
 #[test]
-fn integer_divisions_of_floats_and_bools_are_mistakes() {
+fn integer_division_of_floats_and_bools_is_an_error() {
     for dtype in [DType::F32, DType::Bool] {
         for function in [Value::div_trunc, Value::div_floor, Value::div_euclid, Value::fmod, Value::remainder] {
             let graph = Graph::new();

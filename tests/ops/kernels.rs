@@ -1,5 +1,5 @@
-//! Every case of every op on the GPU, forward and backward, with every variant, fused and unfused,
-//! launch by launch against the reference.
+//! Every case of every op on the GPU, forward and backward, with every variant, fused and unfused: each
+//! kernel call is compared with the reference.
 
 use wgrad::check::{CaseGraph, check_case, ways};
 use wgrad::nn::Scope;
@@ -42,11 +42,11 @@ fn every_case_agrees_with_the_reference() {
     assert!(compared >= least, "only {compared} comparisons");
 }
 
-/// An optimiser's update stands in the epilogue of the kernel that makes the gradient, whichever variant
-/// that is, and writes over what it reads: an epilogue that is called twice for an element, or not at
-/// all, shows here alone.
+/// An optimiser's update is fused into the epilogue of the kernel that computes the gradient, in every
+/// variant, and updates in place. Only this test detects an epilogue that runs twice for an element, or
+/// never.
 #[test]
-fn updates_in_place_are_right_in_the_epilogue_of_every_variant() {
+fn in_place_updates_are_correct_in_the_epilogue_of_every_variant() {
     use wgrad::optim::{Adam, Optimizer};
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
@@ -84,7 +84,7 @@ fn updates_in_place_are_right_in_the_epilogue_of_every_variant() {
 }
 
 #[test]
-fn an_index_out_of_range_that_the_device_computes_is_reported() {
+fn out_of_range_indices_computed_on_the_device_are_reported() {
     let Some(device) = common::device() else { return };
     for case in wgrad::ops::out_of_range_cases() {
         let graph = CaseGraph::new(&case).expect("builds");
@@ -99,7 +99,7 @@ fn an_index_out_of_range_that_the_device_computes_is_reported() {
             let name = format!("{} ({}), {options:?}", case.op, case.name);
             let run = session.run(&program, &feeds);
             assert!(matches!(&run, Err(Error::Input(why)) if why.contains("out of range")), "{name}: {run:?}");
-            // The check of a device that reports it ends with the reference's own complaint.
+            // When the device reports the error, `check` returns the reference's error.
             let check = session.check(&program, &feeds).map(|(_, report)| report);
             assert!(matches!(&check, Err(Error::Input(why)) if why.contains(" at [")), "{name}: {check:?}");
         }

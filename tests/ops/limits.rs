@@ -1,8 +1,7 @@
-//! Every case again on devices that are given less than the adapter has, so that every fold, split
-//! and fallback runs: what WebGPU guarantees, and the least of everything (128 invocations, 64
-//! workgroups per dimension, bindings of 1 MiB). wgpu enforces the limits, and the heuristics
-//! choose what they would choose on a real GPU. Plans that the adapter itself gets too are not run
-//! again: `kernels.rs` runs them.
+//! Every case on devices opened with lower limits than the adapter's, so that every fold, split and
+//! fallback runs: WebGPU's guaranteed limits, and very low ones (128 invocations, 64 workgroups per
+//! dimension, bindings of 1 MiB). wgpu enforces the limits, and the heuristics choose as on a real GPU.
+//! Plans equal to one for the adapter itself are skipped: `kernels.rs` runs them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -14,37 +13,37 @@ use wgrad::{DType, Device, Error, Graph, Limit, Profile, Session, Tensor, Value}
 
 use crate::common;
 
-/// What came of a case under a profile.
+/// The result of a case under a profile.
 enum Verdict {
-    /// Elements compared, and plans that were run. The others are plans of the adapter.
+    /// The number of elements compared and of plans run (without those that the adapter gets too).
     Right {
         compared: usize,
         ran: usize,
     },
-    /// The profile refuses the case, for that reason.
+    /// The profile refuses the case, with the reason.
     Refused(String),
     Wrong(String),
 }
 
-/// What came of all cases under a profile.
+/// The results of all cases under a profile.
 #[derive(Default)]
 struct Outcome {
     cases: usize,
     compared: usize,
-    /// Plans that were run.
+    /// The number of plans run.
     ran: usize,
     /// Cases that the profile refuses, with the reason.
     refused: Vec<(String, String)>,
 }
 
-/// One profile after the other: the driver keeps most kernels of the first for the second.
+/// Runs one profile at a time, so that the second reuses kernels that the driver has cached.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn name_of(case: &Case) -> String {
     format!("{} ({})", case.op, case.name)
 }
 
-/// Runs the cases that `wanted` names, in all ways, and panics where one is wrong.
+/// Runs the cases selected by `wanted` with all options, and panics if one is wrong.
 fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Outcome {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::open_within(None, Some(profile)).expect("opens");
@@ -73,12 +72,13 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
     outcome
 }
 
-/// Runs the plans of a case that the adapter itself, whose profile is `whole`, does not get.
+/// Runs those plans of a case that differ from the plans for the adapter's full profile, `whole`.
 fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict {
     let graph = CaseGraph::new(case).expect("builds");
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let plan =
-        |profile: &Profile, options: &Options| Plan::of(&graph.graph, &outputs, profile, options).expect("no mistakes");
+    let plan = |profile: &Profile, options: &Options| {
+        Plan::of(&graph.graph, &outputs, profile, options).expect("a valid graph")
+    };
     let mut known: HashSet<u64> =
         ways(&graph, whole).iter().map(|options| plan(whole, options).0.fingerprint()).collect();
     let inputs = graph.sample(seed);
@@ -104,7 +104,7 @@ fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict 
 }
 
 #[test]
-fn every_case_runs_within_the_webgpu_defaults() {
+fn every_case_passes_within_webgpu_defaults() {
     let Some(whole) = common::device() else { return };
     let outcome = run(whole.profile(), &Profile::webgpu_defaults(), |_| true);
     assert_eq!(outcome.refused, []);
@@ -112,7 +112,7 @@ fn every_case_runs_within_the_webgpu_defaults() {
     assert!(outcome.compared > 1_000_000 && outcome.ran > 500, "only {} comparisons", outcome.compared);
 }
 
-/// Kernels whose cases are large enough to fold.
+/// The number of kernels with cases large enough to fold.
 const FOLDED: usize = 20;
 
 /// The cases that do not fit bindings of 1 MiB.
@@ -130,7 +130,7 @@ const LARGE: [&str; 10] = [
 ];
 
 #[test]
-fn every_case_runs_within_low_limits() {
+fn every_case_passes_within_low_limits() {
     let Some(whole) = common::device() else { return };
     let outcome = run(whole.profile(), &Profile::low_1mib(), |_| true);
     let names: Vec<&str> = outcome.refused.iter().map(|(name, _)| name.as_str()).collect();
@@ -149,8 +149,8 @@ fn every_case_runs_within_low_limits() {
     assert!(large.compared > 0);
 }
 
-/// On grids of 4 x 4 x 4 and less, with all variants that the adapter can run: for each kernel the
-/// first case that needs all three dimensions. What needs more workgroups is refused, for that reason.
+/// On grids of at most 4 x 4 x 4, with all variants that the adapter can run: for each kernel, runs the
+/// first case that needs all three dimensions. Cases that need more workgroups are refused.
 #[test]
 fn every_kernel_folds_over_three_dimensions() {
     let Some(whole) = common::device() else { return };
@@ -172,9 +172,9 @@ fn every_kernel_folds_over_three_dimensions() {
     assert!(kernels.len() >= FOLDED && compared > 100_000 && refused > 0, "{} kernels: {kernels:?}", kernels.len());
 }
 
-/// Kernels with cases too small to fold are held by their text.
+/// Kernels whose cases are too small to fold are checked by their source text.
 #[test]
-fn every_shader_counts_workgroups_over_three_dimensions() {
+fn every_shader_numbers_workgroups_over_three_dimensions() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let mut seen = 0;
     let files = std::fs::read_dir(folder).expect("the shaders").flatten().map(|entry| entry.path());
@@ -190,8 +190,8 @@ fn every_shader_counts_workgroups_over_three_dimensions() {
     assert!(seen > 30, "only {seen} shaders");
 }
 
-/// Runs a plan where it has a kernel on all three dimensions that is not yet in `kernels`: how many
-/// elements were compared, or `None` where the grid is too small.
+/// Runs a plan if it has a kernel with a three-dimensional grid that is not yet in `kernels`. Returns the
+/// number of elements compared, or `None` if the grid is too small.
 fn fold(
     device: &Device,
     graph: &CaseGraph,
@@ -200,7 +200,7 @@ fn fold(
     kernels: &mut BTreeSet<String>,
 ) -> Option<usize> {
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("no mistakes");
+    let (plan, findings) = Plan::of(&graph.graph, &outputs, device.profile(), options).expect("a valid graph");
     if !findings.is_empty() {
         let most = u64::from(device.profile().max_workgroups).pow(3);
         assert!(findings.iter().all(|f| f.limit == Limit::Workgroups && f.allows == most), "{findings:?}");
@@ -222,10 +222,10 @@ fn fold(
     Some(report.compared())
 }
 
-/// What fits a binding to the last byte runs: the slack behind a tensor need not be bound. One element more
-/// does not.
+/// A tensor that fills a binding exactly runs: the padding behind it need not be bound. A larger one is
+/// refused.
 #[test]
-fn a_tensor_of_exactly_one_binding_runs() {
+fn a_tensor_that_fills_a_binding_exactly_runs() {
     if common::device().is_none() {
         return;
     }
@@ -260,6 +260,7 @@ fn a_tensor_of_exactly_one_binding_runs() {
         assert!(report.passed() && report.compared() > elements, "{report:?}");
     }
     let refused = compile(&mut Session::new(device), MAX + 64).map(drop).expect_err("does not fit");
-    let told = matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
-    assert!(told, "{refused}");
+    let reported =
+        matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
+    assert!(reported, "{refused}");
 }

@@ -1,6 +1,6 @@
-//! Sizes at which one invocation could go round its loops too often: drivers stop long loops without
-//! a word. lavapipe does after 65,535 rounds, all loops of an invocation together.
-//! Every way to plan these is compared with the reference.
+//! Sizes at which one invocation could run too many loop iterations: drivers stop long loops silently.
+//! lavapipe does so after 65,535 iterations, summed over all loops of an invocation. Every plan for these
+//! cases is compared with the reference.
 
 use wgrad::check::check_case;
 use wgrad::op::{Case, Fill};
@@ -11,7 +11,7 @@ use wgrad::{DType, Device, Graph, Profile, TensorType, Value};
 
 use crate::common;
 
-/// Odd, so that nothing goes by fours.
+/// Odd, so that no kernel reads vectors of four.
 const ROW: usize = (1 << 20) - 1;
 /// The longest row of the row kernels.
 const MAX_ROW: usize = 1 << 19;
@@ -22,7 +22,7 @@ fn case(
     shape: &[usize],
     build: impl Fn(&Value) -> Value + Send + Sync + 'static,
 ) -> Case {
-    // Different elements, because those behind the end of a loop must not be like those before it.
+    // Distinct elements, so that elements skipped by a stopped loop change the result.
     let fill = if op.contains("max_") || op == "argmax" { Fill::Distinct } else { Fill::Uniform(-2.0, 2.0) };
     Case::new(op, name, move |x| vec![build(&x[0])]).input("x", TensorType::new(DType::F32, shape), fill)
 }
@@ -54,14 +54,14 @@ fn windows() -> Vec<Case> {
         let shape = &[1, 1, 2 * h, w];
         cases.push(case("max_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.max_pool2d(wide)));
         cases.push(case("avg_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.avg_pool2d(wide)));
-        // Each element lies in thousands of windows. With a quarter of the elements they are a sixteenth of the work.
+        // Each element is in thousands of windows. A quarter of the elements means a sixteenth of the work.
         let [h, w] = if w == 1 { [h / 4, 1] } else { [h / 2, w / 2] };
         let near = Pool2d::new([h.div_ceil(2), w.div_ceil(2)]).stride(1);
         let shape = &[1, 1, h, w];
         cases.push(case("max_pool2d", &format!("many windows in {h} x {w}"), shape, move |x| x.max_pool2d(near)));
         cases.push(case("avg_pool2d", &format!("many windows in {h} x {w}"), shape, move |x| x.avg_pool2d(near)));
     }
-    // One element in a quarter of a million, and a last window with a rest behind it.
+    // One element in a quarter of a million, and input left over after the last window.
     for (shape, step) in [([1, 1, 504, 504], 504), ([1, 1, 30_001, 2], 20_000)] {
         let far = Pool2d::new(1).stride(step);
         cases.push(case("max_pool2d", &format!("steps of {step}"), &shape, move |x| x.max_pool2d(far)));
@@ -82,7 +82,7 @@ fn run(device: &Device, cases: &[Case]) {
     }
 }
 
-/// With 128 invocations a workgroup, where each has the most to do.
+/// With 128 invocations per workgroup, so that each does the most work.
 #[test]
 fn long_rows_are_split() {
     let Some(whole) = common::device() else { return };
@@ -91,18 +91,18 @@ fn long_rows_are_split() {
 }
 
 #[test]
-fn large_windows_are_walked_to_their_end() {
+fn large_windows_are_read_completely() {
     let Some(device) = common::device() else { return };
     run(&device, &windows());
 }
 
-/// A row of a gigabyte, which no device here holds, is planned within the same bounds.
+/// The plan for a row of a gigabyte stays within the same bounds.
 #[test]
-fn the_parts_of_an_argmax_are_few_and_short() {
+fn argmax_splits_long_rows_into_few_short_parts() {
     let graph = Graph::new();
     let y = graph.input("x", DType::F32, [250_000_000]).argmax(0, false);
     let profile = Profile { max_binding: 1 << 40, max_buffer: 1 << 40, ..Profile::webgpu_defaults() };
-    let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("no mistakes");
+    let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("a valid graph");
     assert!(findings.is_empty(), "{findings:?}");
     let [first, second] = &plan.calls[0].dispatches[..] else { panic!("{:?}", plan.calls[0]) };
     for dispatch in [first, second] {

@@ -1,5 +1,5 @@
-//! Losses at the ends of their range: classes that there are not, probabilities of 0, numbers near the largest, rows
-//! that do not count. The values are PyTorch's, or the formula's.
+//! Losses at the limits of their range: invalid classes, probabilities of 0, values near the largest f32, ignored rows.
+//! The expected values are PyTorch's, or follow from the formula.
 
 use wgrad::loss::{ClassLoss, Reduction};
 use wgrad::{DType, Device, Error, Graph, Result, Session, Tensor, Value, gradients};
@@ -78,11 +78,11 @@ fn classes_out_of_range_are_errors() {
 }
 
 #[test]
-fn classes_of_probability_0_do_not_touch_the_others() {
+fn classes_with_probability_0_do_not_affect_others() {
     let x = tensor(&[2, 3], &[-0.1, -INFINITY, -2.0, -1.0, -0.5, -INFINITY]);
     let target = classes(&[2], &[0, 1]);
     check(&x, &target, |x, t| x.nll_loss(t, &ClassLoss::default()), 0.3, &[-0.5, 0.0, 0.0, 0.0, -0.5, 0.0]);
-    // One class is alone in each row: the loss of the second is ln(1 + exp(-0.5)), in halves.
+    // Two classes remain in each row; the mean over the rows halves each loss.
     let p = 1.0 / (1.0 + 0.5f64.exp());
     let q = 1.0 / (1.0 + 1.9f64.exp());
     let want = (-(1.0 - q).ln() - (1.0 - p).ln()) / 2.0;
@@ -92,7 +92,7 @@ fn classes_of_probability_0_do_not_touch_the_others() {
     let one_hot = tensor(&[2, 3], &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
     check(&x, &one_hot, |x, t| x.cross_entropy(t, Reduction::Mean), want, &dx);
     check(&x, &one_hot, |x, t| x.cross_entropy_with(t, &ClassLoss::default()), want, &dx);
-    // A weight of 0 likewise.
+    // The same with a class weight of 0.
     let weighted = |x: &Value, t: &Value| {
         let weight = x.graph().constant(tensor(&[3], &[1.0, 1.0, 0.0]));
         x.slice(0, 1, 2, 1).cross_entropy_with(
@@ -110,7 +110,7 @@ fn classes_of_probability_0_do_not_touch_the_others() {
 }
 
 #[test]
-fn the_largest_logits_there_are() {
+fn the_largest_logits_give_finite_losses() {
     let x = tensor(&[2, 3], &[3e38, -3e38, 0.0, -3e38, -3e38, 3e38]);
     let one_hot = tensor(&[2, 3], &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     let target = classes(&[2], &[0, 2]);
@@ -124,7 +124,7 @@ fn the_largest_logits_there_are() {
 }
 
 #[test]
-fn where_every_row_is_ignored_the_loss_is_0_and_so_are_the_gradients() {
+fn loss_and_gradients_are_0_if_every_row_is_ignored() {
     let x = tensor(&[2, 3], &[0.5, -1.0, 2.0, 1.0, 0.0, -INFINITY]);
     let target = classes(&[2], &[-100, -100]);
     for reduction in [Reduction::Mean, Reduction::Sum] {
@@ -140,7 +140,7 @@ fn where_every_row_is_ignored_the_loss_is_0_and_so_are_the_gradients() {
         let ones = classes(&[2], &[1, 1]);
         check(&x, &ones, |x, t| none(x, t, ClassLoss::default()), 0.0, &[0.0; 6]);
     }
-    // Two rows of which one counts.
+    // Two rows, one of them ignored.
     let some = classes(&[2], &[-100, 0]);
     let options = ClassLoss { ignore_index: Some(-100), ..ClassLoss::default() };
     let p = 1.0 / (1.0 + 1f64.exp());
@@ -160,7 +160,7 @@ fn plain(x: &[f32], sizes: [usize; 3], share: impl Fn(usize, usize, usize) -> f6
 }
 
 #[test]
-fn options_over_more_axes_and_with_probabilities() {
+fn loss_options_work_with_more_axes_and_probabilities() {
     let [n, c, d] = [2, 3, 4];
     let x: Vec<f32> = (0..n * c * d).map(|i| ((i * 7 + 3) % 11) as f32 / 4.0 - 1.0).collect();
     let target: Vec<i32> = (0..n * d).map(|i| (i * 5 % 4) as i32 - 1).collect(); // -1 is ignored
@@ -208,7 +208,7 @@ fn options_over_more_axes_and_with_probabilities() {
 }
 
 #[test]
-fn cosines_of_large_and_of_small_values() {
+fn cosine_similarity_is_accurate_for_large_and_small_values() {
     for scale in [1e-15f64, 1e-5, 1.0, 1e10, 1e19, 1e38] {
         let x = tensor(&[1, 2], &[scale as f32, 2.0 * scale as f32]);
         let y = tensor(&[1, 2], &[2.0 * scale as f32, scale as f32]);
@@ -220,12 +220,12 @@ fn cosines_of_large_and_of_small_values() {
             near(&[cosine], &[want]);
             let want = if small { [2e16 * scale, 1e16 * scale] } else { [0.24 / scale, -0.12 / scale] };
             for (got, want) in dx.iter().zip(want) {
-                // The smallest lie below the normal numbers.
+                // The smallest gradients are subnormal.
                 assert!((got - want).abs() <= 1e-5 * want.abs() + 1e-38, "{scale}: {dx:?}, expected {want:?}");
             }
         }
     }
-    // Each of another size.
+    // Rows of very different norms.
     let x = tensor(&[2, 3], &[1e30, 0.0, 0.0, 0.0, 0.0, 0.0]);
     let y = tensor(&[2, 3], &[3e-6, 4e-6, 0.0, 1.0, 2.0, 3.0]);
     check(
@@ -238,7 +238,7 @@ fn cosines_of_large_and_of_small_values() {
 }
 
 #[test]
-fn the_embedding_loss_of_large_and_of_small_rows() {
+fn cosine_embedding_loss_is_accurate_for_large_and_small_rows() {
     for scale in [1e-3f64, 1.0, 1e10, 1e19, 1e38] {
         let graph = Graph::new();
         let [x, y] = ["x", "y"].map(|name| graph.input(name, DType::F32, [2, 2]));
@@ -251,7 +251,7 @@ fn the_embedding_loss_of_large_and_of_small_rows() {
             let row = |a: f64, b: f64| tensor(&[2, 2], &[a as f32, b as f32, a as f32, b as f32]);
             let (x, y) = (row(scale, 2.0 * scale), row(2.0 * scale, scale));
             let outputs = session.run(&program, &[("x", &x), ("y", &y)]).expect("runs");
-            // 1 - 0.8, and 0.8 - 0.5; PyTorch adds 1e-12 to the squares, which shows in the sixth digit of 1e-3.
+            // 1 - 0.8 plus 0.8 - 0.5. PyTorch adds 1e-12 to the squares, which changes the sixth digit for 1e-3.
             assert!((outputs[0].item().expect("a number") - 0.5).abs() < 1e-6, "{scale}: {:?}", outputs[0]);
             for (got, want) in outputs[1].to_f64().iter().zip([-0.24, 0.12, 0.24, -0.12].map(|x| x / scale)) {
                 assert!((got - want).abs() <= 1e-5 * want.abs() + 1e-38, "{scale}: {got}, expected {want}");
@@ -261,7 +261,7 @@ fn the_embedding_loss_of_large_and_of_small_rows() {
 }
 
 #[test]
-fn numbers_that_no_loss_can_use_are_mistakes() {
+fn invalid_loss_options_are_errors() {
     let graph = Graph::new();
     let [x, y] = ["x", "y"].map(|name| graph.input(name, DType::F32, [2, 3]));
     let t = graph.input("t", DType::I32, [2]);
@@ -288,7 +288,7 @@ fn numbers_that_no_loss_can_use_are_mistakes() {
 }
 
 #[test]
-fn dropout_of_everything() {
+fn dropout_with_probability_1_gives_zeros() {
     for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [4]);
@@ -305,7 +305,7 @@ fn dropout_of_everything() {
 }
 
 #[test]
-fn probabilities_of_dropout_that_are_none_are_mistakes() {
+fn invalid_dropout_probabilities_are_errors() {
     for p in [-0.1, 1.0 + 1e-9, f64::NAN, f64::INFINITY] {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [4]);

@@ -1,4 +1,4 @@
-//! What the ops compute, on the reference and on the device: values, gradients, special values, limits.
+//! The ops on the reference and on the device: values, gradients, special values, limits.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Products of random shapes, broadcast batches and transposes, against a naive triple loop.
+//! Matmul with random shapes, broadcast batches and transposes, compared with a naive triple loop.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -8,8 +8,8 @@ use wgrad::{Shape, Tensor, Value, View};
 
 use crate::common;
 
-/// Batch axes of the result, for each operand which of them it broadcasts and how many it lacks;
-/// rows, columns, inner size; transposes.
+/// Batch axes of the result; for each operand, which of them have size 1 and how many are missing; rows,
+/// columns and inner size; transposes.
 #[derive(Clone, Debug)]
 struct Product {
     batch: Vec<usize>,
@@ -51,7 +51,7 @@ impl Product {
         Case::new("matmul", "random", build).float("a", self.stored(0)).float("b", self.stored(1))
     }
 
-    /// By the definition, with index arithmetic of its own.
+    /// The definition, with independent index arithmetic.
     fn naive(&self, a: &Tensor, b: &Tensor) -> (Shape, Vec<f64>) {
         let [m, n, k] = self.matrix;
         let shapes = [0, 1].map(|i| Shape::from(self.stored(i)));
@@ -84,14 +84,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_reference_is_the_definition(product in product(), seed in any::<u64>()) {
+    fn the_reference_matches_the_definition(product in product(), seed in any::<u64>()) {
         let graph = CaseGraph::new(&product.case()).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let inputs = graph.sample(seed);
         let outputs = graph.reference(&inputs).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let (shape, expected) = product.naive(&inputs[0], &inputs[1]);
         prop_assert_eq!(outputs[0].shape(), &shape);
         for (got, expected) in outputs[0].to_f64().into_iter().zip(expected) {
-            prop_assert!((got - expected).abs() <= 1e-12, "{} instead of {}", got, expected);
+            prop_assert!((got - expected).abs() <= 1e-12, "{}, expected {}", got, expected);
         }
     }
 }
@@ -110,24 +110,24 @@ fn every_variant_agrees_with_the_reference() {
 }
 
 #[test]
-fn mistakes_name_the_sizes() {
+fn shape_errors_name_the_sizes() {
     let graph = wgrad::Graph::new();
     let input = |name: &str, shape: &[usize]| graph.input(name, wgrad::DType::F32, shape);
-    let said = |a: &[usize], b: &[usize]| {
+    let message = |a: &[usize], b: &[usize]| {
         let number = graph.errors().len();
         let y = input(&format!("a{number}"), a).matmul(&input(&format!("b{number}"), b));
         assert!(!y.is_valid() && !y.matmul(&y).is_valid());
-        let mistakes = graph.errors();
-        assert_eq!(mistakes.len(), number + 1);
-        assert!(mistakes[number].location.file().ends_with("matmul_props.rs"));
-        mistakes[number].to_string()
+        let errors = graph.errors();
+        assert_eq!(errors.len(), number + 1);
+        assert!(errors[number].location.file().ends_with("matmul_props.rs"));
+        errors[number].to_string()
     };
-    let text = said(&[2, 3], &[4, 5]);
+    let text = message(&[2, 3], &[4, 5]);
     assert!(text.contains("a has 3 columns and b has 4 rows"), "{text}");
-    let text = said(&[3], &[4]);
+    let text = message(&[3], &[4]);
     assert!(text.contains("3 columns"), "{text}");
-    let text = said(&[], &[4]);
+    let text = message(&[], &[4]);
     assert!(text.contains("at least one axis"), "{text}");
-    let text = said(&[2, 4, 4], &[3, 4, 4]);
+    let text = message(&[2, 4, 4], &[3, 4, 4]);
     assert!(text.contains("[2] and [3] do not broadcast"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What each op promises about NaN holds for its reference.
+//! Each op's reference keeps the op's promise about NaN (`Op::nan`).
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use wgrad::graph::NodeKind;
 use wgrad::op::{Lowering, Nan, Op};
 use wgrad::{DType, Tensor, TensorType};
 
-/// The tensor with each number altered.
+/// The tensor with `alter` applied to each element.
 fn altered(x: &Tensor, alter: impl Fn(f64) -> f64) -> Tensor {
-    Tensor::new(x.shape(), x.to_f64().into_iter().map(alter).collect::<Vec<f64>>()).expect("as many")
+    Tensor::new(x.shape(), x.to_f64().into_iter().map(alter).collect::<Vec<f64>>()).expect("same shape")
 }
 
-/// Floats in double precision, as the reference computes with.
+/// Floats in double precision, as the reference uses them.
 fn doubles(x: &Tensor) -> Tensor {
     if x.dtype() == DType::F32 { altered(x, |x| x) } else { x.clone() }
 }
 
-/// Which elements of the outputs are not what the op promises of them where input number `i` is NaN.
+/// The number of output elements that break the op's promise if input `i` is NaN.
 fn broken(op: &dyn Op, inputs: &[&Tensor], i: usize, types: &[TensorType]) -> usize {
     let with = |x: &Tensor| {
         let inputs: Vec<&Tensor> = (0..inputs.len()).map(|k| if k == i { x } else { inputs[k] }).collect();

@@ -1,5 +1,4 @@
-//! Normalising layers: their variables over training steps, the same in evaluation, and what they
-//! refuse.
+//! Normalisation layers: their variables over training steps and in evaluation, and invalid arguments.
 
 use wgrad::nn::{BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, Layer, LayerNorm, RmsNorm, Scope};
 use wgrad::optim::{Optimizer, Sgd};
@@ -9,13 +8,13 @@ use crate::common;
 
 const SHAPE: [usize; 4] = [4, 3, 5, 2];
 
-/// Data of a mean of about 3, another one each step.
+/// Data with a mean of about 3, different in each step.
 fn batch(step: usize) -> Tensor {
     let values = (0..120).map(|i| ((i * 37 + step * 11) % 101) as f32 / 25.0 + (i % 3) as f32);
     Tensor::new(SHAPE, values.collect::<Vec<_>>()).expect("a tensor")
 }
 
-/// Three steps of training, then an evaluation by another program of the same session.
+/// Three training steps, then an evaluation by another program in the same session.
 fn train_and_evaluate(device: &Device) -> (Session, Tensor) {
     let mut session = Session::new(device.clone());
     let graph = Graph::new();
@@ -40,11 +39,11 @@ fn train_and_evaluate(device: &Device) -> (Session, Tensor) {
 fn close(got: &[f64], want: &[f64]) {
     assert_eq!(got.len(), want.len());
     for (got, want) in got.iter().zip(want) {
-        assert!((got - want).abs() <= 2e-5 * want.abs().max(1.0), "{got} instead of {want}");
+        assert!((got - want).abs() <= 2e-5 * want.abs().max(1.0), "{got}, expected {want}");
     }
 }
 
-/// Of each channel: mean and unbiased variance.
+/// Mean and unbiased variance of each channel.
 fn statistics(x: &Tensor) -> [[f64; 2]; 3] {
     let x = x.to_f64();
     [0, 1, 2].map(|c| {
@@ -55,7 +54,7 @@ fn statistics(x: &Tensor) -> [[f64; 2]; 3] {
 }
 
 #[test]
-fn running_statistics_follow_the_batches_and_serve_the_evaluation() {
+fn running_statistics_follow_the_batches_and_are_used_in_evaluation() {
     let mut running = [[0.0, 1.0]; 3];
     for number in 0..3 {
         for (old, new) in running.iter_mut().zip(statistics(&batch(number))) {
@@ -81,7 +80,7 @@ fn running_statistics_follow_the_batches_and_serve_the_evaluation() {
 }
 
 #[test]
-fn a_batch_s_share_is_the_momentum_or_that_of_all_batches() {
+fn running_statistics_use_the_momentum_or_the_cumulative_average() {
     for (momentum, eps) in [(Some(0.1), 1e-5), (Some(0.75), 0.5), (Some(1.0), 1e-3), (Some(0.0), 1e-5), (None, 1e-2)] {
         for device in common::devices() {
             let mut session = Session::new(device);
@@ -121,7 +120,7 @@ fn a_batch_s_share_is_the_momentum_or_that_of_all_batches() {
 }
 
 #[test]
-fn parameters_alone_are_trained() {
+fn only_parameters_are_trained() {
     let graph = Graph::new();
     let nn = Scope::train(&graph, 0);
     let x = graph.input("x", DType::F32, [2, 6, 4, 4]);
@@ -136,12 +135,12 @@ fn parameters_alone_are_trained() {
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
+fn invalid_norm_arguments_are_reported() {
     let refused = |build: &dyn Fn(&Graph)| {
         let graph = Graph::new();
         build(&graph);
         match Session::new(Device::cpu()).compile(&graph, &[&graph.input("z", DType::F32, [])]) {
-            Err(Error::Graph(mistakes)) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Err(Error::Graph(errors)) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
             other => panic!("{:?}", other.err()),
         }
     };
@@ -169,7 +168,7 @@ fn what_does_not_fit_is_said() {
         }),
     ];
     for (what, build) in cases {
-        let said = refused(build);
-        assert!(said.contains(what), "`{what}` is not in: {said}");
+        let message = refused(build);
+        assert!(message.contains(what), "`{what}` is not in: {message}");
     }
 }

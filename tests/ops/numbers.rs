@@ -1,10 +1,10 @@
-//! A number that is given for a tensor must be a value of its type: integers take whole numbers in range, bool 0 and 1.
+//! A number passed for a tensor must be a value of its type: a whole number in range for integers, 0 or 1 for bool.
 
 use wgrad::{DType, Error, Graph, Session, Tensor, Value};
 
 use crate::common;
 
-/// Whether a number is taken, and what it is then as f64.
+/// A number, and whether it is accepted.
 type Number = (f64, bool);
 
 const INTEGERS: &[f64] = &[0.5, -0.5, 1e-300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 4294967296.0, 1e300];
@@ -23,12 +23,12 @@ fn numbers(dtype: DType) -> Vec<Number> {
     }
 }
 
-/// An op that takes a number, for which types, and its result where all elements of the value are 1.
+/// An op with a number argument, the types it supports, and its result if all elements of the value are 1.
 struct Taker {
     name: &'static str,
     dtypes: &'static [DType],
     apply: fn(&Value, f64) -> Value,
-    /// The element of the result that the number makes, in the order of i32 arithmetic.
+    /// The expected elements of the result.
     result: fn(f64) -> f64,
 }
 
@@ -36,7 +36,7 @@ const NUMBERS: &[DType] = &[DType::F32, DType::I32, DType::U32];
 const ALL: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool];
 const INTEGER: &[DType] = &[DType::I32, DType::U32];
 
-/// Every op that takes a number for a tensor of integers. `add` and the like of large numbers wrap.
+/// Every op that accepts a number for an integer tensor. Sums of large numbers wrap.
 const TAKERS: &[Taker] = &[
     Taker { name: "full", dtypes: ALL, apply: |x, n| x.graph().full(x.dtype(), [2], n), result: |n| n },
     Taker { name: "full_like", dtypes: ALL, apply: |x, n| x.full_like(n), result: |n| n },
@@ -53,7 +53,7 @@ const TAKERS: &[Taker] = &[
     Taker { name: "maximum", dtypes: INTEGER, apply: |x, n| x.full_like(n).maximum(&x.full_like(n)), result: |n| n },
 ];
 
-/// Pads more axes than one kernel does, and takes what was added last.
+/// Pads more axes than one kernel supports, and returns padded elements.
 fn pad_eight(x: &Value, number: f64) -> Value {
     let padded = x.reshape(&[2, 1, 1, 1, 1, 1, 1, 1]).pad(&[(1, 0); 8], number);
     let last = |x: Value| x.flatten(0).slice(0, 0, 2, 1);
@@ -82,7 +82,7 @@ fn ones(dtype: DType) -> Tensor {
 }
 
 #[test]
-fn numbers_that_are_no_value_of_the_type_are_mistakes_with_the_users_line() {
+fn numbers_invalid_for_the_type_are_reported_at_the_users_line() {
     for taker in TAKERS {
         for &dtype in taker.dtypes {
             for (number, _) in numbers(dtype).into_iter().filter(|(_, good)| !good) {
@@ -92,10 +92,10 @@ fn numbers_that_are_no_value_of_the_type_are_mistakes_with_the_users_line() {
                 let what = format!("{} of {dtype} with {number}", taker.name);
                 let graph = Graph::new();
                 let y = (taker.apply)(&graph.input("x", dtype, [2]), number);
-                assert!(!y.is_valid(), "{what} is taken");
-                let mistakes = graph.errors();
-                assert!(mistakes[0].location.file().ends_with("numbers.rs"), "{what}: {}", mistakes[0].location);
-                let message = &mistakes[0].message;
+                assert!(!y.is_valid(), "{what} is accepted");
+                let errors = graph.errors();
+                assert!(errors[0].location.file().ends_with("numbers.rs"), "{what}: {}", errors[0].location);
+                let message = &errors[0].message;
                 assert!(
                     message.starts_with(&format!("{number} is not a valid {dtype}: expected ")),
                     "{what}: {message}"
@@ -106,13 +106,13 @@ fn numbers_that_are_no_value_of_the_type_are_mistakes_with_the_users_line() {
 }
 
 #[test]
-fn numbers_that_are_values_of_the_type_are_taken_exactly() {
+fn numbers_valid_for_the_type_are_used_exactly() {
     for device in common::devices() {
         let mut session = Session::new(device);
         for taker in TAKERS {
             for &dtype in taker.dtypes {
                 let good: Vec<f64> = numbers(dtype).into_iter().filter(|(_, good)| *good).map(|(x, _)| x).collect();
-                // Sums with a large or infinite float keep nothing of it, or nothing else.
+                // With a large or infinite float, (x + n) - x is not n.
                 let good = good.into_iter().filter(|x| taker.name != "add and sub" || dtype != DType::F32 || *x == 0.5);
                 for number in good {
                     let graph = Graph::new();
@@ -130,7 +130,7 @@ fn numbers_that_are_values_of_the_type_are_taken_exactly() {
 }
 
 #[test]
-fn scalars_that_are_no_value_of_their_type_end_a_run() {
+fn scalars_invalid_for_their_type_fail_the_run() {
     for device in common::devices() {
         let mut session = Session::new(device);
         for (number, good) in numbers(DType::U32) {
@@ -138,7 +138,7 @@ fn scalars_that_are_no_value_of_their_type_end_a_run() {
             let y = graph.step_scalar("steps", DType::U32, move |_| number).reshape(&[1]);
             let program = session.compile(&graph, &[&y]).expect("compiles");
             match session.run(&program, &[]) {
-                Ok(got) => assert!(good && got[0].to_f64() == [number], "{number} gives {:?}", got[0].to_f64()),
+                Ok(got) => assert!(good && got[0].to_f64() == [number], "{number} returns {:?}", got[0].to_f64()),
                 Err(Error::Input(why)) => {
                     assert!(
                         !good && why.contains(&format!("counter `steps`: {number} is not a valid u32")),

@@ -1,6 +1,5 @@
-//! Random graphs: building and compiling never panics, and what compiles computes on the device
-//! what the reference says. `WGRAD_RANDOM_GRAPHS` sets how many are tried, `WGRAD_RANDOM_SEED`
-//! where they start.
+//! Random graphs: building and compiling never panics, and graphs that compile agree with the reference
+//! on the device. `WGRAD_RANDOM_GRAPHS` sets the number of graphs, `WGRAD_RANDOM_SEED` the first seed.
 
 use crate::common;
 use crate::graphs;
@@ -30,7 +29,7 @@ fn building_and_compiling_never_panics() {
 }
 
 #[test]
-fn what_compiles_agrees_with_the_reference() {
+fn compiled_graphs_agree_with_the_reference() {
     let Some(device) = common::device() else { return };
     let first = number("WGRAD_RANDOM_SEED", 0);
     let (mut compared, mut wrong) = (0, Vec::new());

@@ -1,4 +1,4 @@
-//! Recurrent layers against PyTorch's formulas in plain loops: forward, and gradients by differences.
+//! Recurrent layers compared with PyTorch's formulas in plain loops, and gradients with finite differences.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const BATCH: usize = 2;
 const STEPS: usize = 3;
 const INPUTS: usize = 3;
 
-/// A network to try.
+/// A network to test.
 #[derive(Clone, Copy, Debug)]
 struct Net {
     cell: Cell,
@@ -20,7 +20,7 @@ struct Net {
     layers: usize,
     bidirectional: bool,
     bias: bool,
-    /// Whether initial states are given.
+    /// Whether initial states are fed.
     initial: bool,
     hidden: usize,
 }
@@ -30,7 +30,7 @@ impl Net {
         if self.bidirectional { &["", "_reverse"] } else { &[""] }
     }
 
-    /// Hidden state, and a cell state.
+    /// The names of the hidden state and an LSTM's cell state.
     fn kinds(&self) -> &'static [&'static str] {
         if self.cell == Cell::Lstm { &["h0", "c0"] } else { &["h0"] }
     }
@@ -56,7 +56,7 @@ impl Net {
         all
     }
 
-    /// Names and shapes of what is fed.
+    /// Names and shapes of the inputs.
     fn feeds(&self) -> Vec<(String, Vec<usize>)> {
         let states = vec![self.layers * self.directions().len(), BATCH, self.hidden];
         let kinds = self.kinds().iter().filter(|_| self.initial);
@@ -68,7 +68,7 @@ impl Net {
 
 type Values = BTreeMap<String, Vec<f64>>;
 
-/// Numbers of f32 between -1 and 1 that depend on name and position.
+/// f32 values between -1 and 1 that depend on name and position.
 fn numbers(name: &str, count: usize) -> Vec<f64> {
     let start = name.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let number = |i: usize| (start.wrapping_add(i as u32).wrapping_mul(2_654_435_769) >> 16) % 2001;
@@ -83,7 +83,7 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// One step of one unit's layer: the states behind it.
+/// One step of a layer: the new hidden and cell states.
 fn step(net: &Net, values: &Values, suffix: &str, x: &[f64], h: &[f64], c: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let f = |v: f64| if net.activation == Activation::Relu { v.max(0.0) } else { v.tanh() };
     let (mut new_h, mut new_c) = (Vec::new(), Vec::new());
@@ -114,7 +114,7 @@ fn step(net: &Net, values: &Values, suffix: &str, x: &[f64], h: &[f64], c: &[f64
     (new_h, new_c)
 }
 
-/// `y`, `h`, and an LSTM's `c`.
+/// The network in plain loops: `y`, `h`, and an LSTM's `c`.
 fn plain(net: &Net, values: &Values) -> Vec<Vec<f64>> {
     let (directions, hidden) = (net.directions().len(), net.hidden);
     let mut y = vec![0.0; BATCH * STEPS * directions * hidden];
@@ -146,14 +146,14 @@ fn plain(net: &Net, values: &Values) -> Vec<Vec<f64>> {
     std::iter::once(y).chain(ends).collect()
 }
 
-/// A sum in which each number of each output has a factor of its own.
+/// A weighted sum of all output elements, each with a different factor.
 fn loss(outputs: &[Vec<f64>]) -> f64 {
     let factors = |i: usize, y: &[f64]| numbers(&format!("factors {i}"), y.len());
     let sum = |(i, y): (usize, &Vec<f64>)| y.iter().zip(factors(i, y)).map(|(y, f)| y * f).sum::<f64>();
     outputs.iter().enumerate().map(sum).sum()
 }
 
-/// The slope of the loss for each number of each input and parameter.
+/// The gradient of the loss for each element of each input and parameter, by finite differences.
 fn slopes(net: &Net, values: &Values) -> Values {
     const H: f64 = 1e-5;
     let slope = |name: &str, i: usize| {
@@ -207,7 +207,7 @@ fn run(net: &Net, device: &Device, values: &Values) -> (Vec<Vec<f64>>, Values) {
 
 #[track_caller]
 fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
-    assert!(got.len() == want.len() && !got.is_empty(), "{what}: {} instead of {}", got.len(), want.len());
+    assert!(got.len() == want.len() && !got.is_empty(), "{what}: {} elements, expected {}", got.len(), want.len());
     let off = got.iter().zip(want).map(|(got, want)| (got - want).abs());
     for (i, off) in off.enumerate() {
         assert!(off <= tolerance, "{what}: element {i} is {}, expected {}", got[i], want[i]);
@@ -222,9 +222,9 @@ fn holds(net: Net) {
     };
     let values: Values = net.feeds().into_iter().chain(net.parameters()).map(of).collect();
     let (outputs, slopes) = (plain(&net, &values), slopes(&net, &values));
-    assert!(slopes.values().all(|slopes| slopes.iter().any(|slope| slope.abs() > 1e-3)), "{net:?} has no slopes");
+    assert!(slopes.values().all(|slopes| slopes.iter().any(|slope| slope.abs() > 1e-3)), "{net:?}: gradients are 0");
     for device in common::devices() {
-        // The differences are good to about 1e-9.
+        // The finite differences are accurate to about 1e-9.
         let (exact, by_differences) = if device.is_cpu() { (1e-12, 1e-8) } else { (1e-5, 3e-5) };
         let (got, gradients) = run(&net, &device, &values);
         assert_eq!(got.len(), 1 + net.kinds().len());
@@ -238,7 +238,7 @@ fn holds(net: Net) {
     }
 }
 
-/// Networks of a cell: stacked, in both directions, with and without initial states and biases.
+/// Tests networks of a cell: stacked, bidirectional, with and without initial states and biases.
 fn networks(cell: Cell) {
     let net = Net {
         cell,
@@ -282,11 +282,11 @@ fn a_second_derivative_is_refused_by_name() {
         let once = gradients(&y.square().sum_all(), &[&x]).swap_remove(0);
         assert!(once.is_valid(), "{:?}", graph.errors());
         let twice = gradients(&once.square().sum_all(), &[&x]).swap_remove(0);
-        let Err(Error::Graph(mistakes)) = Session::new(Device::cpu()).compile(&graph, &[&twice]) else {
+        let Err(Error::Graph(errors)) = Session::new(Device::cpu()).compile(&graph, &[&twice]) else {
             panic!("{name} was differentiated twice")
         };
-        let said = mistakes[0].to_string();
-        assert!(said.contains(name) && said.contains("can be differentiated once"), "{said}");
-        assert!(said.contains(file!()), "{said}");
+        let message = errors[0].to_string();
+        assert!(message.contains(name) && message.contains("can be differentiated once"), "{message}");
+        assert!(message.contains(file!()), "{message}");
     }
 }

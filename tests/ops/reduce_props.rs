@@ -1,4 +1,4 @@
-//! Sums and maxima over random shapes and axes against naive loops.
+//! Reductions over random shapes and axes, compared with naive loops.
 
 use proptest::prelude::*;
 use wgrad::check::{CaseGraph, check_case};
@@ -7,7 +7,7 @@ use wgrad::{DType, Device, Graph, Reduction, Session, Tensor, gradients};
 
 use crate::common;
 
-/// Every index of the shape, row-major.
+/// Every index of the shape, in row-major order.
 fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
     shape.iter().fold(vec![vec![]], |rows, &size| {
         rows.iter().flat_map(|row| (0..size).map(move |i| [&row[..], &[i]].concat())).collect()
@@ -22,7 +22,7 @@ fn naive(x: &[f64], shape: &[usize], axes: &[usize], empty: f64, step: impl Fn(f
     let mut y = vec![empty; outputs.len()];
     for (index, &x) in indices(shape).iter().zip(x) {
         let place: Vec<usize> = kept.iter().map(|&axis| index[axis]).collect();
-        let at = outputs.iter().position(|output| *output == place).expect("it is one of them");
+        let at = outputs.iter().position(|output| *output == place).expect("an output index");
         y[at] = step(y[at], x);
     }
     y
@@ -45,7 +45,7 @@ proptest! {
         })
         .float("x", &shape[..])
         .forward_only();
-        let graph = CaseGraph::new(&case).expect("a good graph");
+        let graph = CaseGraph::new(&case).expect("a valid graph");
         let inputs = graph.sample(seed);
         let x = inputs[0].to_f64();
         let outputs = graph.reference(&inputs).expect("the reference runs");
@@ -66,7 +66,7 @@ proptest! {
 
 /// Random shapes, axes and views on the GPU against the reference, with every variant.
 #[test]
-fn the_gpu_reduces_as_the_reference_does() {
+fn gpu_reductions_agree_with_the_reference() {
     let Some(device) = common::device() else { return };
     let sizes = prop_oneof![1usize..6, prop::sample::select(vec![8, 16, 31, 64, 100])];
     let shapes = prop_oneof![prop::collection::vec(sizes, 1..5), prop::collection::vec(1usize..4, 5..9)];
@@ -77,7 +77,7 @@ fn the_gpu_reduces_as_the_reference_does() {
         let rank = shape.len();
         let axes: Vec<isize> = (0..rank as isize).filter(|axis| mask >> axis & 1 == 1).collect();
         prop_assume!(!axes.is_empty());
-        // The axes turned round, so that inputs are read through strides.
+        // Rotate the axes, so that inputs are read with strides.
         let turned: Vec<isize> = (0..rank).map(|axis| ((axis + turn) % rank) as isize).collect();
         let case = Case::new("sum", "random", move |x| {
             let x = x[0].permute(&turned);
@@ -92,7 +92,7 @@ fn the_gpu_reduces_as_the_reference_does() {
     runner.run(&strategy, check).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Every one of them is counted, though no driver runs a loop that long.
+/// Every element is counted, although drivers stop loops of that length.
 #[test]
 fn four_million_ones_sum_to_four_million() {
     let Some(device) = common::device() else { return };
@@ -110,9 +110,9 @@ fn four_million_ones_sum_to_four_million() {
     assert_eq!(outputs, [4_000_000.0, 4_000_002.0, 3_999_999.0]);
 }
 
-/// Labels computed on the device cannot be checked on upload: the kernel reports them.
+/// Labels computed on the device cannot be checked on upload; the kernel checks them.
 #[test]
-fn labels_out_of_range_are_an_error_wherever_they_come_from() {
+fn out_of_range_labels_computed_on_the_device_are_errors() {
     for device in std::iter::once(Device::cpu()).chain(common::device()) {
         let graph = Graph::new();
         let logits = graph.input("logits", DType::F32, [3, 4]);
@@ -135,13 +135,13 @@ fn labels_out_of_range_are_an_error_wherever_they_come_from() {
     }
 }
 
-/// The product of the factors but those of two places.
+/// The product of all factors except two.
 fn without(x: &[f64], i: usize, j: usize) -> f64 {
     x.iter().enumerate().filter(|&(at, _)| at != i && at != j).map(|(_, x)| x).product()
 }
 
 #[test]
-fn products_have_first_and_second_derivatives_where_factors_are_0() {
+fn prod_has_correct_first_and_second_derivatives_at_zero_factors() {
     // Rows with no, one, two and three zeros, of an odd length; the axis is not the last.
     let rows: [[f64; 5]; 4] =
         [[2.0, 3.0, -1.5, 0.5, 4.0], [0.0, 3.0, -1.5, 0.5, 2.0], [0.0, 3.0, 0.0, 0.5, 2.0], [0.0, 3.0, 0.0, 0.5, -0.0]];

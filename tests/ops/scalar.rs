@@ -1,5 +1,5 @@
 //! The functions of `shaders/scalar.wgsl`, run on every adapter over dense sweeps of their domain and
-//! held against the f64 reference, within the bounds that their table declares.
+//! compared with the f64 reference, within the declared error bounds.
 
 use wgpu::util::DeviceExt;
 use wgrad::graph::NodeKind;
@@ -14,7 +14,7 @@ struct Gpu {
     queue: wgpu::Queue,
 }
 
-/// Every adapter of this machine.
+/// Every available adapter.
 fn adapters() -> Vec<Gpu> {
     let instance = wgpu::Instance::default();
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
@@ -28,7 +28,7 @@ fn adapters() -> Vec<Gpu> {
 }
 
 impl Gpu {
-    /// Runs a text with bindings 0.. the inputs and then the output, one invocation an element.
+    /// Runs a kernel whose bindings are the inputs, then the output, with one invocation per element.
     fn run(&self, wgsl: &str, inputs: &[Vec<u32>]) -> Vec<u32> {
         let n = inputs[0].len();
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -76,7 +76,7 @@ impl Gpu {
 
 type Build = Box<dyn Fn(&[Value]) -> Value>;
 
-/// A function under test: how to build its node, and what to feed it.
+/// A function under test: how to build its node, and its inputs.
 struct Sweep {
     build: Build,
     inputs: Vec<Vec<f32>>,
@@ -116,7 +116,7 @@ const SPECIAL: [f32; 22] = [
     1.2e-38,
 ];
 
-/// Half a million numbers of `low..=high` evenly, as many of both signs by their logarithm, and special ones.
+/// Half a million numbers spaced evenly in `low..=high`, as many spaced by bit pattern, and special values.
 fn dense(low: f32, high: f32) -> Vec<f32> {
     const N: u32 = 500_000;
     let even = (0..=N).map(|i| low + (high - low) * (i as f32 / N as f32));
@@ -128,7 +128,7 @@ fn dense(low: f32, high: f32) -> Vec<f32> {
     even.chain(signed).chain(special).filter(|x| (low..=high).contains(x)).collect()
 }
 
-/// What a device may lose where small results are flushed to zero.
+/// The error allowed because devices may flush small results to zero.
 fn flushed(x: f64) -> f64 {
     if x.abs() < 1e-36 { f64::from(f32::MIN_POSITIVE) } else { 0.0 }
 }
@@ -139,7 +139,7 @@ fn ulp(x: f64) -> f64 {
     f64::from(x) - f64::from(f32::from_bits(x.to_bits() - 1))
 }
 
-/// A sweep ready to run: its op, the kernel's text, its inputs as words, and what it should give.
+/// A prepared sweep: its op, the kernel's WGSL, its inputs as words, and the expected output.
 type Prepared = (std::sync::Arc<dyn Op>, String, Vec<Vec<u32>>, Tensor);
 
 fn prepare(sweep: &Sweep) -> Prepared {
@@ -158,7 +158,7 @@ fn prepare(sweep: &Sweep) -> Prepared {
         .map(|arg| match arg {
             Arg::Input(i) => format!("bitcast<f32>(x{i}[i])"),
             Arg::F32(value) => format!("bitcast<f32>({}u)", (*value as f32).to_bits()),
-            other => panic!("no elementwise op takes {other:?}"),
+            other => panic!("unexpected argument {other:?}"),
         })
         .collect();
     let bindings: String = (0..=values.len())
@@ -182,7 +182,7 @@ fn prepare(sweep: &Sweep) -> Prepared {
     (op.clone(), text, words, wanted)
 }
 
-/// What the op should give of these floats.
+/// The op's reference result for these floats.
 fn reference(op: &dyn Op, inputs: &[Vec<f32>], outputs: &[TensorType]) -> Tensor {
     let wide = |xs: &Vec<f32>| Tensor::new([xs.len()], xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
     let wide: Vec<Tensor> = inputs.iter().map(|xs| wide(xs).expect("fits")).collect();
@@ -259,7 +259,7 @@ fn functions_keep_their_declared_bounds() {
     let adapters = adapters();
     if adapters.is_empty() {
         let required = std::env::var_os("CI").is_some() || std::env::var_os("WGRAD_REQUIRE_GPU").is_some();
-        assert!(!required, "no adapter, and CI or WGRAD_REQUIRE_GPU asks for one");
+        assert!(!required, "no adapter, but CI or WGRAD_REQUIRE_GPU requires one");
         eprintln!("skipped: no adapter");
         return;
     }
@@ -291,7 +291,7 @@ fn functions_keep_their_declared_bounds() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Zeros, ones, halves, subnormal numbers and the ends of all others, infinities and NaN, of both signs.
+/// Zeros, small numbers, subnormals, range limits, infinities and NaN, of both signs.
 fn hard() -> Vec<f32> {
     let bits = [0, 1, 3, 0x0001_16c2, 0x0040_0000, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7fc0_0000];
     let numbers = [0.5, 1.0, 1.5, 2.0, 3.0, 1e-30, 1e30, 16_777_217.0, 2_147_483_648.0, 4_294_967_296.0, 88.8, 104.0];
@@ -299,14 +299,14 @@ fn hard() -> Vec<f32> {
     positive.flat_map(|x| [x, -x]).collect()
 }
 
-/// Every function of a number, then every one of two.
+/// Every unary function, then every binary one.
 fn special_sweeps() -> Vec<Sweep> {
     let powers = (-149..=127).map(|k| -(2f64.powi(k) as f32));
     let xs: Vec<f32> = hard().into_iter().chain(powers).collect();
-    // The range of sine and cosine is 1e4.
+    // Sine and cosine are specified up to 1e4.
     let angles: Vec<f32> = xs.iter().copied().filter(|x| x.abs() <= 1e4 || !x.is_finite()).collect();
     let pairs: Vec<(f32, f32)> = hard().into_iter().flat_map(|a| hard().into_iter().map(move |b| (a, b))).collect();
-    // By larger divisors WGSL promises no quotient.
+    // WGSL does not bound the error for larger divisors.
     let divided: Vec<(f32, f32)> = pairs.iter().copied().filter(|(_, b)| b.abs() < 8e37 || !b.is_finite()).collect();
     type Unary = fn(&Value) -> Value;
     let unaries: [Unary; 32] = [
@@ -365,7 +365,7 @@ fn special_sweeps() -> Vec<Sweep> {
 }
 
 #[test]
-fn special_values_give_what_the_reference_gives() {
+fn special_values_match_the_reference() {
     let zeroed = |x: f32| if x.is_subnormal() { 0f32.copysign(x) } else { x };
     let (mut failures, mut compared) = (Vec::new(), 0);
     for gpu in adapters() {
@@ -377,8 +377,8 @@ fn special_values_give_what_the_reference_gives() {
                 DType::F32 => f32::from_bits,
             };
             let got: Vec<f32> = gpu.run(&text, &words).into_iter().map(number).collect();
-            // WGSL lets a device take subnormal operands for 0: what it may give then is right, too, unless the
-            // op says that it reads them.
+            // WGSL lets a device treat subnormal operands as 0, so results for flushed operands are also accepted,
+            // unless the op reads subnormals.
             let mut right = vec![wanted.to_f64()];
             let flushed: &[&[usize]] = if op.reads_subnormals() { &[] } else { &[&[0], &[1], &[0, 1]] };
             for flushed in flushed {
@@ -388,7 +388,7 @@ fn special_values_give_what_the_reference_gives() {
                 right.push(reference(&*op, &inputs, &[wanted.ty()]).to_f64());
             }
             if wanted.dtype() != DType::F32 {
-                right.iter_mut().flatten().for_each(|x| *x = f64::from(*x as f32)); // as the numbers below
+                right.iter_mut().flatten().for_each(|x| *x = f64::from(*x as f32)); // converted as `got` is
             }
             let types: Vec<TensorType> =
                 sweep.inputs.iter().map(|xs| TensorType::new(DType::F32, [xs.len()])).collect();
@@ -415,7 +415,7 @@ fn quotients_and_remainders_are_exact_below_2_to_the_31() {
         [1, 2, 3, 5, 7, 10, 45, 641, 1845, 32_769, 46_341, 65_535, 65_536, 65_537, 1_000_003, 1 << 30, largest];
     let (mut numbers, mut of) = (Vec::new(), Vec::new());
     for d in divisors {
-        // Multiples, and what is one more or less, through the whole range.
+        // Multiples of the divisor, plus and minus one, over the whole range.
         let multiples = (0..200).map(|k| (largest / d * k / 199) * d);
         let powers = (0..31).map(|bit| 1 << bit);
         for n in multiples.chain(powers).flat_map(|n: u64| [n.saturating_sub(1), n, n + 1]) {
@@ -432,7 +432,7 @@ fn quotients_and_remainders_are_exact_below_2_to_the_31() {
     ] {
         let inputs_bound: String =
             (0..4).map(|b| format!("@group(0) @binding({b}) var<storage, read> x{b}: array<u32>;\n")).collect();
-        // Reads every input, so that each has its binding.
+        // Read every input, so that each keeps its binding.
         let text = format!(
             "{inputs_bound}@group(0) @binding(4) var<storage, read_write> y: array<u32>;\n\
              @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n\
@@ -449,12 +449,12 @@ fn quotients_and_remainders_are_exact_below_2_to_the_31() {
     }
 }
 
-/// What PyTorch gives at kinks and far out: value and slope of each activation.
+/// PyTorch's value and slope of each activation, at kinks and for large arguments.
 #[test]
-fn activations_are_defined_at_their_kinks_and_far_out() {
+fn activations_match_pytorch_at_kinks_and_for_large_arguments() {
     type Activation = (&'static str, fn(&Value) -> Value, [(f64, f64); 5]);
     let e = std::f64::consts::E;
-    let phi = 0.8413447460685429; // the normal distribution function at 1, and its density
+    let phi = 0.8413447460685429; // normal CDF at 1; the density follows
     let density = 0.24197072451914337;
     let sigmoid = 1.0 / (1.0 + 1.0 / e);
     let silu_slope = sigmoid * (2.0 - sigmoid);

@@ -1,5 +1,5 @@
-//! Sums of many terms, spreads around large means, and what infinities make of both, on every device and by every
-//! kernel: values worked out by hand.
+//! Sums of many terms, variances around large means, and infinities in both, on every device and with every kernel,
+//! compared with values computed by hand.
 
 use wgrad::ops::attention::Attention;
 use wgrad::plan::Options;
@@ -9,7 +9,7 @@ use crate::common;
 
 const NONE: f64 = f64::NEG_INFINITY;
 
-/// The outputs of each device and variant.
+/// Checks the outputs of each device and variant.
 fn by_every_kernel(
     feeds: &[(&'static str, Tensor)],
     build: impl Fn(&[Value]) -> Vec<Value>,
@@ -39,7 +39,7 @@ fn tensor(shape: &[usize], values: impl Iterator<Item = f32>) -> Tensor {
 fn near(way: &str, got: &[f64], want: &[f64], relative: f64) {
     assert_eq!(got.len(), want.len(), "{way}");
     for (got, want) in got.iter().zip(want) {
-        assert!(got == want || (got - want).abs() <= relative * want.abs(), "{got} instead of {want}: {way}");
+        assert!(got == want || (got - want).abs() <= relative * want.abs(), "{got}, expected {want}: {way}");
     }
 }
 
@@ -50,7 +50,7 @@ fn moments(x: &[f64]) -> [f64; 2] {
 }
 
 #[test]
-fn a_sum_of_many_terms_is_not_off_by_more_than_a_few_units() {
+fn sums_of_many_terms_are_accurate() {
     let tenth = f64::from(0.1f32);
     for n in [1_000_000, 10_000_000] {
         by_every_kernel(
@@ -65,7 +65,7 @@ fn a_sum_of_many_terms_is_not_off_by_more_than_a_few_units() {
 }
 
 #[test]
-fn a_variance_keeps_its_digits_where_the_mean_is_large() {
+fn variance_is_accurate_for_large_means() {
     by_every_kernel(
         &[("x", tensor(&[1, 16_384], (0..).map(|k| 1e6 + (k % 4) as f32)))],
         |x| {
@@ -101,10 +101,10 @@ fn a_variance_keeps_its_digits_where_the_mean_is_large() {
 }
 
 #[test]
-fn a_deviation_is_right_where_the_variance_is_no_f32() {
+fn std_is_accurate_where_the_variance_overflows_or_underflows() {
     for scale in [1e20, 1e-25] {
         let x = |k: usize| ([0.7, 1.0, 1.3][k % 3] * scale) as f32;
-        // A third of each row, or column, is of each of the three.
+        // Each of the three values makes up a third of each row or column.
         let want = moments(&[x(0), x(1), x(2)].map(f64::from))[1].sqrt();
         for (axis, shape) in [(1, [3, 30_000]), (0, [90_000, 1]), (0, [30_000, 4])] {
             by_every_kernel(
@@ -117,7 +117,7 @@ fn a_deviation_is_right_where_the_variance_is_no_f32() {
 }
 
 #[test]
-fn the_deviation_of_equal_numbers_passes_no_gradient() {
+fn std_of_equal_numbers_has_gradient_0() {
     by_every_kernel(
         &[("x", tensor(&[2, 3], [5.0, 5.0, 5.0, 1.0, 2.0, 3.0].into_iter()))],
         |x| {
@@ -133,7 +133,7 @@ fn the_deviation_of_equal_numbers_passes_no_gradient() {
 }
 
 #[test]
-fn rows_of_minus_infinity_have_an_extreme_and_a_logarithm() {
+fn max_min_and_logsumexp_handle_rows_of_minus_infinity() {
     let low = f32::NEG_INFINITY;
     by_every_kernel(
         &[("x", tensor(&[3, 2], [low, low, low, 2.0, 1.0, 1.0].into_iter()))],
@@ -151,7 +151,7 @@ fn rows_of_minus_infinity_have_an_extreme_and_a_logarithm() {
             near(way, &got[4], &[0.0, 0.0, 0.0, 1.0, 0.5, 0.5], 1e-6);
         },
     );
-    // Longer than one launch, and than a workgroup.
+    // Longer than one dispatch or workgroup handles.
     for shape in [[2, 70_000], [70_000, 2]] {
         by_every_kernel(
             &[("x", tensor(&shape, std::iter::repeat(low)))],
@@ -170,7 +170,7 @@ fn rows_of_minus_infinity_have_an_extreme_and_a_logarithm() {
 }
 
 #[test]
-fn a_query_that_sees_no_key_gets_zero_and_passes_no_gradient() {
+fn a_fully_masked_query_gives_zero_and_no_gradient() {
     let low = f32::NEG_INFINITY;
     for [e, width] in [[8, 4], [4100, 4], [4, 4100]] {
         for causal in [false, true] {
@@ -194,7 +194,7 @@ fn a_query_that_sees_no_key_gets_zero_and_passes_no_gradient() {
                     [vec![y], slopes].concat()
                 },
                 |way, got| {
-                    // The second query sees the second key alone, whose weight is 1 whatever the score.
+                    // The second query sees only the second key, whose weight is always 1.
                     let v = reshaped(width, 3).to_f64();
                     let seen = &v[width..2 * width];
                     near(way, &got[0], &[&vec![0.0; width][..], seen].concat(), 1e-6);
@@ -202,7 +202,7 @@ fn a_query_that_sees_no_key_gets_zero_and_passes_no_gradient() {
                     let none = vec![0.0; width];
                     near(way, &got[3], &[&none[..], &of_v, &none].concat(), 1e-6);
                     for slope in [&got[1], &got[2], &got[4]] {
-                        // delta is the sum of the same products in another order.
+                        // Not exactly 0: delta sums the same products in another order.
                         assert!(slope.iter().all(|dx| dx.abs() < 1e-5), "{slope:?}: {way}");
                     }
                 },

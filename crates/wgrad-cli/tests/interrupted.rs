@@ -1,6 +1,6 @@
-//! Commands that cannot come to their end: too little time for a driver that compiles slowly, signals,
-//! readers that leave. What there is by then is written, and what is missing is said.
-//! A binary of its own: its times would not hold beside other tests.
+//! Commands that cannot finish: slow shader compilation with little time, signals, closed pipes. Results so
+//! far are written, and missing ones are reported. A separate binary, since its time limits would not hold
+//! while other tests run.
 #![cfg(unix)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
-/// With so many more milliseconds for each pipeline.
+/// A command in which each pipeline takes `delay` additional milliseconds to compile.
 fn slow(args: &[&str], delay: u64) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
     command.args(args).env("WGRAD_TEST_PIPELINE_DELAY", delay.to_string());
@@ -32,10 +32,10 @@ fn names(list: &Json) -> Vec<&str> {
 
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
-    assert!(status.expect("kill is there").success());
+    assert!(status.expect("kill is installed").success());
 }
 
-/// Waits for a process; one that does not end is killed, and the test fails.
+/// Waits for a process. If it does not end in time, kills it and fails the test.
 fn ended(child: &mut Child, within: Duration) -> ExitStatus {
     let begin = Instant::now();
     loop {
@@ -55,9 +55,9 @@ fn text(child: Child) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Each pipeline takes ten minutes: nothing comes of the check, and it ends all the same.
+/// Each pipeline takes ten minutes: the check compares nothing, but still ends.
 #[test]
-fn one_endless_compilation_does_not_hold_a_check_up() {
+fn an_endless_compilation_does_not_block_a_check() {
     if common::device().is_none() {
         return;
     }
@@ -69,9 +69,9 @@ fn one_endless_compilation_does_not_hold_a_check_up() {
     let mut child = slow(&args, 600_000).spawn().expect("starts");
     let status = ended(&mut child, Duration::from_secs(60));
     let (seconds, out) = (begin.elapsed().as_secs_f64(), text(child));
-    // At most twice the budget, and 10 s for a busy machine to start and end the process.
+    // At most twice the budget, plus 10 s to start and end the process on a busy machine.
     assert!((8.0..26.0).contains(&seconds), "{seconds} s of 8: {out}");
-    assert_eq!(status.code(), Some(2), "nothing was compared, so nothing has passed: {out}");
+    assert_eq!(status.code(), Some(2), "nothing was compared, so the check has not passed: {out}");
     assert!(out.contains("nothing was compared in 8 s"), "{out}");
     let report = json(&data);
     let mut ops: Vec<&str> =
@@ -83,9 +83,9 @@ fn one_endless_compilation_does_not_hold_a_check_up() {
     assert!(fs::read_to_string(&page).expect("a page").contains("Ops not run"));
 }
 
-/// Each pipeline takes half a second: some ops are covered, and the others are named.
+/// Each pipeline takes half a second: some ops are covered, and the others are listed.
 #[test]
-fn a_slow_driver_gets_what_fits_the_time() {
+fn a_check_on_a_slow_driver_covers_what_fits_its_time() {
     if common::device().is_none() {
         return;
     }
@@ -107,7 +107,7 @@ fn a_slow_driver_gets_what_fits_the_time() {
 }
 
 #[test]
-fn every_signal_ends_a_check_and_its_report_is_written() {
+fn a_signal_ends_a_check_which_still_writes_its_report() {
     if common::device().is_none() {
         return;
     }
@@ -130,7 +130,7 @@ fn every_signal_ends_a_check_and_its_report_is_written() {
     }
 }
 
-/// Under `nohup`, or in the background of a script, a signal is ignored from the start.
+/// Under `nohup`, or in a script's background, a process starts with the signal ignored.
 #[test]
 fn an_ignored_signal_stays_ignored() {
     if common::device().is_none() {
@@ -149,7 +149,7 @@ fn an_ignored_signal_stays_ignored() {
 }
 
 #[test]
-fn a_signal_ends_a_bench_and_what_was_timed_is_saved() {
+fn a_signal_ends_a_bench_which_still_saves_finished_tasks() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["INT", "TERM", "HUP"] {
         let file = folder.path().join(name);
@@ -169,9 +169,9 @@ fn a_signal_ends_a_bench_and_what_was_timed_is_saved() {
         assert!(seconds < 2.0, "{name}: {seconds} s");
         assert_eq!(status.code(), Some(2), "{name}: {out}");
         assert!(out.contains("interrupted"), "{name}: {out}");
-        assert_eq!(fs::read_to_string(&file).expect("saved"), first, "{name}: the task that was done");
+        assert_eq!(fs::read_to_string(&file).expect("saved"), first, "{name}: the finished task");
     }
-    // Where nothing was timed, the file of an earlier run stays.
+    // If nothing was timed, the file of an earlier run is kept.
     let file = folder.path().join("earlier");
     fs::write(&file, "figures\n").expect("writable");
     let words = ["bench", "relu", "10", "--no-peak", "--device", "cpu", "--seconds", "60", "--save"];
@@ -182,9 +182,9 @@ fn a_signal_ends_a_bench_and_what_was_timed_is_saved() {
     assert_eq!(fs::read_to_string(&file).expect("there"), "figures\n");
 }
 
-/// Who reads the terminal's text, and the errors, is not who reads the files.
+/// Output files do not depend on readers of stdout and stderr.
 #[test]
-fn files_are_written_though_nobody_reads_standard_output() {
+fn files_are_written_after_stdout_is_closed() {
     if common::device().is_none() {
         return;
     }
@@ -195,7 +195,7 @@ fn files_are_written_though_nobody_reads_standard_output() {
     let bench = ["bench", "relu", "10", "64", "--no-peak", "--seconds", "0", "--save", &saved];
     for (args, file, last) in [(&check[..], &page, "device: "), (&bench[..], &saved, "relu ")] {
         let mut child = slow(args, 0).spawn().expect("starts");
-        // Lines are read up to this one, and no further.
+        // Read up to this line, then close the pipe.
         let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         while !line.starts_with(last) {

@@ -1,4 +1,4 @@
-//! Tests of what ships, and of whether the tests detect faults.
+//! Tests of the shipped shaders and op list, and of whether the cases detect faults.
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;

@@ -9,7 +9,7 @@ fn a_sample_of_mutants_is_killed() {
     if common::device().is_none() {
         return;
     }
-    // All but the known equivalent ones.
+    // Every mutant except known equivalent ones must be killed.
     let output = Command::new(env!("CARGO_BIN_EXE_wgrad-lab"))
         .args(["mutate", "--shader", "*conv2d_direct", "--sample", "8", "--seed", "1"])
         .output()

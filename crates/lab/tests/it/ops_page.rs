@@ -5,7 +5,7 @@ use std::path::Path;
 use wgrad_lab::catalog::{catalog, markdown};
 
 #[test]
-fn the_list_of_ops_is_up_to_date() {
+fn the_ops_page_is_up_to_date() {
     let page = markdown(&catalog().expect("every case builds"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/OPS.md");
     let written = std::fs::read_to_string(&file).unwrap_or_default();
@@ -14,7 +14,7 @@ fn the_list_of_ops_is_up_to_date() {
 }
 
 #[test]
-fn every_op_of_the_registry_is_listed_with_its_gradient() {
+fn every_registered_op_is_listed_with_its_gradient() {
     let entries = catalog().expect("every case builds");
     let find = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no {name}"));
     for case in wgrad::ops::cases() {

@@ -1,4 +1,4 @@
-//! Every shader that ships is valid and translates to every backend's language. Needs no GPU.
+//! Every shipped shader is valid and translates to every backend's language. Needs no GPU.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -66,7 +66,7 @@ fn has_kernel(language: &str, text: &str) -> Result<(), String> {
     if text.len() > 200 { Ok(()) } else { Err(format!("{language}: almost no output:\n{text}")) }
 }
 
-/// What a shader for GPUs needs beyond WebGPU's default limits, if anything.
+/// What a shader for GPUs requires beyond WebGPU's default limits, if anything.
 fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
     for entry in &module.entry_points {
         let [x, y, z] = entry.workgroup_size;
@@ -80,7 +80,7 @@ fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
 }
 
 #[test]
-fn every_text_translates_to_every_language_and_keeps_to_the_webgpu_defaults() {
+fn every_shader_translates_to_every_language_within_webgpu_defaults() {
     let invalid = "@compute @workgroup_size(64) fn f() { let x: u32 = 1.5; }";
     assert!(parse(invalid).is_err(), "the test detects an invalid shader");
     let all = wgrad_lab::shipped::shipped().expect("everything compiles");

@@ -1,5 +1,5 @@
-//! `wgrad bench`, run as users run it: what it refuses, what it writes, and small tasks from end to
-//! end. No time is held against anything.
+//! `wgrad bench` as users run it: invalid arguments, output files, and small tasks end to end. Times are not
+//! checked.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn records(text: &str) -> Vec<Json> {
 }
 
 #[test]
-fn mistakes_are_told_before_anything_runs() {
+fn invalid_arguments_are_reported_before_anything_runs() {
     refused(&["matmull"], "no task `matmull`; there are matmul, conv2d");
     refused(&["64x64x64"], "`64x64x64` is a shape, but no task that takes one precedes it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
@@ -50,9 +50,9 @@ fn mistakes_are_told_before_anything_runs() {
     refused(&["matmul", "2x3x4", "--compare", "Cargo.toml"], "line 1 is not JSON");
 }
 
-/// What is written goes to files of their own, and not over what is read.
+/// Output files must differ from each other and from input files.
 #[test]
-fn a_file_that_is_named_twice_is_refused() {
+fn options_that_name_the_same_file_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let figures = json!({"task": "relu", "params": [8], "median_s": 1.0}).to_string() + "\n";
@@ -69,7 +69,7 @@ fn a_file_that_is_named_twice_is_refused() {
 }
 
 #[test]
-fn broken_files_to_compare_with_are_refused() {
+fn invalid_comparison_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("figures.jsonl");
     let name = path.to_str().expect("UTF-8");
@@ -90,7 +90,7 @@ fn broken_files_to_compare_with_are_refused() {
     refused(&["relu", "8", "--compare", "."], "not a regular file");
     #[cfg(unix)]
     refused(&["relu", "8", "--compare", "/dev/zero"], "not a regular file");
-    // Odd figures are figures: nothing is compared with them.
+    // Implausible figures are accepted; they are not compared.
     let odd = r#"{"task":"relu","params":[8],"median_s":-1,"min_s":"x","spread":null,"peer":7,"adapter":[]}"#;
     let huge = r#"{"task":"relu","params":{"a":[[8]]},"median_s":1e308,"min_s":-1e308,"cpu_s":1e-320}"#;
     fs::write(&path, format!("{odd}\n{huge}\n")).expect("writable");
@@ -99,9 +99,9 @@ fn broken_files_to_compare_with_are_refused() {
     assert!(code == 0 && out.contains("compared with") && !err.contains("panicked"), "{out}{err}");
 }
 
-/// What earlier processes compiled is a hint: damaged, it is passed over, and written anew.
+/// The pipeline cache is only a hint: a damaged one is ignored and rewritten.
 #[test]
-fn a_damaged_pipeline_cache_is_passed_over() {
+fn a_damaged_pipeline_cache_is_ignored_and_rewritten() {
     let Some(device) = common::device() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let run = || {
@@ -129,14 +129,14 @@ fn a_damaged_pipeline_cache_is_passed_over() {
         run();
         assert!(fs::read(file).expect("readable") != damaged, "the damaged file is still there");
     }
-    // Nor does a folder in its place hurt, or one that takes no files.
+    // A folder in place of the file is ignored as well.
     fs::remove_file(file).expect("removable");
     fs::create_dir(file).expect("a folder");
     run();
 }
 
 #[test]
-fn sizes_that_do_not_fit_are_told() {
+fn unsupported_sizes_are_reported() {
     let cpu = ["--device", "cpu", "--seconds", "0"];
     let refused = |words: &[&str], message: &str| {
         let (code, out, err) = bench(&[words, &cpu].concat());
@@ -153,9 +153,9 @@ fn sizes_that_do_not_fit_are_told() {
     assert!(code == 2 && err.contains("no adapter matches `no such adapter`"), "{code}: {err}");
 }
 
-/// Every task, small, with all fields that the peers' programs print.
+/// Every task with small sizes, and all fields that the peer programs print.
 #[test]
-fn tasks_run_from_end_to_end() {
+fn tasks_run_end_to_end() {
     let device = if common::device().is_some() { vec![] } else { vec!["--device", "cpu"] };
     let folder = tempfile::tempdir().expect("a folder");
     let (saved, saved_again) = (folder.path().join("saved.jsonl"), folder.path().join("again.jsonl"));
@@ -203,7 +203,7 @@ fn tasks_run_from_end_to_end() {
 }
 
 #[test]
-fn a_task_that_fails_leaves_the_others_their_figures() {
+fn a_failing_task_does_not_affect_other_tasks() {
     let folder = tempfile::tempdir().expect("a folder");
     let saved = folder.path().join("saved.jsonl");
     let words = "conv2d 1,1,2,2,1,5,1,0 relu 10 sort 2x3 --seconds 0 --json --device cpu --save";
@@ -218,13 +218,13 @@ fn a_task_that_fails_leaves_the_others_their_figures() {
     assert_eq!(found, records(&fs::read_to_string(&saved).expect("saved")));
     let tasks: Vec<&Json> = found.iter().map(|record| &record["task"]).collect();
     assert_eq!(tasks, ["peak", "relu", "sort"]);
-    // The reference has no peak, and nothing has a share of it.
+    // The reference has no peak, so no record has a share of it.
     assert!(found.iter().all(|record| record["peak_share"].is_null()), "{out}");
     assert!(found[0]["gflops"].is_null(), "{out}");
 }
 
 #[test]
-fn the_start_is_timed_in_new_processes() {
+fn startup_is_timed_in_new_processes() {
     if common::device().is_none() {
         return;
     }
@@ -240,7 +240,7 @@ fn the_start_is_timed_in_new_processes() {
 }
 
 #[test]
-fn a_profile_has_every_unit() {
+fn a_profile_includes_every_kernel_call() {
     let words = ["mlp_step", "4,6,5,3", "--no-peak", "--seconds", "0", "--profile"];
     let (code, _, err) = bench(&[&words[..], &["--device", "cpu"]].concat());
     assert!(code == 2 && err.contains("the reference runs no launches"), "{code}: {err}");
@@ -258,9 +258,9 @@ fn a_profile_has_every_unit() {
     assert!(code == 0 && out.contains("submitted and waited for separately"), "{out}{err}");
 }
 
-/// The microkernels compute what they should on this adapter, and the drawing has what was timed.
+/// The microkernels compute correct results on this adapter, and the drawing shows the timed task.
 #[test]
-fn a_peak_and_a_roofline() {
+fn the_peak_is_measured_and_a_roofline_is_drawn() {
     if common::device().is_none() {
         return;
     }

@@ -1,5 +1,5 @@
-//! The command line, run as users run it: exit codes and messages. Needs no GPU but for the parts
-//! that say so.
+//! The command line as users run it: exit codes and messages. Needs no GPU; parts that need one are
+//! skipped without it.
 
 use std::fs;
 use std::io::Read;
@@ -24,7 +24,7 @@ fn run(args: &[&str]) -> (i32, String, String) {
     (status.code().expect("an exit code, not a signal"), text(stdout), text(stderr))
 }
 
-/// Runs a command that must exit with 2 and an error that contains `message`, without a word on stdout.
+/// Runs a command that must exit with 2, an error that contains `message`, and empty stdout.
 fn refused(args: &[&str], message: &str) {
     let (code, out, err) = run(args);
     assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
@@ -32,7 +32,7 @@ fn refused(args: &[&str], message: &str) {
     assert!(!err.contains("panicked"), "{err}");
 }
 
-/// The counts of the last line: passed, failed, unknown.
+/// The counts in the last line: passed, failed, unknown.
 fn counts(out: &str) -> [usize; 3] {
     let last = out.lines().last().unwrap_or("");
     let rest = last.strip_prefix("golden: ").unwrap_or_else(|| panic!("the last line is `{last}`"));
@@ -110,7 +110,7 @@ fn devices_are_listed() {
 }
 
 #[test]
-fn models_are_linted_for_devices_that_are_not_here() {
+fn models_are_linted_for_other_devices() {
     let (code, out, _) = run(&["lint"]);
     assert_eq!(code, 0, "{out}");
     for name in ["webgpu:", "webgpu-compat:", "phone:", "metal:", "mnist-cnn-training", "xor-training", "low-1mib"] {
@@ -129,7 +129,7 @@ fn models_are_linted_for_devices_that_are_not_here() {
 }
 
 #[test]
-fn golden_vectors_hold_on_the_reference() {
+fn golden_vectors_pass_on_the_reference() {
     let (code, out, err) = run(&["check", "--golden", GOLDEN, "--device", "cpu"]);
     let [passed, failed, unknown] = counts(&out);
     assert_eq!((code, passed, failed, unknown), (0, 187, 0, 0), "{out}{err}");
@@ -142,7 +142,7 @@ fn golden_vectors_hold_on_the_reference() {
 }
 
 #[test]
-fn wrong_numbers_are_shown_and_exit_1() {
+fn wrong_results_are_shown_and_exit_1() {
     let mut folder = Folder::new();
     folder.unary("right", "relu", json!({}), &[-1.0, 2.0], &[0.0, 2.0]);
     folder.unary("wrong", "relu", json!({}), &[-1.0, 2.0, 3.0], &[0.0, 2.5, 3.0]);
@@ -163,7 +163,7 @@ fn wrong_numbers_are_shown_and_exit_1() {
 }
 
 #[test]
-fn what_is_unknown_is_listed_and_does_not_fail() {
+fn unknown_cases_are_listed_and_do_not_fail() {
     let mut folder = Folder::new();
     folder.unary("known", "relu", json!({}), &[-1.0, 2.0], &[0.0, 2.0]);
     folder.unary("empty", "relu", json!({}), &[], &[]);
@@ -181,7 +181,7 @@ fn what_is_unknown_is_listed_and_does_not_fail() {
 }
 
 #[test]
-fn a_malformed_case_fails_alone() {
+fn a_malformed_case_does_not_affect_others() {
     let mut folder = Folder::new();
     folder.unary("no_attribute", "leaky_relu", json!({}), &[1.0], &[1.0]);
     folder.unary("bad_axis", "softmax", json!({"dim": 7}), &[1.0], &[1.0]);
@@ -197,7 +197,7 @@ fn a_malformed_case_fails_alone() {
 }
 
 #[test]
-fn broken_folders_are_named() {
+fn broken_golden_folders_are_reported() {
     let refused =
         |folder: &Folder, message: &str| refused(&["check", "--golden", folder.path(), "--device", "cpu"], message);
     let mut folder = Folder::new();
@@ -249,9 +249,9 @@ fn wrong_usage_exits_2() {
     assert!(code == 0 && out.contains("Exit codes"), "{out}");
 }
 
-/// What would be lost after the run is refused before it: a report that cannot be written, two in one file.
+/// Unwritable reports, and two reports in one file, are refused before the run instead of failing after it.
 #[test]
-fn reports_that_could_not_be_written_are_refused() {
+fn unwritable_reports_are_refused_before_the_run() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
     refused(&["check", "--json", &at("x"), "--html", &at("x")], "--json and --html name the same file");
@@ -282,7 +282,7 @@ fn reports_that_could_not_be_written_are_refused() {
     assert!(left.iter().all(|name| name == "a" || name == "b" || name == "link"), "{left:?}");
 }
 
-/// Paths in options and in the environment are the system's, not text.
+/// Paths in options and environment variables may be any OS string.
 #[cfg(unix)]
 #[test]
 fn paths_need_not_be_utf8() {
@@ -326,7 +326,7 @@ fn paths_need_not_be_utf8() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_panic() {
+fn a_closed_pipe_does_not_panic() {
     for args in [&["devices"][..], &["check", "--golden", GOLDEN, "--device", "cpu"]] {
         let mut child = wgrad(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         drop(child.stdout.take());
@@ -338,11 +338,11 @@ fn a_reader_that_leaves_is_no_panic() {
 }
 
 #[test]
-fn shaders_are_dumped_one_a_file() {
+fn shaders_are_dumped_one_per_file() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let folder = dir.path().join("new").join("shaders");
     let path = folder.to_str().expect("UTF-8");
-    // Shaders of an earlier dump go; what is no shader stays.
+    // Shaders of an earlier dump are removed; other files are kept.
     fs::create_dir_all(&folder).expect("a folder");
     let (old, mine) = (["old-0123abcd.wgsl", "old-0123abcd.software.spv"], ["notes.wgsl", "old-0123abcg.wgsl"]);
     for name in old.iter().chain(&mine) {
@@ -377,9 +377,9 @@ fn check_reports_op_by_op() {
 
 #[cfg(unix)]
 #[test]
-fn a_device_without_a_name_is_refused_with_what_to_give() {
+fn empty_device_names_are_refused_with_the_accepted_forms() {
     use std::os::unix::ffi::OsStrExt;
-    let told = |output: std::process::Output, what: &str| {
+    let refusal = |output: std::process::Output, what: &str| {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{what}: {text}");
         assert!(text.contains("give an index, part of a name, a backend, or `cpu`"), "{what}: {text}");
@@ -391,11 +391,11 @@ fn a_device_without_a_name_is_refused_with_what_to_give() {
         command
     };
     for name in ["", " "] {
-        told(command().args(["--device", name]).output().expect("starts"), name);
+        refusal(command().args(["--device", name]).output().expect("starts"), name);
     }
     for name in [&b" "[..], b"\xff", b"cpu\xff"] {
         let name = std::ffi::OsStr::from_bytes(name);
-        let text = told(command().env("WGRAD_DEVICE", name).output().expect("starts"), "WGRAD_DEVICE");
+        let text = refusal(command().env("WGRAD_DEVICE", name).output().expect("starts"), "WGRAD_DEVICE");
         assert!(text.contains("WGRAD_DEVICE"), "{text}");
     }
     let cpu = command().args(["--device", "cpu"]).env("WGRAD_DEVICE", " ").output().expect("starts");
@@ -404,7 +404,7 @@ fn a_device_without_a_name_is_refused_with_what_to_give() {
 }
 
 #[test]
-fn an_adapter_that_vanishes_is_named_with_those_that_are_left() {
+fn a_missing_adapter_is_reported() {
     let out = Command::new(env!("CARGO_BIN_EXE_wgrad"))
         .args(["check", "--device", "vulkan", "--op", "relu"])
         .env("VK_ICD_FILENAMES", "/no/such/driver.json")

@@ -10,7 +10,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// Runs `wgrad check --golden` on the folder: an exit code of 2 and a message, in good time.
+/// Runs `wgrad check --golden` on the folder, which must fail without a panic. Returns stderr.
 fn refused(folder: &Path) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_wgrad"))
         .args(["check", "--device", "cpu", "--golden"])
@@ -36,7 +36,7 @@ fn damaged_folders_are_refused() {
     let folder = folder();
     let (json, data) = (folder.path().join("ops.json"), folder.path().join("ops.safetensors"));
     fs::write(&json, CASE).expect("writable");
-    // Truncations, spread over the file.
+    // Truncations at points spread over the file.
     for cut in (0..tensors().len()).step_by(9) {
         fs::write(&data, &tensors()[..cut]).expect("writable");
         assert!(refused(folder.path()).contains("ops.safetensors"), "cut to {cut}");
@@ -60,7 +60,7 @@ fn damaged_folders_are_refused() {
 
 #[cfg(unix)]
 #[test]
-fn files_of_holes_are_not_read() {
+fn sparse_files_are_refused() {
     let folder = folder();
     let json = folder.path().join("ops.json");
     fs::write(&json, "[").expect("writable");
@@ -70,10 +70,10 @@ fn files_of_holes_are_not_read() {
 
 #[cfg(unix)]
 #[test]
-fn pipes_and_devices_are_not_waited_for() {
+fn pipes_and_devices_are_refused_without_blocking() {
     let folder = folder();
     let (json, data) = (folder.path().join("ops.json"), folder.path().join("ops.safetensors"));
-    assert!(Command::new("mkfifo").arg(&json).status().expect("mkfifo is there").success());
+    assert!(Command::new("mkfifo").arg(&json).status().expect("mkfifo is installed").success());
     assert!(refused(folder.path()).contains("not a regular file"));
     fs::remove_file(&json).expect("there");
     fs::write(&json, CASE).expect("writable");

@@ -1,4 +1,4 @@
-//! The command, run as a process.
+//! The `wgrad` command, run as a process.
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! `wgrad check --replay` runs the case file of a wrong launch.
+//! `wgrad check --replay` runs the case file of a wrong kernel call.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn replay(file: &Path) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_wrong_launch_fails_and_its_correction_passes() {
+fn a_wrong_kernel_call_fails_and_its_correction_passes() {
     let Some(device) = common::device() else { return };
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [10, 7]);
@@ -29,25 +29,25 @@ fn a_wrong_launch_fails_and_its_correction_passes() {
     let (_, report) = session.run_checked(&program, &[("x", &x)]).expect("runs");
     let path = report.divergence.expect("a divergence").file.expect("saved").expect("saved");
 
-    let (code, said) = replay(&path);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("FAILED, 70 of 70") && said.contains(&format!("{}:{line}:", file!())), "{said}");
+    let (code, text) = replay(&path);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAILED, 70 of 70") && text.contains(&format!("{}:{line}:", file!())), "{text}");
 
     let mut case = KernelCase::load(&path).expect("a case file");
     case.dispatches[0].wgsl = RIGHT.into();
     case.save(&path).expect("saved");
-    let (code, said) = replay(&path);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("0 of 70 elements wrong"), "{said}");
+    let (code, text) = replay(&path);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("0 of 70 elements wrong"), "{text}");
     std::fs::remove_file(path).expect("removed");
 }
 
 #[test]
-fn another_file_is_refused() {
+fn files_other_than_case_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("weights.safetensors");
     let tensors = std::collections::BTreeMap::from([("x".to_owned(), Tensor::scalar(1.0))]);
     wgrad::io::safetensors::save(&path, &tensors, &Default::default()).expect("saved");
-    let (code, said) = replay(&path);
-    assert!(code == Some(2) && said.contains("not a case file") && !said.contains("panicked"), "{said}");
+    let (code, text) = replay(&path);
+    assert!(code == Some(2) && text.contains("not a case file") && !text.contains("panicked"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The report of `wgrad check`: its JSON, its page, and how they tell a failure.
+//! The report of `wgrad check`: its JSON, its HTML page, and how both show a failure.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use crate::common;
 fn check(args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
     let output = command.arg("check").args(args).output().expect("the binary starts");
-    // A driver may print to stderr; what the command says of errors comes after its report.
+    // A driver may print to stderr, so stdout is preferred; errors before the report leave stdout empty.
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     (output.status.code(), String::from_utf8(text).expect("UTF-8"))
 }
@@ -25,8 +25,8 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Opens a page in a headless browser, where there is one: gives the document as the browser
-/// understood it, and leaves a picture beside the page.
+/// Opens a page in a headless browser, if there is one. Returns the browser's DOM and saves a screenshot
+/// beside the page.
 fn opened(page: &Path) -> Option<String> {
     let browser = Path::new("/usr/bin/chromium");
     if !browser.exists() {
@@ -63,7 +63,7 @@ fn opened(page: &Path) -> Option<String> {
     Some(run("--dump-dom"))
 }
 
-/// The folder for a test's pages; `WGRAD_REPORT_DIR` keeps them, to be looked at.
+/// The folder for a test's pages; `WGRAD_REPORT_DIR` keeps them for inspection.
 fn folder() -> (Option<tempfile::TempDir>, std::path::PathBuf) {
     if let Some(kept) = std::env::var_os("WGRAD_REPORT_DIR") {
         return (None, kept.into());
@@ -100,11 +100,11 @@ fn a_check_writes_both_reports() {
     for part in ["passed", "log_softmax_grad", "<svg", "Not runnable here", "workgroup memory bytes", "Coverage"] {
         assert!(dom.contains(part), "{part} is not in the page");
     }
-    assert!(!read(&page).contains("http"), "the page needs nothing from elsewhere");
+    assert!(!read(&page).contains("http"), "the page loads no external resources");
 }
 
 #[test]
-fn a_case_runs_alone_by_its_number() {
+fn a_single_case_can_be_run_by_number() {
     if common::device().is_none() {
         return;
     }
@@ -126,7 +126,7 @@ fn a_case_runs_alone_by_its_number() {
     assert!(code == Some(2) && out.contains("--html: /no/such/folder/report.html: "), "{out}");
 }
 
-/// An op whose device function is not what its reference says.
+/// An op whose device function differs from its reference.
 #[derive(Debug)]
 struct Lie(&'static str);
 
@@ -157,7 +157,7 @@ impl Op for Lie {
 }
 
 #[test]
-fn failures_are_told_whole() {
+fn failures_are_reported_in_full() {
     let Some(device) = common::device() else { return };
     let mut found = findings::Findings::default();
     for (number, function) in [(0, "relu"), (1, "log"), (2, "exp")] {
@@ -193,7 +193,7 @@ fn failures_are_told_whole() {
     assert!(failure["kernels"][0]["wgsl"].as_str().is_some_and(|text| text.contains("relu_f32")));
     assert!(failure["kernels"][0]["translated"].as_str().is_some_and(|text| text.len() > 500), "{failure}");
     let got = &report["failures"][1]["element"]["got"];
-    assert!(got == "-inf" || got == "NaN", "what no number is stays visible: {got}");
+    assert!(got == "-inf" || got == "NaN", "non-finite values stay visible: {got}");
     assert_eq!(report["ops"][0]["failed_cases"], 3);
     let (_kept, folder) = folder();
     let page = folder.join("failures.html");
@@ -212,7 +212,7 @@ fn failures_are_told_whole() {
 }
 
 #[test]
-fn every_backend_gets_its_language() {
+fn kernels_are_translated_to_each_backends_language() {
     let text = "@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n\
                 @compute @workgroup_size(64) fn f(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = 2.5; }";
     for (backend, language, part) in [

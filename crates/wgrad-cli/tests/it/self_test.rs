@@ -8,7 +8,7 @@ fn wgrad(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wgrad")).args(arguments).output().expect("wgrad runs")
 }
 
-/// On Mesa's software driver every seeded fault finds its kernel.
+/// On Mesa's software driver, every seeded fault has a kernel to apply to.
 fn runs_on_llvmpipe(text: &str) -> bool {
     text.starts_with("device: llvmpipe") && text.contains(", vulkan,")
 }
@@ -26,12 +26,12 @@ fn every_seeded_fault_is_caught() {
     let ["caught", caught, "of", tried] = words[..] else { panic!("{last}") };
     assert_eq!(caught, tried);
     assert!(tried.parse::<usize>().expect("a number") >= 30, "only {tried} faults");
-    assert!(!runs_on_llvmpipe(&text) || !text.contains("\nnot here"), "a fault has no kernel any more:\n{text}");
+    assert!(!runs_on_llvmpipe(&text) || !text.contains("\nnot here"), "a fault no longer has a kernel:\n{text}");
     for check in ["value", "sentinel", "status", "step"] {
         assert!(text.contains(&format!("caught by {check} ")), "no fault is caught by {check}");
     }
-    // Which check sees a race depends on how the driver schedules the workgroups: wrong values, bits that differ
-    // between two runs, or bits that differ in the opposite order.
+    // Which check detects a race depends on how the driver schedules workgroups: wrong values, or bits that differ
+    // between two runs or in reverse workgroup order.
     for race in ["a workgroup writes into another's rows", "a workgroup reads what another writes"] {
         let line = text.lines().find(|line| line.contains(race)).unwrap_or_else(|| panic!("no `{race}`:\n{text}"));
         let checks = ["value", "determinism", "permutation"];
