@@ -133,7 +133,7 @@ mod tests {
         let Some(gpu) = &device.gpu else { return }; // tests/ops/limits.rs fails if a GPU is required
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [100]).relu();
-        let (plan, findings) = Plan::of(&graph, &[&y], device.profile(), &Options::default()).expect("no mistakes");
+        let (plan, findings) = Plan::of(&graph, &[&y], device.profile(), &Options::default()).expect("no errors");
         assert!(findings.is_empty(), "{findings:?}");
         for axis in 0..3 {
             let run = |workgroups: u32| {

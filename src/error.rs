@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// All mistakes in the graph, in the order in which they were made.
+    /// All errors in the graph, in the order in which they were made.
     #[error("{}", GraphErrors(.0))]
     Graph(Vec<GraphError>),
     /// A value passed at run time is not valid: its name, what was expected, what was passed.
@@ -105,10 +105,10 @@ struct GraphErrors<'a>(&'a [GraphError]);
 impl fmt::Display for GraphErrors<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            [one] => write!(f, "the graph has a mistake:\n{one}"),
+            [one] => write!(f, "the graph has an error:\n{one}"),
             all => {
-                write!(f, "the graph has {} mistakes:", all.len())?;
-                all.iter().try_for_each(|mistake| write!(f, "\n{mistake}"))
+                write!(f, "the graph has {} errors:", all.len())?;
+                all.iter().try_for_each(|error| write!(f, "\n{error}"))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The typed graph: nodes hold ops; values refer to the outputs of nodes.
 //!
 //! Shapes are inferred as nodes are added. A mistake does not interrupt graph building: it is recorded
-//! with the caller's line, the result is an invalid value, and compiling reports all mistakes.
+//! with the caller's line, the result is an invalid value, and compiling reports all errors.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -124,7 +124,7 @@ pub struct Nodes {
     pub variables: Vec<Declared>,
     /// The assignments.
     pub assignments: Vec<Assignment>,
-    /// The mistakes recorded so far.
+    /// The errors recorded so far.
     pub errors: Vec<GraphError>,
     /// The fed names, and whether each feeds an `input` or a `scalar`.
     fed: HashMap<String, &'static str>,
@@ -203,7 +203,7 @@ impl Graph {
         self.lock().clone()
     }
 
-    /// The mistakes recorded so far.
+    /// The errors recorded so far.
     pub fn errors(&self) -> Vec<GraphError> {
         self.lock().errors.clone()
     }
@@ -462,7 +462,7 @@ impl Graph {
         self.at(location, build)
     }
 
-    /// Runs `build`; the nodes it adds and its mistakes get this location.
+    /// Runs `build`; the nodes it adds and its errors get this location.
     pub(crate) fn at<T>(&self, location: &'static Location<'static>, build: impl FnOnce() -> T) -> T {
         /// Restores the location, whether `build` returns or panics.
         struct Before(Option<&'static Location<'static>>);

@@ -225,7 +225,7 @@ impl Plan {
     /// Plans a graph that reads back `targets` and performs the assignments.
     ///
     /// # Errors
-    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Limit`] if it
+    /// [`Error::Graph`] with all errors made while the graph was built; [`Error::Limit`] if it
     /// exceeds the device's limits.
     pub fn new(nodes: Nodes, targets: &[ValueId], profile: &Profile, options: &Options) -> Result<Plan> {
         let (plan, findings) = Plan::draft(nodes, targets, profile, options)?;
@@ -240,7 +240,7 @@ impl Plan {
     /// plan is incomplete or cannot run on that device.
     ///
     /// # Errors
-    /// [`Error::Graph`] with all mistakes made while the graph was built; [`Error::Input`] if an
+    /// [`Error::Graph`] with all errors made while the graph was built; [`Error::Input`] if an
     /// output does not belong to this graph.
     pub fn of(graph: &Graph, outputs: &[&Value], profile: &Profile, options: &Options) -> Result<(Plan, Vec<Finding>)> {
         let nodes = graph.nodes();

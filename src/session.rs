@@ -125,7 +125,7 @@ impl Session {
         self.compile_nodes(nodes, targets, options, edit)
     }
 
-    /// The content of a graph and the ids of its outputs, if it has no mistakes.
+    /// The content of a graph and the ids of its outputs, if it has no errors.
     pub(crate) fn accepted(graph: &Graph, outputs: &[&Value]) -> Result<(Nodes, Vec<ValueId>)> {
         let nodes = graph.nodes();
         if !nodes.errors.is_empty() {
@@ -134,7 +134,7 @@ impl Session {
         Ok((nodes, graph.outputs(outputs)?))
     }
 
-    /// Compiles nodes without mistakes.
+    /// Compiles nodes without errors.
     pub(crate) fn compile_nodes(
         &mut self,
         nodes: Nodes,

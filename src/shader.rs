@@ -43,9 +43,10 @@ struct Prelude {
 
 static PRELUDE: LazyLock<Result<Prelude, String>> = LazyLock::new(|| {
     let modules = [library("prelude")?, library("scalar")?];
-    let places = modules.iter().enumerate().flat_map(|(number, module)| {
-        module.items.iter().enumerate().map(move |(at, item)| (item.name, (number, at)))
-    });
+    let places = modules
+        .iter()
+        .enumerate()
+        .flat_map(|(number, module)| module.items.iter().enumerate().map(move |(at, item)| (item.name, (number, at))));
     Ok(Prelude { modules, places: places.collect() })
 });
 
@@ -342,6 +343,9 @@ impl<'a> Assembly<'a> {
     }
 }
 
+/// Precedes the function that replaces an epilogue.
+const GENERATED: &str = "// Generated:";
+
 /// Whether a name has the form of a template's: `dot_LEFT_RIGHT`.
 fn is_template(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().any(|b| b.is_ascii_uppercase())
@@ -392,7 +396,7 @@ fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, u
 pub fn locate(text: &str, line: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let wanted = *lines.get(line.checked_sub(1)?)?;
-    let mark = lines[..line].iter().rposition(|line| line.starts_with("// shaders/"))?;
+    let mark = lines[..line].iter().rposition(|line| line.starts_with("// shaders/") || *line == GENERATED)?;
     let (file, rest) = lines[mark].strip_prefix("// shaders/")?.split_once(".wgsl:")?;
     let mut rest = rest.split(' ');
     let first: usize = rest.next()?.parse().ok()?;
@@ -403,7 +407,8 @@ pub fn locate(text: &str, line: usize) -> Option<String> {
     let same = |number: usize| {
         source.get(number.wrapping_sub(1)).is_some_and(|line| {
             let line = strip_attributes(line);
-            let mut ours = tokens(line).map(|word| arguments.iter().find(|(name, _)| *name == word).map_or(word, |a| a.1));
+            let mut ours =
+                tokens(line).map(|word| arguments.iter().find(|(name, _)| *name == word).map_or(word, |a| a.1));
             let mut theirs = tokens(wanted);
             loop {
                 match (ours.next(), theirs.next()) {
@@ -414,7 +419,8 @@ pub fn locate(text: &str, line: usize) -> Option<String> {
             }
         })
     };
-    let found = (0..source.len()).flat_map(|by| [at + by, at.wrapping_sub(by)]).find(|&number| number >= first && same(number));
+    let found =
+        (0..source.len()).flat_map(|by| [at + by, at.wrapping_sub(by)]).find(|&number| number >= first && same(number));
     Some(format!("shaders/{file}.wgsl:{}", found.unwrap_or(first)))
 }
 
@@ -524,6 +530,6 @@ pub(crate) fn splice(text: &str, name: &str, with: &str) -> Result<Arc<str>, Str
     });
     let range = range.ok_or_else(|| format!("internal: the kernel has no `fn {name}(`"))?;
     let mut text = text.to_owned();
-    text.replace_range(range, with.trim_end());
+    text.replace_range(range, &format!("{GENERATED}\n{}", with.trim_end()));
     complete(&text)
 }

@@ -101,12 +101,12 @@ const MAX_ITERATIONS: usize = 16_000;
 /// the final check of each loop condition: with one column and one channel, 6 iterations per kernel row.
 const MAX_TAPS: usize = 10_000;
 
-/// The three passes. Each takes the other two of `x`, `weight` and `dy`, in this order.
+/// The three passes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ConvPass {
     /// `y` from `x` and `weight`.
     Forward,
-    /// The gradient of `x`, with this height and width, from `weight` and `dy`.
+    /// The gradient of `x`, with this height and width, from `dy` and `weight`.
     BackwardData([usize; 2]),
     /// The gradient of `weight`, with this kernel size, from `x` and `dy`.
     BackwardFilter([usize; 2]),

@@ -1,11 +1,11 @@
 //! Reverses the order of elements along axes.
 
 use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::gather::{Lines};
+use crate::ops::gather::Lines;
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
-use crate::shape::{View, reciprocal};
 use crate::shader::Shader;
+use crate::shape::{View, reciprocal};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Reverses one axis.

@@ -10,8 +10,8 @@ use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lo
 use crate::ops::gather::{Lines, check_index, indexed_case, indices};
 use crate::ops::reduce::outer_size_inner;
 use crate::ops::sort::Sorting;
-use crate::shape::View;
 use crate::shader::Shader;
+use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// `z[o, k, i] = sum of src[o, j, i] over the j with index[o, j, i] = k`, for `k` below `size`.

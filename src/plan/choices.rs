@@ -126,7 +126,7 @@ pub(crate) struct Site {
 }
 
 /// The kernels of a graph that have a choice of variants: one per op and class, in graph order, with at
-/// most `most` candidates each. The graph must have no mistakes.
+/// most `most` candidates each. The graph must have no errors.
 pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usize) -> Vec<Site> {
     let mut targets = targets.to_vec();
     // As `Plan::draft` does.

@@ -113,7 +113,7 @@ const SMALLER: &str = "use a smaller batch or split it";
 /// compile there; if there are none, it runs.
 ///
 /// # Errors
-/// [`Error::Graph`](crate::Error::Graph) with all mistakes made while the graph was built;
+/// [`Error::Graph`](crate::Error::Graph) with all errors made while the graph was built;
 /// [`Error::Input`](crate::Error::Input) if an output does not belong to this graph.
 pub fn lint(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Result<Vec<Finding>> {
     Ok(Plan::of(graph, outputs, profile, &Options::default())?.1)
@@ -122,7 +122,7 @@ pub fn lint(graph: &Graph, outputs: &[&Value], profile: &Profile) -> Result<Vec<
 /// Checks a plan made for one device against another: what prevents its graph from running there, then
 /// what prevents only this plan, with what would be planned instead.
 pub(crate) fn explain_for(plan: &Plan, nodes: &Nodes, targets: &[ValueId], profile: &Profile) -> Vec<Finding> {
-    // A draft fails only for graphs with mistakes, which have no plan either.
+    // A draft fails only for graphs with errors, which have no plan either.
     let draft = Plan::draft(nodes.clone(), targets, profile, &Options::default());
     let Ok((there, mut findings)) = draft else { return Vec::new() };
     for mut finding in check_limits(plan, profile) {
@@ -363,7 +363,7 @@ mod tests {
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [4]).exp();
         let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
-        let (mut plan, findings) = made.expect("no mistakes");
+        let (mut plan, findings) = made.expect("no errors");
         assert!(findings.is_empty());
         let dispatch = &mut plan.calls[0].dispatches[0];
         dispatch.wgsl = format!("enable f16;\n{}", dispatch.wgsl).into();

@@ -217,7 +217,8 @@ impl<'a> Emitter<'a> {
             } else {
                 // As the loop was indented; its own indentation is already there.
                 let steps = emitted.replace("\n  ", "\n");
-                let steps = if i == 0 { steps.trim_start_matches(' ') } else { steps.strip_prefix("  ").unwrap_or(&steps) };
+                let steps =
+                    if i == 0 { steps.trim_start_matches(' ') } else { steps.strip_prefix("  ").unwrap_or(&steps) };
                 self.out.replace_range(start.., steps);
             }
         }

@@ -175,10 +175,7 @@ fn graph_errors_are_reported_together_with_their_lines() {
     };
     let text = Error::Graph(errors.clone()).to_string();
     assert_eq!(errors.len(), 4, "{text}");
-    assert!(
-        text.starts_with("the graph has 4 mistakes:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"),
-        "{text}"
-    );
+    assert!(text.starts_with("the graph has 4 errors:\nadd(f32[2, 3], f32[4]): the shapes do not broadcast"), "{text}");
     assert!(
         text.contains(&format!("{}:{first}:", file!())) && text.contains(&format!("{}:{second}:", file!())),
         "{text}"

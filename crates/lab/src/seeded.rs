@@ -258,10 +258,7 @@ fn convolutions() -> Vec<Fault> {
             ["conv2d_input_grad", "1x1 on planes of vec4"],
             "pointwise",
             "matmul_register",
-            Text(
-                "return (start + four(m, p.m) * p.a_m) / WIDTH_A;",
-                "return (start + four(m, p.m) * p.a_k) / WIDTH_A;",
-            ),
+            Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
         ),
         fault(
             "the weight gradient drops its last part",
@@ -337,7 +334,7 @@ fn sums() -> Vec<Fault> {
             ["sum", "rows of 257"],
             "workgroup",
             "reduce_rows",
-            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+            Text("    workgroupBarrier();\n    if (lane < half) {", "    if (lane < half) {"),
         ),
         fault(
             "the last element of a chunk is dropped",
@@ -354,7 +351,7 @@ fn sums() -> Vec<Fault> {
             ["max", "rows of 255"],
             "invocation",
             "reduce",
-            Text("const KIND: u32 = 1u;", "const KIND: u32 = 2u;"),
+            Text("max(a, b)", "min(a, b)"),
         ),
         fault(
             "NaN is lost in the maximum",
@@ -422,7 +419,7 @@ fn rows() -> Vec<Fault> {
             ["softmax", "rows of 257"],
             "workgroup",
             "softmax_workgroup",
-            Text("    workgroupBarrier();\n    if (lid < half) {", "    if (lid < half) {"),
+            Text("    workgroupBarrier();\n    if (lane < half) {", "    if (lane < half) {"),
         ),
         fault(
             "the gradient drops the sum's term",

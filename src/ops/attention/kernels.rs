@@ -167,13 +167,7 @@ fn gradient(
         bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
         bindings.push(Binding::Write(Slot::Output(0)));
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
-        Launch {
-            label: format!("{} {}", entry, variant.name),
-            wgsl: wgsl.clone(),
-            entry,
-            bindings,
-            workgroups,
-        }
+        Launch { label: format!("{} {}", entry, variant.name), wgsl: wgsl.clone(), entry, bindings, workgroups }
     };
     Ok(Lowered { launches: work.ranges(size).into_iter().map(launch).collect(), scratch: Vec::new() })
 }

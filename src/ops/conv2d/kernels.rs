@@ -4,10 +4,10 @@
 
 use super::packed::{self, ConvTiling, Windows};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
+use crate::DType;
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
-use crate::{DType};
 
 /// Invocations per workgroup of the direct kernels.
 const LANES: u64 = 64;
@@ -150,7 +150,9 @@ impl Kernel for Convolution {
         }
         let backward = self.pass != ConvPass::Forward;
         let (shader, tiling) = match variant.name {
-            "shuffle64" | "shuffle32" => (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
+            "shuffle64" | "shuffle32" => {
+                (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1))
+            }
             "rows" => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
             "tile" => (Shader::new("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
             "pointwise" => return pointwise::product(s, self.pass, args),

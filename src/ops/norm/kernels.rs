@@ -2,12 +2,12 @@
 //! few or too long, or barriers are expensive: moments of parts of rows, a merge, and an elementwise pass.
 
 use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
+use crate::Shape;
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, parts, threads_per_row};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
-use crate::Shape;
 
 static VARIANTS: &[Variant] = &[
     Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
@@ -183,13 +183,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// Adds the launches from `data` to `whole` `[2, rows]`.
-    fn add_to(
-        &self,
-        lowered: &mut Lowered,
-        entry: &'static str,
-        data: Vec<Slot>,
-        whole: Slot,
-    ) -> Result<(), String> {
+    fn add_to(&self, lowered: &mut Lowered, entry: &'static str, data: Vec<Slot>, whole: Slot) -> Result<(), String> {
         let &Parts { grid, args, centered, moments, root } = self;
         let (rows, size, mut parts) = (args.inputs[0].shape[1], grid.size(), grid.parts(args.profile));
         // Moments of parts have a third line: the rounding error of their means.

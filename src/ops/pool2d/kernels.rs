@@ -83,21 +83,16 @@ impl Kernel for Pooling {
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
-            PoolKind::Max if variant.name == "pairs" => {
-                Ok(launch("max_pool2d_pairs", windows, vec![a, y])?.into())
-            }
+            PoolKind::Max if variant.name == "pairs" => Ok(launch("max_pool2d_pairs", windows, vec![a, y])?.into()),
             PoolKind::MaxGrad if variant.name == "pairs" => {
-                Ok(launch("max_pool2d_grad_pairs", windows, vec![a, b, y])?
-                    .into())
+                Ok(launch("max_pool2d_grad_pairs", windows, vec![a, b, y])?.into())
             }
             PoolKind::Max | PoolKind::MaxPick => {
                 let v = if self.kind == PoolKind::Max { a.clone() } else { b };
                 Ok(launch("max_pool2d", windows, vec![a, v, y])?.into())
             }
             PoolKind::Avg => Ok(launch("avg_pool2d", windows, vec![a, y])?.into()),
-            PoolKind::AvgGrad(_) => {
-                Ok(launch("avg_pool2d_grad", elements, vec![a, y])?.into())
-            }
+            PoolKind::AvgGrad(_) => Ok(launch("avg_pool2d_grad", elements, vec![a, y])?.into()),
             PoolKind::MaxGrad if variant.name == "disjoint" => {
                 Ok(launch("max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
             }

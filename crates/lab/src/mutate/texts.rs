@@ -1,6 +1,6 @@
 //! The specialisations of the shaders, and the runs of cases that use them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use wgrad::check::{CaseGraph, ways};
@@ -107,79 +107,38 @@ fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, Stri
         .collect()
 }
 
-const SCALAR: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders/scalar.wgsl"));
-
-/// A source file that several kernels include.
-struct Shared {
-    name: &'static str,
-    text: &'static str,
-    /// Text that identifies shaders that contain it.
-    mark: &'static str,
+/// The file that declares a function or constant of a shader, from the comment `// shaders/FILE.wgsl:LINE` above it.
+/// `None` for generated code.
+fn file_of<'a>(wgsl: &'a str, name: &str) -> Option<&'a str> {
+    let at = wgsl.find(&format!("\nfn {name}(")).or_else(|| wgsl.find(&format!("\nconst {name}:")))?;
+    let mark = wgsl[..at].rfind("\n// shaders/")?;
+    wgsl[mark + "\n// shaders/".len()..].split_once(".wgsl:").map(|(file, _)| file)
 }
 
-macro_rules! shared {
-    ($name:literal, $mark:literal) => {
-        Shared {
-            name: $name,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders/", $name, ".wgsl")),
-            mark: $mark,
-        }
-    };
-}
-
-const SHARED: &[Shared] = &[
-    shared!("matmul_operands", "fn rows_of_a("),
-    shared!("matmul_blocks", "fn left_terms("),
-    shared!("conv2d_phases", "i32(channel / SX % SY)"), // before the text in which it replaces a function
-    shared!("conv2d_product", "  by_plane: vec2<u32>, by_width: vec2<u32>,"),
-    shared!("conv2d_weight_product", "outputs: u32, channels: u32, taps: u32, fold: u32,"),
-    shared!("max_pool2d_window", "fn first_maximum("),
-    shared!("max_pool2d_pair", "fn upper_of("),
-    shared!("norm_rows", "fn part_of("),
-    shared!("pool2d", "struct Pool {"),
-    shared!("recurrent_places", "fn in_slot("),
-    shared!("recurrent_rnn", "activate(x[in_step(at, 1u)] + state(i))"),
-    shared!("recurrent_rnn_grad", "@binding(4) var<storage, read> hs:"),
-    shared!("recurrent_lstm", "@binding(5) var<storage, read_write> cs:"),
-    shared!("recurrent_lstm_grad", "@binding(6) var<storage, read> dcs:"),
-    shared!("recurrent_gru", "@binding(5) var<storage, read> bias:"),
-    shared!("reduce_walk", "fn start_of(row: u32)"),
-    shared!("sort_run", "const LAST: bool ="),
-    shared!("recurrent_gru_grad", "@binding(6) var<storage, read_write> dx:"),
-];
-
-/// Whether a shader defines a function or constant with this name.
-fn defines(text: &str, name: &str) -> bool {
-    text.contains(&format!("\nfn {name}(")) || text.contains(&format!("\nconst {name}:"))
-}
-
+/// The files that a shader has declarations of. The functions that all kernels share are mutated only in pointwise
+/// kernels.
 fn shaders_of(entry: &str, wgsl: &str) -> Vec<String> {
-    let mut names = match entry {
-        "pointwise" => vec!["scalar", GENERATED],
-        _ => vec![entry],
-    };
-    names.extend(SHARED.iter().filter(|shared| wgsl.contains(shared.mark)).map(|shared| shared.name));
+    let files = wgsl.lines().filter_map(|line| line.strip_prefix("// shaders/")?.split_once(".wgsl:"));
+    let mut names: BTreeSet<&str> = files.map(|(file, _)| file).collect();
+    match entry {
+        "pointwise" => drop(names.insert(GENERATED)),
+        _ => names.retain(|name| !["prelude", "scalar"].contains(name)),
+    }
     if wgsl.contains(EPILOGUE_MARK) {
-        names.push(EPILOGUES);
+        names.insert(EPILOGUES);
     }
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether a function or constant of a shader comes from this source file. Functions of scalar.wgsl are mutated only
-/// in pointwise kernels, and constants of other files, which their ops set, not at all.
+/// Whether to mutate a function or constant of a shader as part of this file. Constants are mutated only in
+/// scalar.wgsl: those of other files are set by their ops.
 pub fn belongs(name: &str, wgsl: &str, shader: &str) -> bool {
-    if defines(SCALAR, name) || shader == "scalar" {
-        return shader == "scalar" && defines(SCALAR, name);
+    if name.starts_with("epilogue") {
+        return shader == EPILOGUES;
     }
-    if name.starts_with(|c: char| c.is_ascii_uppercase()) {
-        return false;
-    }
-    if name.starts_with("epilogue") || shader == EPILOGUES {
-        return shader == EPILOGUES && name.starts_with("epilogue");
-    }
-    let shared = SHARED.iter().find(|shared| wgsl.contains(shared.mark) && defines(shared.text, name));
-    match shared {
-        Some(shared) => shared.name == shader,
-        None => SHARED.iter().all(|shared| shared.name != shader),
+    match file_of(wgsl, name) {
+        Some("scalar") => shader == "scalar",
+        _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => false,
+        file => file.unwrap_or(GENERATED) == shader,
     }
 }
