@@ -16,6 +16,7 @@ mod locations;
 mod ownership;
 mod plan;
 mod session;
+mod shaders;
 mod shadow;
 mod structure;
 mod threads;
