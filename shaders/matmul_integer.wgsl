@@ -4,9 +4,7 @@
 // is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
 // Reference: product_of_integers in src/ops/matmul/integer.rs.
 
-import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, y};
-
-alias T = i32;
+import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, T, y};
 
 @compute @workgroup_size(64)
 fn matmul_integer(

@@ -303,9 +303,7 @@ impl<'a> Assembly<'a> {
         let text = self.emitted(module, item, arguments, name)?;
         let mut seen = HashSet::new();
         for word in words(&text).filter(|word| seen.insert(*word)) {
-            if !self.names.contains_key(word)
-                && let Some((module, (item, arguments))) = self.declaration(module, word)?
-            {
+            if let Some((module, (item, arguments))) = self.declaration(module, word)? {
                 self.add(module, item, arguments, word)?;
             }
         }
@@ -377,7 +375,7 @@ fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, u
         let module = modules[*number];
         let item = &module.items[*place];
         let blank_lines = item.line.wrapping_sub(expected.1);
-        if expected.0 == *number && blank_lines <= 1 {
+        if expected.0 == *number && blank_lines <= 1 && item.parameters.is_empty() {
             out.push_str(&"\n"[..blank_lines]);
         } else {
             let with = item.parameters.iter().zip(arguments(item, name).unwrap_or_default());
