@@ -85,6 +85,9 @@ const MAX_TEXTS: usize = 4096;
 
 type Settings = BTreeMap<&'static str, String>;
 
+/// Assembled texts, by the name of the kernel and the settings.
+type Texts = HashMap<(&'static str, Settings), Arc<str>>;
+
 #[derive(Clone, Debug)]
 enum Root {
     Library(&'static Module),
@@ -121,7 +124,7 @@ impl Shader {
             Root::Library(module) => module,
         };
         // Plans assemble the same texts over and over.
-        static TEXTS: LazyLock<Mutex<HashMap<(&str, Settings), Arc<str>>>> = LazyLock::new(Mutex::default);
+        static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
         let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (module.name, self.settings);
         if let Some(text) = texts().get(&key) {
