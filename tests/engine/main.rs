@@ -13,6 +13,7 @@ mod failed_steps;
 mod large_graphs;
 mod lint;
 mod locations;
+mod own_op;
 mod ownership;
 mod plan;
 mod session;
