@@ -64,8 +64,10 @@ fn combine(a: V, b: V) -> V {
 }
 
 fn scaled(v: V) -> V {
-  @if(KIND == 0) return v * bitcast<T>(d.row_sizes.w);
-  @else return v;
+  if (KIND != 0u) {
+    return v;
+  }
+  return v * bitcast<T>(d.row_sizes.w);
 }
 
 // The start of a row.
