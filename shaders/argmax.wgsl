@@ -3,7 +3,7 @@
 // 1 x: [outer, size, inner] row-major, a row per (outer, inner); 2 y: [parts, rows], k from the start of the row.
 // A workgroup computes 64 elements of y, an invocation one.
 // Requires size >= 1 and no empty chunks.
-// Twin: Argmax::reference in src/ops/argmax.rs.
+// Reference: Argmax::reference in src/ops/argmax.rs.
 
 import package::argmax_order::{beats, d, start_of, x};
 

@@ -2,7 +2,7 @@
 // 1 x: [outer, size, inner] row-major, a row per (outer, inner); 2 parts: [parts, rows]; 3 y: [rows].
 // A workgroup computes 64 elements of y, an invocation one.
 // The second launch of argmax for long rows; parts are in ascending order of k.
-// Twin: Argmax::reference in src/ops/argmax.rs.
+// Reference: Argmax::reference in src/ops/argmax.rs.
 
 import package::argmax_order::{beats, d, start_of, x};
 

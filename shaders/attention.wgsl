@@ -2,7 +2,7 @@
 // 1 q, 2 k, 3 v in rows of vec4; 4 y: [batches, queries, width]; 5 lse: [batches, queries], m + log(sum w).
 // A workgroup computes TILE queries x 8 COLUMNS vec4 of y, 32 keys at a time; 8 invocations share ROWS queries, and
 // each holds 4 of the 32 scores per query. If the keys are split across launches, `before` is the lse before `first`.
-// Twin: ScaledDotProduct::reference in src/ops/attention.rs.
+// Reference: ScaledDotProduct::reference in src/ops/attention.rs.
 
 import package::attention_operands::{
   bias, COLUMNS, LANES, LEFT_OUT, MASK, MIN_SCORE, p, ROWS, SHUFFLE, TILE, weights,

@@ -2,7 +2,7 @@
 // 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dq: [batches, queries, width].
 // A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, 32 keys at a time; 8 invocations share ROWS queries, and
 // each holds 4 of the 32 scores per query. If the keys are split across launches, dq holds the sum before `first`.
-// Twin: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
+// Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
   bias, COLUMNS, LANES, LEFT_OUT, p, ROWS, SHUFFLE, TILE, weights,

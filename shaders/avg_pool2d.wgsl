@@ -2,7 +2,7 @@
 // x [planes, H, W], y [planes, OH, OW], contiguous; padding counts as zero, and in the divisor if `include` is 1.
 // One invocation computes one window.
 // Requires padding of at most half a window, so that every window covers an element, and KH KW under 16,000.
-// Twin: avg_pool2d in src/ops/pool2d/reference.rs.
+// Reference: avg_pool2d in src/ops/pool2d/reference.rs.
 
 import package::pool2d::{inside, KH, KW, origin, place_of, s, SX, SY, UNROLL};
 

@@ -2,7 +2,7 @@
 // dy [planes, OH, OW], dx [planes, H, W], contiguous; padding counts in the divisor if `include` is 1.
 // One invocation gathers one element of dx.
 // Requires fewer than 16,000 windows per element.
-// Twin: avg_pool2d_grad in src/ops/pool2d/reference.rs.
+// Reference: avg_pool2d_grad in src/ops/pool2d/reference.rs.
 
 import package::pool2d::{KH, KW, place_of, s, SX, SY};
 

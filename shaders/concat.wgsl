@@ -2,7 +2,7 @@
 // 1 x: [rows, length] row-major; 2 y: [rows, total] row-major; both in V, one word or four.
 // An invocation copies `chunk` adjacent elements of a row of x, a workgroup 64 chunks.
 // Requires start + length <= total; other launches write the rest of y.
-// Twin: Concat::reference in src/ops/concat.rs.
+// Reference: Concat::reference in src/ops/concat.rs.
 
 alias V = u32;
 

@@ -3,7 +3,7 @@
 // For a strided input gradient, the weight is reversed, and phase (ry, rx) uses its rows KH - 1 - ry - SY t for all
 // whole t, and its columns likewise.
 // An invocation computes 4 channels of 4 positions and one phase; neighbours have neighbouring channels.
-// Requires KH KW under 4,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW under 4,000. Reference: conv2d in src/ops/conv2d/reference.rs.
 
 import package::conv2d_product::{corner, s, store, SX, SY};
 

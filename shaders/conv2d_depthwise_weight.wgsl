@@ -2,7 +2,7 @@
 // Bindings as in conv2d_weight_product.wgsl; here a row quad is one kernel element of 4 channels.
 // An invocation sums one row quad; neighbours have neighbouring channels. The result is [splits, C, KH KW].
 // Requires ranges under 16,000 positions.
-// Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// Reference: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_weight_product::{dy, next, packed, partial_sums, s, shift, start};
 

@@ -2,7 +2,7 @@
 // x [N, C, H, W], weight [O, C / groups, KH, KW], y [N, O, OH, OW], all contiguous.
 // One invocation computes one output from channels begin..end of its group; y holds the sum over previous channels.
 // Any stride, padding, dilation and groups. Requires (end - begin) KH KW under 16,000.
-// Twin: conv2d in src/ops/conv2d/reference.rs.
+// Reference: conv2d in src/ops/conv2d/reference.rs.
 
 import package::conv2d_sizes::{s};
 

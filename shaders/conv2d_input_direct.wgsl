@@ -2,7 +2,7 @@
 // dy[n, o, i, j] weight[o, c, u, v];  dy [N, O, OH, OW], weight [O, C / groups, KH, KW], dx [N, C, H, W].
 // One invocation computes one element from output channels begin..end of its group; dx holds the sum over previous
 // channels. Any stride, padding, dilation and groups. Requires (end - begin) KH KW under 16,000.
-// Twin: conv2d_input_grad in src/ops/conv2d/reference.rs.
+// Reference: conv2d_input_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_sizes::{s};
 

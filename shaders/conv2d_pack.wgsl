@@ -3,7 +3,7 @@
 // source [N, C, H, W] with contiguous rows; packed [N, PH, PW, Q] of vec4: channels last, with zeros for padding and
 // gaps, so that a convolution reads it without branches. The last row of an image may be incomplete.
 // One invocation writes up to 4 vec4.
-// No twin: conv2d in src/ops/conv2d/reference.rs skips what is zero here.
+// No reference: conv2d in src/ops/conv2d/reference.rs skips what is zero here.
 
 struct Pack {
   by_blocks: vec2<u32>, by_image: vec2<u32>, by_pw: vec2<u32>, by_fold: vec2<u32>,

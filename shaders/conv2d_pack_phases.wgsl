@@ -2,7 +2,7 @@
 // uy = ry + SY (VY - 1 - ty) and ux likewise; zero if there is no such row, column or element.
 // weight [O, C, KH, KW] contiguous; packed [VY VX, R, Q] of vec4: the kernel elements of each of the SY SX phases of
 // an input gradient, with reversed taps. One invocation writes one vec4.
-// No twin: it only moves elements.
+// No reference: it only moves elements.
 
 struct Pack {
   count: u32, rows: u32, channels: u32, quads: u32, padded_rows: u32,

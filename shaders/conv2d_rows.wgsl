@@ -1,7 +1,7 @@
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One invocation computes 16 positions x 8 channels in registers: no workgroup memory, no barriers.
-// Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW Q under 16,000. Reference: conv2d in src/ops/conv2d/reference.rs.
 
 import package::conv2d_product::{corner, s, store};
 

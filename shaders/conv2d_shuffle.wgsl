@@ -2,7 +2,7 @@
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One workgroup, a subgroup of 8, computes 64 positions x 32 WIDE channels: each lane computes WIDE vec4 of channels
 // of all 64 positions, loads 8 positions and shares them by shuffles with constant indices. No barriers.
-// Requires KH KW Q under 16,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW Q under 16,000. Reference: conv2d in src/ops/conv2d/reference.rs.
 
 import package::conv2d_product::{corner, s, store};
 

@@ -2,7 +2,7 @@
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack; y [N, O, OH, OW] contiguous.
 // One workgroup computes 64 positions x 64 channels from tiles of depth 16 in workgroup memory (8 KiB), one invocation
 // 8 positions x 8 channels.
-// Requires KH KW Q under 64,000. Twin: conv2d in src/ops/conv2d/reference.rs.
+// Requires KH KW Q under 64,000. Reference: conv2d in src/ops/conv2d/reference.rs.
 
 import package::conv2d_product::{corner, s, store};
 

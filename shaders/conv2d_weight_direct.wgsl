@@ -2,7 +2,7 @@
 // dy[n, o, i, j] x[n, c, i sy + u dy - py, j sx + v dx - px];  x [N, C, H, W], dy [N, O, OH, OW].
 // One invocation sums one range of `end` positions for one weight element; sum_of_parts (src/ops/reduce.rs) adds the
 // `splits` ranges. Any stride, padding, dilation and groups. Requires `end` under 16,000.
-// Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// Reference: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_sizes::{s};
 

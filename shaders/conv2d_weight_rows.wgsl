@@ -2,7 +2,7 @@
 // where row r = 4 (tap Q + q) + e. Bindings and the layout of the result are in
 // conv2d_weight_product.wgsl.
 // One invocation computes 4 row quads x 8 channels in registers: no workgroup memory, no barriers.
-// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// Requires ranges under 16,000 positions. Reference: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_weight_product::{dy, next, packed, s, shift, start, store};
 

@@ -3,7 +3,7 @@
 // conv2d_weight_product.wgsl.
 // One workgroup, a subgroup of 8, computes 16 row quads x 32 WIDE channels: each lane computes WIDE vec4 of channels
 // of all 64 rows, loads 2 row quads and shares them by shuffles with constant indices. No barriers.
-// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// Requires ranges under 16,000 positions. Reference: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_weight_product::{dy, next, packed, s, shift, start, store};
 

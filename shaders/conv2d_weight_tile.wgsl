@@ -3,7 +3,7 @@
 // conv2d_weight_product.wgsl.
 // One workgroup computes 16 row quads x 64 channels from tiles of 16 positions in workgroup memory (8 KiB), one
 // invocation 2 row quads x 8 channels.
-// Requires ranges under 16,000 positions. Twin: conv2d_weight_grad in src/ops/conv2d/reference.rs.
+// Requires ranges under 16,000 positions. Reference: conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 import package::conv2d_weight_product::{dy, packed, s, shift, start, store};
 

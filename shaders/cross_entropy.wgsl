@@ -3,7 +3,7 @@
 // 1 x: logits [N, C]; 2 labels: [N], i32 or u32 bits; 3 dy: [N], not read for losses; 4 y: losses [N] or dx [N, C].
 // A workgroup computes 64 rows, an invocation one.
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
-// Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
+// References: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
 const RUN: u32 = 64u; // elements added sequentially: errors grow with RUN and the number of runs
 

@@ -4,7 +4,7 @@
 // A workgroup computes one row, an invocation every THREADS-th class. HELD of them stay in registers; the rest of
 // longer rows is read again.
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
-// Twins: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
+// References: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
 import package::tree::{tree_JOIN};
 

@@ -3,7 +3,7 @@
 // first chunk; 3 y: as x, or, without WALK, [lines, chunks], the sum of each chunk.
 // A line is split into `chunks` of `chunk` <= 4096 elements (the last may be shorter), numbered from the end where the
 // sums start. An invocation processes one chunk, starting from the sum before it; a workgroup processes 64.
-// Twin: CumSum::reference in src/ops/cumsum.rs.
+// Reference: CumSum::reference in src/ops/cumsum.rs.
 
 const WALK: bool = true;
 alias T = f32;

@@ -2,7 +2,7 @@
 // 1 x: [outer, size, inner], any strides; 2 y: row-major; both in V.
 // An invocation computes `chunk` adjacent elements of y, a workgroup 64 chunks.
 // V is a vec4 of neighbours if x is contiguous along inner, or along the axis if inner is 1.
-// Twin: Flip::reference in src/ops/flip.rs.
+// Reference: Flip::reference in src/ops/flip.rs.
 
 import package::elements::{store_OUT, V};
 

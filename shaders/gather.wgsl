@@ -2,7 +2,7 @@
 // 1 x: [outer, bound, inner] and 2 index: [outer, size, inner], i32 or u32 bits, both any strides; 3 y: row-major.
 // An invocation computes `chunk` adjacent elements of y, a workgroup 64 chunks.
 // x, y in V; a vec4 requires that the index is the same along inner. An out-of-range index is never used: the element
-// gets the bits of NaN and the status becomes 1. Twin: Gather::reference in src/ops/gather.rs.
+// gets the bits of NaN and the status becomes 1. Reference: Gather::reference in src/ops/gather.rs.
 
 import package::elements::{store_OUT, T, V};
 

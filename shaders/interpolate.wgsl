@@ -3,7 +3,7 @@
 // 1 x: f32 [outer, axis, inner], any strides; 2 y: row-major.
 // Output j is at the source position (j step + start) / unit, clamped to the axis. These are integers, so weights are
 // rounded once. Each invocation computes one element of y; a workgroup computes 64.
-// Twin: Interpolate::reference in src/ops/interpolate.rs.
+// Reference: Interpolate::reference in src/ops/interpolate.rs.
 
 const TRANSPOSED: bool = false;
 const NEAREST: bool = false;

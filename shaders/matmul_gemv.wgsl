@@ -2,7 +2,7 @@
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // A workgroup computes a TM x TN tile of y, multiples of 4, at most 32 elements. Its invocations split k, 4 terms each,
 // so neighbours read adjacent elements if k is contiguous; finally their sums are added.
-// Twin: Matmul::reference in src/ops/matmul.rs.
+// Reference: Matmul::reference in src/ops/matmul.rs.
 
 import package::matmul_blocks::{left_terms, load_b, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};

@@ -2,11 +2,9 @@
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // One invocation computes 4 x 4 elements of y. A workgroup is 64 of them, along n first, all in the same part. part_k
 // is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
-// Twin: product_of_integers in src/ops/matmul/integer.rs.
+// Reference: product_of_integers in src/ops/matmul/integer.rs.
 
-import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, y};
-
-alias T = i32;
+import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, T, y};
 
 @compute @workgroup_size(64)
 fn matmul_integer(

@@ -2,7 +2,7 @@
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // One invocation computes a TM x TN tile of y. A workgroup is 64 of them, along n first, all in the same part.
 // TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
-// Twin: Matmul::reference in src/ops/matmul.rs.
+// Reference: Matmul::reference in src/ops/matmul.rs.
 
 import package::matmul_blocks::{left_terms, load_b, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};

@@ -3,7 +3,7 @@
 // A workgroup computes 32 BLOCKS rows x 32 COLUMNS columns of y; an invocation COLUMNS vec4 of all rows. Each lane
 // holds 4 x 4 elements of each block of a, from 4 rows of its own, and shares them by shuffles with constant indices.
 // One workgroup is one subgroup.
-// Twin: Matmul::reference in src/ops/matmul.rs.
+// Reference: Matmul::reference in src/ops/matmul.rs.
 
 import package::matmul_blocks::{left_terms, load_b, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};

@@ -4,7 +4,7 @@
 // QUADS_N vec4. The LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N) invocations must be at least as many as the 4 x 4
 // blocks of either operand, TILE_M TERMS / 16 and TILE_N TERMS / 16. Rows and columns beyond the edges repeat the last
 // ones and are not stored; terms beyond k are 0.
-// Twin: Matmul::reference in src/ops/matmul.rs.
+// Reference: Matmul::reference in src/ops/matmul.rs.
 
 import package::matmul_blocks::{left_block, right_block, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};

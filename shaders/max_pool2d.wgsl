@@ -2,7 +2,7 @@
 // x, v [planes, H, W], y [planes, OH, OW], all contiguous; padding counts as minus infinity.
 // One invocation computes one window.
 // Requires padding of at most half a window, so that every window covers an element.
-// Twin: max_pool2d in src/ops/pool2d/reference.rs.
+// Reference: max_pool2d in src/ops/pool2d/reference.rs.
 
 import package::max_pool2d_window::{first_maximum};
 import package::pool2d::{place_of, s};

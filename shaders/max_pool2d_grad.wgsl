@@ -2,7 +2,7 @@
 // place (of that maximum, from max_pool2d_index) and dy [planes, OH, OW], dx [planes, H, W], contiguous.
 // One invocation gathers one element of dx: no atomics, bit-identical results.
 // Requires fewer than 16,000 windows per element.
-// Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+// Reference: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 import package::pool2d::{KH, KW, place_of, s, SX, SY};
 

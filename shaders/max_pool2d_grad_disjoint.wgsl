@@ -2,7 +2,7 @@
 // x, dx [planes, H, W], dy [planes, OH, OW], all contiguous; padding counts as minus infinity.
 // One invocation computes one window and writes the elements between its corner and the next window's.
 // Requires disjoint windows: stride >= kernel.
-// Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+// Reference: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 import package::max_pool2d_window::{first_maximum};
 import package::pool2d::{origin, place_of, s, SX, SY, UNROLL};

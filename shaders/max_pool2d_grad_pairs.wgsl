@@ -1,7 +1,7 @@
 // dx[element] = dy of the window that covers it if the element is its first maximum of x, else 0.
 // x, dx [planes, H, W / 2] of vec2, dy [planes, OH, OW], contiguous. Adjacent windows of 2x2 that cover the plane.
 // One invocation computes one window and writes its elements.
-// Twin: max_pool2d_grad in src/ops/pool2d/reference.rs.
+// Reference: max_pool2d_grad in src/ops/pool2d/reference.rs.
 
 import package::max_pool2d_pair::{upper_of, x};
 import package::pool2d::{s};

@@ -1,8 +1,8 @@
 // place[window] = the position of the first maximum of x in the window.
 // x [planes, H, W], place [planes, OH, OW], contiguous; padding counts as minus infinity.
-// One invocation computes one window; max_pool2d_grad reads the positions. Requires padding of at most half a window, so
-// that every window covers an element.
-// Twin: argmax in src/ops/pool2d/reference.rs.
+// One invocation computes one window; max_pool2d_grad reads the positions. Requires padding of at most half a window,
+// so that every window covers an element.
+// Reference: argmax in src/ops/pool2d/reference.rs.
 
 import package::max_pool2d_window::{first_maximum};
 import package::pool2d::{place_of, s};

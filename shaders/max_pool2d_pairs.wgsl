@@ -1,7 +1,7 @@
 // y[window] = the maximum of x in the window (NaN if it contains one), for adjacent 2x2 windows, rows of vec2.
 // x [planes, H, W / 2] of vec2, y [planes, OH, OW], contiguous; no padding.
 // One invocation computes one window.
-// Twin: max_pool2d in src/ops/pool2d/reference.rs.
+// Reference: max_pool2d in src/ops/pool2d/reference.rs.
 
 import package::max_pool2d_pair::{upper_of, x};
 import package::pool2d::{s};

@@ -2,7 +2,7 @@
 // 1 x, 3 y: [outer, rows, inner] in V; 2 stats: [2, rows] in S, m and v. V and S as in norm_rows.wgsl.
 // A workgroup computes 256 consecutive elements; an invocation four, 64 apart.
 // Preconditions: none.
-// Twin: Normalize::reference in src/ops/norm.rs.
+// Reference: Normalize::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{S};

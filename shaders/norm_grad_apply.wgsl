@@ -2,7 +2,7 @@
 // 1 y, 3 dy, 5 dx: [outer, rows, inner] in V; 2 stats: [2, rows] in S, v in the second line; 4 sums: [2, rows] in S, a
 // and b. V and S as in norm_rows.wgsl.
 // A workgroup computes 256 consecutive elements; an invocation four, 64 apart.
-// Twin: NormalizeGrad::reference in src/ops/norm.rs.
+// Reference: NormalizeGrad::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{S};

@@ -2,7 +2,7 @@
 // sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
 // A workgroup computes 64 rows, an invocation one, in two passes. V is f32, or vec4<f32> of four neighbours (reduced by
 // `lanes`). Requires size <= 4096.
-// Twin: NormalizeGrad::reference in src/ops/norm.rs.
+// Reference: NormalizeGrad::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};

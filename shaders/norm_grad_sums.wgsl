@@ -2,7 +2,7 @@
 // 1 y, 2 dy: [outer, rows, inner] in V; 3 sums: [parts, 2, rows] in S, a and b. See norm_rows.wgsl.
 // A workgroup computes 64 parts, an invocation one.
 // Preconditions: those of norm_rows.wgsl.
-// Twin: NormalizeGrad::reference in src/ops/norm.rs.
+// Reference: NormalizeGrad::reference in src/ops/norm.rs.
 
 import package::elements::{V};
 import package::norm_lanes::{lanes, S};

@@ -2,7 +2,7 @@
 // CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
 // A workgroup computes 64 rows, an invocation one, in three passes. V is f32, or vec4<f32> of four neighbours (reduced
 // by `lanes`). Requires size <= 4096.
-// Twin: Normalize::reference in src/ops/norm.rs.
+// Reference: Normalize::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};

@@ -3,7 +3,7 @@
 // 1 parts: [parts, LINES, rows]: mean and variance, or two means; with a third line as in norm_moments.wgsl the second
 // line holds variances (with ROOT their square roots). 2 whole: [groups, LINES, rows], with LAST [2, rows].
 // A workgroup merges 64 groups, an invocation one. Part p has every PARTS-th element of `size` from p on, group g every
-// GROUPS-th part from g on. Requires parts / groups <= 4096, an integer. Twin: the references in src/ops/norm.rs.
+// GROUPS-th part from g on. Requires parts / groups <= 4096, an integer. Reference: the references in src/ops/norm.rs.
 
 const RUN: u32 = 64u; // parts added sequentially: errors grow with RUN and the number of runs
 const LINES: u32 = 3u; // or 2

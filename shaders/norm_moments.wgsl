@@ -3,7 +3,7 @@
 // With three lines the mean is the sum of the first and the third, its rounding error.
 // A workgroup computes 64 parts, an invocation one.
 // Preconditions: those of norm_rows.wgsl.
-// Twin: Normalize::reference in src/ops/norm.rs.
+// Reference: Normalize::reference in src/ops/norm.rs.
 
 import package::elements::{V};
 import package::norm_lanes::{lanes, S};

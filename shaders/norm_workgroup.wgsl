@@ -2,7 +2,7 @@
 // CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
 // A workgroup computes one row, an invocation every THREADS-th element. HELD of them stay in registers; the rest of
 // longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
-// Twin: Normalize::reference in src/ops/norm.rs.
+// Reference: Normalize::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};

@@ -2,7 +2,7 @@
 // 1 index: [N], i32 or u32 bits; 2 y: [N, C] row-major.
 // An invocation computes `chunk` consecutive elements of y, a workgroup 64 chunks.
 // A row whose index is out of range becomes NaN and sets the status to 1.
-// Twin: OneHot::reference in src/ops/one_hot.rs.
+// Reference: OneHot::reference in src/ops/one_hot.rs.
 
 struct Dims { count: u32, classes: u32, chunk: u32, nan: u32 }
 

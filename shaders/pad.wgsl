@@ -2,7 +2,7 @@
 // 1 x: any strides, in V (one word, or four neighbours); 2 y: row-major, in V.
 // An invocation computes `chunk` consecutive elements of a row of y (its innermost axis), a workgroup 64 chunks.
 // At most 8 axes, innermost first, two vec4 each: (start, size, step, size in x), (stride in x).
-// Twin: Pad::reference in src/ops/pad.rs.
+// Reference: Pad::reference in src/ops/pad.rs.
 
 const STEPS: bool = true; // whether some step is not 1
 alias V = u32;

@@ -4,7 +4,7 @@
 // An invocation computes all gates of WIDTH units for ROWS batch rows; a workgroup is THREADS of these, along the units
 // first. V is f32, or vec4<f32> if H is a multiple of 4. Slot p.from_slot of hs is complete, slot p.to_slot is written.
 // Requires H <= 4000.
-// Twin: forward in src/ops/recurrent/reference.rs.
+// Reference: forward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
 import package::recurrent_rnn::{cell, GATES, set_sum};

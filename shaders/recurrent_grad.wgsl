@@ -4,7 +4,7 @@
 // An invocation computes WIDTH units for ROWS batch rows; a workgroup is THREADS of these, along the units first. V is
 // f32, or vec4<f32> if H is a multiple of 4. ds of step p.later is complete, that of p.step is written. Requires H <=
 // 4000.
-// Twin: backward in src/ops/recurrent/reference.rs.
+// Reference: backward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
 import package::recurrent_rnn_grad::{cell_grad, GATES};

@@ -3,7 +3,7 @@
 // cell (recurrent_rnn_grad.wgsl and others).
 // A workgroup computes one batch row, with ds of the later step in workgroup memory; an invocation several units. ds of
 // p.later is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
-// Twin: backward in src/ops/recurrent/reference.rs.
+// Reference: backward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
 import package::recurrent_rnn_grad::{cell_grad, GATES};

@@ -2,7 +2,7 @@
 // 1 start: [B, H]; 2 states: [T + 1, B, H]; p.from_slot is the slot.
 // An invocation copies one element, a workgroup 64.
 // Surplus invocations do nothing.
-// Twin: forward in src/ops/recurrent/reference.rs.
+// Reference: forward in src/ops/recurrent/reference.rs.
 
 import package::recurrent_places::{p};
 

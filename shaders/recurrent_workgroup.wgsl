@@ -3,7 +3,7 @@
 // (recurrent_rnn.wgsl and others).
 // A workgroup computes one batch row, with the previous state in workgroup memory; an invocation several units. Slot
 // p.from_slot of hs is complete. Requires H <= 512, and p.steps times the iterations over k below 16,000.
-// Twin: forward in src/ops/recurrent/reference.rs.
+// Reference: forward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
 import package::recurrent_rnn::{cell, GATES, set_sum};

@@ -3,7 +3,7 @@
 // A workgroup computes 64 elements of y, an invocation one (or four): sums of blocks of RUN elements, then the sum of
 // those, so that rounding errors grow with the block length plus the number of blocks, not with their product. Requires
 // chunk * parts >= count.
-// Twin: Reduce::reference in src/ops/reduce.rs.
+// Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{T, V};
 import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x, FLAT};

@@ -2,7 +2,7 @@
 // 1 x: any strides; 2 y: [parts, rows] row-major.
 // A workgroup computes one element of y: each invocation reduces its share of the chunk in blocks of RUN elements, then
 // a tree combines the shares. Requires chunk * parts >= count.
-// Twin: Reduce::reference in src/ops/reduce.rs.
+// Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{T};
 import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x};

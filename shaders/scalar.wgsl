@@ -7,7 +7,7 @@
 // our own exp, log, sin, cos, tanh, erf and pow. Polynomials are minimax fits (Remez, weighted for relative error) of
 // the functions named beside them. Drivers may contract a * b + c, and Metal may even reorder sums: values that must be
 // exact are extracted from the bits or computed with integers, which neither affects.
-// Twin: the closures in src/ops/elementwise.rs and src/ops/generate.rs.
+// Reference: the closures in src/ops/elementwise.rs and src/ops/generate.rs.
 
 const INFINITY_BITS: u32 = 0x7f800000u;
 const MAGNITUDE_BITS: u32 = 0x7fffffffu;

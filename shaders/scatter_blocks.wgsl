@@ -2,7 +2,7 @@
 // 1 index: [outer, count, inner] and 2 src: likewise, both any strides; 3 order: [lines, count], sorts the index; 4
 // part: [outer, blocks, inner]. An invocation sums one V of one block, a workgroup 64 of them.
 // src, part in V. Only whole blocks are summed: those that scatter_sum may use as one term.
-// Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
+// Reference: ScatterSum in src/ops/scatter.rs.
 
 import package::elements::{V};
 

@@ -2,7 +2,7 @@
 // 1 index: lines of `count`, i32 or u32 bits, any strides; 2 order: [lines, count], sorts each line; 3 starts.
 // An invocation computes one element by binary search, a workgroup 64.
 // An index out of range (negative ones are large as u32) sets the status to 1.
-// Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
+// Reference: ScatterSum in src/ops/scatter.rs.
 
 struct Dims {
   total: u32, // lines * (size + 1)

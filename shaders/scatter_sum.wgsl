@@ -2,7 +2,7 @@
 // 1 src: [outer, count, inner], any strides; 2 order: [lines, count]; 3 starts: [lines, size + 1]; 4 part: sums of
 // whole blocks of t, [outer, blocks, inner]; 5 z: [outer, size, inner]. An invocation computes one V of z: first the
 // terms before and after whole blocks, one by one, then the blocks. A workgroup computes 64.
-// src, part, z in V. Part of ScatterSum, src/ops/scatter.rs, whose reference is the twin.
+// src, part, z in V. Reference: ScatterSum in src/ops/scatter.rs.
 
 import package::elements::{store_OUT, V};
 

@@ -2,7 +2,7 @@
 // 1 index: [outer, count, inner], i32 or u32 bits, and 2 src: likewise, both any strides; 3 z: [outer, size, inner].
 // An invocation owns one V of z and scans all j in order; a workgroup has 64. src, z in V; a V of four neighbours
 // requires an index that is constant along inner. Requires count <= 8192. An index out of range adds nothing and sets
-// the status to 1. Twin: ScatterSum::reference in src/ops/scatter.rs.
+// the status to 1. Reference: ScatterSum::reference in src/ops/scatter.rs.
 
 import package::elements::{store_OUT, V};
 

@@ -2,7 +2,7 @@
 // 1 x, 2 y: [outer, size, inner] row-major, a row per (outer, inner), in V.
 // A workgroup computes 64 rows, an invocation one (or four, one per vec4 component).
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
-// Twin: Softmax::reference in src/ops/softmax.rs.
+// Reference: Softmax::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
 import package::softmax_row::{d, exp_of, keep_nan, lanes_max, lanes_sum, RUN, start_of};

@@ -3,7 +3,7 @@
 // A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
 // stay in registers; the rest of longer rows is read again.
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
-// Twin: Softmax::reference in src/ops/softmax.rs.
+// Reference: Softmax::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
 import package::softmax_row::{d, exp_of, keep_nan, lanes_max, lanes_sum, RUN, start_of};

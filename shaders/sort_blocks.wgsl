@@ -2,7 +2,7 @@
 // 1 x: lines of `count` elements, any strides; 2 y: pairs, or indices; see sort_run.wgsl.
 // An invocation sorts one run in registers by exchanging adjacent elements only, which makes the sort stable. A
 // workgroup sorts 64 runs.
-// The first launch of Argsort, src/ops/sort.rs, whose reference is the twin.
+// The first launch of Argsort, src/ops/sort.rs, which has the reference.
 
 import package::sort_run::{d, place_of, put, RUN, target_of};
 

@@ -3,7 +3,7 @@
 // An invocation writes RUN consecutive elements. A binary search finds how many of the elements before them come from
 // the first run (the merge path of Odeh, Green, Mwassi, Shmueli and Birk, IPDPSW 2012), and merging starts from there.
 // Of equal elements those of the first run come first. A workgroup has 64 invocations.
-// Part of Argsort, src/ops/sort.rs, whose reference is the twin.
+// Part of Argsort, src/ops/sort.rs, which has the reference.
 
 import package::sort_run::{d, put, RUN, target_of};
 

@@ -274,9 +274,9 @@ pub struct Variant {
     pub invocations: u32,
     /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
     pub subgroup: Option<u32>,
-    /// Whether the shader of its last launch has the slot `fn epilogue(v: f32, i: u32) -> f32`, called once per
-    /// element of its first output with the value and its row-major index; or the slot
-    /// [`EPILOGUE4`](crate::shader::EPILOGUE4), called for four consecutive elements at a time.
+    /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
+    /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four
+    /// consecutive elements at a time. The plan puts fused pointwise ops there.
     pub epilogue: bool,
 }
 

@@ -17,7 +17,7 @@ mod pace;
 mod schedule;
 
 pub use choices::Choices;
-pub use lint::{Finding, Limit, lint};
+pub use lint::{Finding, Limit, lint, workgroup_size};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -19,14 +19,16 @@
 //! `// shaders/tree.wgsl:12` tell where the following lines come from; [`locate`] reads them.
 
 mod emit;
+mod locate;
 mod module;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::{Display, Write};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use emit::{Emitter, Value, evaluate, is_true, is_word};
-use module::{Condition, Item, Kind, Module};
+use emit::{Emitter, Value, evaluate, is_true};
+pub use locate::{locate, with_locations};
+use module::{Condition, Item, Kind, Module, is_word};
 
 /// Name and source of every file in `shaders/`.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
@@ -83,6 +85,9 @@ const MAX_TEXTS: usize = 4096;
 
 type Settings = BTreeMap<&'static str, String>;
 
+/// Assembled texts, by the name of the kernel and the settings.
+type Texts = HashMap<(&'static str, Settings), Arc<str>>;
+
 #[derive(Clone, Debug)]
 enum Root {
     Library(&'static Module),
@@ -119,7 +124,7 @@ impl Shader {
             Root::Library(module) => module,
         };
         // Plans assemble the same texts over and over.
-        static TEXTS: LazyLock<Mutex<HashMap<(&str, Settings), Arc<str>>>> = LazyLock::new(Mutex::default);
+        static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
         let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (module.name, self.settings);
         if let Some(text) = texts().get(&key) {
@@ -301,9 +306,7 @@ impl<'a> Assembly<'a> {
         let text = self.emitted(module, item, arguments, name)?;
         let mut seen = HashSet::new();
         for word in words(&text).filter(|word| seen.insert(*word)) {
-            if !self.names.contains_key(word)
-                && let Some((module, (item, arguments))) = self.declaration(module, word)?
-            {
+            if let Some((module, (item, arguments))) = self.declaration(module, word)? {
                 self.add(module, item, arguments, word)?;
             }
         }
@@ -375,7 +378,7 @@ fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, u
         let module = modules[*number];
         let item = &module.items[*place];
         let blank_lines = item.line.wrapping_sub(expected.1);
-        if expected.0 == *number && blank_lines <= 1 {
+        if expected.0 == *number && blank_lines <= 1 && item.parameters.is_empty() {
             out.push_str(&"\n"[..blank_lines]);
         } else {
             let with = item.parameters.iter().zip(arguments(item, name).unwrap_or_default());
@@ -388,65 +391,6 @@ fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, u
         let whole = source_lines == text.matches('\n').count() + 1 && item.conditions.is_empty();
         expected = if whole { (*number, item.line + source_lines) } else { (usize::MAX, 0) };
     }
-}
-
-/// Where a line of an assembled text (from 1) comes from: `shaders/NAME.wgsl:LINE`. `None` for generated code.
-///
-/// A line that occurs several times in its declaration may be confused with another one of these.
-pub fn locate(text: &str, line: usize) -> Option<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let wanted = *lines.get(line.checked_sub(1)?)?;
-    let mark = lines[..line].iter().rposition(|line| line.starts_with("// shaders/") || *line == GENERATED)?;
-    let (file, rest) = lines[mark].strip_prefix("// shaders/")?.split_once(".wgsl:")?;
-    let mut rest = rest.split(' ');
-    let first: usize = rest.next()?.parse().ok()?;
-    let arguments: Vec<(&str, &str)> = rest.filter_map(|argument| argument.split_once('=')).collect();
-    let source: Vec<&str> = library(file).ok()?.source.lines().collect();
-    let at = first + (line - 1 - mark).checked_sub(1)?;
-    // The text differs from the file in template arguments and in the variables of unrolled loops.
-    let same = |number: usize| {
-        source.get(number.wrapping_sub(1)).is_some_and(|line| {
-            let line = strip_attributes(line);
-            let mut ours =
-                tokens(line).map(|word| arguments.iter().find(|(name, _)| *name == word).map_or(word, |a| a.1));
-            let mut theirs = tokens(wanted);
-            loop {
-                match (ours.next(), theirs.next()) {
-                    (None, None) => return true,
-                    (Some(a), Some(b)) if a == b || is_variable(a) && is_literal(b) => {}
-                    _ => return false,
-                }
-            }
-        })
-    };
-    let found =
-        (0..source.len()).flat_map(|by| [at + by, at.wrapping_sub(by)]).find(|&number| number >= first && same(number));
-    Some(format!("shaders/{file}.wgsl:{}", found.unwrap_or(first)))
-}
-
-fn strip_attributes(line: &str) -> &str {
-    let line = line.trim_start();
-    line.strip_prefix("@unroll ").unwrap_or(line)
-}
-
-fn is_variable(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_lowercase())
-}
-
-fn is_literal(word: &str) -> bool {
-    word.strip_suffix('u').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Words and other characters, without white space.
-fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start();
-        let length = rest.bytes().take_while(|&b| is_word(b)).count().max(rest.chars().next()?.len_utf8());
-        let (token, after) = rest.split_at(length);
-        rest = after;
-        Some(token)
-    })
 }
 
 /// The words of a text outside comments, except numbers. Performance matters: assembly calls this for every kernel.

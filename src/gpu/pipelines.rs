@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use crate::shader::with_locations;
 use crate::{Error, Result, files};
 
 /// Identifies a pipeline.
@@ -64,7 +65,7 @@ impl Pipelines {
             std::thread::sleep(self.delay);
             let made = scoped(&|| make(device, key, label, cache));
             made.map_err(|error| match error {
-                Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {why}")),
+                Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {}", with_locations(&key.wgsl, &why))),
                 other => other,
             })
         };

@@ -11,8 +11,6 @@ use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
 use crate::{DType, Tensor, TensorType, Value};
 
-/// The code that both shaders share.
-
 /// The indices along one axis that sort the elements. Stable; NaN is the largest.
 #[derive(Debug, Clone)]
 struct Argsort {

@@ -104,6 +104,8 @@ impl Access {
 /// Builds the code of a group.
 struct Writer<'a> {
     group: &'a Group<'a>,
+    /// Precedes the names of bindings; epilogues need one, so that they do not clash with the kernel's.
+    prefix: &'static str,
     args: Vec<u32>,
     operands: Vec<Operand>,
     /// For each operand, whether some access to four consecutive elements is not one vec4.
@@ -119,9 +121,10 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(group: &'a Group<'a>, args: Vec<u32>) -> Self {
+    fn new(group: &'a Group<'a>, prefix: &'static str, args: Vec<u32>) -> Self {
         Writer {
             group,
+            prefix,
             args,
             operands: Vec::new(),
             scattered: Vec::new(),
@@ -152,7 +155,7 @@ impl<'a> Writer<'a> {
     fn arg(&mut self, word: u32) -> String {
         let at = self.args.len();
         self.args.push(word);
-        format!("args[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
+        format!("{}args[{}].{}", self.prefix, at / 4, ["x", "y", "z", "w"][at % 4])
     }
 
     /// A number: the most common ones are literals; all others are passed in the uniform, so that
@@ -201,7 +204,7 @@ impl<'a> Writer<'a> {
             self.scalars.push(root);
             self.scalars.len() - 1
         });
-        let text = format!("scalars[{}].{}", word / 4, ["x", "y", "z", "w"][word % 4]);
+        let text = format!("{}scalars[{}].{}", self.prefix, word / 4, ["x", "y", "z", "w"][word % 4]);
         if dtype == DType::F32 { format!("bitcast<f32>({text})") } else { text }
     }
 
@@ -287,7 +290,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The declarations of all bindings, with `args` at binding `first`.
-    fn declarations(&self, first: usize, prefix: &str, vectors: impl Fn(usize) -> bool) -> String {
+    fn declarations(&self, first: usize, vectors: impl Fn(usize) -> bool) -> String {
+        let prefix = self.prefix;
         let words = self.args.len().div_ceil(4).max(1);
         let mut text = format!("@group(0) @binding({first}) var<uniform> {prefix}args: array<vec4<u32>, {words}>;\n");
         for (number, operand) in self.operands.iter().enumerate() {
@@ -316,8 +320,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Loads for the four elements `i0` to `i3` (the vec4 at index `quad`), and the resulting arguments of
-    /// `element` for each. Operands are named `PREFIXx0` and so on.
-    fn four(&mut self, prefix: &str, quad: &str) -> (String, [String; 4]) {
+    /// `element` for each.
+    fn four(&mut self, quad: &str) -> (String, [String; 4]) {
+        let prefix = self.prefix;
         let mut text = String::new();
         let mut arguments: [String; 4] = Default::default();
         for (number, (_, operand, access, dtype)) in self.loads.clone().iter().enumerate() {
@@ -397,7 +402,7 @@ pub(crate) fn workgroups(n: usize) -> u64 {
 /// operand whose four elements are always adjacent is bound as an array of `vec4`. If all four read the
 /// same element, it is loaded once; otherwise each is loaded separately.
 pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
-    let mut w = Writer::new(group, vec![n as u32]);
+    let mut w = Writer::new(group, "", vec![n as u32]);
     w.members();
     let stores: Vec<(String, usize, DType)> = group
         .stores
@@ -430,7 +435,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
         let number = if whole { format!("i0 + {k}u") } else { format!("min(i0 + {k}u, n - 1u)") };
         let _ = writeln!(quad, "  let i{k} = {number};");
     }
-    let (loads, arguments) = w.four("", "q");
+    let (loads, arguments) = w.four("q");
     quad.push_str(&loads);
     for (k, arguments) in arguments.iter().enumerate() {
         let _ = writeln!(quad, "  let e{k} = element(i{k}{arguments});");
@@ -447,7 +452,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
          if (q < quads) {{ quad(q); }}\n  }}\n}}\n",
         WORKGROUP * QUADS
     );
-    let declared = w.declarations(0, "", |operand| !scattered[operand]);
+    let declared = w.declarations(0, |operand| !scattered[operand]);
     w.finish(format!("{}{declared}\n{body}", header(group)))
 }
 
@@ -485,7 +490,7 @@ fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool], all_fit: bo
 /// The function `epilogue(v, i)` for a kernel, with its declarations from binding `first` on. Names have
 /// the prefix `e_`.
 pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
-    let mut w = Writer::new(group, Vec::new());
+    let mut w = Writer::new(group, "e_", Vec::new());
     w.members();
     let mut stores = String::new();
     for origin in group.stores {
@@ -503,14 +508,14 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
         let word = format!("e_x{operand}[{position}]");
         let _ = writeln!(loads, "  let {name} = {};", unpack(dtype, &word));
     }
-    let body = format!("{loads}{}{stores}", w.body).replace("args[", "e_args[").replace("scalars[", "e_scalars[");
-    let declared = w.declarations(first, "e_", |_| false);
+    let body = format!("{loads}{}{stores}", w.body);
+    let declared = w.declarations(first, |_| false);
     w.finish(format!("{declared}fn epilogue(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
 }
 
 /// The function `epilogue4(v, i)`, for kernels that store four consecutive elements at a time.
 pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
-    let mut w = Writer::new(group, Vec::new());
+    let mut w = Writer::new(group, "e_", Vec::new());
     w.members();
     let returned = group.returns.map_or_else(|| "v".into(), |id| w.stored(&Origin::Value(id)));
     let (mut members, mut results, mut stores) = ("  r: f32,\n".to_owned(), returned, String::new());
@@ -529,7 +534,7 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
             let _ = writeln!(stores, "  e_x{operand}[i0 / 4u] = vec4({e0}, {e1}, {e2}, {e3});");
         }
     }
-    let (loads, arguments) = w.four("e_", "i0 / 4u");
+    let (loads, arguments) = w.four("i0 / 4u");
     let parameters = w.parameters();
     let element = format!(
         "v: f32, i: u32{parameters}) -> EpilogueResults {{\n{}  return EpilogueResults({results});\n}}",
@@ -543,9 +548,8 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
         "struct EpilogueResults {{\n{members}}}\nfn epilogue_element({element}\n\
          fn epilogue4(v: vec4<f32>, i0: u32) -> vec4<f32> {{\n{body}{stores}  return vec4(e0.r, e1.r, e2.r, e3.r);\n}}"
     );
-    let text = text.replace("args[", "e_args[").replace("scalars[", "e_scalars[");
     let scattered = w.scattered.clone();
-    let declared = w.declarations(first, "e_", |operand| !scattered[operand]);
+    let declared = w.declarations(first, |operand| !scattered[operand]);
     w.finish(format!("{declared}{text}"))
 }
 

@@ -250,7 +250,7 @@ fn uniform(dispatch: &Dispatch) -> u64 {
 }
 
 /// The invocations per workgroup of a shader: the product of the numbers or constants in `@workgroup_size(..)`.
-fn workgroup_size(wgsl: &str) -> u64 {
+pub fn workgroup_size(wgsl: &str) -> u64 {
     let number = |text: &str| -> Option<u64> {
         let digits = text.trim_start();
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

@@ -2,11 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::module::closing;
-
-pub(super) fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
+use super::module::{closing, is_word};
 
 fn word_length(text: &str) -> usize {
     text.bytes().take_while(|&b| is_word(b)).count()

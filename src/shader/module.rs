@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::emit::is_word;
-
 /// A parsed file.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -247,6 +245,11 @@ impl Parser {
         self.at = if line.trim_start().starts_with("//") { end + line.len() } else { end };
         Ok((name, kind))
     }
+}
+
+/// Whether a byte is part of a name or number.
+pub(super) fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// The length of the lines at the start of a text that are comments.

@@ -306,7 +306,7 @@ fn an_invalid_tuning_file_is_ignored_with_a_note() {
         r#"{"nonsense":{"a class":"register8"}}"#,
         r#"{"":{"":""}}"#,
     ] {
-        nothing(&tuning(&here, choices), "1 choices are of no op");
+        nothing(&tuning(&here, choices), "1 choices of unknown ops");
     }
     for device in ["7", "null", "{}", r#"{"adapter":7,"backend":7,"driver":7,"wgrad":7,"kernels":7}"#] {
         nothing(&format!(r#"{{"format":1,"devices":[{device}]}}"#), "are not devices");
@@ -420,15 +420,21 @@ fn a_killed_process_leaves_the_old_file_or_the_new_one() {
     session.save(&path).expect("saves");
     let kills = std::env::var("WGRAD_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
     let (mut newest, mut moved) = (0.0, 0);
+    let saved_at = || fs::metadata(&path).and_then(|about| about.modified()).expect("a checkpoint");
     for kill in 0..kills {
+        let before = saved_at();
         let mut writer = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "hostile_files::a_killed_process_leaves_the_old_file_or_the_new_one"])
             .env(WRITER, &path)
             .stdout(Stdio::null())
             .spawn()
             .expect("starts");
-        // Kill at a different point of the save each time.
-        std::thread::sleep(Duration::from_micros(40_000 + kill * 7_919 % 60_000));
+        // Let it save once, however long it takes to start; then kill it at a different point of a save each time.
+        let started = std::time::Instant::now();
+        while saved_at() == before && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_micros(kill * 7_919 % 60_000));
         writer.kill().expect("it runs");
         writer.wait().expect("it ended");
         session.load(&path).expect("complete, whenever the writer was killed");

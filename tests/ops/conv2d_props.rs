@@ -178,7 +178,7 @@ fn error_messages_name_the_problem() {
         ([1, 3, 8, 8], [4, 2, 3, 3], plain, "C = 3 channels"),
         ([1, 3, 8, 2], [4, 3, 3, 3], plain, "width: the kernel of 3 is larger than the input of 2"),
         ([1, 3, 8, 8], [4, 3, 3, 3], plain.groups(2), "2 does not divide C = 3"),
-        ([1, 3, 8, 8], [4, 3, 3, 3], plain.stride([0, 1]), "height: kernel, stride and dilation are at least 1"),
+        ([1, 3, 8, 8], [4, 3, 3, 3], plain.stride([0, 1]), "height: kernel, stride and dilation must be at least 1"),
         ([1, 3, 8, 8], [4, 3, 3, 3], plain.dilation(4), "dilated to 9"),
     ] {
         let got = message(x, weight, options);

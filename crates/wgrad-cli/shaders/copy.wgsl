@@ -1,7 +1,7 @@
 // y[i] = x[i], or the sum of two elements of x. Measures the bandwidth of reading and writing.
 // Bindings: 0 p; 1 x; 2 y, arrays of T. One invocation writes EACH elements, SIZE apart, so that
 // neighbours write neighbours.
-// Host twin: bench::peak::Memory::written.
+// Expected result: bench::peak::Memory::written.
 
 alias T = vec4<f32>;
 const EACH: u32 = 4u;

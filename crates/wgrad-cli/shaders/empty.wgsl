@@ -1,6 +1,6 @@
 // y[0] = p.value. Almost no work, so that it measures the fixed cost of a dispatch.
 // Bindings: 0 p; 1 y. One invocation writes one element.
-// Host twin: the constant.
+// Expected result: the constant.
 
 struct Params { value: f32 }
 

@@ -2,7 +2,7 @@
 // Measures the multiply-add rate: CHAINS independent chains of T in registers, no memory traffic in the loop.
 // Bindings: 0 p; 1 y, one float per invocation. One invocation computes one y.
 // Preconditions: p.rounds below 16,000; with factor 1 and step 1 all values are integers below 2^24.
-// Host twin: bench::peak::multiply_adds.
+// Expected result: bench::peak::multiply_adds.
 
 alias T = vec4<f32>;
 const CHAINS: u32 = 4u;

@@ -1,7 +1,7 @@
 // y[i] = sum of the EACH elements of x that invocation i reads. Measures the bandwidth of reading.
 // Bindings: 0 p; 1 x, an array of T; 2 y, one float per invocation. Elements are SIZE apart, so that
 // neighbours read neighbours.
-// Host twin: bench::peak::read_sums.
+// Expected result: bench::peak::read_sums.
 
 alias T = vec4<f32>;
 const EACH: u32 = 16u;

@@ -2,22 +2,31 @@
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use wgrad::shader::with_locations;
 
 use crate::common;
 
 fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
-        .map_err(|e| e.emit_to_string(text))?;
+        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     Ok((module, info))
 }
 
 fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     let (module, info) = parse(&shader.wgsl)?;
+    let [x, y, z] = module.entry_points[0].workgroup_size;
+    let read = wgrad::plan::workgroup_size(&shader.wgsl);
+    if module.entry_points.len() != 1 || read != u64::from(x * y * z) {
+        return Err(format!(
+            "{} entry points, a workgroup of {x} x {y} x {z}, read as {read}",
+            module.entry_points.len()
+        ));
+    }
     if let Some(what) = beyond_the_defaults(&module).filter(|_| !shader.software) {
         return Err(format!("needs {what}"));
     }
@@ -94,4 +103,58 @@ fn every_shader_translates_to_every_language_within_webgpu_defaults() {
     let mut names: Vec<&str> = all.iter().map(|shader| shader.name.as_str()).collect();
     names.dedup();
     assert_eq!(names.len(), all.len(), "file names are distinct");
+}
+
+/// The words of a text outside comments.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or(""));
+    code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).filter(|word| !word.is_empty())
+}
+
+/// Whether a name has the form of a template, such as `dot_LEFT_RIGHT`: segments in capitals stand for any.
+fn matches(form: &str, name: &str) -> bool {
+    let parameter = |segment: &str| segment.len() > 1 && segment.bytes().all(|b| b.is_ascii_uppercase());
+    let template = form.starts_with(|c: char| c.is_ascii_lowercase());
+    form.split('_').count() == name.split('_').count()
+        && form.split('_').zip(name.split('_')).all(|(a, b)| a == b || template && parameter(a))
+}
+
+#[test]
+fn every_declaration_ships_and_every_import_is_used() {
+    let shipped = wgrad_lab::shipped::shipped().expect("everything compiles");
+    let mut known: Vec<&str> = shipped.iter().flat_map(|shader| words(&shader.wgsl)).collect();
+    known.sort_unstable();
+    known.dedup();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders");
+    let (mut files, mut declarations, mut unused) = (0, 0, Vec::new());
+    for file in std::fs::read_dir(folder).expect("readable") {
+        let path = file.expect("readable").path();
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files += 1;
+        for line in text.lines() {
+            let rest = ["fn ", "const ", "alias ", "struct "].iter().find_map(|head| line.strip_prefix(head));
+            let Some(name) = rest.and_then(|rest| words(rest).next()) else { continue };
+            declarations += 1;
+            // Constants of conditions occur in the line that lists the settings, or nowhere: they must occur in the file.
+            let in_conditions = line.starts_with("const ") && words(&text).filter(|word| *word == name).count() > 1;
+            if !in_conditions && !known.iter().any(|word| matches(name, word)) {
+                unused.push(format!("{file}: {name}"));
+            }
+        }
+        for import in text.split("import package::").skip(1) {
+            let (list, _) = import.split_once(';').expect("an import");
+            let (_, names) = list.split_once("::").expect("names");
+            for name in words(names) {
+                let rest = words(&text).filter(|word| matches(name, word)).count();
+                let imported = text.split("import package::").skip(1).filter_map(|import| import.split_once(';'));
+                let imports = imported.flat_map(|(list, _)| words(list)).filter(|word| matches(name, word)).count();
+                if rest == imports {
+                    unused.push(format!("{file}: the import of {name}"));
+                }
+            }
+        }
+    }
+    assert!(unused.is_empty(), "unused: {unused:#?}");
+    assert!(files > 80 && declarations > 500, "{files} files, {declarations} declarations");
 }

@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn host_twins() {
+    fn expected_results_match_formulas() {
         let kernel = Arithmetic { width: 2, chains: 2, unroll: 3, workgroup: 8, fused: true };
         assert_eq!(multiply_adds(&kernel, 17, 5), 2.0 * (16.0 + 17.0));
         let kernel = Memory { traffic: Traffic::Read, width: 2, each: 2, workgroup: 2 };

@@ -3,6 +3,7 @@
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use rspirv::binary::Disassemble;
+use wgrad::shader::with_locations;
 
 /// The backend's shader language, and the kernel in it. Bounds checks are off, as in the engine; binding numbers
 /// are those of the WGSL, which wgpu renumbers.
@@ -62,11 +63,11 @@ fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
 }
 
 fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16)
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
-        .map_err(|e| e.emit_to_string(text))?;
+        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     Ok((module, info))
 }

@@ -1,0 +1,136 @@
+//! An op defined outside the library, with a kernel, a gradient, a reference and cases, is checked like the library's.
+
+use wgrad::check::{Extras, check_case_with};
+use wgrad::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use wgrad::shader::Shader;
+use wgrad::{DType, Data, Tensor, TensorType, Value};
+
+use crate::common;
+
+/// Soft thresholding: `sign(x) * max(|x| - threshold, 0)`.
+#[derive(Clone, Debug)]
+struct SoftThreshold {
+    threshold: f32,
+    kernel: &'static str,
+}
+
+const KERNEL: &str = "// y[i] = epilogue(sign(x[i]) * max(|x[i]| - threshold, 0)). 1 x, 2 y: contiguous, n elements.
+struct Params { n: u32, threshold: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn soft_threshold(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = group_number(group, groups) * 64u + lane;
+  if (i < p.n) {
+    y[i] = epilogue(nan_or(x[i], sign_f32(x[i]) * max(abs(x[i]) - p.threshold, 0.0)), i);
+  }
+}
+";
+
+/// The last element of each workgroup is not written.
+const WRONG: &str = "struct Params { n: u32, threshold: f32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn soft_threshold(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < p.n && id.x % 64u != 63u) {
+    y[id.x] = epilogue(sign(x[id.x]) * max(abs(x[id.x]) - p.threshold, 0.0), id.x);
+  }
+}
+";
+
+impl Op for SoftThreshold {
+    fn name(&self) -> &'static str {
+        "soft_threshold"
+    }
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match inputs[0].dtype {
+            DType::F32 => Ok(vec![inputs[0].clone()]),
+            other => Err(format!("expected f32, not {other}")),
+        }
+    }
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        // dy where |x| > threshold, else 0.
+        vec![Some(g.dy() * (g.x(0).abs() - f64::from(self.threshold)).relu().sign())]
+    }
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let t = f64::from(self.threshold);
+        let of = |x: f64| if x.is_nan() { x } else { x.signum() * (x.abs() - t).max(0.0) };
+        let y: Vec<f64> = inputs[0].to_f64().into_iter().map(of).collect();
+        vec![Tensor::new(&outputs[0].shape, Data::F64(y)).expect("as many elements")]
+    }
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Ulps(1.0, 0.0)
+    }
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for SoftThreshold {
+    fn variants(&self) -> &'static [Variant] {
+        const VARIANTS: &[Variant] = &[Variant { epilogue: true, ..Variant::plain("elements") }];
+        VARIANTS
+    }
+    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let n = args.outputs[0].shape.numel() as u32;
+        Ok(Launch {
+            label: "soft_threshold".into(),
+            wgsl: Shader::from_source("soft_threshold", self.kernel).finish()?,
+            entry: "soft_threshold",
+            bindings: vec![
+                Binding::Uniform(vec![n, self.threshold.to_bits()]),
+                Binding::Read(Slot::Input(0)),
+                Binding::Write(Slot::Output(0)),
+            ],
+            workgroups: args.profile.grid(u64::from(n.div_ceil(64)))?,
+        }
+        .into())
+    }
+}
+
+fn cases(kernel: &'static str) -> Vec<Case> {
+    let op = SoftThreshold { threshold: 0.25, kernel };
+    let case = |name: &str, build: fn(&[Value], &SoftThreshold) -> Value| {
+        let op = op.clone();
+        Case::new("soft_threshold", name, move |x| vec![build(x, &op)])
+    };
+    let plain = |x: &[Value], op: &SoftThreshold| x[0].graph().apply1(op.clone(), &[&x[0]]);
+    let mut cases = Vec::new();
+    for n in [0, 1, 64, 65, 5000] {
+        cases.push(case(&format!("{n} elements"), plain).float("x", [n]));
+    }
+    // A view is copied first; pointwise ops around it are fused.
+    cases.push(case("transposed", |x, op| x[0].graph().apply1(op.clone(), &[&x[0].t()])).float("x", [7, 30]));
+    cases.push(
+        case("fused", |x, op| (x[0].graph().apply1(op.clone(), &[&(&x[0] * 2.0)]) + &x[0]).relu()).float("x", [30, 40]),
+    );
+    const SPECIALS: &[f64] = &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 0.25, -0.25, 1e30];
+    let specials = Fill::Special(SPECIALS, -1.0, 1.0);
+    cases.push(case("specials", plain).input("x", TensorType::new(DType::F32, [70]), specials).forward_only());
+    cases
+}
+
+#[test]
+fn an_op_of_a_program_is_checked_like_the_library_s() {
+    let extras = Extras { repeat: true, gradients: Some(8), every_way: true, permuted: true };
+    let Some(device) = common::device() else { return };
+    let (mut compared, mut finite) = (0, 0);
+    for case in cases(KERNEL) {
+        let report = check_case_with(&device, &case, 1, &extras).expect("runs");
+        assert!(report.passed(), "{}: {report:?}", case.name);
+        compared += report.compared();
+        finite += report.gradients.finite;
+    }
+    assert!(compared > 6000 && finite >= 30, "{compared} elements and {finite} finite differences");
+    let wrong = &cases(WRONG)[3];
+    assert!(!check_case_with(&device, wrong, 1, &extras).expect("runs").passed(), "a wrong kernel is detected");
+}

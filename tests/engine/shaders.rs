@@ -1,0 +1,195 @@
+//! Shader modules: assembly from files, and the location of errors.
+
+use std::path::Path;
+
+use wgrad::shader::{Shader, locate};
+
+fn text(source: &'static str) -> String {
+    Shader::from_source("test", source).finish().expect("assembles").to_string()
+}
+
+fn refused(shader: Shader) -> String {
+    shader.finish().expect_err("is refused")
+}
+
+/// The text without blanks and comments.
+fn squeezed(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<String>().replace([' ', '\n'], "")
+}
+
+const ENTRY: &str = "@compute @workgroup_size(1) fn main() {";
+
+#[test]
+fn constants_and_aliases_are_set_by_name() {
+    let shader = || {
+        Shader::from_source(
+            "test",
+            "const N: u32 = 4u; // elements\nconst SCALE: f32 = 1.0;\nalias T = f32;\n\
+             @compute @workgroup_size(N) fn main() { var x: T = T(SCALE); }",
+        )
+    };
+    let assembled = shader().set("N", 7).set("T", "i32").set("SCALE", 2).finish().expect("assembles");
+    for expected in ["const N: u32 = 7u; // elements", "const SCALE: f32 = 2f;", "alias T = i32;"] {
+        assert!(assembled.contains(expected), "{assembled}");
+    }
+    let why = refused(shader().set("M", 1));
+    assert!(why.contains("shaders/test.wgsl") && why.contains("`M`"), "{why}");
+    assert!(refused(Shader::new("no_such_kernel")).contains("no_such_kernel"));
+}
+
+#[test]
+fn conditions_choose_declarations_parameters_and_statements() {
+    let shader = |t: &str, wide: bool| {
+        let source = "const WIDE: bool = false;
+alias T = f32;
+@if(WIDE && T == f32)
+fn f() -> u32 { return 1u; }
+@elif(!WIDE)
+fn f() -> u32 { return 2u; }
+@else
+fn f() -> u32 { return 3u; }
+
+@compute @workgroup_size(1)
+fn main(
+  @if(WIDE) @builtin(workgroup_id) at: vec3<u32>,
+  @else @builtin(local_invocation_id) at: vec3<u32>,
+) {
+  @if(T != f32) let x = 4u;
+  @elif(WIDE) {
+    let y = 5u;
+  }
+  @else let z = f();
+}
+";
+        squeezed(&Shader::from_source("test", source).set("T", t).set("WIDE", wide).finish().expect("assembles"))
+    };
+    let main = |at: &str, body: &str| format!("fnmain({at}:vec3<u32>,){{{body}}}");
+    let [group, local] = ["@builtin(workgroup_id)at", "@builtin(local_invocation_id)at"];
+    assert!(shader("f32", true).ends_with(&main(group, "{lety=5u;}")), "{}", shader("f32", true));
+    assert!(!shader("f32", true).contains("fnf"), "f is not called");
+    assert!(shader("f32", false).contains(&main(local, "letz=f();")));
+    assert!(shader("f32", false).contains("return2u;"));
+    assert!(shader("i32", true).ends_with(&main(group, "letx=4u;")));
+    let unknown = Shader::from_source("test", "@if(WIDER)\n@compute @workgroup_size(1) fn main() {}");
+    assert!(refused(unknown).contains("`WIDER`"));
+}
+
+#[test]
+fn nested_loops_are_unrolled() {
+    let unrolled = text(
+        "const N: u32 = 4u;
+var<private> a: array<u32, 4>;
+@compute @workgroup_size(1)
+fn main() {
+  @unroll for (var i = 0u; i < N / 2; i++) {
+    @unroll for (var j = 0u; j < 2u; j++) {
+      a[i * 2u + j] = ij(i, j);
+    }
+    let k = i;
+  }
+  @unroll(N > 4) for (var i = 0u; i < N; i++) {
+    a[i] = 0u;
+  }
+}
+fn ij(i: u32, j: u32) -> u32 { return i + j; }
+",
+    );
+    let body = "{a[0u*2u+0u]=ij(0u,0u);a[0u*2u+1u]=ij(0u,1u);letk=0u;}{a[1u*2u+0u]=ij(1u,0u);a[1u*2u+1u]=ij(1u,1u);\
+                letk=1u;}for(vari=0u;i<N;i++){a[i]=0u;}";
+    assert!(squeezed(&unrolled).contains(body), "{unrolled}");
+    for head in ["for (var i = 1u; i < 4u; i++)", "for (var i = 0u; i < n; i++)", "while (true)"] {
+        let source = format!("// About.\n\n{ENTRY}\n  @unroll {head} {{ }}\n}}\n");
+        let why = refused(Shader::from_source("test", source.leak()));
+        assert!(why.starts_with("shaders/test.wgsl:3: "), "{head}: {why}");
+    }
+}
+
+#[test]
+fn templates_are_copied_for_the_names_that_occur() {
+    let copies = squeezed(&text(
+        "@group(0) @binding(0) var<storage, read_write> q: array<f32>;
+@group(0) @binding(1) var<storage, read_write> k: array<f32>;
+@template(FROM, TO)
+fn copy_FROM_TO(i: u32) { TO[i] = FROM[i]; }
+@compute @workgroup_size(1)
+fn main() { copy_q_k(0u); copy_k_q(1u); }
+",
+    ));
+    for expected in ["fncopy_q_k(i:u32){k[i]=q[i];}", "fncopy_k_q(i:u32){q[i]=k[i];}"] {
+        assert!(copies.contains(expected), "{copies}");
+    }
+    assert!(!copies.contains("FROM"), "{copies}");
+}
+
+#[test]
+fn imports_bring_what_is_mentioned_and_nothing_else() {
+    let tree = text(
+        "import wgrad::tree::{tree_JOIN};
+const THREADS: u32 = 64u;
+alias Tree = f32;
+@compute @workgroup_size(THREADS)
+fn main(@builtin(local_invocation_index) lane: u32) { let s = tree_sum(lane, relu_f32(f32(lane))); }
+fn not_called() {}
+",
+    );
+    for expected in ["fn tree_sum(", "fn sum(", "fn relu_f32(", "var<workgroup> tree: array<Tree, THREADS>;"] {
+        assert!(tree.contains(expected), "{tree}");
+    }
+    for other in ["not_called", "fn tree_max", "fn sigmoid_f32"] {
+        assert!(!tree.contains(other), "{tree}");
+    }
+    for (import, missing) in
+        [("wgrad::trees::{tree_sum}", "trees.wgsl"), ("wgrad::tree::{tree_product}", "tree_product")]
+    {
+        let source = format!("import {import};\n{ENTRY} tree_sum(); tree_product(); }}");
+        let why = refused(Shader::from_source("test", source.leak()));
+        assert!(why.contains(missing), "{why}");
+    }
+    let twice = "import wgrad::tree::{tree_JOIN};\nconst THREADS: u32 = 1u;\nalias Tree = f32;\n\
+                 fn sum() {}\n@compute @workgroup_size(1) fn main() { sum(); let s = tree_sum(0u, 1.0); }";
+    assert!(refused(Shader::from_source("test", twice)).contains("`sum` is declared in"));
+}
+
+#[test]
+fn syntax_errors_name_file_and_line() {
+    for (source, line) in [
+        ("// About.\n\nfn f() {\n  return;\n", 3),
+        ("const N: u32 = 1u;\nconst M: u32 = 2u", 2),
+        ("import tree;\n", 1),
+        ("\n@else\nfn f() {}\n", 2),
+        ("func f() {}\n", 1),
+    ] {
+        let why = refused(Shader::from_source("test", source));
+        assert!(why.starts_with(&format!("shaders/test.wgsl:{line}: ")), "{source}: {why}");
+    }
+}
+
+#[test]
+fn errors_of_the_compiler_are_located_in_the_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    for (kernel, file, sound, broken) in [
+        ("softmax", "softmax", "let scale = 1.0 / s;", "let scale = missing / s;"),
+        ("softmax", "softmax_row", "return keep_nan(x, exp(x));", "return keep_nan(x, missing);"),
+        // In an unrolled loop, in a template, and in a function that every kernel sees.
+        ("matmul_tile", "matmul_tile", "tile[to_a + t * (TILE_M / 4u)] = left[t];", "tile[to_a] = missing;"),
+        ("attention", "attention_tile", "let size = p.LEFT.width;", "let size = missing.q.width;"),
+        ("softmax", "scalar", "fn is_nan(x: f32) -> bool {", "fn is_nan(x: missing) -> bool {"),
+    ] {
+        let source = std::fs::read_to_string(folder.join(format!("{file}.wgsl"))).expect("readable");
+        let line = 1 + source.lines().position(|line| line.contains(sound)).expect("the line exists");
+        let text = Shader::new(kernel).finish().expect("assembles");
+        naga::front::wgsl::parse_str(&text).expect("valid");
+        let emitted = sound.replace("[t]", "[2u]").replace("+ t ", "+ 2u ").replace("LEFT", "q");
+        let at = 1 + text.lines().position(|line| line.contains(&emitted)).expect("the line is in the text");
+        let found = locate(&text, at);
+        assert_eq!(found.as_deref(), Some(&*format!("shaders/{file}.wgsl:{line}")), "{emitted}");
+        let wrong = text.replacen(&emitted, broken, 1);
+        let error = naga::front::wgsl::parse_str(&wrong).map(drop).expect_err("invalid");
+        let at = error.location(&wrong).expect("naga tells the line").line_number as usize;
+        let found = locate(&wrong, at).expect("from a file");
+        assert!(found.starts_with(&format!("shaders/{file}.wgsl:")), "{kernel}: {found}");
+    }
+    // Generated code comes from no file.
+    assert_eq!(locate("fn generated() {}\n", 1), None);
+    assert_eq!(locate("", 0), None);
+}
