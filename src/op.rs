@@ -1,8 +1,12 @@
 //! The interface of an op: its semantics (types, gradient, reference), its implementation (a pointwise
 //! function, a view, or kernels with variants), and the cases that compare the two.
 
+mod cost;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use cost::{Cost, Machine, Style, Work};
 
 use crate::profile::Profile;
 use crate::shape::View;
@@ -225,18 +229,18 @@ pub enum Arg {
 
 /// An op with dedicated kernels.
 pub trait Kernel {
-    /// Its variants, best first. The heuristic takes the first that the device can run and that `suits`.
+    /// Its variants. If several cost the same, the planner takes the first. At least one must support all shapes and
+    /// need no optional feature.
     fn variants(&self) -> &'static [Variant];
 
-    /// Whether the heuristic takes this variant for these shapes on this device, assuming the
-    /// device can run it. The last variant must always suit and must need no optional feature.
-    fn suits(&self, _variant: &Variant, _args: &Args<'_>) -> bool {
-        true
-    }
-
-    /// Whether the variant can compute these shapes at all. The last variant must support all shapes.
-    fn supports(&self, _variant: &Variant, _args: &Args<'_>) -> bool {
-        true
+    /// The estimated time of a variant for these shapes on this device, or `None` if it does not support the shapes.
+    /// Whether the device can run the variant is another question: see [`Variant::lacking`].
+    ///
+    /// Only the comparison with the op's other variants matters. The default is one launch that reads the inputs and
+    /// writes the outputs.
+    fn cost(&self, _variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let bytes: usize = args.inputs.iter().copied().chain(args.outputs).map(TensorType::bytes).sum();
+        Some(args.cost(&Work { bytes: bytes as f64, ..Work::default() }))
     }
 
     /// Whether the variants can read input `input` with these strides; otherwise the plan makes a
@@ -245,16 +249,14 @@ pub trait Kernel {
         view.is_contiguous()
     }
 
-    /// The variants that the device can run and that support these shapes, best first.
-    fn runnable(&self, args: &Args<'_>) -> Vec<&'static Variant> {
-        self.variants().iter().filter(|v| v.lacking(args.profile).is_none() && self.supports(v, args)).collect()
-    }
-
-    /// The default choice among the [`runnable`](Kernel::runnable) variants, absent an option or a tuning result:
-    /// the first that suits, else the last.
-    fn heuristic(&self, runnable: &[&'static Variant], args: &Args<'_>) -> Option<&'static Variant> {
-        let suits = |v: &&&'static Variant| (!v.software || args.profile.software) && self.suits(v, args);
-        runnable.iter().find(suits).or(runnable.last()).copied()
+    /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
+    /// unless an option or a tuning result names another.
+    fn candidates(&self, args: &Args<'_>) -> Vec<(&'static Variant, Cost)> {
+        let able = self.variants().iter().filter(|variant| variant.lacking(args.profile).is_none());
+        let mut candidates: Vec<_> = able.filter_map(|v| Some((v, self.cost(v, args)?))).collect();
+        // Costs that differ by rounding only are equal. The sort is stable.
+        candidates.sort_by(|(_, a), (_, b)| (a.0 as f32).total_cmp(&(b.0 as f32)));
+        candidates
     }
 
     /// The launches. Not called if every output is empty.
@@ -262,7 +264,7 @@ pub trait Kernel {
 }
 
 /// One way to compute an op on a device.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Its name, such as `tile64`.
     pub name: &'static str,
@@ -272,8 +274,6 @@ pub struct Variant {
     pub invocations: u32,
     /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
     pub subgroup: Option<u32>,
-    /// Whether the heuristic takes it only on software adapters.
-    pub software: bool,
     /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
     /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four
     /// consecutive elements at a time. The plan puts fused pointwise ops there.
@@ -283,7 +283,7 @@ pub struct Variant {
 impl Variant {
     /// A variant that runs on any device, without an epilogue: 64 invocations, no workgroup memory.
     pub const fn plain(name: &'static str) -> Self {
-        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, software: false, epilogue: false }
+        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, epilogue: false }
     }
 
     /// What the device lacks to run it, if anything.
@@ -311,6 +311,13 @@ pub struct Args<'a> {
     pub outputs: &'a [TensorType],
     /// The device.
     pub profile: &'a Profile,
+}
+
+impl Args<'_> {
+    /// The time that the device takes for this work.
+    pub fn cost(&self, work: &Work) -> Cost {
+        Machine::of(self.profile).cost(work)
+    }
 }
 
 /// A kernel's launches, run in order, and the scratch buffers they share.

@@ -3,10 +3,11 @@
 //! `layout` merges duplicate ops and resolves views; `fuse` fuses pointwise ops into groups, and groups
 //! into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in place;
 //! `memory` assigns values to buffers; `lower` turns jobs into kernel calls; `lint` checks them against a
-//! device's limits; `pace` splits a step into submissions.
+//! device's limits; `pace` splits a step into submissions; `explain` lists the choices of variants.
 
 pub(crate) mod choices;
 pub(crate) mod codegen;
+mod explain;
 pub(crate) mod fuse;
 pub(crate) mod layout;
 pub(crate) mod lint;
@@ -32,9 +33,9 @@ pub struct Options {
     /// Whether to fuse pointwise ops with each other and into epilogues.
     pub fuse: bool,
     /// A variant to use for every op that has a variant of this name that the device can run and that
-    /// supports the shapes. Other ops use `choices` or the heuristic.
+    /// supports the shapes. Other ops use `choices` or the estimated costs.
     pub variant: Option<String>,
-    /// The fastest variants by measurement. The heuristic decides for all others.
+    /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`] is used.
     pub choices: Choices,
 }
 
@@ -186,6 +187,8 @@ pub struct Plan {
     pub least_temporary_bytes: u64,
     /// Whether a kernel may report an out-of-range index that the host could not check on upload.
     pub watches_status: bool,
+    /// The device and the options that it was planned for, with which [`Plan::explain`] repeats the choices.
+    pub origin: Option<Arc<(Profile, Options)>>,
 }
 
 /// A copy of a new value into its variable at the end of the step.
@@ -269,7 +272,9 @@ impl Plan {
         let layout = layout::Layout::new(&nodes, targets);
         let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
         let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);
-        Ok(lower::lower(nodes, targets, &layout, &clusters, &schedule, profile, options))
+        let (mut plan, findings) = lower::lower(nodes, targets, &layout, &clusters, &schedule, profile);
+        plan.origin = Some(Arc::new((profile.clone(), options.clone())));
+        Ok((plan, findings))
     }
 
     /// Bytes of the buffers for intermediate values.
@@ -309,25 +314,33 @@ impl Plan {
     }
 }
 
-/// The variant to use: the one requested in the options if it can run, else the measured choice, else the
-/// heuristic's.
+/// Why a kernel has its variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Reason {
+    /// [`Options::variant`] names it.
+    Forced,
+    /// It is the measured choice in [`Options::choices`].
+    Tuned,
+    /// It is the cheapest.
+    Cheapest,
+}
+
+/// The variant to use: the one requested in the options if it can run, else the measured choice, else the cheapest.
 pub(crate) fn choose(
     op: &dyn Op,
     kernel: &dyn Kernel,
     args: &Args<'_>,
     options: &Options,
-) -> std::result::Result<&'static Variant, String> {
-    let runnable = kernel.runnable(args);
-    let named = |name: Option<&str>| runnable.iter().find(|v| name == Some(v.name)).copied();
-    let wanted = named(options.variant.as_deref()).or_else(|| named(options.choices.wanted(op, args)));
-    wanted.or_else(|| kernel.heuristic(&runnable, args)).ok_or_else(|| {
-        let lacking: Vec<String> = kernel
-            .variants()
-            .iter()
-            .map(|v| {
-                format!("{} lacks {}", v.name, v.lacking(args.profile).unwrap_or("support for these shapes".into()))
-            })
-            .collect();
-        format!("no variant runs on {}: {}", args.profile.name, lacking.join("; "))
-    })
+) -> std::result::Result<(&'static Variant, Reason), String> {
+    let candidates = kernel.candidates(args);
+    let named = |name: Option<&str>, why| candidates.iter().find(|(v, _)| name == Some(v.name)).map(|(v, _)| (*v, why));
+    named(options.variant.as_deref(), Reason::Forced)
+        .or_else(|| named(options.choices.wanted(op, args), Reason::Tuned))
+        .or_else(|| candidates.first().map(|(v, _)| (*v, Reason::Cheapest)))
+        .ok_or_else(|| {
+            let lacks = |v: &Variant| v.lacking(args.profile).unwrap_or("support for these shapes".into());
+            let lacking: Vec<String> =
+                kernel.variants().iter().map(|v| format!("{} lacks {}", v.name, lacks(v))).collect();
+            format!("no variant runs on {}: {}", args.profile.name, lacking.join("; "))
+        })
 }

@@ -369,7 +369,7 @@ impl TunedKernel {
             };
             candidates.push(Candidate { variant, outcome });
         }
-        let heuristic = site.heuristic.name;
+        let heuristic = site.candidates[0].name;
         let chosen = winner(heuristic, &right);
         TunedKernel { op: site.op, class: site.class.clone(), heuristic, chosen, candidates }
     }

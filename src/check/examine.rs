@@ -18,7 +18,7 @@ fn each_variant(nodes: &Nodes, profile: &Profile, mut f: impl FnMut(&'static str
             let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
             let views: Vec<_> = inputs.iter().map(|ty| crate::View::contiguous(&ty.shape)).collect();
             let args = Args { inputs: &inputs, views: &views, outputs: &node.outputs, profile };
-            kernel.variants().iter().for_each(|v| f(op.name(), v, kernel.supports(v, &args)));
+            kernel.variants().iter().for_each(|v| f(op.name(), v, kernel.cost(v, &args).is_some()));
         }
     }
 }

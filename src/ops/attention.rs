@@ -6,7 +6,7 @@ mod gradients;
 mod kernels;
 mod reference;
 
-use crate::op::{Args, Backward, Kernel, Lowered, Lowering, Op, Rounding, Variant};
+use crate::op::{Args, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -142,8 +142,8 @@ impl Kernel for ScaledDotProduct {
         kernels::VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        kernels::suits(variant, args)
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        kernels::cost(variant, args)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {

@@ -1,9 +1,11 @@
 //! Fused cross entropy of logits and class indices: one pass for the losses, one for the gradient.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
 use crate::ops::reduce::threads_per_row;
-use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_grid, row_suits, row_supports, towers};
+use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_cost, row_grid, towers};
 use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
@@ -172,12 +174,8 @@ impl Kernel for Rows {
         ROW_VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_suits(variant, args, args.inputs[0].shape[1], 1)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_supports(variant, args.inputs[0].shape[1])
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        row_cost(variant, args, args.inputs[0].shape[1], 1)
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {

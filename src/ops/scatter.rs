@@ -6,7 +6,9 @@
 //! and its terms are summed. Segments may be long (a padding token): whole blocks with a single index are summed first,
 //! so that no invocation adds more than a few thousand terms.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant, Work,
+};
 use crate::ops::gather::{Lines, check_index, indexed_case, indices};
 use crate::ops::reduce::outer_size_inner;
 use crate::ops::sort::Sorting;
@@ -32,8 +34,8 @@ fn block_of(count: usize) -> Option<usize> {
     (count > LONGEST_WALK).then(|| count.isqrt().next_power_of_two().clamp(1024, 4096))
 }
 
-const VARIANTS: &[Variant] =
-    &[Variant { epilogue: true, ..Variant::plain("walk") }, Variant { epilogue: true, ..Variant::plain("sorted") }];
+const WALK: Variant = Variant { epilogue: true, ..Variant::plain("walk") };
+const SORTED: Variant = Variant { epilogue: true, ..Variant::plain("sorted") };
 
 impl Op for ScatterSum {
     fn name(&self) -> &'static str {
@@ -136,22 +138,23 @@ impl Layout {
 
 impl Kernel for ScatterSum {
     fn variants(&self) -> &'static [Variant] {
-        VARIANTS
+        &[WALK, SORTED]
     }
 
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        *variant != VARIANTS[0] || args.inputs[0].shape[self.axis] <= LONGEST_WALK
-    }
-
-    /// Scanning costs one comparison per output and index; sorting costs several launches.
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        if *variant != VARIANTS[0] {
-            return true;
-        }
-        let Ok(layout) = Layout::new(self, args) else { return false };
-        let width = if layout.vec4 { 4 } else { 1 };
-        let comparisons = args.outputs[0].shape.numel() / width * args.inputs[0].shape[self.axis];
-        comparisons <= if args.profile.software { 1 << 21 } else { 1 << 25 }
+    /// Scanning costs one comparison per output and index; sorting costs several launches, in whose time a device
+    /// compares this often.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let count = args.inputs[0].shape[self.axis];
+        let sorting = if args.profile.software { 1 << 21 } else { 1 << 25 };
+        let comparisons = match *variant == WALK {
+            true if count > LONGEST_WALK => return None,
+            true => {
+                let vec4 = Layout::new(self, args).is_ok_and(|layout| layout.vec4);
+                args.outputs[0].shape.numel() / if vec4 { 4 } else { 1 } * count
+            }
+            false => sorting,
+        };
+        Some(args.cost(&Work { flops: comparisons as f64, efficiency: 0.05, ..Work::default() }))
     }
 
     fn reads(&self, _input: usize, view: &View) -> bool {
@@ -160,7 +163,7 @@ impl Kernel for ScatterSum {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let layout = Layout::new(self, args)?;
-        if *variant == VARIANTS[0] { self.walk(&layout, args) } else { self.sorted(&layout, args) }
+        if *variant == WALK { self.walk(&layout, args) } else { self.sorted(&layout, args) }
     }
 }
 

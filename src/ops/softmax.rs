@@ -2,10 +2,10 @@
 //! overflows.
 
 use crate::op::{
-    Args, Backward, Binding, Case, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
-    Variant, gamma_of_runs,
+    Args, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding,
+    Slot, Style, Variant, Work, gamma_of_runs,
 };
-use crate::ops::reduce::{MIN_THREADS, outer_size_inner, threads_per_row};
+use crate::ops::reduce::{MIN_THREADS, TREE, outer_size_inner, threads_per_row};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -44,19 +44,17 @@ pub(crate) fn is_workgroup(variant: &Variant) -> bool {
     *variant == ROW_VARIANTS[1]
 }
 
-/// One invocation per row: for short rows, and on software adapters, where barriers are expensive.
-pub(crate) fn row_suits(variant: &Variant, args: &Args<'_>, size: usize, inner: usize) -> bool {
+/// One invocation per row, or a workgroup that finds the maximum and the sum of a row by trees of barriers. Rows along
+/// outer axes are apart, but neighbouring rows are adjacent, and enough of them keep a GPU busy.
+pub(crate) fn row_cost(variant: &Variant, args: &Args<'_>, size: usize, inner: usize) -> Option<Cost> {
+    let bytes = 8.0 * args.inputs[0].shape.numel() as f64;
     let rows = args.inputs[0].shape.numel() / size.max(1);
-    is_workgroup(variant)
-        || (size <= SHORT_ROW && args.profile.software)
-        || size < 64
-        // Along outer axes, neighbours in a row are far apart in memory, but neighbouring rows are adjacent.
-        || (inner >= 64 && rows >= 16_384 && size <= SHORT_ROW)
-}
-
-/// Whether the variant supports rows of this length.
-pub(crate) fn row_supports(variant: &Variant, size: usize) -> bool {
-    is_workgroup(variant) || size <= SHORT_ROW
+    let work = match is_workgroup(variant) {
+        true => Work { style: Style::Shared, bytes, barriers: rows as f64 * 2.0 * TREE, ..Work::default() },
+        false if inner >= 64 && rows >= 16_384 => Work { bytes, ..Work::default() },
+        false => Work { style: Style::Apart, bytes, ..Work::default() },
+    };
+    (is_workgroup(variant) || size <= SHORT_ROW).then(|| args.cost(&work))
 }
 
 /// The dispatch size of either variant.
@@ -187,13 +185,9 @@ impl Kernel for Softmax {
         ROW_VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
-        row_suits(variant, args, size, inner)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_supports(variant, args.inputs[0].shape[self.axis])
+        row_cost(variant, args, size, inner)
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -301,13 +295,9 @@ impl Kernel for SoftmaxGrad {
         ROW_VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
-        row_suits(variant, args, size, inner)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        row_supports(variant, args.inputs[0].shape[self.axis])
+        row_cost(variant, args, size, inner)
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {

@@ -63,7 +63,7 @@ impl Clusters {
                     let views = kernel_views(nodes, layout, node, kernel);
                     let outputs = &nodes.nodes[node].outputs;
                     match choose(op, kernel, &Args { inputs: &inputs, views: &views, outputs, profile }, options) {
-                        Ok(variant) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
+                        Ok((variant, _)) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
                         Err(why) => {
                             clusters.refused.push((node, why));
                             continue;

@@ -10,7 +10,7 @@ use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
-use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, KernelCall, Options, Plan, Role, Stored, padded};
+use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, KernelCall, Plan, Role, Stored, padded};
 use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -64,7 +64,6 @@ pub(super) fn lower(
     clusters: &Clusters,
     schedule: &Schedule,
     profile: &Profile,
-    _options: &Options,
 ) -> (Plan, Vec<Finding>) {
     let scalars = number_scalars(&nodes, layout);
     let mut lowering = Lowering {

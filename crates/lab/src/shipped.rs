@@ -1,14 +1,14 @@
 //! Every WGSL shader that can reach a driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rayon::prelude::*;
 
 use wgrad::check::{CaseGraph, variants};
 use wgrad::graph::{NodeKind, Nodes, ValueId};
-use wgrad::op::{Case, Lowering};
+use wgrad::op::{Case, Lowering, Variant};
 use wgrad::plan::{Options, Plan};
 use wgrad::{Graph, Profile, Result, Tensor, Value, models};
 
@@ -22,7 +22,7 @@ pub struct Shipped {
     pub wgsl: Arc<str>,
     /// The entry point.
     pub entry: String,
-    /// Whether the heuristic selects it only on software adapters.
+    /// Whether only software adapters use it.
     pub software: bool,
     /// Whether it needs subgroup operations.
     pub subgroups: bool,
@@ -150,15 +150,37 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
     Ok(())
 }
 
+/// Whether only software adapters use a variant: it needs subgroups of 8, or is among [`CHOSEN_BY_SOFTWARE`] and not the
+/// op's last variant, which every device may need.
 fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
     nodes.nodes.iter().any(|node| match &node.kind {
         NodeKind::Op(op) if op.name() == name => match op.lowering() {
-            Lowering::Kernel(kernel) => kernel.variants().iter().any(|v| v.name == variant && v.software),
+            Lowering::Kernel(kernel) => kernel.variants().split_last().is_some_and(|(last, others)| {
+                let chosen = |v: &&Variant| *v != last && CHOSEN_BY_SOFTWARE.contains(v.name);
+                let eight = |v: &&Variant| v.subgroup == Some(8);
+                others.iter().chain([last]).any(|v| v.name == variant && (eight(&v) || chosen(&v)))
+            }),
             _ => false,
         },
         _ => false,
     })
 }
+
+/// The variants that the planner chooses in a case for software adapters without subgroups, but in none for GPUs.
+static CHOSEN_BY_SOFTWARE: LazyLock<BTreeSet<&str>> = LazyLock::new(|| {
+    let gpu = Profile { subgroups: None, ..generous() };
+    let software = Profile { software: true, ..gpu.clone() };
+    let chosen = |profile: &Profile| -> BTreeSet<&'static str> {
+        let of_case = |case: &Case| {
+            let graph = CaseGraph::new(case).ok()?;
+            let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
+            let (plan, _) = Plan::of(&graph.graph, &outputs, profile, &Options::default()).ok()?;
+            Some(plan.calls.iter().filter_map(|call| Some(call.kernel?.1)).collect::<Vec<_>>())
+        };
+        wgrad::ops::cases().par_iter().filter_map(of_case).flatten().collect()
+    };
+    &chosen(&software) - &chosen(&gpu)
+});
 
 fn file_name(call: &str, dispatch: &str, text: &str) -> String {
     let mut hasher = DefaultHasher::new();

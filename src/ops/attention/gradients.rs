@@ -3,7 +3,7 @@
 
 use super::{MIN_SCORE, Scores, four, kernels, reference};
 use crate::autodiff::gradients_of;
-use crate::op::{Args, Backward, Kernel, Lowered, Lowering, Op, Rounding, Variant};
+use crate::op::{Args, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value};
 
@@ -92,8 +92,8 @@ impl Kernel for AttentionQueryGrad {
         kernels::VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        kernels::suits(variant, args)
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        kernels::cost(variant, args)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {
@@ -156,8 +156,8 @@ impl Kernel for AttentionKeyGrad {
         kernels::VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        kernels::suits(variant, args)
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        kernels::cost(variant, args)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {

@@ -1,19 +1,24 @@
 //! Launches of the attention kernels.
 
 use super::{Scores, four};
-use crate::op::{Args, Binding, Launch, Lowered, Slot, Variant};
+use crate::op::{self, Args, Binding, Cost, Launch, Lowered, Slot, Style, Variant};
 use crate::shader::Shader;
 use crate::shape::View;
 
 /// 8 lanes share 16 rows by shuffles: for lavapipe.
-const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, software: true, ..Variant::plain("shuffle") };
+const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, ..Variant::plain("shuffle") };
 /// Tiles of 32 x 32 scores in workgroup memory.
 const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256 + 64), ..Variant::plain("tile") };
 
 pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE];
 
-pub(super) fn suits(variant: &Variant, args: &Args<'_>) -> bool {
-    *variant == TILE || args.profile.software
+/// The time of a product per score and number of q or k.
+pub(super) fn cost(variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+    let [n, h, l, e] = four(&args.inputs[0].shape);
+    let keys = args.inputs[1].shape[2];
+    let flops = 2.0 * [n, h, l, e, keys].map(|size| size as f64).iter().product::<f64>();
+    let style = if *variant == TILE { Style::Shared } else { Style::Shuffled };
+    Some(args.cost(&op::Work { style, flops, efficiency: 0.3, ..op::Work::default() }))
 }
 
 /// Rows of whole vec4, at any strides.

@@ -5,37 +5,37 @@
 use super::packed::{self, ConvTiling, Windows};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::DType;
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 
 /// Invocations per workgroup of the direct kernels.
 const LANES: u64 = 64;
 
-/// The variants, best first: for 1x1 kernels, for software adapters with subgroups of 8 (the wider one loads less per
-/// product), for other software adapters, for GPUs, for depthwise convolutions, and for every shape.
-const VARIANTS: &[Variant] = &[
-    variant("pointwise"),
-    Variant { workgroup_memory: 16384, ..shuffle("shuffle64") },
-    Variant { workgroup_memory: 8192, ..shuffle("shuffle32") },
-    Variant { software: true, invocations: 32, ..variant("rows") },
-    Variant { workgroup_memory: 8192, ..variant("tile") },
-    variant("depthwise"),
-    variant("direct"),
-];
+/// For 1x1 kernels.
+const POINTWISE: Variant = variant("pointwise");
+/// For software adapters with subgroups of 8; the wider one loads less per product.
+const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
+const SHUFFLE32: Variant = Variant { workgroup_memory: 8192, ..shuffle("shuffle32") };
+/// For other software adapters.
+const ROWS: Variant = Variant { invocations: 32, ..variant("rows") };
+/// For GPUs.
+const TILE: Variant = Variant { workgroup_memory: 8192, ..variant("tile") };
+const DEPTHWISE: Variant = variant("depthwise");
+/// For every shape.
+const DIRECT: Variant = variant("direct");
 
-/// The variants of the weight gradient, whose tile also keeps positions in workgroup memory.
-const WEIGHT_VARIANTS: &[Variant] = &[
-    shuffle("shuffle64"),
-    shuffle("shuffle32"),
-    Variant { software: true, invocations: 32, ..variant("rows") },
-    Variant { workgroup_memory: 8448, ..variant("tile") },
-    variant("depthwise"),
-    variant("direct"),
-];
+const VARIANTS: &[Variant] = &[POINTWISE, SHUFFLE64, SHUFFLE32, ROWS, TILE, DEPTHWISE, DIRECT];
+
+/// The same for the weight gradient, whose tile also keeps positions in workgroup memory.
+const WEIGHT_SHUFFLE64: Variant = shuffle("shuffle64");
+const WEIGHT_SHUFFLE32: Variant = shuffle("shuffle32");
+const WEIGHT_TILE: Variant = Variant { workgroup_memory: 8448, ..TILE };
+
+const WEIGHT_VARIANTS: &[Variant] = &[WEIGHT_SHUFFLE64, WEIGHT_SHUFFLE32, ROWS, WEIGHT_TILE, DEPTHWISE, DIRECT];
 
 const fn shuffle(name: &'static str) -> Variant {
-    Variant { subgroup: Some(8), software: true, invocations: 8, ..variant(name) }
+    Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
 }
 
 const fn variant(name: &'static str) -> Variant {
@@ -53,35 +53,47 @@ struct Tile {
 }
 
 fn tile(variant: &Variant) -> Tile {
-    match variant.name {
-        "shuffle64" => Tile { rows: 64, columns: 16, cost: 0.75 },
-        "shuffle32" => Tile { rows: 64, columns: 8, cost: 1.0 },
+    match *variant {
+        SHUFFLE64 | WEIGHT_SHUFFLE64 => Tile { rows: 64, columns: 16, cost: 0.75 },
+        SHUFFLE32 | WEIGHT_SHUFFLE32 => Tile { rows: 64, columns: 8, cost: 1.0 },
         _ => Tile { rows: 16, columns: 2, cost: 2.0 },
     }
 }
 
-/// With fewer terms than this, a software adapter would need about a thousand products to make up for the longer
-/// compile time of the wider kernel.
-const LARGE: f64 = (1 << 28) as f64;
+/// Seconds that lavapipe takes longer to compile `shuffle64`, in a step with all three passes.
+const COMPILE_MORE: f64 = 2.3;
+
+/// The copies and their launches make up for themselves in convolutions with this many operations.
+const FEW: f64 = 2e5;
 
 impl Convolution {
-    /// Relative time of a variant: tiles also compute what lies beyond the edges.
-    fn cost(&self, sizes: &Sizes, variant: &Variant) -> f64 {
+    /// The work of a variant that multiplies channels-last copies.
+    fn packed(&self, sizes: &Sizes, variant: &Variant, software: bool) -> Work {
         let Tile { rows, columns, cost } = tile(variant);
-        let whole = |size: usize, tile: usize| size.next_multiple_of(tile) as f64;
+        let (style, compile) = match *variant {
+            SHUFFLE64 | WEIGHT_SHUFFLE64 => (Style::Shuffled, COMPILE_MORE),
+            SHUFFLE32 | WEIGHT_SHUFFLE32 => (Style::Shuffled, 0.0),
+            ROWS => (Style::Cached, 0.0),
+            _ => (Style::Shared, 0.0),
+        };
+        // Tiles also compute what lies beyond the edges. (For a GPU, only one of these kernels is fast.)
+        let whole =
+            |size: usize, tile: usize| if software { size.next_multiple_of(tile) as f64 / size as f64 } else { 1.0 };
         let windows = self.windows(sizes);
         let outputs = sizes.o.div_ceil(4);
-        cost * match self.pass {
+        let padded = match self.pass {
             ConvPass::Forward => whole(windows.positions(), rows) * whole(outputs, columns),
             ConvPass::BackwardData(_) => {
                 whole(windows.positions(), rows) * whole((sizes.c * windows.phases()).div_ceil(4), columns)
             }
             // The small tile takes three times as long per product, and is one more kernel to compile.
             ConvPass::BackwardFilter(_) => {
-                let again = if variant.name == "rows" { 2.0 } else { 1.0 };
-                again * 4.0 * whole(windows.depth(), rows / 4) * whole(outputs, columns)
+                let again = if *variant == ROWS { 2.0 } else { 1.0 };
+                again * whole(windows.depth(), rows / 4) * whole(outputs, columns)
             }
-        }
+        };
+        let efficiency = 0.45 / cost;
+        Work { style, launches: 3.0, flops: padded * sizes.flops(), efficiency, compile, ..Work::default() }
     }
 
     /// The windows that the packed kernels read.
@@ -98,36 +110,27 @@ impl Kernel for Convolution {
         if let ConvPass::BackwardFilter(_) = self.pass { WEIGHT_VARIANTS } else { VARIANTS }
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        if variant.name == "direct" {
-            return true;
-        }
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let sizes = self.sizes(args.inputs, args.outputs);
-        // Below this, the copies and their launches cost more than they save.
-        if sizes.flops() < 2e5 {
-            return false;
-        }
-        match variant.name {
-            "pointwise" => return pointwise::suits(&sizes),
-            "depthwise" => return true,
-            _ if variant.software != args.profile.software => return false,
-            _ => {}
-        }
-        let able = |v: &&Variant| {
-            v.software && v.lacking(args.profile).is_none() && (v.name != "shuffle64" || sizes.flops() >= 2.0 * LARGE)
+        let software = args.profile.software;
+        let packed = |variant: &Variant| self.packed(&sizes, variant, software);
+        let work = match *variant {
+            // Beyond [`FEW`] operations, it is slower than the others whatever these compute beyond the edges.
+            DIRECT if sizes.flops() < FEW => Work::default(),
+            DIRECT => Work { launches: 30.0 * sizes.flops() / FEW, ..Work::default() },
+            // The arithmetic of the fastest packed variant, without the copies, which take about a third as long.
+            POINTWISE if !pointwise::supports(&sizes, self.pass) => return None,
+            POINTWISE => {
+                let able = [SHUFFLE64, SHUFFLE32, ROWS, TILE].into_iter().filter(|v| v.lacking(args.profile).is_none());
+                let best = able.map(|v| packed(&v)).min_by(|a, b| args.cost(a).0.total_cmp(&args.cost(b).0))?;
+                Work { flops: best.flops * pointwise::share(&sizes), ..best }
+            }
+            DEPTHWISE if !depthwise::supports(&sizes, self.pass, args) => return None,
+            DEPTHWISE => Work { launches: 3.0, flops: sizes.flops(), efficiency: 0.3, ..Work::default() },
+            _ if !packed::supports(&sizes, || self.windows(&sizes), args) => return None,
+            _ => packed(variant),
         };
-        let least = self.variants().iter().filter(able).map(|v| self.cost(&sizes, v)).reduce(f64::min);
-        !variant.software || able(&variant) && Some(self.cost(&sizes, variant)) == least
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let sizes = self.sizes(args.inputs, args.outputs);
-        match variant.name {
-            "direct" => true,
-            "pointwise" => pointwise::supports(&sizes, self.pass),
-            "depthwise" => depthwise::supports(&sizes, self.pass, args),
-            _ => packed::supports(&sizes, || self.windows(&sizes), args),
-        }
+        Some(args.cost(&work))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -136,27 +139,25 @@ impl Kernel for Convolution {
         let tiling = |entry, rows, columns, tiles| ConvTiling { entry, rows, columns, tiles };
         let wide = |shader: Shader| shader.set("WIDE", columns / 8);
         if let ConvPass::BackwardFilter(_) = self.pass {
-            let (shader, tiling) = match variant.name {
-                "shuffle64" | "shuffle32" => {
+            let (shader, tiling) = match *variant {
+                WEIGHT_SHUFFLE64 | WEIGHT_SHUFFLE32 => {
                     let entry = "conv2d_weight_shuffle";
                     (wide(Shader::new("conv2d_weight_shuffle")), tiling(entry, rows / 4, columns, 1))
                 }
-                "rows" => (Shader::new("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
-                "tile" => (Shader::new("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
-                "depthwise" => return depthwise::weight_product(s, args),
+                ROWS => (Shader::new("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
+                WEIGHT_TILE => (Shader::new("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
+                DEPTHWISE => return depthwise::weight_product(s, args),
                 _ => return weight_direct(s, args),
             };
             return packed::weight_product(s, shader, tiling, args);
         }
         let backward = self.pass != ConvPass::Forward;
-        let (shader, tiling) = match variant.name {
-            "shuffle64" | "shuffle32" => {
-                (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1))
-            }
-            "rows" => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
-            "tile" => (Shader::new("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
-            "pointwise" => return pointwise::product(s, self.pass, args),
-            "depthwise" => return depthwise::product(s, self.pass, args),
+        let (shader, tiling) = match *variant {
+            SHUFFLE64 | SHUFFLE32 => (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
+            ROWS => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
+            TILE => (Shader::new("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
+            POINTWISE => return pointwise::product(s, self.pass, args),
+            DEPTHWISE => return depthwise::product(s, self.pass, args),
             _ if backward => {
                 return direct(Shader::new("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);
             }

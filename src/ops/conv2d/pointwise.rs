@@ -15,10 +15,11 @@ pub(super) fn supports(s: &Sizes, pass: ConvPass) -> bool {
     plain && !matches!(pass, ConvPass::BackwardFilter(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }
 
-/// Whether tiles of 32 columns are at least three quarters full; otherwise it is faster to pack all images together.
-pub(super) fn suits(s: &Sizes) -> bool {
+/// The share of the time of a packed convolution: less than 1 if tiles of 32 columns are over three quarters full;
+/// otherwise it is faster to pack all images together.
+pub(super) fn share(s: &Sizes) -> f64 {
     let plane = s.h * s.w;
-    4 * plane >= 3 * plane.next_multiple_of(32)
+    0.75 * plane.next_multiple_of(32) as f64 / plane as f64
 }
 
 /// The product for each image: `y = W x` or `dx = W^T dy`.
@@ -32,7 +33,7 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     let views = [View { shape: weight.shape.clone(), strides, offset: 0 }, View::contiguous(&data.shape)];
     let outputs = [ty([s.n, rows, plane])];
     let args = Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile: args.profile };
-    let variant = Matmul.heuristic(&Matmul.runnable(&args), &args).ok_or("no variant of matmul runs here")?;
+    let variant = Matmul.candidates(&args).first().ok_or("no variant of matmul runs here")?.0;
     let mut lowered = Matmul.lower(variant, &args)?;
     // The first operand of the product is the second of this op.
     for binding in lowered.launches.iter_mut().flat_map(|launch| &mut launch.bindings) {

@@ -1,7 +1,7 @@
 //! Matrix product kernels: tiling, kernel selection and operand loading.
 
 use super::{Matmul, batch, sizes};
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
@@ -23,12 +23,12 @@ const TILE128X32: Variant = Variant { workgroup_memory: 5120, ..variant("tile128
 /// For small products: 4 x 4 elements per invocation.
 const TILE32: Variant = Variant { workgroup_memory: 8192, ..variant("tile32") };
 /// 8 x 8 elements per invocation, without workgroup memory: for software adapters without subgroups of 8.
-const REGISTER8: Variant = Variant { software: true, ..variant("register8") };
+const REGISTER8: Variant = variant("register8");
 /// 4 x 4 elements per invocation, without workgroup memory: for products with vectors.
 const REGISTER4: Variant = variant("register4");
 
 const fn shuffle(name: &'static str) -> Variant {
-    Variant { subgroup: Some(8), invocations: 8, software: true, ..variant(name) }
+    Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
 }
 
 const fn variant(name: &'static str) -> Variant {
@@ -50,18 +50,18 @@ pub(super) struct MatmulTiling {
 
 fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
     let tiling = |tile, tiles_in_group, terms, cost| MatmulTiling { tile, tiles_in_group, terms, cost };
-    match variant.name {
-        "gemv" if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
-        "gemv" if m > 4 => tiling([8, 4], 1, 256, 16),
-        "gemv" => tiling([4, 4], 1, 256, 16),
-        "shuffle64" => tiling([64, 64], 1, 4, 6),
-        "shuffle32" => tiling([32, 32], 1, 4, 8),
-        "tile128" => tiling([128, 128], 1, 1, 7),
-        "tile64" => tiling([64, 64], 1, 1, 8),
-        "tile32x128" => tiling([32, 128], 1, 1, 9),
-        "tile128x32" => tiling([128, 32], 1, 1, 9),
-        "tile32" => tiling([32, 32], 1, 1, 12),
-        "register8" => tiling([8, 8], 64, 4, 16),
+    match *variant {
+        GEMV if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
+        GEMV if m > 4 => tiling([8, 4], 1, 256, 16),
+        GEMV => tiling([4, 4], 1, 256, 16),
+        SHUFFLE64 => tiling([64, 64], 1, 4, 6),
+        SHUFFLE32 => tiling([32, 32], 1, 4, 8),
+        TILE128 => tiling([128, 128], 1, 1, 7),
+        TILE64 => tiling([64, 64], 1, 1, 8),
+        TILE32X128 => tiling([32, 128], 1, 1, 9),
+        TILE128X32 => tiling([128, 32], 1, 1, 9),
+        TILE32 => tiling([32, 32], 1, 1, 12),
+        REGISTER8 => tiling([8, 8], 64, 4, 16),
         _ => tiling([4, 4], 64, 4, 32),
     }
 }
@@ -75,11 +75,6 @@ const MIN_PART: usize = 128;
 /// Workgroups that fill a GPU and a software adapter.
 const FILLS_GPU: usize = 256;
 const FILLS_CORES: usize = 8;
-
-/// Cost of one element written to scratch memory and read back, in units of [`MatmulTiling::cost`] (8 per
-/// multiply-add): 8 bytes, and a GPU computes about 12 multiply-adds per byte (5 to 20, from vendors' peak rates and
-/// bandwidths).
-const SCRATCH: usize = 8 * 12 * 8;
 
 /// The tiles and parts into which a [`MatmulTiling`] divides a product.
 pub(super) struct SplitK {
@@ -126,27 +121,45 @@ impl MatmulTiling {
         SplitK { tiles_m, tiles_n, parts, split_k_len, workgroups: groups * parts }
     }
 
-    /// Estimated time, comparable between variants on the same device: the work of all workgroups, at least
-    /// [`FILLS_GPU`] on a GPU, which runs that many at a time, plus the traffic of partial results.
-    fn time(&self, sizes: [usize; 3], batches: usize, profile: &Profile) -> usize {
-        let ([m, n, _], [tile_m, tile_n]) = (sizes, self.tile);
+    /// The work of the launches on a device. A software adapter sums tiles one after the other, whatever their number.
+    /// (The launch that adds the parts of a sum is not counted: nearly every small product has one.)
+    fn work(&self, style: Style, sizes @ [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Work {
+        let [tile_m, tile_n] = self.tile;
         if profile.software {
-            return m.next_multiple_of(tile_m) * n.next_multiple_of(tile_n) * self.cost;
+            let products = m.next_multiple_of(tile_m) as f64 * n.next_multiple_of(tile_n) as f64 * k as f64;
+            return Work {
+                style,
+                flops: 2.0 * products * batches as f64,
+                efficiency: 3.6 / self.cost as f64,
+                ..Work::default()
+            };
         }
         let SplitK { parts, split_k_len, workgroups, .. } = self.cut(sizes, batches, profile);
         let in_parts = if parts > 1 { parts * batches * m * n } else { 0 };
-        workgroups.max(FILLS_GPU) * self.tiles_in_group * tile_m * tile_n * split_k_len * self.cost + in_parts * SCRATCH
+        let products = workgroups as f64 * (self.tiles_in_group * tile_m * tile_n * split_k_len) as f64;
+        Work {
+            style,
+            flops: 2.0 * products,
+            efficiency: 4.8 / self.cost as f64,
+            workgroups: workgroups as f64,
+            scratch: 8.0 * in_parts as f64,
+            ..Work::default()
+        }
     }
 }
 
-/// A software adapter would have to compute a product with fewer multiply-adds a thousand times before a larger tile
-/// made up for its compile time: 70 ms for the smallest, 150 ms for [`SHUFFLE32`].
-const SMALL: usize = 1 << 19;
-
-/// The same for [`SHUFFLE64`], which takes 720 ms to compile: for all products, and for those whose sides are all at
-/// least [`WIDE`], where its tiles save the most loads.
-const LARGE: usize = 1 << 26;
-const LARGE_AND_WIDE: usize = 1 << 24;
+/// Seconds that lavapipe takes to compile a variant. The wider tile pays off sooner for products whose sides are all at
+/// least [`WIDE`], where it saves the most loads: only part of the time counts.
+fn compile(variant: &Variant, sizes: [usize; 3]) -> f64 {
+    match *variant {
+        SHUFFLE64 if sizes.iter().all(|&side| side >= WIDE) => COMPILE32 + COMPILE_MORE / 4.0,
+        SHUFFLE64 => COMPILE32 + COMPILE_MORE,
+        REGISTER4 => 0.095,
+        _ => COMPILE32,
+    }
+}
+const COMPILE32: f64 = 0.15;
+const COMPILE_MORE: f64 = 0.57;
 const WIDE: usize = 256;
 
 /// Most rows or columns for [`GEMV`], and fewest terms, so that every invocation has some.
@@ -168,28 +181,23 @@ impl Kernel for Matmul {
         VARIANTS
     }
 
-    /// Tiles waste work beyond the edges, and large tiles leave a GPU idle: picks the variant with the lowest estimated
-    /// time among those meant for the device and supported by it. Products that a software adapter computes in less
-    /// time than it takes to compile a large tile get the smallest.
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+    /// Tiles waste work beyond the edges, and large tiles leave a GPU idle. `gemv` can compute every product, but is
+    /// slow where its invocations have too few terms or read elements that are far apart.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let sizes @ [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
-        let software = args.profile.software;
-        let products = m * n * k * batches;
-        if software && products < SMALL {
-            return variant == &REGISTER4;
-        }
-        let large = if sizes.iter().all(|&side| side >= WIDE) { LARGE_AND_WIDE } else { LARGE };
-        let meant = |v: &Variant| match v.name {
-            "shuffle64" => software && products >= large,
-            "gemv" => !software && gemv(args),
-            name if name.starts_with("tile") => !software,
-            _ => software || !v.software,
+        let style = match *variant {
+            SHUFFLE64 | SHUFFLE32 => Style::Shuffled,
+            REGISTER8 => Style::Cached,
+            REGISTER4 => Style::Adjacent,
+            _ => Style::Shared,
         };
-        let time = |v: &Variant| tiling(v, m, n).time(sizes, batches, args.profile);
-        let able = |v: &&Variant| meant(v) && v.lacking(args.profile).is_none();
-        let least = self.variants().iter().filter(able).map(time).min();
-        meant(variant) && Some(time(variant)) == least || variant == &REGISTER4
+        let mut work = tiling(variant, m, n).work(style, sizes, batches, args.profile);
+        work.compile = compile(variant, sizes);
+        if *variant == GEMV && !gemv(args) {
+            work.efficiency /= 1024.0;
+        }
+        Some(args.cost(&work))
     }
 
     /// One of the two matrix axes must be contiguous, and the merged batch axes must be at most three: the uniform has
@@ -208,13 +216,13 @@ impl Kernel for Matmul {
         let tiling = tiling(variant, m, n);
         let cut = tiling.cut(sizes, batches, args.profile);
         let [tile_m, tile_n] = tiling.tile;
-        let (shader, entry) = match variant.name {
-            "gemv" => (Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n), "matmul_gemv"),
-            "shuffle64" | "shuffle32" => {
+        let (shader, entry) = match *variant {
+            GEMV => (Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n), "matmul_gemv"),
+            SHUFFLE64 | SHUFFLE32 => {
                 let shader = Shader::new("matmul_shuffle").set("BLOCKS", tile_m / 32).set("COLUMNS", tile_n / 32);
                 (shader, "matmul_shuffle")
             }
-            "register8" | "register4" => {
+            REGISTER8 | REGISTER4 => {
                 (Shader::new("matmul_register").set("TM", tile_m).set("TN", tile_n), "matmul_register")
             }
             _ => (workgroup_tile(variant, [tile_m, tile_n]), "matmul_tile"),

@@ -3,8 +3,8 @@
 
 use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
-use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, parts, threads_per_row};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
+use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, TREE, parts, threads_per_row};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -235,22 +235,38 @@ impl Parts<'_> {
     }
 }
 
-/// An invocation per row on software adapters, a workgroup per row on GPUs, if there are enough rows to keep them busy.
-fn suits(variant: &Variant, args: &Args<'_>) -> bool {
+/// A workgroup or an invocation per row reads rows once, which must be contiguous and not too long; the parts read them
+/// twice, with two more launches. Few long rows leave a device idle.
+fn cost(variant: &Variant, args: &Args<'_>) -> Option<Cost> {
     let [outer, rows, inner] = sizes(&args.inputs[0].shape);
-    let (row, software) = (outer * inner, args.profile.software);
-    if is_workgroup(variant) {
-        return !software && row >= 64 && (rows >= 64 || row <= 1 << 14);
-    }
-    !is_invocation(variant) || rows * row < 1 << 14 || (rows >= 64 && (software || row < 64))
-}
-
-/// Only contiguous rows that are not too long.
-fn supports(variant: &Variant, args: &Args<'_>) -> bool {
+    let row = outer * inner;
+    let elements = (rows * row) as f64;
     let grid = Grid::new(&args.inputs[0].shape);
     let whole = grid.outer == 1 && grid.width != Width::Column4;
+    let long = if args.profile.software { rows * row >= 1 << 14 } else { row > 1 << 14 };
+    let busy = |workgroups: usize| if rows < 64 && long { workgroups as f64 } else { f64::INFINITY };
+    let work = match variant {
+        _ if is_workgroup(variant) => Work {
+            style: Style::Shared,
+            bytes: 8.0 * elements,
+            barriers: rows as f64 * 2.0 * TREE,
+            workgroups: busy(rows),
+            ..Work::default()
+        },
+        _ if is_invocation(variant) => {
+            Work { style: Style::Apart, bytes: 8.0 * elements, workgroups: busy(rows.div_ceil(64)), ..Work::default() }
+        }
+        _ => Work {
+            style: Style::Apart,
+            launches: 3.0,
+            bytes: 4.0 * elements,
+            scratch: 8.0 * elements,
+            ..Work::default()
+        },
+    };
     let longest = if is_workgroup(variant) { LONGEST } else { SHORT };
-    !(is_workgroup(variant) || is_invocation(variant)) || (whole && grid.size() <= longest)
+    let supported = !(is_workgroup(variant) || is_invocation(variant)) || (whole && grid.size() <= longest);
+    supported.then(|| args.cost(&work))
 }
 
 impl Kernel for Normalize {
@@ -258,12 +274,8 @@ impl Kernel for Normalize {
         VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        suits(variant, args)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        supports(variant, args)
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        cost(variant, args)
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -289,12 +301,8 @@ impl Kernel for NormalizeGrad {
         VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        suits(variant, args)
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        supports(variant, args)
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        cost(variant, args)
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {

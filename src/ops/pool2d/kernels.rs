@@ -1,7 +1,7 @@
 //! Pooling kernels: one invocation per window, or per element of a gradient.
 
 use super::{Pool2d, PoolKind, Pooling, Sizes};
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Variant, Work};
 use crate::shader::Shader;
 use crate::shape::reciprocal;
 
@@ -19,11 +19,12 @@ fn rounds([rows, columns]: [usize; 2]) -> usize {
 }
 const MAX_ROUNDS: usize = 48_000;
 
+const GATHER: Variant = Variant { epilogue: true, invocations: 64, ..Variant::plain("gather") };
+const DISJOINT: Variant = Variant { name: "disjoint", ..GATHER };
+const PAIRS: Variant = Variant { name: "pairs", ..GATHER };
+
 impl Kernel for Pooling {
     fn variants(&self) -> &'static [Variant] {
-        const GATHER: Variant = Variant { epilogue: true, invocations: 64, ..Variant::plain("gather") };
-        const DISJOINT: Variant = Variant { name: "disjoint", ..GATHER };
-        const PAIRS: Variant = Variant { name: "pairs", ..GATHER };
         match self.kind {
             PoolKind::Max => &[PAIRS, GATHER],
             PoolKind::MaxGrad => &[PAIRS, DISJOINT, GATHER],
@@ -34,18 +35,20 @@ impl Kernel for Pooling {
     /// `pairs`: a window of 2x2 is two vec2; rows must be whole vec2, and for the gradient the windows must cover the
     /// plane. `disjoint`: if no two windows share an element, each window writes its own part of the gradient, provided
     /// that part is small enough: the last window's part extends to the edge.
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        if variant.name == "gather" {
-            return true;
-        }
+    /// `gather` launches a maximum's gradient twice.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let Sizes { h, w, oh, ow, options: Pool2d { kernel, stride, padding, .. }, .. } =
             self.sizes(args.inputs, args.outputs);
-        if variant.name == "pairs" {
-            let twos = [kernel, stride] == [[2, 2]; 2] && padding == [0, 0];
-            return twos && w.is_multiple_of(2) && (self.kind == PoolKind::Max || h == 2 * oh);
-        }
+        let twos = [kernel, stride] == [[2, 2]; 2] && padding == [0, 0];
         let part = |i: usize, size: usize, windows: usize| stride[i].max(size + padding[i] - (windows - 1) * stride[i]);
-        self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MAX_ROUNDS
+        let supported = match *variant {
+            PAIRS => twos && w.is_multiple_of(2) && (self.kind == PoolKind::Max || h == 2 * oh),
+            DISJOINT => self.overlap() == 1 && rounds(kernel) + rounds([part(0, h, oh), part(1, w, ow)]) < MAX_ROUNDS,
+            _ => true,
+        };
+        let launches = if *variant == GATHER && self.kind == PoolKind::MaxGrad { 2.0 } else { 1.0 };
+        let bytes = 4.0 * launches * args.inputs[0].shape.numel() as f64;
+        supported.then(|| args.cost(&Work { launches, bytes, ..Work::default() }))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -83,8 +86,8 @@ impl Kernel for Pooling {
         let [a, b] = [Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1))];
         let y = Binding::Write(Slot::Output(0));
         match self.kind {
-            PoolKind::Max if variant.name == "pairs" => Ok(launch("max_pool2d_pairs", windows, vec![a, y])?.into()),
-            PoolKind::MaxGrad if variant.name == "pairs" => {
+            PoolKind::Max if *variant == PAIRS => Ok(launch("max_pool2d_pairs", windows, vec![a, y])?.into()),
+            PoolKind::MaxGrad if *variant == PAIRS => {
                 Ok(launch("max_pool2d_grad_pairs", windows, vec![a, b, y])?.into())
             }
             PoolKind::Max | PoolKind::MaxPick => {
@@ -93,7 +96,7 @@ impl Kernel for Pooling {
             }
             PoolKind::Avg => Ok(launch("avg_pool2d", windows, vec![a, y])?.into()),
             PoolKind::AvgGrad(_) => Ok(launch("avg_pool2d_grad", elements, vec![a, y])?.into()),
-            PoolKind::MaxGrad if variant.name == "disjoint" => {
+            PoolKind::MaxGrad if *variant == DISJOINT => {
                 Ok(launch("max_pool2d_grad_disjoint", windows, vec![a, b, y])?.into())
             }
             PoolKind::MaxGrad => {

@@ -2,7 +2,7 @@
 //! passes the state from step to step in workgroup memory.
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
 use crate::ops::reduce::{MIN_THREADS, together_on};
 use crate::shader::Shader;
 
@@ -19,7 +19,7 @@ fn is_workgroup(variant: &Variant) -> bool {
 /// Most hidden units whose states fit in workgroup memory.
 const MAX_UNITS: usize = 512;
 
-/// Up to this size, a workgroup that reads all weights in each step is faster than a launch per step.
+/// A workgroup reads the weights of this many units in the time of a launch.
 const FEW_UNITS: usize = 256;
 
 /// Maximum loop iterations per invocation: some drivers silently stop longer loops.
@@ -116,14 +116,17 @@ impl Pass<'_> {
     }
 }
 
-/// A workgroup per row for layers that are small enough for it to pay off on a GPU; a launch per step on software
-/// adapters, which have few cores and slow barriers.
-fn suits(variant: &Variant, args: &Args<'_>, hidden: usize) -> bool {
-    !is_workgroup(variant) || (hidden <= FEW_UNITS && !args.profile.software)
-}
-
-fn supports(variant: &Variant, hidden: usize) -> bool {
-    !is_workgroup(variant) || hidden <= MAX_UNITS
+/// A launch per step, or a workgroup per row that reads all weights in each step, between barriers.
+fn cost(variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> Option<Cost> {
+    let (steps, rows) = (sizes.steps as f64, sizes.batch as f64);
+    if !is_workgroup(variant) {
+        return Some(args.cost(&Work { launches: steps, ..Work::default() }));
+    }
+    let read = (sizes.hidden as f64 / FEW_UNITS as f64).powi(2);
+    // With few units, barriers on a software adapter take longer than launches.
+    let barriers = if args.profile.software { 3.0 * steps * rows } else { 0.0 };
+    let work = Work { style: Style::Shared, launches: steps * read, barriers, ..Work::default() };
+    (sizes.hidden <= MAX_UNITS).then(|| args.cost(&work))
 }
 
 impl Kernel for Recurrence {
@@ -131,12 +134,8 @@ impl Kernel for Recurrence {
         VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        suits(variant, args, args.inputs[2].shape[1])
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        supports(variant, args.inputs[2].shape[1])
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        cost(variant, args, &Sizes::of_states(&args.outputs[0]))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -164,12 +163,8 @@ impl Kernel for RecurrenceGrad {
         VARIANTS
     }
 
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        suits(variant, args, args.inputs[0].shape[2])
-    }
-
-    fn supports(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        supports(variant, args.inputs[0].shape[2])
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        cost(variant, args, &Sizes::of_states(args.inputs[0]))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {

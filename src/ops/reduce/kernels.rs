@@ -2,7 +2,7 @@
 //! rows take several launches.
 
 use super::{Reduce, ReduceKind, split_view};
-use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Op, Slot, Style, Variant, Work};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
@@ -294,25 +294,34 @@ pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: b
     count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 
-const VARIANTS: &[Variant] = &[
-    Variant { workgroup_memory: 4 * MAX, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
-    Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") },
-];
+/// Barriers of a tree that reduces the values of a workgroup of [`MIN_THREADS`].
+pub(crate) const TREE: f64 = 7.0;
+
+const WORKGROUP: Variant =
+    Variant { workgroup_memory: 4 * MAX, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") };
+const INVOCATION: Variant = Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") };
 
 impl Kernel for Reduce {
     fn variants(&self) -> &'static [Variant] {
-        VARIANTS
+        &[WORKGROUP, INVOCATION]
     }
 
-    /// A workgroup per row where rows are long and contiguous, and barriers cheap.
-    fn suits(&self, variant: &Variant, args: &Args<'_>) -> bool {
-        if *variant != VARIANTS[0] {
-            return true;
-        }
+    /// A workgroup per row reads neighbours in a row, an invocation per row neighbouring rows.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let (kept, reduced) = split_view(&args.views[0], &self.axes);
-        let (Some(kept), Some(reduced)) = (Walk::new(&kept), Walk::new(&reduced)) else { return false };
-        let along_rows = kept.sizes[2] == 1 || reduced.strides[2] <= kept.strides[2];
-        !args.profile.software && along_rows && reduced.count() >= 64
+        let along_rows = match (Walk::new(&kept), Walk::new(&reduced)) {
+            (Some(kept), Some(reduced)) => kept.sizes[2] == 1 || reduced.strides[2] <= kept.strides[2],
+            _ => false,
+        };
+        let together = *variant == WORKGROUP;
+        let style = match (along_rows == together, together) {
+            (true, true) => Style::Shared,
+            (true, false) => Style::Adjacent,
+            (false, _) => Style::Apart,
+        };
+        let bytes = 4.0 * args.inputs[0].shape.numel() as f64;
+        let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
+        Some(args.cost(&Work { style, bytes, barriers, ..Work::default() }))
     }
 
     fn reads(&self, _input: usize, view: &View) -> bool {
@@ -321,6 +330,6 @@ impl Kernel for Reduce {
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        self.stages(args, *variant == VARIANTS[0])
+        self.stages(args, *variant == WORKGROUP)
     }
 }
