@@ -238,7 +238,7 @@ impl Value {
         pos_weight: &Value,
         reduction: Reduction,
     ) -> Value {
-        match self.paired("binary_cross_entropy_with_logits", target) {
+        match self.paired("binary_cross_entropy_with_pos_weight", target) {
             Ok(()) => {
                 let weight = (pos_weight - 1.0) * target + 1.0;
                 ((target.neg() + 1.0) * self + weight * self.neg().softplus()).reduced(reduction)

@@ -256,10 +256,13 @@ impl CaseReport {
                 if spread > Gradients::MAX {
                     let index = reference[number].shape().unravel(at);
                     let got: Vec<String> = ways.iter().map(|way| format!("{:e}", way[at])).collect();
+                    let got = match &got[..] {
+                        [fused, plain] => format!("{fused} fused and {plain} unfused"),
+                        one => one.concat(),
+                    };
                     self.complaints.push(format!(
-                        "{}{index:?} is {want:e} on the reference and {} on the device",
-                        graph.outputs[number].0,
-                        got.join(" fused, ")
+                        "{}{index:?} is {want:e} on the reference and {got} on the device",
+                        graph.outputs[number].0
                     ));
                     break;
                 }
