@@ -3,7 +3,8 @@
 //! A file of `shaders/` is a module. It is WGSL with a few additions, most of them in the syntax of
 //! [WESL](https://wesl-lang.dev), that are resolved when a kernel is assembled:
 //!
-//! - `import package::tree::{tree_sum, tree_max};` makes declarations of another file visible.
+//! - `import package::reduce_walk::{combine, store};` makes declarations of another file visible; a template (below) is
+//!   imported by its form.
 //! - `@if(VEC4 && T == f32)`, `@elif(...)` and `@else` stand before declarations, imports, parameters and statements.
 //!   Conditions are expressions of `const`s and `alias`es of the text.
 //! - `@unroll for (var i = 0u; i < N; i++) { ... }` is unrolled; N is an expression of constants. `@unroll(CONDITION)`
@@ -22,6 +23,7 @@ mod emit;
 mod locate;
 mod module;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::{Display, Write};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -152,17 +154,26 @@ struct Assembly<'a> {
     texts: BTreeMap<(usize, usize, String), String>,
     /// Names, with the module and the place of their declarations.
     names: HashMap<String, (usize, usize)>,
+    /// The depth of nested lookups, which is limited: constants and imports may refer to each other in a circle.
+    depth: Cell<usize>,
 }
 
 impl<'a> Assembly<'a> {
     fn new(root: &'a Module, settings: &'a Settings) -> Self {
-        Assembly { root, settings, modules: vec![root], texts: BTreeMap::new(), names: HashMap::new() }
+        Assembly {
+            root,
+            settings,
+            modules: vec![root],
+            texts: BTreeMap::new(),
+            names: HashMap::new(),
+            depth: Cell::new(0),
+        }
     }
 
     fn text(mut self) -> Result<Arc<str>, String> {
         let root = self.root;
         for name in self.settings.keys() {
-            if self.declaration(root, name)?.is_none() && !self.is_constant_of_imports(root, name) {
+            if self.declaration(root, name)?.is_none() && !is_constant_of_imports(root, name) {
                 return Err(format!("shaders/{}.wgsl: neither it nor its imports declare `{name}`", root.name));
             }
         }
@@ -180,16 +191,6 @@ impl<'a> Assembly<'a> {
         Ok(text.into())
     }
 
-    /// Whether a module that `module` imports, directly or indirectly, has a constant or alias.
-    fn is_constant_of_imports(&self, module: &Module, name: &str) -> bool {
-        module.imports.iter().any(|import| {
-            library(import.module).is_ok_and(|other| {
-                let constant = |at: usize| matches!(other.items[at].kind, Kind::Const | Kind::Alias);
-                other.named(name).any(constant) || self.is_constant_of_imports(other, name)
-            })
-        })
-    }
-
     fn holds(&self, module: &'a Module, conditions: &[Condition]) -> Result<bool, String> {
         for condition in conditions {
             let value = is_true(condition.expression, &|name| self.value(module, name));
@@ -202,6 +203,7 @@ impl<'a> Assembly<'a> {
 
     /// The value of a constant, or the type of an alias, as seen from a module.
     fn value(&self, module: &'a Module, name: &str) -> Option<Value> {
+        let _level = self.deeper().ok()?;
         let (module, (item, _)) = self.declaration(module, name).ok()??;
         let value = self.settings.get(name).map_or(item.value(), String::as_str);
         match item.kind {
@@ -246,6 +248,7 @@ impl<'a> Assembly<'a> {
     }
 
     fn imported(&self, module: &'a Module, name: &str) -> Result<Option<(&'a Module, Instance<'a>)>, String> {
+        let _level = self.deeper().map_err(|why| format!("shaders/{}.wgsl: `{name}`: {why}", module.name))?;
         for import in &module.imports {
             for form in import.names.iter().filter(|form| **form == name || is_template(form)) {
                 if !self.holds(module, &import.conditions)? {
@@ -266,6 +269,17 @@ impl<'a> Assembly<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Enters a nested lookup, until the result is dropped.
+    fn deeper(&self) -> Result<Level<'_>, String> {
+        self.depth.set(self.depth.get() + 1);
+        let level = Level(&self.depth);
+        if self.depth.get() > MAX_DEPTH {
+            Err("declarations refer to each other in a circle".into())
+        } else {
+            Ok(level)
+        }
     }
 
     /// The template of a module that makes a function with this name, and its arguments.
@@ -344,6 +358,32 @@ impl<'a> Assembly<'a> {
         emitted.map_err(|why| format!("shaders/{}.wgsl:{}: {why}", module.name, item.line))?;
         Ok(emitter.out)
     }
+}
+
+/// Maximum depth of nested lookups of constants and imports.
+const MAX_DEPTH: usize = 64;
+
+/// A nested lookup.
+struct Level<'a>(&'a Cell<usize>);
+
+impl Drop for Level<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Whether a module that `module` imports, directly or indirectly, has a constant or alias.
+fn is_constant_of_imports(module: &Module, name: &str) -> bool {
+    let mut seen = HashSet::new();
+    let mut open: Vec<&str> = module.imports.iter().map(|import| import.module).collect();
+    while let Some(other) = open.pop() {
+        let Some(other) = library(other).ok().filter(|other| seen.insert(other.name)) else { continue };
+        if other.named(name).any(|at| matches!(other.items[at].kind, Kind::Const | Kind::Alias)) {
+            return true;
+        }
+        open.extend(other.imports.iter().map(|import| import.module));
+    }
+    false
 }
 
 /// Precedes the function that replaces an epilogue.

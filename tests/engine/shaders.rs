@@ -151,6 +151,16 @@ fn not_called() {}
 }
 
 #[test]
+fn circles_are_errors() {
+    // conv2d_product and conv2d_phases import each other.
+    assert!(refused(Shader::new("conv2d_tile").set("NO_SUCH_CONSTANT", 1)).contains("`NO_SUCH_CONSTANT`"));
+    let constants = "const A: u32 = B;\nconst B: u32 = A;\n@if(A == 1)\nfn f() {}\n\
+                     @compute @workgroup_size(1) fn main() { f(); }";
+    let why = refused(Shader::from_source("test", constants));
+    assert!(why.contains("`A == 1` is not an expression of constants"), "{why}");
+}
+
+#[test]
 fn syntax_errors_name_file_and_line() {
     for (source, line) in [
         ("// About.\n\nfn f() {\n  return;\n", 3),
