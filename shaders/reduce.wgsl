@@ -5,7 +5,7 @@
 // chunk * parts >= count.
 // Reference: Reduce::reference in src/ops/reduce.rs.
 
-import package::elements::{T, V};
+import package::elements::{V};
 import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x, FLAT};
 
 @compute @workgroup_size(64)
