@@ -178,7 +178,11 @@ fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Res
         plan.dispatches(),
         plan.total_bytes() as f64 / f64::from(1 << 20)
     );
-    println!("check: {} launches of one step against the reference, {} numbers", report.calls.len(), report.compared());
+    println!(
+        "check: {} kernel calls of one step against the reference, {} elements",
+        report.calls.len(),
+        report.compared()
+    );
     if let Some((call, worst)) = report.worst() {
         println!("       worst: {} at {:.2} of its error bound, {worst}", call.label, worst.ratio());
     }

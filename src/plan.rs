@@ -9,6 +9,7 @@ pub(crate) mod choices;
 pub(crate) mod codegen;
 mod explain;
 pub(crate) mod fuse;
+mod indices;
 pub(crate) mod layout;
 pub(crate) mod lint;
 mod lower;

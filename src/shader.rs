@@ -387,7 +387,7 @@ fn is_constant_of_imports(module: &Module, name: &str) -> bool {
 }
 
 /// Precedes the function that replaces an epilogue.
-const GENERATED: &str = "// Generated:";
+const GENERATED: &str = "// Generated from the fused ops:";
 
 /// Whether a name has the form of a template's: `dot_LEFT_RIGHT`.
 fn is_template(name: &str) -> bool {
@@ -421,8 +421,8 @@ fn write_items(out: &mut String, modules: &[&Module], texts: &BTreeMap<(usize, u
         if expected.0 == *number && blank_lines <= 1 && item.parameters.is_empty() {
             out.push_str(&"\n"[..blank_lines]);
         } else {
-            let with = item.parameters.iter().zip(arguments(item, name).unwrap_or_default());
-            let with: String = with.map(|(_, (parameter, with))| format!(" {parameter}={with}")).collect();
+            let with = arguments(item, name).unwrap_or_default();
+            let with: String = with.iter().map(|(parameter, with)| format!(" {parameter}={with}")).collect();
             let _ = writeln!(out, "\n// shaders/{}.wgsl:{}{with}", module.name, item.line);
         }
         out.push_str(text);

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 /// `@builtin(workgroup_id)`: kernels of a program's own ops may number invocations in another way.
 ///
 /// # Errors
-/// None; the signature is that of an edit of a plan.
+/// None. The signature is that of other edits of a plan.
 pub fn permute(plan: &mut Plan) -> Result<()> {
     let dispatches = plan.calls.iter_mut().flat_map(|call| &mut call.dispatches);
     for dispatch in dispatches.filter(|dispatch| dispatch.workgroups != [1; 3]) {

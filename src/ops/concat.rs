@@ -175,7 +175,7 @@ pub fn cases() -> Vec<Case> {
     let ty = |dtype, shape: [usize; 2]| TensorType::new(dtype, shape);
     let mut cases = vec![
         Case::new("concat", "first axis", |x| vec![x[0].concat(&[&x[1]], 0)]).float("a", [2, 3]).float("b", [5, 3]),
-        Case::new("concat", "channels of three, by fours", |x| vec![x[0].concat(&[&x[1], &x[2]], 1)])
+        Case::new("concat", "channels of three, by vec4", |x| vec![x[0].concat(&[&x[1], &x[2]], 1)])
             .float("a", [2, 3, 4, 4])
             .float("b", [2, 1, 4, 4])
             .float("c", [2, 2, 4, 4]),

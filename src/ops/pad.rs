@@ -269,7 +269,7 @@ pub fn cases() -> Vec<Case> {
             .float("x", [2, 3, 2, 3]),
         Case::new("pad", "all of eight axes", |x| vec![x[0].pad(&[(1, 0); 8], 1.5)])
             .float("x", [1, 2, 1, 1, 2, 1, 1, 1]),
-        Case::new("pad", "channels, by fours", |x| vec![x[0].pad(&[(0, 0), (3, 2), (0, 0), (0, 0)], 0.0)])
+        Case::new("pad", "channels, by vec4", |x| vec![x[0].pad(&[(0, 0), (3, 2), (0, 0), (0, 0)], 0.0)])
             .float("x", [2, 3, 4, 8]),
         Case::new("pad", "permuted", |x| vec![x[0].permute(&[2, 0, 1]).pad(&[(1, 1), (0, 0), (0, 2)], -1.0)])
             .float("x", [3, 4, 5]),

@@ -368,14 +368,14 @@ pub fn cases() -> Vec<Case> {
         add("many lines", 1, &[130, 3], &[130, 9], &[130, 9]),
         add("lines of 300 inside", 0, &[4, 7], &[300, 7], &[300, 7]),
         rows("rows", 6, [17, 5], 6),
-        rows("rows by fours", 9, [40, 8], 9),
-        rows("rows by fours, one used", 7, [65, 4], 1),
+        rows("rows by vec4", 9, [40, 8], 9),
+        rows("rows by vec4, one used", 7, [65, 4], 1),
         rows("300 rows to 1000", 1000, [300, 1], 1000),
         rows("300 rows to one", 1, [300, 3], 1),
         rows("127 rows, 128 starts", 127, [70, 1], 127),
         rows("8200 wide rows to 3", 3, [8200, 65], 3).forward_only(),
-        rows("10,000 rows to 40, by fours", 40, [10_000, 4], 40).forward_only(),
-        Case::new("scatter_sum", "runs of whole blocks, by fours", |x| {
+        rows("10,000 rows to 40, by vec4", 40, [10_000, 4], 40).forward_only(),
+        Case::new("scatter_sum", "runs of whole blocks, by vec4", |x| {
             let run = |k: f64, count: usize| x[0].graph().full(DType::I32, [count, 1], k);
             let index = run(0.0, 2048).concat(&[&run(1.0, 6144)], 0).concat(&[&run(2.0, 1024)], 0);
             vec![index.broadcast_to(x[0].shape()).scatter_sum(0, 4, &x[0])]
@@ -434,7 +434,7 @@ pub fn cases() -> Vec<Case> {
     }
     for dtype in [DType::I32, DType::U32] {
         cases.push(
-            Case::new("scatter_sum", format!("{dtype}, by fours and not"), |x| {
+            Case::new("scatter_sum", format!("{dtype}, by vec4 and not"), |x| {
                 let index = |x: &Value, like: &Value| x.reshape(&[-1, 1]).broadcast_to(like.shape());
                 let odd = x[0].slice(1, 1, 8, 2);
                 vec![

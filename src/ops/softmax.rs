@@ -432,7 +432,7 @@ pub fn cases() -> Vec<Case> {
     let sliced = Case::new("softmax", "towers, rows of 7", |x| vec![x[0].slice(1, 0, 7, 1).softmax_op(1, false)]);
     cases.push(sliced.input("x", TensorType::new(DType::F32, [6, 8]), Fill::Special(TOWERS, -1.0, 1.0)));
     cases.extend(both("channels", 1, &[2, 5, 3, 7], unit.clone(), true));
-    cases.extend(both("channels, by fours", 1, &[2, 5, 4, 4], unit.clone(), true));
+    cases.extend(both("channels, by vec4", 1, &[2, 5, 4, 4], unit.clone(), true));
     cases.extend(both("two whole workgroups of rows", -1, &[128, 3], unit.clone(), true));
     cases.extend(both("long columns", 1, &[2, 1101, 3], unit.clone(), true));
     cases.extend(both("first axis", 0, &[9, 5], unit.clone(), true));

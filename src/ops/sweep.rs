@@ -313,7 +313,7 @@ pub fn attention(rng: &mut StdRng) -> Case {
     let (is_causal, scale) = (rng.random(), pick(rng, &[None, Some(1.0), Some(-0.3)]));
     let mask = [pick(rng, &[1, n]), pick(rng, &[1, h]), pick(rng, &[1, l]), s];
     let masked = rng.random_range(0..3) == 0;
-    let name = format!("random {n} x {h} of {l} queries, {s} keys, {e} and {width} numbers, causal {is_causal}");
+    let name = format!("random {n} x {h} of {l} queries, {s} keys, {e} and {width} elements, causal {is_causal}");
     let case = Case::new("attention", name, move |x| {
         let options = Attention { attn_mask: x.get(3).cloned(), is_causal, scale };
         vec![x[0].scaled_dot_product_attention(&x[1], &x[2], &options)]

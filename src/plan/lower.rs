@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::codegen::{self, Generated, Group};
 use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, kernel_views};
+use super::indices::index_bounds;
 use super::layout::{Layout, Origin, op_of};
 use super::lint::{self, Finding, Refusal};
 use super::memory::{Lifetime, assign, lower_bound};
 use super::schedule::{Job, Schedule, copied_constant, wants_copy};
 use super::{Bound, Buffer, BufferId, Commit, Dispatch, Input, KernelCall, Plan, Role, Stored, padded};
-use crate::cpu::index_in_range;
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 use crate::profile::Profile;
@@ -384,31 +384,6 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether a step may fail on the device: some live node has indices that the host cannot check, because they
-/// are neither inputs nor constants.
-pub(super) fn may_fail(nodes: &Nodes, layout: &Layout) -> bool {
-    (0..nodes.nodes.len()).filter(|&node| layout.live[node]).any(|node| !checked_on_upload(nodes, layout, node))
-}
-
-/// Whether the host checks all index operands of a node: they are inputs or valid constants.
-fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
-    let Some(op) = op_of(nodes, node) else { return true };
-    let inputs = &nodes.nodes[node].inputs;
-    let types: Vec<&TensorType> = inputs.iter().map(|&id| nodes.ty(id)).collect();
-    let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
-    indices.all(|(i, &id)| match layout.of(id).origin {
-        Origin::Value(root) => match &nodes.nodes[root.node].kind {
-            NodeKind::Input(_) => true,
-            // An out-of-range constant is reported by the kernel.
-            NodeKind::Constant(tensor) => {
-                op.index_bound(i, &types).is_none_or(|bound| index_in_range(tensor, bound).is_ok())
-            }
-            _ => false,
-        },
-        Origin::Copy(_) => false,
-    })
-}
-
 /// The dispatch that copies `words` words unless the step has failed.
 fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> Result<Dispatch, String> {
     Ok(Dispatch {
@@ -587,21 +562,4 @@ impl Buffers<'_, '_> {
 /// Whether a dispatch writes this scratch buffer.
 fn draft_writes(draft: &DraftDispatch, number: usize) -> bool {
     draft.launch.bindings.contains(&Binding::Write(Slot::Scratch(number)))
-}
-
-/// For each value used as indices, directly or through views, the smallest bound of any op that uses it.
-fn index_bounds(nodes: &Nodes, layout: &Layout) -> HashMap<ValueId, usize> {
-    let mut smallest: HashMap<ValueId, usize> = HashMap::new();
-    for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| layout.live[*n]) {
-        let Some(op) = op_of(nodes, number) else { continue };
-        let types: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-        for (i, &id) in node.inputs.iter().enumerate() {
-            if let Some(bound) = op.index_bound(i, &types) {
-                let (Origin::Value(root) | Origin::Copy(root)) = layout.of(id).origin;
-                let known = smallest.entry(root).or_insert(bound);
-                *known = bound.min(*known);
-            }
-        }
-    }
-    smallest
 }

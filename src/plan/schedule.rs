@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, same_index};
+use super::indices::may_fail;
 use super::layout::{Layout, Origin, constant_of};
-use super::lower::may_fail;
 use crate::DType;
 use crate::graph::{NodeKind, Nodes, ValueId};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use wgrad::shader::{Shader, locate};
+use wgrad::shader::{Shader, locate, with_locations};
 
 fn text(source: &'static str) -> String {
     Shader::from_source("test", source).finish().expect("assembles").to_string()
@@ -198,6 +198,11 @@ fn errors_of_the_compiler_are_located_in_the_files() {
         let at = error.location(&wrong).expect("naga tells the line").line_number as usize;
         let found = locate(&wrong, at).expect("from a file");
         assert!(found.starts_with(&format!("shaders/{file}.wgsl:")), "{kernel}: {found}");
+        let message = naga::front::wgsl::parse_str(&wrong).map(drop).expect_err("invalid").emit_to_string(&wrong);
+        let shown = with_locations(&wrong, &message);
+        assert!(
+            !message.contains(&found) && shown.contains(&format!(":{at}:")) && shown.contains(&format!("({found})"))
+        );
     }
     // Generated code comes from no file.
     assert_eq!(locate("fn generated() {}\n", 1), None);

@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for &[n, l, s, e, width] in SIZES {
         let sizes = [n, l, s, e, width];
-        let name = format!("{n} of {l} queries, {s} keys, {e} and {width} numbers");
+        let name = format!("{n} of {l} queries, {s} keys, {e} and {width} elements");
         cases.push(heads(name.clone(), sizes, plain()));
         cases.push(heads(format!("causal, {name}"), sizes, causal()));
     }

@@ -149,7 +149,8 @@ impl MatmulTiling {
 }
 
 /// Seconds that lavapipe takes to compile a variant. The wider tile pays off sooner for products whose sides are all at
-/// least [`WIDE`], where it saves the most loads: only part of the time counts.
+/// least [`WIDE`], where it saves the most loads: only part of the time counts. These times are fitted to the sizes from
+/// which a variant is preferred; only their order was measured.
 fn compile(variant: &Variant, sizes: [usize; 3]) -> f64 {
     match *variant {
         SHUFFLE64 if sizes.iter().all(|&side| side >= WIDE) => COMPILE32 + COMPILE_MORE / 4.0,
@@ -159,6 +160,7 @@ fn compile(variant: &Variant, sizes: [usize; 3]) -> f64 {
     }
 }
 const COMPILE32: f64 = 0.15;
+/// What [`SHUFFLE64`] takes longer.
 const COMPILE_MORE: f64 = 0.57;
 const WIDE: usize = 256;
 

@@ -69,10 +69,10 @@ fn moments() -> Vec<Case> {
     ];
     cases.extend(spread("two axes around another", &[0, 2], &[3, 4, 5], unit.clone()));
     cases.extend(spread("two axes between others", &[1, 3], &[3, 4, 2, 5], unit.clone()));
-    cases.extend(spread("columns by fours", &[0], &[67, 8], unit.clone()));
-    cases.extend(spread("rows by fours in parts", &[1], &[3, 40_000], unit.clone()));
+    cases.extend(spread("columns by vec4", &[0], &[67, 8], unit.clone()));
+    cases.extend(spread("rows by vec4 in parts", &[1], &[3, 40_000], unit.clone()));
     cases.extend(spread("columns in parts", &[0], &[30_001, 3], unit.clone()));
-    cases.extend(spread("columns by fours in parts", &[0], &[2100, 36], unit.clone()));
+    cases.extend(spread("columns by vec4 in parts", &[0], &[2100, 36], unit.clone()));
     cases.extend(spread("no rows", &[1], &[0, 5], unit));
     // The mean is a million times the deviation, or its square overflows f32.
     let apart: [(&str, Fill); 3] = [
@@ -85,7 +85,7 @@ fn moments() -> Vec<Case> {
             ("rows", &[1][..], &[2, 1000][..]),
             ("a row of 16,384", &[1], &[1, 16_384]),
             ("columns in parts", &[0], &[10_000, 2]),
-            ("columns by fours in parts", &[0], &[9001, 4]),
+            ("columns by vec4 in parts", &[0], &[9001, 4]),
         ] {
             let [var, std] = spread(&format!("{place}, {name}"), axes, shape, fill.clone());
             if name != "huge" {
@@ -116,7 +116,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(rows("many short rows", &[1025, 5], unit.clone()));
     cases.extend(rows("two whole workgroups of rows", &[128, 4], unit.clone()));
     cases.extend(rows("a long row", &[1, 20_004], unit.clone()));
-    cases.extend(rows("long rows, not by fours", &[2, 17_001], unit.clone()));
+    cases.extend(rows("long rows, not a multiple of 4", &[2, 17_001], unit.clone()));
     cases.extend(rows("a mean of 1000", &[3, 770], Fill::Uniform(999.0, 1001.0)));
     cases.extend(rows("a mean of -1000, in parts", &[2, 40_000], Fill::Uniform(-1000.505, -1000.5)));
     cases.extend(rows("a mean of a million", &[2, 16_384], Fill::Uniform(1e6, 1_000_003.0)).map(Case::forward_only));
@@ -166,7 +166,7 @@ pub fn cases() -> Vec<Case> {
             .float("weight", [16]),
     );
     for (name, shape, groups) in
-        [("2 of 6", &[3, 6, 5, 3][..], 2), ("one", &[2, 4, 3], 1), ("of 8, by fours", &[2, 8, 4, 4], 4)]
+        [("2 of 6", &[3, 6, 5, 3][..], 2), ("one", &[2, 4, 3], 1), ("of 8, by vec4", &[2, 8, 4, 4], 4)]
     {
         cases.push(
             Case::new("group_norm", name, move |x| vec![x[0].group_norm(groups, Some(&x[1]), Some(&x[2]), EPS)])
@@ -181,15 +181,15 @@ pub fn cases() -> Vec<Case> {
             .float("weight", [3]),
     );
     cases.push(batch("of rows", &[9, 6], unit.clone()));
-    cases.push(batch("of rows by fours", &[67, 8], unit.clone()));
+    cases.push(batch("of rows by vec4", &[67, 8], unit.clone()));
     cases.push(batch("of rows, one channel", &[33, 1], unit.clone()));
     cases.push(batch("of planes", &[3, 5, 3, 3], unit.clone()));
-    cases.push(batch("of planes by fours", &[3, 5, 4, 7], unit.clone()));
+    cases.push(batch("of planes by vec4", &[3, 5, 4, 7], unit.clone()));
     cases.push(batch("one example", &[1, 3, 5, 5], unit.clone()));
     cases.push(batch("more channels than a workgroup", &[3, 130, 3], unit.clone()));
     cases.push(batch("planes in parts", &[6, 3, 31, 43], unit.clone()));
-    cases.push(batch("planes by fours in parts", &[7, 5, 64, 32], unit.clone()));
-    cases.push(batch("rows by fours in parts", &[2100, 36], unit.clone()));
+    cases.push(batch("planes by vec4 in parts", &[7, 5, 64, 32], unit.clone()));
+    cases.push(batch("rows by vec4 in parts", &[2100, 36], unit.clone()));
     cases.push(batch("many channels in parts", &[128, 516], unit.clone()));
     cases.push(batch("rows in parts", &[2100, 10], unit));
     cases.push(batch("a mean of 300, in parts", &[5, 2, 60, 60], Fill::Uniform(299.0, 301.0)));

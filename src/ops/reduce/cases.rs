@@ -9,12 +9,12 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "last", |x| vec![x[0].sum(&[-1], false)]).float("x", [3, 5]),
         Case::new("sum", "first", |x| vec![x[0].sum(&[0], true)]).float("x", [33, 8]),
         // Above 65,536 elements there are shaders for vec4 columns, and for plain rows and columns without divisions.
-        Case::new("sum", "first, by fours", |x| vec![x[0].sum(&[0], true)]).float("x", [70, 1024]).forward_only(),
-        Case::new("sum", "first, by fours, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
+        Case::new("sum", "first, by vec4", |x| vec![x[0].sum(&[0], true)]).float("x", [70, 1024]).forward_only(),
+        Case::new("sum", "first, by vec4, then plus a vector", |x| vec![x[0].sum(&[0], false) + &x[1]])
             .float("x", [65, 1032])
             .float("b", [1032])
             .forward_only(),
-        Case::new("mean", "last, by fours, then plus a vector", |x| vec![x[0].mean(&[1], false) + &x[1]])
+        Case::new("mean", "last, by vec4, then plus a vector", |x| vec![x[0].mean(&[1], false) + &x[1]])
             .float("x", [1032, 68])
             .float("b", [1032])
             .forward_only(),
@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
         .forward_only(),
         Case::new("mean", "many rows of 70", |x| vec![x[0].mean(&[1], false)]).float("x", [1031, 70]).forward_only(),
         Case::new("sum", "all but channels", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [3, 5, 4, 7]),
-        Case::new("sum", "all but channels, by fours", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
+        Case::new("sum", "all but channels, by vec4", |x| vec![x[0].sum(&[0, 2, 3], false)]).float("x", [2, 3, 8, 8]),
         Case::new("sum", "every other axis", |x| vec![x[0].sum(&[1, 3, 5], false)]).float("x", [2, 3, 2, 3, 2, 3]),
         Case::new("sum", "too many axes to merge", |x| vec![x[0].sum(&[0, 2, 4, 6], false)])
             .float("x", [2, 3, 2, 1, 2, 3, 2, 2]),
@@ -103,7 +103,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("sum", "all of 70,001", |x| vec![x[0].sum_all()]).float("x", [70_001]).forward_only(),
         Case::new("sum", "all of 1.2 million", |x| vec![x[0].sum_all()]).float("x", [1200, 1000]).forward_only(),
         Case::new("sum", "long columns", |x| vec![x[0].sum(&[0], false)]).float("x", [12_000, 6]).forward_only(),
-        Case::new("sum", "long columns, by fours", |x| vec![x[0].sum(&[0], false)])
+        Case::new("sum", "long columns, by vec4", |x| vec![x[0].sum(&[0], false)])
             .float("x", [5000, 16])
             .forward_only(),
         // Two rows, each in two parts of whole workgroups; and parts that end within lines.
@@ -156,7 +156,7 @@ pub fn cases() -> Vec<Case> {
             Fill::Special(&[0.0, 2.0, 3.0, 0.0, -1.5, 0.0, 2.0, -0.0, 1.0, 1.0, 0.5, 0.25], -2.0, 2.0),
         ),
         factors(Case::new("prod", "two axes", |x| vec![x[0].prod(&[0, 2], false)]), &[3, 4, 5], near_one.clone()),
-        factors(Case::new("prod", "columns by fours", |x| vec![x[0].prod(&[0], false)]), &[9, 8000], near_one.clone())
+        factors(Case::new("prod", "columns by vec4", |x| vec![x[0].prod(&[0], false)]), &[9, 8000], near_one.clone())
             .forward_only(),
         factors(Case::new("prod", "rows of 257", |x| vec![x[0].prod(&[1], false)]), &[3, 257], near_one.clone()),
         factors(Case::new("prod", "all of 20,000", |x| vec![x[0].prod(&[0], false)]), &[20_000], near_one)
@@ -196,7 +196,7 @@ pub fn cases() -> Vec<Case> {
     let long = Case::new("max", "NaN in 20,000", |x| vec![x[0].max(&[0], false), x[0].min(&[0], false)]);
     let ty = TensorType::new(DType::F32, [20_000]);
     cases.push(long.input("x", ty, Fill::Special(SEEDED, 0.5, 1.0)).forward_only());
-    let wide = Case::new("max", "NaN by fours along rows and columns", |x| {
+    let wide = Case::new("max", "NaN by vec4 along rows and columns", |x| {
         [0, 1].map(|axis| [x[0].max(&[axis], false), x[0].min(&[axis], false)]).concat()
     });
     let ty = TensorType::new(DType::F32, [130, 512]);
@@ -216,7 +216,7 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         );
         cases.push(
-            Case::new("sum", format!("{dtype}, by fours along rows and columns"), |x| {
+            Case::new("sum", format!("{dtype}, by vec4 along rows and columns"), |x| {
                 vec![x[0].sum(&[1], false), x[0].sum(&[0], false), x[0].max(&[0], false), x[0].min(&[1], false)]
             })
             .input("x", TensorType::new(dtype, [130, 512]), Fill::Index(1 << 30))

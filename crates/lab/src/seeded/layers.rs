@@ -6,8 +6,8 @@ use crate::faults::{Change, Fault};
 use Change::{Short, Swap, Text, Word};
 
 pub(super) fn attention() -> Vec<Fault> {
-    const FORWARD: [&str; 2] = ["attention", "2 of 3 queries, 5 keys, 8 and 8 numbers"];
-    const CAUSAL: [&str; 2] = ["attention", "causal, 2 of 16 queries, 32 keys, 16 and 16 numbers"];
+    const FORWARD: [&str; 2] = ["attention", "2 of 3 queries, 5 keys, 8 and 8 elements"];
+    const CAUSAL: [&str; 2] = ["attention", "causal, 2 of 16 queries, 32 keys, 16 and 16 elements"];
     vec![
         fault(
             "partial sums are not rescaled when a larger score follows",
@@ -157,7 +157,7 @@ pub(super) fn indices() -> Vec<Fault> {
         ),
         fault(
             "the last index is skipped",
-            ["scatter_sum", "rows by fours"],
+            ["scatter_sum", "rows by vec4"],
             "walk",
             "scatter_walk",
             Text("d.count", "(d.count - 1u)"),
