@@ -1,29 +1,23 @@
-// Merges the means of a row's parts, weighted by their lengths, into those of `groups` groups, or of the whole row (one
-// group). Variances add the parts' distances from the common mean (Chan, Golub and LeVeque, 1979).
+// Merges the means of a row's parts, weighted by their lengths, into those of the row. Variances add the parts' distances
+// from the common mean (Chan, Golub and LeVeque, 1979).
 // 1 parts: [parts, LINES, rows]: mean and variance, or two means; with a third line as in norm_moments.wgsl the second
-// line holds variances (with ROOT their square roots). 2 whole: [groups, LINES, rows], with LAST [2, rows].
-// A workgroup merges 64 groups, an invocation one. Part p has every PARTS-th element of `size` from p on, group g every
-// GROUPS-th part from g on. Requires parts / groups <= 4096, an integer. Reference: the references in src/ops/norm.rs.
+// line holds variances (with ROOT their square roots). 2 whole: [2, rows].
+// A workgroup merges 64 rows, an invocation one. Part p has every PARTS-th element of `size` from p on. Requires at most
+// 4096 parts. Reference: the references in src/ops/norm.rs.
 
 const RUN: u32 = 64u; // parts added sequentially: errors grow with RUN and the number of runs
 const LINES: u32 = 3u; // or 2
 const ROOT: bool = false;
-const LAST: bool = true;
 
-struct Dims { rows: u32, size: u32, parts: u32, groups: u32 }
+struct Dims { rows: u32, size: u32, parts: u32 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read_write> whole: array<f32>;
 
-// Number of elements at every n-th position from `first` on.
-fn count(first: u32, n: u32) -> f32 {
-  return f32((d.size - first + n - 1u) / n);
-}
-
-// The weight of part p in a group of n elements.
-fn weight(p: u32, n: f32) -> f32 {
-  return count(p, d.parts) / n;
+// The share of the row's elements that part p has.
+fn weight(p: u32) -> f32 {
+  return f32((d.size - p + d.parts - 1u) / d.parts) / f32(d.size);
 }
 
 // One value of part p of a row.
@@ -42,20 +36,17 @@ fn norm_merge(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = group_number(group, groups) * 64u + lane;
-  if (i >= d.rows * d.groups) {
+  let row = group_number(group, groups) * 64u + lane;
+  if (row >= d.rows) {
     return;
   }
-  let cluster = i / d.rows;
-  let row = i - cluster * d.rows;
-  let n = count(cluster, d.groups);
   var a = 0.0;
   var b = 0.0;
-  for (var p = cluster; p < d.parts;) {
-    let stop = min(p + RUN * d.groups, d.parts);
+  for (var p = 0u; p < d.parts;) {
+    let stop = min(p + RUN, d.parts);
     var run = vec2(0.0);
-    for (; p < stop; p += d.groups) {
-      run += weight(p, n) * vec2(part(p, 0u, row), part(p, 1u, row));
+    for (; p < stop; p++) {
+      run += weight(p) * vec2(part(p, 0u, row), part(p, 1u, row));
     }
     a += run.x;
     b += run.y;
@@ -65,17 +56,17 @@ fn norm_merge(
     var scale = 1.0;
     for (var attempt = 0u; attempt < 2u; attempt++) { // repeated with a scale if squares leave the range of f32
       var moments = vec2(0.0);
-      for (var p = cluster; p < d.parts;) {
-        let stop = min(p + RUN * d.groups, d.parts);
+      for (var p = 0u; p < d.parts;) {
+        let stop = min(p + RUN, d.parts);
         var run = vec2(0.0);
-        for (; p < stop; p += d.groups) {
+        for (; p < stop; p++) {
           let c = (part(p, 0u, row) - a + part(p, 2u, row)) * scale;
           var v = part(p, 1u, row);
           if (ROOT) {
             v *= scale;
             v *= v;
           }
-          run += weight(p, n) * vec2(c, v + c * c);
+          run += weight(p) * vec2(c, v + c * c);
         }
         moments += run;
       }
@@ -92,13 +83,6 @@ fn norm_merge(
       b = sqrt(b) / scale;
     }
   }
-  let lines = select(LINES, 2u, LAST);
-  let at = lines * cluster * d.rows + row;
-  if (LAST) {
-    a += rest;
-  } else if (LINES == 3u) {
-    whole[at + 2u * d.rows] = rest;
-  }
-  whole[at] = a;
-  whole[at + d.rows] = b;
+  whole[row] = a + rest;
+  whole[row + d.rows] = b;
 }

@@ -12,7 +12,7 @@ use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`; the batch axes are equal.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Matmul;
 
 /// The result type of a product of two matrices of one of `dtypes`.
@@ -314,6 +314,7 @@ pub fn cases() -> Vec<Case> {
     };
     cases.extend([
         integers("5 x 6 x 7", DType::I32, &[5, 7], &[7, 6], NN),
+        integers("6 x 7 x 5", DType::U32, &[6, 5], &[5, 7], NN),
         integers("9 x 4 x 5, both transposed", DType::U32, &[5, 9], &[4, 5], [true, true]),
         integers("33 x 65 x 17, b transposed", DType::I32, &[33, 17], &[65, 17], [false, true]),
         integers("long sum", DType::I32, &[3, 3000], &[3000, 2], NN),

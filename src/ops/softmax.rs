@@ -10,14 +10,14 @@ use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// `exp(x) / sum(exp(x))` along `axis`, or the logarithm of it.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Softmax {
     axis: usize,
     log: bool,
 }
 
 /// The gradient of [`Softmax`], from its output and the incoming gradient.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SoftmaxGrad {
     axis: usize,
     log: bool,
@@ -456,6 +456,17 @@ pub fn cases() -> Vec<Case> {
             .float("x", [4, 6])
             .float("dy", [4, 6]),
         );
+        // As above: a plain running sum of equal terms would accumulate rounding errors.
+        for size in [4095, 400_001] {
+            let case = Case::new(name, format!("{size} equal elements"), move |x| {
+                vec![x[0].op(SoftmaxGrad { axis: 1, log }, &[&x[1]])]
+            });
+            let equal = |case: Case, name, n: f64| {
+                let ty = TensorType::new(DType::F32, [1, size]);
+                case.input(name, ty, Fill::Uniform(n, n))
+            };
+            cases.push(equal(equal(case, "y", 1.0 / size as f64), "dy", 1.1).forward_only());
+        }
     }
     cases
 }

@@ -77,7 +77,7 @@ pub(super) fn norms() -> Vec<Fault> {
             ["batch_norm", "planes in parts"],
             "parts",
             "norm_merge",
-            Text("return count(p, d.parts) / n;", "return f32(d.groups) / f32(d.parts);"),
+            Text("return f32((d.size - p + d.parts - 1u) / d.parts) / f32(d.size);", "return 1.0 / f32(d.parts);"),
         ),
         fault(
             "the variance is not corrected for the rounding of the mean",
