@@ -25,6 +25,21 @@ pub fn devices() -> Vec<wgrad::Device> {
     [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
 }
 
+/// Whether to run the sweeps over all cases in full: `WGRAD_THOROUGH=1`. Otherwise each case runs some of the ways to
+/// compute it, other cases of the op the others.
+#[allow(dead_code)]
+pub fn thorough() -> bool {
+    std::env::var_os("WGRAD_THOROUGH").is_some_and(|value| value == "1")
+}
+
+/// The first way and every `n`-th of the others, from a place that depends on the number of the case; all of them if
+/// [`thorough`].
+#[allow(dead_code)]
+pub fn sampled<T>(ways: Vec<T>, case: usize, n: usize) -> Vec<T> {
+    let wanted = |at: usize| at == 0 || thorough() || (at + case).is_multiple_of(n);
+    ways.into_iter().enumerate().filter(|(at, _)| wanted(*at)).map(|(_, way)| way).collect()
+}
+
 /// Maps each item and its index with `f`, on one thread per core. The results keep the order of the items.
 #[allow(dead_code)]
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {

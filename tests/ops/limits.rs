@@ -1,7 +1,8 @@
 //! Every case on devices opened with lower limits than the adapter's, so that every fold, split and
 //! fallback runs: WebGPU's guaranteed limits, and very low ones (128 invocations, 64 workgroups per
-//! dimension, bindings of 1 MiB). wgpu enforces the limits, and the heuristics choose as on a real GPU.
-//! Plans equal to one for the adapter itself are skipped: `kernels.rs` runs them.
+//! dimension, bindings of 1 MiB). wgpu enforces the limits, and the planner chooses as on a real GPU.
+//! Plans equal to one for the adapter itself are skipped: `kernels.rs` runs them. Each case runs with the default options
+//! and some others; with all of them if `WGRAD_THOROUGH=1`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -53,8 +54,7 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
     assert!(given.subgroups.is_none() && !given.f16 && !given.timestamps && !given.software);
     let cases: Vec<(usize, Case)> = wgrad::ops::cases().into_iter().enumerate().collect();
     let cases: Vec<(usize, Case)> = cases.into_iter().filter(|(_, case)| wanted(&name_of(case))).collect();
-    let verdicts =
-        common::in_parallel(&cases, |_, (number, case)| verdict(whole, &device, case, 1000 + *number as u64));
+    let verdicts = common::in_parallel(&cases, |_, (number, case)| verdict(whole, &device, case, *number));
     let (mut outcome, mut failures) = (Outcome::default(), Vec::new());
     for ((_, case), verdict) in cases.iter().zip(verdicts) {
         match verdict {
@@ -73,7 +73,7 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
 }
 
 /// Runs those plans of a case that differ from the plans for the adapter's full profile, `whole`.
-fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict {
+fn verdict(whole: &Profile, device: &Device, case: &Case, number: usize) -> Verdict {
     let graph = CaseGraph::new(case).expect("builds");
     let outputs: Vec<&Value> = graph.outputs.iter().map(|(_, value)| value).collect();
     let plan = |profile: &Profile, options: &Options| {
@@ -81,10 +81,10 @@ fn verdict(whole: &Profile, device: &Device, case: &Case, seed: u64) -> Verdict 
     };
     let mut known: HashSet<u64> =
         ways(&graph, whole).iter().map(|options| plan(whole, options).0.fingerprint()).collect();
-    let inputs = graph.sample(seed);
+    let inputs = graph.sample(1000 + number as u64);
     let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
     let (mut compared, mut ran) = (0, 0);
-    for options in ways(&graph, device.profile()) {
+    for options in common::sampled(ways(&graph, device.profile()), number, 5) {
         let (plan, findings) = plan(device.profile(), &options);
         if let Some(finding) = findings.iter().find(|finding| finding.refused) {
             return Verdict::Refused(finding.to_string());

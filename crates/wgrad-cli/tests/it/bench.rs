@@ -196,8 +196,11 @@ fn tasks_run_end_to_end() {
         }
     }
 
-    let (code, out, err) = bench(&[&args[..], &["--compare", &path(&saved), "--save", &path(&saved_again)]].concat());
+    let some = ["matmul", "3x5x7", "2x8x8x8", "relu", "100", "--no-peak", "--seconds", "0"];
+    let again = ["--compare", &path(&saved), "--save", &path(&saved_again)];
+    let (code, out, err) = bench(&[&some[..], &device, &again].concat());
     assert_eq!(code, 0, "{err}");
+    assert!(out.contains("2x8x8x8") && out.contains("relu"), "{out}");
     assert!(out.contains("matmul           3x5x7") && out.contains("wgrad on "), "{out}");
     assert!(!out.contains("not in the other file"), "{out}");
 }
