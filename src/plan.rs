@@ -1,11 +1,13 @@
 //! Compiles a graph to a plan: plain data that says what a device runs, in order, on which buffers.
 //!
-//! `layout` merges duplicate ops and resolves views; `fuse` fuses pointwise ops into groups, and groups
+//! `rewrite` simplifies the graph and merges duplicate ops; `layout` resolves views; `fuse` fuses pointwise ops into groups, and groups
 //! into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in place;
-//! `memory` assigns values to buffers; `lower` turns jobs into kernel calls; `lint` checks them against a
-//! device's limits; `pace` splits a step into submissions; `explain` lists the choices of variants.
+//! `lower` turns jobs into kernel calls; `memory` shares buffers between values and `bind` binds them; `lint` checks the
+//! plan against a device's limits; `pace` splits a step into submissions; `choices` are measured variants, `sites` the
+//! kernels to measure, and `explain` lists the choices of a plan.
 
-pub(crate) mod choices;
+mod bind;
+mod choices;
 pub(crate) mod codegen;
 mod explain;
 pub(crate) mod fuse;
@@ -15,17 +17,21 @@ pub(crate) mod lint;
 mod lower;
 mod memory;
 mod pace;
+mod rewrite;
 mod schedule;
+pub(crate) mod sites;
 
 pub use choices::Choices;
-pub use lint::{Finding, Limit, lint, workgroup_size};
+pub use lint::{Finding, Limit, lint};
+pub use rewrite::{RULES, Rule};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::graph::{Nodes, Scalar, ValueId};
-use crate::op::{Args, Kernel, Op, Variant};
+use crate::op::Variant;
 use crate::profile::Profile;
+use crate::shader::Source;
 use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
 
 /// Compile options.
@@ -36,7 +42,7 @@ pub struct Options {
     /// A variant to use for every op that has a variant of this name that the device can run and that
     /// supports the shapes. Other ops use `choices` or the estimated costs.
     pub variant: Option<String>,
-    /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`] is used.
+    /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`](crate::op::Kernel::cost) is used.
     pub choices: Choices,
 }
 
@@ -102,7 +108,7 @@ pub struct Dispatch {
     /// Its name in profiles.
     pub label: String,
     /// The complete WGSL.
-    pub wgsl: Arc<str>,
+    pub wgsl: Source,
     /// The entry point.
     pub entry: String,
     /// The bindings of group 0, by binding number.
@@ -266,14 +272,16 @@ impl Plan {
         }
         let mut targets = targets.to_vec();
         if options.fuse {
-            layout::fold_constants(&mut nodes);
+            rewrite::rewrite(&mut nodes);
         }
-        layout::merge_duplicates(&mut nodes, &mut targets);
+        rewrite::merge_duplicates(&mut nodes, &mut targets);
         let targets = &targets[..];
         let layout = layout::Layout::new(&nodes, targets);
-        let clusters = fuse::Clusters::new(&nodes, &layout, targets, profile, options);
-        let schedule = schedule::Schedule::new(&nodes, &layout, &clusters, targets);
-        let (mut plan, findings) = lower::lower(nodes, targets, &layout, &clusters, &schedule, profile);
+        let clusters = fuse::Clusters::new(&layout, targets, profile, options);
+        let schedule = schedule::Schedule::new(&layout, &clusters, targets);
+        let (mut plan, mut findings) = lower::lower(targets, &layout, &clusters, &schedule, profile);
+        plan.nodes = nodes;
+        findings.extend(lint::check_limits(&plan, profile));
         plan.origin = Some(Arc::new((profile.clone(), options.clone())));
         Ok((plan, findings))
     }
@@ -308,7 +316,7 @@ impl Plan {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         for dispatch in self.launches() {
-            (&*dispatch.wgsl, &dispatch.entry, dispatch.workgroups).hash(&mut hasher);
+            (&*dispatch.wgsl.text, &dispatch.entry, dispatch.workgroups).hash(&mut hasher);
             format!("{:?}", dispatch.bindings).hash(&mut hasher);
         }
         hasher.finish()
@@ -328,20 +336,20 @@ pub(crate) enum Reason {
 
 /// The variant to use: the one requested in the options if it can run, else the measured choice, else the cheapest.
 pub(crate) fn choose(
-    op: &dyn Op,
-    kernel: &dyn Kernel,
-    args: &Args<'_>,
+    node: &layout::KernelNode<'_>,
+    profile: &Profile,
     options: &Options,
 ) -> std::result::Result<(&'static Variant, Reason), String> {
-    let candidates = kernel.candidates(args);
+    let (kernel, args) = (node.kernel, node.args(profile));
+    let candidates = kernel.candidates(&args);
     let named = |name: Option<&str>, why| candidates.iter().find(|(v, _)| name == Some(v.name)).map(|(v, _)| (*v, why));
     named(options.variant.as_deref(), Reason::Forced)
-        .or_else(|| named(options.choices.wanted(op, args), Reason::Tuned))
+        .or_else(|| named(options.choices.wanted(&**node.op, &args), Reason::Tuned))
         .or_else(|| candidates.first().map(|(v, _)| (*v, Reason::Cheapest)))
         .ok_or_else(|| {
-            let lacks = |v: &Variant| v.lacking(args.profile).unwrap_or("support for these shapes".into());
+            let lacks = |v: &Variant| v.lacking(profile).unwrap_or("support for these shapes".into());
             let lacking: Vec<String> =
                 kernel.variants().iter().map(|v| format!("{} lacks {}", v.name, lacks(v))).collect();
-            format!("no variant runs on {}: {}", args.profile.name, lacking.join("; "))
+            format!("no variant runs on {}: {}", profile.name, lacking.join("; "))
         })
 }

@@ -65,13 +65,56 @@ fn prelude() -> Result<&'static Prelude, String> {
     PRELUDE.as_ref().map_err(String::clone)
 }
 
+/// A complete WGSL text, and what a planner must know about it.
+///
+/// [`Shader::finish`] derives the rest from the text's modules. For a text from elsewhere, use [`Source::new`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The text.
+    pub text: Arc<str>,
+    /// Invocations per workgroup; the largest, if the text has several entry points.
+    pub invocations: u32,
+    /// Whether it uses 16-bit floats.
+    pub f16: bool,
+    /// The function that the planner may replace with fused ops, if there is one.
+    pub epilogue: Option<Epilogue>,
+}
+
+/// The functions of `prelude.wgsl` that stand for fused ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// `epilogue(v, i)`: one element.
+    One,
+    /// `epilogue4(v, i)`: four consecutive elements.
+    Four,
+}
+
+impl Epilogue {
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Epilogue::One => "epilogue",
+            Epilogue::Four => "epilogue4",
+        }
+    }
+}
+
+impl Source {
+    /// A text without 16-bit floats and epilogue.
+    pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
+        Source { text: text.into(), invocations, f16: false, epilogue: None }
+    }
+}
+
 /// A kernel's text being assembled.
 ///
 /// ```
 /// use wgrad::shader::Shader;
 ///
-/// let text = Shader::new("softmax").set("LOG", true).finish()?;
+/// let source = Shader::new("softmax").set("LOG", true).finish()?;
+/// let text = &source.text;
 /// assert!(text.contains("const LOG: bool = true;") && text.contains("fn softmax("));
+/// assert_eq!(source.invocations, 64);
 /// let unknown = Shader::new("softmax").set("LOGARITHM", true).finish();
 /// assert!(unknown.is_err_and(|why| why.contains("LOGARITHM")));
 /// # Ok::<(), String>(())
@@ -88,7 +131,7 @@ const MAX_TEXTS: usize = 4096;
 type Settings = BTreeMap<&'static str, String>;
 
 /// Assembled texts, by the name of the kernel and the settings.
-type Texts = HashMap<(&'static str, Settings), Arc<str>>;
+type Texts = HashMap<(&'static str, Settings), Source>;
 
 #[derive(Clone, Debug)]
 enum Root {
@@ -120,9 +163,9 @@ impl Shader {
     /// With file and line: when a file has a syntax error or lacks a name that is imported, when a condition or loop
     /// bound is not constant, when no `const` or `alias` has the name of a setting, or when two declarations of the text
     /// have one name.
-    pub fn finish(self) -> Result<Arc<str>, String> {
+    pub fn finish(self) -> Result<Source, String> {
         let module = match self.root? {
-            Root::Own(module) => return Assembly::new(&module, &self.settings).text(),
+            Root::Own(module) => return Assembly::new(&module, &self.settings).source(),
             Root::Library(module) => module,
         };
         // Plans assemble the same texts over and over.
@@ -132,7 +175,7 @@ impl Shader {
         if let Some(text) = texts().get(&key) {
             return Ok(text.clone());
         }
-        let text = Assembly::new(module, &key.1).text()?;
+        let text = Assembly::new(module, &key.1).source()?;
         let mut texts = texts();
         if texts.len() >= MAX_TEXTS {
             texts.clear();
@@ -170,8 +213,9 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn text(mut self) -> Result<Arc<str>, String> {
+    fn source(mut self) -> Result<Source, String> {
         let root = self.root;
+        let mut invocations = 0;
         for name in self.settings.keys() {
             if self.declaration(root, name)?.is_none() && !is_constant_of_imports(root, name) {
                 return Err(format!("shaders/{}.wgsl: neither it nor its imports declare `{name}`", root.name));
@@ -180,15 +224,34 @@ impl<'a> Assembly<'a> {
         for item in &root.items {
             if matches!(item.kind, Kind::Binding | Kind::EntryPoint) && self.holds(root, &item.conditions)? {
                 self.add(root, item, Vec::new(), item.name)?;
+                if item.kind == Kind::EntryPoint {
+                    invocations = invocations.max(self.invocations(item)?);
+                }
             }
         }
-        let mut text = root.header.to_owned();
+        let f16 = self.modules.iter().any(|module| module.f16);
+        let mut text = if f16 { format!("enable f16;\n{}", root.header) } else { root.header.to_owned() };
         let set: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         if !set.is_empty() {
             let _ = writeln!(text, "// Set: {}.", set.join(", "));
         }
         write_items(&mut text, &self.modules, &self.texts);
-        Ok(text.into())
+        let epilogue = [Epilogue::Four, Epilogue::One].into_iter().find(|slot| self.names.contains_key(slot.name()));
+        Ok(Source { text: text.into(), invocations, f16, epilogue })
+    }
+
+    /// Invocations per workgroup of an entry point.
+    fn invocations(&self, item: &Item) -> Result<u32, String> {
+        let mut product = 1u32;
+        for factor in &item.workgroup_size {
+            let value = evaluate(factor, &|name| self.value(self.root, name));
+            product = match value {
+                Ok(Value::Number(n)) => u32::try_from(n).ok().and_then(|n| product.checked_mul(n)),
+                _ => None,
+            }
+            .ok_or_else(|| format!("shaders/{}.wgsl:{}: bad workgroup size `{factor}`", self.root.name, item.line))?;
+        }
+        Ok(product)
     }
 
     fn holds(&self, module: &'a Module, conditions: &[Condition]) -> Result<bool, String> {

@@ -1,10 +1,10 @@
 //! Tuning: measures which variant of each kernel is fastest on this device. Opt-in and limited in time.
 //!
-//! Without tuning, a heuristic chooses from the adapter's declared properties, so that the same machine always
+//! Without tuning, the estimated costs decide, from the adapter's declared properties, so that the same machine always
 //! gets the same plan. [`Session::tune`] takes the kernels of a graph that have several variants, one for each
 //! shape class (see [`Choices`](crate::plan::Choices)), and times up to six variants that the device can run:
 //! the kernel alone, on random data with the layout it has in the graph, alternating with the others. A variant
-//! must first agree with the reference, as in [`Session::check`]. It replaces the heuristic's choice if its
+//! must first agree with the reference, as in [`Session::check`]. It replaces the default choice if its
 //! median is smaller by more than the spread. Programs compiled afterwards use the results; those compiled
 //! before keep their plan, so one program gives the same bits throughout.
 
@@ -22,7 +22,7 @@ use crate::check::bound::{self, Bounded};
 use crate::check::{check_call, draw};
 use crate::graph::{NodeKind, ValueId};
 use crate::op::Fill;
-use crate::plan::choices::{Site, sites};
+use crate::plan::sites::{Site, sites};
 use crate::plan::{Options, Plan};
 use crate::timing::seconds_of;
 use crate::{DType, Device, Error, Graph, Program, Result, Session, Tensor, Value};
@@ -37,7 +37,7 @@ const ROUNDS: (usize, usize) = (5, 50);
 const ENOUGH: f64 = 2.0;
 /// After two rounds, a candidate slower than the best by this factor is not run again.
 const HOPELESS: f64 = 3.0;
-/// Minimum gain over the heuristic's choice, as a fraction of its time.
+/// Minimum gain over the default choice, as a fraction of its time.
 const MIN_GAIN: f64 = 0.03;
 /// Products per second of the reference until it has been measured: a low guess.
 const REFERENCE_RATE: f64 = 2e7;
@@ -49,7 +49,7 @@ pub struct Tuned {
     pub kernels: Vec<TunedKernel>,
     /// Number of classes that were known already, from an earlier tuning or from the file.
     pub known: usize,
-    /// The classes for which there was no time, by op and class. The heuristic decides there.
+    /// The classes for which there was no time, by op and class. The estimated costs decide there.
     pub left: Vec<(&'static str, String)>,
     /// What was ignored in the file, and why; or why it could not be written.
     pub notes: Vec<String>,
@@ -64,11 +64,11 @@ pub struct TunedKernel {
     pub op: &'static str,
     /// The shape class.
     pub class: String,
-    /// The heuristic's choice.
-    pub heuristic: &'static str,
+    /// The default choice: the variant with the lowest estimated cost.
+    pub default: &'static str,
     /// The variant used from now on; `None` if no candidate was right.
     pub chosen: Option<&'static str>,
-    /// The candidates, the heuristic's first.
+    /// The candidates, the default choice first.
     pub candidates: Vec<Candidate>,
 }
 
@@ -96,14 +96,14 @@ pub enum Outcome {
 }
 
 impl TunedKernel {
-    /// Whether the chosen variant is not the heuristic's.
+    /// Whether the chosen variant is not the default.
     pub fn changed(&self) -> bool {
-        self.chosen.is_some_and(|chosen| chosen != self.heuristic)
+        self.chosen.is_some_and(|chosen| chosen != self.default)
     }
 }
 
 impl fmt::Display for TunedKernel {
-    /// `matmul Matmul f32[64,64] ...: tile64 1.204 ms, register8 0.911 ms; register8 instead of tile64`.
+    /// `matmul f32[64,64] ...: tile64 1.204 ms, register8 0.911 ms; register8 instead of tile64`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcomes = self.candidates.iter().map(|candidate| match &candidate.outcome {
             Outcome::Timed { median, .. } => format!("{} {:.3} ms", candidate.variant, median * 1e3),
@@ -111,7 +111,7 @@ impl fmt::Display for TunedKernel {
         });
         write!(f, "{} {}: {}", self.op, self.class, outcomes.collect::<Vec<_>>().join(", "))?;
         match self.chosen {
-            Some(chosen) if self.changed() => write!(f, "; {chosen} instead of {}", self.heuristic),
+            Some(chosen) if self.changed() => write!(f, "; {chosen} instead of {}", self.default),
             Some(_) => Ok(()),
             None => write!(f, "; none is right"),
         }
@@ -369,20 +369,20 @@ impl TunedKernel {
             };
             candidates.push(Candidate { variant, outcome });
         }
-        let heuristic = site.candidates[0].name;
-        let chosen = winner(heuristic, &right);
-        TunedKernel { op: site.op, class: site.class.clone(), heuristic, chosen, candidates }
+        let default = site.candidates[0].name;
+        let chosen = winner(default, &right);
+        TunedKernel { op: site.op, class: site.class.clone(), default, chosen, candidates }
     }
 }
 
-/// The fastest of the variants, given their medians and spreads; the heuristic's, unless the gain over it
+/// The fastest of the variants, given their medians and spreads; the default, unless the gain over it
 /// exceeds both spreads and [`MIN_GAIN`].
-fn winner(heuristic: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
+fn winner(default: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
     let fastest = right.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let Some(usual) = right.iter().find(|(name, ..)| *name == heuristic) else { return Some(fastest.0) };
+    let Some(usual) = right.iter().find(|(name, ..)| *name == default) else { return Some(fastest.0) };
     let gain = usual.1 - fastest.1;
     let clear = gain > usual.2.max(fastest.2) && gain > MIN_GAIN * usual.1;
-    Some(if clear { fastest.0 } else { heuristic })
+    Some(if clear { fastest.0 } else { default })
 }
 
 /// The median and the interquartile range; 0 without times, as for a single candidate.
@@ -398,13 +398,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clear_gain_replaces_the_heuristics_choice() {
+    fn only_a_clear_gain_replaces_the_default_choice() {
         let of = |right: &[(&'static str, f64, f64)]| winner("a", right);
         assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.1)]), Some("b"));
         assert_eq!(of(&[("a", 1.0, 0.3), ("b", 0.8, 0.1)]), Some("a"), "within its own spread");
         assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.3)]), Some("a"), "within the other's spread");
         assert_eq!(of(&[("a", 1.0, 0.0), ("b", 0.98, 0.0)]), Some("a"), "not worth it");
-        assert_eq!(of(&[("b", 3.0, 9.0), ("c", 2.0, 9.0)]), Some("c"), "the heuristic's was wrong");
+        assert_eq!(of(&[("b", 3.0, 9.0), ("c", 2.0, 9.0)]), Some("c"), "the default was wrong");
         assert_eq!(of(&[("a", 1.0, 0.1), ("b", f64::NAN, f64::NAN)]), Some("a"));
         assert_eq!(of(&[]), None);
     }

@@ -43,7 +43,7 @@ pub fn all_variants(nodes: &Nodes) -> Vec<&'static str> {
     names
 }
 
-/// The ways to run a case on a device: fused and unfused with the heuristic's choice, and with each variant
+/// The ways to run a case on a device: fused and unfused with the default choice, and with each variant
 /// that the device can run.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
     let mut ways = vec![Options::default(), Options { fuse: false, ..Options::default() }];
@@ -62,7 +62,7 @@ pub struct Extras {
     /// Compares gradients end to end: fused, unfused and reference with each other, and the reference with
     /// finite differences at this many elements of each input.
     pub gradients: Option<usize>,
-    /// Also runs each variant unfused, not only the heuristic's choice.
+    /// Also runs each variant unfused, not only the default choice.
     pub every_way: bool,
     /// Runs each program whose dispatches have several workgroups again with the workgroups in reverse order.
     /// The bits must be the same: a result that depends on the order is a race.
@@ -137,7 +137,7 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
     let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
     let mut report = CaseReport::default();
     let mut seen = Vec::new();
-    // End-to-end outputs of the runs with the heuristic's choice.
+    // End-to-end outputs of the runs with the default choice.
     let mut whole: Vec<Vec<Tensor>> = Vec::new();
     let mut ways = ways(&graph, device.profile());
     if extras.every_way {

@@ -12,8 +12,8 @@ use crate::plan::Plan;
 pub fn permute(plan: &mut Plan) -> Result<()> {
     let dispatches = plan.calls.iter_mut().flat_map(|call| &mut call.dispatches);
     for dispatch in dispatches.filter(|dispatch| dispatch.workgroups != [1; 3]) {
-        if let Some(text) = permuted_text(&dispatch.wgsl, &dispatch.entry) {
-            dispatch.wgsl = text.into();
+        if let Some(text) = permuted_text(&dispatch.wgsl.text, &dispatch.entry) {
+            dispatch.wgsl.text = text.into();
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use super::{CallReport, POISON, RAISED, built, expect, sentinel};
 use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, KernelCall, Plan, Role, Stored, largest_buffer, padded};
+use crate::shader::Source;
 use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
 
 /// One kernel call that can run without its graph.
@@ -130,7 +131,9 @@ impl KernelCase {
             });
             json!({
                 "label": dispatch.label,
-                "wgsl": &*dispatch.wgsl,
+                "wgsl": &*dispatch.wgsl.text,
+                "invocations": dispatch.wgsl.invocations,
+                "f16": dispatch.wgsl.f16,
                 "entry": dispatch.entry,
                 "workgroups": dispatch.workgroups,
                 "bindings": bindings.collect::<Vec<_>>(),
@@ -331,7 +334,11 @@ fn dispatch(json: &Json) -> Parsed<Dispatch> {
     let workgroups = list(json, "workgroups", word)?;
     Ok(Dispatch {
         label: text(json, "label")?,
-        wgsl: text(json, "wgsl")?.into(),
+        wgsl: Source {
+            // Files of earlier versions have neither.
+            f16: json.get("f16").and_then(Json::as_bool).unwrap_or(false),
+            ..Source::new(text(json, "wgsl")?, json.get("invocations").map_or(Ok(0), word)?)
+        },
         entry: text(json, "entry")?,
         bindings: list(json, "bindings", binding)?,
         workgroups: workgroups.try_into().map_err(|_| "`workgroups` needs three numbers")?,

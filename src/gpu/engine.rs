@@ -218,7 +218,7 @@ impl Program {
     /// The key of a dispatch's pipeline, and a label for it.
     fn key<'a>(&self, dispatch: &'a Dispatch) -> (Key, &'a str) {
         let kinds = dispatch.bindings.iter().map(binding_type).collect();
-        let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+        let (wgsl, entry) = (dispatch.wgsl.text.clone(), dispatch.entry.clone());
         (Key { wgsl, entry, kinds, checked: self.checked }, &dispatch.label)
     }
 

@@ -1,16 +1,14 @@
 //! Index of the largest or smallest element along one axis.
 
-use std::sync::Arc;
-
 use crate::op::{
     Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
 };
 use crate::ops::reduce::{ALONE, MAX_CHUNK, exceeds, outer_size_inner};
-use crate::shader::Shader;
+use crate::shader::{Shader, Source};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The index of the largest (or smallest) element along one axis: the first one on ties, or the first NaN if any.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Argmax {
     smallest: bool,
     axis: usize,
@@ -63,7 +61,7 @@ impl Op for Argmax {
 }
 
 impl Argmax {
-    fn text(&self, name: &str, dtype: DType) -> Result<Arc<str>, String> {
+    fn text(&self, name: &str, dtype: DType) -> Result<Source, String> {
         Shader::new(name).set("SMALLEST", self.smallest).set("T", dtype.wgsl_storage()).finish()
     }
 }

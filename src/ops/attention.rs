@@ -6,7 +6,7 @@ mod gradients;
 mod kernels;
 mod reference;
 
-use crate::op::{Args, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
+use crate::op::{Args, Backward, Bits, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -33,9 +33,9 @@ const LEFT_OUT: f64 = -1e30f32 as f64;
 
 /// Parameters shared by the fused op and its gradients. Queries are `[N, H, L, E]`, keys `[N, H, S, E]`,
 /// values `[N, H, S, Ev]` and the optional mask `[N, H, L, S]`; E and Ev are multiples of 4.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Scores {
-    scale: f64,
+    scale: Bits,
     causal: bool,
 }
 
@@ -70,7 +70,7 @@ fn four(shape: &Shape) -> [usize; 4] {
 }
 
 /// `softmax(scale q k^T + mask) v` and the log-sum-exp of each query's scores.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ScaledDotProduct(Scores);
 
 impl Op for ScaledDotProduct {
@@ -241,8 +241,10 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
 /// The fused op on `[N, H, .., ..]`, with rows padded to whole vec4; or its unfused equivalent.
 fn attend(q: &Value, k: &Value, v: &Value, options: &Attention, batch: &Shape) -> Value {
     let (queries, keys, e, width) = (q.dim(-2), k.dim(-2), q.dim(-1), v.dim(-1));
-    let scores =
-        Scores { scale: options.scale.unwrap_or_else(|| 1.0 / (e.max(1) as f64).sqrt()), causal: options.is_causal };
+    let scores = Scores {
+        scale: Bits(options.scale.unwrap_or_else(|| 1.0 / (e.max(1) as f64).sqrt())),
+        causal: options.is_causal,
+    };
     let heads = batch.last().copied().unwrap_or(1);
     let images = batch.iter().rev().skip(1).product::<usize>();
     let of = |x: &Value, rows: usize, columns: usize| {
@@ -286,7 +288,7 @@ fn whole(x: &Value) -> Value {
 impl Scores {
     /// The scores as a tensor, [`LEFT_OUT`] for masked keys.
     fn composed(&self, q: &Value, k: &Value, mask: Option<&Value>) -> Value {
-        let mut scores = q.matmul(&k.t()) * self.scale;
+        let mut scores = q.matmul(&k.t()) * self.scale.0;
         if let Some(mask) = mask {
             // Clamps minus infinity before the addition, as the kernels do.
             scores = scores + mask.maximum(&mask.full_like(LEFT_OUT));

@@ -7,7 +7,7 @@ use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Concatenates the inputs along `axis`.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Concat {
     axis: usize,
 }

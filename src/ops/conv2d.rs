@@ -102,7 +102,7 @@ const MAX_ITERATIONS: usize = 16_000;
 const MAX_TAPS: usize = 10_000;
 
 /// The three passes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ConvPass {
     /// `y` from `x` and `weight`.
     Forward,
@@ -113,7 +113,7 @@ enum ConvPass {
 }
 
 /// The op of one pass.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Convolution {
     options: Conv2d,
     pass: ConvPass,

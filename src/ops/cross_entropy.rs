@@ -10,11 +10,11 @@ use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// `ln(sum(exp(x))) - x[class]` for each row of logits `[N, C]` and its class `[N]`; the result is `[N]`.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct CrossEntropy;
 
 /// The gradient of [`CrossEntropy`], `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes and `dy [N]`.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct CrossEntropyGrad;
 
 /// The bits of a NaN, the result of a row whose class is out of range.

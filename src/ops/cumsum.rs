@@ -7,7 +7,7 @@ use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Cumulative sums along `axis`, from its end if `reverse` is set.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct CumSum {
     axis: usize,
     reverse: bool,

@@ -9,7 +9,7 @@ use crate::shape::{View, reciprocal};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Reverses one axis.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Flip {
     axis: usize,
 }

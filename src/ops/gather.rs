@@ -10,7 +10,7 @@ use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// `y[o, j, i] = x[o, index[o, j, i], i]`, where `o` and `i` run over the axes before and after `axis`, which have
 /// equal sizes in `x` and `index`. An index that is the same for all `o` or `i` is a broadcast view.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Gather {
     axis: usize,
 }

@@ -1,23 +1,27 @@
 //! Values without inputs (constants, iota, random bits), casts, and dropout.
 
-use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding};
+use crate::op::{Arg, Backward, Bits, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
 
 /// Fills a tensor with one number.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Full {
-    pub(crate) value: f64,
-    pub(crate) ty: TensorType,
+    value: Bits,
+    ty: TensorType,
 }
 
 impl Full {
+    pub(crate) fn new(value: f64, ty: TensorType) -> Full {
+        Full { value: Bits(value), ty }
+    }
+
     /// The number as a pointwise argument, rounded to the type.
     pub(crate) fn arg(&self) -> Arg {
         match self.ty.dtype {
-            DType::F32 => Arg::F32(self.value),
-            DType::I32 => Arg::I32(self.value as i32),
-            DType::U32 => Arg::U32(self.value as u32),
-            DType::Bool => Arg::U32(u32::from(self.value != 0.0)),
+            DType::F32 => Arg::F32(self.value.0),
+            DType::I32 => Arg::I32(self.value.0 as i32),
+            DType::U32 => Arg::U32(self.value.0 as u32),
+            DType::Bool => Arg::U32(u32::from(self.value.0 != 0.0)),
         }
     }
 }
@@ -28,7 +32,7 @@ impl Op for Full {
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        self.ty.dtype.check(self.value)?;
+        self.ty.dtype.check(self.value.0)?;
         Ok(vec![self.ty.clone()])
     }
 
@@ -37,11 +41,11 @@ impl Op for Full {
     }
 
     fn reference(&self, _: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, outputs[0].dtype.filled(self.value, outputs[0].shape.numel()))]
+        vec![Tensor::of(&outputs[0].shape, outputs[0].dtype.filled(self.value.0, outputs[0].shape.numel()))]
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        if self.ty.dtype.rounds(self.value) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
+        if self.ty.dtype.rounds(self.value.0) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -49,12 +53,12 @@ impl Op for Full {
     }
 
     fn fill_value(&self) -> Option<f64> {
-        Some(self.value)
+        Some(self.value.0)
     }
 }
 
 /// The index along one axis.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Iota {
     ty: TensorType,
     axis: usize,
@@ -110,7 +114,7 @@ impl Op for Iota {
 }
 
 /// Converts the element type.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Cast {
     to: DType,
 }
@@ -167,7 +171,7 @@ impl Op for Cast {
 }
 
 /// Counter-based random bits: a hash of seed, step, the stream of the node and the element index.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RandomBits {
     stream: u32,
     shape: Shape,
@@ -230,7 +234,7 @@ impl Graph {
     /// or 1 for bool. For f32 it is rounded.
     #[track_caller]
     pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
-        self.apply1(Full { value, ty: TensorType::new(dtype, shape) }, &[])
+        self.apply1(Full::new(value, TensorType::new(dtype, shape)), &[])
     }
 
     /// 0, 1, 2, ... along `axis`, repeated along the others. F32, I32 or U32.

@@ -23,7 +23,7 @@ pub enum Interpolation {
 const MAX_ITERATIONS: usize = 16_000;
 
 /// Resizes one axis from `n_in` to `n_out` elements, or computes the transpose, which is the gradient.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Interpolate {
     axis: usize,
     mode: Interpolation,

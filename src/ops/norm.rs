@@ -13,29 +13,29 @@ mod moments;
 pub use cases::cases;
 use moments::Moments;
 
-use crate::op::{Backward, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
+use crate::op::{Backward, Bits, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// Maximum elements per row: 4096 parts of 4096 elements each.
 const MAX_ROW: usize = 1 << 24;
 
 /// What distinguishes norms apart from the rows.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct NormKind {
     /// Whether the mean is subtracted; if not, the mean square replaces the variance.
     centered: bool,
     /// Added to the variance.
-    eps: f64,
+    eps: Bits,
 }
 
 /// For `x` `[outer, rows, inner]`: `y = (x - mean) / sqrt(var + eps)` of the same shape, and `[2, rows]`: mean (0 if
 /// not subtracted) and biased variance of each row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Normalize(NormKind);
 
 /// The gradient of [`Normalize`] through `y`, from `y`, the statistics and `dy`: `dx = (dy - mean(dy) - y mean(y dy)) /
 /// sqrt(var + eps)`, means over rows, without `mean(dy)` if the mean is not subtracted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct NormalizeGrad(NormKind);
 
 /// The sizes `[outer, rows, inner]`.
@@ -104,7 +104,7 @@ impl NormKind {
         } else {
             [0.0, (gamma_of_runs(x.len()) + 16.0 * F32_UNIT_ROUNDOFF) * var + FLOOR]
         };
-        let (r, most) = ((var + self.eps).sqrt().recip(), ((var - var_off).max(0.0) + self.eps).sqrt().recip());
+        let (r, most) = ((var + self.eps.0).sqrt().recip(), ((var - var_off).max(0.0) + self.eps.0).sqrt().recip());
         let off = x.iter().map(|x| {
             let c = (x - center).abs();
             c * (most - r + 8.0 * F32_UNIT_ROUNDOFF * most) + (mean_off + FLOOR) * most
@@ -132,7 +132,7 @@ impl Op for Normalize {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let stats = check(inputs[0])?;
-        check_eps(self.0.eps)?;
+        check_eps(self.0.eps.0)?;
         Ok(vec![inputs[0].clone(), stats])
     }
 
@@ -155,7 +155,7 @@ impl Op for Normalize {
         let (x, shape) = (inputs[0].f64s(), inputs[0].shape());
         let moments: Vec<[f64; 2]> = rows_of(x, shape).map(|x| self.0.moments(&x)).collect();
         let rows = rows_of(x, shape).zip(&moments).map(|(x, [center, var])| {
-            let r = (var + self.0.eps).sqrt().recip();
+            let r = (var + self.0.eps.0).sqrt().recip();
             x.iter().map(|x| (x - center) * r).collect()
         });
         let stats: Vec<f64> = (0..2).flat_map(|i| moments.iter().map(move |m| m[i])).collect();
@@ -193,7 +193,7 @@ impl Op for NormalizeGrad {
     /// With `r = 1 / sqrt(var + eps)` and `g` the incoming gradient; `dx` is linear and symmetric in `dy`.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (y, stats, dy, g_in) = (g.x(0), g.x(1), g.x(2), g.dy());
-        let square = || (per_row(stats, 1) + self.0.eps).reciprocal();
+        let square = || (per_row(stats, 1) + self.0.eps.0).reciprocal();
         let mean = |v: Value| v.mean(&[0, 2], true);
         vec![
             g.when(0, || (&g_in * mean(y * dy) + dy * mean(&g_in * y)).neg() * square().sqrt()),
@@ -210,7 +210,7 @@ impl Op for NormalizeGrad {
         let vars = &inputs[1].f64s()[shape[1]..];
         let rows = rows_of(inputs[0].f64s(), shape).zip(rows_of(inputs[2].f64s(), shape)).zip(vars);
         let dx = rows.map(|((y, dy), var)| {
-            let r = (var + self.0.eps).sqrt().recip();
+            let r = (var + self.0.eps.0).sqrt().recip();
             let a = if self.0.centered { mean(dy.iter().copied()) } else { 0.0 };
             let b = mean(y.iter().zip(&dy).map(|(y, dy)| y * dy));
             y.iter().zip(&dy).map(|(y, dy)| (dy - a - y * b) * r).collect()
@@ -225,7 +225,7 @@ impl Op for NormalizeGrad {
             let (y, dy, shape) = (inputs[0].to_f64(), inputs[2].to_f64(), inputs[0].shape());
             let vars = &inputs[1].to_f64()[shape[1]..];
             let off = rows_of(&y, shape).zip(rows_of(&dy, shape)).zip(vars).map(|((y, dy), var)| {
-                let r = (var + kind.eps).sqrt().recip();
+                let r = (var + kind.eps.0).sqrt().recip();
                 let g = gamma_of_runs(y.len()) + 16.0 * F32_UNIT_ROUNDOFF;
                 let a = mean(dy.iter().map(|dy| dy.abs()));
                 let b = mean(y.iter().zip(&dy).map(|(y, dy)| (y * dy).abs()));
@@ -425,14 +425,14 @@ impl Value {
         bias: Option<&Value>,
         eps: f64,
     ) -> Value {
-        self.last_axes_norm("layer_norm", normalized_shape, [weight, bias], NormKind { centered: true, eps })
+        self.last_axes_norm("layer_norm", normalized_shape, [weight, bias], NormKind { centered: true, eps: Bits(eps) })
     }
 
     /// RMS normalisation: `y = x / sqrt(mean(x^2) + eps) * weight` over the last axes, as for [`Value::layer_norm`]
     /// (Zhang and Sennrich, *Root Mean Square Layer Normalization*, NeurIPS 2019).
     #[track_caller]
     pub fn rms_norm(&self, normalized_shape: &[usize], weight: Option<&Value>, eps: f64) -> Value {
-        self.last_axes_norm("rms_norm", normalized_shape, [weight, None], NormKind { centered: false, eps })
+        self.last_axes_norm("rms_norm", normalized_shape, [weight, None], NormKind { centered: false, eps: Bits(eps) })
     }
 
     /// Group normalisation of data `[N, C, ...]`: the channels are divided into `num_groups` groups, with mean and
@@ -450,7 +450,8 @@ impl Value {
             let why = format!("expected a number of groups that divides C = {c}, not {num_groups}");
             return self.graph().error("group_norm", &[self], why);
         }
-        let [y, _] = self.normalized([1, n * num_groups, c / num_groups * inner], NormKind { centered: true, eps });
+        let [y, _] =
+            self.normalized([1, n * num_groups, c / num_groups * inner], NormKind { centered: true, eps: Bits(eps) });
         y.scaled("group_norm", &[c], &self.channel_sizes(), [weight, bias])
     }
 
@@ -489,7 +490,7 @@ impl Value {
             return BatchNorm { y: wrong.clone(), mean: wrong.clone(), var: wrong, count: 0 };
         }
         let [n, c, inner] = self.channels().unwrap_or_default();
-        let [y, stats] = self.normalized([n, c, inner], NormKind { centered: true, eps });
+        let [y, stats] = self.normalized([n, c, inner], NormKind { centered: true, eps: Bits(eps) });
         let line = |line: usize| stats.slice(0, line, line + 1, 1).reshape(&[-1]);
         let y = y.scaled("batch_norm", &[c], &self.channel_sizes(), [weight, bias]);
         BatchNorm { y, mean: line(0), var: line(1), count: n * inner }

@@ -7,7 +7,7 @@ use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value};
 
 /// `y[n, c]` is 1 where `index[n] = c`, else 0.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct OneHot {
     classes: usize,
 }

@@ -1,13 +1,15 @@
 //! Padding with a constant, around the elements and between them: the inverse of slicing.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Backward, Binding, Bits, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// Placement of the elements of one axis: element `i` goes to `start + i * step` of `size`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Placement {
     start: usize,
     size: usize,
@@ -15,10 +17,10 @@ struct Placement {
 }
 
 /// Places the elements in a larger tensor that holds `value` elsewhere.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pad {
     axes: Vec<Placement>,
-    value: f64,
+    value: Bits,
 }
 
 /// A merged axis of the kernel: its placement, input size and input stride.
@@ -73,7 +75,7 @@ impl Op for Pad {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let x = inputs[0];
-        x.dtype.check(self.value)?;
+        x.dtype.check(self.value.0)?;
         if self.axes.len() != x.shape.rank() {
             return Err(format!(
                 "expected (before, after) for each of the {} axes, not {} pairs",
@@ -131,7 +133,7 @@ impl Op for Pad {
             }
             y
         }
-        let data: Data = match (x.data(), x.dtype().filled(self.value, y.numel())) {
+        let data: Data = match (x.data(), x.dtype().filled(self.value.0, y.numel())) {
             (Data::F64(v), Data::F64(y)) => scatter(v, &place, y).into(),
             (Data::I32(v), Data::I32(y)) => scatter(v, &place, y).into(),
             (Data::U32(v), Data::U32(y)) => scatter(v, &place, y).into(),
@@ -143,7 +145,7 @@ impl Op for Pad {
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         // A copy; only `value` itself may be rounded to f32.
-        if inputs[0].dtype.rounds(self.value) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
+        if inputs[0].dtype.rounds(self.value.0) { Rounding::Ulps(0.5, 0.0) } else { Rounding::Exact }
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -188,7 +190,7 @@ impl Kernel for Pad {
         let chunk = copy_chunk(args.profile, count);
         let row_chunks = row.div_ceil(chunk);
         let chunks = count / row * row_chunks;
-        let value = args.inputs[0].dtype.word(self.value);
+        let value = args.inputs[0].dtype.word(self.value.0);
         let mut uniform = [chunks, row_chunks, chunk, axes.len(), offset].map(|n| n as u32).to_vec();
         uniform.extend([value, 0, 0]);
         for i in 0..MAX_AXES {
@@ -239,7 +241,7 @@ impl Value {
             size: size(axis).saturating_add(before).saturating_add(after),
             step: 1,
         });
-        self.op(Pad { axes: axes.collect(), value }, &[])
+        self.op(Pad { axes: axes.collect(), value: Bits(value) }, &[])
     }
 
     /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros elsewhere.
@@ -253,7 +255,7 @@ impl Value {
         if let Some(to) = axes.get_mut(axis) {
             *to = Placement { start, size, step };
         }
-        self.op(Pad { axes, value: 0.0 }, &[])
+        self.op(Pad { axes, value: Bits(0.0) }, &[])
     }
 }
 

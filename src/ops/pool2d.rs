@@ -69,7 +69,7 @@ impl From<[usize; 2]> for Pool2d {
 const MAX: usize = 16_000;
 
 /// What is computed for each window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum PoolKind {
     /// `x` to `y`: the maximum.
     Max,
@@ -84,7 +84,7 @@ enum PoolKind {
 }
 
 /// A pooling or its gradient.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pooling {
     options: Pool2d,
     kind: PoolKind,

@@ -16,7 +16,7 @@ use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The type of recurrent cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
     /// `h' = f(W x + b + U h + c)` (Elman, *Finding structure in time*, 1990).
     Rnn,
@@ -48,7 +48,7 @@ impl Cell {
 }
 
 /// The activation `f`: of an RNN's sum, of an LSTM's g and c, of a GRU's n.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// The default.
     #[default]
@@ -87,7 +87,7 @@ pub(crate) const MAX_HIDDEN: usize = 4000;
 /// The recurrence. Inputs: `x` [T, B, G H] (the input projections, with bias), `w` [H, G H], the initial state [B, H],
 /// and the initial cell state of an LSTM or the recurrent bias [G H] of a GRU. Outputs: the states [T + 1, B, H]; for
 /// LSTM and GRU, the gate values that the gradient needs [T, B, 4 H]; for LSTM, the cell states [T + 1, B, H].
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Recurrence {
     cell: Cell,
     activation: Activation,
@@ -98,7 +98,7 @@ struct Recurrence {
 /// states (for LSTM the cell states), and optionally the gradient of the cell states. Outputs: the gradient of the sums
 /// `h W` [T, B, G H]; for LSTM and GRU, the gradient that flows from the first step to the initial state without a
 /// product [B, H]; for GRU, the gradient of `x`.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RecurrenceGrad(Recurrence);
 
 struct Sizes {

@@ -12,7 +12,7 @@ use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// The operation of a reduction.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ReduceKind {
     Sum,
     Mean,
@@ -22,7 +22,7 @@ enum ReduceKind {
 }
 
 /// A reduction over `axes` (sorted, distinct).
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reduce {
     kind: ReduceKind,
     axes: Vec<usize>,

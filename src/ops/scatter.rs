@@ -17,7 +17,7 @@ use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// `z[o, k, i] = sum of src[o, j, i] over the j with index[o, j, i] = k`, for `k` below `size`.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ScatterSum {
     axis: usize,
     size: usize,

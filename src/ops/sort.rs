@@ -12,7 +12,7 @@ use crate::shape::{View, reciprocal};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The indices along one axis that sort the elements. Stable; NaN is the largest.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Argsort {
     axis: usize,
     descending: bool,

@@ -6,7 +6,7 @@ use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// A view op.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Move {
     /// The same elements in the same order with another shape.
     Reshape(Shape),
@@ -169,6 +169,9 @@ pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
         if view.shape.numel() > 0 && view.is_dense() {
             return x[view.offset..view.offset + view.shape.numel()].to_vec();
         }
+        if let [x] = x {
+            return vec![*x; view.shape.numel()];
+        }
         view.positions().into_iter().map(|at| x[at]).collect()
     }
     let data: Data = match x.data() {
@@ -257,18 +260,6 @@ impl Value {
     pub fn broadcast_to(&self, shape: &Shape) -> Value {
         if self.shape() == shape || !self.is_valid() {
             return self.clone();
-        }
-        let full = {
-            let nodes = self.graph().lock();
-            match &nodes.nodes[self.id().node].kind {
-                crate::graph::NodeKind::Op(op) => op.fill_value(),
-                _ => None,
-            }
-        };
-        if let Some(value) = full
-            && self.shape().broadcast(shape).as_ref() == Some(shape)
-        {
-            return self.graph().full(self.dtype(), shape, value);
         }
         self.op(Move::Broadcast(shape.clone()), &[])
     }

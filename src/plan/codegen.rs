@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::layout::{Layout, Origin, constant_of, op_of};
+use super::layout::{Layout, Origin};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering, Pointwise};
 use crate::shape::{View, merge_axes, reciprocal};
@@ -12,8 +12,7 @@ use crate::{DType, TensorType};
 
 /// A group of pointwise ops: what to compute and what to store.
 pub(crate) struct Group<'a> {
-    pub nodes: &'a Nodes,
-    pub layout: &'a Layout,
+    pub layout: &'a Layout<'a>,
     /// Pointwise nodes, in order.
     pub members: &'a [usize],
     /// For an epilogue: the kernel's output.
@@ -179,14 +178,14 @@ impl<'a> Writer<'a> {
 
     /// The expression for a value read by the group's nodes.
     fn value(&mut self, id: ValueId) -> String {
-        let (nodes, layout) = (self.group.nodes, self.group.layout);
+        let layout = self.group.layout;
         let place = layout.of(id);
-        let dtype = nodes.ty(id).dtype;
+        let dtype = layout.ty(id).dtype;
         if let Origin::Value(root) = place.origin {
-            if let Some(constant) = constant_of(nodes, root) {
+            if let Some(constant) = layout.constant(root) {
                 return self.constant(dtype, constant);
             }
-            if let NodeKind::Scalar(_) = nodes.nodes[root.node].kind {
+            if let NodeKind::Scalar(_) = layout.node(root.node).kind {
                 return self.scalar(root, dtype);
             }
             if let Some(name) = self.names.get(&root) {
@@ -223,17 +222,17 @@ impl<'a> Writer<'a> {
 
     /// Writes the function calls of the members, in order.
     fn members(&mut self) {
-        let nodes = self.group.nodes;
+        let layout = self.group.layout;
         if let Some(given) = self.group.given {
             self.names.insert(given, "v".into());
         }
         for &node in self.group.members {
-            let Some(Lowering::Pointwise(call)) = op_of(nodes, node).map(|op| op.lowering()) else { continue };
+            let Some(Lowering::Pointwise(call)) = layout.op(node).map(|op| op.lowering()) else { continue };
             let args: Vec<String> = call
                 .args
                 .iter()
                 .map(|arg| match arg {
-                    Arg::Input(i) => self.value(nodes.nodes[node].inputs[*i]),
+                    Arg::Input(i) => self.value(layout.node(node).inputs[*i]),
                     Arg::Index => "i".into(),
                     Arg::F32(x) => self.number(*x),
                     Arg::I32(x) => format!("i32({x})"),
@@ -241,7 +240,7 @@ impl<'a> Writer<'a> {
                 })
                 .collect();
             let name = format!("v{}", self.names.len());
-            let function = function(nodes, node, &call);
+            let function = function(layout.nodes, node, &call);
             let _ = writeln!(self.body, "  let {name} = {function}({});", args.join(", "));
             self.names.insert(ValueId { node, output: 0 }, name);
         }
@@ -357,9 +356,7 @@ impl<'a> Writer<'a> {
     }
 
     fn ty(&self, operand: &Operand) -> &TensorType {
-        match operand.origin {
-            Origin::Value(id) | Origin::Copy(id) => self.group.nodes.ty(id),
-        }
+        self.group.layout.ty(operand.origin.value())
     }
 
     fn finish(mut self, text: String) -> Generated {
@@ -390,7 +387,7 @@ fn wgsl_value(dtype: DType) -> &'static str {
 }
 
 /// Workgroup size and vec4s per invocation of generated kernels.
-const WORKGROUP: u32 = 64;
+pub(super) const WORKGROUP: u32 = 64;
 const QUADS: u32 = 4;
 
 /// The number of workgroups of a generated kernel over `n` elements.
@@ -409,9 +406,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
         .iter()
         .map(|origin| {
             let expression = w.stored(origin);
-            let dtype = match origin {
-                Origin::Value(id) | Origin::Copy(id) => group.nodes.ty(*id).dtype,
-            };
+            let dtype = group.layout.ty(origin.value()).dtype;
             (expression, w.operand(origin, true), dtype)
         })
         .collect();
@@ -497,7 +492,7 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
         let expression = w.stored(origin);
         let operand = w.operand(origin, true);
         let dtype = match origin {
-            Origin::Value(id) | Origin::Copy(id) => group.nodes.ty(*id).dtype,
+            Origin::Value(id) | Origin::Copy(id) => group.layout.ty(*id).dtype,
         };
         let _ = writeln!(stores, "  e_x{operand}[i] = {};", pack(dtype, &expression));
     }
@@ -560,7 +555,7 @@ fn header(group: &Group<'_>) -> String {
 
 /// The names of the members in order, such as `add + relu`; abbreviated if there are more than six.
 pub(crate) fn label(group: &Group<'_>) -> String {
-    let names: Vec<&str> = group.members.iter().map(|&node| group.nodes.nodes[node].name()).collect();
+    let names: Vec<&str> = group.members.iter().map(|&node| group.layout.node(node).name()).collect();
     match names[..] {
         [] => "copy".into(),
         [first, second, .., last] if names.len() > 6 => {

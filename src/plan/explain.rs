@@ -2,12 +2,10 @@
 
 use std::fmt::Write;
 
-use super::fuse::{kernel_of, kernel_views};
-use super::layout::{Layout, op_of};
+use super::layout::Layout;
 use super::{Plan, Reason, choose};
 use crate::TensorType;
 use crate::graph::ValueId;
-use crate::op::Args;
 
 impl Plan {
     /// The choices of the planner, as text: for each kernel call the op, its shapes, and its variants, cheapest first,
@@ -37,18 +35,14 @@ impl Plan {
         let layout = Layout::new(nodes, &values);
         let mut text = String::new();
         for call in &self.calls {
-            let node =
-                call.computed(nodes).into_iter().map(|id| id.node).find(|&node| kernel_of(nodes, node).is_some());
-            let Some((node, kernel)) = node.and_then(|node| Some((node, kernel_of(nodes, node)?))) else { continue };
-            let Some(op) = op_of(nodes, node) else { continue };
-            let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
-            let views = kernel_views(nodes, &layout, node, kernel);
-            let args = Args { inputs: &inputs, views: &views, outputs: &nodes.nodes[node].outputs, profile };
+            let kernel = call.computed(nodes).into_iter().find_map(|id| layout.kernel(id.node));
+            let Some(kernel) = kernel else { continue };
+            let args = kernel.args(profile);
             let types = |types: &[&TensorType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             let outputs: Vec<&TensorType> = args.outputs.iter().collect();
-            let _ = writeln!(text, "{}: {} -> {}", call.label, types(&inputs), types(&outputs));
-            let candidates = kernel.candidates(&args);
-            let chosen = choose(op, kernel, &args, options).ok();
+            let _ = writeln!(text, "{}: {} -> {}", call.label, types(args.inputs), types(&outputs));
+            let candidates = kernel.kernel.candidates(&args);
+            let chosen = choose(&kernel, profile, options).ok();
             for (variant, cost) in &candidates {
                 let reason = match chosen {
                     Some((chosen, reason)) if chosen == *variant => match reason {
@@ -61,7 +55,7 @@ impl Plan {
                 let mark = if reason.is_empty() { ' ' } else { '>' };
                 let _ = writeln!(text, "  {mark} {:<11} {:>9}{reason}", variant.name, cost.to_string());
             }
-            for variant in kernel.variants().iter().filter(|v| candidates.iter().all(|(able, _)| able != v)) {
+            for variant in kernel.kernel.variants().iter().filter(|v| candidates.iter().all(|(able, _)| able != v)) {
                 let why = match variant.lacking(profile) {
                     Some(lacks) => format!("lacks {lacks}"),
                     None => "does not support these shapes".to_owned(),

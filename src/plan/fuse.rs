@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::layout::{Layout, Origin, constant_of, op_of};
+use super::layout::{Layout, Origin};
 use super::{Options, choose, codegen};
-use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Args, Kernel, Lowering, Variant};
+use crate::DType;
+use crate::graph::{NodeKind, ValueId};
+use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
 use crate::shader::lines_called;
-use crate::shape::View;
-use crate::{DType, TensorType};
 
 /// Maximum pointwise ops per cluster, and maximum lines of `scalar.wgsl` that they call. Shader compile time grows
 /// faster than linearly in both: see ARCHITECTURE.md.
@@ -27,14 +26,6 @@ pub(crate) struct Cluster {
     pub pointwise: Vec<usize>,
 }
 
-/// The node's kernel, if it has one.
-pub(crate) fn kernel_of(nodes: &Nodes, node: usize) -> Option<&dyn Kernel> {
-    match op_of(nodes, node)?.lowering() {
-        Lowering::Kernel(kernel) => Some(kernel),
-        _ => None,
-    }
-}
-
 /// The clusters of a graph.
 pub(crate) struct Clusters {
     /// By number; clusters merged into others are empty.
@@ -48,44 +39,39 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
-    pub fn new(nodes: &Nodes, layout: &Layout, targets: &[ValueId], profile: &Profile, options: &Options) -> Clusters {
-        let users = users(nodes, layout, targets);
-        let of = vec![None; nodes.nodes.len()];
+    pub fn new(layout: &Layout<'_>, targets: &[ValueId], profile: &Profile, options: &Options) -> Clusters {
+        let users = users(layout, targets);
+        let of = vec![None; layout.live.len()];
         let mut clusters = Clusters { all: Vec::new(), of, refused: Vec::new(), users };
-        for node in (0..nodes.nodes.len()).filter(|&n| layout.live[n]) {
-            let Some(op) = op_of(nodes, node) else { continue };
-            let cluster = match op.lowering() {
-                Lowering::View(_) => continue,
-                Lowering::Pointwise(_) if op.fill_value().is_some() => continue,
-                Lowering::Pointwise(_) => Cluster { kernel: None, pointwise: vec![node] },
-                Lowering::Kernel(kernel) => {
-                    let inputs: Vec<&TensorType> = nodes.nodes[node].inputs.iter().map(|&id| nodes.ty(id)).collect();
-                    let views = kernel_views(nodes, layout, node, kernel);
-                    let outputs = &nodes.nodes[node].outputs;
-                    match choose(op, kernel, &Args { inputs: &inputs, views: &views, outputs, profile }, options) {
-                        Ok((variant, _)) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
-                        Err(why) => {
-                            clusters.refused.push((node, why));
-                            continue;
-                        }
+        for node in layout.live_nodes() {
+            let cluster = match layout.kernel(node) {
+                Some(kernel) => match choose(&kernel, profile, options) {
+                    Ok((variant, _)) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
+                    Err(why) => {
+                        clusters.refused.push((node, why));
+                        continue;
                     }
+                },
+                None if !layout.pointwise[node] || layout.op(node).is_none_or(|op| op.fill_value().is_some()) => {
+                    continue;
                 }
+                None => Cluster { kernel: None, pointwise: vec![node] },
             };
             clusters.of[node] = Some(clusters.all.len());
             clusters.all.push(cluster);
         }
         match options.fuse {
-            true => Fusion::new(nodes, layout, clusters, profile.usable_storage_buffers()).run(),
+            true => Fusion::new(layout, clusters, profile.usable_storage_buffers()).run(),
             false => clusters,
         }
     }
 
     /// The values that a cluster must store, in graph order: those that are read outside it.
-    pub fn stored(&self, nodes: &Nodes, cluster: usize) -> Vec<ValueId> {
+    pub fn stored(&self, layout: &Layout<'_>, cluster: usize) -> Vec<ValueId> {
         let inside = |node| self.cluster(node) == Some(cluster);
         let Cluster { kernel, pointwise } = &self.all[cluster];
         let kernel = kernel.map(|(node, _)| node);
-        let mut all: Vec<ValueId> = stored(nodes, &self.users, kernel, pointwise.iter().copied(), inside).collect();
+        let mut all: Vec<ValueId> = stored(layout, &self.users, kernel, pointwise.iter().copied(), inside).collect();
         all.sort_unstable();
         all
     }
@@ -110,8 +96,7 @@ impl Cluster {
 
 /// The state while clusters are joined.
 struct Fusion<'a> {
-    nodes: &'a Nodes,
-    layout: &'a Layout,
+    layout: &'a Layout<'a>,
     /// Storage buffers that a launch may bind.
     limit: usize,
     clusters: Clusters,
@@ -175,9 +160,9 @@ impl Order {
 }
 
 impl<'a> Fusion<'a> {
-    fn new(nodes: &'a Nodes, layout: &'a Layout, clusters: Clusters, limit: usize) -> Fusion<'a> {
+    fn new(layout: &'a Layout<'a>, clusters: Clusters, limit: usize) -> Fusion<'a> {
         let reads = |cluster: &Cluster| {
-            let inputs = cluster.members().flat_map(|node| &nodes.nodes[node].inputs);
+            let inputs = cluster.members().flat_map(|node| &layout.node(node).inputs);
             let mut reads: Vec<usize> = inputs.map(|&id| layout.source(id).node).collect();
             reads.retain(|&node| clusters.of[node].is_some());
             reads.sort_unstable();
@@ -186,19 +171,19 @@ impl<'a> Fusion<'a> {
         };
         let reads = clusters.all.iter().map(reads).collect();
         let mut updates: HashMap<usize, Vec<usize>> = HashMap::new();
-        for assignment in &nodes.assignments {
+        for assignment in &layout.nodes.assignments {
             updates.entry(layout.source(assignment.value).node).or_default().push(assignment.variable);
         }
         let mut known: HashMap<String, usize> = HashMap::new();
-        let mut lines = vec![0; nodes.nodes.len()];
+        let mut lines = vec![0; layout.live.len()];
         for node in (0..lines.len()).filter(|&node| clusters.of[node].is_some()) {
-            if let Some(Lowering::Pointwise(call)) = op_of(nodes, node).map(|op| op.lowering()) {
-                let called = known.entry(codegen::function(nodes, node, &call));
+            if let Some(Lowering::Pointwise(call)) = layout.op(node).map(|op| op.lowering()) {
+                let called = known.entry(codegen::function(layout.nodes, node, &call));
                 lines[node] = *called.or_insert_with_key(|function| lines_called(function));
             }
         }
         let (order, met) = (Order::new(clusters.all.len()), vec![0; clusters.all.len()]);
-        Fusion { nodes, layout, limit, clusters, reads, updates, lines, order, met, searches: 0 }
+        Fusion { layout, limit, clusters, reads, updates, lines, order, met, searches: 0 }
     }
 
     fn run(mut self) -> Clusters {
@@ -210,7 +195,7 @@ impl<'a> Fusion<'a> {
 
     /// Joins each pointwise node to the groups whose values it reads at its own element index.
     fn join_pointwise(&mut self) {
-        for node in 0..self.nodes.nodes.len() {
+        for node in 0..self.layout.live.len() {
             for producer in self.elementwise_producers(node) {
                 let (Some(a), Some(b)) = (self.clusters.of[producer], self.clusters.of[node]) else { continue };
                 let pointwise = |c: usize| self.clusters.all[c].kernel.is_none();
@@ -223,7 +208,7 @@ impl<'a> Fusion<'a> {
 
     /// Joins to each kernel with an epilogue slot one group that reads its output element by element.
     fn join_epilogues(&mut self) {
-        for node in 0..self.nodes.nodes.len() {
+        for node in 0..self.layout.live.len() {
             let Some(b) = self.clusters.of[node] else { continue };
             if self.clusters.all[b].kernel.is_some() {
                 continue;
@@ -233,7 +218,7 @@ impl<'a> Fusion<'a> {
                 let cluster = &self.clusters.all[a];
                 let slot_free = cluster.pointwise.is_empty()
                     && cluster.kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
-                let float = self.nodes.nodes[producer].outputs[0].dtype == DType::F32;
+                let float = self.layout.node(producer).outputs[0].dtype == DType::F32;
                 let update = slot_free && self.updates(b, producer);
                 if a != b && slot_free && float && !update && self.clusters.all[b].kernel.is_none() {
                     self.try_join(a, b);
@@ -246,7 +231,7 @@ impl<'a> Fusion<'a> {
     /// buffer for their result. An example is the mask of a relu, which the backward pass then computes from
     /// the relu's output.
     fn sink(&mut self) {
-        for node in (0..self.nodes.nodes.len()).rev() {
+        for node in (0..self.layout.live.len()).rev() {
             let Some((a, b)) = self.sinks(node) else { continue };
             let inside = |other: usize| other == node || self.clusters.cluster(other) == Some(b);
             let target = &self.clusters.all[b];
@@ -264,8 +249,8 @@ impl<'a> Fusion<'a> {
     /// reads one value, which its cluster stores for other readers, and that one other cluster reads.
     fn sinks(&self, node: usize) -> Option<(usize, usize)> {
         let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
-        let inputs = self.nodes.nodes[node].inputs.iter();
-        let roots = inputs.map(|&id| self.layout.source(id)).filter(|&root| constant_of(self.nodes, root).is_none());
+        let inputs = self.layout.node(node).inputs.iter();
+        let roots = inputs.map(|&id| self.layout.source(id)).filter(|&root| self.layout.constant(root).is_none());
         let mut roots: Vec<ValueId> = roots.collect();
         roots.dedup();
         let [root] = roots[..] else { return None };
@@ -283,7 +268,7 @@ impl<'a> Fusion<'a> {
     /// Whether the group computes a variable's new value and the kernel reads the old one. Fused, they
     /// could not update it in place.
     fn updates(&self, group: usize, kernel: usize) -> bool {
-        let inputs = &self.nodes.nodes[kernel].inputs;
+        let inputs = &self.layout.node(kernel).inputs;
         let read = |&variable: &usize| {
             let variable = ValueId { node: variable, output: 0 };
             inputs.iter().any(|&id| self.layout.source(id) == variable)
@@ -297,7 +282,7 @@ impl<'a> Fusion<'a> {
         if self.clusters.of[node].is_none() || !self.layout.pointwise[node] {
             return Vec::new();
         }
-        let inputs = self.nodes.nodes[node].inputs.iter().filter(|&&id| same_index(self.nodes, self.layout, node, id));
+        let inputs = self.layout.node(node).inputs.iter().filter(|&&id| self.layout.same_index(node, id));
         inputs.map(|&id| self.layout.source(id).node).collect()
     }
 
@@ -342,10 +327,9 @@ impl<'a> Fusion<'a> {
     /// its other invocations write.
     fn reads_directly(&self, a: usize, b: usize) -> bool {
         self.clusters.all[b].pointwise.iter().all(|&node| {
-            self.nodes.nodes[node].inputs.iter().all(|&id| {
+            self.layout.node(node).inputs.iter().all(|&id| {
                 let source = self.layout.source(id);
-                self.clusters.of[source.node] != Some(a)
-                    || (source.output == 0 && same_index(self.nodes, self.layout, node, id))
+                self.clusters.of[source.node] != Some(a) || (source.output == 0 && self.layout.same_index(node, id))
             })
         })
     }
@@ -384,53 +368,24 @@ impl<'a> Fusion<'a> {
     ) -> usize {
         let kernel = kernel.map(|(node, _)| node);
         let members = kernel.into_iter().chain(pointwise.clone());
-        let inputs = members.flat_map(|node| self.nodes.nodes[node].inputs.iter().map(move |&id| (node, id)));
+        let inputs = members.flat_map(|node| self.layout.node(node).inputs.iter().map(move |&id| (node, id)));
         let (mut read, mut copies) = (Vec::new(), 0);
         for (node, id) in inputs {
             let place = self.layout.of(id);
             // A copy of a value has its own buffer.
             copies += usize::from(matches!(place.origin, Origin::Copy(_)));
             let source = place.source;
-            let scalar = || matches!(self.nodes.nodes[source.node].kind, NodeKind::Scalar(_));
-            if !inside(source.node) && constant_of(self.nodes, source).is_none() && !scalar() {
+            let scalar = || matches!(self.layout.node(source.node).kind, NodeKind::Scalar(_));
+            if !inside(source.node) && self.layout.constant(source).is_none() && !scalar() {
                 // A value read by both the kernel and its epilogue is bound twice.
                 read.push((Some(node) == kernel, source));
             }
         }
         read.sort_unstable();
         read.dedup();
-        let stored = stored(self.nodes, &self.clusters.users, kernel, pointwise, inside).count();
+        let stored = stored(self.layout, &self.clusters.users, kernel, pointwise, inside).count();
         read.len() + copies + stored.max(1) + usize::from(kernel.is_some())
     }
-}
-
-/// The view of each kernel input: the original strides if the kernel supports them, else a contiguous copy.
-pub(crate) fn kernel_views(nodes: &Nodes, layout: &Layout, node: usize, kernel: &dyn Kernel) -> Vec<View> {
-    let inputs = nodes.nodes[node].inputs.iter().enumerate();
-    inputs
-        .map(|(i, &id)| match kernel_reads_in_place(nodes, layout, kernel, i, id) {
-            true => layout.of(id).view.clone(),
-            false => View::contiguous(&nodes.ty(id).shape),
-        })
-        .collect()
-}
-
-/// Whether a kernel reads the value in place, without a copy.
-pub(crate) fn kernel_reads_in_place(
-    nodes: &Nodes,
-    layout: &Layout,
-    kernel: &dyn Kernel,
-    i: usize,
-    id: ValueId,
-) -> bool {
-    let place = layout.of(id);
-    let in_buffer = match place.origin {
-        Origin::Copy(_) => true,
-        Origin::Value(root) => {
-            constant_of(nodes, root).is_none() && !matches!(nodes.nodes[root.node].kind, NodeKind::Scalar(_))
-        }
-    };
-    in_buffer && kernel.reads(i, &place.view)
 }
 
 /// For each node, pairs of an output and a node that reads it. The reader is [`OUTSIDE`] for the host, for
@@ -439,44 +394,29 @@ type Users = Vec<Vec<(usize, usize)>>;
 
 const OUTSIDE: usize = usize::MAX;
 
-fn users(nodes: &Nodes, layout: &Layout, targets: &[ValueId]) -> Users {
-    let mut users = vec![Vec::new(); nodes.nodes.len()];
+fn users(layout: &Layout<'_>, targets: &[ValueId]) -> Users {
+    let mut users = vec![Vec::new(); layout.live.len()];
     let mut add = |id: ValueId, user: usize| {
         let source = layout.source(id);
         users[source.node].push((source.output, user));
     };
-    for node in (0..nodes.nodes.len()).filter(|&n| layout.live[n]) {
-        let lowering = op_of(nodes, node).map(|op| op.lowering());
+    for node in layout.live_nodes() {
+        let lowering = layout.op(node).map(|op| op.lowering());
         if let Some(Lowering::Pointwise(_) | Lowering::Kernel(_)) = lowering {
-            for &id in &nodes.nodes[node].inputs {
-                add(id, if same_index(nodes, layout, node, id) { node } else { OUTSIDE });
+            for &id in &layout.node(node).inputs {
+                add(id, if layout.same_index(node, id) { node } else { OUTSIDE });
             }
         }
     }
-    for id in targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value)) {
+    for id in targets.iter().copied().chain(layout.nodes.assignments.iter().map(|a| a.value)) {
         add(id, OUTSIDE);
     }
     users
 }
 
-/// Whether a pointwise node reads the value at its own element index, without a copy.
-pub(crate) fn same_index(nodes: &Nodes, layout: &Layout, node: usize, id: ValueId) -> bool {
-    let place = layout.of(id);
-    let n = nodes.nodes[node].outputs[0].shape.numel();
-    match place.origin {
-        Origin::Value(root) => {
-            layout.pointwise[node]
-                && place.view.is_contiguous()
-                && place.view.shape.numel() == n
-                && nodes.ty(root).shape.numel() == n
-        }
-        Origin::Copy(_) => false,
-    }
-}
-
 /// The values of a cluster that are read outside it, plus the outputs that its kernel always writes.
 fn stored(
-    nodes: &Nodes,
+    layout: &Layout<'_>,
     users: &Users,
     kernel: Option<usize>,
     pointwise: impl Iterator<Item = usize> + Clone,
@@ -485,7 +425,7 @@ fn stored(
     let bare = pointwise.clone().next().is_none();
     let members = kernel.into_iter().chain(pointwise);
     let outputs =
-        members.flat_map(|node| (0..nodes.nodes[node].outputs.len()).map(move |output| ValueId { node, output }));
+        members.flat_map(|node| (0..layout.node(node).outputs.len()).map(move |output| ValueId { node, output }));
     outputs.filter(move |id| {
         let mut readers = users[id.node].iter().filter(|(output, _)| *output == id.output);
         let written = kernel == Some(id.node) && (id.output > 0 || bare);

@@ -2,25 +2,25 @@
 
 use std::collections::HashMap;
 
-use super::layout::{Layout, Origin, op_of};
+use super::layout::{Layout, Origin};
 use crate::TensorType;
 use crate::cpu::index_in_range;
-use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::graph::{NodeKind, ValueId};
 
 /// Whether a step may fail on the device: some live node has indices that the host cannot check, because they
 /// are neither inputs nor constants.
-pub(super) fn may_fail(nodes: &Nodes, layout: &Layout) -> bool {
-    (0..nodes.nodes.len()).filter(|&node| layout.live[node]).any(|node| !checked_on_upload(nodes, layout, node))
+pub(super) fn may_fail(layout: &Layout<'_>) -> bool {
+    layout.live_nodes().any(|node| !checked_on_upload(layout, node))
 }
 
 /// Whether the host checks all index operands of a node: they are inputs or valid constants.
-fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
-    let Some(op) = op_of(nodes, node) else { return true };
-    let inputs = &nodes.nodes[node].inputs;
-    let types: Vec<&TensorType> = inputs.iter().map(|&id| nodes.ty(id)).collect();
+fn checked_on_upload(layout: &Layout<'_>, node: usize) -> bool {
+    let Some(op) = layout.op(node) else { return true };
+    let inputs = &layout.node(node).inputs;
+    let types: Vec<&TensorType> = inputs.iter().map(|&id| layout.ty(id)).collect();
     let mut indices = inputs.iter().enumerate().filter(|(i, _)| op.index_bound(*i, &types).is_some());
     indices.all(|(i, &id)| match layout.of(id).origin {
-        Origin::Value(root) => match &nodes.nodes[root.node].kind {
+        Origin::Value(root) => match &layout.node(root.node).kind {
             NodeKind::Input(_) => true,
             // An out-of-range constant is reported by the kernel.
             NodeKind::Constant(tensor) => {
@@ -33,15 +33,15 @@ fn checked_on_upload(nodes: &Nodes, layout: &Layout, node: usize) -> bool {
 }
 
 /// For each value used as indices, directly or through views, the smallest bound of any op that uses it.
-pub(super) fn index_bounds(nodes: &Nodes, layout: &Layout) -> HashMap<ValueId, usize> {
+pub(super) fn index_bounds(layout: &Layout<'_>) -> HashMap<ValueId, usize> {
     let mut smallest: HashMap<ValueId, usize> = HashMap::new();
-    for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| layout.live[*n]) {
-        let Some(op) = op_of(nodes, number) else { continue };
-        let types: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-        for (i, &id) in node.inputs.iter().enumerate() {
+    for node in layout.live_nodes() {
+        let Some(op) = layout.op(node) else { continue };
+        let inputs = &layout.node(node).inputs;
+        let types: Vec<&TensorType> = inputs.iter().map(|&id| layout.ty(id)).collect();
+        for (i, &id) in inputs.iter().enumerate() {
             if let Some(bound) = op.index_bound(i, &types) {
-                let (Origin::Value(root) | Origin::Copy(root)) = layout.of(id).origin;
-                let known = smallest.entry(root).or_insert(bound);
+                let known = smallest.entry(layout.of(id).origin.value()).or_insert(bound);
                 *known = bound.min(*known);
             }
         }

@@ -1,13 +1,12 @@
-//! Graph simplification and layout: duplicate ops, constants, dead nodes, and views.
+//! The layout of a graph: which values are live, and where their elements are stored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Arg, Lowering, Op};
-use crate::ops::generate::Full;
+use crate::graph::{Node, NodeKind, Nodes, ValueId};
+use crate::op::{Args, Kernel, Lowering, Op};
+use crate::profile::Profile;
 use crate::shape::View;
-use crate::{DType, Shape, Tensor, TensorType};
+use crate::{DType, TensorType};
 
 /// Where a value's elements are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +15,14 @@ pub(crate) enum Origin {
     Value(ValueId),
     /// A contiguous copy of that value, needed because strides cannot express a later view.
     Copy(ValueId),
+}
+
+impl Origin {
+    /// The value that it stores.
+    pub fn value(&self) -> ValueId {
+        let (Origin::Value(id) | Origin::Copy(id)) = self;
+        *id
+    }
 }
 
 /// A value as a view of stored elements.
@@ -27,8 +34,10 @@ pub(crate) struct Place {
     pub source: ValueId,
 }
 
-/// The layout of a graph's live values, with views resolved.
-pub(crate) struct Layout {
+/// A graph and the layout of its live values, with views resolved.
+pub(crate) struct Layout<'a> {
+    /// The graph.
+    pub nodes: &'a Nodes,
     /// For each node, whether a target or assignment depends on it.
     pub live: Vec<bool>,
     /// For each node, whether it is a pointwise op.
@@ -37,12 +46,12 @@ pub(crate) struct Layout {
     places: Vec<Vec<Place>>,
 }
 
-impl Layout {
-    pub fn new(nodes: &Nodes, targets: &[ValueId]) -> Layout {
+impl<'a> Layout<'a> {
+    pub fn new(nodes: &'a Nodes, targets: &[ValueId]) -> Layout<'a> {
         let count = nodes.nodes.len();
         let pointwise = |node| op_of(nodes, node).is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
         let pointwise = (0..count).map(pointwise).collect();
-        let mut layout = Layout { live: vec![false; count], pointwise, places: Vec::with_capacity(count) };
+        let mut layout = Layout { nodes, live: vec![false; count], pointwise, places: Vec::with_capacity(count) };
         let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
         for root in roots {
             layout.live[root.node] = true;
@@ -53,7 +62,7 @@ impl Layout {
             }
         }
         for node in 0..count {
-            let places = if layout.live[node] { layout.place(nodes, node) } else { Vec::new() };
+            let places = if layout.live[node] { layout.place(node) } else { Vec::new() };
             layout.places.push(places);
         }
         layout
@@ -69,15 +78,102 @@ impl Layout {
         self.of(id).source
     }
 
+    /// A node.
+    pub fn node(&self, node: usize) -> &'a Node {
+        &self.nodes.nodes[node]
+    }
+
+    /// The live nodes, in graph order.
+    pub fn live_nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.live.len()).filter(|&node| self.live[node])
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, id: ValueId) -> &'a TensorType {
+        self.nodes.ty(id)
+    }
+
+    /// The node's op, unless it is a leaf.
+    pub fn op(&self, node: usize) -> Option<&'a dyn Op> {
+        op_of(self.nodes, node)
+    }
+
+    /// The value of all elements, if it is a known constant.
+    pub fn constant(&self, id: ValueId) -> Option<f64> {
+        constant_of(self.nodes, id)
+    }
+
+    /// The kernel of a node and its operands, if it has one.
+    pub fn kernel(&self, node: usize) -> Option<KernelNode<'a>> {
+        let NodeKind::Op(op) = &self.node(node).kind else { return None };
+        let Lowering::Kernel(kernel) = op.lowering() else { return None };
+        let ids = &self.node(node).inputs;
+        let in_place: Vec<bool> = ids.iter().enumerate().map(|(i, &id)| self.reads_in_place(kernel, i, id)).collect();
+        let views = ids.iter().zip(&in_place).map(|(&id, in_place)| match in_place {
+            true => self.of(id).view.clone(),
+            false => View::contiguous(&self.ty(id).shape),
+        });
+        let views = views.collect();
+        let inputs = ids.iter().map(|&id| self.ty(id)).collect();
+        Some(KernelNode { op, kernel, inputs, views, in_place, outputs: &self.node(node).outputs })
+    }
+
+    /// Whether a kernel reads the value in place, without a copy.
+    fn reads_in_place(&self, kernel: &dyn Kernel, i: usize, id: ValueId) -> bool {
+        let place = self.of(id);
+        let in_buffer = match place.origin {
+            Origin::Copy(_) => true,
+            Origin::Value(root) => {
+                self.constant(root).is_none() && !matches!(self.node(root.node).kind, NodeKind::Scalar(_))
+            }
+        };
+        in_buffer && kernel.reads(i, &place.view)
+    }
+
+    /// Whether a pointwise node reads the value at its own element index, without a copy.
+    pub fn same_index(&self, node: usize, id: ValueId) -> bool {
+        let place = self.of(id);
+        let n = self.node(node).outputs[0].shape.numel();
+        match place.origin {
+            Origin::Value(root) => {
+                self.pointwise[node]
+                    && place.view.is_contiguous()
+                    && place.view.shape.numel() == n
+                    && self.ty(root).shape.numel() == n
+            }
+            Origin::Copy(_) => false,
+        }
+    }
+
+    /// Whether a fetched or assigned value needs a copy: it must be contiguous in a buffer; an assigned value
+    /// also must not be in a buffer that another assignment overwrites.
+    pub fn wants_copy(&self, id: ValueId, assigned: bool) -> bool {
+        let place = self.of(id);
+        let leaf = match place.origin {
+            Origin::Copy(_) => false,
+            Origin::Value(root) => match self.node(root.node).kind {
+                NodeKind::Scalar(_) => true,
+                NodeKind::Op(_) => self.constant(root).is_some(),
+                _ => assigned,
+            },
+        };
+        leaf || !place.view.is_contiguous() || place.view.shape.numel() != self.ty(place.origin.value()).shape.numel()
+    }
+
+    /// The value of all elements of a contiguous copy, if it is a known constant.
+    pub fn copied_constant(&self, id: ValueId) -> Option<f64> {
+        self.constant(self.source(id)).filter(|_| self.ty(id).dtype == DType::F32)
+    }
+
     /// The places of a node's outputs, from those of its inputs.
-    fn place(&self, nodes: &Nodes, number: usize) -> Vec<Place> {
-        let node = &nodes.nodes[number];
-        if let Some(Lowering::View(op)) = op_of(nodes, number).map(|op| op.lowering()) {
+    fn place(&self, number: usize) -> Vec<Place> {
+        let node = &self.nodes.nodes[number];
+        if let Some(Lowering::View(op)) = self.op(number).map(|op| op.lowering()) {
             let input = node.inputs[0];
             let Place { origin, view, source } = self.of(input);
             let seen = match op.view(view) {
                 Some(view) => Some((origin.clone(), view)),
-                None => op.view(&View::contiguous(&nodes.ty(input).shape)).map(|view| (Origin::Copy(input), view)),
+                None => op.view(&View::contiguous(&self.ty(input).shape)).map(|view| (Origin::Copy(input), view)),
             };
             if let Some((origin, view)) = seen {
                 return vec![Place { origin, view, source: *source }];
@@ -91,69 +187,22 @@ impl Layout {
     }
 }
 
-/// Common subexpression elimination: readers of a duplicate (same op, attributes and inputs as an earlier
-/// node) read the earlier node instead. Duplicates stay in the list as dead nodes.
-pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
-    let mut first: HashMap<(String, Vec<ValueId>), usize> = HashMap::new();
-    let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
-    for (number, node) in nodes.nodes.iter_mut().enumerate() {
-        node.inputs.iter_mut().for_each(|id| id.node = same[id.node]);
-        same.push(match &node.kind {
-            NodeKind::Op(op) => *first.entry((format!("{op:?}"), node.inputs.clone())).or_insert(number),
-            _ => number,
-        });
-    }
-    targets.iter_mut().for_each(|id| id.node = same[id.node]);
-    nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
+/// A kernel node and its operands.
+pub(crate) struct KernelNode<'a> {
+    pub op: &'a Arc<dyn Op>,
+    pub kernel: &'a dyn Kernel,
+    inputs: Vec<&'a TensorType>,
+    /// The view of each input: the original strides if the kernel supports them, else a contiguous copy.
+    views: Vec<View>,
+    /// For each input, whether the kernel reads it without a copy.
+    pub in_place: Vec<bool>,
+    outputs: &'a [TensorType],
 }
 
-/// Replaces pointwise nodes and views of constants with constants, and skips operations with an identity element.
-pub(crate) fn fold_constants(nodes: &mut Nodes) {
-    let mut known: Vec<Option<f64>> = Vec::with_capacity(nodes.nodes.len());
-    for node in &mut nodes.nodes {
-        let inputs: Option<Vec<f64>> = node.inputs.iter().map(|id| known[id.node]).collect();
-        let folded = match (&node.kind, inputs) {
-            // Integers, which wrap at their own width, are not folded.
-            _ if node.outputs[0].dtype != DType::F32 => None,
-            (NodeKind::Op(op), Some(inputs)) if inputs.is_empty() => op.fill_value(),
-            (NodeKind::Op(op), Some(inputs)) => folded(&**op, &inputs),
-            _ => None,
-        };
-        known.push(folded);
-        if let Some(value) = folded.filter(|_| !node.inputs.is_empty()) {
-            node.kind = NodeKind::Op(Arc::new(Full { value, ty: node.outputs[0].clone() }));
-            node.inputs.clear();
-        }
-    }
-    skip_identities(nodes);
-}
-
-/// Readers of an operation with an identity element (such as a product with 1) read the other operand instead:
-/// gradients start with such products. The skipped nodes become dead unless they are fetched or assigned.
-fn skip_identities(nodes: &mut Nodes) {
-    let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
-    for number in 0..nodes.nodes.len() {
-        nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
-        let identity = op_of(nodes, number).and_then(Op::identity);
-        instead.push(match nodes.nodes[number].inputs[..] {
-            [a, b] if identity.is_some() && constant_of(nodes, a) == identity => Some(b),
-            [a, b] if identity.is_some() && constant_of(nodes, b) == identity => Some(a),
-            _ => None,
-        });
-    }
-}
-
-/// The result of an op on constants, if it is a finite constant.
-fn folded(op: &dyn Op, inputs: &[f64]) -> Option<f64> {
-    match op.lowering() {
-        Lowering::View(_) => inputs.first().copied(),
-        Lowering::Pointwise(call) if !call.args.contains(&Arg::Index) => {
-            let scalars: Vec<Tensor> = inputs.iter().map(|&x| Tensor::scalar(x)).collect();
-            let ty = TensorType::new(DType::F32, Shape::scalar());
-            let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
-            result.first()?.item().ok().filter(|x| x.is_finite())
-        }
-        _ => None,
+impl KernelNode<'_> {
+    /// The arguments of [`Kernel`]'s methods.
+    pub fn args<'b>(&'b self, profile: &'b Profile) -> Args<'b> {
+        Args { inputs: &self.inputs, views: &self.views, outputs: self.outputs, profile }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::panic::Location;
 
-use super::fuse::kernel_of;
+use super::layout::op_of;
 use super::{Bound, BufferId, Dispatch, KernelCall, Options, Plan, Role, Stored, largest_buffer, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Lowering, Variant};
@@ -190,15 +190,19 @@ pub(super) fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             needs.push((Limit::StorageBuffers, storage.count() as u64, usable, "compute it from fewer tensors"));
             let grid = dispatch.workgroups.iter().copied().max().unwrap_or(0);
             needs.push((Limit::Grid, grid.into(), profile.max_workgroups.into(), SMALLER));
-            let invocations = workgroup_size(&dispatch.wgsl);
-            needs.push((Limit::Invocations, invocations, profile.max_invocations.into(), "use another op"));
+            needs.push((
+                Limit::Invocations,
+                dispatch.wgsl.invocations.into(),
+                profile.max_invocations.into(),
+                "use another op",
+            ));
             needs.push((
                 Limit::Uniform,
                 uniform(dispatch),
                 profile.max_uniform,
                 "use tensors of fewer axes, or fewer scalars",
             ));
-            if dispatch.wgsl.contains("enable f16;") && !profile.f16 {
+            if dispatch.wgsl.f16 && !profile.f16 {
                 needs.push((Limit::F16, 1, 0, "compute in f32"));
             }
         }
@@ -247,22 +251,6 @@ fn uniform(dispatch: &Dispatch) -> u64 {
         _ => 0,
     });
     (words.max().unwrap_or(0) * 4).next_multiple_of(16)
-}
-
-/// The invocations per workgroup of a shader: the product of the numbers or constants in `@workgroup_size(..)`.
-pub fn workgroup_size(wgsl: &str) -> u64 {
-    let number = |text: &str| -> Option<u64> {
-        let digits = text.trim_start();
-        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-        digits[..end].parse().ok()
-    };
-    let Some((_, rest)) = wgsl.split_once("@workgroup_size(") else { return 0 };
-    let Some((size, _)) = rest.split_once(')') else { return 0 };
-    let product = size.split(',').map(|factor| {
-        let head = format!("const {}: u32 =", factor.trim());
-        number(factor).or_else(|| number(wgsl.split_once(&head)?.1)).unwrap_or(1)
-    });
-    product.product()
 }
 
 /// A description of what a buffer stores, and the line that created it.
@@ -325,9 +313,10 @@ impl Refusal<'_> {
 
     /// No variant can run: reports what the least demanding one lacks.
     pub fn variants(&self, node: usize, why: &str) -> Finding {
-        let Some(last) = kernel_of(self.nodes, node).and_then(|kernel| kernel.variants().last()) else {
+        let Some(Lowering::Kernel(kernel)) = op_of(self.nodes, node).map(|op| op.lowering()) else {
             return self.kernel(node, why);
         };
+        let Some(last) = kernel.variants().last() else { return self.kernel(node, why) };
         let (profile, advice) = (self.profile, format!("use another op ({why})"));
         if last.invocations > profile.max_invocations {
             let figures = (last.invocations.into(), profile.max_invocations.into());
@@ -354,32 +343,23 @@ pub(super) fn without_grid_limit(profile: &Profile) -> Profile {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limit, check_limits, workgroup_size};
+    use super::{Limit, check_limits};
     use crate::plan::{Options, Plan};
     use crate::{DType, Graph, Profile};
 
     #[test]
-    fn shaders_that_enable_f16_need_f16() {
+    fn shaders_that_use_f16_need_f16() {
         let graph = Graph::new();
         let y = graph.input("x", DType::F32, [4]).exp();
         let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
         let (mut plan, findings) = made.expect("no errors");
         assert!(findings.is_empty());
-        let dispatch = &mut plan.calls[0].dispatches[0];
-        dispatch.wgsl = format!("enable f16;\n{}", dispatch.wgsl).into();
+        plan.calls[0].dispatches[0].wgsl.f16 = true;
         assert!(check_limits(&plan, &Profile::metal()).is_empty());
         let found = check_limits(&plan, &Profile::phone());
         assert_eq!((found.len(), found[0].limit), (1, Limit::F16));
         let message = found[0].to_string();
         assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");
         assert!(message.contains("has none; compute in f32\n  at src/plan/lint.rs"), "{message}");
-    }
-
-    #[test]
-    fn workgroup_sizes_are_parsed_from_the_shader() {
-        assert_eq!(workgroup_size("@compute @workgroup_size(64)\nfn f() {}"), 64);
-        assert_eq!(workgroup_size("const T: u32 = 128u;\n@compute @workgroup_size(T)"), 128);
-        assert_eq!(workgroup_size("@compute @workgroup_size(8, 4u, 2)"), 64);
-        assert_eq!(workgroup_size("fn f() {}"), 0);
     }
 }

@@ -4,11 +4,10 @@ use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::fuse::{Clusters, kernel_of, kernel_reads_in_place, same_index};
+use super::fuse::Clusters;
 use super::indices::may_fail;
-use super::layout::{Layout, Origin, constant_of};
-use crate::DType;
-use crate::graph::{NodeKind, Nodes, ValueId};
+use super::layout::{Layout, Origin};
+use crate::graph::ValueId;
 
 /// Something to run: becomes a kernel call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,19 +29,19 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(nodes: &Nodes, layout: &Layout, clusters: &Clusters, targets: &[ValueId]) -> Schedule {
-        let may_fail = may_fail(nodes, layout);
+    pub fn new(layout: &Layout<'_>, clusters: &Clusters, targets: &[ValueId]) -> Schedule {
+        let may_fail = may_fail(layout);
         let fetched: HashSet<ValueId> = targets.iter().map(|&id| layout.source(id)).collect();
         let mut updates = Vec::new();
-        for assignment in nodes.assignments.iter().filter(|_| !may_fail) {
+        for assignment in layout.nodes.assignments.iter().filter(|_| !may_fail) {
             let variable = ValueId { node: assignment.variable, output: 0 };
-            let cluster = updating(nodes, layout, clusters, variable, assignment.value);
+            let cluster = updating(layout, clusters, variable, assignment.value);
             if let Some(cluster) = cluster.filter(|_| !fetched.contains(&variable)) {
                 updates.push((variable, layout.source(assignment.value), cluster));
             }
         }
         let late = updates.iter().map(|&(_, _, cluster)| cluster).collect();
-        let mut order = Order::new(Edges::new(nodes, layout, clusters, targets), clusters, &late);
+        let mut order = Order::new(Edges::new(layout, clusters, targets), clusters, &late);
         let mut in_place = HashMap::new();
         for (variable, value, cluster) in updates {
             if !in_place.contains_key(&value) && order.put_behind_readers(cluster, variable) {
@@ -55,41 +54,15 @@ impl Schedule {
     }
 }
 
-/// Whether a fetched or assigned value needs a copy: it must be contiguous in a buffer; an assigned value
-/// also must not be in a buffer that another assignment overwrites.
-pub(crate) fn wants_copy(nodes: &Nodes, layout: &Layout, id: ValueId, assigned: bool) -> bool {
-    let place = layout.of(id);
-    let leaf = match place.origin {
-        Origin::Copy(_) => false,
-        Origin::Value(root) => match nodes.nodes[root.node].kind {
-            NodeKind::Scalar(_) => true,
-            NodeKind::Op(_) => constant_of(nodes, root).is_some(),
-            _ => assigned,
-        },
-    };
-    leaf || !place.view.is_contiguous() || place.view.shape.numel() != origin_numel(nodes, &place.origin)
-}
-
-fn origin_numel(nodes: &Nodes, origin: &Origin) -> usize {
-    match origin {
-        Origin::Value(id) | Origin::Copy(id) => nodes.ty(*id).shape.numel(),
-    }
-}
-
-/// The value of all elements of a contiguous copy, if it is a known constant.
-pub(crate) fn copied_constant(nodes: &Nodes, layout: &Layout, id: ValueId) -> Option<f64> {
-    constant_of(nodes, layout.source(id)).filter(|_| nodes.ty(id).dtype == DType::F32)
-}
-
 /// The cluster that computes a variable's new value, if its own reads allow it to overwrite the old value.
-fn updating(nodes: &Nodes, layout: &Layout, clusters: &Clusters, variable: ValueId, value: ValueId) -> Option<usize> {
+fn updating(layout: &Layout<'_>, clusters: &Clusters, variable: ValueId, value: ValueId) -> Option<usize> {
     let Origin::Value(root) = layout.of(value).origin else { return None };
     let cluster = clusters.of[root.node]?;
-    if wants_copy(nodes, layout, value, true) {
+    if layout.wants_copy(value, true) {
         return None;
     }
-    let harmless = |node: usize, id: ValueId| layout.source(id) != variable || same_index(nodes, layout, node, id);
-    let mut reads = clusters.all[cluster].members().flat_map(|n| nodes.nodes[n].inputs.iter().map(move |&id| (n, id)));
+    let harmless = |node: usize, id: ValueId| layout.source(id) != variable || layout.same_index(node, id);
+    let mut reads = clusters.all[cluster].members().flat_map(|n| layout.node(n).inputs.iter().map(move |&id| (n, id)));
     reads.all(|(node, id)| harmless(node, id)).then_some(cluster)
 }
 
@@ -104,7 +77,7 @@ struct Edges {
 }
 
 impl Edges {
-    fn new(nodes: &Nodes, layout: &Layout, clusters: &Clusters, targets: &[ValueId]) -> Edges {
+    fn new(layout: &Layout<'_>, clusters: &Clusters, targets: &[ValueId]) -> Edges {
         let count = clusters.all.len();
         let mut edges = Edges {
             jobs: (0..count).map(Job::Cluster).collect(),
@@ -113,21 +86,21 @@ impl Edges {
             leaf_readers: HashMap::new(),
         };
         let fetched = targets.iter().map(|&id| (id, false));
-        let assigned = nodes.assignments.iter().map(|a| (a.value, true));
+        let assigned = layout.nodes.assignments.iter().map(|a| (a.value, true));
         for (id, assigned) in fetched.chain(assigned) {
-            if wants_copy(nodes, layout, id, assigned) {
-                edges.copy(nodes, layout, clusters, id);
+            if layout.wants_copy(id, assigned) {
+                edges.copy(layout, clusters, id);
             } else if let Origin::Copy(copied) = layout.of(id).origin {
-                edges.copy(nodes, layout, clusters, copied);
+                edges.copy(layout, clusters, copied);
             }
         }
         for (number, cluster) in clusters.all.iter().enumerate() {
             for node in cluster.members() {
-                let kernel = kernel_of(nodes, node);
-                for (i, &id) in nodes.nodes[node].inputs.iter().enumerate() {
-                    let copied = kernel.is_some_and(|kernel| !kernel_reads_in_place(nodes, layout, kernel, i, id));
+                let kernel = layout.kernel(node);
+                for (i, &id) in layout.node(node).inputs.iter().enumerate() {
+                    let copied = kernel.as_ref().is_some_and(|kernel| !kernel.in_place[i]);
                     let origin = if copied { &Origin::Copy(id) } else { &layout.of(id).origin };
-                    edges.read(nodes, layout, clusters, number, origin);
+                    edges.read(layout, clusters, number, origin);
                 }
             }
         }
@@ -136,12 +109,12 @@ impl Edges {
 
     /// Makes `job` depend on the producer of the origin. A copy that is needed for the first time becomes
     /// a job with its own dependencies.
-    fn read(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, mut job: usize, origin: &Origin) {
+    fn read(&mut self, layout: &Layout<'_>, clusters: &Clusters, mut job: usize, origin: &Origin) {
         let mut origin = origin.clone();
         loop {
             match origin {
                 // Constants are copied once, when the program is created, unless each step makes a copy anyway.
-                Origin::Copy(id) if copied_constant(nodes, layout, id).is_some() => {
+                Origin::Copy(id) if layout.copied_constant(id).is_some() => {
                     if let Some(&copy) = self.copies.get(&id) {
                         self.before(copy, job);
                     }
@@ -168,9 +141,9 @@ impl Edges {
     }
 
     /// Adds a job that copies a value.
-    fn copy(&mut self, nodes: &Nodes, layout: &Layout, clusters: &Clusters, id: ValueId) {
+    fn copy(&mut self, layout: &Layout<'_>, clusters: &Clusters, id: ValueId) {
         if let (copy, true) = self.copy_number(id) {
-            self.read(nodes, layout, clusters, copy, &layout.of(id).origin);
+            self.read(layout, clusters, copy, &layout.of(id).origin);
         }
     }
 

@@ -9,6 +9,8 @@ pub(super) struct Module {
     pub source: &'static str,
     /// The comment at the top of the file.
     pub header: &'static str,
+    /// Whether it has the directive `enable f16;`.
+    pub f16: bool,
     pub imports: Vec<Import>,
     pub items: Vec<Item>,
     by_name: HashMap<&'static str, Vec<usize>>,
@@ -53,6 +55,8 @@ pub(super) struct Item {
     pub conditions: Vec<Condition>,
     /// The parameters of a `@template`.
     pub parameters: Vec<&'static str>,
+    /// The factors of `@workgroup_size(...)`, as written.
+    pub workgroup_size: Vec<&'static str>,
 }
 
 impl Module {
@@ -123,8 +127,15 @@ impl Parser {
         let head = comment_lines(source);
         let header = if source[head..].trim_start_matches(' ').starts_with('\n') { &source[..head] } else { "" };
         self.at = header.len();
-        let mut module =
-            Module { name, source, header, imports: Vec::new(), items: Vec::new(), by_name: HashMap::new() };
+        let mut module = Module {
+            name,
+            source,
+            header,
+            f16: false,
+            imports: Vec::new(),
+            items: Vec::new(),
+            by_name: HashMap::new(),
+        };
         // The conditions of the `@if` chain that the last declaration ended.
         let mut chain: Vec<Condition> = Vec::new();
         loop {
@@ -135,6 +146,10 @@ impl Parser {
             self.spaces();
             if self.rest().is_empty() {
                 return Ok(module);
+            }
+            if self.take("enable f16;") {
+                module.f16 = true;
+                continue;
             }
             let conditions = self.conditions(&mut chain)?;
             let parameters = if self.take("@template(") {
@@ -149,15 +164,19 @@ impl Parser {
             }
             let item_at = self.at;
             let (name, kind) = self.declaration()?;
+            let text = &source[item_at..self.at];
+            let size = text.split_once("@workgroup_size(").filter(|_| kind == Kind::EntryPoint);
+            let size = size.and_then(|(_, rest)| rest.split_once(')')).map_or("", |(size, _)| size);
             let line_start = if comment.is_empty() { item_at } else { start };
             let item = Item {
                 name,
                 kind,
                 line: source[..line_start].matches('\n').count() + 1,
                 comment,
-                text: &source[item_at..self.at],
+                text,
                 conditions,
                 parameters,
+                workgroup_size: size.split(',').map(str::trim).filter(|factor| !factor.is_empty()).collect(),
             };
             module.by_name.entry(name).or_default().push(module.items.len());
             module.items.push(item);

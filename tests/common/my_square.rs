@@ -1,6 +1,7 @@
 //! A user-defined op with a kernel, a gradient and a reference.
 
 use wgrad::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use wgrad::shader::Source;
 use wgrad::{Data, Tensor, TensorType, Value};
 
 /// A correct kernel.
@@ -15,7 +16,7 @@ fn my_square(@builtin(global_invocation_id) id: vec3<u32>) {
 }";
 
 /// A user-defined op with the given kernel.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct MySquare(pub String);
 
 impl MySquare {
@@ -56,7 +57,7 @@ impl Kernel for MySquare {
         let n = args.outputs[0].shape.numel() as u32;
         Ok(Launch {
             label: "my_square".into(),
-            wgsl: self.0.as_str().into(),
+            wgsl: Source::new(self.0.as_str(), 64),
             entry: "my_square",
             bindings: vec![
                 Binding::Read(Slot::Input(0)),

@@ -2,6 +2,7 @@
 //! Nothing is computed on bad input.
 
 use wgrad::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use wgrad::shader::Source;
 use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor, TensorType, Value};
 
 use crate::common;
@@ -111,7 +112,7 @@ fn each_op_reports_what_it_expected() {
 }
 
 /// A user-defined op whose kernel is not valid WGSL.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Broken;
 
 impl Op for Broken {
@@ -143,7 +144,7 @@ impl Kernel for Broken {
     fn lower(&self, _: &Variant, _: &Args<'_>) -> Result<Lowered, String> {
         Ok(Launch {
             label: "broken".into(),
-            wgsl: "@compute @workgroup_size(1) fn broken() { let x: u32 = 1.5; }".into(),
+            wgsl: Source::new("@compute @workgroup_size(1) fn broken() { let x: u32 = 1.5; }", 1),
             entry: "broken",
             bindings: vec![Binding::Read(Slot::Input(0)), Binding::Write(Slot::Output(0))],
             workgroups: [1, 1, 1],

@@ -159,7 +159,7 @@ fn a_dispatch_calls_a_limited_number_of_function_lines() {
     let y = (0..100).fold(x.clone(), |y, i| y.pow(&y.full_like(1.0 + 0.01 * f64::from(i))));
     let (plan, _) = Plan::of(&graph, &[&y], &gpu(), &Options::default()).expect("plans");
     let calls = |text: &str| text.lines().filter(|line| line.contains("= pow_f32(")).count();
-    let calls: Vec<usize> = plan.calls.iter().map(|call| calls(&call.dispatches[0].wgsl)).collect();
+    let calls: Vec<usize> = plan.calls.iter().map(|call| calls(&call.dispatches[0].wgsl.text)).collect();
     assert_eq!(calls.iter().sum::<usize>(), 100, "{calls:?}");
     assert!(calls.iter().all(|&calls| calls <= 20) && calls.len() <= 8, "{calls:?}");
 }
@@ -177,7 +177,7 @@ fn a_dispatch_fuses_a_limited_number_of_ops() {
     for profile in [gpu(), Profile::webgpu_defaults(), Profile::reference()] {
         let (plan, _) = Plan::of(&graph, &[&y, &dx], &profile, &Options::default()).expect("plans");
         for dispatch in plan.calls.iter().flat_map(|call| &call.dispatches) {
-            let calls = dispatch.wgsl.lines().filter(|line| line.starts_with("  let v")).count();
+            let calls = dispatch.wgsl.text.lines().filter(|line| line.starts_with("  let v")).count();
             assert!(calls <= 64, "{calls} ops in {}", dispatch.label);
             let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. })).count();
             assert!(storage <= profile.usable_storage_buffers(), "{storage} buffers in {}", dispatch.label);

@@ -1,16 +1,19 @@
 //! An op defined outside the library, with a kernel, a gradient, a reference and cases, is checked like the library's.
 
 use wgrad::check::{Extras, check_case_with};
-use wgrad::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use wgrad::op::{
+    Args, Backward, Binding, Bits, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
+use wgrad::plan::{Options, Plan};
 use wgrad::shader::Shader;
-use wgrad::{DType, Data, Tensor, TensorType, Value};
+use wgrad::{DType, Data, Graph, Profile, Tensor, TensorType, Value};
 
 use crate::common;
 
 /// Soft thresholding: `sign(x) * max(|x| - threshold, 0)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SoftThreshold {
-    threshold: f32,
+    threshold: Bits,
     kernel: &'static str,
 }
 
@@ -59,10 +62,10 @@ impl Op for SoftThreshold {
     }
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         // dy where |x| > threshold, else 0.
-        vec![Some(g.dy() * (g.x(0).abs() - f64::from(self.threshold)).relu().sign())]
+        vec![Some(g.dy() * (g.x(0).abs() - self.threshold.0).relu().sign())]
     }
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let t = f64::from(self.threshold);
+        let t = self.threshold.0;
         let of = |x: f64| if x.is_nan() { x } else { x.signum() * (x.abs() - t).max(0.0) };
         let y: Vec<f64> = inputs[0].to_f64().into_iter().map(of).collect();
         vec![Tensor::new(&outputs[0].shape, Data::F64(y)).expect("as many elements")]
@@ -87,7 +90,7 @@ impl Kernel for SoftThreshold {
             wgsl: Shader::from_source("soft_threshold", self.kernel).finish()?,
             entry: "soft_threshold",
             bindings: vec![
-                Binding::Uniform(vec![n, self.threshold.to_bits()]),
+                Binding::Uniform(vec![n, (self.threshold.0 as f32).to_bits()]),
                 Binding::Read(Slot::Input(0)),
                 Binding::Write(Slot::Output(0)),
             ],
@@ -98,7 +101,7 @@ impl Kernel for SoftThreshold {
 }
 
 fn cases(kernel: &'static str) -> Vec<Case> {
-    let op = SoftThreshold { threshold: 0.25, kernel };
+    let op = SoftThreshold { threshold: Bits(0.25), kernel };
     let case = |name: &str, build: fn(&[Value], &SoftThreshold) -> Value| {
         let op = op.clone();
         Case::new("soft_threshold", name, move |x| vec![build(x, &op)])
@@ -133,4 +136,50 @@ fn an_op_of_a_program_is_checked_like_the_library_s() {
     assert!(compared > 6000 && finite >= 30, "{compared} elements and {finite} finite differences");
     let wrong = &cases(WRONG)[3];
     assert!(!check_case_with(&device, wrong, 1, &extras).expect("runs").passed(), "a wrong kernel is detected");
+}
+
+/// An op of another type with the same attributes and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Twin(SoftThreshold);
+
+impl Op for Twin {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        self.0.infer(inputs)
+    }
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        self.0.gradient(g)
+    }
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        self.0.reference(inputs, outputs)
+    }
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        self.0.rounding(inputs)
+    }
+    fn lowering(&self) -> Lowering<'_> {
+        self.0.lowering()
+    }
+}
+
+#[test]
+fn equal_ops_are_computed_once() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [100]);
+    let op = |threshold: f64| SoftThreshold { threshold: Bits(threshold), kernel: KERNEL };
+    let calls = |values: &[Value]| {
+        let outputs: Vec<&Value> = values.iter().collect();
+        let (plan, findings) =
+            Plan::of(&graph, &outputs, &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+        assert!(findings.is_empty(), "{findings:?}");
+        plan.calls.len()
+    };
+    let plain = |threshold: f64| graph.apply1(op(threshold), &[&x]);
+    assert_eq!(calls(&[plain(0.25), plain(0.25)]), 1);
+    assert_eq!(calls(&[plain(0.25), plain(0.5)]), 2);
+    // 0 and -0 are different attributes, and NaN equals itself.
+    assert_eq!(calls(&[plain(0.0), plain(-0.0)]), 2);
+    assert_eq!(calls(&[plain(f64::NAN), plain(f64::NAN)]), 1);
+    assert_eq!(calls(&[plain(0.25), graph.apply1(Twin(op(0.25)), &[&x])]), 2);
 }

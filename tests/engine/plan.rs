@@ -189,7 +189,7 @@ fn groups_that_differ_only_in_numbers_share_their_wgsl() {
         let x = graph.input("x", DType::F32, shape);
         let b = graph.input("b", DType::F32, [shape[1]]);
         let y = (&x + &b).leaky_relu(slope);
-        plan(&graph, &[&y]).calls[0].dispatches[0].wgsl.clone()
+        plan(&graph, &[&y]).calls[0].dispatches[0].wgsl.text.clone()
     };
     assert_eq!(text([8, 5], 0.01), text([100, 33], 0.2));
 }
@@ -301,7 +301,7 @@ fn a_cnn_training_step_stays_within_its_budget() {
         let ratio = plan.temporary_bytes() as f64 / plan.least_temporary_bytes as f64;
         assert!(ratio <= 1.2, "{ratio} times the least memory on {}", profile.kind);
         let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
-        let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
+        let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect();
         assert!(texts.len() <= pipelines, "{} pipelines on {}", texts.len(), profile.kind);
     }
 }

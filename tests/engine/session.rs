@@ -224,7 +224,7 @@ fn programs_of_one_device_share_pipelines() {
     let compiled = |session: &mut Session, (graph, loss): (Graph, wgrad::Value)| {
         let program = session.compile(&graph, &[&loss]).expect("compiles");
         let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
-        let texts = dispatches.map(|dispatch| &*dispatch.wgsl).collect::<std::collections::HashSet<&str>>().len();
+        let texts = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect::<std::collections::HashSet<&str>>().len();
         (program, texts)
     };
     let (first, texts) = compiled(&mut session, step(8));

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use wgrad::shader::{Shader, locate, with_locations};
+use wgrad::shader::{Epilogue, Shader, locate, with_locations};
 
 fn text(source: &'static str) -> String {
-    Shader::from_source("test", source).finish().expect("assembles").to_string()
+    Shader::from_source("test", source).finish().expect("assembles").text.to_string()
 }
 
 fn refused(shader: Shader) -> String {
@@ -30,11 +30,31 @@ fn constants_and_aliases_are_set_by_name() {
     };
     let assembled = shader().set("N", 7).set("T", "i32").set("SCALE", 2).finish().expect("assembles");
     for expected in ["const N: u32 = 7u; // elements", "const SCALE: f32 = 2f;", "alias T = i32;"] {
-        assert!(assembled.contains(expected), "{assembled}");
+        assert!(assembled.text.contains(expected), "{}", assembled.text);
     }
+    assert_eq!((assembled.invocations, assembled.f16, assembled.epilogue), (7, false, None));
     let why = refused(shader().set("M", 1));
     assert!(why.contains("shaders/test.wgsl") && why.contains("`M`"), "{why}");
     assert!(refused(Shader::new("no_such_kernel")).contains("no_such_kernel"));
+}
+
+#[test]
+fn a_source_declares_what_the_planner_needs() {
+    let text = "// A kernel.
+
+enable f16;
+const HALF: u32 = 4u;
+
+@compute @workgroup_size(2 * HALF, 4u)
+fn main() { let x = epilogue(f32(1.0h), 0u); }";
+    let source = Shader::from_source("test", text).set("HALF", 3).finish().expect("assembles");
+    assert_eq!((source.invocations, source.f16, source.epilogue), (24, true, Some(Epilogue::One)));
+    assert!(source.text.starts_with("enable f16;\n// A kernel.\n"), "{}", source.text);
+    naga::front::wgsl::parse_str(&source.text).expect("valid");
+    let source = Shader::new("matmul_tile").set("Y_VEC4", true).finish().expect("assembles");
+    assert_eq!((source.f16, source.epilogue), (false, Some(Epilogue::Four)));
+    let why = refused(Shader::from_source("test", "@compute @workgroup_size(N) fn main() {}"));
+    assert!(why.contains("shaders/test.wgsl:1") && why.contains("`N`"), "{why}");
 }
 
 #[test]
@@ -61,7 +81,7 @@ fn main(
   @else let z = f();
 }
 ";
-        squeezed(&Shader::from_source("test", source).set("T", t).set("WIDE", wide).finish().expect("assembles"))
+        squeezed(&Shader::from_source("test", source).set("T", t).set("WIDE", wide).finish().expect("assembles").text)
     };
     let main = |at: &str, body: &str| format!("fnmain({at}:vec3<u32>,){{{body}}}");
     let [group, local] = ["@builtin(workgroup_id)at", "@builtin(local_invocation_id)at"];
@@ -187,7 +207,7 @@ fn errors_of_the_compiler_are_located_in_the_files() {
     ] {
         let source = std::fs::read_to_string(folder.join(format!("{file}.wgsl"))).expect("readable");
         let line = 1 + source.lines().position(|line| line.contains(sound)).expect("the line exists");
-        let text = Shader::new(kernel).finish().expect("assembles");
+        let text = Shader::new(kernel).finish().expect("assembles").text;
         naga::front::wgsl::parse_str(&text).expect("valid");
         let emitted = sound.replace("[t]", "[2u]").replace("+ t ", "+ 2u ").replace("LEFT", "q");
         let at = 1 + text.lines().position(|line| line.contains(&emitted)).expect("the line is in the text");

@@ -56,7 +56,7 @@ fn a_wrong_kernel_call_is_reported_and_its_case_can_be_replayed() {
     assert_eq!(found.as_ref().expect("worst").to_string(), worst.to_string());
 
     // Replay with the corrected kernel.
-    case.dispatches[0].wgsl = RIGHT.into();
+    case.dispatches[0].wgsl.text = RIGHT.into();
     let mended = case.replay(&device).expect("runs");
     assert!(mended.passed() && mended.compared == 70, "{mended:?}");
     let error = case.replay(&Device::cpu()).expect_err("the reference").to_string();

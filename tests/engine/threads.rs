@@ -140,7 +140,7 @@ fn a_session_receives_only_its_own_errors() {
         let edit = |plan: &mut wgrad::plan::Plan| {
             match kind {
                 0 => plan.calls[0].dispatches[0].workgroups[0] = beyond, // refused at submission
-                _ => plan.calls[0].dispatches[0].wgsl = "fn".into(),     // refused at compilation
+                _ => plan.calls[0].dispatches[0].wgsl.text = "fn".into(), // refused at compilation
             }
             Ok(())
         };

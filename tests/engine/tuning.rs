@@ -48,18 +48,18 @@ fn tuning_affects_only_later_programs_and_wrong_variants_never_win() {
     let mut session = Session::new(device);
     let before = session.compile(&graph, &[&y]).expect("compiles");
     let was = (variants(&before), before.plan().fingerprint());
-    // The heuristic's variant does no work: very fast, and wrong.
-    let heuristic = was.0[0].1;
-    let shirker = |variant: &str, plan: &mut Plan| if variant == heuristic { shirk(plan) } else { Ok(()) };
+    // The default variant does no work: very fast, and wrong.
+    let default = was.0[0].1;
+    let shirker = |variant: &str, plan: &mut Plan| if variant == default { shirk(plan) } else { Ok(()) };
     let tuned = session.tune_edited(None, &graph, &[&y], LONG, &shirker).expect("tunes");
     println!("{tuned}");
     let [matmul, softmax] = &tuned.kernels[..] else { panic!("{tuned}") };
-    assert_eq!((matmul.op, matmul.heuristic, softmax.op), ("matmul", heuristic, "softmax"));
-    assert_eq!(matmul.class, "Matmul f32[64,64] f32[64,128]@1,64 -> f32[64,128]");
+    assert_eq!((matmul.op, matmul.default, softmax.op), ("matmul", default, "softmax"));
+    assert_eq!(matmul.class, "f32[64,64] f32[64,128]@1,64 -> f32[64,128]");
     assert!(matmul.candidates.len() > 1 && matmul.candidates.len() <= 6);
     let [(wrong, why)] = rejected(&tuned, "matmul")[..] else { panic!("{tuned}") };
-    assert!(wrong == heuristic && why.contains("expected"), "{why}");
-    assert!(matmul.changed() && matmul.chosen != Some(heuristic), "{tuned}");
+    assert!(wrong == default && why.contains("expected"), "{why}");
+    assert!(matmul.changed() && matmul.chosen != Some(default), "{tuned}");
     // Later programs use the winner; the earlier program is unchanged.
     let chosen = matmul.chosen.expect("another variant is correct");
     let after = session.compile(&graph, &[&y]).expect("compiles");
@@ -137,9 +137,9 @@ fn the_tuning_file_restores_the_choices() {
     assert_eq!(same.plan().fingerprint(), program.plan().fingerprint());
     let known = Session::new(device.clone()).tune_in(Some(&file), &graph, &[&y], LONG).expect("tunes");
     assert_eq!((known.kernels.len(), known.known), (0, 2));
-    // Choices that differ from the heuristic's give the same plan each time they are loaded.
+    // Choices that differ from the default give the same plan each time they are loaded.
     let matmul = &first.kernels[0];
-    let loser = matmul.candidates.iter().find(|candidate| candidate.variant != matmul.heuristic);
+    let loser = matmul.candidates.iter().find(|candidate| candidate.variant != matmul.default);
     let loser = loser.expect("another one").variant;
     let mut choices = Choices::default();
     choices.set("matmul", &matmul.class, loser);

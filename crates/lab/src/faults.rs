@@ -191,9 +191,9 @@ impl Change {
     fn apply(&self, dispatch: &mut Dispatch) -> bool {
         match *self {
             Change::Text(from, to) => {
-                let text = dispatch.wgsl.replace(from, to);
-                let changed = text != *dispatch.wgsl;
-                dispatch.wgsl = Arc::from(text);
+                let text = dispatch.wgsl.text.replace(from, to);
+                let changed = text != *dispatch.wgsl.text;
+                dispatch.wgsl.text = Arc::from(text);
                 changed
             }
             Change::Word(number, change) => {

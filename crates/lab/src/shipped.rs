@@ -10,6 +10,7 @@ use wgrad::check::{CaseGraph, variants};
 use wgrad::graph::{NodeKind, Nodes, ValueId};
 use wgrad::op::{Case, Lowering, Variant};
 use wgrad::plan::{Options, Plan};
+use wgrad::shader::Source;
 use wgrad::{Graph, Profile, Result, Tensor, Value, models};
 
 /// A complete shader.
@@ -19,7 +20,7 @@ pub struct Shipped {
     /// adapters use it.
     pub name: String,
     /// The text.
-    pub wgsl: Arc<str>,
+    pub wgsl: Source,
     /// The entry point.
     pub entry: String,
     /// Whether only software adapters use it.
@@ -107,7 +108,7 @@ type Texts = BTreeMap<Arc<str>, Shipped>;
 
 /// Adds a shader. A duplicate keeps the shorter name, and counts as software-only if both are.
 fn add(texts: &mut Texts, shipped: Shipped) {
-    let known = texts.entry(shipped.wgsl.clone()).or_insert_with(|| shipped.clone());
+    let known = texts.entry(shipped.wgsl.text.clone()).or_insert_with(|| shipped.clone());
     known.software &= shipped.software;
     if shipped.name.len() < known.name.len() {
         known.name = shipped.name;
@@ -132,16 +133,16 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
             let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
             let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
             for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
-                let name = file_name(&commit.label, &commit.label, &commit.wgsl);
+                let name = file_name(&commit.label, &commit.label, &commit.wgsl.text);
                 let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
                 add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
             }
             for call in &plan.calls {
                 let software = call.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
                 for dispatch in &call.dispatches {
-                    let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl);
+                    let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl.text);
                     let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
-                    let subgroups = wgsl.contains("subgroup");
+                    let subgroups = wgsl.text.contains("subgroup");
                     add(texts, Shipped { name, wgsl, entry, software, subgroups });
                 }
             }

@@ -152,13 +152,13 @@ impl RequiredOps {
     }
 }
 
-/// Total length of the shaders that a case compiles with the heuristic's variants; estimates its cost.
+/// Total length of the shaders that a case compiles with the default variants; estimates its cost.
 fn length(case: &Case, profile: &Profile) -> usize {
     let Ok(graph) = CaseGraph::new(case) else { return 0 };
     let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
     let Ok((plan, _)) = Plan::of(&graph.graph, &outputs, profile, &Options::default()) else { return 0 };
     let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
-    let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl).collect();
+    let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect();
     texts.into_iter().map(str::len).sum()
 }
 

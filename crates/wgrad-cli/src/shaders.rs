@@ -27,9 +27,9 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
     }
     for shader in &shaders {
         let path = folder.join(format!("{}.wgsl", shader.name));
-        fs::write(&path, &*shader.wgsl).map_err(|e| at(&path, e))?;
+        fs::write(&path, &*shader.wgsl.text).map_err(|e| at(&path, e))?;
         if spirv {
-            let words = translate(&shader.wgsl).map_err(|e| Stop::Error(format!("{}: {e}", path.display())))?;
+            let words = translate(&shader.wgsl.text).map_err(|e| Stop::Error(format!("{}: {e}", path.display())))?;
             let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
             let path = path.with_extension("spv");
             fs::write(&path, bytes).map_err(|e| at(&path, e))?;

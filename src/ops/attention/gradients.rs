@@ -8,12 +8,12 @@ use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value};
 
 /// `dq` from q, k, v, dy, stats and an optional mask.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct AttentionQueryGrad(pub Scores);
 
 /// `dk` and `dv` concatenated, `[N, H, S, E + Ev]`, from the same inputs. Two outputs and a mask would exceed the
 /// number of storage buffers that every device can bind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct AttentionKeyGrad(pub Scores);
 
 /// The weights and the gradient of the scores as tensors, for second derivatives.
@@ -64,7 +64,7 @@ impl Op for AttentionQueryGrad {
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        again(g, |x| Recomputed::new(&self.0, x).score_gradient.matmul(&x[1]) * self.0.scale)
+        again(g, |x| Recomputed::new(&self.0, x).score_gradient.matmul(&x[1]) * self.0.scale.0)
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
@@ -127,7 +127,7 @@ impl Op for AttentionKeyGrad {
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         again(g, |x| {
             let Recomputed { weights, score_gradient } = Recomputed::new(&self.0, x);
-            let dk = score_gradient.t().matmul(&x[0]) * self.0.scale;
+            let dk = score_gradient.t().matmul(&x[0]) * self.0.scale.0;
             dk.concat(&[&weights.t().matmul(&x[3])], -1)
         })
     }

@@ -67,7 +67,7 @@ impl<'a> Work<'a> {
         let heads = self.args.inputs[0].shape[1];
         let causal = usize::from(self.scores.causal);
         let mut words: Vec<usize> = vec![self.sizes[0], heads, tiles, chunks, range[0], range[1], causal];
-        words.push((self.scores.scale as f32).to_bits() as usize);
+        words.push((self.scores.scale.0 as f32).to_bits() as usize);
         words.extend(self.mask.unwrap_or_default());
         words.extend([0; 3]);
         for i in 0..4 {

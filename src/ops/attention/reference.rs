@@ -82,9 +82,9 @@ impl Head<'_> {
                 return None;
             }
             let (q, k) = (&self.q[i * e..][..e], &self.k[j * e..][..e]);
-            let product = dot(q, k) * self.scores.scale;
+            let product = dot(q, k) * self.scores.scale.0;
             let exact = product + self.mask.map_or(0.0, |mask| mask[i * s + j]);
-            let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.abs();
+            let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.0.abs();
             let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * F32_UNIT_ROUNDOFF;
             // Keeps NaN.
             (!(exact < MIN_SCORE)).then_some(Score { exact, error })
@@ -112,7 +112,7 @@ impl Head<'_> {
                 let w = (score.exact - self.stats[2 * i]).exp();
                 weights[i * s + j] = w;
                 gradients[i * s + j] =
-                    w * (dot(dy, &self.v[j * width..][..width]) - self.stats[2 * i + 1]) * self.scores.scale;
+                    w * (dot(dy, &self.v[j * width..][..width]) - self.stats[2 * i + 1]) * self.scores.scale.0;
             }
         }
         (weights, gradients)
@@ -134,7 +134,7 @@ impl Head<'_> {
                 let difference = (dot(dy, v) - delta).abs();
                 let product = gamma(width) * dot_of_magnitudes(dy, v) + 3.0 * difference * F32_UNIT_ROUNDOFF;
                 of_weights[i * s + j] = error;
-                of_gradients[i * s + j] = (w * product + error * (difference + product)) * self.scores.scale.abs();
+                of_gradients[i * s + j] = (w * product + error * (difference + product)) * self.scores.scale.0.abs();
             }
         }
         (of_weights, of_gradients)

@@ -1,8 +1,10 @@
 //! A row of the table of elementwise functions, and its op.
 
+use std::hash::{Hash, Hasher};
+
 use rayon::prelude::*;
 
-use crate::op::{Arg, Backward, Lowering, Nan, Op, Pointwise, Rounding};
+use crate::op::{Arg, Backward, Bits, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// The properties of an elementwise function, except its WGSL.
@@ -156,6 +158,26 @@ impl Row {
 pub(super) struct Elementwise {
     pub(super) row: &'static Row,
     pub(super) attributes: Vec<f64>,
+}
+
+impl Elementwise {
+    fn key(&self) -> (&'static str, Vec<Bits>) {
+        (self.row.name, self.attributes.iter().map(|&x| Bits(x)).collect())
+    }
+}
+
+impl PartialEq for Elementwise {
+    fn eq(&self, other: &Elementwise) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Elementwise {}
+
+impl Hash for Elementwise {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.key().hash(hasher);
+    }
 }
 
 impl std::fmt::Debug for Elementwise {

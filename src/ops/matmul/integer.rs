@@ -11,7 +11,7 @@ use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// [`super::Matmul`] for integers.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct IntegerMatmul;
 
 impl Op for IntegerMatmul {

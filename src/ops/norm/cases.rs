@@ -3,7 +3,7 @@
 
 use super::{NormKind, Normalize, NormalizeGrad};
 use crate::autodiff::gradients_of;
-use crate::op::{Case, Fill};
+use crate::op::{Bits, Case, Fill};
 use crate::{DType, TensorType, Value};
 
 const EPS: f64 = 1e-5;
@@ -39,7 +39,7 @@ fn batch(name: &str, shape: &[usize], fill: Fill) -> Case {
 
 /// The gradient as an op, so that its own gradient is checked.
 fn again(centered: bool, shape: &[usize]) -> Case {
-    let kind = NormKind { centered, eps: EPS };
+    let kind = NormKind { centered, eps: Bits(EPS) };
     let name = if centered { "normalize_grad" } else { "rms_normalize_grad" };
     let case = Case::new(name, "differentiated again", move |x| {
         let outputs = x[0].graph().apply(Normalize(kind), &[&x[0]]);

@@ -1,7 +1,7 @@
 //! Normalisation kernels. A workgroup (or invocation) per row reads the row once. Where rows are not contiguous, too
 //! few or too long, or barriers are expensive: moments of parts of rows, a merge, and an elementwise pass.
 
-use super::{Moments, NormKind, Normalize, NormalizeGrad, sizes};
+use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
 use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, TREE, parts, threads_per_row};
@@ -29,9 +29,6 @@ fn is_invocation(variant: &Variant) -> bool {
 /// 16,000 iterations.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(MIN_THREADS as usize) < 16_000);
-
-/// Parts per invocation when a row has so many that they are merged in two stages.
-const MERGED: usize = 256;
 
 /// The longest row for one invocation, in vectors; it loops over the row at most three times.
 const SHORT: usize = 4096;
@@ -89,10 +86,10 @@ impl Grid {
 
     /// The number of parts per row.
     fn parts(&self, profile: &Profile) -> usize {
-        // One invocation merges all parts of a row; if there are very many, MERGED of them.
+        // One invocation merges all parts of a row: at most MAX_CHUNK, as long as MAX_ROW is its square.
+        const _: () = assert!(MAX_ROW <= MAX_CHUNK * MAX_CHUNK);
         let least = self.size().div_ceil(MAX_CHUNK);
-        let parts = parts(profile, self.rows, self.size(), false).min(least.max(256));
-        if parts > MAX_CHUNK { parts.next_multiple_of(MERGED) } else { parts }
+        parts(profile, self.rows, self.size(), false).min(least.max(256))
     }
 
     /// The uniform of the elementwise pass.
@@ -136,7 +133,7 @@ impl NormPlan<'_> {
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;
-        let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps as f32).to_bits()];
+        let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps.0 as f32).to_bits()];
         Ok(Launch {
             label: entry.into(),
             wgsl: text.set("CENTERED", kind.centered).finish()?,
@@ -163,7 +160,7 @@ impl NormPlan<'_> {
             label: apply.into(),
             wgsl: grid.text(Shader::new(apply)).finish()?,
             entry: apply,
-            bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps))).chain(bound).collect(),
+            bindings: std::iter::once(Binding::Uniform(grid.words(kind.eps.0))).chain(bound).collect(),
             workgroups: args.profile.grid((grid.rows * grid.size()).div_ceil(256) as u64)?,
         });
         Ok(lowered)
@@ -185,17 +182,15 @@ impl Parts<'_> {
     /// Adds the launches from `data` to `whole` `[2, rows]`.
     fn add_to(&self, lowered: &mut Lowered, entry: &'static str, data: Vec<Slot>, whole: Slot) -> Result<(), String> {
         let &Parts { grid, args, centered, moments, root } = self;
-        let (rows, size, mut parts) = (args.inputs[0].shape[1], grid.size(), grid.parts(args.profile));
+        let (rows, size, parts) = (args.inputs[0].shape[1], grid.size(), grid.parts(args.profile));
         // Moments of parts have a third line: the rounding error of their means.
         let lines = if moments { 3 } else { 2 };
-        let mut target = |parts: usize| {
-            if parts == 1 {
-                return whole;
-            }
+        let of_parts = if parts > 1 {
             lowered.scratch.push(parts * lines * rows * 4);
             Slot::Scratch(lowered.scratch.len() - 1)
+        } else {
+            whole
         };
-        let mut from = target(parts);
         let mut words = [grid.rows, grid.inner, size, parts].map(|n| n as u32).to_vec();
         words.extend(reciprocal(grid.inner));
         words.extend([(grid.lanes() as f32).to_bits(), 0]);
@@ -205,32 +200,27 @@ impl Parts<'_> {
         }
         let mut bindings = vec![Binding::Uniform(words)];
         bindings.extend(data.into_iter().map(Binding::Read));
-        bindings.push(Binding::Write(from));
-        let mut launches = vec![Launch {
+        bindings.push(Binding::Write(of_parts));
+        lowered.launches.push(Launch {
             label: entry.into(),
             wgsl: text.set("COLUMNS", grid.columns()).set("WHOLE", grid.outer == 1).finish()?,
             entry,
             bindings,
             workgroups: args.profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
-        }];
-        while parts > 1 {
-            let groups = if parts > MAX_CHUNK { parts / MERGED } else { 1 };
-            let to = target(groups);
-            let text = Shader::new("norm_merge").set("LINES", lines).set("ROOT", root);
-            launches.push(Launch {
+        });
+        if parts > 1 {
+            lowered.launches.push(Launch {
                 label: "norm_merge".into(),
-                wgsl: text.set("LAST", groups == 1).finish()?,
+                wgsl: Shader::new("norm_merge").set("LINES", lines).set("ROOT", root).finish()?,
                 entry: "norm_merge",
                 bindings: vec![
-                    Binding::Uniform([rows, size, parts, groups].map(|n| n as u32).to_vec()),
-                    Binding::Read(from),
-                    Binding::Write(to),
+                    Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),
+                    Binding::Read(of_parts),
+                    Binding::Write(whole),
                 ],
-                workgroups: args.profile.grid((rows * groups).div_ceil(64) as u64)?,
+                workgroups: args.profile.grid(rows.div_ceil(64) as u64)?,
             });
-            (parts, from) = (groups, to);
         }
-        lowered.launches.extend(launches);
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! Mean and variance, or standard deviation, as an op.
 
 use super::{FLOOR, NormKind, moment_errors, per_row, rows_of};
-use crate::op::{Backward, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding};
+use crate::op::{Backward, Bits, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The mean and biased variance of each row of `x` `[outer, rows, inner]`, as `[2, rows]`. With `root`, the standard
 /// deviation in place of the variance, correct even where the variance itself leaves the range of f32.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Moments {
     pub(super) root: bool,
 }
@@ -42,7 +42,7 @@ impl Op for Moments {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let kind = NormKind { centered: true, eps: 0.0 };
+        let kind = NormKind { centered: true, eps: Bits(0.0) };
         let moments: Vec<[f64; 2]> = rows_of(inputs[0].f64s(), inputs[0].shape()).map(|x| kind.moments(&x)).collect();
         let spread = |var: f64| if self.root { var.sqrt() } else { var };
         let stats = moments.iter().map(|m| m[0]).chain(moments.iter().map(|m| spread(m[1])));
@@ -52,7 +52,7 @@ impl Op for Moments {
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let root = self.root;
         Rounding::bound(move |inputs, _| {
-            let kind = NormKind { centered: true, eps: 0.0 };
+            let kind = NormKind { centered: true, eps: Bits(0.0) };
             let errors: Vec<[f64; 2]> = rows_of(&inputs[0].to_f64(), inputs[0].shape())
                 .map(|x| {
                     let [center, var] = kind.moments(&x);

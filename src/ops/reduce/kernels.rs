@@ -189,7 +189,7 @@ impl Reduce {
         width: Width,
         flat: bool,
         threads: Option<u32>,
-    ) -> Result<std::sync::Arc<str>, String> {
+    ) -> Result<crate::shader::Source, String> {
         let kind = match self.kind {
             ReduceKind::Sum | ReduceKind::Mean => 0,
             ReduceKind::Max => 1,

@@ -103,7 +103,7 @@ fn used(plan: &Plan, narrow: bool, out_of_range: bool) -> HashMap<Arc<str>, Stri
     dispatches
         .filter(|d| !narrow || d.workgroups[1] > 1)
         .filter(|d| !out_of_range || d.bindings.contains(&Bound::Status))
-        .map(|d| (d.wgsl.clone(), d.entry.clone()))
+        .map(|d| (d.wgsl.text.clone(), d.entry.clone()))
         .collect()
 }
 

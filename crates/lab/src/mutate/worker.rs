@@ -199,8 +199,8 @@ impl Worker {
         let program = session.compile_edited(&graph.graph, &outputs, &run.options, |plan| {
             for call in &mut plan.calls {
                 let mut mutated = false;
-                for dispatch in call.dispatches.iter_mut().filter(|d| d.wgsl == self.texts[text].wgsl) {
-                    dispatch.wgsl = with.clone();
+                for dispatch in call.dispatches.iter_mut().filter(|d| d.wgsl.text == self.texts[text].wgsl) {
+                    dispatch.wgsl.text = with.clone();
                     mutated = true;
                 }
                 if !mutated {

@@ -1,5 +1,6 @@
 //! Every shipped shader is valid and translates to every backend's language. Needs no GPU.
 
+use naga::TypeInner;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use wgrad::shader::with_locations;
@@ -18,14 +19,24 @@ fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
 }
 
 fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
-    let (module, info) = parse(&shader.wgsl)?;
+    let (module, info) = parse(&shader.wgsl.text)?;
+    let declared = &shader.wgsl;
     let [x, y, z] = module.entry_points[0].workgroup_size;
-    let read = wgrad::plan::workgroup_size(&shader.wgsl);
-    if module.entry_points.len() != 1 || read != u64::from(x * y * z) {
+    if module.entry_points.len() != 1 || declared.invocations != x * y * z {
         return Err(format!(
-            "{} entry points, a workgroup of {x} x {y} x {z}, read as {read}",
-            module.entry_points.len()
+            "{} entry points, a workgroup of {x} x {y} x {z}, declared as {}",
+            module.entry_points.len(),
+            declared.invocations
         ));
+    }
+    let half = |(_, ty): (_, &naga::Type)| matches!(ty.inner, TypeInner::Scalar(s) | TypeInner::Vector { scalar: s, .. } if s.width == 2);
+    if declared.f16 != module.types.iter().any(half) {
+        return Err(format!("16-bit floats are declared as {}", declared.f16));
+    }
+    let slot = declared.epilogue.map(wgrad::shader::Epilogue::name);
+    let called = |name: &str| module.functions.iter().any(|(_, function)| function.name.as_deref() == Some(name));
+    if slot.is_some_and(|slot| !called(slot)) {
+        return Err(format!("the epilogue is declared as {slot:?}"));
     }
     if let Some(what) = beyond_the_defaults(&module).filter(|_| !shader.software) {
         return Err(format!("needs {what}"));
@@ -96,7 +107,7 @@ fn every_shader_translates_to_every_language_within_webgpu_defaults() {
     let failures: Vec<String> = common::in_parallel(&all, |_, shader| translate(shader).err())
         .into_iter()
         .zip(&all)
-        .filter_map(|(why, shader)| Some(format!("{}: {}\n{}", shader.name, why?, shader.wgsl)))
+        .filter_map(|(why, shader)| Some(format!("{}: {}\n{}", shader.name, why?, shader.wgsl.text)))
         .collect();
     assert!(failures.is_empty(), "{} of {} texts:\n{}", failures.len(), all.len(), failures.join("\n"));
     assert!(all.len() > 50, "only {} texts", all.len());
@@ -122,7 +133,7 @@ fn matches(form: &str, name: &str) -> bool {
 #[test]
 fn every_declaration_ships_and_every_import_is_used() {
     let shipped = wgrad_lab::shipped::shipped().expect("everything compiles");
-    let mut known: Vec<&str> = shipped.iter().flat_map(|shader| words(&shader.wgsl)).collect();
+    let mut known: Vec<&str> = shipped.iter().flat_map(|shader| words(&shader.wgsl.text)).collect();
     known.sort_unstable();
     known.dedup();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders");

@@ -285,7 +285,7 @@ fn variant(plan: &Plan, device: &Device) -> String {
 
 fn pipelines(plan: &Plan) -> usize {
     let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
-    dispatches.map(|dispatch| (&*dispatch.wgsl, &dispatch.entry)).collect::<BTreeSet<_>>().len()
+    dispatches.map(|dispatch| (&*dispatch.wgsl.text, &dispatch.entry)).collect::<BTreeSet<_>>().len()
 }
 
 /// Bytes that a plan's launches read and write.

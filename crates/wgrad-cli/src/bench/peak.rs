@@ -1,12 +1,11 @@
 //! Measures an adapter's peak rates with microkernels that adapt to it. Each result is checked, and the rate is that
 //! of the best run.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 use wgrad::plan::{Bound, BufferId, Dispatch, KernelCall, Options, Plan};
-use wgrad::shader::Shader;
+use wgrad::shader::{Shader, Source};
 use wgrad::{Device, Graph, Program, Session, Tensor};
 
 use super::cores;
@@ -165,7 +164,7 @@ impl Arithmetic {
         all
     }
 
-    fn text(&self) -> Result<Arc<str>, String> {
+    fn text(&self) -> Result<Source, String> {
         Shader::from_source("multiply_add", include_str!("../../shaders/multiply_add.wgsl"))
             .set("T", element(self.width))
             .set("CHAINS", self.chains)
@@ -243,7 +242,7 @@ impl Memory {
         all
     }
 
-    fn text(&self) -> Result<Arc<str>, String> {
+    fn text(&self) -> Result<Source, String> {
         let shader = match self.traffic {
             Traffic::Read => Shader::from_source("read", include_str!("../../shaders/read.wgsl")),
             Traffic::Copy | Traffic::Add => {
@@ -533,12 +532,12 @@ mod tests {
         assert_eq!(seen.len(), 2 * 3 * 5 * 4 * 3);
         for kernel in &seen {
             let text = kernel.text().expect("a shader");
-            naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
+            naga::front::wgsl::parse_str(&text.text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text.text)));
         }
         for traffic in Traffic::ALL {
             for near in (Memory { traffic, ..Memory::START }).neighbours() {
                 let text = near.text().expect("a shader");
-                naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
+                naga::front::wgsl::parse_str(&text.text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text.text)));
             }
         }
     }

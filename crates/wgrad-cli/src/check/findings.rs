@@ -288,12 +288,12 @@ impl Failure {
             });
         }
         let kernels = call.dispatches.iter().filter(|_| texts).map(|dispatch| {
-            let (language, text) = kernel::translated(&dispatch.wgsl, &dispatch.entry, backend);
+            let (language, text) = kernel::translated(&dispatch.wgsl.text, &dispatch.entry, backend);
             json!({
                 "label": dispatch.label,
                 "entry": dispatch.entry,
                 "workgroups": dispatch.workgroups,
-                "wgsl": &*dispatch.wgsl,
+                "wgsl": &*dispatch.wgsl.text,
                 "language": language,
                 "translated": text,
             })

@@ -34,7 +34,7 @@ fn a_wrong_kernel_call_fails_and_its_correction_passes() {
     assert!(text.contains("FAILED, 70 of 70") && text.contains(&format!("{}:{line}:", file!())), "{text}");
 
     let mut case = KernelCase::load(&path).expect("a case file");
-    case.dispatches[0].wgsl = RIGHT.into();
+    case.dispatches[0].wgsl.text = RIGHT.into();
     case.save(&path).expect("saved");
     let (code, text) = replay(&path);
     assert_eq!(code, Some(0), "{text}");

@@ -127,7 +127,7 @@ fn a_single_case_can_be_run_by_number() {
 }
 
 /// An op whose device function differs from its reference.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Lie(&'static str);
 
 impl Op for Lie {

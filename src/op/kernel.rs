@@ -1,0 +1,155 @@
+//! Kernels: their variants, and how they become launches.
+
+use super::{Cost, Machine, Work};
+use crate::TensorType;
+use crate::profile::Profile;
+use crate::shader::Source;
+use crate::shape::View;
+
+/// An op with dedicated kernels.
+pub trait Kernel {
+    /// Its variants. If several cost the same, the planner takes the first. At least one must support all shapes and
+    /// need no optional feature.
+    fn variants(&self) -> &'static [Variant];
+
+    /// The estimated time of a variant for these shapes on this device, or `None` if it does not support the shapes.
+    /// Whether the device can run the variant is another question: see [`Variant::lacking`].
+    ///
+    /// Only the comparison with the op's other variants matters. The default is one launch that reads the inputs and
+    /// writes the outputs.
+    fn cost(&self, _variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let bytes: usize = args.inputs.iter().copied().chain(args.outputs).map(TensorType::bytes).sum();
+        Some(args.cost(&Work { bytes: bytes as f64, ..Work::default() }))
+    }
+
+    /// Whether the variants can read input `input` with these strides; otherwise the plan makes a
+    /// contiguous copy first.
+    fn reads(&self, _input: usize, view: &View) -> bool {
+        view.is_contiguous()
+    }
+
+    /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
+    /// unless an option or a tuning result names another.
+    fn candidates(&self, args: &Args<'_>) -> Vec<(&'static Variant, Cost)> {
+        let able = self.variants().iter().filter(|variant| variant.lacking(args.profile).is_none());
+        let mut candidates: Vec<_> = able.filter_map(|v| Some((v, self.cost(v, args)?))).collect();
+        // Costs that differ by rounding only are equal. The sort is stable.
+        candidates.sort_by(|(_, a), (_, b)| (a.0 as f32).total_cmp(&(b.0 as f32)));
+        candidates
+    }
+
+    /// The launches. Not called if every output is empty.
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
+}
+
+/// One way to compute an op on a device.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name, such as `tile64`.
+    pub name: &'static str,
+    /// Workgroup memory it needs, in bytes.
+    pub workgroup_memory: u32,
+    /// Invocations per workgroup; the minimum, if the shader adapts to the device.
+    pub invocations: u32,
+    /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
+    pub subgroup: Option<u32>,
+    /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
+    /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four
+    /// consecutive elements at a time. The plan puts fused pointwise ops there.
+    pub epilogue: bool,
+}
+
+impl Variant {
+    /// A variant that runs on any device, without an epilogue: 64 invocations, no workgroup memory.
+    pub const fn plain(name: &'static str) -> Self {
+        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, epilogue: false }
+    }
+
+    /// What the device lacks to run it, if anything.
+    pub fn lacking(&self, profile: &Profile) -> Option<String> {
+        if self.workgroup_memory > profile.max_workgroup_memory {
+            return Some(format!("{} bytes of workgroup memory", self.workgroup_memory));
+        }
+        if self.invocations > profile.max_invocations {
+            return Some(format!("{} invocations per workgroup", self.invocations));
+        }
+        match self.subgroup {
+            Some(size) if profile.subgroups != Some((size, size)) => Some(format!("subgroups of {size}")),
+            _ => None,
+        }
+    }
+}
+
+/// The arguments for lowering a kernel.
+pub struct Args<'a> {
+    /// Types of the inputs.
+    pub inputs: &'a [&'a TensorType],
+    /// The layout of each input in its buffer.
+    pub views: &'a [View],
+    /// Types of the outputs, which are contiguous.
+    pub outputs: &'a [TensorType],
+    /// The device.
+    pub profile: &'a Profile,
+}
+
+impl Args<'_> {
+    /// The time that the device takes for this work.
+    pub fn cost(&self, work: &Work) -> Cost {
+        Machine::of(self.profile).cost(work)
+    }
+}
+
+/// A kernel's launches, run in order, and the scratch buffers they share.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// The launches.
+    pub launches: Vec<Launch>,
+    /// Sizes of the scratch buffers, in bytes.
+    pub scratch: Vec<usize>,
+}
+
+impl From<Launch> for Lowered {
+    fn from(launch: Launch) -> Self {
+        Lowered { launches: vec![launch], scratch: Vec::new() }
+    }
+}
+
+/// One dispatch as plain data.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The name in reports and profiles: the entry point, plus the variant if there are several.
+    pub label: String,
+    /// The complete WGSL.
+    pub wgsl: Source,
+    /// The entry point.
+    pub entry: &'static str,
+    /// The bindings of group 0, by binding number.
+    pub bindings: Vec<Binding>,
+    /// The grid, in workgroups.
+    pub workgroups: [u32; 3],
+}
+
+/// What a launch binds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Binding {
+    /// `var<uniform>`: a struct of four-byte members, or an array of vec4, as words.
+    Uniform(Vec<u32>),
+    /// `var<storage, read>`.
+    Read(Slot),
+    /// `var<storage, read_write>`.
+    Write(Slot),
+    /// `var<storage, read_write> array<atomic<u32>, 4>`: a kernel that finds an index out of range
+    /// stores 1 in the first word, and the run returns an error.
+    Status,
+}
+
+/// A tensor that a kernel binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// An input of the op, by index.
+    Input(usize),
+    /// An output of the op, by index.
+    Output(usize),
+    /// A scratch buffer of the op, by index.
+    Scratch(usize),
+}

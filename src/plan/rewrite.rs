@@ -1,0 +1,132 @@
+//! Algebraic rewrites of a graph, in one table, and the merging of equal nodes.
+//!
+//! A builder such as [`Value::powf`](crate::Value::powf) may still choose between ops, with the gradient rules that come
+//! with them. What holds for a graph however it was built belongs here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::layout::constant_of;
+use crate::graph::{Node, NodeKind, Nodes, ValueId};
+use crate::op::{Arg, Lowering, Op};
+use crate::ops::generate::Full;
+use crate::{DType, Shape, Tensor, TensorType};
+
+/// A rewrite of a node.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, and why.
+    pub reason: &'static str,
+    /// Whether results keep all bits. Otherwise they change within the error bounds of the ops that it replaces.
+    pub exact: bool,
+    apply: fn(&Nodes, &Node) -> Option<Instead>,
+}
+
+/// What replaces a node.
+enum Instead {
+    /// A constant for all its elements.
+    Constant(f64),
+    /// Its readers read another value. The node is dead unless it is fetched or assigned.
+    Value(ValueId),
+}
+
+/// The rewrites. Nodes are rewritten in graph order, each by the first rule that applies, so that the inputs of a node
+/// are already rewritten.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "view of a constant",
+        reason: "A view of a tensor with one value everywhere is such a tensor, which needs no memory.",
+        exact: true,
+        apply: view_of_constant,
+    },
+    Rule {
+        name: "function of constants",
+        reason: "Gradients of means and scales multiply constants. The product is computed once, in f64, and rounded \
+                 once, not at each step and after each op.",
+        exact: false,
+        apply: function_of_constants,
+    },
+    Rule {
+        name: "identity element",
+        reason: "Gradients start with products with 1, which are copies.",
+        exact: true,
+        apply: identity_element,
+    },
+];
+
+/// Applies the rewrites.
+pub(crate) fn rewrite(nodes: &mut Nodes) {
+    let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
+    for number in 0..nodes.nodes.len() {
+        nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
+        let found = RULES.iter().find_map(|rule| (rule.apply)(nodes, &nodes.nodes[number]));
+        let node = &mut nodes.nodes[number];
+        instead.push(match found {
+            Some(Instead::Constant(value)) => {
+                node.kind = NodeKind::Op(Arc::new(Full::new(value, node.outputs[0].clone())));
+                node.inputs.clear();
+                None
+            }
+            Some(Instead::Value(id)) => Some(id),
+            None => None,
+        });
+    }
+}
+
+/// The values of all inputs, if there are inputs and each is a known constant.
+fn constants(nodes: &Nodes, node: &Node) -> Option<Vec<f64>> {
+    let values: Option<Vec<f64>> = node.inputs.iter().map(|&id| constant_of(nodes, id)).collect();
+    values.filter(|values| !values.is_empty())
+}
+
+fn op(node: &Node) -> Option<&dyn Op> {
+    match &node.kind {
+        NodeKind::Op(op) => Some(&**op),
+        _ => None,
+    }
+}
+
+fn view_of_constant(nodes: &Nodes, node: &Node) -> Option<Instead> {
+    let Lowering::View(_) = op(node)?.lowering() else { return None };
+    Some(Instead::Constant(*constants(nodes, node)?.first()?))
+}
+
+/// Floats only: integers wrap at their own width. Results that are not finite are left to the device.
+fn function_of_constants(nodes: &Nodes, node: &Node) -> Option<Instead> {
+    let op = op(node)?;
+    let Lowering::Pointwise(call) = op.lowering() else { return None };
+    let ids = node.inputs.iter().map(|&id| nodes.ty(id)).chain(&node.outputs);
+    if call.args.contains(&Arg::Index) || ids.into_iter().any(|ty| ty.dtype != DType::F32) {
+        return None;
+    }
+    let scalars: Vec<Tensor> = constants(nodes, node)?.into_iter().map(Tensor::scalar).collect();
+    let ty = TensorType::new(DType::F32, Shape::scalar());
+    let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
+    result.first()?.item().ok().filter(|x| x.is_finite()).map(Instead::Constant)
+}
+
+fn identity_element(nodes: &Nodes, node: &Node) -> Option<Instead> {
+    let identity = op(node)?.identity()?;
+    match node.inputs[..] {
+        [a, b] if constant_of(nodes, a) == Some(identity) => Some(Instead::Value(b)),
+        [a, b] if constant_of(nodes, b) == Some(identity) => Some(Instead::Value(a)),
+        _ => None,
+    }
+}
+
+/// Common subexpression elimination: readers of a duplicate (an equal op with the same inputs as an earlier node) read
+/// the earlier node instead. Duplicates stay in the list as dead nodes.
+pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
+    let mut first: HashMap<(Arc<dyn Op>, Vec<ValueId>), usize> = HashMap::new();
+    let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
+    for (number, node) in nodes.nodes.iter_mut().enumerate() {
+        node.inputs.iter_mut().for_each(|id| id.node = same[id.node]);
+        same.push(match &node.kind {
+            NodeKind::Op(op) => *first.entry((op.clone(), node.inputs.clone())).or_insert(number),
+            _ => number,
+        });
+    }
+    targets.iter_mut().for_each(|id| id.node = same[id.node]);
+    nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
+}

@@ -1,0 +1,80 @@
+//! Each algebraic rewrite keeps the values of the graph.
+
+use wgrad::cpu::{Values, evaluate};
+use wgrad::graph::{NodeKind, Nodes, ValueId};
+use wgrad::plan::{Options, Plan, RULES};
+use wgrad::{DType, Data, Graph, Profile, Tensor, Value};
+
+/// One rounding of f32 for each op that is replaced, relative.
+const ROUNDINGS: f64 = 4.0 * f32::EPSILON as f64;
+
+/// The rule, a graph where it applies, and the ops that computed the result before and after.
+type Example = (&'static str, fn(&Value) -> Value, &'static str, &'static str);
+
+const EXAMPLES: &[Example] = &[
+    ("view of a constant", |x| x.graph().full(DType::F32, [1, 7], 0.1).broadcast_to(x.shape()), "broadcast", "full"),
+    ("view of a constant", |x| x.graph().full(DType::I32, [7, 3], -5.0).t().cast(DType::F32), "cast", "cast"),
+    ("function of constants", |x| (x.full_like(0.1) * x.full_like(0.3) + x.full_like(1e-3)).sqrt(), "sqrt", "full"),
+    ("identity element", |x| x * 1.0, "mul", "input"),
+    ("identity element", |x| &x.ones_like() * x, "mul", "input"),
+];
+
+/// The name of the op that computes a value; an identity element leaves it to be computed, so that is followed.
+fn name(nodes: &Nodes, id: ValueId) -> String {
+    match &nodes.nodes[id.node].kind {
+        NodeKind::Op(op) => op.name().to_owned(),
+        NodeKind::Input(_) => "input".into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_rewrite_keeps_the_values_of_its_examples() {
+    let special = [f64::NAN, f64::INFINITY, -0.0, 1e-40, -3.4e38, 0.1, 7.0];
+    let data: Vec<f64> = special.into_iter().cycle().take(21).collect();
+    for (rule, build, before, after) in EXAMPLES {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [3, 7]);
+        // The result is read once more, so that what its readers read can be seen.
+        let result = build(&x);
+        let y = result.abs();
+        let (plan, findings) =
+            Plan::of(&graph, &[&y], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+        assert!(findings.is_empty(), "{rule}: {findings:?}");
+        assert_eq!(name(&graph.nodes(), result.id()), *before, "{rule}");
+        let reader = &plan.nodes.nodes[y.id().node];
+        match reader.inputs.first() {
+            Some(&read) => assert_eq!(name(&plan.nodes, read), *after, "{rule}"),
+            None => assert_eq!((name(&plan.nodes, y.id()).as_str(), *after), ("full", "full"), "{rule}"),
+        }
+        let feeds = || Values::from([(x.id(), Tensor::new([3, 7], Data::F64(data.clone())).expect("21 elements"))]);
+        let values = |nodes: &Nodes| evaluate(nodes, &[y.id()], feeds()).expect("evaluates")[&y.id()].to_f64();
+        let exact = RULES.iter().find(|known| known.name == *rule).expect("is in the table").exact;
+        let (original, rewritten) = (values(&graph.nodes()), values(&plan.nodes));
+        assert_eq!((original.len(), rewritten.len()), (21, 21));
+        for (a, b) in original.into_iter().zip(rewritten) {
+            let close = !exact && (a - b).abs() <= ROUNDINGS * a.abs();
+            assert!(a.to_bits() == b.to_bits() || close || a.is_nan() && b.is_nan(), "{rule}: {a} and {b}");
+        }
+    }
+    for rule in RULES {
+        assert!(EXAMPLES.iter().any(|(name, ..)| name == &rule.name), "no example of {}", rule.name);
+    }
+}
+
+#[test]
+fn rewrites_leave_what_would_change() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [4]);
+    let count = |y: &Value| {
+        let (plan, _) = Plan::of(&graph, &[y], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+        plan.nodes.nodes[y.id().node].inputs.len()
+    };
+    // 0 + -0 is 0, so 0 is no identity of a sum; a result of infinity is not folded; integers wrap at their own width.
+    let zero = x.zeros_like();
+    let sum = &x + &zero;
+    assert_eq!(count(&sum), 2);
+    assert_eq!(count(&zero.log()), 1);
+    let i = graph.full(DType::I32, [4], 3.0);
+    assert_eq!(count(&(&i * &i)), 2);
+}
