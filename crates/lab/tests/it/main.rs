@@ -1,8 +1,9 @@
-//! Tests of the shipped shaders and op list, and of whether the cases detect faults.
+//! Tests of the shipped shaders, op list and tables of results, and of whether the cases detect faults.
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;
 
 mod mutants;
 mod ops_page;
+mod results;
 mod shaders;
