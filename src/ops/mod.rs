@@ -3,6 +3,7 @@
 pub mod adaptive_pool;
 pub mod argmax;
 pub mod attention;
+pub mod cast;
 pub mod concat;
 pub mod conv1d;
 pub mod conv2d;
@@ -20,6 +21,7 @@ pub mod norm;
 pub mod one_hot;
 pub mod pad;
 pub mod pool2d;
+pub mod random;
 pub mod recurrent;
 pub mod reduce;
 pub mod scatter;
@@ -48,6 +50,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
         Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
+        Family { name: "cast", cases: cast::cases, sweep: None },
         Family { name: "concat", cases: concat::cases, sweep: Some(sweep::concat) },
         Family { name: "conv1d", cases: conv1d::cases, sweep: None },
         Family { name: "conv2d", cases: conv2d::cases, sweep: Some(sweep::conv2d) },
@@ -65,6 +68,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "random", cases: random::cases, sweep: None },
         Family { name: "recurrent", cases: recurrent::cases, sweep: Some(sweep::recurrent) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },
         Family { name: "scatter", cases: scatter::cases, sweep: Some(sweep::scatter) },
