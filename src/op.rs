@@ -77,8 +77,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     }
 }
 
-/// The identity of an op: its type and its attributes. Every type that is `Eq` and `Hash` has it, so an op derives both;
-/// a float attribute is stored as [`Bits`].
+/// The identity of an op: its type and its attributes. Every type that is `Eq` and `Hash` has it. An op derives both, and
+/// stores float attributes as [`Bits`].
 pub trait Key {
     /// Whether `other` is of the same type and has equal attributes.
     fn equals(&self, other: &dyn Any) -> bool;

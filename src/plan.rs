@@ -1,9 +1,9 @@
 //! Compiles a graph to a plan: plain data that says what a device runs, in order, on which buffers.
 //!
-//! `rewrite` simplifies the graph and merges duplicate ops; `layout` resolves views; `fuse` fuses pointwise ops into groups, and groups
-//! into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in place;
-//! `lower` turns jobs into kernel calls; `memory` shares buffers between values and `bind` binds them; `lint` checks the
-//! plan against a device's limits; `pace` splits a step into submissions; `choices` are measured variants, `sites` the
+//! `rewrite` simplifies the graph and merges duplicate ops; `layout` resolves views; `fuse` fuses pointwise ops into
+//! groups, and groups into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in
+//! place; `lower` turns jobs into kernel calls; `memory` shares buffers between values and `bind` binds them; `lint`
+//! checks the plan against a device's limits; `pace` splits a step into submissions; `choices` are measured variants, `sites` the
 //! kernels to measure, and `explain` lists the choices of a plan.
 
 mod bind;
@@ -42,7 +42,8 @@ pub struct Options {
     /// A variant to use for every op that has a variant of this name that the device can run and that
     /// supports the shapes. Other ops use `choices` or the estimated costs.
     pub variant: Option<String>,
-    /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`](crate::op::Kernel::cost) is used.
+    /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`](crate::op::Kernel::cost)
+    /// is used.
     pub choices: Choices,
 }
 
