@@ -1,10 +1,11 @@
 //! Index of the largest or smallest element along one axis.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Style,
+    Variant, Work,
 };
-use crate::ops::reduce::{ALONE, MAX_CHUNK, exceeds, outer_size_inner};
-use crate::shader::{Shader, Source};
+use crate::ops::reduce::{ALONE, MAX_CHUNK, MIN_THREADS, TREE, exceeds, outer_size_inner, parts, threads_per_row};
+use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The index of the largest (or smallest) element along one axis: the first one on ties, or the first NaN if any.
@@ -60,35 +61,65 @@ impl Op for Argmax {
     }
 }
 
+/// A workgroup, or an invocation, for each part of a row.
+const WORKGROUP: Variant =
+    Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, ..Variant::plain("workgroup") };
+const INVOCATION: Variant = Variant { invocations: ALONE, ..Variant::plain("invocation") };
+
 impl Argmax {
-    fn text(&self, name: &str, dtype: DType) -> Result<Source, String> {
-        Shader::new(name).set("SMALLEST", self.smallest).set("T", dtype.wgsl_storage()).finish()
+    fn text(&self, name: &str, dtype: DType) -> Shader {
+        Shader::new(name).set("SMALLEST", self.smallest).set("T", dtype.wgsl_storage())
     }
 }
 
 impl Kernel for Argmax {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant { invocations: ALONE, ..Variant::plain("invocation") }];
-        VARIANTS
+        &[WORKGROUP, INVOCATION]
+    }
+
+    /// A workgroup reads neighbours in a row, invocations of neighbouring rows.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let [.., inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
+        let (together, along_rows) = (*variant == WORKGROUP, inner == 1);
+        let style = match (along_rows == together, together) {
+            (true, true) => Style::Shared,
+            (true, false) => Style::Adjacent,
+            (false, _) => Style::Apart,
+        };
+        let bytes = args.inputs[0].bytes() as f64;
+        let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
+        Some(args.cost(&Work { style, bytes, barriers, ..Work::default() }))
     }
 
     /// Short rows take one launch. Long rows take two: the first reduces each part, the second reduces the parts.
-    fn lower(&self, _variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = args.outputs[0].shape.numel();
         let [_, size, inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
-        let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
-        // One invocation of the second launch loops over all parts of a row, so both loops must stay short.
-        let parts = wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1);
+        let together = *variant == WORKGROUP;
+        let parts = if together {
+            parts(args.profile, rows, size, true)
+        } else {
+            let wanted = if rows * size < 1 << 14 { 1 } else { (1024 / rows).min(size / 64) };
+            // One invocation of the second launch loops over all parts of a row, so both loops must stay short.
+            wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1)
+        };
         let chunk = size.div_ceil(parts);
         let parts = size.div_ceil(chunk); // leaves no part empty
         let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
+        let dtype = args.inputs[0].dtype;
         let first = |to: Slot| -> Result<Launch, String> {
+            let (entry, text, workgroups) = if together {
+                let threads = threads_per_row(args.profile, chunk);
+                ("argmax_rows", self.text("argmax_rows", dtype).set("THREADS", threads), rows * parts)
+            } else {
+                ("argmax", self.text("argmax", dtype), (rows * parts).div_ceil(ALONE as usize))
+            };
             Ok(Launch {
-                label: self.name().into(),
-                wgsl: self.text("argmax", args.inputs[0].dtype)?,
-                entry: "argmax",
+                label: format!("{} {}", self.name(), variant.name),
+                wgsl: text.finish()?,
+                entry,
                 bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
-                workgroups: args.profile.grid((rows * parts).div_ceil(ALONE as usize) as u64)?,
+                workgroups: args.profile.grid(workgroups as u64)?,
             })
         };
         if parts == 1 {
@@ -96,7 +127,7 @@ impl Kernel for Argmax {
         }
         let second = Launch {
             label: format!("{} parts", self.name()),
-            wgsl: self.text("argmax_parts", args.inputs[0].dtype)?,
+            wgsl: self.text("argmax_parts", dtype).finish()?,
             entry: "argmax_parts",
             bindings: vec![
                 Binding::Uniform(uniform.clone()),

@@ -105,9 +105,11 @@ fn argmax_splits_long_rows_into_few_short_parts() {
     let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("a valid graph");
     assert!(findings.is_empty(), "{findings:?}");
     let [first, second] = &plan.calls[0].dispatches[..] else { panic!("{:?}", plan.calls[0]) };
+    assert_eq!((&*first.entry, &*second.entry), ("argmax_rows", "argmax_parts"));
     for dispatch in [first, second] {
         let Bound::Uniform(words) = &dispatch.bindings[0] else { panic!("{dispatch:?}") };
         let [parts, chunk] = [words[3], words[4]];
-        assert!(parts < 16_000 && chunk < 16_000 && u64::from(parts) * u64::from(chunk) >= 250_000_000, "{words:?}");
+        let each = chunk.div_ceil(first.wgsl.invocations);
+        assert!(parts < 16_000 && each < 16_000 && u64::from(parts) * u64::from(chunk) >= 250_000_000, "{words:?}");
     }
 }

@@ -62,6 +62,8 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
         TILE128X32 => tiling([128, 32], 1, 1, 9),
         TILE32 => tiling([32, 32], 1, 1, 12),
         REGISTER8 => tiling([8, 8], 64, 4, 16),
+        // Reads the other operand once.
+        REGISTER4 if m > 4 && m <= 8 => tiling([8, 4], 64, 4, 24),
         _ => tiling([4, 4], 64, 4, 32),
     }
 }
@@ -72,8 +74,11 @@ const MAX_ROUNDS: usize = 12_000;
 /// Minimum number of terms in a part of a split sum. Small results of long sums are split along k to fill the device.
 const MIN_PART: usize = 128;
 
-/// Workgroups that fill a GPU and a software adapter.
+/// Workgroups that fill a GPU and a software adapter. Tiles in registers alone take few registers, so more workgroups
+/// are resident, and products with few rows need them: 256 workgroups that read 64 KiB each reached a quarter of an
+/// H100's bandwidth (`matmul 1,4096,4096` in docs/RESULTS.md).
 const FILLS_GPU: usize = 256;
+const FILLS_GPU_WITH_REGISTERS: usize = 1024;
 const FILLS_CORES: usize = 8;
 
 /// The tiles and parts into which a [`MatmulTiling`] divides a product.
@@ -113,7 +118,11 @@ impl MatmulTiling {
     pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> SplitK {
         let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
         let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
-        let fills = if profile.software { FILLS_CORES } else { FILLS_GPU };
+        let fills = match self.tiles_in_group {
+            _ if profile.software => FILLS_CORES,
+            1 => FILLS_GPU,
+            _ => FILLS_GPU_WITH_REGISTERS,
+        };
         let parts = (fills / groups.max(1)).min(k / MIN_PART.max(4 * self.terms));
         let parts = parts.max(k.div_ceil(MAX_ROUNDS * self.terms)).max(1);
         let split_k_len = k.div_ceil(parts).next_multiple_of(16).max(16);
