@@ -173,6 +173,8 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "first axis", |x| vec![x[0].argmax(0, true)]), &[7, 6], Fill::Distinct),
         of(Case::new("argmax", "middle", |x| vec![x[0].argmax(1, false)]), &[3, 9, 5], Fill::Distinct),
         of(Case::new("argmax", "long", |x| vec![x[0].argmax(0, false)]), &[30_011], Fill::Distinct),
+        // Several parts even for workgroups of a software adapter.
+        of(Case::new("argmax", "longer", |x| vec![x[0].argmax(0, false)]), &[70_003], Fill::Distinct),
         // Two full workgroups of rows, each row split into several parts.
         of(Case::new("argmax", "many rows in parts", |x| vec![x[0].argmax(1, false)]), &[128, 257], Fill::Distinct),
         of(
@@ -234,6 +236,11 @@ pub fn cases() -> Vec<Case> {
         cases.push(
             Case::new("argmax", dtype.name(), |x| vec![x[0].argmax(1, false), x[0].argmin(0, false)])
                 .input("x", TensorType::new(dtype, [6, 36]), Fill::Index(1 << 30))
+                .forward_only(),
+        );
+        cases.push(
+            Case::new("argmin", format!("{dtype}, with ties"), |x| vec![x[0].argmin(1, false), x[0].argmax(0, false)])
+                .input("x", TensorType::new(dtype, [7, 37]), Fill::Index(4))
                 .forward_only(),
         );
     }
