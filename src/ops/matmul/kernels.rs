@@ -62,8 +62,8 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
         TILE128X32 => tiling([128, 32], 1, 1, 9),
         TILE32 => tiling([32, 32], 1, 1, 12),
         REGISTER8 => tiling([8, 8], 64, 4, 16),
-        // Reads the other operand once.
-        REGISTER4 if m > 4 && m <= 8 => tiling([8, 4], 64, 4, 24),
+        // Reads a large matrix once. (Small products share the text of other sizes.)
+        REGISTER4 if m > 4 && m <= 8 && n >= 256 => tiling([8, 4], 64, 4, 24),
         _ => tiling([4, 4], 64, 4, 32),
     }
 }
