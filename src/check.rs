@@ -34,8 +34,8 @@ pub mod sweep;
 
 pub use cases::{CaseGraph, draw};
 pub use examine::{
-    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_with, differs, not_runnable,
-    tolerance, variants, ways,
+    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_in, check_case_with, differs,
+    not_runnable, tolerance, variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};

@@ -89,6 +89,14 @@ impl Node {
             NodeKind::Op(op) => op.name(),
         }
     }
+
+    /// The op, unless it is a leaf.
+    pub fn op(&self) -> Option<&dyn Op> {
+        match &self.kind {
+            NodeKind::Op(op) => Some(&**op),
+            _ => None,
+        }
+    }
 }
 
 /// A variable's declaration in a graph.

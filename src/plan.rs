@@ -3,8 +3,8 @@
 //! `rewrite` simplifies the graph and merges duplicate ops; `layout` resolves views; `fuse` fuses pointwise ops into
 //! groups, and groups into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in
 //! place; `lower` turns jobs into kernel calls; `memory` shares buffers between values and `bind` binds them; `lint`
-//! checks the plan against a device's limits; `pace` splits a step into submissions; `choices` are measured variants, `sites` the
-//! kernels to measure, and `explain` lists the choices of a plan.
+//! checks the plan against a device's limits; `pace` splits a step into submissions; `choices` holds measured variants;
+//! `sites` isolates the kernels to measure; `explain` lists the choices of a plan.
 
 mod bind;
 mod choices;
@@ -224,7 +224,7 @@ impl KernelCall {
         let mut open: Vec<ValueId> = written.iter().copied().collect();
         while let Some(id) = open.pop() {
             let inside = written.contains(&id) || !read.contains(&id);
-            if inside && layout::op_of(nodes, id.node).is_some() && found.insert(id) {
+            if inside && nodes.nodes[id.node].op().is_some() && found.insert(id) {
                 open.extend(&nodes.nodes[id.node].inputs);
             }
         }

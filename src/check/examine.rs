@@ -130,6 +130,20 @@ pub fn check_case(device: &Device, case: &Case, seed: u64) -> Result<CaseReport>
 /// # Errors
 /// As [`check_case`].
 pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras) -> Result<CaseReport> {
+    check_case_in(device, case, seed, extras, |ways| ways)
+}
+
+/// [`check_case_with`] in those of the [`ways`] that `select` keeps.
+///
+/// # Errors
+/// As [`check_case`].
+pub fn check_case_in(
+    device: &Device,
+    case: &Case,
+    seed: u64,
+    extras: &Extras,
+    select: impl FnOnce(Vec<Options>) -> Vec<Options>,
+) -> Result<CaseReport> {
     let graph = CaseGraph::new(case)?;
     let inputs = graph.sample(seed);
     let feeds: Vec<(&str, &Tensor)> =
@@ -139,7 +153,7 @@ pub fn check_case_with(device: &Device, case: &Case, seed: u64, extras: &Extras)
     let mut seen = Vec::new();
     // End-to-end outputs of the runs with the default choice.
     let mut whole: Vec<Vec<Tensor>> = Vec::new();
-    let mut ways = ways(&graph, device.profile());
+    let mut ways = select(ways(&graph, device.profile()));
     if extras.every_way {
         let unfused = ways.iter().filter(|way| way.variant.is_some());
         let unfused: Vec<Options> = unfused.map(|way| Options { fuse: false, ..way.clone() }).collect();

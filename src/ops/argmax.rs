@@ -1,10 +1,11 @@
 //! Index of the largest or smallest element along one axis.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Style,
-    Variant, Work,
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
 };
-use crate::ops::reduce::{ALONE, MAX_CHUNK, MIN_THREADS, TREE, exceeds, outer_size_inner, parts, threads_per_row};
+use crate::ops::reduce::{
+    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, cost_of_rows, exceeds, outer_size_inner, parts, threads_per_row,
+};
 use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value};
 
@@ -63,7 +64,7 @@ impl Op for Argmax {
 
 /// A workgroup, or an invocation, for each part of a row.
 const WORKGROUP: Variant =
-    Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, ..Variant::plain("workgroup") };
+    Variant { workgroup_memory: 8 * MAX_THREADS, invocations: MIN_THREADS, ..Variant::plain("workgroup") };
 const INVOCATION: Variant = Variant { invocations: ALONE, ..Variant::plain("invocation") };
 
 impl Argmax {
@@ -77,18 +78,9 @@ impl Kernel for Argmax {
         &[WORKGROUP, INVOCATION]
     }
 
-    /// A workgroup reads neighbours in a row, invocations of neighbouring rows.
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let [.., inner] = outer_size_inner(&args.inputs[0].shape, self.axis);
-        let (together, along_rows) = (*variant == WORKGROUP, inner == 1);
-        let style = match (along_rows == together, together) {
-            (true, true) => Style::Shared,
-            (true, false) => Style::Adjacent,
-            (false, _) => Style::Apart,
-        };
-        let bytes = args.inputs[0].bytes() as f64;
-        let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
-        Some(args.cost(&Work { style, bytes, barriers, ..Work::default() }))
+        Some(cost_of_rows(args, *variant == WORKGROUP, inner == 1))
     }
 
     /// Short rows take one launch. Long rows take two: the first reduces each part, the second reduces the parts.

@@ -5,7 +5,9 @@ mod kernels;
 
 pub use cases::cases;
 use kernels::walkable;
-pub(crate) use kernels::{ALONE, MAX_CHUNK, MIN_THREADS, TREE, parts, sum_of_parts, threads_per_row, together_on};
+pub(crate) use kernels::{
+    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, cost_of_rows, parts, sum_of_parts, threads_per_row, together_on,
+};
 
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::shape::View;

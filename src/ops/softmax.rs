@@ -5,7 +5,7 @@ use crate::op::{
     Args, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding,
     Slot, Style, Variant, Work, gamma_of_runs,
 };
-use crate::ops::reduce::{MIN_THREADS, TREE, outer_size_inner, threads_per_row};
+use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, outer_size_inner, threads_per_row};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -36,7 +36,7 @@ const ALONE: u32 = 64;
 
 pub(crate) static ROW_VARIANTS: &[Variant] = &[
     Variant { invocations: ALONE, ..Variant::plain("invocation") },
-    Variant { workgroup_memory: 16 * 256, invocations: 128, ..Variant::plain("workgroup") },
+    Variant { workgroup_memory: 16 * MAX_THREADS, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
 ];
 
 /// Whether a variant uses one workgroup per row.

@@ -49,8 +49,8 @@ pub(crate) struct Layout<'a> {
 impl<'a> Layout<'a> {
     pub fn new(nodes: &'a Nodes, targets: &[ValueId]) -> Layout<'a> {
         let count = nodes.nodes.len();
-        let pointwise = |node| op_of(nodes, node).is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
-        let pointwise = (0..count).map(pointwise).collect();
+        let pointwise = |node: &Node| node.op().is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
+        let pointwise = nodes.nodes.iter().map(pointwise).collect();
         let mut layout = Layout { nodes, live: vec![false; count], pointwise, places: Vec::with_capacity(count) };
         let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
         for root in roots {
@@ -95,7 +95,7 @@ impl<'a> Layout<'a> {
 
     /// The node's op, unless it is a leaf.
     pub fn op(&self, node: usize) -> Option<&'a dyn Op> {
-        op_of(self.nodes, node)
+        self.node(node).op()
     }
 
     /// The value of all elements, if it is a known constant.
@@ -206,15 +206,7 @@ impl KernelNode<'_> {
     }
 }
 
-/// The node's op, unless it is a leaf.
-pub(crate) fn op_of(nodes: &Nodes, node: usize) -> Option<&dyn Op> {
-    match &nodes.nodes[node].kind {
-        NodeKind::Op(op) => Some(&**op),
-        _ => None,
-    }
-}
-
 /// The value of all elements, if it is a known constant.
 pub(crate) fn constant_of(nodes: &Nodes, id: ValueId) -> Option<f64> {
-    op_of(nodes, id.node)?.fill_value()
+    nodes.nodes[id.node].op()?.fill_value()
 }

@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::panic::Location;
 
-use super::layout::op_of;
 use super::{Bound, BufferId, Dispatch, KernelCall, Options, Plan, Role, Stored, largest_buffer, padded};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Lowering, Variant};
@@ -313,7 +312,7 @@ impl Refusal<'_> {
 
     /// No variant can run: reports what the least demanding one lacks.
     pub fn variants(&self, node: usize, why: &str) -> Finding {
-        let Some(Lowering::Kernel(kernel)) = op_of(self.nodes, node).map(|op| op.lowering()) else {
+        let Some(Lowering::Kernel(kernel)) = self.nodes.nodes[node].op().map(|op| op.lowering()) else {
             return self.kernel(node, why);
         };
         let Some(last) = kernel.variants().last() else { return self.kernel(node, why) };

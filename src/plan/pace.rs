@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use super::layout::op_of;
 use super::{KernelCall, Plan};
 use crate::TensorType;
 use crate::graph::Nodes;
@@ -49,7 +48,7 @@ impl KernelCall {
         let terms = self.computed(nodes).into_iter().filter(|id| id.output == 0).map(|id| {
             let node = &nodes.nodes[id.node];
             let inputs: Vec<&TensorType> = node.inputs.iter().map(|&id| nodes.ty(id)).collect();
-            let each = op_of(nodes, id.node).map_or(1, |op| op.reduction_len(&inputs));
+            let each = node.op().map_or(1, |op| op.reduction_len(&inputs));
             each as f64 * node.outputs[0].shape.numel() as f64
         });
         let bytes: usize = self.reads.iter().chain(&self.writes).map(|stored| stored.ty.bytes()).sum();

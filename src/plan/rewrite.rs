@@ -80,34 +80,28 @@ fn constants(nodes: &Nodes, node: &Node) -> Option<Vec<f64>> {
     values.filter(|values| !values.is_empty())
 }
 
-fn op(node: &Node) -> Option<&dyn Op> {
-    match &node.kind {
-        NodeKind::Op(op) => Some(&**op),
-        _ => None,
-    }
-}
-
 fn view_of_constant(nodes: &Nodes, node: &Node) -> Option<Instead> {
-    let Lowering::View(_) = op(node)?.lowering() else { return None };
-    Some(Instead::Constant(*constants(nodes, node)?.first()?))
+    let value = *constants(nodes, node)?.first()?;
+    matches!(node.op()?.lowering(), Lowering::View(_)).then_some(Instead::Constant(value))
 }
 
 /// Floats only: integers wrap at their own width. Results that are not finite are left to the device.
 fn function_of_constants(nodes: &Nodes, node: &Node) -> Option<Instead> {
-    let op = op(node)?;
+    let values = constants(nodes, node)?;
+    let op = node.op()?;
     let Lowering::Pointwise(call) = op.lowering() else { return None };
-    let ids = node.inputs.iter().map(|&id| nodes.ty(id)).chain(&node.outputs);
-    if call.args.contains(&Arg::Index) || ids.into_iter().any(|ty| ty.dtype != DType::F32) {
+    let mut types = node.inputs.iter().map(|&id| nodes.ty(id)).chain(&node.outputs);
+    if call.args.contains(&Arg::Index) || types.any(|ty| ty.dtype != DType::F32) {
         return None;
     }
-    let scalars: Vec<Tensor> = constants(nodes, node)?.into_iter().map(Tensor::scalar).collect();
+    let scalars: Vec<Tensor> = values.into_iter().map(Tensor::scalar).collect();
     let ty = TensorType::new(DType::F32, Shape::scalar());
     let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
     result.first()?.item().ok().filter(|x| x.is_finite()).map(Instead::Constant)
 }
 
 fn identity_element(nodes: &Nodes, node: &Node) -> Option<Instead> {
-    let identity = op(node)?.identity()?;
+    let identity = node.op()?.identity()?;
     match node.inputs[..] {
         [a, b] if constant_of(nodes, a) == Some(identity) => Some(Instead::Value(b)),
         [a, b] if constant_of(nodes, b) == Some(identity) => Some(Instead::Value(a)),

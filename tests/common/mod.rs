@@ -25,14 +25,14 @@ pub fn devices() -> Vec<wgrad::Device> {
     [Some(wgrad::Device::cpu()), device()].into_iter().flatten().collect()
 }
 
-/// Whether to run the sweeps over all cases in full: `WGRAD_THOROUGH=1`. Otherwise each case runs some of the ways to
-/// compute it, other cases of the op the others.
+/// Whether to run the sweeps over all cases in full (`WGRAD_THOROUGH=1`). Otherwise each case runs in some of its ways
+/// only, and the other cases of its op in others.
 #[allow(dead_code)]
 pub fn thorough() -> bool {
     std::env::var_os("WGRAD_THOROUGH").is_some_and(|value| value == "1")
 }
 
-/// The first way and every `n`-th of the others, from a place that depends on the number of the case; all of them if
+/// The first way and every `n`-th of the others, with an offset that varies from case to case; all ways if
 /// [`thorough`].
 #[allow(dead_code)]
 pub fn sampled<T>(ways: Vec<T>, case: usize, n: usize) -> Vec<T> {

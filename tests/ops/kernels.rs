@@ -2,41 +2,14 @@
 //! reference. A case runs with the variant that the planner chooses and a third of the others; with all of them if
 //! `WGRAD_THOROUGH=1`.
 
-use std::collections::HashSet;
-
-use wgrad::check::{CaseGraph, ways};
+use wgrad::check::{CaseGraph, Extras, check_case_in, ways};
 use wgrad::nn::Scope;
 use wgrad::op::Case;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::Options;
-use wgrad::{DType, Device, Error, Graph, Reduction, Session, Tensor};
+use wgrad::{DType, Error, Graph, Reduction, Session, Tensor};
 
 use crate::common;
-
-/// What is wrong with a case, and the number of elements compared.
-fn examine(device: &Device, case: &Case, number: usize) -> Result<(Vec<String>, usize), Error> {
-    let graph = CaseGraph::new(case)?;
-    let inputs = graph.sample(number as u64);
-    let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
-    let outputs: Vec<_> = graph.outputs.iter().map(|(_, value)| value).collect();
-    let (mut failures, mut compared, mut known) = (Vec::new(), 0, HashSet::new());
-    for options in common::sampled(ways(&graph, device.profile()), number, 3) {
-        let mut session = Session::new(device.clone());
-        let program = session.compile_with(&graph.graph, &outputs, &options)?;
-        if !known.insert(program.plan().fingerprint()) {
-            continue;
-        }
-        let (_, report) = session.check(&program, &feeds)?;
-        compared += report.compared();
-        for call in report.calls.iter().filter(|call| !call.passed()) {
-            let what = call.worst.as_ref().map_or_else(String::new, ToString::to_string);
-            let stray: Vec<&String> = call.stray.iter().chain(&call.status).collect();
-            let (label, wrong, n) = (&call.label, call.wrong, call.compared);
-            failures.push(format!("{options:?} {label}: {wrong} of {n} wrong: {what} {stray:?}"));
-        }
-    }
-    Ok((failures, compared))
-}
 
 #[test]
 fn every_case_agrees_with_the_reference() {
@@ -44,16 +17,26 @@ fn every_case_agrees_with_the_reference() {
     let pattern = std::env::var("WGRAD_TEST_OP").unwrap_or_default();
     let cases: Vec<(usize, Case)> =
         wgrad::ops::cases().into_iter().enumerate().filter(|(_, case)| case.op.contains(&pattern)).collect();
-    let found = common::in_parallel(&cases, |_, (number, case)| examine(&device, case, *number));
+    let reports = common::in_parallel(&cases, |_, &(number, ref case)| {
+        let some = |ways| common::sampled(ways, number, 3);
+        check_case_in(&device, case, number as u64, &Extras::default(), some)
+    });
     let mut compared = 0;
     let mut failures = Vec::new();
-    for ((_, case), found) in cases.iter().zip(found) {
+    for ((_, case), report) in cases.iter().zip(reports) {
         let name = format!("{} ({})", case.op, case.name);
-        match found {
+        match report {
             Err(error) => failures.push(format!("{name}: {error}")),
-            Ok((wrong, n)) => {
-                compared += n;
-                failures.extend(wrong.into_iter().map(|what| format!("{name} {what}")));
+            Ok(report) => {
+                compared += report.compared();
+                for (way, report) in report.ways {
+                    for call in report.calls.iter().filter(|call| !call.passed()) {
+                        let what = call.worst.as_ref().map_or_else(String::new, ToString::to_string);
+                        let stray: Vec<&String> = call.stray.iter().chain(&call.status).collect();
+                        let (label, wrong, n) = (&call.label, call.wrong, call.compared);
+                        failures.push(format!("{name} {way:?} {label}: {wrong} of {n} wrong: {what} {stray:?}"));
+                    }
+                }
             }
         }
     }

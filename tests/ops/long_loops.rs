@@ -54,7 +54,7 @@ fn windows() -> Vec<Case> {
         let shape = &[1, 1, 2 * h, w];
         cases.push(case("max_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.max_pool2d(wide)));
         cases.push(case("avg_pool2d", &format!("windows of {h} x {w}"), shape, move |x| x.avg_pool2d(wide)));
-        // Each element is in hundreds of windows, whose elements an invocation examines one by one: 200,000 or more.
+        // Each element is in hundreds of windows, whose elements an invocation examines one by one: about 200,000.
         let [h, w] = if w == 1 { [h / 16, 1] } else { [h / 3, w / 3] };
         let near = Pool2d::new([h.div_ceil(2), w.div_ceil(2)]).stride(1);
         let shape = &[1, 1, h, w];

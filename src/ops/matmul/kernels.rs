@@ -62,7 +62,7 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
         TILE128X32 => tiling([128, 32], 1, 1, 9),
         TILE32 => tiling([32, 32], 1, 1, 12),
         REGISTER8 => tiling([8, 8], 64, 4, 16),
-        // Reads a large matrix once. (Small products share the text of other sizes.)
+        // Reads a large matrix once. (Small products share the text of other sizes.) The cost is interpolated.
         REGISTER4 if m > 4 && m <= 8 && n >= 256 => tiling([8, 4], 64, 4, 24),
         _ => tiling([4, 4], 64, 4, 32),
     }
@@ -75,8 +75,8 @@ const MAX_ROUNDS: usize = 12_000;
 const MIN_PART: usize = 128;
 
 /// Workgroups that fill a GPU and a software adapter. Tiles in registers alone take few registers, so more workgroups
-/// are resident, and products with few rows need them: 256 workgroups that read 64 KiB each reached a quarter of an
-/// H100's bandwidth (`matmul 1,4096,4096` in docs/RESULTS.md).
+/// are resident. Products with few rows need them: on an H100, 256 workgroups read 64 MiB in 76 us (`matmul 1,4096,4096`
+/// in docs/RESULTS.md), less than a third of the bandwidth of `relu`. 1,024 is a guess that has not been measured.
 const FILLS_GPU: usize = 256;
 const FILLS_GPU_WITH_REGISTERS: usize = 1024;
 const FILLS_CORES: usize = 8;

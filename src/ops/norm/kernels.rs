@@ -4,13 +4,18 @@
 use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
-use crate::ops::reduce::{MAX_CHUNK, MIN_THREADS, TREE, parts, threads_per_row};
+use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, parts, threads_per_row};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
 
 static VARIANTS: &[Variant] = &[
-    Variant { workgroup_memory: 8 * 256, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") },
+    Variant {
+        workgroup_memory: 8 * MAX_THREADS,
+        invocations: MIN_THREADS,
+        epilogue: true,
+        ..Variant::plain("workgroup")
+    },
     Variant { epilogue: true, ..Variant::plain("invocation") },
     Variant { epilogue: true, ..Variant::plain("parts") },
 ];

@@ -151,13 +151,13 @@ pub(crate) const MAX_CHUNK: usize = 4096;
 /// Workgroup size when each invocation has its own row.
 pub(crate) const ALONE: u32 = 64;
 
-/// Workgroup size when a workgroup shares one row: MAX, or MIN_THREADS, which every device supports.
+/// Workgroup size when a workgroup shares one row: MAX_THREADS, or MIN_THREADS, which every device supports.
 pub(crate) const MIN_THREADS: u32 = 128;
-const MAX: u32 = 256;
+pub(crate) const MAX_THREADS: u32 = 256;
 
 /// Number of invocations that share a row on this device.
 pub(crate) fn together_on(profile: &Profile) -> u32 {
-    if profile.max_invocations >= MAX { MAX } else { MIN_THREADS }
+    if profile.max_invocations >= MAX_THREADS { MAX_THREADS } else { MIN_THREADS }
 }
 
 /// Elements that an invocation of such a workgroup keeps in registers (HELD in the shaders).
@@ -297,8 +297,25 @@ pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: b
 /// Barriers of a tree that reduces the values of a workgroup of [`MIN_THREADS`].
 pub(crate) const TREE: f64 = 7.0;
 
-const WORKGROUP: Variant =
-    Variant { workgroup_memory: 4 * MAX, invocations: MIN_THREADS, epilogue: true, ..Variant::plain("workgroup") };
+/// The cost of reducing each row by a workgroup (`together`) or an invocation. A workgroup reads neighbours if the
+/// elements of a row are adjacent (`along_rows`), invocations if neighbouring rows are.
+pub(crate) fn cost_of_rows(args: &Args<'_>, together: bool, along_rows: bool) -> Cost {
+    let style = match (along_rows == together, together) {
+        (true, true) => Style::Shared,
+        (true, false) => Style::Adjacent,
+        (false, _) => Style::Apart,
+    };
+    let bytes = 4.0 * args.inputs[0].shape.numel() as f64;
+    let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
+    args.cost(&Work { style, bytes, barriers, ..Work::default() })
+}
+
+const WORKGROUP: Variant = Variant {
+    workgroup_memory: 4 * MAX_THREADS,
+    invocations: MIN_THREADS,
+    epilogue: true,
+    ..Variant::plain("workgroup")
+};
 const INVOCATION: Variant = Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") };
 
 impl Kernel for Reduce {
@@ -306,22 +323,13 @@ impl Kernel for Reduce {
         &[WORKGROUP, INVOCATION]
     }
 
-    /// A workgroup per row reads neighbours in a row, an invocation per row neighbouring rows.
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let (kept, reduced) = split_view(&args.views[0], &self.axes);
         let along_rows = match (Walk::new(&kept), Walk::new(&reduced)) {
             (Some(kept), Some(reduced)) => kept.sizes[2] == 1 || reduced.strides[2] <= kept.strides[2],
             _ => false,
         };
-        let together = *variant == WORKGROUP;
-        let style = match (along_rows == together, together) {
-            (true, true) => Style::Shared,
-            (true, false) => Style::Adjacent,
-            (false, _) => Style::Apart,
-        };
-        let bytes = 4.0 * args.inputs[0].shape.numel() as f64;
-        let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
-        Some(args.cost(&Work { style, bytes, barriers, ..Work::default() }))
+        Some(cost_of_rows(args, *variant == WORKGROUP, along_rows))
     }
 
     fn reads(&self, _input: usize, view: &View) -> bool {
