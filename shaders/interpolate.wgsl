@@ -47,9 +47,9 @@ fn weight(at: i32, k: i32) -> f32 {
 // The outputs that may read source element k: all j with a position in (k - 1, k + 1), and some more of weight 0.
 fn readers(k: i32) -> vec2<i32> {
   let step = max(d.step, 1);
-  let first = select(((k - 1) * d.unit - d.start) / step, 0, k == 0);
-  let last = select(((k + 1) * d.unit - d.start) / step, d.n_out - 1, k == d.n_in - 1);
-  return clamp(vec2(first, last), vec2(0), vec2(d.n_out - 1));
+  // Clamped positions need no special case: before clamping, all are in (-1, n_in).
+  let ends = (vec2(k - 1, k + 1) * d.unit - d.start) / step;
+  return clamp(ends, vec2(0), vec2(d.n_out - 1));
 }
 
 @compute @workgroup_size(64)

@@ -60,6 +60,8 @@ pub fn cases() -> Vec<Case> {
         cases.push(heads(name.clone(), sizes, plain()));
         cases.push(heads(format!("causal, {name}"), sizes, causal()));
     }
+    // The last tile has two rows of queries, or 13 of keys.
+    cases.push(heads("6 queries, 13 keys", [2, 6, 13, 16, 16], plain()));
     cases.push(heads("rows of odd sizes", [2, 7, 9, 5, 3], causal()));
     cases.push(heads("a given scale", [2, 7, 40, 8, 8], Attention { scale: Some(2.5), ..plain() }));
     cases.push(heads(
