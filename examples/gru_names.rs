@@ -89,7 +89,7 @@ fn main() -> Result<()> {
     println!("bigrams: {bigrams:.3} bits per character of held-out names");
     let mut bits = f64::INFINITY;
     let order = Batches::new(train.len(), BATCH)?.shuffled(options.seed);
-    for epoch in 0..if options.quick { 2 } else { 10 } {
+    for epoch in 0..if options.quick { 1 } else { 10 } {
         let mut nats = Vec::new();
         // Skips the last batch if it is not full; the order differs in each epoch.
         for batch in order.epoch(epoch).filter(|batch| batch.len() == BATCH) {

@@ -52,7 +52,7 @@ const BATCH: usize = 128;
 struct Options {
     #[command(flatten)]
     common: common::Options,
-    /// Number of passes over the names [default: 24, or 2 with --quick]
+    /// Number of passes over the names [default: 24, or 1 with --quick]
     #[arg(long)]
     epochs: Option<u64>,
     /// Maximum learning rate; rises over the first tenth of the steps, then falls to 0
@@ -147,7 +147,7 @@ fn learn(
     let names = graph.input("names", DType::I32, held_out.shape());
     let judge = session.compile(&graph, &[&loss(&Scope::eval(&graph, seed), &names, vocabulary)])?;
     let batches = Batches::new(train.shape()[0], BATCH)?.shuffled(seed);
-    let epochs = options.epochs.unwrap_or(if options.common.quick { 2 } else { 24 });
+    let epochs = options.epochs.unwrap_or(if options.common.quick { 1 } else { 24 });
     // The last, smaller batch of an epoch is skipped; the order differs in each epoch.
     let per_epoch = (train.shape()[0] / BATCH) as u64;
     let steps = (epochs * per_epoch).max(1) as f64;

@@ -424,6 +424,11 @@ impl Graph {
     /// Adds an op. All inputs must belong to this graph.
     #[track_caller]
     pub fn apply(&self, op: impl Op, inputs: &[&Value]) -> Vec<Value> {
+        self.apply_shared(Arc::new(op), inputs)
+    }
+
+    #[track_caller]
+    fn apply_shared(&self, op: Arc<dyn Op>, inputs: &[&Value]) -> Vec<Value> {
         let location = Location::caller();
         if let Err(invalid) = self.admit(op.name(), inputs) {
             return vec![invalid; 4]; // at least as many as any op has outputs
@@ -436,7 +441,7 @@ impl Graph {
         match inferred {
             Ok(outputs) => {
                 let ids = inputs.iter().map(|v| v.id).collect();
-                let node = Node { kind: NodeKind::Op(Arc::new(op)), inputs: ids, outputs: outputs.clone(), location };
+                let node = Node { kind: NodeKind::Op(op), inputs: ids, outputs: outputs.clone(), location };
                 let node = self.lock().push(node);
                 let values = outputs.into_iter().enumerate();
                 values.map(|(output, ty)| self.value(ValueId { node, output }, ty)).collect()

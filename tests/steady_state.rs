@@ -2,9 +2,9 @@
 //! wgpu's own calls.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 
-use backtrace::Backtrace;
 use wgrad::nn::Scope;
 use wgrad::optim::{Adam, Optimizer};
 use wgrad::{DType, Graph, Reduction, Session, Tensor};
@@ -22,7 +22,7 @@ thread_local! {
 fn record() {
     // Thread-local storage may be destroyed already when a thread exits.
     if RECORDING.try_with(|recording| recording.replace(false)) == Ok(true) {
-        STACKS.with(|stacks| stacks.borrow_mut().push(Backtrace::new_unresolved()));
+        STACKS.with(|stacks| stacks.borrow_mut().push(Backtrace::force_capture()));
         RECORDING.with(|recording| recording.set(true));
     }
 }
@@ -51,15 +51,11 @@ fn allocations(f: impl FnOnce()) -> Vec<Vec<String>> {
     f();
     RECORDING.with(|recording| recording.set(false));
     let stacks = STACKS.with(|stacks| stacks.take());
-    let functions = |mut stack: Backtrace| {
-        stack.resolve();
-        // An inlined function's name lacks its crate, so the file is included.
-        let symbols = stack.frames().iter().flat_map(|frame| frame.symbols());
-        let names = symbols.map(|symbol| {
-            let file = symbol.filename().map(|file| file.display().to_string()).unwrap_or_default();
-            format!("{} in {file}", symbol.name().map(|name| name.to_string()).unwrap_or_default())
-        });
-        names.filter(|name| !name.contains("tests/steady_state.rs") && !name.contains("backtrace")).collect()
+    // Lines of "number: function"; lines that name files follow where there is debug information.
+    let functions = |stack: Backtrace| {
+        let text = stack.to_string();
+        let names = text.lines().filter_map(|line| line.trim_start().split_once(": ")).map(|(_, name)| name.to_owned());
+        names.filter(|name| !name.contains("steady_state::") && !name.contains("backtrace")).collect()
     };
     stacks.into_iter().map(functions).collect()
 }

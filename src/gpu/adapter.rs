@@ -37,6 +37,12 @@ impl Gpu {
         let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let result = calls();
+        self.close(scopes)?;
+        result
+    }
+
+    /// The error of these scopes, if there was one.
+    fn close(&self, scopes: [wgpu::ErrorScopeGuard; 3]) -> Result<()> {
         // Out-of-memory comes first: later errors only follow from the failed allocation.
         let mut first = None;
         for scope in scopes.into_iter().rev() {
@@ -48,7 +54,7 @@ impl Gpu {
         }
         self.alive()?;
         match first {
-            None => result,
+            None => Ok(()),
             Some(wgpu::Error::OutOfMemory { .. }) => {
                 Err(Error::OutOfMemory("an allocation failed; use a smaller batch".into()))
             }

@@ -52,7 +52,11 @@ impl Case {
         name: impl Into<String>,
         build: impl Fn(&[Value]) -> Vec<Value> + Send + Sync + 'static,
     ) -> Self {
-        Case { op, name: name.into(), inputs: Vec::new(), build: Box::new(build), differentiable: true }
+        Case::boxed(op, name.into(), Box::new(build))
+    }
+
+    fn boxed(op: &'static str, name: String, build: Box<Build>) -> Self {
+        Case { op, name, inputs: Vec::new(), build, differentiable: true }
     }
 
     /// Adds a float input, uniform in [-1, 1].

@@ -20,6 +20,7 @@ pub mod matmul;
 pub mod norm;
 pub mod one_hot;
 pub mod pad;
+mod parallel;
 pub mod pool2d;
 pub mod random;
 pub mod recurrent;

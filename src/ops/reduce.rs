@@ -10,6 +10,7 @@ pub(crate) use kernels::{
 };
 
 use crate::op::{Backward, Lowering, Op, Rounding};
+use crate::ops::parallel;
 use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
@@ -75,7 +76,6 @@ impl Op for Reduce {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        use rayon::prelude::*;
         let x = inputs[0];
         let (kept, reduced) = split_view(&View::contiguous(x.shape()), &self.axes);
         let (starts, offsets) = (kept.positions(), reduced.positions());
@@ -85,10 +85,7 @@ impl Op for Reduce {
             empty: T,
             step: impl Fn(T, T) -> T + Sync,
         ) -> Vec<T> {
-            starts
-                .par_iter()
-                .map(|start| offsets.iter().fold(empty, |acc, offset| step(acc, x[start + offset])))
-                .collect()
+            parallel::map(starts.len(), &|i| offsets.iter().fold(empty, |acc, offset| step(acc, x[starts[i] + offset])))
         }
         let at = (&starts[..], &offsets[..]);
         let data: Data = match (x.data(), self.kind) {

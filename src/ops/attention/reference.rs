@@ -1,9 +1,8 @@
 //! Attention in f64, with full score matrices, and the error bounds for devices.
 
-use rayon::prelude::*;
-
 use super::{LEFT_OUT, MIN_SCORE, Scores, four};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma};
+use crate::ops::parallel;
 use crate::{Tensor, TensorType};
 
 /// One head: rows of q `[l, e]`, k `[s, e]`, v `[s, width]` and, for the gradients, dy `[l, width]` and
@@ -69,7 +68,7 @@ fn heads<T: Send>(scores: &Scores, inputs: &[&Tensor], gradients: bool, f: impl 
         let mask = mask.map(|mask| &mask.f64s()[part(mask, b, l * s)]);
         f(&Head { scores, sizes: [l, s, e, width], q, k, v, dy, stats, mask })
     };
-    (0..n * h).into_par_iter().map(head).collect()
+    parallel::map(n * h, &head)
 }
 
 impl Head<'_> {

@@ -3,9 +3,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Sizes;
+use crate::ops::parallel::for_chunks;
 
 /// One axis: `input = output * stride + kernel * dilation - padding`.
 #[derive(Clone, Copy)]
@@ -62,7 +61,7 @@ fn for_rows(s: &Sizes, u: usize, v: usize, mut row: impl FnMut(usize, usize, usi
 pub(super) fn conv2d(x: &[f64], weight: &[f64], s: &Sizes) -> Vec<f64> {
     let (plane, stride) = (s.h * s.w, s.options.stride[1]);
     let mut y = vec![0.0; s.n * s.o * s.oh * s.ow];
-    y.par_chunks_mut((s.oh * s.ow).max(1)).enumerate().for_each(|(no, y)| {
+    for_chunks(&mut y, s.oh * s.ow, &|no, y| {
         let (n, o) = (no / s.o, no % s.o);
         let group = o / s.group_o();
         for c in 0..s.group_c() {
@@ -89,7 +88,7 @@ pub(super) fn conv2d(x: &[f64], weight: &[f64], s: &Sizes) -> Vec<f64> {
 pub(super) fn conv2d_input_grad(dy: &[f64], weight: &[f64], s: &Sizes) -> Vec<f64> {
     let (plane, stride) = (s.oh * s.ow, s.options.stride[1]);
     let mut dx = vec![0.0; s.n * s.c * s.h * s.w];
-    dx.par_chunks_mut((s.h * s.w).max(1)).enumerate().for_each(|(nc, dx)| {
+    for_chunks(&mut dx, s.h * s.w, &|nc, dx| {
         let (n, c) = (nc / s.c, nc % s.c);
         let (group, inner) = (c / s.group_c(), c % s.group_c());
         for o in group * s.group_o()..(group + 1) * s.group_o() {
@@ -116,7 +115,7 @@ pub(super) fn conv2d_input_grad(dy: &[f64], weight: &[f64], s: &Sizes) -> Vec<f6
 pub(super) fn conv2d_weight_grad(x: &[f64], dy: &[f64], s: &Sizes) -> Vec<f64> {
     let (plane, out, stride) = (s.h * s.w, s.oh * s.ow, s.options.stride[1]);
     let mut dweight = vec![0.0; s.o * s.group_c() * s.kh * s.kw];
-    dweight.par_chunks_mut((s.kh * s.kw).max(1)).enumerate().for_each(|(oc, dweight)| {
+    for_chunks(&mut dweight, s.kh * s.kw, &|oc, dweight| {
         let (o, inner) = (oc / s.group_c(), oc % s.group_c());
         let c = o / s.group_o() * s.group_c() + inner;
         for n in 0..s.n {

@@ -2,9 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-use rayon::prelude::*;
-
 use crate::op::{Arg, Backward, Bits, Lowering, Nan, Op, Pointwise, Rounding};
+use crate::ops::parallel::for_chunks;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// The properties of an elementwise function, except its WGSL.
@@ -299,7 +298,7 @@ fn map_floats(inputs: &[&Tensor], f: impl Fn(&[f64]) -> f64 + Sync) -> Vec<f64> 
     const CHUNK: usize = 1 << 14;
     let columns: Vec<&[f64]> = inputs.iter().map(|t| t.f64s()).collect();
     let mut out = vec![0.0; inputs[0].numel()];
-    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+    for_chunks(&mut out, CHUNK, &|chunk, out| {
         let mut x = [0.0; 3];
         for (i, y) in out.iter_mut().enumerate() {
             for (x, column) in x.iter_mut().zip(&columns) {

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Sizes;
+use crate::ops::parallel::for_chunks;
 use crate::ops::reduce::exceeds;
 
 /// The elements that window `i` covers along an axis, without padding.
@@ -47,7 +46,7 @@ fn divisor(s: &Sizes, rows: &Range<usize>, columns: &Range<usize>) -> f64 {
 /// `y[window] = v[argmax of x over the window]`; the maximum itself with `v = x`.
 pub(super) fn max_pool2d(x: &[f64], v: &[f64], s: &Sizes) -> Vec<f64> {
     let mut y = vec![0.0; s.planes * s.oh * s.ow];
-    y.par_chunks_mut((s.oh * s.ow).max(1)).enumerate().for_each(|(plane, y)| {
+    for_chunks(&mut y, s.oh * s.ow, &|plane, y| {
         let x = &x[plane * s.h * s.w..][..s.h * s.w];
         let v = &v[plane * s.h * s.w..][..s.h * s.w];
         for_windows(s, |i, rows, columns| y[i] = v[argmax(x, s, rows, columns)]);
@@ -58,7 +57,7 @@ pub(super) fn max_pool2d(x: &[f64], v: &[f64], s: &Sizes) -> Vec<f64> {
 /// `dx[argmax of x over the window] += dy[window]`.
 pub(super) fn max_pool2d_grad(x: &[f64], dy: &[f64], s: &Sizes) -> Vec<f64> {
     let mut dx = vec![0.0; s.planes * s.h * s.w];
-    dx.par_chunks_mut((s.h * s.w).max(1)).enumerate().for_each(|(plane, dx)| {
+    for_chunks(&mut dx, s.h * s.w, &|plane, dx| {
         let x = &x[plane * s.h * s.w..][..s.h * s.w];
         let dy = &dy[plane * s.oh * s.ow..][..s.oh * s.ow];
         for_windows(s, |i, rows, columns| dx[argmax(x, s, rows, columns)] += dy[i]);
@@ -69,7 +68,7 @@ pub(super) fn max_pool2d_grad(x: &[f64], dy: &[f64], s: &Sizes) -> Vec<f64> {
 /// `y[window] = sum of x over the window / divisor`.
 pub(super) fn avg_pool2d(x: &[f64], s: &Sizes) -> Vec<f64> {
     let mut y = vec![0.0; s.planes * s.oh * s.ow];
-    y.par_chunks_mut((s.oh * s.ow).max(1)).enumerate().for_each(|(plane, y)| {
+    for_chunks(&mut y, s.oh * s.ow, &|plane, y| {
         let x = &x[plane * s.h * s.w..][..s.h * s.w];
         for_windows(s, |i, rows, columns| {
             let divisor = divisor(s, &rows, &columns);
@@ -83,7 +82,7 @@ pub(super) fn avg_pool2d(x: &[f64], s: &Sizes) -> Vec<f64> {
 /// `dx[element] = sum over the windows that cover it of dy[window] / divisor`.
 pub(super) fn avg_pool2d_grad(dy: &[f64], s: &Sizes) -> Vec<f64> {
     let mut dx = vec![0.0; s.planes * s.h * s.w];
-    dx.par_chunks_mut((s.h * s.w).max(1)).enumerate().for_each(|(plane, dx)| {
+    for_chunks(&mut dx, s.h * s.w, &|plane, dx| {
         let dy = &dy[plane * s.oh * s.ow..][..s.oh * s.ow];
         for_windows(s, |i, rows, columns| {
             let share = dy[i] / divisor(s, &rows, &columns);

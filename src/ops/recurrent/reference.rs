@@ -2,11 +2,11 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rayon::prelude::*;
 
 use super::{Activation, Cell, Recurrence, Sizes};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma};
 use crate::ops::matmul::add_row_times_matrix;
+use crate::ops::parallel;
 
 /// What a run adds to each result: nothing, or a random fraction of its maximum rounding error.
 struct Noise(Option<StdRng>);
@@ -106,13 +106,13 @@ fn together(rows: Vec<Vec<Vec<f64>>>, sizes: &[usize]) -> Vec<Vec<f64>> {
 /// States and gates from `x`, `w`, the initial state, and the initial cell state or the bias.
 pub(super) fn forward(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], run: Option<u64>) -> Vec<Vec<f64>> {
     let h = sizes.hidden;
-    let rows = (0..sizes.batch).into_par_iter().map(|row| forward_row(of, sizes, inputs, row, Noise::of(run, row)));
+    let rows = parallel::map(sizes.batch, &|row| forward_row(of, sizes, inputs, row, Noise::of(run, row)));
     let each: &[usize] = match of.cell {
         Cell::Rnn => &[h],
         Cell::Lstm => &[h, 4 * h, h],
         Cell::Gru => &[h, 4 * h],
     };
-    together(rows.collect(), each)
+    together(rows, each)
 }
 
 fn forward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mut noise: Noise) -> Vec<Vec<f64>> {
@@ -175,13 +175,13 @@ fn forward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mu
 /// The gradients of the sums, and the other outputs of [`super::RecurrenceGrad`], from its inputs.
 pub(super) fn backward(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], run: Option<u64>) -> Vec<Vec<f64>> {
     let h = sizes.hidden;
-    let rows = (0..sizes.batch).into_par_iter().map(|row| backward_row(of, sizes, inputs, row, Noise::of(run, row)));
+    let rows = parallel::map(sizes.batch, &|row| backward_row(of, sizes, inputs, row, Noise::of(run, row)));
     let each: &[usize] = match of.cell {
         Cell::Rnn => &[h],
         Cell::Lstm => &[4 * h, h],
         Cell::Gru => &[3 * h, h, 3 * h],
     };
-    together(rows.collect(), each)
+    together(rows, each)
 }
 
 fn backward_row(of: &Recurrence, sizes: &Sizes, inputs: &[&[f64]], row: usize, mut noise: Noise) -> Vec<Vec<f64>> {

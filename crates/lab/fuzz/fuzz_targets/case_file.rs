@@ -1,32 +1,4 @@
-//! Case files (`wgrad check --replay`): whatever loads survives a save and load unchanged. Nothing is run, since the
-//! kernels need a device.
+//! libFuzzer's entry point of the target `case_file`.
 #![no_main]
 
-use std::path::PathBuf;
-use std::sync::LazyLock;
-
-use libfuzzer_sys::fuzz_target;
-use wgrad::Device;
-use wgrad::check::KernelCase;
-
-static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
-static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("x"));
-
-fuzz_target!(|bytes: &[u8]| {
-    // libFuzzer mutates the text; the length prefix that the format requires is computed here.
-    let text = &bytes[..bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len())];
-    let data = bytes.get(text.len() + 1..).unwrap_or(&[]);
-    let file = [&(text.len() as u64).to_le_bytes()[..], text, data].concat();
-    std::fs::write(&*PATH, file).expect("writable");
-    match KernelCase::load(&*PATH) {
-        Ok(case) => {
-            let again = FOLDER.path().join("again");
-            case.save(&again).expect("saves what it has loaded");
-            let back = KernelCase::load(&again).expect("loads what it has saved");
-            // Compared as text, since NaN differs from itself.
-            assert_eq!(format!("{back:?}"), format!("{case:?}"));
-            case.replay(&Device::cpu()).expect_err("the reference has nothing to replay");
-        }
-        Err(error) => assert!(error.to_string().contains("/x: "), "{error}"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wgrad_fuzz::case_file::run(bytes));
