@@ -75,6 +75,7 @@ pub fn cases() -> Vec<Case> {
         add("last states alone", form(3, 4, 2, 8), With { ends: true, ..all });
         add("64 units", form(9, 3, 5, 64), all);
         add("97 units, several workgroups", form(17, 2, 3, 97), With { bias: true, ..With::default() });
+        add("72 units, 37 rows", form(37, 2, 3, 72), all);
         add("no rows", form(0, 2, 3, 4), all);
         // The NaN is in the second step of the second row.
         const NAN: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, f64::NAN];

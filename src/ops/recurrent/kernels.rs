@@ -1,5 +1,5 @@
-//! Recurrent kernels: either one launch per step, or one launch for many steps with a workgroup per batch row, which
-//! passes the state from step to step in workgroup memory.
+//! Recurrent kernels: one launch per step, with or without tiles in workgroup memory, or one launch for many steps with a
+//! workgroup per batch row, which passes the state from step to step in workgroup memory.
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
@@ -10,17 +10,36 @@ static VARIANTS: &[Variant] = &[
     // The gradient of an LSTM needs the most memory.
     Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
+    Variant { workgroup_memory: 13_000, invocations: 128, ..Variant::plain("tile") },
 ];
 
-fn is_workgroup(variant: &Variant) -> bool {
-    *variant == VARIANTS[0]
+/// How the work is divided, one for each variant.
+#[derive(Clone, Copy, PartialEq)]
+enum Division {
+    /// A workgroup per batch row, for many steps.
+    Workgroup,
+    /// A launch per step; each invocation reads its operands from memory.
+    Steps,
+    /// A launch per step; workgroups share tiles of the operands.
+    Tile,
+}
+
+impl Division {
+    fn of(variant: &Variant) -> Division {
+        match VARIANTS.iter().position(|other| other == variant) {
+            Some(0) => Division::Workgroup,
+            Some(2) => Division::Tile,
+            _ => Division::Steps,
+        }
+    }
 }
 
 /// Most hidden units whose states fit in workgroup memory.
 const MAX_UNITS: usize = 512;
 
-/// A workgroup reads the weights of this many units in the time of a launch.
-const FEW_UNITS: usize = 256;
+/// A workgroup reads the weights of one gate of this many units (144 KiB) in the time of a launch: 256 invocations with
+/// some loads in flight get about 30 GB/s. Not measured.
+const FEW_UNITS: usize = 192;
 
 /// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ROUNDS: usize = 16_000;
@@ -30,6 +49,9 @@ const _: () = assert!(rounds(4 * MAX_UNITS, MAX_UNITS, MIN_THREADS as usize) <= 
 /// every core of a software adapter.
 const ROWS: usize = 8;
 const THREADS: usize = 32;
+
+/// Variant `tile`: the batch rows and units of a workgroup, as in recurrent_sums.wgsl.
+const TILE: [usize; 2] = [32, 8];
 
 /// Loop iterations per step with a workgroup per row, for `units` sums of `terms` terms.
 const fn rounds(terms: usize, units: usize, threads: usize) -> usize {
@@ -41,14 +63,14 @@ struct Pass<'a> {
     of: &'a Recurrence,
     sizes: Sizes,
     args: &'a Args<'a>,
-    together: bool,
+    division: Division,
     backward: bool,
 }
 
 impl Pass<'_> {
     /// Adjacent units per invocation.
     fn width(&self) -> usize {
-        if !self.together && self.sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
+        if self.division == Division::Steps && self.sizes.hidden.is_multiple_of(4) { 4 } else { 1 }
     }
 
     /// The shader of this layer.
@@ -59,11 +81,14 @@ impl Pass<'_> {
             Cell::Gru => 2,
         };
         let shader = Shader::new(name).set("CELL", cell).set("RELU", self.of.activation == Activation::Relu);
-        if self.together {
-            return shader.set("THREADS", together_on(self.args.profile));
-        }
         let width = self.width();
-        shader.set("ROWS", ROWS).set("THREADS", THREADS).set("WIDTH", width).set("VEC4", width == 4)
+        match self.division {
+            Division::Workgroup => shader.set("THREADS", together_on(self.args.profile)),
+            Division::Steps => {
+                shader.set("ROWS", ROWS).set("THREADS", THREADS).set("WIDTH", width).set("VEC4", width == 4)
+            }
+            Division::Tile => shader,
+        }
     }
 
     /// One launch per step, or per as many steps as the loop limit allows, in processing order.
@@ -71,10 +96,14 @@ impl Pass<'_> {
         let Sizes { steps, batch, hidden } = self.sizes;
         let gates = self.of.cell.gates();
         let terms = if self.backward { gates * hidden } else { hidden };
-        let at_once =
-            if self.together { MAX_ROUNDS / rounds(terms, hidden, together_on(self.args.profile) as usize) } else { 1 };
-        let workgroups =
-            if self.together { batch } else { (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS) };
+        let (at_once, workgroups) = match self.division {
+            Division::Workgroup => {
+                let threads = together_on(self.args.profile) as usize;
+                (MAX_ROUNDS / rounds(terms, hidden, threads), batch)
+            }
+            Division::Steps => (1, (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS)),
+            Division::Tile => (1, tiles(&self.sizes)),
+        };
         let workgroups = self.args.profile.grid(workgroups as u64)?;
         let wgsl = shader.finish()?;
         let launch = |done: usize| {
@@ -116,17 +145,42 @@ impl Pass<'_> {
     }
 }
 
-/// A launch per step, or a workgroup per row that reads all weights in each step, between barriers.
-fn cost(variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> Option<Cost> {
-    let (steps, rows) = (sizes.steps as f64, sizes.batch as f64);
-    if !is_workgroup(variant) {
-        return Some(args.cost(&Work { launches: steps, ..Work::default() }));
-    }
-    let read = (sizes.hidden as f64 / FEW_UNITS as f64).powi(2);
-    // With few units, barriers on a software adapter take longer than launches.
-    let barriers = if args.profile.software { 3.0 * steps * rows } else { 0.0 };
-    let work = Work { style: Style::Shared, launches: steps * read, barriers, ..Work::default() };
-    (sizes.hidden <= MAX_UNITS).then(|| args.cost(&work))
+/// Workgroups of variant `tile`.
+fn tiles(sizes: &Sizes) -> usize {
+    sizes.batch.div_ceil(TILE[0]) * sizes.hidden.div_ceil(TILE[1])
+}
+
+/// With a workgroup per row, each step reads all weights in every workgroup, between barriers.
+fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> Option<Cost> {
+    let Sizes { steps, batch, hidden } = *sizes;
+    let (launches, gates) = (steps as f64, of.cell.gates() as f64);
+    let flops = |rows: usize, units: usize| 2.0 * launches * (rows * units * hidden) as f64 * gates;
+    let work = match Division::of(variant) {
+        Division::Workgroup if hidden > MAX_UNITS => return None,
+        Division::Workgroup => {
+            let read = gates * (hidden as f64 / FEW_UNITS as f64).powi(2);
+            // On a software adapter, barriers take longer than launches.
+            let barriers = if args.profile.software { 3.0 * launches * batch as f64 } else { 0.0 };
+            Work { style: Style::Shared, launches: launches * read, barriers, ..Work::default() }
+        }
+        Division::Steps => Work {
+            style: Style::Cached,
+            launches,
+            flops: flops(batch.next_multiple_of(ROWS), hidden),
+            workgroups: (batch.div_ceil(ROWS) * hidden).div_ceil(THREADS * 4) as f64,
+            ..Work::default()
+        },
+        Division::Tile => Work {
+            style: Style::Shared,
+            launches,
+            flops: flops(batch.next_multiple_of(TILE[0]), hidden.next_multiple_of(TILE[1])),
+            efficiency: 0.3,
+            workgroups: tiles(sizes) as f64,
+            resident: 2.0,
+            ..Work::default()
+        },
+    };
+    Some(args.cost(&work))
 }
 
 impl Kernel for Recurrence {
@@ -135,13 +189,17 @@ impl Kernel for Recurrence {
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        cost(variant, args, &Sizes::of_states(&args.outputs[0]))
+        cost(self, variant, args, &Sizes::of_states(&args.outputs[0]))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let sizes = Sizes::of_states(&args.outputs[0]);
-        let pass = Pass { of: self, sizes, args, together: is_workgroup(variant), backward: false };
-        let entry = if pass.together { "recurrent_workgroup" } else { "recurrent" };
+        let pass = Pass { of: self, sizes, args, division: Division::of(variant), backward: false };
+        let entry = match pass.division {
+            Division::Workgroup => "recurrent_workgroup",
+            Division::Steps => "recurrent",
+            Division::Tile => "recurrent_tile",
+        };
         let mut bindings =
             vec![Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1)), Binding::Write(Slot::Output(0))];
         let mut launches = vec![pass.start(2, 0)?];
@@ -164,13 +222,17 @@ impl Kernel for RecurrenceGrad {
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        cost(variant, args, &Sizes::of_states(args.inputs[0]))
+        cost(&self.0, variant, args, &Sizes::of_states(args.inputs[0]))
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (of, sizes) = (&self.0, Sizes::of_states(args.inputs[0]));
-        let pass = Pass { of, sizes, args, together: is_workgroup(variant), backward: true };
-        let entry = if pass.together { "recurrent_grad_workgroup" } else { "recurrent_grad" };
+        let pass = Pass { of, sizes, args, division: Division::of(variant), backward: true };
+        let entry = match pass.division {
+            Division::Workgroup => "recurrent_grad_workgroup",
+            Division::Steps => "recurrent_grad",
+            Division::Tile => "recurrent_grad_tile",
+        };
         let mut shader = pass.shader(entry);
         let read = |number: usize| Binding::Read(Slot::Input(number));
         let write = |number: usize| Binding::Write(Slot::Output(number));
