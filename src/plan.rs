@@ -20,6 +20,7 @@ mod pace;
 mod rewrite;
 mod schedule;
 pub(crate) mod sites;
+mod transpose;
 
 pub use choices::Choices;
 pub use lint::{Finding, Limit, lint};

@@ -313,6 +313,13 @@ pub fn cases() -> Vec<Case> {
         Case::new("permute", "79,335 elements", |x| vec![x[0].permute(&[2, 1, 0])])
             .float("x", [45, 41, 43])
             .forward_only(),
+        // On GPUs, by tiles: two long axes among others.
+        Case::new("permute", "rank 5, 20 x 18 transposed", |x| vec![x[0].permute(&[2, 4, 0, 3, 1])])
+            .float("x", [2, 18, 3, 2, 20])
+            .forward_only(),
+        Case::new("permute", "i32, 33 x 51 after a slice", |x| vec![x[0].slice(1, 1, 34, 1).permute(&[0, 2, 1])])
+            .input("x", TensorType::new(DType::I32, [2, 35, 51]), Fill::Index(100_000))
+            .forward_only(),
         Case::new("permute", "rank 4", |x| vec![x[0].permute(&[0, 2, 3, 1])]).float("x", [2, 3, 4, 5]),
         Case::new("reshape", "flatten and back", |x| vec![x[0].flatten(1) * 2.0, x[0].flatten(0).reshape(&[4, 6])])
             .float("x", [2, 3, 4]),

@@ -11,6 +11,7 @@ use super::fuse::Clusters;
 use super::layout::{Layout, Origin};
 use super::lint::{self, Finding, Refusal};
 use super::schedule::{Job, Schedule};
+use super::transpose::transpose;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
@@ -102,7 +103,7 @@ impl Lowering<'_> {
 
     fn call(&mut self, job: &Job) -> Option<DraftCall> {
         match job {
-            Job::Copy(id) => self.pointwise(&[], vec![Origin::Copy(*id)]),
+            Job::Copy(id) => self.transpose(*id).or_else(|| self.pointwise(&[], vec![Origin::Copy(*id)])),
             Job::Cluster(number) => {
                 let cluster = &self.clusters.all[*number];
                 let stored: Vec<Origin> =
@@ -113,6 +114,24 @@ impl Lowering<'_> {
                 }
             }
         }
+    }
+
+    /// A copy by tiles, where that is faster.
+    fn transpose(&self, id: ValueId) -> Option<DraftCall> {
+        let place = self.layout.of(id);
+        let found = transpose(&place.view, self.profile)?;
+        let workgroups = self.profile.grid(found.workgroups).ok()?;
+        let (label, copy) = ("transpose".to_owned(), Origin::Copy(id));
+        let bindings = vec![
+            Draft::Uniform(found.words),
+            Draft::Origin(place.origin.clone(), false),
+            Draft::Origin(copy.clone(), true),
+        ];
+        let launch =
+            Launch { label: label.clone(), wgsl: found.wgsl, entry: "transpose", bindings: Vec::new(), workgroups };
+        let dispatches = vec![DraftDispatch { launch, bindings }];
+        let (reads, writes) = (vec![place.origin.clone()], vec![copy]);
+        Some(DraftCall { label, kernel: None, dispatches, scratch: Vec::new(), reads, writes })
     }
 
     /// A generated kernel.
