@@ -4,33 +4,10 @@
 // workgroup sorts 64 runs.
 // The first launch of Argsort, src/ops/sort.rs, which has the reference.
 
+import package::sort_keys::{key_of, T};
 import package::sort_run::{d, place_of, put, RUN, target_of};
 
-const DESCENDING: bool = false;
-alias T = f32;
-
 @group(0) @binding(1) var<storage, read> x: array<T>;
-
-// A key with the order of u32; equal keys for equal numbers.
-fn key_of(v: T) -> u32 {
-  let bits = order_of(v);
-  return select(bits, ~bits, DESCENDING);
-}
-
-// The order of floats: positive numbers after negative ones, whose bits are in reverse order; -0 equals 0, NaN is last.
-@if(T == f32)
-fn order_of(v: T) -> u32 {
-  let bits = select(bitcast<u32>(v), 0u, bitcast<u32>(v) == SIGN_BIT);
-  return select(bits ^ select(SIGN_BIT, 0xffffffffu, (bits & SIGN_BIT) != 0u), 0xffffffffu, is_nan(v));
-}
-@elif(T == i32)
-fn order_of(v: T) -> u32 {
-  return bitcast<u32>(v) ^ SIGN_BIT;
-}
-@else
-fn order_of(v: T) -> u32 {
-  return v;
-}
 
 @compute @workgroup_size(64)
 fn sort_blocks(

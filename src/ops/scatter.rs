@@ -11,7 +11,7 @@ use crate::op::{
 };
 use crate::ops::gather::{Lines, check_index, indexed_case, indices};
 use crate::ops::reduce::outer_size_inner;
-use crate::ops::sort::Sorting;
+use crate::ops::sort::{Sorting, tile_on};
 use crate::shader::Shader;
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -216,6 +216,7 @@ impl ScatterSum {
             t: "u32",
             descending: false,
             lines: layout.lines,
+            tile: tile_on(args.profile, count),
         };
         sorting.add_to(&mut lowered, order, None)?;
 

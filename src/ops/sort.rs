@@ -1,11 +1,13 @@
-//! Sorting along an axis of any length: runs of sixteen are sorted in registers, then merged pairwise, sixteen elements
-//! per invocation. No barriers; stable, with identical results on every device.
+//! Sorting along an axis of any length: runs are sorted, sixteen elements in registers or, on GPUs, up to 2,048 in
+//! workgroup memory, then merged pairwise, sixteen elements per invocation. Stable, with identical results on every
+//! device.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Style,
+    Variant, Work,
 };
 use crate::ops::gather::Lines;
-use crate::ops::reduce::outer_size_inner;
+use crate::ops::reduce::{MIN_THREADS, outer_size_inner, together_on};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
@@ -81,10 +83,25 @@ pub(crate) struct Sorting<'a> {
     pub descending: bool,
     /// Number of distinct lines of `keys` along outer and inner.
     pub lines: [usize; 2],
+    /// Elements per run that a workgroup sorts (see [`tile`]); without it, an invocation sorts [`RUN`].
+    pub tile: Option<usize>,
 }
 
 /// Elements per run sorted by the first launch, and per invocation of the merge launches.
 const RUN: usize = 16;
+
+/// Smallest and largest number of elements that a workgroup sorts in workgroup memory, at 8 bytes each.
+const TILES: [usize; 2] = [256, 2048];
+
+/// How many of `count` elements a workgroup sorts at a time.
+fn tile(count: usize) -> usize {
+    count.next_power_of_two().clamp(TILES[0], TILES[1])
+}
+
+/// The tile for sorting as a part of another op: on GPUs, and if the elements fill one.
+pub(crate) fn tile_on(profile: &Profile, count: usize) -> Option<usize> {
+    (!profile.software && count >= TILES[0]).then(|| tile(count))
+}
 
 impl Sorting<'_> {
     /// The default layout of the order: `[lines, count]`.
@@ -97,51 +114,82 @@ impl Sorting<'_> {
     pub fn add_to(&self, lowered: &mut Lowered, to: Slot, layout: Option<Lines>) -> Result<(), String> {
         let count = self.keys.sizes[1];
         let lines = self.lines[0] * self.lines[1];
-        let row_chunks = count.div_ceil(RUN);
+        let first_run = self.tile.unwrap_or(RUN);
         let layout = layout.unwrap_or(self.rows());
         // Each pass halves the number of sorted runs, until one is left. Two scratch buffers of pairs alternate.
-        let merges = row_chunks.next_power_of_two().trailing_zeros() as usize;
+        let merges = count.div_ceil(first_run).next_power_of_two().trailing_zeros() as usize;
         let scratch = lowered.scratch.len();
         lowered.scratch.extend(vec![lines * count * 8; merges.min(2)]);
         let pairs = |pass: usize| Slot::Scratch(scratch + pass % 2);
         for pass in 0..=merges {
             let last = pass == merges;
             let target = if last { to } else { pairs(pass) };
-            let run = RUN << pass.saturating_sub(1);
-            let mut uniform = [lines * row_chunks, row_chunks, count, run].map(|n| n as u32).to_vec();
+            let run = first_run << pass.saturating_sub(1);
+            let row_chunks = count.div_ceil(if pass == 0 { first_run } else { RUN });
+            let chunks = lines * row_chunks;
+            let mut uniform = [chunks, row_chunks, count, run].map(|n| n as u32).to_vec();
             uniform.extend([row_chunks, self.lines[1]].into_iter().flat_map(reciprocal));
             uniform.extend([self.lines[1] as u32, 0, 0, 0]);
             uniform.extend([self.keys, layout].iter().flat_map(Lines::words));
             let (text, entry, read) = match pass {
                 0 => {
-                    let text = Shader::new("sort_blocks").set("DESCENDING", self.descending).set("T", self.t);
-                    (text, "sort_blocks", self.from)
+                    let (text, entry) = match self.tile {
+                        Some(tile) => {
+                            let text = Shader::new("sort_tile").set("TILE", tile);
+                            (text.set("THREADS", together_on(self.profile)), "sort_tile")
+                        }
+                        None => (Shader::new("sort_blocks").set("RUN", RUN), "sort_blocks"),
+                    };
+                    (text.set("DESCENDING", self.descending).set("T", self.t), entry, self.from)
                 }
-                _ => (Shader::new("sort_merge"), "sort_merge", pairs(pass - 1)),
+                _ => (Shader::new("sort_merge").set("RUN", RUN), "sort_merge", pairs(pass - 1)),
             };
+            let workgroups = if pass == 0 && self.tile.is_some() { chunks } else { chunks.div_ceil(64) };
             lowered.launches.push(Launch {
                 label: entry.replace('_', " "),
-                wgsl: text.set("RUN", RUN).set("LAST", last).finish()?,
+                wgsl: text.set("LAST", last).finish()?,
                 entry,
                 bindings: vec![Binding::Uniform(uniform), Binding::Read(read), Binding::Write(target)],
-                workgroups: self.profile.grid((lines * row_chunks).div_ceil(64) as u64)?,
+                workgroups: self.profile.grid(workgroups as u64)?,
             });
         }
         Ok(())
     }
 }
 
+const MERGE: Variant = Variant::plain("merge");
+/// For GPUs: fewer passes, since a workgroup sorts the first runs.
+const TILE: Variant =
+    Variant { workgroup_memory: 8 * TILES[1] as u32, invocations: MIN_THREADS, ..Variant::plain("tile") };
+
 impl Kernel for Argsort {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant::plain("merge")];
+        const VARIANTS: &[Variant] = &[MERGE, TILE];
         VARIANTS
+    }
+
+    /// Passes over the pairs, and the barriers of the network.
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let count = args.inputs[0].shape[self.axis];
+        let elements = args.inputs[0].shape.numel() as f64;
+        let passes = |run: usize| f64::from(count.div_ceil(run).next_power_of_two().ilog2() + 1);
+        let work = |passes: f64| Work { launches: passes, bytes: 16.0 * elements * passes, ..Work::default() };
+        Some(args.cost(&match *variant {
+            TILE => {
+                let tile = tile(count);
+                let stages = f64::from(tile.ilog2() * (tile.ilog2() + 1) / 2);
+                let tiles = elements / count.max(1) as f64 * count.div_ceil(tile) as f64;
+                Work { barriers: stages * tiles, ..work(passes(tile)) }
+            }
+            _ => Work { style: Style::Apart, ..work(passes(RUN)) },
+        }))
     }
 
     fn reads(&self, _input: usize, view: &View) -> bool {
         Lines::new(view, self.axis).is_some()
     }
 
-    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let keys = Lines::new(&args.views[0], self.axis).ok_or("its axes do not merge")?;
         let y = Lines::new(&View::contiguous(&args.outputs[0].shape), self.axis).ok_or("its axes do not merge")?;
         let sorting = Sorting {
@@ -151,6 +199,7 @@ impl Kernel for Argsort {
             t: args.inputs[0].dtype.wgsl_storage(),
             descending: self.descending,
             lines: [keys.sizes[0], keys.sizes[2]],
+            tile: (*variant == TILE).then(|| tile(keys.sizes[1])),
         };
         let mut lowered = Lowered::default();
         sorting.add_to(&mut lowered, Slot::Output(0), Some(y))?;
