@@ -1,7 +1,10 @@
 //! Cumulative sums along an axis.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
-use crate::ops::reduce::parts;
+use crate::op::{
+    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Style, Variant,
+    Work,
+};
+use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, parts, together_on};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -78,17 +81,63 @@ impl CumSum {
     }
 }
 
+/// An invocation per line or part of a line.
+const LINES: Variant = Variant::plain("lines");
+/// For GPUs: a workgroup per line of adjacent elements.
+const ROWS: Variant = Variant { workgroup_memory: 8 * MAX_THREADS, invocations: MIN_THREADS, ..Variant::plain("rows") };
+
+/// Elements that an invocation adds up at a time (HELD in cumsum_rows.wgsl).
+const HELD: usize = 4;
+
+/// The longest line of `rows`: its errors grow with the length divided by [`HELD`] times the invocations.
+const MAX_ROW: usize = 1 << 16;
+
 impl Kernel for CumSum {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant::plain("lines")];
+        const VARIANTS: &[Variant] = &[LINES, ROWS];
         VARIANTS
+    }
+
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let (size, inner) = self.steps(&args.outputs[0]);
+        let lines = args.outputs[0].shape.numel() / size.max(1);
+        let bytes = |size: usize| 8.0 * (lines * size) as f64;
+        Some(args.cost(&match *variant {
+            ROWS if inner != 1 || size > MAX_ROW => return None,
+            ROWS => {
+                let at_once = HELD * together_on(args.profile) as usize;
+                let barriers = (lines * size.div_ceil(at_once)) as f64 * (TREE + 3.0);
+                let bytes = bytes(size.next_multiple_of(at_once));
+                Work { bytes, barriers, workgroups: lines as f64, ..Work::default() }
+            }
+            _ => {
+                let style = if inner == 1 { Style::Apart } else { Style::Adjacent };
+                Work { style, bytes: bytes(size), ..Work::default() }
+            }
+        }))
     }
 
     /// Few or long lines are split into chunks, in three steps: the sum of each chunk, the cumulative sums of these,
     /// and the cumulative sums within each chunk.
-    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let (size, inner) = self.steps(&args.outputs[0]);
         let lines = args.outputs[0].shape.numel() / size;
+        if *variant == ROWS {
+            let shader = Shader::new("cumsum_rows").set("T", args.outputs[0].dtype.wgsl_storage());
+            let uniform = [lines, size, usize::from(self.reverse), 0].map(|n| n as u32).to_vec();
+            return Ok(Launch {
+                label: "cumsum rows".into(),
+                wgsl: shader.set("THREADS", together_on(args.profile)).finish()?,
+                entry: "cumsum_rows",
+                bindings: vec![
+                    Binding::Uniform(uniform),
+                    Binding::Read(Slot::Input(0)),
+                    Binding::Write(Slot::Output(0)),
+                ],
+                workgroups: args.profile.grid(lines as u64)?,
+            }
+            .into());
+        }
         let chunks = parts(args.profile, lines, size, false);
         let whole = Walk { dtype: args.outputs[0].dtype, lines, size, inner, reverse: self.reverse, chunks };
         let [x, y] = [Slot::Input(0), Slot::Output(0)];
