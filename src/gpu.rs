@@ -2,6 +2,7 @@
 
 mod adapter;
 mod engine;
+mod multiprocessors;
 mod pipelines;
 mod readback;
 

@@ -29,6 +29,8 @@ pub struct Profile {
     pub max_uniform: u64,
     /// Bytes available for all buffers together, if known.
     pub memory: Option<u64>,
+    /// Multiprocessors (NVIDIA), compute units (AMD) or shader cores (ARM), if known.
+    pub multiprocessors: Option<u32>,
     /// Alignment of uniform offsets, in bytes.
     pub uniform_alignment: u32,
     /// Smallest and largest subgroup size, if subgroup operations are supported.
@@ -56,6 +58,7 @@ impl Profile {
             max_buffer: 256 << 20,
             max_uniform: 65_536,
             memory: None,
+            multiprocessors: None,
             uniform_alignment: 256,
             subgroups: None,
             f16: false,
@@ -164,6 +167,7 @@ impl Profile {
             max_buffer: self.max_buffer.min(other.max_buffer),
             max_uniform: self.max_uniform.min(other.max_uniform),
             memory: [self.memory, other.memory].into_iter().flatten().min(),
+            multiprocessors: [self.multiprocessors, other.multiprocessors].into_iter().flatten().min(),
             uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
             subgroups: self.subgroups.filter(|_| other.subgroups.is_some()),
             f16: self.f16 && other.f16,

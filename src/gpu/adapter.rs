@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::multiprocessors::multiprocessors;
 use super::pipelines::Pipelines;
 use crate::profile::Profile;
 use crate::{Error, Result};
@@ -142,6 +143,7 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
         max_buffer: limits.max_buffer_size,
         max_uniform: limits.max_uniform_buffer_binding_size,
         memory: None,
+        multiprocessors: multiprocessors(adapter).filter(|_| kind != "software"),
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
         f16: features.contains(wgpu::Features::SHADER_F16),

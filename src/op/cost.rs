@@ -53,6 +53,8 @@ pub struct Work {
     pub scratch: f64,
     /// Workgroups that run at the same time; the default is enough for any device.
     pub workgroups: f64,
+    /// Workgroups that keep a multiprocessor busy: as many as fit, if each takes many registers.
+    pub resident: f64,
     /// Barriers, each counted once per workgroup that waits at it.
     pub barriers: f64,
     /// Seconds that a software adapter takes to compile it.
@@ -69,6 +71,7 @@ impl Default for Work {
             bytes: 0.0,
             scratch: 0.0,
             workgroups: f64::INFINITY,
+            resident: 4.0,
             barriers: 0.0,
             compile: 0.0,
         }
@@ -85,8 +88,8 @@ pub struct Machine {
     bandwidth: f64,
     /// Seconds per launch.
     launch: f64,
-    /// Workgroups that keep all cores busy.
-    fill: f64,
+    /// Multiprocessors, or cores.
+    multiprocessors: f64,
     /// Seconds per barrier of a workgroup, while the device is full of workgroups.
     barrier: f64,
     /// Runs over which the time to compile a kernel is spread.
@@ -95,10 +98,17 @@ pub struct Machine {
 
 /// Lavapipe on two cores, from `wgrad bench peak` (docs/RESULTS.md). A barrier suspends every invocation of a workgroup.
 /// Compiling a large tile takes as long as hundreds of runs, and a training step runs some thousand times.
-const SOFTWARE: Machine =
-    Machine { software: true, flops: 1.28e11, bandwidth: 1.3e10, launch: 2e-5, fill: 8.0, barrier: 1e-5, runs: 1000.0 };
+const SOFTWARE: Machine = Machine {
+    software: true,
+    flops: 1.28e11,
+    bandwidth: 1.3e10,
+    launch: 2e-5,
+    multiprocessors: 2.0,
+    barrier: 1e-5,
+    runs: 1000.0,
+};
 
-/// A GPU of the middle class. Products in workgroup memory reach about 60% of the peak (an H100 does 36 of 62 TFLOP/s),
+/// A GPU of the middle class; drivers may state another number of multiprocessors. Products in workgroup memory reach about 60% of the peak (an H100 does 36 of 62 TFLOP/s),
 /// so that 24 operations take as long as a byte. A launch takes 5 us on an H100. A row of 64 elements is worth its own
 /// workgroup, which determines the price of a barrier.
 const DISCRETE: Machine = Machine {
@@ -106,7 +116,7 @@ const DISCRETE: Machine = Machine {
     flops: 2e13,
     bandwidth: 5e11,
     launch: 5e-6,
-    fill: 256.0,
+    multiprocessors: 64.0,
     barrier: 7.3e-11,
     runs: f64::INFINITY,
 };
@@ -119,9 +129,18 @@ impl Machine {
     pub fn of(profile: &Profile) -> Machine {
         match profile.kind.as_str() {
             _ if profile.software => SOFTWARE,
-            "integrated GPU" => INTEGRATED,
-            _ => DISCRETE,
+            "integrated GPU" => INTEGRATED.with(profile),
+            _ => DISCRETE.with(profile),
         }
+    }
+
+    fn with(self, profile: &Profile) -> Machine {
+        Machine { multiprocessors: profile.multiprocessors.map_or(self.multiprocessors, f64::from), ..self }
+    }
+
+    /// Workgroups that keep all multiprocessors busy, at `resident` on each.
+    pub fn fill(&self, resident: f64) -> f64 {
+        self.multiprocessors * resident
     }
 
     /// The share of its speed that a device of this kind keeps with a style.
@@ -141,7 +160,7 @@ impl Machine {
 
     /// The time for this work.
     pub fn cost(&self, work: &Work) -> Cost {
-        let speed = self.efficiency(work.style) * (work.workgroups.max(1.0) / self.fill).min(1.0);
+        let speed = self.efficiency(work.style) * (work.workgroups.max(1.0) / self.fill(work.resident)).min(1.0);
         let running = work.flops / (self.flops * work.efficiency) + work.bytes / self.bandwidth;
         Cost(
             work.launches * self.launch

@@ -20,6 +20,7 @@ pub fn declared(profile: &Profile) -> Json {
             "buffer_bytes": profile.max_buffer,
             "uniform_alignment_bytes": profile.uniform_alignment,
         },
+        "multiprocessors": profile.multiprocessors,
         "features": {
             "subgroup_sizes": profile.subgroups.map(|(min, max)| [min, max]),
             "f16": profile.f16,

@@ -63,7 +63,7 @@ fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize
 }
 
 /// The tile of one invocation. Integer sums do not depend on the order; they are split along k as for floats.
-const TILING: MatmulTiling = MatmulTiling { tile: [4, 4], tiles_in_group: 64, terms: 1, cost: 1 };
+const TILING: MatmulTiling = MatmulTiling { tile: [4, 4], tiles_in_group: 64, resident: 16, terms: 1, cost: 1 };
 
 impl Kernel for IntegerMatmul {
     fn variants(&self) -> &'static [Variant] {

@@ -1,7 +1,7 @@
 //! Matrix product kernels: tiling, kernel selection and operand loading.
 
 use super::{Matmul, batch, sizes};
-use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Machine, Slot, Style, Variant, Work};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
@@ -43,28 +43,34 @@ pub(super) struct MatmulTiling {
     pub(super) tiles_in_group: usize,
     /// Terms of the sum per loop iteration.
     pub(super) terms: usize,
+    /// Workgroups that keep a multiprocessor of a GPU busy. NVIDIA's compiler gives an invocation of `tile128` so many
+    /// registers that one workgroup of 256 fits.
+    pub(super) resident: usize,
     /// Time of one multiply-add, relative to other variants on the same kind of device. (For tiles in workgroup memory,
     /// estimated from the reads per multiply-add.)
     pub(super) cost: usize,
 }
 
 fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
-    let tiling = |tile, tiles_in_group, terms, cost| MatmulTiling { tile, tiles_in_group, terms, cost };
+    let tiling = |tile, resident, terms, cost| MatmulTiling { tile, tiles_in_group: 1, resident, terms, cost };
+    // Products with few rows need many workgroups: on an H100, 256 workgroups read 64 MiB in 76 us (`matmul 1,4096,4096`
+    // in docs/RESULTS.md), less than a third of the bandwidth of `relu`. 16 is a guess that has not been measured.
+    let registers = |tile, cost| MatmulTiling { tiles_in_group: 64, ..tiling(tile, 16, 4, cost) };
     match *variant {
-        GEMV if n > 4 && n <= 8 => tiling([4, 8], 1, 256, 16),
-        GEMV if m > 4 => tiling([8, 4], 1, 256, 16),
-        GEMV => tiling([4, 4], 1, 256, 16),
-        SHUFFLE64 => tiling([64, 64], 1, 4, 6),
-        SHUFFLE32 => tiling([32, 32], 1, 4, 8),
+        GEMV if n > 4 && n <= 8 => tiling([4, 8], 4, 256, 16),
+        GEMV if m > 4 => tiling([8, 4], 4, 256, 16),
+        GEMV => tiling([4, 4], 4, 256, 16),
+        SHUFFLE64 => tiling([64, 64], 4, 4, 6),
+        SHUFFLE32 => tiling([32, 32], 4, 4, 8),
         TILE128 => tiling([128, 128], 1, 1, 7),
-        TILE64 => tiling([64, 64], 1, 1, 8),
-        TILE32X128 => tiling([32, 128], 1, 1, 9),
-        TILE128X32 => tiling([128, 32], 1, 1, 9),
-        TILE32 => tiling([32, 32], 1, 1, 12),
-        REGISTER8 => tiling([8, 8], 64, 4, 16),
+        TILE64 => tiling([64, 64], 4, 1, 8),
+        TILE32X128 => tiling([32, 128], 4, 1, 9),
+        TILE128X32 => tiling([128, 32], 4, 1, 9),
+        TILE32 => tiling([32, 32], 8, 1, 12),
+        REGISTER8 => registers([8, 8], 16),
         // Reads a large matrix once. (Small products share the text of other sizes.) The cost is interpolated.
-        REGISTER4 if m > 4 && m <= 8 && n >= 256 => tiling([8, 4], 64, 4, 24),
-        _ => tiling([4, 4], 64, 4, 32),
+        REGISTER4 if m > 4 && m <= 8 && n >= 256 => registers([8, 4], 24),
+        _ => registers([4, 4], 32),
     }
 }
 
@@ -73,13 +79,6 @@ const MAX_ROUNDS: usize = 12_000;
 
 /// Minimum number of terms in a part of a split sum. Small results of long sums are split along k to fill the device.
 const MIN_PART: usize = 128;
-
-/// Workgroups that fill a GPU and a software adapter. Tiles in registers alone take few registers, so more workgroups
-/// are resident. Products with few rows need them: on an H100, 256 workgroups read 64 MiB in 76 us (`matmul 1,4096,4096`
-/// in docs/RESULTS.md), less than a third of the bandwidth of `relu`. 1,024 is a guess that has not been measured.
-const FILLS_GPU: usize = 256;
-const FILLS_GPU_WITH_REGISTERS: usize = 1024;
-const FILLS_CORES: usize = 8;
 
 /// The tiles and parts into which a [`MatmulTiling`] divides a product.
 pub(super) struct SplitK {
@@ -118,11 +117,9 @@ impl MatmulTiling {
     pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> SplitK {
         let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
         let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
-        let fills = match self.tiles_in_group {
-            _ if profile.software => FILLS_CORES,
-            1 => FILLS_GPU,
-            _ => FILLS_GPU_WITH_REGISTERS,
-        };
+        // A core of a software adapter runs one workgroup after the other; a few more balance the load.
+        let resident = if profile.software { 4 } else { self.resident };
+        let fills = Machine::of(profile).fill(resident as f64) as usize;
         let parts = (fills / groups.max(1)).min(k / MIN_PART.max(4 * self.terms));
         let parts = parts.max(k.div_ceil(MAX_ROUNDS * self.terms)).max(1);
         let split_k_len = k.div_ceil(parts).next_multiple_of(16).max(16);
@@ -151,6 +148,7 @@ impl MatmulTiling {
             flops: 2.0 * products,
             efficiency: 4.8 / self.cost as f64,
             workgroups: workgroups as f64,
+            resident: self.resident as f64,
             scratch: 8.0 * in_parts as f64,
             ..Work::default()
         }
