@@ -5,6 +5,8 @@
 
 const SHUFFLE: bool = false;
 const MASK: bool = false;
+// Whether a workgroup without shuffles computes 64 rows, not 32: more registers, fewer reads per product.
+const WIDE: bool = false;
 
 // Invocations of a workgroup, rows of the result in a workgroup, and rows that 8 invocations share.
 @if(SHUFFLE)
@@ -13,10 +15,14 @@ const LANES: u32 = 8u;
 const LANES: u32 = 64u;
 @if(SHUFFLE)
 const TILE: u32 = 16u;
+@elif(WIDE)
+const TILE: u32 = 64u;
 @else
 const TILE: u32 = 32u;
 @if(SHUFFLE)
 const ROWS: u32 = 16u;
+@elif(WIDE)
+const ROWS: u32 = 8u;
 @else
 const ROWS: u32 = 4u;
 // vec4 of a row of the result in each invocation.

@@ -355,10 +355,12 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
         let (plan, _) = Plan::of(&graph, &[&y], profile, &Options::default()).expect("plans");
         plan.calls[0].label.clone()
     };
-    let cases: [(&[usize], &[usize], bool, &str); 14] = [
-        // The large tile if there are enough tiles to fill the GPU.
+    let cases: [(&[usize], &[usize], bool, &str); 16] = [
+        // The large tile if there are enough tiles, or parts of the sums, to fill the GPU: 64 multiprocessors.
         (&[2048, 512], &[512, 2048], false, "tile128"),
-        (&[1024, 512], &[512, 1024], false, "tile64"),
+        (&[1024, 512], &[512, 1024], false, "tile128"),
+        (&[64, 512], &[512, 16384], false, "tile64"),
+        (&[768, 256], &[256, 768], false, "tile32"),
         (&[16, 512, 64], &[16, 64, 512], false, "tile128"),
         // Few rows or few columns.
         (&[32, 4096], &[4096, 16384], false, "tile32x128"),
@@ -377,6 +379,11 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     for (a, b, turned, expected) in cases {
         assert_eq!(label(a, b, turned, &gpu), format!("matmul.{expected}"), "{a:?} x {b:?}, turned: {turned}");
     }
+    // A GPU with more multiprocessors needs more workgroups.
+    let large = Profile { multiprocessors: Some(132), ..gpu.clone() };
+    let found = [2048, 1024, 768, 512, 256, 96].map(|n| label(&[n, n], &[n, n], false, &large));
+    let expected = ["tile128", "tile128", "tile128", "tile32", "tile32", "tile32"];
+    assert_eq!(found, expected.map(|tile| format!("matmul.{tile}")), "on 132 multiprocessors");
     // A device that cannot run the tile gets a smaller one.
     let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };
     assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");

@@ -89,7 +89,7 @@ impl Op for AttentionQueryGrad {
 
 impl Kernel for AttentionQueryGrad {
     fn variants(&self) -> &'static [Variant] {
-        kernels::VARIANTS
+        kernels::GRADIENT_VARIANTS
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
@@ -153,7 +153,7 @@ impl Op for AttentionKeyGrad {
 
 impl Kernel for AttentionKeyGrad {
     fn variants(&self) -> &'static [Variant] {
-        kernels::VARIANTS
+        kernels::GRADIENT_VARIANTS
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {

@@ -8,17 +8,39 @@ use crate::shape::View;
 /// 8 lanes share 16 rows by shuffles: for lavapipe.
 const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, ..Variant::plain("shuffle") };
 /// Tiles of 32 x 32 scores in workgroup memory.
-const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256 + 64), ..Variant::plain("tile") };
+const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256), ..Variant::plain("tile") };
+/// Tiles of 64 x 32, with 11 to 16 multiply-adds for each read of workgroup memory, where `tile` has 8 to 11. The
+/// gradients would need more registers than there are.
+const TILE64: Variant = Variant { workgroup_memory: 16 * (512 + 512), ..Variant::plain("tile64") };
 
-pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE];
+pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE, TILE64];
+pub(super) static GRADIENT_VARIANTS: &[Variant] = &[SHUFFLE, TILE];
+
+/// Rows of the result that a workgroup computes.
+fn rows(variant: &Variant) -> usize {
+    match *variant {
+        SHUFFLE => 16,
+        TILE64 => 64,
+        _ => 32,
+    }
+}
 
 /// The time of a product per score and number of q or k.
 pub(super) fn cost(variant: &Variant, args: &Args<'_>) -> Option<Cost> {
     let [n, h, l, e] = four(&args.inputs[0].shape);
     let keys = args.inputs[1].shape[2];
-    let flops = 2.0 * [n, h, l, e, keys].map(|size| size as f64).iter().product::<f64>();
-    let style = if *variant == TILE { Style::Shared } else { Style::Shuffled };
-    Some(args.cost(&op::Work { style, flops, efficiency: 0.3, ..op::Work::default() }))
+    let (tiles, software) = (l.div_ceil(rows(variant)), args.profile.software);
+    // A software adapter computes no rows beyond the last, and keeps few registers.
+    let computed = if software { l } else { tiles * rows(variant) };
+    let flops = 2.0 * [n, h, computed, e, keys].map(|size| size as f64).iter().product::<f64>();
+    let style = if *variant == SHUFFLE { Style::Shuffled } else { Style::Shared };
+    let efficiency = match *variant {
+        TILE64 if software => 0.2,
+        TILE64 => 0.4,
+        _ => 0.3,
+    };
+    let workgroups = if software { f64::INFINITY } else { (n * h * tiles) as f64 };
+    Some(args.cost(&op::Work { style, flops, efficiency, workgroups, ..op::Work::default() }))
 }
 
 /// Rows of whole vec4, at any strides.
@@ -79,7 +101,7 @@ impl<'a> Work<'a> {
 
     /// The shader of a kernel.
     fn shader(&self, kernel: &str, variant: &Variant) -> Shader {
-        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE);
+        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE).set("WIDE", *variant == TILE64);
         shader.set("COLUMNS", self.columns()).set("MASK", self.mask.is_some())
     }
 
@@ -90,7 +112,7 @@ impl<'a> Work<'a> {
 
     /// The number of tiles along `rows`, the number of chunks along `width`, and the grid.
     fn grid(&self, variant: &Variant, rows: usize, width: usize) -> Result<(usize, usize, [u32; 3]), String> {
-        let tiles = rows.div_ceil(if *variant == SHUFFLE { 16 } else { 32 });
+        let tiles = rows.div_ceil(self::rows(variant));
         let chunks = width.div_ceil(32 * self.columns());
         Ok((tiles, chunks, self.args.profile.grid((self.sizes[0] * tiles * chunks) as u64)?))
     }

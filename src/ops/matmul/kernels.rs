@@ -66,7 +66,7 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
         TILE64 => tiling([64, 64], 4, 1, 8),
         TILE32X128 => tiling([32, 128], 4, 1, 9),
         TILE128X32 => tiling([128, 32], 4, 1, 9),
-        TILE32 => tiling([32, 32], 8, 1, 12),
+        TILE32 => tiling([32, 32], 4, 1, 12),
         REGISTER8 => registers([8, 8], 16),
         // Reads a large matrix once. (Small products share the text of other sizes.) The cost is interpolated.
         REGISTER4 if m > 4 && m <= 8 && n >= 256 => registers([8, 4], 24),
@@ -148,7 +148,8 @@ impl MatmulTiling {
             flops: 2.0 * products,
             efficiency: 4.8 / self.cost as f64,
             workgroups: workgroups as f64,
-            resident: self.resident as f64,
+            // With more, reads wait for less, but arithmetic is no faster.
+            resident: self.resident.min(4) as f64,
             scratch: 8.0 * in_parts as f64,
             ..Work::default()
         }
