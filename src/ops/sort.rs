@@ -286,6 +286,18 @@ pub fn cases() -> Vec<Case> {
         )
         .forward_only(),
         of(
+            Case::new("argsort", "of a slice of random numbers", |x| vec![x[0].slice(1, 3, 40, 1).argsort(1, true)]),
+            &[4, 50],
+            Fill::Uniform(-1.0, 1.0),
+        )
+        .forward_only(),
+        of(
+            Case::new("argsort", "two long columns", |x| vec![x[0].argsort(0, false)]),
+            &[2100, 2],
+            Fill::Uniform(-1.0, 1.0),
+        )
+        .forward_only(),
+        of(
             Case::new("argsort", "topk and least", |x| {
                 let ((top, at), (least, _)) = (x[0].topk(3, 1, true), x[0].topk(2, 0, false));
                 vec![top, at, least]
