@@ -251,10 +251,10 @@ impl Value {
     }
 }
 
-/// Unordered values, and values ordered only by their bits.
+/// Unordered values, values ordered only by their bits, and neighbours.
 const HARD: &[f64] = &{
-    let (nan, inf) = (f64::NAN, f64::INFINITY);
-    [0.5, nan, 1e-40, -inf, 0.0, -0.0, inf, -1e-40, -nan, 3e38, -3e38, 1e-45, inf, nan, -1.0, -inf, 0.0, 2.0, nan]
+    let (nan, inf, next) = (f64::NAN, f64::INFINITY, -1.0 - f32::EPSILON as f64);
+    [0.5, nan, 1e-40, -inf, 0.0, -0.0, inf, -1e-40, -nan, 3e38, -3e38, 1e-45, inf, nan, -1.0, -inf, 0.0, 2.0, nan, next]
 };
 
 /// Test cases of this family.
