@@ -1,8 +1,8 @@
 // Sums of a recurrent step by tiles in workgroup memory: sums[row, unit, q] = sum over k of rows[row, k] * w[k, q,
 // unit] for TILE_ROWS batch rows and TILE_UNITS units. q is the gate in the forward pass; the backward pass has one
-// column per unit. Of the LANES invocations, 8 groups have 4 rows each, 8 have a unit each, and 2 have half of the
-// terms each. w and COLUMNS are those of the kernel; w is [K, COLUMNS, H]. Rows and units beyond the edges repeat the
-// last ones; terms beyond k are 0.
+// column per unit. The LANES invocations divide into 8 x 8 x 2: 8 groups of 4 rows, 8 units, and the two halves of the
+// terms. w and COLUMNS are those of the kernel; w is [K, COLUMNS, H]. Rows and units beyond the edges repeat the last
+// ones; terms beyond k are 0.
 
 import package::recurrent_places::{p};
 

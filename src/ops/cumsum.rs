@@ -112,7 +112,10 @@ impl Kernel for CumSum {
             }
             _ => {
                 let style = if inner == 1 { Style::Apart } else { Style::Adjacent };
-                Work { style, bytes: bytes(size), ..Work::default() }
+                // In chunks, the elements are read twice, in the first and the last of three launches.
+                let (launches, more) =
+                    if parts(args.profile, lines, size, false) > 1 { (3.0, 1.5) } else { (1.0, 1.0) };
+                Work { style, launches, bytes: bytes(size) * more, ..Work::default() }
             }
         }))
     }

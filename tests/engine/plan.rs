@@ -388,3 +388,56 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };
     assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");
 }
+
+/// The first kernels that a discrete GPU with the limits of WebGPU and a software adapter run for the same values.
+#[test]
+fn gpus_and_software_adapters_get_their_own_kernels() {
+    type Build = fn(&Graph) -> Value;
+    fn floats(graph: &Graph, name: &str, shape: &[usize]) -> Value {
+        graph.input(name, DType::F32, shape)
+    }
+    fn lstm(graph: &Graph, hidden: usize) -> Value {
+        let x = floats(graph, "x", &[64, 8, 16]);
+        let w_ih = floats(graph, "w_ih", &[4 * hidden, 16]);
+        let weights = Weights { w_ih, w_hh: floats(graph, "w_hh", &[4 * hidden, hidden]), b_ih: None, b_hh: None };
+        x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y
+    }
+    let cases: [(Build, &str, &str); 11] = [
+        (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
+        (|g| floats(g, "x", &[2, 3, 20, 20]).permute(&[0, 2, 3, 1]), "copy", "copy"),
+        (|g| floats(g, "x", &[2, 64, 20, 20]).permute(&[0, 2, 3, 1]), "transpose", "copy"),
+        (|g| lstm(g, 512), "lstm.tile", "lstm.steps"),
+        (|g| lstm(g, 64), "lstm.workgroup", "lstm.steps"),
+        (|g| floats(g, "x", &[64, 4096]).cumsum(1), "cumsum.rows", "cumsum.lines"),
+        (|g| floats(g, "x", &[64, 4096]).cumsum(0), "cumsum.lines", "cumsum.lines"),
+        (|g| floats(g, "x", &[64, 4096]).argsort(1, false), "argsort.tile", "argsort.merge"),
+        (|g| floats(g, "x", &[64, 4096]).argmax(1, false), "argmax.workgroup", "argmax.invocation"),
+        (
+            |g| {
+                let x = floats(g, "x", &[64, 512, 64]);
+                x.scaled_dot_product_attention(&x, &x, &Attention::default())
+            },
+            "attention.tile64",
+            "attention.tile",
+        ),
+        (
+            |g| {
+                let x = floats(g, "x", &[4, 32, 64]);
+                x.scaled_dot_product_attention(&x, &x, &Attention::default())
+            },
+            "attention.tile",
+            "attention.tile",
+        ),
+    ];
+    for (number, (build, on_gpu, on_software)) in cases.into_iter().enumerate() {
+        for (kind, expected) in [("discrete GPU", on_gpu), ("software", on_software)] {
+            let graph = Graph::new();
+            let y = build(&graph);
+            let profile = Profile { kind: kind.into(), software: kind == "software", ..Profile::webgpu_defaults() };
+            let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("plans");
+            assert!(findings.is_empty(), "{findings:?}");
+            let labels = labels(&plan);
+            assert!(labels.contains(&expected), "case {number} on {kind}: {labels:?}, not {expected}");
+        }
+    }
+}

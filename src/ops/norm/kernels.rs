@@ -94,7 +94,9 @@ impl Grid {
         // One invocation merges all parts of a row: at most MAX_CHUNK, as long as MAX_ROW is its square.
         const _: () = assert!(MAX_ROW <= MAX_CHUNK * MAX_CHUNK);
         let least = self.size().div_ceil(MAX_CHUNK);
-        parts(profile, self.rows, self.size(), false).min(least.max(256))
+        // On GPUs a workgroup merges them.
+        let most = if profile.software { 256 } else { 1024 };
+        parts(profile, self.rows, self.size(), false).min(least.max(most))
     }
 
     /// The uniform of the elementwise pass.
@@ -214,16 +216,19 @@ impl Parts<'_> {
             workgroups: args.profile.grid((grid.rows * parts).div_ceil(64) as u64)?,
         });
         if parts > 1 {
+            // Few rows leave a GPU idle, and an invocation reads parts one after the other.
+            let together = !args.profile.software;
+            let text = Shader::new("norm_merge");
             lowered.launches.push(Launch {
                 label: "norm_merge".into(),
-                wgsl: Shader::new("norm_merge").set("LINES", lines).set("ROOT", root).finish()?,
+                wgsl: text.set("LINES", lines).set("ROOT", root).set("TOGETHER", together).finish()?,
                 entry: "norm_merge",
                 bindings: vec![
                     Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),
                     Binding::Read(of_parts),
                     Binding::Write(whole),
                 ],
-                workgroups: args.profile.grid(rows.div_ceil(64) as u64)?,
+                workgroups: args.profile.grid(if together { rows } else { rows.div_ceil(64) } as u64)?,
             });
         }
         Ok(())
