@@ -402,7 +402,9 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let weights = Weights { w_ih, w_hh: floats(graph, "w_hh", &[4 * hidden, hidden]), b_ih: None, b_hh: None };
         x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y
     }
-    let cases: [(Build, &str, &str); 11] = [
+    let cases: [(Build, &str, &str); 12] = [
+        // A constant is in no buffer that could be read.
+        (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
         (|g| floats(g, "x", &[2, 3, 20, 20]).permute(&[0, 2, 3, 1]), "copy", "copy"),
         (|g| floats(g, "x", &[2, 64, 20, 20]).permute(&[0, 2, 3, 1]), "transpose", "copy"),

@@ -269,3 +269,31 @@ fn a_tensor_that_fills_a_binding_exactly_runs() {
         matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
     assert!(reported, "{refused}");
 }
+
+/// Transposed copies go through tiles on GPUs; constants, which have no buffer, do not.
+#[test]
+fn transposed_values_of_every_kind_are_copied() {
+    let Some(_) = common::device() else { return };
+    let device = Device::open_within(None, Some(&Profile::webgpu_defaults())).expect("opens");
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [40, 3, 24]);
+    let w = graph.parameter("w", Tensor::new([33, 20], (0..660).map(|i| i as f32).collect::<Vec<_>>()).expect("660"));
+    let constant = graph.full(DType::F32, [40, 24], 2.0);
+    let stored = graph.constant(Tensor::new([17, 18], (0..306).collect::<Vec<i32>>()).expect("306"));
+    let values = [
+        x.permute(&[2, 1, 0]),
+        (&x * 2.0).permute(&[2, 0, 1]),
+        w.t(),
+        constant.t(),
+        stored.t(),
+        (&constant + &x.slice(1, 0, 1, 1).reshape(&[40, 24])).t(),
+    ];
+    let outputs: Vec<&Value> = values.iter().collect();
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &outputs).expect("compiles");
+    let tiled = program.plan().calls.iter().filter(|call| call.label == "transpose").count();
+    assert!(tiled >= 4, "{tiled} transposed copies");
+    let feed = Tensor::new([40, 3, 24], (0..2880).map(|i| (i % 1013) as f32).collect::<Vec<_>>()).expect("2880");
+    let (_, report) = session.check(&program, &[("x", &feed)]).expect("runs");
+    assert!(report.passed() && report.compared() > 5000, "{report:?}");
+}
