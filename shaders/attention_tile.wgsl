@@ -53,7 +53,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
       }
     }
     workgroupBarrier();
-    // Compilers cannot unroll the outer loop, which would take more registers than there are.
+    // The bound is not constant, so compilers do not unroll the outer loop, which would exceed the registers.
     let end = min(16u, (size - e) * 4u);
     for (var t4 = 0u; t4 < end; t4 += 4u) {
       @unroll for (var t = 0u; t < 4u; t++) {

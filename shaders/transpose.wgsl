@@ -1,6 +1,6 @@
 // y = x with other strides: two axes P and Q, of which x has P innermost and y has Q innermost, and up to three others.
 // 1 x: words at any strides; 2 y: words, contiguous.
-// A workgroup copies a TILE x TILE tile of P and Q by way of workgroup memory, so that it reads and writes neighbours.
+// A workgroup stages a TILE x TILE tile of P and Q through workgroup memory, so that reads and writes are coalesced.
 // Any type of 32 bits. Tiles of P are numbered first, then of Q, then the other axes.
 // Reference: View::positions in src/shape.rs.
 

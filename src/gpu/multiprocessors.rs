@@ -1,13 +1,13 @@
 //! How many multiprocessors a GPU has (NVIDIA: streaming multiprocessors; AMD: compute units; ARM: shader cores). wgpu
-//! does not tell; Vulkan drivers do, in vendors' extensions.
+//! does not report it; Vulkan drivers do, through vendor extensions.
 
-/// The number of multiprocessors, if the driver states it.
+/// The number of multiprocessors, if the driver reports it.
 #[cfg(any(target_vendor = "apple", target_family = "wasm"))]
 pub(super) fn multiprocessors(_: &wgpu::Adapter) -> Option<u32> {
     None
 }
 
-/// The number of multiprocessors, if the driver states it.
+/// The number of multiprocessors, if the driver reports it.
 #[cfg(not(any(target_vendor = "apple", target_family = "wasm")))]
 pub(super) fn multiprocessors(adapter: &wgpu::Adapter) -> Option<u32> {
     use ash::{amd, arm, nv, vk};

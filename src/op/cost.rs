@@ -108,7 +108,7 @@ const SOFTWARE: Machine = Machine {
     runs: 1000.0,
 };
 
-/// A GPU of the middle class; drivers may state another number of multiprocessors. Products in workgroup memory reach
+/// A GPU of the middle class; drivers may report another number of multiprocessors. Products in workgroup memory reach
 /// about 60% of the peak (an H100 does 36 of 62 TFLOP/s), so that 24 operations take as long as a byte. A launch takes
 /// 5 us on an H100. A row of 64 elements is worth its own workgroup, which determines the price of a barrier.
 const DISCRETE: Machine = Machine {

@@ -98,9 +98,10 @@ fn tile(count: usize) -> usize {
     count.next_power_of_two().clamp(TILES[0], TILES[1])
 }
 
-/// The tile for sorting as a part of another op: on GPUs, and if the elements fill one.
+/// The tile for sorting as a part of another op: on GPUs with enough workgroup memory, and if the elements fill one.
 pub(crate) fn tile_on(profile: &Profile, count: usize) -> Option<usize> {
-    (!profile.software && count >= TILES[0]).then(|| tile(count))
+    let fits = profile.max_workgroup_memory >= TILE.workgroup_memory;
+    (!profile.software && fits && count >= TILES[0]).then(|| tile(count))
 }
 
 impl Sorting<'_> {

@@ -1,5 +1,5 @@
-//! Copies that move another axis innermost, on GPUs: by tiles in workgroup memory (`shaders/transpose.wgsl`), so that
-//! reads and writes are both of neighbouring elements.
+//! Copies that move another axis innermost, on GPUs: tiles are staged through workgroup memory
+//! (`shaders/transpose.wgsl`), so that reads and writes are both coalesced.
 
 use crate::profile::Profile;
 use crate::shader::{Shader, Source};
