@@ -22,6 +22,15 @@ mod schedule;
 pub(crate) mod sites;
 mod transpose;
 
+/// Functions of the planner that are public only for tests.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::fuse::Order;
+    pub use super::lint::check_limits;
+    pub use super::memory::{Lifetime, assign, lower_bound};
+    pub use super::sites::{Site, sites};
+}
+
 pub use choices::Choices;
 pub use lint::{Finding, Limit, lint};
 pub use rewrite::{RULES, Rule};

@@ -201,26 +201,3 @@ impl Profile {
         Ok([x as u32, y as u32, z as u32])
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grids_cover_without_much_surplus() {
-        let mut profile = Profile::webgpu_defaults();
-        profile.max_workgroups = 64;
-        for n in [0u64, 1, 63, 64, 65, 1000, 4095, 4096] {
-            let [x, y, z] = profile.grid(n).expect("fits");
-            let cells = u64::from(x) * u64::from(y) * u64::from(z);
-            assert!(cells >= n && cells <= n + 64, "{n} -> {x}x{y}");
-        }
-        for n in [4097u64, 8192, 100_000, 262_143, 262_144] {
-            let [x, y, z] = profile.grid(n).expect("fits");
-            let cells = u64::from(x) * u64::from(y) * u64::from(z);
-            assert!(cells >= n && cells < n + 64 * u64::from(z) && z > 1, "{n} -> {x}x{y}x{z}");
-            assert!(x.max(y).max(z) <= 64);
-        }
-        assert!(profile.grid(262_145).is_err());
-    }
-}

@@ -376,8 +376,9 @@ impl TunedKernel {
 }
 
 /// The fastest of the variants, given their medians and spreads; the default, unless the gain over it
-/// exceeds both spreads and [`MIN_GAIN`].
-fn winner(default: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
+/// exceeds both spreads and [`MIN_GAIN`]. Public for tests.
+#[doc(hidden)]
+pub fn winner(default: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&'static str> {
     let fastest = right.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let Some(usual) = right.iter().find(|(name, ..)| *name == default) else { return Some(fastest.0) };
     let gain = usual.1 - fastest.1;
@@ -385,34 +386,11 @@ fn winner(default: &'static str, right: &[(&'static str, f64, f64)]) -> Option<&
     Some(if clear { fastest.0 } else { default })
 }
 
-/// The median and the interquartile range; 0 without times, as for a single candidate.
-fn quartiles(times: &[f64]) -> (f64, f64) {
+/// The median and the interquartile range; 0 without times, as for a single candidate. Public for tests.
+#[doc(hidden)]
+pub fn quartiles(times: &[f64]) -> (f64, f64) {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |q: f64| sorted.get((q * (sorted.len().max(1) - 1) as f64).round() as usize).copied().unwrap_or(0.0);
     (at(0.5), at(0.75) - at(0.25))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_clear_gain_replaces_the_default_choice() {
-        let of = |right: &[(&'static str, f64, f64)]| winner("a", right);
-        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.1)]), Some("b"));
-        assert_eq!(of(&[("a", 1.0, 0.3), ("b", 0.8, 0.1)]), Some("a"), "within its own spread");
-        assert_eq!(of(&[("a", 1.0, 0.1), ("b", 0.8, 0.3)]), Some("a"), "within the other's spread");
-        assert_eq!(of(&[("a", 1.0, 0.0), ("b", 0.98, 0.0)]), Some("a"), "not worth it");
-        assert_eq!(of(&[("b", 3.0, 9.0), ("c", 2.0, 9.0)]), Some("c"), "the default was wrong");
-        assert_eq!(of(&[("a", 1.0, 0.1), ("b", f64::NAN, f64::NAN)]), Some("a"));
-        assert_eq!(of(&[]), None);
-    }
-
-    #[test]
-    fn quartiles_of_few() {
-        assert_eq!(quartiles(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0));
-        assert_eq!(quartiles(&[2.0]), (2.0, 0.0));
-        assert_eq!(quartiles(&[]), (0.0, 0.0));
-    }
 }

@@ -64,37 +64,3 @@ fn ulp(x: f64) -> f64 {
     }
     2f64.powi((x.to_bits() >> 23) as i32 - 150)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ulps_follow_the_exponent() {
-        let next = |x: f32| f64::from(f32::from_bits(x.to_bits() + 1));
-        for x in [1.0f32, 1.5, 3.0, 1e-30, 1e30, f32::MIN_POSITIVE] {
-            assert_eq!(ulps(next(x), f64::from(x)), 1.0, "{x}");
-            assert_eq!(ulps(-next(x), -f64::from(x)), 1.0, "{x}");
-        }
-        assert_eq!(ulps(0.0, 1e-40).ceil(), 1.0, "a subnormal may be flushed");
-        assert_eq!((ulps(f64::INFINITY, f64::INFINITY), ulps(f64::NAN, f64::NAN)), (0.0, 0.0));
-        for (got, want) in [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.0, f64::INFINITY), (1.0, f64::NAN)] {
-            assert_eq!(ulps(got, want), f64::INFINITY, "{got} {want}");
-        }
-    }
-
-    #[test]
-    fn bins_and_quantiles() {
-        let mut histogram = Histogram::default();
-        assert_eq!(histogram.quantile(0.5), 0.0);
-        let unit = f64::from(f32::EPSILON);
-        (0..98).for_each(|_| histogram.add(1.0, 1.0));
-        histogram.add(1.0 + 3.0 * unit, 1.0);
-        assert_eq!((histogram.quantile(0.98), histogram.quantile(0.99)), (0.0, 4.0));
-        let mut other = Histogram::default();
-        other.add(f64::NAN, 1.0);
-        histogram.merge(&other);
-        assert_eq!((histogram.total(), histogram.counts[0], histogram.counts[ENDS.len()]), (100, 98, 1));
-        assert_eq!((histogram.quantile(1.0), histogram.most), (f64::INFINITY, f64::INFINITY));
-    }
-}

@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 use crate::io::safetensors::{self, Contents};
 use crate::plan::{Bound, Buffer, BufferId, Dispatch, KernelCall, Plan, Role, Stored, largest_buffer, padded};
 use crate::shader::Source;
-use crate::{DType, Device, Error, Profile, Result, Tensor, TensorType, gpu};
+use crate::{DType, Device, Error, Profile, Program, Result, Session, Tensor, TensorType, gpu};
 
 /// One kernel call that can run without its graph.
 #[derive(Clone, Debug)]
@@ -388,55 +388,27 @@ fn parse(contents: Contents) -> Parsed<KernelCase> {
     Ok(case)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Graph, Reduction, Session, models};
-
-    /// In-place updates, step scalars, scratch, several dispatches, status words: every kernel call of a plan
-    /// can be replayed from a file.
-    #[test]
-    fn every_kernel_call_of_a_training_step_replays() {
-        let Ok(device) = Device::gpu() else { return }; // tests/engine/shadow.rs fails if a GPU is required
-        let graph = Graph::new();
-        let loss = models::mnist_cnn_training(&graph, 2, 0);
-        let on_device = graph.input("on_device", DType::F32, [2]).cast(DType::I32);
-        let other = graph.input("logits", DType::F32, [2, 3]).cross_entropy(&on_device, Reduction::Mean);
-        let folder = tempfile::tempdir().expect("a folder");
-        let (mut scalar, mut in_place, mut status) = (0, 0, 0);
-        // A step that may fail on the device updates nothing in place.
-        for outputs in [&[&loss][..], &[&loss, &other]] {
-            let mut session = Session::new(device.clone());
-            let program = session.compile(&graph, outputs).expect("compiles");
-            let feeds: Vec<(String, Tensor)> = program.plan().inputs.iter().map(ones).collect();
-            let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-            let (engine, scalars) = session.start_check(&program, &feeds).expect("uploads");
-            let plan = program.plan();
-            for (number, call) in plan.calls.iter().enumerate() {
-                let reads = call.reads.iter().map(|stored| (stored.clone(), engine.read(stored).expect("reads")));
-                let reads: Vec<_> = reads.collect();
-                let case =
-                    KernelCase::new("this one", plan, call, &reads, &scalars).expect("the reference computes it");
-                let path = folder.path().join("case.safetensors");
-                case.save(&path).expect("saved");
-                let found = KernelCase::load(&path).expect("a case file").replay(&device).expect("runs");
-                assert!(found.passed() && found.compared > 0, "{found:?}");
-                engine.run_call(number).expect("runs");
-                let bindings = || call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
-                scalar += usize::from(bindings().any(|bound| matches!(bound, Bound::Scalars(_))));
-                status += usize::from(bindings().any(|bound| *bound == Bound::Status));
-                in_place += usize::from(call.writes.iter().any(|w| call.reads.iter().any(|r| r.buffer == w.buffer)));
-            }
+impl Session {
+    /// Runs a step as [`Session::run`] does, but one kernel call at a time. Returns the outputs, and each kernel call as
+    /// a case, with the inputs that it read and the outputs that the reference expects. [`KernelCase::save`] writes one
+    /// to a file, to run it alone on another device.
+    ///
+    /// # Errors
+    /// As [`Session::check`].
+    pub fn kernel_cases(
+        &mut self,
+        program: &Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(Vec<Tensor>, Vec<KernelCase>)> {
+        let (gpu, scalars) = self.start_check(program, feeds)?;
+        let (plan, device) = (program.plan(), self.device().to_string());
+        let mut cases = Vec::with_capacity(plan.calls.len());
+        for (number, call) in plan.calls.iter().enumerate() {
+            let reads = call.reads.iter().map(|stored| Ok((stored.clone(), gpu.read(stored)?)));
+            let reads: Vec<(Stored, Tensor)> = reads.collect::<Result<_>>()?;
+            cases.push(KernelCase::new(&device, plan, call, &reads, &scalars)?);
+            gpu.run_call(number)?;
         }
-        assert!(scalar > 0 && in_place > 0 && status > 0, "{scalar} {in_place} {status}");
-    }
-
-    fn ones(input: &crate::plan::Input) -> (String, Tensor) {
-        let n = input.ty.shape.numel();
-        let words: Vec<u32> = match input.ty.dtype {
-            DType::F32 => vec![1f32.to_bits(); n],
-            _ => vec![1; n],
-        };
-        (input.name.clone(), Tensor::from_device_words(&input.ty, &words))
+        Ok((self.finish_check(program, gpu)?, cases))
     }
 }

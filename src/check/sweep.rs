@@ -62,29 +62,3 @@ pub fn random(seed: u64, k: u64) -> Vec<Numbered> {
     };
     families.filter_map(case).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::CaseGraph;
-
-    #[test]
-    fn random_cases_build_and_repeat() {
-        for k in 0..150 {
-            for (one, two) in random(7, k).iter().zip(&random(7, k)) {
-                assert_eq!((one.case.op, &one.case.name, one.seed(7)), (two.case.op, &two.case.name, two.seed(7)));
-                let graph = CaseGraph::new(&one.case);
-                assert!(graph.is_ok(), "{} ({}): {}", one.case.op, one.case.name, graph.err().expect("it failed"));
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_are_distinct_within_an_op() {
-        let mut seen = std::collections::HashSet::new();
-        for case in listed().iter().chain(&large()) {
-            assert!(seen.insert((case.case.op, case.number)), "{} {}", case.case.op, case.number);
-            assert!(case.number < RANDOM);
-        }
-    }
-}

@@ -171,28 +171,3 @@ impl Machine {
         )
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cost_shows_its_unit() {
-        let shown = [Cost(1.234e-5), Cost(0.00256), Cost(3.0)].map(|cost| cost.to_string());
-        assert_eq!(shown, ["12.3 us", "2.56 ms", "3.00 s"]);
-    }
-
-    #[test]
-    fn barriers_and_tiles_pay_on_gpus_only() {
-        let software = Profile { software: true, ..Profile::webgpu_defaults() };
-        let [software, gpu] = [software, Profile::webgpu_defaults()].map(|profile| Machine::of(&profile));
-        let shared = Work { style: Style::Shared, flops: 1e9, barriers: 100.0, ..Work::default() };
-        let cached = Work { style: Style::Cached, flops: 1e9, ..Work::default() };
-        assert!(gpu.cost(&shared) < gpu.cost(&cached));
-        assert!(software.cost(&shared) > software.cost(&cached));
-        // A few workgroups leave a GPU idle.
-        let few = Work { workgroups: 64.0, ..Work { launches: 0.0, barriers: 0.0, ..shared } };
-        let full = Work { workgroups: 256.0, ..few };
-        assert_eq!(gpu.cost(&few).0, 4.0 * gpu.cost(&full).0);
-    }
-}

@@ -110,18 +110,3 @@ pub fn cases() -> Vec<Case> {
         seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
     ]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_bits_are_even_and_streams_differ() {
-        let n = 100_000;
-        let ones: u32 = (0..n).map(|i| random_bits(1, 2, 3, i).count_ones()).sum();
-        let mean = f64::from(ones) / f64::from(n);
-        assert!((mean - 16.0).abs() < 0.05, "{mean}");
-        let same = (0..n).filter(|&i| random_bits(1, 2, 3, i) == random_bits(1, 2, 4, i)).count();
-        assert!(same < 5, "{same}");
-    }
-}

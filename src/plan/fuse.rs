@@ -113,14 +113,15 @@ struct Fusion<'a> {
 }
 
 /// A topological order of clusters: each has a key larger than those of its direct and indirect dependencies.
-struct Order {
+pub struct Order {
     key: Vec<u64>,
     /// The clusters by key.
     at: BTreeMap<u64, usize>,
 }
 
 impl Order {
-    fn new(count: usize) -> Order {
+    /// The clusters `0..count`.
+    pub fn new(count: usize) -> Order {
         let mut order = Order { key: vec![0; count], at: BTreeMap::new() };
         order.spread(0..count);
         order
@@ -133,12 +134,17 @@ impl Order {
         self.at.iter().for_each(|(&key, &cluster)| self.key[cluster] = key);
     }
 
+    /// The clusters in order.
+    pub fn clusters(&self) -> Vec<usize> {
+        self.at.values().copied().collect()
+    }
+
     fn remove(&mut self, cluster: usize) {
         self.at.remove(&self.key[cluster]);
     }
 
     /// Moves clusters directly before `cluster`, keeping their relative order.
-    fn put_before(&mut self, cluster: usize, mut moved: Vec<usize>) {
+    pub fn put_before(&mut self, cluster: usize, mut moved: Vec<usize>) {
         if moved.is_empty() {
             return;
         }
@@ -147,8 +153,7 @@ impl Order {
         let before = |order: &Order| order.at.range(..order.key[cluster]).next_back().map_or(0, |(&key, _)| key);
         let count = moved.len() as u64;
         if self.key[cluster] - before(self) <= count {
-            let rest: Vec<usize> = self.at.values().copied().collect();
-            self.spread(rest.into_iter());
+            self.spread(self.clusters().into_iter());
         }
         let before = before(self);
         let step = (self.key[cluster] - before) / (count + 1);
@@ -431,21 +436,4 @@ fn stored(
         let written = kernel == Some(id.node) && (id.output > 0 || bare);
         written || readers.any(|&(_, user)| !inside(user))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Order;
-
-    #[test]
-    fn the_order_is_kept_where_keys_run_out() {
-        let mut order = Order::new(4);
-        let mut want = vec![0, 1, 2, 3];
-        for _ in 0..1000 {
-            want.rotate_right(2);
-            order.put_before(want[2], vec![want[1], want[0]]);
-            assert_eq!(order.at.values().copied().collect::<Vec<_>>(), want);
-            assert!(order.at.iter().all(|(&key, &cluster)| order.key[cluster] == key));
-        }
-    }
 }

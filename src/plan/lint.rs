@@ -153,7 +153,7 @@ fn place(plan: &Plan, call: &KernelCall) -> Option<&'static Location<'static>> {
 }
 
 /// Everything in a plan that exceeds the device's limits.
-pub(super) fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
+pub fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     let add = |findings: &mut Vec<Finding>, limit, what, location, (needs, allows), advice: &str| {
         findings.push(Finding {
@@ -338,27 +338,4 @@ impl Refusal<'_> {
 /// The profile without a grid limit, to find out how large the grid would be.
 pub(super) fn without_grid_limit(profile: &Profile) -> Profile {
     Profile { max_workgroups: u32::MAX, ..profile.clone() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Limit, check_limits};
-    use crate::plan::{Options, Plan};
-    use crate::{DType, Graph, Profile};
-
-    #[test]
-    fn shaders_that_use_f16_need_f16() {
-        let graph = Graph::new();
-        let y = graph.input("x", DType::F32, [4]).exp();
-        let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
-        let (mut plan, findings) = made.expect("no errors");
-        assert!(findings.is_empty());
-        plan.calls[0].dispatches[0].wgsl.f16 = true;
-        assert!(check_limits(&plan, &Profile::metal()).is_empty());
-        let found = check_limits(&plan, &Profile::phone());
-        assert_eq!((found.len(), found[0].limit), (1, Limit::F16));
-        let message = found[0].to_string();
-        assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");
-        assert!(message.contains("has none; compute in f32\n  at src/plan/lint.rs"), "{message}");
-    }
 }

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 /// A value's size, and the first and last kernel call that use it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Lifetime {
+pub struct Lifetime {
+    /// Its size.
     pub bytes: u64,
+    /// The first kernel call.
     pub first: usize,
+    /// The last kernel call.
     pub last: usize,
 }
 
@@ -18,7 +21,7 @@ pub(crate) struct Lifetime {
 ///
 /// Values of equal size are processed in order of their first use. A sweep over the kernel calls tracks how
 /// long each buffer stays free, and a tree finds the first that is free long enough.
-pub(crate) fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
+pub fn assign(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
     let mut buffers: Vec<Shared> = Vec::new();
@@ -109,7 +112,7 @@ impl Largest {
 }
 
 /// The peak number of live bytes: a lower bound for any assignment.
-pub(crate) fn lower_bound(values: &[Lifetime]) -> u64 {
+pub fn lower_bound(values: &[Lifetime]) -> u64 {
     let mut changes: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for value in values {
         changes.entry(value.first).or_default().0 += value.bytes;
@@ -120,65 +123,4 @@ pub(crate) fn lower_bound(values: &[Lifetime]) -> u64 {
         Some(*alive)
     });
     alive.max().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A direct implementation of the rule of [`assign`].
-    fn assigned_by_trial(values: &[Lifetime]) -> (Vec<usize>, Vec<u64>) {
-        let mut order: Vec<usize> = (0..values.len()).collect();
-        order.sort_by_key(|&v| (Reverse(values[v].bytes), values[v].first));
-        let mut buffers: Vec<(u64, Vec<usize>)> = Vec::new();
-        let mut assigned = vec![0; values.len()];
-        for v in order {
-            let apart = |&t: &usize| values[t].last < values[v].first || values[v].last < values[t].first;
-            let free = (0..buffers.len()).filter(|&b| buffers[b].1.iter().all(apart));
-            let best = free.min_by_key(|&b| buffers[b].0).unwrap_or_else(|| {
-                buffers.push((values[v].bytes, Vec::new()));
-                buffers.len() - 1
-            });
-            buffers[best].1.push(v);
-            assigned[v] = best;
-        }
-        (assigned, buffers.into_iter().map(|(bytes, _)| bytes).collect())
-    }
-
-    proptest! {
-        #[test]
-        fn the_sweep_agrees_with_trying_every_buffer(
-            lives in prop::collection::vec((1u64..6, 0usize..40, 0usize..12), 0..80),
-        ) {
-            let values: Vec<Lifetime> =
-                lives.iter().map(|&(bytes, first, length)| Lifetime { bytes, first, last: first + length }).collect();
-            prop_assert_eq!(assign(&values), assigned_by_trial(&values));
-            let alive = |at: usize| values.iter().filter(|v| v.first <= at && at <= v.last).map(|v| v.bytes).sum();
-            prop_assert_eq!(lower_bound(&values), (0..60).map(alive).max().unwrap_or(0));
-        }
-
-        #[test]
-        fn sharing_values_never_overlap(lives in prop::collection::vec((1u64..1000, 0usize..40, 0usize..12), 0..60)) {
-            let values: Vec<Lifetime> =
-                lives.iter().map(|&(bytes, first, length)| Lifetime { bytes, first, last: first + length }).collect();
-            let (assigned, sizes) = assign(&values);
-            for (a, x) in values.iter().enumerate() {
-                prop_assert!(sizes[assigned[a]] >= x.bytes);
-                for (b, y) in values.iter().enumerate().skip(a + 1) {
-                    let meet = x.first <= y.last && y.first <= x.last;
-                    prop_assert!(!(meet && assigned[a] == assigned[b]), "{x:?} and {y:?} share");
-                }
-            }
-            prop_assert!(sizes.iter().sum::<u64>() >= lower_bound(&values));
-        }
-    }
-
-    #[test]
-    fn a_chain_needs_two_buffers() {
-        let chain: Vec<Lifetime> = (0..10).map(|i| Lifetime { bytes: 100, first: i, last: i + 1 }).collect();
-        let (_, sizes) = assign(&chain);
-        assert_eq!(sizes, [100, 100]);
-        assert_eq!(lower_bound(&chain), 200);
-    }
 }

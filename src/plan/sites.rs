@@ -10,7 +10,7 @@ use crate::op::Variant;
 use crate::profile::Profile;
 
 /// A kernel in a graph for which there is a choice of variants.
-pub(crate) struct Site {
+pub struct Site {
     /// The op's name.
     pub op: &'static str,
     /// The shape class.
@@ -27,7 +27,7 @@ pub(crate) struct Site {
 
 /// The kernels of a graph that have a choice of variants: one per op and class, in graph order, with at
 /// most `most` candidates each. The graph must have no errors.
-pub(crate) fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usize) -> Vec<Site> {
+pub fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usize) -> Vec<Site> {
     let mut targets = targets.to_vec();
     // As `Plan::draft` does.
     rewrite(&mut nodes);
@@ -92,41 +92,4 @@ fn alone(layout: &Layout<'_>, node: usize) -> (Nodes, Vec<ValueId>) {
 fn push(graph: &mut Nodes, node: Node) -> ValueId {
     graph.nodes.push(node);
     ValueId { node: graph.nodes.len() - 1, output: 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{DType, Graph};
-
-    #[test]
-    fn an_isolated_site_has_the_layout_of_the_graph() {
-        let graph = Graph::new();
-        let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 98]));
-        let y = (&a * 2.0).matmul(&b.t()).relu();
-        let again = (&b + 1.0).matmul(&a.t()); // the same class
-        let profile = Profile::webgpu_defaults();
-        let sites = sites(graph.nodes(), &[y.id(), again.id()], &profile, 6);
-        let [site] = &sites[..] else { panic!("{} sites", sites.len()) };
-        assert_eq!(site.class, "f32[128,128~] f32[128~,128]@1,128 -> f32[128,128]");
-        assert_eq!(site.work, 96.0 * 96.0 * 98.0);
-        let class_alone = super::sites(site.nodes.clone(), &site.targets, &profile, 6);
-        assert_eq!((class_alone.len(), &class_alone[0].class), (1, &site.class));
-    }
-
-    #[test]
-    fn the_cheapest_candidates_are_kept() {
-        let graph = Graph::new();
-        let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 96]));
-        let y = a.matmul(&b);
-        let gpu = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
-        let software = Profile { software: true, subgroups: Some((8, 8)), ..gpu.clone() };
-        let names = |profile: &Profile| {
-            let site = sites(graph.nodes(), &[y.id()], profile, 6).remove(0);
-            site.candidates.iter().map(|v| v.name).collect::<Vec<_>>()
-        };
-        assert_eq!(names(&gpu)[0], "tile32");
-        assert!(!names(&gpu).contains(&"register8"), "{:?}", names(&gpu));
-        assert_eq!(names(&software)[..3], ["shuffle32", "register8", "register4"]);
-    }
 }

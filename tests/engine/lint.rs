@@ -1,7 +1,8 @@
 //! Lint findings for graphs that exceed each limit of a given profile: the tensor or dispatch, the
 //! source line, the numbers, the advice. Only one test uses a GPU.
 
-use wgrad::plan::Options;
+use wgrad::plan::internals::check_limits;
+use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Device, Finding, Graph, Limit, Profile, Session, Value, lint};
 
 use crate::common;
@@ -218,4 +219,20 @@ fn workgroup_memory_and_subgroups_of_a_plan_are_checked() {
     assert!(message.contains("has none; there it is planned as matmul."), "{message}");
     let message = only(&session.lint(&program, &Profile::metal()), Limit::Subgroups).to_string();
     assert!(message.contains("has others, up to 32; there it is planned as matmul."), "{message}");
+}
+
+#[test]
+fn shaders_that_use_f16_need_f16() {
+    let graph = Graph::new();
+    let line = line!() + 1;
+    let y = graph.input("x", DType::F32, [4]).exp();
+    let made = Plan::of(&graph, &[&y], &Profile::metal(), &Options::default());
+    let (mut plan, findings) = made.expect("no errors");
+    assert!(findings.is_empty());
+    plan.calls[0].dispatches[0].wgsl.f16 = true;
+    assert!(check_limits(&plan, &Profile::metal()).is_empty());
+    let found = check_limits(&plan, &Profile::phone());
+    let message = only(&found, Limit::F16).to_string();
+    assert!(message.starts_with("exp needs 16-bit floats, and Android phone"), "{message}");
+    assert!(message.contains(&format!("has none; compute in f32\n  at {}", at(line))), "{message}");
 }

@@ -23,3 +23,4 @@ mod shadow;
 mod structure;
 mod threads;
 mod tuning;
+mod units;

@@ -317,3 +317,54 @@ fn training_resumes_from_a_checkpoint_after_a_device_loss() {
     losses.extend((5..10).map(|_| session.run(&step, &[("x", &x), ("y", &y)]).expect("runs").remove(0)));
     assert_eq!(losses, undisturbed, "bitwise equal");
 }
+
+/// In-place updates, step scalars, scratch, several dispatches, status words: every kernel call of a plan can be
+/// replayed from a file.
+#[test]
+fn every_kernel_call_of_a_training_step_replays() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let loss = models::mnist_cnn_training(&graph, 2, 0);
+    let on_device = graph.input("on_device", DType::F32, [2]).cast(DType::I32);
+    let other = graph.input("logits", DType::F32, [2, 3]).cross_entropy(&on_device, Reduction::Mean);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut scalar, mut in_place, mut status) = (0, 0, 0);
+    // A step that may fail on the device updates nothing in place.
+    for outputs in [&[&loss][..], &[&loss, &other]] {
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, outputs).expect("compiles");
+        let feeds: Vec<(String, Tensor)> = program.plan().inputs.iter().map(ones).collect();
+        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let (results, cases) = session.kernel_cases(&program, &feeds).expect("runs");
+
+        // The step has the same effect as a plain one.
+        let mut twin = Session::new(device.clone());
+        let twin_program = twin.compile(&graph, outputs).expect("compiles");
+        assert_eq!(twin.run(&twin_program, &feeds).expect("runs"), results);
+        assert_eq!(twin.get("conv1.weight").expect("a weight"), session.get("conv1.weight").expect("a weight"));
+
+        assert_eq!(cases.len(), program.plan().calls.len());
+        for (case, call) in cases.iter().zip(&program.plan().calls) {
+            let path = folder.path().join("case.safetensors");
+            case.save(&path).expect("saved");
+            let found = KernelCase::load(&path).expect("a case file").replay(&device).expect("runs");
+            assert!(found.passed() && found.compared > 0, "{found:?}");
+            let bindings = || call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+            scalar += usize::from(bindings().any(|bound| matches!(bound, Bound::Scalars(_))));
+            status += usize::from(bindings().any(|bound| *bound == Bound::Status));
+            in_place += usize::from(call.writes.iter().any(|w| call.reads.iter().any(|r| r.buffer == w.buffer)));
+        }
+    }
+    assert!(scalar > 0 && in_place > 0 && status > 0, "{scalar} {in_place} {status}");
+}
+
+fn ones(input: &wgrad::plan::Input) -> (String, Tensor) {
+    let (shape, n) = (&input.ty.shape, input.ty.shape.numel());
+    let tensor = match input.ty.dtype {
+        DType::F32 => Tensor::new(shape, vec![1f32; n]),
+        DType::I32 => Tensor::new(shape, vec![1i32; n]),
+        DType::U32 => Tensor::new(shape, vec![1u32; n]),
+        other => panic!("an input of type {other}"),
+    };
+    (input.name.clone(), tensor.expect("ones"))
+}

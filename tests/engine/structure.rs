@@ -39,10 +39,9 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// A file's code without comments and unit tests.
+/// A file's code without comments.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("text");
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use wgrad::ops::conv2d::Conv2d;
+use wgrad::plan::internals::sites;
 use wgrad::plan::{Choices, Options, Plan};
 use wgrad::tuning::{Outcome, Tuned};
-use wgrad::{DType, Device, Graph, Session, Tensor, Value, models};
+use wgrad::{DType, Device, Graph, Profile, Session, Tensor, Value, models};
 
 use crate::common;
 
@@ -171,4 +173,77 @@ fn the_reference_has_nothing_to_tune() {
     assert!(session.tune_in(None, &graph, &[&elsewhere], LONG).is_err());
     let broken = graph.input("c", DType::F32, [3]).matmul(&y);
     assert!(session.tune_in(None, &graph, &[&broken], LONG).is_err());
+}
+
+#[test]
+fn an_isolated_site_has_the_layout_of_the_graph() {
+    let graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 98]));
+    let y = (&a * 2.0).matmul(&b.t()).relu();
+    let again = (&b + 1.0).matmul(&a.t()); // the same class
+    let profile = Profile::webgpu_defaults();
+    let found = sites(graph.nodes(), &[y.id(), again.id()], &profile, 6);
+    let [site] = &found[..] else { panic!("{} sites", found.len()) };
+    assert_eq!(site.class, "f32[128,128~] f32[128~,128]@1,128 -> f32[128,128]");
+    assert_eq!(site.work, 96.0 * 96.0 * 98.0);
+    let class_alone = sites(site.nodes.clone(), &site.targets, &profile, 6);
+    assert_eq!((class_alone.len(), &class_alone[0].class), (1, &site.class));
+}
+
+#[test]
+fn sizes_and_attributes_of_a_class_are_rounded() {
+    let class = |build: &dyn Fn(&Graph) -> Value| {
+        let graph = Graph::new();
+        let y = build(&graph);
+        sites(graph.nodes(), &[y.id()], &Profile::webgpu_defaults(), 6).remove(0).class
+    };
+    let floats = |graph: &Graph, name: &str, shape: &[usize]| graph.input(name, DType::F32, shape);
+    let product = |m, k, n| class(&|g| floats(g, "a", &[m, k]).matmul(&floats(g, "b", &[k, n])));
+    assert_eq!(product(1, 7, 8), "f32[1,7] f32[7,8] -> f32[1,8]");
+    assert_eq!(product(9, 11, 12), "f32[8~,8~] f32[8~,16] -> f32[8~,16]");
+    assert_eq!(product(24, 511, 512), "f32[32,512~] f32[512~,512] -> f32[32,512]");
+    assert_eq!(product(767, 768, 784), "f32[512~,1024] f32[1024,1024] -> f32[512~,1024]");
+    let options = Conv2d::default().stride([2, 3]).padding([0, 1]);
+    // The length and the elements of stride, padding and dilation, the groups, the pass.
+    let convolution = class(&|g| floats(g, "x", &[2, 3, 30, 30]).conv2d(&floats(g, "w", &[8, 3, 5, 5]), None, options));
+    assert!(convolution.starts_with("(2,2,3,2,0,1,2,1,1,1,0) f32[2,3,32~,32~] f32[8,3,5,5] ->"), "{convolution}");
+}
+
+#[test]
+fn the_cheapest_candidates_are_kept() {
+    let graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [96, 96]));
+    let y = a.matmul(&b);
+    let gpu = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
+    let software = Profile { software: true, subgroups: Some((8, 8)), ..gpu.clone() };
+    let names = |profile: &Profile| {
+        let site = sites(graph.nodes(), &[y.id()], profile, 6).remove(0);
+        site.candidates.iter().map(|v| v.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&gpu)[0], "tile32");
+    assert!(!names(&gpu).contains(&"register8"), "{:?}", names(&gpu));
+    assert_eq!(names(&software)[..3], ["shuffle32", "register8", "register4"]);
+}
+
+#[test]
+fn unusable_choices_are_ignored() {
+    let graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [64, 64]));
+    let y = a.matmul(&b);
+    let profile = Profile::webgpu_defaults();
+    let plan = |variant: Option<&str>| {
+        let site = &sites(graph.nodes(), &[y.id()], &profile, 6)[0];
+        let mut choices = Choices::default();
+        variant.iter().for_each(|name| choices.set(site.op, &site.class, name));
+        let options = Options { choices, ..Options::default() };
+        Plan::of(&graph, &[&y], &profile, &options).expect("plans").0
+    };
+    let (default, other) = (plan(None), plan(Some("register8")));
+    assert_eq!(other.calls[0].label, "matmul.register8");
+    assert_ne!(default.fingerprint(), other.fingerprint());
+    assert_eq!(other.fingerprint(), plan(Some("register8")).fingerprint());
+    // Needs subgroups; empty; unknown; a variant of another op.
+    for name in ["shuffle32", "", "warp", "direct"] {
+        assert_eq!(plan(Some(name)).fingerprint(), default.fingerprint(), "{name}");
+    }
 }

@@ -297,3 +297,33 @@ fn transposed_values_of_every_kind_are_copied() {
     let (_, report) = session.check(&program, &[("x", &feed)]).expect("runs");
     assert!(report.passed() && report.compared() > 5000, "{report:?}");
 }
+
+/// The tests of this file rely on wgpu to reject dispatches beyond the limit of a device.
+#[test]
+fn a_dispatch_beyond_the_limit_is_refused() {
+    if common::device().is_none() {
+        return;
+    }
+    let device = Device::open_within(None, Some(&Profile::low())).expect("opens");
+    let graph = Graph::new();
+    let y = graph.input("x", DType::F32, [100]).relu();
+    let x = Tensor::new([100], (0..100).map(|i| i as f32 - 50.0).collect::<Vec<f32>>()).expect("x");
+    let mut session = Session::new(device);
+    for axis in 0..3 {
+        let mut run = |workgroups: u32| {
+            let edit = |plan: &mut Plan| {
+                plan.calls[0].dispatches[0].workgroups[axis] = workgroups;
+                Ok(())
+            };
+            let program = session.compile_edited(&graph, &[&y], &Options::default(), edit)?;
+            session.run(&program, &[("x", &x)])
+        };
+        run(64).expect("within the limit");
+        let refused = run(65).expect_err("beyond the limit").to_string();
+        assert!(refused.contains("65") && refused.contains("64"), "{refused}");
+    }
+    // The device remains usable.
+    let program = session.compile(&graph, &[&y]).expect("compiles");
+    let found = session.run(&program, &[("x", &x)]).expect("runs")[0].to_f32();
+    assert_eq!(found, (0..100).map(|i| (i as f32 - 50.0).max(0.0)).collect::<Vec<f32>>());
+}

@@ -318,3 +318,38 @@ fn invalid_dropout_probabilities_are_errors() {
         assert!(graph.errors().iter().all(|m| m.to_string().contains("[0, 1]") && m.op == "dropout"));
     }
 }
+
+type Penalty = fn(&Graph, f64) -> Value;
+
+#[test]
+fn penalties_apply_to_the_selected_parameters() {
+    let cases: [(Penalty, f64, [f64; 3]); 2] = [
+        (|graph, strength| graph.l1_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 10.0, [0.5, -0.5, 0.5]),
+        (|graph, strength| graph.l2_penalty(strength, |n| n.ends_with(".weight")), 0.5 * 54.0, [1.0, -2.0, 7.0]),
+    ];
+    for (penalty, value, slopes) in cases {
+        let graph = Graph::new();
+        let first = graph.parameter("a.weight", Tensor::new([2], [1.0, -2.0]).unwrap());
+        let second = graph.parameter("b.weight", Tensor::scalar(7.0));
+        let bias = graph.parameter("b.bias", Tensor::scalar(100.0));
+        let penalty = penalty(&graph, 0.5);
+        let dy = gradients(&penalty, &[&first, &second, &bias]);
+        let mut session = Session::new(Device::cpu());
+        let program = session.compile(&graph, &[&penalty, &dy[0], &dy[1], &dy[2]]).unwrap();
+        let outputs = session.run(&program, &[]).unwrap();
+        let flat: Vec<f64> = outputs.iter().flat_map(Tensor::to_f64).collect();
+        assert_eq!(flat, [value, slopes[0], slopes[1], slopes[2], 0.0]);
+    }
+}
+
+#[test]
+fn invalid_penalties_are_errors() {
+    let graph = Graph::new();
+    graph.parameter("w", Tensor::scalar(1.0));
+    graph.l1_penalty(1.0, |name| name == "v");
+    graph.l2_penalty(-1.0, |_| true);
+    graph.l2_penalty(f64::NAN, |_| true);
+    let messages: Vec<String> = graph.errors().iter().map(ToString::to_string).collect();
+    assert!(messages[0].contains("none of the parameters") && messages[0].contains("losses.rs"), "{messages:?}");
+    assert!(messages.len() == 3 && messages[2].contains("at least 0, not NaN"), "{messages:?}");
+}

@@ -1,7 +1,8 @@
 //! Recurrent layers compared with PyTorch's formulas in plain loops, and gradients with finite differences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use wgrad::check::bound::{Bounded, evaluate};
 use wgrad::nn::{Recurrent, RecurrentOptions, Scope};
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::{DType, Device, Error, Graph, Session, Tensor, Value, gradients};
@@ -289,4 +290,25 @@ fn a_second_derivative_is_refused_by_name() {
         assert!(message.contains(name) && message.contains("can be differentiated once"), "{message}");
         assert!(message.contains(file!()), "{message}");
     }
+}
+
+/// A bound comes from 16 random runs: in a million elements, none may be far too low by chance. Each state is the sum of
+/// 1/2 and half the previous state, so all are 1, and a device rounds each at least once.
+#[test]
+fn no_element_of_many_gets_a_bound_far_below_its_errors() {
+    const STEPS: usize = 1_000_000;
+    let graph = Graph::new();
+    let inputs: [(&str, &[usize]); 4] = [("x", &[1, STEPS, 1]), ("h", &[1, 1]), ("w_ih", &[1, 1]), ("w_hh", &[1, 1])];
+    let [x, h, w_ih, w_hh] = inputs.map(|(name, shape)| graph.input(name, DType::F32, shape));
+    let full = |(value, number): (&Value, f64)| {
+        (value.id(), Tensor::new(value.shape(), vec![number; value.shape().numel()]).expect("a tensor"))
+    };
+    let feeds = HashMap::from([(&x, 0.5), (&h, 1.0), (&w_ih, 1.0), (&w_hh, 0.5)].map(full));
+    let weights = Weights { w_ih, w_hh, b_ih: None, b_hh: None };
+    let y = x.recurrent(Cell::Rnn, Activation::Relu, &weights, &[h], false).y;
+    let found = evaluate(&graph.nodes(), &[y.id()], feeds).expect("evaluates").remove(&y.id());
+    let Bounded { value, error } = found.expect("y");
+    let least = error.expect("bounds").into_iter().fold(f64::INFINITY, f64::min);
+    assert!(value.to_f64().iter().all(|&y| y == 1.0));
+    assert!(least > f64::from(f32::EPSILON) / 2.0, "{least:e} is below half a unit in the last place of 1");
 }

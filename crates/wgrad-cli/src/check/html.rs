@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
+use super::kernel::SPIRV;
+
 /// The HTML page of a report.
 pub fn page(report: &Json) -> String {
     let mut body = String::new();
@@ -194,15 +196,21 @@ fn failure(found: &Json, open: bool, page: &mut String) {
         let (label, workgroups) =
             (field(&kernel["label"]), list(&kernel["workgroups"]).iter().map(field).collect::<Vec<_>>());
         let workgroups = workgroups.join(" &times; ");
+        let translated = field(&kernel["translated"]);
+        let translated = if kernel["language"] == SPIRV {
+            let link = "<a download=\"kernel.spv\" href=\"data:application/octet-stream;base64,";
+            format!("<p>{link}{translated}\">kernel.spv</a>, to be read with <code>spirv-dis</code></p>")
+        } else {
+            format!("<pre>{translated}</pre>")
+        };
         let _ = write!(
             page,
             "<details{open}><summary>{label}: WGSL, entry point <code>{}</code>, {workgroups} workgroups</summary>\
              <pre>{}</pre></details>\n<details><summary>{label}: {}, translated by naga for this backend</summary>\
-             <pre>{}</pre></details>\n",
+             {translated}</details>\n",
             field(&kernel["entry"]),
             field(&kernel["wgsl"]),
-            field(&kernel["language"]),
-            field(&kernel["translated"])
+            field(&kernel["language"])
         );
     }
     page.push_str("</div>\n");

@@ -1,9 +1,13 @@
 //! Kernels as translated by naga, wgpu's shader compiler, for a backend.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-use rspirv::binary::Disassemble;
 use wgrad::shader::with_locations;
+
+/// How reports name a SPIR-V module, which is binary; `base64 -d | spirv-dis` prints it.
+pub const SPIRV: &str = "SPIR-V in base64";
 
 /// The backend's shader language, and the kernel in it. Bounds checks are off, as in the engine; binding numbers
 /// are those of the WGSL, which wgpu renumbers.
@@ -12,10 +16,12 @@ pub fn translated(wgsl: &str, entry: &str, backend: &str) -> (&'static str, Stri
         "metal" => "MSL",
         "dx12" => "HLSL",
         "gl" => "GLSL",
-        _ => "SPIR-V, disassembled",
+        _ => SPIRV,
     };
-    let text = translate(wgsl, entry, backend).unwrap_or_else(|why| format!("naga rejects it: {why}"));
-    (language, text)
+    match translate(wgsl, entry, backend) {
+        Ok(text) => (language, text),
+        Err(why) => ("nothing", format!("naga rejects it: {why}")),
+    }
 }
 
 fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
@@ -56,8 +62,8 @@ fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
         _ => {
             let options = spv::Options { lang_version: (1, 3), ..Default::default() };
             let words = spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())?;
-            let module = rspirv::dr::load_words(&words).map_err(|e| e.to_string())?;
-            Ok(format!("; {} words\n{}", words.len(), module.disassemble()))
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            Ok(BASE64_STANDARD.encode(bytes))
         }
     }
 }
