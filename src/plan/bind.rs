@@ -49,7 +49,7 @@ pub(super) fn bind(
     calls: &[DraftCall],
     profile: &Profile,
 ) -> (Plan, Vec<(usize, String)>) {
-    let mut buffers = Buffers { layout, schedule, of: HashMap::new(), all: Vec::new() };
+    let mut buffers = Buffers { layout, schedule, profile, of: HashMap::new(), all: Vec::new() };
     let mut plan = Plan { watches_status: schedule.may_fail, ..Plan::default() };
     buffers.leaves(calls, targets, &mut plan);
     buffers.copied_constants(calls, &mut plan);
@@ -110,6 +110,7 @@ fn guarded_copy(from: BufferId, to: BufferId, words: u64, profile: &Profile) -> 
 struct Buffers<'a> {
     layout: &'a Layout<'a>,
     schedule: &'a Schedule,
+    profile: &'a Profile,
     of: HashMap<Origin, BufferId>,
     all: Vec<Buffer>,
 }
@@ -185,7 +186,8 @@ impl Buffers<'_> {
         }
     }
 
-    /// Assigns buffers to the results of kernel calls, shared by lifetime. Returns each call's scratch buffers.
+    /// Assigns buffers to the results of kernel calls, shared by lifetime or one each. Returns each call's scratch
+    /// buffers.
     fn temporaries(&mut self, calls: &[DraftCall], targets: &[ValueId], plan: &mut Plan) -> Vec<Vec<BufferId>> {
         let mut numbers: HashMap<Origin, usize> = HashMap::new();
         let mut lives: Vec<Lifetime> = Vec::new();
@@ -222,7 +224,11 @@ impl Buffers<'_> {
             self.of.insert(origin, dummy);
         }
         plan.least_temporary_bytes = lower_bound(&lives);
-        let (assigned, sizes) = assign(&lives);
+        let (assigned, sizes) = if shares(&lives, self.profile) {
+            assign(&lives)
+        } else {
+            ((0..lives.len()).collect(), lives.iter().map(|life| life.bytes).collect())
+        };
         let ids: Vec<BufferId> = sizes.into_iter().map(|bytes| self.add(bytes, Role::Temporary)).collect();
         for (origin, number) in numbers {
             self.of.insert(origin, ids[assigned[number]]);
@@ -276,6 +282,15 @@ impl Buffers<'_> {
             scratch: scratch.iter().copied().zip(call.scratch.iter().copied()).collect(),
         }
     }
+}
+
+/// Temporary bytes up to which values on a GPU have buffers of their own. Larger steps spend little time between
+/// dispatches.
+const APART: u64 = 64 << 20;
+
+/// Whether values share buffers. On a GPU, a dispatch that reuses a buffer waits for those that read the buffer before.
+fn shares(values: &[Lifetime], profile: &Profile) -> bool {
+    profile.software || values.iter().map(|value| value.bytes).sum::<u64>() > APART
 }
 
 /// Whether a dispatch writes this scratch buffer.

@@ -1,9 +1,12 @@
 //! The plan as data: fusion, in-place updates, memory reuse, and limits. Needs no GPU.
 
+use std::collections::{BTreeMap, HashSet};
+
 use wgrad::ops::attention::Attention;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
-use wgrad::plan::{Bound, Options, Plan, Role};
-use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients};
+use wgrad::optim::{Optimizer, Sgd};
+use wgrad::plan::{Bound, DispatchId, Options, Plan, Role};
+use wgrad::{DType, Device, Error, Graph, Profile, Reduction, Session, Tensor, Value, gradients, models};
 
 fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
     let mut session = Session::new(Device::cpu());
@@ -298,8 +301,10 @@ fn a_cnn_training_step_stays_within_its_budget() {
         assert!(findings.is_empty(), "{findings:?}");
         assert_valid(&plan);
         assert!(plan.dispatches() <= 40, "{} dispatches on {}", plan.dispatches(), profile.kind);
+        // On GPUs, the values of small steps have buffers of their own.
         let ratio = plan.temporary_bytes() as f64 / plan.least_temporary_bytes as f64;
-        assert!(ratio <= 1.2, "{ratio} times the least memory on {}", profile.kind);
+        let most = if profile.software { 1.2 } else { 3.0 };
+        assert!(ratio <= most && plan.temporary_bytes() < 64 << 20, "{ratio} times the least on {}", profile.kind);
         let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
         let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect();
         assert!(texts.len() <= pipelines, "{} pipelines on {}", texts.len(), profile.kind);
@@ -442,4 +447,64 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
             assert!(labels.contains(&expected), "case {number} on {kind}: {labels:?}, not {expected}");
         }
     }
+}
+
+/// The buffers that a dispatch reads and writes.
+fn used(plan: &Plan, (call, dispatch): DispatchId) -> (HashSet<usize>, HashSet<usize>) {
+    let (mut reads, mut writes) = (HashSet::new(), HashSet::new());
+    for bound in &plan.calls[call].dispatches[dispatch].bindings {
+        match *bound {
+            Bound::Storage { buffer, write: false } => reads.insert(buffer),
+            Bound::Storage { buffer, write: true } => writes.insert(buffer),
+            Bound::Status => writes.insert(usize::MAX),
+            Bound::Uniform(_) | Bound::Scalars(_) => continue,
+        };
+    }
+    (reads, writes)
+}
+
+/// Checks the levels of a plan, and returns how many dispatches and levels there are.
+fn levels(plan: &Plan) -> (usize, usize) {
+    let levels = plan.levels(0..plan.calls.len());
+    let level_of: BTreeMap<DispatchId, usize> =
+        levels.iter().enumerate().flat_map(|(level, all)| all.iter().map(move |&id| (id, level))).collect();
+    let ids: Vec<DispatchId> = (plan.calls.iter().enumerate())
+        .flat_map(|(call, of)| (0..of.dispatches.len()).map(move |dispatch| (call, dispatch)))
+        .collect();
+    assert!(level_of.keys().eq(&ids), "each dispatch is in one level");
+    // Two dispatches of which one writes what the other uses run in the order of the plan.
+    for (number, &later) in ids.iter().enumerate() {
+        let (reads, writes) = used(plan, later);
+        for &earlier in &ids[..number] {
+            let (read_before, written_before) = used(plan, earlier);
+            let conflict = !reads.is_disjoint(&written_before)
+                || !writes.is_disjoint(&written_before)
+                || !writes.is_disjoint(&read_before);
+            assert!(!conflict || level_of[&earlier] < level_of[&later], "{earlier:?} before {later:?}");
+        }
+    }
+    (ids.len(), levels.len())
+}
+
+#[test]
+fn independent_dispatches_are_in_one_level() {
+    let gpu = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
+    let graph = Graph::new();
+    let loss = models::mnist_cnn_training(&graph, 64, 0);
+    let (plan, _) = Plan::of(&graph, &[&loss], &gpu, &Options::default()).expect("plans");
+    let (dispatches, levels_of_cnn) = levels(&plan);
+    assert!(dispatches >= 30 && levels_of_cnn <= 24, "{levels_of_cnn} levels of {dispatches} dispatches");
+
+    // A step with an index that only the device can check, and one too large for buffers of its own.
+    let graph = Graph::new();
+    let x = graph.parameter("x", Tensor::new([1 << 20], vec![1f32; 1 << 20]).expect("x"));
+    let y = (0..20).fold(x.clone(), |y, _| y.cumsum(0));
+    let rows = graph
+        .input("logits", DType::F32, [64, 3])
+        .cross_entropy(&y.slice(0, 0, 64, 1).cast(DType::I32), Reduction::Mean);
+    Sgd::new().lr(0.1).minimize(&graph, &(&rows + y.sum_all()));
+    let (plan, _) = Plan::of(&graph, &[&rows], &gpu, &Options::default()).expect("plans");
+    let temporaries = plan.buffers.iter().filter(|buffer| buffer.role == Role::Temporary).count();
+    assert!(plan.watches_status && temporaries < 20, "{temporaries} buffers");
+    levels(&plan);
 }
