@@ -1,5 +1,9 @@
 //! A device's limits and features as plain data, used by the planner and to choose kernel variants.
 
+mod gpus;
+
+pub use gpus::{GPUS, multiprocessors_of};
+
 /// Limits and features of a device that matter to wgrad.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -29,7 +33,8 @@ pub struct Profile {
     pub max_uniform: u64,
     /// Bytes available for all buffers together, if known.
     pub memory: Option<u64>,
-    /// Multiprocessors (NVIDIA), compute units (AMD) or shader cores (ARM), if known.
+    /// Multiprocessors (NVIDIA), compute units (AMD), shader cores (ARM), Xe cores (Intel) or GPU cores (Apple): as the
+    /// driver reports, else by [name](multiprocessors_of), if known.
     pub multiprocessors: Option<u32>,
     /// Alignment of uniform offsets, in bytes.
     pub uniform_alignment: u32,

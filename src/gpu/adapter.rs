@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::multiprocessors::multiprocessors;
 use super::pipelines::Pipelines;
-use crate::profile::Profile;
+use crate::profile::{Profile, multiprocessors_of};
 use crate::{Error, Result};
 
 /// An open device.
@@ -143,7 +143,9 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
         max_buffer: limits.max_buffer_size,
         max_uniform: limits.max_uniform_buffer_binding_size,
         memory: None,
-        multiprocessors: multiprocessors(adapter).filter(|_| kind != "software"),
+        multiprocessors: (kind != "software")
+            .then(|| multiprocessors(adapter).or_else(|| multiprocessors_of(&info.name)))
+            .flatten(),
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
         f16: features.contains(wgpu::Features::SHADER_F16),

@@ -7,6 +7,7 @@ use wgrad::check::sweep::{self, RANDOM};
 use wgrad::check::{CaseGraph, ENDS, Histogram, agrees, ulps};
 use wgrad::op::{Cost, Machine, Style, Work};
 use wgrad::plan::internals::{Lifetime, Order, assign, lower_bound};
+use wgrad::profile::{GPUS, multiprocessors_of};
 use wgrad::shape::{merge_axes, reciprocal};
 use wgrad::tuning::{quartiles, winner};
 use wgrad::{Device, Graph, Profile, Session, Shape, Tensor, View};
@@ -74,6 +75,16 @@ fn grids_cover_without_much_surplus() {
         assert!(x.max(y).max(z) <= 64);
     }
     assert!(profile.grid(262_145).is_err());
+}
+
+#[test]
+fn every_gpu_of_the_table_can_be_found() {
+    for &(name, count) in GPUS {
+        assert_eq!(multiprocessors_of(name), Some(count), "{name} is behind a name that it contains");
+    }
+    assert_eq!(multiprocessors_of("AMD Radeon RX 7900 XT"), Some(84));
+    assert_eq!(multiprocessors_of("Intel(R) Arc(TM) A770 Graphics"), Some(32));
+    assert_eq!(multiprocessors_of("llvmpipe (LLVM 15.0.6, 256 bits)"), None);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use wgrad::plan::Options;
 
 use crate::signals;
 use one::extend;
-use tasks::{TASKS, Task, find};
+use tasks::{GPU, TASKS, Task, find};
 use wgrad_lab::output::{self, Out, Stop, check_files};
 
 /// The kernels that `bench peak` compares with the microkernels.
@@ -124,7 +124,8 @@ fn tasks_help() -> String {
     let others = [
         ("startup", "a new process: one 64x64 matmul read back, three times"),
         ("peak", "the adapter's peak rates; fails if a kernel exceeds them"),
-        ("all", "everything"),
+        ("gpu", "tasks of sizes that fill a GPU; use --no-verify, since the reference takes minutes for most of them"),
+        ("all", "everything but `gpu`"),
     ];
     let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
     let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();
@@ -175,6 +176,11 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
         match word.as_str() {
             "startup" => items.push(Item::Startup),
             "peak" => items.push(Item::Peak),
+            "gpu" => {
+                for (task, shapes) in GPU {
+                    items.extend(shapes.iter().map(|shape| Item::Kernel(task, (*shape).to_owned())));
+                }
+            }
             "all" => {
                 items.push(Item::Startup);
                 TASKS.iter().for_each(|task| defaults(task, &mut items));
@@ -183,7 +189,7 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
             name => {
                 let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
                 open = Some(find(name).ok_or_else(|| {
-                    Stop::Error(format!("no task `{name}`; there are {}, startup, peak and all", names.join(", ")))
+                    Stop::Error(format!("no task `{name}`; there are {}, startup, peak, gpu and all", names.join(", ")))
                 })?);
                 bare = true;
             }
@@ -531,6 +537,16 @@ mod tests {
         let shapes: usize = TASKS.iter().map(|task| task.shapes.len()).sum();
         assert_eq!(all.len(), shapes + 2);
         assert_eq!(named(&["all", "all", "matmul"]).expect("tasks"), all);
+    }
+
+    #[test]
+    fn the_shapes_for_gpus_are_valid() {
+        for (name, shapes) in GPU {
+            let task = find(name).expect("a task");
+            shapes.iter().for_each(|shape| assert!(task.sizes(shape).is_ok(), "{name} {shape}"));
+        }
+        let shapes: usize = GPU.iter().map(|(_, shapes)| shapes.len()).sum();
+        assert_eq!(named(&["gpu"]).expect("tasks").len(), shapes);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn details(profile: &Profile) -> Vec<(&'static str, String)> {
             "workgroup",
             format!("{} invocations, {} of memory", profile.max_invocations, size(profile.max_workgroup_memory.into())),
         ),
-        ("multiprocessors", profile.multiprocessors.map_or("not reported".to_owned(), |count| count.to_string())),
+        ("multiprocessors", profile.multiprocessors.map_or("unknown".to_owned(), |count| count.to_string())),
         ("grid", format!("{} workgroups per dimension", profile.max_workgroups)),
         ("subgroups", subgroups),
         ("16-bit floats", yes(profile.f16)),
