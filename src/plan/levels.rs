@@ -2,7 +2,8 @@
 //!
 //! GPUs overlap dispatches that no barrier separates. wgpu inserts the barriers: within a compute pass, before each
 //! dispatch that uses a buffer in another way than before; between passes, one for all buffers. A small dispatch takes
-//! less time than the barrier, so the engine executes independent dispatches together and begins a pass before them.
+//! less time than the barrier, so the engine executes independent dispatches together and begins a pass before them,
+//! which takes the host about 3 us.
 
 use std::collections::HashMap;
 use std::ops::Range;
