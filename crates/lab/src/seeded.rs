@@ -77,7 +77,7 @@ fn products() -> Vec<Fault> {
             EDGES,
             "tile64",
             "matmul_tile",
-            Text("if (k + 4u <= last) {", "if (k <= last) {"),
+            Text("k + 3u < last", "k < last"),
         ),
         fault(
             "rows and columns of the left matrix swapped",
@@ -91,7 +91,7 @@ fn products() -> Vec<Fault> {
             ["matmul", "33 x 17 x 65, a transposed"],
             "tile128",
             "matmul_tile",
-            Text("{\n    workgroupBarrier();\n    if (loads_a)", "{\n    if (loads_a)"),
+            Text("k += TERMS) {\n    workgroupBarrier();", "k += TERMS) {"),
         ),
         fault(
             "the second half of a tile's rows is stored at the wrong row",
