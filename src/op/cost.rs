@@ -158,9 +158,17 @@ impl Machine {
         }
     }
 
+    /// The share of the multiprocessors' time in which so many workgroups use them. A GPU is done when the multiprocessor
+    /// with the most workgroups is, which takes as long for fewer than `resident`.
+    fn share(&self, workgroups: f64, resident: f64) -> f64 {
+        let each = workgroups / self.multiprocessors;
+        let most = if self.software { each } else { each.ceil() };
+        if each.is_finite() { each / most.max(resident) } else { 1.0 }
+    }
+
     /// The time for this work.
     pub fn cost(&self, work: &Work) -> Cost {
-        let speed = self.efficiency(work.style) * (work.workgroups.max(1.0) / self.fill(work.resident)).min(1.0);
+        let speed = self.efficiency(work.style) * self.share(work.workgroups.max(1.0), work.resident);
         let running = work.flops / (self.flops * work.efficiency) + work.bytes / self.bandwidth;
         Cost(
             work.launches * self.launch
@@ -194,5 +202,9 @@ mod tests {
         let few = Work { workgroups: 64.0, ..Work { launches: 0.0, barriers: 0.0, ..shared } };
         let full = Work { workgroups: 256.0, ..few };
         assert_eq!(gpu.cost(&few).0, 4.0 * gpu.cost(&full).0);
+        // So does one more than a whole number on each multiprocessor.
+        let more = Work { workgroups: 257.0, ..full };
+        let whole = Work { workgroups: 320.0, ..full };
+        assert_eq!(gpu.cost(&more).0 * 257.0, gpu.cost(&whole).0 * 320.0);
     }
 }
