@@ -5,6 +5,9 @@
 
 import package::conv2d_weight_product::{dy, next, packed, s, shift, start, Walk};
 
+// Whether the windows of a row are a multiple of 4: four terms are in one row, and blocks are whole.
+const WHOLE: bool = false;
+
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
 // A tile of y: its first row and column, the end of the columns, and the terms that it adds up.
@@ -47,8 +50,9 @@ fn later(here: Walk, terms: u32) -> Walk {
 // Column t: position k + t of four channels; zeros from `last` on.
 fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
   var block: mat4x4<f32>;
+  let at = k * s.columns + column;
   @unroll for (var t = 0u; t < 4u; t++) {
-    if (k + t < last) { block[t] = dy[(k + t) * s.columns + column]; }
+    if (k + select(t, 0u, WHOLE) < last) { block[t] = dy[at + t * s.columns]; }
   }
   return block;
 }
@@ -56,12 +60,19 @@ fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
 // Column t: position k + t. From `last` on, these are multiplied by zeros; they repeat position k.
 fn right_block(place: vec4<u32>, at: Walk, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) { return mat4x4<f32>(); }
-  let second = next(at);
-  let third = next(second);
-  let fourth = next(third);
-  let i = vec4(at.corner, second.corner, third.corner, fourth.corner);
-  let i4 = place + select(vec4(at.corner), i, vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(last));
-  return mat4x4(packed[i4.x], packed[i4.y], packed[i4.z], packed[i4.w]);
+  let i = place + four(at, k, last);
+  return mat4x4(packed[i.x], packed[i.y], packed[i.z], packed[i.w]);
+}
+
+// The starts of the windows of four positions.
+fn four(at: Walk, k: u32, last: u32) -> vec4<u32> {
+  @if(WHOLE) return vec4(at.corner) + vec4(0u, 1u, 2u, 3u) * s.column;
+  @else {
+    let second = next(at);
+    let third = next(second);
+    let corners = vec4(at.corner, second.corner, third.corner, next(third).corner);
+    return select(vec4(at.corner), corners, vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(last));
+  }
 }
 
 fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return block; }

@@ -187,6 +187,11 @@ impl Windows {
         self.n * self.y.windows * self.x.windows
     }
 
+    /// Whether four windows are always in one row, counted from a multiple of four.
+    pub(super) fn by_fours(&self) -> bool {
+        self.x.windows.is_multiple_of(4)
+    }
+
     /// Size of the copy in vec4.
     pub(super) fn packed(&self) -> usize {
         self.n * self.y.padded * self.x.padded * self.quads()

@@ -219,7 +219,7 @@ impl Product {
         let blocks = [cut.column_blocks, cut.row_blocks, cut.workgroups(), cut.terms];
         let multiply = Launch {
             label: format!("conv2d_weight {}", variant.name),
-            wgsl: tiling.shader().set("WEIGHT", true).finish()?,
+            wgsl: tiling.shader().set("WEIGHT", true).set("WHOLE", windows.by_fours()).finish()?,
             entry: "conv2d_tile",
             bindings: vec![
                 windows.weight_uniform(s, blocks),
