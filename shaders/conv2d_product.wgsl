@@ -3,13 +3,14 @@
 // reader of height .. origin_x.
 
 @if(PHASES)
-import package::conv2d_phases::{store};
+import package::conv2d_phases::{store_within};
 
 struct Product {
   by_plane: vec2<u32>, by_width: vec2<u32>,
   positions: u32, plane: u32, width: u32, channels: u32, columns: u32, column_blocks: u32,
   image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
-  blocks: u32, height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
+  blocks: u32, part_terms: u32,
+  height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
 }
 // Whether this is a strided input gradient, and its phases along each axis.
 const PHASES: bool = false;
@@ -33,10 +34,15 @@ fn corner(position: u32) -> u32 {
 }
 
 // Stores a channel's results at a position and the next three, within bounds.
-@if(!PHASES)
 fn store(v: vec4<f32>, position: u32, channel: u32) {
+  store_within(v, position, channel, s.positions);
+}
+
+// The same for positions below `end`.
+@if(!PHASES)
+fn store_within(v: vec4<f32>, position: u32, channel: u32, end: u32) {
   @if(Y_VEC4) {
-    if (position < s.positions && channel < s.channels) {
+    if (position < end && channel < s.channels) {
       let n = quotient(position, s.by_plane);
       let i = (n * s.channels + channel - n) * s.plane + position;
       y[i / 4u] = epilogue4(v, i);
@@ -45,7 +51,7 @@ fn store(v: vec4<f32>, position: u32, channel: u32) {
   @else {
     if (channel < s.channels) {
       @unroll for (var k = 0u; k < 4u; k++) {
-        if (position + k < s.positions) {
+        if (position + k < end) {
           let n = quotient(position + k, s.by_plane);
           let i = (n * s.channels + channel - n) * s.plane + position + k;
           y[i] = epilogue(v[k], i);

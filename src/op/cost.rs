@@ -158,9 +158,17 @@ impl Machine {
         }
     }
 
+    /// The share of the multiprocessors' time in which so many workgroups use them. A GPU is done when the multiprocessor
+    /// with the most workgroups is, which takes as long for fewer than `resident`.
+    fn share(&self, workgroups: f64, resident: f64) -> f64 {
+        let each = workgroups / self.multiprocessors;
+        let most = if self.software { each } else { each.ceil() };
+        if each.is_finite() { each / most.max(resident) } else { 1.0 }
+    }
+
     /// The time for this work.
     pub fn cost(&self, work: &Work) -> Cost {
-        let speed = self.efficiency(work.style) * (work.workgroups.max(1.0) / self.fill(work.resident)).min(1.0);
+        let speed = self.efficiency(work.style) * self.share(work.workgroups.max(1.0), work.resident);
         let running = work.flops / (self.flops * work.efficiency) + work.bytes / self.bandwidth;
         Cost(
             work.launches * self.launch

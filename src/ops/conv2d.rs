@@ -13,6 +13,7 @@ mod kernels;
 mod packed;
 mod pointwise;
 mod reference;
+mod tiles;
 
 pub use cases::cases;
 

@@ -105,6 +105,9 @@ fn barriers_and_tiles_pay_on_gpus_only() {
     let few = Work { workgroups: 64.0, ..Work { launches: 0.0, barriers: 0.0, ..shared } };
     let full = Work { workgroups: 256.0, ..few };
     assert_eq!(gpu.cost(&few).0, 4.0 * gpu.cost(&full).0);
+    // One more than a whole number on each multiprocessor takes as long as the next whole number.
+    let time = |workgroups: f64| workgroups * gpu.cost(&Work { workgroups, ..full }).0;
+    assert!((time(257.0) / time(320.0) - 1.0).abs() < 1e-12);
 }
 
 /// A direct implementation of the rule of [`assign`].

@@ -157,7 +157,7 @@ fn convolutions() -> Vec<Fault> {
         fault(
             "an input gradient uses the horizontal phase as the vertical one",
             ["conv2d", "5x3 asymmetric"],
-            "tile",
+            "tile64",
             "conv2d_tile",
             Text("i32(channel / SX % SY)", "i32(channel % SX)"),
         ),
@@ -179,7 +179,7 @@ fn convolutions() -> Vec<Fault> {
         fault(
             "missing bounds check of the last channels",
             ["conv2d", "17 channels to 33"],
-            "tile",
+            "tile64",
             "conv2d_tile",
             Text("if (channel < s.channels) {", "if (true) {"),
         ),
@@ -188,7 +188,7 @@ fn convolutions() -> Vec<Fault> {
             ["conv2d", "kernel as large as the input"],
             "rows",
             "conv2d_rows",
-            Text("if (position + 3u < s.positions) {", "if (true) {"),
+            Text("if (position + 3u < end) {", "if (true) {"),
         ),
         fault(
             "stride used as dilation",
@@ -200,14 +200,14 @@ fn convolutions() -> Vec<Fault> {
         fault(
             "packing reads a row below the image",
             ["conv2d", "3x3 padding 1"],
-            "tile",
+            "tile64",
             "conv2d_pack",
             Text("u32(iy) < s.h", "u32(iy) <= s.h"),
         ),
         fault(
             "padding is not filled, so stale scratch is read",
             ["conv2d", "3x3 padding 1"],
-            "tile",
+            "tile64",
             "conv2d_pack",
             Text("packed[position * s.quads + q] = quad;", "if (inside) { packed[position * s.quads + q] = quad; }"),
         ),
@@ -261,9 +261,23 @@ fn convolutions() -> Vec<Fault> {
             Text("four(m, p.m) * p.a_m", "four(m, p.m) * p.a_k"),
         ),
         fault(
+            "the parts of a convolution's sum are stored in one place",
+            ["conv2d", "36 channels, planes of vec4"],
+            "tile32",
+            "conv2d_tile",
+            Text("let start = part * s.positions;", "let start = 0u;"),
+        ),
+        fault(
+            "missing barrier before the next tile of a convolution is loaded",
+            ["conv2d", "33 channels to 65, more than a tile"],
+            "tile128",
+            "conv2d_tile",
+            Text("{\n    workgroupBarrier();\n    if (loads_right)", "{\n    if (loads_right)"),
+        ),
+        fault(
             "the weight gradient drops its last part",
             ["conv2d_weight_grad", "3x3 padding 1"],
-            "tile",
+            "tile64",
             "reduce",
             Text("k < run", "k + 1u < run"),
         ),

@@ -58,6 +58,9 @@ fn examples() -> Vec<Example> {
         ("17 channels to 33", [2, 17, 6, 5], [33, 17, 3, 3], Conv2d::same(3)),
         ("32 channels to 64", [2, 32, 9, 8], [64, 32, 3, 3], plain),
         ("33 channels to 65, more than a tile", [1, 33, 9, 15], [65, 33, 2, 1], plain),
+        // Split sums with a short last part: with vec4 of positions, and with phases.
+        ("36 channels, planes of vec4", [1, 36, 6, 8], [5, 36, 3, 3], Conv2d::same(3)),
+        ("4x4 stride 2 to 70 channels", [1, 6, 10, 8], [70, 6, 4, 4], plain.stride(2).padding(1)),
         ("wide and flat", [1, 2, 1, 300], [3, 2, 1, 9], plain.stride([1, 2]).padding([0, 4])),
         ("two whole workgroups of elements", [2, 1, 8, 8], [1, 1, 1, 1], plain),
         ("more weights than positions", [1, 68, 2, 3], [48, 68, 1, 1], plain),

@@ -34,7 +34,7 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     let [data, weight] = [Slot::Scratch(0), Slot::Scratch(1)];
     let (quads, taps, phases) = (s.c.div_ceil(4), s.kh * s.kw, windows.phases());
     let blocks = windows.positions().div_ceil(STEP) * quads * phases;
-    let uniform = windows.product_uniform(s, s.c * phases, [quads, 1, blocks]);
+    let uniform = windows.product_uniform(s, s.c * phases, [quads, 1, blocks, 0]);
     let entry = "conv2d_depthwise";
     let sums = Launch {
         label: entry.into(),

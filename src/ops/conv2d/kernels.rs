@@ -1,8 +1,9 @@
 //! The kernels of the convolutions: direct loops for every shape; for dense convolutions matrix products, either over
-//! channels-last copies (`packed`) or, for 1x1 kernels, in place (`pointwise`); for depthwise convolutions sums over
-//! channels-last copies (`depthwise`).
+//! channels-last copies (`packed`, on GPUs with `tiles`) or, for 1x1 kernels, in place (`pointwise`); for depthwise
+//! convolutions sums over channels-last copies (`depthwise`).
 
 use super::packed::{self, ConvTiling, Windows};
+use super::tiles::{Product, TILE32, TILE64, TILE128, TILES};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::DType;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
@@ -19,20 +20,18 @@ const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle
 const SHUFFLE32: Variant = Variant { workgroup_memory: 8192, ..shuffle("shuffle32") };
 /// For other software adapters.
 const ROWS: Variant = Variant { invocations: 32, ..variant("rows") };
-/// For GPUs.
-const TILE: Variant = Variant { workgroup_memory: 8192, ..variant("tile") };
 const DEPTHWISE: Variant = variant("depthwise");
 /// For every shape.
 const DIRECT: Variant = variant("direct");
 
-const VARIANTS: &[Variant] = &[POINTWISE, SHUFFLE64, SHUFFLE32, ROWS, TILE, DEPTHWISE, DIRECT];
+const VARIANTS: &[Variant] = &[POINTWISE, SHUFFLE64, SHUFFLE32, ROWS, TILE128, TILE64, TILE32, DEPTHWISE, DIRECT];
 
-/// The same for the weight gradient, whose tile also keeps positions in workgroup memory.
+/// The same for the weight gradient, which needs no workgroup memory for shuffles.
 const WEIGHT_SHUFFLE64: Variant = shuffle("shuffle64");
 const WEIGHT_SHUFFLE32: Variant = shuffle("shuffle32");
-const WEIGHT_TILE: Variant = Variant { workgroup_memory: 8448, ..TILE };
 
-const WEIGHT_VARIANTS: &[Variant] = &[WEIGHT_SHUFFLE64, WEIGHT_SHUFFLE32, ROWS, WEIGHT_TILE, DEPTHWISE, DIRECT];
+const WEIGHT_VARIANTS: &[Variant] =
+    &[WEIGHT_SHUFFLE64, WEIGHT_SHUFFLE32, ROWS, TILE128, TILE64, TILE32, DEPTHWISE, DIRECT];
 
 const fn shuffle(name: &'static str) -> Variant {
     Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
@@ -68,33 +67,43 @@ const COMPILE_MORE: f64 = 2.3;
 const FEW: f64 = 2e5;
 
 impl Convolution {
-    /// The work of a variant that multiplies channels-last copies.
+    /// The work of a variant without workgroup memory that multiplies channels-last copies.
     fn packed(&self, sizes: &Sizes, variant: &Variant, software: bool) -> Work {
         let Tile { rows, columns, cost } = tile(variant);
         let (style, compile) = match *variant {
             SHUFFLE64 | WEIGHT_SHUFFLE64 => (Style::Shuffled, COMPILE_MORE),
             SHUFFLE32 | WEIGHT_SHUFFLE32 => (Style::Shuffled, 0.0),
-            ROWS => (Style::Cached, 0.0),
-            _ => (Style::Shared, 0.0),
+            _ => (Style::Cached, 0.0),
         };
-        // Tiles also compute what lies beyond the edges. (For a GPU, only one of these kernels is fast.)
-        let whole =
-            |size: usize, tile: usize| if software { size.next_multiple_of(tile) as f64 / size as f64 } else { 1.0 };
         let windows = self.windows(sizes);
         let outputs = sizes.o.div_ceil(4);
-        let padded = match self.pass {
-            ConvPass::Forward => whole(windows.positions(), rows) * whole(outputs, columns),
+        // Rows and columns, and parts of the sum. The small tile of the weight gradient takes three times as long per
+        // product, and is one more kernel to compile.
+        let ([m, n], rows, parts, again) = match self.pass {
+            ConvPass::Forward => ([windows.positions(), outputs], rows, 1, 1.0),
             ConvPass::BackwardData(_) => {
-                whole(windows.positions(), rows) * whole((sizes.c * windows.phases()).div_ceil(4), columns)
+                ([windows.positions(), (sizes.c * windows.phases()).div_ceil(4)], rows, 1, 1.0)
             }
-            // The small tile takes three times as long per product, and is one more kernel to compile.
             ConvPass::BackwardFilter(_) => {
                 let again = if *variant == ROWS { 2.0 } else { 1.0 };
-                again * whole(windows.depth(), rows / 4) * whole(outputs, columns)
+                ([windows.depth(), outputs], rows / 4, windows.positions().div_ceil(64), again)
             }
         };
-        let efficiency = 0.45 / cost;
-        Work { style, launches: 3.0, flops: padded * sizes.flops(), efficiency, compile, ..Work::default() }
+        // Tiles also compute what lies beyond the edges.
+        let whole = |size: usize, tile: usize| size.next_multiple_of(tile) as f64 / size as f64;
+        let padded = again * (whole(m, rows) * whole(n, columns));
+        // A software adapter computes one tile after the other, whatever their number.
+        let tiles = (m.div_ceil(rows) * n.div_ceil(columns) * parts) as f64;
+        let workgroups = if software { f64::INFINITY } else { tiles / 32.0 };
+        Work {
+            style,
+            launches: 3.0,
+            flops: padded * sizes.flops(),
+            efficiency: 0.45 / cost,
+            workgroups,
+            compile,
+            ..Work::default()
+        }
     }
 
     /// The windows that the packed kernels read.
@@ -113,22 +122,23 @@ impl Kernel for Convolution {
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let sizes = self.sizes(args.inputs, args.outputs);
-        let software = args.profile.software;
-        let packed = |variant: &Variant| self.packed(&sizes, variant, software);
+        let packed = |variant: &Variant| self.packed(&sizes, variant, args.profile.software);
         let work = match *variant {
             // Beyond [`FEW`] operations, it is slower than the others whatever these compute beyond the edges.
             DIRECT if sizes.flops() < FEW => Work::default(),
             DIRECT => Work { launches: 30.0 * sizes.flops() / FEW, ..Work::default() },
             // The arithmetic of the fastest packed variant, without the copies, which take about a third as long.
             POINTWISE if !pointwise::supports(&sizes, self.pass) => return None,
+            POINTWISE if !args.profile.software => return pointwise::cost(&sizes, self.pass, args.profile),
             POINTWISE => {
-                let able = [SHUFFLE64, SHUFFLE32, ROWS, TILE].into_iter().filter(|v| v.lacking(args.profile).is_none());
+                let able = [SHUFFLE64, SHUFFLE32, ROWS].into_iter().filter(|v| v.lacking(args.profile).is_none());
                 let best = able.map(|v| packed(&v)).min_by(|a, b| args.cost(a).0.total_cmp(&args.cost(b).0))?;
                 Work { flops: best.flops * pointwise::share(&sizes), ..best }
             }
             DEPTHWISE if !depthwise::supports(&sizes, self.pass, args) => return None,
             DEPTHWISE => Work { launches: 3.0, flops: sizes.flops(), efficiency: 0.3, ..Work::default() },
             _ if !packed::supports(&sizes, || self.windows(&sizes), args) => return None,
+            TILE128 | TILE64 | TILE32 => return Product::new(&sizes, self.pass, args)?.cost(variant, args.profile),
             _ => packed(variant),
         };
         Some(args.cost(&work))
@@ -136,6 +146,10 @@ impl Kernel for Convolution {
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = &self.sizes(args.inputs, args.outputs);
+        if TILES.contains(variant) {
+            let product = Product::new(s, self.pass, args).ok_or("the copies need larger bindings")?;
+            return product.lower(s, self.pass, variant, args);
+        }
         let Tile { rows, columns, .. } = tile(variant);
         let tiling = |entry, rows, columns, tiles| ConvTiling { entry, rows, columns, tiles };
         let wide = |shader: Shader| shader.set("WIDE", columns / 8);
@@ -146,7 +160,6 @@ impl Kernel for Convolution {
                     (wide(Shader::new("conv2d_weight_shuffle")), tiling(entry, rows / 4, columns, 1))
                 }
                 ROWS => (Shader::new("conv2d_weight_rows"), tiling("conv2d_weight_rows", rows / 4, columns, 32)),
-                WEIGHT_TILE => (Shader::new("conv2d_weight_tile"), tiling("conv2d_weight_tile", 16, 16, 1)),
                 DEPTHWISE => return depthwise::weight_product(s, args),
                 _ => return weight_direct(s, args),
             };
@@ -156,8 +169,7 @@ impl Kernel for Convolution {
         let (shader, tiling) = match *variant {
             SHUFFLE64 | SHUFFLE32 => (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
             ROWS => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
-            TILE => (Shader::new("conv2d_tile"), tiling("conv2d_tile", 64, 16, 1)),
-            POINTWISE => return pointwise::product(s, self.pass, args),
+            POINTWISE => return pointwise::product(s, self.pass, args.profile),
             DEPTHWISE => return depthwise::product(s, self.pass, args),
             _ if backward => {
                 return direct(Shader::new("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);

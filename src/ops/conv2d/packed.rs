@@ -187,6 +187,11 @@ impl Windows {
         self.n * self.y.windows * self.x.windows
     }
 
+    /// Whether four windows are always in one row, counted from a multiple of four.
+    pub(super) fn by_fours(&self) -> bool {
+        self.x.windows.is_multiple_of(4)
+    }
+
     /// Size of the copy in vec4.
     pub(super) fn packed(&self) -> usize {
         self.n * self.y.padded * self.x.padded * self.quads()
@@ -218,19 +223,20 @@ impl Windows {
         shader.set("PHASES", phases).set("SY", sy).set("SX", sx).set("Y_VEC4", vec4)
     }
 
-    /// The uniform of conv2d_product.wgsl, for `outputs` channels of the result times phases.
+    /// The uniform of conv2d_product.wgsl, for `outputs` channels of the result times phases. Only tiles read the terms
+    /// of a part.
     pub(super) fn product_uniform(
         &self,
         s: &Sizes,
         outputs: usize,
-        [columns, column_blocks, blocks]: [usize; 3],
+        [columns, column_blocks, blocks, part_terms]: [usize; 4],
     ) -> Binding {
         let plane = self.y.windows * self.x.windows;
         let [image, row, column, tap_row, tap_column] = self.steps();
         let taps_x = self.x.taps / self.fold;
         let words = [self.positions(), plane, self.x.windows, outputs, columns, column_blocks, image, row, column]
             .into_iter()
-            .chain([self.y.taps, taps_x, tap_row, tap_column, self.quads(), blocks, s.h, s.w])
+            .chain([self.y.taps, taps_x, tap_row, tap_column, self.quads(), blocks, part_terms, s.h, s.w])
             .map(|word| word as u32)
             .chain(self.phases.map(|phase| phase.origin as u32))
             .chain([s.kh, s.kw].map(|size| size as u32));
@@ -274,7 +280,7 @@ impl Windows {
     }
 
     /// The launch that packs the weight: rows are the channels summed over, columns those of the result.
-    fn pack_weight(&self, s: &Sizes, backward: bool, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
+    pub(super) fn pack_weight(&self, s: &Sizes, backward: bool, to: Slot, args: &Args<'_>) -> Result<Launch, String> {
         let taps = s.kh * s.kw;
         let outputs = self.phases() * if backward { s.c } else { s.o };
         let (columns, padded_rows) = (outputs.div_ceil(4), self.quads() * 4);
@@ -393,7 +399,7 @@ pub(super) fn product(
     let positions = windows.positions();
     let column_blocks = columns.div_ceil(tiling.columns);
     let blocks = positions.div_ceil(tiling.rows) * column_blocks;
-    let uniform = windows.product_uniform(s, outputs, [columns, column_blocks, blocks]);
+    let uniform = windows.product_uniform(s, outputs, [columns, column_blocks, blocks, 0]);
     let shader = windows.with_store(shader);
     let multiply = Launch {
         label: tiling.entry.into(),

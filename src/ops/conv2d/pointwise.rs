@@ -2,10 +2,10 @@
 //! `[C, H W]`, by the kernels of [`Matmul`] and without copies.
 
 use super::{ConvPass, Sizes};
-use crate::op::{Args, Binding, Kernel, Lowered, Slot};
+use crate::op::{Args, Binding, Cost, Kernel, Lowered, Slot};
 use crate::ops::matmul::Matmul;
 use crate::shape::View;
-use crate::{DType, Shape, TensorType};
+use crate::{DType, Profile, Shape, TensorType};
 
 /// Whether the convolution is such a product, forward or for the input gradient (the weight gradient also sums over
 /// images).
@@ -15,15 +15,15 @@ pub(super) fn supports(s: &Sizes, pass: ConvPass) -> bool {
     plain && !matches!(pass, ConvPass::BackwardFilter(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }
 
-/// The share of the time of a packed convolution: less than 1 if tiles of 32 columns are over three quarters full;
+/// The share of the time of a packed convolution on a software adapter: less than 1 if tiles of 32 columns are over three quarters full;
 /// otherwise it is faster to pack all images together.
 pub(super) fn share(s: &Sizes) -> f64 {
     let plane = s.h * s.w;
     0.75 * plane.next_multiple_of(32) as f64 / plane as f64
 }
 
-/// The product for each image: `y = W x` or `dx = W^T dy`.
-pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowered, String> {
+/// The arguments of the product for each image: `y = W x` or `dx = W^T dy`.
+fn of_product<R>(s: &Sizes, pass: ConvPass, profile: &Profile, f: impl FnOnce(&Args<'_>) -> R) -> R {
     let backward = pass != ConvPass::Forward;
     let (rows, inner) = if backward { (s.c, s.o) } else { (s.o, s.c) };
     let plane = s.h * s.w;
@@ -32,9 +32,20 @@ pub(super) fn product(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Result<Lowe
     let strides = if backward { vec![0, 1, rows] } else { vec![0, inner, 1] };
     let views = [View { shape: weight.shape.clone(), strides, offset: 0 }, View::contiguous(&data.shape)];
     let outputs = [ty([s.n, rows, plane])];
-    let args = Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile: args.profile };
-    let variant = Matmul.candidates(&args).first().ok_or("no variant of matmul runs here")?.0;
-    let mut lowered = Matmul.lower(variant, &args)?;
+    f(&Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile })
+}
+
+/// The estimated time of the product.
+pub(super) fn cost(s: &Sizes, pass: ConvPass, profile: &Profile) -> Option<Cost> {
+    of_product(s, pass, profile, |args| Matmul.candidates(args).first().map(|&(_, cost)| cost))
+}
+
+/// The launches of the product.
+pub(super) fn product(s: &Sizes, pass: ConvPass, profile: &Profile) -> Result<Lowered, String> {
+    let mut lowered = of_product(s, pass, profile, |args| {
+        let variant = Matmul.candidates(args).first().ok_or("no variant of matmul runs here")?.0;
+        Matmul.lower(variant, args)
+    })?;
     // The first operand of the product is the second of this op.
     for binding in lowered.launches.iter_mut().flat_map(|launch| &mut launch.bindings) {
         if let Binding::Read(Slot::Input(input)) = binding {

@@ -129,9 +129,22 @@ pub(crate) fn sum_of_parts(
     to: Slot,
     profile: &Profile,
 ) -> Result<Launch, String> {
-    let sum = Reduce { kind: ReduceKind::Sum, axes: vec![0], keepdim: false };
-    let factor = one(dtype);
-    sum.launch(dtype, Stage { factor, ..Stage::of_parts(parts, outputs, from) }, 1, to, false, profile)
+    let stage = Stage { factor: one(dtype), ..Stage::of_parts(parts, outputs, from) };
+    Reduce::SUM_OF_PARTS.launch(dtype, stage, 1, to, false, profile)
+}
+
+/// The same for parts with the layout of `view`, of at most three axes, which start `step` elements apart.
+pub(crate) fn sum_of_views(
+    parts: usize,
+    step: usize,
+    view: &View,
+    from: Slot,
+    to: Slot,
+    profile: &Profile,
+) -> Result<Launch, String> {
+    let kept = Walk::new(view).ok_or_else(|| format!("a part has more than {MAX_AXES} axes"))?;
+    let stage = Stage { kept, reduced: Walk::line(parts, step), offset: view.offset, from, factor: one(DType::F32) };
+    Reduce::SUM_OF_PARTS.launch(DType::F32, stage, 1, to, false, profile)
 }
 
 /// The element type of the kernel's arrays.
@@ -170,6 +183,8 @@ pub(crate) fn threads_per_row(profile: &Profile, size: usize) -> u32 {
 }
 
 impl Reduce {
+    const SUM_OF_PARTS: Reduce = Reduce { kind: ReduceKind::Sum, axes: Vec::new(), keepdim: false };
+
     /// The bits of the identity element of max or min; WGSL has no literal for infinity.
     fn identity(&self, dtype: DType) -> Option<u32> {
         Some(match (self.kind, dtype) {

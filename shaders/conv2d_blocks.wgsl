@@ -1,0 +1,78 @@
+// Operands of conv2d_tile.wgsl forward and for the input gradient.
+// y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
+// packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack. Rows are channels o, columns
+// positions (n, i, j), terms (u, v, 4 q + e). Part p of the sum is y[p, ..].
+
+import package::conv2d_product::{corner, s, store_within};
+
+@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+
+// A tile of y: its first row and column, the end of the columns, and the terms that it adds up.
+struct Tile { m: u32, n: u32, columns: u32, part: u32, first: u32, last: u32 }
+
+fn tiles() -> u32 { return s.blocks; }
+
+fn tile_of(number: u32) -> Tile {
+  let row_of_tiles = number / s.column_blocks;
+  let across = (s.positions + TILE - 1u) / TILE;
+  let part = row_of_tiles / across;
+  let first = part * s.part_terms;
+  let last = min(first + s.part_terms, s.taps_y * s.taps_x * s.quads * 4u);
+  return Tile(number % s.column_blocks * TILE, row_of_tiles % across * TILE, s.positions, part, first, last);
+}
+
+// Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or four windows.
+fn place_of(four: u32, right: bool) -> vec4<u32> {
+  if (!right) { return vec4(min(four, s.columns - 1u)); }
+  let p = four * 4u;
+  return vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
+}
+
+// Terms k .. k + 4 as an offset from the corner of a window, with their channel quad and kernel column.
+struct Step { offset: u32, quad: u32, tap: u32 }
+
+fn step_of(k: u32) -> Step {
+  let tap = k / 4u / s.quads;
+  let column = tap % s.taps_x;
+  let quad = k / 4u % s.quads;
+  return Step(tap / s.taps_x * s.tap_row + column * s.tap_column + quad, quad, column);
+}
+
+// The step `terms` later.
+fn later(here: Step, terms: u32) -> Step {
+  var to = Step(here.offset + terms / 4u, here.quad + terms / 4u, here.tap);
+  while (to.quad >= s.quads) {
+    to.quad -= s.quads;
+    to.offset += s.tap_column - s.quads;
+    to.tap++;
+    if (to.tap == s.taps_x) {
+      to.tap = 0u;
+      to.offset += s.tap_row - s.taps_x * s.tap_column;
+    }
+  }
+  return to;
+}
+
+// Column t: term k + t of four channels; zeros from `last` on.
+fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) { return mat4x4<f32>(); }
+  let at = k * s.columns + column;
+  return mat4x4(weight[at], weight[at + s.columns], weight[at + 2u * s.columns], weight[at + 3u * s.columns]);
+}
+
+// Column i: the terms of window i; zeros from `last` on.
+fn right_block(corners: vec4<u32>, at: Step, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) { return mat4x4<f32>(); }
+  let i = corners + at.offset;
+  return mat4x4(packed[i.x], packed[i.y], packed[i.z], packed[i.w]);
+}
+
+// Column t: term t of the four windows of a block.
+fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return transpose(block); }
+
+fn store(v: vec4<f32>, m: u32, n: u32, part: u32) {
+  // The images of a part follow those of the part before it.
+  let start = part * s.positions;
+  store_within(v, start + n, m, start + s.positions);
+}

@@ -1,0 +1,84 @@
+// Operands of conv2d_tile.wgsl for the weight gradient.
+// y[part, o, r] = sum over the part-th range of positions p of dy[p, o] packed[p shifted by tap, q][e]
+// where r = 4 (tap Q + q) + e. Rows are channels o, columns r, terms positions. y [parts, O, 4 ROWS].
+// The other bindings are in conv2d_weight_product.wgsl.
+
+import package::conv2d_weight_product::{dy, next, packed, s, shift, start, Walk};
+
+// Whether the windows of a row are a multiple of 4: four terms are in one row, and blocks are whole.
+const WHOLE: bool = false;
+
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+
+// A tile of y: its first row and column, the end of the columns, and the terms that it adds up.
+struct Tile { m: u32, n: u32, columns: u32, part: u32, first: u32, last: u32 }
+
+fn tiles() -> u32 { return s.blocks; }
+
+fn tile_of(number: u32) -> Tile {
+  let row_of_tiles = number / s.column_blocks;
+  let part = row_of_tiles / s.row_blocks;
+  let first = part * s.stretch;
+  let last = min(first + s.stretch, s.positions);
+  return Tile(number % s.column_blocks * TILE, row_of_tiles % s.row_blocks * TILE, s.rows * 4u, part, first, last);
+}
+
+// Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or the offset from the corner
+// of a window.
+fn place_of(four: u32, right: bool) -> vec4<u32> {
+  if (!right) { return vec4(min(four, s.columns - 1u)); }
+  return vec4(shift(four));
+}
+
+fn step_of(position: u32) -> Walk { return start(position); }
+
+// The position `terms` later.
+fn later(here: Walk, terms: u32) -> Walk {
+  var to = Walk(here.ox + terms, here.oy, here.corner + terms * s.column);
+  while (to.ox >= s.width) {
+    to.ox -= s.width;
+    to.corner += s.row - s.width * s.column;
+    to.oy++;
+    if (to.oy == s.height) {
+      to.oy = 0u;
+      to.corner += s.image - s.height * s.row;
+    }
+  }
+  return to;
+}
+
+// Column t: position k + t of four channels; zeros from `last` on.
+fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
+  var block: mat4x4<f32>;
+  let at = k * s.columns + column;
+  @unroll for (var t = 0u; t < 4u; t++) {
+    if (k + select(t, 0u, WHOLE) < last) { block[t] = dy[at + t * s.columns]; }
+  }
+  return block;
+}
+
+// Column t: position k + t. From `last` on, these are multiplied by zeros; they repeat position k.
+fn right_block(place: vec4<u32>, at: Walk, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) { return mat4x4<f32>(); }
+  let i = place + four(at, k, last);
+  return mat4x4(packed[i.x], packed[i.y], packed[i.z], packed[i.w]);
+}
+
+// The starts of the windows of four positions.
+fn four(at: Walk, k: u32, last: u32) -> vec4<u32> {
+  @if(WHOLE) return vec4(at.corner) + vec4(0u, 1u, 2u, 3u) * s.column;
+  @else {
+    let second = next(at);
+    let third = next(second);
+    let corners = vec4(at.corner, second.corner, third.corner, next(third).corner);
+    return select(vec4(at.corner), corners, vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(last));
+  }
+}
+
+fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return block; }
+
+fn store(v: vec4<f32>, m: u32, n: u32, part: u32) {
+  if (m < s.outputs) {
+    y[(part * s.outputs + m) * s.rows + n / 4u] = v;
+  }
+}

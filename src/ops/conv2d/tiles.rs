@@ -1,0 +1,246 @@
+//! The products of `packed` by tiles in workgroup memory, for GPUs. Sums are split into parts where there are too few
+//! tiles to fill the device.
+
+use super::packed::Windows;
+use super::{ConvPass, Sizes};
+use crate::op::{Args, Binding, Cost, Launch, Lowered, Machine, Slot, Style, Variant, Work};
+use crate::ops::reduce::{sum_of_parts, sum_of_views};
+use crate::shader::Shader;
+use crate::shape::View;
+use crate::{DType, Profile, Shape};
+
+/// The variants, by the side of their tile. An invocation computes 8 x 8 results; in the smallest tile, 4 x 4, so that
+/// there are four times as many workgroups as with [`TILE64`].
+pub(super) const TILE128: Variant = variant("tile128", 256, 16384);
+pub(super) const TILE64: Variant = variant("tile64", 64, 4096);
+pub(super) const TILE32: Variant = variant("tile32", 64, 4096);
+pub(super) const TILES: [Variant; 3] = [TILE128, TILE64, TILE32];
+
+const fn variant(name: &'static str, invocations: u32, workgroup_memory: u32) -> Variant {
+    Variant { epilogue: true, invocations, workgroup_memory, ..Variant::plain(name) }
+}
+
+/// How a variant tiles a product.
+struct Tiling {
+    side: usize,
+    /// Vec4 of rows, and of columns, per invocation.
+    quads: usize,
+    /// Workgroups that keep a multiprocessor busy: 256 invocations, two for each lane of NVIDIA's.
+    resident: f64,
+    /// The share of the peak that the loop reaches, as for the matrix product with the same tile.
+    efficiency: f64,
+}
+
+impl Tiling {
+    fn of(variant: &Variant) -> Tiling {
+        match *variant {
+            TILE128 => Tiling { side: 128, quads: 2, resident: 1.0, efficiency: 0.69 },
+            TILE64 => Tiling { side: 64, quads: 2, resident: 4.0, efficiency: 0.6 },
+            _ => Tiling { side: 32, quads: 1, resident: 4.0, efficiency: 0.4 },
+        }
+    }
+
+    fn shader(&self) -> Shader {
+        let lanes = (self.side / 4 / self.quads).pow(2);
+        let shader = Shader::new("conv2d_tile").set("TILE", self.side).set("QUADS", self.quads);
+        shader.set("LANES", lanes).set("TERMS", 8 * lanes / self.side)
+    }
+}
+
+/// Fewest terms in a part of a sum, as in a matrix product.
+const MIN_PART: usize = 128;
+
+/// Most terms: some drivers silently stop long loops.
+const MAX_PART: usize = 12_000;
+
+/// Terms that every tiling adds up in whole rounds.
+const ROUND: usize = 16;
+
+/// Parts that are added up in the time of a launch: an invocation adds them one after the other, and 80 ns is a guess.
+const PARTS_PER_LAUNCH: f64 = 64.0;
+
+/// The product of a convolution.
+pub(super) struct Product {
+    /// The windows over `x` or `dy`.
+    windows: Windows,
+    /// Rows, columns and terms; see `shaders/conv2d_tile.wgsl`.
+    sizes: [usize; 3],
+    /// Vec4 that the copies write, and elements that they read.
+    copied: usize,
+    read: usize,
+    /// Whether it goes to scratch memory even if it has one part.
+    in_parts: bool,
+}
+
+/// A product cut into tiles, and its sum into parts.
+struct Cut {
+    row_blocks: usize,
+    column_blocks: usize,
+    parts: usize,
+    /// Terms per part.
+    terms: usize,
+    cost: Cost,
+}
+
+impl Cut {
+    fn workgroups(&self) -> usize {
+        self.row_blocks * self.column_blocks * self.parts
+    }
+}
+
+impl Product {
+    /// The product of a pass; `None` if its copies do not fit the device.
+    pub(super) fn new(s: &Sizes, pass: ConvPass, args: &Args<'_>) -> Option<Product> {
+        let read = args.inputs.iter().map(|ty| ty.shape.numel()).sum();
+        let product = match pass {
+            ConvPass::BackwardFilter(_) => {
+                // Folded kernel columns would be a fourth axis of the result.
+                let (windows, dy) = (Windows::over_input(s).unfolded(), Windows::plain_dy(s));
+                let sizes = [s.o, windows.depth() * 4, windows.positions()];
+                Product { windows, sizes, copied: windows.packed() + dy.packed(), read, in_parts: true }
+            }
+            _ => {
+                let backward = pass != ConvPass::Forward;
+                let windows = if backward { Windows::over_dy(s) } else { Windows::over_input(s) };
+                let rows = windows.phases() * if backward { s.c } else { s.o };
+                let sizes = [rows, windows.positions(), windows.depth() * 4];
+                let copied = windows.packed() + sizes[2] * rows.div_ceil(4);
+                Product { windows, sizes, copied, read, in_parts: false }
+            }
+        };
+        product.windows.fits(args).then_some(product)
+    }
+
+    /// The estimated time with a variant.
+    pub(super) fn cost(&self, variant: &Variant, profile: &Profile) -> Option<Cost> {
+        Some(self.cut(&Tiling::of(variant), profile)?.cost)
+    }
+
+    /// The fastest number of parts; `None` if no number of them fits the device.
+    fn cut(&self, tiling: &Tiling, profile: &Profile) -> Option<Cut> {
+        let machine = Machine::of(profile);
+        let [m, n, k] = self.sizes;
+        let [row_blocks, column_blocks] = [m, n].map(|size| size.div_ceil(tiling.side));
+        let tiles = row_blocks * column_blocks;
+        // Partial sums in scratch memory.
+        let sums = |parts| if parts > 1 || self.in_parts { parts } else { 0 };
+        let cut = |parts: usize| {
+            let terms = k.div_ceil(parts).next_multiple_of(ROUND);
+            let parts = k.div_ceil(terms);
+            let sum = if sums(parts) > 0 { 1.0 + parts as f64 / PARTS_PER_LAUNCH } else { 0.0 };
+            let work = Work {
+                style: Style::Shared,
+                // Two copies, the product, and the sum of the parts.
+                launches: 3.0 + sum,
+                flops: 2.0 * (tiles * parts * terms * tiling.side.pow(2)) as f64,
+                efficiency: tiling.efficiency,
+                workgroups: (tiles * parts) as f64,
+                resident: tiling.resident,
+                scratch: 4.0 * (self.read + 4 * self.copied + 2 * sums(parts) * m * n) as f64,
+                ..Work::default()
+            };
+            Cut { row_blocks, column_blocks, parts, terms, cost: machine.cost(&work) }
+        };
+        let fit = profile.max_binding as usize / (4 * m * n);
+        // Twice as many workgroups as fill the device spread evenly.
+        let useful = (2.0 * machine.fill(tiling.resident)) as usize / tiles;
+        let least = k.div_ceil(MAX_PART);
+        let most = useful.min(k / MIN_PART).min(fit).max(least);
+        let cuts = (least..=most).map(cut).filter(|cut| sums(cut.parts) <= fit);
+        cuts.min_by(|a, b| a.cost.0.total_cmp(&b.cost.0))
+    }
+
+    /// The launches with a variant.
+    pub(super) fn lower(
+        &self,
+        s: &Sizes,
+        pass: ConvPass,
+        variant: &Variant,
+        args: &Args<'_>,
+    ) -> Result<Lowered, String> {
+        let tiling = Tiling::of(variant);
+        let cut = self.cut(&tiling, args.profile).ok_or("the sums need larger bindings")?;
+        match pass {
+            ConvPass::BackwardFilter(_) => self.weight(s, &tiling, &cut, variant, args),
+            _ => self.product(s, pass != ConvPass::Forward, &tiling, &cut, variant, args),
+        }
+    }
+
+    /// Forward or, with `backward`, the input gradient.
+    fn product(
+        &self,
+        s: &Sizes,
+        backward: bool,
+        tiling: &Tiling,
+        cut: &Cut,
+        variant: &Variant,
+        args: &Args<'_>,
+    ) -> Result<Lowered, String> {
+        let Product { windows, sizes: [m, _, k], .. } = self;
+        let [data, weight, sums] = [0, 1, 2].map(Slot::Scratch);
+        let columns = m.div_ceil(4);
+        let blocks = [columns, cut.row_blocks, cut.workgroups(), cut.terms];
+        let target = if cut.parts > 1 { sums } else { Slot::Output(0) };
+        let multiply = Launch {
+            label: format!("conv2d {}", variant.name),
+            wgsl: windows.with_store(tiling.shader()).finish()?,
+            entry: "conv2d_tile",
+            bindings: vec![
+                windows.product_uniform(s, *m, blocks),
+                Binding::Read(data),
+                Binding::Read(weight),
+                Binding::Write(target),
+            ],
+            workgroups: args.profile.grid(cut.workgroups() as u64)?,
+        };
+        let pack = windows.pack(Slot::Input(0), data, args)?;
+        let mut launches = vec![pack, windows.pack_weight(s, backward, weight, args)?, multiply];
+        let mut scratch = vec![windows.packed() * 16, k * columns * 16];
+        if cut.parts > 1 {
+            let count = args.outputs[0].shape.numel();
+            launches.push(sum_of_parts(DType::F32, cut.parts, count, sums, Slot::Output(0), args.profile)?);
+            scratch.push(cut.parts * count * 4);
+        }
+        Ok(Lowered { launches, scratch })
+    }
+
+    /// The weight gradient.
+    fn weight(
+        &self,
+        s: &Sizes,
+        tiling: &Tiling,
+        cut: &Cut,
+        variant: &Variant,
+        args: &Args<'_>,
+    ) -> Result<Lowered, String> {
+        let Product { windows, sizes: [m, n, _], .. } = self;
+        let dy = Windows::plain_dy(s);
+        let [data, gradient, sums] = [0, 1, 2].map(Slot::Scratch);
+        let blocks = [cut.column_blocks, cut.row_blocks, cut.workgroups(), cut.terms];
+        let multiply = Launch {
+            label: format!("conv2d_weight {}", variant.name),
+            wgsl: tiling.shader().set("WEIGHT", true).set("WHOLE", windows.by_fours()).finish()?,
+            entry: "conv2d_tile",
+            bindings: vec![
+                windows.weight_uniform(s, blocks),
+                Binding::Read(data),
+                Binding::Read(gradient),
+                Binding::Write(sums),
+            ],
+            workgroups: args.profile.grid(cut.workgroups() as u64)?,
+        };
+        // Each part is `[O, taps, padded channels]`.
+        let taps = s.kh * s.kw;
+        let part = View { shape: Shape::from([s.o, s.c, taps]), strides: vec![*n, 1, n / taps], offset: 0 };
+        let sum = sum_of_views(cut.parts, m * n, &part, sums, Slot::Output(0), args.profile)?;
+        Ok(Lowered {
+            launches: vec![
+                windows.pack(Slot::Input(0), data, args)?,
+                dy.pack(Slot::Input(1), gradient, args)?,
+                multiply,
+                sum,
+            ],
+            scratch: vec![windows.packed() * 16, dy.packed() * 16, cut.parts * m * n * 4],
+        })
+    }
+}
