@@ -75,7 +75,7 @@ pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> O
     let efficiency = match *variant {
         TILE64 | TILE128 if software => 0.1,
         TILE64 => 0.5,
-        TILE128 => 0.45,
+        TILE128 => 0.4,
         _ => 0.3,
     };
     let workgroups = if software { f64::INFINITY } else { (n * h * tiles * chunks) as f64 };
