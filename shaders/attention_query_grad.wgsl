@@ -1,16 +1,17 @@
 // dq[i] = scale sum_j w[i, j] (dy[i] . v[j] - delta[i]) k[j], w = exp(s[i, j] - lse[i]), s = q k^T scale + mask.
 // 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dq: [batches, queries, width].
-// A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, 32 keys at a time; 8 invocations share ROWS queries, and
-// each holds 4 of the 32 scores per query. If the keys are split across launches, dq holds the sum before `first`.
+// A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, BLOCK keys at a time; 8 invocations share ROWS queries, and
+// each holds 4 SCORES of the scores per query. If the keys are split across launches, dq holds the sum before `first`,
+// without the scale.
 // Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
-  bias, COLUMNS, LANES, LEFT_OUT, p, ROWS, SHUFFLE, TILE, weights,
+  BLOCK, COLUMNS, columns_at, LANES, p, ROWS, score, SCORES, shift, SHUFFLE, TILE, weights,
 };
 @if(SHUFFLE)
-import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT};
+import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT, keep, place_of, recall, row_of};
 @else
-import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT};
+import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT, keep, place_of, recall, row_of};
 
 const MASK_BINDING: u32 = 7u;
 
@@ -33,14 +34,15 @@ fn attention_query_grad(
   let tile = number / p.chunks % p.tiles * TILE;
   let b = number / p.chunks / p.tiles;
   if (b >= p.batches) { return; } // uniform in the workgroup
-  let row = tile + lane / 8u * ROWS;
-  let place = lane % 8u;
+  let place = place_of(lane);
 
-  var stat: array<vec2<f32>, ROWS>;
+  var lse: array<f32, ROWS>; // in units of ln 2
+  var delta: array<f32, ROWS>;
   var acc: array<vec4<f32>, ROWS * COLUMNS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
-    let i = b * p.q.rows + min(row + r, p.q.rows - 1u);
-    stat[r] = stats[i];
+    let i = b * p.q.rows + min(tile + row_of(lane, r), p.q.rows - 1u);
+    lse[r] = shift(stats[i].x * LOG2_E);
+    delta[r] = stats[i].y;
     if (p.first > 0u) {
       @unroll for (var c = 0u; c < COLUMNS; c++) {
         acc[r * COLUMNS + c] = dq[i * p.q.width + min(chunk + place + c * 8u, p.q.width - 1u)];
@@ -48,24 +50,40 @@ fn attention_query_grad(
     }
   }
   let last = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
-  for (var j = p.first; j < last; j += 32u) {
-    var s: array<vec4<f32>, ROWS>;
-    var d: array<vec4<f32>, ROWS>;
+  for (var j = p.first; j < last; j += BLOCK) {
+    var s: array<vec4<f32>, ROWS * SCORES>;
     dot_q_k(&s, b, tile, j, lane);
-    dot_dy_v(&d, b, tile, j, lane);
-    let key = j + place * 4u + vec4(0u, 1u, 2u, 3u);
     @unroll for (var r = 0u; r < ROWS; r++) {
-      let end = select(p.k.rows, min(p.k.rows, row + r + 1u), p.causal != 0u);
-      let score = s[r] * p.scale + bias(b, vec4(row + r), key);
-      let w = weights(select(score, vec4(LEFT_OUT), key >= vec4(end)), vec4(stat[r].x));
-      s[r] = w * (d[r] - stat[r].y) * p.scale;
+      @unroll for (var h = 0u; h < SCORES; h++) {
+        let x = score(s[r * SCORES + h], b, vec4(tile + row_of(lane, r)), columns_at(j, place, h));
+        s[r * SCORES + h] = weights(x - lse[r]);
+      }
     }
-    add_k(&acc, &s, b, j, chunk, lane);
+    // The block has keys beyond the last, or beyond a query's own.
+    if (j + BLOCK > p.k.rows || (p.causal != 0u && j + BLOCK > tile + 1u)) {
+      @unroll for (var r = 0u; r < ROWS; r++) {
+        let end = select(p.k.rows, min(p.k.rows, tile + row_of(lane, r) + 1u), p.causal != 0u);
+        @unroll for (var h = 0u; h < SCORES; h++) {
+          s[r * SCORES + h] = select(s[r * SCORES + h], vec4(0.0), columns_at(j, place, h) >= vec4(end));
+        }
+      }
+    }
+    keep(&s, lane);
+    var d: array<vec4<f32>, ROWS * SCORES>;
+    dot_dy_v(&d, b, tile, j, lane);
+    recall(&s, lane);
+    @unroll for (var r = 0u; r < ROWS; r++) {
+      @unroll for (var h = 0u; h < SCORES; h++) {
+        d[r * SCORES + h] = s[r * SCORES + h] * (d[r * SCORES + h] - delta[r]);
+      }
+    }
+    add_k(&acc, &d, b, j, chunk, lane);
   }
   @unroll for (var r = 0u; r < ROWS; r++) {
+    let row = tile + row_of(lane, r);
     @unroll for (var c = 0u; c < COLUMNS; c++) {
-      if (row + r < p.q.rows && chunk + place + c * 8u < p.q.width) {
-        dq[(b * p.q.rows + row + r) * p.q.width + chunk + place + c * 8u] = acc[r * COLUMNS + c];
+      if (row < p.q.rows && chunk + place + c * 8u < p.q.width) {
+        dq[(b * p.q.rows + row) * p.q.width + chunk + place + c * 8u] = acc[r * COLUMNS + c] * p.factor;
       }
     }
   }

@@ -1,12 +1,21 @@
 // Products and reductions of the attention kernels for subgroups of 8.
 // A workgroup is a subgroup; its 8 lanes share 16 rows (ROWS) and exchange elements by shuffles.
 
-import package::attention_operands::{COLUMNS, p, ROWS, rows_of};
+import package::attention_operands::{COLUMNS, p, ROWS, rows_of, SCORES};
+
+fn place_of(lane: u32) -> u32 { return lane; }
+
+// Row r of an invocation, in the tile.
+fn row_of(lane: u32, r: u32) -> u32 { return r; }
+
+// Tiles in workgroup memory put weights aside here; these stay in registers.
+fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}
+fn recall(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}
 
 // s[r] += the dot products of row `row + r` of LEFT and the 4 rows of RIGHT from `column + lane * 4`. The lanes hold
 // 16 x 8 elements of LEFT, a 4 x 4 block each.
 @template(LEFT, RIGHT)
-fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, column: u32, lane: u32) {
+fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row: u32, column: u32, lane: u32) {
   let size = p.LEFT.width;
   let left_at = rows_of(p.LEFT, b, row + lane % 4u * 4u);
   let right_at = rows_of(p.RIGHT, b, column + lane * 4u);
@@ -32,7 +41,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS>>, b: u32, row: u32, co
 // acc[r] += sum over i < 32 of w[r, i] * row `column + i` of ADDED, from its vec4 `chunk` on.
 @template(ADDED)
 fn add_ADDED(
-  acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS>>,
+  acc: ptr<function, array<vec4<f32>, ROWS * COLUMNS>>, w: ptr<function, array<vec4<f32>, ROWS * SCORES>>,
   b: u32, column: u32, chunk: u32, lane: u32,
 ) {
   let lanes = min(8u, (p.ADDED.rows - column + 3u) / 4u);

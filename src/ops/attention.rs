@@ -12,6 +12,7 @@ use crate::{DType, Shape, Tensor, TensorType, Value};
 
 pub use cases::cases;
 use gradients::{AttentionKeyGrad, AttentionQueryGrad, Recomputed};
+use kernels::Products;
 
 /// Options of [`Value::scaled_dot_product_attention`], named as in PyTorch.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +144,9 @@ impl Kernel for ScaledDotProduct {
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        kernels::cost(variant, args)
+        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+        let products = Products { rows: queries, others: keys, numbers: e, width, results: 1 };
+        kernels::cost(variant, args, &products)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {
@@ -167,7 +170,8 @@ impl Value {
     ///
     /// The kernel is fused: it uses an online softmax (Milakov and Gimelshein, *Online normalizer calculation for
     /// softmax*, 2018), and the backward pass recomputes the weights (Dao et al., *FlashAttention*, 2022), so the
-    /// `L x S` scores are never stored. If Ev exceeds 64, the scores are computed once per 64 columns of v.
+    /// `L x S` scores are never stored. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many
+    /// columns of v.
     /// If E or Ev exceeds 4096, it falls back to matrix products and [`Value::softmax`], which store the scores.
     ///
     /// ```

@@ -435,7 +435,8 @@ fn convolutions_on_a_gpu_get_the_right_tile() {
     }
 }
 
-/// The first kernels that a discrete GPU with the limits of WebGPU and a software adapter run for the same values.
+/// The first kernels that a discrete GPU with 32 KiB of workgroup memory, but otherwise the limits of WebGPU, and a
+/// software adapter run for the same values.
 #[test]
 fn gpus_and_software_adapters_get_their_own_kernels() {
     type Build = fn(&Graph) -> Value;
@@ -448,7 +449,16 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let weights = Weights { w_ih, w_hh: floats(graph, "w_hh", &[4 * hidden, hidden]), b_ih: None, b_hh: None };
         x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y
     }
-    let cases: [(Build, &str, &str); 12] = [
+    fn attention(graph: &Graph, shape: &[usize]) -> Value {
+        let x = floats(graph, "x", shape);
+        x.scaled_dot_product_attention(&x, &x, &Attention::default())
+    }
+    fn attention_bwd(graph: &Graph, width: usize) -> Value {
+        let x = floats(graph, "x", &[64, 512, width]);
+        let y = x.scaled_dot_product_attention(&x, &x, &Attention::default());
+        gradients(&y.square().sum_all(), &[&x]).remove(0)
+    }
+    let cases: [(Build, &str, &str); 17] = [
         // A constant is in no buffer that could be read.
         (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
@@ -460,28 +470,24 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         (|g| floats(g, "x", &[64, 4096]).cumsum(0), "cumsum.lines", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).argsort(1, false), "argsort.tile", "argsort.merge"),
         (|g| floats(g, "x", &[64, 4096]).argmax(1, false), "argmax.workgroup", "argmax.invocation"),
-        (
-            |g| {
-                let x = floats(g, "x", &[64, 512, 64]);
-                x.scaled_dot_product_attention(&x, &x, &Attention::default())
-            },
-            "attention.tile64",
-            "attention.tile",
-        ),
-        (
-            |g| {
-                let x = floats(g, "x", &[4, 32, 64]);
-                x.scaled_dot_product_attention(&x, &x, &Attention::default())
-            },
-            "attention.tile",
-            "attention.tile",
-        ),
+        (|g| attention(g, &[64, 512, 64]), "attention.tile64", "attention.tile"),
+        (|g| attention(g, &[64, 512, 128]), "attention.tile128", "attention.tile"),
+        (|g| attention(g, &[4, 32, 64]), "attention.tile", "attention.tile"),
+        (|g| attention_bwd(g, 64), "attention_query_grad.tile64", "attention_query_grad.tile"),
+        (|g| attention_bwd(g, 64), "attention_key_grad.tile64", "attention_key_grad.tile"),
+        (|g| attention_bwd(g, 128), "attention_query_grad.tile128", "attention_query_grad.tile"),
+        (|g| attention_bwd(g, 128), "attention_key_grad.tile128", "attention_key_grad.tile"),
     ];
     for (number, (build, on_gpu, on_software)) in cases.into_iter().enumerate() {
         for (kind, expected) in [("discrete GPU", on_gpu), ("software", on_software)] {
             let graph = Graph::new();
             let y = build(&graph);
-            let profile = Profile { kind: kind.into(), software: kind == "software", ..Profile::webgpu_defaults() };
+            let profile = Profile {
+                kind: kind.into(),
+                software: kind == "software",
+                max_workgroup_memory: 32 << 10,
+                ..Profile::webgpu_defaults()
+            };
             let (plan, findings) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("plans");
             assert!(findings.is_empty(), "{findings:?}");
             let labels = labels(&plan);

@@ -52,6 +52,7 @@ pub fn cases() -> Vec<Case> {
         [65, 2, 3, 4, 4],
         [1, 130, 7, 8, 4],
         [1, 5, 200, 8, 4],
+        [1, 140, 135, 8, 4],
     ];
     let mut cases = Vec::new();
     for &[n, l, s, e, width] in SIZES {

@@ -1,7 +1,8 @@
 //! The gradients of attention, with the weights recomputed. `stats` `[N, H, L, 2]` holds the log-sum-exp `lse` of
 //! each query's scores and `delta`, defined at the gradient of the forward op.
 
-use super::{MIN_SCORE, Scores, four, kernels, reference};
+use super::kernels::{self, Products};
+use super::{MIN_SCORE, Scores, four, reference};
 use crate::autodiff::gradients_of;
 use crate::op::{Args, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
@@ -89,11 +90,13 @@ impl Op for AttentionQueryGrad {
 
 impl Kernel for AttentionQueryGrad {
     fn variants(&self) -> &'static [Variant] {
-        kernels::GRADIENT_VARIANTS
+        kernels::VARIANTS
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        kernels::cost(variant, args)
+        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+        let products = Products { rows: queries, others: keys, numbers: e + width, width: e, results: 1 };
+        kernels::cost(variant, args, &products)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {
@@ -153,11 +156,13 @@ impl Op for AttentionKeyGrad {
 
 impl Kernel for AttentionKeyGrad {
     fn variants(&self) -> &'static [Variant] {
-        kernels::GRADIENT_VARIANTS
+        kernels::VARIANTS
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        kernels::cost(variant, args)
+        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+        let products = Products { rows: keys, others: queries, numbers: e + width, width: e.max(width), results: 2 };
+        kernels::cost(variant, args, &products)
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {

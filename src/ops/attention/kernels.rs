@@ -7,39 +7,78 @@ use crate::shape::View;
 
 /// 8 lanes share 16 rows by shuffles: for lavapipe.
 const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, ..Variant::plain("shuffle") };
-/// Tiles of 32 x 32 scores in workgroup memory.
+/// Tiles of 64 rows and 64 scores per row in workgroup memory, with 11 to 16 multiply-adds for each read of workgroup
+/// memory, where `tile` has 8 to 11.
+const TILE64: Variant = Variant { workgroup_memory: 16 * (512 + 1024), ..Variant::plain("tile64") };
+/// Tiles of 32 rows and 64 scores per row; a workgroup computes 128 columns of the result, where the others compute 64
+/// and so need the scores twice.
+const TILE128: Variant = Variant { workgroup_memory: 16 * (512 + 512), ..Variant::plain("tile128") };
+/// Tiles of 32 x 32 scores.
 const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256), ..Variant::plain("tile") };
-/// Tiles of 64 x 32, with 11 to 16 multiply-adds for each read of workgroup memory, where `tile` has 8 to 11. The
-/// gradients would need more registers than there are.
-const TILE64: Variant = Variant { workgroup_memory: 16 * (512 + 512), ..Variant::plain("tile64") };
 
-pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE, TILE64];
-pub(super) static GRADIENT_VARIANTS: &[Variant] = &[SHUFFLE, TILE];
+pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE64, TILE128, TILE];
 
-/// Rows of the result that a workgroup computes.
-fn rows(variant: &Variant) -> usize {
-    match *variant {
-        SHUFFLE => 16,
-        TILE64 => 64,
-        _ => 32,
+/// The sizes of an invocation's part of the work.
+struct Form {
+    /// Rows of the result in a workgroup.
+    rows: usize,
+    /// Quads of rows per invocation, if they are in workgroup memory.
+    quads: usize,
+    /// vec4 of scores per row; 8 invocations share a row.
+    scores: usize,
+    /// vec4 of a row of the result.
+    columns: usize,
+}
+
+impl Form {
+    /// For results of this width. The gradient of keys and values, with two results, has registers for fewer scores.
+    fn of(variant: &Variant, width: usize, results: usize) -> Form {
+        let columns = if width <= 32 { 1 } else { 2 };
+        let scores = if results == 1 { 2 } else { 1 };
+        match *variant {
+            SHUFFLE => Form { rows: 16, quads: 1, scores: 1, columns },
+            TILE64 => Form { rows: 64, quads: 2, scores, columns },
+            TILE128 => Form { rows: 32, quads: 1, scores, columns: 4 },
+            _ => Form { rows: 32, quads: 1, scores: 1, columns },
+        }
+    }
+
+    /// Workgroups side by side for a result of this width.
+    fn chunks(&self, width: usize) -> usize {
+        width.div_ceil(32 * self.columns)
     }
 }
 
-/// The time of a product per score and number of q or k.
-pub(super) fn cost(variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-    let [n, h, l, e] = four(&args.inputs[0].shape);
-    let keys = args.inputs[1].shape[2];
-    let (tiles, software) = (l.div_ceil(rows(variant)), args.profile.software);
+/// The products of a kernel: for each row of its result and each of `others`, a score, from rows of `numbers` elements,
+/// is multiplied by a row of `width` elements for each of the `results`.
+pub(super) struct Products {
+    pub rows: usize,
+    pub others: usize,
+    pub numbers: usize,
+    pub width: usize,
+    pub results: usize,
+}
+
+/// The time for these products.
+pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> Option<Cost> {
+    let Products { rows, others, numbers, width, results } = *products;
+    let [n, h, ..] = four(&args.inputs[0].shape);
+    let (form, software) = (Form::of(variant, width, results), args.profile.software);
+    let (tiles, chunks) = (rows.div_ceil(form.rows), form.chunks(width));
     // A software adapter computes no rows beyond the last, and keeps few registers.
-    let computed = if software { l } else { tiles * rows(variant) };
-    let flops = 2.0 * [n, h, computed, e, keys].map(|size| size as f64).iter().product::<f64>();
+    let rows = if software { rows } else { tiles * form.rows };
+    let others = others.next_multiple_of(32 * form.scores);
+    let per_score = chunks * (numbers + 32 * form.columns * results);
+    let flops = 2.0 * [n, h, rows, others, per_score].map(|size| size as f64).iter().product::<f64>();
     let style = if *variant == SHUFFLE { Style::Shuffled } else { Style::Shared };
+    // `tile` is measured; the others are estimated from the instructions of the compiled loops.
     let efficiency = match *variant {
-        TILE64 if software => 0.2,
-        TILE64 => 0.4,
+        TILE64 | TILE128 if software => 0.1,
+        TILE64 => 0.5,
+        TILE128 => 0.4,
         _ => 0.3,
     };
-    let workgroups = if software { f64::INFINITY } else { (n * h * tiles) as f64 };
+    let workgroups = if software { f64::INFINITY } else { (n * h * tiles * chunks) as f64 };
     Some(args.cost(&op::Work { style, flops, efficiency, workgroups, ..op::Work::default() }))
 }
 
@@ -49,9 +88,6 @@ pub(super) fn reads(view: &View) -> bool {
     let outer = (0..inner).all(|axis| view.shape[axis] <= 1 || view.strides[axis].is_multiple_of(4));
     view.strides[inner] == 1 && view.offset.is_multiple_of(4) && outer
 }
-
-/// Rows of one operand per iteration of the kernels' outer loop.
-const STEP: usize = 32;
 
 /// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
@@ -84,14 +120,16 @@ impl<'a> Work<'a> {
         Work { scores, args, sizes: [n * h, l, s, e, width], operands, mask }
     }
 
-    /// The uniform, for rows `range` of the loop.
-    fn uniform(&self, tiles: usize, chunks: usize, range: [usize; 2]) -> Vec<u32> {
+    /// The uniform, for rows `range` of the loop. The last launch multiplies the gradients of q and k by the scale.
+    fn uniform(&self, tiles: usize, chunks: usize, range: [usize; 2], last: bool) -> Vec<u32> {
         let heads = self.args.inputs[0].shape[1];
         let causal = usize::from(self.scores.causal);
         let mut words: Vec<usize> = vec![self.sizes[0], heads, tiles, chunks, range[0], range[1], causal];
-        words.push((self.scores.scale.0 as f32).to_bits() as usize);
+        let bits = |x: f64| (x as f32).to_bits() as usize;
+        // Scores are in units of ln 2.
+        words.push(bits(self.scores.scale.0 * std::f64::consts::LOG2_E));
         words.extend(self.mask.unwrap_or_default());
-        words.extend([0; 3]);
+        words.extend([bits(if last { self.scores.scale.0 } else { 1.0 }), 0, 0]);
         for i in 0..4 {
             words.extend(self.operands.get(i).copied().unwrap_or_default());
             words.extend([0; 2]);
@@ -100,28 +138,23 @@ impl<'a> Work<'a> {
     }
 
     /// The shader of a kernel.
-    fn shader(&self, kernel: &str, variant: &Variant) -> Shader {
-        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE).set("WIDE", *variant == TILE64);
-        shader.set("COLUMNS", self.columns()).set("MASK", self.mask.is_some())
-    }
-
-    /// vec4 of an output row per invocation; 8 invocations share a row.
-    fn columns(&self) -> usize {
-        if self.sizes[3].max(self.sizes[4]) <= 32 { 1 } else { 2 }
+    fn shader(&self, kernel: &str, variant: &Variant, form: &Form) -> Shader {
+        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE).set("MASK", self.mask.is_some());
+        shader.set("QUADS", form.quads).set("SCORES", form.scores).set("COLUMNS", form.columns)
     }
 
     /// The number of tiles along `rows`, the number of chunks along `width`, and the grid.
-    fn grid(&self, variant: &Variant, rows: usize, width: usize) -> Result<(usize, usize, [u32; 3]), String> {
-        let tiles = rows.div_ceil(self::rows(variant));
-        let chunks = width.div_ceil(32 * self.columns());
+    fn grid(&self, form: &Form, rows: usize, width: usize) -> Result<(usize, usize, [u32; 3]), String> {
+        let (tiles, chunks) = (rows.div_ceil(form.rows), form.chunks(width));
         Ok((tiles, chunks, self.args.profile.grid((self.sizes[0] * tiles * chunks) as u64)?))
     }
 
-    /// Splits the loop over rows `0..size` so that no invocation exceeds [`MAX_ROUNDS`]. A step takes two products,
-    /// with one iteration per two vec4, and two sums of 8 iterations.
-    fn ranges(&self, size: usize) -> Vec<[usize; 2]> {
-        let rounds = (self.sizes[3] + self.sizes[4]) / 8 + 20;
-        let most = (MAX_ROUNDS / rounds).max(1) * STEP;
+    /// Splits the loop over rows `0..size` so that no invocation exceeds [`MAX_ROUNDS`]. For each 32 rows, it takes two
+    /// products, with one iteration per two vec4, and two sums of 8 iterations.
+    fn ranges(&self, form: &Form, size: usize) -> Vec<[usize; 2]> {
+        let step = 32 * form.scores;
+        let rounds = ((self.sizes[3] + self.sizes[4]) / 8 + 20) * form.scores;
+        let most = (MAX_ROUNDS / rounds).max(1) * step;
         (0..size).step_by(most).map(|first| [first, size.min(first + most)]).collect()
     }
 }
@@ -141,13 +174,14 @@ fn stride(view: &View, axis: usize) -> usize {
 pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 0);
     let [batches, queries, keys, _, width] = work.sizes;
-    let (tiles, chunks, workgroups) = work.grid(variant, queries, width)?;
-    let ranges = work.ranges(keys);
+    let form = Form::of(variant, width, 1);
+    let (tiles, chunks, workgroups) = work.grid(&form, queries, width)?;
+    let ranges = work.ranges(&form, keys);
     let count = ranges.len();
     let mut launches = Vec::new();
     for (number, range) in ranges.into_iter().enumerate() {
         let lse = if number + 1 == count { Slot::Output(1) } else { Slot::Scratch(number % 2) };
-        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
+        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range, number + 1 == count))];
         bindings.extend((0..3).map(|i| Binding::Read(Slot::Input(i))));
         bindings.extend([Binding::Write(Slot::Output(0)), Binding::Write(lse)]);
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(3))));
@@ -156,7 +190,7 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
         }
         launches.push(Launch {
             label: format!("attention {}", variant.name),
-            wgsl: work.shader("attention", variant).set("CONTINUED", number > 0).finish()?,
+            wgsl: work.shader("attention", variant, &form).set("CONTINUED", number > 0).finish()?,
             entry: "attention",
             bindings,
             workgroups,
@@ -169,32 +203,35 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
 pub(super) fn query_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 2);
     let [_, queries, keys, e, _] = work.sizes;
-    let grid = work.grid(variant, queries, e)?;
-    gradient(&work, variant, "attention_query_grad", grid, keys)
+    let form = Form::of(variant, e, 1);
+    let grid = work.grid(&form, queries, e)?;
+    gradient(&work, variant, &form, "attention_query_grad", grid, keys)
 }
 
 pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 2);
     let [_, queries, keys, e, width] = work.sizes;
-    let grid = work.grid(variant, keys, e.max(width))?;
-    gradient(&work, variant, "attention_key_grad", grid, queries)
+    let form = Form::of(variant, e.max(width), 2);
+    let grid = work.grid(&form, keys, e.max(width))?;
+    gradient(&work, variant, &form, "attention_key_grad", grid, queries)
 }
 
 /// The launches of a gradient with a loop over `size` rows.
 fn gradient(
     work: &Work<'_>,
     variant: &Variant,
+    form: &Form,
     entry: &'static str,
     (tiles, chunks, workgroups): (usize, usize, [u32; 3]),
     size: usize,
 ) -> Result<Lowered, String> {
-    let wgsl = work.shader(entry, variant).finish()?;
-    let launch = |range| {
-        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range))];
+    let wgsl = work.shader(entry, variant, form).finish()?;
+    let launch = |range: [usize; 2]| {
+        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range, range[1] == size))];
         bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
         bindings.push(Binding::Write(Slot::Output(0)));
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
         Launch { label: format!("{} {}", entry, variant.name), wgsl: wgsl.clone(), entry, bindings, workgroups }
     };
-    Ok(Lowered { launches: work.ranges(size).into_iter().map(launch).collect(), scratch: Vec::new() })
+    Ok(Lowered { launches: work.ranges(form, size).into_iter().map(launch).collect(), scratch: Vec::new() })
 }

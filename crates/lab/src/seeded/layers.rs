@@ -28,14 +28,14 @@ pub(super) fn attention() -> Vec<Fault> {
             CAUSAL,
             "tile",
             "attention",
-            Text("u + 1u), p.causal", "u + 2u), p.causal"),
+            Text(") + 1u), p.causal", ") + 2u), p.causal"),
         ),
         fault(
             "the key past the last has a weight",
             FORWARD,
             "shuffle",
             "attention",
-            Text("key >= vec4(end)", "key > vec4(end)"),
+            Text(") >= vec4(end)", ") > vec4(end)"),
         ),
         fault(
             "each head uses the mask of the next one",
@@ -51,14 +51,8 @@ pub(super) fn attention() -> Vec<Fault> {
             "attention",
             Text("return lse_before[i];", "return LEFT_OUT;"),
         ),
-        fault(
-            "score gradients without the scale",
-            FORWARD,
-            "tile",
-            "attention_query_grad",
-            Text(".y) * p.scale;", ".y);"),
-        ),
-        fault("score gradients without delta", CAUSAL, "shuffle", "attention_key_grad", Text(" - stat[1])", ")")),
+        fault("score gradients without the scale", FORWARD, "tile", "attention_query_grad", Text(" * p.factor;", ";")),
+        fault("score gradients without delta", CAUSAL, "shuffle", "attention_key_grad", Text(" - delta)", ")")),
         fault("dv from the wrong operand", CAUSAL, "tile", "attention_key_grad", Swap(1, 4)),
     ]
 }
