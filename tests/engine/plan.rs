@@ -390,6 +390,22 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
 }
 
 /// The first kernels that a discrete GPU with the limits of WebGPU and a software adapter run for the same values.
+/// Workgroups of an elementwise launch; the text is the same for all sizes.
+#[test]
+fn small_elementwise_launches_on_gpus_have_more_invocations() {
+    let launch = |n: usize, kind: &str| {
+        let graph = Graph::new();
+        let y = graph.input("x", DType::F32, [n]).relu();
+        let profile = Profile { kind: kind.into(), software: kind == "software", ..Profile::webgpu_defaults() };
+        let (plan, _) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("plans");
+        let dispatch = &plan.calls[0].dispatches[0];
+        (dispatch.workgroups[0], dispatch.wgsl.text.clone())
+    };
+    let [(few, small), (many, large)] = [1 << 16, 1 << 23].map(|n| launch(n, "discrete GPU"));
+    assert_eq!((few, many, launch(1 << 16, "software").0), (256, 8192, 64));
+    assert_eq!(small, large);
+}
+
 #[test]
 fn gpus_and_software_adapters_get_their_own_kernels() {
     type Build = fn(&Graph) -> Value;
@@ -402,7 +418,7 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let weights = Weights { w_ih, w_hh: floats(graph, "w_hh", &[4 * hidden, hidden]), b_ih: None, b_hh: None };
         x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y
     }
-    let cases: [(Build, &str, &str); 12] = [
+    let cases: [(Build, &str, &str); 14] = [
         // A constant is in no buffer that could be read.
         (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
@@ -414,6 +430,9 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         (|g| floats(g, "x", &[64, 4096]).cumsum(0), "cumsum.lines", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).argsort(1, false), "argsort.tile", "argsort.merge"),
         (|g| floats(g, "x", &[64, 4096]).argmax(1, false), "argmax.workgroup", "argmax.invocation"),
+        // A bias gradient of few rows waits for its loads; one of many reads neighbouring columns together.
+        (|g| floats(g, "x", &[64, 128]).sum(&[0], false), "sum.workgroup", "sum.invocation"),
+        (|g| floats(g, "x", &[8192, 2048]).sum(&[0], false), "sum.invocation", "sum.invocation"),
         (
             |g| {
                 let x = floats(g, "x", &[64, 512, 64]);
