@@ -24,7 +24,7 @@ const files = args.filter((arg) => !arg.startsWith('--'));
 function withEnables(text) {
   const code = text.replace(/\/\/.*$/gm, '');
   const needs = [];
-  if (/\bsubgroup[A-Z_]|\bsubgroup_(size|invocation_id)\b/.test(code) && !/\benable\s+subgroups\b/.test(code)) needs.push('subgroups');
+  if (/\bsubgroup[A-Z_]|\bsubgroup_(size|id|invocation_id)\b/.test(code) && !/\benable\s+subgroups\b/.test(code)) needs.push('subgroups');
   if (/\bf16\b/.test(code) && !/\benable\s+f16\b/.test(code)) needs.push('f16');
   return { text: needs.map((name) => `enable ${name};\n`).join('') + text, needs };
 }

@@ -5,21 +5,18 @@
 // Reference: Argmax::reference in src/ops/argmax.rs.
 
 import package::argmax_order::{beats, d, start_of, T, x};
-import package::tree::{tree_JOIN};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
-struct Found { value: T, k: u32 }
-alias Tree = Found;
+alias Tree = vec2<u32>; // the bits of an element, and its position
 
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
 
 // The first of two elements if neither beats the other.
-fn better(a: Found, b: Found) -> Found {
-  let tie = !beats(a.value, b.value) && b.k < a.k;
-  if (beats(b.value, a.value) || tie) {
-    return b;
-  }
-  return a;
+fn better(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+  let x = bitcast<T>(a.x);
+  let y = bitcast<T>(b.x);
+  return select(a, b, beats(y, x) || (!beats(x, y) && b.y < a.y));
 }
 
 @compute @workgroup_size(THREADS)
@@ -27,7 +24,9 @@ fn argmax_rows(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(SUBGROUPS) own_subgroup = subgroup;
   // Surplus workgroups recompute the last element without storing it.
   let count = d.rows * d.parts;
   let number = group_number(group, groups);
@@ -45,8 +44,8 @@ fn argmax_rows(
       best = k;
     }
   }
-  let found = tree_better(lane, Found(largest, best));
+  let found = tree_better(lane, vec2(bitcast<u32>(largest), best));
   if (lane == 0u && number < count) {
-    y[i] = found.k;
+    y[i] = found.y;
   }
 }

@@ -6,7 +6,7 @@
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
 // References: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
 
-import package::tree::{tree_JOIN};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
 alias Tree = f32;
@@ -30,7 +30,9 @@ fn cross_entropy_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(SUBGROUPS) own_subgroup = subgroup;
   // Excess workgroups of the grid read the last row, compute nothing and reach every barrier.
   let number = group_number(group, groups);
   let inside = number < d.rows;

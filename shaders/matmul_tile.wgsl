@@ -16,11 +16,9 @@ const TERMS: u32 = 16u;
 const QUADS_M: u32 = 2u;
 const QUADS_N: u32 = 2u;
 const LANES: u32 = 64u;
-// Invocations along m and n, and along n in 32 consecutive ones. These read 4 vec4 of a and 8 of b, which takes NVIDIA
-// GPUs fewer cycles than 2 and 16.
+// Invocations along m and n.
 const LANES_M: u32 = TILE_M / 4u / QUADS_M;
 const LANES_N: u32 = TILE_N / 4u / QUADS_N;
-const WARP_N: u32 = min(8u, LANES_N);
 // 4 x 4 blocks that the workgroup loads of a, and of both operands, and that an invocation loads.
 const BLOCKS_A: u32 = TILE_M * TERMS / 16u;
 const BLOCKS: u32 = (TILE_M + TILE_N) * TERMS / 16u;
@@ -184,9 +182,11 @@ fn matmul_tile(
     }
   }
   // Each invocation sums rows y4 * 4 + 0..4, and another QUADS_M - 1 groups at distances of 4 LANES_M; columns
-  // likewise. (Compilers know more of `|` than of `+`.)
-  let x4 = (lane / 32u % (LANES_N / WARP_N) * WARP_N) | (lane % WARP_N);
-  let y4 = (lane / 32u / (LANES_N / WARP_N) * (32u / WARP_N)) | (lane / WARP_N % (32u / WARP_N));
+  // likewise. Neighbours 2 i and 2 i + 1 read the same columns, neighbours i and i + 2 the same rows: NVIDIA's GPUs then
+  // serve 16 invocations at once, otherwise 8. (^ instead of +: then NVIDIA's compiler sees that addresses differ by
+  // constants.)
+  let x4 = lane / 2u % LANES_N;
+  let y4 = (lane / (2u * LANES_N) * 2u) ^ (lane % 2u);
   // sum[row * QUADS_N + column / 4]
   var sum: array<vec4<f32>, QUADS_M * QUADS_N * 4u>;
   var rows: array<vec4<f32>, QUADS_M>; // declared here: inside the loop it would be zeroed each time

@@ -1,5 +1,5 @@
-// Elements of the normalisations' rows: V is f32, or with VEC4 a vec4 of four neighbours in one row, or with ACROSS of
-// one element in each of four rows. S holds one value per row.
+// Elements of the rows of softmaxes and normalisations: V is f32, or with VEC4 a vec4 of four neighbours in one row, or
+// with ACROSS of one element in each of four rows. S holds one value per row.
 
 import package::elements::{V, VEC4};
 

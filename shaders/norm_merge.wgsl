@@ -5,7 +5,7 @@
 // A workgroup merges 64 rows, an invocation one; with TOGETHER, a workgroup merges one row. Part p has every PARTS-th
 // element of `size` from p on. Requires at most 4096 parts. Reference: the references in src/ops/norm.rs.
 
-import package::tree::{tree_JOIN};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const TOGETHER: bool = false;
 const THREADS: u32 = 64u;
@@ -52,7 +52,9 @@ fn norm_merge(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(TOGETHER && SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(TOGETHER && SUBGROUPS) own_subgroup = subgroup;
   @if(TOGETHER) let row = group_number(group, groups);
   @else let row = group_number(group, groups) * THREADS + lane;
   if (row >= d.rows) { return; } // uniform in the workgroup if it shares a row

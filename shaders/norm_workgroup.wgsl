@@ -6,7 +6,7 @@
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};
-import package::tree::{tree_JOIN};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
@@ -26,7 +26,9 @@ fn norm_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(SUBGROUPS) own_subgroup = subgroup;
   // Surplus workgroups do nothing, but reach every barrier.
   let row = group_number(group, groups);
   let end = select(0u, d.size, row < d.rows);

@@ -6,7 +6,7 @@
 // Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{V};
-import package::reduce_walk::{combine, d, element, identity, RUN, scaled, start_of, store, x, FLAT};
+import package::reduce_walk::{combine, d, element, identity, RUN, start_of, store, x, FLAT};
 
 @compute @workgroup_size(64)
 fn reduce(
@@ -43,5 +43,5 @@ fn reduce(
     }
     acc = combine(acc, block);
   }
-  store(i, scaled(acc));
+  store(i, acc);
 }

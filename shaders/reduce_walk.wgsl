@@ -32,21 +32,26 @@ fn identity() -> T {
 
 // Stores the results of row i, or with ACROSS of the four rows from 4 i.
 fn store(i: u32, v: V) {
-  @if(!VEC4) store_element(i, v);
-  @elif(ACROSS) {
+  @if(VEC4 && ACROSS) {
     @unroll for (var k = 0u; k < 4u; k++) {
       store_element(4u * i + k, v[k]);
     }
   }
-  @else {
-    let h = combine(v, v.zwxy);
-    store_element(i, combine(h, h.yxwz).x);
-  }
+  @else store_element(i, joined(v));
 }
 
 fn store_element(i: u32, v: T) {
-  @if(T == f32) y[i] = epilogue(v, i);
-  @else y[i] = v;
+  @if(T == f32) y[i] = epilogue(scaled(v), i);
+  @else y[i] = scaled(v);
+}
+
+// The combined elements of V, which lie in one row.
+fn joined(v: V) -> T {
+  @if(VEC4) {
+    let h = combine(v, v.zwxy);
+    return combine(h, h.yxwz).x;
+  }
+  @else return v;
 }
 
 // `most`, the extreme of a and b; NaN if either is.
@@ -63,7 +68,7 @@ fn combine(a: V, b: V) -> V {
   @else return a * b;
 }
 
-fn scaled(v: V) -> V {
+fn scaled(v: T) -> T {
   if (KIND != 0u) {
     return v;
   }

@@ -1,11 +1,12 @@
 // y[k] = exp(x[k] - m) / s with m = max_j x[j], s = sum_j exp(x[j] - m); LOG: x[k] - m - log(s).
 // 1 x, 2 y: [outer, size, inner] row-major, a row per (outer, inner), in V.
 // A workgroup computes 64 rows, an invocation one (or four, one per vec4 component).
-// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes and lanes_max) or in four rows.
 // Reference: Softmax::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
-import package::softmax_row::{d, exp_of, keep_nan, lanes_max, lanes_sum, RUN, start_of};
+import package::norm_lanes::{lanes};
+import package::softmax_row::{d, exp_of, keep_nan, lanes_max, RUN, start_of};
 
 const LOG: bool = false;
 
@@ -27,7 +28,7 @@ fn softmax(
   for (var k = 1u; k < d.size; k++) {
     m = max(m, x[start + k * d.inner]);
   }
-  m = lanes_max(m);
+  m = V(lanes_max(m));
   var s = V(0.0);
   for (var k = 0u; k < d.size;) {
     let stop = min(k + RUN, d.size);
@@ -42,7 +43,7 @@ fn softmax(
     }
     s += run;
   }
-  s = lanes_sum(s);
+  s = V(lanes(s));
   let shift = keep_nan(s, log(s));
   let scale = 1.0 / s;
   for (var k = 0u; k < d.size; k++) {

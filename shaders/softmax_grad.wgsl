@@ -1,11 +1,12 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
 // 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row per (outer, inner), in V.
 // A workgroup computes 64 rows, an invocation one (or four, one per vec4 component).
-// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes) or in four rows.
 // Reference: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
-import package::softmax_row::{d, exp_of, lanes_sum, RUN, start_of};
+import package::norm_lanes::{lanes};
+import package::softmax_row::{d, exp_of, RUN, start_of};
 
 const LOG: bool = false;
 
@@ -38,7 +39,7 @@ fn softmax_grad(
     }
     s += run;
   }
-  s = lanes_sum(s);
+  s = V(lanes(s));
   for (var k = 0u; k < d.size; k++) {
     let at = start + k * d.inner;
     if (LOG) {

@@ -2,17 +2,18 @@
 // 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row per (outer, inner), in V.
 // A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
 // stay in registers; the rest of longer rows is read again.
-// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_sum) or in four rows.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes) or in four rows.
 // Reference: SoftmaxGrad::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
-import package::softmax_row::{d, exp_of, lanes_sum, RUN, start_of};
-import package::tree::{tree_JOIN};
+import package::norm_lanes::{lanes, S};
+import package::softmax_row::{d, exp_of, RUN, start_of};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
 const LOG: bool = false;
-alias Tree = V;
+alias Tree = S;
 
 @group(0) @binding(1) var<storage, read> y: array<V>;
 @group(0) @binding(2) var<storage, read> dy: array<V>;
@@ -37,7 +38,9 @@ fn softmax_grad_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(SUBGROUPS) own_subgroup = subgroup;
   // Surplus workgroups do nothing, but reach every barrier.
   let row = group_number(group, groups);
   let end = select(0u, d.size, row < d.rows);
@@ -62,7 +65,7 @@ fn softmax_grad_workgroup(
     }
     s += run;
   }
-  s = lanes_sum(tree_sum(lane, s));
+  s = V(tree_sum(lane, lanes(s)));
   @unroll for (var h = 0u; h < HELD; h++) {
     if (lane + h * THREADS < end) {
       dx[start + (lane + h * THREADS) * d.inner] = gradient(held[h], held_dy[h], s);

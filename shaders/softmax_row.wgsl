@@ -2,8 +2,8 @@
 // vec4 of four neighbours in one row, or with ACROSS of one element in each of four rows.
 
 import package::elements::{V, VEC4};
+import package::norm_lanes::{ACROSS, S};
 
-const ACROSS: bool = false;
 const RUN: u32 = 64u; // elements that an invocation adds sequentially: errors grow with RUN and the number of runs
 
 struct Dims { rows: u32, size: u32, inner: u32, pad0: u32 }
@@ -24,12 +24,8 @@ fn exp_of(x: V) -> V {
   return keep_nan(x, exp(x));
 }
 
-fn lanes_max(v: V) -> V {
-  @if(VEC4 && !ACROSS) return V(max(max(v.x, v.y), max(v.z, v.w)));
-  @else return v;
-}
-
-fn lanes_sum(v: V) -> V {
-  @if(VEC4 && !ACROSS) return V((v.x + v.y) + (v.z + v.w));
+// The largest of the elements of V that lie in one row.
+fn lanes_max(v: V) -> S {
+  @if(VEC4 && !ACROSS) return max(max(v.x, v.y), max(v.z, v.w));
   @else return v;
 }

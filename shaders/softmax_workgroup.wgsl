@@ -2,17 +2,18 @@
 // 1 x, 2 y: [outer, size, inner] row-major, a row per (outer, inner), in V.
 // A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
 // stay in registers; the rest of longer rows is read again.
-// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes_*) or in four rows.
+// V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes and lanes_max) or in four rows.
 // Reference: Softmax::reference in src/ops/softmax.rs.
 
 import package::elements::{V};
-import package::softmax_row::{d, exp_of, keep_nan, lanes_max, lanes_sum, RUN, start_of};
-import package::tree::{tree_JOIN};
+import package::norm_lanes::{lanes, S};
+import package::softmax_row::{d, exp_of, keep_nan, lanes_max, RUN, start_of};
+import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
 const HELD: u32 = 4u;
 const LOG: bool = false;
-alias Tree = V;
+alias Tree = S;
 
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
@@ -22,7 +23,9 @@ fn softmax_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
+  @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
 ) {
+  @if(SUBGROUPS) own_subgroup = subgroup;
   // Surplus workgroups recompute the last row without storing it.
   let number = group_number(group, groups);
   let row = min(number, d.rows - 1u);
@@ -39,7 +42,7 @@ fn softmax_workgroup(
   for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
     m = max(m, x[start + k * d.inner]);
   }
-  m = lanes_max(tree_max(lane, m));
+  m = V(tree_max(lane, lanes_max(m)));
   workgroupBarrier();
   var s = V(0.0);
   @unroll for (var h = 0u; h < HELD; h++) {
@@ -60,7 +63,7 @@ fn softmax_workgroup(
     }
     s += run;
   }
-  s = lanes_sum(tree_sum(lane, s));
+  s = V(tree_sum(lane, lanes(s)));
   let shift = keep_nan(s, log(s));
   let scale = 1.0 / s;
   @unroll for (var h = 0u; h < HELD; h++) {

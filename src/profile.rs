@@ -174,7 +174,9 @@ impl Profile {
             memory: [self.memory, other.memory].into_iter().flatten().min(),
             multiprocessors: [self.multiprocessors, other.multiprocessors].into_iter().flatten().min(),
             uniform_alignment: self.uniform_alignment.max(other.uniform_alignment),
-            subgroups: self.subgroups.filter(|_| other.subgroups.is_some()),
+            // The sizes that either may have: a kernel for those of `other` must be right for those of this device.
+            subgroups: (self.subgroups.zip(other.subgroups))
+                .map(|((least, most), (less, more))| (least.min(less), most.max(more))),
             f16: self.f16 && other.f16,
             timestamps: self.timestamps && other.timestamps,
             ..self.clone()

@@ -76,6 +76,8 @@ pub struct Source {
     pub invocations: u32,
     /// Whether it uses 16-bit floats.
     pub f16: bool,
+    /// If it uses operations of subgroups, the size that they must have (`SUBGROUP_SIZE` of the text), or 0 for any.
+    pub subgroups: Option<u32>,
     /// The function that the planner may replace with fused ops, if there is one.
     pub epilogue: Option<Epilogue>,
 }
@@ -100,9 +102,9 @@ impl Epilogue {
 }
 
 impl Source {
-    /// A text without 16-bit floats and epilogue.
+    /// A text without 16-bit floats, operations of subgroups and epilogue.
     pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
-        Source { text: text.into(), invocations, f16: false, epilogue: None }
+        Source { text: text.into(), invocations, f16: false, subgroups: None, epilogue: None }
     }
 }
 
@@ -197,6 +199,8 @@ struct Assembly<'a> {
     texts: BTreeMap<(usize, usize, String), String>,
     /// Names, with the module and the place of their declarations.
     names: HashMap<String, (usize, usize)>,
+    /// Whether a declaration mentions a built-in whose name begins with `subgroup`.
+    subgroups: bool,
     /// The depth of nested lookups, which is limited: constants and imports may refer to each other in a circle.
     depth: Cell<usize>,
 }
@@ -209,6 +213,7 @@ impl<'a> Assembly<'a> {
             modules: vec![root],
             texts: BTreeMap::new(),
             names: HashMap::new(),
+            subgroups: false,
             depth: Cell::new(0),
         }
     }
@@ -237,7 +242,9 @@ impl<'a> Assembly<'a> {
         }
         write_items(&mut text, &self.modules, &self.texts);
         let epilogue = [Epilogue::Four, Epilogue::One].into_iter().find(|slot| self.names.contains_key(slot.name()));
-        Ok(Source { text: text.into(), invocations, f16, epilogue })
+        let size = self.settings.get("SUBGROUP_SIZE").and_then(|size| size.parse().ok());
+        let subgroups = self.subgroups.then(|| size.unwrap_or(0));
+        Ok(Source { text: text.into(), invocations, f16, subgroups, epilogue })
     }
 
     /// Invocations per workgroup of an entry point.
@@ -383,6 +390,7 @@ impl<'a> Assembly<'a> {
         let text = self.emitted(module, item, arguments, name)?;
         let mut seen = HashSet::new();
         for word in words(&text).filter(|word| seen.insert(*word)) {
+            self.subgroups |= word.starts_with("subgroup");
             if let Some((module, (item, arguments))) = self.declaration(module, word)? {
                 self.add(module, item, arguments, word)?;
             }

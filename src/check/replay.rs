@@ -134,6 +134,7 @@ impl KernelCase {
                 "wgsl": &*dispatch.wgsl.text,
                 "invocations": dispatch.wgsl.invocations,
                 "f16": dispatch.wgsl.f16,
+                "subgroups": dispatch.wgsl.subgroups,
                 "entry": dispatch.entry,
                 "workgroups": dispatch.workgroups,
                 "bindings": bindings.collect::<Vec<_>>(),
@@ -335,8 +336,9 @@ fn dispatch(json: &Json) -> Parsed<Dispatch> {
     Ok(Dispatch {
         label: text(json, "label")?,
         wgsl: Source {
-            // Files of earlier versions have neither.
+            // Files of earlier versions have none of them.
             f16: json.get("f16").and_then(Json::as_bool).unwrap_or(false),
+            subgroups: json.get("subgroups").and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok()),
             ..Source::new(text(json, "wgsl")?, json.get("invocations").map_or(Ok(0), word)?)
         },
         entry: text(json, "entry")?,

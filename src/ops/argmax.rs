@@ -4,7 +4,8 @@ use crate::op::{
     Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
 };
 use crate::ops::reduce::{
-    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, cost_of_rows, exceeds, outer_size_inner, parts, threads_per_row,
+    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, cost_of_rows, exceeds, outer_size_inner, parts, shared_by,
+    threads_per_row,
 };
 use crate::shader::Shader;
 use crate::{DType, Tensor, TensorType, Value};
@@ -102,7 +103,8 @@ impl Kernel for Argmax {
         let first = |to: Slot| -> Result<Launch, String> {
             let (entry, text, workgroups) = if together {
                 let threads = threads_per_row(args.profile, chunk);
-                ("argmax_rows", self.text("argmax_rows", dtype).set("THREADS", threads), rows * parts)
+                let text = shared_by(self.text("argmax_rows", dtype), threads, args.profile);
+                ("argmax_rows", text, rows * parts)
             } else {
                 ("argmax", self.text("argmax", dtype), (rows * parts).div_ceil(ALONE as usize))
             };

@@ -5,7 +5,7 @@ use crate::op::{
     Args, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding,
     Slot, Style, Variant, Work, gamma_of_runs,
 };
-use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, outer_size_inner, threads_per_row};
+use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, outer_size_inner, shared_by, threads_per_row};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -110,11 +110,6 @@ impl Rows {
         Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, size, vector }
     }
 
-    /// Invocations per row in a workgroup.
-    fn together(&self, args: &Args<'_>) -> u32 {
-        threads_per_row(args.profile, self.size)
-    }
-
     /// The shader for this vector width.
     fn text(&self, text: Shader, log: bool) -> Shader {
         text.set("LOG", log).set("VEC4", self.vector.is_some()).set("ACROSS", self.vector == Some(false))
@@ -195,7 +190,7 @@ impl Kernel for Softmax {
         let entry = if is_workgroup(variant) { "softmax_workgroup" } else { "softmax" };
         let mut text = Shader::new(entry);
         if is_workgroup(variant) {
-            text = text.set("THREADS", rows.together(args));
+            text = shared_by(text, threads_per_row(args.profile, rows.size), args.profile);
         }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
@@ -305,7 +300,7 @@ impl Kernel for SoftmaxGrad {
         let entry = if is_workgroup(variant) { "softmax_grad_workgroup" } else { "softmax_grad" };
         let mut text = Shader::new(entry);
         if is_workgroup(variant) {
-            text = text.set("THREADS", rows.together(args));
+            text = shared_by(text, threads_per_row(args.profile, rows.size), args.profile);
         }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::layout::{Layout, Origin};
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Arg, Lowering, Pointwise};
+use crate::op::{Arg, Lowering, Machine, Pointwise};
+use crate::profile::Profile;
 use crate::shape::{View, merge_axes, reciprocal};
 use crate::{DType, TensorType};
 
@@ -390,16 +391,26 @@ fn wgsl_value(dtype: DType) -> &'static str {
 pub(super) const WORKGROUP: u32 = 64;
 const QUADS: u32 = 4;
 
-/// The number of workgroups of a generated kernel over `n` elements.
-pub(crate) fn workgroups(n: usize) -> u64 {
-    (n as u64).div_ceil(u64::from(4 * WORKGROUP * QUADS))
+/// Workgroups of a generated kernel that a multiprocessor runs at the same time (2,048 invocations on NVIDIA).
+const RESIDENT: f64 = 32.0;
+
+/// The number of vec4s that a workgroup handles, of `n` elements: [`QUADS`] per invocation, or one if a GPU runs all of
+/// them at the same time.
+fn quads_per_workgroup(n: usize, profile: &Profile) -> u32 {
+    let at_once = Machine::of(profile).fill(RESIDENT) * f64::from(4 * WORKGROUP);
+    if !profile.software && n as f64 <= at_once { WORKGROUP } else { WORKGROUP * QUADS }
 }
 
-/// A kernel over `n` elements: each invocation handles [`QUADS`] groups of four consecutive elements. An
+/// The number of workgroups of a generated kernel over `n` elements.
+pub(crate) fn workgroups(n: usize, profile: &Profile) -> u64 {
+    (n as u64).div_ceil(4 * u64::from(quads_per_workgroup(n, profile)))
+}
+
+/// A kernel over `n` elements: each invocation handles up to [`QUADS`] groups of four consecutive elements. An
 /// operand whose four elements are always adjacent is bound as an array of `vec4`. If all four read the
 /// same element, it is loaded once; otherwise each is loaded separately.
-pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
-    let mut w = Writer::new(group, "", vec![n as u32]);
+pub(crate) fn kernel(group: &Group<'_>, n: usize, profile: &Profile) -> Generated {
+    let mut w = Writer::new(group, "", vec![n as u32, quads_per_workgroup(n, profile)]);
     w.members();
     let stores: Vec<(String, usize, DType)> = group
         .stores
@@ -439,12 +450,14 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize) -> Generated {
     quad.push_str(&store_quad(&stores, &scattered, whole));
     quad.push_str("}\n\n");
 
+    // Whether the invocation has the quad. One text for launches of all sizes needs one pipeline.
+    let has = if profile.software { "q < quads" } else { "k < args[0].y && q < quads" };
     let body = format!(
         "{text}{quad}@compute @workgroup_size({WORKGROUP})\nfn pointwise(\n  @builtin(workgroup_id) group: vec3<u32>,\n  \
          @builtin(num_workgroups) groups: vec3<u32>,\n  @builtin(local_invocation_index) lane: u32,\n) {{\n  \
-         let first = group_number(group, groups) * {}u + lane;\n  let quads = (args[0].x + 3u) / 4u;\n  \
-         for (var k = 0u; k < {QUADS}u; k++) {{\n    let q = first + k * {WORKGROUP}u;\n    \
-         if (q < quads) {{ quad(q); }}\n  }}\n}}\n",
+         let first = group_number(group, groups) * args[0].y + lane;\n  let quads = (args[0].x + 3u) / 4u;\n  \
+         for (var k = 0u; k < {}u; k += {WORKGROUP}u) {{\n    let q = first + k;\n    \
+         if ({has}) {{ quad(q); }}\n  }}\n}}\n",
         WORKGROUP * QUADS
     );
     let declared = w.declarations(0, |operand| !scattered[operand]);
@@ -550,7 +563,8 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
 
 /// A WGSL comment that says what the group computes.
 fn header(group: &Group<'_>) -> String {
-    format!("// {}: pointwise over n = args[0].x elements, four neighbours at a time.\n", label(group))
+    let what = "pointwise over n = args[0].x elements, four neighbours at a time";
+    format!("// {}: {what}; a workgroup has args[0].y times four.\n", label(group))
 }
 
 /// The names of the members in order, such as `add + relu`; abbreviated if there are more than six.

@@ -92,6 +92,7 @@ impl fmt::Display for Finding {
             Limit::Grid => format!("needs {n} workgroups in one dimension"),
             Limit::Invocations => format!("needs workgroups of {n} invocations"),
             Limit::WorkgroupMemory => format!("needs {n} bytes of workgroup memory"),
+            Limit::Subgroups if *n == 0 => "needs subgroups".into(),
             Limit::Subgroups => format!("needs subgroups of {n}"),
             Limit::F16 => "needs 16-bit floats".into(),
             Limit::Kernel => String::new(),
@@ -205,17 +206,17 @@ pub fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
                 needs.push((Limit::F16, 1, 0, "compute in f32"));
             }
         }
+        let mut subgroups = call.dispatches.iter().filter_map(|dispatch| dispatch.wgsl.subgroups).max();
         if let Some(variant) = variant {
             let memory = variant.workgroup_memory.into();
             needs.push((Limit::WorkgroupMemory, memory, profile.max_workgroup_memory.into(), "use another op"));
-            let (size, there) = (variant.subgroup.unwrap_or(0), profile.subgroups);
-            if size > 0 && there != Some((size, size)) {
-                // Only the exact size is usable; a smaller one is not.
-                let largest = there.map_or(0, |(_, largest)| u64::from(largest));
-                let what = call.label.clone();
-                let figures = (size.into(), largest);
-                add(&mut findings, Limit::Subgroups, what, place(plan, call), figures, "use another op");
-            }
+            subgroups = subgroups.max(variant.subgroup);
+        }
+        let there = profile.subgroups;
+        if subgroups.is_some_and(|size| if size > 0 { there != Some((size, size)) } else { there.is_none() }) {
+            // Only the exact size is usable; a smaller one is not.
+            let figures = (subgroups.map_or(0, u64::from), there.map_or(0, |(_, largest)| u64::from(largest)));
+            add(&mut findings, Limit::Subgroups, call.label.clone(), place(plan, call), figures, "use another op");
         }
         let mut seen = Vec::new();
         for (limit, needs, allows, advice) in needs {

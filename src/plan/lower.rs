@@ -142,12 +142,13 @@ impl Lowering<'_> {
             return None;
         }
         let group = self.group(members, &stores);
-        let generated = codegen::kernel(&group, n);
+        let generated = codegen::kernel(&group, n, self.profile);
         let label = codegen::label(&group);
-        let workgroups = match self.profile.grid(codegen::workgroups(n)) {
+        let workgroups = codegen::workgroups(n, self.profile);
+        let workgroups = match self.profile.grid(workgroups) {
             Ok(grid) => grid,
             Err(_) => {
-                let finding = self.refusal().workgroups(root.node, codegen::workgroups(n));
+                let finding = self.refusal().workgroups(root.node, workgroups);
                 self.findings.push(finding);
                 return None;
             }

@@ -219,6 +219,13 @@ fn workgroup_memory_and_subgroups_of_a_plan_are_checked() {
     assert!(message.contains("has none; there it is planned as matmul."), "{message}");
     let message = only(&session.lint(&program, &Profile::metal()), Limit::Subgroups).to_string();
     assert!(message.contains("has others, up to 32; there it is planned as matmul."), "{message}");
+
+    // On GPUs with subgroups, a variant that needs none uses them.
+    let gpu = Profile { software: false, ..session.device().profile().clone() };
+    let mut session = Session::new(Device::open_within(None, Some(&gpu)).expect("opens"));
+    let program = session.compile(&graph, &[&x.softmax(1)]).expect("compiles");
+    let message = only(&session.lint(&program, &Profile::phone()), Limit::Subgroups).to_string();
+    assert!(message.starts_with("softmax.workgroup needs subgroups of 8, and Android phone"), "{message}");
 }
 
 #[test]

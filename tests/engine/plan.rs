@@ -307,7 +307,8 @@ fn a_cnn_training_step_stays_within_its_budget() {
         assert!(ratio <= most && plan.temporary_bytes() < 64 << 20, "{ratio} times the least on {}", profile.kind);
         let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
         let texts: std::collections::HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect();
-        assert!(texts.len() <= pipelines, "{} pipelines on {}", texts.len(), profile.kind);
+        let names: Vec<&str> = plan.calls.iter().map(|call| call.label.as_str()).collect();
+        assert!(texts.len() <= pipelines, "{} pipelines on {}: {names:?}", texts.len(), profile.kind);
     }
 }
 
@@ -435,6 +436,22 @@ fn convolutions_on_a_gpu_get_the_right_tile() {
     }
 }
 
+/// Workgroups of an elementwise launch; the text is the same for all sizes.
+#[test]
+fn small_elementwise_launches_on_gpus_have_more_invocations() {
+    let launch = |n: usize, kind: &str| {
+        let graph = Graph::new();
+        let y = graph.input("x", DType::F32, [n]).relu();
+        let profile = Profile { kind: kind.into(), software: kind == "software", ..Profile::webgpu_defaults() };
+        let (plan, _) = Plan::of(&graph, &[&y], &profile, &Options::default()).expect("plans");
+        let dispatch = &plan.calls[0].dispatches[0];
+        (dispatch.workgroups[0], dispatch.wgsl.text.clone())
+    };
+    let [(few, small), (many, large)] = [1 << 16, 1 << 23].map(|n| launch(n, "discrete GPU"));
+    assert_eq!((few, many, launch(1 << 16, "software").0), (256, 8192, 64));
+    assert_eq!(small, large);
+}
+
 /// The first kernels that a discrete GPU with 32 KiB of workgroup memory, but otherwise the limits of WebGPU, and a
 /// software adapter run for the same values.
 #[test]
@@ -458,7 +475,7 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let y = x.scaled_dot_product_attention(&x, &x, &Attention::default());
         gradients(&y.square().sum_all(), &[&x]).remove(0)
     }
-    let cases: [(Build, &str, &str); 17] = [
+    let cases: [(Build, &str, &str); 19] = [
         // A constant is in no buffer that could be read.
         (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
@@ -477,6 +494,9 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         (|g| attention_bwd(g, 64), "attention_key_grad.tile64", "attention_key_grad.tile"),
         (|g| attention_bwd(g, 128), "attention_query_grad.tile128", "attention_query_grad.tile"),
         (|g| attention_bwd(g, 128), "attention_key_grad.tile128", "attention_key_grad.tile"),
+        // A bias gradient of few rows waits for its loads; one of many reads neighbouring columns together.
+        (|g| floats(g, "x", &[64, 128]).sum(&[0], false), "sum.workgroup", "sum.invocation"),
+        (|g| floats(g, "x", &[8192, 2048]).sum(&[0], false), "sum.invocation", "sum.invocation"),
     ];
     for (number, (build, on_gpu, on_software)) in cases.into_iter().enumerate() {
         for (kind, expected) in [("discrete GPU", on_gpu), ("software", on_software)] {

@@ -358,7 +358,7 @@ fn sums() -> Vec<Fault> {
             Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
         ),
         fault("a long sum without runs", ["sum", "1030 rows of 2047 tenths"], "invocation", "reduce", LONG_RUNS),
-        fault("a long sum without runs", ["mean", "of a million tenths"], "workgroup", "reduce_rows", LONG_RUNS),
+        fault("a long sum without runs", ["mean", "of 999,999 tenths"], "workgroup", "reduce_rows", LONG_RUNS),
         fault("a long running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),
         fault(
             "the minimum instead of the maximum",
@@ -458,8 +458,8 @@ fn rows() -> Vec<Fault> {
             "invocation",
             "softmax_grad",
             Text(
-                "s = lanes_sum(s);",
-                "s = lanes_sum(s);\n  if (row >= 512u) {\n    let other = bitcast<u32>(dx[start - 512u * d.size]);\n    \
+                "s = V(lanes(s));",
+                "s = V(lanes(s));\n  if (row >= 512u) {\n    let other = bitcast<u32>(dx[start - 512u * d.size]);\n    \
                  if ((other & 0x7fffffffu) > 0x7f800000u) { s += 1.0; } // not written yet\n  }",
             ),
         ),

@@ -120,17 +120,18 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
     let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
     for variant in names.chain([None]) {
         // A software adapter may use another form of the same variant, fewer bindings change the fusion groups, and
-        // fewer invocations the workgroup sizes.
-        for (fuse, software, max_storage_buffers, max_invocations) in [
-            (true, false, 16, 1024),
-            (false, false, 16, 1024),
-            (true, true, 16, 1024),
-            (true, false, 10, 1024),
-            (true, false, 8, 1024),
-            (true, false, 8, 128),
+        // fewer invocations the workgroup sizes. Without subgroups, workgroups combine their values by trees.
+        let eight = generous.subgroups;
+        for (fuse, software, max_storage_buffers, max_invocations, subgroups) in [
+            (true, false, 16, 1024, eight),
+            (false, false, 16, 1024, eight),
+            (true, true, 16, 1024, eight),
+            (true, false, 10, 1024, eight),
+            (true, false, 8, 1024, None),
+            (true, false, 8, 128, None),
         ] {
             let options = Options { fuse, variant: variant.clone(), ..Options::default() };
-            let profile = Profile { software, max_storage_buffers, max_invocations, ..generous.clone() };
+            let profile = Profile { software, max_storage_buffers, max_invocations, subgroups, ..generous.clone() };
             let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
             for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
                 let name = file_name(&commit.label, &commit.label, &commit.wgsl.text);
@@ -142,7 +143,7 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
                 for dispatch in &call.dispatches {
                     let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl.text);
                     let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
-                    let subgroups = wgsl.text.contains("subgroup");
+                    let subgroups = wgsl.subgroups.is_some();
                     add(texts, Shipped { name, wgsl, entry, software, subgroups });
                 }
             }

@@ -4,7 +4,7 @@
 use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
-use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, parts, threads_per_row};
+use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, parts, shared_by, threads_per_row};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -34,6 +34,9 @@ fn is_invocation(variant: &Variant) -> bool {
 /// 16,000 iterations.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(MIN_THREADS as usize) < 16_000);
+
+/// Invocations that merge the parts of a row: `THREADS` of `shaders/norm_merge.wgsl`.
+const MERGE_THREADS: u32 = 64;
 
 /// The longest row for one invocation, in vectors; it loops over the row at most three times.
 const SHORT: usize = 4096;
@@ -136,7 +139,7 @@ impl NormPlan<'_> {
         let entry = if workgroup { together } else { alone };
         let mut text = grid.text(Shader::new(entry));
         if workgroup {
-            text = text.set("THREADS", threads_per_row(args.profile, size));
+            text = shared_by(text, threads_per_row(args.profile, size), args.profile);
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;
@@ -218,10 +221,11 @@ impl Parts<'_> {
         if parts > 1 {
             // Few rows leave a GPU idle, and an invocation reads parts one after the other.
             let together = !args.profile.software;
-            let text = Shader::new("norm_merge");
+            let text = Shader::new("norm_merge").set("LINES", lines).set("ROOT", root).set("TOGETHER", together);
+            let text = if together { shared_by(text, MERGE_THREADS, args.profile) } else { text };
             lowered.launches.push(Launch {
                 label: "norm_merge".into(),
-                wgsl: text.set("LINES", lines).set("ROOT", root).set("TOGETHER", together).finish()?,
+                wgsl: text.finish()?,
                 entry: "norm_merge",
                 bindings: vec![
                     Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),

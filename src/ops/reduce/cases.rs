@@ -126,7 +126,7 @@ pub fn cases() -> Vec<Case> {
         case.input("x", TensorType::new(DType::F32, shape), Fill::Uniform(0.1, 0.1)).forward_only()
     };
     cases.extend([
-        tenths(Case::new("mean", "of a million tenths", |x| vec![x[0].mean_all()]), &[1_000_000]),
+        tenths(Case::new("mean", "of 999,999 tenths", |x| vec![x[0].mean_all()]), &[999_999]),
         tenths(Case::new("sum", "1030 rows of 2047 tenths", |x| vec![x[0].sum(&[1], false)]), &[1030, 2047]),
         tenths(Case::new("sum", "rows of 16,384 tenths", |x| vec![x[0].sum(&[1], false)]), &[5, 16_384]),
         tenths(Case::new("sum", "columns of 4096 tenths", |x| vec![x[0].sum(&[0], false)]), &[4096, 24]),

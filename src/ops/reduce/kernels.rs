@@ -2,9 +2,9 @@
 //! rows take several launches.
 
 use super::{Reduce, ReduceKind, split_view};
-use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Op, Slot, Style, Variant, Work};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Machine, Op, Slot, Style, Variant, Work};
 use crate::profile::Profile;
-use crate::shader::Shader;
+use crate::shader::{Shader, Source};
 use crate::shape::{View, merge_axes};
 use crate::{DType, Shape};
 
@@ -99,14 +99,20 @@ impl Stage {
         self.kept.count() * self.reduced.count() <= SMALL
     }
 
-    /// The element type of the arrays, for an invocation per row, or a workgroup per row (`together`).
+    /// Whether the kernel needs no divisions.
+    fn is_flat(&self) -> bool {
+        !self.is_small() && self.kept.is_line() && self.reduced.is_line()
+    }
+
+    /// The element type of the arrays, for an invocation per row, or a workgroup per row (`together`): those for vectors
+    /// read many elements in long rows, and shorter ones share a text.
     fn width(&self, together: bool) -> Width {
         let Stage { kept, reduced, offset, .. } = self;
-        if !offset.is_multiple_of(4) || together {
+        if !offset.is_multiple_of(4) {
             Width::Scalar
-        } else if reduced.by_fours() && kept.steps_by_fours(3) {
+        } else if reduced.by_fours() && kept.steps_by_fours(3) && (!together || self.is_flat()) {
             Width::Row4
-        } else if !self.is_small() && kept.by_fours() && reduced.steps_by_fours(3) {
+        } else if !together && !self.is_small() && kept.by_fours() && reduced.steps_by_fours(3) {
             Width::Column4
         } else {
             Width::Scalar
@@ -173,6 +179,20 @@ pub(crate) fn together_on(profile: &Profile) -> u32 {
     if profile.max_invocations >= MAX_THREADS { MAX_THREADS } else { MIN_THREADS }
 }
 
+/// The shader for workgroups of `threads` invocations that combine their values (`shaders/tree.wgsl`): by the operations
+/// of subgroups, on GPUs that have them.
+pub(crate) fn shared_by(text: Shader, threads: u32, profile: &Profile) -> Shader {
+    let text = text.set("THREADS", threads);
+    match profile.subgroups {
+        // WebGPU's range of sizes.
+        Some((least, most)) if !profile.software && least >= 4 && most <= 128 => {
+            let size = if least == most { least } else { 0 };
+            text.set("SUBGROUPS", true).set("SUBGROUP_SIZE", size)
+        }
+        _ => text,
+    }
+}
+
 /// Elements that an invocation of such a workgroup keeps in registers (HELD in the shaders).
 const HELD: usize = 4;
 
@@ -198,21 +218,15 @@ impl Reduce {
         })
     }
 
-    fn text(
-        &self,
-        dtype: DType,
-        width: Width,
-        flat: bool,
-        threads: Option<u32>,
-    ) -> Result<crate::shader::Source, String> {
+    fn text(&self, dtype: DType, width: Width, flat: bool, shared: Option<&Profile>) -> Result<Source, String> {
         let kind = match self.kind {
             ReduceKind::Sum | ReduceKind::Mean => 0,
             ReduceKind::Max => 1,
             ReduceKind::Min => 2,
             ReduceKind::Prod => 3,
         };
-        let text = match threads {
-            Some(threads) => Shader::new("reduce_rows").set("THREADS", threads),
+        let text = match shared {
+            Some(profile) => shared_by(Shader::new("reduce_rows"), together_on(profile), profile),
             None => Shader::new("reduce"),
         };
         let text = text.set("KIND", kind).set("FLAT", flat).set("T", dtype.wgsl_storage());
@@ -231,7 +245,7 @@ impl Reduce {
     ) -> Result<Launch, String> {
         let Stage { mut kept, mut reduced, mut offset, from, factor } = stage;
         let word = self.identity(dtype).unwrap_or(factor);
-        let flat = !stage.is_small() && kept.is_line() && reduced.is_line();
+        let flat = stage.is_flat();
         let width = stage.width(together);
         if width != Width::Scalar {
             (kept, reduced) = (kept.quartered(width == Width::Column4), reduced.quartered(width == Width::Row4));
@@ -245,11 +259,10 @@ impl Reduce {
             uniform.push(more);
         }
         let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
-        let threads = together.then(|| together_on(profile));
         let entry = if together { "reduce_rows" } else { "reduce" };
         Ok(Launch {
             label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-            wgsl: self.text(dtype, width, flat, threads)?,
+            wgsl: self.text(dtype, width, flat, together.then_some(profile))?,
             entry,
             bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
             workgroups: profile.grid(workgroups as u64)?,
@@ -288,21 +301,28 @@ impl Reduce {
             if last {
                 return Ok(lowered);
             }
-            together = together && outputs < 64 && parts >= 64;
+            together = together && (!args.profile.software || outputs < 64 && parts >= 64);
             stage = Stage::of_parts(parts, outputs, to);
         }
     }
 }
 
-/// Number of parts per row, for `outputs` rows of `count` elements.
+/// Invocations of a GPU that hide the time of its memory, each with four loads in flight.
+fn busy(profile: &Profile) -> usize {
+    MAX_THREADS as usize * Machine::of(profile).fill(Work::default().resident) as usize
+}
+
+/// Number of parts per row, for `outputs` rows of `count` elements (or vectors).
 pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: bool) -> usize {
     let lanes = if together { together_on(profile) as usize } else { 1 };
     let needed = count.div_ceil(MAX_CHUNK * lanes);
-    // On a software adapter a second launch costs about as much as 16,000 elements.
-    if outputs * count < 1 << 14 {
+    // A second launch takes about as long as 16,000 elements on a software adapter, and on a GPU as 64 loads one after
+    // the other (16 times 0.3 us, with four in flight).
+    let short = if profile.software { outputs * count < 1 << 14 } else { count <= 64 * lanes };
+    if short {
         return needed.max(1);
     }
-    let (wanted, least) = if profile.software { (1024, 64) } else { (65_536, 16) };
+    let (wanted, least) = if profile.software { (1024, 64) } else { (busy(profile), if together { 4 } else { 16 }) };
     let useful = (wanted / (outputs * lanes).max(1)).min(count / (least * lanes));
     let parts = needed.max(useful).max(1);
     // No part may be empty: maxima start from an element.
@@ -320,9 +340,11 @@ pub(crate) fn cost_of_rows(args: &Args<'_>, together: bool, along_rows: bool) ->
         (true, false) => Style::Adjacent,
         (false, _) => Style::Apart,
     };
-    let bytes = 4.0 * args.inputs[0].shape.numel() as f64;
-    let barriers = if together { args.outputs[0].shape.numel() as f64 * TREE } else { 0.0 };
-    args.cost(&Work { style, bytes, barriers, ..Work::default() })
+    let [elements, rows] = [args.inputs[0], &args.outputs[0]].map(|ty| ty.shape.numel());
+    let (barriers, lanes) = if together { (rows as f64 * TREE, together_on(args.profile)) } else { (0.0, 1) };
+    let per_row = elements / rows.max(1);
+    let loads = per_row.div_ceil(parts(args.profile, rows, per_row, together) * lanes as usize) as f64;
+    args.cost(&Work { style, bytes: 4.0 * elements as f64, barriers, loads, ..Work::default() })
 }
 
 const WORKGROUP: Variant = Variant {
