@@ -2,7 +2,8 @@
 // 1 q, 2 k, 3 v, 4 dy in rows of vec4; 5 stats: [batches, queries], lse and delta; 6 dkv: [batches, keys, dk and dv].
 // A workgroup computes TILE keys x 8 COLUMNS vec4 of dk and of dv, BLOCK queries at a time; 8 invocations share ROWS
 // keys, and each holds 4 SCORES of the scores per key. If the queries are split across launches, dkv holds the previous
-// sum, without the scale. s = q k^T scale + mask. Reference: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
+// sum, without the scale. s = q k^T scale + mask.
+// Reference: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
   BLOCK, COLUMNS, columns_at, LANES, p, ROWS, score, SCORES, shift, SHUFFLE, TILE, weights,

@@ -6,7 +6,8 @@
 
 const SHUFFLE: bool = false;
 const MASK: bool = false;
-// Quads of rows in each invocation of a tile in workgroup memory: more take more registers, but fewer reads per product.
+// Quads of rows in each invocation of a tile in workgroup memory: more of them take more registers, but fewer reads per
+// product.
 const QUADS: u32 = 1u; // or 2
 
 // Invocations of a workgroup, rows of the result in a workgroup, and rows that 8 invocations share.
@@ -59,7 +60,7 @@ fn columns_at(j: u32, place: u32, h: u32) -> vec4<u32> {
 // The kernel declares MASK_BINDING.
 @group(0) @binding(MASK_BINDING) var<storage, read> mask: array<f32>;
 
-// `product` scaled, plus the mask of these queries and keys, which is clamped so that minus infinity does not cause NaN.
+// `product` scaled, plus the mask of these queries and keys; clamped so that minus infinity does not cause NaN.
 fn score(product: vec4<f32>, b: u32, query: vec4<u32>, key: vec4<u32>) -> vec4<f32> {
   @if(!MASK) return product * p.scale;
   @else {

@@ -59,8 +59,8 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
         }
       }
     }
-    // The number of quads of elements is not constant, so compilers do not unroll the outer loop, which would exceed the
-    // registers.
+    // The number of quads of elements is not constant, so compilers do not unroll the outer loop, which would exceed
+    // the registers.
     let quads = select(0u, min(4u, size + 4u - e), e > 0u);
     for (var quad = 0u; quad < quads; quad++) {
       @unroll for (var t = 0u; t < 4u; t++) {
