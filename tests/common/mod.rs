@@ -40,6 +40,12 @@ pub fn sampled<T>(ways: Vec<T>, case: usize, n: usize) -> Vec<T> {
     ways.into_iter().enumerate().filter(|(at, _)| wanted(*at)).map(|(_, way)| way).collect()
 }
 
+/// Whether a software adapter takes seconds to compile a kernel of this op for GPUs: fewer of its variants are sampled.
+#[allow(dead_code)]
+pub fn compiles_slowly(op: &str) -> bool {
+    op.starts_with("attention") || op.starts_with("conv")
+}
+
 /// Maps each item and its index with `f`, on one thread per core. The results keep the order of the items.
 #[allow(dead_code)]
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {

@@ -84,7 +84,8 @@ fn verdict(whole: &Profile, device: &Device, case: &Case, number: usize, wanted:
     let inputs = graph.sample(1000 + number as u64);
     let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
     let (mut compared, mut ran) = (0, 0);
-    for options in common::sampled(ways(&graph, device.profile()), number, 5) {
+    let n = if common::compiles_slowly(case.op) { 15 } else { 5 };
+    for options in common::sampled(ways(&graph, device.profile()), number, n) {
         let (plan, findings) = plan(device.profile(), &options);
         if let Some(finding) = findings.iter().find(|finding| finding.refused) {
             return Verdict::Refused(finding.to_string());
