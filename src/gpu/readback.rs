@@ -1,7 +1,6 @@
 //! Read-back: copies into host-visible staging buffers, which are mapped when the device is done.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::adapter::Gpu;
 use crate::plan::Plan;
@@ -82,9 +81,10 @@ impl Readback {
 impl Reading {
     /// Waits for the run and returns its outputs.
     pub async fn outputs(self) -> Result<Vec<Tensor>> {
+        let done = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
         let mapped = self.gpu.scoped(|| {
             let mapped: Vec<_> = self.staging.buffers().map(map).collect();
-            finished(&self.gpu, Some(&self.submission))?;
+            self.gpu.device.poll(done).map_err(unreachable_device)?;
             Ok(mapped)
         })?;
         for mapped in mapped {
@@ -110,20 +110,8 @@ fn lock(idle: &Mutex<Vec<Staging>>) -> std::sync::MutexGuard<'_, Vec<Staging>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long the host asks a GPU again and again whether it has finished, before it sleeps until the driver wakes it.
-/// Waking takes tens of microseconds, as long as a small step. Software adapters need the core that would ask.
-const SPIN: Duration = Duration::from_millis(1);
-
-/// Waits for a submission, or for all.
-fn finished(gpu: &Gpu, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
-    let poll = |timeout| gpu.device.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout });
-    let begin = Instant::now();
-    let mut polled = Err(wgpu::PollError::Timeout);
-    while matches!(polled, Err(wgpu::PollError::Timeout)) {
-        let spins = !gpu.profile.software && begin.elapsed() < SPIN;
-        polled = poll(spins.then_some(Duration::ZERO));
-    }
-    polled.map(|_| ()).map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))
+fn unreachable_device(error: wgpu::PollError) -> Error {
+    Error::Gpu(format!("waiting for the device failed: {error}"))
 }
 
 fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
@@ -223,7 +211,10 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
 
 /// Waits until the device has finished all submitted work.
 pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
-    gpu.scoped(|| finished(gpu, None))
+    gpu.scoped(|| {
+        gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(unreachable_device)?;
+        Ok(())
+    })
 }
 
 /// Calls `f` with the words of a mapped buffer, then unmaps it.
