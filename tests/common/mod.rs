@@ -40,10 +40,15 @@ pub fn sampled<T>(ways: Vec<T>, case: usize, n: usize) -> Vec<T> {
     ways.into_iter().enumerate().filter(|(at, _)| wanted(*at)).map(|(_, way)| way).collect()
 }
 
-/// Whether a software adapter takes seconds to compile a kernel of this op for GPUs: fewer of its variants are sampled.
+/// The `n` of [`sampled`] for an op: larger than `usual` where a software adapter takes seconds to compile a kernel that
+/// is made for GPUs.
 #[allow(dead_code)]
-pub fn compiles_slowly(op: &str) -> bool {
-    op.starts_with("attention") || op.starts_with("conv")
+pub fn sampling(op: &str, usual: usize) -> usize {
+    match op {
+        _ if op.starts_with("attention") => 60,
+        _ if op.starts_with("conv") => 12,
+        _ => usual,
+    }
 }
 
 /// Maps each item and its index with `f`, on one thread per core. The results keep the order of the items.

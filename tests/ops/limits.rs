@@ -56,7 +56,8 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
     let cases: Vec<(usize, Case)> = wgrad::ops::cases().into_iter().enumerate().collect();
     let cases: Vec<(usize, Case)> = cases.into_iter().filter(|(_, case)| wanted(&name_of(case))).collect();
     let verdicts = common::in_parallel(&cases, |_, (number, case)| {
-        let runs = common::thorough() || !common::compiles_slowly(case.op) || number % 4 == 0;
+        let slow = common::sampling(case.op, 1) > 1;
+        let runs = common::thorough() || !slow || number % 4 == 0;
         verdict(whole, &device, case, *number, |_| runs)
     });
     let (mut outcome, mut failures) = (Outcome::default(), Vec::new());
@@ -88,8 +89,7 @@ fn verdict(whole: &Profile, device: &Device, case: &Case, number: usize, wanted:
     let inputs = graph.sample(1000 + number as u64);
     let feeds: Vec<_> = graph.inputs.iter().zip(&inputs).map(|((name, ..), t)| (name.as_str(), t)).collect();
     let (mut compared, mut ran) = (0, 0);
-    let n = if common::compiles_slowly(case.op) { 15 } else { 5 };
-    for options in common::sampled(ways(&graph, device.profile()), number, n) {
+    for options in common::sampled(ways(&graph, device.profile()), number, common::sampling(case.op, 5)) {
         let (plan, findings) = plan(device.profile(), &options);
         if let Some(finding) = findings.iter().find(|finding| finding.refused) {
             return Verdict::Refused(finding.to_string());
