@@ -46,7 +46,7 @@ pub fn sampled<T>(ways: Vec<T>, case: usize, n: usize) -> Vec<T> {
 pub fn sampling(op: &str, usual: usize) -> usize {
     match op {
         _ if op.starts_with("attention") => 60,
-        _ if op.starts_with("conv") => 12,
+        _ if op.starts_with("conv") => 30,
         _ => usual,
     }
 }

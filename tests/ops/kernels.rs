@@ -1,5 +1,5 @@
 //! Every case of every op on the GPU, forward and backward, fused or unfused: each kernel call is compared with the
-//! reference. A case runs with the variant that the planner chooses and a quarter of the others, or fewer where
+//! reference. A case runs with the variant that the planner chooses and a tenth of the others, or fewer where
 //! these compile slowly; with all of them if `WGRAD_THOROUGH=1`.
 
 use wgrad::check::{CaseGraph, Extras, check_case_in, ways};
@@ -18,7 +18,7 @@ fn every_case_agrees_with_the_reference() {
     let cases: Vec<(usize, Case)> =
         wgrad::ops::cases().into_iter().enumerate().filter(|(_, case)| case.op.contains(&pattern)).collect();
     let reports = common::in_parallel(&cases, |_, &(number, ref case)| {
-        let n = common::sampling(case.op, 4);
+        let n = common::sampling(case.op, 10);
         let some = |ways| common::sampled(ways, number, n);
         check_case_in(&device, case, number as u64, &Extras::default(), some)
     });

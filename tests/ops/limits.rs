@@ -1,9 +1,9 @@
 //! Every case on devices opened with lower limits than the adapter's, so that every fold, split and
 //! fallback runs: WebGPU's guaranteed limits, and very low ones (128 invocations, 64 workgroups per
 //! dimension, bindings of 1 MiB). wgpu enforces the limits, and the planner chooses as on a real GPU.
-//! Plans equal to one for the adapter itself are skipped: `kernels.rs` runs them. Each case runs with the default options
-//! and some others; with all of them if `WGRAD_THOROUGH=1`. Of ops whose kernels compile slowly, otherwise
-//! all cases are planned and a quarter of them run.
+//! Plans equal to one for the adapter itself are skipped: `kernels.rs` runs them. Every case is planned; half of them, or
+//! an eighth where kernels compile slowly, run with the default options and some others. With `WGRAD_THOROUGH=1`, all
+//! cases run with all options.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -56,8 +56,8 @@ fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Out
     let cases: Vec<(usize, Case)> = wgrad::ops::cases().into_iter().enumerate().collect();
     let cases: Vec<(usize, Case)> = cases.into_iter().filter(|(_, case)| wanted(&name_of(case))).collect();
     let verdicts = common::in_parallel(&cases, |_, (number, case)| {
-        let slow = common::sampling(case.op, 1) > 1;
-        let runs = common::thorough() || !slow || number % 4 == 0;
+        let every = if common::sampling(case.op, 1) > 1 { 8 } else { 2 };
+        let runs = common::thorough() || number % every == 0;
         verdict(whole, &device, case, *number, |_| runs)
     });
     let (mut outcome, mut failures) = (Outcome::default(), Vec::new());
@@ -233,7 +233,7 @@ fn fold(
 }
 
 /// Workgroups that combine their values by subgroups, whose size is that of the adapter, or known only to the kernel. Each
-/// in a sixth of the cases, or in all of them if `WGRAD_THOROUGH=1`.
+/// in an eighth of the cases, or in all of them if `WGRAD_THOROUGH=1`.
 #[test]
 fn workgroups_reduce_by_subgroups_of_any_size() {
     let Some(whole) = common::device() else { return };
@@ -248,7 +248,7 @@ fn workgroups_reduce_by_subgroups_of_any_size() {
         let device = Device::open_within(None, Some(&gpu)).expect("opens");
         assert_eq!(device.profile().subgroups, Some(subgroups));
         let cases = wgrad::ops::cases().into_iter().enumerate();
-        let cases: Vec<(usize, Case)> = cases.filter(|(number, _)| common::thorough() || number % 6 == side).collect();
+        let cases: Vec<(usize, Case)> = cases.filter(|(number, _)| common::thorough() || number % 8 == side).collect();
         let verdicts =
             common::in_parallel(&cases, |_, (number, case)| verdict(whole.profile(), &device, case, *number, reduces));
         let (mut compared, mut ran) = (0, 0);
