@@ -5,10 +5,8 @@
 // and are not stored; terms beyond k are 0.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{store, WHOLE_BLOCKS};
-import package::matmul_operands::{
-  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, columns_of_b, p, rows_of_a,
-};
+import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 64u;
@@ -41,102 +39,20 @@ fn is_some(number: u32, lane: u32) -> bool {
   return (number + 1u) * LANES <= BLOCKS || number * LANES + lane < BLOCKS;
 }
 
-// The position of a block of a at k, from the positions of its rows at 0.
-fn at_a(rows: vec4<u32>, k: u32) -> vec4<u32> {
-  @if(A_ALONG_K) return rows + k / 4u;
-  @elif(A_ALONG_M) return rows.x + (k + vec4(0u, 1u, 2u, 3u)) * (p.a_k / 4u);
-  @else return rows + k * p.a_k;
-}
-
-// How far the block at k + 4 is from it.
-fn step_of_a() -> u32 {
-  @if(A_ALONG_K) return 1u;
-  @elif(A_ALONG_M) return p.a_k;
-  @else return 4u * p.a_k;
-}
-
-// The block of a at k, as it lies in memory: along k, row j of the block; otherwise the term k + j.
-fn block_of_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  @if(A_ALONG_K) return mat4x4(a[at.x], a[at.y], a[at.z], a[at.w]);
-  @elif(A_ALONG_M && WHOLE_BLOCKS) return mat4x4(a[at.x], a[at.y], a[at.z], a[at.w]);
-  @elif(A_ALONG_M) {
-    let i = min(at, vec4(at.x + (p.k - 1u - k) * (p.a_k / 4u)));
-    return mat4x4(a[i.x], a[i.y], a[i.z], a[i.w]);
-  }
-  @else {
-    let step = min(vec4(0u, 1u, 2u, 3u), vec4(p.k - 1u - k)) * p.a_k;
-    let i0 = at + step.x;
-    let i1 = at + step.y;
-    let i2 = at + step.z;
-    let i3 = at + step.w;
-    return mat4x4(
-      a[i0.x], a[i0.y], a[i0.z], a[i0.w], a[i1.x], a[i1.y], a[i1.z], a[i1.w],
-      a[i2.x], a[i2.y], a[i2.z], a[i2.w], a[i3.x], a[i3.y], a[i3.z], a[i3.w],
-    );
-  }
-}
-
-// The position of a block of b at k, from the positions of its columns at 0.
-fn at_b(columns: vec4<u32>, k: u32) -> vec4<u32> {
-  @if(B_ALONG_K) return columns + k / 4u;
-  @elif(B_ALONG_N) return columns.x + (k + vec4(0u, 1u, 2u, 3u)) * (p.b_k / 4u);
-  @else return columns + k * p.b_k;
-}
-
-// How far the block at k + 4 is from it.
-fn step_of_b() -> u32 {
-  @if(B_ALONG_K) return 1u;
-  @elif(B_ALONG_N) return p.b_k;
-  @else return 4u * p.b_k;
-}
-
-// The block of b at k, as it lies in memory: along k, row j of the block; otherwise the term k + j.
-fn block_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  @if(B_ALONG_K) return mat4x4(b[at.x], b[at.y], b[at.z], b[at.w]);
-  @elif(B_ALONG_N && WHOLE_BLOCKS) return mat4x4(b[at.x], b[at.y], b[at.z], b[at.w]);
-  @elif(B_ALONG_N) {
-    let i = min(at, vec4(at.x + (p.k - 1u - k) * (p.b_k / 4u)));
-    return mat4x4(b[i.x], b[i.y], b[i.z], b[i.w]);
-  }
-  @else {
-    let step = min(vec4(0u, 1u, 2u, 3u), vec4(p.k - 1u - k)) * p.b_k;
-    let i0 = at + step.x;
-    let i1 = at + step.y;
-    let i2 = at + step.z;
-    let i3 = at + step.w;
-    return mat4x4(
-      b[i0.x], b[i0.y], b[i0.z], b[i0.w], b[i1.x], b[i1.y], b[i1.z], b[i1.w],
-      b[i2.x], b[i2.y], b[i2.z], b[i2.w], b[i3.x], b[i3.y], b[i3.z], b[i3.w],
-    );
-  }
-}
-
-// The block at k, with zeros for terms of a from `last` on; those of b may be anything finite that b holds. Zeros if k
-// is beyond.
+// The block of a or b at k, with zeros for terms of a from `last` on; those of b may be anything finite that b holds.
+// Zeros if k is beyond.
 fn block(of_a: bool, at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) {
     return mat4x4<f32>();
   }
-  if (!of_a) {
-    return block_of_b(at, k);
+  if (of_a) {
+    return left_terms(at, k, last);
   }
-  let terms = block_of_a(at, k);
-  @if(A_ALONG_K || WHOLE_BLOCKS) return terms;
-  @else {
-    let zero = vec4(0.0);
-    return mat4x4(
-      terms[0], select(zero, terms[1], k + 1u < last), select(zero, terms[2], k + 2u < last),
-      select(zero, terms[3], k + 3u < last),
-    );
-  }
+  return load_b(at, k);
 }
 
 // Stores a block in the tile: term t at to + t * stride.
-fn keep(of_a: bool, loaded: mat4x4<f32>, to: u32, stride: u32) {
-  var terms = loaded;
-  @if(A_ALONG_K && B_ALONG_K) terms = transpose(loaded);
-  @elif(A_ALONG_K) if (of_a) { terms = transpose(loaded); }
-  @elif(B_ALONG_K) if (!of_a) { terms = transpose(loaded); }
+fn keep(terms: mat4x4<f32>, to: u32, stride: u32) {
   @unroll for (var t = 0u; t < 4u; t++) {
     tile[to + t * stride] = terms[t];
   }
@@ -157,24 +73,20 @@ fn matmul_tile(
 
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
-  // Each invocation loads EACH blocks: from these positions, which move by `step` per 4 terms, at these terms of a
-  // round, to these places in the tile.
+  // Each invocation loads EACH blocks: of these rows or columns, at these terms of a round, to these places in the tile.
   var at: array<vec4<u32>, EACH>;
-  var step: array<u32, EACH>;
   var ahead: array<u32, EACH>;
   var to: array<u32, EACH>;
   @unroll for (var e = 0u; e < EACH; e++) {
     if (is_a(e, lane)) {
       let number = e * LANES + lane;
+      at[e] = rows_of_a(batch, m + number % (TILE_M / 4u) * 4u);
       ahead[e] = number / (TILE_M / 4u) * 4u;
-      at[e] = at_a(rows_of_a(batch, m + number % (TILE_M / 4u) * 4u), first + ahead[e]);
-      step[e] = step_of_a();
       to[e] = ahead[e] * (TILE_M / 4u) + number % (TILE_M / 4u);
     } else {
       let number = e * LANES + lane - BLOCKS_A;
+      at[e] = columns_of_b(batch, n + number % (TILE_N / 4u) * 4u);
       ahead[e] = number / (TILE_N / 4u) * 4u;
-      at[e] = at_b(columns_of_b(batch, n + number % (TILE_N / 4u) * 4u), first + ahead[e]);
-      step[e] = step_of_b();
       to[e] = ahead[e] * (TILE_N / 4u) + number % (TILE_N / 4u) + TILE_B;
     }
     if (!is_some(e, lane)) {
@@ -199,12 +111,11 @@ fn matmul_tile(
     workgroupBarrier();
     @unroll for (var e = 0u; e < EACH; e++) {
       if (is_some(e, lane)) {
-        keep(is_a(e, lane), blocks[e], to[e], select(TILE_N / 4u, TILE_M / 4u, is_a(e, lane)));
+        keep(blocks[e], to[e], select(TILE_N / 4u, TILE_M / 4u, is_a(e, lane)));
       }
     }
     workgroupBarrier();
     @unroll for (var e = 0u; e < EACH; e++) {
-      at[e] += TERMS / 4u * step[e];
       blocks[e] = block(is_a(e, lane), at[e], k + TERMS + ahead[e], last);
     }
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {

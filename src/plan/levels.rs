@@ -1,9 +1,9 @@
 //! Which dispatches of a step may run at the same time.
 //!
 //! GPUs overlap dispatches that no barrier separates. wgpu inserts the barriers: within a compute pass, before each
-//! dispatch that uses a buffer in another way than before; between passes, one for all buffers. A small dispatch takes
-//! less time than the barrier, so the engine executes independent dispatches together and begins a pass before them,
-//! which takes the host about 3 us.
+//! dispatch that uses a buffer in another way than before; between passes, one for all buffers. A dispatch that
+//! waits for another one takes 5 us on an H100, however small it is. So the engine executes independent dispatches
+//! together and begins a pass before them, which takes the host about 3 us (measured with lavapipe).
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -3,18 +3,20 @@
 /// The multiprocessors of a GPU with this name, as an adapter reports it; `None` for GPUs that are not in the table.
 ///
 /// Counts are those of the vendors' specifications: streaming multiprocessors (NVIDIA), compute units (AMD), Xe cores
-/// (Intel), GPU cores (Apple). Where a name covers several counts, it is the smallest. The GPUs of NVIDIA laptops have
-/// the names of larger ones and are left out.
+/// (Intel), GPU cores (Apple). Where a name covers several counts, it is the smallest. GPUs of laptops have fewer
+/// than those of the same number and are left out.
 ///
 /// ```
 /// use wgrad::profile::multiprocessors_of;
 /// assert_eq!(multiprocessors_of("NVIDIA GeForce RTX 4070 Ti"), Some(60));
 /// assert_eq!(multiprocessors_of("NVIDIA GeForce RTX 4070 Laptop GPU"), None);
+/// assert_eq!(multiprocessors_of("AMD Radeon RX 6800M"), None);
 /// assert_eq!(multiprocessors_of("Apple M2"), Some(8));
 /// ```
 pub fn multiprocessors_of(name: &str) -> Option<u32> {
-    let known = |(of, _): &&(&str, u32)| name.contains(of) && !name.contains("Laptop");
-    GPUS.iter().find(known).map(|&(_, count)| count)
+    let whole = |end: usize| !name[end..].starts_with(char::is_alphanumeric);
+    let known = |(of, _): &&(&str, u32)| name.match_indices(of).any(|(at, _)| whole(at + of.len()));
+    GPUS.iter().find(known).filter(|_| !name.contains("Laptop")).map(|&(_, count)| count)
 }
 
 /// Parts of names, and counts. The first match counts, so a name precedes those that it contains.
@@ -22,7 +24,7 @@ pub fn multiprocessors_of(name: &str) -> Option<u32> {
 #[rustfmt::skip]
 pub const GPUS: &[(&str, u32)] = &[
     ("RTX 5090", 170), ("RTX 5080", 84), ("RTX 5070 Ti", 70), ("RTX 5070", 48), ("RTX 5060 Ti", 36), ("RTX 5060", 30),
-    ("RTX 4090", 128), ("RTX 4080 SUPER", 80), ("RTX 4080", 76), ("RTX 4070 Ti SUPER", 66), ("RTX 4070 Ti", 60),
+    ("RTX 4090 D", 114), ("RTX 4090", 128), ("RTX 4080 SUPER", 80), ("RTX 4080", 76), ("RTX 4070 Ti SUPER", 66), ("RTX 4070 Ti", 60),
     ("RTX 4070 SUPER", 56), ("RTX 4070", 46), ("RTX 4060 Ti", 34), ("RTX 4060", 24),
     ("RTX 3090 Ti", 84), ("RTX 3090", 82), ("RTX 3080 Ti", 80), ("RTX 3080", 68), ("RTX 3070 Ti", 48), ("RTX 3070", 46),
     ("RTX 3060 Ti", 38), ("RTX 3060", 28), ("RTX 3050", 18),

@@ -77,7 +77,7 @@ fn products() -> Vec<Fault> {
             EDGES,
             "tile64",
             "matmul_tile",
-            Text("k + 3u < last", "k < last"),
+            Text("if (k + 4u <= last) {", "if (k <= last) {"),
         ),
         fault(
             "rows and columns of the left matrix swapped",
