@@ -8,7 +8,6 @@ CPU.
 """
 import json
 import math
-import os
 import sys
 import time
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 
 CUDA = torch.cuda.is_available()
 DEV = "cuda" if CUDA else "cpu"
-SECONDS = float(os.environ.get("PEER_SECONDS", "0.6"))
+SECONDS = 0.6  # measuring time per task and mode
 torch.manual_seed(1)
 
 
@@ -146,8 +145,6 @@ def make(task, p, mode):
         oh, ow = (h + 2 * pad - k) // s + 1, (w + 2 * pad - k) // s + 1
         flop = 2.0 * n * o * oh * ow * c * k * k
         x, kernel, g = rnd(n, c, h, w, dtype=d), rnd(o, c, k, k, dtype=d), rnd(n, o, oh, ow, dtype=d)
-        if os.environ.get("CHANNELS_LAST"):
-            x, kernel, g = (t.to(memory_format=torch.channels_last) for t in (x, kernel, g))
         if task == "conv2d":
             return no_grad(lambda: F.conv2d(x, kernel, stride=s, padding=pad)), flop, 0, 1
         x.requires_grad_()
