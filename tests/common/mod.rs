@@ -54,12 +54,24 @@ pub fn sampling(op: &str, usual: usize) -> usize {
 /// Maps each item and its index with `f`, on one thread per core. The results keep the order of the items.
 #[allow(dead_code)]
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+    in_parallel_with(items, || (), |(), number, item| f(number, item))
+}
+
+/// [`in_parallel`] with a state per thread: a device of its own, for example, because a software adapter compiles the
+/// kernels of one device on one core.
+#[allow(dead_code)]
+pub fn in_parallel_with<S, T: Sync, R: Send>(
+    items: &[T],
+    state: impl Fn() -> S + Sync,
+    f: impl Fn(&S, usize, &T) -> R + Sync,
+) -> Vec<R> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
     let work = || {
+        let state = state();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(number) else { return };
-            let result = f(number, item);
+            let result = f(&state, number, item);
             done.lock().expect("no thread panics with it").push((number, result));
         }
     };

@@ -14,13 +14,14 @@ use crate::common;
 #[test]
 fn every_case_agrees_with_the_reference() {
     let Some(device) = common::device() else { return };
+    let another = || common::device().expect("opened above");
     let pattern = std::env::var("WGRAD_TEST_OP").unwrap_or_default();
     let cases: Vec<(usize, Case)> =
         wgrad::ops::cases().into_iter().enumerate().filter(|(_, case)| case.op.contains(&pattern)).collect();
-    let reports = common::in_parallel(&cases, |_, &(number, ref case)| {
+    let reports = common::in_parallel_with(&cases, another, |device, _, &(number, ref case)| {
         let n = common::sampling(case.op, 10);
         let some = |ways| common::sampled(ways, number, n);
-        check_case_in(&device, case, number as u64, &Extras::default(), some)
+        check_case_in(device, case, number as u64, &Extras::default(), some)
     });
     let mut compared = 0;
     let mut failures = Vec::new();

@@ -48,17 +48,18 @@ fn name_of(case: &Case) -> String {
 /// Runs the cases selected by `wanted` with all options, and panics if one is wrong.
 fn run(whole: &Profile, profile: &Profile, wanted: impl Fn(&str) -> bool) -> Outcome {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let device = Device::open_within(None, Some(profile)).expect("opens");
+    let open = || Device::open_within(None, Some(profile)).expect("opens");
+    let device = open();
     let given = device.profile();
     assert_eq!((given.max_invocations, given.max_workgroups), (profile.max_invocations, profile.max_workgroups));
     assert_eq!((given.usable_storage_buffers(), given.max_binding), (7, profile.max_binding));
     assert!(given.subgroups.is_none() && !given.f16 && !given.timestamps && !given.software);
     let cases: Vec<(usize, Case)> = wgrad::ops::cases().into_iter().enumerate().collect();
     let cases: Vec<(usize, Case)> = cases.into_iter().filter(|(_, case)| wanted(&name_of(case))).collect();
-    let verdicts = common::in_parallel(&cases, |_, (number, case)| {
+    let verdicts = common::in_parallel_with(&cases, open, |device, _, (number, case)| {
         let every = if common::sampling(case.op, 1) > 1 { 8 } else { 2 };
         let runs = common::thorough() || number % every == 0;
-        verdict(whole, &device, case, *number, |_| runs)
+        verdict(whole, device, case, *number, |_| runs)
     });
     let (mut outcome, mut failures) = (Outcome::default(), Vec::new());
     for ((_, case), verdict) in cases.iter().zip(verdicts) {
@@ -245,12 +246,13 @@ fn workgroups_reduce_by_subgroups_of_any_size() {
     };
     for (side, subgroups) in [sizes, (4, 128)].into_iter().enumerate() {
         let gpu = Profile { software: false, subgroups: Some(subgroups), ..whole.profile().clone() };
-        let device = Device::open_within(None, Some(&gpu)).expect("opens");
-        assert_eq!(device.profile().subgroups, Some(subgroups));
+        let open = || Device::open_within(None, Some(&gpu)).expect("opens");
+        assert_eq!(open().profile().subgroups, Some(subgroups));
         let cases = wgrad::ops::cases().into_iter().enumerate();
         let cases: Vec<(usize, Case)> = cases.filter(|(number, _)| common::thorough() || number % 8 == side).collect();
-        let verdicts =
-            common::in_parallel(&cases, |_, (number, case)| verdict(whole.profile(), &device, case, *number, reduces));
+        let verdicts = common::in_parallel_with(&cases, open, |device, _, (number, case)| {
+            verdict(whole.profile(), device, case, *number, reduces)
+        });
         let (mut compared, mut ran) = (0, 0);
         for ((_, case), verdict) in cases.iter().zip(verdicts) {
             match verdict {
