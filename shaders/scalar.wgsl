@@ -365,6 +365,53 @@ fn to_f32_bool(x: bool) -> f32 { return select(0.0, 1.0, x); }
 fn to_i32_bool(x: bool) -> i32 { return select(0, 1, x); }
 fn to_u32_bool(x: bool) -> u32 { return select(0u, 1u, x); }
 
+// To narrow types. The result is a value of the type, in its wide type.
+//
+// Rounds to f16, ties to even. An f32 has 13 bits more, and below 2^-14, where the distance between neighbours stays
+// 2^-24, one more for each lower exponent; adding half of the last bit carries into the exponent as it should.
+fn to_f16_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x) & MAGNITUDE_BITS;
+  let surplus = clamp(126u - min(bits >> 23u, 126u), 13u, 23u);
+  let rounded = bits + ((1u << (surplus - 1u)) - 1u) + ((bits >> surplus) & 1u);
+  var y = rounded & (0xffffffffu << surplus);
+  if (bits < 0x33800000u) { y = select(0u, 0x33800000u, bits > 0x33000000u); } // below 2^-24: 0, or 2^-24 above 2^-25
+  y = select(y, INFINITY_BITS, y > 0x477fe000u); // beyond 65504
+  return bitcast<f32>(select(y, bits, bits > INFINITY_BITS) | (bitcast<u32>(x) & ~MAGNITUDE_BITS));
+}
+fn to_bf16_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u;
+  return bitcast<f32>(select(rounded, bits | 0x400000u, is_nan(x)));
+}
+fn to_i8_i32(x: i32) -> i32 { return (x << 24u) >> 24u; }
+fn to_u8_u32(x: u32) -> u32 { return x & 0xffu; }
+
+// Packs values of narrow types into words, and widens them again.
+// Not by pack2x16float: its rounding is up to the driver, and SwiftShader makes NaN of infinities.
+fn bits_f16(x: f32) -> u32 {
+  let bits = bitcast<u32>(x) & MAGNITUDE_BITS;
+  let normal = select((bits >> 13u) - 0x1c000u, u32(abs(x) * 16777216.0), bits < 0x38800000u);
+  let special = select(0x7c00u, 0x7e00u, bits > INFINITY_BITS);
+  return select(normal, special, bits >= INFINITY_BITS) | ((bitcast<u32>(x) >> 16u) & 0x8000u);
+}
+fn pack_f16(x: vec2<f32>) -> u32 { return bits_f16(x.x) | (bits_f16(x.y) << 16u); }
+fn pack_bf16(x: vec2<f32>) -> u32 { return (bitcast<u32>(x.x) >> 16u) | (bitcast<u32>(x.y) & 0xffff0000u); }
+fn pack_i8(x: vec4<i32>) -> u32 { return pack_u8(bitcast<vec4<u32>>(x)); }
+fn pack_u8(x: vec4<u32>) -> u32 {
+  let y = (x & vec4(0xffu)) << vec4(0u, 8u, 16u, 24u);
+  return (y.x | y.y) | (y.z | y.w);
+}
+fn unpack_f16(word: u32) -> vec2<f32> { return unpack2x16float(word); }
+fn unpack_bf16(word: u32) -> vec2<f32> { return bitcast<vec2<f32>>(vec2(word << 16u, word & 0xffff0000u)); }
+fn unpack_i8(word: u32) -> vec4<i32> { return bitcast<vec4<i32>>(vec4(word) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u); }
+fn unpack_u8(word: u32) -> vec4<u32> { return (vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4(0xffu); }
+
+// Element i of a buffer, given the word that holds it.
+fn element_f16(word: u32, i: u32) -> f32 { return unpack_f16(word >> (16u * (i & 1u))).x; }
+fn element_bf16(word: u32, i: u32) -> f32 { return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (i & 1u) != 0u)); }
+fn element_i8(word: u32, i: u32) -> i32 { return bitcast<i32>(word << (24u - 8u * (i & 3u))) >> 24u; }
+fn element_u8(word: u32, i: u32) -> u32 { return (word >> (8u * (i & 3u))) & 0xffu; }
+
 // n / d and n % d for n below 2^31, with the result of `reciprocal` in src/shape.rs for d: dividing by a uniform value
 // is slow on most devices.
 fn quotient(n: u32, reciprocal: vec2<u32>) -> u32 {

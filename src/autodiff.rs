@@ -25,7 +25,8 @@ use crate::{DType, Value};
 pub fn gradients(loss: &Value, wrt: &[&Value]) -> Vec<Value> {
     let graph = loss.graph();
     if loss.is_valid() && (loss.dtype() != DType::F32 || loss.shape().numel() != 1) {
-        let why = "the loss must be one float; reduce it with mean_all() or sum_all(), or give seeds to gradients_of";
+        let why = "the loss must be one float, an f32; cast() it, reduce it with mean_all() or sum_all(), or give \
+                   seeds to gradients_of";
         let invalid = graph.error("gradients", &[loss], why);
         return vec![invalid; wrt.len()];
     }
@@ -45,8 +46,9 @@ pub fn gradients_of(outputs: &[(&Value, &Value)], wrt: &[&Value]) -> Vec<Value> 
         return vec![invalid; wrt.len()];
     }
     for (y, seed) in outputs {
-        if y.ty() != seed.ty() || y.dtype() != DType::F32 {
-            let invalid = graph.error("gradients", &[y, seed], "a seed must have its output's type, which must be f32");
+        if y.ty() != seed.ty() || !y.dtype().is_float() {
+            let why = "a seed must have its output's type, which must be a float";
+            let invalid = graph.error("gradients", &[y, seed], why);
             return vec![invalid; wrt.len()];
         }
     }
@@ -96,8 +98,8 @@ fn reverse(graph: &Graph, node: usize, needed: &[bool], sums: &mut HashMap<Value
     }
     let inputs: Vec<Value> = content.inputs.iter().map(|&id| graph.value_of(id)).collect();
     let outputs: Vec<Value> =
-        (0..content.outputs.len()).map(|output| graph.value_of(ValueId { node, output })).collect();
-    let needs: Vec<bool> = inputs.iter().map(|v| needed[v.id().node] && v.dtype() == DType::F32).collect();
+        (0..content.outputs.len()).map(|output| graph.stored_value_of(ValueId { node, output })).collect();
+    let needs: Vec<bool> = inputs.iter().map(|v| needed[v.id().node] && v.dtype().is_float()).collect();
     if !needs.contains(&true) {
         return;
     }

@@ -235,7 +235,7 @@ fn expect(
     reads: &[(Stored, Tensor)],
     scalars: &[(ValueId, Tensor)],
 ) -> Result<HashMap<ValueId, bound::Bounded>> {
-    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.to_f64_tensor()));
+    let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.to_reference()));
     let feeds = feeds.chain(scalars.iter().cloned()).collect();
     let targets: Vec<_> = call.writes.iter().map(|stored| stored.value).collect();
     bound::evaluate(&plan.nodes, &targets, feeds)
@@ -275,13 +275,13 @@ impl CallReport {
 
     /// Compares all words of an output's buffer: the tensor, and the sentinels past its end.
     fn compare(&mut self, node: &str, ty: &TensorType, (words, sentinel): (&[u32], u32), want: &bound::Bounded) {
-        let n = ty.shape.numel();
+        let n = ty.words();
         if let Some(at) = words[n..].iter().position(|&word| word != sentinel) {
             self.stray = Some(format!("{ty} was written {at} words past its end"));
         }
         // Any NaN may be a result, except the poison.
-        let unwritten = |(&word, want): (&u32, f64)| word == POISON && want.is_nan();
-        if let Some(at) = words.iter().zip(want.value.to_f64()).position(unwritten) {
+        let unwritten = |(at, want): (usize, &f64)| words[at / ty.dtype.per_word()] == POISON && want.is_nan();
+        if let Some(at) = want.value.to_f64().iter().enumerate().position(unwritten) {
             self.stray = Some(format!("{ty} was not written at {:?}", ty.shape.unravel(at)));
         }
         self.add(node, ty, &Tensor::from_device_words(ty, &words[..n]), want);
@@ -364,7 +364,7 @@ impl Session {
             let mut reads = Vec::with_capacity(call.reads.len());
             for stored in &call.reads {
                 let words = gpu.read_buffer(stored.buffer)?;
-                let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.shape.numel()]);
+                let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.words()]);
                 reads.push((stored.clone(), tensor));
             }
             poison(gpu, plan, call, sentinel(number))?;
@@ -387,11 +387,11 @@ fn poison(gpu: &Engine, plan: &Plan, call: &KernelCall, sentinel: u32) -> Result
     let size = |buffer: BufferId| (plan.buffers[buffer].bytes / 4) as usize;
     for stored in &call.reads {
         let same = call.reads.iter().filter(|read| read.buffer == stored.buffer);
-        let n = same.map(|read| read.ty.shape.numel()).max().unwrap_or(0);
+        let n = same.map(|read| read.ty.words()).max().unwrap_or(0);
         gpu.write_buffer(stored.buffer, n, &vec![POISON; size(stored.buffer) - n])?;
     }
     for stored in &call.writes {
-        let n = stored.ty.shape.numel();
+        let n = stored.ty.words();
         if !call.reads.iter().any(|read| read.buffer == stored.buffer) {
             gpu.write_buffer(stored.buffer, 0, &vec![POISON; n])?;
         }

@@ -33,7 +33,7 @@ pub(crate) fn evaluate_with(
         let node = &nodes.nodes[number];
         let ids: Vec<ValueId> = (0..node.outputs.len()).map(|output| ValueId { node: number, output }).collect();
         let computed = match &node.kind {
-            NodeKind::Constant(tensor) => vec![tensor.to_f64_tensor()],
+            NodeKind::Constant(tensor) => vec![tensor.to_reference()],
             NodeKind::Op(op) => {
                 let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|id| values.get(id)).collect();
                 if inputs.len() != node.inputs.len() {
@@ -45,7 +45,8 @@ pub(crate) fn evaluate_with(
             _ => return Err(Error::Input(format!("internal: {} {number} is not fed", node.name()))),
         };
         for (id, tensor) in ids.into_iter().zip(computed) {
-            debug_assert_eq!(tensor.ty(), *nodes.ty(id), "{}", node.name());
+            debug_assert_eq!(tensor.dtype(), nodes.ty(id).dtype.wide(), "{}", node.name());
+            debug_assert_eq!(*tensor.shape(), nodes.ty(id).shape, "{}", node.name());
             if uses.contains_key(&id) {
                 values.entry(id).or_insert_with(|| each(tensor));
             }
@@ -103,6 +104,7 @@ pub(crate) fn index_in_range(tensor: &Tensor, bound: usize) -> std::result::Resu
     let bad = match tensor.data() {
         Data::I32(v) => v.iter().position(|&x| x < 0 || x as usize >= bound).map(|at| (at, i64::from(v[at]))),
         Data::U32(v) => v.iter().position(|&x| x as usize >= bound).map(|at| (at, i64::from(v[at]))),
+        Data::I8(_) | Data::U8(_) => return index_in_range(&tensor.to_reference(), bound),
         _ => None,
     };
     match bad {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::op::Op;
+use crate::op::{Lowering, Op};
 use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 
 /// Identifies an output of a node.
@@ -140,6 +140,8 @@ pub struct Nodes {
     declared: HashSet<String>,
     /// The number of random nodes so far.
     streams: u32,
+    /// For the output of an op with narrow operands, the value that was rounded from it.
+    rounded: HashMap<ValueId, ValueId>,
 }
 
 thread_local! {
@@ -422,6 +424,20 @@ impl Graph {
     }
 
     /// Adds an op. All inputs must belong to this graph.
+    ///
+    /// Every op takes narrow operands. It computes in their wide types: f32, i32 or u32. If all float operands have the
+    /// same narrow type, float results are rounded to it, once; results of integers stay in 32 bits. (Views, such as
+    /// `reshape`, keep any type.) No copy is made for a kernel that loads the narrow type itself.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F16, [4, 8]);
+    /// let w = graph.input("w", DType::F16, [8, 2]);
+    /// assert_eq!(x.matmul(&w).relu().dtype(), DType::F16);
+    /// assert_eq!(x.matmul(&w.cast(DType::F32)).dtype(), DType::F32);
+    /// assert_eq!((&x * 0.5).argmax(1).dtype(), DType::U32);
+    /// ```
     #[track_caller]
     pub fn apply(&self, op: impl Op, inputs: &[&Value]) -> Vec<Value> {
         self.apply_shared(Arc::new(op), inputs)
@@ -432,6 +448,10 @@ impl Graph {
         let location = Location::caller();
         if let Err(invalid) = self.admit(op.name(), inputs) {
             return vec![invalid; 4]; // at least as many as any op has outputs
+        }
+        let narrow = inputs.iter().any(|v| v.dtype().is_narrow());
+        if narrow && !matches!(op.lowering(), Lowering::View(_)) {
+            return self.at(location, || self.apply_widened(op, inputs));
         }
         let types: Vec<&TensorType> = inputs.iter().map(|v| &v.ty).collect();
         let inferred = op.infer(&types).and_then(|outputs| {
@@ -450,6 +470,28 @@ impl Graph {
         }
     }
 
+    /// Adds an op that computes in the wide types of its operands.
+    #[track_caller]
+    fn apply_widened(&self, op: Arc<dyn Op>, inputs: &[&Value]) -> Vec<Value> {
+        let wide: Vec<Value> = inputs.iter().map(|v| v.widen()).collect();
+        let types: Vec<&TensorType> = wide.iter().map(|v| &v.ty).collect();
+        if let Err(message) = op.infer(&types) {
+            return vec![self.error(op.name(), inputs, message); 4];
+        }
+        let outputs = self.apply_shared(op, &wide.iter().collect::<Vec<_>>());
+        let mut floats = inputs.iter().map(|v| v.dtype()).filter(|dtype| dtype.is_float());
+        let common = floats.next().filter(|first| floats.all(|dtype| dtype == *first));
+        let rounded = |output: Value| match common {
+            Some(dtype) if output.is_valid() && output.dtype().is_float() => {
+                let rounded = output.cast(dtype);
+                self.lock().rounded.insert(output.id, rounded.id);
+                rounded
+            }
+            _ => output,
+        };
+        outputs.into_iter().map(rounded).collect()
+    }
+
     /// Adds an op with one output.
     #[track_caller]
     pub fn apply1(&self, op: impl Op, inputs: &[&Value]) -> Value {
@@ -461,6 +503,13 @@ impl Graph {
     pub(crate) fn value_of(&self, id: ValueId) -> Value {
         let ty = self.lock().ty(id).clone();
         self.value(id, ty)
+    }
+
+    /// The value with this id, which must exist; if a narrow type is stored instead of it, that value, widened. Gradient
+    /// rules read it, so that the backward pass needs only what is stored.
+    pub(crate) fn stored_value_of(&self, id: ValueId) -> Value {
+        let rounded = self.lock().rounded.get(&id).copied();
+        rounded.map_or_else(|| self.value_of(id), |id| self.value_of(id).widen())
     }
 
     /// The value with this id (see [`Graph::nodes`]); `None` if the graph has no such value.

@@ -1,7 +1,7 @@
 //! Loss functions: from predictions and targets to a scalar.
 //!
 //! All except cross entropy over class indices are composed of elementwise ops and a reduction, which are fused.
-//! Names and formulas match PyTorch.
+//! Names and formulas match PyTorch. Losses of narrow floats are computed, and returned, in f32.
 
 use std::panic::Location;
 
@@ -82,22 +82,22 @@ impl Value {
         }
     }
 
-    /// Checks the types of predictions and targets; otherwise the invalid value to return.
+    /// Predictions and targets in f32, the type of losses; otherwise the invalid value to return.
     #[track_caller]
-    fn paired(&self, op: &str, target: &Value) -> Result<(), Value> {
+    fn paired(&self, op: &str, target: &Value) -> Result<(Value, Value), Value> {
         self.graph().admit(op, &[self, target])?;
-        if self.ty() != target.ty() || self.dtype() != DType::F32 {
-            let why = "expected f32 predictions and targets of equal shapes; reshape() or broadcast_to() one";
+        if self.shape() != target.shape() || !self.dtype().is_float() || !target.dtype().is_float() {
+            let why = "expected floats: predictions and targets of equal shapes; reshape() or broadcast_to() one";
             return Err(self.graph().error(op, &[self, target], why));
         }
-        Ok(())
+        Ok((self.widen(), target.widen()))
     }
 
     /// Mean squared error: `(x - target)^2`, reduced.
     #[track_caller]
     pub fn mse_loss(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("mse_loss", target) {
-            Ok(()) => (self - target).square().reduced(reduction),
+            Ok((x, target)) => (x - target).square().reduced(reduction),
             Err(invalid) => invalid,
         }
     }
@@ -106,7 +106,7 @@ impl Value {
     #[track_caller]
     pub fn l1_loss(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("l1_loss", target) {
-            Ok(()) => (self - target).abs().reduced(reduction),
+            Ok((x, target)) => (x - target).abs().reduced(reduction),
             Err(invalid) => invalid,
         }
     }
@@ -120,9 +120,9 @@ impl Value {
             return self.graph().error("huber_loss", &[self, target], why);
         }
         match self.paired("huber_loss", target) {
-            Ok(()) => {
+            Ok((x, target)) => {
                 // The part of d up to delta is squared, the rest is linear.
-                let d = (self - target).abs();
+                let d = (x - target).abs();
                 let near = d.minimum(&d.full_like(delta));
                 (near.square() * 0.5 + (&d - &near) * delta).reduced(reduction)
             }
@@ -149,7 +149,7 @@ impl Value {
     #[track_caller]
     pub fn binary_cross_entropy(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("binary_cross_entropy", target) {
-            Ok(()) => self.bce(target).reduced(reduction),
+            Ok((p, target)) => p.bce(&target).reduced(reduction),
             Err(invalid) => invalid,
         }
     }
@@ -159,7 +159,7 @@ impl Value {
     #[track_caller]
     pub fn hinge_loss(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("hinge_loss", target) {
-            Ok(()) => ((self * target).neg() + 1.0).relu().reduced(reduction),
+            Ok((x, target)) => ((x * target).neg() + 1.0).relu().reduced(reduction),
             Err(invalid) => invalid,
         }
     }
@@ -167,14 +167,15 @@ impl Value {
     /// The cosine of the angle between two values along `axis`: `a . b / (max(|a|, e) max(|b|, e))` with `e = 1e-8`.
     #[track_caller]
     pub fn cosine_similarity(&self, other: &Value, axis: isize) -> Value {
-        if let Err(invalid) = self.paired("cosine_similarity", other) {
-            return invalid;
-        }
+        let (a, b) = match self.paired("cosine_similarity", other) {
+            Ok(pair) => pair,
+            Err(invalid) => return invalid,
+        };
         if self.shape().axis(axis).is_none() {
             let why = format!("there is no axis {axis} in {}", self.shape());
             return self.graph().error("cosine_similarity", &[self, other], why);
         }
-        self.graph().at(Location::caller(), || self.cosine(other, axis, 1e-8, Value::maximum))
+        self.graph().at(Location::caller(), || a.cosine(&b, axis, 1e-8, Value::maximum))
     }
 
     /// The cosine, with `at_least` combining squared norms and `e^2` to avoid division by 0.
@@ -198,14 +199,15 @@ impl Value {
     /// `e = 1e-12`, as in PyTorch's loss.
     #[track_caller]
     pub fn cosine_embedding_loss(&self, other: &Value, target: &Value, margin: f64, reduction: Reduction) -> Value {
-        if let Err(invalid) = self.paired("cosine_embedding_loss", other) {
-            return invalid;
-        }
+        let (a, b) = match self.paired("cosine_embedding_loss", other) {
+            Ok(pair) => pair,
+            Err(invalid) => return invalid,
+        };
         if let Err(invalid) = self.graph().admit("cosine_embedding_loss", &[self, other, target]) {
             return invalid;
         }
-        if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || target.dtype() != DType::F32 {
-            let why = "expected rows [N, D] and f32 targets [N] of 1 or -1";
+        if self.shape().rank() != 2 || target.shape().to_vec() != [self.dim(0)] || !target.dtype().is_float() {
+            let why = "expected rows [N, D] and float targets [N] of 1 or -1";
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         if !margin.is_finite() {
@@ -213,7 +215,8 @@ impl Value {
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         self.graph().at(Location::caller(), || {
-            let cosine = self.cosine(other, 1, 1e-6, |a, b| a + b);
+            let cosine = a.cosine(&b, 1, 1e-6, |a, b| a + b);
+            let target = target.widen();
             let alike = target.gt(&target.zeros_like());
             alike.where_(&(cosine.neg() + 1.0), &(cosine - margin).relu()).reduced(reduction)
         })
@@ -224,7 +227,7 @@ impl Value {
     #[track_caller]
     pub fn binary_cross_entropy_with_logits(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("binary_cross_entropy_with_logits", target) {
-            Ok(()) => (self.softplus() - self * target).reduced(reduction),
+            Ok((x, target)) => (x.softplus() - x * target).reduced(reduction),
             Err(invalid) => invalid,
         }
     }
@@ -239,9 +242,9 @@ impl Value {
         reduction: Reduction,
     ) -> Value {
         match self.paired("binary_cross_entropy_with_pos_weight", target) {
-            Ok(()) => {
-                let weight = (pos_weight - 1.0) * target + 1.0;
-                ((target.neg() + 1.0) * self + weight * self.neg().softplus()).reduced(reduction)
+            Ok((x, target)) => {
+                let weight = (pos_weight.widen() - 1.0) * &target + 1.0;
+                ((target.neg() + 1.0) * &x + weight * x.neg().softplus()).reduced(reduction)
             }
             Err(invalid) => invalid,
         }
@@ -252,10 +255,10 @@ impl Value {
     #[track_caller]
     pub fn kl_div(&self, target: &Value, reduction: Reduction) -> Value {
         match self.paired("kl_div", target) {
-            Ok(()) => {
+            Ok((x, target)) => {
                 let positive = target.gt(&target.zeros_like());
-                let ln = positive.where_(target, &target.ones_like()).log();
-                (target * (ln - positive.where_(self, &self.zeros_like()))).reduced(reduction)
+                let ln = positive.where_(&target, &target.ones_like()).log();
+                (target * (ln - positive.where_(&x, &x.zeros_like()))).reduced(reduction)
             }
             Err(invalid) => invalid,
         }
@@ -282,12 +285,13 @@ impl Value {
     /// rows, and no class can be ignored.
     #[track_caller]
     pub fn cross_entropy_with(&self, target: &Value, options: &ClassLoss) -> Value {
-        if target.dtype() == DType::F32 {
-            return self.soft_class_loss(target, options);
+        if target.dtype().is_float() {
+            return self.widen().soft_class_loss(&target.widen(), options);
         }
+        let x = self.widen();
         let rows = |class: &Value| match options.label_smoothing {
-            0.0 => self.cross_entropy_losses(class),
-            share => self.log_softmax(1).smoothed(class, share, options.weight.as_ref()),
+            0.0 => x.cross_entropy_losses(class),
+            share => x.log_softmax(1).smoothed(class, share, options.weight.as_ref()),
         };
         self.class_loss("cross_entropy", target, options, rows)
     }
@@ -296,9 +300,10 @@ impl Value {
     /// `[N, d1, ...]`: `-x[class]`, weighted and reduced.
     #[track_caller]
     pub fn nll_loss(&self, target: &Value, options: &ClassLoss) -> Value {
+        let x = self.widen();
         let rows = |class: &Value| match options.label_smoothing {
-            0.0 => self.picked(class).neg(),
-            share => self.smoothed(class, share, options.weight.as_ref()),
+            0.0 => x.picked(class).neg(),
+            share => x.smoothed(class, share, options.weight.as_ref()),
         };
         self.class_loss("nll_loss", target, options, rows)
     }
@@ -308,12 +313,12 @@ impl Value {
     fn class_options(&self, op: &str, target: &Value, options: &ClassLoss) -> Result<(), Value> {
         let operands: Vec<&Value> = [self, target].into_iter().chain(&options.weight).collect();
         self.graph().admit(op, &operands)?;
-        let fits = self.dtype() == DType::F32
+        let fits = self.dtype().is_float()
             && self.shape().rank() >= 2
-            && options.weight.iter().all(|w| w.dtype() == DType::F32 && w.shape().to_vec() == [self.dim(1)])
+            && options.weight.iter().all(|w| w.dtype().is_float() && w.shape().to_vec() == [self.dim(1)])
             && (0.0..=1.0).contains(&options.label_smoothing);
         if !fits {
-            let why = "expected f32 [N, C] or [N, C, d1, ...], weights [C] as f32, and label smoothing from 0 to 1";
+            let why = "expected floats [N, C] or [N, C, d1, ...], float weights [C], and label smoothing from 0 to 1";
             return Err(self.graph().error(op, &[self, target], why));
         }
         Ok(())
@@ -327,8 +332,8 @@ impl Value {
             return invalid;
         }
         let expected: Vec<usize> = [&self.shape()[..1], &self.shape()[2..]].concat();
-        if !matches!(target.dtype(), DType::I32 | DType::U32) || target.shape().to_vec() != expected {
-            let why = format!("expected class indices of shape {expected:?} as i32 or u32");
+        if !matches!(target.dtype().wide(), DType::I32 | DType::U32) || target.shape().to_vec() != expected {
+            let why = format!("expected class indices of shape {expected:?} as integers");
             return self.graph().error(op, &[self, target], why);
         }
         self.graph().at(Location::caller(), || {
@@ -338,7 +343,7 @@ impl Value {
             });
             let counted = |x: &Value| ignored.as_ref().map_or(x.clone(), |i| i.where_(&x.zeros_like(), x));
             // Replaces the ignored class by class 0, which exists.
-            let class = counted(target);
+            let class = counted(&target.widen());
             let weight = options.weight.as_ref().map(|w| w.reshape(&[-1, 1]).embedding(&class).reshape_to(target));
             let rows = rows(&class);
             let weighted = match &weight {

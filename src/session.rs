@@ -169,7 +169,7 @@ impl Session {
     fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {
         match &mut self.store {
             Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.to_f64_tensor());
+                values.insert(name.to_owned(), value.to_reference());
             }
             Store::Gpu(gpu, variables) => {
                 variables.create(gpu, name, value, crate::plan::padded(value.ty().bytes()))?
@@ -205,7 +205,9 @@ impl Session {
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let ty = self.type_of(name)?;
         match &self.store {
-            Store::Cpu(values) => Ok(values.get(name).cloned().unwrap_or_else(|| Tensor::zeros(ty))),
+            Store::Cpu(values) => {
+                Ok(values.get(name).map_or_else(|| Tensor::zeros(ty), |value| value.clone().from_reference(ty.dtype)))
+            }
             Store::Gpu(gpu, variables) => Ok(variables.get(gpu, name)?.unwrap_or_else(|| Tensor::zeros(ty))),
         }
     }
@@ -230,7 +232,7 @@ impl Session {
         self.check_value(name, value)?;
         match &mut self.store {
             Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.to_f64_tensor());
+                values.insert(name.to_owned(), value.to_reference());
                 Ok(())
             }
             Store::Gpu(gpu, variables) => variables.set(gpu, name, value),
@@ -242,7 +244,7 @@ impl Session {
         new.iter().try_for_each(|(name, value)| self.check_value(name, value))?;
         match &mut self.store {
             Store::Cpu(values) => {
-                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.to_f64_tensor())));
+                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.to_reference())));
                 Ok(())
             }
             Store::Gpu(gpu, variables) => variables.set_all(gpu, new),
@@ -421,7 +423,7 @@ impl Session {
         let mut outputs = Vec::with_capacity(program.plan.outputs.len());
         for (ty, buffer) in &program.plan.outputs {
             let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
-            outputs.push(Tensor::from_device_words(ty, words.get(..ty.shape.numel()).unwrap_or_default()));
+            outputs.push(Tensor::from_device_words(ty, words.get(..ty.words()).unwrap_or_default()));
         }
         gpu.commit()?;
         gpu.status()?;
@@ -521,7 +523,7 @@ fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tens
             }
             NodeKind::Input(name) => {
                 if let Some(tensor) = feeds.input(name) {
-                    values.insert(id, tensor.to_f64_tensor());
+                    values.insert(id, tensor.to_reference());
                 }
             }
             _ => {}
@@ -542,7 +544,8 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
             variables.insert(name.clone(), value.clone());
         }
     }
-    Ok(program.targets.iter().filter_map(|id| results.get(id).cloned()).collect())
+    let output = |id: &ValueId| Some(results.get(id)?.clone().from_reference(nodes.ty(*id).dtype));
+    Ok(program.targets.iter().filter_map(output).collect())
 }
 
 impl Program {

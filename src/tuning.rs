@@ -287,7 +287,7 @@ impl Tuner<'_> {
                 _ => Fill::Index(bound.map_or(100, |n| n.min(u32::MAX as usize) as u32)),
             };
             let tensor = draw(&leaf.outputs[0], &fill, &mut rng);
-            feeds.insert(ValueId { node, output: 0 }, tensor.to_f64_tensor());
+            feeds.insert(ValueId { node, output: 0 }, tensor.to_reference());
             inputs.push((name.clone(), tensor));
         }
         let start = Instant::now();

@@ -48,7 +48,7 @@ pub fn evaluate(
     }
     for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| needed[*n]) {
         let outputs = match &node.kind {
-            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.to_f64_tensor(), error: None }],
+            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.to_reference(), error: None }],
             NodeKind::Op(op) => {
                 let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
                 let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;
@@ -67,8 +67,9 @@ pub fn evaluate(
 /// One op: its value, its own rounding, and the propagated errors of its operands.
 fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> {
     let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
-    let outputs = op.reference(&values, types);
+    let mut outputs = op.reference(&values, types);
     let mut errors = own(op, &values, &outputs, types);
+    let mut finite = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let Some(error) = &input.error else { continue };
         for up in [true, false] {
@@ -76,15 +77,23 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> 
             let mut values = values.clone();
             values[i] = &moved;
             let shifted = op.reference(&values, types);
-            for ((error, output), shifted) in errors.iter_mut().zip(&outputs).zip(&shifted) {
+            for (number, ((error, output), shifted)) in errors.iter_mut().zip(&outputs).zip(&shifted).enumerate() {
                 let (a, b) = (output.to_f64(), shifted.to_f64());
                 let error = error.get_or_insert_with(|| vec![0.0; a.len()]);
-                for ((error, a), b) in error.iter_mut().zip(&a).zip(&b) {
+                for (at, ((error, a), b)) in error.iter_mut().zip(&a).zip(&b).enumerate() {
+                    if a.is_infinite() && b.is_finite() {
+                        finite.push((number, at, *b));
+                    }
                     let change = if super::same(*a, *b) { 0.0 } else { (a - b).abs() };
                     *error += if change.is_nan() { f64::INFINITY } else { change };
                 }
             }
         }
+    }
+    // An infinity that may also be a finite number, because an operand is near the limit of a range, is bounded as that
+    // number with an infinite error.
+    for (number, at, value) in finite {
+        outputs[number].replace(at, value);
     }
     outputs.into_iter().zip(errors).map(|(value, error)| Bounded { value, error }).collect()
 }
@@ -103,7 +112,8 @@ fn moved(value: &Tensor, error: &[f64], up: bool) -> Tensor {
         Data::Bool(v) => {
             v.iter().zip(error).map(|(&x, &e)| if e > 0.0 && up { !x } else { x }).collect::<Vec<bool>>().into()
         }
-        Data::F32(_) => value.data().clone(),
+        // The reference has wide types.
+        Data::F32(_) | Data::F16(_) | Data::BF16(_) | Data::I8(_) | Data::U8(_) => value.data().clone(),
     };
     Tensor::of(value.shape(), data)
 }

@@ -43,12 +43,11 @@ impl CaseGraph {
             let seeds: Vec<(&Value, String, Value)> = ys
                 .iter()
                 .enumerate()
-                .filter(|(_, y)| y.is_valid() && y.dtype() == DType::F32)
+                .filter(|(_, y)| y.is_valid() && y.dtype().is_float())
                 .map(|(i, y)| (y, format!("dy{i}")))
-                .map(|(y, name)| (y, name.clone(), graph.input(&name, DType::F32, y.shape())))
+                .map(|(y, name)| (y, name.clone(), graph.input(&name, y.dtype(), y.shape())))
                 .collect();
-            let floats: Vec<&(String, Value, Fill)> =
-                inputs.iter().filter(|(_, v, _)| v.dtype() == DType::F32).collect();
+            let floats: Vec<&(String, Value, Fill)> = inputs.iter().filter(|(_, v, _)| v.dtype().is_float()).collect();
             let wrt: Vec<&Value> = floats.iter().map(|(_, v, _)| v).collect();
             let pairs: Vec<(&Value, &Value)> = seeds.iter().map(|(y, _, seed)| (*y, seed)).collect();
             let gradients = gradients_of(&pairs, &wrt);
@@ -68,7 +67,7 @@ impl CaseGraph {
     }
 
     fn feeds(&self, inputs: &[Tensor]) -> Values {
-        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.to_f64_tensor())).collect()
+        self.inputs.iter().zip(inputs).map(|((_, v, _), t)| (v.id(), t.to_reference())).collect()
     }
 
     /// All outputs and gradients on the reference.
@@ -90,7 +89,7 @@ impl CaseGraph {
         let inputs = self.sample(seed);
         let nodes = self.graph.nodes();
         let ys: Vec<&Value> =
-            self.outputs[..self.own.1].iter().map(|(_, y)| y).filter(|y| y.dtype() == DType::F32).collect();
+            self.outputs[..self.own.1].iter().map(|(_, y)| y).filter(|y| y.dtype().is_float()).collect();
         let ids: Vec<ValueId> = ys.iter().map(|y| y.id()).collect();
         let outputs = |inputs: &[Tensor]| -> std::result::Result<Vec<f64>, String> {
             let values = evaluate(&nodes, &ids, self.feeds(inputs)).map_err(|e| e.to_string())?;
@@ -100,7 +99,7 @@ impl CaseGraph {
         let all = self.reference(&inputs).map_err(|e| e.to_string())?;
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
         let mut compared = 0;
-        let floats = (0..self.own.0).filter(|&i| self.inputs[i].1.dtype() == DType::F32);
+        let floats = (0..self.own.0).filter(|&i| self.inputs[i].1.dtype().is_float());
         for (gradient, i) in all[self.own.1..].iter().zip(floats) {
             let gradient = gradient.to_f64();
             let x = inputs[i].to_f64();
@@ -149,10 +148,10 @@ impl CaseGraph {
     }
 }
 
-/// Draws one tensor; floats are exact in f32.
+/// Draws one tensor; floats are exact in f32. Narrow types are drawn in their wide type and converted.
 pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
     let n = ty.shape.numel();
-    let data: Data = match (fill, ty.dtype) {
+    let data: Data = match (fill, ty.dtype.wide()) {
         (Fill::Coin, _) | (_, DType::Bool) => (0..n).map(|_| rng.random::<bool>()).collect::<Vec<_>>().into(),
         (Fill::Index(bound), DType::I32) => {
             (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as i32).collect::<Vec<_>>().into()
@@ -160,7 +159,7 @@ pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
         (Fill::Index(bound), DType::U32) => {
             (0..n).map(|_| rng.random_range(0..(*bound).max(1))).collect::<Vec<_>>().into()
         }
-        (Fill::Index(bound), DType::F32) => {
+        (Fill::Index(bound), _) => {
             (0..n).map(|_| rng.random_range(0..(*bound).max(1)) as f32).collect::<Vec<_>>().into()
         }
         (Fill::Distinct, _) => {
@@ -177,5 +176,5 @@ pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
             values.into()
         }
     };
-    Tensor::of(&ty.shape, data)
+    Tensor::of(&ty.shape, data).from_reference(ty.dtype)
 }

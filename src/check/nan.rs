@@ -218,7 +218,7 @@ impl Session {
             }
             let mut before: Values = scalars.iter().cloned().collect();
             for stored in &call.reads {
-                before.insert(stored.value, gpu.read(stored)?.to_f64_tensor());
+                before.insert(stored.value, gpu.read(stored)?.to_reference());
             }
             gpu.run_call(number)?;
             let mut bad = None;

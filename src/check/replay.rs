@@ -182,13 +182,13 @@ impl KernelCase {
         program.upload(std::iter::empty(), |number| self.scalars.get(number).copied().unwrap_or(0))?;
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
-            let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.numel()).max();
+            let written = self.writes.iter().filter(|w| w.buffer == buffer).map(|w| w.value.ty().words()).max();
             // A buffer without outputs is only read, or scratch.
             if let Some(n) = written {
                 words[n..].fill(sentinel(0));
             }
             for (_, tensor) in self.reads.iter().filter(|(read, _)| *read == buffer) {
-                words[..tensor.numel()].copy_from_slice(&tensor.device_words());
+                words[..tensor.ty().words()].copy_from_slice(&tensor.device_words());
             }
             program.write_buffer(buffer, 0, &words)?;
         }
@@ -368,7 +368,7 @@ fn parse(contents: Contents) -> Parsed<KernelCase> {
     for (number, (buffer, node)) in
         list(&json, "writes", |w| Ok((buffer(w)?, text(w, "node")?)))?.into_iter().enumerate()
     {
-        let value = tensor(format!("expected.{number}"))?.to_f64_tensor();
+        let value = tensor(format!("expected.{number}"))?.to_reference();
         let bound = tensor(format!("bound.{number}")).ok().map(|bound| bound.to_f64());
         if bound.as_ref().is_some_and(|bound| bound.len() != value.numel()) {
             return Err(format!("bound.{number} and expected.{number} differ in size"));

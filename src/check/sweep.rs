@@ -7,12 +7,15 @@ use crate::op::Case;
 
 /// A case with its number within its op.
 pub struct Numbered {
-    /// The number: listed cases count from 0, large ones from [`LARGE`], random ones from
+    /// The number: listed cases count from 0, those in narrow types from [`NARROW`], large ones from [`LARGE`], random ones from
     /// [`RANDOM`].
     pub number: u64,
     /// The case.
     pub case: Case,
 }
+
+/// The number of an op's first case in a narrow float type.
+pub const NARROW: u64 = 500;
 
 /// The number of an op's first case that needs more workgroups than one dimension of a dispatch allows.
 pub const LARGE: u64 = 900;
@@ -33,9 +36,11 @@ fn mixed(seed: u64, name: &str, number: u64) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Every listed case.
+/// Every listed case, and some of each op in narrow float types.
 pub fn listed() -> Vec<Numbered> {
-    numbered(crate::ops::cases(), 0)
+    let mut all = numbered(crate::ops::cases(), 0);
+    all.extend(numbered(crate::ops::narrow_cases(), NARROW));
+    all
 }
 
 /// The cases that need more workgroups than one dimension of a dispatch allows.

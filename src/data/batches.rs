@@ -4,7 +4,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::{Data, Error, Result, Shape, Tensor};
+use crate::tensor::map_data;
+use crate::{Error, Result, Shape, Tensor};
 
 /// Splits the rows of a data set into batches. The last batch of an epoch holds the remaining rows and may be
 /// smaller: no row is dropped.
@@ -89,14 +90,7 @@ impl Tensor {
         }
         let width = Shape::from(inner).numel();
         let shape: Shape = std::iter::once(numbers.len()).chain(inner.iter().copied()).collect();
-        let data: Data = match self.data() {
-            Data::F32(v) => pick(v, numbers, width).into(),
-            Data::F64(v) => pick(v, numbers, width).into(),
-            Data::I32(v) => pick(v, numbers, width).into(),
-            Data::U32(v) => pick(v, numbers, width).into(),
-            Data::Bool(v) => pick(v, numbers, width).into(),
-        };
-        Tensor::new(shape, data)
+        Tensor::new(shape, map_data!(self.data(), v => pick(v, numbers, width)))
     }
 }
 

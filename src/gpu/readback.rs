@@ -160,7 +160,7 @@ pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Re
         let sources: Vec<_> = now.iter().map(|(ty, buffer)| (buffer, ty.bytes() as u64)).collect();
         read_together(gpu, &sources, |mut words| {
             for (ty, _) in now {
-                let (own, others) = words.split_at(ty.shape.numel());
+                let (own, others) = words.split_at(ty.words());
                 tensors.push(Tensor::from_device_words(ty, own));
                 words = others;
             }

@@ -72,6 +72,10 @@ pub fn save(
             Data::F64(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
             Data::I32(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
             Data::U32(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::F16(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::BF16(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::I8(v) => v.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+            Data::U8(v) => bytes.extend(v),
             Data::Bool(v) => bytes.extend(v.iter().map(|&x| u8::from(x))),
         }
     }
@@ -85,14 +89,18 @@ fn element(data: &Data) -> (&'static str, usize) {
         Data::F64(_) => ("F64", 8),
         Data::I32(_) => ("I32", 4),
         Data::U32(_) => ("U32", 4),
+        Data::F16(_) => ("F16", 2),
+        Data::BF16(_) => ("BF16", 2),
+        Data::I8(_) => ("I8", 1),
+        Data::U8(_) => ("U8", 1),
         Data::Bool(_) => ("BOOL", 1),
     }
 }
 
 const RESERVED: &str = "__metadata__";
 
-/// The tensors of a file, by name. F32, F64, I32, U32 and BOOL keep their type. F16 and BF16 become f32; I8,
-/// I16, I64, U8 and U16 become i32; U64 becomes u32.
+/// The tensors of a file, by name. F16, BF16, F32, F64, I8, U8, I32, U32 and BOOL keep their type. I16, I64 and U16
+/// become i32; U64 becomes u32.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read. [`Error::File`] if it is not a complete safetensors file, a tensor
@@ -109,8 +117,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     read_for(path.as_ref(), |_| None)
 }
 
-/// [`read`], but integers that are not 32 bits wide become the type, signed or unsigned, that is wanted for
-/// their name.
+/// [`read`], but floats become the float type that is wanted for their name, and integers that are not 32 bits wide the
+/// integer type.
 pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
     let (mut file, length) = files::open(path)?;
     let header = read_header(path, &mut file, length)?;
@@ -161,10 +169,12 @@ fn decode(info: &TensorInfo, bytes: &[u8], wanted: Option<DType>) -> std::result
     let data: Data = match info.dtype {
         Dtype::F32 => elements(bytes, f32::from_le_bytes).into(),
         Dtype::F64 => elements(bytes, f64::from_le_bytes).into(),
-        Dtype::F16 => elements(bytes, |b| half(u16::from_le_bytes(b))).into(),
-        Dtype::BF16 => elements(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)).into(),
+        Dtype::F16 => elements(bytes, half::f16::from_le_bytes).into(),
+        Dtype::BF16 => elements(bytes, half::bf16::from_le_bytes).into(),
         Dtype::I32 => elements(bytes, i32::from_le_bytes).into(),
         Dtype::U32 => elements(bytes, u32::from_le_bytes).into(),
+        Dtype::I8 if wanted.is_none_or(|ty| ty == DType::I8) => elements(bytes, i8::from_le_bytes).into(),
+        Dtype::U8 if wanted.is_none_or(|ty| ty == DType::U8) => bytes.to_vec().into(),
         Dtype::I8 => integers(bytes, i8::from_le_bytes, unsigned)?,
         Dtype::I16 => integers(bytes, i16::from_le_bytes, unsigned)?,
         Dtype::I64 => integers(bytes, i64::from_le_bytes, unsigned)?,
@@ -182,7 +192,22 @@ fn decode(info: &TensorInfo, bytes: &[u8], wanted: Option<DType>) -> std::result
             ));
         }
     };
-    Tensor::new(&info.shape[..], data).map_err(|e| e.to_string())
+    let tensor = Tensor::new(&info.shape[..], data).map_err(|e| e.to_string())?;
+    match wanted {
+        Some(wanted) if wanted.is_float() && tensor.dtype().is_float() => converted(tensor, wanted),
+        _ => Ok(tensor),
+    }
+}
+
+/// Converts floats to another float type; an error names the first number beyond its range. f64 is kept for f32.
+fn converted(tensor: Tensor, to: DType) -> std::result::Result<Tensor, String> {
+    if tensor.dtype() == to {
+        return Ok(tensor);
+    }
+    match tensor.to_f64().into_iter().find(|&x| to.check(x).is_err()) {
+        Some(x) => Err(format!("{x:e} does not fit {to}")),
+        None => Ok(tensor.cast(to)),
+    }
 }
 
 fn elements<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
@@ -210,16 +235,5 @@ where
     match unsigned {
         true => fitting::<T, u32>(numbers, DType::U32).map(Data::from),
         false => fitting::<T, i32>(numbers, DType::I32).map(Data::from),
-    }
-}
-
-/// Converts a 16-bit float (IEEE 754 binary16: sign, 5 bits of exponent, 10 of fraction), exactly.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
-    match exponent {
-        // Zero and subnormals: multiples of 2^-24.
-        0 => f32::from_bits(sign | (fraction as f32 * (-24f32).exp2()).to_bits()),
-        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13),
     }
 }

@@ -70,6 +70,15 @@ impl Case {
         self
     }
 
+    /// The case with its f32 inputs in another float type; `None` if it has none.
+    pub fn with_floats(mut self, dtype: DType) -> Option<Self> {
+        let mut floats = self.inputs.iter_mut().filter(|input| input.ty.dtype == DType::F32).peekable();
+        floats.peek()?;
+        floats.for_each(|input| input.ty.dtype = dtype);
+        self.name = format!("{}, {dtype}", self.name);
+        Some(self)
+    }
+
     /// Skips the gradient check: for integers, comparisons, and inputs where the op is not differentiable.
     pub fn forward_only(mut self) -> Self {
         self.differentiable = false;

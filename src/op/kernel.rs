@@ -1,10 +1,10 @@
 //! Kernels: their variants, and how they become launches.
 
 use super::{Cost, Machine, Work};
-use crate::TensorType;
 use crate::profile::Profile;
 use crate::shader::Source;
 use crate::shape::View;
+use crate::{DType, TensorType};
 
 /// An op with dedicated kernels.
 pub trait Kernel {
@@ -26,6 +26,12 @@ pub trait Kernel {
     /// contiguous copy first.
     fn reads(&self, _input: usize, view: &View) -> bool {
         view.is_contiguous()
+    }
+
+    /// Whether the variants can load input `input` from a buffer of this narrow type, whose wide type is the input's;
+    /// otherwise the plan makes a widened copy first.
+    fn widens(&self, _input: usize, _stored: DType) -> bool {
+        false
     }
 
     /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
@@ -84,6 +90,8 @@ impl Variant {
 pub struct Args<'a> {
     /// Types of the inputs.
     pub inputs: &'a [&'a TensorType],
+    /// The element type of each input's buffer: the input's, or a narrow one that the kernel [widens](Kernel::widens).
+    pub stored: &'a [DType],
     /// The layout of each input in its buffer.
     pub views: &'a [View],
     /// Types of the outputs, which are contiguous.

@@ -40,8 +40,8 @@ impl Value {
         if !self.is_valid() {
             return self.clone();
         }
-        let (&[n, c, h, w], true) = (&self.shape()[..], self.dtype() == crate::DType::F32) else {
-            return self.graph().error("adaptive_avg_pool2d", &[self], "expected f32 data [N, C, H, W]");
+        let (&[n, c, h, w], true) = (&self.shape()[..], self.dtype().is_float()) else {
+            return self.graph().error("adaptive_avg_pool2d", &[self], "expected float data [N, C, H, W]");
         };
         if [h, w, oh, ow].contains(&0) {
             let why = format!("expected input and output sizes of at least 1; the output is [{oh}, {ow}]");

@@ -202,15 +202,19 @@ impl Value {
                 return self.graph().error_at(location, op, &[self, key, value], why);
             }
         };
-        self.graph().at(location, || attend(self, key, value, options, &batch))
+        self.graph().at(location, || {
+            let y = attend(&self.widen(), &key.widen(), &value.widen(), options, &batch);
+            let common = self.dtype() == key.dtype() && self.dtype() == value.dtype();
+            if common { y.cast(self.dtype()) } else { y }
+        })
     }
 }
 
 /// The broadcast shape of the leading (batch and head) axes, or an error message.
 fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shape, String> {
     let operands = [q, k, v];
-    if operands.iter().any(|x| x.dtype() != DType::F32 || x.shape().rank() < 2) {
-        return Err("expected f32 queries [.., L, E], keys [.., S, E] and values [.., S, Ev]".into());
+    if operands.iter().any(|x| !x.dtype().is_float() || x.shape().rank() < 2) {
+        return Err("expected float queries [.., L, E], keys [.., S, E] and values [.., S, Ev]".into());
     }
     if q.dim(-1) != k.dim(-1) || k.dim(-2) != v.dim(-2) {
         return Err(format!(
@@ -232,8 +236,8 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
     }
     if let Some(mask) = &options.attn_mask {
         let scores: Shape = batch.iter().copied().chain([q.dim(-2), k.dim(-2)]).collect();
-        if !matches!(mask.dtype(), DType::F32 | DType::Bool) {
-            return Err("expected a bool mask, or an f32 mask to add to the scores".into());
+        if !mask.dtype().is_float() && mask.dtype() != DType::Bool {
+            return Err("expected a bool mask, or a float mask to add to the scores".into());
         }
         if mask.shape().broadcast(&scores).as_ref() != Some(&scores) {
             return Err(format!("the mask {} does not broadcast to the scores {scores}", mask.shape()));
@@ -262,7 +266,7 @@ fn attend(q: &Value, k: &Value, v: &Value, options: &Attention, batch: &Shape) -
                 let seen = mask.graph().full(DType::F32, mask.shape(), 0.0);
                 mask.where_(&seen, &seen.full_like(LEFT_OUT))
             }
-            _ => mask.clone(),
+            _ => mask.widen(),
         };
         of(&added, queries, keys)
     });

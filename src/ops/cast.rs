@@ -1,9 +1,10 @@
 //! Conversions between element types.
 
-use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding};
+use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding, Strided};
+use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
-/// Converts the element type.
+/// Converts between wide types, or from the wide type of a narrow one to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Cast {
     to: DType,
@@ -15,23 +16,23 @@ impl Op for Cast {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let from = inputs[0].dtype;
+        if from.is_narrow() || (self.to.is_narrow() && from != self.to.wide()) {
+            return Err(format!("a conversion of {from} to {} takes several steps", self.to));
+        }
         Ok(vec![TensorType::new(self.to, &inputs[0].shape)])
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        vec![(g.dy().dtype() == g.x(0).dtype()).then(|| g.dy())]
+        let floats = self.to.is_float() && g.x(0).dtype().is_float();
+        vec![floats.then(|| g.dy().cast(g.x(0).dtype()))]
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let x = inputs[0];
-        let data = match (x.data(), self.to) {
-            (Data::I32(v), DType::U32) => Data::U32(v.iter().map(|&x| x as u32).collect()),
-            (Data::U32(v), DType::I32) => Data::I32(v.iter().map(|&x| x as i32).collect()),
-            // Like the kernel, Rust's `as` truncates towards zero, saturates and converts NaN to 0.
-            (_, DType::I32) => Data::I32(x.to_f64().iter().map(|&x| x as i32).collect()),
-            (_, DType::U32) => Data::U32(x.to_f64().iter().map(|&x| x as u32).collect()),
-            (_, DType::Bool) => Data::Bool(x.to_f64().iter().map(|&x| x != 0.0).collect()),
-            (_, DType::F32) => Data::F64(x.to_f64()),
+        let data = match (inputs[0].data(), self.to) {
+            (Data::F64(v), to) if to.is_float() => Data::F64(v.iter().map(|&x| stored(to, x)).collect()),
+            (_, DType::F32) => Data::F64(inputs[0].to_f64()),
+            (_, to) => inputs[0].cast(to).to_reference().into_data(),
         };
         vec![Tensor::of(&outputs[0].shape, data)]
     }
@@ -52,24 +53,105 @@ impl Op for Cast {
     fn lowering(&self) -> Lowering<'_> {
         let function = match self.to {
             DType::F32 => "to_f32",
+            DType::F16 => "to_f16",
+            DType::BF16 => "to_bf16",
             DType::I32 => "to_i32",
             DType::U32 => "to_u32",
+            DType::I8 => "to_i8",
+            DType::U8 => "to_u8",
             DType::Bool => "to_bool",
         };
         Lowering::Pointwise(Pointwise { function: function.into(), args: vec![Arg::Input(0)] })
     }
 }
 
+/// The value of a narrow float type that a float becomes. The reference keeps all digits of f32.
+fn stored(to: DType, x: f64) -> f64 {
+    if to.is_narrow() { to.rounded(x) } else { x }
+}
+
+/// Reads a narrow type as its wide type, which is exact. It is a view: kernels widen what they load.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Widen;
+
+impl Op for Widen {
+    fn name(&self) -> &'static str {
+        "widen"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![TensorType::new(inputs[0].dtype.wide(), &inputs[0].shape)])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        vec![g.x(0).dtype().is_float().then(|| g.dy().cast(g.x(0).dtype()))]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        vec![Tensor::of(&outputs[0].shape, inputs[0].data().clone())]
+    }
+
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        Rounding::Exact
+    }
+
+    fn reads_subnormals(&self) -> bool {
+        true
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::View(self)
+    }
+}
+
+impl Strided for Widen {
+    fn view(&self, input: &View) -> Option<View> {
+        Some(input.clone())
+    }
+}
+
 impl Value {
-    /// Converts to another element type. Floats become integers by truncation towards zero, clamped to the range of
-    /// the type, with 0 for NaN. Conversions between integers keep the bits. Numbers become `true` unless they are 0;
-    /// NaN becomes `true`. Only conversions from float to float pass gradients.
+    /// Converts to another element type. Floats are rounded to the nearest value of a narrower float type, of two equally
+    /// near ones to the one whose last bit is 0, and to infinity beyond its range. Floats become integers by truncation
+    /// towards zero, clamped to the range of the type, with 0 for NaN. Conversions between integers keep the lower bits.
+    /// Numbers become `true` unless they are 0; NaN becomes `true`. Conversions from float to float pass gradients,
+    /// rounded to the type of the operand.
     #[track_caller]
     pub fn cast(&self, to: DType) -> Value {
-        if self.dtype() == to {
+        let from = self.dtype();
+        if from == to || !self.is_valid() {
             return self.clone();
         }
-        self.op(Cast { to }, &[])
+        if from.is_narrow() {
+            return self.widen().cast(to);
+        }
+        let wide = to.wide();
+        if from == wide || !to.is_narrow() {
+            return self.op(Cast { to }, &[]);
+        }
+        let clamped = match to {
+            DType::I8 if from.is_float() => self.clamp(-128.0, 127.0),
+            DType::U8 if from.is_float() => self.clamp(0.0, 255.0),
+            _ => self.clone(),
+        };
+        clamped.op(Cast { to: wide }, &[]).op(Cast { to }, &[])
+    }
+
+    /// Applies a composed op to the value in its wide type. If the value is a narrow float, rounds the result to its type,
+    /// once.
+    #[track_caller]
+    pub(crate) fn widely(&self, op: impl FnOnce(&Value) -> Value) -> Value {
+        let location = std::panic::Location::caller();
+        self.graph().at(location, || {
+            let y = op(&self.widen());
+            if self.dtype().is_float() && y.dtype().is_float() { y.cast(self.dtype()) } else { y }
+        })
+    }
+
+    /// The value in its wide type.
+    #[track_caller]
+    pub(crate) fn widen(&self) -> Value {
+        if self.dtype().is_narrow() { self.op(Widen, &[]) } else { self.clone() }
     }
 }
 
@@ -95,6 +177,86 @@ const EDGES: &[f64] = &[
     f64::NEG_INFINITY,
     1e-40,
 ];
+
+/// Floats around the limits and halfway points of f16 and bf16.
+const NARROW_EDGES: &[f64] = &[
+    65504.0,
+    65519.99,
+    65520.0,
+    -65520.0,
+    // 1 and the next f16 and bf16: halfway, and just above and below.
+    1.00048828125,
+    1.0004884,
+    1.0004882,
+    1.00146484375,
+    1.00390625,
+    1.01171875,
+    // 2^-14, the least normal f16; 2^-24, the least f16; half of it, and more than half.
+    6.103515625e-5,
+    6.1005353927612305e-5,
+    5.960464477539063e-8,
+    2.9802322387695312e-8,
+    2.98023259404089e-8,
+    -8.940696716308594e-8,
+    1e-8,
+    3.38e38,
+    3.4e38,
+    -3.4e38,
+    f64::NAN,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    1e-40,
+];
+
+/// Narrow types: sizes with one to four elements in the last group of four, stored, read through views, and computed with.
+fn narrow_cases() -> Vec<Case> {
+    // Products that f32 rounds to 65520, which becomes infinite, and exact ones just below.
+    const BELOW: &[f64] = &[255.96873474121094, 255.96875, 255.9687, -255.96873474121094];
+    const LIMIT: &[f64] = &[255.96875; 4];
+    let mut cases = vec![
+        Case::new("cast", "products near the limit of f16", |x| {
+            let product = &x[0] * &x[1];
+            vec![product.cast(DType::F16), (product * 0.5 + 32760.0 - 32760.0 + 32760.0).cast(DType::F16)]
+        })
+        .input("x", TensorType::new(DType::F32, [7]), Fill::Special(BELOW, -1.0, 1.0))
+        .input("y", TensorType::new(DType::F32, [7]), Fill::Special(LIMIT, -1.0, 1.0))
+        .forward_only(),
+    ];
+    for dtype in [DType::F16, DType::BF16, DType::I8, DType::U8] {
+        let wide = dtype.wide();
+        let edges = if dtype.is_float() { Fill::Special(NARROW_EDGES, -3.0, 3.0) } else { Fill::Index(1000) };
+        for n in [24, 25, 26, 27] {
+            cases.push(
+                Case::new("cast", format!("{n} {wide} to {dtype} and back"), move |x| {
+                    let y = x[0].cast(dtype);
+                    vec![y.clone(), y.cast(wide) + &x[0], y.reshape(&[1, -1]), y.cast(DType::Bool)]
+                })
+                .input("x", TensorType::new(wide, [n]), edges.clone())
+                .forward_only(),
+            );
+        }
+        let fill = if dtype.is_float() { edges } else { Fill::Index(200) };
+        cases.push(
+            Case::new("cast", format!("views of {dtype}"), move |x| {
+                let (x, b) = (&x[0], &x[1]);
+                vec![
+                    x + b,
+                    x.t(),
+                    x.t().cast(wide),
+                    x.slice(1, 1, 10, 1) * 2.0,
+                    x.slice(1, 3, 10, 2),
+                    b.reshape(&[1, 11]).broadcast_to(&[3, 11].into()),
+                    x.slice(0, 2, 4, 1).reshape(&[-1]).cast(DType::F32),
+                    x.slice(0, 4, 6, 1),
+                ]
+            })
+            .input("x", TensorType::new(dtype, [6, 11]), fill.clone())
+            .input("b", TensorType::new(dtype, [11]), fill)
+            .forward_only(),
+        );
+    }
+    cases
+}
 
 /// The test cases of this family.
 pub fn cases() -> Vec<Case> {
@@ -126,5 +288,6 @@ pub fn cases() -> Vec<Case> {
         .forward_only()
     };
     cases.extend([37, 38, 39].map(negative));
+    cases.extend(narrow_cases());
     cases
 }

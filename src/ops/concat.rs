@@ -69,7 +69,7 @@ impl Op for Concat {
                 }
             };
         }
-        vec![Tensor::of(&outputs[0].shape, join_all!(F32, F64, I32, U32, Bool))]
+        vec![Tensor::of(&outputs[0].shape, join_all!(F32, F64, F16, BF16, I32, U32, I8, U8, Bool))]
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {

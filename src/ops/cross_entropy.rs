@@ -217,17 +217,20 @@ impl Value {
         if let Err(invalid) = self.graph().admit("cross_entropy", &[self, target]) {
             return invalid;
         }
+        if self.dtype().is_narrow() {
+            return self.widen().cross_entropy_losses(target);
+        }
         let location = std::panic::Location::caller();
         let complain = |why: String| self.graph().error_at(location, "cross_entropy", &[self, target], why);
         let rank = self.shape().rank();
         if rank < 2 {
             return complain("expected logits [N, C] or [N, C, d1, ...]".into());
         }
-        if target.dtype() == DType::F32 {
+        if target.dtype().is_float() {
             if target.shape() != self.shape() {
                 return complain("expected probabilities of the logits' shape, or class indices as i32 or u32".into());
             }
-            return self.log_softmax(1).times_share(target).sum(&[1], false).neg();
+            return self.log_softmax(1).times_share(&target.widen()).sum(&[1], false).neg();
         }
         let classes = self.shape()[1];
         let rest: Vec<isize> = (0..rank).filter(|&axis| axis != 1).map(|axis| self.shape()[axis] as isize).collect();

@@ -41,6 +41,12 @@ impl Value {
         self.graph().apply1(op, &operands.iter().collect::<Vec<_>>())
     }
 
+    /// An operation with a number. For narrow floats it is in f32, and the result is rounded.
+    #[track_caller]
+    fn with_number(&self, number: f64, operation: fn(&Value, &Value) -> Value) -> Value {
+        self.widely(|x| operation(x, &x.full_like(number)))
+    }
+
     /// `a` where `self` (bool) is true, else `b`; all three broadcast. The gradient goes to the selected branch.
     #[track_caller]
     pub fn where_(&self, a: &Value, b: &Value) -> Value {
@@ -51,22 +57,24 @@ impl Value {
     /// `s = sigmoid(x)`, 1/2 at 0 (Elfwing, Uchibe and Doya, arXiv:1702.03118).
     #[track_caller]
     pub fn silu(&self) -> Value {
-        self * self.sigmoid()
+        self.widely(|x| x * x.sigmoid())
     }
 
     /// Gaussian error linear unit, exact form: `x * Phi(x)`, where `Phi` is the normal distribution function. Gradient
     /// `Phi(x) + x phi(x)`, 1/2 at 0 (Hendrycks and Gimpel, arXiv:1606.08415).
     #[track_caller]
     pub fn gelu(&self) -> Value {
-        self * self.normal_cdf()
+        self.widely(|x| x * x.normal_cdf())
     }
 
     /// Gaussian error linear unit, tanh form:
     /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`. Gradient 1/2 at 0, exactly 0 and 1 in the far tails.
     #[track_caller]
     pub fn gelu_tanh(&self) -> Value {
-        let inner = (self + self.square() * self * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
-        self * 0.5 * (inner.tanh() + 1.0)
+        self.widely(|x| {
+            let inner = (x + x.square() * x * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+            x * 0.5 * (inner.tanh() + 1.0)
+        })
     }
 
     /// Scaled exponential linear unit: `1.0507 x` for `x > 0`, else `1.7581 (exp(x) - 1)`, which preserves the mean
@@ -76,20 +84,20 @@ impl Value {
         // The fixed point with mean 0 and variance 1; see the paper.
         const ALPHA: f64 = 1.673_263_242_354_377_2;
         const SCALE: f64 = 1.050_700_987_355_480_5;
-        self.elu(ALPHA) * SCALE
+        self.widely(|x| x.elu(ALPHA) * SCALE)
     }
 
     /// `x tanh(ln(1 + exp(x)))`: smooth, and bounded below (Misra, arXiv:1908.08681).
     #[track_caller]
     pub fn mish(&self) -> Value {
-        self * self.softplus().tanh()
+        self.widely(|x| x * x.softplus().tanh())
     }
 
     /// `x hardsigmoid(x)`: a piecewise approximation of [`Value::silu`]. The slope is `x / 3 + 1/2` between -3 and 3,
     /// 0 at -3 and 1 at 3 (Howard et al., arXiv:1905.02244).
     #[track_caller]
     pub fn hardswish(&self) -> Value {
-        self * self.hardsigmoid()
+        self.widely(|x| x * x.hardsigmoid())
     }
 
     /// `x` for `x > 0`, else `weight x` with a learned `weight`: `[C]`, one element per index along axis 1 (axis 0 of
@@ -128,7 +136,7 @@ impl Value {
     #[track_caller]
     pub fn glu(&self, axis: isize) -> Value {
         match self.halves("glu", axis) {
-            Ok([a, b]) => a * b.sigmoid(),
+            Ok([a, b]) => a.widely(|a| a * b.widen().sigmoid()),
             Err(invalid) => invalid,
         }
     }
@@ -138,7 +146,7 @@ impl Value {
     #[track_caller]
     pub fn swiglu(&self, axis: isize) -> Value {
         match self.halves("swiglu", axis) {
-            Ok([a, b]) => a.silu() * b,
+            Ok([a, b]) => a.widely(|a| a.silu() * b),
             Err(invalid) => invalid,
         }
     }
@@ -150,9 +158,10 @@ impl Value {
         if low.is_nan() || high.is_nan() || low > high {
             return self.graph().error("clamp", &[self], format!("the bounds must be ordered, not {low} and {high}"));
         }
-        if matches!(self.dtype(), DType::I32 | DType::U32) {
-            let at_least = if low == f64::NEG_INFINITY { self.clone() } else { self.maximum(&self.full_like(low)) };
-            return if high == f64::INFINITY { at_least } else { at_least.minimum(&self.full_like(high)) };
+        if matches!(self.dtype().wide(), DType::I32 | DType::U32) {
+            let number = self.widen();
+            let at_least = if low == f64::NEG_INFINITY { number } else { number.maximum(&number.full_like(low)) };
+            return if high == f64::INFINITY { at_least } else { at_least.minimum(&at_least.full_like(high)) };
         }
         self.elementwise(&rows::clamp, &[], &[low, high])
     }
@@ -183,7 +192,7 @@ impl Value {
     /// itself, square and a product.
     #[track_caller]
     pub fn powf(&self, exponent: f64) -> Value {
-        if !self.is_valid() || self.dtype() != DType::F32 {
+        if !self.is_valid() || !self.dtype().is_float() {
             return self.elementwise(&rows::powf, &[], &[exponent]);
         }
         match exponent {
@@ -533,10 +542,10 @@ macro_rules! operators {
     (@number $trait:ident $method:ident $function:ident, $left:ty) => {
         impl std::ops::$trait<f64> for $left {
             type Output = Value;
-            /// With a number, which must be representable in the value's type; for f32 it is rounded.
+            /// With a number, which must be representable in the value's wide type; for floats it is rounded to f32.
             #[track_caller]
             fn $method(self, other: f64) -> Value {
-                Value::$function(&self, &self.full_like(other))
+                self.with_number(other, Value::$function)
             }
         }
     };

@@ -6,7 +6,8 @@ use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
-use crate::{DType, Data, Tensor, TensorType, Value};
+use crate::tensor::map_data;
+use crate::{DType, Tensor, TensorType, Value};
 
 /// Reverses one axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,13 +35,7 @@ impl Op for Flip {
         fn pick<T: Copy>(x: &[T], from: impl Fn(usize) -> usize) -> Vec<T> {
             (0..x.len()).map(|n| x[from(n)]).collect()
         }
-        let data: Data = match inputs[0].data() {
-            Data::F32(v) => pick(v, from).into(),
-            Data::F64(v) => pick(v, from).into(),
-            Data::I32(v) => pick(v, from).into(),
-            Data::U32(v) => pick(v, from).into(),
-            Data::Bool(v) => pick(v, from).into(),
-        };
+        let data = map_data!(inputs[0].data(), v => pick(v, from));
         vec![Tensor::of(&outputs[0].shape, data)]
     }
 

@@ -6,6 +6,7 @@ use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
+use crate::tensor::map_data;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
 /// `y[o, j, i] = x[o, index[o, j, i], i]`, where `o` and `i` run over the axes before and after `axis`, which have
@@ -115,13 +116,7 @@ impl Op for Gather {
         let bound = inputs[0].shape()[self.axis];
         let at = |(n, k): (usize, &usize)| (n / (size * inner) * bound + k) * inner + n % inner;
         let from: Vec<usize> = index.iter().enumerate().map(at).collect();
-        let data: Data = match inputs[0].data() {
-            Data::F32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
-            Data::F64(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
-            Data::I32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
-            Data::U32(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
-            Data::Bool(v) => from.iter().map(|&at| v[at]).collect::<Vec<_>>().into(),
-        };
+        let data = map_data!(inputs[0].data(), v => from.iter().map(|&at| v[at]).collect());
         vec![Tensor::of(&outputs[0].shape, data)]
     }
 

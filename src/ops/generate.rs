@@ -12,16 +12,19 @@ pub(crate) struct Full {
 
 impl Full {
     pub(crate) fn new(value: f64, ty: TensorType) -> Full {
+        // Exact in a narrow type; `infer` refuses a number beyond its range.
+        let rounded = ty.dtype.rounded(value);
+        let value = if ty.dtype.is_narrow() && rounded.is_finite() { rounded } else { value };
         Full { value: Bits(value), ty }
     }
 
     /// The number as a pointwise argument, rounded to the type.
     pub(crate) fn arg(&self) -> Arg {
-        match self.ty.dtype {
-            DType::F32 => Arg::F32(self.value.0),
+        match self.ty.dtype.wide() {
             DType::I32 => Arg::I32(self.value.0 as i32),
             DType::U32 => Arg::U32(self.value.0 as u32),
             DType::Bool => Arg::U32(u32::from(self.value.0 != 0.0)),
+            _ => Arg::F32(self.value.0),
         }
     }
 }
@@ -115,20 +118,20 @@ impl Op for Iota {
 
 impl Graph {
     /// A tensor filled with one number, which must be representable in the type: whole and in range for integers, 0
-    /// or 1 for bool. For f32 it is rounded.
+    /// or 1 for bool. For floats it is rounded.
     #[track_caller]
     pub fn full(&self, dtype: DType, shape: impl Into<Shape>, value: f64) -> Value {
         self.apply1(Full::new(value, TensorType::new(dtype, shape)), &[])
     }
 
-    /// 0, 1, 2, ... along `axis`, repeated along the others. F32, I32 or U32.
+    /// 0, 1, 2, ... along `axis`, repeated along the others, in any type but bool.
     #[track_caller]
     pub fn iota(&self, dtype: DType, shape: impl Into<Shape>, axis: isize) -> Value {
-        let ty = TensorType::new(dtype, shape);
+        let ty = TensorType::new(dtype.wide(), shape);
         let Some(axis) = ty.shape.axis(axis) else {
             return self.error("iota", &[], format!("there is no axis {axis} in {}", ty.shape));
         };
-        self.apply1(Iota { ty, axis }, &[])
+        self.apply1(Iota { ty, axis }, &[]).cast(dtype)
     }
 }
 

@@ -31,8 +31,11 @@ pub mod sort;
 mod sweep;
 pub mod view;
 
+use std::collections::HashSet;
+
 use rand::rngs::StdRng;
 
+use crate::DType;
 use crate::op::Case;
 
 /// A family of ops: a file in this folder, its test cases and (unless pointwise) a shader of the same name.
@@ -82,6 +85,16 @@ pub fn families() -> Vec<Family> {
 /// Every case of every family, in a fixed order.
 pub fn cases() -> Vec<Case> {
     families().iter().flat_map(|family| (family.cases)()).collect()
+}
+
+/// For every op of floats, its first case in f16 and its last in bf16.
+pub fn narrow_cases() -> Vec<Case> {
+    fn narrow(cases: impl Iterator<Item = Case>, dtype: DType) -> impl Iterator<Item = Case> {
+        let mut seen = HashSet::new();
+        cases.filter_map(move |case| case.with_floats(dtype)).filter(move |case| seen.insert(case.op))
+    }
+    let (first, last) = (cases().into_iter(), cases().into_iter().rev());
+    narrow(first, DType::F16).chain(narrow(last, DType::BF16)).collect()
 }
 
 /// Cases whose out-of-range index is computed on the device, where the host cannot check it: every run must fail.

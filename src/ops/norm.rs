@@ -340,17 +340,19 @@ impl Value {
             Ok(found) => found,
             Err(invalid) => return invalid,
         };
-        if self.dtype() != DType::F32 {
-            return self.graph().error(op, &[self], "expected f32; cast() first");
+        if !self.dtype().is_float() {
+            return self.graph().error(op, &[self], "expected floats; cast() first");
         }
         let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
         if count <= correction {
             let why = format!("expected more than {correction} elements per variance, not {count}");
             return self.graph().error(op, &[self], why);
         }
-        let [_, spread] = self.moments(&found, root, keepdim);
-        let factor = count as f64 / (count - correction) as f64;
-        if correction == 0 { spread } else { spread * if root { factor.sqrt() } else { factor } }
+        self.widely(|x| {
+            let [_, spread] = x.moments(&found, root, keepdim);
+            let factor = count as f64 / (count - correction) as f64;
+            if correction == 0 { spread } else { spread * if root { factor.sqrt() } else { factor } }
+        })
     }
 
     /// This value viewed as `[outer, rows, inner]`, normalised over outer and inner, in its original shape; and the

@@ -375,9 +375,9 @@ fn check(cell: Cell, given: &[&Value], weights: &Weights, state: &[Value]) -> Re
     x.graph().admit(name, given)?;
     let location = std::panic::Location::caller();
     let complain = |why: String| Err(x.graph().error_at(location, name, given, why));
-    let float = given.iter().all(|v| v.dtype() == DType::F32);
+    let float = given.iter().all(|v| v.dtype().is_float());
     if !float || x.shape().rank() != 3 || weights.w_hh.shape().rank() != 2 {
-        return complain("expected f32 data [batch, time, in] and weights of two axes".into());
+        return complain("expected float data [batch, time, in] and weights of two axes".into());
     }
     let (batch, inputs, hidden) = (x.shape()[0], x.shape()[2], weights.w_hh.shape()[1]);
     let rows = cell.gates() * hidden;

@@ -254,15 +254,15 @@ impl Value {
         self.sum(&self.every_axis(), false)
     }
 
-    /// The mean over `axes` (f32); axes as for [`Value::sum`].
+    /// The mean over `axes` (floats); axes as for [`Value::sum`].
     #[track_caller]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Value {
         let found = match self.axes_of("mean", axes) {
             Ok(found) => found,
             Err(invalid) => return invalid,
         };
-        if self.dtype() != DType::F32 {
-            return self.graph().error("mean", &[self], "expected f32; cast() first");
+        if !self.dtype().is_float() {
+            return self.graph().error("mean", &[self], "expected floats; cast() first");
         }
         let count: usize = found.iter().map(|&axis| self.shape()[axis]).product();
         if count == 0 {
@@ -303,14 +303,16 @@ impl Value {
         if let Err(invalid) = self.axes_of("logsumexp", axes) {
             return invalid;
         }
-        let top = self.max(axes, true).stop_gradient();
-        // Infinity minus infinity would be NaN.
-        let infinite = top.abs().gt(&top.full_like(f64::from(f32::MAX)));
-        let shift = infinite.where_(&top.zeros_like(), &top);
-        let sum = (self - shift).exp().sum(axes, keepdim);
-        let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
-        // The sum is at least 1, the maximum's term, unless all terms are 0.
-        let none = sum.lt(&sum.full_like(0.5));
-        none.where_(&sum.ones_like(), &sum).log() + top.reshape(&sizes)
+        self.widely(|x| {
+            let top = x.max(axes, true).stop_gradient();
+            // Infinity minus infinity would be NaN.
+            let infinite = top.abs().gt(&top.full_like(f64::from(f32::MAX)));
+            let shift = infinite.where_(&top.zeros_like(), &top);
+            let sum = (x - shift).exp().sum(axes, keepdim);
+            let sizes: Vec<isize> = sum.shape().iter().map(|&size| size as isize).collect();
+            // The sum is at least 1, the maximum's term, unless all terms are 0.
+            let none = sum.lt(&sum.full_like(0.5));
+            none.where_(&sum.ones_like(), &sum).log() + top.reshape(&sizes)
+        })
     }
 }

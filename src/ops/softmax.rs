@@ -322,13 +322,13 @@ impl Value {
     #[track_caller]
     fn softmax_op(&self, axis: isize, log: bool) -> Value {
         match self.axes_of(Softmax { axis: 0, log }.name(), &[axis]) {
-            Ok(axes) if self.dtype() == DType::F32 && self.shape()[axes[0]] > MAX_ROW => {
-                // Composed of reductions, which split long rows over many invocations.
-                let shifted = self - self.max(&[axis], true).stop_gradient();
+            // Composed of reductions, which split long rows over many invocations.
+            Ok(axes) if self.dtype().is_float() && self.shape()[axes[0]] > MAX_ROW => self.widely(|x| {
+                let shifted = x - x.max(&[axis], true).stop_gradient();
                 let exp = shifted.exp();
                 let sum = exp.sum(&[axis], true);
                 if log { shifted - sum.log() } else { exp / sum }
-            }
+            }),
             Ok(axes) => self.op(Softmax { axis: axes[0], log }, &[]),
             Err(invalid) => invalid,
         }

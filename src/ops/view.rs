@@ -3,7 +3,8 @@
 
 use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
 use crate::shape::View;
-use crate::{DType, Data, Shape, Tensor, TensorType, Value};
+use crate::tensor::map_data;
+use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// A view op.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -174,14 +175,7 @@ pub(crate) fn gather(x: &Tensor, view: &View, shape: &Shape) -> Tensor {
         }
         view.positions().into_iter().map(|at| x[at]).collect()
     }
-    let data: Data = match x.data() {
-        Data::F32(v) => pick(v, view).into(),
-        Data::F64(v) => pick(v, view).into(),
-        Data::I32(v) => pick(v, view).into(),
-        Data::U32(v) => pick(v, view).into(),
-        Data::Bool(v) => pick(v, view).into(),
-    };
-    Tensor::of(shape, data)
+    Tensor::of(shape, map_data!(x.data(), v => pick(v, view)))
 }
 
 impl Value {

@@ -153,7 +153,10 @@ pub trait Optimizer {
                 if graph.admit("optimizer", &[&gradient.parameter, &gradient.value]).is_err() {
                     continue;
                 }
-                graph.assign(&gradient.parameter, &rule(gradient));
+                // Updates and state are in f32; a narrow parameter is rounded.
+                let (parameter, value) = (gradient.parameter.widen(), gradient.value.widen());
+                let updated = rule(&Gradient { name: gradient.name.clone(), parameter, value });
+                graph.assign(&gradient.parameter, &updated.cast(gradient.parameter.dtype()));
             }
         });
     }

@@ -169,11 +169,11 @@ impl<'a> Writer<'a> {
     }
 
     fn constant(&mut self, dtype: DType, value: f64) -> String {
-        match dtype {
-            DType::F32 => self.number(value),
+        match dtype.wide() {
             DType::I32 => format!("i32({})", value as i32),
             DType::U32 => format!("{}u", value as u32),
             DType::Bool => format!("{}", value != 0.0),
+            _ => self.number(value),
         }
     }
 
@@ -195,7 +195,8 @@ impl<'a> Writer<'a> {
         }
         let origin = place.origin.clone();
         let access = Access::of(&place.view);
-        self.load(origin, access, dtype)
+        let stored = layout.ty(origin.value()).dtype;
+        self.load(origin, access, stored)
     }
 
     fn scalar(&mut self, root: ValueId, dtype: DType) -> String {
@@ -296,8 +297,12 @@ impl<'a> Writer<'a> {
         let mut text = format!("@group(0) @binding({first}) var<uniform> {prefix}args: array<vec4<u32>, {words}>;\n");
         for (number, operand) in self.operands.iter().enumerate() {
             let access = if operand.write { "read_write" } else { "read" };
-            let scalar = self.ty(operand).dtype.wgsl_storage();
-            let element = if vectors(number) { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+            let dtype = self.ty(operand).dtype;
+            let word = dtype.wgsl_storage();
+            let element = match 4 / dtype.per_word() {
+                words if words > 1 && vectors(number) => format!("vec{words}<{word}>"),
+                _ => word.to_owned(),
+            };
             let binding = first + 1 + number;
             let _ = writeln!(
                 text,
@@ -328,6 +333,27 @@ impl<'a> Writer<'a> {
         for (number, (_, operand, access, dtype)) in self.loads.clone().iter().enumerate() {
             let vector = !self.scattered[*operand];
             let words: [String; 4] = match access.of_four() {
+                Four::Vector if dtype.is_narrow() => {
+                    let at = match access {
+                        Access::Flat => quad.to_owned(),
+                        strided => format!("({}) / 4u", self.position(strided, "i0")),
+                    };
+                    let x = format!("{prefix}x{operand}");
+                    let _ = writeln!(text, "  let q{number} = {at};");
+                    let q = format!("q{number}");
+                    let loaded = match (dtype.per_word(), vector) {
+                        (4, _) => format!("unpack_{dtype}({x}[{q}])"),
+                        (_, true) => {
+                            let _ = writeln!(text, "  let w{number} = {x}[{q}];");
+                            format!("vec4(unpack_{dtype}(w{number}.x), unpack_{dtype}(w{number}.y))")
+                        }
+                        (_, false) => {
+                            format!("vec4(unpack_{dtype}({x}[2u * {q}]), unpack_{dtype}({x}[2u * {q} + 1u]))")
+                        }
+                    };
+                    let _ = writeln!(text, "  let l{number} = {loaded};");
+                    ["x", "y", "z", "w"].map(|component| format!("l{number}.{component}"))
+                }
                 Four::Vector if vector => {
                     let at = match access {
                         Access::Flat => quad.to_owned(),
@@ -337,14 +363,15 @@ impl<'a> Writer<'a> {
                     ["x", "y", "z", "w"].map(|component| format!("l{number}.{component}"))
                 }
                 Four::Same => {
-                    let _ = writeln!(text, "  let l{number} = {prefix}x{operand}[{}];", self.position(access, "i0"));
+                    let position = self.position(access, "i0");
+                    let _ = writeln!(text, "  let l{number} = {};", element(*dtype, prefix, *operand, &position));
                     [0; 4].map(|_| format!("l{number}"))
                 }
                 _ => {
                     let position = self.position(access, "$i");
                     [0, 1, 2, 3].map(|k| {
                         let at = position.replace("$i", &format!("i{k}"));
-                        let _ = writeln!(text, "  let l{number}_{k} = {prefix}x{operand}[{at}];");
+                        let _ = writeln!(text, "  let l{number}_{k} = {};", element(*dtype, prefix, *operand, &at));
                         format!("l{number}_{k}")
                     })
                 }
@@ -371,7 +398,15 @@ impl<'a> Writer<'a> {
 pub(crate) fn function(nodes: &Nodes, node: usize, call: &Pointwise) -> String {
     let node = &nodes.nodes[node];
     let dtype = node.inputs.last().map_or(node.outputs[0].dtype, |&id| nodes.ty(id).dtype);
-    format!("{}_{dtype}", call.function)
+    format!("{}_{}", call.function, dtype.wide())
+}
+
+/// The expression that loads one element, widened.
+fn element(dtype: DType, prefix: &str, operand: usize, position: &str) -> String {
+    match dtype.per_word() {
+        1 => format!("{prefix}x{operand}[{position}]"),
+        n => format!("element_{dtype}({prefix}x{operand}[({position}) / {n}u], {position})"),
+    }
 }
 
 /// Converts a stored word to the type that functions take; [`pack`] converts it back.
@@ -384,7 +419,12 @@ fn pack(dtype: DType, text: &str) -> String {
 }
 
 fn wgsl_value(dtype: DType) -> &'static str {
-    dtype.name()
+    dtype.wide().name()
+}
+
+/// The type of a result before it is stored: a word, or the wide type of a narrow one.
+fn result(dtype: DType) -> &'static str {
+    if dtype.is_narrow() { wgsl_value(dtype) } else { dtype.wgsl_storage() }
 }
 
 /// Workgroup size and vec4s per invocation of generated kernels.
@@ -423,7 +463,7 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize, profile: &Profile) -> Generate
         .collect();
     let mut text = String::from("struct Results {\n");
     for (number, (_, _, dtype)) in stores.iter().enumerate() {
-        let _ = writeln!(text, "  r{number}: {},", dtype.wgsl_storage());
+        let _ = writeln!(text, "  r{number}: {},", result(*dtype));
     }
     let results: Vec<String> = stores.iter().map(|(expression, _, dtype)| pack(*dtype, expression)).collect();
     let _ = write!(
@@ -464,35 +504,66 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize, profile: &Profile) -> Generate
     w.finish(format!("{}{declared}\n{body}", header(group)))
 }
 
-/// Stores four results: as vectors where possible; single elements for scattered operands and a partial last group.
+/// The words of four results of a narrow type.
+fn packed_quad(dtype: DType, result: usize) -> Vec<String> {
+    let [e0, e1, e2, e3] = [0, 1, 2, 3].map(|k| format!("e{k}.r{result}"));
+    match dtype.per_word() {
+        4 => vec![format!("pack_{dtype}(vec4({e0}, {e1}, {e2}, {e3}))")],
+        _ => vec![format!("pack_{dtype}(vec2({e0}, {e1}))"), format!("pack_{dtype}(vec2({e2}, {e3}))")],
+    }
+}
+
+/// Stores the words of four elements at a quad of a buffer, which is bound as vectors unless it is `scattered`.
+fn store_words(buffer: &str, quad: &str, words: &[String], scattered: bool) -> String {
+    match words {
+        [word] => format!("  {buffer}[{quad}] = {word};\n"),
+        [a, b] if scattered => {
+            format!("  {buffer}[2u * ({quad})] = {a};\n  {buffer}[2u * ({quad}) + 1u] = {b};\n")
+        }
+        words => format!("  {buffer}[{quad}] = vec2({});\n", words.join(", ")),
+    }
+}
+
+/// Stores four results: as vectors where possible; single words for scattered operands and a partial last group.
 fn store_quad(stores: &[(String, usize, DType)], scattered: &[bool], all_fit: bool) -> String {
     let mut text = String::new();
-    let whole: Vec<(usize, usize)> =
-        stores.iter().enumerate().filter(|(_, (_, x, _))| !scattered[*x]).map(|(r, (_, x, _))| (r, *x)).collect();
-    let single = stores.iter().enumerate().filter(|(_, (_, x, _))| scattered[*x]).map(|(r, (_, x, _))| (r, *x));
-    let vectors: String =
-        whole.iter().map(|(r, x)| format!("    x{x}[q] = vec4(e0.r{r}, e1.r{r}, e2.r{r}, e3.r{r});\n")).collect();
-    if all_fit {
-        text.push_str(&vectors);
-    } else if !whole.is_empty() {
-        let _ = write!(text, "  if (i0 + 3u < n) {{\n{vectors}");
-        text.push_str("  } else {\n");
-        for (r, x) in &whole {
-            let _ = writeln!(text, "    x{x}[q].x = e0.r{r};");
-            let _ = writeln!(text, "    if (i0 + 1u < n) {{ x{x}[q].y = e1.r{r}; }}");
-            let _ = writeln!(text, "    if (i0 + 2u < n) {{ x{x}[q].z = e2.r{r}; }}");
+    // The stores of a whole group, then those of a partial one.
+    let (mut vectors, mut partial) = (String::new(), String::new());
+    for (r, (_, x, dtype)) in stores.iter().enumerate() {
+        let (x, scattered) = (*x, scattered[*x]);
+        match dtype.is_narrow().then(|| packed_quad(*dtype, r)) {
+            Some(words) => {
+                vectors.push_str(&store_words(&format!("x{x}"), "q", &words, scattered));
+                let place = |k: usize| match (words.len(), scattered) {
+                    (1, _) => format!("x{x}[q]"),
+                    (_, true) => format!("x{x}[2u * q + {k}u]"),
+                    (_, false) => format!("x{x}[q].{}", ["x", "y"][k]),
+                };
+                let _ = writeln!(partial, "    {} = {};", place(0), words[0]);
+                if let Some(word) = words.get(1) {
+                    let _ = writeln!(partial, "    if (i0 + 2u < n) {{ {} = {word}; }}", place(1));
+                }
+            }
+            None if scattered => {
+                let _ = writeln!(text, "  x{x}[i0] = e0.r{r};");
+                for k in 1..4 {
+                    let store = format!("x{x}[i{k}] = e{k}.r{r};");
+                    let store = if all_fit { store } else { format!("if (i0 + {k}u < n) {{ {store} }}") };
+                    let _ = writeln!(text, "  {store}");
+                }
+            }
+            None => {
+                let _ = writeln!(vectors, "  x{x}[q] = vec4(e0.r{r}, e1.r{r}, e2.r{r}, e3.r{r});");
+                let _ = writeln!(partial, "    x{x}[q].x = e0.r{r};");
+                let _ = writeln!(partial, "    if (i0 + 1u < n) {{ x{x}[q].y = e1.r{r}; }}");
+                let _ = writeln!(partial, "    if (i0 + 2u < n) {{ x{x}[q].z = e2.r{r}; }}");
+            }
         }
-        text.push_str("  }\n");
     }
-    for (r, x) in single {
-        let _ = writeln!(text, "  x{x}[i0] = e0.r{r};");
-        for k in 1..4 {
-            let store = format!("x{x}[i{k}] = e{k}.r{r};");
-            let store = if all_fit { store } else { format!("if (i0 + {k}u < n) {{ {store} }}") };
-            let _ = writeln!(text, "  {store}");
-        }
+    if all_fit || vectors.is_empty() {
+        return vectors + &text;
     }
-    text
+    format!("  if (i0 + 3u < n) {{\n{vectors}  }} else {{\n{partial}  }}\n{text}")
 }
 
 /// The function `epilogue(v, i)` for a kernel, with its declarations from binding `first` on. Names have
@@ -513,7 +584,7 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
     let mut loads = String::new();
     for (name, operand, access, dtype) in w.loads.clone() {
         let position = w.position(&access, "i");
-        let word = format!("e_x{operand}[{position}]");
+        let word = element(dtype, "e_", operand, &position);
         let _ = writeln!(loads, "  let {name} = {};", unpack(dtype, &word));
     }
     let body = format!("{loads}{}{stores}", w.body);
@@ -531,9 +602,12 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
         let expression = w.stored(origin);
         let operand = w.operand(origin, true);
         let dtype = w.ty(&w.operands[operand]).dtype;
-        let _ = writeln!(members, "  r{number}: {},", dtype.wgsl_storage());
+        let _ = writeln!(members, "  r{number}: {},", result(dtype));
         let _ = write!(results, ", {}", pack(dtype, &expression));
-        if w.scattered[operand] {
+        if dtype.is_narrow() {
+            let words = packed_quad(dtype, number);
+            stores.push_str(&store_words(&format!("e_x{operand}"), "i0 / 4u", &words, w.scattered[operand]));
+        } else if w.scattered[operand] {
             for k in 0..4 {
                 let _ = writeln!(stores, "  e_x{operand}[i{k}] = e{k}.r{number};");
             }

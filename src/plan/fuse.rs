@@ -225,11 +225,18 @@ impl<'a> Fusion<'a> {
                     && cluster.kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
                 let float = self.layout.node(producer).outputs[0].dtype == DType::F32;
                 let update = slot_free && self.updates(b, producer);
-                if a != b && slot_free && float && !update && self.clusters.all[b].kernel.is_none() {
+                if a != b && slot_free && float && !update && self.is_plain(b) {
                     self.try_join(a, b);
                 }
             }
         }
+    }
+
+    /// Whether a cluster has no kernel and computes no narrow type: an epilogue stores single elements, but the elements
+    /// of a word must be stored together.
+    fn is_plain(&self, cluster: usize) -> bool {
+        let Cluster { kernel, pointwise } = &self.clusters.all[cluster];
+        kernel.is_none() && !pointwise.iter().any(|&node| self.layout.node(node).outputs[0].dtype.is_narrow())
     }
 
     /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a

@@ -115,7 +115,12 @@ impl<'a> Layout<'a> {
         });
         let views = views.collect();
         let inputs = ids.iter().map(|&id| self.ty(id)).collect();
-        Some(KernelNode { op, kernel, inputs, views, in_place, outputs: &self.node(node).outputs })
+        let stored = ids.iter().zip(&in_place).map(|(&id, in_place)| match in_place {
+            true => self.ty(self.of(id).origin.value()).dtype,
+            false => self.ty(id).dtype,
+        });
+        let stored = stored.collect();
+        Some(KernelNode { op, kernel, inputs, stored, views, in_place, outputs: &self.node(node).outputs })
     }
 
     /// Whether a kernel reads the value in place, without a copy.
@@ -127,7 +132,9 @@ impl<'a> Layout<'a> {
                 self.constant(root).is_none() && !matches!(self.node(root.node).kind, NodeKind::Scalar(_))
             }
         };
-        in_buffer && kernel.reads(i, &place.view)
+        let stored = self.ty(place.origin.value()).dtype;
+        let loads = stored == self.ty(id).dtype || kernel.widens(i, stored);
+        in_buffer && loads && kernel.reads(i, &place.view)
     }
 
     /// Whether a pointwise node reads the value at its own element index, without a copy.
@@ -157,7 +164,10 @@ impl<'a> Layout<'a> {
                 _ => assigned,
             },
         };
-        leaf || !place.view.is_contiguous() || place.view.shape.numel() != self.ty(place.origin.value()).shape.numel()
+        let (ty, stored) = (self.ty(id), self.ty(place.origin.value()));
+        leaf || !place.view.is_contiguous()
+            || place.view.shape.numel() != stored.shape.numel()
+            || ty.dtype != stored.dtype
     }
 
     /// The value of all elements of a contiguous copy, if it is a known constant.
@@ -192,6 +202,8 @@ pub(crate) struct KernelNode<'a> {
     pub op: &'a Arc<dyn Op>,
     pub kernel: &'a dyn Kernel,
     inputs: Vec<&'a TensorType>,
+    /// The element type of each input's buffer.
+    stored: Vec<DType>,
     /// The view of each input: the original strides if the kernel supports them, else a contiguous copy.
     views: Vec<View>,
     /// For each input, whether the kernel reads it without a copy.
@@ -202,7 +214,7 @@ pub(crate) struct KernelNode<'a> {
 impl KernelNode<'_> {
     /// The arguments of [`Kernel`]'s methods.
     pub fn args<'b>(&'b self, profile: &'b Profile) -> Args<'b> {
-        Args { inputs: &self.inputs, views: &self.views, outputs: self.outputs, profile }
+        Args { inputs: &self.inputs, stored: &self.stored, views: &self.views, outputs: self.outputs, profile }
     }
 }
 

@@ -119,6 +119,10 @@ impl Lowering<'_> {
     /// A copy by tiles, where that is faster.
     fn transpose(&self, id: ValueId) -> Option<DraftCall> {
         let place = self.layout.of(id);
+        let stored = self.layout.ty(place.origin.value()).dtype;
+        if stored.is_narrow() || stored != self.layout.ty(id).dtype {
+            return None;
+        }
         let found = transpose(&place.view, self.profile)?;
         let workgroups = self.profile.grid(found.workgroups).ok()?;
         let (label, copy) = ("transpose".to_owned(), Origin::Copy(id));

@@ -10,7 +10,7 @@ use super::layout::constant_of;
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering, Op};
 use crate::ops::generate::Full;
-use crate::{DType, Shape, Tensor, TensorType};
+use crate::{Shape, Tensor, TensorType};
 
 /// A rewrite of a node.
 pub struct Rule {
@@ -91,11 +91,11 @@ fn function_of_constants(nodes: &Nodes, node: &Node) -> Option<Instead> {
     let op = node.op()?;
     let Lowering::Pointwise(call) = op.lowering() else { return None };
     let mut types = node.inputs.iter().map(|&id| nodes.ty(id)).chain(&node.outputs);
-    if call.args.contains(&Arg::Index) || types.any(|ty| ty.dtype != DType::F32) {
+    if call.args.contains(&Arg::Index) || types.any(|ty| !ty.dtype.is_float()) {
         return None;
     }
     let scalars: Vec<Tensor> = values.into_iter().map(Tensor::scalar).collect();
-    let ty = TensorType::new(DType::F32, Shape::scalar());
+    let ty = TensorType::new(node.outputs[0].dtype, Shape::scalar());
     let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
     result.first()?.item().ok().filter(|x| x.is_finite()).map(Instead::Constant)
 }

@@ -342,7 +342,7 @@ fn random(c: &mut Choices<'_>, dtype: DType, shape: &Shape) -> Tensor {
         DType::F32 => words.iter().map(|&w| (w >> 8) as f32 / (1 << 22) as f32 - 2.0).collect::<Vec<f32>>().into(),
         DType::I32 => words.iter().map(|&w| (w % 9) as i32 - 4).collect::<Vec<i32>>().into(),
         DType::U32 => words.iter().map(|&w| w % 9).collect::<Vec<u32>>().into(),
-        DType::Bool => words.iter().map(|&w| w & 1 == 1).collect::<Vec<bool>>().into(),
+        _ => words.iter().map(|&w| w & 1 == 1).collect::<Vec<bool>>().into(),
     };
     Tensor::new(shape, data).expect("one word per element")
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use wgrad::data::{Batches, Digits, Mnist, idx};
 use wgrad::io::safetensors;
-use wgrad::{Data, Device, Error, Graph, Session, Tensor};
+use wgrad::{DType, Data, Device, Error, Graph, Session, Tensor};
 
 const MNIST: &str = "examples/data/mnist10k";
 
@@ -19,6 +19,10 @@ fn tensors() -> BTreeMap<String, Tensor> {
         ("i32".to_owned(), tensor(&[3], [i32::MIN, 0, i32::MAX].into())),
         ("u32".to_owned(), tensor(&[1, 1, 2], [0, u32::MAX].into())),
         ("bool \"quoted\"\n".to_owned(), tensor(&[3], [true, false, true].into())),
+        ("f16".to_owned(), tensor(&[3], vec![half::f16::MAX, half::f16::NEG_INFINITY, half::f16::from_bits(1)].into())),
+        ("bf16".to_owned(), tensor(&[2], vec![half::bf16::MAX, half::bf16::NEG_ONE].into())),
+        ("i8".to_owned(), tensor(&[3], [i8::MIN, 0, i8::MAX].into())),
+        ("u8".to_owned(), tensor(&[5], [0u8, 1, 2, 3, u8::MAX].into())),
         ("empty".to_owned(), tensor(&[0, 4], Vec::<f32>::new().into())),
     ])
 }
@@ -179,13 +183,14 @@ fn loaded(dtype: &str, bytes: &[u8], width: usize) -> wgrad::Result<Tensor> {
 
 /// Every 16-bit float, compared with the definition of its format.
 #[test]
-fn f16_and_bf16_become_f32() {
+fn f16_and_bf16_are_read_exactly() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for (dtype, fraction, bias) in [("F16", 10, 15), ("BF16", 7, 127)] {
         let tensor = loaded(dtype, &all, 2).unwrap();
-        let Data::F32(values) = tensor.data() else { panic!("{dtype} is {:?}", tensor.ty()) };
+        assert_eq!(tensor.dtype().name(), dtype.to_lowercase());
+        let values = tensor.to_f64();
         assert_eq!(values.len(), 1 << 16);
-        for (bits, &value) in (0..=u16::MAX).zip(values) {
+        for (bits, got) in (0..=u16::MAX).zip(values) {
             let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
             let exponent = i32::from(bits << 1 >> (fraction + 1));
             let part = f64::from(bits & ((1 << fraction) - 1)) / f64::from(1 << fraction);
@@ -196,7 +201,7 @@ fn f16_and_bf16_become_f32() {
                 e if e == most => f64::NAN,
                 e => (1.0 + part) * f64::from(e - bias).exp2(),
             };
-            let (want, got) = (sign * want, f64::from(value));
+            let want = sign * want;
             let same = if want.is_nan() { got.is_nan() } else { got == want && got.is_sign_negative() == (sign < 0.0) };
             assert!(same, "{dtype} {bits:#06x} is {got}, expected {want}");
         }
@@ -204,10 +209,10 @@ fn f16_and_bf16_become_f32() {
 }
 
 #[test]
-fn integers_of_every_width_become_32_bits_if_they_fit() {
+fn integers_of_other_widths_become_32_bits_if_they_fit() {
     let i32s = |values: &[i32]| Tensor::new([values.len()], values).unwrap();
-    assert_eq!(loaded("I8", &[0x80, 0xff, 0x7f], 1).unwrap(), i32s(&[-128, -1, 127]));
-    assert_eq!(loaded("U8", &[0, 0x80, 0xff], 1).unwrap(), i32s(&[0, 128, 255]));
+    assert_eq!(loaded("I8", &[0x80, 0xff, 0x7f], 1).unwrap(), Tensor::new([3], [-128i8, -1, 127]).unwrap());
+    assert_eq!(loaded("U8", &[0, 0x80, 0xff], 1).unwrap(), Tensor::new([3], [0u8, 128, 255]).unwrap());
     assert_eq!(loaded("I16", &[0, 0x80, 0xff, 0x7f], 2).unwrap(), i32s(&[-32_768, 32_767]));
     assert_eq!(loaded("U16", &[0, 0x80, 0xff, 0xff], 2).unwrap(), i32s(&[32_768, 65_535]));
     let wide = |values: &[i64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
@@ -225,6 +230,48 @@ fn integers_of_every_width_become_32_bits_if_they_fit() {
         assert!(error.ends_with(says), "{error}");
     }
     assert_eq!(loaded("F64", &wide(&[1.5f64.to_bits() as i64]), 8).unwrap(), Tensor::new([1], [1.5f64]).unwrap());
+}
+
+/// Weights of any float type go into variables of any other, if they fit.
+#[test]
+fn narrow_variables_are_saved_and_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, weights) = (folder.path().join("checkpoint"), folder.path().join("weights"));
+    let numbers = Tensor::new([3], [1.0f32, -2.5, 0.1]).unwrap();
+    for device in [Some(Device::cpu()), Device::gpu().ok()].into_iter().flatten() {
+        let session = |dtype: DType, initial: &Tensor| {
+            let graph = Graph::new();
+            graph.parameter("w", initial.cast(dtype));
+            let mut session = Session::new(device.clone());
+            session.compile(&graph, &[]).unwrap();
+            (graph, session)
+        };
+        for dtype in [DType::F16, DType::BF16] {
+            let (graph, saved) = session(dtype, &numbers);
+            saved.save(&path).unwrap();
+            saved.save_weights(&weights, &graph).unwrap();
+            assert_eq!(safetensors::load(&weights).unwrap()["w"], numbers.cast(dtype));
+            let zeros = Tensor::zeros(&numbers.ty());
+            let (_, mut again) = session(dtype, &zeros);
+            again.load(&path).unwrap();
+            assert_eq!(again.get("w").unwrap(), numbers.cast(dtype), "a checkpoint keeps the bits");
+            let (graph, mut wide) = session(DType::F32, &zeros);
+            wide.load_weights(&weights, &graph).unwrap();
+            assert_eq!(wide.get("w").unwrap().to_f64(), numbers.cast(dtype).to_f64());
+            wide.set("w", &numbers).unwrap();
+            wide.save_weights(&weights, &graph).unwrap();
+            let (graph, mut narrow) = session(dtype, &zeros);
+            narrow.load_weights(&weights, &graph).unwrap();
+            assert_eq!(narrow.get("w").unwrap(), numbers.cast(dtype), "rounded once");
+        }
+        let (graph, mut wide) = session(DType::F32, &numbers);
+        wide.set("w", &Tensor::new([3], [1.0f32, 70000.0, 0.0]).unwrap()).unwrap();
+        wide.save_weights(&weights, &graph).unwrap();
+        let (graph, mut narrow) = session(DType::F16, &numbers);
+        let why = complaint(narrow.load_weights(&weights, &graph), &weights);
+        assert!(why.contains("tensor `w`: 7e4 does not fit f16"), "{why}");
+        assert_eq!(narrow.get("w").unwrap(), numbers.cast(DType::F16), "unchanged");
+    }
 }
 
 /// Element types that other frameworks save are converted to the variables' types.
@@ -279,7 +326,7 @@ fn a_session_loads_other_element_types() {
             ("F16", "I64 large", "U8", "tensor `signed`: 4294967295 does not fit i32"),
             ("F16", "U8", "I64 negative", "tensor `unsigned`: -1 does not fit u32"),
             ("U8", "U8", "U8", "`w` is i32[2], expected f32[2]"),
-            ("F16", "F16", "U8", "`signed` is f32[2], expected i32[2]"),
+            ("F16", "F16", "U8", "`signed` is f16[2], expected i32[2]"),
         ] {
             let path = header(w, signed, unsigned);
             let why = complaint(session.load(&path), &path);

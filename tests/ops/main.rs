@@ -17,6 +17,7 @@ mod long_loops;
 mod losses;
 mod matmul_props;
 mod nan;
+mod narrow;
 mod norm;
 mod numbers;
 mod random_graphs;

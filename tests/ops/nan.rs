@@ -13,9 +13,9 @@ fn altered(x: &Tensor, alter: impl Fn(f64) -> f64) -> Tensor {
     Tensor::new(x.shape(), x.to_f64().into_iter().map(alter).collect::<Vec<f64>>()).expect("same shape")
 }
 
-/// Floats in double precision, as the reference uses them.
+/// Floats in double precision and integers in 32 bits, as the reference uses them.
 fn doubles(x: &Tensor) -> Tensor {
-    if x.dtype() == DType::F32 { altered(x, |x| x) } else { x.clone() }
+    if x.dtype().is_float() { altered(x, |x| x) } else { x.cast(x.dtype().wide()) }
 }
 
 /// The number of output elements that break the op's promise if input `i` is NaN.
@@ -26,7 +26,7 @@ fn broken(op: &dyn Op, inputs: &[&Tensor], i: usize, types: &[TensorType]) -> us
     };
     let (given, moved) = (with(inputs[i]), with(&altered(inputs[i], |x| 0.7 * x + 0.3)));
     let (nan, equal) = (with(&altered(inputs[i], |_| f64::NAN)), with(&altered(inputs[i], |_| 0.25)));
-    let floats: Vec<bool> = types.iter().flat_map(|ty| vec![ty.dtype == DType::F32; ty.shape.numel()]).collect();
+    let floats: Vec<bool> = types.iter().flat_map(|ty| vec![ty.dtype.is_float(); ty.shape.numel()]).collect();
     let is_broken = |&k: &usize| match op.nan(i) {
         Nan::Spreads => floats[k] && given[k] != moved[k] && !nan[k].is_nan(),
         Nan::Extreme => nan[k] != equal[k],

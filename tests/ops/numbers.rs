@@ -14,6 +14,10 @@ fn numbers(dtype: DType) -> Vec<Number> {
     let good = |numbers: &[f64]| numbers.iter().map(|&x| (x, true)).collect::<Vec<_>>();
     match dtype {
         DType::F32 => [good(&[0.5, -3e9, 3.4e38, f64::INFINITY, 1e-300]), bad(&[1e39, -3.5e38, f64::MAX])].concat(),
+        DType::F16 => [good(&[0.5, -65504.0, 65519.9, f64::INFINITY, 1e-300]), bad(&[65520.0, -1e5, 1e39])].concat(),
+        DType::BF16 => [good(&[0.5, -3e9, 3.3e38, f64::INFINITY, 1e-300]), bad(&[3.4e38, -1e39])].concat(),
+        DType::I8 => [good(&[0.0, -128.0, 127.0]), bad(INTEGERS), bad(&[128.0, -129.0])].concat(),
+        DType::U8 => [good(&[0.0, 255.0]), bad(INTEGERS), bad(&[-1.0, 256.0])].concat(),
         DType::I32 => {
             let good = good(&[0.0, -0.0, -7.0, -2147483648.0, 2147483647.0]);
             [good, bad(INTEGERS), bad(&[3e9, 2147483648.0, -2147483649.0])].concat()
@@ -72,13 +76,7 @@ impl EqItself for Value {
 }
 
 fn ones(dtype: DType) -> Tensor {
-    match dtype {
-        DType::F32 => Tensor::new([2], [1.0f32, 1.0]),
-        DType::I32 => Tensor::new([2], [1i32, 1]),
-        DType::U32 => Tensor::new([2], [1u32, 1]),
-        DType::Bool => Tensor::new([2], [true, true]),
-    }
-    .expect("two elements")
+    Tensor::new([2], [1u32, 1]).expect("two elements").cast(dtype)
 }
 
 #[test]

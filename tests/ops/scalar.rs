@@ -374,7 +374,7 @@ fn special_values_match_the_reference() {
             let number: fn(u32) -> f32 = match wanted.dtype() {
                 DType::I32 => |word| word as i32 as f32,
                 DType::U32 | DType::Bool => |word| word as f32,
-                DType::F32 => f32::from_bits,
+                _ => f32::from_bits,
             };
             let got: Vec<f32> = gpu.run(&text, &words).into_iter().map(number).collect();
             // WGSL lets a device treat subnormal operands as 0, so results for flushed operands are also accepted,

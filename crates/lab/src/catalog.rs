@@ -154,9 +154,8 @@ impl Seen {
 
     /// `f32 i32`, or `f32 -> bool`.
     fn dtypes(&self) -> String {
-        const ORDER: [DType; 4] = [DType::F32, DType::I32, DType::U32, DType::Bool];
         let list = |of: &BTreeSet<&str>| {
-            ORDER.iter().map(|dtype| dtype.name()).filter(|name| of.contains(name)).collect::<Vec<_>>().join(" ")
+            DType::ALL.iter().map(|dtype| dtype.name()).filter(|name| of.contains(name)).collect::<Vec<_>>().join(" ")
         };
         match (list(&self.inputs), list(&self.outputs)) {
             (inputs, outputs) if inputs == outputs || inputs.is_empty() => outputs,
@@ -181,7 +180,9 @@ pub fn markdown(entries: &[Entry]) -> String {
          This page is generated from the registry by `wgrad ops > docs/OPS.md`; a test fails if it is stale. Names are\n\
          those of methods of `Value`, or of ops that these methods create; their documentation has formulas, shapes and\n\
          errors.\n\n\
-         - **dtypes**: of the inputs in the cases, and of the outputs if they differ.\n\
+         - **dtypes**: of the inputs in the cases, and of the outputs if they differ. Every op also takes the narrow type of\n  \
+           these (f16 and bf16 for f32, i8 for i32, u8 for u32): it computes in the wide type, and float results are\n  \
+           rounded once.\n\
          - **kernels**: `pointwise` is a function of `shaders/scalar.wgsl`, fused with its neighbours; `view` is a\n  \
            change of strides; all others are kernel variants, best first; device and shapes decide which one runs.\n\
          - **gradient**: the ops that compute it, except constants and views; `-` if it has none.\n\

@@ -57,6 +57,14 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "expected seconds, between 0 and a day (86400)".to_owned())
 }
 
+/// Parses a narrow float type.
+pub fn narrow_float(text: &str) -> Result<wgrad::DType, String> {
+    [wgrad::DType::F16, wgrad::DType::BF16]
+        .into_iter()
+        .find(|dtype| dtype.name() == text)
+        .ok_or_else(|| "expected f16 or bf16".to_owned())
+}
+
 /// Files that a command reads or writes, each with its option.
 pub type Files<'a> = [(&'a str, Option<&'a Path>)];
 

@@ -15,11 +15,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value as Json;
-use wgrad::Profile;
 use wgrad::check::CaseGraph;
-use wgrad::check::sweep::{self, LARGE, Numbered, RANDOM};
+use wgrad::check::sweep::{self, LARGE, NARROW, Numbered, RANDOM};
 use wgrad::op::Case;
 use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Profile};
 
 use findings::{About, Findings, OpTally, What};
 use wgrad_lab::output::{Out, Stop, check_files, matches, open_gpu};
@@ -30,6 +30,8 @@ use work::{End, Work};
 pub struct Request {
     pub device: Option<String>,
     pub pattern: Option<String>,
+    /// The type of the float inputs, instead of f32.
+    pub dtype: Option<DType>,
     /// Only the case of this number.
     pub case: Option<u64>,
     pub seed: u64,
@@ -58,7 +60,7 @@ const SHOWN: usize = 8;
 /// Runs the check; true if it passed.
 pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     let started = Instant::now();
-    let listed = select(&request, sweep::listed())?;
+    let listed = select(&request, in_type(request.dtype, sweep::listed()))?;
     let count = listed.len();
     let (mut tasks, must) = schedule(&request, listed)?;
     check_files(&[], &[("--json", request.json_file()), ("--html", request.html.as_deref())])?;
@@ -162,6 +164,13 @@ fn length(case: &Case, profile: &Profile) -> usize {
     texts.into_iter().map(str::len).sum()
 }
 
+/// The cases with floats of the requested type, without those that have none.
+fn in_type(dtype: Option<DType>, cases: Vec<Numbered>) -> Vec<Numbered> {
+    let Some(dtype) = dtype else { return cases };
+    let case = |Numbered { number, case }| Some(Numbered { number, case: case.with_floats(dtype)? });
+    cases.into_iter().filter(|numbered| numbered.number < NARROW || numbered.number >= LARGE).filter_map(case).collect()
+}
+
 /// The cases of the ops that match the pattern, restricted to the requested number.
 fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop> {
     let Some(pattern) = request.pattern.as_deref() else { return Ok(cases) };
@@ -186,8 +195,8 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
     if let Some(number) = request.case {
         let cases = match number {
-            RANDOM.. => known(sweep::random(request.seed, number - RANDOM)),
-            LARGE.. => known(sweep::large()),
+            RANDOM.. => known(in_type(request.dtype, sweep::random(request.seed, number - RANDOM))),
+            LARGE.. => known(in_type(request.dtype, sweep::large())),
             _ => listed,
         };
         let cases: Vec<Numbered> = cases.into_iter().filter(|n| n.number == number).collect();
@@ -202,11 +211,12 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
         return Ok((cases, must));
     }
     let sweeps = SWEEPS[usize::from(!request.full)];
-    let random = known((0..sweeps).flat_map(|k| sweep::random(request.seed, k)).collect());
+    let random = (0..sweeps).flat_map(|k| sweep::random(request.seed, k)).collect();
+    let random = known(in_type(request.dtype, random));
     if request.full {
         let mut all = listed;
         all.extend(random);
-        all.extend(known(sweep::large()));
+        all.extend(known(in_type(request.dtype, sweep::large())));
         let must = all.len();
         return Ok((all, must));
     }
@@ -218,7 +228,7 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     let mut ranked: Vec<(bool, Numbered)> = Vec::new();
     for numbered in rest {
         let full = numbered.case.inputs.iter().all(|input| input.ty.shape.numel() > 0);
-        let new = numbered.number < LARGE && full && seen.insert((numbered.case.op, numbered.case.differentiable));
+        let new = numbered.number < NARROW && full && seen.insert((numbered.case.op, numbered.case.differentiable));
         ranked.push((!new, numbered));
     }
     ranked.sort_by_key(|(later, _)| *later);
@@ -230,6 +240,9 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
 fn command(request: &Request, numbered: &Numbered) -> String {
     let Numbered { number, case } = numbered;
     let mut command = format!("wgrad check --op {} --case {number} --seed {}", case.op, request.seed);
+    if let Some(dtype) = request.dtype {
+        command.push_str(&format!(" --dtype {dtype}"));
+    }
     if request.full {
         command.push_str(" --full");
     }

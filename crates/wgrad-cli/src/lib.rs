@@ -83,6 +83,9 @@ struct CheckArgs {
     /// Only ops whose name contains this; with `*` it must match the whole name
     #[arg(long, value_name = "PATTERN")]
     op: Option<String>,
+    /// The type of float inputs, instead of f32: f16 or bf16
+    #[arg(long, value_name = "TYPE", value_parser = output::narrow_float, conflicts_with_all = ["golden", "self_test", "replay"])]
+    dtype: Option<wgrad::DType>,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "golden")]
     seed: u64,
@@ -122,6 +125,7 @@ fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
         device: args.device.clone(),
         pattern: args.op.clone(),
         case: args.case,
+        dtype: args.dtype,
         seed: args.seed,
         full: args.full && !args.quick,
         seconds: args.seconds,

@@ -32,7 +32,7 @@ fn of_product<R>(s: &Sizes, pass: ConvPass, profile: &Profile, f: impl FnOnce(&A
     let strides = if backward { vec![0, 1, rows] } else { vec![0, inner, 1] };
     let views = [View { shape: weight.shape.clone(), strides, offset: 0 }, View::contiguous(&data.shape)];
     let outputs = [ty([s.n, rows, plane])];
-    f(&Args { inputs: &[&weight, &data], views: &views, outputs: &outputs, profile })
+    f(&Args { inputs: &[&weight, &data], stored: &[DType::F32; 2], views: &views, outputs: &outputs, profile })
 }
 
 /// The estimated time of the product.

@@ -283,7 +283,7 @@ impl Elementwise {
 
 /// Unreachable: `infer` rejects such types.
 fn mistyped(like: &Tensor, dtype: DType) -> Data {
-    Tensor::zeros(&TensorType::new(dtype, like.shape())).to_f64_tensor().into_data()
+    Tensor::zeros(&TensorType::new(dtype, like.shape())).to_reference().into_data()
 }
 
 fn zip<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> bool) -> Vec<bool> {
