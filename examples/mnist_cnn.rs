@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use wgrad::data::{Augment, Batches, Digits, Mnist};
-use wgrad::{Error, Graph, Program, Result, Session, Tensor, models};
+use wgrad::nn::Scope;
+use wgrad::{DType, Error, Graph, Program, Result, Session, Tensor, models};
 
 #[derive(Parser)]
 #[command(about = "Trains a convolutional network on handwritten digits, or classifies an image with it.")]
@@ -42,6 +43,10 @@ struct Options {
     /// Dropout probability for the inputs of the dense layers
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f64,
+    /// Store activations as f16, or as the given type (f16, bf16, f32)
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "f16",
+        default_value = "f32")]
+    mixed: DType,
     /// File to write the weights to, or to read them from with --predict
     #[arg(long, default_value = "mnist_cnn.safetensors")]
     weights: PathBuf,
@@ -78,8 +83,8 @@ fn train(options: &mut Options) -> Result<()> {
     let mut session = options.common.session()?;
     if let Some(seconds) = options.tune {
         let graph = Graph::new();
-        let loss =
-            models::mnist_cnn_training_with(&graph, options.batch as usize, options.common.seed, options.dropout);
+        let nn = Scope::train(&graph, options.common.seed).mixed(options.mixed);
+        let loss = models::mnist_cnn_training_in(&graph, &nn, options.batch as usize, options.dropout);
         println!("{}", session.tune(&graph, &[&loss], Duration::from_secs(seconds.into()))?);
     }
     if !session.device().is_cpu() && !options.common.steps.shadow {
@@ -87,8 +92,8 @@ fn train(options: &mut Options) -> Result<()> {
     }
     let batches = Batches::new(data.train.len(), options.batch as usize)?.shuffled(options.common.seed);
     let augment = options.augment.then(|| Augment::new(options.common.seed).shift(2).rotate(10.0));
-    let (seed, dropout) = (options.common.seed, options.dropout);
-    let mut programs = Programs { seed, dropout, training: HashMap::new(), inference: HashMap::new() };
+    let (seed, dropout, mixed) = (options.common.seed, options.dropout, options.mixed);
+    let mut programs = Programs { seed, dropout, mixed, training: HashMap::new(), inference: HashMap::new() };
     let total = options.epochs * batches.count() as u64;
     let mut correct = 0;
     for epoch in 0..options.epochs {
@@ -136,6 +141,7 @@ fn train(options: &mut Options) -> Result<()> {
 struct Programs {
     seed: u64,
     dropout: f64,
+    mixed: DType,
     training: HashMap<usize, Program>,
     inference: HashMap<usize, Program>,
 }
@@ -144,7 +150,8 @@ impl Programs {
     fn training(&mut self, session: &mut Session, batch: usize) -> Result<&Program> {
         if !self.training.contains_key(&batch) {
             let graph = Graph::new();
-            let loss = models::mnist_cnn_training_with(&graph, batch, self.seed, self.dropout);
+            let nn = Scope::train(&graph, self.seed).mixed(self.mixed);
+            let loss = models::mnist_cnn_training_in(&graph, &nn, batch, self.dropout);
             self.training.insert(batch, session.compile(&graph, &[&loss])?);
         }
         Ok(&self.training[&batch])
@@ -164,7 +171,8 @@ impl Programs {
 fn check_one_step(options: &Options, training: &Session, digits: &Digits) -> Result<()> {
     let batch = (options.batch as usize).min(digits.len());
     let graph = Graph::new();
-    let loss = models::mnist_cnn_training_with(&graph, batch, options.common.seed, options.dropout);
+    let nn = Scope::train(&graph, options.common.seed).mixed(options.mixed);
+    let loss = models::mnist_cnn_training_in(&graph, &nn, batch, options.dropout);
     let device = training.device();
     let mut session = Session::new(device.clone());
     session.set_choices(training.choices().clone());

@@ -35,7 +35,7 @@ use rand::{Rng, SeedableRng};
 use wgrad::data::{Batches, Vocabulary};
 use wgrad::loss::ClassLoss;
 use wgrad::nn::{Embedding, Layer, Scope, TransformerBlock, sinusoidal_positions};
-use wgrad::optim::{AdamW, Optimizer};
+use wgrad::optim::{AdamW, LossScale, Optimizer};
 use wgrad::{DType, Data, Error, Graph, Program, Reduction, Result, Session, Tensor, Value};
 
 /// Embedding size, heads, and hidden size of a block.
@@ -58,6 +58,10 @@ struct Options {
     /// Maximum learning rate; rises over the first tenth of the steps, then falls to 0
     #[arg(long, default_value_t = 6e-3)]
     lr: f64,
+    /// Store activations as f16, or as the given type (f16, bf16, f32)
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "f16",
+        default_value = "f32")]
+    mixed: DType,
     /// Divisor of the logits when generating names
     #[arg(long, default_value_t = 0.8)]
     temperature: f64,
@@ -111,7 +115,7 @@ fn main() -> Result<()> {
 /// The logits `[names, length, V]` of the next character after each of the characters `[names, length]`.
 fn model(nn: &Scope, characters: &Value, vocabulary: usize) -> Value {
     let positions = sinusoidal_positions(nn.graph(), characters.dim(1), WIDTH);
-    let x = Embedding::new(nn, "characters", vocabulary, WIDTH).forward(characters) + positions;
+    let x = Embedding::new(nn, "characters", vocabulary, WIDTH).forward(characters) + nn.activation(&positions);
     let blocks = (0..BLOCKS).map(|i| TransformerBlock::new(nn, &format!("blocks.{i}"), WIDTH, HEADS, INNER, DROPOUT));
     let x = blocks.fold(nn.dropout(&x, DROPOUT), |x, block| block.causal().forward(&x));
     nn.linear("head", &nn.layer_norm("norm", &x), vocabulary)
@@ -126,11 +130,16 @@ fn loss(nn: &Scope, names: &Value, vocabulary: usize) -> Value {
     logits.cross_entropy_with(&next, &options)
 }
 
-fn training_step(session: &mut Session, seed: u64, names: &Tensor, vocabulary: usize) -> Result<Program> {
+fn training_step(session: &mut Session, options: &Options, names: &Tensor, vocabulary: usize) -> Result<Program> {
     let graph = Graph::new();
     let names = graph.input("names", DType::I32, names.shape());
-    let loss = loss(&Scope::train(&graph, seed), &names, vocabulary);
-    AdamW::new().weight_decay(0.05).minimize(&graph, &loss);
+    let nn = Scope::train(&graph, options.common.seed).mixed(options.mixed);
+    let loss = loss(&nn, &names, vocabulary);
+    let adam = AdamW::new().weight_decay(0.05);
+    match options.mixed {
+        DType::F16 => LossScale::new().minimize(&graph, &adam, &loss),
+        _ => adam.minimize(&graph, &loss),
+    };
     session.compile(&graph, &[&loss])
 }
 
@@ -145,13 +154,14 @@ fn learn(
     let seed = options.common.seed;
     let graph = Graph::new();
     let names = graph.input("names", DType::I32, held_out.shape());
-    let judge = session.compile(&graph, &[&loss(&Scope::eval(&graph, seed), &names, vocabulary)])?;
+    let judge =
+        session.compile(&graph, &[&loss(&Scope::eval(&graph, seed).mixed(options.mixed), &names, vocabulary)])?;
     let batches = Batches::new(train.shape()[0], BATCH)?.shuffled(seed);
     let epochs = options.epochs.unwrap_or(if options.common.quick { 1 } else { 24 });
     // The last, smaller batch of an epoch is skipped; the order differs in each epoch.
     let per_epoch = (train.shape()[0] / BATCH) as u64;
     let steps = (epochs * per_epoch).max(1) as f64;
-    let step = training_step(session, seed, &train.rows(&(0..BATCH).collect::<Vec<_>>())?, vocabulary)?;
+    let step = training_step(session, options, &train.rows(&(0..BATCH).collect::<Vec<_>>())?, vocabulary)?;
     let mut bits = 0.0;
     for epoch in 0..epochs {
         let mut sum = 0.0;
@@ -196,7 +206,7 @@ fn sample(
 ) -> Result<Vec<Vec<i32>>> {
     let graph = Graph::new();
     let characters = graph.input("characters", DType::I32, [count, length]);
-    let logits = model(&Scope::eval(&graph, options.common.seed), &characters, vocabulary);
+    let logits = model(&Scope::eval(&graph, options.common.seed).mixed(options.mixed), &characters, vocabulary);
     let program = session.compile(&graph, &[&logits])?;
     let mut rng = StdRng::seed_from_u64(options.common.seed);
     let mut rows = vec![vec![Vocabulary::START]; count];

@@ -423,6 +423,24 @@ impl Graph {
         }
     }
 
+    /// The number of assignments so far.
+    pub(crate) fn assignments(&self) -> usize {
+        self.lock().assignments.len()
+    }
+
+    /// Makes the assignments from number `first` on conditional: where `condition`, a bool `[]`, is false, the variable
+    /// keeps its value.
+    pub(crate) fn assign_if(&self, condition: &Value, first: usize) {
+        let assignments = self.lock().assignments[first..].to_vec();
+        for (number, assignment) in (first..).zip(assignments) {
+            self.at(assignment.location, || {
+                let old = self.value_of(ValueId { node: assignment.variable, output: 0 });
+                let new = condition.where_(&self.value_of(assignment.value), &old).cast(old.dtype());
+                self.lock().assignments[number].value = new.id;
+            });
+        }
+    }
+
     /// Adds an op. All inputs must belong to this graph.
     ///
     /// Every op takes narrow operands. It computes in their wide types: f32, i32 or u32. If all float operands have the
@@ -436,7 +454,7 @@ impl Graph {
     /// let w = graph.input("w", DType::F16, [8, 2]);
     /// assert_eq!(x.matmul(&w).relu().dtype(), DType::F16);
     /// assert_eq!(x.matmul(&w.cast(DType::F32)).dtype(), DType::F32);
-    /// assert_eq!((&x * 0.5).argmax(1).dtype(), DType::U32);
+    /// assert_eq!((&x * 0.5).argmax(1, false).dtype(), DType::I32);
     /// ```
     #[track_caller]
     pub fn apply(&self, op: impl Op, inputs: &[&Value]) -> Vec<Value> {

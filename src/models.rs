@@ -3,7 +3,7 @@
 use crate::loss::Reduction;
 use crate::nn::Scope;
 use crate::ops::conv2d::Conv2d;
-use crate::optim::{Adam, Optimizer};
+use crate::optim::{Adam, LossScale, Optimizer};
 use crate::{DType, Graph, Value};
 
 /// The convolutional network of the classic Keras introduction (F. Chollet, *Deep Learning with
@@ -20,7 +20,7 @@ pub fn mnist_cnn(nn: &Scope, x: &Value) -> Value {
 /// [`mnist_cnn`] with dropout before both dense layers; 0 means none.
 #[track_caller]
 pub fn mnist_cnn_with(nn: &Scope, x: &Value, dropout: f64) -> Value {
-    let x = nn.conv2d("conv1", x, 32, 3, Conv2d::default()).relu().max_pool2d(2);
+    let x = nn.conv2d("conv1", &nn.activation(x), 32, 3, Conv2d::default()).relu().max_pool2d(2);
     let x = nn.conv2d("conv2", &x, 64, 3, Conv2d::default()).relu().max_pool2d(2);
     let x = nn.linear("fc1", &nn.dropout(&x.flatten(1), dropout), 128).relu();
     nn.linear("fc2", &nn.dropout(&x, dropout), 10)
@@ -42,11 +42,20 @@ pub fn mnist_cnn_training(graph: &Graph, batch: usize, seed: u64) -> Value {
 /// [`mnist_cnn_training`] with dropout; see [`mnist_cnn_with`].
 #[track_caller]
 pub fn mnist_cnn_training_with(graph: &Graph, batch: usize, seed: u64, dropout: f64) -> Value {
+    mnist_cnn_training_in(graph, &Scope::train(graph, seed), batch, dropout)
+}
+
+/// [`mnist_cnn_training_with`] in a scope. With [f16 activations](Scope::mixed), the loss is scaled.
+#[track_caller]
+pub fn mnist_cnn_training_in(graph: &Graph, nn: &Scope, batch: usize, dropout: f64) -> Value {
     let x = graph.input("x", DType::F32, [batch, 1, 28, 28]);
     let labels = graph.input("labels", DType::I32, [batch]);
-    let logits = mnist_cnn_with(&Scope::train(graph, seed), &x, dropout);
-    let loss = logits.cross_entropy(&labels, Reduction::Mean);
-    Adam::new().lr(1e-3).minimize(graph, &loss);
+    let loss = mnist_cnn_with(nn, &x, dropout).cross_entropy(&labels, Reduction::Mean);
+    let adam = Adam::new().lr(1e-3);
+    match nn.activations() {
+        DType::F16 => LossScale::new().minimize(graph, &adam, &loss),
+        _ => adam.minimize(graph, &loss),
+    };
     loss
 }
 

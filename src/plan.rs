@@ -2,9 +2,10 @@
 //!
 //! `rewrite` simplifies the graph and merges duplicate ops; `layout` resolves views; `fuse` fuses pointwise ops into
 //! groups, and groups into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in
-//! place; `lower` turns jobs into kernel calls; `memory` shares buffers between values and `bind` binds them; `lint`
-//! checks the plan against a device's limits; `pace` splits a step into submissions; `choices` holds measured variants;
-//! `sites` isolates the kernels to measure; `explain` lists the choices of a plan.
+//! place; `lower` turns jobs into kernel calls, with the help of `narrow` for narrow types; `memory` shares buffers
+//! between values and `bind` binds them; `lint` checks the plan against a device's limits; `pace` splits a step into
+//! submissions; `choices` holds measured variants; `sites` isolates the kernels to measure; `explain` lists the choices
+//! of a plan.
 
 mod bind;
 mod choices;
@@ -17,6 +18,7 @@ mod levels;
 pub(crate) mod lint;
 mod lower;
 mod memory;
+mod narrow;
 mod pace;
 mod rewrite;
 mod schedule;

@@ -206,7 +206,7 @@ impl Session {
         let ty = self.type_of(name)?;
         match &self.store {
             Store::Cpu(values) => {
-                Ok(values.get(name).map_or_else(|| Tensor::zeros(ty), |value| value.clone().from_reference(ty.dtype)))
+                Ok(values.get(name).map_or_else(|| Tensor::zeros(ty), |value| value.clone().stored_as(ty.dtype)))
             }
             Store::Gpu(gpu, variables) => Ok(variables.get(gpu, name)?.unwrap_or_else(|| Tensor::zeros(ty))),
         }
@@ -544,7 +544,7 @@ fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<Stri
             variables.insert(name.clone(), value.clone());
         }
     }
-    let output = |id: &ValueId| Some(results.get(id)?.clone().from_reference(nodes.ty(*id).dtype));
+    let output = |id: &ValueId| Some(results.get(id)?.clone().stored_as(nodes.ty(*id).dtype));
     Ok(program.targets.iter().filter_map(output).collect())
 }
 

@@ -13,7 +13,8 @@
 //!   text mentions: `dot_q_k(...)` makes a copy in which LEFT is `q` and RIGHT is `k`. WGSL cannot pass storage buffers
 //!   to functions.
 //!
-//! The host sets `const`s and `alias`es by name ([`Shader::set`]). The text has the entry point, its bindings, and
+//! The host sets `const`s and `alias`es by name ([`Shader::set`]). A binding that is only read may be stored in a narrow
+//! type ([`Source::stored`]): each `x[i]` of the kernel then becomes a call that loads element i and widens it. The text has the entry point, its bindings, and
 //! what these mention, directly or indirectly. A name that a module neither declares nor imports is looked up in the
 //! kernel's own file, then in `prelude.wgsl` and `scalar.wgsl`: shared functions may use the constants and bindings of
 //! their kernel, and generated code the elementwise functions. All names share one namespace. Comments of the form
@@ -28,9 +29,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::{Display, Write};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use emit::{Emitter, Value, evaluate, is_true};
+use emit::{Emitter, NARROW, Value, WIDEN, evaluate, is_true};
 pub use locate::{locate, with_locations};
 use module::{Condition, Item, Kind, Module, is_word};
+
+use crate::DType;
 
 /// Name and source of every file in `shaders/`.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
@@ -80,6 +83,8 @@ pub struct Source {
     pub subgroups: Option<u32>,
     /// The function that the planner may replace with fused ops, if there is one.
     pub epilogue: Option<Epilogue>,
+    /// What it was assembled from, unless it is a text from elsewhere.
+    shader: Option<Arc<Shader>>,
 }
 
 /// The functions of `prelude.wgsl` that stand for fused ops.
@@ -104,7 +109,32 @@ impl Epilogue {
 impl Source {
     /// A text without 16-bit floats, operations of subgroups and epilogue.
     pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
-        Source { text: text.into(), invocations, f16: false, subgroups: None, epilogue: None }
+        Source { text: text.into(), invocations, f16: false, subgroups: None, epilogue: None, shader: None }
+    }
+
+    /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of an
+    /// element widens it; each store, which must be of whole words, expects a value of the type. Positions still count
+    /// elements.
+    ///
+    /// ```
+    /// use wgrad::DType;
+    /// use wgrad::shader::Shader;
+    ///
+    /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16)?;
+    /// assert!(source.text.contains("var<storage, read> x: array<u32>;") && source.text.contains("fn widen_x(i: u32) -> f32"));
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the text was not assembled by a [`Shader`], has no such binding, or stores less than a word at a time.
+    pub fn stored(&self, binding: u32, dtype: DType) -> Result<Source, String> {
+        let Some(shader) = &self.shader else {
+            return Err(format!("the text was not assembled by `Shader`, so that binding {binding} cannot be {dtype}"));
+        };
+        let mut shader = Shader::clone(shader);
+        let name = shader.binding(binding)?;
+        shader.settings.insert(name, dtype.name().to_owned());
+        shader.finish()
     }
 }
 
@@ -121,7 +151,7 @@ impl Source {
 /// assert!(unknown.is_err_and(|why| why.contains("LOGARITHM")));
 /// # Ok::<(), String>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shader {
     root: Result<Root, String>,
     settings: Settings,
@@ -139,6 +169,23 @@ type Texts = HashMap<(&'static str, Settings), Source>;
 enum Root {
     Library(&'static Module),
     Own(Arc<Module>),
+}
+
+impl PartialEq for Root {
+    fn eq(&self, other: &Root) -> bool {
+        self.module().source == other.module().source
+    }
+}
+
+impl Eq for Root {}
+
+impl Root {
+    fn module(&self) -> &Module {
+        match self {
+            Root::Library(module) => module,
+            Root::Own(module) => module,
+        }
+    }
 }
 
 impl Shader {
@@ -166,24 +213,42 @@ impl Shader {
     /// bound is not constant, when no `const` or `alias` has the name of a setting, or when two declarations of the text
     /// have one name.
     pub fn finish(self) -> Result<Source, String> {
-        let module = match self.root? {
-            Root::Own(module) => return Assembly::new(&module, &self.settings).source(),
-            Root::Library(module) => module,
+        let module = match &self.root {
+            Err(why) => return Err(why.clone()),
+            Ok(Root::Own(module)) => {
+                let source = Assembly::new(module, &self.settings).source()?;
+                return Ok(Source { shader: Some(Arc::new(self)), ..source });
+            }
+            Ok(Root::Library(module)) => *module,
         };
         // Plans assemble the same texts over and over.
         static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
         let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (module.name, self.settings);
+        let key = (module.name, self.settings.clone());
         if let Some(text) = texts().get(&key) {
             return Ok(text.clone());
         }
         let text = Assembly::new(module, &key.1).source()?;
+        let text = Source { shader: Some(Arc::new(self)), ..text };
         let mut texts = texts();
         if texts.len() >= MAX_TEXTS {
             texts.clear();
         }
         texts.insert(key, text.clone());
         Ok(text)
+    }
+}
+
+impl Shader {
+    /// The name of a binding of the text.
+    fn binding(&self, number: u32) -> Result<&'static str, String> {
+        let module = self.root.as_ref().map_err(String::clone)?.module();
+        let mut assembly = Assembly::new(module, &self.settings);
+        assembly.assemble()?;
+        let named = assembly.bindings().into_iter().find(|(known, _)| *known == i64::from(number));
+        named
+            .map(|(_, name)| name)
+            .ok_or_else(|| format!("shaders/{}.wgsl has no array at binding {number}", module.name))
     }
 }
 
@@ -218,11 +283,12 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn source(mut self) -> Result<Source, String> {
+    /// Adds the entry point, the bindings, and what these mention. Returns the invocations per workgroup.
+    fn assemble(&mut self) -> Result<u32, String> {
         let root = self.root;
         let mut invocations = 0;
         for name in self.settings.keys() {
-            if self.declaration(root, name)?.is_none() && !is_constant_of_imports(root, name) {
+            if self.declaration(root, name)?.is_none() && !is_set_in_imports(root, name) {
                 return Err(format!("shaders/{}.wgsl: neither it nor its imports declare `{name}`", root.name));
             }
         }
@@ -234,6 +300,26 @@ impl<'a> Assembly<'a> {
                 }
             }
         }
+        Ok(invocations)
+    }
+
+    /// The numbers and names of the bindings of the text that are arrays.
+    fn bindings(&self) -> Vec<(i64, &'static str)> {
+        let items =
+            self.names.values().map(|&(module, place)| (self.modules[module], &self.modules[module].items[place]));
+        let array = |(module, item): (&'a Module, &'a Item)| {
+            let (number, ..) = item.array().filter(|_| item.kind == Kind::Binding)?;
+            match evaluate(number, &|name| self.value(module, name)) {
+                Ok(Value::Number(number)) => Some((number, item.name)),
+                _ => None,
+            }
+        };
+        items.filter_map(array).collect()
+    }
+
+    fn source(mut self) -> Result<Source, String> {
+        let root = self.root;
+        let invocations = self.assemble()?;
         let f16 = self.modules.iter().any(|module| module.f16);
         let mut text = if f16 { format!("enable f16;\n{}", root.header) } else { root.header.to_owned() };
         let set: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
@@ -244,7 +330,7 @@ impl<'a> Assembly<'a> {
         let epilogue = [Epilogue::Four, Epilogue::One].into_iter().find(|slot| self.names.contains_key(slot.name()));
         let size = self.settings.get("SUBGROUP_SIZE").and_then(|size| size.parse().ok());
         let subgroups = self.subgroups.then(|| size.unwrap_or(0));
-        Ok(Source { text: text.into(), invocations, f16, subgroups, epilogue })
+        Ok(Source { text: text.into(), invocations, f16, subgroups, epilogue, shader: None })
     }
 
     /// Invocations per workgroup of an entry point.
@@ -391,6 +477,9 @@ impl<'a> Assembly<'a> {
         let mut seen = HashSet::new();
         for word in words(&text).filter(|word| seen.insert(*word)) {
             self.subgroups |= word.starts_with("subgroup");
+            // The function that loads or stores an element of a narrow binding is declared with it.
+            let binding = word.strip_prefix(WIDEN).or(word.strip_prefix(NARROW));
+            let word = binding.filter(|binding| self.narrow(binding).is_some()).unwrap_or(word);
             if let Some((module, (item, arguments))) = self.declaration(module, word)? {
                 self.add(module, item, arguments, word)?;
             }
@@ -419,15 +508,81 @@ impl<'a> Assembly<'a> {
             let suffix = if item.kind == Kind::Const { suffix } else { "" };
             return Ok(format!("{}{head}= {value}{suffix};{tail}", item.comment));
         }
+        if let Some(dtype) = self.narrow(name).filter(|_| item.kind == Kind::Binding) {
+            let binding = self.narrow_binding(module, item, dtype);
+            return binding.map_err(|why| format!("shaders/{}.wgsl:{}: {why}", module.name, item.line));
+        }
         let lookup = |name: &str| self.value(module, name);
         let mut words: Vec<_> = arguments.into_iter().map(|(parameter, with)| (parameter, with.into())).collect();
         if !words.is_empty() {
             words.push((item.name, name.to_owned().into()));
         }
-        let mut emitter = Emitter { out: item.comment.to_owned(), lookup: &lookup, words };
+        let narrow = |name: &str| self.narrow(name).is_some();
+        let mut emitter = Emitter { out: item.comment.to_owned(), lookup: &lookup, words, narrow: &narrow };
         let emitted = emitter.emit(item.text);
         emitted.map_err(|why| format!("shaders/{}.wgsl:{}: {why}", module.name, item.line))?;
         Ok(emitter.out)
+    }
+}
+
+/// Bindings in narrow types.
+impl<'a> Assembly<'a> {
+    /// The narrow type that a name is set to; settings of this form are bindings.
+    fn narrow(&self, name: &str) -> Option<DType> {
+        let setting = self.settings.get(name)?;
+        setting.parse().ok().filter(|dtype: &DType| dtype.is_narrow())
+    }
+
+    /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
+    fn narrow_binding(&self, module: &'a Module, item: &'a Item, dtype: DType) -> Result<String, String> {
+        let unknown = || format!("`{}` is not an array of numbers", item.name);
+        let (_, element, head) = item.array().ok_or_else(unknown)?;
+        let (width, declared) = self.element(module, element).ok_or_else(unknown)?;
+        let (name, per_word) = (item.name, dtype.per_word());
+        let word = if width > per_word { format!("vec{}<u32>", width / per_word) } else { "u32".to_owned() };
+        let loaded = match (width, per_word) {
+            (1, _) => format!("element_{dtype}({name}[i / {per_word}u], i)"),
+            (2, 4) => {
+                format!("select(unpack_{dtype}({name}[i / 2u]).xy, unpack_{dtype}({name}[i / 2u]).zw, (i & 1u) != 0u)")
+            }
+            (4, 2) => format!("vec4(unpack_{dtype}({name}[i].x), unpack_{dtype}({name}[i].y))"),
+            _ => format!("unpack_{dtype}({name}[i])"),
+        };
+        let vector = |scalar: &str| if width == 1 { scalar.to_owned() } else { format!("vec{width}<{scalar}>") };
+        let declaration = format!("{}{head}array<{word}>;", item.comment);
+        if head.contains("read_write") {
+            if width < per_word || declared != dtype.wide().name() {
+                return Err(format!("`{name}` is stored by less than a word, or not as {}", dtype.wide()));
+            }
+            let words: Vec<String> = match (width, per_word) {
+                (4, 2) => ["v.xy", "v.zw"].map(|half| format!("pack_{dtype}({half})")).to_vec(),
+                _ => vec![format!("pack_{dtype}(v)")],
+            };
+            let words = if let [word] = &words[..] { word.clone() } else { format!("vec2({})", words.join(", ")) };
+            let ty = vector(&declared);
+            return Ok(format!("{declaration}\nfn {NARROW}{name}(i: u32, v: {ty}) {{ {name}[i] = {words}; }}"));
+        }
+        let loaded =
+            if declared == dtype.wide().name() { loaded } else { format!("bitcast<{}>({loaded})", vector(&declared)) };
+        Ok(format!("{declaration}\nfn {WIDEN}{name}(i: u32) -> {} {{ return {loaded}; }}", vector(&declared)))
+    }
+
+    /// The number of components, 1, 2 or 4, and the scalar of a type.
+    fn element(&self, module: &'a Module, ty: &str) -> Option<(usize, String)> {
+        let _level = self.deeper().ok()?;
+        let ty = ty.trim();
+        for width in [2, 4] {
+            if let Some(inner) = ty.strip_prefix(&format!("vec{width}<")).and_then(|rest| rest.strip_suffix('>')) {
+                let (one, scalar) = self.element(module, inner)?;
+                return (one == 1).then_some((width, scalar));
+            }
+        }
+        if matches!(ty, "f32" | "i32" | "u32") {
+            return Some((1, ty.to_owned()));
+        }
+        let (module, (item, _)) = self.declaration(module, ty).ok()??;
+        let value = self.settings.get(ty).map_or(item.value(), String::as_str);
+        if item.kind == Kind::Alias { self.element(module, value) } else { None }
     }
 }
 
@@ -443,13 +598,13 @@ impl Drop for Level<'_> {
     }
 }
 
-/// Whether a module that `module` imports, directly or indirectly, has a constant or alias.
-fn is_constant_of_imports(module: &Module, name: &str) -> bool {
+/// Whether a module that `module` imports, directly or indirectly, has such a constant, alias or binding.
+fn is_set_in_imports(module: &Module, name: &str) -> bool {
     let mut seen = HashSet::new();
     let mut open: Vec<&str> = module.imports.iter().map(|import| import.module).collect();
     while let Some(other) = open.pop() {
         let Some(other) = library(other).ok().filter(|other| seen.insert(other.name)) else { continue };
-        if other.named(name).any(|at| matches!(other.items[at].kind, Kind::Const | Kind::Alias)) {
+        if other.named(name).any(|at| matches!(other.items[at].kind, Kind::Const | Kind::Alias | Kind::Binding)) {
             return true;
         }
         open.extend(other.imports.iter().map(|import| import.module));

@@ -157,6 +157,17 @@ impl DType {
     }
 }
 
+impl std::str::FromStr for DType {
+    type Err = String;
+
+    /// The type with this [name](DType::name).
+    fn from_str(name: &str) -> std::result::Result<DType, String> {
+        let names = || DType::ALL.map(DType::name).join(", ");
+        let found = DType::ALL.into_iter().find(|dtype| dtype.name() == name);
+        found.ok_or_else(|| format!("`{name}` is no element type; there are {}", names()))
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -473,8 +484,8 @@ impl Tensor {
         }
     }
 
-    /// The inverse of [`Tensor::to_reference`] for elements of a type, which are exact. Keeps [`Data::F64`] for f32.
-    pub(crate) fn from_reference(self, dtype: DType) -> Tensor {
+    /// The inverse of [`Tensor::to_reference`] for a type whose values the elements are. Keeps [`Data::F64`] for f32.
+    pub(crate) fn stored_as(self, dtype: DType) -> Tensor {
         if dtype.is_narrow() { self.cast(dtype) } else { self }
     }
 

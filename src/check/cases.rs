@@ -176,5 +176,5 @@ pub fn draw(ty: &TensorType, fill: &Fill, rng: &mut StdRng) -> Tensor {
             values.into()
         }
     };
-    Tensor::of(&ty.shape, data).from_reference(ty.dtype)
+    Tensor::of(&ty.shape, data).stored_as(ty.dtype)
 }

@@ -333,14 +333,13 @@ fn binding(json: &Json) -> Parsed<Bound> {
 
 fn dispatch(json: &Json) -> Parsed<Dispatch> {
     let workgroups = list(json, "workgroups", word)?;
+    // Files of earlier versions have neither `invocations`, `f16` nor `subgroups`.
+    let mut wgsl = Source::new(text(json, "wgsl")?, json.get("invocations").map_or(Ok(0), word)?);
+    wgsl.f16 = json.get("f16").and_then(Json::as_bool).unwrap_or(false);
+    wgsl.subgroups = json.get("subgroups").and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok());
     Ok(Dispatch {
         label: text(json, "label")?,
-        wgsl: Source {
-            // Files of earlier versions have none of them.
-            f16: json.get("f16").and_then(Json::as_bool).unwrap_or(false),
-            subgroups: json.get("subgroups").and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok()),
-            ..Source::new(text(json, "wgsl")?, json.get("invocations").map_or(Ok(0), word)?)
-        },
+        wgsl,
         entry: text(json, "entry")?,
         bindings: list(json, "bindings", binding)?,
         workgroups: workgroups.try_into().map_err(|_| "`workgroups` needs three numbers")?,

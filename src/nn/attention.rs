@@ -106,11 +106,11 @@ impl MultiheadAttention {
         let width = self.in_proj_weight.dim(-1);
         let part = |x: &Value, axis: isize, i: usize| x.slice(axis, i * width, (i + 1) * width, 1);
         if inputs.iter().all(|x| x.id() == inputs[0].id()) {
-            let all = inputs[0].matmul(&self.in_proj_weight.t()) + &self.in_proj_bias;
+            let all = inputs[0].widely(|x| x.matmul(&self.in_proj_weight.t()) + &self.in_proj_bias);
             return std::array::from_fn(|i| part(&all, -1, i));
         }
         std::array::from_fn(|i| {
-            inputs[i].matmul(&part(&self.in_proj_weight, 0, i).t()) + part(&self.in_proj_bias, 0, i)
+            inputs[i].widely(|x| x.matmul(&part(&self.in_proj_weight, 0, i).t()) + part(&self.in_proj_bias, 0, i))
         })
     }
 

@@ -52,7 +52,7 @@ impl Conv1d {
 impl Layer for Conv1d {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.conv1d(&self.weight, self.bias.as_ref(), self.options)
+        x.widely(|x| x.conv1d(&self.weight, self.bias.as_ref(), self.options))
     }
 }
 
@@ -107,7 +107,7 @@ impl ConvTranspose1d {
 impl Layer for ConvTranspose1d {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.conv_transpose1d(&self.weight, self.bias.as_ref(), self.options, self.output_padding)
+        x.widely(|x| x.conv_transpose1d(&self.weight, self.bias.as_ref(), self.options, self.output_padding))
     }
 }
 
@@ -163,7 +163,7 @@ impl ConvTranspose2d {
 impl Layer for ConvTranspose2d {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.conv_transpose2d(&self.weight, self.bias.as_ref(), self.options, self.output_padding)
+        x.widely(|x| x.conv_transpose2d(&self.weight, self.bias.as_ref(), self.options, self.output_padding))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::layers::Layer;
 use super::{Scope, init};
-use crate::Value;
+use crate::{DType, Value};
 
 /// Looks up rows of a table: indices `[..]`, i32 or u32, give `[.., dim]`; see [`Value::embedding`].
 ///
@@ -20,6 +20,8 @@ use crate::Value;
 pub struct Embedding {
     /// `[count, dim]`.
     pub weight: Value,
+    /// The type of the output: the activations' of the scope.
+    pub dtype: DType,
     /// The padding index, if any.
     pub padding_idx: Option<u32>,
 }
@@ -29,7 +31,7 @@ impl Embedding {
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, count: usize, dim: usize) -> Embedding {
         let weight = nn.part(name).parameter("weight", [count, dim], init::normal(0.0, 1.0));
-        Embedding { weight, padding_idx: None }
+        Embedding { weight, dtype: nn.activations(), padding_idx: None }
     }
 
     /// Sets the padding index: it gives zeros, and its row is not trained. (PyTorch instead initialises this row to
@@ -42,7 +44,7 @@ impl Embedding {
 impl Layer for Embedding {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        let y = self.weight.embedding(x);
+        let y = self.weight.embedding(x).cast(self.dtype);
         match self.padding_idx {
             Some(index) if y.is_valid() => {
                 let column: Vec<isize> = x.shape().iter().map(|&size| size as isize).chain([1]).collect();

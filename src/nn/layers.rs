@@ -11,6 +11,9 @@ use crate::{DType, Value, ops};
 pub const DROPOUT: &str = "dropout.step";
 
 /// A function from value to value. Every `Fn(&Value) -> Value` is a layer.
+///
+/// The layers of this module have f32 parameters. If their input is a narrow float, so is their output: they compute in
+/// f32 and round the result once.
 pub trait Layer {
     /// The output for `x`. Mismatched shapes become errors of the graph.
     #[track_caller]
@@ -48,11 +51,13 @@ impl Linear {
 impl Layer for Linear {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        let y = x.matmul(&self.weight.t());
-        match &self.bias {
-            Some(bias) => y + bias,
-            None => y,
-        }
+        x.widely(|x| {
+            let y = x.matmul(&self.weight.t());
+            match &self.bias {
+                Some(bias) => y + bias,
+                None => y,
+            }
+        })
     }
 }
 
@@ -91,7 +96,7 @@ impl Conv2d {
 impl Layer for Conv2d {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.conv2d(&self.weight, self.bias.as_ref(), self.options)
+        x.widely(|x| x.conv2d(&self.weight, self.bias.as_ref(), self.options))
     }
 }
 
@@ -190,7 +195,7 @@ impl PRelu {
 impl Layer for PRelu {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.prelu(&self.weight)
+        x.widely(|x| x.prelu(&self.weight))
     }
 }
 

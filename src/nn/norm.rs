@@ -40,7 +40,7 @@ impl LayerNorm {
 impl Layer for LayerNorm {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.layer_norm(&self.normalized_shape, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+        x.widely(|x| x.layer_norm(&self.normalized_shape, self.weight.as_ref(), self.bias.as_ref(), self.eps))
     }
 }
 
@@ -69,7 +69,7 @@ impl RmsNorm {
 impl Layer for RmsNorm {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.rms_norm(&self.normalized_shape, self.weight.as_ref(), self.eps)
+        x.widely(|x| x.rms_norm(&self.normalized_shape, self.weight.as_ref(), self.eps))
     }
 }
 
@@ -100,7 +100,7 @@ impl GroupNorm {
 impl Layer for GroupNorm {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
-        x.group_norm(self.num_groups, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+        x.widely(|x| x.group_norm(self.num_groups, self.weight.as_ref(), self.bias.as_ref(), self.eps))
     }
 }
 
@@ -142,7 +142,7 @@ impl Layer for InstanceNorm2d {
         if x.is_valid() && x.shape().rank() != 4 {
             return x.graph().error("instance_norm", &[x], "expected data [N, C, H, W]");
         }
-        x.instance_norm(self.weight.as_ref(), self.bias.as_ref(), self.eps)
+        x.widely(|x| x.instance_norm(self.weight.as_ref(), self.bias.as_ref(), self.eps))
     }
 }
 
@@ -238,12 +238,14 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         }
         let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
         if !self.training {
-            return x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
+            let of = |x: &Value| x.batch_norm(&self.running_mean, &self.running_var, weight, bias, self.eps);
+            return x.widely(of);
         }
         if let Some(momentum) = self.momentum.filter(|momentum| !(0.0..=1.0).contains(momentum)) {
             return x.graph().error("batch_norm", &[x], format!("the momentum must be in [0, 1], not {momentum}"));
         }
-        let batch = x.batch_norm_training(weight, bias, self.eps);
+        // The statistics stay in f32.
+        let batch = x.widen().batch_norm_training(weight, bias, self.eps);
         let (mean, var) = match self.momentum {
             Some(momentum) => batch.running(&self.running_mean, &self.running_var, momentum),
             None => batch.average(&self.running_mean, &self.running_var, &self.num_batches_tracked),
@@ -251,7 +253,7 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         x.graph().assign(&self.running_mean, &mean);
         x.graph().assign(&self.running_var, &var);
         x.graph().assign(&self.num_batches_tracked, &(&self.num_batches_tracked + 1.0));
-        batch.y
+        x.widely(|_| batch.y.clone())
     }
 }
 

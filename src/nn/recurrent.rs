@@ -165,8 +165,8 @@ impl Recurrent {
                 let number = layer * directions + direction;
                 let initial = initial.unwrap_or_default().iter();
                 let initial: Vec<Value> = initial.map(|all| one_of(all, number)).collect();
-                let found = y.recurrent(self.cell, self.options.activation, weights, &initial, direction == 1);
-                ys.push(found.y);
+                let found = y.widen().recurrent(self.cell, self.options.activation, weights, &initial, direction == 1);
+                ys.push(y.widely(|_| found.y.clone()));
                 hs.push(found.h);
                 cs.extend(found.c);
             }

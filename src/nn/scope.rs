@@ -12,6 +12,7 @@ pub struct Scope {
     seed: u64,
     training: bool,
     weights: ParameterRole,
+    activations: DType,
 }
 
 /// The role of a scope's parameters in the graph.
@@ -26,7 +27,14 @@ enum ParameterRole {
 impl Scope {
     /// For training: dropout is active, with new masks at each step. The seed determines initial values and masks.
     pub fn train(graph: &Graph, seed: u64) -> Scope {
-        Scope { graph: graph.clone(), prefix: String::new(), seed, training: true, weights: ParameterRole::Trained }
+        Scope {
+            graph: graph.clone(),
+            prefix: String::new(),
+            seed,
+            training: true,
+            weights: ParameterRole::Trained,
+            activations: DType::F32,
+        }
     }
 
     /// For evaluation and inference: dropout is the identity. The seed matters only if the session has no variables of
@@ -68,6 +76,44 @@ impl Scope {
     /// which are zero before the first step.
     pub fn averaged(&self) -> Scope {
         Scope { weights: ParameterRole::Averaged, ..self.clone() }
+    }
+
+    /// The same scope for mixed precision: activations are stored as `dtype`, f16 or bf16, and so are their gradients.
+    /// Parameters, their gradients, optimiser state, sums, statistics of norms and losses stay in f32. Models convert
+    /// their input with [`Scope::activation`]; layers give the type of their input.
+    ///
+    /// Gradients of f16 activations underflow below 6e-8; [`LossScale`](crate::optim::LossScale) prevents that.
+    ///
+    /// ```
+    /// use wgrad::nn::Scope;
+    /// use wgrad::optim::{LossScale, Sgd};
+    /// use wgrad::{DType, Graph};
+    /// let graph = Graph::new();
+    /// let nn = Scope::train(&graph, 0).mixed(DType::F16);
+    /// let x = nn.activation(&graph.input("x", DType::F32, [32, 8]));
+    /// let y = nn.linear("fc2", &nn.linear("fc1", &x, 16).relu(), 1);
+    /// assert_eq!(y.dtype(), DType::F16);
+    /// let loss = y.mse_loss(&graph.input("target", DType::F32, [32, 1]), Default::default());
+    /// LossScale::new().minimize(&graph, &Sgd::new(), &loss);
+    /// assert!(graph.errors().is_empty());
+    /// ```
+    pub fn mixed(&self, dtype: DType) -> Scope {
+        Scope { activations: dtype, ..self.clone() }
+    }
+
+    /// The type of the activations: f32, unless set by [`Scope::mixed`].
+    pub fn activations(&self) -> DType {
+        self.activations
+    }
+
+    /// Floats in the type of the activations.
+    #[track_caller]
+    pub fn activation(&self, x: &Value) -> Value {
+        if !self.activations.is_float() {
+            let why = format!("activations must be floats, not {}", self.activations);
+            return self.graph.error("mixed", &[x], why);
+        }
+        x.cast(self.activations)
     }
 
     /// The graph.

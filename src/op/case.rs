@@ -70,11 +70,18 @@ impl Case {
         self
     }
 
-    /// The case with its f32 inputs in another float type; `None` if it has none.
+    /// The case with its f32 inputs in another float type; `None` if it has none, or if their range exceeds the type's.
     pub fn with_floats(mut self, dtype: DType) -> Option<Self> {
         let mut floats = self.inputs.iter_mut().filter(|input| input.ty.dtype == DType::F32).peekable();
         floats.peek()?;
-        floats.for_each(|input| input.ty.dtype = dtype);
+        for input in floats {
+            if let Fill::Uniform(low, high) | Fill::Special(_, low, high) = input.fill
+                && (dtype.check(low).is_err() || dtype.check(high).is_err())
+            {
+                return None;
+            }
+            input.ty.dtype = dtype;
+        }
         self.name = format!("{}, {dtype}", self.name);
         Some(self)
     }

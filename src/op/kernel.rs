@@ -28,10 +28,11 @@ pub trait Kernel {
         view.is_contiguous()
     }
 
-    /// Whether the variants can load input `input` from a buffer of this narrow type, whose wide type is the input's;
-    /// otherwise the plan makes a widened copy first.
-    fn widens(&self, _input: usize, _stored: DType) -> bool {
-        false
+    /// Whether the variants can load input `input` from a buffer of a narrow type; otherwise the plan makes a widened copy
+    /// first. The plan alters the text ([`Source::stored`]), so kernels that a [`Shader`](crate::shader::Shader)
+    /// assembles need nothing for it.
+    fn widens(&self, _input: usize) -> bool {
+        true
     }
 
     /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first

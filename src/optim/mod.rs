@@ -57,6 +57,7 @@ macro_rules! setters {
 mod accumulate;
 mod adam;
 mod adaptive;
+mod scale;
 pub mod schedule;
 mod sgd;
 mod wrapped;
@@ -67,6 +68,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use accumulate::{accumulate, accumulated};
 pub use adam::{Adam, AdamW, NAdam};
 pub use adaptive::{Adadelta, Adagrad, RmsProp};
+pub use scale::{LossScale, Scaled};
 pub use sgd::{Lion, Sgd};
 pub use wrapped::{Averaged, LrFactor};
 

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::layout::{Layout, Origin};
+use super::narrow::{lower_kernel, store_narrow};
 use super::{Options, choose, codegen};
 use crate::DType;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
-use crate::shader::lines_called;
+use crate::shader::{Epilogue, lines_called};
 
 /// Maximum pointwise ops per cluster, and maximum lines of `scalar.wgsl` that they call. Shader compile time grows
 /// faster than linearly in both: see ARCHITECTURE.md.
@@ -61,7 +62,7 @@ impl Clusters {
             clusters.all.push(cluster);
         }
         match options.fuse {
-            true => Fusion::new(layout, clusters, profile.usable_storage_buffers()).run(),
+            true => Fusion::new(layout, clusters, profile).run(),
             false => clusters,
         }
     }
@@ -97,6 +98,7 @@ impl Cluster {
 /// The state while clusters are joined.
 struct Fusion<'a> {
     layout: &'a Layout<'a>,
+    profile: &'a Profile,
     /// Storage buffers that a launch may bind.
     limit: usize,
     clusters: Clusters,
@@ -165,7 +167,8 @@ impl Order {
 }
 
 impl<'a> Fusion<'a> {
-    fn new(layout: &'a Layout<'a>, clusters: Clusters, limit: usize) -> Fusion<'a> {
+    fn new(layout: &'a Layout<'a>, clusters: Clusters, profile: &'a Profile) -> Fusion<'a> {
+        let limit = profile.usable_storage_buffers();
         let reads = |cluster: &Cluster| {
             let inputs = cluster.members().flat_map(|node| &layout.node(node).inputs);
             let mut reads: Vec<usize> = inputs.map(|&id| layout.source(id).node).collect();
@@ -188,7 +191,7 @@ impl<'a> Fusion<'a> {
             }
         }
         let (order, met) = (Order::new(clusters.all.len()), vec![0; clusters.all.len()]);
-        Fusion { layout, limit, clusters, reads, updates, lines, order, met, searches: 0 }
+        Fusion { layout, profile, limit, clusters, reads, updates, lines, order, met, searches: 0 }
     }
 
     fn run(mut self) -> Clusters {
@@ -225,18 +228,28 @@ impl<'a> Fusion<'a> {
                     && cluster.kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
                 let float = self.layout.node(producer).outputs[0].dtype == DType::F32;
                 let update = slot_free && self.updates(b, producer);
-                if a != b && slot_free && float && !update && self.is_plain(b) {
+                if a != b && slot_free && float && !update && self.can_store(a, b) {
                     self.try_join(a, b);
                 }
             }
         }
     }
 
-    /// Whether a cluster has no kernel and computes no narrow type: an epilogue stores single elements, but the elements
-    /// of a word must be stored together.
-    fn is_plain(&self, cluster: usize) -> bool {
-        let Cluster { kernel, pointwise } = &self.clusters.all[cluster];
-        kernel.is_none() && !pointwise.iter().any(|&node| self.layout.node(node).outputs[0].dtype.is_narrow())
+    /// Whether the epilogue of kernel cluster `a` can store what cluster `b`, without a kernel, computes. Elements of a
+    /// narrow type must be stored by whole words, four at a time.
+    fn can_store(&self, a: usize, b: usize) -> bool {
+        let Cluster { kernel, pointwise } = &self.clusters.all[b];
+        let narrow = pointwise.iter().map(|&node| self.layout.node(node).outputs[0].dtype).find(|ty| ty.is_narrow());
+        kernel.is_none() && narrow.is_none_or(|dtype| self.stores_words(a, dtype))
+    }
+
+    /// Whether the kernel of a cluster stores four elements at a time, so that it can store a narrow type.
+    fn stores_words(&self, cluster: usize, dtype: DType) -> bool {
+        let Some((node, variant)) = self.clusters.all[cluster].kernel else { return false };
+        let Some(kernel) = self.layout.kernel(node) else { return false };
+        let lowered = lower_kernel(kernel.kernel, variant, &kernel.args(self.profile));
+        let Some(mut launch) = lowered.ok().and_then(|mut lowered| lowered.launches.pop()) else { return false };
+        launch.wgsl.epilogue == Some(Epilogue::Four) && store_narrow(&mut launch, dtype).is_ok()
     }
 
     /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a

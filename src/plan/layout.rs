@@ -133,7 +133,7 @@ impl<'a> Layout<'a> {
             }
         };
         let stored = self.ty(place.origin.value()).dtype;
-        let loads = stored == self.ty(id).dtype || kernel.widens(i, stored);
+        let loads = stored == self.ty(id).dtype || kernel.widens(i);
         in_buffer && loads && kernel.reads(i, &place.view)
     }
 

@@ -10,6 +10,7 @@ use super::codegen::{self, Generated, Group};
 use super::fuse::Clusters;
 use super::layout::{Layout, Origin};
 use super::lint::{self, Finding, Refusal};
+use super::narrow::{lower_kernel, store_narrow};
 use super::schedule::{Job, Schedule};
 use super::transpose::transpose;
 use crate::graph::{NodeKind, ValueId};
@@ -19,9 +20,9 @@ use crate::shader::{Epilogue, Source, complete, splice};
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// What determines the launches of a kernel on one device: op, variant, types of the inputs, their views, types of the
-/// outputs.
-type Lowerable = (Arc<dyn Op>, &'static str, Vec<TensorType>, Vec<View>, Vec<TensorType>);
+/// What determines the launches of a kernel on one device: op, variant, types of the inputs, the types in their buffers,
+/// their views, types of the outputs.
+type Lowerable = (Arc<dyn Op>, &'static str, Vec<TensorType>, Vec<DType>, Vec<View>, Vec<TensorType>);
 
 struct Lowering<'a> {
     layout: &'a Layout<'a>,
@@ -87,7 +88,7 @@ impl Lowering<'_> {
     /// Records why a kernel cannot be lowered: its grid is too large, or the kernel's own error.
     fn complain_of(&mut self, kernel: &dyn Kernel, variant: &Variant, node: usize, args: &Args<'_>, why: &str) {
         let unlimited = lint::without_grid_limit(self.profile);
-        let finding = match kernel.lower(variant, &Args { profile: &unlimited, ..*args }) {
+        let finding = match lower_kernel(kernel, variant, &Args { profile: &unlimited, ..*args }) {
             Ok(lowered) => {
                 let sizes = lowered.launches.iter().map(|l| l.workgroups.iter().map(|&n| u64::from(n)).product());
                 self.refusal().workgroups(node, sizes.max().unwrap_or(0))
@@ -200,8 +201,9 @@ impl Lowering<'_> {
             return None;
         }
         let inputs = args.inputs.iter().map(|&ty| ty.clone()).collect();
-        let key: Lowerable = (op.clone(), variant.name, inputs, args.views.to_vec(), args.outputs.to_vec());
-        let lowered = match self.lowered.get(&key).cloned().map_or_else(|| kernel.lower(variant, &args), Ok) {
+        let (stored_in, views) = (args.stored.to_vec(), args.views.to_vec());
+        let key: Lowerable = (op.clone(), variant.name, inputs, stored_in, views, args.outputs.to_vec());
+        let lowered = match self.lowered.get(&key).cloned().map_or_else(|| lower_kernel(kernel, variant, &args), Ok) {
             Ok(lowered) => self.lowered.entry(key).or_insert(lowered).clone(),
             Err(why) => {
                 self.complain_of(kernel, variant, node, &args, &why);
@@ -225,6 +227,13 @@ impl Lowering<'_> {
         let Lowered { launches, scratch } = lowered;
         let last = launches.len().saturating_sub(1);
         for (number, mut launch) in launches.into_iter().enumerate() {
+            let dtype = layout.ty(returned).dtype;
+            if dtype.is_narrow()
+                && number == last
+                && let Err(why) = store_narrow(&mut launch, dtype)
+            {
+                self.complain(node, &why);
+            }
             let mut bindings: Vec<Draft> = Vec::new();
             for binding in &launch.bindings {
                 let origin = |slot: &Slot, write: bool| match slot {
@@ -278,14 +287,15 @@ impl Lowering<'_> {
         }
         let fits = |id: &ValueId| {
             members.contains(&id.node)
-                && self.layout.ty(*id).dtype == DType::F32
+                && self.layout.ty(*id).dtype.is_float()
                 && !self.schedule.in_place.contains_key(id)
         };
-        let float = stored.iter().find_map(|origin| match origin {
+        let floats = stored.iter().filter_map(|origin| match origin {
             Origin::Value(id) if fits(id) => Some(*id),
             _ => None,
         });
-        float.unwrap_or(given)
+        // An f32, if there is one: the slot of the output is that wide.
+        floats.min_by_key(|id| self.layout.ty(*id).dtype.is_narrow()).unwrap_or(given)
     }
 
     /// The bindings of generated code that follow its arguments.

@@ -92,12 +92,20 @@ fn unary(rest: &mut &str, lookup: Lookup<'_>) -> Option<Value> {
     }
 }
 
+/// Begins the name of the function that loads an element of a binding that is stored in a narrow type.
+pub(super) const WIDEN: &str = "widen_";
+
+/// Begins the name of the function that stores an element of such a binding.
+pub(super) const NARROW: &str = "narrow_";
+
 /// Appends a part of a source file to a text.
 pub(super) struct Emitter<'a> {
     pub out: String,
     pub lookup: Lookup<'a>,
     /// Words to replace: template parameters and variables of unrolled loops.
     pub words: Vec<(&'a str, Cow<'a, str>)>,
+    /// Whether a name is a binding whose elements are stored in a narrow type.
+    pub narrow: &'a dyn Fn(&str) -> bool,
 }
 
 impl<'a> Emitter<'a> {
@@ -122,18 +130,43 @@ impl<'a> Emitter<'a> {
                 byte if is_word(byte) => {
                     let length = word_length(&text[at..]);
                     let word = &text[at..at + length];
-                    if let Some((_, with)) = self.words.iter().rev().find(|(name, _)| *name == word) {
+                    let with = self.words.iter().rev().find(|(name, _)| *name == word).map(|(_, with)| with.clone());
+                    let loaded = text[at + length..].starts_with('[') && (self.narrow)(with.as_deref().unwrap_or(word));
+                    if with.is_some() || loaded {
                         self.out.push_str(&text[copied..at]);
-                        self.out.push_str(with);
                         copied = at + length;
                     }
                     at += length;
+                    if loaded {
+                        at = self.access(text, at, with.as_deref().unwrap_or(word))?;
+                        copied = at;
+                    } else if let Some(with) = with {
+                        self.out.push_str(&with);
+                    }
                 }
                 _ => at += 1,
             }
         }
         self.out.push_str(&text[copied..]);
         Ok(())
+    }
+
+    /// `x[i]` becomes `widen_x(i)`, and `x[i] = v` becomes `narrow_x(i, v)`. Returns the end.
+    fn access(&mut self, text: &'a str, open: usize, binding: &str) -> Result<usize, String> {
+        let close = closing(text, open).ok_or("`[` is not closed")?;
+        let value = text[close + 1..].strip_prefix(" = ").map(|_| close + 1 + " = ".len());
+        self.out.push_str(if value.is_some() { NARROW } else { WIDEN });
+        self.out.push_str(binding);
+        self.out.push('(');
+        self.emit(&text[open + 1..close])?;
+        let mut end = close + 1;
+        if let Some(value) = value {
+            end = value + text[value..].find(';').ok_or("an assignment has no `;`")?;
+            self.out.push_str(", ");
+            self.emit(&text[value..end])?;
+        }
+        self.out.push(')');
+        Ok(end)
     }
 
     /// `@if(A) part @elif(B) part @else part`: emits the first part whose condition holds. Returns the end.

@@ -84,6 +84,14 @@ impl Item {
         value.split_once(';').unwrap_or_default().0.trim()
     }
 
+    /// The attribute and the element type of a binding that is an array, as written, and the text before the type.
+    pub fn array(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        let number = self.text.split_once("@binding(")?.1.split_once(')')?.0;
+        let (head, rest) = self.text.split_once("array<")?;
+        let (element, _) = rest.rsplit_once('>')?;
+        Some((number, element, head))
+    }
+
     /// The type of a constant.
     pub fn constant_type(&self) -> &'static str {
         let head = self.text.split_once('=').unwrap_or_default().0;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use wgrad::DType;
 use wgrad::shader::{Epilogue, Shader, locate, with_locations};
 
 fn text(source: &'static str) -> String {
@@ -36,6 +37,51 @@ fn constants_and_aliases_are_set_by_name() {
     let why = refused(shader().set("M", 1));
     assert!(why.contains("shaders/test.wgsl") && why.contains("`M`"), "{why}");
     assert!(refused(Shader::new("no_such_kernel")).contains("no_such_kernel"));
+}
+
+/// A binding in a narrow type: loads and stores become calls, also in imported functions and with nested positions.
+#[test]
+fn bindings_are_stored_in_narrow_types() {
+    let text = "alias V = vec4<f32>;
+@group(0) @binding(0) var<storage, read> index: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<V>;
+@group(0) @binding(3) var<storage, read> pairs: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<V>;
+@group(0) @binding(5) var<storage, read_write> z: array<f32>;
+@compute @workgroup_size(1) fn main() {
+  y[index[0]] = v[x_at(1u)] + x[index[x_at(2u)]];
+  z[0] = v[3].y + pairs[1].x;
+}
+fn x_at(i: u32) -> u32 { return u32(x[i]); }";
+    let source = Shader::from_source("test", text).finish().expect("assembles");
+    let mut narrow = source.clone();
+    for (binding, dtype) in [(0, DType::U8), (1, DType::BF16), (2, DType::F16), (3, DType::F16), (4, DType::F16)] {
+        narrow = narrow.stored(binding, dtype).unwrap_or_else(|why| panic!("binding {binding}: {why}"));
+    }
+    let squeezed = squeezed(&narrow.text);
+    for expected in [
+        "narrow_y(widen_index(0),widen_v(x_at(1u))+widen_x(widen_index(x_at(2u))));",
+        "z[0]=widen_v(3).y+widen_pairs(1).x;",
+        "returnu32(widen_x(i));",
+        "var<storage,read>x:array<u32>",
+        "var<storage,read>v:array<vec2<u32>>",
+        "var<storage,read>pairs:array<u32>",
+        "var<storage,read_write>y:array<vec2<u32>>",
+    ] {
+        assert!(squeezed.contains(expected), "{expected} in {}", narrow.text);
+    }
+    let module = naga::front::wgsl::parse_str(&narrow.text).expect("valid");
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities).validate(&module).expect("valid");
+    for (binding, dtype, says) in
+        [(5, DType::F16, "`z` is stored by less than a word"), (7, DType::F16, "no array at binding 7")]
+    {
+        let why = source.stored(binding, dtype).expect_err("is refused");
+        assert!(why.contains(says), "{why}");
+    }
+    let why = wgrad::shader::Source::new("", 1).stored(0, DType::F16).expect_err("is refused");
+    assert!(why.contains("not assembled"), "{why}");
 }
 
 #[test]

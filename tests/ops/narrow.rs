@@ -240,6 +240,33 @@ fn narrow_activations_take_half_of_the_memory() {
     assert!(narrow as f64 <= 0.65 * wide as f64, "{narrow} instead of {wide} bytes");
 }
 
+/// Kernels load narrow operands, and store narrow results where they store four elements at a time: no copies, and no
+/// launch that only converts.
+#[test]
+fn products_of_narrow_operands_are_one_launch() {
+    let Some(device) = common::device() else { return };
+    for dtype in FLOATS {
+        let graph = Graph::new();
+        let [x, w, b] = [("x", vec![16, 24]), ("w", vec![32, 24]), ("b", vec![32])]
+            .map(|(name, shape)| graph.input(name, dtype, shape));
+        let y = (x.matmul(&w.t()) + b).relu();
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        let [call] = &program.plan().calls[..] else { panic!("{:?}", program.plan().calls) };
+        let types: Vec<String> = call.reads.iter().chain(&call.writes).map(|stored| stored.ty.to_string()).collect();
+        let expected = ["[16, 24]", "[32, 24]", "[32]", "[16, 32]"].map(|shape| format!("{dtype}{shape}"));
+        assert_eq!(types, expected);
+        let feed = |n: usize, shape: &[usize]| {
+            let numbers: Vec<f32> = (0..n).map(|i| (i * 37 % 19) as f32 / 9.0 - 1.0).collect();
+            Tensor::new(shape, numbers).expect("fits").cast(dtype)
+        };
+        let feeds = [("x", feed(384, &[16, 24])), ("w", feed(768, &[32, 24])), ("b", feed(32, &[32]))];
+        let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let (_, report) = session.check(&program, &feeds).expect("runs");
+        assert!(report.passed() && report.compared() == 512, "{report:?}");
+    }
+}
+
 /// The optimiser's arithmetic and state are in f32; the parameter is rounded.
 #[test]
 fn narrow_parameters_are_trained() {

@@ -59,10 +59,8 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 
 /// Parses a narrow float type.
 pub fn narrow_float(text: &str) -> Result<wgrad::DType, String> {
-    [wgrad::DType::F16, wgrad::DType::BF16]
-        .into_iter()
-        .find(|dtype| dtype.name() == text)
-        .ok_or_else(|| "expected f16 or bf16".to_owned())
+    let dtype = text.parse().ok().filter(|dtype: &wgrad::DType| dtype.is_float() && dtype.is_narrow());
+    dtype.ok_or_else(|| "expected f16 or bf16".to_owned())
 }
 
 /// Files that a command reads or writes, each with its option.

@@ -47,7 +47,9 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
 /// Translates WGSL to SPIR-V as wgpu does for Vulkan, without bounds checks.
 fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| with_locations(wgsl, &e.emit_to_string(wgsl)))?;
-    let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16;
+    let capabilities = naga::valid::Capabilities::SUBGROUP
+        | naga::valid::Capabilities::SHADER_FLOAT16
+        | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())

@@ -70,10 +70,13 @@ fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
 
 fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16)
-        .subgroup_stages(ShaderStages::COMPUTE)
-        .subgroup_operations(SubgroupOperationSet::all())
-        .validate(&module)
-        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
+    let info = Validator::new(
+        ValidationFlags::all(),
+        Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+    )
+    .subgroup_stages(ShaderStages::COMPUTE)
+    .subgroup_operations(SubgroupOperationSet::all())
+    .validate(&module)
+    .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     Ok((module, info))
 }
