@@ -383,6 +383,8 @@ fn to_bf16_f32(x: f32) -> f32 {
   let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u;
   return bitcast<f32>(select(rounded, bits | 0x400000u, is_nan(x)));
 }
+// The value is one of the type already.
+fn to_same_f32(x: f32) -> f32 { return x; }
 fn to_i8_i32(x: i32) -> i32 { return (x << 24u) >> 24u; }
 fn to_u8_u32(x: u32) -> u32 { return x & 0xffu; }
 

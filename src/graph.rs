@@ -620,12 +620,21 @@ impl Value {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
     }
 
-    /// The inputs of the op that produced this value, if that op has this name.
+    /// The inputs of the op that produced this value, if that op has this name. Where it was applied to narrow operands, the
+    /// narrow ones.
     pub(crate) fn made_by(&self, op: &str) -> Option<Vec<Value>> {
-        let inputs = match self.graph.lock().nodes.get(self.id.node) {
-            Some(node) if node.name() == op => node.inputs.clone(),
-            _ => return None,
+        let nodes = self.graph.lock();
+        let maker = |id: ValueId| nodes.nodes.get(id.node);
+        let node = maker(self.id)?;
+        let inputs = if node.name() == op {
+            node.inputs.clone()
+        } else {
+            let node = maker(*node.inputs.first()?).filter(|_| node.name() == "cast" && self.dtype().is_narrow())?;
+            let widened = |id: &ValueId| maker(*id).filter(|node| node.name() == "widen").map(|node| node.inputs[0]);
+            let inputs: Option<Vec<ValueId>> = node.inputs.iter().map(widened).collect();
+            inputs.filter(|ids| node.name() == op && ids.iter().all(|&id| nodes.ty(id).dtype == self.dtype()))?
         };
+        drop(nodes);
         Some(inputs.into_iter().map(|id| self.graph.value_of(id)).collect())
     }
 

@@ -56,6 +56,7 @@ pub mod loss;
 pub mod models;
 pub mod nn;
 pub mod optim;
+pub mod quant;
 
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER};

@@ -65,6 +65,12 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
         Nan::Spreads
     }
 
+    /// Whether every float of the result is an element of a float operand, its negative, or 0, so that rounding it to the type
+    /// of the operands changes nothing.
+    fn selects(&self) -> bool {
+        false
+    }
+
     /// Whether the op preserves subnormal inputs. Other ops may flush them to 0, as WGSL allows.
     fn reads_subnormals(&self) -> bool {
         false

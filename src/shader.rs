@@ -126,14 +126,29 @@ impl Source {
     /// ```
     ///
     /// # Errors
-    /// If the text was not assembled by a [`Shader`], has no such binding, or stores less than a word at a time.
+    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both loads and
+    /// stores elements of it.
     pub fn stored(&self, binding: u32, dtype: DType) -> Result<Source, String> {
+        self.with_setting(binding, dtype.name().to_owned())
+    }
+
+    /// [`Source::stored`] for a binding that the kernel writes, if its values are to be rounded.
+    ///
+    /// # Errors
+    /// As [`Source::stored`].
+    pub fn stored_rounded(&self, binding: u32, dtype: DType) -> Result<Source, String> {
+        self.with_setting(binding, format!("{ROUNDED}{dtype}"))
+    }
+
+    fn with_setting(&self, binding: u32, setting: String) -> Result<Source, String> {
         let Some(shader) = &self.shader else {
-            return Err(format!("the text was not assembled by `Shader`, so that binding {binding} cannot be {dtype}"));
+            return Err(format!(
+                "the text was not assembled by `Shader`, so that binding {binding} cannot be {setting}"
+            ));
         };
         let mut shader = Shader::clone(shader);
         let name = shader.binding(binding)?;
-        shader.settings.insert(name, dtype.name().to_owned());
+        shader.settings.insert(name, setting);
         shader.finish()
     }
 }
@@ -156,6 +171,9 @@ pub struct Shader {
     root: Result<Root, String>,
     settings: Settings,
 }
+
+/// Begins the setting of a binding whose values are rounded as they are stored.
+const ROUNDED: &str = "rounded ";
 
 /// Maximum number of texts kept for reuse; a large model has about a hundred.
 const MAX_TEXTS: usize = 4096;
@@ -479,8 +497,13 @@ impl<'a> Assembly<'a> {
             self.subgroups |= word.starts_with("subgroup");
             // The function that loads or stores an element of a narrow binding is declared with it.
             let binding = word.strip_prefix(WIDEN).or(word.strip_prefix(NARROW));
-            let word = binding.filter(|binding| self.narrow(binding).is_some()).unwrap_or(word);
+            let binding = binding.filter(|binding| self.narrow(binding).is_some());
+            let loads = word.starts_with(WIDEN);
+            let word = binding.unwrap_or(word);
             if let Some((module, (item, arguments))) = self.declaration(module, word)? {
+                if binding.is_some() && loads && item.text.contains("read_write") {
+                    return Err(format!("shaders/{}.wgsl: `{word}` is loaded and stored", module.name));
+                }
                 self.add(module, item, arguments, word)?;
             }
         }
@@ -530,7 +553,7 @@ impl<'a> Assembly<'a> {
     /// The narrow type that a name is set to; settings of this form are bindings.
     fn narrow(&self, name: &str) -> Option<DType> {
         let setting = self.settings.get(name)?;
-        setting.parse().ok().filter(|dtype: &DType| dtype.is_narrow())
+        setting.strip_prefix(ROUNDED).unwrap_or(setting).parse().ok().filter(|dtype: &DType| dtype.is_narrow())
     }
 
     /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
@@ -554,16 +577,30 @@ impl<'a> Assembly<'a> {
             if width < per_word || declared != dtype.wide().name() {
                 return Err(format!("`{name}` is stored by less than a word, or not as {}", dtype.wide()));
             }
+            let v = match self.settings.get(name).is_some_and(|setting| setting.starts_with(ROUNDED)) {
+                true => {
+                    let parts = ["x", "y", "z", "w"][..width].iter();
+                    let parts: Vec<String> = parts.map(|k| format!("to_{dtype}_{declared}(v.{k})")).collect();
+                    format!("let w = vec{width}({}); ", parts.join(", "))
+                }
+                false => "let w = v; ".to_owned(),
+            };
             let words: Vec<String> = match (width, per_word) {
-                (4, 2) => ["v.xy", "v.zw"].map(|half| format!("pack_{dtype}({half})")).to_vec(),
-                _ => vec![format!("pack_{dtype}(v)")],
+                (4, 2) => ["w.xy", "w.zw"].map(|half| format!("pack_{dtype}({half})")).to_vec(),
+                _ => vec![format!("pack_{dtype}(w)")],
             };
             let words = if let [word] = &words[..] { word.clone() } else { format!("vec2({})", words.join(", ")) };
             let ty = vector(&declared);
-            return Ok(format!("{declaration}\nfn {NARROW}{name}(i: u32, v: {ty}) {{ {name}[i] = {words}; }}"));
+            return Ok(format!("{declaration}\nfn {NARROW}{name}(i: u32, v: {ty}) {{ {v}{name}[i] = {words}; }}"));
         }
-        let loaded =
-            if declared == dtype.wide().name() { loaded } else { format!("bitcast<{}>({loaded})", vector(&declared)) };
+        let loaded = if declared == dtype.wide().name() {
+            loaded
+        } else {
+            match declared == "f32" {
+                true => format!("{}({loaded})", vector(&declared)),
+                false => format!("bitcast<{}>({loaded})", vector(&declared)),
+            }
+        };
         Ok(format!("{declaration}\nfn {WIDEN}{name}(i: u32) -> {} {{ return {loaded}; }}", vector(&declared)))
     }
 

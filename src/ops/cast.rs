@@ -1,5 +1,8 @@
 //! Conversions between element types.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding, Strided};
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -8,6 +11,15 @@ use crate::{DType, Data, Tensor, TensorType, Value};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Cast {
     to: DType,
+    /// Whether the operand is known to have values of the type already.
+    exact: bool,
+}
+
+/// Whether an op is a [`Cast`] to a narrow float type; and the same without rounding, for operands that have values of the
+/// type already.
+pub(crate) fn without_rounding(op: &dyn Op) -> Option<(DType, Arc<dyn Op>)> {
+    let cast = (op as &dyn Any).downcast_ref::<Cast>().filter(|cast| cast.to.is_narrow() && !cast.exact)?;
+    cast.to.is_float().then(|| (cast.to, Arc::new(Cast { exact: true, ..*cast }) as Arc<dyn Op>))
 }
 
 impl Op for Cast {
@@ -52,6 +64,7 @@ impl Op for Cast {
 
     fn lowering(&self) -> Lowering<'_> {
         let function = match self.to {
+            _ if self.exact => "to_same",
             DType::F32 => "to_f32",
             DType::F16 => "to_f16",
             DType::BF16 => "to_bf16",
@@ -70,9 +83,12 @@ fn stored(to: DType, x: f64) -> f64 {
     if to.is_narrow() { to.rounded(x) } else { x }
 }
 
-/// Reads a narrow type as its wide type, which is exact. It is a view: kernels widen what they load.
+/// Reads a narrow type as its wide type, or a narrow integer as f32; both are exact. It is a view: kernels widen what they
+/// load.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Widen;
+struct Widen {
+    to: DType,
+}
 
 impl Op for Widen {
     fn name(&self) -> &'static str {
@@ -80,7 +96,11 @@ impl Op for Widen {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        Ok(vec![TensorType::new(inputs[0].dtype.wide(), &inputs[0].shape)])
+        let from = inputs[0].dtype;
+        if !from.is_narrow() || (self.to != from.wide() && self.to != DType::F32) {
+            return Err(format!("{from} is no narrow type of {}", self.to));
+        }
+        Ok(vec![TensorType::new(self.to, &inputs[0].shape)])
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
@@ -88,7 +108,11 @@ impl Op for Widen {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, inputs[0].data().clone())]
+        let data = match self.to {
+            DType::F32 => Data::F64(inputs[0].to_f64()),
+            _ => inputs[0].data().clone(),
+        };
+        vec![Tensor::of(&outputs[0].shape, data)]
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
@@ -123,18 +147,21 @@ impl Value {
             return self.clone();
         }
         if from.is_narrow() {
-            return self.widen().cast(to);
+            return match to {
+                DType::F32 => self.op(Widen { to }, &[]),
+                _ => self.widen().cast(to),
+            };
         }
         let wide = to.wide();
         if from == wide || !to.is_narrow() {
-            return self.op(Cast { to }, &[]);
+            return self.op(Cast { to, exact: false }, &[]);
         }
         let clamped = match to {
             DType::I8 if from.is_float() => self.clamp(-128.0, 127.0),
             DType::U8 if from.is_float() => self.clamp(0.0, 255.0),
             _ => self.clone(),
         };
-        clamped.op(Cast { to: wide }, &[]).op(Cast { to }, &[])
+        clamped.op(Cast { to: wide, exact: false }, &[]).op(Cast { to, exact: false }, &[])
     }
 
     /// Applies a composed op to the value in its wide type. If the value is a narrow float, rounds the result to its type,
@@ -151,7 +178,8 @@ impl Value {
     /// The value in its wide type.
     #[track_caller]
     pub(crate) fn widen(&self) -> Value {
-        if self.dtype().is_narrow() { self.op(Widen, &[]) } else { self.clone() }
+        let to = self.dtype().wide();
+        if self.dtype().is_narrow() { self.op(Widen { to }, &[]) } else { self.clone() }
     }
 }
 

@@ -88,8 +88,9 @@ impl LossScale {
     #[track_caller]
     pub fn gradients(&self, graph: &Graph, loss: &Value) -> Scaled {
         let sound = |factor: f64| factor > 0.0 && (factor as f32).is_normal();
+        let location = Location::caller();
         let invalid = |why: String| {
-            let finite = graph.error("loss_scale", &[loss], why);
+            let finite = graph.error_at(location, "loss_scale", &[loss], why);
             Scaled { gradients: Vec::new(), finite }
         };
         if ![self.initial, self.growth, self.backoff].into_iter().all(sound) || self.growth < 1.0 || self.backoff > 1.0
@@ -99,15 +100,16 @@ impl LossScale {
         if loss.is_valid() && loss.dtype() != DType::F32 {
             return invalid("the loss must be f32; cast() it".to_owned());
         }
-        graph.at(Location::caller(), || {
+        graph.at(location, || {
             let zero = || Tensor::scalar(0.0);
             let scale = graph.variable("loss_scale.scale", Tensor::scalar(self.initial));
             let good = graph.variable("loss_scale.good_steps", zero());
             let skipped = graph.variable("loss_scale.skipped", zero());
             let mut gradients = parameter_gradients(graph, &(loss * &scale));
-            let bad = gradients.iter().map(|gradient| not_finite(&gradient.value)).reduce(|a, b| a + b);
-            let Some(bad) = bad else { return Scaled { gradients, finite: graph.full(DType::Bool, [], 1.0) } };
-            let finite = bad.lt(&bad.full_like(0.5));
+            // A sum is finite only if all its terms are.
+            let sums = gradients.iter().map(|gradient| gradient.value.widen().sum_all());
+            let finite = sums.map(|sum| sum.abs().le(&sum.full_like(f64::from(f32::MAX)))).reduce(|a, b| a.and(&b));
+            let Some(finite) = finite else { return Scaled { gradients, finite: graph.full(DType::Bool, [], 1.0) } };
             let inverse = scale.reciprocal();
             for gradient in &mut gradients {
                 gradient.value = gradient.value.widen() * &inverse;
@@ -137,11 +139,4 @@ impl Scaled {
         optimizer.apply(graph, gradients);
         graph.assign_if(&self.finite, first);
     }
-}
-
-/// The number of elements that are infinite or NaN.
-fn not_finite(x: &Value) -> Value {
-    let x = x.widen();
-    let finite = x.abs().le(&x.full_like(f64::from(f32::MAX)));
-    finite.where_(&x.zeros_like(), &x.ones_like()).sum_all()
 }

@@ -190,13 +190,13 @@ impl<'a> Writer<'a> {
                 return self.scalar(root, dtype);
             }
             if let Some(name) = self.names.get(&root) {
-                return name.clone();
+                return converted(name.clone(), layout.ty(root).dtype, dtype);
             }
         }
         let origin = place.origin.clone();
         let access = Access::of(&place.view);
         let stored = layout.ty(origin.value()).dtype;
-        self.load(origin, access, stored)
+        converted(self.load(origin, access, stored), stored, dtype)
     }
 
     fn scalar(&mut self, root: ValueId, dtype: DType) -> String {
@@ -407,6 +407,11 @@ fn element(dtype: DType, prefix: &str, operand: usize, position: &str) -> String
         1 => format!("{prefix}x{operand}[{position}]"),
         n => format!("element_{dtype}({prefix}x{operand}[({position}) / {n}u], {position})"),
     }
+}
+
+/// A value loaded from a buffer of this type, as `dtype`: narrow integers may be read as f32.
+fn converted(name: String, stored: DType, dtype: DType) -> String {
+    if dtype == DType::F32 && !stored.is_float() { format!("f32({name})") } else { name }
 }
 
 /// Converts a stored word to the type that functions take; [`pack`] converts it back.

@@ -9,6 +9,7 @@ use super::{Options, choose, codegen};
 use crate::DType;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Lowering, Variant};
+use crate::ops::cast::without_rounding;
 use crate::profile::Profile;
 use crate::shader::{Epilogue, lines_called};
 
@@ -225,7 +226,9 @@ impl<'a> Fusion<'a> {
                 let (Some(a), Some(b)) = (self.clusters.of[producer], self.clusters.of[node]) else { continue };
                 let cluster = &self.clusters.all[a];
                 let slot_free = cluster.pointwise.is_empty()
-                    && cluster.kernel.is_some_and(|(n, variant)| n == producer && variant.epilogue);
+                    && cluster
+                        .kernel
+                        .is_some_and(|(n, variant)| n == producer && (variant.epilogue || self.rounds(b, n)));
                 let float = self.layout.node(producer).outputs[0].dtype == DType::F32;
                 let update = slot_free && self.updates(b, producer);
                 if a != b && slot_free && float && !update && self.can_store(a, b) {
@@ -235,21 +238,35 @@ impl<'a> Fusion<'a> {
         }
     }
 
+    /// Whether a cluster only rounds the first output of a kernel, which nothing else reads: a kernel without an epilogue can
+    /// do that as it stores.
+    fn rounds(&self, cluster: usize, kernel: usize) -> bool {
+        let Cluster { kernel: None, pointwise } = &self.clusters.all[cluster] else { return false };
+        let [cast] = pointwise[..] else { return false };
+        let alone = self.clusters.users[kernel].iter().all(|&(output, user)| output > 0 || user == cast);
+        alone && self.layout.op(cast).is_some_and(|op| without_rounding(op).is_some())
+    }
+
     /// Whether the epilogue of kernel cluster `a` can store what cluster `b`, without a kernel, computes. Elements of a
     /// narrow type must be stored by whole words, four at a time.
     fn can_store(&self, a: usize, b: usize) -> bool {
         let Cluster { kernel, pointwise } = &self.clusters.all[b];
-        let narrow = pointwise.iter().map(|&node| self.layout.node(node).outputs[0].dtype).find(|ty| ty.is_narrow());
-        kernel.is_none() && narrow.is_none_or(|dtype| self.stores_words(a, dtype))
+        let narrow = pointwise.iter().copied().filter(|&node| self.layout.node(node).outputs[0].dtype.is_narrow());
+        let narrow: Vec<usize> = narrow.collect();
+        kernel.is_none() && (narrow.is_empty() || self.stores_words(a, &narrow))
     }
 
-    /// Whether the kernel of a cluster stores four elements at a time, so that it can store a narrow type.
-    fn stores_words(&self, cluster: usize, dtype: DType) -> bool {
+    /// Whether the kernel of a cluster stores whole words, so that it can store the results of these nodes, or only round
+    /// and store one.
+    fn stores_words(&self, cluster: usize, narrow: &[usize]) -> bool {
         let Some((node, variant)) = self.clusters.all[cluster].kernel else { return false };
         let Some(kernel) = self.layout.kernel(node) else { return false };
         let lowered = lower_kernel(kernel.kernel, variant, &kernel.args(self.profile));
         let Some(mut launch) = lowered.ok().and_then(|mut lowered| lowered.launches.pop()) else { return false };
-        launch.wgsl.epilogue == Some(Epilogue::Four) && store_narrow(&mut launch, dtype).is_ok()
+        // An epilogue for single elements returns one narrow value; it cannot store others.
+        let returned = narrow.len() == 1 && !self.updates.contains_key(&narrow[0]);
+        let fits = returned || launch.wgsl.epilogue == Some(Epilogue::Four);
+        fits && store_narrow(&mut launch, self.layout.node(narrow[0]).outputs[0].dtype).is_ok()
     }
 
     /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a

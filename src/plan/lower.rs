@@ -294,8 +294,8 @@ impl Lowering<'_> {
             Origin::Value(id) if fits(id) => Some(*id),
             _ => None,
         });
-        // An f32, if there is one: the slot of the output is that wide.
-        floats.min_by_key(|id| self.layout.ty(*id).dtype.is_narrow()).unwrap_or(given)
+        // A narrow one, if there is one: an epilogue for single elements could not store it.
+        floats.max_by_key(|id| self.layout.ty(*id).dtype.is_narrow()).unwrap_or(given)
     }
 
     /// The bindings of generated code that follow its arguments.

@@ -18,10 +18,15 @@ pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'
     Ok(lowered)
 }
 
-/// Stores the kernel's first output, which its last launch writes, in a narrow type.
+/// Stores the kernel's first output, which its last launch writes, in a narrow type. Without an epilogue, which would
+/// round, the values are rounded as they are stored.
 pub(super) fn store_narrow(launch: &mut Launch, dtype: DType) -> Result<(), String> {
     let output = |binding: &Binding| *binding == Binding::Write(Slot::Output(0));
     let number = launch.bindings.iter().position(output).ok_or("the last launch does not write the first output")?;
-    launch.wgsl = launch.wgsl.stored(number as u32, dtype)?;
+    let number = number as u32;
+    launch.wgsl = match launch.wgsl.epilogue {
+        Some(_) => launch.wgsl.stored(number, dtype)?,
+        None => launch.wgsl.stored_rounded(number, dtype)?,
+    };
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::layout::constant_of;
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering, Op};
+use crate::ops::cast::without_rounding;
 use crate::ops::generate::Full;
 use crate::{Shape, Tensor, TensorType};
 
@@ -29,6 +30,8 @@ enum Instead {
     Constant(f64),
     /// Its readers read another value. The node is dead unless it is fetched or assigned.
     Value(ValueId),
+    /// Another op with the same inputs.
+    Op(Arc<dyn Op>),
 }
 
 /// The rewrites. Nodes are rewritten in graph order, each by the first rule that applies, so that the inputs of a node
@@ -46,6 +49,12 @@ pub const RULES: &[Rule] = &[
                  once, not at each step and after each op.",
         exact: false,
         apply: function_of_constants,
+    },
+    Rule {
+        name: "rounding of a selection",
+        reason: "Relu, maxima and selections of f16 values give f16 values. Rounding takes a dozen operations.",
+        exact: true,
+        apply: rounding_of_selection,
     },
     Rule {
         name: "identity element",
@@ -66,6 +75,10 @@ pub(crate) fn rewrite(nodes: &mut Nodes) {
             Some(Instead::Constant(value)) => {
                 node.kind = NodeKind::Op(Arc::new(Full::new(value, node.outputs[0].clone())));
                 node.inputs.clear();
+                None
+            }
+            Some(Instead::Op(op)) => {
+                node.kind = NodeKind::Op(op);
                 None
             }
             Some(Instead::Value(id)) => Some(id),
@@ -98,6 +111,20 @@ fn function_of_constants(nodes: &Nodes, node: &Node) -> Option<Instead> {
     let ty = TensorType::new(node.outputs[0].dtype, Shape::scalar());
     let result = op.reference(&scalars.iter().collect::<Vec<_>>(), std::slice::from_ref(&ty));
     result.first()?.item().ok().filter(|x| x.is_finite()).map(Instead::Constant)
+}
+
+fn rounding_of_selection(nodes: &Nodes, node: &Node) -> Option<Instead> {
+    let (to, exact) = without_rounding(node.op()?)?;
+    let rounded = &nodes.nodes[node.inputs[0].node];
+    let of_type = |&id: &ValueId| match constant_of(nodes, id) {
+        Some(value) => to.rounded(value) == value,
+        None => {
+            let operand = &nodes.nodes[id.node];
+            operand.name() == "widen" && nodes.ty(operand.inputs[0]).dtype == to
+        }
+    };
+    let mut floats = rounded.inputs.iter().filter(|&&id| nodes.ty(id).dtype.is_float());
+    (rounded.op()?.selects() && floats.all(of_type)).then_some(Instead::Op(exact))
 }
 
 fn identity_element(nodes: &Nodes, node: &Node) -> Option<Instead> {

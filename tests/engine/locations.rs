@@ -12,7 +12,7 @@ use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::interpolate::Interpolation;
 use wgrad::ops::recurrent::{Activation, Cell};
 use wgrad::optim::{self, Gradient, Optimizer};
-use wgrad::{DType, Graph, Tensor, Value, gradients, gradients_of, models};
+use wgrad::{DType, Graph, Tensor, Value, gradients, gradients_of, models, quant};
 
 /// The values that the calls use.
 struct Given {
@@ -246,6 +246,7 @@ fn layers(e: &mut Entries) {
     e.add("Scope::parameter", |t| t.nn.parameter("w", [2], init::ones()));
     e.add("Scope::parameter", |t| t.nn.parameter("large", [LARGE, LARGE], init::ones()));
     e.add("Scope::variable", |t| t.nn.variable("w", [2], init::ones()));
+    e.add("Scope::activation", |t| t.nn.mixed(DType::I8).activation(&t.f));
     e.add("Scope::linear", |t| t.nn.linear("l", &t.i, 2));
     e.add("Scope::embedding", |t| t.nn.embedding("l", &t.f, 3, 4));
     e.add("Scope::conv2d", |t| t.nn.conv2d("l", &t.f, 3, 3, Conv2d::default()));
@@ -321,6 +322,30 @@ fn layers(e: &mut Entries) {
 fn optimizers(e: &mut Entries) {
     e.add("parameter_gradients", |t| optim::parameter_gradients(&t.g, &Graph::new().scalar("x", 0.0)));
     e.add("parameter_gradients", |t| optim::parameter_gradients(&t.g, &t.f));
+    e.add("matmul_quantized", |t| {
+        let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
+        t.f.matmul_quantized(&q)
+    });
+    e.add("matmul_dynamic", |t| {
+        let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
+        t.f.matmul_dynamic(&q)
+    });
+    e.add("fake_quantize", |t| t.f.fake_quantize(quant::Scheme::int8().bits(1), &t.v, &t.v));
+    e.add("declare", |t| {
+        let q = quant::Scheme::int8().quantize(&Tensor::new([1], [1.0f32]).unwrap(), quant::Range::MinMax).unwrap();
+        t.g.variable("q.values", Tensor::new([1], [1.0f32]).unwrap());
+        q.declare(&t.g, "q")
+    });
+    e.add("dequantized", |t| {
+        quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None }.dequantized()
+    });
+    e.add("LossScale::minimize", |t| optim::LossScale::new().initial(-1.0).minimize(&t.g, &optim::Sgd::new(), &t.f));
+    e.add("LossScale::gradients", |t| optim::LossScale::new().gradients(&t.g, &t.i.sum_all()));
+    e.add("Scaled::apply", |t| {
+        let none =
+            optim::Scaled { gradients: Vec::new(), finite: t.b.slice(0, 0, 1, 1).slice(1, 0, 1, 1).reshape(&[]) };
+        none.apply(&t.g, &optim::Sgd::new().lr(-1.0), &[])
+    });
     e.add("clip_norm", |t| optim::clip_norm(&t.gradients(), -1.0));
     e.add("clip_value", |t| optim::clip_value(&t.gradients(), -1.0));
     e.add("accumulate", |t| {
@@ -372,6 +397,7 @@ fn whole_models(e: &mut Entries) {
     e.add("xor", |t| models::xor(&t.nn, &t.i));
     e.add("mnist_cnn_training", |t| (t.g.input("x", DType::F32, []), models::mnist_cnn_training(&t.g, 2, 0)));
     e.add("mnist_cnn_training_with", |t| models::mnist_cnn_training_with(&t.g, 2, 0, 2.0));
+    e.add("mnist_cnn_training_in", |t| models::mnist_cnn_training_in(&t.g, &t.nn, 2, 2.0));
     e.add("mnist_cnn_inference", |t| (t.g.input("x", DType::F32, []), models::mnist_cnn_inference(&t.g, 2, 0)));
     e.add("xor_training", |t| (t.g.input("x", DType::F32, []), models::xor_training(&t.g, 0)));
 }

@@ -15,6 +15,7 @@ const EXAMPLES: &[Example] = &[
     ("view of a constant", |x| x.graph().full(DType::F32, [1, 7], 0.1).broadcast_to(x.shape()), "broadcast", "full"),
     ("view of a constant", |x| x.graph().full(DType::I32, [7, 3], -5.0).t().cast(DType::F32), "cast", "cast"),
     ("function of constants", |x| (x.full_like(0.1) * x.full_like(0.3) + x.full_like(1e-3)).sqrt(), "sqrt", "full"),
+    ("rounding of a selection", |x| x.cast(DType::F16).relu().cast(DType::F32), "widen", "widen"),
     ("identity element", |x| x * 1.0, "mul", "input"),
     ("identity element", |x| &x.ones_like() * x, "mul", "input"),
 ];
@@ -60,6 +61,27 @@ fn every_rewrite_keeps_the_values_of_its_examples() {
     for rule in RULES {
         assert!(EXAMPLES.iter().any(|(name, ..)| name == &rule.name), "no example of {}", rule.name);
     }
+}
+
+/// Values of f16 that are selected are not rounded again; all others are.
+#[test]
+fn only_selections_are_not_rounded() {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F16, [4]);
+    let y = graph.input("y", DType::BF16, [4]).cast(DType::F32).cast(DType::F16);
+    let calls = |result: &Value| {
+        let (plan, _) = Plan::of(&graph, &[result], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+        let text = plan.calls[0].dispatches[0].wgsl.text.to_string();
+        ["= to_f16_f32(", "= to_same_f32("].map(|call| text.matches(call).count())
+    };
+    assert_eq!(calls(&x.relu()), [0, 1]);
+    assert_eq!(calls(&x.maximum(&x.full_like(0.5)).neg()), [0, 2]);
+    assert_eq!(calls(&x.gt(&x.zeros_like()).where_(&x, &y)), [1, 1]);
+    assert_eq!(calls(&x.tanh()), [1, 0]);
+    // 0.1 is no value of f16, and neither are all values of bf16.
+    assert_eq!(calls(&x.clamp(0.1, 0.5)), [1, 0]);
+    assert_eq!(calls(&(x.cast(DType::F32) * 2.0)), [0, 0]);
+    assert_eq!(calls(&y.relu()), [1, 1]);
 }
 
 #[test]

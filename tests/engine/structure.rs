@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["io"],
     &["check"],
     &["tuning"],
-    &["loss", "nn", "optim", "data"],
+    &["loss", "nn", "optim", "quant", "data"],
     &["models"],
 ];
 

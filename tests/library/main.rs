@@ -8,5 +8,7 @@ mod data_props;
 mod examples;
 mod hostile_files;
 mod io;
+mod mixed;
 mod nn;
 mod optim;
+mod quant;

@@ -35,7 +35,7 @@ pub struct Shipped {
 /// # Errors
 /// When a case or model does not compile.
 pub fn shipped() -> Result<Vec<Shipped>> {
-    let mut texts = of_cases(&wgrad::ops::cases())?;
+    let mut texts = of_cases(&all_cases())?;
     for (_, graph, outputs) in models::programs() {
         let outputs: Vec<ValueId> = outputs.iter().map(Value::id).collect();
         collect(&mut texts, &graph.nodes(), &outputs)?;
@@ -50,8 +50,13 @@ pub fn shipped() -> Result<Vec<Shipped>> {
 /// # Errors
 /// When a case does not compile.
 pub fn shipped_of(wanted: impl Fn(&str) -> bool) -> Result<Vec<Shipped>> {
-    let cases: Vec<Case> = wgrad::ops::cases().into_iter().filter(|case| wanted(case.op)).collect();
+    let cases: Vec<Case> = all_cases().into_iter().filter(|case| wanted(case.op)).collect();
     Ok(sorted(of_cases(&cases)?))
+}
+
+/// The cases, and those with narrow floats.
+fn all_cases() -> Vec<Case> {
+    [wgrad::ops::cases(), wgrad::ops::narrow_cases()].into_iter().flatten().collect()
 }
 
 fn of_cases(cases: &[Case]) -> Result<Texts> {

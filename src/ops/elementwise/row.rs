@@ -17,6 +17,7 @@ pub(crate) struct Row {
     identity: Option<f64>,
     nan: Nan,
     reads_subnormals: bool,
+    keeps: bool,
     /// The range of random inputs of its test cases.
     pub(super) domain: (f64, f64),
     /// Special values at the beginning of its test inputs.
@@ -55,6 +56,7 @@ impl Row {
             identity: None,
             nan: Nan::Spreads,
             reads_subnormals: false,
+            keeps: false,
             domain: (-2.0, 2.0),
             special: &[],
         }
@@ -111,6 +113,11 @@ impl Row {
     /// Marks functions that distinguish subnormal numbers, which devices may treat as 0.
     pub(super) const fn reads_subnormals(self) -> Row {
         Row { reads_subnormals: true, ..self }
+    }
+
+    /// Marks functions whose result is an operand, its negative, or 0.
+    pub(super) const fn keeps(self) -> Row {
+        Row { keeps: true, ..self }
     }
 
     /// The range of random test inputs, and special values that begin a test input.
@@ -231,6 +238,10 @@ impl Op for Elementwise {
 
     fn nan(&self, _: usize) -> Nan {
         self.row.nan
+    }
+
+    fn selects(&self) -> bool {
+        self.row.keeps
     }
 
     fn reads_subnormals(&self) -> bool {

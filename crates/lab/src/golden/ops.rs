@@ -8,7 +8,7 @@ use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
-use wgrad::{Data, Tensor, Value};
+use wgrad::{DType, Data, Tensor, Value};
 
 use super::attrs::{Attrs, Refusal};
 use super::compare::Kind;
@@ -92,6 +92,11 @@ fn unary(call: &Call, f: impl Fn(&Value) -> Value) -> Built {
 
 fn binary(call: &Call, f: impl Fn(&Value, &Value) -> Value) -> Built {
     Ok(vec![f(call.input("a")?, call.input("b")?)])
+}
+
+/// An operation on f16.
+fn half(call: &Call, f: impl Fn(&Value, &Value) -> Value) -> Built {
+    binary(call, |a, b| f(&a.cast(DType::F16), &b.cast(DType::F16)))
 }
 
 fn reduction(call: &Call, f: impl Fn(&Value, &[isize], bool) -> Value) -> Built {
@@ -451,6 +456,11 @@ const ROWS: &[Row] = &[
     row("mul", Elementwise, |c| binary(c, |a, b| a * b)),
     row("div", Elementwise, |c| binary(c, |a, b| a / b)),
     row("maximum", Elementwise, |c| binary(c, Value::maximum)),
+    row("float16_cast", Exact, |c| unary(c, |x| x.cast(DType::F16))),
+    row("float16_add", Exact, |c| half(c, |a, b| a + b)),
+    row("float16_sub", Exact, |c| half(c, |a, b| a - b)),
+    row("float16_mul", Exact, |c| half(c, |a, b| a * b)),
+    row("float16_maximum", Exact, |c| half(c, Value::maximum)),
     row("minimum", Elementwise, |c| binary(c, Value::minimum)),
     row("pow_tensor", Elementwise, |c| binary(c, Value::pow)),
     row("where", Elementwise, selection),

@@ -1,0 +1,322 @@
+//! Quantisation: weights and activations as integers of up to 8 bits, with a scale per tensor or per channel.
+//!
+//! A number `x` becomes `q = clamp(round(x / scale) + zero)`, and `q` stands for `(q - zero) scale` (Jacob et al.,
+//! *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference*, arXiv:1712.05877).
+//! [`Scheme`] says how, [`Range`] how the scale follows from data.
+//!
+//! ```
+//! use wgrad::quant::{Range, Scheme};
+//! use wgrad::{DType, Device, Graph, Session, Tensor};
+//! let weights = Tensor::new([2, 3], [0.5f32, -1.0, 0.25, 10.0, 20.0, -5.0])?;
+//! let quantized = Scheme::int8().per_channel(0).quantize(&weights, Range::MinMax)?;
+//! assert_eq!(quantized.values.to_f64(), [64.0, -127.0, 32.0, 64.0, 127.0, -32.0]);
+//! // A product that reads a byte per weight.
+//! let graph = Graph::new();
+//! let x = graph.input("x", DType::F32, [1, 3]);
+//! let y = x.matmul_quantized(&quantized.declare(&graph, "fc"));
+//! let mut session = Session::new(Device::cpu());
+//! let program = session.compile(&graph, &[&y])?;
+//! let y = session.run(&program, &[("x", &Tensor::new([1, 3], [1.0f32, 1.0, 1.0])?)])?[0].to_f32();
+//! assert!((y[0] + 0.25).abs() < 0.01 && (y[1] - 25.0).abs() < 0.2);
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+
+use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
+
+/// How numbers are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// Bits per number, 2 to 8; stored as i8.
+    pub bits: u32,
+    /// Whether the range is symmetric, so that `zero` is 0; otherwise it reaches from the minimum to the maximum.
+    pub symmetric: bool,
+    /// The axis whose elements have a scale each; `None` for one scale.
+    pub axis: Option<usize>,
+}
+
+/// The range of numbers that is represented; numbers beyond it are clamped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// All numbers.
+    MinMax,
+    /// All but a share of the largest and smallest ones: with 99.9, one in a thousand is clamped.
+    Percentile(f64),
+    /// The share of the whole range, in steps of 1/64, with the smallest mean squared error.
+    Mse,
+}
+
+/// A quantised tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// i8, in the shape of the tensor.
+    pub values: Tensor,
+    /// f32, `[]` or one number per channel in a shape that broadcasts: `[C, 1, ...]`.
+    pub scale: Tensor,
+    /// The integer that stands for 0, in the shape of `scale`.
+    pub zero: Tensor,
+}
+
+/// A quantised weight in a graph.
+#[derive(Clone, Debug)]
+pub struct QuantizedWeight {
+    /// i8 `[out, ...]`.
+    pub values: Value,
+    /// f32, broadcasts to `values`.
+    pub scale: Value,
+    /// f32, broadcasts to `values`; `None` if it is 0 everywhere.
+    pub zero: Option<Value>,
+}
+
+impl Scheme {
+    /// 8 bits, symmetric, one scale.
+    pub fn int8() -> Scheme {
+        Scheme { bits: 8, symmetric: true, axis: None }
+    }
+
+    /// Sets the number of bits.
+    pub fn bits(self, bits: u32) -> Scheme {
+        Scheme { bits, ..self }
+    }
+
+    /// A range from the minimum to the maximum, with a zero point.
+    pub fn affine(self) -> Scheme {
+        Scheme { symmetric: false, ..self }
+    }
+
+    /// A scale for each element of an axis: 0 for the outputs of a layer's weight.
+    pub fn per_channel(self, axis: usize) -> Scheme {
+        Scheme { axis: Some(axis), ..self }
+    }
+
+    /// The smallest and the largest integer.
+    pub fn limits(&self) -> (f64, f64) {
+        let most = f64::from((1i32 << (self.bits.clamp(2, 8) - 1)) - 1);
+        if self.symmetric { (-most, most) } else { (-most - 1.0, most) }
+    }
+
+    /// Quantises a tensor of finite floats.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for other bits than 2 to 8, an axis that does not exist, an empty tensor, numbers that are not
+    /// finite, and a percentile outside (0, 100].
+    pub fn quantize(&self, x: &Tensor, range: Range) -> Result<Quantized> {
+        let complain = |why: String| Err(Error::Input(format!("cannot quantise {}: {why}", x.ty())));
+        if !(2..=8).contains(&self.bits) {
+            return complain(format!("expected 2 to 8 bits, not {}", self.bits));
+        }
+        if self.axis.is_some_and(|axis| axis >= x.shape().rank()) {
+            return complain(format!("there is no axis {:?}", self.axis));
+        }
+        if let Range::Percentile(share) = range
+            && !(share > 0.0 && share <= 100.0)
+        {
+            return complain(format!("a percentile is above 0 and at most 100, not {share}"));
+        }
+        let numbers = x.to_f64();
+        if !x.dtype().is_float() || numbers.is_empty() || numbers.iter().any(|x| !x.is_finite()) {
+            return complain("expected finite floats".to_owned());
+        }
+        let channels = self.axis.map_or(1, |axis| x.shape()[axis]);
+        let inner: usize = self.axis.map_or(1, |axis| x.shape()[axis + 1..].iter().product());
+        let channel = |at: usize| if self.axis.is_some() { at / inner % channels } else { 0 };
+        let mut parts = vec![Vec::new(); channels];
+        for (at, &x) in numbers.iter().enumerate() {
+            parts[channel(at)].push(x);
+        }
+        let steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, range)).collect();
+        let values = numbers.iter().enumerate().map(|(at, &x)| self.quantized(x, steps[channel(at)]) as i8);
+        let shape: Shape = match self.axis {
+            None => Shape::scalar(),
+            Some(axis) => (0..x.shape().rank()).map(|other| if other == axis { channels } else { 1 }).collect(),
+        };
+        let column = |of: fn(&(f64, f64)) -> f64| {
+            Tensor::new(&shape, steps.iter().map(|step| of(step) as f32).collect::<Vec<f32>>())
+        };
+        Ok(Quantized {
+            values: Tensor::new(x.shape(), values.collect::<Vec<i8>>())?,
+            scale: column(|step| step.0)?,
+            zero: column(|step| step.1)?,
+        })
+    }
+
+    /// Scale, as f32, and zero point of numbers.
+    fn fit(&self, numbers: &mut [f64], range: Range) -> (f64, f64) {
+        numbers.sort_unstable_by(f64::total_cmp);
+        let (low, high) = (numbers[0].min(0.0), numbers[numbers.len() - 1].max(0.0));
+        match range {
+            Range::MinMax => self.step(low, high),
+            Range::Percentile(share) => {
+                // Half of the rest at either end, or of the magnitudes.
+                let cut = ((100.0 - share) / 100.0 * numbers.len() as f64) as usize;
+                if self.symmetric {
+                    let mut magnitudes: Vec<f64> = numbers.iter().map(|x| x.abs()).collect();
+                    magnitudes.sort_unstable_by(f64::total_cmp);
+                    let most = magnitudes[(magnitudes.len() - 1).saturating_sub(cut)];
+                    return self.step(-most, most);
+                }
+                let at = |end: usize| numbers[end.min(numbers.len() - 1)];
+                self.step(at(cut / 2).min(0.0), at((numbers.len() - 1).saturating_sub(cut.div_ceil(2))).max(0.0))
+            }
+            Range::Mse => {
+                let steps = (16..=64).map(|part| f64::from(part) / 64.0).map(|part| self.step(low * part, high * part));
+                let error = |step: &(f64, f64)| -> f64 {
+                    numbers.iter().map(|&x| (x - (self.quantized(x, *step) - step.1) * step.0).powi(2)).sum()
+                };
+                steps.min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or((1.0, 0.0))
+            }
+        }
+    }
+
+    /// Scale, as f32, and zero point for a range that includes 0.
+    fn step(&self, low: f64, high: f64) -> (f64, f64) {
+        let (least, most) = self.limits();
+        let width = if self.symmetric { 2.0 * high.max(-low) } else { high - low };
+        let scale = f64::from((width / (most - least)) as f32);
+        // Numbers that are all 0, or too small for an f32 scale.
+        if scale < f64::from(f32::MIN_POSITIVE) {
+            return (1.0, 0.0);
+        }
+        let zero = if self.symmetric { 0.0 } else { (least - low / scale).round_ties_even().clamp(least, most) };
+        (scale, zero)
+    }
+
+    fn quantized(&self, x: f64, (scale, zero): (f64, f64)) -> f64 {
+        let (least, most) = self.limits();
+        ((x / scale).round_ties_even() + zero).clamp(least, most)
+    }
+}
+
+impl Quantized {
+    /// The numbers that the integers stand for, f32.
+    pub fn dequantize(&self) -> Result<Tensor> {
+        let (scale, zero) = (self.scale.to_f64(), self.zero.to_f64());
+        let shape = self.values.shape();
+        let inner: usize = match self.scale.shape().iter().position(|&size| size > 1) {
+            Some(axis) => shape[axis + 1..].iter().product(),
+            None => shape.numel(),
+        };
+        let number = |(at, q): (usize, f64)| {
+            let channel = at / inner.max(1) % scale.len();
+            ((q - zero[channel]) * scale[channel]) as f32
+        };
+        Tensor::new(shape, self.values.to_f64().into_iter().enumerate().map(number).collect::<Vec<f32>>())
+    }
+
+    /// Bytes of the integers and the scales.
+    pub fn bytes(&self) -> usize {
+        self.values.numel() + 4 * (self.scale.numel() + self.zero.numel())
+    }
+
+    /// Declares the variables `NAME.values`, `NAME.scale` and `NAME.zero` with these initial values.
+    #[track_caller]
+    pub fn declare(&self, graph: &Graph, name: &str) -> QuantizedWeight {
+        let variable = |part: &str, tensor: &Tensor| graph.variable(&format!("{name}.{part}"), tensor.clone());
+        let symmetric = self.zero.to_f64().iter().all(|&zero| zero == 0.0);
+        QuantizedWeight {
+            values: variable("values", &self.values),
+            scale: variable("scale", &self.scale),
+            zero: (!symmetric).then(|| variable("zero", &self.zero)),
+        }
+    }
+}
+
+impl QuantizedWeight {
+    /// The weight in f32, `(values - zero) scale`.
+    #[track_caller]
+    pub fn dequantized(&self) -> Value {
+        self.shifted() * &self.scale
+    }
+
+    /// `values - zero`; without a zero point, a view that kernels convert as they load it.
+    #[track_caller]
+    fn shifted(&self) -> Value {
+        let values = self.values.cast(DType::F32);
+        match &self.zero {
+            Some(zero) => values - zero,
+            None => values,
+        }
+    }
+
+    /// The scale of each output, `[out]`, or `[]`.
+    fn output_scale(&self) -> Value {
+        match self.scale.shape().numel() {
+            1 => self.scale.reshape(&[]),
+            _ => self.scale.reshape(&[-1]),
+        }
+    }
+
+    /// Whether there is one scale, or one per output.
+    fn is_per_output(&self) -> bool {
+        self.scale.shape().numel() == 1 || self.scale.shape().numel() == self.values.dim(0)
+    }
+}
+
+impl Value {
+    /// `x W^T` with a quantised weight `[out, in]` and a scale per tensor or output: `[.., in]` to `[.., out]`. The sums are
+    /// in f32; the weight is read as bytes and scaled after the sum.
+    ///
+    /// # Errors
+    /// At compile time, if the sizes do not match or the scale is that of another axis.
+    #[track_caller]
+    pub fn matmul_quantized(&self, weight: &QuantizedWeight) -> Value {
+        if let Err(invalid) = self.graph().admit("matmul_quantized", &[self, &weight.values, &weight.scale]) {
+            return invalid;
+        }
+        if weight.values.shape().rank() != 2 || !weight.is_per_output() {
+            let why = "expected a weight [out, in] with one scale, or one per output";
+            return self.graph().error("matmul_quantized", &[self, &weight.values, &weight.scale], why);
+        }
+        let q = weight.values.cast(DType::F32);
+        let product = self.matmul(&q.t());
+        let centred = match &weight.zero {
+            // sum (q - zero) x = sum q x - zero sum x
+            Some(zero) => {
+                let zero = if zero.shape().numel() == 1 { zero.reshape(&[]) } else { zero.reshape(&[-1]) };
+                product - self.widen().sum(&[-1], true) * zero
+            }
+            None => product,
+        };
+        centred * weight.output_scale()
+    }
+
+    /// [`Value::matmul_quantized`] with activations that are quantised, too, each row with a scale of its own from its
+    /// largest magnitude (*dynamic range*): the products are of 8-bit integers, and their sums exact in i32. The weight
+    /// must be symmetric.
+    #[track_caller]
+    pub fn matmul_dynamic(&self, weight: &QuantizedWeight) -> Value {
+        if let Err(invalid) = self.graph().admit("matmul_dynamic", &[self, &weight.values, &weight.scale]) {
+            return invalid;
+        }
+        if weight.values.shape().rank() != 2 || !weight.is_per_output() || weight.zero.is_some() {
+            let why = "expected a symmetric weight [out, in] with one scale, or one per output";
+            return self.graph().error("matmul_dynamic", &[self, &weight.values, &weight.scale], why);
+        }
+        let x = self.widen();
+        // A row of zeros has scale 0; any other divisor keeps it 0.
+        let most = x.abs().max(&[-1], true).stop_gradient();
+        let scale = most.maximum(&most.full_like(1e-30)) * (1.0 / 127.0);
+        let q = (&x / &scale).round().cast(DType::I8);
+        q.matmul(&weight.values.t()).cast(DType::F32) * scale * weight.output_scale()
+    }
+
+    /// Rounds to the values that a scheme can represent, for quantisation-aware training. The gradient is that of a clamp
+    /// to the range, as if nothing were rounded (*straight-through*; Bengio, Leonard and Courville, arXiv:1308.3432).
+    /// `scale` and `zero` broadcast to this value.
+    #[track_caller]
+    pub fn fake_quantize(&self, scheme: Scheme, scale: &Value, zero: &Value) -> Value {
+        if let Err(invalid) = self.graph().admit("fake_quantize", &[self, scale, zero]) {
+            return invalid;
+        }
+        if !(2..=8).contains(&scheme.bits) {
+            let why = format!("expected 2 to 8 bits, not {}", scheme.bits);
+            return self.graph().error("fake_quantize", &[self, scale, zero], why);
+        }
+        let (least, most) = scheme.limits();
+        self.widely(|x| {
+            let bound = |limit: f64| (zero.neg() + limit) * scale;
+            let clamped = x.maximum(&bound(least)).minimum(&bound(most));
+            let rounded = (&clamped / scale).round() * scale;
+            &clamped + (rounded - &clamped).stop_gradient()
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! Quantisation: scales, products of quantised weights, and straight-through gradients.
+
+use wgrad::plan::{Options, Plan};
+use wgrad::quant::{Range, Scheme};
+use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
+
+use crate::common;
+
+/// Numbers in [-1, 1], with a different scale in each row.
+fn weights(rows: usize, columns: usize) -> Tensor {
+    let number = |i: usize| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i / columns) as f32);
+    Tensor::new([rows, columns], (0..rows * columns).map(number).collect::<Vec<f32>>()).expect("fits")
+}
+
+fn worst(a: &Tensor, b: &Tensor) -> f64 {
+    a.to_f64().iter().zip(b.to_f64()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+fn squared(a: &Tensor, b: &Tensor) -> f64 {
+    a.to_f64().iter().zip(b.to_f64()).map(|(a, b)| (a - b).powi(2)).sum()
+}
+
+#[test]
+fn numbers_are_at_most_half_a_step_off() {
+    let x = weights(6, 40);
+    for bits in [2, 4, 8] {
+        for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
+            for axis in [None, Some(0), Some(1)] {
+                let scheme = Scheme { axis, ..scheme };
+                let quantized = scheme.quantize(&x, Range::MinMax).expect("finite");
+                let (least, most) = scheme.limits();
+                let Data::I8(values) = quantized.values.data() else { panic!("{:?}", quantized.values.ty()) };
+                assert!(values.iter().all(|&q| (least..=most).contains(&f64::from(q))));
+                let step = quantized.scale.to_f64().into_iter().fold(0.0, f64::max);
+                // A rounded zero point moves the ends of the range by half a step.
+                let allowed = if scheme.symmetric { 0.5 } else { 1.0 };
+                let off = worst(&quantized.dequantize().expect("fits"), &x);
+                assert!(off <= (allowed + 1e-6) * step, "{scheme:?}: {off} with steps of {step}");
+                let channels = axis.map_or(1, |axis| x.shape()[axis]);
+                assert_eq!((quantized.scale.numel(), quantized.zero.numel()), (channels, channels));
+            }
+        }
+    }
+    let per_tensor = Scheme::int8().quantize(&x, Range::MinMax).expect("finite");
+    let per_channel = Scheme::int8().per_channel(0).quantize(&x, Range::MinMax).expect("finite");
+    let [tensor, channel] = [per_tensor, per_channel].map(|q| squared(&q.dequantize().expect("fits"), &x));
+    assert!(channel < 0.5 * tensor, "a scale per channel is more accurate: {channel} and {tensor}");
+}
+
+/// One number far from all others: clamping it makes the others more accurate.
+#[test]
+fn outliers_are_clamped_by_percentile_and_squared_error() {
+    let mut numbers: Vec<f32> = (0..1000).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+    numbers[500] = 3.0;
+    let x = Tensor::new([1000], numbers).expect("fits");
+    for scheme in [Scheme::int8().bits(4), Scheme::int8().bits(4).affine()] {
+        let of = |range| squared(&scheme.quantize(&x, range).expect("finite").dequantize().expect("fits"), &x);
+        let (all, percentile, mse) = (of(Range::MinMax), of(Range::Percentile(99.8)), of(Range::Mse));
+        assert!(percentile < 0.8 * all && mse <= percentile * 1.05, "{all} {percentile} {mse}");
+        let largest = |range| scheme.quantize(&x, range).expect("finite").dequantize().expect("fits").to_f64()[500];
+        assert!(largest(Range::MinMax) > 2.7 && largest(Range::Percentile(99.8)) < 1.2);
+    }
+    let zeros =
+        Scheme::int8().affine().quantize(&Tensor::new([3], [0.0f32; 3]).expect("three"), Range::Mse).expect("fits");
+    assert_eq!(zeros.dequantize().expect("fits").to_f64(), [0.0; 3]);
+}
+
+#[test]
+fn mistakes_are_errors() {
+    let x = weights(2, 3);
+    let nan = Tensor::new([2], [1.0f32, f32::NAN]).expect("two");
+    let none = Tensor::new([0], Vec::<f32>::new()).expect("empty");
+    for (result, says) in [
+        (Scheme::int8().bits(9).quantize(&x, Range::MinMax), "2 to 8 bits, not 9"),
+        (Scheme::int8().per_channel(2).quantize(&x, Range::MinMax), "no axis Some(2)"),
+        (Scheme::int8().quantize(&x, Range::Percentile(0.0)), "percentile"),
+        (Scheme::int8().quantize(&nan, Range::Mse), "finite floats"),
+        (Scheme::int8().quantize(&none, Range::Mse), "finite floats"),
+    ] {
+        let why = result.expect_err("is refused").to_string();
+        assert!(why.contains(says) && why.contains("f32["), "{why}");
+    }
+    let graph = Graph::new();
+    let weight =
+        Scheme::int8().affine().per_channel(0).quantize(&x, Range::MinMax).expect("finite").declare(&graph, "w");
+    let columns = Scheme::int8().per_channel(1).quantize(&x, Range::MinMax).expect("finite").declare(&graph, "c");
+    let input = graph.input("x", DType::F32, [1, 3]);
+    input.matmul_dynamic(&weight);
+    input.matmul_quantized(&columns);
+    input.fake_quantize(Scheme::int8().bits(1), &input, &input);
+    let errors = graph.errors();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for (error, says) in errors.iter().zip(["symmetric weight", "one per output", "2 to 8 bits"]) {
+        assert!(error.message.contains(says) && error.location.file().ends_with("quant.rs"), "{error}");
+    }
+}
+
+/// Products of quantised weights, compared with the dequantised ones; every launch with the reference.
+#[test]
+fn products_of_quantised_weights_agree_with_dequantised_ones() {
+    let (w, x) = (weights(9, 52), weights(5, 52));
+    for scheme in [Scheme::int8(), Scheme::int8().per_channel(0), Scheme::int8().per_channel(0).affine()] {
+        let quantized = scheme.quantize(&w, Range::MinMax).expect("finite");
+        for device in common::devices() {
+            let graph = Graph::new();
+            let input = graph.input("x", DType::F32, x.shape());
+            let weight = quantized.declare(&graph, "w");
+            let plain = input.matmul(&weight.dequantized().t());
+            let outputs = if scheme.symmetric {
+                vec![input.matmul_quantized(&weight), plain, input.matmul_dynamic(&weight)]
+            } else {
+                vec![input.matmul_quantized(&weight), plain]
+            };
+            let mut session = Session::new(device.clone());
+            let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+            let got = session.run(&program, &[("x", &x)]).expect("runs");
+            let largest = got[1].to_f64().iter().fold(0f64, |most, x| most.max(x.abs()));
+            assert!(worst(&got[0], &got[1]) <= 1e-4 * largest, "{scheme:?} on {device}");
+            if scheme.symmetric {
+                let off = worst(&got[2], &got[1]);
+                assert!(off > 0.0 && off <= 0.02 * largest, "{off} of {largest} on {device}");
+            }
+            if !device.is_cpu() {
+                let (_, report) = session.check(&program, &[("x", &x)]).expect("runs");
+                assert!(report.passed() && report.compared() > 90, "{report:?}");
+            }
+        }
+    }
+}
+
+/// No copy of the weight in f32: the product reads bytes.
+#[test]
+fn a_product_reads_a_byte_per_weight() {
+    let graph = Graph::new();
+    let weight = Scheme::int8().quantize(&weights(64, 128), Range::MinMax).expect("finite").declare(&graph, "w");
+    let y = graph.input("x", DType::F32, [4, 128]).matmul_quantized(&weight);
+    let (plan, findings) = Plan::of(&graph, &[&y], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+    assert!(findings.is_empty() && plan.calls.len() == 1, "{:?}", plan.calls);
+    let read = plan.calls[0].reads.iter().map(|stored| stored.ty.to_string()).collect::<Vec<_>>();
+    assert!(read.contains(&"i8[64, 128]".to_owned()), "{read:?}");
+}
+
+#[test]
+fn fake_quantisation_passes_gradients_within_the_range() {
+    let x = Tensor::new([6], [0.24f32, -0.26, 0.8, -5.0, 3.0, 0.0]).expect("six");
+    for device in common::devices() {
+        let graph = Graph::new();
+        let input = graph.input("x", DType::F32, [6]);
+        let scale = graph.constant(Tensor::new([], [0.5f32]).expect("one"));
+        let zero = graph.constant(Tensor::new([], [0.0f32]).expect("one"));
+        let scheme = Scheme::int8().bits(3);
+        let y = input.fake_quantize(scheme, &scale, &zero);
+        let dx = &gradients(&(&y * &y).sum_all(), &[&input])[0];
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&y, dx]).expect("compiles");
+        let got = session.run(&program, &[("x", &x)]).expect("runs");
+        // Three bits: -3 to 3 times 0.5.
+        assert_eq!(got[0].to_f64(), [0.0, -0.5, 1.0, -1.5, 1.5, 0.0]);
+        assert_eq!(got[1].to_f64(), [0.0, -1.0, 2.0, 0.0, 0.0, 0.0]);
+    }
+}
+
+/// A narrow integer is read as f32 without a copy, in generated code and in kernels.
+#[test]
+fn bytes_are_read_as_floats() {
+    let bytes = Tensor::new([2, 5], vec![-128i8, -1, 0, 1, 127, 5, -7, 90, -90, 3]).expect("ten");
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::I8, [2, 5]);
+        let f = x.cast(DType::F32);
+        let outputs: [Value; 4] =
+            [&f * 0.5, f.sum(&[1], false), f.t().softmax(1), x.cast(DType::I32).cast(DType::F32) - &f];
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+        let got = session.run(&program, &[("x", &bytes)]).expect("runs");
+        let numbers = bytes.to_f64();
+        assert_eq!(got[0].to_f64(), numbers.iter().map(|x| x * 0.5).collect::<Vec<f64>>());
+        assert_eq!(got[1].to_f64(), [-1.0, 1.0]);
+        assert_eq!(got[3].to_f64(), vec![0.0; 10]);
+        for column in 0..5 {
+            let [a, b] = [numbers[column], numbers[column + 5]];
+            let want = 1.0 / (1.0 + (b - a).exp());
+            assert!((got[2].to_f64()[2 * column] - want).abs() < 1e-6);
+        }
+    }
+}
