@@ -35,7 +35,7 @@ pub mod sweep;
 pub use cases::{CaseGraph, draw};
 pub use examine::{
     CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_in, check_case_with, differs,
-    not_runnable, tolerance, variants, ways,
+    differs_beyond_nan, not_runnable, tolerance, variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};

@@ -21,6 +21,7 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+use crate::ops::conv2d::Conv2d;
 use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
 
 /// How numbers are quantised.
@@ -212,11 +213,11 @@ impl Quantized {
     pub fn declare(&self, graph: &Graph, name: &str) -> QuantizedWeight {
         let variable = |part: &str, tensor: &Tensor| graph.variable(&format!("{name}.{part}"), tensor.clone());
         let symmetric = self.zero.to_f64().iter().all(|&zero| zero == 0.0);
-        QuantizedWeight {
+        graph.at(std::panic::Location::caller(), || QuantizedWeight {
             values: variable("values", &self.values),
             scale: variable("scale", &self.scale),
             zero: (!symmetric).then(|| variable("zero", &self.zero)),
-        }
+        })
     }
 }
 
@@ -277,6 +278,27 @@ impl Value {
             None => product,
         };
         centred * weight.output_scale()
+    }
+
+    /// [`Value::conv2d`] with a symmetric quantised weight `[O, C / groups, KH, KW]` and a scale per tensor or output. The
+    /// sums are in f32; the weight is read as bytes and scaled after the sum.
+    ///
+    /// # Errors
+    /// As [`Value::conv2d`], and if the scale is that of another axis or the weight has a zero point.
+    #[track_caller]
+    pub fn conv2d_quantized(&self, weight: &QuantizedWeight, options: Conv2d) -> Value {
+        if let Err(invalid) = self.graph().admit("conv2d_quantized", &[self, &weight.values, &weight.scale]) {
+            return invalid;
+        }
+        if !weight.is_per_output() || weight.zero.is_some() {
+            let why = "expected a symmetric weight [O, C / groups, KH, KW] with one scale, or one per output";
+            return self.graph().error("conv2d_quantized", &[self, &weight.values, &weight.scale], why);
+        }
+        let scale = match weight.scale.shape().numel() {
+            1 => weight.scale.reshape(&[]),
+            _ => weight.scale.reshape(&[1, -1, 1, 1]),
+        };
+        self.conv2d(&weight.values.cast(DType::F32), None, options) * scale
     }
 
     /// [`Value::matmul_quantized`] with activations that are quantised, too, each row with a scale of its own from its

@@ -4,7 +4,7 @@ use super::layers::{Dropout, Layer, Linear};
 use super::norm::LayerNorm;
 use super::{Scope, init};
 use crate::ops::attention::Attention;
-use crate::{DType, Graph, Tensor, Value};
+use crate::{Graph, Tensor, Value};
 
 /// Multi-head attention (Vaswani et al., *Attention is all you need*, 2017): projects query, key and value to
 /// `embed_dim` features, splits them into heads, applies [`Value::scaled_dot_product_attention`] per head,
@@ -164,19 +164,18 @@ pub fn rotary(x: &Value, base: f64) -> Value {
         return x.clone();
     }
     let (length, width) = (x.dim(-2), x.dim(-1));
-    let sound = x.dtype() == DType::F32 && x.shape().rank() >= 2 && width.is_multiple_of(2);
+    let sound = x.dtype().is_float() && x.shape().rank() >= 2 && width.is_multiple_of(2);
     if !(sound && base > 0.0 && base.is_finite()) {
-        return x.graph().error("rotary", &[x], "expected f32 [.., L, D] with an even D, and a base above 0");
+        return x.graph().error("rotary", &[x], "expected floats [.., L, D] with an even D, and a base above 0");
     }
     let half = width / 2;
     let angle = |at: usize| (at / half) as f64 / base.powf((at % half) as f64 / half as f64);
-    let turn = || {
+    x.widely(|x| {
         let cos = constant(x.graph(), [length, half], (0..length * half).map(|at| angle(at).cos()));
         let sin = constant(x.graph(), [length, half], (0..length * half).map(|at| angle(at).sin()));
         let (a, b) = (x.slice(-1, 0, half, 1), x.slice(-1, half, width, 1));
         (&a * &cos - &b * &sin).concat(&[&(b * cos + a * sin)], -1)
-    };
-    x.graph().at(std::panic::Location::caller(), turn)
+    })
 }
 
 fn constant(graph: &Graph, shape: [usize; 2], values: impl Iterator<Item = f64>) -> Value {

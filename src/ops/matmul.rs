@@ -153,7 +153,7 @@ impl Value {
 
     #[track_caller]
     fn product(&self, other: &Value) -> Value {
-        match self.dtype() {
+        match self.dtype().wide() {
             DType::I32 | DType::U32 => self.op(IntegerMatmul, &[other]),
             _ => self.op(Matmul, &[other]),
         }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use proptest::prelude::*;
 use wgrad::check::sweep::{self, RANDOM};
-use wgrad::check::{CaseGraph, ENDS, Histogram, agrees, ulps};
+use wgrad::check::{CaseGraph, ENDS, Histogram, agrees, differs, differs_beyond_nan, ulps};
 use wgrad::op::{Cost, Machine, Style, Work};
 use wgrad::plan::internals::{Lifetime, Order, assign, lower_bound};
 use wgrad::profile::{GPUS, multiprocessors_of};
@@ -213,6 +213,19 @@ fn infinities_agree_in_sign_and_nan_with_nan_alone() {
         assert!(agrees(f64::NAN, f64::NAN, allowed) && agrees(f64::NAN, -f64::NAN, f64::NAN));
     }
     assert!(!agrees(inf, 1e30, 1e35), "far below the largest f32");
+}
+
+#[test]
+fn tensors_differ_in_bits_or_beyond_nan() {
+    let of = |bits: &[u32]| {
+        vec![Tensor::new([bits.len()], bits.iter().map(|&b| f32::from_bits(b)).collect::<Vec<f32>>()).expect("fits")]
+    };
+    let (a, b) = (of(&[0x3f80_0000, 0x7fc0_0000]), of(&[0x3f80_0000, 0xffc0_0001]));
+    assert_eq!((differs(&a, &a), differs(&a, &b), differs_beyond_nan(&a, &b)), (None, Some(0), None));
+    let (c, zero, minus) = (of(&[0x3f80_0001, 0x7fc0_0000]), of(&[0]), of(&[0x8000_0000]));
+    assert_eq!((differs_beyond_nan(&a, &c), differs_beyond_nan(&zero, &minus)), (Some(0), Some(0)));
+    assert_eq!(differs_beyond_nan(&a, &of(&[0x3f80_0000, 0x3f80_0000])), Some(0), "NaN and a number");
+    assert_eq!((differs(&a, &[]), differs_beyond_nan(&a, &zero)), (Some(0), Some(0)));
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn every_layer_gives_the_type_of_its_input() {
         nn::TransformerBlock::new(&nn, "block", 8, 2, 16, 0.1).forward(&nn.embedding("tokens", &words, 9, 8)),
         nn::Recurrent::new(Cell::Lstm, &nn, "lstm", 10, 6, Default::default()).forward(&series),
         image.max_pool2d(2).relu().flatten(1),
+        nn::rotary(&series, 100.0),
     ];
     assert!(graph.errors().is_empty(), "{:?}", graph.errors());
     for (number, output) in outputs.iter().enumerate() {

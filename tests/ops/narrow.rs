@@ -132,6 +132,10 @@ fn integers_wrap_and_floats_are_clamped() {
         assert_eq!(got[0].data(), &Data::I8(vec![0, 127, -128, 127, -1, 0, -1]));
         assert_eq!(got[1].data(), &Data::U8(vec![0, 127, 128, 127, 255, 0, 255]));
         assert_eq!(got[2].data(), got[0].data());
+        // Products of bytes are sums in 32 bits.
+        let got =
+            run(&device, &x, |x| vec![x.cast(DType::I8).reshape(&[1, 7]).matmul(&x.cast(DType::I8).reshape(&[7, 1]))]);
+        assert_eq!(got[0].data(), &Data::I32(vec![2 * 127 * 127 + 128 * 128 + 2]));
         let got = run(&device, &f, |x| vec![x.cast(DType::I8), x.cast(DType::U8)]);
         assert_eq!(got[0].data(), &Data::I8(vec![0, 127, 127, -128, 0, 127, -1]));
         assert_eq!(got[1].data(), &Data::U8(vec![0, 127, 255, 0, 0, 255, 0]));

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use wgrad::check::{CaseGraph, Element, Report, differs, permute, same};
+use wgrad::check::{CaseGraph, Element, Report, differs, differs_beyond_nan, permute, same};
 use wgrad::op::Case;
 use wgrad::plan::{Bound, Dispatch, Options, Plan};
 use wgrad::{Device, Error, Graph, Profile, Program, Result, Session, Tensor, Value};
@@ -318,7 +318,7 @@ pub fn examine(
         return Ok(Some(Caught::Determinism));
     }
     match run(true, &mut refused) {
-        Ok((turned, report)) if report.passed() && differs(&first, &turned).is_none() => {}
+        Ok((turned, report)) if report.passed() && differs_beyond_nan(&first, &turned).is_none() => {}
         Ok(_) => return Ok(Some(Caught::Permutation)),
         Err(error) => return Ok(Some(Caught::Error(error.to_string()))),
     }
