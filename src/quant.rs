@@ -42,7 +42,8 @@ pub enum Range {
     MinMax,
     /// All but a share of the largest and smallest ones: with 99.9, one in a thousand is clamped.
     Percentile(f64),
-    /// The share of the whole range, in steps of 1/64, with the smallest mean squared error.
+    /// The share of the whole range, in steps of 1/64, with the smallest mean squared error; of a range that is not
+    /// symmetric, the share of the upper end, then of the lower one.
     Mse,
 }
 
@@ -159,11 +160,21 @@ impl Scheme {
                 self.step(at(cut / 2).min(0.0), at((numbers.len() - 1).saturating_sub(cut.div_ceil(2))).max(0.0))
             }
             Range::Mse => {
-                let steps = (16..=64).map(|part| f64::from(part) / 64.0).map(|part| self.step(low * part, high * part));
-                let error = |step: &(f64, f64)| -> f64 {
-                    numbers.iter().map(|&x| (x - (self.quantized(x, *step) - step.1) * step.0).powi(2)).sum()
+                let error = |(scale, zero): (f64, f64)| -> f64 {
+                    numbers.iter().map(|&x| (x - (self.quantized(x, (scale, zero)) - zero) * scale).powi(2)).sum()
                 };
-                steps.min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or((1.0, 0.0))
+                let best = |step: &dyn Fn(f64) -> (f64, f64)| {
+                    let parts = (8..=64).map(|part| f64::from(part) / 64.0);
+                    let errors = parts.map(|part| (part, error(step(part))));
+                    errors.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(1.0, |(part, _)| part)
+                };
+                if self.symmetric {
+                    let part = best(&|part| self.step(low * part, high * part));
+                    return self.step(low * part, high * part);
+                }
+                // One end after the other.
+                let high = high * best(&|part| self.step(low, high * part));
+                self.step(low * best(&|part| self.step(low * part, high)), high)
             }
         }
     }

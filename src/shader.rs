@@ -23,6 +23,7 @@
 mod emit;
 mod locate;
 mod module;
+mod narrow;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -32,8 +33,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use emit::{Emitter, NARROW, Value, WIDEN, evaluate, is_true};
 pub use locate::{locate, with_locations};
 use module::{Condition, Item, Kind, Module, is_word};
-
-use crate::DType;
 
 /// Name and source of every file in `shaders/`.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
@@ -111,46 +110,6 @@ impl Source {
     pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
         Source { text: text.into(), invocations, f16: false, subgroups: None, epilogue: None, shader: None }
     }
-
-    /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of an
-    /// element widens it; each store, which must be of whole words, expects a value of the type. Positions still count
-    /// elements.
-    ///
-    /// ```
-    /// use wgrad::DType;
-    /// use wgrad::shader::Shader;
-    ///
-    /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16)?;
-    /// assert!(source.text.contains("var<storage, read> x: array<u32>;") && source.text.contains("fn widen_x(i: u32) -> f32"));
-    /// # Ok::<(), String>(())
-    /// ```
-    ///
-    /// # Errors
-    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both loads and
-    /// stores elements of it.
-    pub fn stored(&self, binding: u32, dtype: DType) -> Result<Source, String> {
-        self.with_setting(binding, dtype.name().to_owned())
-    }
-
-    /// [`Source::stored`] for a binding that the kernel writes, if its values are to be rounded.
-    ///
-    /// # Errors
-    /// As [`Source::stored`].
-    pub fn stored_rounded(&self, binding: u32, dtype: DType) -> Result<Source, String> {
-        self.with_setting(binding, format!("{ROUNDED}{dtype}"))
-    }
-
-    fn with_setting(&self, binding: u32, setting: String) -> Result<Source, String> {
-        let Some(shader) = &self.shader else {
-            return Err(format!(
-                "the text was not assembled by `Shader`, so that binding {binding} cannot be {setting}"
-            ));
-        };
-        let mut shader = Shader::clone(shader);
-        let name = shader.binding(binding)?;
-        shader.settings.insert(name, setting);
-        shader.finish()
-    }
 }
 
 /// A kernel's text being assembled.
@@ -171,9 +130,6 @@ pub struct Shader {
     root: Result<Root, String>,
     settings: Settings,
 }
-
-/// Begins the setting of a binding whose values are rounded as they are stored.
-const ROUNDED: &str = "rounded ";
 
 /// Maximum number of texts kept for reuse; a large model has about a hundred.
 const MAX_TEXTS: usize = 4096;
@@ -257,19 +213,6 @@ impl Shader {
     }
 }
 
-impl Shader {
-    /// The name of a binding of the text.
-    fn binding(&self, number: u32) -> Result<&'static str, String> {
-        let module = self.root.as_ref().map_err(String::clone)?.module();
-        let mut assembly = Assembly::new(module, &self.settings);
-        assembly.assemble()?;
-        let named = assembly.bindings().into_iter().find(|(known, _)| *known == i64::from(number));
-        named
-            .map(|(_, name)| name)
-            .ok_or_else(|| format!("shaders/{}.wgsl has no array at binding {number}", module.name))
-    }
-}
-
 /// A declaration with the arguments of its template.
 type Instance<'a> = (&'a Item, Vec<(&'static str, String)>);
 
@@ -319,20 +262,6 @@ impl<'a> Assembly<'a> {
             }
         }
         Ok(invocations)
-    }
-
-    /// The numbers and names of the bindings of the text that are arrays.
-    fn bindings(&self) -> Vec<(i64, &'static str)> {
-        let items =
-            self.names.values().map(|&(module, place)| (self.modules[module], &self.modules[module].items[place]));
-        let array = |(module, item): (&'a Module, &'a Item)| {
-            let (number, ..) = item.array().filter(|_| item.kind == Kind::Binding)?;
-            match evaluate(number, &|name| self.value(module, name)) {
-                Ok(Value::Number(number)) => Some((number, item.name)),
-                _ => None,
-            }
-        };
-        items.filter_map(array).collect()
     }
 
     fn source(mut self) -> Result<Source, String> {
@@ -545,81 +474,6 @@ impl<'a> Assembly<'a> {
         let emitted = emitter.emit(item.text);
         emitted.map_err(|why| format!("shaders/{}.wgsl:{}: {why}", module.name, item.line))?;
         Ok(emitter.out)
-    }
-}
-
-/// Bindings in narrow types.
-impl<'a> Assembly<'a> {
-    /// The narrow type that a name is set to; settings of this form are bindings.
-    fn narrow(&self, name: &str) -> Option<DType> {
-        let setting = self.settings.get(name)?;
-        setting.strip_prefix(ROUNDED).unwrap_or(setting).parse().ok().filter(|dtype: &DType| dtype.is_narrow())
-    }
-
-    /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
-    fn narrow_binding(&self, module: &'a Module, item: &'a Item, dtype: DType) -> Result<String, String> {
-        let unknown = || format!("`{}` is not an array of numbers", item.name);
-        let (_, element, head) = item.array().ok_or_else(unknown)?;
-        let (width, declared) = self.element(module, element).ok_or_else(unknown)?;
-        let (name, per_word) = (item.name, dtype.per_word());
-        let word = if width > per_word { format!("vec{}<u32>", width / per_word) } else { "u32".to_owned() };
-        let loaded = match (width, per_word) {
-            (1, _) => format!("element_{dtype}({name}[i / {per_word}u], i)"),
-            (2, 4) => {
-                format!("select(unpack_{dtype}({name}[i / 2u]).xy, unpack_{dtype}({name}[i / 2u]).zw, (i & 1u) != 0u)")
-            }
-            (4, 2) => format!("vec4(unpack_{dtype}({name}[i].x), unpack_{dtype}({name}[i].y))"),
-            _ => format!("unpack_{dtype}({name}[i])"),
-        };
-        let vector = |scalar: &str| if width == 1 { scalar.to_owned() } else { format!("vec{width}<{scalar}>") };
-        let declaration = format!("{}{head}array<{word}>;", item.comment);
-        if head.contains("read_write") {
-            if width < per_word || declared != dtype.wide().name() {
-                return Err(format!("`{name}` is stored by less than a word, or not as {}", dtype.wide()));
-            }
-            let v = match self.settings.get(name).is_some_and(|setting| setting.starts_with(ROUNDED)) {
-                true => {
-                    let parts = ["x", "y", "z", "w"][..width].iter();
-                    let parts: Vec<String> = parts.map(|k| format!("to_{dtype}_{declared}(v.{k})")).collect();
-                    format!("let w = vec{width}({}); ", parts.join(", "))
-                }
-                false => "let w = v; ".to_owned(),
-            };
-            let words: Vec<String> = match (width, per_word) {
-                (4, 2) => ["w.xy", "w.zw"].map(|half| format!("pack_{dtype}({half})")).to_vec(),
-                _ => vec![format!("pack_{dtype}(w)")],
-            };
-            let words = if let [word] = &words[..] { word.clone() } else { format!("vec2({})", words.join(", ")) };
-            let ty = vector(&declared);
-            return Ok(format!("{declaration}\nfn {NARROW}{name}(i: u32, v: {ty}) {{ {v}{name}[i] = {words}; }}"));
-        }
-        let loaded = if declared == dtype.wide().name() {
-            loaded
-        } else {
-            match declared == "f32" {
-                true => format!("{}({loaded})", vector(&declared)),
-                false => format!("bitcast<{}>({loaded})", vector(&declared)),
-            }
-        };
-        Ok(format!("{declaration}\nfn {WIDEN}{name}(i: u32) -> {} {{ return {loaded}; }}", vector(&declared)))
-    }
-
-    /// The number of components, 1, 2 or 4, and the scalar of a type.
-    fn element(&self, module: &'a Module, ty: &str) -> Option<(usize, String)> {
-        let _level = self.deeper().ok()?;
-        let ty = ty.trim();
-        for width in [2, 4] {
-            if let Some(inner) = ty.strip_prefix(&format!("vec{width}<")).and_then(|rest| rest.strip_suffix('>')) {
-                let (one, scalar) = self.element(module, inner)?;
-                return (one == 1).then_some((width, scalar));
-            }
-        }
-        if matches!(ty, "f32" | "i32" | "u32") {
-            return Some((1, ty.to_owned()));
-        }
-        let (module, (item, _)) = self.declaration(module, ty).ok()??;
-        let value = self.settings.get(ty).map_or(item.value(), String::as_str);
-        if item.kind == Kind::Alias { self.element(module, value) } else { None }
     }
 }
 

@@ -1,0 +1,164 @@
+//! Kernels with bindings that are stored in narrow types: loads widen, and stores pack.
+
+use super::emit::{NARROW, Value, WIDEN, evaluate};
+use super::module::{Item, Kind, Module};
+use super::{Assembly, Shader, Source};
+use crate::DType;
+
+/// Begins the setting of a binding whose values are rounded as they are stored.
+const ROUNDED: &str = "rounded ";
+
+impl Source {
+    /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of an
+    /// element widens it; each store, which must be of whole words, expects a value of the type. Positions still count
+    /// elements.
+    ///
+    /// ```
+    /// use wgrad::DType;
+    /// use wgrad::shader::Shader;
+    ///
+    /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16)?;
+    /// assert!(source.text.contains("var<storage, read> x: array<u32>;") && source.text.contains("fn widen_x(i: u32) -> f32"));
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both loads and
+    /// stores elements of it.
+    pub fn stored(&self, binding: u32, dtype: DType) -> Result<Source, String> {
+        self.with_setting(binding, dtype.name().to_owned())
+    }
+
+    /// [`Source::stored`] for a binding that the kernel writes, if its values are to be rounded.
+    ///
+    /// # Errors
+    /// As [`Source::stored`].
+    pub fn stored_rounded(&self, binding: u32, dtype: DType) -> Result<Source, String> {
+        self.with_setting(binding, format!("{ROUNDED}{dtype}"))
+    }
+
+    fn with_setting(&self, binding: u32, setting: String) -> Result<Source, String> {
+        let Some(shader) = &self.shader else {
+            return Err(format!(
+                "the text was not assembled by `Shader`, so that binding {binding} cannot be {setting}"
+            ));
+        };
+        let mut shader = Shader::clone(shader);
+        let name = shader.binding(binding)?;
+        shader.settings.insert(name, setting);
+        shader.finish()
+    }
+}
+
+impl Shader {
+    /// The name of a binding of the text.
+    fn binding(&self, number: u32) -> Result<&'static str, String> {
+        let module = self.root.as_ref().map_err(String::clone)?.module();
+        let mut assembly = Assembly::new(module, &self.settings);
+        assembly.assemble()?;
+        let named = assembly.bindings().into_iter().find(|(known, _)| *known == i64::from(number));
+        named
+            .map(|(_, name)| name)
+            .ok_or_else(|| format!("shaders/{}.wgsl has no array at binding {number}", module.name))
+    }
+}
+
+impl<'a> Assembly<'a> {
+    /// The numbers and names of the bindings of the text that are arrays.
+    fn bindings(&self) -> Vec<(i64, &'static str)> {
+        let items =
+            self.names.values().map(|&(module, place)| (self.modules[module], &self.modules[module].items[place]));
+        let array = |(module, item): (&'a Module, &'a Item)| {
+            let (number, ..) = item.array().filter(|_| item.kind == Kind::Binding)?;
+            match evaluate(number, &|name| self.value(module, name)) {
+                Ok(Value::Number(number)) => Some((number, item.name)),
+                _ => None,
+            }
+        };
+        items.filter_map(array).collect()
+    }
+
+    /// The narrow type that a name is set to; settings of this form are bindings.
+    pub(super) fn narrow(&self, name: &str) -> Option<DType> {
+        let setting = self.settings.get(name)?;
+        setting.strip_prefix(ROUNDED).unwrap_or(setting).parse().ok().filter(|dtype: &DType| dtype.is_narrow())
+    }
+
+    /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
+    pub(super) fn narrow_binding(&self, module: &'a Module, item: &'a Item, dtype: DType) -> Result<String, String> {
+        let unknown = || format!("`{}` is not an array of numbers", item.name);
+        let (_, element, head) = item.array().ok_or_else(unknown)?;
+        let (width, scalar) = self.element(module, element).ok_or_else(unknown)?;
+        let word = match width / dtype.per_word() {
+            0 | 1 => "u32".to_owned(),
+            words => format!("vec{words}<u32>"),
+        };
+        let function = match head.contains("read_write") {
+            true => self.store(item.name, width, &scalar, dtype)?,
+            false => load(item.name, width, &scalar, dtype),
+        };
+        Ok(format!("{}{head}array<{word}>;\n{function}", item.comment))
+    }
+
+    /// The function that stores an element of a binding: `width` values of the type, in its wide type.
+    fn store(&self, name: &str, width: usize, scalar: &str, dtype: DType) -> Result<String, String> {
+        if width < dtype.per_word() || scalar != dtype.wide().name() {
+            return Err(format!("`{name}` is stored by less than a word, or not as {}", dtype.wide()));
+        }
+        let rounds = self.settings.get(name).is_some_and(|setting| setting.starts_with(ROUNDED));
+        let parts = ["x", "y", "z", "w"][..width].iter();
+        let parts: Vec<String> = match rounds {
+            true => parts.map(|k| format!("to_{dtype}_{scalar}(v.{k})")).collect(),
+            false => parts.map(|k| format!("v.{k}")).collect(),
+        };
+        let words = parts.chunks(dtype.per_word());
+        let words = words.map(|parts| format!("pack_{dtype}(vec{}({}))", parts.len(), parts.join(", ")));
+        let words: Vec<String> = words.collect();
+        let words = if let [word] = &words[..] { word.clone() } else { format!("vec2({})", words.join(", ")) };
+        Ok(format!("fn {NARROW}{name}(i: u32, v: {}) {{ {name}[i] = {words}; }}", vector(width, scalar)))
+    }
+
+    /// The number of components, 1, 2 or 4, and the scalar of a type.
+    fn element(&self, module: &'a Module, ty: &str) -> Option<(usize, String)> {
+        let _level = self.deeper().ok()?;
+        let ty = ty.trim();
+        for width in [2, 4] {
+            if let Some(inner) = ty.strip_prefix(&format!("vec{width}<")).and_then(|rest| rest.strip_suffix('>')) {
+                let (one, scalar) = self.element(module, inner)?;
+                return (one == 1).then_some((width, scalar));
+            }
+        }
+        if matches!(ty, "f32" | "i32" | "u32") {
+            return Some((1, ty.to_owned()));
+        }
+        let (module, (item, _)) = self.declaration(module, ty).ok()??;
+        let value = self.settings.get(ty).map_or(item.value(), String::as_str);
+        if item.kind == Kind::Alias { self.element(module, value) } else { None }
+    }
+}
+
+/// The function that loads an element of a binding: `width` values of the type, widened.
+fn load(name: &str, width: usize, scalar: &str, dtype: DType) -> String {
+    let per_word = dtype.per_word();
+    let loaded = match (width, per_word) {
+        (1, _) => format!("element_{dtype}({name}[i / {per_word}u], i)"),
+        (2, 4) => {
+            format!("select(unpack_{dtype}({name}[i / 2u]).xy, unpack_{dtype}({name}[i / 2u]).zw, (i & 1u) != 0u)")
+        }
+        (4, 2) => format!("vec4(unpack_{dtype}({name}[i].x), unpack_{dtype}({name}[i].y))"),
+        _ => format!("unpack_{dtype}({name}[i])"),
+    };
+    let ty = vector(width, scalar);
+    let loaded = match scalar {
+        _ if scalar == dtype.wide().name() => loaded,
+        "f32" => format!("{ty}({loaded})"),
+        // A kernel that only moves bits.
+        _ => format!("bitcast<{ty}>({loaded})"),
+    };
+    format!("fn {WIDEN}{name}(i: u32) -> {ty} {{ return {loaded}; }}")
+}
+
+/// A scalar type, or a vector of it.
+fn vector(width: usize, scalar: &str) -> String {
+    if width == 1 { scalar.to_owned() } else { format!("vec{width}<{scalar}>") }
+}
