@@ -444,7 +444,7 @@ impl Graph {
     /// Adds an op. All inputs must belong to this graph.
     ///
     /// Every op takes narrow operands. It computes in their wide types: f32, i32 or u32. If all float operands have the
-    /// same narrow type, float results are rounded to it, once; results of integers stay in 32 bits. (Views, such as
+    /// same narrow type, the (first) float result is rounded to it, once; results of integers stay in 32 bits. (Views, such as
     /// `reshape`, keep any type.) No copy is made for a kernel that loads the narrow type itself.
     ///
     /// ```
@@ -499,15 +499,16 @@ impl Graph {
         let outputs = self.apply_shared(op, &wide.iter().collect::<Vec<_>>());
         let mut floats = inputs.iter().map(|v| v.dtype()).filter(|dtype| dtype.is_float());
         let common = floats.next().filter(|first| floats.all(|dtype| dtype == *first));
-        let rounded = |output: Value| match common {
-            Some(dtype) if output.is_valid() && output.dtype().is_float() => {
+        // Further outputs are statistics for the gradient.
+        let rounded = |(number, output): (usize, Value)| match common {
+            Some(dtype) if number == 0 && output.is_valid() && output.dtype().is_float() => {
                 let rounded = output.cast(dtype);
                 self.lock().rounded.insert(output.id, rounded.id);
                 rounded
             }
             _ => output,
         };
-        outputs.into_iter().map(rounded).collect()
+        outputs.into_iter().enumerate().map(rounded).collect()
     }
 
     /// Adds an op with one output.

@@ -149,7 +149,7 @@ impl Scheme {
             Range::MinMax => self.step(low, high),
             Range::Percentile(share) => {
                 // Half of the rest at either end, or of the magnitudes.
-                let cut = ((100.0 - share) / 100.0 * numbers.len() as f64) as usize;
+                let cut = ((100.0 - share) * numbers.len() as f64 / 100.0 + 1e-6) as usize;
                 if self.symmetric {
                     let mut magnitudes: Vec<f64> = numbers.iter().map(|x| x.abs()).collect();
                     magnitudes.sort_unstable_by(f64::total_cmp);
@@ -259,7 +259,11 @@ impl QuantizedWeight {
 
     /// Whether there is one scale, or one per output.
     fn is_per_output(&self) -> bool {
-        self.scale.shape().numel() == 1 || self.scale.shape().numel() == self.values.dim(0)
+        let first = |x: &Value| {
+            let n = x.shape().numel();
+            n == 1 || (n == self.values.dim(0) && x.shape().rank() == self.values.shape().rank() && x.dim(0) == n)
+        };
+        first(&self.scale) && self.zero.iter().all(first)
     }
 }
 
@@ -324,6 +328,12 @@ impl Value {
             let why = "expected a symmetric weight [out, in] with one scale, or one per output";
             return self.graph().error("matmul_dynamic", &[self, &weight.values, &weight.scale], why);
         }
+        // 127^2 times this many fits 31 bits.
+        const MAX_TERMS: usize = 133_144;
+        if weight.values.dim(1) > MAX_TERMS {
+            let why = format!("expected at most {MAX_TERMS} inputs, so that sums fit i32");
+            return self.graph().error("matmul_dynamic", &[self, &weight.values], why);
+        }
         let x = self.widen();
         // A row of zeros has scale 0; any other divisor keeps it 0.
         let most = x.abs().max(&[-1], true).stop_gradient();
@@ -347,8 +357,12 @@ impl Value {
         let (least, most) = scheme.limits();
         self.widely(|x| {
             let bound = |limit: f64| (zero.neg() + limit) * scale;
-            let clamped = x.maximum(&bound(least)).minimum(&bound(most));
-            let rounded = (&clamped / scale).round() * scale;
+            let (low, high) = (bound(least).broadcast_to(x.shape()), bound(most).broadcast_to(x.shape()));
+            let inside = x.ge(&low).and(&x.le(&high));
+            let clamped = inside.where_(x, &x.maximum(&low).minimum(&high).stop_gradient());
+            // A scale of 0, of numbers that are all 0, represents nothing else.
+            let step = scale.maximum(&scale.full_like(1e-30));
+            let rounded = (&clamped / step).round() * scale;
             &clamped + (rounded - &clamped).stop_gradient()
         })
     }

@@ -471,8 +471,10 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data }
     }
 
+    /// The numbers in a narrow float type; integers by way of f32.
     fn rounded(&self, to: DType) -> impl Iterator<Item = f64> {
-        self.to_f64().into_iter().map(move |x| to.rounded(x))
+        let float = self.dtype().is_float();
+        self.to_f64().into_iter().map(move |x| to.rounded(if float { x } else { f64::from(x as f32) }))
     }
 
     /// The tensor as the reference stores it: floats in double precision, integers in 32 bits.

@@ -282,9 +282,14 @@ impl Tuner<'_> {
         for (node, leaf) in site.nodes.nodes.iter().enumerate() {
             let NodeKind::Input(name) = &leaf.kind else { continue };
             let bound = plan.inputs.iter().find(|input| input.name == *name).and_then(|input| input.bound);
-            let fill = match leaf.outputs[0].dtype {
-                DType::F32 => Fill::Uniform(-1.0, 1.0),
-                _ => Fill::Index(bound.map_or(100, |n| n.min(u32::MAX as usize) as u32)),
+            let most = match leaf.outputs[0].dtype {
+                DType::I8 => 1 << 7,
+                DType::U8 => 1 << 8,
+                _ => u32::MAX as usize,
+            };
+            let fill = match leaf.outputs[0].dtype.is_float() {
+                true => Fill::Uniform(-1.0, 1.0),
+                false => Fill::Index(bound.unwrap_or(100).min(most) as u32),
             };
             let tensor = draw(&leaf.outputs[0], &fill, &mut rng);
             feeds.insert(ValueId { node, output: 0 }, tensor.to_reference());

@@ -136,7 +136,7 @@ impl Strided for Widen {
 
 impl Value {
     /// Converts to another element type. Floats are rounded to the nearest value of a narrower float type, of two equally
-    /// near ones to the one whose last bit is 0, and to infinity beyond its range. Floats become integers by truncation
+    /// near ones to the one whose last bit is 0, and to infinity beyond its range; integers by way of f32. Floats become integers by truncation
     /// towards zero, clamped to the range of the type, with 0 for NaN. Conversions between integers keep the lower bits.
     /// Numbers become `true` unless they are 0; NaN becomes `true`. Conversions from float to float pass gradients,
     /// rounded to the type of the operand.

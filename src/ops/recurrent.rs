@@ -342,7 +342,9 @@ impl Value {
         let (batch, hidden) = (self.shape()[0], w_hh.shape()[1]);
         let product = self.permute(&[1, 0, 2]).matmul(&w_ih.t());
         let mut x = b_ih.iter().fold(product, |x, bias| x + bias);
-        let zeros = |shape: &[usize]| self.graph().full(DType::F32, shape, 0.0);
+        let common = given.iter().all(|v| v.dtype() == self.dtype());
+        let dtype = if common { self.dtype() } else { DType::F32 };
+        let zeros = |shape: &[usize]| self.graph().full(dtype, shape, 0.0);
         let initial = |number: usize| state.get(number).cloned().unwrap_or_else(|| zeros(&[batch, hidden]));
         let last = match (cell, b_hh) {
             (Cell::Gru, bias) => Some(bias.clone().unwrap_or_else(|| zeros(&[3 * hidden]))),

@@ -41,7 +41,7 @@ pub fn accumulate(graph: &Graph, gradients: &[Gradient]) {
             continue;
         }
         let sum = gradient.state(SUM);
-        graph.assign(&sum, &(&sum + &gradient.value));
+        graph.assign(&sum, &(&sum + gradient.value.widen()));
     }
 }
 
@@ -54,7 +54,7 @@ pub fn accumulated(graph: &Graph, batches: usize) -> Vec<Gradient> {
         return Vec::new();
     }
     let gradient = |(name, parameter): (String, crate::Value)| {
-        let zeros = Tensor::zeros(parameter.ty());
+        let zeros = Tensor::zeros(parameter.widen().ty());
         let sum = graph.variable(&format!("{name}.{SUM}"), zeros);
         graph.assign(&sum, &sum.zeros_like());
         Gradient { name, parameter, value: sum / batches as f64 }

@@ -87,15 +87,15 @@ pub struct Gradient {
     pub name: String,
     /// The parameter.
     pub parameter: Value,
-    /// The gradient, with the type of the parameter.
+    /// The gradient, with the type of the parameter, or f32 if that is narrow.
     pub value: Value,
 }
 
 impl Gradient {
-    /// Declares optimiser state for this parameter: a variable `PARAMETER.NAME` of its type, initialised to zero.
+    /// Declares optimiser state for this parameter: a variable `PARAMETER.NAME` of its wide type, initialised to zero.
     #[track_caller]
     pub fn state(&self, name: &str) -> Value {
-        let zeros = Tensor::zeros(self.parameter.ty());
+        let zeros = Tensor::zeros(self.parameter.widen().ty());
         self.parameter.graph().variable(&format!("{}.{name}", self.name), zeros)
     }
 
@@ -220,14 +220,14 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
 #[track_caller]
 pub fn clip_norm(gradients: &[Gradient], max_norm: f64) -> Vec<Gradient> {
     clip("clip_norm", "max_norm", max_norm, gradients, || {
-        let sum = gradients.iter().map(|g| g.value.square().sum_all()).reduce(|a, b| a + b);
+        let sum = gradients.iter().map(|g| g.value.widen().square().sum_all()).reduce(|a, b| a + b);
         let norm = sum.map(|sum| sum.sqrt() + 1e-6);
         // A NaN norm is not below the limit, so it reaches all gradients.
         let factor = norm.map(|norm| {
             let limit = norm.full_like(max_norm);
             norm.le(&limit).where_(&norm.ones_like(), &(limit / &norm))
         });
-        gradients.iter().zip(factor.iter().cycle()).map(|(g, factor)| &g.value * factor).collect()
+        gradients.iter().zip(factor.iter().cycle()).map(|(g, factor)| g.value.widen() * factor).collect()
     })
 }
 

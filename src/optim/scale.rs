@@ -7,8 +7,9 @@ use crate::{DType, Graph, Tensor, Value};
 
 /// Multiplies the loss by a factor, so that small gradients do not underflow in f16, and divides the gradients by it
 /// (Micikevicius et al., *Mixed Precision Training*, arXiv:1710.03740). As in PyTorch's `GradScaler`, a step whose
-/// gradients are not all finite changes nothing but the scale, which is halved; after 2,000 good steps in a row it is
-/// doubled. All of this happens on the device; nothing is read back.
+/// gradients are not all finite changes neither parameters nor optimiser state, and halves the scale; after 2,000 good steps in a row it is
+/// doubled. All of this happens on the device; nothing is read back. Other assignments, such as running statistics of
+/// batch norm, are made in every step.
 ///
 /// The state is in the variables `loss_scale.scale`, `loss_scale.good_steps` and `loss_scale.skipped`, the number of
 /// skipped steps; [`Session::get`](crate::Session::get) returns them. The bias corrections of Adam count skipped steps,
@@ -47,7 +48,7 @@ pub struct LossScale {
 /// Gradients with respect to all parameters, divided by the scale, and whether they are all finite.
 #[derive(Clone, Debug)]
 pub struct Scaled {
-    /// The gradients. If they are not finite, [`Scaled::apply`] changes nothing.
+    /// The gradients, in f32. If they are not finite, [`Scaled::apply`] changes nothing.
     pub gradients: Vec<Gradient>,
     /// Whether all gradients are finite: bool `[]`.
     pub finite: Value,
@@ -119,7 +120,9 @@ impl LossScale {
             let grown = grows.where_(&(&scale * self.growth), &scale);
             // A scale beyond f32 would make every step fail.
             let grown = grown.minimum(&grown.full_like(2f64.powi(126)));
-            graph.assign(&scale, &finite.where_(&grown, &(&scale * self.backoff)));
+            // A scale that is flushed to 0 would make parameters NaN.
+            let reduced = (&scale * self.backoff).maximum(&scale.full_like(2f64.powi(-60)));
+            graph.assign(&scale, &finite.where_(&grown, &reduced));
             graph.assign(&good, &grows.where_(&count.zeros_like(), &count));
             graph.assign(&skipped, &finite.where_(&skipped, &(&skipped + 1.0)));
             Scaled { gradients, finite }

@@ -261,10 +261,16 @@ impl<'a> Fusion<'a> {
     fn stores_words(&self, cluster: usize, narrow: &[usize]) -> bool {
         let Some((node, variant)) = self.clusters.all[cluster].kernel else { return false };
         let Some(kernel) = self.layout.kernel(node) else { return false };
+        if kernel.args(self.profile).outputs.iter().all(|ty| ty.shape.numel() == 0) {
+            return false; // not lowered
+        }
         let lowered = lower_kernel(kernel.kernel, variant, &kernel.args(self.profile));
         let Some(mut launch) = lowered.ok().and_then(|mut lowered| lowered.launches.pop()) else { return false };
-        // An epilogue for single elements returns one narrow value; it cannot store others.
-        let returned = narrow.len() == 1 && !self.updates.contains_key(&narrow[0]);
+        // An epilogue for single elements returns one narrow value in place of the kernel's output; it cannot store others.
+        let group = self.clusters.of[narrow[0]];
+        let mut readers = self.clusters.users[node].iter().filter(|&&(output, _)| output == 0);
+        let inside = readers.all(|&(_, user)| self.clusters.cluster(user) == group);
+        let returned = narrow.len() == 1 && inside && !self.updates.contains_key(&narrow[0]);
         let fits = returned || launch.wgsl.epilogue == Some(Epilogue::Four);
         fits && store_narrow(&mut launch, self.layout.node(narrow[0]).outputs[0].dtype).is_ok()
     }

@@ -11,7 +11,7 @@ pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'
             if let Binding::Read(Slot::Input(i)) = binding
                 && args.stored[*i] != args.inputs[*i].dtype
             {
-                launch.wgsl = launch.wgsl.stored(number as u32, args.stored[*i])?;
+                launch.wgsl = launch.wgsl.stored(number as u32, args.stored[*i], args.inputs[*i].dtype)?;
             }
         }
     }
@@ -25,7 +25,7 @@ pub(super) fn store_narrow(launch: &mut Launch, dtype: DType) -> Result<(), Stri
     let number = launch.bindings.iter().position(output).ok_or("the last launch does not write the first output")?;
     let number = number as u32;
     launch.wgsl = match launch.wgsl.epilogue {
-        Some(_) => launch.wgsl.stored(number, dtype)?,
+        Some(_) => launch.wgsl.stored(number, dtype, dtype.wide())?,
         None => launch.wgsl.stored_rounded(number, dtype)?,
     };
     Ok(())

@@ -8,16 +8,19 @@ use crate::DType;
 /// Begins the setting of a binding whose values are rounded as they are stored.
 const ROUNDED: &str = "rounded ";
 
+/// Stands between the type of a binding and the type that its elements are converted to.
+const AS: &str = " as ";
+
 impl Source {
     /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of an
-    /// element widens it; each store, which must be of whole words, expects a value of the type. Positions still count
+    /// element converts it to `wide`, its wide type or f32; each store, which must be of whole words, expects a value of the type. Positions still count
     /// elements.
     ///
     /// ```
     /// use wgrad::DType;
     /// use wgrad::shader::Shader;
     ///
-    /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16)?;
+    /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16, DType::F32)?;
     /// assert!(source.text.contains("var<storage, read> x: array<u32>;") && source.text.contains("fn widen_x(i: u32) -> f32"));
     /// # Ok::<(), String>(())
     /// ```
@@ -25,8 +28,8 @@ impl Source {
     /// # Errors
     /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both loads and
     /// stores elements of it.
-    pub fn stored(&self, binding: u32, dtype: DType) -> Result<Source, String> {
-        self.with_setting(binding, dtype.name().to_owned())
+    pub fn stored(&self, binding: u32, dtype: DType, wide: DType) -> Result<Source, String> {
+        self.with_setting(binding, format!("{dtype}{AS}{wide}"))
     }
 
     /// [`Source::stored`] for a binding that the kernel writes, if its values are to be rounded.
@@ -34,7 +37,7 @@ impl Source {
     /// # Errors
     /// As [`Source::stored`].
     pub fn stored_rounded(&self, binding: u32, dtype: DType) -> Result<Source, String> {
-        self.with_setting(binding, format!("{ROUNDED}{dtype}"))
+        self.with_setting(binding, format!("{ROUNDED}{dtype}{AS}{}", dtype.wide()))
     }
 
     fn with_setting(&self, binding: u32, setting: String) -> Result<Source, String> {
@@ -81,7 +84,13 @@ impl<'a> Assembly<'a> {
     /// The narrow type that a name is set to; settings of this form are bindings.
     pub(super) fn narrow(&self, name: &str) -> Option<DType> {
         let setting = self.settings.get(name)?;
-        setting.strip_prefix(ROUNDED).unwrap_or(setting).parse().ok().filter(|dtype: &DType| dtype.is_narrow())
+        let (dtype, _) = setting.strip_prefix(ROUNDED).unwrap_or(setting).split_once(AS)?;
+        dtype.parse().ok()
+    }
+
+    /// The type that the elements of a narrow binding are converted to.
+    fn wide(&self, name: &str) -> Option<DType> {
+        self.settings.get(name)?.split_once(AS)?.1.parse().ok()
     }
 
     /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
@@ -95,7 +104,7 @@ impl<'a> Assembly<'a> {
         };
         let function = match head.contains("read_write") {
             true => self.store(item.name, width, &scalar, dtype)?,
-            false => load(item.name, width, &scalar, dtype),
+            false => load(item.name, width, &scalar, (dtype, self.wide(item.name).unwrap_or(dtype.wide()))),
         };
         Ok(format!("{}{head}array<{word}>;\n{function}", item.comment))
     }
@@ -137,8 +146,9 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// The function that loads an element of a binding: `width` values of the type, widened.
-fn load(name: &str, width: usize, scalar: &str, dtype: DType) -> String {
+/// The function that loads an element of a binding: `width` values of a narrow type, converted to another. Kernels that
+/// only move bits may declare them as a third one.
+fn load(name: &str, width: usize, scalar: &str, (dtype, wide): (DType, DType)) -> String {
     let per_word = dtype.per_word();
     let loaded = match (width, per_word) {
         (1, _) => format!("element_{dtype}({name}[i / {per_word}u], i)"),
@@ -148,13 +158,12 @@ fn load(name: &str, width: usize, scalar: &str, dtype: DType) -> String {
         (4, 2) => format!("vec4(unpack_{dtype}({name}[i].x), unpack_{dtype}({name}[i].y))"),
         _ => format!("unpack_{dtype}({name}[i])"),
     };
-    let ty = vector(width, scalar);
-    let loaded = match scalar {
-        _ if scalar == dtype.wide().name() => loaded,
-        "f32" => format!("{ty}({loaded})"),
-        // A kernel that only moves bits.
-        _ => format!("bitcast<{ty}>({loaded})"),
+    let loaded = match wide == dtype.wide() {
+        true => loaded,
+        false => format!("{}({loaded})", vector(width, wide.name())),
     };
+    let ty = vector(width, scalar);
+    let loaded = if scalar == wide.name() { loaded } else { format!("bitcast<{ty}>({loaded})") };
     format!("fn {WIDEN}{name}(i: u32) -> {ty} {{ return {loaded}; }}")
 }
 

@@ -57,7 +57,7 @@ fn x_at(i: u32) -> u32 { return u32(x[i]); }";
     let source = Shader::from_source("test", text).finish().expect("assembles");
     let mut narrow = source.clone();
     for (binding, dtype) in [(0, DType::U8), (1, DType::BF16), (2, DType::F16), (3, DType::F16), (4, DType::F16)] {
-        narrow = narrow.stored(binding, dtype).unwrap_or_else(|why| panic!("binding {binding}: {why}"));
+        narrow = narrow.stored(binding, dtype, dtype.wide()).unwrap_or_else(|why| panic!("binding {binding}: {why}"));
     }
     let squeezed = squeezed(&narrow.text);
     for expected in [
@@ -77,10 +77,10 @@ fn x_at(i: u32) -> u32 { return u32(x[i]); }";
     for (binding, dtype, says) in
         [(5, DType::F16, "`z` is stored by less than a word"), (7, DType::F16, "no array at binding 7")]
     {
-        let why = source.stored(binding, dtype).expect_err("is refused");
+        let why = source.stored(binding, dtype, dtype.wide()).expect_err("is refused");
         assert!(why.contains(says), "{why}");
     }
-    let why = wgrad::shader::Source::new("", 1).stored(0, DType::F16).expect_err("is refused");
+    let why = wgrad::shader::Source::new("", 1).stored(0, DType::F16, DType::F32).expect_err("is refused");
     assert!(why.contains("not assembled"), "{why}");
 }
 

@@ -4,9 +4,9 @@ use wgrad::nn::{self, Layer, Scope};
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::Cell;
-use wgrad::optim::{Adam, LossScale, Optimizer, Sgd, clip_norm, parameter_gradients};
+use wgrad::optim::{Adam, LossScale, Optimizer, Sgd, accumulate, clip_norm, parameter_gradients};
 use wgrad::plan::{Options, Plan};
-use wgrad::{DType, Device, Graph, Reduction, Session, Tensor, Value, models};
+use wgrad::{DType, Device, Graph, Reduction, Session, Tensor, Value, gradients, models};
 
 use crate::common;
 
@@ -166,6 +166,68 @@ fn a_step_that_overflows_is_skipped() {
         assert_eq!(scale(&session, "loss_scale.skipped"), 2.0);
         assert_eq!(scale(&session, "loss_scale.good_steps"), 32.0);
         assert!(losses[losses.len() - 1] < 0.7 * losses[0], "{losses:?}");
+    }
+}
+
+/// However often steps are skipped, the scale does not become 0.
+#[test]
+fn many_skipped_steps_leave_a_scale() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let (y, target) = network(&graph, DType::F16);
+        let loss = y.mse_loss(&target, Reduction::Mean);
+        LossScale::new().minimize(&graph, &Sgd::new().lr(0.01), &loss);
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&loss]).expect("compiles");
+        let (x, good) = (numbers(&[8, 6], 7), numbers(&[8, 4], 5));
+        let bad = Tensor::new([8, 4], vec![f32::NAN; 32]).expect("fits");
+        for _ in 0..200 {
+            session.run(&program, &[("x", &x), ("target", &bad)]).expect("runs");
+        }
+        assert_eq!(session.get("loss_scale.scale").expect("scale").item().expect("one"), 2f64.powi(-60));
+        session.run(&program, &[("x", &x), ("target", &good)]).expect("runs");
+        assert_eq!(session.get("loss_scale.skipped").expect("skipped").item().expect("one"), 200.0);
+        let weights = session.get("fc1.weight").expect("weights").to_f64();
+        assert!(weights.iter().all(|x| x.is_finite()));
+    }
+}
+
+/// Norms of gradients, and sums over batches, are in f32 for narrow parameters, too.
+#[test]
+fn narrow_gradients_are_clipped_and_accumulated_in_f32() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let w = graph.parameter("w", Tensor::new([2], [1.0f32, 1.0]).expect("two").cast(DType::F16));
+        let x = graph.input("x", DType::F32, [2]);
+        let loss = (w.cast(DType::F32) * &x).sum_all();
+        let found = parameter_gradients(&graph, &loss);
+        let clipped = clip_norm(&found, 1.0);
+        accumulate(&graph, &found);
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&clipped[0].value]).expect("compiles");
+        let feed = |numbers: [f32; 2]| Tensor::new([2], numbers).expect("two");
+        let got = session.run(&program, &[("x", &feed([3000.0, 4000.0]))]).expect("runs")[0].to_f64();
+        assert!((got[0] - 0.6).abs() < 1e-3 && (got[1] - 0.8).abs() < 1e-3, "{got:?}");
+        session.run(&program, &[("x", &feed([1.0, -0.5]))]).expect("runs");
+        let sum = session.get("w.grad_sum").expect("sum");
+        assert_eq!((sum.dtype(), sum.to_f64()), (DType::F32, vec![3001.0, 3999.5]));
+    }
+}
+
+/// The statistics of norms are not rounded: a variance beyond f16 has a gradient.
+#[test]
+fn norms_of_large_numbers_have_gradients() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F16, [2, 8]);
+        let weight = graph.constant(numbers(&[2, 8], 11));
+        let loss = (x.layer_norm(&[8], None, None, 1e-5).cast(DType::F32) * weight).sum_all() * 1e4;
+        let dx = gradients(&loss, &[&x]).remove(0);
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &[&dx]).expect("compiles");
+        let x = Tensor::new([2, 8], (0..16).map(|i| (i * 37 % 16) as f32 * 500.0).collect::<Vec<f32>>()).expect("16");
+        let got = session.run(&program, &[("x", &x.cast(DType::F16))]).expect("runs")[0].to_f64();
+        assert!(got.iter().filter(|x| **x != 0.0).count() > 12, "{got:?}");
     }
 }
 

@@ -88,10 +88,14 @@ fn mistakes_are_errors() {
     let input = graph.input("x", DType::F32, [1, 3]);
     input.matmul_dynamic(&weight);
     input.matmul_quantized(&columns);
+    // A square weight with a scale for each of its inputs.
+    let square = Scheme::int8().per_channel(1).quantize(&weights(3, 3), Range::MinMax).expect("finite");
+    input.matmul_quantized(&square.declare(&graph, "s"));
     input.fake_quantize(Scheme::int8().bits(1), &input, &input);
     let errors = graph.errors();
-    assert_eq!(errors.len(), 3, "{errors:?}");
-    for (error, says) in errors.iter().zip(["symmetric weight", "one per output", "2 to 8 bits"]) {
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    let expected = ["symmetric weight", "one per output", "one per output", "2 to 8 bits"];
+    for (error, says) in errors.iter().zip(expected) {
         assert!(error.message.contains(says) && error.location.file().ends_with("quant.rs"), "{error}");
     }
 }
@@ -166,7 +170,7 @@ fn a_product_reads_a_byte_per_weight() {
 
 #[test]
 fn fake_quantisation_passes_gradients_within_the_range() {
-    let x = Tensor::new([6], [0.24f32, -0.26, 0.8, -5.0, 3.0, 0.0]).expect("six");
+    let x = Tensor::new([6], [0.24f32, -0.26, 0.8, -5.0, 1.5, 0.0]).expect("six");
     for device in common::devices() {
         let graph = Graph::new();
         let input = graph.input("x", DType::F32, [6]);
@@ -180,7 +184,12 @@ fn fake_quantisation_passes_gradients_within_the_range() {
         let got = session.run(&program, &[("x", &x)]).expect("runs");
         // Three bits: -3 to 3 times 0.5.
         assert_eq!(got[0].to_f64(), [0.0, -0.5, 1.0, -1.5, 1.5, 0.0]);
-        assert_eq!(got[1].to_f64(), [0.0, -1.0, 2.0, 0.0, 0.0, 0.0]);
+        assert_eq!(got[1].to_f64(), [0.0, -1.0, 2.0, 0.0, 3.0, 0.0]);
+        // A channel of zeros has scale 0.
+        let none = input.zeros_like();
+        let y = none.fake_quantize(scheme, &scale.zeros_like(), &zero);
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        assert_eq!(session.run(&program, &[]).expect("runs")[0].to_f64(), [0.0; 6]);
     }
 }
 

@@ -244,6 +244,93 @@ fn narrow_activations_take_half_of_the_memory() {
     assert!(narrow as f64 <= 0.65 * wide as f64, "{narrow} instead of {wide} bytes");
 }
 
+/// Bytes as floats through every op that only moves elements, whose kernels may declare them as u32.
+#[test]
+fn bytes_are_moved_as_floats() {
+    for dtype in [DType::U8, DType::I8] {
+        let x = Tensor::new([2, 3, 4], (0..24).map(|i| i * 5 - 3).collect::<Vec<i32>>()).expect("24").cast(dtype);
+        let index = Tensor::new([2, 1, 4], vec![2, 0, 1, 1, 0, 2, 2, 0]).expect("8");
+        let run_on = |device: &Device| {
+            let graph = Graph::new();
+            let f = graph.input("x", dtype, x.shape()).cast(DType::F32);
+            let i = graph.input("i", DType::I32, index.shape());
+            let outputs = [
+                f.pad(&[(0, 0), (1, 2), (0, 0)], 0.5),
+                f.pad(&[(0, 0), (0, 0), (1, 0)], 0.5),
+                f.concat(&[&f], 2),
+                f.concat(&[&f.slice(1, 0, 1, 1)], 1),
+                f.flip(&[2]),
+                f.gather(1, &i),
+                f.zeros_like().scatter_add(1, &i, &f.slice(1, 0, 1, 1)),
+                f.cumsum(1),
+                f.sort(2, false).0,
+                f.reshape(&[1, 2, 3, 4]).max_pool2d(2),
+            ];
+            let mut session = Session::new(device.clone());
+            let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+            session.run(&program, &[("x", &x), ("i", &index)]).expect("runs")
+        };
+        let want = run_on(&Device::cpu());
+        for device in common::devices() {
+            for (number, (got, want)) in run_on(&device).iter().zip(&want).enumerate() {
+                assert_eq!(got.to_f64(), want.to_f64(), "{dtype}, output {number} on {device}");
+            }
+        }
+    }
+}
+
+/// No kernel is lowered for empty tensors.
+#[test]
+fn empty_narrow_tensors_are_empty() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F16, [0]);
+        let rows = graph.input("rows", DType::BF16, [2, 0]);
+        let outputs = [
+            x.cumsum(0),
+            &x + &x,
+            rows.pad(&[(1, 1), (0, 0)], 0.0),
+            rows.matmul(&rows.t()),
+            rows.softmax(1),
+            rows.sum(&[1], false),
+            rows.cast(DType::F32),
+        ];
+        assert!(graph.errors().is_empty(), "{:?}", graph.errors());
+        let mut session = Session::new(device);
+        let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+        let feeds = [("x", Tensor::zeros(x.ty())), ("rows", Tensor::zeros(rows.ty()))];
+        let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let got = session.run(&program, &feeds).expect("runs");
+        assert_eq!(got[3].to_f64(), [0.0; 4]);
+        assert_eq!(got[5].to_f64(), [0.0; 2]);
+        assert_eq!(got[5].dtype(), DType::BF16);
+    }
+}
+
+/// A kernel's f32 result that is needed, too, is not replaced by the rounded one.
+#[test]
+fn results_are_read_in_both_types() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [1, 1, 4, 4]);
+        let dx = gradients(&x.max_pool2d(2).sum_all(), &[&x]).remove(0);
+        let sum = x.reshape(&[4, 4]).matmul(&x.reshape(&[4, 4]));
+        let soft = x.reshape(&[4, 4]).softmax(1);
+        let outputs: Vec<Value> = [dx, sum, soft].into_iter().flat_map(|y| [y.clone(), y.cast(DType::F16)]).collect();
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>()).expect("compiles");
+        let x =
+            Tensor::new([1, 1, 4, 4], (0..16).map(|i| (i * 7 % 16) as f32 / 3.0).collect::<Vec<f32>>()).expect("16");
+        let got = session.run(&program, &[("x", &x)]).expect("runs");
+        for pair in got.chunks(2) {
+            assert_eq!((pair[0].dtype(), pair[1].dtype()), (DType::F32, DType::F16));
+            assert!(pair[0].to_f64().iter().any(|&x| x != 0.0));
+            let rounded = Tensor::new(pair[0].shape(), pair[0].to_f32()).expect("same").cast(DType::F16);
+            assert_eq!(rounded, pair[1], "on {device}");
+        }
+    }
+}
+
 /// Kernels load narrow operands, and store narrow results where they store four elements at a time: no copies, and no
 /// launch that only converts.
 #[test]
