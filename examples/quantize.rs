@@ -5,16 +5,16 @@
 //! ```
 //!
 //! A convolutional network is trained on handwritten digits in f32. Then its weights `w` are stored as integers
-//! `q = round(w / s)` of 8 bits, and of 4; the network computes with `s q`. The step `s` follows from the largest weight,
-//! `s = max |w| / (2^(bits - 1) - 1)`:
+//! `q = round(w / s)` of 8 bits, 4 and 3; the network computes with `s q`. The step `s` follows from the largest
+//! weight, `s = max |w| / (2^(bits - 1) - 1)`:
 //! - *per tensor*: one step for a layer, so a channel with small weights has few different values;
 //! - *per channel*: one step for each output of the layer. The product is scaled after the sum, so this costs nothing;
 //! - *dynamic*: the inputs of the dense layers are integers, too. Their step follows from each row when it is computed,
 //!   and the sums of products are exact, in integers.
 //!
-//! Rounding to 4 bits is an error of up to 7% of the largest weight. *Quantisation-aware training* lets the network adapt:
-//! it is trained for another epoch with rounded weights. Rounding has derivative 0, so the gradient passes through it as
-//! if it were not there (the *straight-through* estimator).
+//! Rounding to 4 bits is an error of up to 7% of the largest weight. *Quantisation-aware training* lets the network
+//! adapt: it is trained for another epoch with rounded weights. Rounding has derivative 0, so the gradient passes
+//! through it as if it were not there (the *straight-through* estimator).
 
 mod common;
 

@@ -444,8 +444,8 @@ impl Graph {
     /// Adds an op. All inputs must belong to this graph.
     ///
     /// Every op takes narrow operands. It computes in their wide types: f32, i32 or u32. If all float operands have the
-    /// same narrow type, the (first) float result is rounded to it, once; results of integers stay in 32 bits. (Views, such as
-    /// `reshape`, keep any type.) No copy is made for a kernel that loads the narrow type itself.
+    /// same narrow type, the (first) float result is rounded to it, once; results of integers stay in 32 bits. (Views,
+    /// such as `reshape`, keep any type.) No copy is made for a kernel that loads the narrow type itself.
     ///
     /// ```
     /// use wgrad::{DType, Graph};
@@ -524,8 +524,8 @@ impl Graph {
         self.value(id, ty)
     }
 
-    /// The value with this id, which must exist; if a narrow type is stored instead of it, that value, widened. Gradient
-    /// rules read it, so that the backward pass needs only what is stored.
+    /// The value with this id, which must exist; if a narrow type is stored instead of it, that value, widened.
+    /// Gradient rules read it, so that the backward pass needs only what is stored.
     pub(crate) fn stored_value_of(&self, id: ValueId) -> Value {
         let rounded = self.lock().rounded.get(&id).copied();
         rounded.map_or_else(|| self.value_of(id), |id| self.value_of(id).widen())
@@ -621,8 +621,8 @@ impl Value {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
     }
 
-    /// The inputs of the op that produced this value, if that op has this name. Where it was applied to narrow operands, the
-    /// narrow ones.
+    /// The inputs of the op that produced this value, if that op has this name. Where it was applied to narrow
+    /// operands, the narrow ones.
     pub(crate) fn made_by(&self, op: &str) -> Option<Vec<Value>> {
         let nodes = self.graph.lock();
         let maker = |id: ValueId| nodes.nodes.get(id.node);

@@ -65,8 +65,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
         Nan::Spreads
     }
 
-    /// Whether every float of the result is an element of a float operand, its negative, or 0, so that rounding it to the type
-    /// of the operands changes nothing.
+    /// Whether every float of the result is an element of a float operand, its negative, or 0, so that rounding it to
+    /// the type of the operands changes nothing.
     fn selects(&self) -> bool {
         false
     }
@@ -83,8 +83,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     }
 }
 
-/// The identity of an op: its type and its attributes. Every type that is `Eq` and `Hash` has it. An op derives both, and
-/// stores float attributes as [`Bits`].
+/// The identity of an op: its type and its attributes. Every type that is `Eq` and `Hash` has it. An op derives both,
+/// and stores float attributes as [`Bits`].
 pub trait Key {
     /// Whether `other` is of the same type and has equal attributes.
     fn equals(&self, other: &dyn Any) -> bool;

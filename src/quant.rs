@@ -268,8 +268,8 @@ impl QuantizedWeight {
 }
 
 impl Value {
-    /// `x W^T` with a quantised weight `[out, in]` and a scale per tensor or output: `[.., in]` to `[.., out]`. The sums are
-    /// in f32; the weight is read as bytes and scaled after the sum.
+    /// `x W^T` with a quantised weight `[out, in]` and a scale per tensor or output: `[.., in]` to `[.., out]`. The
+    /// sums are in f32; the weight is read as bytes and scaled after the sum.
     ///
     /// # Errors
     /// At compile time, if the sizes do not match or the scale is that of another axis.
@@ -295,8 +295,8 @@ impl Value {
         centred * weight.output_scale()
     }
 
-    /// [`Value::conv2d`] with a symmetric quantised weight `[O, C / groups, KH, KW]` and a scale per tensor or output. The
-    /// sums are in f32; the weight is read as bytes and scaled after the sum.
+    /// [`Value::conv2d`] with a symmetric quantised weight `[O, C / groups, KH, KW]` and a scale per tensor or output.
+    /// The sums are in f32; the weight is read as bytes and scaled after the sum.
     ///
     /// # Errors
     /// As [`Value::conv2d`], and if the scale is that of another axis or the weight has a zero point.
@@ -342,9 +342,9 @@ impl Value {
         q.matmul(&weight.values.t()).cast(DType::F32) * scale * weight.output_scale()
     }
 
-    /// Rounds to the values that a scheme can represent, for quantisation-aware training. The gradient is that of a clamp
-    /// to the range, as if nothing were rounded (*straight-through*; Bengio, Leonard and Courville, arXiv:1308.3432).
-    /// `scale` and `zero` broadcast to this value.
+    /// Rounds to the values that a scheme can represent, for quantisation-aware training. The gradient is that of a
+    /// clamp to the range, as if nothing were rounded (*straight-through*; Bengio, Leonard and Courville,
+    /// arXiv:1308.3432). `scale` and `zero` broadcast to this value.
     #[track_caller]
     pub fn fake_quantize(&self, scheme: Scheme, scale: &Value, zero: &Value) -> Value {
         if let Err(invalid) = self.graph().admit("fake_quantize", &[self, scale, zero]) {

@@ -13,12 +13,13 @@
 //!   text mentions: `dot_q_k(...)` makes a copy in which LEFT is `q` and RIGHT is `k`. WGSL cannot pass storage buffers
 //!   to functions.
 //!
-//! The host sets `const`s and `alias`es by name ([`Shader::set`]). A binding that is only read may be stored in a narrow
-//! type ([`Source::stored`]): each `x[i]` of the kernel then becomes a call that loads element i and widens it. The text has the entry point, its bindings, and
-//! what these mention, directly or indirectly. A name that a module neither declares nor imports is looked up in the
-//! kernel's own file, then in `prelude.wgsl` and `scalar.wgsl`: shared functions may use the constants and bindings of
-//! their kernel, and generated code the elementwise functions. All names share one namespace. Comments of the form
-//! `// shaders/tree.wgsl:12` tell where the following lines come from; [`locate`] reads them.
+//! The host sets `const`s and `alias`es by name ([`Shader::set`]). A binding that is only read may be stored in a
+//! narrow type ([`Source::stored`]): each `x[i]` of the kernel then becomes a call that loads element i and widens it.
+//! The text has the entry point, its bindings, and what these mention, directly or indirectly. A name that a module
+//! neither declares nor imports is looked up in the kernel's own file, then in `prelude.wgsl` and `scalar.wgsl`: shared
+//! functions may use the constants and bindings of their kernel, and generated code the elementwise functions. All
+//! names share one namespace. Comments of the form `// shaders/tree.wgsl:12` tell where the following lines come from;
+//! [`locate`] reads them.
 
 mod emit;
 mod locate;
@@ -184,8 +185,8 @@ impl Shader {
     ///
     /// # Errors
     /// With file and line: when a file has a syntax error or lacks a name that is imported, when a condition or loop
-    /// bound is not constant, when no `const` or `alias` has the name of a setting, or when two declarations of the text
-    /// have one name.
+    /// bound is not constant, when no `const` or `alias` has the name of a setting, or when two declarations of the
+    /// text have one name.
     pub fn finish(self) -> Result<Source, String> {
         let module = match &self.root {
             Err(why) => return Err(why.clone()),

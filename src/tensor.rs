@@ -7,9 +7,9 @@ use crate::{Error, Result, Shape};
 
 /// The element type of a graph value.
 ///
-/// Kernels compute in 32 bits. The narrow types (f16, bf16, i8, u8) are for storage: a kernel widens what it loads, which
-/// is exact, and [`cast`](crate::Value::cast) rounds or wraps once to store. Other ops take narrow operands, too: see
-/// [`Graph::apply`](crate::Graph::apply).
+/// Kernels compute in 32 bits. The narrow types (f16, bf16, i8, u8) are for storage: a kernel widens what it loads,
+/// which is exact, and [`cast`](crate::Value::cast) rounds or wraps once to store. Other ops take narrow operands, too:
+/// see [`Graph::apply`](crate::Graph::apply).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit float on the device, 64-bit in the reference.
@@ -448,7 +448,8 @@ impl Tensor {
     /// ```
     #[must_use]
     pub fn cast(&self, to: DType) -> Tensor {
-        // Rust's `as` truncates floats towards zero, saturates, and converts NaN to 0. It keeps the lower bits of integers.
+        // Rust's `as` truncates floats towards zero, saturates, and converts NaN to 0. It keeps the lower bits of
+        // integers.
         macro_rules! integers {
             ($ty:ty) => {
                 match self.dtype().is_float() {

@@ -390,9 +390,9 @@ fn parse(contents: Contents) -> Parsed<KernelCase> {
 }
 
 impl Session {
-    /// Runs a step as [`Session::run`] does, but one kernel call at a time. Returns the outputs, and each kernel call as
-    /// a case, with the inputs that it read and the outputs that the reference expects. [`KernelCase::save`] writes one
-    /// to a file, to run it alone on another device.
+    /// Runs a step as [`Session::run`] does, but one kernel call at a time. Returns the outputs, and each kernel call
+    /// as a case, with the inputs that it read and the outputs that the reference expects. [`KernelCase::save`] writes
+    /// one to a file, to run it alone on another device.
     ///
     /// # Errors
     /// As [`Session::check`].

@@ -7,8 +7,8 @@ use crate::op::Case;
 
 /// A case with its number within its op.
 pub struct Numbered {
-    /// The number: listed cases count from 0, those in narrow types from [`NARROW`], large ones from [`LARGE`], random ones from
-    /// [`RANDOM`].
+    /// The number: listed cases count from 0, those in narrow types from [`NARROW`], large ones from [`LARGE`], random
+    /// ones from [`RANDOM`].
     pub number: u64,
     /// The case.
     pub case: Case,

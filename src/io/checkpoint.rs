@@ -52,9 +52,9 @@ impl Session {
         Ok(())
     }
 
-    /// Saves the variables that `graph` declares: f64 of the reference as f32, all others in their type. For a graph of the model alone, without an
-    /// optimiser, these are its parameters and running statistics under PyTorch's names. In Python:
-    /// `model.load_state_dict(safetensors.torch.load_file(path))`.
+    /// Saves the variables that `graph` declares: f64 of the reference as f32, all others in their type. For a graph of
+    /// the model alone, without an optimiser, these are its parameters and running statistics under PyTorch's names. In
+    /// Python: `model.load_state_dict(safetensors.torch.load_file(path))`.
     ///
     /// # Errors
     /// [`Error::Input`] if the session lacks a variable of the graph, [`Error::File`] if a value of the

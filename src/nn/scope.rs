@@ -79,8 +79,8 @@ impl Scope {
     }
 
     /// The same scope for mixed precision: activations are stored as `dtype`, f16 or bf16, and so are their gradients.
-    /// Parameters, their gradients, optimiser state, statistics of norms and losses stay in f32; sums are computed in f32. Models convert
-    /// their input with [`Scope::activation`]; layers give the type of their input.
+    /// Parameters, their gradients, optimiser state, statistics of norms and losses stay in f32; sums are computed in
+    /// f32. Models convert their input with [`Scope::activation`]; layers give the type of their input.
     ///
     /// Gradients of f16 activations underflow below 6e-8; [`LossScale`](crate::optim::LossScale) prevents that.
     ///

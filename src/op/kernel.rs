@@ -28,8 +28,8 @@ pub trait Kernel {
         view.is_contiguous()
     }
 
-    /// Whether the variants can load input `input` from a buffer of a narrow type; otherwise the plan makes a widened copy
-    /// first. The plan alters the text ([`Source::stored`]), so kernels that a [`Shader`](crate::shader::Shader)
+    /// Whether the variants can load input `input` from a buffer of a narrow type; otherwise the plan makes a widened
+    /// copy first. The plan alters the text ([`Source::stored`]), so kernels that a [`Shader`](crate::shader::Shader)
     /// assembles need nothing for it.
     fn widens(&self, _input: usize) -> bool {
         true

@@ -15,8 +15,8 @@ struct Cast {
     exact: bool,
 }
 
-/// Whether an op is a [`Cast`] to a narrow float type; and the same without rounding, for operands that have values of the
-/// type already.
+/// Whether an op is a [`Cast`] to a narrow float type; and the same without rounding, for operands that have values of
+/// the type already.
 pub(crate) fn without_rounding(op: &dyn Op) -> Option<(DType, Arc<dyn Op>)> {
     let cast = (op as &dyn Any).downcast_ref::<Cast>().filter(|cast| cast.to.is_narrow() && !cast.exact)?;
     cast.to.is_float().then(|| (cast.to, Arc::new(Cast { exact: true, ..*cast }) as Arc<dyn Op>))
@@ -83,8 +83,8 @@ fn stored(to: DType, x: f64) -> f64 {
     if to.is_narrow() { to.rounded(x) } else { x }
 }
 
-/// Reads a narrow type as its wide type, or a narrow integer as f32; both are exact. It is a view: kernels widen what they
-/// load.
+/// Reads a narrow type as its wide type, or a narrow integer as f32; both are exact. It is a view: kernels widen what
+/// they load.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Widen {
     to: DType,
@@ -135,11 +135,11 @@ impl Strided for Widen {
 }
 
 impl Value {
-    /// Converts to another element type. Floats are rounded to the nearest value of a narrower float type, of two equally
-    /// near ones to the one whose last bit is 0, and to infinity beyond its range; integers by way of f32. Floats become integers by truncation
-    /// towards zero, clamped to the range of the type, with 0 for NaN. Conversions between integers keep the lower bits.
-    /// Numbers become `true` unless they are 0; NaN becomes `true`. Conversions from float to float pass gradients,
-    /// rounded to the type of the operand.
+    /// Converts to another element type. Floats are rounded to the nearest value of a narrower float type, of two
+    /// equally near ones to the one whose last bit is 0, and to infinity beyond its range; integers by way of f32.
+    /// Floats become integers by truncation towards zero, clamped to the range of the type, with 0 for NaN. Conversions
+    /// between integers keep the lower bits. Numbers become `true` unless they are 0; NaN becomes `true`. Conversions
+    /// from float to float pass gradients, rounded to the type of the operand.
     #[track_caller]
     pub fn cast(&self, to: DType) -> Value {
         let from = self.dtype();
@@ -164,8 +164,8 @@ impl Value {
         clamped.op(Cast { to: wide, exact: false }, &[]).op(Cast { to, exact: false }, &[])
     }
 
-    /// Applies a composed op to the value in its wide type. If the value is a narrow float, rounds the result to its type,
-    /// once.
+    /// Applies a composed op to the value in its wide type. If the value is a narrow float, rounds the result to its
+    /// type, once.
     #[track_caller]
     pub(crate) fn widely(&self, op: impl FnOnce(&Value) -> Value) -> Value {
         let location = std::panic::Location::caller();
@@ -236,7 +236,8 @@ const NARROW_EDGES: &[f64] = &[
     1e-40,
 ];
 
-/// Narrow types: sizes with one to four elements in the last group of four, stored, read through views, and computed with.
+/// Narrow types: sizes with one to four elements in the last group of four, stored, read through views, and computed
+/// with.
 fn narrow_cases() -> Vec<Case> {
     // Products that f32 rounds to 65520, which becomes infinite, and exact ones just below.
     const BELOW: &[f64] = &[255.96873474121094, 255.96875, 255.9687, -255.96873474121094];

@@ -7,9 +7,9 @@ use crate::{DType, Graph, Tensor, Value};
 
 /// Multiplies the loss by a factor, so that small gradients do not underflow in f16, and divides the gradients by it
 /// (Micikevicius et al., *Mixed Precision Training*, arXiv:1710.03740). As in PyTorch's `GradScaler`, a step whose
-/// gradients are not all finite changes neither parameters nor optimiser state, and halves the scale; after 2,000 good steps in a row it is
-/// doubled. All of this happens on the device; nothing is read back. Other assignments, such as running statistics of
-/// batch norm, are made in every step.
+/// gradients are not all finite changes neither parameters nor optimiser state, and halves the scale; after 2,000 good
+/// steps in a row it is doubled. All of this happens on the device; nothing is read back. Other assignments, such as
+/// running statistics of batch norm, are made in every step.
 ///
 /// The state is in the variables `loss_scale.scale`, `loss_scale.good_steps` and `loss_scale.skipped`, the number of
 /// skipped steps; [`Session::get`](crate::Session::get) returns them. The bias corrections of Adam count skipped steps,
@@ -131,8 +131,8 @@ impl LossScale {
 }
 
 impl Scaled {
-    /// [`Optimizer::apply`] with these gradients, for example clipped ones, unless the scaled ones are not all finite: then
-    /// parameters and optimiser state keep their values.
+    /// [`Optimizer::apply`] with these gradients, for example clipped ones, unless the scaled ones are not all finite:
+    /// then parameters and optimiser state keep their values.
     #[track_caller]
     pub fn apply(&self, graph: &Graph, optimizer: &dyn Optimizer, gradients: &[Gradient]) {
         if !self.finite.is_valid() {

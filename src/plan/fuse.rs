@@ -238,8 +238,8 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Whether a cluster only rounds the first output of a kernel, which nothing else reads: a kernel without an epilogue can
-    /// do that as it stores.
+    /// Whether a cluster only rounds the first output of a kernel, which nothing else reads: a kernel without an
+    /// epilogue can do that as it stores.
     fn rounds(&self, cluster: usize, kernel: usize) -> bool {
         let Cluster { kernel: None, pointwise } = &self.clusters.all[cluster] else { return false };
         let [cast] = pointwise[..] else { return false };
@@ -256,8 +256,8 @@ impl<'a> Fusion<'a> {
         kernel.is_none() && (narrow.is_empty() || self.stores_words(a, &narrow))
     }
 
-    /// Whether the kernel of a cluster stores whole words, so that it can store the results of these nodes, or only round
-    /// and store one.
+    /// Whether the kernel of a cluster stores whole words, so that it can store the results of these nodes, or only
+    /// round and store one.
     fn stores_words(&self, cluster: usize, narrow: &[usize]) -> bool {
         let Some((node, variant)) = self.clusters.all[cluster].kernel else { return false };
         let Some(kernel) = self.layout.kernel(node) else { return false };
@@ -266,7 +266,8 @@ impl<'a> Fusion<'a> {
         }
         let lowered = lower_kernel(kernel.kernel, variant, &kernel.args(self.profile));
         let Some(mut launch) = lowered.ok().and_then(|mut lowered| lowered.launches.pop()) else { return false };
-        // An epilogue for single elements returns one narrow value in place of the kernel's output; it cannot store others.
+        // An epilogue for single elements returns one narrow value in place of the kernel's output; it cannot store
+        // others.
         let group = self.clusters.of[narrow[0]];
         let mut readers = self.clusters.users[node].iter().filter(|&&(output, _)| output == 0);
         let inside = readers.all(|&(_, user)| self.clusters.cluster(user) == group);

@@ -20,8 +20,8 @@ use crate::shader::{Epilogue, Source, complete, splice};
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// What determines the launches of a kernel on one device: op, variant, types of the inputs, the types in their buffers,
-/// their views, types of the outputs.
+/// What determines the launches of a kernel on one device: op, variant, types of the inputs, the types in their
+/// buffers, their views, types of the outputs.
 type Lowerable = (Arc<dyn Op>, &'static str, Vec<TensorType>, Vec<DType>, Vec<View>, Vec<TensorType>);
 
 struct Lowering<'a> {

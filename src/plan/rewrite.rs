@@ -1,7 +1,7 @@
 //! Algebraic rewrites of a graph, in one table, and the merging of equal nodes.
 //!
-//! A builder such as [`Value::powf`](crate::Value::powf) may still choose between ops, with the gradient rules that come
-//! with them. What holds for a graph however it was built belongs here.
+//! A builder such as [`Value::powf`](crate::Value::powf) may still choose between ops, with the gradient rules that
+//! come with them. What holds for a graph however it was built belongs here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

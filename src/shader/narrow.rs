@@ -12,9 +12,9 @@ const ROUNDED: &str = "rounded ";
 const AS: &str = " as ";
 
 impl Source {
-    /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of an
-    /// element converts it to `wide`, its wide type or f32; each store, which must be of whole words, expects a value of the type. Positions still count
-    /// elements.
+    /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of
+    /// an element converts it to `wide`, its wide type or f32; each store, which must be of whole words, expects a
+    /// value of the type. Positions still count elements.
     ///
     /// ```
     /// use wgrad::DType;
@@ -26,8 +26,8 @@ impl Source {
     /// ```
     ///
     /// # Errors
-    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both loads and
-    /// stores elements of it.
+    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both
+    /// loads and stores elements of it.
     pub fn stored(&self, binding: u32, dtype: DType, wide: DType) -> Result<Source, String> {
         self.with_setting(binding, format!("{dtype}{AS}{wide}"))
     }
@@ -93,7 +93,8 @@ impl<'a> Assembly<'a> {
         self.settings.get(name)?.split_once(AS)?.1.parse().ok()
     }
 
-    /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores one.
+    /// The declaration of a binding whose elements are stored in a narrow type, and the function that loads or stores
+    /// one.
     pub(super) fn narrow_binding(&self, module: &'a Module, item: &'a Item, dtype: DType) -> Result<String, String> {
         let unknown = || format!("`{}` is not an array of numbers", item.name);
         let (_, element, head) = item.array().ok_or_else(unknown)?;

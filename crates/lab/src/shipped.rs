@@ -157,8 +157,8 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
     Ok(())
 }
 
-/// Whether only software adapters use a variant: it needs subgroups of 8, or is among [`CHOSEN_BY_SOFTWARE`] and not the
-/// op's last variant, which every device may need.
+/// Whether only software adapters use a variant: it needs subgroups of 8, or is among [`CHOSEN_BY_SOFTWARE`] and not
+/// the op's last variant, which every device may need.
 fn is_software(nodes: &Nodes, name: &str, variant: &str) -> bool {
     nodes.nodes.iter().any(|node| match &node.kind {
         NodeKind::Op(op) if op.name() == name => match op.lowering() {

@@ -15,8 +15,8 @@ pub(super) fn supports(s: &Sizes, pass: ConvPass) -> bool {
     plain && !matches!(pass, ConvPass::BackwardFilter(_)) && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }
 
-/// The share of the time of a packed convolution on a software adapter: less than 1 if tiles of 32 columns are over three
-/// quarters full; otherwise it is faster to pack all images together.
+/// The share of the time of a packed convolution on a software adapter: less than 1 if tiles of 32 columns are over
+/// three quarters full; otherwise it is faster to pack all images together.
 pub(super) fn share(s: &Sizes) -> f64 {
     let plane = s.h * s.w;
     0.75 * plane.next_multiple_of(32) as f64 / plane as f64

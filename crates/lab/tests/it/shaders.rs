@@ -149,7 +149,8 @@ fn every_declaration_ships_and_every_import_is_used() {
             let rest = ["fn ", "const ", "alias ", "struct "].iter().find_map(|head| line.strip_prefix(head));
             let Some(name) = rest.and_then(|rest| words(rest).next()) else { continue };
             declarations += 1;
-            // Constants of conditions are in no text; they must be mentioned in some file. Plans replace `full` by literals.
+            // Constants of conditions are in no text; they must be mentioned in some file. Plans replace `full` by
+            // literals.
             let in_conditions = line.starts_with("const ") && words(&all).filter(|word| *word == name).count() > 1;
             if !in_conditions && !name.starts_with("full_") && !known.iter().any(|word| matches(name, word)) {
                 unused.push(format!("{file}: {name}"));
