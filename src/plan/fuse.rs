@@ -18,6 +18,10 @@ use crate::shader::{Epilogue, lines_called};
 const MAX_OPS: usize = 64;
 const MAX_LINES: usize = 1024;
 
+/// Maximum lines of `scalar.wgsl` that moved nodes call: computing them again must cost less than a load. Most
+/// functions have one line.
+const MAX_MOVED_LINES: usize = 6;
+
 /// Maximum clusters that a join may move: those between the two joined ones in the order.
 const MAX_BETWEEN: usize = 1000;
 
@@ -276,42 +280,69 @@ impl<'a> Fusion<'a> {
         fits && store_narrow(&mut launch, self.layout.node(narrow[0]).outputs[0].dtype).is_ok()
     }
 
-    /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a
-    /// buffer for their result. An example is the mask of a relu, which the backward pass then computes from
-    /// the relu's output.
+    /// Moves nodes to the cluster that reads them if their input is stored in a buffer anyway, which saves a buffer for
+    /// their result. Examples are the mask of a relu and the slope `1 - y^2` of a tanh, which the backward pass then
+    /// computes from the results of the forward pass.
     fn sink(&mut self) {
         for node in (0..self.layout.live.len()).rev() {
-            let Some((a, b)) = self.sinks(node) else { continue };
-            let inside = |other: usize| other == node || self.clusters.cluster(other) == Some(b);
+            let Some((a, b, chain)) = self.sinks(node) else { continue };
+            let inside = |other: usize| chain.contains(&other) || self.clusters.cluster(other) == Some(b);
             let target = &self.clusters.all[b];
-            let members = target.pointwise.iter().copied().chain([node]);
+            let members = target.pointwise.iter().chain(&chain).copied();
             if self.short(members.clone()) && self.bindings(target.kernel, members, inside) <= self.limit {
-                self.clusters.all[a].pointwise.retain(|&member| member != node);
+                self.clusters.all[a].pointwise.retain(|member| !chain.contains(member));
                 let members = &mut self.clusters.all[b].pointwise;
-                members.insert(members.partition_point(|&member| member < node), node);
-                self.clusters.of[node] = Some(b);
+                members.extend(&chain);
+                members.sort_unstable();
+                for &node in &chain {
+                    self.clusters.of[node] = Some(b);
+                }
             }
         }
     }
 
-    /// For a node that [`Fusion::sink`] can move, its cluster and its only reader's: a pointwise node that
-    /// reads one value, which its cluster stores for other readers, and that one other cluster reads.
-    fn sinks(&self, node: usize) -> Option<(usize, usize)> {
+    /// For a node that [`Fusion::sink`] can move, its cluster, its only reader's, and the nodes to move: it and those
+    /// of its cluster that only it needs. They are cheap, and read one value, which the cluster stores for other
+    /// readers.
+    fn sinks(&self, node: usize) -> Option<(usize, usize, Vec<usize>)> {
         let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
-        let inputs = self.layout.node(node).inputs.iter();
-        let roots = inputs.map(|&id| self.layout.source(id)).filter(|&root| self.layout.constant(root).is_none());
-        let mut roots: Vec<ValueId> = roots.collect();
-        roots.dedup();
-        let [root] = roots[..] else { return None };
         let readers = |id: ValueId| {
             let users = self.clusters.users[id.node].iter().filter(move |&&(output, _)| output == id.output);
-            users.filter(move |&&(_, user)| user != node).map(|&(_, user)| self.clusters.cluster(user))
+            users.map(|&(_, user)| user)
         };
-        let mut of_node = readers(ValueId { node, output: 0 });
+        let mut of_node = readers(ValueId { node, output: 0 }).map(|user| self.clusters.cluster(user));
         let b = of_node.next().flatten()?;
-        let alone = b != a && of_node.all(|cluster| cluster == Some(b));
-        let stored = self.clusters.of[root.node] == Some(a) && readers(root).any(|cluster| cluster != Some(a));
-        (alone && stored).then_some((a, b))
+        if b == a || of_node.any(|cluster| cluster != Some(b)) {
+            return None;
+        }
+        let mut chain = vec![node];
+        loop {
+            let inputs = chain.iter().flat_map(|&member| &self.layout.node(member).inputs);
+            let sources = inputs.map(|&id| self.layout.source(id)).filter(|&id| self.layout.constant(id).is_none());
+            let mut roots: Vec<ValueId> = sources.filter(|id| !chain.contains(&id.node)).collect();
+            roots.sort_unstable();
+            roots.dedup();
+            let stored = |root: ValueId| {
+                let outside = |user: usize| self.clusters.cluster(user) != Some(a) && !chain.contains(&user);
+                self.clusters.of[root.node] == Some(a) && readers(root).any(outside)
+            };
+            match roots[..] {
+                [root] if stored(root) => return Some((a, b, chain)),
+                _ => {
+                    // The newest root that nothing else needs; older ones may be needed by newer ones.
+                    let movable = |root: &&ValueId| {
+                        self.clusters.of[root.node] == Some(a)
+                            && self.layout.pointwise[root.node]
+                            && readers(**root).all(|user| chain.contains(&user))
+                    };
+                    chain.push(roots.iter().rev().find(movable)?.node);
+                }
+            }
+            let lines: usize = chain.iter().map(|&member| self.lines[member]).sum();
+            if lines > MAX_MOVED_LINES {
+                return None;
+            }
+        }
     }
 
     /// Whether the group computes a variable's new value and the kernel reads the old one. Fused, they

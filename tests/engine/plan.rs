@@ -250,6 +250,26 @@ fn masks_are_recomputed_where_they_are_read() {
     assert!(labels(&plan).iter().any(|label| label.ends_with("+ le + select")), "{:?}", labels(&plan));
 }
 
+/// The slope of a tanh or sigmoid is computed from its result where the backward pass needs it, and not stored.
+#[test]
+fn slopes_are_recomputed_where_they_are_read() {
+    for activation in [Value::tanh, Value::sigmoid] {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [8, 16]);
+        let w = graph.input("w", DType::F32, [16, 16]);
+        let h = activation(&x.matmul(&w));
+        let loss = h.matmul(&w).square().sum_all();
+        let gradient = gradients(&loss, &[&w]).remove(0);
+        let plan = plan(&graph, &[&loss, &gradient]);
+        assert_valid(&plan);
+        let forward = plan.calls.iter().find(|call| call.writes.iter().any(|stored| stored.value == h.id()));
+        let forward = forward.expect("the activation is stored");
+        assert_eq!(forward.writes.len(), 1, "{}: {:?}", forward.label, forward.writes);
+        let readers = plan.calls.iter().filter(|call| call.reads.iter().any(|stored| stored.value == h.id()));
+        assert_eq!(readers.count(), 3, "two products and the slope: {:?}", labels(&plan));
+    }
+}
+
 fn square() -> wgrad::TensorType {
     wgrad::TensorType::new(DType::F32, [64, 64])
 }

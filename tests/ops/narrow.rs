@@ -228,11 +228,11 @@ fn operands_of_different_float_types_give_f32() {
 #[test]
 fn narrow_activations_take_half_of_the_memory() {
     let Some(device) = common::device() else { return };
-    let temporary = |dtype: DType| {
+    let temporary = |dtype: DType, activation: fn(&Value) -> Value| {
         let graph = Graph::new();
         let x = graph.input("x", dtype, [4096]);
-        // Each cumulative sum is a launch of its own; the backward pass reads every result of relu.
-        let y = (0..16).fold(x.clone(), |y, _| y.cumsum(0).relu());
+        // Each cumulative sum is a launch of its own; the backward pass reads every result of the activation.
+        let y = (0..16).fold(x.clone(), |y, _| activation(&y.cumsum(0)));
         let dx = &gradients(&y.cast(DType::F32).sum_all(), &[&x])[0];
         let program =
             Session::new(device.clone()).compile_with(&graph, &[&y, dx], &Options::default()).expect("compiles");
@@ -240,8 +240,10 @@ fn narrow_activations_take_half_of_the_memory() {
         assert!(saved.count() >= 16);
         program.plan().least_temporary_bytes
     };
-    let (wide, narrow) = (temporary(DType::F32), temporary(DType::F16));
-    assert!(narrow as f64 <= 0.65 * wide as f64, "{narrow} instead of {wide} bytes");
+    for activation in [Value::relu, Value::tanh, Value::sigmoid] {
+        let (wide, narrow) = (temporary(DType::F32, activation), temporary(DType::F16, activation));
+        assert!(narrow as f64 <= 0.65 * wide as f64, "{narrow} instead of {wide} bytes");
+    }
 }
 
 /// Bytes as floats through every op that only moves elements, whose kernels may declare them as u32.
