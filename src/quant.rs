@@ -21,8 +21,12 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+mod weights;
+
+pub use weights::Weights;
+
 use crate::ops::conv2d::Conv2d;
-use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
+use crate::{DType, Error, Graph, Result, Tensor, Value};
 
 /// How numbers are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub enum Range {
 /// A quantised tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
+    /// How it was quantised.
+    pub scheme: Scheme,
     /// i8, in the shape of the tensor.
     pub values: Tensor,
     /// f32, `[]` or one number per channel in a shape that broadcasts: `[C, 1, ...]`.
@@ -127,14 +133,12 @@ impl Scheme {
         }
         let steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, range)).collect();
         let values = numbers.iter().enumerate().map(|(at, &x)| self.quantized(x, steps[channel(at)]) as i8);
-        let shape: Shape = match self.axis {
-            None => Shape::scalar(),
-            Some(axis) => (0..x.shape().rank()).map(|other| if other == axis { channels } else { 1 }).collect(),
-        };
+        let shape = self.scale_shape(x.shape());
         let column = |of: fn(&(f64, f64)) -> f64| {
             Tensor::new(&shape, steps.iter().map(|step| of(step) as f32).collect::<Vec<f32>>())
         };
         Ok(Quantized {
+            scheme: *self,
             values: Tensor::new(x.shape(), values.collect::<Vec<i8>>())?,
             scale: column(|step| step.0)?,
             zero: column(|step| step.1)?,
@@ -219,15 +223,15 @@ impl Quantized {
         self.values.numel() + 4 * (self.scale.numel() + self.zero.numel())
     }
 
-    /// Declares the variables `NAME.values`, `NAME.scale` and `NAME.zero` with these initial values.
+    /// Declares the variables `NAME.values`, `NAME.scale` and, unless it is 0 everywhere, `NAME.zero` with these initial
+    /// values.
     #[track_caller]
     pub fn declare(&self, graph: &Graph, name: &str) -> QuantizedWeight {
         let variable = |part: &str, tensor: &Tensor| graph.variable(&format!("{name}.{part}"), tensor.clone());
-        let symmetric = self.zero.to_f64().iter().all(|&zero| zero == 0.0);
         graph.at(std::panic::Location::caller(), || QuantizedWeight {
             values: variable("values", &self.values),
             scale: variable("scale", &self.scale),
-            zero: (!symmetric).then(|| variable("zero", &self.zero)),
+            zero: (!self.is_symmetric()).then(|| variable("zero", &self.zero)),
         })
     }
 }

@@ -1,8 +1,9 @@
 //! Quantisation: scales, products of quantised weights, and straight-through gradients.
 
+use wgrad::io::safetensors;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
-use wgrad::quant::{Range, Scheme};
+use wgrad::quant::{Quantized, Range, Scheme, Weights};
 use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
 
 use crate::common;
@@ -215,5 +216,93 @@ fn bytes_are_read_as_floats() {
             let want = 1.0 / (1.0 + (b - a).exp());
             assert!((got[2].to_f64()[2 * column] - want).abs() < 1e-6);
         }
+    }
+}
+
+/// Weights of every scheme come back as they were, and a session reads the same file.
+#[test]
+fn files_keep_values_and_schemes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let mut model = Weights::default();
+    for bits in [2, 4, 8] {
+        for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
+            for axis in [None, Some(0), Some(1)] {
+                let scheme = Scheme { axis, ..scheme };
+                let quantized = scheme.quantize(&weights(5, 8), Range::Mse).expect("finite");
+                model.quantized.insert(format!("{scheme:?}"), quantized);
+            }
+        }
+    }
+    model.others.insert("bias".to_owned(), weights(1, 8));
+    model.save(&path).expect("saved");
+    assert_eq!(Weights::load(&path).expect("loads"), model);
+
+    for name in model.quantized.keys().step_by(5) {
+        let graph = Graph::new();
+        // Another weight, as the initial values.
+        let other = Tensor::new([5, 8], (0..40).map(|i| i as f32 + 1.0).collect::<Vec<f32>>()).expect("40");
+        let other = Scheme { bits: 8, ..model.quantized[name].scheme }.quantize(&other, Range::MinMax).expect("finite");
+        let other = Quantized { zero: model.quantized[name].zero.clone(), ..other };
+        let weight = other.declare(&graph, name).dequantized();
+        let mut session = Session::new(wgrad::Device::cpu());
+        let program = session.compile(&graph, &[&weight]).expect("compiles");
+        let parts = safetensors::load(&path).expect("loads").into_iter().filter(|(part, _)| part.starts_with(name));
+        let one = folder.path().join("one.safetensors");
+        safetensors::save(&one, &parts.collect(), &Default::default()).expect("saved");
+        session.load_weights(&one, &graph).expect("the names of the variables");
+        let got = session.run(&program, &[]).expect("runs").remove(0);
+        assert!(worst(&got, &model.quantized[name].dequantize().expect("fits")) < 1e-5);
+    }
+}
+
+/// A file whose tensors do not match the scheme is refused, and says why; so is saving such weights.
+#[test]
+fn files_that_do_not_match_their_scheme_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let right = Scheme::int8().bits(4).per_channel(0).quantize(&weights(3, 4), Range::MinMax).expect("finite");
+    let affine = Scheme::int8().affine().quantize(&weights(3, 4), Range::MinMax).expect("finite");
+    let of = |weight: Quantized| Weights { quantized: [("fc".to_owned(), weight)].into(), ..Weights::default() };
+    let scale = |numbers: [f32; 3]| Tensor::new([3, 1], numbers).expect("3");
+    let wrong = [
+        (Quantized { scheme: right.scheme.bits(9), ..right.clone() }, "expected 2 to 8 bits, not 9"),
+        (Quantized { scheme: right.scheme.bits(2), ..right.clone() }, "expected integers from -1 to 1"),
+        (Quantized { scheme: right.scheme.per_channel(2), ..right.clone() }, "there is no axis 2"),
+        (
+            Quantized { scheme: right.scheme.per_channel(1), ..right.clone() },
+            "`scale` is f32[3, 1]; expected f32[1, 4]",
+        ),
+        (Quantized { values: right.values.cast(DType::F32), ..right.clone() }, "expected i8[3, 4]"),
+        (Quantized { scale: scale([1.0, f32::NAN, 1.0]), ..right.clone() }, "`scale` has the number NaN"),
+        (Quantized { scale: scale([1.0, 1.0, 0.0]), ..right.clone() }, "`scale` has the number 0"),
+        (Quantized { zero: scale([0.0, 1.0, 0.0]), ..right.clone() }, "`zero` has the number 1; expected 0"),
+        (Quantized { zero: Tensor::new([], [0.5f32]).expect("one"), ..affine.clone() }, "`zero` has the number 0.5"),
+    ];
+    for (weight, why) in wrong {
+        let error = of(weight.clone()).save(&path).expect_err(why).to_string();
+        assert!(error.contains("weight `fc`") && error.contains(why), "{error}");
+        assert!(!path.exists(), "nothing is written");
+        // The same as a file.
+        let Scheme { bits, symmetric, axis } = weight.scheme;
+        let axis = axis.map_or("null".to_owned(), |axis| axis.to_string());
+        let scheme = format!("{{\"axis\":{axis},\"bits\":{bits},\"symmetric\":{symmetric}}}");
+        let Quantized { values, scale, zero, .. } = weight;
+        let tensors = [("fc.values", values), ("fc.scale", scale), ("fc.zero", zero)];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+        safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme)].into()).expect("saved");
+        let error = Weights::load(&path).expect_err(why).to_string();
+        assert!(error.contains("weight `fc`") && error.contains(why), "{error}");
+        std::fs::remove_file(&path).expect("was written");
+    }
+    let mut twice = of(right.clone());
+    twice.others.insert("fc.scale".to_owned(), weights(1, 1));
+    assert!(twice.save(&path).expect_err("one name").to_string().contains("two tensors have the name `fc.scale`"));
+    for (scheme, why) in
+        [("{}", "the scheme is `{}`"), ("{\"axis\":0,\"bits\":8,\"symmetric\":true}", "`fc.values` is missing")]
+    {
+        let tensors = [("other".to_owned(), weights(1, 2))].into();
+        safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme.to_owned())].into()).expect("saved");
+        assert!(Weights::load(&path).expect_err(why).to_string().contains(why));
     }
 }
