@@ -24,7 +24,7 @@ use clap::Parser;
 use wgrad::data::{Batches, Digits, Mnist};
 use wgrad::nn::{Conv2d, Layer, Linear, Scope};
 use wgrad::optim::{Adam, Optimizer};
-use wgrad::quant::{Quantized, Range, Scheme};
+use wgrad::quant::{Calibration, Quantized, Scheme};
 use wgrad::{DType, Graph, Reduction, Result, Session, Tensor, Value, ops};
 
 const LAYERS: [&str; 4] = ["conv1", "conv2", "fc1", "fc2"];
@@ -134,7 +134,7 @@ impl Network {
         for layer in LAYERS {
             let weight = session.get(&format!("{layer}.weight"))?;
             weights.push(match scheme {
-                Some(scheme) => Weight::Integers(scheme.quantize(&weight, Range::MinMax)?),
+                Some(scheme) => Weight::Integers(scheme.quantize(&weight, Calibration::MinMax)?),
                 None => Weight::Float(weight),
             });
             biases.push(session.get(&format!("{layer}.bias"))?);

@@ -3,6 +3,8 @@
 //! Shapes are inferred as nodes are added. A mistake does not interrupt graph building: it is recorded
 //! with the caller's line, the result is an invalid value, and compiling reports all errors.
 
+mod narrow;
+
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::panic::Location;
@@ -488,29 +490,6 @@ impl Graph {
         }
     }
 
-    /// Adds an op that computes in the wide types of its operands.
-    #[track_caller]
-    fn apply_widened(&self, op: Arc<dyn Op>, inputs: &[&Value]) -> Vec<Value> {
-        let wide: Vec<Value> = inputs.iter().map(|v| v.widen()).collect();
-        let types: Vec<&TensorType> = wide.iter().map(|v| &v.ty).collect();
-        if let Err(message) = op.infer(&types) {
-            return vec![self.error(op.name(), inputs, message); 4];
-        }
-        let outputs = self.apply_shared(op, &wide.iter().collect::<Vec<_>>());
-        let mut floats = inputs.iter().map(|v| v.dtype()).filter(|dtype| dtype.is_float());
-        let common = floats.next().filter(|first| floats.all(|dtype| dtype == *first));
-        // Further outputs are statistics for the gradient.
-        let rounded = |(number, output): (usize, Value)| match common {
-            Some(dtype) if number == 0 && output.is_valid() && output.dtype().is_float() => {
-                let rounded = output.cast(dtype);
-                self.lock().rounded.insert(output.id, rounded.id);
-                rounded
-            }
-            _ => output,
-        };
-        outputs.into_iter().enumerate().map(rounded).collect()
-    }
-
     /// Adds an op with one output.
     #[track_caller]
     pub fn apply1(&self, op: impl Op, inputs: &[&Value]) -> Value {
@@ -522,13 +501,6 @@ impl Graph {
     pub(crate) fn value_of(&self, id: ValueId) -> Value {
         let ty = self.lock().ty(id).clone();
         self.value(id, ty)
-    }
-
-    /// The value with this id, which must exist; if a narrow type is stored instead of it, that value, widened.
-    /// Gradient rules read it, so that the backward pass needs only what is stored.
-    pub(crate) fn stored_value_of(&self, id: ValueId) -> Value {
-        let rounded = self.lock().rounded.get(&id).copied();
-        rounded.map_or_else(|| self.value_of(id), |id| self.value_of(id).widen())
     }
 
     /// The value with this id (see [`Graph::nodes`]); `None` if the graph has no such value.
@@ -619,24 +591,6 @@ impl Value {
     /// The size of an axis, which may count from the end (`-1`); 0 if there is no such axis.
     pub fn dim(&self, axis: isize) -> usize {
         self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
-    }
-
-    /// The inputs of the op that produced this value, if that op has this name. Where it was applied to narrow
-    /// operands, the narrow ones.
-    pub(crate) fn made_by(&self, op: &str) -> Option<Vec<Value>> {
-        let nodes = self.graph.lock();
-        let maker = |id: ValueId| nodes.nodes.get(id.node);
-        let node = maker(self.id)?;
-        let inputs = if node.name() == op {
-            node.inputs.clone()
-        } else {
-            let node = maker(*node.inputs.first()?).filter(|_| node.name() == "cast" && self.dtype().is_narrow())?;
-            let widened = |id: &ValueId| maker(*id).filter(|node| node.name() == "widen").map(|node| node.inputs[0]);
-            let inputs: Option<Vec<ValueId>> = node.inputs.iter().map(widened).collect();
-            inputs.filter(|ids| node.name() == op && ids.iter().all(|&id| nodes.ty(id).dtype == self.dtype()))?
-        };
-        drop(nodes);
-        Some(inputs.into_iter().map(|id| self.graph.value_of(id)).collect())
     }
 
     /// Adds an op with one output, with this value and `others` as inputs.

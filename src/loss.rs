@@ -87,7 +87,7 @@ impl Value {
     fn paired(&self, op: &str, target: &Value) -> Result<(Value, Value), Value> {
         self.graph().admit(op, &[self, target])?;
         if self.shape() != target.shape() || !self.dtype().is_float() || !target.dtype().is_float() {
-            let why = "expected floats: predictions and targets of equal shapes; reshape() or broadcast_to() one";
+            let why = "expected float predictions and targets of equal shapes; reshape() or broadcast_to() one";
             return Err(self.graph().error(op, &[self, target], why));
         }
         Ok((self.widen(), target.widen()))

@@ -2,13 +2,13 @@
 //!
 //! A number `x` becomes `q = clamp(round(x / scale) + zero)`, and `q` stands for `(q - zero) scale` (Jacob et al.,
 //! *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference*, arXiv:1712.05877).
-//! [`Scheme`] says how, [`Range`] how the scale follows from data.
+//! [`Scheme`] is the format; [`Calibration`] derives the scale from data.
 //!
 //! ```
-//! use wgrad::quant::{Range, Scheme};
+//! use wgrad::quant::{Calibration, Scheme};
 //! use wgrad::{DType, Device, Graph, Session, Tensor};
 //! let weights = Tensor::new([2, 3], [0.5f32, -1.0, 0.25, 10.0, 20.0, -5.0])?;
-//! let quantized = Scheme::int8().per_channel(0).quantize(&weights, Range::MinMax)?;
+//! let quantized = Scheme::int8().per_channel(0).quantize(&weights, Calibration::MinMax)?;
 //! assert_eq!(quantized.values.to_f64(), [64.0, -127.0, 32.0, 64.0, 127.0, -32.0]);
 //! // A product that reads a byte per weight.
 //! let graph = Graph::new();
@@ -21,9 +21,9 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
-mod weights;
+mod model;
 
-pub use weights::Weights;
+pub use model::QuantizedModel;
 
 use crate::ops::conv2d::Conv2d;
 use crate::{DType, Error, Graph, Result, Tensor, Value};
@@ -39,9 +39,9 @@ pub struct Scheme {
     pub axis: Option<usize>,
 }
 
-/// The range of numbers that is represented; numbers beyond it are clamped.
+/// How the range of represented numbers follows from data. Numbers beyond it are clamped.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Range {
+pub enum Calibration {
     /// All numbers.
     MinMax,
     /// All but a share of the largest and smallest ones: with 99.9, one in a thousand is clamped.
@@ -107,7 +107,7 @@ impl Scheme {
     /// # Errors
     /// [`Error::Input`] for other bits than 2 to 8, an axis that does not exist, an empty tensor, numbers that are not
     /// finite, and a percentile outside (0, 100].
-    pub fn quantize(&self, x: &Tensor, range: Range) -> Result<Quantized> {
+    pub fn quantize(&self, x: &Tensor, calibration: Calibration) -> Result<Quantized> {
         let complain = |why: String| Err(Error::Input(format!("cannot quantise {}: {why}", x.ty())));
         if !(2..=8).contains(&self.bits) {
             return complain(format!("expected 2 to 8 bits, not {}", self.bits));
@@ -115,7 +115,7 @@ impl Scheme {
         if self.axis.is_some_and(|axis| axis >= x.shape().rank()) {
             return complain(format!("there is no axis {:?}", self.axis));
         }
-        if let Range::Percentile(share) = range
+        if let Calibration::Percentile(share) = calibration
             && !(share > 0.0 && share <= 100.0)
         {
             return complain(format!("a percentile is above 0 and at most 100, not {share}"));
@@ -131,7 +131,7 @@ impl Scheme {
         for (at, &x) in numbers.iter().enumerate() {
             parts[channel(at)].push(x);
         }
-        let steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, range)).collect();
+        let steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, calibration)).collect();
         let values = numbers.iter().enumerate().map(|(at, &x)| self.quantized(x, steps[channel(at)]) as i8);
         let shape = self.scale_shape(x.shape());
         let column = |of: fn(&(f64, f64)) -> f64| {
@@ -146,12 +146,12 @@ impl Scheme {
     }
 
     /// Scale, as f32, and zero point of numbers.
-    fn fit(&self, numbers: &mut [f64], range: Range) -> (f64, f64) {
+    fn fit(&self, numbers: &mut [f64], calibration: Calibration) -> (f64, f64) {
         numbers.sort_unstable_by(f64::total_cmp);
         let (low, high) = (numbers[0].min(0.0), numbers[numbers.len() - 1].max(0.0));
-        match range {
-            Range::MinMax => self.step(low, high),
-            Range::Percentile(share) => {
+        match calibration {
+            Calibration::MinMax => self.step(low, high),
+            Calibration::Percentile(share) => {
                 // Half of the rest at either end, or of the magnitudes.
                 let cut = ((100.0 - share) * numbers.len() as f64 / 100.0 + 1e-6) as usize;
                 if self.symmetric {
@@ -163,7 +163,7 @@ impl Scheme {
                 let at = |end: usize| numbers[end.min(numbers.len() - 1)];
                 self.step(at(cut / 2).min(0.0), at((numbers.len() - 1).saturating_sub(cut.div_ceil(2))).max(0.0))
             }
-            Range::Mse => {
+            Calibration::Mse => {
                 let error = |(scale, zero): (f64, f64)| -> f64 {
                     numbers.iter().map(|&x| (x - (self.quantized(x, (scale, zero)) - zero) * scale).powi(2)).sum()
                 };
@@ -223,8 +223,8 @@ impl Quantized {
         self.values.numel() + 4 * (self.scale.numel() + self.zero.numel())
     }
 
-    /// Declares the variables `NAME.values`, `NAME.scale` and, unless it is 0 everywhere, `NAME.zero` with these initial
-    /// values.
+    /// Declares the variables `NAME.values`, `NAME.scale` and, unless it is 0 everywhere, `NAME.zero` with these
+    /// initial values.
     #[track_caller]
     pub fn declare(&self, graph: &Graph, name: &str) -> QuantizedWeight {
         let variable = |part: &str, tensor: &Tensor| graph.variable(&format!("{name}.{part}"), tensor.clone());

@@ -164,7 +164,7 @@ impl std::str::FromStr for DType {
     fn from_str(name: &str) -> std::result::Result<DType, String> {
         let names = || DType::ALL.map(DType::name).join(", ");
         let found = DType::ALL.into_iter().find(|dtype| dtype.name() == name);
-        found.ok_or_else(|| format!("`{name}` is no element type; there are {}", names()))
+        found.ok_or_else(|| format!("`{name}` is not an element type; expected one of {}", names()))
     }
 }
 
@@ -283,13 +283,13 @@ impl Data {
 }
 
 /// An element as f64, exactly.
-trait Element: Copy {
+trait ToF64: Copy {
     fn to_f64(self) -> f64;
 }
 
 macro_rules! elements {
     ($($ty:ty: $x:ident => $result:expr),*) => {$(
-        impl Element for $ty {
+        impl ToF64 for $ty {
             fn to_f64(self) -> f64 {
                 let $x = self;
                 $result

@@ -20,8 +20,8 @@ pub struct Contents {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Writes tensors and metadata to a file, atomically (see [`super::write_atomically`]). Floats of either
-/// precision, integers and bools keep their type.
+/// Writes tensors and metadata to a file, atomically (see [`super::write_atomically`]). Every
+/// tensor keeps its type.
 ///
 /// ```
 /// use std::collections::BTreeMap;

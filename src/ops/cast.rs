@@ -98,7 +98,7 @@ impl Op for Widen {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let from = inputs[0].dtype;
         if !from.is_narrow() || (self.to != from.wide() && self.to != DType::F32) {
-            return Err(format!("{from} is no narrow type of {}", self.to));
+            return Err(format!("{from} is not a narrow type of {}", self.to));
         }
         Ok(vec![TensorType::new(self.to, &inputs[0].shape)])
     }

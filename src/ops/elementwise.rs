@@ -292,12 +292,12 @@ rows! {
     binary rem_euclid = Row::integers(2, |x| remaining(x, i64::rem_euclid));
     /// The smaller value, NaN if either is NaN. Equal operands get half the gradient each.
     binary minimum = Row::numbers(2, |x| extreme(x[0], x[1], f64::min), |x| x[0].min(x[1]))
-        .keeps()
+        .selects()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.lt(b)));
     /// The larger value, NaN if either is NaN. Equal operands get half the gradient each.
     binary maximum = Row::numbers(2, |x| extreme(x[0], x[1], f64::max), |x| x[0].max(x[1]))
-        .keeps()
+        .selects()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| share_between(g, |a, b| a.gt(b)));
     /// `a` to the power `b`, as IEEE `pow`: 1 for `b = 0`; a negative `a` requires a whole `b`, otherwise the result
@@ -337,19 +337,19 @@ rows! {
     binary or = Row::logic(2, |a, b| a || b);
     /// Logical not.
     unary not = Row::logic(1, |a, _| !a);
-    manual select = Row::select().keeps().cases(-1.0, 1.0, &[]).gradient(|g, _| {
+    manual select = Row::select().selects().cases(-1.0, 1.0, &[]).gradient(|g, _| {
         let zero = || g.y().zeros_like();
         vec![None, g.when(1, || g.x(0).where_(&g.dy(), &zero())), g.when(2, || g.x(0).where_(&zero(), &g.dy()))]
     });
 
     /// `-x`. Integers wrap.
     unary neg = Row::numbers(1, |x| -x[0], |x| x[0].wrapping_neg())
-        .keeps()
+        .selects()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy().neg())]);
     /// `|x|`. The gradient at 0 is 0.
     unary abs = Row::numbers(1, |x| x[0].abs(), |x| x[0].wrapping_abs())
-        .keeps()
+        .selects()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sign())]);
     /// -1, 0 or 1; NaN for NaN. The gradient is 0.
@@ -460,7 +460,7 @@ rows! {
         });
     /// `max(x, 0)`, NaN for NaN. The gradient at 0 is 0.
     unary relu = Row::floats(1, |x, _| extreme(x[0], 0.0, f64::max))
-        .keeps()
+        .selects()
         .cases(-2.0, 2.0, WIDE)
         .gradient(|g, _| {
             let zero = g.y().zeros_like();

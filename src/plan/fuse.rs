@@ -18,10 +18,6 @@ use crate::shader::{Epilogue, lines_called};
 const MAX_OPS: usize = 64;
 const MAX_LINES: usize = 1024;
 
-/// Maximum lines of `scalar.wgsl` that moved nodes call: computing them again must cost less than a load. Most
-/// functions have one line.
-const MAX_MOVED_LINES: usize = 6;
-
 /// Maximum clusters that a join may move: those between the two joined ones in the order.
 const MAX_BETWEEN: usize = 1000;
 
@@ -301,9 +297,9 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// For a node that [`Fusion::sink`] can move, its cluster, its only reader's, and the nodes to move: it and those
-    /// of its cluster that only it needs. They are cheap, and read one value, which the cluster stores for other
-    /// readers.
+    /// For a node that [`Fusion::sink`] can move, its cluster, the cluster of its only readers, and the nodes to move:
+    /// the node and those of its cluster that only it needs. Together they read one value, which the cluster stores for
+    /// other readers, too.
     fn sinks(&self, node: usize) -> Option<(usize, usize, Vec<usize>)> {
         let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
         let readers = |id: ValueId| {
@@ -326,22 +322,18 @@ impl<'a> Fusion<'a> {
                 let outside = |user: usize| self.clusters.cluster(user) != Some(a) && !chain.contains(&user);
                 self.clusters.of[root.node] == Some(a) && readers(root).any(outside)
             };
-            match roots[..] {
-                [root] if stored(root) => return Some((a, b, chain)),
-                _ => {
-                    // The newest root that nothing else needs; older ones may be needed by newer ones.
-                    let movable = |root: &&ValueId| {
-                        self.clusters.of[root.node] == Some(a)
-                            && self.layout.pointwise[root.node]
-                            && readers(**root).all(|user| chain.contains(&user))
-                    };
-                    chain.push(roots.iter().rev().find(movable)?.node);
-                }
+            if let [root] = roots[..]
+                && stored(root)
+            {
+                return Some((a, b, chain));
             }
-            let lines: usize = chain.iter().map(|&member| self.lines[member]).sum();
-            if lines > MAX_MOVED_LINES {
-                return None;
-            }
+            // The newest root that nothing else needs; older ones may be needed by newer ones.
+            let movable = |root: &&ValueId| {
+                self.clusters.of[root.node] == Some(a)
+                    && self.layout.pointwise[root.node]
+                    && readers(**root).all(|user| chain.contains(&user))
+            };
+            chain.push(roots.iter().rev().find(movable)?.node);
         }
     }
 

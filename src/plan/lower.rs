@@ -24,7 +24,7 @@ use crate::{DType, TensorType};
 /// buffers, their views, types of the outputs.
 type Lowerable = (Arc<dyn Op>, &'static str, Vec<TensorType>, Vec<DType>, Vec<View>, Vec<TensorType>);
 
-struct Lowering<'a> {
+struct Lowerer<'a> {
     layout: &'a Layout<'a>,
     clusters: &'a Clusters,
     schedule: &'a Schedule,
@@ -44,7 +44,7 @@ pub(super) fn lower(
     profile: &Profile,
 ) -> (Plan, Vec<Finding>) {
     let scalars = number_scalars(layout);
-    let mut lowering = Lowering {
+    let mut lowerer = Lowerer {
         layout,
         clusters,
         schedule,
@@ -55,18 +55,18 @@ pub(super) fn lower(
         texts: HashMap::new(),
     };
     for (node, why) in &clusters.refused {
-        let finding = lowering.refusal().variants(*node, why);
-        lowering.findings.push(finding);
+        let finding = lowerer.refusal().variants(*node, why);
+        lowerer.findings.push(finding);
     }
     let mut calls = Vec::new();
     for job in &schedule.jobs {
-        calls.extend(lowering.call(job));
+        calls.extend(lowerer.call(job));
     }
-    let (plan, refused) = bind(layout, schedule, &lowering.scalars, targets, &calls, profile);
+    let (plan, refused) = bind(layout, schedule, &lowerer.scalars, targets, &calls, profile);
     for (node, why) in refused {
-        lowering.complain(node, &why);
+        lowerer.complain(node, &why);
     }
-    (plan, lowering.findings)
+    (plan, lowerer.findings)
 }
 
 /// Numbers the live step scalars.
@@ -75,7 +75,7 @@ fn number_scalars(layout: &Layout<'_>) -> BTreeMap<ValueId, usize> {
     live.enumerate().map(|(number, node)| (ValueId { node, output: 0 }, number)).collect()
 }
 
-impl Lowering<'_> {
+impl Lowerer<'_> {
     fn refusal(&self) -> Refusal<'_> {
         Refusal { nodes: self.layout.nodes, profile: self.profile }
     }

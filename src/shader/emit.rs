@@ -92,10 +92,10 @@ fn unary(rest: &mut &str, lookup: Lookup<'_>) -> Option<Value> {
     }
 }
 
-/// Begins the name of the function that loads an element of a binding that is stored in a narrow type.
+/// Prefix of the function that loads an element of a binding that is stored in a narrow type.
 pub(super) const WIDEN: &str = "widen_";
 
-/// Begins the name of the function that stores an element of such a binding.
+/// Prefix of the function that stores an element of such a binding.
 pub(super) const NARROW: &str = "narrow_";
 
 /// Appends a part of a source file to a text.

@@ -84,7 +84,7 @@ impl Item {
         value.split_once(';').unwrap_or_default().0.trim()
     }
 
-    /// The attribute and the element type of a binding that is an array, as written, and the text before the type.
+    /// For a binding that is an array: its number and its element type, as written, and the text before the type.
     pub fn array(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let number = self.text.split_once("@binding(")?.1.split_once(')')?.0;
         let (head, rest) = self.text.split_once("array<")?;

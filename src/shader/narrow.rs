@@ -1,14 +1,15 @@
 //! Kernels with bindings that are stored in narrow types: loads widen, and stores pack.
 
+use super::assembly::Assembly;
 use super::emit::{NARROW, Value, WIDEN, evaluate};
 use super::module::{Item, Kind, Module};
-use super::{Assembly, Shader, Source};
+use super::{Bindings, Source};
 use crate::DType;
 
-/// Begins the setting of a binding whose values are rounded as they are stored.
+/// Prefix of the setting of a binding whose values are rounded as they are stored.
 const ROUNDED: &str = "rounded ";
 
-/// Stands between the type of a binding and the type that its elements are converted to.
+/// In a setting, separates the type of a binding from the type that its elements are converted to.
 const AS: &str = " as ";
 
 impl Source {
@@ -41,40 +42,28 @@ impl Source {
     }
 
     fn with_setting(&self, binding: u32, setting: String) -> Result<Source, String> {
-        let Some(shader) = &self.shader else {
+        let Some(origin) = &self.origin else {
             return Err(format!(
                 "the text was not assembled by `Shader`, so that binding {binding} cannot be {setting}"
             ));
         };
-        let mut shader = Shader::clone(shader);
-        let name = shader.binding(binding)?;
+        let named = origin.bindings.iter().find(|(number, _)| *number == binding);
+        let (_, name) = named.ok_or_else(|| format!("the kernel has no array at binding {binding}"))?;
+        let mut shader = origin.shader.clone();
         shader.settings.insert(name, setting);
         shader.finish()
     }
 }
 
-impl Shader {
-    /// The name of a binding of the text.
-    fn binding(&self, number: u32) -> Result<&'static str, String> {
-        let module = self.root.as_ref().map_err(String::clone)?.module();
-        let mut assembly = Assembly::new(module, &self.settings);
-        assembly.assemble()?;
-        let named = assembly.bindings().into_iter().find(|(known, _)| *known == i64::from(number));
-        named
-            .map(|(_, name)| name)
-            .ok_or_else(|| format!("shaders/{}.wgsl has no array at binding {number}", module.name))
-    }
-}
-
 impl<'a> Assembly<'a> {
     /// The numbers and names of the bindings of the text that are arrays.
-    fn bindings(&self) -> Vec<(i64, &'static str)> {
+    pub(super) fn bindings(&self) -> Bindings {
         let items =
             self.names.values().map(|&(module, place)| (self.modules[module], &self.modules[module].items[place]));
         let array = |(module, item): (&'a Module, &'a Item)| {
             let (number, ..) = item.array().filter(|_| item.kind == Kind::Binding)?;
             match evaluate(number, &|name| self.value(module, name)) {
-                Ok(Value::Number(number)) => Some((number, item.name)),
+                Ok(Value::Number(number)) => Some((u32::try_from(number).ok()?, item.name)),
                 _ => None,
             }
         };

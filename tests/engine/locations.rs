@@ -336,7 +336,8 @@ fn optimizers(e: &mut Entries) {
     });
     e.add("fake_quantize", |t| t.f.fake_quantize(quant::Scheme::int8().bits(1), &t.v, &t.v));
     e.add("declare", |t| {
-        let q = quant::Scheme::int8().quantize(&Tensor::new([1], [1.0f32]).unwrap(), quant::Range::MinMax).unwrap();
+        let q =
+            quant::Scheme::int8().quantize(&Tensor::new([1], [1.0f32]).unwrap(), quant::Calibration::MinMax).unwrap();
         t.g.variable("q.values", Tensor::new([1], [1.0f32]).unwrap());
         q.declare(&t.g, "q")
     });

@@ -239,7 +239,7 @@ fn sizes_beyond_32_bits_are_refused() {
 }
 
 #[test]
-fn masks_are_recomputed_where_they_are_read() {
+fn masks_are_computed_where_they_are_read() {
     let graph = Graph::new();
     let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
     let y = x.matmul(&w).relu();
@@ -252,7 +252,7 @@ fn masks_are_recomputed_where_they_are_read() {
 
 /// The slope of a tanh or sigmoid is computed from its result where the backward pass needs it, and not stored.
 #[test]
-fn slopes_are_recomputed_where_they_are_read() {
+fn slopes_are_computed_where_they_are_read() {
     for activation in [Value::tanh, Value::sigmoid] {
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [8, 16]);

@@ -3,7 +3,7 @@
 use wgrad::io::safetensors;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
-use wgrad::quant::{Quantized, Range, Scheme, Weights};
+use wgrad::quant::{Calibration, Quantized, QuantizedModel, Scheme};
 use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
 
 use crate::common;
@@ -29,7 +29,7 @@ fn numbers_are_at_most_half_a_step_off() {
         for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
             for axis in [None, Some(0), Some(1)] {
                 let scheme = Scheme { axis, ..scheme };
-                let quantized = scheme.quantize(&x, Range::MinMax).expect("finite");
+                let quantized = scheme.quantize(&x, Calibration::MinMax).expect("finite");
                 let (least, most) = scheme.limits();
                 let Data::I8(values) = quantized.values.data() else { panic!("{:?}", quantized.values.ty()) };
                 assert!(values.iter().all(|&q| (least..=most).contains(&f64::from(q))));
@@ -43,8 +43,8 @@ fn numbers_are_at_most_half_a_step_off() {
             }
         }
     }
-    let per_tensor = Scheme::int8().quantize(&x, Range::MinMax).expect("finite");
-    let per_channel = Scheme::int8().per_channel(0).quantize(&x, Range::MinMax).expect("finite");
+    let per_tensor = Scheme::int8().quantize(&x, Calibration::MinMax).expect("finite");
+    let per_channel = Scheme::int8().per_channel(0).quantize(&x, Calibration::MinMax).expect("finite");
     let [tensor, channel] = [per_tensor, per_channel].map(|q| squared(&q.dequantize().expect("fits"), &x));
     assert!(channel < 0.5 * tensor, "a scale per channel is more accurate: {channel} and {tensor}");
 }
@@ -57,13 +57,16 @@ fn outliers_are_clamped_by_percentile_and_squared_error() {
     let x = Tensor::new([10_000], numbers).expect("fits");
     for scheme in [Scheme::int8().bits(4), Scheme::int8().bits(4).affine()] {
         let of = |range| squared(&scheme.quantize(&x, range).expect("finite").dequantize().expect("fits"), &x);
-        let (all, percentile, mse) = (of(Range::MinMax), of(Range::Percentile(99.98)), of(Range::Mse));
+        let (all, percentile, mse) =
+            (of(Calibration::MinMax), of(Calibration::Percentile(99.98)), of(Calibration::Mse));
         assert!(percentile < 0.8 * all && mse <= percentile * 1.05, "{all} {percentile} {mse}");
         let largest = |range| scheme.quantize(&x, range).expect("finite").dequantize().expect("fits").to_f64()[500];
-        assert!(largest(Range::MinMax) > 2.7 && largest(Range::Percentile(99.98)) < 1.2);
+        assert!(largest(Calibration::MinMax) > 2.7 && largest(Calibration::Percentile(99.98)) < 1.2);
     }
-    let zeros =
-        Scheme::int8().affine().quantize(&Tensor::new([3], [0.0f32; 3]).expect("three"), Range::Mse).expect("fits");
+    let zeros = Scheme::int8()
+        .affine()
+        .quantize(&Tensor::new([3], [0.0f32; 3]).expect("three"), Calibration::Mse)
+        .expect("fits");
     assert_eq!(zeros.dequantize().expect("fits").to_f64(), [0.0; 3]);
 }
 
@@ -73,24 +76,24 @@ fn mistakes_are_errors() {
     let nan = Tensor::new([2], [1.0f32, f32::NAN]).expect("two");
     let none = Tensor::new([0], Vec::<f32>::new()).expect("empty");
     for (result, says) in [
-        (Scheme::int8().bits(9).quantize(&x, Range::MinMax), "2 to 8 bits, not 9"),
-        (Scheme::int8().per_channel(2).quantize(&x, Range::MinMax), "no axis Some(2)"),
-        (Scheme::int8().quantize(&x, Range::Percentile(0.0)), "percentile"),
-        (Scheme::int8().quantize(&nan, Range::Mse), "finite floats"),
-        (Scheme::int8().quantize(&none, Range::Mse), "finite floats"),
+        (Scheme::int8().bits(9).quantize(&x, Calibration::MinMax), "2 to 8 bits, not 9"),
+        (Scheme::int8().per_channel(2).quantize(&x, Calibration::MinMax), "no axis Some(2)"),
+        (Scheme::int8().quantize(&x, Calibration::Percentile(0.0)), "percentile"),
+        (Scheme::int8().quantize(&nan, Calibration::Mse), "finite floats"),
+        (Scheme::int8().quantize(&none, Calibration::Mse), "finite floats"),
     ] {
         let why = result.expect_err("is refused").to_string();
         assert!(why.contains(says) && why.contains("f32["), "{why}");
     }
     let graph = Graph::new();
     let weight =
-        Scheme::int8().affine().per_channel(0).quantize(&x, Range::MinMax).expect("finite").declare(&graph, "w");
-    let columns = Scheme::int8().per_channel(1).quantize(&x, Range::MinMax).expect("finite").declare(&graph, "c");
+        Scheme::int8().affine().per_channel(0).quantize(&x, Calibration::MinMax).expect("finite").declare(&graph, "w");
+    let columns = Scheme::int8().per_channel(1).quantize(&x, Calibration::MinMax).expect("finite").declare(&graph, "c");
     let input = graph.input("x", DType::F32, [1, 3]);
     input.matmul_dynamic(&weight);
     input.matmul_quantized(&columns);
     // A square weight with a scale for each of its inputs.
-    let square = Scheme::int8().per_channel(1).quantize(&weights(3, 3), Range::MinMax).expect("finite");
+    let square = Scheme::int8().per_channel(1).quantize(&weights(3, 3), Calibration::MinMax).expect("finite");
     input.matmul_quantized(&square.declare(&graph, "s"));
     input.fake_quantize(Scheme::int8().bits(1), &input, &input);
     let errors = graph.errors();
@@ -106,7 +109,7 @@ fn mistakes_are_errors() {
 fn products_of_quantised_weights_agree_with_dequantised_ones() {
     let (w, x) = (weights(9, 52), weights(5, 52));
     for scheme in [Scheme::int8(), Scheme::int8().per_channel(0), Scheme::int8().per_channel(0).affine()] {
-        let quantized = scheme.quantize(&w, Range::MinMax).expect("finite");
+        let quantized = scheme.quantize(&w, Calibration::MinMax).expect("finite");
         for device in common::devices() {
             let graph = Graph::new();
             let input = graph.input("x", DType::F32, x.shape());
@@ -140,7 +143,7 @@ fn convolutions_with_quantised_weights_agree_with_dequantised_ones() {
     let x = Tensor::new([2, 3, 7, 9], (0..378).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect::<Vec<f32>>());
     let x = x.expect("fits");
     for scheme in [Scheme::int8(), Scheme::int8().per_channel(0).bits(4)] {
-        let quantized = scheme.quantize(&w, Range::Mse).expect("finite");
+        let quantized = scheme.quantize(&w, Calibration::Mse).expect("finite");
         for device in common::devices() {
             let graph = Graph::new();
             let input = graph.input("x", DType::F32, x.shape());
@@ -161,7 +164,7 @@ fn convolutions_with_quantised_weights_agree_with_dequantised_ones() {
 #[test]
 fn a_product_reads_a_byte_per_weight() {
     let graph = Graph::new();
-    let weight = Scheme::int8().quantize(&weights(64, 128), Range::MinMax).expect("finite").declare(&graph, "w");
+    let weight = Scheme::int8().quantize(&weights(64, 128), Calibration::MinMax).expect("finite").declare(&graph, "w");
     let y = graph.input("x", DType::F32, [4, 128]).matmul_quantized(&weight);
     let (plan, findings) = Plan::of(&graph, &[&y], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
     assert!(findings.is_empty() && plan.calls.len() == 1, "{:?}", plan.calls);
@@ -219,30 +222,31 @@ fn bytes_are_read_as_floats() {
     }
 }
 
-/// Weights of every scheme come back as they were, and a session reads the same file.
+/// QuantizedModel of every scheme come back as they were, and a session reads the same file.
 #[test]
 fn files_keep_values_and_schemes() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("weights.safetensors");
-    let mut model = Weights::default();
+    let mut model = QuantizedModel::default();
     for bits in [2, 4, 8] {
         for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
             for axis in [None, Some(0), Some(1)] {
                 let scheme = Scheme { axis, ..scheme };
-                let quantized = scheme.quantize(&weights(5, 8), Range::Mse).expect("finite");
+                let quantized = scheme.quantize(&weights(5, 8), Calibration::Mse).expect("finite");
                 model.quantized.insert(format!("{scheme:?}"), quantized);
             }
         }
     }
     model.others.insert("bias".to_owned(), weights(1, 8));
     model.save(&path).expect("saved");
-    assert_eq!(Weights::load(&path).expect("loads"), model);
+    assert_eq!(QuantizedModel::load(&path).expect("loads"), model);
 
     for name in model.quantized.keys().step_by(5) {
         let graph = Graph::new();
         // Another weight, as the initial values.
         let other = Tensor::new([5, 8], (0..40).map(|i| i as f32 + 1.0).collect::<Vec<f32>>()).expect("40");
-        let other = Scheme { bits: 8, ..model.quantized[name].scheme }.quantize(&other, Range::MinMax).expect("finite");
+        let other =
+            Scheme { bits: 8, ..model.quantized[name].scheme }.quantize(&other, Calibration::MinMax).expect("finite");
         let other = Quantized { zero: model.quantized[name].zero.clone(), ..other };
         let weight = other.declare(&graph, name).dequantized();
         let mut session = Session::new(wgrad::Device::cpu());
@@ -261,9 +265,12 @@ fn files_keep_values_and_schemes() {
 fn files_that_do_not_match_their_scheme_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("weights.safetensors");
-    let right = Scheme::int8().bits(4).per_channel(0).quantize(&weights(3, 4), Range::MinMax).expect("finite");
-    let affine = Scheme::int8().affine().quantize(&weights(3, 4), Range::MinMax).expect("finite");
-    let of = |weight: Quantized| Weights { quantized: [("fc".to_owned(), weight)].into(), ..Weights::default() };
+    let right = Scheme::int8().bits(4).per_channel(0).quantize(&weights(3, 4), Calibration::MinMax).expect("finite");
+    let affine = Scheme::int8().affine().quantize(&weights(3, 4), Calibration::MinMax).expect("finite");
+    let of = |weight: Quantized| QuantizedModel {
+        quantized: [("fc".to_owned(), weight)].into(),
+        ..QuantizedModel::default()
+    };
     let scale = |numbers: [f32; 3]| Tensor::new([3, 1], numbers).expect("3");
     let wrong = [
         (Quantized { scheme: right.scheme.bits(9), ..right.clone() }, "expected 2 to 8 bits, not 9"),
@@ -291,7 +298,7 @@ fn files_that_do_not_match_their_scheme_are_refused() {
         let tensors = [("fc.values", values), ("fc.scale", scale), ("fc.zero", zero)];
         let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
         safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme)].into()).expect("saved");
-        let error = Weights::load(&path).expect_err(why).to_string();
+        let error = QuantizedModel::load(&path).expect_err(why).to_string();
         assert!(error.contains("weight `fc`") && error.contains(why), "{error}");
         std::fs::remove_file(&path).expect("was written");
     }
@@ -303,6 +310,6 @@ fn files_that_do_not_match_their_scheme_are_refused() {
     {
         let tensors = [("other".to_owned(), weights(1, 2))].into();
         safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme.to_owned())].into()).expect("saved");
-        assert!(Weights::load(&path).expect_err(why).to_string().contains(why));
+        assert!(QuantizedModel::load(&path).expect_err(why).to_string().contains(why));
     }
 }

@@ -13,3 +13,4 @@ pub mod output;
 pub mod results;
 mod seeded;
 pub mod shipped;
+pub mod wgsl;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use wgrad::shader::with_locations;
 use wgrad_lab::output::{Out, Stop, matches};
 use wgrad_lab::shipped::{shipped, shipped_of};
 
@@ -46,15 +45,7 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
 
 /// Translates WGSL to SPIR-V as wgpu does for Vulkan, without bounds checks.
 fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
-    let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| with_locations(wgsl, &e.emit_to_string(wgsl)))?;
-    let capabilities = naga::valid::Capabilities::SUBGROUP
-        | naga::valid::Capabilities::SHADER_FLOAT16
-        | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
-        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
-        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
-        .validate(&module)
-        .map_err(|e| with_locations(wgsl, &e.emit_to_string(wgsl)))?;
+    let (module, info) = wgrad_lab::wgsl::parse(wgsl)?;
     let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
     naga::back::spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())
 }

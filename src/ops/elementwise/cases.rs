@@ -51,7 +51,7 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
             };
             let case = Case::new(row.name, format!("{dtype} {name}"), build);
             let case = shapes.into_iter().take(arity).enumerate().fold(case, |case, (i, shape)| {
-                let is_condition = row.selects() && i == 0;
+                let is_condition = row.is_select() && i == 0;
                 let (dtype, fill) = if is_condition { (DType::Bool, Fill::Coin) } else { (dtype, fill.clone()) };
                 case.input(["a", "b", "c"][i], TensorType::new(dtype, shape), fill)
             });
@@ -66,7 +66,7 @@ fn row_cases(row: &'static Row) -> Vec<Case> {
         }
         if dtype == DType::F32 {
             // The branches of a selection are operands 1 and 2.
-            let operands = arity - usize::from(row.selects());
+            let operands = arity - usize::from(row.is_select());
             let n = HARD.len().pow(operands as u32) + 1;
             let mut case = case("NaN and infinities", flat(n), Fill::Special(&HARD, low, high)).forward_only();
             let floats = case.inputs.iter_mut().filter(|input| input.ty.dtype == DType::F32);

@@ -17,7 +17,7 @@ pub(crate) struct Row {
     identity: Option<f64>,
     nan: Nan,
     reads_subnormals: bool,
-    keeps: bool,
+    selects: bool,
     /// The range of random inputs of its test cases.
     pub(super) domain: (f64, f64),
     /// Special values at the beginning of its test inputs.
@@ -56,7 +56,7 @@ impl Row {
             identity: None,
             nan: Nan::Spreads,
             reads_subnormals: false,
-            keeps: false,
+            selects: false,
             domain: (-2.0, 2.0),
             special: &[],
         }
@@ -115,9 +115,9 @@ impl Row {
         Row { reads_subnormals: true, ..self }
     }
 
-    /// Marks functions whose result is an operand, its negative, or 0.
-    pub(super) const fn keeps(self) -> Row {
-        Row { keeps: true, ..self }
+    /// Marks functions whose result is an operand, its negative, or 0: see [`Op::selects`].
+    pub(super) const fn selects(self) -> Row {
+        Row { selects: true, ..self }
     }
 
     /// The range of random test inputs, and special values that begin a test input.
@@ -150,7 +150,7 @@ impl Row {
     }
 
     /// Whether its first operand is the condition of a selection.
-    pub(super) fn selects(&self) -> bool {
+    pub(super) fn is_select(&self) -> bool {
         matches!(self.function, Function::Select)
     }
 
@@ -198,7 +198,7 @@ impl Op for Elementwise {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let operands = if self.row.selects() { &inputs[1..] } else { inputs };
+        let operands = if self.row.is_select() { &inputs[1..] } else { inputs };
         let dtype = operands[0].dtype;
         let fits = operands.iter().all(|ty| ty.dtype == dtype) && self.row.dtypes().contains(&dtype);
         let (wanted, result) = match self.row.function {
@@ -209,7 +209,7 @@ impl Op for Elementwise {
             Function::Logic(..) => ("bool operands; compare first", DType::Bool),
             Function::Select => ("a bool condition and two branches of one type", dtype),
         };
-        if !fits || (self.row.selects() && inputs[0].dtype != DType::Bool) {
+        if !fits || (self.row.is_select() && inputs[0].dtype != DType::Bool) {
             return Err(format!("expected {wanted}"));
         }
         Ok(vec![TensorType::new(result, &inputs[0].shape)])
@@ -241,7 +241,7 @@ impl Op for Elementwise {
     }
 
     fn selects(&self) -> bool {
-        self.row.keeps
+        self.row.selects
     }
 
     fn reads_subnormals(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{BinaryOperator as Op, Constant, Expression, Function, Handle, Literal, MathFunction, Module, Statement};
 
 /// Identifies a mutation by its source, so that it is found in other specialisations of the same shader: function,
@@ -59,19 +58,8 @@ pub struct Parsed {
     pub written: String,
 }
 
-fn validate(module: &Module) -> Option<ModuleInfo> {
-    Validator::new(
-        ValidationFlags::all(),
-        Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-    )
-    .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
-    .subgroup_operations(naga::valid::SubgroupOperationSet::all())
-    .validate(module)
-    .ok()
-}
-
 fn write(module: &Module) -> Option<String> {
-    let info = validate(module)?;
+    let info = crate::wgsl::validate(module).ok()?;
     naga::back::wgsl::write_string(module, &info, naga::back::wgsl::WriterFlags::empty()).ok()
 }
 

@@ -2,21 +2,9 @@
 
 use naga::TypeInner;
 use naga::back::{glsl, hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use wgrad::shader::with_locations;
+use wgrad_lab::wgsl::parse;
 
 use crate::common;
-
-fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
-    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let info = Validator::new(ValidationFlags::all(), capabilities)
-        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
-        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
-        .validate(&module)
-        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
-    Ok((module, info))
-}
 
 fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     let (module, info) = parse(&shader.wgsl.text)?;

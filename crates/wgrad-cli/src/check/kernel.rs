@@ -3,8 +3,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use naga::back::{glsl, hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-use wgrad::shader::with_locations;
 
 /// How reports name a SPIR-V module, which is binary; `base64 -d | spirv-dis` prints it.
 pub const SPIRV: &str = "SPIR-V in base64";
@@ -25,7 +23,7 @@ pub fn translated(wgsl: &str, entry: &str, backend: &str) -> (&'static str, Stri
 }
 
 fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
-    let (module, info) = parse(wgsl)?;
+    let (module, info) = wgrad_lab::wgsl::parse(wgsl)?;
     let unchecked = naga::proc::BoundsCheckPolicies::default();
     match backend {
         "metal" => {
@@ -66,17 +64,4 @@ fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
             Ok(BASE64_STANDARD.encode(bytes))
         }
     }
-}
-
-fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
-    let info = Validator::new(
-        ValidationFlags::all(),
-        Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-    )
-    .subgroup_stages(ShaderStages::COMPUTE)
-    .subgroup_operations(SubgroupOperationSet::all())
-    .validate(&module)
-    .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
-    Ok((module, info))
 }

@@ -13,20 +13,20 @@ use crate::{DType, Error, Result, Shape, Tensor, TensorType};
 ///
 /// ```
 /// use wgrad::Tensor;
-/// use wgrad::quant::{Range, Scheme, Weights};
+/// use wgrad::quant::{Calibration, Scheme, QuantizedModel};
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("weights.safetensors");
 /// let weight = Tensor::new([2, 2], [0.5f32, -1.0, 0.25, 2.0])?;
 /// let scheme = Scheme::int8().bits(4).per_channel(0);
-/// let mut weights = Weights::default();
-/// weights.quantized.insert("fc.weight".to_owned(), scheme.quantize(&weight, Range::MinMax)?);
+/// let mut weights = QuantizedModel::default();
+/// weights.quantized.insert("fc.weight".to_owned(), scheme.quantize(&weight, Calibration::MinMax)?);
 /// weights.others.insert("fc.bias".to_owned(), Tensor::new([2], [0.1f32, 0.2])?);
 /// weights.save(&path)?;
-/// assert_eq!(Weights::load(&path)?, weights);
+/// assert_eq!(QuantizedModel::load(&path)?, weights);
 /// # Ok::<(), wgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Weights {
+pub struct QuantizedModel {
     /// The quantised weights.
     pub quantized: BTreeMap<String, Quantized>,
     /// All others, such as biases.
@@ -36,7 +36,7 @@ pub struct Weights {
 /// Metadata of a quantised weight: this, followed by its name.
 const KEY: &str = "quantization.";
 
-impl Weights {
+impl QuantizedModel {
     /// Writes a safetensors file, atomically. A quantised weight becomes the tensors `NAME.values` (i8), `NAME.scale`
     /// (f32) and, unless it is 0 everywhere, `NAME.zero` (f32). These are the variables of [`Quantized::declare`], so
     /// that [`Session::load_weights`](crate::Session::load_weights) reads the file, too. The metadata
@@ -64,12 +64,12 @@ impl Weights {
         safetensors::save(path, &tensors, &metadata)
     }
 
-    /// Reads a file of [`Weights::save`]. Without such metadata, all its tensors are [`Weights::others`].
+    /// Reads a file of [`QuantizedModel::save`]. Without such metadata, all its tensors are [`QuantizedModel::others`].
     ///
     /// # Errors
     /// As [`safetensors::load`]; [`Error::File`] if a tensor of a quantised weight is missing, or does not match its
     /// scheme.
-    pub fn load(path: impl AsRef<Path>) -> Result<Weights> {
+    pub fn load(path: impl AsRef<Path>) -> Result<QuantizedModel> {
         let path = path.as_ref();
         let safetensors::Contents { mut tensors, metadata } = safetensors::read(path)?;
         let mut quantized = BTreeMap::new();
@@ -79,7 +79,7 @@ impl Weights {
                 .map_err(|why| Error::file(path, format!("quantised weight `{name}`: {why}")))?;
             quantized.insert(name.to_owned(), weight);
         }
-        Ok(Weights { quantized, others: tensors })
+        Ok(QuantizedModel { quantized, others: tensors })
     }
 }
 
