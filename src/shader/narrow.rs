@@ -27,7 +27,7 @@ impl Source {
     /// ```
     ///
     /// # Errors
-    /// If the text was not assembled by a [`Shader`], has no such binding, stores less than a word at a time, or both
+    /// If the text was not assembled by a [`Shader`](super::Shader), has no such binding, stores less than a word at a time, or both
     /// loads and stores elements of it.
     pub fn stored(&self, binding: u32, dtype: DType, wide: DType) -> Result<Source, String> {
         self.with_setting(binding, format!("{dtype}{AS}{wide}"))
