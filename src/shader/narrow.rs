@@ -22,13 +22,14 @@ impl Source {
     /// use wgrad::shader::Shader;
     ///
     /// let source = Shader::new("cumsum_rows").finish()?.stored(1, DType::F16, DType::F32)?;
-    /// assert!(source.text.contains("var<storage, read> x: array<u32>;") && source.text.contains("fn widen_x(i: u32) -> f32"));
+    /// assert!(source.text.contains("var<storage, read> x: array<u32>;"));
+    /// assert!(source.text.contains("fn widen_x(i: u32) -> f32"));
     /// # Ok::<(), String>(())
     /// ```
     ///
     /// # Errors
-    /// If the text was not assembled by a [`Shader`](super::Shader), has no such binding, stores less than a word at a time, or both
-    /// loads and stores elements of it.
+    /// If the text was not assembled by a [`Shader`](super::Shader), has no such binding, stores less than a word at a
+    /// time, or both loads and stores elements of it.
     pub fn stored(&self, binding: u32, dtype: DType, wide: DType) -> Result<Source, String> {
         self.with_setting(binding, format!("{dtype}{AS}{wide}"))
     }
