@@ -2,9 +2,8 @@
 // Forward and for the input gradient, rows m are channels of the result, columns n positions, and terms k kernel
 // elements and channels (conv2d_blocks.wgsl). For the weight gradient, rows are output channels, columns kernel elements
 // and channels, and terms positions (conv2d_weight_blocks.wgsl).
-// A workgroup computes TILE x TILE results, TERMS terms at a time, an invocation 4 QUADS rows x QUADS vec4. The first
-// half of the LANES = (TILE / QUADS / 4)^2 invocations loads left, the second half right, each one 4 x 4 block:
-// TERMS = 8 LANES / TILE.
+// A workgroup computes TILE x TILE results, TERMS terms at a time, an invocation 4 QUADS rows x QUADS vec4. There are
+// LANES = (TILE / QUADS / 4)^2 invocations, at least as many as the 4 x 4 blocks of either operand, BLOCKS.
 // Requires ranges of at most 12,000 terms. Reference: conv2d and conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 @if(WEIGHT)
@@ -15,11 +14,13 @@ import package::conv2d_blocks::{later, left_block, place_of, right_block, step_o
 // Whether this is a weight gradient.
 const WEIGHT: bool = false;
 const TILE: u32 = 64u;
-const TERMS: u32 = 8u;
+const TERMS: u32 = 16u;
 const QUADS: u32 = 2u;
 const LANES: u32 = 64u;
 // Invocations along a side of the tile.
 const SIDE: u32 = TILE / 4u / QUADS;
+// 4 x 4 blocks of each operand.
+const BLOCKS: u32 = TILE * TERMS / 16u;
 // Start of right in the tile.
 const RIGHT: u32 = TILE * TERMS / 4u;
 
@@ -35,47 +36,49 @@ fn conv2d_tile(
   let number = group_number(group, groups);
   if (number >= tiles()) { return; } // uniform in the workgroup
   let here = tile_of(number);
-  // For loading: this invocation's block.
-  let loads_right = lane >= LANES / 2u;
-  let outer = lane % (TILE / 4u);
-  let ahead = lane % (LANES / 2u) / (TILE / 4u) * 4u;
-  let to = select(0u, RIGHT, loads_right) ^ (ahead * (TILE / 4u)) ^ outer;
-  let place = place_of(select(here.m, here.n, loads_right) / 4u + outer, loads_right);
-  var at = step_of(here.first + ahead);
-  // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 SIDE; columns likewise. Neighbours
-  // 2 i and 2 i + 1 read the same columns, neighbours i and i + 2 the same rows: NVIDIA's GPUs then serve 16 invocations
-  // at once, otherwise 8. (The sums above and below are written with ^: with +, NVIDIA's compiler no longer sees that
-  // addresses differ by constants.)
-  let x4 = lane / 2u % SIDE;
-  let y4 = (lane / (2u * SIDE) * 2u) ^ (lane % 2u);
+  // For loading: the first invocations each load a block of left, the last ones a block of right.
+  let block_left = lane;
+  let block_right = LANES - 1u - lane;
+  let loads_left = BLOCKS == LANES || block_left < BLOCKS;
+  let loads_right = BLOCKS == LANES || block_right < BLOCKS;
+  let k_left = block_left / (TILE / 4u) * 4u;
+  let k_right = block_right / (TILE / 4u) * 4u;
+  let to_left = k_left * (TILE / 4u) + block_left % (TILE / 4u);
+  let to_right = k_right * (TILE / 4u) + block_right % (TILE / 4u) + RIGHT;
+  let row = place_of(here.m / 4u + block_left % (TILE / 4u), false).x;
+  let column = place_of(here.n / 4u + block_right % (TILE / 4u), true);
+  var at = step_of(here.first + k_right);
+  // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 SIDE; columns likewise.
+  let x4 = lane % SIDE;
+  let y4 = lane / SIDE;
   // sum[row * QUADS + column / 4]
   var sum: array<vec4<f32>, QUADS * QUADS * 4u>;
   var rows: array<vec4<f32>, QUADS>; // declared here: inside the loop it would be zeroed each time
-  // The next block is loaded while the current ones are summed.
-  var block: mat4x4<f32>;
-  if (loads_right) {
-    block = right_block(place, at, here.first + ahead, here.last);
-  } else {
-    block = left_block(place.x, here.first + ahead, here.last);
-  }
+  // The next blocks are loaded while the current ones are summed.
+  var left: mat4x4<f32>;
+  var right: mat4x4<f32>;
+  if (loads_left) { left = left_block(row, here.first + k_left, here.last); }
+  if (loads_right) { right = right_block(column, at, here.first + k_right, here.last); }
   for (var k = here.first; k < here.last; k += TERMS) {
     workgroupBarrier();
-    if (loads_right) {
-      let terms = turned(block);
+    if (loads_left) {
       @unroll for (var t = 0u; t < 4u; t++) {
-        tile[to + t * (TILE / 4u)] = terms[t];
+        tile[to_left + t * (TILE / 4u)] = left[t];
       }
-    } else {
+    }
+    if (loads_right) {
+      let terms = turned(right);
       @unroll for (var t = 0u; t < 4u; t++) {
-        tile[to + t * (TILE / 4u)] = block[t];
+        tile[to_right + t * (TILE / 4u)] = terms[t];
       }
     }
     workgroupBarrier();
+    if (loads_left) {
+      left = left_block(row, k + TERMS + k_left, here.last);
+    }
     if (loads_right) {
       at = later(at, TERMS);
-      block = right_block(place, at, k + TERMS + ahead, here.last);
-    } else {
-      block = left_block(place.x, k + TERMS + ahead, here.last);
+      right = right_block(column, at, k + TERMS + k_right, here.last);
     }
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
       let at_left = t4 * (TILE / 4u) + y4;
@@ -98,7 +101,7 @@ fn conv2d_tile(
   // Results are staged through workgroup memory, so that stores are coalesced and the store and epilogue code occurs
   // once, in a loop whose bound is not a constant: compilers would unroll it otherwise. (Columns count down because the
   // values computed for loading would otherwise be kept in registers until here.)
-  let column4 = TILE / 4u - 1u - outer;
+  let column4 = TILE / 4u - 1u - lane % (TILE / 4u);
   let end = select(0u, SIDE * 2u, here.n + column4 * 4u < here.columns);
   for (var done = 0u; done < QUADS * 4u; done += 2u) {
     workgroupBarrier();

@@ -68,6 +68,22 @@ fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   }
 }
 
+// The same for any k.
+fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return left_terms(at, k, last);
+}
+
+// The block of b at k. Terms from `last` on may hold anything finite that b holds.
+fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) {
+    return mat4x4<f32>();
+  }
+  return load_b(at, k);
+}
+
 // Writes v to y[slice, m, n .. n + 4] within bounds; slice numbers parts and batches.
 fn store(slice: u32, m: u32, n: u32, v: vec4<f32>) {
   @if(Y_VEC4) {

@@ -1,11 +1,12 @@
 // y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by tiles in workgroup memory.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // A workgroup computes a TILE_M x TILE_N tile of y, TERMS terms of the sum at a time; an invocation 4 QUADS_M rows x
-// QUADS_N vec4. LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N). Rows and columns beyond the edges repeat the last ones
-// and are not stored; terms beyond k are 0.
+// QUADS_N vec4. The LANES = TILE_M TILE_N / (16 QUADS_M QUADS_N) invocations must be at least as many as the 4 x 4
+// blocks of either operand, TILE_M TERMS / 16 and TILE_N TERMS / 16. Rows and columns beyond the edges repeat the last
+// ones and are not stored; terms beyond k are 0.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_blocks::{left_block, right_block, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const TILE_M: u32 = 64u;
@@ -17,10 +18,6 @@ const LANES: u32 = 64u;
 // Invocations along m and n.
 const LANES_M: u32 = TILE_M / 4u / QUADS_M;
 const LANES_N: u32 = TILE_N / 4u / QUADS_N;
-// 4 x 4 blocks that the workgroup loads of a, and of both operands, and that an invocation loads.
-const BLOCKS_A: u32 = TILE_M * TERMS / 16u;
-const BLOCKS: u32 = (TILE_M + TILE_N) * TERMS / 16u;
-const EACH: u32 = (BLOCKS + LANES - 1u) / LANES;
 // Start of b in the tile.
 const TILE_B: u32 = TILE_M * TERMS / 4u;
 // Beyond every k.
@@ -28,35 +25,6 @@ const FAR: u32 = 0x80000000u;
 
 // a[k, m / 4], followed by b[k, n / 4]; at the end, two rows of each invocation.
 var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
-
-// Whether the block with number `number` LANES + lane is one of a.
-fn is_a(number: u32, lane: u32) -> bool {
-  return number * LANES < BLOCKS_A && ((number + 1u) * LANES <= BLOCKS_A || number * LANES + lane < BLOCKS_A);
-}
-
-// Whether there is a block with that number.
-fn is_some(number: u32, lane: u32) -> bool {
-  return (number + 1u) * LANES <= BLOCKS || number * LANES + lane < BLOCKS;
-}
-
-// The block of a or b at k, with zeros for terms of a from `last` on; those of b may be anything finite that b holds.
-// Zeros if k is beyond.
-fn block(of_a: bool, at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
-  if (k >= last) {
-    return mat4x4<f32>();
-  }
-  if (of_a) {
-    return left_terms(at, k, last);
-  }
-  return load_b(at, k);
-}
-
-// Stores a block in the tile: term t at to + t * stride.
-fn keep(terms: mat4x4<f32>, to: u32, stride: u32) {
-  @unroll for (var t = 0u; t < 4u; t++) {
-    tile[to + t * stride] = terms[t];
-  }
-}
 
 @compute @workgroup_size(LANES)
 fn matmul_tile(
@@ -71,53 +39,46 @@ fn matmul_tile(
   if (slice >= p.batches * p.parts) { return; } // uniform in the workgroup
   let batch = slice % p.batches;
 
-  let first = slice / p.batches * p.part_k;
-  let last = min(p.k, first + p.part_k);
-  // Each invocation loads EACH blocks: of these rows or columns, at these terms of a round, to these places in the tile.
-  var at: array<vec4<u32>, EACH>;
-  var ahead: array<u32, EACH>;
-  var to: array<u32, EACH>;
-  @unroll for (var e = 0u; e < EACH; e++) {
-    if (is_a(e, lane)) {
-      let number = e * LANES + lane;
-      at[e] = rows_of_a(batch, m + number % (TILE_M / 4u) * 4u);
-      ahead[e] = number / (TILE_M / 4u) * 4u;
-      to[e] = ahead[e] * (TILE_M / 4u) + number % (TILE_M / 4u);
-    } else {
-      let number = e * LANES + lane - BLOCKS_A;
-      at[e] = columns_of_b(batch, n + number % (TILE_N / 4u) * 4u);
-      ahead[e] = number / (TILE_N / 4u) * 4u;
-      to[e] = ahead[e] * (TILE_N / 4u) + number % (TILE_N / 4u) + TILE_B;
-    }
-    if (!is_some(e, lane)) {
-      ahead[e] = FAR;
-    }
-  }
+  // The first invocations each load a 4 x 4 block of a, the last ones a block of b.
+  let block_a = lane;
+  let block_b = LANES - 1u - lane;
+  let loads_a = block_a < TILE_M * TERMS / 16u;
+  let loads_b = block_b < TILE_N * TERMS / 16u;
+  let row = rows_of_a(batch, m + block_a % (TILE_M / 4u) * 4u);
+  let column = columns_of_b(batch, n + block_b % (TILE_N / 4u) * 4u);
+  let k_a = block_a / (TILE_M / 4u) * 4u;
+  let k_b = block_b / (TILE_N / 4u) * 4u;
+  let to_a = k_a * (TILE_M / 4u) + block_a % (TILE_M / 4u);
+  let to_b = k_b * (TILE_N / 4u) + block_b % (TILE_N / 4u) + TILE_B;
+  let ahead_a = select(FAR, k_a, loads_a);
+  let ahead_b = select(FAR, k_b, loads_b);
   // Each invocation sums rows y4 * 4 + 0..4, and another QUADS_M - 1 groups at distances of 4 LANES_M; columns
-  // likewise. Neighbours 2 i and 2 i + 1 read the same columns, neighbours i and i + 2 the same rows: NVIDIA's GPUs then
-  // serve 16 invocations at once, otherwise 8. (^ instead of +: then NVIDIA's compiler sees that addresses differ by
-  // constants.)
-  let x4 = lane / 2u % LANES_N;
-  let y4 = (lane / (2u * LANES_N) * 2u) ^ (lane % 2u);
+  // likewise.
+  let x4 = lane % LANES_N;
+  let y4 = lane / LANES_N;
   // sum[row * QUADS_N + column / 4]
   var sum: array<vec4<f32>, QUADS_M * QUADS_N * 4u>;
   var rows: array<vec4<f32>, QUADS_M>; // declared here: inside the loop it would be zeroed each time
-  // The next blocks are loaded while the current ones are summed.
-  var blocks: array<mat4x4<f32>, EACH>;
-  @unroll for (var e = 0u; e < EACH; e++) {
-    blocks[e] = block(is_a(e, lane), at[e], first + ahead[e], last);
-  }
+  let first = slice / p.batches * p.part_k;
+  let last = min(p.k, first + p.part_k);
+  // Prefetches the next blocks while the current ones are summed.
+  var left = left_block(row, first + ahead_a, last);
+  var right = right_block(column, first + ahead_b, last);
   for (var k = first; k < last; k += TERMS) {
     workgroupBarrier();
-    @unroll for (var e = 0u; e < EACH; e++) {
-      if (is_some(e, lane)) {
-        keep(blocks[e], to[e], select(TILE_N / 4u, TILE_M / 4u, is_a(e, lane)));
+    if (loads_a) {
+      @unroll for (var t = 0u; t < 4u; t++) {
+        tile[to_a + t * (TILE_M / 4u)] = left[t];
+      }
+    }
+    if (loads_b) {
+      @unroll for (var t = 0u; t < 4u; t++) {
+        tile[to_b + t * (TILE_N / 4u)] = right[t];
       }
     }
     workgroupBarrier();
-    @unroll for (var e = 0u; e < EACH; e++) {
-      blocks[e] = block(is_a(e, lane), at[e], k + TERMS + ahead[e], last);
-    }
+    left = left_block(row, k + TERMS + ahead_a, last);
+    right = right_block(column, k + TERMS + ahead_b, last);
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
       let at_a = t4 * (TILE_M / 4u) + y4;
       let at_b = t4 * (TILE_N / 4u) + x4 + TILE_B;

@@ -12,7 +12,7 @@ import package::recurrent_lstm_grad::{cell_grad, GATES};
 @else
 import package::recurrent_gru_grad::{cell_grad, GATES};
 import package::recurrent_places::{At, CELL, in_slot, p};
-import package::recurrent_sums::{LANES, sum_BUFFER, sums, TILE_ROWS, TILE_UNITS};
+import package::recurrent_sums::{add_BUFFER, LANES, sum_of, TILE_ROWS, TILE_UNITS};
 
 const COLUMNS: u32 = 1u;
 
@@ -31,11 +31,11 @@ fn recurrent_grad_tile(
   let first_row = number / tiles * TILE_ROWS;
   let first_unit = number % tiles * TILE_UNITS;
   if (first_row >= p.batch) { return; } // uniform in the workgroup
-  sum_ds(lane, p.later * p.batch * GATES * p.hidden, first_row, first_unit, p.terms);
+  add_ds(lane, p.later * p.batch * GATES * p.hidden, first_row, first_unit, p.terms);
   for (var i = lane; i < TILE_ROWS * TILE_UNITS; i += LANES) {
     let at = At(p.step, p.from_slot, p.to_slot, first_row + i / TILE_UNITS, first_unit + i % TILE_UNITS);
     if (at.row < p.batch && at.unit < p.hidden) {
-      cell_grad(at, sums[i] + dhs[in_slot(at.to_slot, at)], p.terms > 0u);
+      cell_grad(at, sum_of(i).x + dhs[in_slot(at.to_slot, at)], p.terms > 0u);
     }
   }
 }

@@ -12,7 +12,7 @@ import package::recurrent_lstm::{cell, GATES, set_sum};
 @else
 import package::recurrent_gru::{cell, GATES, set_sum};
 import package::recurrent_places::{At, CELL, p};
-import package::recurrent_sums::{LANES, sum_BUFFER, sums, TILE_ROWS, TILE_UNITS};
+import package::recurrent_sums::{add_BUFFER, LANES, sum_of, TILE_ROWS, TILE_UNITS};
 
 const COLUMNS: u32 = GATES;
 
@@ -30,12 +30,13 @@ fn recurrent_tile(
   let first_row = number / tiles * TILE_ROWS;
   let first_unit = number % tiles * TILE_UNITS;
   if (first_row >= p.batch) { return; } // uniform in the workgroup
-  sum_hs(lane, p.from_slot * p.batch * p.hidden, first_row, first_unit, p.hidden);
+  add_hs(lane, p.from_slot * p.batch * p.hidden, first_row, first_unit, p.hidden);
   for (var i = lane; i < TILE_ROWS * TILE_UNITS; i += LANES) {
     let at = At(p.step, p.from_slot, p.to_slot, first_row + i / TILE_UNITS, first_unit + i % TILE_UNITS);
     if (at.row < p.batch && at.unit < p.hidden) {
+      let sums = sum_of(i);
       @unroll for (var g = 0u; g < GATES; g++) {
-        set_sum(at, g, sums[i * GATES + g]);
+        set_sum(at, g, sums[g]);
       }
       cell(at);
     }

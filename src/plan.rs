@@ -14,7 +14,6 @@ mod explain;
 pub(crate) mod fuse;
 mod indices;
 pub(crate) mod layout;
-mod levels;
 pub(crate) mod lint;
 mod lower;
 mod memory;
@@ -35,7 +34,6 @@ pub mod internals {
 }
 
 pub use choices::Choices;
-pub use levels::DispatchId;
 pub use lint::{Finding, Limit, lint};
 pub use rewrite::{RULES, Rule};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::Gpu;
 use super::pipelines::Key;
 use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, together, wait};
-use crate::plan::{Bound, BufferId, Dispatch, DispatchId, Plan, Role, Stored};
+use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
@@ -24,8 +24,8 @@ pub(crate) struct Program {
     calls: Vec<Vec<Ready>>,
     /// The dispatches that commit a step that may fail.
     commits: Vec<Ready>,
-    /// The compute passes of each submission.
-    submissions: Vec<Vec<Vec<DispatchId>>>,
+    /// The kernel calls of each submission.
+    submissions: Vec<std::ops::Range<usize>>,
     scalars: Scalars,
     status: wgpu::Buffer,
     readback: Readback,
@@ -171,15 +171,13 @@ impl Program {
         let scalars = Scalars { buffer, offsets, words: Mutex::new(vec![0; (bytes / 4) as usize]) };
         let status = create("status", STATUS_BYTES, storage);
         let readback = Readback::new(gpu, &plan);
-        let submissions = plan.submissions(&gpu.profile).into_iter();
-        let submissions = submissions.map(|calls| plan.passes(calls, &gpu.profile)).collect();
         let mut program = Program {
             gpu: gpu.clone(),
             plan: plan.clone(),
             buffers,
             calls: Vec::new(),
             commits: Vec::new(),
-            submissions,
+            submissions: plan.submissions(&gpu.profile),
             scalars,
             status,
             readback,
@@ -320,38 +318,29 @@ impl Program {
         })
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, passes: &[Vec<DispatchId>]) {
-        self.encode_timed(encoder, passes, None);
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, calls: std::ops::Range<usize>) {
+        self.encode_timed(encoder, calls, None);
     }
 
-    /// Encodes passes; `clock` receives the times at the beginning of the first and the end of the last.
     fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        passes: &[Vec<DispatchId>],
-        clock: Option<&wgpu::QuerySet>,
+        calls: std::ops::Range<usize>,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
-        for (number, dispatches) in passes.iter().enumerate() {
-            let (first, last) = (number == 0, number + 1 == passes.len());
-            let timestamp_writes = clock.filter(|_| first || last).map(|query_set| wgpu::ComputePassTimestampWrites {
-                query_set,
-                beginning_of_pass_write_index: first.then_some(0),
-                end_of_pass_write_index: last.then_some(1),
-            });
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            dispatches.iter().for_each(|&(call, dispatch)| self.calls[call][dispatch].encode(&mut pass));
-        }
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+        self.calls[calls].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
     }
 
     /// Encodes all kernel calls. Submits all submissions of the step but the last, whose encoder is returned.
     fn encode_calls(&self) -> wgpu::CommandEncoder {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for (number, passes) in self.submissions.iter().enumerate() {
+        for (number, calls) in self.submissions.iter().enumerate() {
             if number > 0 {
                 self.gpu.queue.submit([encoder.finish()]);
                 encoder = self.gpu.device.create_command_encoder(&Default::default());
             }
-            self.encode(&mut encoder, passes);
+            self.encode(&mut encoder, calls.clone());
         }
         encoder
     }
@@ -401,9 +390,13 @@ impl Program {
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        let passes = self.plan.passes(calls, &self.gpu.profile);
+        let writes = wgpu::ComputePassTimestampWrites {
+            query_set: &set,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        };
         self.submit(|encoder| {
-            self.encode_timed(encoder, &passes, Some(&set));
+            self.encode_timed(encoder, calls, Some(writes));
             encoder.resolve_query_set(&set, 0..2, &ticks, 0);
         })?;
         let words = read_words(&self.gpu, &ticks, 16)?;
@@ -423,8 +416,7 @@ impl Program {
 
     /// For checking: runs one kernel call, and waits.
     pub fn run_call(&self, call: usize) -> Result<()> {
-        let passes = self.plan.passes(call..call + 1, &self.gpu.profile);
-        self.submit(|encoder| self.encode(encoder, &passes))
+        self.submit(|encoder| self.encode(encoder, call..call + 1))
     }
 
     /// For checking: performs the commits, and waits.

@@ -288,7 +288,8 @@ impl Buffers<'_> {
 /// dispatches.
 const APART: u64 = 64 << 20;
 
-/// Whether values share buffers. On a GPU, a dispatch that reuses a buffer waits for those that read the buffer before.
+/// Whether values share buffers. On a GPU, a dispatch that reuses a buffer waits for all earlier dispatches: wgpu inserts
+/// a barrier before a dispatch that uses a buffer in another way than the one before.
 fn shares(values: &[Lifetime], profile: &Profile) -> bool {
     profile.software || values.iter().map(|value| value.bytes).sum::<u64>() > APART
 }

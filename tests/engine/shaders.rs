@@ -247,7 +247,7 @@ fn errors_of_the_compiler_are_located_in_the_files() {
         ("softmax", "softmax", "let scale = 1.0 / s;", "let scale = missing / s;"),
         ("softmax", "softmax_row", "return keep_nan(x, exp(x));", "return keep_nan(x, missing);"),
         // In an unrolled loop, in a template, and in a function that every kernel sees.
-        ("matmul_tile", "matmul_tile", "tile[to + t * stride] = terms[t];", "tile[to] = missing;"),
+        ("matmul_tile", "matmul_tile", "tile[to_a + t * (TILE_M / 4u)] = left[t];", "tile[to_a] = missing;"),
         ("attention", "attention_tile", "let size = p.LEFT.width;", "let size = missing.q.width;"),
         ("softmax", "scalar", "fn is_nan(x: f32) -> bool {", "fn is_nan(x: missing) -> bool {"),
     ] {

@@ -91,7 +91,7 @@ fn products() -> Vec<Fault> {
             ["matmul", "33 x 17 x 65, a transposed"],
             "tile128",
             "matmul_tile",
-            Text("k += TERMS) {\n    workgroupBarrier();", "k += TERMS) {"),
+            Text("{\n    workgroupBarrier();\n    if (loads_a)", "{\n    if (loads_a)"),
         ),
         fault(
             "the second half of a tile's rows is stored at the wrong row",
@@ -272,7 +272,7 @@ fn convolutions() -> Vec<Fault> {
             ["conv2d", "33 channels to 65, more than a tile"],
             "tile128",
             "conv2d_tile",
-            Text("{\n    workgroupBarrier();\n    if (loads_right)", "{\n    if (loads_right)"),
+            Text("{\n    workgroupBarrier();\n    if (loads_left)", "{\n    if (loads_left)"),
         ),
         fault(
             "the weight gradient drops its last part",

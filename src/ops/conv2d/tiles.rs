@@ -12,7 +12,7 @@ use crate::{DType, Profile, Shape};
 /// The variants, by the side of their tile. An invocation computes 8 x 8 results; in the smallest tile, 4 x 4, so that
 /// there are four times as many workgroups as with [`TILE64`].
 pub(super) const TILE128: Variant = variant("tile128", 256, 16384);
-pub(super) const TILE64: Variant = variant("tile64", 64, 4096);
+pub(super) const TILE64: Variant = variant("tile64", 64, 8192);
 pub(super) const TILE32: Variant = variant("tile32", 64, 4096);
 pub(super) const TILES: [Variant; 3] = [TILE128, TILE64, TILE32];
 
@@ -42,8 +42,7 @@ impl Tiling {
 
     fn shader(&self) -> Shader {
         let lanes = (self.side / 4 / self.quads).pow(2);
-        let shader = Shader::new("conv2d_tile").set("TILE", self.side).set("QUADS", self.quads);
-        shader.set("LANES", lanes).set("TERMS", 8 * lanes / self.side)
+        Shader::new("conv2d_tile").set("TILE", self.side).set("QUADS", self.quads).set("LANES", lanes)
     }
 }
 

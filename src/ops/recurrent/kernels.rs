@@ -10,8 +10,14 @@ static VARIANTS: &[Variant] = &[
     // The gradient of an LSTM needs the most memory.
     Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
-    Variant { workgroup_memory: 13_000, invocations: 128, ..Variant::plain("tile") },
+    tile("tile256", 256),
+    tile("tile512", 512),
 ];
+
+/// Each of 64 invocations more adds up another part of the terms.
+const fn tile(name: &'static str, invocations: u32) -> Variant {
+    Variant { workgroup_memory: 64 * invocations, invocations, ..Variant::plain(name) }
+}
 
 /// How the work is divided, one for each variant.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,15 +26,15 @@ enum Division {
     Workgroup,
     /// A launch per step; each invocation reads its operands from memory.
     Steps,
-    /// A launch per step; workgroups share tiles of the operands.
-    Tile,
+    /// A launch per step; workgroups of so many invocations share tiles of the operands.
+    Tile(u32),
 }
 
 impl Division {
     fn of(variant: &Variant) -> Division {
         match VARIANTS.iter().position(|other| other == variant) {
             Some(0) => Division::Workgroup,
-            Some(2) => Division::Tile,
+            Some(2..) => Division::Tile(variant.invocations),
             _ => Division::Steps,
         }
     }
@@ -50,7 +56,7 @@ const _: () = assert!(rounds(4 * MAX_UNITS, MAX_UNITS, MIN_THREADS as usize) <= 
 const ROWS: usize = 8;
 const THREADS: usize = 32;
 
-/// Variant `tile`: the batch rows and units of a workgroup, as in recurrent_sums.wgsl.
+/// Tiles: the batch rows and units of a workgroup, as in recurrent_sums.wgsl.
 const TILE: [usize; 2] = [32, 8];
 
 /// Loop iterations per step with a workgroup per row, for `units` sums of `terms` terms.
@@ -87,7 +93,7 @@ impl Pass<'_> {
             Division::Steps => {
                 shader.set("ROWS", ROWS).set("THREADS", THREADS).set("WIDTH", width).set("VEC4", width == 4)
             }
-            Division::Tile => shader,
+            Division::Tile(invocations) => shader.set("PARTS", invocations / 64),
         }
     }
 
@@ -102,7 +108,7 @@ impl Pass<'_> {
                 (MAX_ROUNDS / rounds(terms, hidden, threads), batch)
             }
             Division::Steps => (1, (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS)),
-            Division::Tile => (1, tiles(&self.sizes)),
+            Division::Tile(_) => (1, tiles(&self.sizes)),
         };
         let workgroups = self.args.profile.grid(workgroups as u64)?;
         let wgsl = shader.finish()?;
@@ -145,7 +151,7 @@ impl Pass<'_> {
     }
 }
 
-/// Workgroups of variant `tile`.
+/// Workgroups of the variants with tiles.
 fn tiles(sizes: &Sizes) -> usize {
     sizes.batch.div_ceil(TILE[0]) * sizes.hidden.div_ceil(TILE[1])
 }
@@ -170,13 +176,14 @@ fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> O
             workgroups: (batch.div_ceil(ROWS) * hidden).div_ceil(THREADS * 4) as f64,
             ..Work::default()
         },
-        Division::Tile => Work {
+        // On an H100, 16 rounds of 128 invocations take 14 us, however little they compute.
+        Division::Tile(invocations) => Work {
             style: Style::Shared,
             launches,
             flops: flops(batch.next_multiple_of(TILE[0]), hidden.next_multiple_of(TILE[1])),
-            efficiency: 0.3,
+            efficiency: 0.3 * f64::from(invocations) / 512.0,
             workgroups: tiles(sizes) as f64,
-            resident: 2.0,
+            resident: 1.0,
             ..Work::default()
         },
     };
@@ -198,7 +205,7 @@ impl Kernel for Recurrence {
         let entry = match pass.division {
             Division::Workgroup => "recurrent_workgroup",
             Division::Steps => "recurrent",
-            Division::Tile => "recurrent_tile",
+            Division::Tile(_) => "recurrent_tile",
         };
         let mut bindings =
             vec![Binding::Read(Slot::Input(0)), Binding::Read(Slot::Input(1)), Binding::Write(Slot::Output(0))];
@@ -231,7 +238,7 @@ impl Kernel for RecurrenceGrad {
         let entry = match pass.division {
             Division::Workgroup => "recurrent_grad_workgroup",
             Division::Steps => "recurrent_grad",
-            Division::Tile => "recurrent_grad_tile",
+            Division::Tile(_) => "recurrent_grad_tile",
         };
         let mut shader = pass.shader(entry);
         let read = |number: usize| Binding::Read(Slot::Input(number));

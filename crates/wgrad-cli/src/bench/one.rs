@@ -89,7 +89,6 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         "variant": variant(plan, &device),
         "peak_share": Json::Null,
         "dispatches": plan.dispatches(),
-        "levels": plan.levels(0..plan.calls.len()).len(),
         "pipelines": pipelines(plan),
         "device_bytes": plan.total_bytes(),
         "nominal_flop": work.flop,

@@ -65,11 +65,6 @@ pub fn lines(record: &Json) -> Vec<String> {
         "  {:>9} all calls, each submitted and waited for separately; {rest:.0}% of the run is other work",
         table::time(all)
     ));
-    if let (Some(dispatches), Some(levels)) = (record["dispatches"].as_u64(), record["levels"].as_u64()) {
-        lines.push(format!(
-            "  {dispatches} dispatches in {levels} levels; on a GPU, those of a level run at the same time"
-        ));
-    }
     lines
 }
 
