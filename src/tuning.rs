@@ -39,8 +39,8 @@ const ENOUGH: f64 = 2.0;
 const HOPELESS: f64 = 3.0;
 /// Minimum gain over the default choice, as a fraction of its time.
 const MIN_GAIN: f64 = 0.03;
-/// Products per second of the reference until it has been measured: a low guess.
-const REFERENCE_RATE: f64 = 2e7;
+/// The side of the matrix product with which the speed of the reference is measured; it takes some milliseconds.
+const PROBE: usize = 192;
 
 /// The result of tuning.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +194,8 @@ impl Session {
         // Most work first: it gains the most if there is no time for all.
         open.sort_by(|a: &Site, b: &Site| b.work.total_cmp(&a.work));
         let mut choices = self.choices().clone();
-        let mut tuner = Tuner { device: self.device().clone(), begin, budget, rate: REFERENCE_RATE, edit };
+        let rate = if open.is_empty() || budget.is_zero() { f64::MIN_POSITIVE } else { reference_rate()? };
+        let mut tuner = Tuner { device: self.device().clone(), begin, budget, rate, edit };
         let count = open.len();
         for (number, site) in open.into_iter().enumerate() {
             match tuner.kernel(&site, count - number)? {
@@ -214,6 +215,18 @@ impl Session {
         tuned.seconds = begin.elapsed().as_secs_f64();
         Ok(tuned)
     }
+}
+
+/// Products that the reference computes per second, with their error bounds.
+fn reference_rate() -> Result<f64> {
+    let graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [PROBE, PROBE]));
+    let (nodes, targets) = Session::accepted(&graph, &[&a.matmul(&b)])?;
+    let mut rng = StdRng::seed_from_u64(0);
+    let feeds = [&a, &b].map(|x| (x.id(), draw(x.ty(), &Fill::Uniform(-1.0, 1.0), &mut rng).to_reference()));
+    let start = Instant::now();
+    bound::evaluate(&nodes, &targets, HashMap::from(feeds))?;
+    Ok((PROBE as f64).powi(3) / start.elapsed().as_secs_f64())
 }
 
 /// A tuning in progress.

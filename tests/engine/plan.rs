@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
-use wgrad::optim::{Optimizer, Sgd};
 use wgrad::plan::{Bound, Options, Plan, Role};
-use wgrad::{DType, Device, Error, Graph, Profile, Reduction, Session, Tensor, Value, gradients, models};
+use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients, models};
 
 fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
     let mut session = Session::new(Device::cpu());
@@ -276,7 +275,6 @@ fn square() -> wgrad::TensorType {
 
 #[test]
 fn updates_are_fused_into_the_gradient_kernel() {
-    use wgrad::optim::{Optimizer, Sgd};
     let graph = Graph::new();
     let (x, w) = (graph.input("x", DType::F32, [64, 64]), graph.parameter("w", Tensor::zeros(&square())));
     let loss = x.matmul(&w.t()).square().sum_all();
