@@ -53,19 +53,29 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   }
 }
 
+// A block at k < last with zeros for terms from `last` on.
+fn without_terms(block: mat4x4<f32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k + 4u <= last) {
+    return block;
+  }
+  let zero = vec4(0.0);
+  return mat4x4(
+    block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
+  );
+}
+
 // The block of a at k < last, with zeros for terms from `last` on.
 fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   let block = load_a(at, k);
   @if(WHOLE_BLOCKS) return block;
-  @else {
-    if (k + 4u <= last) {
-      return block;
-    }
-    let zero = vec4(0.0);
-    return mat4x4(
-      block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
-    );
-  }
+  @else return without_terms(block, k, last);
+}
+
+// The block of b at k < last, likewise.
+fn right_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  let block = load_b(at, k);
+  @if(WHOLE_BLOCKS) return block;
+  @else return without_terms(block, k, last);
 }
 
 // The same for any k.
