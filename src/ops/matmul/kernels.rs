@@ -132,7 +132,13 @@ impl MatmulTiling {
 
     /// The work of the launches on a device. A software adapter sums tiles one after the other, whatever their number.
     /// (The launch that adds the parts of a sum is not counted: nearly every small product has one.)
-    pub(in crate::ops) fn work(&self, style: Style, sizes @ [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Work {
+    pub(in crate::ops) fn work(
+        &self,
+        style: Style,
+        sizes @ [m, n, k]: [usize; 3],
+        batches: usize,
+        profile: &Profile,
+    ) -> Work {
         let [tile_m, tile_n] = self.tile;
         if profile.software {
             let products = m.next_multiple_of(tile_m) as f64 * n.next_multiple_of(tile_n) as f64 * k as f64;
