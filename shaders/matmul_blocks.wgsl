@@ -1,8 +1,9 @@
 // Loading 4 x 4 blocks of f32 operands, and storing results.
 
 import package::matmul_operands::{
-  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, four, p, y, Y_VEC4,
+  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, B_BITS, four, p, y, Y_VEC4,
 };
+import package::quantized_weights::quantized_terms;
 
 // Whether all blocks along k are whole: k is a multiple of 4. Parts start at whole blocks.
 const WHOLE_BLOCKS: bool = false;
@@ -32,7 +33,10 @@ fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
 
 // Column j: b[k + j, n .. n + 4], for columns at these positions.
 fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  @if(B_ALONG_K) {
+  @if(B_BITS > 0) {
+    return quantized_terms(at, k);
+  }
+  @elif(B_ALONG_K) {
     let i = at + k / 4u;
     return transpose(mat4x4(b[i.x], b[i.y], b[i.z], b[i.w]));
   }
@@ -53,19 +57,41 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   }
 }
 
+// A block at k < last with zeros for terms from `last` on.
+fn without_terms(block: mat4x4<f32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k + 4u <= last) {
+    return block;
+  }
+  let zero = vec4(0.0);
+  return mat4x4(
+    block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
+  );
+}
+
+// a[m, k .. k + 4] for the row at this position, with zeros for terms from `last` on; a is not read by vec4 along m.
+fn left_row(at: u32, k: u32, last: u32) -> vec4<f32> {
+  if (k >= last) {
+    return vec4(0.0);
+  }
+  @if(A_ALONG_K) return a[at + k / 4u];
+  @else {
+    let i = at + four(k, p.k) * p.a_k;
+    return select(vec4(0.0), vec4(a[i.x], a[i.y], a[i.z], a[i.w]), vec4(k, k + 1u, k + 2u, k + 3u) < vec4(last));
+  }
+}
+
 // The block of a at k < last, with zeros for terms from `last` on.
 fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   let block = load_a(at, k);
   @if(WHOLE_BLOCKS) return block;
-  @else {
-    if (k + 4u <= last) {
-      return block;
-    }
-    let zero = vec4(0.0);
-    return mat4x4(
-      block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
-    );
-  }
+  @else return without_terms(block, k, last);
+}
+
+// The block of b at k < last, likewise.
+fn right_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  let block = load_b(at, k);
+  @if(WHOLE_BLOCKS) return block;
+  @else return without_terms(block, k, last);
 }
 
 // The same for any k.

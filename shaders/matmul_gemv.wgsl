@@ -4,17 +4,12 @@
 // so neighbours read adjacent elements if k is contiguous; finally their sums are added.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_blocks::{left_terms, load_b};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
+import package::matmul_sums::{QUADS, store_sums, sums};
 
 const TM: u32 = 4u;
 const TN: u32 = 4u;
-// vec4 per tile.
-const QUADS: u32 = TM * TN / 4u;
-
-// The sums of each invocation, then partial sums over QUADS invocations.
-var<workgroup> sums: array<vec4<f32>, 64u * QUADS>;
-
 @compute @workgroup_size(64)
 fn matmul_gemv(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -55,22 +50,5 @@ fn matmul_gemv(
   @unroll for (var q = 0u; q < QUADS; q++) {
     sums[lane * QUADS + q] = sum[q];
   }
-  workgroupBarrier();
-  // Adds element q of QUADS invocations, starting at `begin`.
-  let q = lane % QUADS;
-  let begin = lane / QUADS * QUADS;
-  var of_some = sums[begin * QUADS + q];
-  for (var i = 1u; i < QUADS; i++) {
-    of_some += sums[(begin + i) * QUADS + q];
-  }
-  workgroupBarrier();
-  sums[lane] = of_some;
-  workgroupBarrier();
-  if (lane < QUADS) {
-    var total = sums[lane];
-    for (var i = lane + QUADS; i < 64u; i += QUADS) {
-      total += sums[i];
-    }
-    store(slice, m + lane / (TN / 4u), n + lane % (TN / 4u) * 4u, total);
-  }
+  store_sums(lane, slice, m, n);
 }

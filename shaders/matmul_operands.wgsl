@@ -11,6 +11,8 @@ const A_ALONG_M: bool = false;
 const B_ALONG_K: bool = false;
 const B_ALONG_N: bool = false;
 const Y_VEC4: bool = false;
+// If not 0, b is quantised: see quantized_weights.wgsl.
+const B_BITS: u32 = 0u;
 
 struct Params {
   batches: u32, m: u32, n: u32, k: u32,
@@ -49,7 +51,10 @@ fn rows_of_a(batch: u32, m: u32) -> vec4<u32> {
   @else return rows;
 }
 
-// The positions of b[0, n .. n + 4], in elements of the binding.
+// The positions of b[0, n .. n + 4], in elements of the binding; of a quantised b, the columns.
+@if(B_BITS > 0)
+fn columns_of_b(batch: u32, n: u32) -> vec4<u32> { return four(n, p.n); }
+@else
 fn columns_of_b(batch: u32, n: u32) -> vec4<u32> {
   let outer = batch / p.b_size2;
   let inner = batch % p.b_size2 * p.b_batch2;

@@ -238,7 +238,7 @@ fn expect(
     let feeds = reads.iter().map(|(stored, tensor)| (stored.value, tensor.to_reference()));
     let feeds = feeds.chain(scalars.iter().cloned()).collect();
     let targets: Vec<_> = call.writes.iter().map(|stored| stored.value).collect();
-    bound::evaluate(&plan.nodes, &targets, feeds)
+    bound::evaluate(&plan.nodes, &targets, feeds, call.precision())
 }
 
 /// The op that computes a value, and the user's line that created it.

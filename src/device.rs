@@ -3,8 +3,31 @@
 use std::sync::Arc;
 
 use crate::gpu::{self, Gpu};
+use crate::op::Precision;
 use crate::profile::Profile;
 use crate::{Error, Result};
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Restricts the device to these limits and features, to test what would run on a less capable device. Kernels are
+    /// chosen for these limits, and wgpu enforces them.
+    pub within: Option<Profile>,
+    /// Enables cooperative matrices (matrix units), if the adapter offers them: see
+    /// [`Profile::cooperative_matrices`]. Programs use them only with [`Precision::Mixed`].
+    ///
+    /// They are an experimental feature of wgpu: it does not check the shapes that shaders use, and the barriers that
+    /// it emits around them are formally insufficient on Vulkan. Kernels have been right on lavapipe and on an NVIDIA
+    /// H100. Run `wgrad check --precision mixed` before you rely on another device.
+    pub cooperative_matrices: bool,
+}
+
+impl OpenOptions {
+    /// Enables what programs of this precision can use.
+    pub fn of(precision: Precision) -> OpenOptions {
+        OpenOptions { cooperative_matrices: precision == Precision::Mixed, ..OpenOptions::default() }
+    }
+}
 
 /// A device to compute on. Cheap to clone; programs on one device share compiled kernels.
 #[derive(Clone)]
@@ -44,31 +67,44 @@ impl Device {
     /// [`Error::Device`] if a named adapter does not exist (the message lists the available ones) or
     /// cannot be opened. An empty `WGRAD_DEVICE` counts as unset; an empty name is an error.
     pub fn open(name: Option<&str>) -> Result<Device> {
-        Device::open_within(name, None)
+        Device::open_with(name, &OpenOptions::default())
     }
 
-    /// Opens a device restricted to the limits and features of `limits`, to test what would run on a
-    /// less capable device. Kernels are chosen for these limits, and wgpu enforces them.
+    /// Opens a device restricted to the limits and features of `limits`: see [`OpenOptions::within`].
     ///
     /// # Errors
     /// As [`Device::open`].
     pub fn open_within(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
+        Device::open_with(name, &OpenOptions { within: limits.cloned(), ..OpenOptions::default() })
+    }
+
+    /// [`Device::open`] with options.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
         let variable = std::env::var_os("WGRAD_DEVICE").filter(|v| name.is_none() && !v.is_empty());
         if let Some(variable) = variable {
             let lossy = variable.to_string_lossy(); // adapter names are UTF-8
-            return Device::open_named(Some(&lossy), limits).map_err(|error| match error {
+            return Device::open_named(Some(&lossy), options).map_err(|error| match error {
                 Error::Device(why) => Error::Device(format!("WGRAD_DEVICE: {why}")),
                 other => other,
             });
         }
-        Device::open_named(name, limits)
+        Device::open_named(name, options)
     }
 
-    fn open_named(name: Option<&str>, limits: Option<&Profile>) -> Result<Device> {
+    fn open_named(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
         if name.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
             return Ok(Device::cpu());
         }
-        Ok(match gpu::open(name, limits)? {
+        let restricted = |mut offered: Profile| {
+            if !options.cooperative_matrices {
+                offered.cooperative_matrices.clear();
+            }
+            options.within.as_ref().map_or(offered.clone(), |limits| offered.within(limits))
+        };
+        Ok(match gpu::open(name, restricted)? {
             Some(gpu) => Device { profile: Arc::new(gpu.profile.clone()), gpu: Some(Arc::new(gpu)) },
             None => Device::cpu(),
         })

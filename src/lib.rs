@@ -59,10 +59,11 @@ pub mod optim;
 pub mod quant;
 
 pub use autodiff::{gradients, gradients_of};
-pub use device::{Device, NO_ADAPTER};
+pub use device::{Device, NO_ADAPTER, OpenOptions};
 pub use error::{Error, GraphError, Result};
 pub use graph::{Graph, Value};
 pub use loss::Reduction;
+pub use op::Precision;
 pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
 pub use session::{Pending, Program, Session};

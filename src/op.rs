@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 
 pub use case::{Build, Case, CaseInput, Fill};
 pub use cost::{Cost, Machine, Style, Work};
-pub use kernel::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
+pub use kernel::{Args, Binding, Kernel, Launch, Lowered, Precision, Slot, Variant};
 
 use crate::shape::View;
 use crate::{Tensor, TensorType, Value};

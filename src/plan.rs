@@ -41,7 +41,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::graph::{Nodes, Scalar, ValueId};
-use crate::op::Variant;
+use crate::op::{Precision, Variant};
 use crate::profile::Profile;
 use crate::shader::Source;
 use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
@@ -55,13 +55,15 @@ pub struct Options {
     /// supports the shapes. Other ops use `choices` or the estimated costs.
     pub variant: Option<String>,
     /// The fastest variants by measurement. For all others, the cheapest by [`Kernel::cost`](crate::op::Kernel::cost)
-    /// is used.
+    /// is used, as it is where [`Precision::Mixed`] adds kernels.
     pub choices: Choices,
+    /// How precise matrix products must be at least.
+    pub precision: Precision,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true, variant: None, choices: Choices::default() }
+        Options { fuse: true, variant: None, choices: Choices::default(), precision: Precision::default() }
     }
 }
 
@@ -228,6 +230,12 @@ pub struct Commit {
 }
 
 impl KernelCall {
+    /// The precision of its matrix products.
+    pub fn precision(&self) -> Precision {
+        let cooperative = self.dispatches.iter().any(|dispatch| dispatch.wgsl.cooperative);
+        if cooperative { Precision::Mixed } else { Precision::Highest }
+    }
+
     /// The values that it computes from those it reads, in graph order.
     pub(crate) fn computed(&self, nodes: &Nodes) -> Vec<ValueId> {
         let written: BTreeSet<ValueId> = self.writes.iter().map(|stored| stored.value).collect();
@@ -354,10 +362,13 @@ pub(crate) fn choose(
     options: &Options,
 ) -> std::result::Result<(&'static Variant, Reason), String> {
     let (kernel, args) = (node.kernel, node.args(profile));
-    let candidates = kernel.candidates(&args);
+    let candidates = kernel.candidates(&args, options.precision);
     let named = |name: Option<&str>, why| candidates.iter().find(|(v, _)| name == Some(v.name)).map(|(v, _)| (*v, why));
+    // Choices are measured among the most precise kernels.
+    let precise = candidates.iter().all(|(variant, _)| variant.precision() == Precision::Highest);
+    let tuned = || options.choices.wanted(&**node.op, &args).filter(|_| precise);
     named(options.variant.as_deref(), Reason::Forced)
-        .or_else(|| named(options.choices.wanted(&**node.op, &args), Reason::Tuned))
+        .or_else(|| named(tuned(), Reason::Tuned))
         .or_else(|| candidates.first().map(|(v, _)| (*v, Reason::Cheapest)))
         .ok_or_else(|| {
             let lacks = |v: &Variant| v.lacking(profile).unwrap_or("support for these shapes".into());

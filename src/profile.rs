@@ -42,6 +42,9 @@ pub struct Profile {
     pub subgroups: Option<(u32, u32)>,
     /// Whether kernels may use 16-bit floats.
     pub f16: bool,
+    /// Sides of the square cooperative matrices (matrix units, such as NVIDIA's tensor cores) that multiply f16 and add
+    /// f32, in increasing order. An open device has none unless [they were requested](crate::OpenOptions).
+    pub cooperative_matrices: Vec<u32>,
     /// Whether GPU timestamps are supported.
     pub timestamps: bool,
 }
@@ -67,6 +70,7 @@ impl Profile {
             uniform_alignment: 256,
             subgroups: None,
             f16: false,
+            cooperative_matrices: Vec::new(),
             timestamps: false,
         }
     }
@@ -161,6 +165,7 @@ impl Profile {
     /// This profile restricted to the limits and features of `other`, to emulate that device.
     pub fn within(&self, other: &Profile) -> Profile {
         let smaller = |a: u32, b: u32| a.min(b);
+        let common = |a: &[u32], b: &[u32]| a.iter().copied().filter(|x| b.contains(x)).collect();
         Profile {
             name: format!("{} within {}", self.name, other.name),
             software: self.software && other.software,
@@ -178,6 +183,7 @@ impl Profile {
             subgroups: (self.subgroups.zip(other.subgroups))
                 .map(|((least, most), (less, more))| (least.min(less), most.max(more))),
             f16: self.f16 && other.f16,
+            cooperative_matrices: common(&self.cooperative_matrices, &other.cooperative_matrices),
             timestamps: self.timestamps && other.timestamps,
             ..self.clone()
         }

@@ -1,4 +1,5 @@
-//! Quantisation: weights and activations as integers of up to 8 bits, with a scale per tensor or per channel.
+//! Quantisation: weights and activations as integers of up to 8 bits, with a scale per tensor, per channel, or per block
+//! of 32 numbers.
 //!
 //! A number `x` becomes `q = clamp(round(x / scale) + zero)`, and `q` stands for `(q - zero) scale` (Jacob et al.,
 //! *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference*, arXiv:1712.05877).
@@ -21,22 +22,38 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+mod blocks;
 mod model;
 
 pub use model::QuantizedModel;
 
 use crate::ops::conv2d::Conv2d;
-use crate::{DType, Error, Graph, Result, Tensor, Value};
+use crate::ops::quantized_matmul::BLOCK;
+use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
 
 /// How numbers are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
-    /// Bits per number, 2 to 8; stored as i8.
+    /// Bits per number, 2 to 8.
     pub bits: u32,
     /// Whether the range is symmetric, so that `zero` is 0; otherwise it reaches from the minimum to the maximum.
     pub symmetric: bool,
-    /// The axis whose elements have a scale each; `None` for one scale.
-    pub axis: Option<usize>,
+    /// Which numbers share a scale.
+    pub granularity: Granularity,
+}
+
+/// The numbers that share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// All.
+    Tensor,
+    /// Those of each position along this axis. The integers are stored as i8.
+    Channel(usize),
+    /// 32 neighbours in a row of a matrix `[N, K]`, for [`Value::quantized_matmul`]. Numbers of 4 or 8 bits are packed
+    /// into words, and the scales are f16: a number takes 4.5 or 8.5 bits. Products with a single row of activations
+    /// take as long as the weights take to read, so f32 scales would make those of 4 bits a tenth slower; and rounding
+    /// a scale costs no accuracy, since the integers are chosen for the rounded one.
+    Block,
 }
 
 /// How the range of represented numbers follows from data. Numbers beyond it are clamped.
@@ -56,29 +73,38 @@ pub enum Calibration {
 pub struct Quantized {
     /// How it was quantised.
     pub scheme: Scheme,
-    /// i8, in the shape of the tensor.
+    /// The shape of the tensor.
+    pub shape: Shape,
+    /// The integers `q`, i8, in the shape of the tensor; of blocks, `q + 2^(bits - 1)`, packed into u32 as
+    /// [`Value::quantized_matmul`] expects.
     pub values: Tensor,
-    /// f32, `[]` or one number per channel in a shape that broadcasts: `[C, 1, ...]`.
+    /// f32, `[]` or one number per channel in a shape that broadcasts: `[C, 1, ...]`; of blocks, f16
+    /// `[N, K / 32 rounded up]`.
     pub scale: Tensor,
-    /// The integer that stands for 0, in the shape of `scale`.
+    /// The integer that stands for 0, f32; of blocks, that integer plus `2^(bits - 1)`, u8. In the shape of `scale`.
     pub zero: Tensor,
 }
 
 /// A quantised weight in a graph.
 #[derive(Clone, Debug)]
 pub struct QuantizedWeight {
-    /// i8 `[out, ...]`.
+    /// i8 `[out, ...]`; of blocks, u32.
     pub values: Value,
-    /// f32, broadcasts to `values`.
+    /// f32, broadcasts to `values`; of blocks, f16 `[out, blocks]`.
     pub scale: Value,
-    /// f32, broadcasts to `values`; `None` if it is 0 everywhere.
+    /// f32, broadcasts to `values`; of blocks, u8. `None` if it stands for 0 everywhere.
     pub zero: Option<Value>,
 }
 
 impl Scheme {
     /// 8 bits, symmetric, one scale.
     pub fn int8() -> Scheme {
-        Scheme { bits: 8, symmetric: true, axis: None }
+        Scheme { bits: 8, symmetric: true, granularity: Granularity::Tensor }
+    }
+
+    /// 4 bits, symmetric, one scale.
+    pub fn int4() -> Scheme {
+        Scheme::int8().bits(4)
     }
 
     /// Sets the number of bits.
@@ -93,7 +119,12 @@ impl Scheme {
 
     /// A scale for each element of an axis: 0 for the outputs of a layer's weight.
     pub fn per_channel(self, axis: usize) -> Scheme {
-        Scheme { axis: Some(axis), ..self }
+        Scheme { granularity: Granularity::Channel(axis), ..self }
+    }
+
+    /// A scale for each block of 32 numbers in a row of a matrix.
+    pub fn per_block(self) -> Scheme {
+        Scheme { granularity: Granularity::Block, ..self }
     }
 
     /// The smallest and the largest integer.
@@ -106,43 +137,94 @@ impl Scheme {
     ///
     /// # Errors
     /// [`Error::Input`] for other bits than 2 to 8, an axis that does not exist, an empty tensor, numbers that are not
-    /// finite, and a percentile outside (0, 100].
+    /// finite, and a percentile outside (0, 100]; for blocks also if the tensor is not a matrix, the bits are not 4 or
+    /// 8, or a scale is too large for f16.
     pub fn quantize(&self, x: &Tensor, calibration: Calibration) -> Result<Quantized> {
-        let complain = |why: String| Err(Error::Input(format!("cannot quantise {}: {why}", x.ty())));
-        if !(2..=8).contains(&self.bits) {
-            return complain(format!("expected 2 to 8 bits, not {}", self.bits));
-        }
-        if self.axis.is_some_and(|axis| axis >= x.shape().rank()) {
-            return complain(format!("there is no axis {:?}", self.axis));
-        }
+        let complain = |why: String| Error::Input(format!("cannot quantise {}: {why}", x.ty()));
+        let shape = x.shape();
+        self.fits(shape).map_err(complain)?;
         if let Calibration::Percentile(share) = calibration
             && !(share > 0.0 && share <= 100.0)
         {
-            return complain(format!("a percentile is above 0 and at most 100, not {share}"));
+            return Err(complain(format!("a percentile is above 0 and at most 100, not {share}")));
         }
         let numbers = x.to_f64();
         if !x.dtype().is_float() || numbers.is_empty() || numbers.iter().any(|x| !x.is_finite()) {
-            return complain("expected finite floats".to_owned());
+            return Err(complain("expected finite floats".to_owned()));
         }
-        let channels = self.axis.map_or(1, |axis| x.shape()[axis]);
-        let inner: usize = self.axis.map_or(1, |axis| x.shape()[axis + 1..].iter().product());
-        let channel = |at: usize| if self.axis.is_some() { at / inner % channels } else { 0 };
-        let mut parts = vec![Vec::new(); channels];
+        let mut parts = vec![Vec::new(); self.scale_shape(shape).numel()];
         for (at, &x) in numbers.iter().enumerate() {
-            parts[channel(at)].push(x);
+            parts[self.part(shape, at)].push(x);
         }
-        let steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, calibration)).collect();
-        let values = numbers.iter().enumerate().map(|(at, &x)| self.quantized(x, steps[channel(at)]) as i8);
-        let shape = self.scale_shape(x.shape());
-        let column = |of: fn(&(f64, f64)) -> f64| {
-            Tensor::new(&shape, steps.iter().map(|step| of(step) as f32).collect::<Vec<f32>>())
+        let mut steps: Vec<(f64, f64)> = parts.iter_mut().map(|part| self.fit(part, calibration)).collect();
+        if self.granularity == Granularity::Block {
+            blocks::round_scales(&mut steps).map_err(complain)?;
+        }
+        let values = numbers.iter().enumerate().map(|(at, &x)| self.quantized(x, steps[self.part(shape, at)]) as i8);
+        self.stored(shape, values.collect(), &steps)
+    }
+
+    /// The quantised tensor of these integers, scales and zero points.
+    fn stored(self, shape: &Shape, values: Vec<i8>, steps: &[(f64, f64)]) -> Result<Quantized> {
+        let parts = self.scale_shape(shape);
+        let scale = Tensor::new(&parts, steps.iter().map(|step| step.0 as f32).collect::<Vec<f32>>())?;
+        let (values, scale, zero) = match self.granularity {
+            Granularity::Block => {
+                let zeros: Vec<u8> = steps.iter().map(|step| (step.1 + self.offset()) as u8).collect();
+                let words = blocks::pack(&values, &zeros, shape[1], self.bits);
+                (words, scale.cast(DType::F16), Tensor::new(&parts, zeros)?)
+            }
+            _ => {
+                let zeros: Vec<f32> = steps.iter().map(|step| step.1 as f32).collect();
+                (Tensor::new(shape, values)?, scale, Tensor::new(&parts, zeros)?)
+            }
         };
-        Ok(Quantized {
-            scheme: *self,
-            values: Tensor::new(x.shape(), values.collect::<Vec<i8>>())?,
-            scale: column(|step| step.0)?,
-            zero: column(|step| step.1)?,
-        })
+        Ok(Quantized { scheme: self, shape: shape.clone(), values, scale, zero })
+    }
+
+    /// Whether a tensor of this shape can be quantised.
+    fn fits(&self, shape: &Shape) -> std::result::Result<(), String> {
+        if !(2..=8).contains(&self.bits) {
+            return Err(format!("expected 2 to 8 bits, not {}", self.bits));
+        }
+        match self.granularity {
+            Granularity::Channel(axis) if axis >= shape.rank() => Err(format!("there is no axis {axis}")),
+            Granularity::Block if shape.rank() != 2 || shape[1] == 0 => {
+                Err("blocks are those of the rows of a matrix [N, K]".to_owned())
+            }
+            Granularity::Block if ![4, 8].contains(&self.bits) => {
+                Err(format!("blocks have numbers of 4 or 8 bits, not {}", self.bits))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The shape of the scales of a tensor: `[]`, `[1, C, 1]`, or `[N, blocks]`.
+    fn scale_shape(&self, of: &Shape) -> Shape {
+        match self.granularity {
+            Granularity::Tensor => Shape::scalar(),
+            Granularity::Channel(axis) => {
+                (0..of.rank()).map(|other| if other == axis { of[axis] } else { 1 }).collect()
+            }
+            Granularity::Block => [of[0], of[1].div_ceil(BLOCK)].into(),
+        }
+    }
+
+    /// The number of the scale of an element.
+    fn part(&self, of: &Shape, at: usize) -> usize {
+        match self.granularity {
+            Granularity::Tensor => 0,
+            Granularity::Channel(axis) => at / of[axis + 1..].iter().product::<usize>() % of[axis],
+            Granularity::Block => at / of[1] * of[1].div_ceil(BLOCK) + at % of[1] / BLOCK,
+        }
+    }
+
+    /// What is added to the integers and zero points that are stored: those of blocks are unsigned.
+    fn offset(&self) -> f64 {
+        match self.granularity {
+            Granularity::Block => f64::from(1 << (self.bits - 1)),
+            _ => 0.0,
+        }
     }
 
     /// Scale, as f32, and zero point of numbers.
@@ -204,26 +286,34 @@ impl Scheme {
 
 impl Quantized {
     /// The numbers that the integers stand for, f32.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if shapes do not match the scheme.
     pub fn dequantize(&self) -> Result<Tensor> {
+        self.validate_shapes().map_err(Error::Input)?;
         let (scale, zero) = (self.scale.to_f64(), self.zero.to_f64());
-        let shape = self.values.shape();
-        let inner: usize = match self.scale.shape().iter().position(|&size| size > 1) {
-            Some(axis) => shape[axis + 1..].iter().product(),
-            None => shape.numel(),
-        };
         let number = |(at, q): (usize, f64)| {
-            let channel = at / inner.max(1) % scale.len();
-            ((q - zero[channel]) * scale[channel]) as f32
+            let part = self.scheme.part(&self.shape, at);
+            ((q + self.scheme.offset() - zero[part]) * scale[part]) as f32
         };
-        Tensor::new(shape, self.values.to_f64().into_iter().enumerate().map(number).collect::<Vec<f32>>())
+        Tensor::new(&self.shape, self.integers().into_iter().enumerate().map(number).collect::<Vec<f32>>())
     }
 
-    /// Bytes of the integers and the scales.
+    /// The integers `q`, in the shape of the tensor.
+    fn integers(&self) -> Vec<f64> {
+        match self.scheme.granularity {
+            Granularity::Block => blocks::unpack(&self.values, self.shape[1], self.scheme.bits),
+            _ => self.values.to_f64(),
+        }
+    }
+
+    /// Bytes of the variables of [`Quantized::declare`].
     pub fn bytes(&self) -> usize {
-        self.values.numel() + 4 * (self.scale.numel() + self.zero.numel())
+        let zero = if self.is_symmetric() { 0 } else { self.zero.ty().bytes() };
+        self.values.ty().bytes() + self.scale.ty().bytes() + zero
     }
 
-    /// Declares the variables `NAME.values`, `NAME.scale` and, unless it is 0 everywhere, `NAME.zero` with these
+    /// Declares the variables `NAME.values`, `NAME.scale` and, unless no number is shifted, `NAME.zero` with these
     /// initial values.
     #[track_caller]
     pub fn declare(&self, graph: &Graph, name: &str) -> QuantizedWeight {
@@ -238,9 +328,21 @@ impl Quantized {
 
 impl QuantizedWeight {
     /// The weight in f32, `(values - zero) scale`.
+    ///
+    /// # Errors
+    /// At compile time, if it is quantised in blocks: only products unpack them.
     #[track_caller]
     pub fn dequantized(&self) -> Value {
+        if self.is_packed() {
+            let why = "blocks are unpacked by matmul_quantized() only; on the host, use Quantized::dequantize()";
+            return self.values.graph().error("dequantized", &[&self.values, &self.scale], why);
+        }
         self.shifted() * &self.scale
+    }
+
+    /// Whether it is quantised in blocks.
+    fn is_packed(&self) -> bool {
+        self.values.dtype() == DType::U32
     }
 
     /// `values - zero`; without a zero point, a view that kernels convert as they load it.
@@ -272,13 +374,17 @@ impl QuantizedWeight {
 }
 
 impl Value {
-    /// `x W^T` with a quantised weight `[out, in]` and a scale per tensor or output: `[.., in]` to `[.., out]`. The
-    /// sums are in f32; the weight is read as bytes and scaled after the sum.
+    /// `x W^T` with a quantised weight `[out, in]` and a scale per tensor, output, or block: `[.., in]` to `[.., out]`.
+    /// The sums are in f32. The weight is read as bytes and scaled after the sum; blocks are read as
+    /// [`Value::quantized_matmul`] does.
     ///
     /// # Errors
     /// At compile time, if the sizes do not match or the scale is that of another axis.
     #[track_caller]
     pub fn matmul_quantized(&self, weight: &QuantizedWeight) -> Value {
+        if weight.is_packed() {
+            return self.quantized_matmul(&weight.values, &weight.scale, weight.zero.as_ref());
+        }
         if let Err(invalid) = self.graph().admit("matmul_quantized", &[self, &weight.values, &weight.scale]) {
             return invalid;
         }
@@ -309,7 +415,7 @@ impl Value {
         if let Err(invalid) = self.graph().admit("conv2d_quantized", &[self, &weight.values, &weight.scale]) {
             return invalid;
         }
-        if !weight.is_per_output() || weight.zero.is_some() {
+        if weight.is_packed() || !weight.is_per_output() || weight.zero.is_some() {
             let why = "expected a symmetric weight [O, C / groups, KH, KW] with one scale, or one per output";
             return self.graph().error("conv2d_quantized", &[self, &weight.values, &weight.scale], why);
         }
@@ -328,7 +434,8 @@ impl Value {
         if let Err(invalid) = self.graph().admit("matmul_dynamic", &[self, &weight.values, &weight.scale]) {
             return invalid;
         }
-        if weight.values.shape().rank() != 2 || !weight.is_per_output() || weight.zero.is_some() {
+        let is_matrix = weight.values.shape().rank() == 2 && !weight.is_packed();
+        if !is_matrix || !weight.is_per_output() || weight.zero.is_some() {
             let why = "expected a symmetric weight [out, in] with one scale, or one per output";
             return self.graph().error("matmul_dynamic", &[self, &weight.values, &weight.scale], why);
         }

@@ -79,6 +79,8 @@ pub struct Source {
     pub invocations: u32,
     /// Whether it uses 16-bit floats.
     pub f16: bool,
+    /// Whether it uses cooperative matrices.
+    pub cooperative: bool,
     /// If it uses operations of subgroups, the size that they must have (`SUBGROUP_SIZE` of the text), or 0 for any.
     pub subgroups: Option<u32>,
     /// The function that the planner may replace with fused ops, if there is one.
@@ -117,9 +119,17 @@ impl Epilogue {
 }
 
 impl Source {
-    /// A text without 16-bit floats, operations of subgroups and epilogue.
+    /// A text without 16-bit floats, cooperative matrices, operations of subgroups and epilogue.
     pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
-        Source { text: text.into(), invocations, f16: false, subgroups: None, epilogue: None, origin: None }
+        Source {
+            text: text.into(),
+            invocations,
+            f16: false,
+            cooperative: false,
+            subgroups: None,
+            epilogue: None,
+            origin: None,
+        }
     }
 
     fn of(self, origin: Origin) -> Source {

@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use crate::check::bound::{self, Bounded};
 use crate::check::{check_call, draw};
 use crate::graph::{NodeKind, ValueId};
-use crate::op::Fill;
+use crate::op::{Fill, Precision};
 use crate::plan::sites::{Site, sites};
 use crate::plan::{Options, Plan};
 use crate::timing::seconds_of;
@@ -309,7 +309,7 @@ impl Tuner<'_> {
             inputs.push((name.clone(), tensor));
         }
         let start = Instant::now();
-        let expected = bound::evaluate(&site.nodes, &site.targets, feeds)?;
+        let expected = bound::evaluate(&site.nodes, &site.targets, feeds, Precision::Highest)?;
         if site.work > 1e6 {
             self.rate = site.work / start.elapsed().as_secs_f64();
         }

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::op::{Op, Rounding, gamma, gamma_of_runs};
+use crate::op::{Op, Precision, Rounding, gamma, gamma_of_runs};
 use crate::{Data, Error, Result, Tensor, TensorType};
 
 /// A value with a bound for each element; `None` if it is exact.
@@ -24,7 +24,7 @@ pub struct Bounded {
     pub error: Option<Vec<f64>>,
 }
 
-/// Computes `targets` from `feeds`, which are exact.
+/// Computes `targets` from `feeds`, which are exact, as a kernel call with matrix products of this precision may.
 ///
 /// # Errors
 /// If a needed value is neither fed nor computable.
@@ -32,6 +32,7 @@ pub fn evaluate(
     nodes: &Nodes,
     targets: &[ValueId],
     feeds: HashMap<ValueId, Tensor>,
+    precision: Precision,
 ) -> Result<HashMap<ValueId, Bounded>> {
     let mut values: HashMap<ValueId, Bounded> =
         feeds.into_iter().map(|(id, value)| (id, Bounded { value, error: None })).collect();
@@ -53,7 +54,7 @@ pub fn evaluate(
                 let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
                 let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;
                 crate::cpu::check_indices(nodes, number, &inputs.iter().map(|b| &b.value).collect::<Vec<_>>())?;
-                step(&**op, &inputs, &node.outputs)
+                step(&**op, &inputs, &node.outputs, precision)
             }
             _ => return Err(Error::Input(format!("internal: {} is not fed", node.name()))),
         };
@@ -65,10 +66,10 @@ pub fn evaluate(
 }
 
 /// One op: its value, its own rounding, and the propagated errors of its operands.
-fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType]) -> Vec<Bounded> {
+fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Precision) -> Vec<Bounded> {
     let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
     let mut outputs = op.reference(&values, types);
-    let mut errors = own(op, &values, &outputs, types);
+    let mut errors = own(op, &values, &outputs, types, precision);
     let mut finite = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let Some(error) = &input.error else { continue };
@@ -119,7 +120,13 @@ fn moved(value: &Tensor, error: &[f64], up: bool) -> Tensor {
 }
 
 /// The op's own rounding.
-fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]) -> Vec<Option<Vec<f64>>> {
+fn own(
+    op: &dyn Op,
+    inputs: &[&Tensor],
+    outputs: &[Tensor],
+    types: &[TensorType],
+    precision: Precision,
+) -> Vec<Option<Vec<f64>>> {
     let input_types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
     match op.rounding(&input_types.iter().collect::<Vec<_>>()) {
         Rounding::Exact => vec![None; outputs.len()],
@@ -130,20 +137,56 @@ fn own(op: &dyn Op, inputs: &[&Tensor], outputs: &[Tensor], types: &[TensorType]
                 _ => None,
             })
             .collect(),
-        Rounding::Sum(terms) => sums(op, inputs, types, terms, gamma(terms)),
-        Rounding::Runs(terms) => sums(op, inputs, types, terms, gamma_of_runs(terms)),
+        Rounding::Sum(terms) => sums(op, inputs, types, terms, gamma(terms), precision),
+        Rounding::Runs(terms) => sums(op, inputs, types, terms, gamma_of_runs(terms), Precision::Highest),
         Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs)),
     }
 }
 
-/// The bounds of sums: `gamma` times the sums of magnitudes.
-fn sums(op: &dyn Op, inputs: &[&Tensor], types: &[TensorType], terms: usize, gamma: f64) -> Vec<Option<Vec<f64>>> {
-    let magnitudes: Vec<Tensor> = inputs.iter().map(|x| magnitude(x)).collect();
-    let sums = op.reference(&magnitudes.iter().collect::<Vec<_>>(), types);
+/// The bounds of sums: `gamma` times the sums of magnitudes. If operands may be rounded to f16, the magnitudes grow by
+/// [`rounding_to_f16`], and the sums by what this adds: approximately 2^-11 for each operand of a product.
+fn sums(
+    op: &dyn Op,
+    inputs: &[&Tensor],
+    types: &[TensorType],
+    terms: usize,
+    gamma: f64,
+    precision: Precision,
+) -> Vec<Option<Vec<f64>>> {
+    let sums = |of: &dyn Fn(f64) -> f64| -> Vec<Tensor> {
+        let operands: Vec<Tensor> = inputs.iter().map(|x| each(x, of)).collect();
+        op.reference(&operands.iter().collect::<Vec<_>>(), types)
+    };
     let floor = terms as f64 * f64::from(f32::MIN_POSITIVE);
-    let bound =
-        |sum: Tensor| sum.to_f64().into_iter().map(|s| if s == 0.0 { 0.0 } else { gamma * s + floor }).collect();
-    sums.into_iter().map(|sum| matches!(sum.data(), Data::F64(_)).then(|| bound(sum))).collect()
+    let exact = sums(&f64::abs);
+    let rounded = match precision {
+        Precision::Highest => exact.clone(),
+        Precision::Mixed => sums(&|x| x.abs() + rounding_to_f16(x)),
+    };
+    let bound = |(exact, rounded): (f64, f64)| {
+        let bound = gamma * rounded + (rounded - exact) + floor;
+        match rounded {
+            0.0 => 0.0,
+            _ if bound.is_nan() => f64::INFINITY, // the sum is not finite
+            _ => bound,
+        }
+    };
+    let bounds = |(exact, rounded): (Tensor, Tensor)| {
+        let is_float = matches!(exact.data(), Data::F64(_));
+        is_float.then(|| exact.to_f64().into_iter().zip(rounded.to_f64()).map(bound).collect())
+    };
+    exact.into_iter().zip(rounded).map(bounds).collect()
+}
+
+/// How far a number moves at most when it is rounded to the nearest f16; finite numbers beyond the range become its end.
+pub fn rounding_to_f16(x: f64) -> f64 {
+    const MAX: f64 = 65_504.0;
+    if !x.is_finite() || half::f16::from_f64(x).to_f64() == x {
+        return 0.0;
+    }
+    // Half a unit in the last place; subnormal numbers have 2^-24.
+    let half_ulp = 2f64.powf(x.abs().log2().floor().max(-14.0) - 11.0);
+    half_ulp.max(x.abs() - MAX)
 }
 
 /// The bounds of the float outputs.
@@ -161,9 +204,10 @@ fn rounding(y: f64, ulps: f64) -> f64 {
     ulps * 2f64.powf(exponent - 23.0) + flushed
 }
 
-fn magnitude(x: &Tensor) -> Tensor {
+/// A tensor with a function applied to each float.
+fn each(x: &Tensor, f: &dyn Fn(f64) -> f64) -> Tensor {
     match x.data() {
-        Data::F64(v) => Tensor::of(x.shape(), v.iter().map(|x| x.abs()).collect::<Vec<f64>>()),
+        Data::F64(v) => Tensor::of(x.shape(), v.iter().map(|&x| f(x)).collect::<Vec<f64>>()),
         _ => x.clone(),
     }
 }

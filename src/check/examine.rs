@@ -1,7 +1,7 @@
 //! Runs cases in every way that a device supports, and compares each with the reference.
 
 use crate::graph::{NodeKind, Nodes};
-use crate::op::{Args, Case, Lowering, Rounding, Variant};
+use crate::op::{Args, Case, Lowering, Precision, Rounding, Variant};
 use crate::plan::Options;
 use crate::profile::Profile;
 use crate::{DType, Device, Result, Session, Tensor, TensorType};
@@ -45,12 +45,14 @@ pub fn all_variants(nodes: &Nodes) -> Vec<&'static str> {
 }
 
 /// The ways to run a case on a device: fused and unfused with the default choice, and with each variant
-/// that the device can run.
+/// that the device can run. If cooperative matrices are enabled, matrix products may use them.
 pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
-    let mut ways = vec![Options::default(), Options { fuse: false, ..Options::default() }];
+    let precision = if profile.cooperative_matrices.is_empty() { Precision::Highest } else { Precision::Mixed };
+    let options = Options { precision, ..Options::default() };
+    let mut ways = vec![options.clone(), Options { fuse: false, ..options.clone() }];
     let names = variants(&graph.graph.nodes(), profile);
     if names.len() > 1 {
-        ways.extend(names.into_iter().map(|name| Options { variant: Some(name.to_owned()), ..Options::default() }));
+        ways.extend(names.into_iter().map(|name| Options { variant: Some(name.to_owned()), ..options.clone() }));
     }
     ways
 }

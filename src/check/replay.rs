@@ -134,6 +134,7 @@ impl KernelCase {
                 "wgsl": &*dispatch.wgsl.text,
                 "invocations": dispatch.wgsl.invocations,
                 "f16": dispatch.wgsl.f16,
+                "cooperative": dispatch.wgsl.cooperative,
                 "subgroups": dispatch.wgsl.subgroups,
                 "entry": dispatch.entry,
                 "workgroups": dispatch.workgroups,
@@ -230,6 +231,12 @@ impl KernelCase {
                 return Err(Error::Limit(format!(
                     "the case has a grid of {:?} workgroups, but {} allows {} per dimension",
                     dispatch.workgroups, profile.name, profile.max_workgroups
+                )));
+            }
+            if dispatch.wgsl.cooperative && profile.cooperative_matrices.is_empty() {
+                return Err(Error::Limit(format!(
+                    "the case needs cooperative matrices, and {} has none enabled; use --precision mixed, or OpenOptions",
+                    profile.name
                 )));
             }
             let storage = dispatch.bindings.iter().filter(|b| matches!(b, Bound::Storage { .. } | Bound::Status));
@@ -333,9 +340,10 @@ fn binding(json: &Json) -> Parsed<Bound> {
 
 fn dispatch(json: &Json) -> Parsed<Dispatch> {
     let workgroups = list(json, "workgroups", word)?;
-    // Files of earlier versions have neither `invocations`, `f16` nor `subgroups`.
+    // Files of earlier versions lack `invocations`, `f16`, `cooperative` and `subgroups`.
     let mut wgsl = Source::new(text(json, "wgsl")?, json.get("invocations").map_or(Ok(0), word)?);
-    wgsl.f16 = json.get("f16").and_then(Json::as_bool).unwrap_or(false);
+    let flag = |name| json.get(name).and_then(Json::as_bool).unwrap_or(false);
+    (wgsl.f16, wgsl.cooperative) = (flag("f16"), flag("cooperative"));
     wgsl.subgroups = json.get("subgroups").and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok());
     Ok(Dispatch {
         label: text(json, "label")?,

@@ -149,18 +149,35 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        cooperative_matrices: cooperative_matrices(adapter),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }
 
+/// The sides of the square cooperative matrices that multiply f16 and add f32.
+fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<u32> {
+    let needed =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    if !adapter.features().contains(needed) {
+        return Vec::new();
+    }
+    let mut sides: Vec<u32> = adapter
+        .cooperative_matrix_properties()
+        .into_iter()
+        .filter(|p| p.ab_type == wgpu::CooperativeScalarType::F16 && p.cr_type == wgpu::CooperativeScalarType::F32)
+        .filter(|p| p.m_size == p.n_size && p.n_size == p.k_size && [8, 16].contains(&p.m_size)) // what WGSL has
+        .map(|p| p.m_size)
+        .collect();
+    sides.sort_unstable();
+    sides.dedup();
+    sides
+}
+
 /// Opens the adapter that `wanted` names: an index in [`list`], part of a name, a backend
 /// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. Returns `Ok(None)` if none was named and
-/// there is no adapter. With `within`, the device is restricted to these limits.
-pub(crate) fn open(wanted: Option<&str>, within: Option<&Profile>) -> Result<Option<Gpu>> {
-    let request = |(adapter, profile): (wgpu::Adapter, Profile)| {
-        let profile = within.map_or(profile.clone(), |limits| profile.within(limits));
-        request(adapter, profile)
-    };
+/// there is no adapter. `restricted` makes the profile to open from the adapter's.
+pub(crate) fn open(wanted: Option<&str>, restricted: impl Fn(Profile) -> Profile) -> Result<Option<Gpu>> {
+    let request = |(adapter, profile)| request(adapter, restricted(profile));
     let Some(wanted) = wanted else {
         let best = [MODERN, wgpu::Backends::GL].into_iter().find_map(|b| adapters(b).into_iter().next());
         return best.map(request).transpose();
@@ -208,11 +225,19 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     features.set(wgpu::Features::SHADER_F16, profile.f16);
     features.set(wgpu::Features::TIMESTAMP_QUERY, profile.timestamps);
     features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
+    let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+    if !profile.cooperative_matrices.is_empty() {
+        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        // SAFETY: the user has asked for cooperative matrices, whose documentation tells the risk: wgpu does not validate
+        // their shapes, and the barriers around them are not proven sufficient. Kernels use offered shapes only.
+        experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    }
     let about = adapter.get_info();
     let all = adapter.limits();
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgrad"),
         required_features: features,
+        experimental_features,
         required_limits: wgpu::Limits {
             max_compute_invocations_per_workgroup: profile.max_invocations.max(1),
             max_compute_workgroup_size_x: all.max_compute_workgroup_size_x.min(profile.max_invocations),

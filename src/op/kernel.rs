@@ -35,10 +35,11 @@ pub trait Kernel {
         true
     }
 
-    /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
-    /// unless an option or a tuning result names another.
-    fn candidates(&self, args: &Args<'_>) -> Vec<(&'static Variant, Cost)> {
-        let able = self.variants().iter().filter(|variant| variant.lacking(args.profile).is_none());
+    /// The variants that the device can run and that support these shapes, at least as precise as `precision`, cheapest
+    /// first. The planner takes the first unless an option or a tuning result names another.
+    fn candidates(&self, args: &Args<'_>, precision: Precision) -> Vec<(&'static Variant, Cost)> {
+        let able = |v: &&Variant| v.precision() <= precision && v.lacking(args.profile).is_none();
+        let able = self.variants().iter().filter(able);
         let mut candidates: Vec<_> = able.filter_map(|v| Some((v, self.cost(v, args)?))).collect();
         // Costs that differ by rounding only are equal. The sort is stable.
         candidates.sort_by(|(_, a), (_, b)| (a.0 as f32).total_cmp(&(b.0 as f32)));
@@ -47,6 +48,43 @@ pub trait Kernel {
 
     /// The launches. Not called if every output is empty.
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
+}
+
+/// How precisely a program multiplies f32 matrices. More precise kernels are always allowed.
+///
+/// It is an option of [compilation](crate::plan::Options::precision), like `torch.set_float32_matmul_precision`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Precision {
+    /// Products and sums in f32.
+    #[default]
+    Highest,
+    /// Operands may be rounded to f16, for devices with
+    /// [cooperative matrices](crate::Profile::cooperative_matrices); products are exact, and sums are in f32.
+    ///
+    /// Finite operands beyond the range of f16 become +-65504; infinities and NaN remain. Operands below 2^-14 in
+    /// magnitude lose bits, and those below 2^-25 become 0: gradients may need a `LossScale`.
+    Mixed,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Precision, String> {
+        match name {
+            "highest" => Ok(Precision::Highest),
+            "mixed" => Ok(Precision::Mixed),
+            _ => Err(format!("there is no precision `{name}`; there are highest and mixed")),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::Highest => "highest",
+            Precision::Mixed => "mixed",
+        })
+    }
 }
 
 /// One way to compute an op on a device.
@@ -60,6 +98,9 @@ pub struct Variant {
     pub invocations: u32,
     /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
     pub subgroup: Option<u32>,
+    /// Whether it multiplies by cooperative matrices, of any side that the device offers. It rounds the first two
+    /// inputs, in which the op is bilinear, to f16 ([`Precision::Mixed`]).
+    pub cooperative: bool,
     /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
     /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four
     /// consecutive elements at a time. The plan puts fused pointwise ops there.
@@ -69,7 +110,12 @@ pub struct Variant {
 impl Variant {
     /// A variant that runs on any device, without an epilogue: 64 invocations, no workgroup memory.
     pub const fn plain(name: &'static str) -> Self {
-        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, epilogue: false }
+        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, cooperative: false, epilogue: false }
+    }
+
+    /// The precision of its products.
+    pub fn precision(&self) -> Precision {
+        if self.cooperative { Precision::Mixed } else { Precision::Highest }
     }
 
     /// What the device lacks to run it, if anything.
@@ -79,6 +125,9 @@ impl Variant {
         }
         if self.invocations > profile.max_invocations {
             return Some(format!("{} invocations per workgroup", self.invocations));
+        }
+        if self.cooperative && profile.cooperative_matrices.is_empty() {
+            return Some("enabled cooperative matrices".into());
         }
         match self.subgroup {
             Some(size) if profile.subgroups != Some((size, size)) => Some(format!("subgroups of {size}")),

@@ -1,7 +1,7 @@
 //! Matrix products with the semantics of `numpy.matmul`: 2-D, batched with broadcasting, and with vectors.
 
 mod integer;
-mod kernels;
+pub(super) mod kernels;
 
 use rayon::prelude::*;
 

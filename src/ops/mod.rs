@@ -22,6 +22,7 @@ pub mod one_hot;
 pub mod pad;
 mod parallel;
 pub mod pool2d;
+pub mod quantized_matmul;
 pub mod random;
 pub mod recurrent;
 pub mod reduce;
@@ -72,6 +73,7 @@ pub fn families() -> Vec<Family> {
         Family { name: "one_hot", cases: one_hot::cases, sweep: None },
         Family { name: "pad", cases: pad::cases, sweep: Some(sweep::pad) },
         Family { name: "pool2d", cases: pool2d::cases, sweep: Some(sweep::pool2d) },
+        Family { name: "quantized_matmul", cases: quantized_matmul::cases, sweep: Some(sweep::quantized_matmul) },
         Family { name: "random", cases: random::cases, sweep: None },
         Family { name: "recurrent", cases: recurrent::cases, sweep: Some(sweep::recurrent) },
         Family { name: "reduce", cases: reduce::cases, sweep: Some(sweep::reduce) },

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::attention::Attention;
 use super::conv2d::{Conv2d, output_shape};
 use super::pool2d::Pool2d;
+use super::quantized_matmul;
 use super::recurrent::{self, Activation, Cell, Form, With};
 use crate::op::{Case, CaseInput, Fill};
 use crate::{DType, Shape, TensorType, Value};
@@ -163,6 +164,19 @@ pub fn matmul(rng: &mut StdRng) -> Case {
     let case = Case::new("matmul", format!("random {dtype} {a:?} x {b:?}"), |x| vec![x[0].matmul(&x[1])]);
     let case = input(case, "a", dtype, &a, rng);
     viewed(input(case, "b", dtype, &b, rng), rng)
+}
+
+pub fn quantized_matmul(rng: &mut StdRng) -> Case {
+    let rows = edge(rng, 257);
+    let columns = size(rng, 1025.min(MAX / rows));
+    let m = size(rng, 257.min(MAX / rows.max(columns)));
+    let x = pick(rng, &[&[m, columns][..], &[1, columns], &[columns], &[2, m.min(5), columns]]).to_vec();
+    let (bits, zeros) = (pick(rng, &[4, 8]), rng.random());
+    let scales = pick(rng, &[DType::F32, DType::F16, DType::BF16]);
+    let name = format!("random {x:?} x {rows}, {bits} bits, zero points {zeros}, scales {scales}");
+    let mut case = quantized_matmul::product(name, &x, rows, bits, zeros, scales);
+    case.inputs[0].fill = values(rng);
+    viewed(case, rng)
 }
 
 pub fn conv2d(rng: &mut StdRng) -> Case {

@@ -41,7 +41,7 @@ impl Plan {
             let types = |types: &[&TensorType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             let outputs: Vec<&TensorType> = args.outputs.iter().collect();
             let _ = writeln!(text, "{}: {} -> {}", call.label, types(args.inputs), types(&outputs));
-            let candidates = kernel.kernel.candidates(&args);
+            let candidates = kernel.kernel.candidates(&args, options.precision);
             let chosen = choose(&kernel, profile, options).ok();
             for (variant, cost) in &candidates {
                 let reason = match chosen {
@@ -58,6 +58,7 @@ impl Plan {
             for variant in kernel.kernel.variants().iter().filter(|v| candidates.iter().all(|(able, _)| able != v)) {
                 let why = match variant.lacking(profile) {
                     Some(lacks) => format!("lacks {lacks}"),
+                    None if variant.precision() > options.precision => "needs Options::precision Mixed".to_owned(),
                     None => "does not support these shapes".to_owned(),
                 };
                 let _ = writeln!(text, "    {:<11} {why}", variant.name);

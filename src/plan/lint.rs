@@ -35,6 +35,8 @@ pub enum Limit {
     Subgroups,
     /// 16-bit floats.
     F16,
+    /// Cooperative matrices.
+    CooperativeMatrices,
     /// None of the above: an error reported by the op.
     Kernel,
 }
@@ -53,6 +55,7 @@ impl Limit {
             Limit::WorkgroupMemory => "workgroup_memory",
             Limit::Subgroups => "subgroups",
             Limit::F16 => "f16",
+            Limit::CooperativeMatrices => "cooperative_matrices",
             Limit::Kernel => "kernel",
         }
     }
@@ -95,11 +98,14 @@ impl fmt::Display for Finding {
             Limit::Subgroups if *n == 0 => "needs subgroups".into(),
             Limit::Subgroups => format!("needs subgroups of {n}"),
             Limit::F16 => "needs 16-bit floats".into(),
+            Limit::CooperativeMatrices => "needs cooperative matrices".into(),
             Limit::Kernel => String::new(),
         };
         match (self.limit, allows) {
             (Limit::Kernel, _) => write!(f, "{what}: {advice}")?,
-            (Limit::Subgroups | Limit::F16, 0) => write!(f, "{what} {needs}, and {profile} has none; {advice}")?,
+            (Limit::Subgroups | Limit::F16 | Limit::CooperativeMatrices, 0) => {
+                write!(f, "{what} {needs}, and {profile} has none; {advice}")?
+            }
             (Limit::Subgroups, _) => write!(f, "{what} {needs}, and {profile} has others, up to {allows}; {advice}")?,
             _ => write!(f, "{what} {needs}, and {profile} allows {allows}; {advice}")?,
         }
@@ -204,6 +210,9 @@ pub fn check_limits(plan: &Plan, profile: &Profile) -> Vec<Finding> {
             ));
             if dispatch.wgsl.f16 && !profile.f16 {
                 needs.push((Limit::F16, 1, 0, "compute in f32"));
+            }
+            if dispatch.wgsl.cooperative && profile.cooperative_matrices.is_empty() {
+                needs.push((Limit::CooperativeMatrices, 1, 0, "compile with Precision::Highest"));
             }
         }
         let mut subgroups = call.dispatches.iter().filter_map(|dispatch| dispatch.wgsl.subgroups).max();

@@ -6,7 +6,7 @@ use super::choices::class;
 use super::layout::{Layout, Origin};
 use super::rewrite::{merge_duplicates, rewrite};
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
-use crate::op::Variant;
+use crate::op::{Precision, Variant};
 use crate::profile::Profile;
 
 /// A kernel in a graph for which there is a choice of variants.
@@ -37,7 +37,8 @@ pub fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usi
     for node in layout.live_nodes() {
         let Some(kernel) = layout.kernel(node) else { continue };
         let (op, args) = (kernel.op, kernel.args(profile));
-        let mut candidates: Vec<_> = kernel.kernel.candidates(&args).into_iter().map(|(v, _)| v).collect();
+        let mut candidates: Vec<_> =
+            kernel.kernel.candidates(&args, Precision::Highest).into_iter().map(|(v, _)| v).collect();
         if candidates.len() < 2 || args.outputs.iter().all(|ty| ty.shape.numel() == 0) {
             continue;
         }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Quantized, Scheme};
+use super::{Granularity, Quantized, Scheme};
 use crate::io::safetensors;
+use crate::ops::quantized_matmul::BLOCK;
 use crate::{DType, Error, Result, Shape, Tensor, TensorType};
 
 /// The weights of a model, some of them quantised, by name.
@@ -37,10 +38,11 @@ pub struct QuantizedModel {
 const KEY: &str = "quantization.";
 
 impl QuantizedModel {
-    /// Writes a safetensors file, atomically. A quantised weight becomes the tensors `NAME.values` (i8), `NAME.scale`
-    /// (f32) and, unless it is 0 everywhere, `NAME.zero` (f32). These are the variables of [`Quantized::declare`], so
-    /// that [`Session::load_weights`](crate::Session::load_weights) reads the file, too. The metadata
-    /// `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale.
+    /// Writes a safetensors file, atomically. A quantised weight becomes the tensors `NAME.values` (i8; u32 of blocks),
+    /// `NAME.scale` (f32; f16) and, unless no number is shifted, `NAME.zero` (f32; u8). These are the variables of
+    /// [`Quantized::declare`], so that [`Session::load_weights`](crate::Session::load_weights) reads the file, too. The
+    /// metadata `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale; of
+    /// blocks, `{"bits":4,"block":32,"shape":[64,800],"symmetric":true}` with the shape of the weight.
     ///
     /// # Errors
     /// [`Error::Io`] from the system; [`Error::File`] if two tensors have the same name, or values, scale and zero
@@ -57,8 +59,16 @@ impl QuantizedModel {
                     return Err(Error::file(path, format!("two tensors have the name `{name}.{part}`")));
                 }
             }
-            let Scheme { bits, symmetric, axis } = quantized.scheme;
-            let scheme = json!({ "bits": bits, "symmetric": symmetric, "axis": axis });
+            let Scheme { bits, symmetric, granularity } = quantized.scheme;
+            let mut scheme = json!({ "bits": bits, "symmetric": symmetric });
+            match granularity {
+                Granularity::Tensor => scheme["axis"] = json!(null),
+                Granularity::Channel(axis) => scheme["axis"] = json!(axis),
+                Granularity::Block => {
+                    scheme["block"] = json!(BLOCK);
+                    scheme["shape"] = json!(quantized.shape.to_vec());
+                }
+            }
             metadata.insert(format!("{KEY}{name}"), scheme.to_string());
         }
         safetensors::save(path, &tensors, &metadata)
@@ -85,78 +95,102 @@ impl QuantizedModel {
 
 /// Takes the tensors of a quantised weight out of those of a file.
 fn read(name: &str, scheme: &str, tensors: &mut BTreeMap<String, Tensor>) -> std::result::Result<Quantized, String> {
-    let scheme = parse(scheme).ok_or_else(|| {
-        format!("the scheme is `{scheme}`; expected one such as {{\"axis\":null,\"bits\":8,\"symmetric\":true}}")
+    let (scheme, shape) = parse(scheme).ok_or_else(|| {
+        format!(
+            "the scheme is `{scheme}`; expected one such as {{\"axis\":null,\"bits\":8,\"symmetric\":true}} or \
+             {{\"bits\":4,\"block\":{BLOCK},\"shape\":[64,800],\"symmetric\":true}}"
+        )
     })?;
     let mut take = |part: &str| tensors.remove(&format!("{name}.{part}"));
     let needed = |part: &str, tensor: Option<Tensor>| tensor.ok_or_else(|| format!("`{name}.{part}` is missing"));
     let values = needed("values", take("values"))?;
     let scale = needed("scale", take("scale"))?;
+    let shape = shape.unwrap_or_else(|| values.shape().clone());
+    scheme.fits(&shape)?;
     let zero = match take("zero") {
         Some(zero) => zero,
-        None => Tensor::new(scale.shape(), vec![0f32; scale.numel()]).map_err(|error| error.to_string())?,
+        None => {
+            let offset = Tensor::new(scale.shape(), vec![scheme.offset() as f32; scale.numel()]);
+            offset.map_err(|error| error.to_string())?.cast(scheme.dtypes()[2])
+        }
     };
-    let weight = Quantized { scheme, values, scale, zero };
+    let weight = Quantized { scheme, shape, values, scale, zero };
     weight.validate()?;
     Ok(weight)
 }
 
-fn parse(text: &str) -> Option<Scheme> {
+/// The scheme, and the shape of a tensor in blocks.
+fn parse(text: &str) -> Option<(Scheme, Option<Shape>)> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
-    let axis = match json.get("axis")? {
-        serde_json::Value::Null => None,
-        axis => Some(usize::try_from(axis.as_u64()?).ok()?),
+    let size = |size: &serde_json::Value| usize::try_from(size.as_u64()?).ok();
+    let (granularity, shape) = match (json.get("block"), json.get("axis")) {
+        (Some(block), None) if size(block) == Some(BLOCK) => {
+            let shape: Option<Shape> = json.get("shape")?.as_array()?.iter().map(size).collect();
+            (Granularity::Block, Some(shape?))
+        }
+        (None, Some(serde_json::Value::Null)) => (Granularity::Tensor, None),
+        (None, Some(axis)) => (Granularity::Channel(size(axis)?), None),
+        _ => return None,
     };
     let bits = u32::try_from(json.get("bits")?.as_u64()?).ok()?;
-    Some(Scheme { bits, symmetric: json.get("symmetric")?.as_bool()?, axis })
+    Some((Scheme { bits, symmetric: json.get("symmetric")?.as_bool()?, granularity }, shape))
 }
 
 impl Quantized {
-    /// Whether the zero point is 0 everywhere.
+    /// Whether the zero point stands for 0 everywhere.
     pub(super) fn is_symmetric(&self) -> bool {
-        self.zero.to_f64().iter().all(|&zero| zero == 0.0)
+        self.zero.to_f64().iter().all(|&zero| zero == self.scheme.offset())
     }
 
-    /// Compares types, shapes and numbers with the scheme.
-    fn validate(&self) -> std::result::Result<(), String> {
-        let Quantized { scheme, values, scale, zero } = self;
-        if !(2..=8).contains(&scheme.bits) {
-            return Err(format!("expected 2 to 8 bits, not {}", scheme.bits));
+    /// Compares types and shapes with the scheme.
+    pub(super) fn validate_shapes(&self) -> std::result::Result<(), String> {
+        let Quantized { scheme, shape, values, scale, zero } = self;
+        scheme.fits(shape)?;
+        // Tensors are smaller than this, so that sizes do not overflow.
+        if shape.iter().try_fold(1u32, |n, &size| n.checked_mul(u32::try_from(size).ok()?)).is_none() {
+            return Err(format!("{shape} has too many elements"));
         }
-        if let Some(axis) = scheme.axis
-            && axis >= values.shape().rank()
-        {
-            return Err(format!("the values are {}; there is no axis {axis}", values.ty()));
-        }
-        let (least, most) = scheme.limits();
-        let shape = scheme.scale_shape(values.shape());
-        for (part, tensor, dtype, shape) in [
-            ("values", values, DType::I8, values.shape()),
-            ("scale", scale, DType::F32, &shape),
-            ("zero", zero, DType::F32, &shape),
-        ] {
+        let parts = scheme.scale_shape(shape);
+        let stored = match scheme.granularity {
+            Granularity::Block => [parts[0], parts[1] * scheme.bits as usize].into(),
+            _ => shape.clone(),
+        };
+        let tensors = [("values", values, &stored), ("scale", scale, &parts), ("zero", zero, &parts)];
+        for ((part, tensor, shape), dtype) in tensors.into_iter().zip(scheme.dtypes()) {
             if tensor.dtype() != dtype || tensor.shape() != shape {
                 return Err(format!("`{part}` is {}; expected {}", tensor.ty(), TensorType::new(dtype, shape)));
             }
         }
+        Ok(())
+    }
+
+    /// Compares types, shapes and numbers with the scheme.
+    fn validate(&self) -> std::result::Result<(), String> {
+        self.validate_shapes()?;
+        let (least, most) = self.scheme.limits();
         let inside = |q: f64| q.fract() == 0.0 && (least..=most).contains(&q);
-        let wrong = |part: &str, numbers: &Tensor, right: &dyn Fn(f64) -> bool, expected: &str| {
-            let wrong = numbers.to_f64().into_iter().find(|&x| !right(x));
+        let wrong = |part: &str, numbers: Vec<f64>, right: &dyn Fn(f64) -> bool, expected: &str| {
+            let wrong = numbers.into_iter().find(|&x| !right(x));
             wrong.map_or(Ok(()), |x| Err(format!("`{part}` has the number {x}; expected {expected}")))
         };
         let range = format!("integers from {least} to {most}");
-        wrong("values", values, &inside, &range)?;
-        wrong("scale", scale, &|x| x.is_finite() && x > 0.0, "positive numbers")?;
-        if scheme.symmetric { wrong("zero", zero, &|x| x == 0.0, "0") } else { wrong("zero", zero, &inside, &range) }
+        wrong("values", self.integers(), &inside, &range)?;
+        wrong("scale", self.scale.to_f64(), &|x| x.is_finite() && x > 0.0, "positive numbers")?;
+        let zero: Vec<f64> = self.zero.to_f64().into_iter().map(|zero| zero - self.scheme.offset()).collect();
+        if self.scheme.symmetric {
+            wrong("zero", zero, &|x| x == 0.0, "0")
+        } else {
+            wrong("zero", zero, &inside, &range)
+        }
     }
 }
 
 impl Scheme {
-    /// The shape of the scales of a tensor: `[]` or `[1, C, 1]`, where `C` is the size of the scheme's axis.
-    pub(super) fn scale_shape(&self, of: &Shape) -> Shape {
-        match self.axis {
-            None => Shape::scalar(),
-            Some(axis) => (0..of.rank()).map(|other| if other == axis { of[axis] } else { 1 }).collect(),
+    /// The types of integers, scales and zero points.
+    fn dtypes(&self) -> [DType; 3] {
+        match self.granularity {
+            Granularity::Block => [DType::U32, DType::F16, DType::U8],
+            _ => [DType::I8, DType::F32, DType::F32],
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The assembly of a text: which declarations it has, and their texts.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
 use super::emit::{Emitter, NARROW, Value, WIDEN, evaluate, is_true};
@@ -56,8 +56,9 @@ impl<'a> Assembly<'a> {
                 }
             }
         }
-        let f16 = self.modules.iter().any(|module| module.f16);
-        let mut text = if f16 { format!("enable f16;\n{}", root.header) } else { root.header.to_owned() };
+        let enables: BTreeSet<&str> = self.modules.iter().flat_map(|module| &module.enables).copied().collect();
+        let mut text: String = enables.iter().map(|extension| format!("enable {extension};\n")).collect();
+        text.push_str(root.header);
         let set: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         if !set.is_empty() {
             let _ = writeln!(text, "// Set: {}.", set.join(", "));
@@ -66,7 +67,14 @@ impl<'a> Assembly<'a> {
         let epilogue = [Epilogue::Four, Epilogue::One].into_iter().find(|slot| self.names.contains_key(slot.name()));
         let size = self.settings.get("SUBGROUP_SIZE").and_then(|size| size.parse().ok());
         let subgroups = self.subgroups.then(|| size.unwrap_or(0));
-        let source = Source { text: text.into(), invocations, f16, subgroups, epilogue, origin: None };
+        let source = Source {
+            invocations,
+            f16: enables.contains("f16"),
+            cooperative: enables.contains("wgpu_cooperative_matrix"),
+            subgroups,
+            epilogue,
+            ..Source::new(text, invocations)
+        };
         Ok((source, self.bindings()))
     }
 

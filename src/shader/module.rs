@@ -9,8 +9,8 @@ pub(super) struct Module {
     pub source: &'static str,
     /// The comment at the top of the file.
     pub header: &'static str,
-    /// Whether it has the directive `enable f16;`.
-    pub f16: bool,
+    /// The extensions that it enables, such as `f16`.
+    pub enables: Vec<&'static str>,
     pub imports: Vec<Import>,
     pub items: Vec<Item>,
     by_name: HashMap<&'static str, Vec<usize>>,
@@ -139,7 +139,7 @@ impl Parser {
             name,
             source,
             header,
-            f16: false,
+            enables: Vec::new(),
             imports: Vec::new(),
             items: Vec::new(),
             by_name: HashMap::new(),
@@ -155,8 +155,10 @@ impl Parser {
             if self.rest().is_empty() {
                 return Ok(module);
             }
-            if self.take("enable f16;") {
-                module.f16 = true;
+            if self.take("enable ") {
+                let end = self.rest().find(';').ok_or("`enable` has no `;`")?;
+                module.enables.extend(self.rest()[..end].split(',').map(str::trim));
+                self.at += end + 1;
                 continue;
             }
             let conditions = self.conditions(&mut chain)?;

@@ -3,7 +3,7 @@
 use wgrad::io::safetensors;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
-use wgrad::quant::{Calibration, Quantized, QuantizedModel, Scheme};
+use wgrad::quant::{Calibration, Granularity, Quantized, QuantizedModel, Scheme};
 use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
 
 use crate::common;
@@ -12,6 +12,11 @@ use crate::common;
 fn weights(rows: usize, columns: usize) -> Tensor {
     let number = |i: usize| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * (1.0 + (i / columns) as f32);
     Tensor::new([rows, columns], (0..rows * columns).map(number).collect::<Vec<f32>>()).expect("fits")
+}
+
+/// The scheme with a scale for each position along an axis.
+fn along(scheme: Scheme, axis: Option<usize>) -> Scheme {
+    Scheme { granularity: axis.map_or(Granularity::Tensor, Granularity::Channel), ..scheme }
 }
 
 fn worst(a: &Tensor, b: &Tensor) -> f64 {
@@ -28,7 +33,7 @@ fn numbers_are_at_most_half_a_step_off() {
     for bits in [2, 4, 8] {
         for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
             for axis in [None, Some(0), Some(1)] {
-                let scheme = Scheme { axis, ..scheme };
+                let scheme = along(scheme, axis);
                 let quantized = scheme.quantize(&x, Calibration::MinMax).expect("finite");
                 let (least, most) = scheme.limits();
                 let Data::I8(values) = quantized.values.data() else { panic!("{:?}", quantized.values.ty()) };
@@ -197,6 +202,165 @@ fn fake_quantisation_passes_gradients_within_the_range() {
     }
 }
 
+/// Numbers are packed lowest bits first, a row's last block is filled up with 0, and scales are f16.
+#[test]
+fn blocks_are_packed() {
+    let x = weights(3, 70);
+    for (scheme, bits) in [(Scheme::int4(), 4), (Scheme::int8(), 8)] {
+        for scheme in [scheme.per_block(), scheme.affine().per_block()] {
+            let q = scheme.quantize(&x, Calibration::MinMax).expect("finite");
+            let parts = [&q.values, &q.scale, &q.zero].map(|part| part.ty().to_string());
+            assert_eq!(parts, [format!("u32[3, {}]", 3 * bits), "f16[3, 3]".to_owned(), "u8[3, 3]".to_owned()]);
+            let affine = if scheme.symmetric { 0 } else { 9 };
+            assert_eq!(q.bytes(), 3 * 3 * bits * 4 + 3 * 3 * 2 + affine);
+            let Data::U32(words) = q.values.data() else { panic!("{}", q.values.ty()) };
+            let (scale, zero) = (q.scale.to_f64(), q.zero.to_f64());
+            let back = q.dequantize().expect("fits");
+            for (at, (x, back)) in x.to_f64().into_iter().zip(back.to_f64()).enumerate() {
+                let (block, i) = (at / 70 * 3 + at % 70 / 32, at % 70 % 32);
+                let u = (words[block * bits + i * bits / 32] >> (i * bits % 32)) & ((1 << bits) - 1);
+                assert_eq!(back, f64::from(((f64::from(u) - zero[block]) * scale[block]) as f32));
+                // A rounded zero point moves the ends of the range by half a step, a rounded scale by less.
+                let allowed = if scheme.symmetric { 0.55 } else { 1.1 };
+                assert!((x - back).abs() <= allowed * scale[block], "{scheme:?}: {x} became {back}");
+            }
+            // Row 2 ends with 6 numbers in block 8.
+            for i in 6..32 {
+                let u = (words[8 * bits + i * bits / 32] >> (i * bits % 32)) & ((1 << bits) - 1);
+                assert_eq!(f64::from(u), zero[8]);
+            }
+        }
+    }
+    // More scales, less error.
+    let of = |scheme: Scheme| {
+        let q = scheme.quantize(&weights(6, 320), Calibration::MinMax).expect("finite");
+        squared(&q.dequantize().expect("fits"), &weights(6, 320))
+    };
+    let [channel, block] = [Scheme::int4().per_channel(0), Scheme::int4().per_block()].map(of);
+    assert!(block < channel, "{block} and {channel}");
+    let zeros = Tensor::new([1, 33], vec![0.0f32; 33]).expect("33");
+    let tiny = Tensor::new([1, 33], vec![1e-9f32; 33]).expect("33");
+    for none in [zeros, tiny] {
+        let q = Scheme::int4().affine().per_block().quantize(&none, Calibration::Mse).expect("finite");
+        assert_eq!(q.dequantize().expect("fits").to_f64(), [0.0; 33]);
+    }
+    let large = Tensor::new([1, 2], [1e6f32, 0.0]).expect("two");
+    for (x, scheme, says) in [
+        (&x, Scheme::int8().bits(5).per_block(), "4 or 8 bits, not 5"),
+        (&Tensor::new([4], [1.0f32; 4]).expect("four"), Scheme::int4().per_block(), "rows of a matrix"),
+        (&large, Scheme::int4().per_block(), "more than f16 can represent"),
+    ] {
+        let why = scheme.quantize(x, Calibration::MinMax).expect_err(says).to_string();
+        assert!(why.contains(says), "{why}");
+    }
+}
+
+/// Products and their gradients agree with those of the dequantised matrix, and read the packed words only.
+#[test]
+fn products_with_blocks_agree_with_dequantised_ones() {
+    let (w, x) = (weights(37, 70), weights(10, 70));
+    for scheme in [Scheme::int4(), Scheme::int4().affine(), Scheme::int8(), Scheme::int8().affine()] {
+        let quantized = scheme.per_block().quantize(&w, Calibration::MinMax).expect("finite");
+        let plain = quantized.dequantize().expect("fits");
+        for (device, rows) in
+            common::devices().into_iter().flat_map(|device| [1, 2, 10].map(|rows| (device.clone(), rows)))
+        {
+            let graph = Graph::new();
+            let input = graph.input("x", DType::F32, [rows, 70]);
+            let weight = quantized.declare(&graph, "w");
+            let products = [input.matmul_quantized(&weight), input.matmul(&graph.constant(plain.clone()).t())];
+            let slopes = products.clone().map(|y| gradients(&y.square().sum_all(), &[&input]).remove(0));
+            let outputs: Vec<&Value> = products.iter().chain(&slopes).collect();
+            let mut session = Session::new(device.clone());
+            let program = session.compile(&graph, &outputs).expect("compiles");
+            let x = x.rows(&(0..rows).collect::<Vec<_>>()).expect("rows");
+            let got = session.run(&program, &[("x", &x)]).expect("runs");
+            for (packed, plain) in [(&got[0], &got[1]), (&got[2], &got[3])] {
+                let largest = plain.to_f64().iter().fold(0f64, |most, x| most.max(x.abs()));
+                assert!(worst(packed, plain) <= 1e-5 * largest, "{scheme:?}, {rows} rows on {device}");
+            }
+            let reads = program.plan().calls.iter().flat_map(|call| &call.reads);
+            let words = reads.filter(|read| read.ty.to_string() == format!("u32[37, {}]", 3 * scheme.bits)).count();
+            assert!(device.is_cpu() || words == 2, "a product and its gradient read words: {words}");
+        }
+    }
+    let graph = Graph::new();
+    let weight = Scheme::int4().per_block().quantize(&w, Calibration::MinMax).expect("finite").declare(&graph, "w");
+    let input = |sizes: &[usize]| graph.input("x", DType::F32, sizes);
+    input(&[2, 70]).matmul_dynamic(&weight);
+    input(&[2, 37, 3, 3]).conv2d_quantized(&weight, Conv2d::default());
+    weight.dequantized();
+    input(&[2, 97]).matmul_quantized(&weight);
+    input(&[2, 69]).quantized_matmul(&weight.values, &weight.scale, Some(&weight.scale));
+    input(&[]).matmul_quantized(&weight);
+    input(&[70]).quantized_matmul(&weight.scale, &weight.scale, None);
+    let errors: Vec<String> = graph.errors().iter().map(ToString::to_string).collect();
+    let says = [
+        "symmetric weight",
+        "symmetric weight",
+        "on the host",
+        "4 blocks of 32",
+        "zero points of u32",
+        "one axis",
+        "words u32",
+    ];
+    assert_eq!(errors.len(), says.len(), "{errors:?}");
+    for (error, says) in errors.iter().zip(says) {
+        assert!(error.contains(says) && error.contains("quant.rs"), "{error}");
+    }
+}
+
+/// A file of blocks whose shapes or numbers do not match is refused.
+#[test]
+fn hostile_blocks_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let q = Scheme::int4().per_block().quantize(&weights(3, 40), Calibration::MinMax).expect("finite");
+    let mut scales = vec![half::f16::ONE; 6];
+    scales[2] = half::f16::NAN;
+    let nan = Tensor::new([3, 2], scales).expect("6");
+    let zero = Tensor::new([3, 2], vec![16u8; 6]).expect("6");
+    let right = r#"{"bits":4,"block":32,"shape":[3,40],"symmetric":true}"#;
+    for (scheme, values, scale, zero, why) in [
+        (r#"{"bits":4,"block":64,"shape":[3,40],"symmetric":true}"#, &q.values, &q.scale, &q.zero, "the scheme is"),
+        (r#"{"bits":4,"block":32,"symmetric":true}"#, &q.values, &q.scale, &q.zero, "the scheme is"),
+        (r#"{"bits":4,"block":32,"shape":[3,-1],"symmetric":true}"#, &q.values, &q.scale, &q.zero, "the scheme is"),
+        (r#"{"bits":4,"block":32,"shape":[3],"symmetric":true}"#, &q.values, &q.scale, &q.zero, "rows of a matrix"),
+        (r#"{"bits":4,"block":32,"shape":[3,0],"symmetric":true}"#, &q.values, &q.scale, &q.zero, "rows of a matrix"),
+        (
+            r#"{"bits":4,"block":32,"shape":[3,65],"symmetric":true}"#,
+            &q.values,
+            &q.scale,
+            &q.zero,
+            "expected u32[3, 12]",
+        ),
+        (
+            r#"{"bits":4,"block":32,"shape":[18446744073709551615,18446744073709551615],"symmetric":true}"#,
+            &q.values,
+            &q.scale,
+            &q.zero,
+            "too many elements",
+        ),
+        (r#"{"bits":5,"block":32,"shape":[3,40],"symmetric":true}"#, &q.values, &q.scale, &q.zero, "4 or 8 bits"),
+        (
+            r#"{"bits":8,"block":32,"shape":[3,40],"symmetric":true}"#,
+            &q.values,
+            &q.scale,
+            &q.zero,
+            "expected u32[3, 16]",
+        ),
+        (right, &q.values, &nan, &q.zero, "`scale` has the number NaN"),
+        (right, &q.values, &q.scale, &zero, "`zero` has the number 8; expected 0"),
+        (right, &q.scale, &q.scale, &q.zero, "`values` is f16[3, 2]; expected u32[3, 8]"),
+    ] {
+        let tensors = [("fc.values", values), ("fc.scale", scale), ("fc.zero", zero)];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone())).into();
+        safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme.to_owned())].into()).expect("saved");
+        let error = QuantizedModel::load(&path).expect_err(why).to_string();
+        assert!(error.contains("weight `fc`") && error.contains(why), "{error}");
+    }
+}
+
 /// A narrow integer is read as f32 without a copy, in generated code and in kernels.
 #[test]
 fn bytes_are_read_as_floats() {
@@ -231,12 +395,20 @@ fn files_keep_values_and_schemes() {
     for bits in [2, 4, 8] {
         for scheme in [Scheme::int8().bits(bits), Scheme::int8().bits(bits).affine()] {
             for axis in [None, Some(0), Some(1)] {
-                let scheme = Scheme { axis, ..scheme };
+                let scheme = along(scheme, axis);
                 let quantized = scheme.quantize(&weights(5, 8), Calibration::Mse).expect("finite");
                 model.quantized.insert(format!("{scheme:?}"), quantized);
             }
         }
     }
+    let mut blocks = QuantizedModel::default();
+    for scheme in [Scheme::int4(), Scheme::int4().affine(), Scheme::int8(), Scheme::int8().affine()] {
+        let quantized = scheme.per_block().quantize(&weights(3, 70), Calibration::Mse).expect("finite");
+        blocks.quantized.insert(format!("blocks.{scheme:?}"), quantized);
+    }
+    let in_blocks = folder.path().join("blocks.safetensors");
+    blocks.save(&in_blocks).expect("saved");
+    assert_eq!(QuantizedModel::load(&in_blocks).expect("loads"), blocks);
     model.others.insert("bias".to_owned(), weights(1, 8));
     model.save(&path).expect("saved");
     assert_eq!(QuantizedModel::load(&path).expect("loads"), model);
@@ -291,8 +463,8 @@ fn files_that_do_not_match_their_scheme_are_refused() {
         assert!(error.contains("weight `fc`") && error.contains(why), "{error}");
         assert!(!path.exists(), "nothing is written");
         // The same as a file.
-        let Scheme { bits, symmetric, axis } = weight.scheme;
-        let axis = axis.map_or("null".to_owned(), |axis| axis.to_string());
+        let Scheme { bits, symmetric, granularity } = weight.scheme;
+        let axis = if let Granularity::Channel(axis) = granularity { axis.to_string() } else { "null".to_owned() };
         let scheme = format!("{{\"axis\":{axis},\"bits\":{bits},\"symmetric\":{symmetric}}}");
         let Quantized { values, scale, zero, .. } = weight;
         let tensors = [("fc.values", values), ("fc.scale", scale), ("fc.zero", zero)];

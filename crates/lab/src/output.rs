@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use wgrad::{Device, NO_ADAPTER};
+use wgrad::{Device, NO_ADAPTER, OpenOptions};
 
 /// Why a command stops.
 #[derive(Debug)]
@@ -91,7 +91,15 @@ pub fn check_files(reads: &Files<'_>, writes: &Files<'_>) -> Result<(), Stop> {
 /// # Errors
 /// If there is none, and for `cpu`: the reference is what devices are compared with.
 pub fn open_gpu(name: Option<&str>) -> Result<Device, Stop> {
-    let device = Device::open(name)?;
+    open_gpu_with(name, &OpenOptions::default())
+}
+
+/// [`open_gpu`] with options.
+///
+/// # Errors
+/// As [`open_gpu`].
+pub fn open_gpu_with(name: Option<&str>, options: &OpenOptions) -> Result<Device, Stop> {
+    let device = Device::open_with(name, options)?;
     if !device.is_cpu() {
         return Ok(device);
     }

@@ -24,6 +24,7 @@ pub fn declared(profile: &Profile) -> Json {
         "features": {
             "subgroup_sizes": profile.subgroups.map(|(min, max)| [min, max]),
             "f16": profile.f16,
+            "cooperative_matrix_sides": profile.cooperative_matrices,
             "timestamps": profile.timestamps,
         },
     })

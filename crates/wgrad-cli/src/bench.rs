@@ -19,6 +19,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value as Json, json};
+use wgrad::Precision;
 use wgrad::check::CaseGraph;
 use wgrad::plan::Options;
 
@@ -52,6 +53,9 @@ pub struct BenchArgs {
     /// Use this variant for every op that has one of this name
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+    /// Precision of matrix products: mixed allows kernels for cooperative matrices (f16 operands, f32 sums)
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    precision: Precision,
     /// First time the variants of each task's kernels, for at most this long, and use the fastest
     /// correct ones; results are kept for later runs with --tune
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
@@ -215,7 +219,7 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
 /// Runs one task in this process.
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
-    let options = Options { variant: args.variant.clone(), ..Options::default() };
+    let options = Options { variant: args.variant.clone(), precision: args.precision, ..Options::default() };
     let how = one::How {
         device,
         seconds: args.seconds,
@@ -407,6 +411,7 @@ impl Bench<'_> {
         command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
         command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
         command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
+        command.arg(format!("--precision={}", self.args.precision));
         if self.args.profile {
             command.arg("--profile");
         }

@@ -19,10 +19,10 @@ use wgrad::check::CaseGraph;
 use wgrad::check::sweep::{self, LARGE, NARROW, Numbered, RANDOM};
 use wgrad::op::Case;
 use wgrad::plan::{Options, Plan};
-use wgrad::{DType, Profile};
+use wgrad::{DType, OpenOptions, Precision, Profile};
 
 use findings::{About, Findings, OpTally, What};
-use wgrad_lab::output::{Out, Stop, check_files, matches, open_gpu};
+use wgrad_lab::output::{Out, Stop, check_files, matches, open_gpu_with};
 use work::{End, Work};
 
 /// What to check, and where to report.
@@ -32,6 +32,8 @@ pub struct Request {
     pub pattern: Option<String>,
     /// The type of the float inputs, instead of f32.
     pub dtype: Option<DType>,
+    /// The precision of matrix products: mixed enables cooperative matrices.
+    pub precision: Precision,
     /// Only the case of this number.
     pub case: Option<u64>,
     pub seed: u64,
@@ -65,7 +67,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     let (mut tasks, must) = schedule(&request, listed)?;
     check_files(&[], &[("--json", request.json_file()), ("--html", request.html.as_deref())])?;
     let to_stdout = request.json.is_some() && request.json_file().is_none();
-    let device = open_gpu(request.device.as_deref())?;
+    let device = open_gpu_with(request.device.as_deref(), &OpenOptions::of(request.precision))?;
     if !to_stdout {
         out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     }
@@ -242,6 +244,9 @@ fn command(request: &Request, numbered: &Numbered) -> String {
     let mut command = format!("wgrad check --op {} --case {number} --seed {}", case.op, request.seed);
     if let Some(dtype) = request.dtype {
         command.push_str(&format!(" --dtype {dtype}"));
+    }
+    if request.precision != Precision::default() {
+        command.push_str(&format!(" --precision {}", request.precision));
     }
     if request.full {
         command.push_str(" --full");

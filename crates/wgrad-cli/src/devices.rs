@@ -53,8 +53,15 @@ fn details(profile: &Profile) -> Vec<(&'static str, String)> {
         ("grid", format!("{} workgroups per dimension", profile.max_workgroups)),
         ("subgroups", subgroups),
         ("16-bit floats", yes(profile.f16)),
+        ("matrix units", matrix_units(profile)),
         ("timestamps", yes(profile.timestamps)),
     ]
+}
+
+/// The shapes of cooperative matrices that [`wgrad::Precision::Mixed`] can use.
+fn matrix_units(profile: &Profile) -> String {
+    let shapes: Vec<String> = profile.cooperative_matrices.iter().map(|side| format!("{side}x{side}x{side}")).collect();
+    if shapes.is_empty() { "no".to_owned() } else { format!("{} (f16, sums in f32)", shapes.join(", ")) }
 }
 
 /// Bytes in the largest binary unit in which the number is at least 1.

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use wgrad::OpenOptions;
 use wgrad_lab::golden;
 use wgrad_lab::output::{self, Out, Stop};
 
@@ -86,6 +87,9 @@ struct CheckArgs {
     /// The type of float inputs, instead of f32: f16 or bf16
     #[arg(long, value_name = "TYPE", value_parser = output::narrow_float, conflicts_with_all = ["golden", "self_test", "replay"])]
     dtype: Option<wgrad::DType>,
+    /// Precision of matrix products: mixed also runs kernels for cooperative matrices (f16 operands, f32 sums)
+    #[arg(long, value_name = "PRECISION", default_value_t, conflicts_with_all = ["golden", "self_test"])]
+    precision: wgrad::Precision,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "golden")]
     seed: u64,
@@ -126,6 +130,7 @@ fn check(args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> {
         pattern: args.op.clone(),
         case: args.case,
         dtype: args.dtype,
+        precision: args.precision,
         seed: args.seed,
         full: args.full && !args.quick,
         seconds: args.seconds,
@@ -157,9 +162,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Devices { json } => devices::run(json, &mut out),
-        Command::Check(CheckArgs { replay: Some(file), device, json, .. }) => {
-            on_stdout(json.as_deref()).and_then(|json| replay::run(&file, device.as_deref(), json, &mut out))
-        }
+        Command::Check(CheckArgs { replay: Some(file), device, precision, json, .. }) => on_stdout(json.as_deref())
+            .and_then(|json| replay::run(&file, device.as_deref(), &OpenOptions::of(precision), json, &mut out)),
         Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
         Command::Check(args) => match &args.golden {
             Some(folder) => golden(folder, &args, &mut out),

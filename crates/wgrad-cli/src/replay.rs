@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::json;
 use wgrad::check::KernelCase;
-use wgrad::{Device, NO_ADAPTER};
+use wgrad::{Device, NO_ADAPTER, OpenOptions};
 
 use wgrad_lab::output::{Out, Stop};
 
 /// Replays the case; true if the device agrees with the reference.
-pub fn run(file: &Path, device: Option<&str>, json: bool, out: &mut Out) -> Result<bool, Stop> {
+pub fn run(file: &Path, device: Option<&str>, options: &OpenOptions, json: bool, out: &mut Out) -> Result<bool, Stop> {
     let case = KernelCase::load(file)?;
-    let device = Device::open(device)?;
+    let device = Device::open_with(device, options)?;
     if device.is_cpu() && Device::list().is_empty() {
         return Err(Stop::Error(format!("{NO_ADAPTER}. The reference cannot replay a kernel")));
     }

@@ -2,7 +2,7 @@
 //! `[C, H W]`, by the kernels of [`Matmul`] and without copies.
 
 use super::{ConvPass, Sizes};
-use crate::op::{Args, Binding, Cost, Kernel, Lowered, Slot};
+use crate::op::{Args, Binding, Cost, Kernel, Lowered, Precision, Slot};
 use crate::ops::matmul::Matmul;
 use crate::shape::View;
 use crate::{DType, Profile, Shape, TensorType};
@@ -37,13 +37,13 @@ fn of_product<R>(s: &Sizes, pass: ConvPass, profile: &Profile, f: impl FnOnce(&A
 
 /// The estimated time of the product.
 pub(super) fn cost(s: &Sizes, pass: ConvPass, profile: &Profile) -> Option<Cost> {
-    of_product(s, pass, profile, |args| Matmul.candidates(args).first().map(|&(_, cost)| cost))
+    of_product(s, pass, profile, |args| Matmul.candidates(args, Precision::Highest).first().map(|&(_, cost)| cost))
 }
 
 /// The launches of the product.
 pub(super) fn product(s: &Sizes, pass: ConvPass, profile: &Profile) -> Result<Lowered, String> {
     let mut lowered = of_product(s, pass, profile, |args| {
-        let variant = Matmul.candidates(args).first().ok_or("no variant of matmul runs here")?.0;
+        let variant = Matmul.candidates(args, Precision::Highest).first().ok_or("no variant of matmul runs here")?.0;
         Matmul.lower(variant, args)
     })?;
     // The first operand of the product is the second of this op.

@@ -13,45 +13,53 @@ const GEMV: Variant = Variant { workgroup_memory: 8192, ..variant("gemv") };
 /// dozen vec4 multiply-adds: larger tiles need fewer loads per multiply-add.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
 /// 32 rows x 1 vec4: a quarter of the code, which compiles in a fifth of the time.
-const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
+pub(in crate::ops) const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, ..shuffle("shuffle32") };
 /// For GPUs, tiles in workgroup memory, 8 x 8 elements per invocation: larger tiles need fewer reads per multiply-add.
-const TILE128: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("tile128") };
-const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
+pub(in crate::ops) const TILE128: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("tile128") };
+pub(in crate::ops) const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
 /// The same for results of few rows or columns.
-const TILE32X128: Variant = Variant { workgroup_memory: 5120, ..variant("tile32x128") };
+pub(in crate::ops) const TILE32X128: Variant = Variant { workgroup_memory: 5120, ..variant("tile32x128") };
 const TILE128X32: Variant = Variant { workgroup_memory: 5120, ..variant("tile128x32") };
 /// For small products: 4 x 4 elements per invocation.
-const TILE32: Variant = Variant { workgroup_memory: 8192, ..variant("tile32") };
+pub(in crate::ops) const TILE32: Variant = Variant { workgroup_memory: 8192, ..variant("tile32") };
 /// 8 x 8 elements per invocation, without workgroup memory: for software adapters without subgroups of 8.
 const REGISTER8: Variant = variant("register8");
 /// 4 x 4 elements per invocation, without workgroup memory: for products with vectors.
-const REGISTER4: Variant = variant("register4");
+pub(in crate::ops) const REGISTER4: Variant = variant("register4");
 
-const fn shuffle(name: &'static str) -> Variant {
+/// For GPUs with cooperative matrices: tiles of f16 in workgroup memory, multiplied by subgroups.
+const COOPERATIVE128: Variant = Variant { invocations: 256, workgroup_memory: 28672, ..cooperative("cooperative128") };
+const COOPERATIVE64: Variant = Variant { invocations: 128, workgroup_memory: 14336, ..cooperative("cooperative64") };
+
+const fn cooperative(name: &'static str) -> Variant {
+    Variant { cooperative: true, ..variant(name) }
+}
+
+pub(in crate::ops) const fn shuffle(name: &'static str) -> Variant {
     Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
 }
 
-const fn variant(name: &'static str) -> Variant {
+pub(in crate::ops) const fn variant(name: &'static str) -> Variant {
     Variant { invocations: 64, epilogue: true, ..Variant::plain(name) }
 }
 
 /// How a variant tiles the work.
-pub(super) struct MatmulTiling {
+pub(in crate::ops) struct MatmulTiling {
     /// Rows and columns of a tile.
-    pub(super) tile: [usize; 2],
+    pub(in crate::ops) tile: [usize; 2],
     /// Tiles per workgroup.
-    pub(super) tiles_in_group: usize,
+    pub(in crate::ops) tiles_in_group: usize,
     /// Terms of the sum per loop iteration.
-    pub(super) terms: usize,
+    pub(in crate::ops) terms: usize,
     /// Workgroups that keep a multiprocessor of a GPU busy. NVIDIA's compiler gives an invocation of `tile128` so many
     /// registers that one workgroup of 256 fits.
-    pub(super) resident: usize,
+    pub(in crate::ops) resident: usize,
     /// Time of one multiply-add, relative to other variants on the same kind of device. (For tiles in workgroup memory,
     /// estimated from the reads per multiply-add.)
-    pub(super) cost: usize,
+    pub(in crate::ops) cost: usize,
 }
 
-fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
+pub(in crate::ops) fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
     let tiling = |tile, resident, terms, cost| MatmulTiling { tile, tiles_in_group: 1, resident, terms, cost };
     // Products with few rows need many workgroups: on an H100, 256 workgroups read 64 MiB in 76 us (`matmul 1,4096,4096`
     // in docs/RESULTS.md), less than a third of the bandwidth of `relu`. 16 is a guess that has not been measured.
@@ -67,6 +75,9 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
         TILE32X128 => tiling([32, 128], 4, 1, 9),
         TILE128X32 => tiling([128, 32], 4, 1, 9),
         TILE32 => tiling([32, 32], 4, 1, 12),
+        // On an H100, a prototype reached up to 3 times the rate of `tile128` (docs/measurements).
+        COOPERATIVE128 => tiling([128, 128], 2, COOPERATIVE_TERMS, 2),
+        COOPERATIVE64 => tiling([64, 64], 4, COOPERATIVE_TERMS, 3),
         REGISTER8 => registers([8, 8], 16),
         // Reads a large matrix once. (Small products share the text of other sizes.) The cost is interpolated.
         REGISTER4 if m > 4 && m <= 8 && n >= 256 => registers([8, 4], 24),
@@ -77,28 +88,31 @@ fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
 /// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
 
+/// Parts of a split sum are multiples of this: whole blocks of quantised weights.
+const PART: usize = 32;
+
 /// Minimum number of terms in a part of a split sum. Small results of long sums are split along k to fill the device.
 const MIN_PART: usize = 128;
 
 /// The tiles and parts into which a [`MatmulTiling`] divides a product.
-pub(super) struct SplitK {
+pub(in crate::ops) struct SplitK {
     tiles_m: usize,
     tiles_n: usize,
     /// Number of parts of the sum, and terms per part.
-    pub(super) parts: usize,
+    pub(in crate::ops) parts: usize,
     split_k_len: usize,
-    pub(super) workgroups: usize,
+    pub(in crate::ops) workgroups: usize,
 }
 
 impl SplitK {
     /// The words of `Params` in `shaders/matmul_operands.wgsl`.
-    pub(super) fn words(&self, [m, n, k]: [usize; 3], batches: usize, [a, b]: &[Operand; 2]) -> Vec<u32> {
+    pub(in crate::ops) fn words(&self, [m, n, k]: [usize; 3], batches: usize, [a, b]: &[Operand; 2]) -> Vec<u32> {
         let words = [batches, m, n, k, self.parts, self.split_k_len, self.tiles_m, self.tiles_n].map(|x| x as u32);
         words.into_iter().chain(a.words).chain(b.words).collect()
     }
 
     /// The launch, followed by the sum over the parts of its `count` elements if there are several.
-    pub(super) fn with_sum(
+    pub(in crate::ops) fn with_sum(
         &self,
         launch: Launch,
         dtype: DType,
@@ -114,7 +128,7 @@ impl SplitK {
 }
 
 impl MatmulTiling {
-    pub(super) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> SplitK {
+    pub(in crate::ops) fn cut(&self, [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> SplitK {
         let (tiles_m, tiles_n) = (m.div_ceil(self.tile[0]), n.div_ceil(self.tile[1]));
         let groups = (tiles_m * tiles_n * batches).div_ceil(self.tiles_in_group);
         // A core of a software adapter runs one workgroup after the other; a few more balance the load.
@@ -122,14 +136,20 @@ impl MatmulTiling {
         let fills = Machine::of(profile).fill(resident as f64) as usize;
         let parts = (fills / groups.max(1)).min(k / MIN_PART.max(4 * self.terms));
         let parts = parts.max(k.div_ceil(MAX_ROUNDS * self.terms)).max(1);
-        let split_k_len = k.div_ceil(parts).next_multiple_of(16).max(16);
+        let split_k_len = k.div_ceil(parts).next_multiple_of(PART).max(PART);
         let parts = k.div_ceil(split_k_len).max(1);
         SplitK { tiles_m, tiles_n, parts, split_k_len, workgroups: groups * parts }
     }
 
     /// The work of the launches on a device. A software adapter sums tiles one after the other, whatever their number.
     /// (The launch that adds the parts of a sum is not counted: nearly every small product has one.)
-    fn work(&self, style: Style, sizes @ [m, n, k]: [usize; 3], batches: usize, profile: &Profile) -> Work {
+    pub(in crate::ops) fn work(
+        &self,
+        style: Style,
+        sizes @ [m, n, k]: [usize; 3],
+        batches: usize,
+        profile: &Profile,
+    ) -> Work {
         let [tile_m, tile_n] = self.tile;
         if profile.software {
             let products = m.next_multiple_of(tile_m) as f64 * n.next_multiple_of(tile_n) as f64 * k as f64;
@@ -156,10 +176,20 @@ impl MatmulTiling {
     }
 }
 
+/// How a variant gets its operands.
+pub(in crate::ops) fn style(variant: &Variant) -> Style {
+    match *variant {
+        SHUFFLE64 | SHUFFLE32 => Style::Shuffled,
+        REGISTER8 => Style::Cached,
+        REGISTER4 => Style::Adjacent,
+        _ => Style::Shared,
+    }
+}
+
 /// Seconds that lavapipe takes to compile a variant. The wider tile pays off sooner for products whose sides are all at
 /// least [`WIDE`], where it saves the most loads: only part of the time counts. These times are fitted to the sizes from
 /// which a variant is preferred; only their order was measured.
-fn compile(variant: &Variant, sizes: [usize; 3]) -> f64 {
+pub(in crate::ops) fn compile(variant: &Variant, sizes: [usize; 3]) -> f64 {
     match *variant {
         SHUFFLE64 if sizes.iter().all(|&side| side >= WIDE) => COMPILE32 + COMPILE_MORE / 4.0,
         SHUFFLE64 => COMPILE32 + COMPILE_MORE,
@@ -186,8 +216,20 @@ fn gemv(args: &Args<'_>) -> bool {
 
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] =
-            &[GEMV, SHUFFLE64, SHUFFLE32, TILE128, TILE64, TILE32X128, TILE128X32, TILE32, REGISTER8, REGISTER4];
+        const VARIANTS: &[Variant] = &[
+            COOPERATIVE128,
+            COOPERATIVE64,
+            GEMV,
+            SHUFFLE64,
+            SHUFFLE32,
+            TILE128,
+            TILE64,
+            TILE32X128,
+            TILE128X32,
+            TILE32,
+            REGISTER8,
+            REGISTER4,
+        ];
         VARIANTS
     }
 
@@ -196,13 +238,10 @@ impl Kernel for Matmul {
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let sizes @ [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
-        let style = match *variant {
-            SHUFFLE64 | SHUFFLE32 => Style::Shuffled,
-            REGISTER8 => Style::Cached,
-            REGISTER4 => Style::Adjacent,
-            _ => Style::Shared,
-        };
-        let mut work = tiling(variant, m, n).work(style, sizes, batches, args.profile);
+        if variant.cooperative {
+            cooperative_layout(variant, tiling(variant, m, n).tile, args.profile)?;
+        }
+        let mut work = tiling(variant, m, n).work(style(variant), sizes, batches, args.profile);
         work.compile = compile(variant, sizes);
         if *variant == GEMV && !gemv(args) {
             work.efficiency /= 1024.0;
@@ -225,17 +264,9 @@ impl Kernel for Matmul {
         let [a, b] = &operands;
         let tiling = tiling(variant, m, n);
         let cut = tiling.cut(sizes, batches, args.profile);
-        let [tile_m, tile_n] = tiling.tile;
-        let (shader, entry) = match *variant {
-            GEMV => (Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n), "matmul_gemv"),
-            SHUFFLE64 | SHUFFLE32 => {
-                let shader = Shader::new("matmul_shuffle").set("BLOCKS", tile_m / 32).set("COLUMNS", tile_n / 32);
-                (shader, "matmul_shuffle")
-            }
-            REGISTER8 | REGISTER4 => {
-                (Shader::new("matmul_register").set("TM", tile_m).set("TN", tile_n), "matmul_register")
-            }
-            _ => (workgroup_tile(variant, [tile_m, tile_n]), "matmul_tile"),
+        let (entry, shader) = match variant.cooperative {
+            true => ("matmul_cooperative", cooperative_shader(variant, tiling.tile, args)?),
+            false => shader(variant, tiling.tile),
         };
         // Element-wise loads are slow anyway: they share one shader for every k.
         let whole = k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner);
@@ -263,6 +294,60 @@ impl Kernel for Matmul {
     }
 }
 
+/// Terms of a sum for which a cooperative variant stages tiles at a time.
+const COOPERATIVE_TERMS: usize = 32;
+
+/// The shader of a variant with cooperative matrices.
+fn cooperative_shader(
+    variant: &Variant,
+    tile @ [tile_m, tile_n]: [usize; 2],
+    args: &Args<'_>,
+) -> Result<Shader, String> {
+    let layout = cooperative_layout(variant, tile, args.profile);
+    let [side, blocks_m, blocks_n, subgroups_n] = layout.ok_or("no cooperative matrices fit the tile")?;
+    Ok(Shader::new("matmul_cooperative")
+        .set("SIDE", side)
+        .set("TILE_M", tile_m)
+        .set("TILE_N", tile_n)
+        .set("TERMS", COOPERATIVE_TERMS)
+        .set("BLOCKS_M", blocks_m)
+        .set("BLOCKS_N", blocks_n)
+        .set("SUBGROUPS_N", subgroups_n)
+        .set("SURPLUS", args.profile.subgroups.is_some_and(|(least, most)| least < most))
+        .set("LANES", variant.invocations)
+        .set("A_IS_F16", args.stored[0] == DType::F16)
+        .set("B_IS_F16", args.stored[1] == DType::F16))
+}
+
+/// The side of cooperative matrices, how many a subgroup computes down and across, and subgroups across the tile;
+/// `None` if they do not fit. Subgroups may be smaller than the largest that the device declares, but not larger.
+fn cooperative_layout(variant: &Variant, [tile_m, tile_n]: [usize; 2], profile: &Profile) -> Option<[usize; 4]> {
+    let side = *profile.cooperative_matrices.last()? as usize;
+    let (_, lanes) = profile.subgroups?;
+    let subgroups =
+        (variant.invocations as usize).checked_div(lanes as usize).filter(|count| count.is_power_of_two())?;
+    let across = 1 << subgroups.ilog2().div_ceil(2);
+    let (blocks_m, blocks_n) = (tile_m * across / subgroups / side, tile_n / across / side);
+    let fits = blocks_m * blocks_n * subgroups * side * side == tile_m * tile_n;
+    let memory = 2 * (tile_m + tile_n) * (COOPERATIVE_TERMS + 8) + 4 * subgroups * side * side;
+    (fits && memory <= variant.workgroup_memory as usize).then_some([side, blocks_m, blocks_n, across])
+}
+
+/// The entry point of a variant, which is also the name of its file, and the shader.
+pub(in crate::ops) fn shader(variant: &Variant, tile @ [tile_m, tile_n]: [usize; 2]) -> (&'static str, Shader) {
+    match *variant {
+        GEMV => ("matmul_gemv", Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n)),
+        SHUFFLE64 | SHUFFLE32 => {
+            let shader = Shader::new("matmul_shuffle").set("BLOCKS", tile_m / 32).set("COLUMNS", tile_n / 32);
+            ("matmul_shuffle", shader)
+        }
+        REGISTER8 | REGISTER4 => {
+            ("matmul_register", Shader::new("matmul_register").set("TM", tile_m).set("TN", tile_n))
+        }
+        _ => ("matmul_tile", workgroup_tile(variant, tile)),
+    }
+}
+
 /// The shader of a variant with tiles in workgroup memory.
 fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
     let terms = variant.workgroup_memory as usize / 4 / (tile_m + tile_n);
@@ -279,7 +364,7 @@ fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
 
 /// How 4 x 4 blocks of an operand are loaded.
 #[derive(Clone, Copy, PartialEq)]
-enum Blocks {
+pub(in crate::ops) enum Blocks {
     /// Element by element.
     Elements,
     /// By vec4 along the axis k.
@@ -289,15 +374,15 @@ enum Blocks {
 }
 
 /// An operand's layout for the kernels.
-pub(super) struct Operand {
-    blocks: Blocks,
+pub(in crate::ops) struct Operand {
+    pub(in crate::ops) blocks: Blocks,
     /// Offset, stride of the outer axis (m or n), stride of k, batch sizes and strides.
     words: [u32; 8],
 }
 
 impl Operand {
     /// From a view; k precedes the outer axis in `b` and follows it in `a`.
-    pub(super) fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
+    pub(in crate::ops) fn new(view: &View, outer: usize, k: usize, is_b: bool) -> Self {
         let matrix = view.shape.rank() - 2;
         let (outer_stride, k_stride) = if is_b {
             (view.strides[matrix + 1], view.strides[matrix])

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use wgrad::plan::{Options, Plan};
-use wgrad::{DType, Device, Graph, Program, Session, Tensor};
+use wgrad::{DType, Device, Graph, OpenOptions, Program, Session, Tensor};
 
 use super::tasks::{Runs, Task, Work};
 use super::verify::verify;
@@ -36,7 +36,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let How { seconds, options, .. } = how;
     let sizes = task.sizes(shape)?;
     let mut started = Instant::now();
-    let device = Device::open(how.device)?;
+    let device = Device::open_with(how.device, &OpenOptions::of(options.precision))?;
     let work = task.build(&sizes)?;
     let mut session = Session::new(device.clone());
     let outputs: Vec<_> = work.outputs.iter().collect();

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
+use wgrad::quant::{Calibration, Scheme};
 use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
 use super::verify::{Pick, Sample, sampled};
@@ -63,6 +64,8 @@ const LARGE_GRAPHS: &[&str] = &["1500", "6000", "24000"];
 
 const CONVOLUTIONS: &[&str] = &["8,3,32,32,32,3,1,1", "8,32,28,28,64,3,1,1", "4,64,56,56,64,3,1,1"];
 
+const QUANTIZED: &[&str] = &["1x4096x4096", "8x1024x1024", "256x512x512"];
+
 /// All tasks, in the order of `all`.
 pub const TASKS: &[Task] = &[
     Task {
@@ -71,6 +74,8 @@ pub const TASKS: &[Task] = &[
         shapes: &["256x256x256", "512x512x512", "1024x1024x1024", "64x784x256", "8x128x64x128"],
         build: matmul,
     },
+    Task { name: "matmul_q8", form: "MxKxN", shapes: QUANTIZED, build: quantized_matmul },
+    Task { name: "matmul_q4", form: "MxKxN", shapes: QUANTIZED, build: quantized_matmul },
     Task { name: "conv2d", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "conv2d_bwd", form: "N,C,H,W,O,K,stride,pad", shapes: CONVOLUTIONS, build: conv2d },
     Task { name: "softmax", form: "ROWSxCOLUMNS", shapes: &["1024x1024"], build: softmax },
@@ -130,6 +135,8 @@ pub const GPU: &[(&str, &[&str])] = &[
             "64x512x64x512",
         ],
     ),
+    ("matmul_q8", &["1x4096x4096", "8x4096x4096", "256x4096x4096"]),
+    ("matmul_q4", &["1x4096x4096", "8x4096x4096", "256x4096x4096"]),
     (
         "conv2d",
         &[
@@ -294,6 +301,36 @@ fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
         params: json!(sizes),
         flop: 2.0 * product(sizes),
         arithmetic: true,
+        runs: Runs::Forward,
+        sample: Some(sample),
+    })
+}
+
+/// A product with a weight `[N, K]` that is quantised in blocks.
+fn quantized_matmul(name: &str, sizes: &[usize]) -> Result<Work, String> {
+    let &[m, k, n] = sizes else { return Err("expected three sizes".into()) };
+    let scheme = if name == "matmul_q4" { Scheme::int4() } else { Scheme::int8() }.per_block();
+    let mut draw = Draw::new();
+    let a = Arc::new(draw.tensor(&[m, k])?);
+    let weight = scheme.quantize(&draw.tensor(&[n, k])?, Calibration::MinMax).map_err(|e| e.to_string())?;
+    let graph = Graph::new();
+    let outputs = vec![graph.variable("a", a.clone()).matmul_quantized(&weight.declare(&graph, "b"))];
+    let bytes = 4.0 * (product(&[m, k]) + product(&[m, n])) + weight.bytes() as f64;
+    let sample: Sample = Box::new(move |session, outputs| {
+        let picks = sampled(m, 64);
+        // The numbers that the integers stand for are exact in f32.
+        let inputs = [a.pick(0, &picks), weight.dequantize()?];
+        session.compare(k + 1, &inputs, |v| v[0].matmul(&v[1].t()), &outputs[0].pick(0, &picks))
+    });
+    Ok(Work {
+        bytes,
+        graph,
+        outputs,
+        feeds: Vec::new(),
+        params: json!(sizes),
+        flop: 2.0 * product(sizes),
+        // With fewer rows, weights are read more slowly than they are multiplied.
+        arithmetic: m >= 64,
         runs: Runs::Forward,
         sample: Some(sample),
     })

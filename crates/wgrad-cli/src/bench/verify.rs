@@ -2,8 +2,10 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use wgrad::check::bound::rounding_to_f16;
 use wgrad::op::gamma;
-use wgrad::{Device, Graph, Program, Session, Tensor, Value};
+use wgrad::plan::KernelCall;
+use wgrad::{Device, Graph, Precision, Program, Session, Tensor, Value};
 
 use super::tasks::Work;
 use wgrad_lab::output::Stop;
@@ -42,7 +44,8 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
     if let Some(sample) = work.sample.as_ref().filter(|_| work.flop > WHOLE) {
         let outputs = session.run(program, &feeds)?;
-        let mut found = sample(&Reference, &outputs)?;
+        let precision = program.plan().calls.iter().map(KernelCall::precision).max().unwrap_or_default();
+        let mut found = sample(&Reference { precision }, &outputs)?;
         found.of = Some(outputs.iter().map(Tensor::numel).sum());
         return Ok(Some(found));
     }
@@ -58,7 +61,10 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
 }
 
 /// The reference for sums of products.
-pub struct Reference;
+pub struct Reference {
+    /// The precision of the products of the program.
+    precision: Precision,
+}
 
 impl Reference {
     /// Compares `got` with the outputs of the graph that `build` makes from the inputs, where each element is a sum of
@@ -82,12 +88,17 @@ impl Reference {
             Ok(session.run(&program, &feeds)?.iter().flat_map(Tensor::to_f64).collect())
         };
         let want = on(inputs)?;
-        let magnitudes = inputs.iter().map(|t| {
-            let values: Vec<f32> = t.to_f32().iter().map(|x| x.abs()).collect();
-            Tensor::new(t.shape(), values)
-        });
-        let magnitudes = on(&magnitudes.collect::<wgrad::Result<Vec<Tensor>>>()?)?;
-        let bounds: Vec<f64> = magnitudes.iter().map(|m| gamma(terms) * m).collect();
+        let mut magnitudes = |of: &dyn Fn(f32) -> f32| {
+            let values = |t: &Tensor| t.to_f32().into_iter().map(of).collect::<Vec<f32>>();
+            on(&inputs.iter().map(|t| Tensor::new(t.shape(), values(t))).collect::<wgrad::Result<Vec<Tensor>>>()?)
+        };
+        let exact = magnitudes(&f32::abs)?;
+        let rounded = match self.precision {
+            Precision::Highest => exact.clone(),
+            Precision::Mixed => magnitudes(&|x| x.abs() + rounding_to_f16(x.into()) as f32)?,
+        };
+        let bound = |(exact, rounded): (f64, f64)| gamma(terms) * rounded + (rounded - exact);
+        let bounds: Vec<f64> = exact.into_iter().zip(rounded).map(bound).collect();
         hold(&got.to_f64(), &want, &bounds)
     }
 
@@ -95,7 +106,8 @@ impl Reference {
     pub fn inner_product(&self, x: &Tensor, y: &Tensor, got: &Tensor, terms: usize) -> Result<Verified, Stop> {
         let products: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x * y).collect();
         let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
-        let bound = (gamma(x.numel()) + gamma(terms)) * magnitude;
+        let of_operands = if self.precision == Precision::Mixed { 2f64.powi(-9) } else { 0.0 };
+        let bound = (gamma(x.numel()) + gamma(terms) + of_operands) * magnitude;
         hold(&got.to_f64(), &[products.iter().sum()], &[bound])
     }
 }
