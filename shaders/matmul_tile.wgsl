@@ -5,7 +5,7 @@
 // and are not stored; terms beyond k are 0.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_blocks::{left_terms, right_terms, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const TILE_M: u32 = 64u;
@@ -39,8 +39,7 @@ fn is_some(number: u32, lane: u32) -> bool {
   return (number + 1u) * LANES <= BLOCKS || number * LANES + lane < BLOCKS;
 }
 
-// The block of a or b at k, with zeros for terms of a from `last` on; those of b may be anything finite that b holds.
-// Zeros if k is beyond.
+// The block of a or b at k, with zeros for terms from `last` on.
 fn block(of_a: bool, at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) {
     return mat4x4<f32>();
@@ -48,7 +47,7 @@ fn block(of_a: bool, at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (of_a) {
     return left_terms(at, k, last);
   }
-  return load_b(at, k);
+  return right_terms(at, k, last);
 }
 
 // Stores a block in the tile: term t at to + t * stride.
