@@ -156,7 +156,8 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
 
 /// The sides of the square cooperative matrices that multiply f16 and add f32.
 fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<u32> {
-    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    let needed =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
     if !adapter.features().contains(needed) {
         return Vec::new();
     }

@@ -103,7 +103,9 @@ impl fmt::Display for Finding {
         };
         match (self.limit, allows) {
             (Limit::Kernel, _) => write!(f, "{what}: {advice}")?,
-            (Limit::Subgroups | Limit::F16 | Limit::CooperativeMatrices, 0) => write!(f, "{what} {needs}, and {profile} has none; {advice}")?,
+            (Limit::Subgroups | Limit::F16 | Limit::CooperativeMatrices, 0) => {
+                write!(f, "{what} {needs}, and {profile} has none; {advice}")?
+            }
             (Limit::Subgroups, _) => write!(f, "{what} {needs}, and {profile} has others, up to {allows}; {advice}")?,
             _ => write!(f, "{what} {needs}, and {profile} allows {allows}; {advice}")?,
         }

@@ -37,7 +37,8 @@ pub fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usi
     for node in layout.live_nodes() {
         let Some(kernel) = layout.kernel(node) else { continue };
         let (op, args) = (kernel.op, kernel.args(profile));
-        let mut candidates: Vec<_> = kernel.kernel.candidates(&args, Precision::Highest).into_iter().map(|(v, _)| v).collect();
+        let mut candidates: Vec<_> =
+            kernel.kernel.candidates(&args, Precision::Highest).into_iter().map(|(v, _)| v).collect();
         if candidates.len() < 2 || args.outputs.iter().all(|ty| ty.shape.numel() == 0) {
             continue;
         }

@@ -55,8 +55,7 @@ fn products(device: &Device, a: &[f32], b: f32) -> Vec<f32> {
     let x = graph.input("x", DType::F32, [a.len(), 1]);
     let w = graph.input("w", DType::F32, [1, 1]);
     let y = x.matmul(&w);
-    let options =
-        Options { variant: Some("cooperative64".into()), precision: Precision::Mixed, ..Options::default() };
+    let options = Options { variant: Some("cooperative64".into()), precision: Precision::Mixed, ..Options::default() };
     let mut session = Session::new(device.clone());
     let program = session.compile_with(&graph, &[&y], &options).expect("compiles");
     assert_eq!(program.plan().calls[0].kernel, Some(("matmul", "cooperative64")));

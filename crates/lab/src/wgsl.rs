@@ -11,7 +11,9 @@ use wgrad::shader::with_locations;
 /// naga's, with the lines of the files that the text was assembled from.
 pub fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
     let options = naga::front::wgsl::Options { parse_doc_comments: false, capabilities: capabilities() };
-    let module = naga::front::wgsl::Frontend::new_with_options(options).parse(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
+    let module = naga::front::wgsl::Frontend::new_with_options(options)
+        .parse(text)
+        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     let info = validate(&module).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     Ok((module, info))
 }

@@ -19,8 +19,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value as Json, json};
-use wgrad::check::CaseGraph;
 use wgrad::Precision;
+use wgrad::check::CaseGraph;
 use wgrad::plan::Options;
 
 use crate::signals;
@@ -219,8 +219,7 @@ fn items(words: &[String]) -> Result<Vec<Item>, Stop> {
 /// Runs one task in this process.
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
-    let options =
-        Options { variant: args.variant.clone(), precision: args.precision, ..Options::default() };
+    let options = Options { variant: args.variant.clone(), precision: args.precision, ..Options::default() };
     let how = one::How {
         device,
         seconds: args.seconds,

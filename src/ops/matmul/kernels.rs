@@ -198,8 +198,18 @@ fn gemv(args: &Args<'_>) -> bool {
 impl Kernel for Matmul {
     fn variants(&self) -> &'static [Variant] {
         const VARIANTS: &[Variant] = &[
-            COOPERATIVE128, COOPERATIVE64, GEMV, SHUFFLE64, SHUFFLE32, TILE128, TILE64, TILE32X128, TILE128X32, TILE32,
-            REGISTER8, REGISTER4,
+            COOPERATIVE128,
+            COOPERATIVE64,
+            GEMV,
+            SHUFFLE64,
+            SHUFFLE32,
+            TILE128,
+            TILE64,
+            TILE32X128,
+            TILE128X32,
+            TILE32,
+            REGISTER8,
+            REGISTER4,
         ];
         VARIANTS
     }
@@ -304,7 +314,8 @@ const COOPERATIVE_TERMS: usize = 32;
 fn cooperative_layout(variant: &Variant, [tile_m, tile_n]: [usize; 2], profile: &Profile) -> Option<[usize; 4]> {
     let side = *profile.cooperative_matrices.last()? as usize;
     let (_, lanes) = profile.subgroups?;
-    let subgroups = (variant.invocations as usize).checked_div(lanes as usize).filter(|count| count.is_power_of_two())?;
+    let subgroups =
+        (variant.invocations as usize).checked_div(lanes as usize).filter(|count| count.is_power_of_two())?;
     let across = 1 << subgroups.ilog2().div_ceil(2);
     let (blocks_m, blocks_n) = (tile_m * across / subgroups / side, tile_n / across / side);
     let fits = blocks_m * blocks_n * subgroups * side * side == tile_m * tile_n;
