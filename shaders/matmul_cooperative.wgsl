@@ -1,5 +1,5 @@
-// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by cooperative matrices: operands are rounded
-// to f16, sums are in f32.
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by cooperative matrices: operands are
+// rounded to f16, sums are in f32.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // A workgroup computes a TILE_M x TILE_N tile of y, TERMS terms of the sum at a time, from tiles of both operands in
 // workgroup memory. A subgroup computes BLOCKS_M x BLOCKS_N matrices of SIDE x SIDE; SUBGROUPS_N subgroups are side by

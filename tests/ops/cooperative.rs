@@ -1,5 +1,5 @@
-//! Matrix products by cooperative matrices. What runs on a device needs one that has them; elsewhere these tests say that
-//! they are skipped.
+//! Matrix products by cooperative matrices. What runs on a device needs one that has them; elsewhere these tests say
+//! that they are skipped.
 
 use wgrad::check::bound::rounding_to_f16;
 use wgrad::check::{CaseReport, Extras, check_case_in};
