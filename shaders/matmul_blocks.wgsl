@@ -102,12 +102,12 @@ fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   return left_terms(at, k, last);
 }
 
-// The block of b at k. Terms from `last` on may hold anything finite that b holds.
+// The block of b at any k, likewise.
 fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) {
     return mat4x4<f32>();
   }
-  return load_b(at, k);
+  return right_terms(at, k, last);
 }
 
 // Writes v to y[slice, m, n .. n + 4] within bounds; slice numbers parts and batches.

@@ -1,5 +1,5 @@
-// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by cooperative matrices: operands are rounded
-// to f16, sums are in f32.
+// y[batch, m, n] = epilogue(sum over k of a[batch, m, k] * b[batch, k, n]), by cooperative matrices: operands are
+// rounded to f16, sums are in f32.
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // A workgroup computes a TILE_M x TILE_N tile of y, TERMS terms of the sum at a time, from tiles of both operands in
 // workgroup memory. A subgroup computes BLOCKS_M x BLOCKS_N matrices of SIDE x SIDE; SUBGROUPS_N subgroups are side by
@@ -11,7 +11,7 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 import package::matmul_blocks::{left_terms, right_terms, store};
-import package::matmul_operands::{A_ALONG_M, B_ALONG_N, columns_of_b, p, rows_of_a};
+import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const SIDE: u32 = 16u;
 const TILE_M: u32 = 128u;
@@ -30,26 +30,11 @@ const BLOCKS: u32 = BLOCKS_M * BLOCKS_N;
 // 4 x 4 blocks of each operand that an invocation loads.
 const EACH_A: u32 = TILE_M * TERMS / (16u * LANES);
 const EACH_B: u32 = TILE_N * TERMS / (16u * LANES);
-// An operand that is contiguous along its other axis is stored so that its terms are rows, and otherwise so that they
-// are columns. Rows are padded, which spreads them over the banks of workgroup memory; cooperative matrices must be
-// aligned to 16 bytes.
-const PADDING: u32 = 8u;
-@if(A_ALONG_M)
-const STRIDE_A: u32 = TILE_M + PADDING;
-@else
-const STRIDE_A: u32 = TERMS + PADDING;
-@if(B_ALONG_N)
-const STRIDE_B: u32 = TILE_N + PADDING;
-@else
-const STRIDE_B: u32 = TERMS + PADDING;
-@if(A_ALONG_M)
-const ROWS_A: u32 = TERMS;
-@else
-const ROWS_A: u32 = TILE_M;
-@if(B_ALONG_N)
-const ROWS_B: u32 = TERMS;
-@else
-const ROWS_B: u32 = TILE_N;
+// Rows between them.
+const BETWEEN: u32 = LANES * 16u / TERMS;
+// In workgroup memory the terms of an operand are contiguous, as AMD's matrix units load them. Rows are padded, which
+// spreads them over the banks; cooperative matrices must be aligned to 16 bytes.
+const STRIDE: u32 = TERMS + 8u;
 
 @if(SIDE == 8)
 alias MatrixA = coop_mat8x8<f16, A>;
@@ -65,8 +50,8 @@ alias MatrixC = coop_mat8x8<f32, C>;
 alias MatrixC = coop_mat16x16<f32, C>;
 
 // Metal loads and stores cooperative matrices through pointers to numbers.
-var<workgroup> tile_a: array<f16, ROWS_A * STRIDE_A>;
-var<workgroup> tile_b: array<f16, ROWS_B * STRIDE_B>;
+var<workgroup> tile_a: array<f16, TILE_M * STRIDE>; // [m, k]
+var<workgroup> tile_b: array<f16, TILE_N * STRIDE>; // [n, k]
 // One matrix of each subgroup.
 var<workgroup> results: array<f32, SUBGROUPS * SIDE * SIDE>;
 
@@ -123,42 +108,18 @@ fn matmul_cooperative(
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
 
-  // Each invocation loads these blocks. Neighbours load what is contiguous.
+  // Each invocation loads blocks at distances of LANES. Neighbours load neighbouring terms: 64 bytes, at least, of what
+  // is contiguous.
+  let ahead = lane % (TERMS / 4u) * 4u;
+  let outer = lane / (TERMS / 4u) * 4u;
+  let to = outer * STRIDE + ahead;
   var rows: array<vec4<u32>, EACH_A>;
-  var ahead_a: array<u32, EACH_A>;
-  var to_a: array<u32, EACH_A>;
   @unroll for (var e = 0u; e < EACH_A; e++) {
-    let block = e * LANES + lane;
-    @if(A_ALONG_M) {
-      let outer = block % (TILE_M / 4u) * 4u;
-      ahead_a[e] = block / (TILE_M / 4u) * 4u;
-      to_a[e] = ahead_a[e] * STRIDE_A + outer;
-      rows[e] = rows_of_a(batch, m + outer);
-    }
-    @else {
-      let outer = block / (TERMS / 4u) * 4u;
-      ahead_a[e] = block % (TERMS / 4u) * 4u;
-      to_a[e] = outer * STRIDE_A + ahead_a[e];
-      rows[e] = rows_of_a(batch, m + outer);
-    }
+    rows[e] = rows_of_a(batch, m + outer + e * BETWEEN);
   }
   var columns: array<vec4<u32>, EACH_B>;
-  var ahead_b: array<u32, EACH_B>;
-  var to_b: array<u32, EACH_B>;
   @unroll for (var e = 0u; e < EACH_B; e++) {
-    let block = e * LANES + lane;
-    @if(B_ALONG_N) {
-      let outer = block % (TILE_N / 4u) * 4u;
-      ahead_b[e] = block / (TILE_N / 4u) * 4u;
-      to_b[e] = ahead_b[e] * STRIDE_B + outer;
-      columns[e] = columns_of_b(batch, n + outer);
-    }
-    @else {
-      let outer = block / (TERMS / 4u) * 4u;
-      ahead_b[e] = block % (TERMS / 4u) * 4u;
-      to_b[e] = outer * STRIDE_B + ahead_b[e];
-      columns[e] = columns_of_b(batch, n + outer);
-    }
+    columns[e] = columns_of_b(batch, n + outer + e * BETWEEN);
   }
   let row = subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE);
   let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
@@ -167,47 +128,43 @@ fn matmul_cooperative(
   // The next blocks are loaded while the current ones are multiplied.
   var blocks_a: array<mat4x4<f16>, EACH_A>;
   @unroll for (var e = 0u; e < EACH_A; e++) {
-    blocks_a[e] = block_of_a(rows[e], first + ahead_a[e], last);
+    blocks_a[e] = block_of_a(rows[e], first + ahead, last);
   }
   var blocks_b: array<mat4x4<f16>, EACH_B>;
   @unroll for (var e = 0u; e < EACH_B; e++) {
-    blocks_b[e] = block_of_b(columns[e], first + ahead_b[e], last);
+    blocks_b[e] = block_of_b(columns[e], first + ahead, last);
   }
   for (var k = first; k < last; k += TERMS) {
     workgroupBarrier();
     @unroll for (var e = 0u; e < EACH_A; e++) {
       @unroll for (var i = 0u; i < 4u; i++) {
-        @unroll for (var j = 0u; j < 4u; j++) {
-          @if(A_ALONG_M) tile_a[to_a[e] + i * STRIDE_A + j] = blocks_a[e][i][j];
-          @else tile_a[to_a[e] + i * STRIDE_A + j] = blocks_a[e][j][i];
+        @unroll for (var t = 0u; t < 4u; t++) {
+          tile_a[to + (e * BETWEEN + i) * STRIDE + t] = blocks_a[e][t][i];
         }
       }
     }
     @unroll for (var e = 0u; e < EACH_B; e++) {
       @unroll for (var i = 0u; i < 4u; i++) {
-        @unroll for (var j = 0u; j < 4u; j++) {
-          @if(B_ALONG_N) tile_b[to_b[e] + i * STRIDE_B + j] = blocks_b[e][i][j];
-          @else tile_b[to_b[e] + i * STRIDE_B + j] = blocks_b[e][j][i];
+        @unroll for (var t = 0u; t < 4u; t++) {
+          tile_b[to + (e * BETWEEN + i) * STRIDE + t] = blocks_b[e][t][i];
         }
       }
     }
     workgroupBarrier();
     @unroll for (var e = 0u; e < EACH_A; e++) {
-      blocks_a[e] = block_of_a(rows[e], k + TERMS + ahead_a[e], last);
+      blocks_a[e] = block_of_a(rows[e], k + TERMS + ahead, last);
     }
     @unroll for (var e = 0u; e < EACH_B; e++) {
-      blocks_b[e] = block_of_b(columns[e], k + TERMS + ahead_b[e], last);
+      blocks_b[e] = block_of_b(columns[e], k + TERMS + ahead, last);
     }
     // A loop of one round: naga takes an `if` for non-uniform, and cooperative matrices must not be used in one.
     for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
       @unroll for (var t = 0u; t < TERMS / SIDE; t++) {
         @unroll for (var i = 0u; i < BLOCKS_M; i++) {
-          @if(A_ALONG_M) left[i] = coopLoad<MatrixA>(&tile_a[t * SIDE * STRIDE_A + row + i * SIDE], STRIDE_A);
-          @else left[i] = coopLoadT<MatrixA>(&tile_a[(row + i * SIDE) * STRIDE_A + t * SIDE], STRIDE_A);
+          left[i] = coopLoadT<MatrixA>(&tile_a[(row + i * SIDE) * STRIDE + t * SIDE], STRIDE);
         }
         @unroll for (var j = 0u; j < BLOCKS_N; j++) {
-          @if(B_ALONG_N) let right = coopLoadT<MatrixB>(&tile_b[t * SIDE * STRIDE_B + column + j * SIDE], STRIDE_B);
-          @else let right = coopLoad<MatrixB>(&tile_b[(column + j * SIDE) * STRIDE_B + t * SIDE], STRIDE_B);
+          let right = coopLoad<MatrixB>(&tile_b[(column + j * SIDE) * STRIDE + t * SIDE], STRIDE);
           @unroll for (var i = 0u; i < BLOCKS_M; i++) {
             sum[i * BLOCKS_N + j] = coopMultiplyAdd(left[i], right, sum[i * BLOCKS_N + j]);
           }

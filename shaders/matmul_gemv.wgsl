@@ -4,7 +4,7 @@
 // so neighbours read adjacent elements if k is contiguous; finally their sums are added.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b};
+import package::matmul_blocks::{left_terms, right_terms};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
 import package::matmul_sums::{QUADS, store_sums, sums};
 
@@ -39,7 +39,7 @@ fn matmul_gemv(
     @unroll for (var i = 0u; i < TM / 4u; i++) {
       let left = left_terms(rows[i], k, last);
       @unroll for (var j = 0u; j < TN / 4u; j++) {
-        let right = load_b(columns[j], k);
+        let right = right_terms(columns[j], k, last);
         @unroll for (var r = 0u; r < 4u; r++) {
           sum[(i * 4u + r) * TN / 4u + j] += right * vec4(left[0][r], left[1][r], left[2][r], left[3][r]);
         }

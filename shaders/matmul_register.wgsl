@@ -4,7 +4,7 @@
 // TM and TN are multiples of 4; parts and tiles as in Params; surplus invocations do nothing.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_blocks::{left_terms, right_terms, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const TM: u32 = 8u;
@@ -42,7 +42,7 @@ fn matmul_register(
   for (var k = first; k < last; k += 4u) {
     var right: array<mat4x4<f32>, TN / 4u>;
     @unroll for (var j = 0u; j < TN / 4u; j++) {
-      right[j] = load_b(columns[j], k);
+      right[j] = right_terms(columns[j], k, last);
     }
     @unroll for (var i = 0u; i < TM / 4u; i++) {
       let left = left_terms(rows[i], k, last);

@@ -5,7 +5,7 @@
 // One workgroup is one subgroup.
 // Reference: Matmul::reference in src/ops/matmul.rs.
 
-import package::matmul_blocks::{left_terms, load_b, store};
+import package::matmul_blocks::{left_terms, right_terms, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
 
 const BLOCKS: u32 = 1u;
@@ -40,7 +40,7 @@ fn matmul_shuffle(
   for (var k = first; k < last; k += 4u) {
     var right: array<mat4x4<f32>, COLUMNS>;
     @unroll for (var c = 0u; c < COLUMNS; c++) {
-      right[c] = load_b(columns[c], k);
+      right[c] = right_terms(columns[c], k, last);
     }
     @unroll for (var b = 0u; b < BLOCKS; b++) {
       let left = left_terms(rows[b], k, last);

@@ -228,6 +228,15 @@ pub fn cases() -> Vec<Case> {
         case.inputs[1].fill = Fill::Special(&[0.5, f64::INFINITY, 0.25], -1.0, 1.0);
         cases.push(case);
     }
+    // An infinity in the last term, which the terms that fill up a block of four must not repeat.
+    let mut case = product("21 x 18 x 7, infinity in the last term", &[21, 7], &[18, 7], [false, true]).forward_only();
+    case.inputs[1].fill = Fill::Special(&[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, f64::INFINITY], -1.0, 1.0);
+    cases.push(case);
+    // Beyond the range of f16, in its subnormal numbers, and below.
+    let mut case = product("19 x 34 x 22, large and small", &[19, 22], &[22, 34], NN).forward_only();
+    case.inputs[0].fill = Fill::Special(&[7e4, 65_504.0, 65_519.0, 65_520.0, -3e38, 1e-5, 3e-8, -1e-9], -1.0, 1.0);
+    case.inputs[1].fill = Fill::Special(&[-1e6, 6.1e-5, 2e-6, 65_535.0], -1.0, 1.0);
+    cases.push(case);
     for [ta, tb] in [[false, true], [true, false], [true, true]] {
         let name = |what: &str| {
             format!("{what}{}{}", if ta { ", a transposed" } else { "" }, if tb { ", b transposed" } else { "" })

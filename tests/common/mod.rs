@@ -19,6 +19,21 @@ pub fn device() -> Option<wgrad::Device> {
     }
 }
 
+/// The best adapter with cooperative matrices enabled, or `None` (with a message, even if output is captured) if it has
+/// none.
+#[allow(dead_code)]
+pub fn cooperative_device() -> Option<wgrad::Device> {
+    use std::io::Write;
+    let device = device()?;
+    let device = wgrad::Device::open_with(None, &wgrad::OpenOptions::of(wgrad::Precision::Mixed)).unwrap_or(device);
+    if device.profile().cooperative_matrices.is_empty() {
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        let _ = writeln!(std::io::stderr(), "skipped {test}: {device} has no cooperative matrices");
+        return None;
+    }
+    Some(device)
+}
+
 /// The CPU reference, and the best adapter if there is one.
 #[allow(dead_code)]
 pub fn devices() -> Vec<wgrad::Device> {

@@ -9,6 +9,7 @@ mod attention;
 mod broadcast_props;
 mod composed;
 mod conv2d_props;
+mod cooperative;
 mod indices;
 mod integers;
 mod kernels;

@@ -11,7 +11,7 @@ use wgrad::graph::{NodeKind, Nodes, ValueId};
 use wgrad::op::{Case, Lowering, Variant};
 use wgrad::plan::{Options, Plan};
 use wgrad::shader::Source;
-use wgrad::{Graph, Profile, Result, Tensor, Value, models};
+use wgrad::{Graph, Precision, Profile, Result, Tensor, Value, models};
 
 /// A complete shader.
 #[derive(Clone, Debug)]
@@ -122,8 +122,8 @@ fn add(texts: &mut Texts, shipped: Shipped) {
 
 fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> {
     let generous = generous();
-    let names = variants(nodes, &generous).into_iter().map(|name| Some(name.to_owned()));
-    for variant in names.chain([None]) {
+    let names = variants(nodes, &generous);
+    for variant in names.iter().map(|name| Some((*name).to_owned())).chain([None]) {
         // A software adapter may use another form of the same variant, fewer bindings change the fusion groups, and
         // fewer invocations the workgroup sizes. Without subgroups, workgroups combine their values by trees.
         let eight = generous.subgroups;
@@ -137,24 +137,40 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
         ] {
             let options = Options { fuse, variant: variant.clone(), ..Options::default() };
             let profile = Profile { software, max_storage_buffers, max_invocations, subgroups, ..generous.clone() };
-            let plan = Plan::new(nodes.clone(), outputs, &profile, &options)?;
-            for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
-                let name = file_name(&commit.label, &commit.label, &commit.wgsl.text);
-                let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
-                add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
-            }
-            for call in &plan.calls {
-                let software = call.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
-                for dispatch in &call.dispatches {
-                    let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl.text);
-                    let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
-                    let subgroups = wgsl.subgroups.is_some();
-                    add(texts, Shipped { name, wgsl, entry, software, subgroups });
-                }
+            add_plan(texts, nodes, &Plan::new(nodes.clone(), outputs, &profile, &options)?);
+        }
+    }
+    // NVIDIA's GPUs; AMD's, whose subgroups may be smaller than the largest; Apple's; lavapipe.
+    for (side, subgroups) in [(16, (32, 32)), (16, (32, 64)), (8, (32, 32)), (8, (8, 8))] {
+        let cooperative_matrices = vec![side];
+        let profile = Profile { cooperative_matrices, subgroups: Some(subgroups), ..generous.clone() };
+        for variant in variants(nodes, &profile).into_iter().filter(|name| !names.contains(name)) {
+            for fuse in [true, false] {
+                let (variant, precision) = (Some(variant.to_owned()), Precision::Mixed);
+                let options = Options { fuse, variant, precision, ..Options::default() };
+                add_plan(texts, nodes, &Plan::new(nodes.clone(), outputs, &profile, &options)?);
             }
         }
     }
     Ok(())
+}
+
+/// Adds the shaders of a plan.
+fn add_plan(texts: &mut Texts, nodes: &Nodes, plan: &Plan) {
+    for commit in plan.commits.iter().filter_map(|commit| commit.guarded.as_ref()) {
+        let name = file_name(&commit.label, &commit.label, &commit.wgsl.text);
+        let (wgsl, entry) = (commit.wgsl.clone(), commit.entry.clone());
+        add(texts, Shipped { name, wgsl, entry, software: false, subgroups: false });
+    }
+    for call in &plan.calls {
+        let software = call.kernel.is_some_and(|(op, variant)| is_software(nodes, op, variant));
+        for dispatch in &call.dispatches {
+            let name = file_name(&call.label, &dispatch.label, &dispatch.wgsl.text);
+            let (wgsl, entry) = (dispatch.wgsl.clone(), dispatch.entry.clone());
+            let subgroups = wgsl.subgroups.is_some();
+            add(texts, Shipped { name, wgsl, entry, software, subgroups });
+        }
+    }
 }
 
 /// Whether only software adapters use a variant: it needs subgroups of 8, or is among [`CHOSEN_BY_SOFTWARE`] and not

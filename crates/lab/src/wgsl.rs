@@ -10,7 +10,10 @@ use wgrad::shader::with_locations;
 /// # Errors
 /// naga's, with the lines of the files that the text was assembled from.
 pub fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
+    let options = naga::front::wgsl::Options { parse_doc_comments: false, capabilities: capabilities() };
+    let module = naga::front::wgsl::Frontend::new_with_options(options)
+        .parse(text)
+        .map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     let info = validate(&module).map_err(|e| with_locations(text, &e.emit_to_string(text)))?;
     Ok((module, info))
 }
@@ -20,10 +23,21 @@ pub fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
 /// # Errors
 /// naga's.
 pub fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<ValidationError>>> {
-    let f16 = Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | f16)
+    Validator::new(ValidationFlags::all(), capabilities())
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(module)
         .map_err(Box::new)
+}
+
+/// What devices may offer beyond the defaults.
+fn capabilities() -> Capabilities {
+    let f16 = Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    Capabilities::SUBGROUP | f16 | Capabilities::COOPERATIVE_MATRIX
+}
+
+/// The version of SPIR-V that a module is translated to. Cooperative matrices need a later one.
+pub fn spirv_version(module: &Module) -> (u8, u8) {
+    let cooperative = |(_, ty): (_, &naga::Type)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. });
+    if module.types.iter().any(cooperative) { (1, 6) } else { (1, 3) }
 }

@@ -46,7 +46,8 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
 /// Translates WGSL to SPIR-V as wgpu does for Vulkan, without bounds checks.
 fn translate(wgsl: &str) -> Result<Vec<u32>, String> {
     let (module, info) = wgrad_lab::wgsl::parse(wgsl)?;
-    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    let options =
+        naga::back::spv::Options { lang_version: wgrad_lab::wgsl::spirv_version(&module), ..Default::default() };
     naga::back::spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())
 }
 

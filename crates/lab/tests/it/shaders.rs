@@ -2,7 +2,7 @@
 
 use naga::TypeInner;
 use naga::back::{glsl, hlsl, msl, spv};
-use wgrad_lab::wgsl::parse;
+use wgrad_lab::wgsl::{parse, spirv_version};
 
 use crate::common;
 
@@ -18,6 +18,10 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
         ));
     }
     let half = |(_, ty): (_, &naga::Type)| matches!(ty.inner, TypeInner::Scalar(s) | TypeInner::Vector { scalar: s, .. } if s.width == 2);
+    let cooperative = |(_, ty): (_, &naga::Type)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. });
+    if declared.cooperative != module.types.iter().any(cooperative) {
+        return Err(format!("cooperative matrices are declared as {}", declared.cooperative));
+    }
     if declared.f16 != module.types.iter().any(half) {
         return Err(format!("16-bit floats are declared as {}", declared.f16));
     }
@@ -31,12 +35,16 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     }
     let unchecked = naga::proc::BoundsCheckPolicies::default();
 
-    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let options = spv::Options { lang_version: spirv_version(&module), ..Default::default() };
     let words = spv::write_vec(&module, &info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
     if words.len() < 20 {
         return Err("SPIR-V: empty output".into());
     }
 
+    // DX12 and GL have no cooperative matrices, and Metal only those of 8 x 8.
+    if declared.cooperative && !declared.text.contains("const SIDE: u32 = 8u;") {
+        return Ok(());
+    }
     let options = msl::Options {
         lang_version: (2, 4),
         fake_missing_bindings: true,
@@ -46,6 +54,9 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
         .map_err(|e| format!("MSL: {e}"))?;
     has_kernel("MSL", &text)?;
+    if declared.cooperative {
+        return Ok(());
+    }
 
     let mut text = String::new();
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };

@@ -58,7 +58,7 @@ fn translate(wgsl: &str, entry: &str, backend: &str) -> Result<String, String> {
             Ok(text)
         }
         _ => {
-            let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+            let options = spv::Options { lang_version: wgrad_lab::wgsl::spirv_version(&module), ..Default::default() };
             let words = spv::write_vec(&module, &info, &options, None).map_err(|e| e.to_string())?;
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             Ok(BASE64_STANDARD.encode(bytes))

@@ -1,0 +1,147 @@
+//! Matrix products by cooperative matrices. What runs on a device needs one that has them; elsewhere these tests say
+//! that they are skipped.
+
+use wgrad::check::bound::rounding_to_f16;
+use wgrad::check::{CaseReport, Extras, check_case_in};
+use wgrad::op::Case;
+use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Device, Graph, OpenOptions, Precision, Profile, Session, Tensor};
+
+use crate::common;
+
+/// Runs every `n`-th case of matmul in float types with each kernel for cooperative matrices. Returns how many numbers
+/// these computed.
+fn check_cases(device: &Device, n: usize) -> usize {
+    let all = wgrad::ops::cases().into_iter().chain(wgrad::ops::narrow_cases());
+    let cases: Vec<Case> = all.filter(|case| case.op == "matmul").collect();
+    let cooperative = |ways: Vec<Options>| -> Vec<Options> {
+        ways.into_iter().filter(|way| way.variant.as_ref().is_some_and(|v| v.starts_with("cooperative"))).collect()
+    };
+    let mut compared = 0;
+    for (number, case) in cases.iter().enumerate().filter(|(number, _)| common::thorough() || number % n == 0) {
+        let report: CaseReport =
+            check_case_in(device, case, number as u64, &Extras::default(), cooperative).expect("runs");
+        for call in report.ways.iter().flat_map(|(_, report)| &report.calls) {
+            assert!(call.passed(), "{}: {} {:?} {:?}", case.name, call.label, call.worst, call.stray);
+            compared += if call.label.contains("cooperative") { call.compared } else { 0 };
+        }
+    }
+    compared
+}
+
+#[test]
+fn cases_agree_with_the_reference() {
+    let Some(device) = common::cooperative_device() else { return };
+    let compared = check_cases(&device, 4);
+    assert!(compared > 10_000, "only {compared} numbers");
+}
+
+/// Kernels are planned for subgroups of twice the size that the device has.
+#[test]
+fn smaller_subgroups_than_planned_leave_some_idle() {
+    let Some(device) = common::cooperative_device() else { return };
+    let Some((least, most)) = device.profile().subgroups else { panic!("cooperative matrices need subgroups") };
+    let limits = Profile { subgroups: Some((least, 2 * most)), ..device.profile().clone() };
+    let options = OpenOptions { within: Some(limits), cooperative_matrices: true };
+    let device = Device::open_with(None, &options).expect("opens");
+    assert_eq!(device.profile().subgroups, Some((least, 2 * most)));
+    let compared = check_cases(&device, 13);
+    assert!(compared > 2_000, "only {compared} numbers");
+}
+
+/// `a b` with one kernel, `a` of one row; each row of the result is a product with one term.
+fn products(device: &Device, a: &[f32], b: f32) -> Vec<f32> {
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [a.len(), 1]);
+    let w = graph.input("w", DType::F32, [1, 1]);
+    let y = x.matmul(&w);
+    let options = Options { variant: Some("cooperative64".into()), precision: Precision::Mixed, ..Options::default() };
+    let mut session = Session::new(device.clone());
+    let program = session.compile_with(&graph, &[&y], &options).expect("compiles");
+    assert_eq!(program.plan().calls[0].kernel, Some(("matmul", "cooperative64")));
+    assert_eq!(program.plan().calls[0].precision(), Precision::Mixed);
+    let x = Tensor::new([a.len(), 1], a.to_vec()).expect("a tensor");
+    let w = Tensor::new([1, 1], [b]).expect("a tensor");
+    session.run(&program, &[("x", &x), ("w", &w)]).expect("runs")[0].to_f32()
+}
+
+#[test]
+fn operands_are_rounded_to_the_nearest_f16_within_its_range() {
+    let Some(device) = common::cooperative_device() else { return };
+    let a = [1.0 + 2f32.powi(-11) * 1.5, 1.0 + 2f32.powi(-12), 65_504.0, 65_519.0, 65_520.0, -1e30, 2f32.powi(-24)];
+    let want = [1.0 + 2f32.powi(-10), 1.0, 65_504.0, 65_504.0, 65_504.0, -65_504.0, 2f32.powi(-24)];
+    assert_eq!(products(&device, &a, 1.0), want);
+    let special = products(&device, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, -0.0], 2.0);
+    assert_eq!(special[..2], [f32::INFINITY, f32::NEG_INFINITY]);
+    assert!(special[2].is_nan());
+    assert_eq!(special[3..], [2.0, 0.0]);
+    // The sum of products is beyond the range of f16.
+    assert_eq!(products(&device, &[60_000.0], 60_000.0), [3.6e9]);
+}
+
+#[test]
+fn the_bound_of_rounding_is_half_a_unit_in_the_last_place() {
+    for (x, bound) in [
+        (0.0, 0.0),
+        (1.0, 0.0),
+        (1.0 + 2f64.powi(-12), 2f64.powi(-11)),
+        (-3.0000001, 2f64.powi(-10)),
+        (1e-9, 2f64.powi(-25)),
+        (2f64.powi(-24), 0.0),
+        (65_504.0, 0.0),
+        (65_505.0, 16.0),
+        (1e6, 1e6 - 65_504.0),
+        (f64::INFINITY, 0.0),
+    ] {
+        assert_eq!(rounding_to_f16(x), bound, "{x}");
+    }
+    assert_eq!(rounding_to_f16(f64::NAN), 0.0);
+}
+
+/// A GPU with matrix units.
+fn gpu() -> Profile {
+    Profile {
+        kind: "discrete GPU".into(),
+        max_workgroup_memory: 48 << 10,
+        subgroups: Some((32, 32)),
+        f16: true,
+        cooperative_matrices: vec![16],
+        ..Profile::webgpu_defaults()
+    }
+}
+
+/// The label of a product's kernel call.
+fn planned(sizes: [usize; 3], profile: &Profile, precision: Precision) -> (String, String) {
+    let [m, n, k] = sizes;
+    let graph = Graph::new();
+    let y = graph.input("a", DType::F32, [m, k]).matmul(&graph.input("b", DType::F32, [k, n]));
+    let options = Options { precision, ..Options::default() };
+    let (plan, findings) = Plan::of(&graph, &[&y], profile, &options).expect("plans");
+    assert!(findings.is_empty(), "{findings:?}");
+    (plan.calls[0].label.clone(), plan.explain())
+}
+
+#[test]
+fn only_mixed_precision_uses_cooperative_matrices_and_only_where_there_are_some() {
+    let large = [2048, 2048, 2048];
+    assert_eq!(planned(large, &gpu(), Precision::Mixed).0, "matmul.cooperative128");
+    assert_eq!(planned([512, 512, 512], &gpu(), Precision::Mixed).0, "matmul.cooperative64");
+    let (highest, why) = planned(large, &gpu(), Precision::Highest);
+    assert_eq!(highest, "matmul.tile128");
+    assert!(why.contains("cooperative128 needs Options::precision Mixed"), "{why}");
+    let without = Profile { cooperative_matrices: Vec::new(), ..gpu() };
+    let (label, why) = planned(large, &without, Precision::Mixed);
+    assert_eq!(label, "matmul.tile128");
+    assert!(why.contains("cooperative128 lacks enabled cooperative matrices"), "{why}");
+    // A workgroup's memory does not hold the results of so many subgroups.
+    let narrow = Profile { subgroups: Some((4, 4)), ..gpu() };
+    assert_eq!(planned(large, &narrow, Precision::Mixed).0, "matmul.tile128");
+}
+
+#[test]
+fn a_device_has_cooperative_matrices_only_on_request() {
+    let Some(device) = common::cooperative_device() else { return };
+    assert!(Device::gpu().expect("opened above").profile().cooperative_matrices.is_empty());
+    let named = Device::open_within(None, Some(device.profile())).expect("opens");
+    assert!(named.profile().cooperative_matrices.is_empty());
+}
