@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use wgrad::op::gamma;
-use wgrad::{Device, Graph, Program, Session, Tensor, Value};
+use wgrad::{DType, Device, Graph, Program, Session, Tensor, Value};
 
 use super::tasks::Work;
 use wgrad_lab::output::Stop;
@@ -42,7 +42,8 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     let feeds: Vec<(&str, &Tensor)> = work.feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
     if let Some(sample) = work.sample.as_ref().filter(|_| work.flop > WHOLE) {
         let outputs = session.run(program, &feeds)?;
-        let mut found = sample(&Reference, &outputs)?;
+        let mut found =
+            sample(&Reference { unit: outputs.iter().map(|y| unit(y.dtype())).fold(0.0, f64::max) }, &outputs)?;
         found.of = Some(outputs.iter().map(Tensor::numel).sum());
         return Ok(Some(found));
     }
@@ -57,8 +58,20 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     Ok(Some(Verified { compared: report.compared(), of: None, worst }))
 }
 
+/// The relative error of rounding to a type of storage.
+fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 0.0,
+    }
+}
+
 /// The reference for sums of products.
-pub struct Reference;
+pub struct Reference {
+    /// The relative error of storing a result.
+    unit: f64,
+}
 
 impl Reference {
     /// Compares `got` with the outputs of the graph that `build` makes from the inputs, where each element is a sum of
@@ -70,10 +83,11 @@ impl Reference {
         build: impl Fn(&[Value]) -> Value,
         got: &Tensor,
     ) -> Result<Verified, Stop> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|input| input.cast(DType::F32)).collect();
         let graph = Graph::new();
         let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
         let values: Vec<Value> =
-            names.iter().zip(inputs).map(|(name, t)| graph.input(name, t.dtype(), t.shape())).collect();
+            names.iter().zip(&inputs).map(|(name, t)| graph.input(name, t.dtype(), t.shape())).collect();
         let y = build(&values);
         let mut session = Session::new(Device::cpu());
         let program = session.compile(&graph, &[&y])?;
@@ -81,13 +95,13 @@ impl Reference {
             let feeds: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
             Ok(session.run(&program, &feeds)?.iter().flat_map(Tensor::to_f64).collect())
         };
-        let want = on(inputs)?;
+        let want = on(&inputs)?;
         let magnitudes = inputs.iter().map(|t| {
             let values: Vec<f32> = t.to_f32().iter().map(|x| x.abs()).collect();
             Tensor::new(t.shape(), values)
         });
         let magnitudes = on(&magnitudes.collect::<wgrad::Result<Vec<Tensor>>>()?)?;
-        let bounds: Vec<f64> = magnitudes.iter().map(|m| gamma(terms) * m).collect();
+        let bounds: Vec<f64> = magnitudes.iter().map(|m| (gamma(terms) + self.unit) * m).collect();
         hold(&got.to_f64(), &want, &bounds)
     }
 
@@ -95,7 +109,8 @@ impl Reference {
     pub fn inner_product(&self, x: &Tensor, y: &Tensor, got: &Tensor, terms: usize) -> Result<Verified, Stop> {
         let products: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x * y).collect();
         let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
-        let bound = (gamma(x.numel()) + gamma(terms)) * magnitude;
+        // The terms, the other factor of those that the device adds, and the sum are stored.
+        let bound = (gamma(x.numel()) + gamma(terms) + 3.0 * self.unit) * magnitude;
         hold(&got.to_f64(), &[products.iter().sum()], &[bound])
     }
 }
