@@ -94,7 +94,7 @@ fn right_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   @else return without_terms(block, k, last);
 }
 
-// The same for any k.
+// The block of a at any k.
 fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) {
     return mat4x4<f32>();

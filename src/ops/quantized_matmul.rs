@@ -259,12 +259,12 @@ impl Value {
         if let Err(invalid) = self.graph().admit("quantized_matmul", &inputs) {
             return invalid;
         }
-        let complain = |why: &str| self.graph().error("quantized_matmul", &inputs, why);
         let Some((&columns, outer)) = self.shape().split_last() else {
-            return complain("expected x with at least one axis");
+            return self.graph().error("quantized_matmul", &inputs, "expected x with at least one axis");
         };
         if words.shape().rank() != 2 || words.dtype() != DType::U32 || !scales.dtype().is_float() {
-            return complain("expected words u32 [N, blocks * bits] and scales [N, blocks] of floats");
+            let why = "expected words u32 [N, blocks * bits] and scales [N, blocks] of floats";
+            return self.graph().error("quantized_matmul", &inputs, why);
         }
         let op = QuantizedMatmul {
             // Other widths are an error of the op; without blocks, any is right.

@@ -326,6 +326,7 @@ fn optimizers(e: &mut Entries) {
         let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
         t.f.matmul_quantized(&q)
     });
+    e.add("quantized_matmul", |t| t.f.quantized_matmul(&t.f, &t.f, None));
     e.add("conv2d_quantized", |t| {
         let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
         t.image.conv2d_quantized(&q, Conv2d::default())

@@ -82,7 +82,7 @@ fn mistakes_are_errors() {
     let none = Tensor::new([0], Vec::<f32>::new()).expect("empty");
     for (result, says) in [
         (Scheme::int8().bits(9).quantize(&x, Calibration::MinMax), "2 to 8 bits, not 9"),
-        (Scheme::int8().per_channel(2).quantize(&x, Calibration::MinMax), "no axis Some(2)"),
+        (Scheme::int8().per_channel(2).quantize(&x, Calibration::MinMax), "no axis 2"),
         (Scheme::int8().quantize(&x, Calibration::Percentile(0.0)), "percentile"),
         (Scheme::int8().quantize(&nan, Calibration::Mse), "finite floats"),
         (Scheme::int8().quantize(&none, Calibration::Mse), "finite floats"),
@@ -211,8 +211,9 @@ fn blocks_are_packed() {
             let q = scheme.quantize(&x, Calibration::MinMax).expect("finite");
             let parts = [&q.values, &q.scale, &q.zero].map(|part| part.ty().to_string());
             assert_eq!(parts, [format!("u32[3, {}]", 3 * bits), "f16[3, 3]".to_owned(), "u8[3, 3]".to_owned()]);
-            let affine = if scheme.symmetric { 0 } else { 9 };
-            assert_eq!(q.bytes(), 3 * 3 * bits * 4 + 3 * 3 * 2 + affine);
+            // Nine scales of 2 bytes and nine zero points of 1, in whole words.
+            let affine = if scheme.symmetric { 0 } else { 12 };
+            assert_eq!(q.bytes(), 3 * 3 * bits * 4 + 20 + affine);
             let Data::U32(words) = q.values.data() else { panic!("{}", q.values.ty()) };
             let (scale, zero) = (q.scale.to_f64(), q.zero.to_f64());
             let back = q.dequantize().expect("fits");
@@ -286,7 +287,7 @@ fn products_with_blocks_agree_with_dequantised_ones() {
     }
     let graph = Graph::new();
     let weight = Scheme::int4().per_block().quantize(&w, Calibration::MinMax).expect("finite").declare(&graph, "w");
-    let input = |sizes: &[usize]| graph.input("x", DType::F32, sizes);
+    let input = |sizes: &[usize]| graph.input(&format!("x{sizes:?}"), DType::F32, sizes);
     input(&[2, 70]).matmul_dynamic(&weight);
     input(&[2, 37, 3, 3]).conv2d_quantized(&weight, Conv2d::default());
     weight.dequantized();

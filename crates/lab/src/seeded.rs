@@ -11,6 +11,7 @@ use Change::{Short, Swap, Text, Word};
 pub(super) fn all() -> Vec<Fault> {
     [
         products(),
+        quantized_products(),
         layers::attention(),
         convolutions(),
         pools(),
@@ -38,6 +39,83 @@ const fn fault(
 ) -> Fault {
     let variant = if variant.is_empty() { None } else { Some(variant) };
     Fault { what, op, case, variant, kernel, change, build: None }
+}
+
+/// Packing and scales of weights in blocks.
+fn quantized_products() -> Vec<Fault> {
+    const fn case(name: &'static str) -> [&'static str; 2] {
+        ["quantized_matmul", name]
+    }
+    const ROW: [&str; 2] = case("1 x 320 x 36, 4 bits, zero points");
+    const EDGES: [&str; 2] = case("2 x 100 x 68, 4 bits, zero points");
+    const LARGE: [&str; 2] = case("33 x 64 x 64, 4 bits, scales f16");
+    const BYTES: [&str; 2] = case("2 x 31 x 8, 8 bits, zero points");
+    vec![
+        fault(
+            "4-bit numbers are taken from the highest bits first",
+            LARGE,
+            "register4",
+            "matmul_register",
+            Text("vec4(0u, B_BITS, 2u * B_BITS, 3u * B_BITS)", "vec4(3u * B_BITS, 2u * B_BITS, B_BITS, 0u)"),
+        ),
+        fault(
+            "the upper half of a word is read as its lower half",
+            ROW,
+            "gemv",
+            "quantized_gemv",
+            Text("pack >> 16u", "pack"),
+        ),
+        fault(
+            "every other group of four numbers comes from the wrong half of a word",
+            LARGE,
+            "tile64",
+            "matmul_tile",
+            Text(">> (bit % 32u)", ">> (16u - bit % 32u)"),
+        ),
+        fault(
+            "the first scale of a row is used for all of its blocks",
+            ROW,
+            "gemv",
+            "quantized_gemv",
+            Text("scales[row + k / 32u]", "scales[row]"),
+        ),
+        fault(
+            "scales are applied to blocks of 64",
+            LARGE,
+            "shuffle32",
+            "matmul_shuffle",
+            Text("blocks_in_row() + i / 32u;", "blocks_in_row() + i / 64u;"),
+        ),
+        fault(
+            "zero points are left out",
+            BYTES,
+            "gemv",
+            "quantized_gemv",
+            Text("vec4<f32>(vec4<i32>(u)) - zero", "vec4<f32>(vec4<i32>(u))"),
+        ),
+        fault(
+            "zero points are off by half of the range",
+            case("1 x 64 x 33, 8 bits"),
+            "register4",
+            "matmul_register",
+            Text("f32(1u << (B_BITS - 1u))", "0.0"),
+        ),
+        fault(
+            "the rest of a row's last block is not left out",
+            case("3 x 37 x 5, 4 bits"),
+            "gemv",
+            "quantized_gemv",
+            Text("< vec4(last)", "< vec4(last + 32u)"),
+        ),
+        fault(
+            "the last block of a row is not counted where it is not full",
+            EDGES,
+            "register4",
+            "matmul_register",
+            Text("(p.k + 31u) / 32u", "p.k / 32u"),
+        ),
+        fault("words and scales swapped", LARGE, "tile64", "matmul_tile", Swap(2, 4)),
+    ]
 }
 
 fn products() -> Vec<Fault> {

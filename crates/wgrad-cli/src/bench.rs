@@ -19,9 +19,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value as Json, json};
-use wgrad::Precision;
 use wgrad::check::CaseGraph;
 use wgrad::plan::Options;
+use wgrad::{DType, Precision};
 
 use crate::signals;
 use one::extend;
@@ -50,6 +50,10 @@ pub struct BenchArgs {
     /// Measuring time per task, after warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = output::seconds)]
     seconds: f64,
+    /// The type in which floats are stored, instead of f32: f16 or bf16; in training steps that of inputs
+    /// and activations
+    #[arg(long, value_name = "TYPE", value_parser = output::narrow_float)]
+    dtype: Option<DType>,
     /// Use this variant for every op that has one of this name
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -226,6 +230,7 @@ fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
         options,
         profile: args.profile,
         tune: args.tune,
+        dtype: args.dtype.unwrap_or(DType::F32),
         verify: !args.no_verify,
     };
     match items {
@@ -410,6 +415,7 @@ impl Bench<'_> {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("bench").args(task).arg("--in-process").arg(format!("--seconds={}", self.args.seconds));
         command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
+        command.args(self.args.dtype.iter().flat_map(|dtype| ["--dtype", dtype.name()]));
         command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
         command.arg(format!("--precision={}", self.args.precision));
         if self.args.profile {

@@ -39,14 +39,16 @@ pub fn shape(record: &Json) -> String {
     let mut sizes = Vec::new();
     words(&record["params"], &mut sizes);
     sizes.retain(|word| word != "pad1");
-    let by = if ["matmul", "softmax"].contains(&record["task"].as_str().unwrap_or("")) { "x" } else { "," };
+    let task = record["task"].as_str().unwrap_or("");
+    let by = if task.starts_with("matmul") || task == "softmax" { "x" } else { "," };
     sizes.join(by)
 }
 
 fn label(record: &Json) -> String {
     let peer = record["peer"].as_str().unwrap_or("before");
     let adapter = record["adapter"].as_str().map(|adapter| format!(" on {}", adapter.split(" (").next().unwrap_or("")));
-    format!("{peer}{}", adapter.unwrap_or_default())
+    let dtype = record["dtype"].as_str().filter(|dtype| *dtype != "f32").map(|dtype| format!(" in {dtype}"));
+    format!("{peer}{}{}", adapter.unwrap_or_default(), dtype.unwrap_or_default())
 }
 
 fn median(record: &Json) -> Option<f64> {

@@ -27,6 +27,8 @@ pub struct How<'a> {
     pub tune: Option<f64>,
     /// Whether to time each kernel call of the plan as well.
     pub profile: bool,
+    /// The type in which floats are stored.
+    pub dtype: DType,
     /// Whether to compare with the reference before timing.
     pub verify: bool,
 }
@@ -37,7 +39,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let sizes = task.sizes(shape)?;
     let mut started = Instant::now();
     let device = Device::open_with(how.device, &OpenOptions::of(options.precision))?;
-    let work = task.build(&sizes)?;
+    let work = task.build(&sizes, how.dtype)?;
     let mut session = Session::new(device.clone());
     let outputs: Vec<_> = work.outputs.iter().collect();
     let mut options = options.clone();
@@ -76,6 +78,7 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
     let fields = json!({
         "task": task.name,
         "params": work.params,
+        "dtype": how.dtype.name(),
         "warmup_s": rounded(warmup),
         "median_s": rounded(median),
         "min_s": rounded(times.quantile(0.0) / per_run),

@@ -87,8 +87,9 @@ pub fn lines(record: &Json) -> Vec<String> {
         task => {
             let device = record["device_bytes"].as_f64().map_or("-".to_owned(), |b| format!("{:.0}", b / 1048576.0));
             let host = record["peak_rss_mib"].as_f64().map_or("-".to_owned(), |mib| format!("{mib:.0}"));
+            let narrow = record["dtype"].as_str().filter(|dtype| *dtype != "f32");
             vec![row([
-                task,
+                &narrow.map_or(task.to_owned(), |dtype| format!("{task} {dtype}")),
                 &shape(record),
                 &seconds("median_s"),
                 &seconds("min_s"),

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::quant::{Calibration, Scheme};
-use wgrad::{Graph, Reduction, Tensor, Value, gradients, gradients_of};
+use wgrad::{DType, Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
 use super::verify::{Pick, Sample, sampled};
 use training::{cnn_step, large_graph, mlp_step, recurrent_step};
@@ -27,7 +27,27 @@ pub struct Task {
     /// The shapes that the peers are measured with; [`build`] uses the first by default.
     pub shapes: &'static [&'static str],
     /// Builds the work for these sizes; an error message if they do not fit.
-    build: fn(&str, &[usize]) -> Result<Work, String>,
+    build: fn(Of, &[usize]) -> Result<Work, String>,
+}
+
+/// What to build of a task.
+#[derive(Clone, Copy)]
+struct Of {
+    /// The task's name.
+    name: &'static str,
+    /// The type in which floats are stored: inputs and parameters, or in training steps inputs and activations.
+    dtype: DType,
+}
+
+impl Of {
+    fn draw(self) -> Draw {
+        Draw(StdRng::seed_from_u64(1), self.dtype)
+    }
+
+    /// Bytes of so many stored floats.
+    fn bytes(self, floats: f64) -> f64 {
+        floats * 4.0 / self.dtype.per_word() as f64
+    }
 }
 
 /// One task, ready to be compiled.
@@ -221,8 +241,8 @@ impl Task {
     }
 
     /// Builds the work.
-    pub fn build(&self, sizes: &[usize]) -> Result<Work, String> {
-        let work = (self.build)(self.name, sizes)?;
+    pub fn build(&self, sizes: &[usize], dtype: DType) -> Result<Work, String> {
+        let work = (self.build)(Of { name: self.name, dtype }, sizes)?;
         let errors = work.graph.errors();
         match errors.first() {
             None => Ok(work),
@@ -231,19 +251,15 @@ impl Task {
     }
 }
 
-/// Deterministic random numbers in [-1, 1].
-struct Draw(StdRng);
+/// Deterministic random numbers in [-1, 1], in this type.
+struct Draw(StdRng, DType);
 
 impl Draw {
-    fn new() -> Draw {
-        Draw(StdRng::seed_from_u64(1))
-    }
-
     fn tensor(&mut self, shape: &[usize]) -> Result<Tensor, String> {
         let n = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MAX);
         let n = n.ok_or_else(|| format!("a tensor of {shape:?} has more than {MAX} elements; use smaller sizes"))?;
         let values: Vec<f32> = (0..n).map(|_| self.0.random_range(-1.0f32..=1.0)).collect();
-        Tensor::new(shape, values).map_err(|e| e.to_string())
+        Ok(Tensor::new(shape, values).map_err(|e| e.to_string())?.cast(self.1))
     }
 }
 
@@ -275,7 +291,7 @@ fn elements<'a>(values: impl IntoIterator<Item = &'a Value>) -> f64 {
     values.into_iter().map(|value| value.shape().numel() as f64).sum()
 }
 
-fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
+fn matmul(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let [batch, m, k, n] = match *sizes {
         [m, k, n] => [1, m, k, n],
         [batch, m, k, n] => [batch, m, k, n],
@@ -283,7 +299,7 @@ fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
     };
     let (left, right) =
         if sizes.len() == 3 { (vec![m, k], vec![k, n]) } else { (vec![batch, m, k], vec![batch, k, n]) };
-    let mut draw = Draw::new();
+    let mut draw = of.draw();
     let (a, b) = (Arc::new(draw.tensor(&left)?), Arc::new(draw.tensor(&right)?));
     let inputs = [("a", a.clone()), ("b", b.clone())];
     let (graph, outputs) = forward(&inputs, |v| vec![v[0].matmul(&v[1])])?;
@@ -294,7 +310,7 @@ fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
         session.compare(k, &inputs, |v| v[0].matmul(&v[1]), &outputs[0].pick(rows, &picks))
     });
     Ok(Work {
-        bytes: 4.0 * (product(&left) + product(&right) + elements(&outputs)),
+        bytes: of.bytes(product(&left) + product(&right) + elements(&outputs)),
         graph,
         outputs,
         feeds: Vec::new(),
@@ -307,15 +323,15 @@ fn matmul(_: &str, sizes: &[usize]) -> Result<Work, String> {
 }
 
 /// A product with a weight `[N, K]` that is quantised in blocks.
-fn quantized_matmul(name: &str, sizes: &[usize]) -> Result<Work, String> {
+fn quantized_matmul(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let &[m, k, n] = sizes else { return Err("expected three sizes".into()) };
-    let scheme = if name == "matmul_q4" { Scheme::int4() } else { Scheme::int8() }.per_block();
-    let mut draw = Draw::new();
+    let scheme = if of.name == "matmul_q4" { Scheme::int4() } else { Scheme::int8() }.per_block();
+    let mut draw = of.draw();
     let a = Arc::new(draw.tensor(&[m, k])?);
     let weight = scheme.quantize(&draw.tensor(&[n, k])?, Calibration::MinMax).map_err(|e| e.to_string())?;
     let graph = Graph::new();
     let outputs = vec![graph.variable("a", a.clone()).matmul_quantized(&weight.declare(&graph, "b"))];
-    let bytes = 4.0 * (product(&[m, k]) + product(&[m, n])) + weight.bytes() as f64;
+    let bytes = of.bytes(product(&[m, k]) + product(&[m, n])) + weight.bytes() as f64;
     let sample: Sample = Box::new(move |session, outputs| {
         let picks = sampled(m, 64);
         // The numbers that the integers stand for are exact in f32.
@@ -337,16 +353,15 @@ fn quantized_matmul(name: &str, sizes: &[usize]) -> Result<Work, String> {
 }
 
 /// The convolution; for `conv2d_bwd` also the loss `sum(y g)` and its gradients.
-fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
+fn conv2d(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let &[n, c, h, w, o, kernel, stride, padding] = sizes else { return Err("expected eight sizes".into()) };
-    let backward = name == "conv2d_bwd";
+    let backward = of.name == "conv2d_bwd";
     let options = Conv2d::default().stride(stride).padding(padding);
-    let mut draw = Draw::new();
+    let mut draw = of.draw();
     let x = Arc::new(draw.tensor(&[n, c, h, w])?);
     let weight = Arc::new(draw.tensor(&[o, c, kernel, kernel])?);
     let probe = Graph::new();
-    let (px, pw) =
-        (probe.input("x", wgrad::DType::F32, x.shape()), probe.input("w", wgrad::DType::F32, weight.shape()));
+    let (px, pw) = (probe.input("x", of.dtype, x.shape()), probe.input("w", of.dtype, weight.shape()));
     let y = px.conv2d(&pw, None, options);
     if let Some(mistake) = probe.errors().first() {
         return Err(mistake.to_string());
@@ -364,12 +379,12 @@ fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
             let got = outputs[0].pick(0, &images).pick(1, &channels);
             session.compare(c * kernel * kernel, &inputs, |v| v[0].conv2d(&v[1], None, options), &got)
         });
-        return Ok(convolution(graph, outputs, sizes, flop, read + written, sample));
+        return Ok(convolution(of, graph, outputs, sizes, flop, read + written, sample));
     }
     let g = Arc::new(draw.tensor(&[n, o, oh, ow])?);
     let inputs = [("x", x.clone()), ("weight", weight.clone()), ("g", g.clone())];
     let (graph, outputs) = forward(&inputs, |v| {
-        let loss = (v[0].conv2d(&v[1], None, options) * &v[2]).sum_all();
+        let loss = (v[0].conv2d(&v[1], None, options) * &v[2]).cast(DType::F32).sum_all();
         let gradients = gradients(&loss, &[&v[0], &v[1]]);
         std::iter::once(loss).chain(gradients).collect()
     })?;
@@ -393,39 +408,47 @@ fn conv2d(name: &str, sizes: &[usize]) -> Result<Work, String> {
     });
     // Forward reads x and w; the gradients read g twice, x and w once more, and write dx and dw.
     let bytes = 2.0 * read + 3.0 * written + read;
-    Ok(convolution(graph, outputs, sizes, 3.0 * flop, bytes, sample))
+    Ok(convolution(of, graph, outputs, sizes, 3.0 * flop, bytes, sample))
 }
 
-fn convolution(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64, sample: Sample) -> Work {
+fn convolution(
+    of: Of,
+    graph: Graph,
+    outputs: Vec<Value>,
+    sizes: &[usize],
+    flop: f64,
+    floats: f64,
+    sample: Sample,
+) -> Work {
     Work {
         graph,
         outputs,
         feeds: Vec::new(),
         params: json!(sizes),
         flop,
-        bytes: 4.0 * floats,
+        bytes: of.bytes(floats),
         arithmetic: true,
         runs: Runs::Forward,
         sample: Some(sample),
     }
 }
 
-fn softmax(_: &str, sizes: &[usize]) -> Result<Work, String> {
-    let x = Arc::new(Draw::new().tensor(sizes)?);
+fn softmax(of: Of, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(of.draw().tensor(sizes)?);
     let (graph, outputs) = forward(&[("x", x)], |v| vec![v[0].softmax(1)])?;
     // Maximum, difference, exponential, sum, quotient.
-    Ok(moving(graph, outputs, sizes, 5.0, 2.0))
+    Ok(moving(of, graph, outputs, sizes, 5.0, 2.0))
 }
 
 /// Ops along rows. Minimum traffic is the input and the output once; arithmetic is negligible.
-fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
-    let x = Arc::new(Draw::new().tensor(sizes)?);
+fn rows(of: Of, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(of.draw().tensor(sizes)?);
     let labels = labels(sizes[0], sizes[1])?;
     let [seed, step] = [1u32, 2].map(|n| Tensor::new([], vec![n]).map_err(|e| e.to_string()));
     let (seed, step) = (seed?, step?);
     let (graph, outputs) = forward(&[("x", x)], |v| {
         let (x, graph) = (&v[0], v[0].graph());
-        vec![match name {
+        vec![match of.name {
             "cumsum" => x.cumsum(1),
             "argmax" => x.argmax(1, false),
             "sort" => x.sort(1, false).0,
@@ -436,36 +459,38 @@ fn rows(name: &str, sizes: &[usize]) -> Result<Work, String> {
             "one_hot" => graph.constant(labels).one_hot(sizes[1]),
             "dropout" => x.dropout(0.5, &graph.constant(seed), &graph.constant(step)),
             _ => {
-                let loss = x.cross_entropy(&graph.constant(labels), Reduction::Sum);
+                // A sum may be too large for f16.
+                let reduction = if of.dtype == DType::F32 { Reduction::Sum } else { Reduction::Mean };
+                let loss = x.cross_entropy(&graph.constant(labels), reduction).cast(DType::F32);
                 return [gradients(&loss, &[x]), vec![loss]].concat();
             }
         }]
     })?;
-    let floats = match name {
+    let floats = match of.name {
         "argmax" | "one_hot" => 1.0,
         "concat" => 3.0,
         _ => 2.0,
     };
-    Ok(moving(graph, outputs, sizes, 0.0, floats))
+    Ok(moving(of, graph, outputs, sizes, 0.0, floats))
 }
 
 /// Non-overlapping 2x2 windows.
-fn pool(name: &str, sizes: &[usize]) -> Result<Work, String> {
-    let x = Arc::new(Draw::new().tensor(sizes)?);
+fn pool(of: Of, sizes: &[usize]) -> Result<Work, String> {
+    let x = Arc::new(of.draw().tensor(sizes)?);
     let (graph, outputs) =
-        forward(&[("x", x)], |v| vec![if name == "max_pool2d" { v[0].max_pool2d(2) } else { v[0].avg_pool2d(2) }])?;
-    Ok(moving(graph, outputs, sizes, 0.0, 1.25))
+        forward(&[("x", x)], |v| vec![if of.name == "max_pool2d" { v[0].max_pool2d(2) } else { v[0].avg_pool2d(2) }])?;
+    Ok(moving(of, graph, outputs, sizes, 0.0, 1.25))
 }
 
 /// Over rows, or over channels (`groupnorm`: in groups of 4), with scale and, except in `rmsnorm`, shift.
-fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
-    let mut draw = Draw::new();
+fn norm(of: Of, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = of.draw();
     let columns = &sizes[1..2];
     let (x, weight, bias) = (draw.tensor(sizes)?, draw.tensor(columns)?, draw.tensor(columns)?);
     let inputs = [("x", Arc::new(x)), ("weight", Arc::new(weight)), ("bias", Arc::new(bias))];
     let (graph, outputs) = forward(&inputs, |v| {
         let (x, weight, bias) = (&v[0], Some(&v[1]), Some(&v[2]));
-        vec![match name {
+        vec![match of.name {
             "layernorm" => x.layer_norm(columns, weight, bias, 1e-5),
             "rmsnorm" => x.rms_norm(columns, weight, 1e-5),
             "batchnorm" => x.batch_norm_training(weight, bias, 1e-5).y,
@@ -474,14 +499,14 @@ fn norm(name: &str, sizes: &[usize]) -> Result<Work, String> {
     })?;
     // Mean, difference, square, mean of squares, difference, scaling, scaling and shift; or square, mean of
     // squares, scaling and scaling.
-    Ok(moving(graph, outputs, sizes, if name == "rmsnorm" { 4.0 } else { 8.0 }, 2.0))
+    Ok(moving(of, graph, outputs, sizes, if of.name == "rmsnorm" { 4.0 } else { 8.0 }, 2.0))
 }
 
 /// Plain attention with independent heads; for `attention_bwd` also the loss `sum(y g)` and its gradients.
-fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
+fn attention(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let &[heads, length, numbers] = sizes else { return Err("expected three sizes".into()) };
-    let backward = name == "attention_bwd";
-    let mut draw = Draw::new();
+    let backward = of.name == "attention_bwd";
+    let mut draw = of.draw();
     let names: &[&'static str] = if backward { &["q", "k", "v", "g"] } else { &["q", "k", "v"] };
     let inputs: Result<Vec<_>, String> =
         names.iter().map(|&name| Ok((name, Arc::new(draw.tensor(&[heads, length, numbers])?)))).collect();
@@ -490,7 +515,7 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
         if !backward {
             return vec![y];
         }
-        let loss = (y * &v[3]).sum_all();
+        let loss = (y * &v[3]).cast(DType::F32).sum_all();
         let gradients = gradients(&loss, &[&v[0], &v[1], &v[2]]);
         std::iter::once(loss).chain(gradients).collect()
     })?;
@@ -503,7 +528,7 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
         feeds: Vec::new(),
         params: json!(sizes),
         flop,
-        bytes: 4.0 * floats,
+        bytes: of.bytes(floats),
         arithmetic: true,
         runs: Runs::Forward,
         sample: None,
@@ -511,10 +536,10 @@ fn attention(name: &str, sizes: &[usize]) -> Result<Work, String> {
 }
 
 /// Looks up rows of a table; `embedding_bwd` computes only the table's gradient.
-fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
+fn embedding(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let &[rows, numbers, indices] = sizes else { return Err("expected three sizes".into()) };
-    let backward = name == "embedding_bwd";
-    let mut draw = Draw::new();
+    let backward = of.name == "embedding_bwd";
+    let mut draw = of.draw();
     let mut inputs = vec![("table", Arc::new(draw.tensor(&[rows, numbers])?))];
     // Random order, with repetitions.
     let index: Vec<i32> = (0..indices).map(|_| draw.0.random_range(0..rows as i32)).collect();
@@ -526,7 +551,7 @@ fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
     })?;
     let table = if backward { rows } else { indices.min(rows) };
     Ok(Work {
-        bytes: 4.0 * (product(&[indices, numbers]) + product(&[table, numbers]) + indices as f64),
+        bytes: of.bytes(product(&[indices, numbers]) + product(&[table, numbers])) + 4.0 * indices as f64,
         graph,
         outputs,
         feeds: Vec::new(),
@@ -538,39 +563,39 @@ fn embedding(name: &str, sizes: &[usize]) -> Result<Work, String> {
     })
 }
 
-fn pointwise(name: &str, sizes: &[usize]) -> Result<Work, String> {
-    let mut draw = Draw::new();
+fn pointwise(of: Of, sizes: &[usize]) -> Result<Work, String> {
+    let mut draw = of.draw();
     let x = Arc::new(draw.tensor(sizes)?);
     let mut inputs = vec![("x", x)];
-    if name == "add" {
+    if of.name == "add" {
         inputs.push(("y", Arc::new(draw.tensor(sizes)?)));
     }
     let (graph, outputs) = forward(&inputs, |v| {
-        vec![match name {
+        vec![match of.name {
             "relu" => v[0].relu(),
             "gelu" => v[0].gelu(),
             "sum" => v[0].sum_all(),
             _ => &v[0] + &v[1],
         }]
     })?;
-    let (flop, floats) = match name {
+    let (flop, floats) = match of.name {
         "sum" => (1.0, 1.0),
         "add" => (1.0, 3.0),
         "gelu" => (4.0, 2.0), // 0.5 x (1 + erf(c x)), erf counted as one
         _ => (1.0, 2.0),
     };
-    Ok(moving(graph, outputs, sizes, flop, floats))
+    Ok(moving(of, graph, outputs, sizes, flop, floats))
 }
 
 /// A memory-bound task, with operations and floats moved per element.
-fn moving(graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64) -> Work {
+fn moving(of: Of, graph: Graph, outputs: Vec<Value>, sizes: &[usize], flop: f64, floats: f64) -> Work {
     Work {
         graph,
         outputs,
         feeds: Vec::new(),
         params: json!(sizes),
         flop: flop * product(sizes),
-        bytes: 4.0 * floats * product(sizes),
+        bytes: of.bytes(floats * product(sizes)),
         arithmetic: false,
         runs: Runs::Forward,
         sample: None,

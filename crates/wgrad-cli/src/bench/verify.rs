@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use wgrad::check::bound::rounding_to_f16;
 use wgrad::op::gamma;
 use wgrad::plan::KernelCall;
-use wgrad::{Device, Graph, Precision, Program, Session, Tensor, Value};
+use wgrad::{DType, Device, Graph, Precision, Program, Session, Tensor, Value};
 
 use super::tasks::Work;
 use wgrad_lab::output::Stop;
@@ -45,7 +45,8 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     if let Some(sample) = work.sample.as_ref().filter(|_| work.flop > WHOLE) {
         let outputs = session.run(program, &feeds)?;
         let precision = program.plan().calls.iter().map(KernelCall::precision).max().unwrap_or_default();
-        let mut found = sample(&Reference { precision }, &outputs)?;
+        let unit = outputs.iter().map(|y| unit(y.dtype())).fold(0.0, f64::max);
+        let mut found = sample(&Reference { precision, unit }, &outputs)?;
         found.of = Some(outputs.iter().map(Tensor::numel).sum());
         return Ok(Some(found));
     }
@@ -60,10 +61,21 @@ pub fn verify(work: &Work, session: &mut Session, program: &Program) -> Result<O
     Ok(Some(Verified { compared: report.compared(), of: None, worst }))
 }
 
+/// The relative error of rounding to a type of storage.
+fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 0.0,
+    }
+}
+
 /// The reference for sums of products.
 pub struct Reference {
     /// The precision of the products of the program.
     precision: Precision,
+    /// The relative error of storing a result.
+    unit: f64,
 }
 
 impl Reference {
@@ -76,10 +88,11 @@ impl Reference {
         build: impl Fn(&[Value]) -> Value,
         got: &Tensor,
     ) -> Result<Verified, Stop> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|input| input.cast(DType::F32)).collect();
         let graph = Graph::new();
         let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
         let values: Vec<Value> =
-            names.iter().zip(inputs).map(|(name, t)| graph.input(name, t.dtype(), t.shape())).collect();
+            names.iter().zip(&inputs).map(|(name, t)| graph.input(name, t.dtype(), t.shape())).collect();
         let y = build(&values);
         let mut session = Session::new(Device::cpu());
         let program = session.compile(&graph, &[&y])?;
@@ -87,7 +100,7 @@ impl Reference {
             let feeds: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs).collect();
             Ok(session.run(&program, &feeds)?.iter().flat_map(Tensor::to_f64).collect())
         };
-        let want = on(inputs)?;
+        let want = on(&inputs)?;
         let mut magnitudes = |of: &dyn Fn(f32) -> f32| {
             let values = |t: &Tensor| t.to_f32().into_iter().map(of).collect::<Vec<f32>>();
             on(&inputs.iter().map(|t| Tensor::new(t.shape(), values(t))).collect::<wgrad::Result<Vec<Tensor>>>()?)
@@ -97,7 +110,7 @@ impl Reference {
             Precision::Highest => exact.clone(),
             Precision::Mixed => magnitudes(&|x| x.abs() + rounding_to_f16(x.into()) as f32)?,
         };
-        let bound = |(exact, rounded): (f64, f64)| gamma(terms) * rounded + (rounded - exact);
+        let bound = |(exact, rounded): (f64, f64)| (gamma(terms) + self.unit) * rounded + (rounded - exact);
         let bounds: Vec<f64> = exact.into_iter().zip(rounded).map(bound).collect();
         hold(&got.to_f64(), &want, &bounds)
     }
@@ -106,8 +119,9 @@ impl Reference {
     pub fn inner_product(&self, x: &Tensor, y: &Tensor, got: &Tensor, terms: usize) -> Result<Verified, Stop> {
         let products: Vec<f64> = x.to_f64().iter().zip(y.to_f64()).map(|(x, y)| x * y).collect();
         let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
+        // The terms, the other factor of those that the device adds, and the sum are stored.
         let of_operands = if self.precision == Precision::Mixed { 2f64.powi(-9) } else { 0.0 };
-        let bound = (gamma(x.numel()) + gamma(terms) + of_operands) * magnitude;
+        let bound = (gamma(x.numel()) + gamma(terms) + 3.0 * self.unit + of_operands) * magnitude;
         hold(&got.to_f64(), &[products.iter().sum()], &[bound])
     }
 }
