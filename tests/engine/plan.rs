@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
+use wgrad::optim::{Optimizer, Sgd};
 use wgrad::plan::{Bound, Options, Plan, Role};
 use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients, models};
 
