@@ -35,6 +35,11 @@ pub trait Kernel {
         true
     }
 
+    /// Whether a variant itself reads narrow inputs, as the words in which they are stored.
+    fn unpacks(&self, _variant: &Variant) -> bool {
+        false
+    }
+
     /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
     /// unless an option or a tuning result names another.
     fn candidates(&self, args: &Args<'_>) -> Vec<(&'static Variant, Cost)> {
