@@ -9,12 +9,16 @@
 //! weight, `s = max |w| / (2^(bits - 1) - 1)`:
 //! - *per tensor*: one step for a layer, so a channel with small weights has few different values;
 //! - *per channel*: one step for each output of the layer. The product is scaled after the sum, so this costs nothing;
+//! - *in blocks*: one step for 32 neighbours in a row of a dense layer's weight; convolutions have a step per channel.
+//!   The integers are packed into words, and products unpack them as they load them;
 //! - *dynamic*: the inputs of the dense layers are integers, too. Their step follows from each row when it is computed,
 //!   and the sums of products are exact, in integers.
 //!
 //! Rounding to 4 bits is an error of up to 7% of the largest weight. *Quantisation-aware training* lets the network
 //! adapt: it is trained for another epoch with rounded weights. Rounding has derivative 0, so the gradient passes
 //! through it as if it were not there (the *straight-through* estimator).
+//!
+//! The plot shows accuracy over size.
 
 mod common;
 
@@ -24,15 +28,24 @@ use clap::Parser;
 use wgrad::data::{Batches, Digits, Mnist};
 use wgrad::nn::{Conv2d, Layer, Linear, Scope};
 use wgrad::optim::{Adam, Optimizer};
-use wgrad::quant::{Calibration, Quantized, Scheme};
+use wgrad::quant::{Calibration, Granularity, Quantized, Scheme};
 use wgrad::{DType, Graph, Reduction, Result, Session, Tensor, Value, ops};
 
 const LAYERS: [&str; 4] = ["conv1", "conv2", "fc1", "fc2"];
 const BATCH: usize = 64;
 const TEST: usize = 100;
 
+#[derive(Parser)]
+#[command(about = "Trains a network on handwritten digits, and stores its weights as integers.")]
+struct Options {
+    #[command(flatten)]
+    common: common::Options,
+    #[command(flatten)]
+    drawings: common::Drawings,
+}
+
 fn main() -> Result<()> {
-    let mut options = common::Options::parse();
+    let Options { common: mut options, drawings } = Options::parse();
     let mut data = Mnist::load(common::data("mnist10k"))?;
     let mut epochs = 2;
     if options.quick {
@@ -48,23 +61,65 @@ fn main() -> Result<()> {
     let report = |options: &mut common::Options, session: &Session, name: &str, scheme: Scheme, dynamic: bool| {
         Network::of(session, Some(scheme))?.report(options, session, &data.test, name, dynamic)
     };
+    let channels = |bits| Scheme::int8().bits(bits).per_channel(0);
+    let (eight, four, three) = (channels(8), channels(4), channels(3));
+    let (blocks8, blocks4) = (Scheme::int8().per_block(), Scheme::int4().per_block());
     let tensor = report(&mut options, &session, "8 bits, per tensor", Scheme::int8(), false)?;
-    let channel = report(&mut options, &session, "8 bits, per channel", Scheme::int8().per_channel(0), false)?;
-    let dynamic = report(&mut options, &session, "8 bits, dynamic inputs", Scheme::int8().per_channel(0), true)?;
-    let four = Scheme::int8().bits(4).per_channel(0);
+    let channel = report(&mut options, &session, "8 bits, per channel", eight, false)?;
+    let dynamic = report(&mut options, &session, "8 bits, dynamic inputs", eight, true)?;
+    let fine = report(&mut options, &session, "8 bits, in blocks", blocks8, false)?;
     let coarse = report(&mut options, &session, "4 bits, per channel", four, false)?;
-    let three = Scheme::int8().bits(3).per_channel(0);
+    let packed = report(&mut options, &session, "4 bits, in blocks", blocks4, false)?;
     let rough = report(&mut options, &session, "3 bits, per channel", three, false)?;
 
-    train(&mut options, &mut session, &data.train, 1, 5e-4, Some(three))?;
-    let aware = report(&mut options, &session, "3 bits, trained for that", three, false)?;
+    // Both from the same weights.
+    let names: Vec<String> =
+        LAYERS.iter().flat_map(|layer| [format!("{layer}.weight"), format!("{layer}.bias")]).collect();
+    let trained: Vec<Tensor> = names.iter().map(|name| session.get(name)).collect::<Result<_>>()?;
+    let mut aware = Vec::new();
+    for (name, scheme) in [("4 bits in blocks, trained", blocks4), ("3 bits, trained", three)] {
+        names.iter().zip(&trained).try_for_each(|(name, tensor)| session.set(name, tensor))?;
+        train(&mut options, &mut session, &data.train, 1, 5e-4, Some(scheme))?;
+        aware.push(report(&mut options, &session, name, scheme, false)?);
+    }
+
+    let curve = |points: &[Found]| points.iter().map(|found| (found.kib, 100.0 * found.accuracy)).collect::<Vec<_>>();
+    common::plot::Plot {
+        title: "Accuracy of integer weights",
+        x: "KiB",
+        y: "percent of test digits",
+        log: false,
+        curves: vec![
+            ("per channel", curve(&[rough, coarse, channel])),
+            ("in blocks", curve(&[packed, fine])),
+            ("trained for that", curve(&[aware[1], aware[0]])),
+            ("f32, 221 KiB", curve(&[Found { kib: rough.kib, ..exact }, Found { kib: fine.kib, ..exact }])),
+        ],
+    }
+    .save(&drawings.plots, "quantize")?;
 
     options.steps.summary();
-    let most = 0.01;
-    assert!([tensor, channel, dynamic].iter().all(|accuracy| (accuracy - exact).abs() <= most), "8 bits must suffice");
-    assert!(coarse > exact - 0.05, "4 bits per channel lose little");
-    assert!(aware > rough - 0.002 && aware > exact - 0.03, "training must make up for rounding");
+    let exact = exact.accuracy;
+    let same = |found: &Found| (found.accuracy - exact).abs() <= 0.01;
+    assert!([tensor, channel, dynamic, fine].iter().all(same), "8 bits must suffice");
+    assert!([coarse, packed].iter().all(|found| found.accuracy > exact - 0.05), "4 bits lose little");
+    let [four, three] = [aware[0].accuracy, aware[1].accuracy];
+    assert!(four > packed.accuracy - 0.01 && four > exact - 0.02, "training must make up for rounding to 4 bits");
+    assert!(three > rough.accuracy - 0.002 && three > exact - 0.03, "training must make up for rounding to 3 bits");
     Ok(())
+}
+
+/// What was measured of a network.
+#[derive(Clone, Copy)]
+struct Found {
+    accuracy: f64,
+    /// The size of the weights.
+    kib: f64,
+}
+
+/// The scheme of a weight of so many axes: blocks are those of dense layers.
+fn scheme_of(scheme: Scheme, rank: usize) -> Scheme {
+    if scheme.granularity == Granularity::Block && rank != 2 { scheme.per_channel(0) } else { scheme }
 }
 
 /// Trains the network, with weights rounded by `scheme` if there is one.
@@ -108,11 +163,17 @@ fn train(
     Ok(())
 }
 
-/// The weight as its integers represent it: a step per output, from the largest weight.
+/// The weight as its integers represent it: a step per output or block, from the largest weight.
 fn rounded(weight: &Value, scheme: Scheme) -> Value {
-    let axes: Vec<isize> = (1..weight.shape().rank() as isize).collect();
-    let scale = weight.abs().max(&axes, true).stop_gradient() * (1.0 / scheme.limits().1);
-    weight.fake_quantize(scheme, &scale, &scale.zeros_like())
+    let scheme = scheme_of(scheme, weight.shape().rank());
+    let (parts, axes): (Value, Vec<isize>) = match scheme.granularity {
+        // The rows of the dense layers are whole blocks.
+        Granularity::Block => (weight.reshape(&[weight.dim(0) as isize, -1, 32]), vec![2]),
+        _ => (weight.clone(), (1..weight.shape().rank() as isize).collect()),
+    };
+    let scale = parts.abs().max(&axes, true).stop_gradient() * (1.0 / scheme.limits().1);
+    let sizes: Vec<isize> = weight.shape().iter().map(|&size| size as isize).collect();
+    parts.fake_quantize(scheme, &scale, &scale.zeros_like()).reshape(&sizes)
 }
 
 /// A layer's weight, in f32 or quantised.
@@ -125,7 +186,6 @@ enum Weight {
 struct Network {
     weights: Vec<Weight>,
     biases: Vec<Tensor>,
-    bits: u32,
 }
 
 impl Network {
@@ -134,19 +194,23 @@ impl Network {
         for layer in LAYERS {
             let weight = session.get(&format!("{layer}.weight"))?;
             weights.push(match scheme {
-                Some(scheme) => Weight::Integers(scheme.quantize(&weight, Calibration::MinMax)?),
+                Some(scheme) => {
+                    let scheme = scheme_of(scheme, weight.shape().rank());
+                    Weight::Integers(scheme.quantize(&weight, Calibration::MinMax)?)
+                }
                 None => Weight::Float(weight),
             });
             biases.push(session.get(&format!("{layer}.bias"))?);
         }
-        Ok(Network { weights, biases, bits: scheme.map_or(32, |scheme| scheme.bits) })
+        Ok(Network { weights, biases })
     }
 
-    /// Bytes of the weights if their bits are packed, with the steps.
+    /// Bytes of the weights with the steps, as if all bits were packed.
     fn bytes(&self) -> usize {
         let of = |weight: &Weight| match weight {
             Weight::Float(tensor) => 4 * tensor.numel(),
-            Weight::Integers(q) => (q.values.numel() * self.bits as usize).div_ceil(8) + 4 * q.scale.numel(),
+            Weight::Integers(q) if q.scheme.granularity == Granularity::Block => q.bytes(),
+            Weight::Integers(q) => (q.values.numel() * q.scheme.bits as usize).div_ceil(8) + 4 * q.scale.numel(),
         };
         self.weights.iter().map(of).sum()
     }
@@ -174,7 +238,7 @@ impl Network {
         x
     }
 
-    /// Prints accuracy, size, and the median time of a batch; returns the accuracy.
+    /// Prints accuracy, size, and the median time of a batch.
     fn report(
         &self,
         options: &mut common::Options,
@@ -182,7 +246,7 @@ impl Network {
         digits: &Digits,
         name: &str,
         dynamic: bool,
-    ) -> Result<f64> {
+    ) -> Result<Found> {
         let mut session = Session::new(trained.device().clone());
         let graph = Graph::new();
         let x = graph.input("x", DType::F32, [TEST, 1, 28, 28]);
@@ -199,9 +263,9 @@ impl Network {
         }
         times.sort_by(f64::total_cmp);
         let accuracy = correct as f64 / digits.len() as f64;
-        // Sizes as if the bits were packed; they are stored as bytes.
+        // Only blocks are stored as packed bits, all others as bytes.
         let (percent, kib, median) = (100.0 * accuracy, self.bytes() as f64 / 1024.0, times[times.len() / 2]);
         println!("{name:<30} {percent:6.1} % {kib:5.1} KiB {median:4.1} ms");
-        Ok(accuracy)
+        Ok(Found { accuracy, kib })
     }
 }

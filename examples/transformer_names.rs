@@ -21,6 +21,9 @@
 //! To generate a name, characters are sampled one by one from `softmax(z / temperature)`, restricted to the `top-k`
 //! likeliest: a low temperature gives common names, a high one strange names.
 //!
+//! At the end, every matrix of weights is rounded to 4 bits, in blocks of 32 numbers with a scale each, and the model
+//! writes names once more. (The example `quantize` shows products that read such weights packed.)
+//!
 //! This takes a minute on a software adapter with two cores, and several minutes on the CPU reference; a run with
 //! `--quick` already beats bigrams.
 
@@ -36,6 +39,7 @@ use wgrad::data::{Batches, Vocabulary};
 use wgrad::loss::ClassLoss;
 use wgrad::nn::{Embedding, Layer, Scope, TransformerBlock, sinusoidal_positions};
 use wgrad::optim::{AdamW, LossScale, Optimizer};
+use wgrad::quant::{Calibration, Scheme};
 use wgrad::{DType, Data, Error, Graph, Program, Reduction, Result, Session, Tensor, Value};
 
 /// Embedding size, heads, and hidden size of a block.
@@ -99,16 +103,31 @@ fn main() -> Result<()> {
     let bigram = bigram_bits(&train, &held_out, vocabulary.len());
     println!("bits per character on held-out names: {bits:.3}; bigrams: {bigram:.3}");
 
-    let made_up = sample(&mut options, &mut session, 24, length, vocabulary.len())?;
-    let made_up: Vec<String> = made_up.iter().map(|row| vocabulary.decode(row)).collect::<Result<_>>()?;
-    println!("generated, with temperature {} and top-k {}:", options.temperature, options.top_k);
-    made_up.chunks(8).for_each(|line| println!("  {}", line.join(" ")));
+    let made_up = write_names(&mut options, &mut session, 24, length, &vocabulary)?;
     let known: HashSet<&str> = names.iter().copied().collect();
     let new = made_up.iter().filter(|name| !known.contains(name.as_str())).count();
     println!("{new} of {} are not in the list of names", made_up.len());
 
+    round_weights(&mut session)?;
+    let rounded = evaluate(&mut options, &mut session, &held_out, vocabulary.len())?;
+    println!("weights rounded to 4 bits: {rounded:.3} bits per character on held-out names");
+    write_names(&mut options, &mut session, 8, length, &vocabulary)?;
+
     options.common.steps.summary();
     assert!(bits < bigram, "more context must make better predictions");
+    assert!(rounded < bits + 0.1, "4 bits per weight must suffice");
+    Ok(())
+}
+
+/// Replaces every matrix of weights by the numbers that its integers of 4 bits stand for.
+fn round_weights(session: &mut Session) -> Result<()> {
+    for name in session.names().iter().filter(|name| name.ends_with(".weight")) {
+        let weight = session.get(name)?;
+        if weight.shape().rank() == 2 {
+            let rounded = Scheme::int4().per_block().quantize(&weight, Calibration::Mse)?;
+            session.set(name, &rounded.dequantize()?)?;
+        }
+    }
     Ok(())
 }
 
@@ -152,10 +171,7 @@ fn learn(
     vocabulary: usize,
 ) -> Result<f64> {
     let seed = options.common.seed;
-    let graph = Graph::new();
-    let names = graph.input("names", DType::I32, held_out.shape());
-    let judge =
-        session.compile(&graph, &[&loss(&Scope::eval(&graph, seed).mixed(options.mixed), &names, vocabulary)])?;
+    let judge = judge(session, options, held_out, vocabulary)?;
     let batches = Batches::new(train.shape()[0], BATCH)?.shuffled(seed);
     let epochs = options.epochs.unwrap_or(if options.common.quick { 1 } else { 24 });
     // The last, smaller batch of an epoch is skipped; the order differs in each epoch.
@@ -176,6 +192,35 @@ fn learn(
         println!("epoch {:>2}: {learned:.3} bits per character in training, {bits:.3} held out", epoch + 1);
     }
     Ok(bits)
+}
+
+/// The program that evaluates the model.
+fn judge(session: &mut Session, options: &Options, names: &Tensor, vocabulary: usize) -> Result<Program> {
+    let graph = Graph::new();
+    let names = graph.input("names", DType::I32, names.shape());
+    let nn = Scope::eval(&graph, options.common.seed).mixed(options.mixed);
+    session.compile(&graph, &[&loss(&nn, &names, vocabulary)])
+}
+
+/// Bits per character on these names.
+fn evaluate(options: &mut Options, session: &mut Session, names: &Tensor, vocabulary: usize) -> Result<f64> {
+    let judge = judge(session, options, names, vocabulary)?;
+    Ok(options.common.steps.run(session, &judge, &[("names", names)])?[0].item()? / LN_2)
+}
+
+/// Generates names and prints them.
+fn write_names(
+    options: &mut Options,
+    session: &mut Session,
+    count: usize,
+    length: usize,
+    vocabulary: &Vocabulary,
+) -> Result<Vec<String>> {
+    let rows = sample(options, session, count, length, vocabulary.len())?;
+    let names: Vec<String> = rows.iter().map(|row| vocabulary.decode(row)).collect::<Result<_>>()?;
+    println!("generated, with temperature {} and top-k {}:", options.temperature, options.top_k);
+    names.chunks(8).for_each(|line| println!("  {}", line.join(" ")));
+    Ok(names)
 }
 
 /// Bits per character of the held-out names, predicted by the bigrams of the training names.

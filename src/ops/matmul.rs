@@ -321,6 +321,12 @@ pub fn cases() -> Vec<Case> {
         let input = |case: Case, name, shape| case.input(name, TensorType::new(dtype, shape), Fill::Index(u32::MAX));
         input(input(case, "a", a), "b", b).forward_only()
     };
+    let bytes = |name: &str, a: &[usize], b: &[usize]| {
+        let Case { build, .. } = product("", &[], &[], [false, true]);
+        let input = |case: Case, name, shape| case.input(name, TensorType::new(DType::I8, shape), Fill::Index(256));
+        let case = Case::new("matmul", format!("i8 {name}, b transposed"), build);
+        input(input(case, "a", a), "b", b).forward_only()
+    };
     cases.extend([
         integers("5 x 6 x 7", DType::I32, &[5, 7], &[7, 6], NN),
         integers("6 x 7 x 5", DType::U32, &[6, 5], &[5, 7], NN),
@@ -333,6 +339,12 @@ pub fn cases() -> Vec<Case> {
         integers("vectors", DType::U32, &[37], &[37], NN),
         integers("empty sum", DType::I32, &[3, 0], &[0, 5], NN),
         integers("no rows", DType::I32, &[0, 3], &[3, 4], NN),
+        // Rows of whole words, and others.
+        bytes("17 x 33 x 35", &[17, 35], &[33, 35]),
+        bytes("17 x 33 x 36", &[17, 36], &[33, 36]),
+        bytes("1 x 5 x 2052", &[1, 2052], &[5, 2052]),
+        bytes("3 x 2 x 50,000", &[3, 50_000], &[2, 50_000]),
+        bytes("batch of 3 x 5 x 8", &[3, 6, 8], &[3, 5, 8]),
     ]);
     cases
 }

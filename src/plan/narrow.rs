@@ -6,6 +6,9 @@ use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 /// Lowers a kernel; its launches load narrow inputs from the buffers that store them.
 pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let mut lowered = kernel.lower(variant, args)?;
+    if kernel.unpacks(variant) {
+        return Ok(lowered);
+    }
     for launch in &mut lowered.launches {
         for (number, binding) in launch.bindings.iter().enumerate() {
             if let Binding::Read(Slot::Input(i)) = binding

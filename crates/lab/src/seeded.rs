@@ -114,6 +114,13 @@ fn quantized_products() -> Vec<Fault> {
             "matmul_register",
             Text("(p.k + 31u) / 32u", "p.k / 32u"),
         ),
+        fault(
+            "lanes share the terms of the wrong word",
+            ROW,
+            "gemv_shuffle",
+            "quantized_gemv_shuffle",
+            Text("0u * (32u / B_BITS) + 1u)", "0u * (32u / B_BITS) + 2u)"),
+        ),
         fault("words and scales swapped", LARGE, "tile64", "matmul_tile", Swap(2, 4)),
     ]
 }
@@ -128,6 +135,13 @@ fn products() -> Vec<Fault> {
             "",
             "matmul_integer",
             Text("for (var k = part * p.part_k;", "for (var k = part * p.part_k + min(part, 1u);"),
+        ),
+        fault(
+            "bytes are multiplied without their signs",
+            ["matmul", "i8 17 x 33 x 36, b transposed"],
+            "",
+            "matmul_dot4",
+            Text("dot4I8Packed(four, terms.x)", "i32(dot4U8Packed(bitcast<u32>(four), terms.x))"),
         ),
         fault(
             "missing bounds check at the end of a row",

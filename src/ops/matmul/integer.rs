@@ -1,11 +1,13 @@
-//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device; the fast kernels are for floats
-//! only.
+//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, and one for i8, which
+//! multiplies four pairs of bytes at a time; the other fast kernels are for floats only.
 
 use rayon::prelude::*;
 
-use super::kernels::{MatmulTiling, Operand};
+use super::kernels::{Blocks, MatmulTiling, Operand};
 use super::{batch, infer_product, sizes};
-use crate::op::{Args, Backward, Binding, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Backward, Binding, Cost, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Style, Variant, Work,
+};
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -65,10 +67,29 @@ fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize
 /// The tile of one invocation. Integer sums do not depend on the order; they are split along k as for floats.
 const TILING: MatmulTiling = MatmulTiling { tile: [4, 4], tiles_in_group: 64, resident: 16, terms: 1, cost: 1 };
 
+/// One number at a time.
+const INTEGER: Variant = Variant::plain("integer");
+/// i8 that is contiguous along k: four at a time.
+const DOT4: Variant = Variant::plain("dot4");
+
 impl Kernel for IntegerMatmul {
     fn variants(&self) -> &'static [Variant] {
-        const VARIANTS: &[Variant] = &[Variant::plain("integer")];
+        const VARIANTS: &[Variant] = &[DOT4, INTEGER];
         VARIANTS
+    }
+
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
+        let packed = |input: usize, outer: usize, is_b: bool| {
+            let operand = Operand::new(&args.views[input], outer, k, is_b);
+            args.stored[input] == DType::I8 && operand.blocks == Blocks::AlongInner
+        };
+        if *variant == DOT4 && !(packed(0, m, false) && packed(1, n, true)) {
+            return None;
+        }
+        let batches = batch(&args.outputs[0].shape).numel();
+        let work = TILING.work(Style::Adjacent, sizes, batches, args.profile);
+        Some(args.cost(&Work { flops: if *variant == DOT4 { work.flops / 4.0 } else { work.flops }, ..work }))
     }
 
     /// Elements are read one by one, with any strides; the merged batch axes must be at most three.
@@ -76,16 +97,24 @@ impl Kernel for IntegerMatmul {
         merge_axes(&batch(&view.shape), &[&view.strides[..view.shape.rank() - 2]]).sizes.len() <= 3
     }
 
-    fn lower(&self, _: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    fn unpacks(&self, variant: &Variant) -> bool {
+        *variant == DOT4
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let sizes @ [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let (batches, dtype) = (batch(&args.outputs[0].shape).numel(), args.outputs[0].dtype);
         let operands = [Operand::new(&args.views[0], m, k, false), Operand::new(&args.views[1], n, k, true)];
         let cut = TILING.cut(sizes, batches, args.profile);
         let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
+        let (entry, element) = match *variant {
+            DOT4 => ("matmul_dot4", "u32"),
+            _ => ("matmul_integer", dtype.wgsl_storage()),
+        };
         let launch = Launch {
-            label: "matmul integer".into(),
-            wgsl: Shader::new("matmul_integer").set("T", dtype.wgsl_storage()).finish()?,
-            entry: "matmul_integer",
+            label: format!("matmul {}", variant.name),
+            wgsl: Shader::new(entry).set("T", element).finish()?,
+            entry,
             bindings: vec![
                 Binding::Uniform(cut.words(sizes, batches, &operands)),
                 Binding::Read(Slot::Input(0)),
