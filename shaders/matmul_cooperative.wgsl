@@ -98,13 +98,13 @@ fn matmul_cooperative(
   @builtin(local_invocation_index) lane: u32,
   @builtin(subgroup_id) subgroup: u32,
 ) {
-  // `group_number`: naga does not see that the result of a function is uniform.
-  let number = (group.z * groups.y + group.y) * groups.x + group.x;
+  let number = group_number(group, groups);
   let n = number % p.tiles_n * TILE_N;
   let m = number / p.tiles_n % p.tiles_m * TILE_M;
   let slice = number / p.tiles_n / p.tiles_m;
-  if (slice >= p.batches * p.parts) { return; } // uniform in the workgroup
   let batch = slice % p.batches;
+  // Surplus workgroups have no terms, and store nothing. They do not return here: naga takes the result of a function
+  // for non-uniform, and would refuse cooperative matrices behind the condition.
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
 
@@ -186,7 +186,8 @@ fn matmul_cooperative(
       }
     }
     workgroupBarrier();
-    for (var e = lane; e < SUBGROUPS * SIDE * SIDE / 4u; e += LANES) {
+    let elements = select(0u, SUBGROUPS * SIDE * SIDE / 4u, slice < p.batches * p.parts);
+    for (var e = lane; e < elements; e += LANES) {
       let matrix = e / (SIDE * SIDE / 4u);
       let at_m = (matrix / SUBGROUPS_N * BLOCKS_M + done / BLOCKS_N) * SIDE + e / (SIDE / 4u) % SIDE;
       let at_n = (matrix % SUBGROUPS_N * BLOCKS_N + done % BLOCKS_N) * SIDE + e % (SIDE / 4u) * 4u;

@@ -49,6 +49,26 @@ fn smaller_subgroups_than_planned_leave_some_idle() {
     assert!(compared > 2_000, "only {compared} numbers");
 }
 
+/// Grids of two or three dimensions, with surplus workgroups.
+#[test]
+fn folded_grids_agree_with_the_reference() {
+    let Some(device) = common::cooperative_device() else { return };
+    let limits = Profile { max_workgroups: 3, ..device.profile().clone() };
+    let options = OpenOptions { within: Some(limits), cooperative_matrices: true };
+    let device = Device::open_with(None, &options).expect("opens");
+    let case = Case::new("matmul", "7 products in a grid of 3 x 3", |x| vec![x[0].matmul(&x[1])]);
+    let case = case.float("a", [7, 5, 9]).float("b", [7, 9, 6]);
+    let cooperative = |_| {
+        let options =
+            Options { variant: Some("cooperative64".into()), precision: Precision::Mixed, ..Options::default() };
+        vec![options]
+    };
+    let report = check_case_in(&device, &case, 1, &Extras::default(), cooperative).expect("runs");
+    assert!(report.passed() && report.compared() > 0, "{report:?}");
+    let calls: Vec<_> = report.ways.iter().flat_map(|(_, report)| &report.calls).collect();
+    assert!(calls.iter().any(|call| call.label == "matmul.cooperative64" && call.workgroups > 7), "{calls:?}");
+}
+
 /// `a b` with one kernel, `a` of one row; each row of the result is a product with one term.
 fn products(device: &Device, a: &[f32], b: f32) -> Vec<f32> {
     let graph = Graph::new();
