@@ -35,23 +35,16 @@ pub trait Kernel {
         true
     }
 
-<<<<<<< HEAD
-    /// The variants that the device can run and that support these shapes, at least as precise as `precision`, cheapest
-    /// first. The planner takes the first unless an option or a tuning result names another.
-    fn candidates(&self, args: &Args<'_>, precision: Precision) -> Vec<(&'static Variant, Cost)> {
-        let able = |v: &&Variant| v.precision() <= precision && v.lacking(args.profile).is_none();
-        let able = self.variants().iter().filter(able);
-=======
     /// Whether a variant itself reads narrow inputs, as the words in which they are stored.
     fn unpacks(&self, _variant: &Variant) -> bool {
         false
     }
 
-    /// The variants that the device can run and that support these shapes, cheapest first. The planner takes the first
-    /// unless an option or a tuning result names another.
-    fn candidates(&self, args: &Args<'_>) -> Vec<(&'static Variant, Cost)> {
-        let able = self.variants().iter().filter(|variant| variant.lacking(args.profile).is_none());
->>>>>>> wb
+    /// The variants that the device can run and that support these shapes, at least as precise as `precision`, cheapest
+    /// first. The planner takes the first unless an option or a tuning result names another.
+    fn candidates(&self, args: &Args<'_>, precision: Precision) -> Vec<(&'static Variant, Cost)> {
+        let able = |v: &&Variant| v.precision() <= precision && v.lacking(args.profile).is_none();
+        let able = self.variants().iter().filter(able);
         let mut candidates: Vec<_> = able.filter_map(|v| Some((v, self.cost(v, args)?))).collect();
         // Costs that differ by rounding only are equal. The sort is stable.
         candidates.sort_by(|(_, a), (_, b)| (a.0 as f32).total_cmp(&(b.0 as f32)));
