@@ -249,8 +249,24 @@ impl Value {
     /// - `scales` is `[N, B]`, of any float type;
     /// - `zeros` is u32 or u8 `[N, B]`; without them, `zero` is `2^(bits - 1)`.
     ///
-    /// The gradient is that of `x`; scales and zero points have none. [`Scheme::per_block`](crate::quant::Scheme)
-    /// quantises a weight like this.
+    /// The gradient is that of `x`; scales and zero points have none.
+    /// [`Scheme::per_block`](crate::quant::Scheme::per_block) quantises a weight like this:
+    ///
+    /// ```
+    /// use wgrad::quant::{Calibration, Scheme};
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let weight = Tensor::new([2, 3], [0.7f32, -0.1, 0.2, 1.4, 0.0, -0.6])?;
+    /// let packed = Scheme::int4().per_block().quantize(&weight, Calibration::MinMax)?;
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [1, 3]);
+    /// let w = packed.declare(&graph, "w");
+    /// let y = x.quantized_matmul(&w.values, &w.scale, None); // as x.matmul_quantized(&w)
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&y])?;
+    /// let y = session.run(&program, &[("x", &Tensor::new([1, 3], [1.0f32, 2.0, 3.0])?)])?[0].to_f32();
+    /// assert!((y[0] - 1.1).abs() < 1e-3 && (y[1] + 0.4).abs() < 1e-3); // steps of 0.1 and 0.2
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ///
     /// # Errors
     /// At compile time, if types or shapes do not match.

@@ -30,7 +30,7 @@ fn records(text: &str) -> Vec<Json> {
 
 #[test]
 fn invalid_arguments_are_reported_before_anything_runs() {
-    refused(&["matmull"], "no task `matmull`; there are matmul, conv2d");
+    refused(&["matmull"], "no task `matmull`; there are matmul, matmul_q8");
     refused(&["64x64x64"], "`64x64x64` is a shape, but no task that takes one precedes it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
@@ -40,6 +40,7 @@ fn invalid_arguments_are_reported_before_anything_runs() {
     );
     refused(&["matmul", "2x3x4", "--seconds=inf"], "between 0 and a day");
     refused(&["matmul", "2x3x4", "--seconds=-1"], "between 0 and a day");
+    refused(&["relu", "8", "--dtype", "i8"], "'i8' for '--dtype <TYPE>'");
     refused(&["peak", "--no-peak"], "contradict");
     refused(&["matmul", "2x3x4", "--tune=-1"], "'-1' for '--tune[=<SECONDS>]': expected seconds, between 0 and a day");
     refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
@@ -97,6 +98,27 @@ fn invalid_comparison_files_are_refused() {
     let words = ["relu", "8", "--no-peak", "--device", "cpu", "--seconds", "0", "--compare", name];
     let (code, out, err) = bench(&words);
     assert!(code == 0 && out.contains("compared with") && !err.contains("panicked"), "{out}{err}");
+}
+
+/// Every kind of task builds, is right and reports its type if floats are stored as f16 or bf16.
+#[test]
+fn tasks_run_with_narrow_floats() {
+    if common::device().is_none() {
+        return;
+    }
+    let kernels = ["matmul", "8x32x8", "matmul_q4", "3x40x5", "conv2d_bwd", "1,2,6,6,4,3,1,1", "cross_entropy", "4x8"];
+    let others = ["attention_bwd", "2x8x8", "embedding_bwd", "10x4x6", "layernorm", "4x8", "lstm_step", "2,3,4,8"];
+    let tasks = [&kernels[..], &others[..], &["mlp_step", "4,8,4", "plan_layers", "70"]].concat();
+    for dtype in ["f16", "bf16"] {
+        let (code, out, err) =
+            bench(&[&tasks[..], &["--dtype", dtype, "--no-peak", "--json", "--seconds", "0"]].concat());
+        assert_eq!(code, 0, "{err}");
+        let records = records(&out);
+        assert_eq!(records.len(), tasks.len() / 2, "{out}");
+        assert!(records.iter().all(|record| record["dtype"] == dtype), "{out}");
+        let product = &records[0];
+        assert_eq!(product["nominal_bytes"].as_f64(), Some(2.0 * (8.0 * 32.0 + 32.0 * 8.0 + 8.0 * 8.0)), "{product}");
+    }
 }
 
 /// The pipeline cache is only a hint: a damaged one is ignored and rewritten.
