@@ -610,6 +610,28 @@ fn products_with_static_ranges_are_sums_of_integers() {
     }
 }
 
+/// Beyond the range are its ends, and the middle between two integers is the even one.
+#[test]
+fn integers_of_a_range_are_clamped() {
+    let range = ActivationRange { scheme: Scheme::int4().affine(), scale: 0.5, zero: 2.0 };
+    let numbers = [0.0, 0.25, 0.75, -0.25, 2.4, f32::INFINITY, -1e30, -4.9, f32::NAN];
+    let x = Tensor::new([9], numbers).expect("nine");
+    for device in common::devices() {
+        let graph = Graph::new();
+        let declared = range.declare(&graph, "range");
+        let [wide, narrow] = [("x", DType::F32), ("narrow", DType::BF16)].map(|(name, dtype)| {
+            let input = graph.input(name, dtype, [9]);
+            input.quantize(&declared)
+        });
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&wide, &narrow]).expect("compiles");
+        let got = session.run(&program, &[("x", &x), ("narrow", &x.cast(DType::BF16))]).expect("runs");
+        for got in got {
+            assert_eq!(got.to_f64(), [2.0, 2.0, 4.0, 2.0, 7.0, 7.0, -8.0, -8.0, 0.0], "on {device}");
+        }
+    }
+}
+
 /// The same for convolutions; padding is 0, whichever integer stands for it.
 #[test]
 fn convolutions_with_static_ranges_are_sums_of_integers() {
