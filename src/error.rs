@@ -10,7 +10,19 @@ use crate::TensorType;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong, grouped by where the fix belongs.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` writes the same text as `Display`, because that is what `fn main() -> wgrad::Result<()>` prints:
+///
+/// ```
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let [a, b] = ["a", "b"].map(|name| graph.input(name, DType::F32, [2, 3]));
+/// let product = a.matmul(&b);
+/// let error = wgrad::Session::new(wgrad::Device::cpu()).compile(&graph, &[&product]).err().unwrap();
+/// assert_eq!(format!("{error:?}"), error.to_string());
+/// assert!(error.to_string().contains("matmul(f32[2, 3], f32[2, 3]): the inner sizes differ"));
+/// ```
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// All errors in the graph, in the order in which they were made.
@@ -66,6 +78,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

@@ -58,6 +58,26 @@ pub mod nn;
 pub mod optim;
 pub mod quant;
 
+/// What most programs use: `use wgrad::prelude::*;`.
+///
+/// ```
+/// use wgrad::prelude::*;
+///
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [2, 3]);
+/// let y = Linear::new(&Scope::eval(&graph, 0), "fc", 3, 4).forward(&x).relu();
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let x = Tensor::try_from(vec![vec![1.0, 2.0, 3.0], vec![4.0, 5.0, 6.0]])?;
+/// println!("{}", session.run(&program, &[("x", &x)])?[0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+pub mod prelude {
+    pub use crate::nn::{Layer, Linear, Scope, Sequential};
+    pub use crate::optim::{Adam, AdamW, Optimizer, Sgd};
+    pub use crate::{DType, Device, Error, Graph, Reduction, Session, Tensor, Value};
+}
+
 pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER, OpenOptions};
 pub use error::{Error, GraphError, Result};

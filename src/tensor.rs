@@ -1,5 +1,8 @@
 //! Host tensors: the inputs and outputs of a session.
 
+mod arrange;
+mod print;
+
 use std::borrow::Cow;
 use std::fmt;
 

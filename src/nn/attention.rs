@@ -28,8 +28,8 @@ use crate::{Graph, Tensor, Value};
 pub struct MultiheadAttention {
     /// `[3 embed_dim, embed_dim]`.
     pub in_proj_weight: Value,
-    /// `[3 embed_dim]`.
-    pub in_proj_bias: Value,
+    /// `[3 embed_dim]`; `None` for no bias.
+    pub in_proj_bias: Option<Value>,
     /// The output projection.
     pub out_proj: Linear,
     /// Number of heads; must divide `embed_dim`.
@@ -48,7 +48,7 @@ impl MultiheadAttention {
         let part = nn.part(name);
         let out_proj = Linear {
             weight: part.parameter("out_proj.weight", [embed_dim, embed_dim], init::kaiming_uniform(5f64.sqrt())),
-            bias: Some(part.parameter("out_proj.bias", [embed_dim], init::zeros())),
+            bias: part.bias("out_proj.bias", [embed_dim], init::zeros()),
         };
         MultiheadAttention {
             in_proj_weight: part.parameter(
@@ -56,7 +56,7 @@ impl MultiheadAttention {
                 [embed_dim.saturating_mul(3), embed_dim],
                 init::xavier_uniform(1.0),
             ),
-            in_proj_bias: part.parameter("in_proj_bias", [3 * embed_dim], init::zeros()),
+            in_proj_bias: part.bias("in_proj_bias", [embed_dim.saturating_mul(3)], init::zeros()),
             out_proj,
             num_heads,
             options: Attention::default(),
@@ -105,12 +105,14 @@ impl MultiheadAttention {
     fn projected(&self, inputs: [&Value; 3]) -> [Value; 3] {
         let width = self.in_proj_weight.dim(-1);
         let part = |x: &Value, axis: isize, i: usize| x.slice(axis, i * width, (i + 1) * width, 1);
+        let bias = self.in_proj_bias.as_ref();
         if inputs.iter().all(|x| x.id() == inputs[0].id()) {
-            let all = inputs[0].widely(|x| x.matmul(&self.in_proj_weight.t()) + &self.in_proj_bias);
+            let all = Linear { weight: self.in_proj_weight.clone(), bias: bias.cloned() }.forward(inputs[0]);
             return std::array::from_fn(|i| part(&all, -1, i));
         }
         std::array::from_fn(|i| {
-            inputs[i].widely(|x| x.matmul(&part(&self.in_proj_weight, 0, i).t()) + part(&self.in_proj_bias, 0, i))
+            let bias = bias.map(|bias| part(bias, 0, i));
+            Linear { weight: part(&self.in_proj_weight, 0, i), bias }.forward(inputs[i])
         })
     }
 

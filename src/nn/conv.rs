@@ -45,7 +45,7 @@ impl Conv1d {
         options: ops::conv1d::Conv1d,
     ) -> Conv1d {
         let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs / options.groups.max(1), kernel]);
-        Conv1d { weight, bias: Some(bias), options }
+        Conv1d { weight, bias, options }
     }
 }
 
@@ -95,7 +95,7 @@ impl ConvTranspose1d {
     ) -> ConvTranspose1d {
         let weight = [inputs, outputs / options.groups.max(1), kernel];
         let (weight, bias) = nn.weight_and_bias_of(name, &weight, outputs);
-        ConvTranspose1d { weight, bias: Some(bias), options, output_padding: 0 }
+        ConvTranspose1d { weight, bias, options, output_padding: 0 }
     }
 
     /// Sets the output padding.
@@ -151,7 +151,7 @@ impl ConvTranspose2d {
         let Pair([height, width]) = kernel.into();
         let weight = [inputs, outputs / options.groups.max(1), height, width];
         let (weight, bias) = nn.weight_and_bias_of(name, &weight, outputs);
-        ConvTranspose2d { weight, bias: Some(bias), options, output_padding: [0, 0] }
+        ConvTranspose2d { weight, bias, options, output_padding: [0, 0] }
     }
 
     /// Sets the output padding.

@@ -44,7 +44,7 @@ impl Linear {
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, inputs: usize, outputs: usize) -> Linear {
         let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs]);
-        Linear { weight, bias: Some(bias) }
+        Linear { weight, bias }
     }
 }
 
@@ -89,7 +89,7 @@ impl Conv2d {
         let Pair([height, width]) = kernel.into();
         // If groups do not divide the channels, the convolution reports the error.
         let (weight, bias) = nn.weight_and_bias(name, &[outputs, inputs / options.groups.max(1), height, width]);
-        Conv2d { weight, bias: Some(bias), options }
+        Conv2d { weight, bias, options }
     }
 }
 

@@ -6,13 +6,6 @@ use crate::{Shape, Tensor, Value};
 /// Default constant added to variances, as in PyTorch.
 const EPS: f64 = 1e-5;
 
-/// `NAME.weight`, ones, and `NAME.bias`, zeros.
-#[track_caller]
-fn affine(nn: &Scope, name: &str, shape: impl Into<Shape>) -> (Value, Value) {
-    let (part, shape) = (nn.part(name), shape.into());
-    (part.parameter("weight", shape.clone(), init::ones()), part.parameter("bias", shape, init::zeros()))
-}
-
 /// Layer normalisation over the last axes; see [`Value::layer_norm`].
 ///
 /// Parameters: `NAME.weight`, ones, and `NAME.bias`, zeros, both of shape `normalized_shape`.
@@ -32,8 +25,8 @@ impl LayerNorm {
     /// Declares the parameters.
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, normalized_shape: &[usize]) -> LayerNorm {
-        let (weight, bias) = affine(nn, name, normalized_shape);
-        LayerNorm { normalized_shape: normalized_shape.to_vec(), weight: Some(weight), bias: Some(bias), eps: EPS }
+        let (weight, bias) = nn.scale_and_shift(name, normalized_shape);
+        LayerNorm { normalized_shape: normalized_shape.to_vec(), weight, bias, eps: EPS }
     }
 }
 
@@ -61,8 +54,8 @@ impl RmsNorm {
     /// Declares the parameter.
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, normalized_shape: &[usize]) -> RmsNorm {
-        let weight = nn.part(name).parameter("weight", normalized_shape, init::ones());
-        RmsNorm { normalized_shape: normalized_shape.to_vec(), weight: Some(weight), eps: f64::from(f32::EPSILON) }
+        let (weight, _) = nn.without_bias().scale_and_shift(name, normalized_shape);
+        RmsNorm { normalized_shape: normalized_shape.to_vec(), weight, eps: f64::from(f32::EPSILON) }
     }
 }
 
@@ -92,8 +85,8 @@ impl GroupNorm {
     /// Declares the parameters.
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, num_groups: usize, channels: usize) -> GroupNorm {
-        let (weight, bias) = affine(nn, name, [channels]);
-        GroupNorm { num_groups, weight: Some(weight), bias: Some(bias), eps: EPS }
+        let (weight, bias) = nn.scale_and_shift(name, [channels]);
+        GroupNorm { num_groups, weight, bias, eps: EPS }
     }
 }
 
@@ -125,8 +118,8 @@ impl InstanceNorm2d {
     /// With parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros.
     #[track_caller]
     pub fn affine(nn: &Scope, name: &str, channels: usize) -> InstanceNorm2d {
-        let (weight, bias) = affine(nn, name, [channels]);
-        InstanceNorm2d { weight: Some(weight), bias: Some(bias), eps: EPS }
+        let (weight, bias) = nn.scale_and_shift(name, [channels]);
+        InstanceNorm2d { weight, bias, eps: EPS }
     }
 }
 
@@ -202,12 +195,12 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
     /// Declares parameters and variables.
     #[track_caller]
     pub fn new(nn: &Scope, name: &str, channels: usize) -> Self {
-        let (weight, bias) = affine(nn, name, [channels]);
+        let (weight, bias) = nn.scale_and_shift(name, [channels]);
         let part = nn.part(name);
         let count = Tensor::of(&Shape::scalar(), vec![0i32]);
         BatchNorm {
-            weight: Some(weight),
-            bias: Some(bias),
+            weight,
+            bias,
             running_mean: part.variable("running_mean", [channels], init::zeros()),
             running_var: part.variable("running_var", [channels], init::ones()),
             num_batches_tracked: nn.graph().variable(&part.full_name("num_batches_tracked"), count),

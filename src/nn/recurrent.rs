@@ -125,15 +125,20 @@ impl Recurrent {
         for layer in 0..options.layers {
             let inputs = if layer == 0 { inputs } else { hidden.saturating_mul(options.directions().len()) };
             for &direction in options.directions() {
-                let parameter = |what: &str, shape: &[usize]| {
-                    let name = format!("{what}_l{layer}{direction}");
-                    nn.graph().at(location, || part.parameter(&name, shape, init::uniform(-bound, bound)))
+                let named = |what: &str| format!("{what}_l{layer}{direction}");
+                let drawn = || init::uniform(-bound, bound);
+                let weight = |what: &str, size: usize| {
+                    nn.graph().at(location, || part.parameter(&named(what), [rows, size], drawn()))
+                };
+                let bias = |what: &str| {
+                    let declare = || part.bias(&named(what), [rows], drawn());
+                    options.bias.then(|| nn.graph().at(location, declare)).flatten()
                 };
                 weights.push(Weights {
-                    w_ih: parameter("weight_ih", &[rows, inputs]),
-                    w_hh: parameter("weight_hh", &[rows, hidden]),
-                    b_ih: options.bias.then(|| parameter("bias_ih", &[rows])),
-                    b_hh: options.bias.then(|| parameter("bias_hh", &[rows])),
+                    w_ih: weight("weight_ih", inputs),
+                    w_hh: weight("weight_hh", hidden),
+                    b_ih: bias("bias_ih"),
+                    b_hh: bias("bias_hh"),
                 });
             }
         }

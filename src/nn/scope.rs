@@ -13,6 +13,9 @@ pub struct Scope {
     training: bool,
     weights: ParameterRole,
     activations: DType,
+    /// Whether layers have a bias, and norms a scale and shift.
+    bias: bool,
+    affine: bool,
 }
 
 /// The role of a scope's parameters in the graph.
@@ -34,6 +37,8 @@ impl Scope {
             training: true,
             weights: ParameterRole::Trained,
             activations: DType::F32,
+            bias: true,
+            affine: true,
         }
     }
 
@@ -76,6 +81,30 @@ impl Scope {
     /// which are zero before the first step.
     pub fn averaged(&self) -> Scope {
         Scope { weights: ParameterRole::Averaged, ..self.clone() }
+    }
+
+    /// The same scope for layers without bias: linear layers, convolutions, attention, recurrent layers and norms declare
+    /// no bias.
+    ///
+    /// ```
+    /// use wgrad::nn::{BatchNorm2d, Conv2d, Layer, Scope};
+    /// use wgrad::{DType, Graph, ops};
+    /// let graph = Graph::new();
+    /// let nn = Scope::train(&graph, 0);
+    /// let x = graph.input("x", DType::F32, [8, 3, 32, 32]);
+    /// // The norm subtracts the mean, so a bias before it would have no effect.
+    /// let y = Conv2d::new(&nn.without_bias(), "conv1", 3, 16, 3, ops::conv2d::Conv2d::same(3)).forward(&x);
+    /// BatchNorm2d::new(&nn, "bn1", 16).forward(&y);
+    /// let names: Vec<String> = graph.parameters().into_iter().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["conv1.weight", "bn1.weight", "bn1.bias"]);
+    /// ```
+    pub fn without_bias(&self) -> Scope {
+        Scope { bias: false, ..self.clone() }
+    }
+
+    /// The same scope for norms without scale and shift (PyTorch's `affine=False` and `elementwise_affine=False`).
+    pub fn without_affine(&self) -> Scope {
+        Scope { affine: false, ..self.clone() }
     }
 
     /// The same scope for mixed precision: activations are stored as `dtype`, f16 or bf16, and so are their gradients.
@@ -167,22 +196,38 @@ impl Scope {
         Some(self.graph.error("variable", &[], why))
     }
 
+    /// A bias, unless layers have none.
+    #[track_caller]
+    pub(super) fn bias(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Option<Value> {
+        self.bias.then(|| self.parameter(name, shape, init))
+    }
+
+    /// `NAME.weight`, ones, and `NAME.bias`, zeros: the scale and shift of a norm, unless norms have none.
+    #[track_caller]
+    pub(super) fn scale_and_shift(&self, name: &str, shape: impl Into<Shape>) -> (Option<Value>, Option<Value>) {
+        if !self.affine {
+            return (None, None);
+        }
+        let (part, shape) = (self.part(name), shape.into());
+        (Some(part.parameter("weight", shape.clone(), init::ones())), part.bias("bias", shape, init::zeros()))
+    }
+
     /// A layer's weight `[out, ...]` and bias `[out]`, initialised as in PyTorch: both from `U(-b, b)` with
     /// `b = 1 / sqrt(fan_in)`.
     #[track_caller]
-    pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Value) {
+    pub(super) fn weight_and_bias(&self, name: &str, weight: &[usize]) -> (Value, Option<Value>) {
         self.weight_and_bias_of(name, weight, weight[0])
     }
 
     /// The same with a given number of outputs, which may differ from the weight's first size.
     #[track_caller]
-    pub(super) fn weight_and_bias_of(&self, name: &str, weight: &[usize], outputs: usize) -> (Value, Value) {
+    pub(super) fn weight_and_bias_of(&self, name: &str, weight: &[usize], outputs: usize) -> (Value, Option<Value>) {
         let part = self.part(name);
         let fan_in: f64 = weight[1..].iter().map(|&size| size as f64).product();
         let bound = 1.0 / fan_in.max(1.0).sqrt();
         (
             part.parameter("weight", weight, init::kaiming_uniform(5f64.sqrt())),
-            part.parameter("bias", [outputs], init::uniform(-bound, bound)),
+            part.bias("bias", [outputs], init::uniform(-bound, bound)),
         )
     }
 

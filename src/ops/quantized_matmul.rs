@@ -53,19 +53,15 @@ impl QuantizedMatmul {
         (0..rows * self.columns).into_par_iter().map(number).unzip()
     }
 
-    /// `sum of x w`, or of the magnitudes of its products.
-    fn product(&self, inputs: &[&Tensor], magnitudes: bool) -> Vec<f64> {
+    /// The sums of `term(x, u - zero, scale)`.
+    fn sums(&self, inputs: &[&Tensor], term: impl Fn(f64, f64, f64) -> f64 + Sync) -> Vec<f64> {
         let [m, n, k] = self.sizes(inputs[0].shape(), inputs[1].shape());
         let x = inputs[0].f64s();
         let (numbers, scales) = self.numbers(inputs);
-        let term = |x: f64, at: usize| {
-            let product = x * numbers[at] * scales[at];
-            if magnitudes { product.abs() } else { product }
-        };
         let element = |at: usize| {
             let (row, column) = (at / n, at % n);
             let of = |t: usize| if self.transposed { t * n + column } else { column * k + t };
-            (0..k).map(|t| term(x[row * k + t], of(t))).sum()
+            (0..k).map(|t| term(x[row * k + t], numbers[of(t)], scales[of(t)])).sum()
         };
         (0..m * n).into_par_iter().with_min_len((1 << 14) / (k + 1) + 1).map(element).collect()
     }
@@ -115,14 +111,20 @@ impl Op for QuantizedMatmul {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, self.product(inputs, false))]
+        vec![Tensor::of(&outputs[0].shape, self.sums(inputs, |x, number, scale| x * number * scale))]
     }
 
-    /// `u - zero` is exact, each product is rounded twice, and the sums of blocks are part of a sum of all products.
+    /// `u - zero` is exact, each product is rounded twice, and the sums of blocks are part of a sum of all products. A
+    /// device may flush to 0 what is subnormal: x, a product, or a product before it is scaled.
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         let bound = gamma(self.reduction_len(inputs) + 1);
         let op = QuantizedMatmul { ..*self };
-        Rounding::bound(move |inputs, _| vec![op.product(inputs, true).into_iter().map(|sum| bound * sum).collect()])
+        let error = move |x: f64, number: f64, scale: f64| {
+            let (product, scale) = ((x * number * scale).abs(), scale.abs());
+            let flushed = f64::from(f32::MIN_POSITIVE) * (1.0 + scale * (1.0 + number.abs()));
+            if product == 0.0 { 0.0 } else { bound * product + flushed }
+        };
+        Rounding::bound(move |inputs, _| vec![op.sums(inputs, error)])
     }
 
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
@@ -247,8 +249,24 @@ impl Value {
     /// - `scales` is `[N, B]`, of any float type;
     /// - `zeros` is u32 or u8 `[N, B]`; without them, `zero` is `2^(bits - 1)`.
     ///
-    /// The gradient is that of `x`; scales and zero points have none. [`Scheme::per_block`](crate::quant::Scheme)
-    /// quantises a weight like this.
+    /// The gradient is that of `x`; scales and zero points have none.
+    /// [`Scheme::per_block`](crate::quant::Scheme::per_block) quantises a weight like this:
+    ///
+    /// ```
+    /// use wgrad::quant::{Calibration, Scheme};
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let weight = Tensor::new([2, 3], [0.7f32, -0.1, 0.2, 1.4, 0.0, -0.6])?;
+    /// let packed = Scheme::int4().per_block().quantize(&weight, Calibration::MinMax)?;
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [1, 3]);
+    /// let w = packed.declare(&graph, "w");
+    /// let y = x.quantized_matmul(&w.values, &w.scale, None); // as x.matmul_quantized(&w)
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&y])?;
+    /// let y = session.run(&program, &[("x", &Tensor::new([1, 3], [1.0f32, 2.0, 3.0])?)])?[0].to_f32();
+    /// assert!((y[0] - 1.1).abs() < 1e-3 && (y[1] + 0.4).abs() < 1e-3); // steps of 0.1 and 0.2
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ///
     /// # Errors
     /// At compile time, if types or shapes do not match.

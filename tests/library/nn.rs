@@ -493,3 +493,75 @@ fn weights_are_saved_and_loaded_under_pytorch_names() {
             .contains("compile the graph first")
     );
 }
+
+/// A layer built in both scopes computes the same once the parameters that one of them lacks are set to `neutral`.
+fn lacks(
+    modify: impl Fn(&Scope) -> Scope,
+    data: &[usize],
+    neutral: &[(&str, f32)],
+    build: impl Fn(&Scope, &Value) -> Value,
+) -> Vec<String> {
+    let x = Tensor::new(data, (0..data.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect::<Vec<_>>());
+    let x = x.expect("data");
+    let run = |scope: &dyn Fn(&Graph) -> Scope| {
+        let graph = Graph::new();
+        let y = build(&scope(&graph), &graph.input("x", DType::F32, data));
+        let mut session = Session::new(Device::cpu());
+        let program = session.compile(&graph, &[&y]).expect("compiles");
+        for (name, value) in neutral {
+            if let Some(ty) = session.variable_type(name).cloned() {
+                let values = vec![*value; ty.shape.numel()];
+                session.set(name, &Tensor::new(ty.shape, values).expect("values")).expect("sets");
+            }
+        }
+        let y = session.run(&program, &[("x", &x)]).expect("runs").remove(0).to_f64();
+        (y, session.names())
+    };
+    let (with, all) = run(&|graph| Scope::eval(graph, 3));
+    let (without, names) = run(&|graph| modify(&Scope::eval(graph, 3)));
+    assert!(with.iter().all(|y| y.is_finite()) && with.iter().any(|&y| y != 0.0));
+    assert_eq!(with, without);
+    let left: Vec<String> = all.into_iter().filter(|name| !names.contains(name)).collect();
+    let expected: Vec<&str> = neutral.iter().map(|(name, _)| *name).collect();
+    assert_eq!(left, expected);
+    names
+}
+
+#[test]
+fn layers_without_bias_declare_none() {
+    let bias: &[(&str, f32)] = &[("l.bias", 0.0)];
+    let conv = Conv2d::same(3);
+    lacks(Scope::without_bias, &[4, 6], bias, |nn, x| nn.linear("l", x, 5));
+    lacks(Scope::without_bias, &[2, 3, 5, 5], bias, |nn, x| nn.conv2d("l", x, 4, 3, conv));
+    lacks(Scope::without_bias, &[2, 3, 5, 5], bias, |nn, x| {
+        nn::ConvTranspose2d::new(nn, "l", 3, 4, 3, conv).forward(x)
+    });
+    lacks(Scope::without_bias, &[2, 3, 9], bias, |nn, x| {
+        nn::Conv1d::new(nn, "l", 3, 4, 3, Default::default()).forward(x)
+    });
+    lacks(Scope::without_bias, &[4, 6], bias, |nn, x| nn.layer_norm("l", x));
+    lacks(Scope::without_bias, &[4, 3, 2, 2], bias, |nn, x| nn.batch_norm("l", x));
+    let attention = [("l.in_proj_bias", 0.0), ("l.out_proj.bias", 0.0)];
+    lacks(Scope::without_bias, &[2, 5, 8], &attention, |nn, x| nn::MultiheadAttention::new(nn, "l", 8, 2).forward(x));
+    lacks(Scope::without_bias, &[2, 5, 8], &attention, |nn, x| {
+        nn::MultiheadAttention::new(nn, "l", 8, 2).attend(x, &x.relu(), &x.neg(), &Default::default())
+    });
+    let recurrent = [("l.bias_hh_l0", 0.0), ("l.bias_ih_l0", 0.0)];
+    lacks(Scope::without_bias, &[2, 5, 8], &recurrent, |nn, x| {
+        nn::Recurrent::gru(nn, "l", 8, 4, Default::default()).forward(x)
+    });
+}
+
+#[test]
+fn norms_without_affine_have_no_parameters() {
+    let affine: &[(&str, f32)] = &[("l.bias", 0.0), ("l.weight", 1.0)];
+    lacks(Scope::without_affine, &[4, 6], affine, |nn, x| nn.layer_norm("l", x));
+    lacks(Scope::without_affine, &[4, 6], &affine[1..], |nn, x| nn::RmsNorm::new(nn, "l", &[6]).forward(x));
+    lacks(Scope::without_affine, &[2, 6, 3], affine, |nn, x| nn::GroupNorm::new(nn, "l", 2, 6).forward(x));
+    let names = lacks(Scope::without_affine, &[4, 3, 2, 2], affine, |nn, x| nn.batch_norm("l", x));
+    assert_eq!(names, ["l.num_batches_tracked", "l.running_mean", "l.running_var"]);
+    // Other layers keep their bias.
+    let graph = Graph::new();
+    Scope::train(&graph, 0).without_affine().linear("l", &graph.input("x", DType::F32, [2, 3]), 4);
+    assert_eq!(graph.parameters().len(), 2);
+}

@@ -568,7 +568,7 @@ mod tests {
     #[test]
     fn bad_arguments_are_reported() {
         for (words, message) in [
-            (&["matmull"][..], "no task `matmull`; there are matmul, conv2d"),
+            (&["matmull"][..], "no task `matmull`; there are matmul, matmul_q8, matmul_q4, conv2d"),
             (&["64x64x64"], "no task that takes one precedes it"),
             (&["startup", "64x64x64"], "no task that takes one"),
             (&["matmul", "64x64"], "it has 2 numbers; expected MxKxN or BxMxKxN, such as 256x256x256"),

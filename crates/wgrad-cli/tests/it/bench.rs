@@ -30,7 +30,7 @@ fn records(text: &str) -> Vec<Json> {
 
 #[test]
 fn invalid_arguments_are_reported_before_anything_runs() {
-    refused(&["matmull"], "no task `matmull`; there are matmul, conv2d");
+    refused(&["matmull"], "no task `matmull`; there are matmul, matmul_q8, matmul_q4, conv2d");
     refused(&["64x64x64"], "`64x64x64` is a shape, but no task that takes one precedes it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
     refused(&["matmul", "2x3x4", "--seconds", "-1"], "");
