@@ -13,8 +13,8 @@
 //!   The integers are packed into words, and products unpack them as they load them;
 //! - *dynamic*: the inputs of the dense layers are integers, too. Their step follows from each row when it is computed,
 //!   and the sums of products are exact, in integers;
-//! - *static*: the inputs of all layers are integers, and their steps are fixed. They follow from 1,000 training digits,
-//!   so that the network need not search the largest input of each row.
+//! - *static*: the inputs of all layers are integers, and their steps are fixed. They follow from 1,000 training
+//!   digits, so that the network need not search the largest input of each row.
 //!
 //! Rounding to 4 bits is an error of up to 7% of the largest weight. *Quantisation-aware training* lets the network
 //! adapt: it is trained for another epoch with rounded weights. Rounding has derivative 0, so the gradient passes

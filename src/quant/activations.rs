@@ -239,8 +239,8 @@ impl QuantizedInput {
 }
 
 impl Value {
-    /// The integers `q = clamp(round(x / scale) + zero)` of a range, i8. Of two equally near integers, the even one. NaN
-    /// becomes the integer 0. There is no gradient; see [`Value::fake_quantize`].
+    /// The integers `q = clamp(round(x / scale) + zero)` of a range, i8. Of two equally near integers, the even one.
+    /// NaN becomes the integer 0. There is no gradient; see [`Value::fake_quantize`].
     #[track_caller]
     pub fn quantize(&self, range: &QuantizedInput) -> Value {
         let inputs: Vec<&Value> = [self, &range.scale].into_iter().chain(&range.zero).collect();

@@ -47,8 +47,8 @@ impl QuantizedModel {
     /// Writes a safetensors file, atomically. A quantised weight becomes the tensors `NAME.values` (i8; u32 of blocks),
     /// `NAME.scale` (f32; f16) and, unless no number is shifted, `NAME.zero` (f32; u8). These are the variables of
     /// [`Quantized::declare`], so that [`Session::load_weights`](crate::Session::load_weights) reads the file, too. The
-    /// metadata `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale; of
-    /// blocks, `{"bits":4,"block":32,"shape":[64,800],"symmetric":true}` with the shape of the weight.
+    /// metadata `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale;
+    /// of blocks, `{"bits":4,"block":32,"shape":[64,800],"symmetric":true}` with the shape of the weight.
     ///
     /// The range of an activation becomes the variables of [`ActivationRange::declare`], `NAME.scale` and, unless it is
     /// 0, `NAME.zero` (f32 `[]`), with the metadata `quantized_activation.NAME`: `{"bits":8,"symmetric":false}`.
@@ -97,8 +97,8 @@ impl QuantizedModel {
     /// Reads a file of [`QuantizedModel::save`]. Without such metadata, all its tensors are [`QuantizedModel::others`].
     ///
     /// # Errors
-    /// As [`safetensors::load`]; [`Error::File`] if a tensor of a quantised weight or activation is missing, or does not
-    /// match its scheme.
+    /// As [`safetensors::load`]; [`Error::File`] if a tensor of a quantised weight or activation is missing, or does
+    /// not match its scheme.
     pub fn load(path: impl AsRef<Path>) -> Result<QuantizedModel> {
         let path = path.as_ref();
         let safetensors::Contents { mut tensors, metadata } = safetensors::read(path)?;
