@@ -22,9 +22,11 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 
+mod activations;
 mod blocks;
 mod model;
 
+pub use activations::{ActivationRange, Observer, QuantizedInput};
 pub use model::QuantizedModel;
 
 use crate::ops::conv2d::Conv2d;
@@ -66,6 +68,17 @@ pub enum Calibration {
     /// The share of the whole range, in steps of 1/64, with the smallest mean squared error; of a range that is not
     /// symmetric, the share of the upper end, then of the lower one.
     Mse,
+}
+
+impl Calibration {
+    fn validate(self) -> std::result::Result<(), String> {
+        match self {
+            Calibration::Percentile(share) if !(share > 0.0 && share <= 100.0) => {
+                Err(format!("a percentile is above 0 and at most 100, not {share}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A quantised tensor.
@@ -143,11 +156,7 @@ impl Scheme {
         let complain = |why: String| Error::Input(format!("cannot quantise {}: {why}", x.ty()));
         let shape = x.shape();
         self.fits(shape).map_err(complain)?;
-        if let Calibration::Percentile(share) = calibration
-            && !(share > 0.0 && share <= 100.0)
-        {
-            return Err(complain(format!("a percentile is above 0 and at most 100, not {share}")));
-        }
+        calibration.validate().map_err(complain)?;
         let numbers = x.to_f64();
         if !x.dtype().is_float() || numbers.is_empty() || numbers.iter().any(|x| !x.is_finite()) {
             return Err(complain("expected finite floats".to_owned()));
@@ -227,27 +236,27 @@ impl Scheme {
         }
     }
 
-    /// Scale, as f32, and zero point of numbers.
-    fn fit(&self, numbers: &mut [f64], calibration: Calibration) -> (f64, f64) {
-        numbers.sort_unstable_by(f64::total_cmp);
-        let (low, high) = (numbers[0].min(0.0), numbers[numbers.len() - 1].max(0.0));
+    /// Scale, as f32, and zero point of at least one sample.
+    fn fit(&self, samples: &mut [impl Sample], calibration: Calibration) -> (f64, f64) {
+        samples.sort_unstable_by(|a, b| a.number().total_cmp(&b.number()));
+        let (low, high) = (samples[0].number().min(0.0), samples[samples.len() - 1].number().max(0.0));
         match calibration {
             Calibration::MinMax => self.step(low, high),
             Calibration::Percentile(share) => {
                 // Half of the rest at either end, or of the magnitudes.
-                let cut = ((100.0 - share) * numbers.len() as f64 / 100.0 + 1e-6) as usize;
+                let cut = ((100.0 - share) * count(samples) as f64 / 100.0 + 1e-6) as u64;
                 if self.symmetric {
-                    let mut magnitudes: Vec<f64> = numbers.iter().map(|x| x.abs()).collect();
-                    magnitudes.sort_unstable_by(f64::total_cmp);
-                    let most = magnitudes[(magnitudes.len() - 1).saturating_sub(cut)];
+                    samples.sort_unstable_by(|a, b| b.number().abs().total_cmp(&a.number().abs()));
+                    let most = after(samples.iter(), cut).abs();
                     return self.step(-most, most);
                 }
-                let at = |end: usize| numbers[end.min(numbers.len() - 1)];
-                self.step(at(cut / 2).min(0.0), at((numbers.len() - 1).saturating_sub(cut.div_ceil(2))).max(0.0))
+                let (low, high) = (after(samples.iter(), cut / 2), after(samples.iter().rev(), cut.div_ceil(2)));
+                self.step(low.min(0.0), high.max(0.0))
             }
             Calibration::Mse => {
                 let error = |(scale, zero): (f64, f64)| -> f64 {
-                    numbers.iter().map(|&x| (x - (self.quantized(x, (scale, zero)) - zero) * scale).powi(2)).sum()
+                    let of = |x: f64| (x - (self.quantized(x, (scale, zero)) - zero) * scale).powi(2);
+                    samples.iter().map(|sample| of(sample.number()) * sample.count() as f64).sum()
                 };
                 let best = |step: &dyn Fn(f64) -> (f64, f64)| {
                     let parts = (8..=64).map(|part| f64::from(part) / 64.0);
@@ -282,6 +291,38 @@ impl Scheme {
         let (least, most) = self.limits();
         ((x / scale).round_ties_even() + zero).clamp(least, most)
     }
+}
+
+/// A number, or several equal ones.
+trait Sample: Copy {
+    fn number(self) -> f64;
+    fn count(self) -> u64;
+}
+
+impl Sample for f64 {
+    fn number(self) -> f64 {
+        self
+    }
+    fn count(self) -> u64 {
+        1
+    }
+}
+
+/// How many numbers samples are.
+fn count(samples: &[impl Sample]) -> u64 {
+    samples.iter().map(|sample| sample.count()).sum()
+}
+
+/// The number that follows the first `skipped` ones; the last, if there are no more.
+fn after<'a, S: Sample + 'a>(samples: impl Iterator<Item = &'a S>, skipped: u64) -> f64 {
+    let (mut passed, mut last) = (0, 0.0);
+    for sample in samples {
+        (passed, last) = (passed + sample.count(), sample.number());
+        if passed > skipped {
+            break;
+        }
+    }
+    last
 }
 
 impl Quantized {
@@ -363,6 +404,34 @@ impl QuantizedWeight {
         }
     }
 
+    /// Whether products of integers can be summed in i32, at most so many of them.
+    fn fits_integers(&self, terms: usize) -> std::result::Result<(), String> {
+        let is_matrix = self.values.shape().rank() == 2 && !self.is_packed();
+        if !is_matrix || !self.is_per_output() || self.zero.is_some() {
+            return Err("expected a symmetric weight [out, in] with one scale, or one per output".to_owned());
+        }
+        if self.values.dim(1) > terms {
+            return Err(format!("expected at most {terms} inputs, so that sums fit i32"));
+        }
+        Ok(())
+    }
+
+    /// Whether it can be the weight of a convolution.
+    fn fits_convolution(&self) -> std::result::Result<(), &'static str> {
+        if self.is_packed() || !self.is_per_output() || self.zero.is_some() {
+            return Err("expected a symmetric weight [O, C / groups, KH, KW] with one scale, or one per output");
+        }
+        Ok(())
+    }
+
+    /// The scale of each output of a convolution, `[1, O, 1, 1]`, or `[]`.
+    fn channel_scale(&self) -> Value {
+        match self.scale.shape().numel() {
+            1 => self.scale.reshape(&[]),
+            _ => self.scale.reshape(&[1, -1, 1, 1]),
+        }
+    }
+
     /// Whether there is one scale, or one per output.
     fn is_per_output(&self) -> bool {
         let first = |x: &Value| {
@@ -415,15 +484,10 @@ impl Value {
         if let Err(invalid) = self.graph().admit("conv2d_quantized", &[self, &weight.values, &weight.scale]) {
             return invalid;
         }
-        if weight.is_packed() || !weight.is_per_output() || weight.zero.is_some() {
-            let why = "expected a symmetric weight [O, C / groups, KH, KW] with one scale, or one per output";
+        if let Err(why) = weight.fits_convolution() {
             return self.graph().error("conv2d_quantized", &[self, &weight.values, &weight.scale], why);
         }
-        let scale = match weight.scale.shape().numel() {
-            1 => weight.scale.reshape(&[]),
-            _ => weight.scale.reshape(&[1, -1, 1, 1]),
-        };
-        self.conv2d(&weight.values.cast(DType::F32), None, options) * scale
+        self.conv2d(&weight.values.cast(DType::F32), None, options) * weight.channel_scale()
     }
 
     /// [`Value::matmul_quantized`] with activations that are quantised, too, each row with a scale of its own from its
@@ -434,16 +498,9 @@ impl Value {
         if let Err(invalid) = self.graph().admit("matmul_dynamic", &[self, &weight.values, &weight.scale]) {
             return invalid;
         }
-        let is_matrix = weight.values.shape().rank() == 2 && !weight.is_packed();
-        if !is_matrix || !weight.is_per_output() || weight.zero.is_some() {
-            let why = "expected a symmetric weight [out, in] with one scale, or one per output";
-            return self.graph().error("matmul_dynamic", &[self, &weight.values, &weight.scale], why);
-        }
         // 127^2 times this many fits 31 bits.
-        const MAX_TERMS: usize = 133_144;
-        if weight.values.dim(1) > MAX_TERMS {
-            let why = format!("expected at most {MAX_TERMS} inputs, so that sums fit i32");
-            return self.graph().error("matmul_dynamic", &[self, &weight.values], why);
+        if let Err(why) = weight.fits_integers(133_144) {
+            return self.graph().error("matmul_dynamic", &[self, &weight.values, &weight.scale], why);
         }
         let x = self.widen();
         // A row of zeros has scale 0; any other divisor keeps it 0.

@@ -323,5 +323,10 @@ pub fn cases() -> Vec<Case> {
             .input("x", TensorType::new(DType::U32, [300]), Fill::Index(1 << 30))
             .forward_only(),
     ]);
+    cases.extend([DType::I32, DType::U32].map(|dtype| {
+        Case::new("argsort", format!("{dtype} with ties"), |x| vec![x[0].argsort(0, false)])
+            .input("x", TensorType::new(dtype, [300]), Fill::Index(100))
+            .forward_only()
+    }));
     cases
 }

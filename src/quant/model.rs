@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Granularity, Quantized, Scheme};
+use super::activations::single;
+use super::{ActivationRange, Granularity, Quantized, Scheme};
 use crate::io::safetensors;
 use crate::ops::quantized_matmul::BLOCK;
 use crate::{DType, Error, Result, Shape, Tensor, TensorType};
 
-/// The weights of a model, some of them quantised, by name.
+/// The weights of a model, some of them quantised, and the fixed ranges of its activations, by name.
 ///
 /// ```
 /// use wgrad::Tensor;
@@ -30,34 +31,53 @@ use crate::{DType, Error, Result, Shape, Tensor, TensorType};
 pub struct QuantizedModel {
     /// The quantised weights.
     pub quantized: BTreeMap<String, Quantized>,
-    /// All others, such as biases.
+    /// The ranges of activations.
+    pub activations: BTreeMap<String, ActivationRange>,
+    /// All other weights, such as biases.
     pub others: BTreeMap<String, Tensor>,
 }
 
 /// Metadata of a quantised weight: this, followed by its name.
 const KEY: &str = "quantization.";
 
+/// Metadata of an activation.
+const ACTIVATION: &str = "quantized_activation.";
+
 impl QuantizedModel {
     /// Writes a safetensors file, atomically. A quantised weight becomes the tensors `NAME.values` (i8; u32 of blocks),
     /// `NAME.scale` (f32; f16) and, unless no number is shifted, `NAME.zero` (f32; u8). These are the variables of
     /// [`Quantized::declare`], so that [`Session::load_weights`](crate::Session::load_weights) reads the file, too. The
-    /// metadata `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale; of
-    /// blocks, `{"bits":4,"block":32,"shape":[64,800],"symmetric":true}` with the shape of the weight.
+    /// metadata `quantization.NAME` is the scheme: `{"axis":0,"bits":4,"symmetric":true}`, with `null` for one scale;
+    /// of blocks, `{"bits":4,"block":32,"shape":[64,800],"symmetric":true}` with the shape of the weight.
+    ///
+    /// The range of an activation becomes the variables of [`ActivationRange::declare`], `NAME.scale` and, unless it is
+    /// 0, `NAME.zero` (f32 `[]`), with the metadata `quantized_activation.NAME`: `{"bits":8,"symmetric":false}`.
     ///
     /// # Errors
     /// [`Error::Io`] from the system; [`Error::File`] if two tensors have the same name, or values, scale and zero
-    /// point of a weight do not match its scheme.
+    /// point of a weight or an activation do not match its scheme.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut tensors = self.others.clone();
         let mut metadata = BTreeMap::new();
+        let mut insert = |name: String, tensor: Tensor| match tensors.insert(name.clone(), tensor) {
+            Some(_) => Err(Error::file(path, format!("two tensors have the name `{name}`"))),
+            None => Ok(()),
+        };
+        for (name, range) in &self.activations {
+            range.validate().map_err(|why| Error::file(path, format!("activation `{name}`: {why}")))?;
+            insert(format!("{name}.scale"), single(range.scale))?;
+            if range.zero != 0.0 {
+                insert(format!("{name}.zero"), single(range.zero))?;
+            }
+            let scheme = json!({ "bits": range.scheme.bits, "symmetric": range.scheme.symmetric });
+            metadata.insert(format!("{ACTIVATION}{name}"), scheme.to_string());
+        }
         for (name, quantized) in &self.quantized {
             quantized.validate().map_err(|why| Error::file(path, format!("weight `{name}`: {why}")))?;
             let zero = (!quantized.is_symmetric()).then_some(("zero", &quantized.zero));
             for (part, tensor) in [("values", &quantized.values), ("scale", &quantized.scale)].into_iter().chain(zero) {
-                if tensors.insert(format!("{name}.{part}"), tensor.clone()).is_some() {
-                    return Err(Error::file(path, format!("two tensors have the name `{name}.{part}`")));
-                }
+                insert(format!("{name}.{part}"), tensor.clone())?;
             }
             let Scheme { bits, symmetric, granularity } = quantized.scheme;
             let mut scheme = json!({ "bits": bits, "symmetric": symmetric });
@@ -77,19 +97,25 @@ impl QuantizedModel {
     /// Reads a file of [`QuantizedModel::save`]. Without such metadata, all its tensors are [`QuantizedModel::others`].
     ///
     /// # Errors
-    /// As [`safetensors::load`]; [`Error::File`] if a tensor of a quantised weight is missing, or does not match its
-    /// scheme.
+    /// As [`safetensors::load`]; [`Error::File`] if a tensor of a quantised weight or activation is missing, or does
+    /// not match its scheme.
     pub fn load(path: impl AsRef<Path>) -> Result<QuantizedModel> {
         let path = path.as_ref();
         let safetensors::Contents { mut tensors, metadata } = safetensors::read(path)?;
-        let mut quantized = BTreeMap::new();
+        let (mut quantized, mut activations) = (BTreeMap::new(), BTreeMap::new());
         for (key, scheme) in metadata {
+            if let Some(name) = key.strip_prefix(ACTIVATION) {
+                let range = read_range(name, &scheme, &mut tensors)
+                    .map_err(|why| Error::file(path, format!("quantised activation `{name}`: {why}")))?;
+                activations.insert(name.to_owned(), range);
+                continue;
+            }
             let Some(name) = key.strip_prefix(KEY) else { continue };
             let weight = read(name, &scheme, &mut tensors)
                 .map_err(|why| Error::file(path, format!("quantised weight `{name}`: {why}")))?;
             quantized.insert(name.to_owned(), weight);
         }
-        Ok(QuantizedModel { quantized, others: tensors })
+        Ok(QuantizedModel { quantized, activations, others: tensors })
     }
 }
 
@@ -119,6 +145,32 @@ fn read(name: &str, scheme: &str, tensors: &mut BTreeMap<String, Tensor>) -> std
     Ok(weight)
 }
 
+/// Takes the tensors of an activation's range out of those of a file.
+fn read_range(
+    name: &str,
+    scheme: &str,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> std::result::Result<ActivationRange, String> {
+    let wrong = || format!("the scheme is `{scheme}`; expected one such as {{\"bits\":8,\"symmetric\":false}}");
+    let json: serde_json::Value = serde_json::from_str(scheme).map_err(|_| wrong())?;
+    let (bits, symmetric) = bits_and_symmetry(&json).ok_or_else(wrong)?;
+    let mut take = |part: &str| match tensors.remove(&format!("{name}.{part}")) {
+        Some(tensor) if tensor.dtype() != DType::F32 || tensor.shape().rank() != 0 => {
+            Err(format!("`{name}.{part}` is {}; expected f32[]", tensor.ty()))
+        }
+        tensor => Ok(tensor.map(|tensor| tensor.to_f32()[0])),
+    };
+    let scale = take("scale")?.ok_or_else(|| format!("`{name}.scale` is missing"))?;
+    let zero = take("zero")?.unwrap_or(0.0);
+    let range = ActivationRange { scheme: Scheme { bits, symmetric, granularity: Granularity::Tensor }, scale, zero };
+    range.validate()?;
+    Ok(range)
+}
+
+fn bits_and_symmetry(json: &serde_json::Value) -> Option<(u32, bool)> {
+    Some((u32::try_from(json.get("bits")?.as_u64()?).ok()?, json.get("symmetric")?.as_bool()?))
+}
+
 /// The scheme, and the shape of a tensor in blocks.
 fn parse(text: &str) -> Option<(Scheme, Option<Shape>)> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
@@ -132,8 +184,8 @@ fn parse(text: &str) -> Option<(Scheme, Option<Shape>)> {
         (None, Some(axis)) => (Granularity::Channel(size(axis)?), None),
         _ => return None,
     };
-    let bits = u32::try_from(json.get("bits")?.as_u64()?).ok()?;
-    Some((Scheme { bits, symmetric: json.get("symmetric")?.as_bool()?, granularity }, shape))
+    let (bits, symmetric) = bits_and_symmetry(&json)?;
+    Some((Scheme { bits, symmetric, granularity }, shape))
 }
 
 impl Quantized {

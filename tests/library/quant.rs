@@ -3,7 +3,7 @@
 use wgrad::io::safetensors;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
-use wgrad::quant::{Calibration, Granularity, Quantized, QuantizedModel, Scheme};
+use wgrad::quant::{ActivationRange, Calibration, Granularity, Observer, Quantized, QuantizedModel, Scheme};
 use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
 
 use crate::common;
@@ -485,4 +485,322 @@ fn files_that_do_not_match_their_scheme_are_refused() {
         safetensors::save(&path, &tensors, &[("quantization.fc".to_owned(), scheme.to_owned())].into()).expect("saved");
         assert!(QuantizedModel::load(&path).expect_err(why).to_string().contains(why));
     }
+}
+
+/// Batches of a skewed activation, each larger than the one before; the first is 0.
+fn batches() -> Vec<Tensor> {
+    let number = |i: usize, most: f64| {
+        let x = (i * 7919 % 10_007) as f64 / 10_007.0;
+        (most * (x * x * x - 0.1)) as f32
+    };
+    [0.0, 0.01, 1.0, 7.5]
+        .map(|most| Tensor::new([50, 40], (0..2000).map(|i| number(i, most)).collect::<Vec<f32>>()).expect("2000"))
+        .into()
+}
+
+/// An observer finds the range that all numbers of its batches have together.
+#[test]
+fn observed_ranges_are_those_of_all_numbers() {
+    let all: Vec<f32> = batches().iter().flat_map(Tensor::to_f32).collect();
+    let (low, high) = all.iter().fold((0f64, 0f64), |(low, high), &x| (low.min(x.into()), high.max(x.into())));
+    let all = Tensor::new([all.len()], all).expect("fits");
+    let mut observer = Observer::new();
+    for (number, batch) in batches().iter().enumerate() {
+        observer.observe(batch).expect("finite");
+        if number == 0 {
+            let zero = observer.range(Scheme::int8(), Calibration::Mse).expect("saw 0");
+            assert_eq!((zero.scale, zero.zero), (1.0, 0.0));
+        }
+    }
+    let affine = observer.range(Scheme::int8().affine(), Calibration::MinMax).expect("observed");
+    let scale = ((high - low) / 255.0) as f32;
+    assert_eq!((affine.scale, affine.zero), (scale, (-128.0 - low / f64::from(scale)).round() as f32));
+    let symmetric = observer.range(Scheme::int8(), Calibration::MinMax).expect("observed");
+    assert_eq!((symmetric.scale, symmetric.zero), ((high.max(-low) / 127.0) as f32, 0.0));
+
+    for scheme in [Scheme::int8(), Scheme::int8().affine(), Scheme::int4(), Scheme::int4().affine()] {
+        for calibration in [Calibration::Percentile(100.0), Calibration::Percentile(97.0), Calibration::Mse] {
+            let found = observer.range(scheme, calibration).expect("observed");
+            let exact = scheme.quantize(&all, calibration).expect("finite");
+            // Bins of 16 / 8192; a range has at least 15 steps.
+            let (scale, zero) = (exact.scale.to_f64()[0], exact.zero.to_f64()[0]);
+            let off = (f64::from(found.scale) - scale).abs() / scale;
+            let allowed = if calibration == Calibration::Percentile(100.0) { 1e-7 } else { 2e-3 };
+            assert!(off <= allowed, "{scheme:?}, {calibration:?}: {found:?} instead of {scale}");
+            assert!((f64::from(found.zero) - zero).abs() <= 1.0, "{found:?} instead of {zero}");
+        }
+    }
+    let clamped = observer.range(Scheme::int8(), Calibration::Percentile(97.0)).expect("observed");
+    assert!(clamped.scale < 0.8 * symmetric.scale, "{clamped:?}");
+    // The order of the batches does not matter.
+    let mut reversed = Observer::new();
+    batches().iter().rev().for_each(|batch| reversed.observe(batch).expect("finite"));
+    for calibration in [Calibration::MinMax, Calibration::Mse] {
+        let [a, b] = [&observer, &reversed].map(|o| o.range(Scheme::int8(), calibration).expect("observed"));
+        assert_eq!(a, b);
+    }
+}
+
+/// Ranges of 8 and 4 bits, with and without a zero point.
+fn ranges() -> [ActivationRange; 4] {
+    let range = |scheme, scale, zero| ActivationRange { scheme, scale, zero };
+    [
+        range(Scheme::int8(), 0.02, 0.0),
+        range(Scheme::int8().affine(), 0.013, -128.0),
+        range(Scheme::int8().affine(), 0.017, 31.0),
+        range(Scheme::int4().affine(), 0.3, -3.0),
+    ]
+}
+
+/// Numbers within and beyond a range, none of them near the middle of two steps; and their integers less the zero
+/// point.
+fn activations(range: &ActivationRange, shape: &[usize]) -> (Tensor, Vec<f64>) {
+    let (least, most) = range.scheme.limits();
+    let (scale, zero) = (f64::from(range.scale), f64::from(range.zero));
+    let width = most - least + 21.0;
+    let (mut numbers, mut integers) = (Vec::new(), Vec::new());
+    for i in 0..shape.iter().product::<usize>() {
+        let q = least - 10.0 + (i * 7919 % 1009) as f64 % width;
+        let part = (i % 7) as f64 / 10.0 - 0.3;
+        numbers.push(((q - zero + part) * scale) as f32);
+        integers.push(q.clamp(least, most) - zero);
+    }
+    (Tensor::new(shape, numbers).expect("fits"), integers)
+}
+
+/// Products with static ranges, compared with sums of integers in f64, to the rounding of two scales.
+#[test]
+fn products_with_static_ranges_are_sums_of_integers() {
+    for (range, per_channel) in ranges().into_iter().flat_map(|range| [(range, false), (range, true)]) {
+        let scheme = if per_channel { Scheme::int8().per_channel(0) } else { Scheme::int8() };
+        let quantized = scheme.quantize(&weights(9, 52), Calibration::MinMax).expect("finite");
+        let (x, integers) = activations(&range, &[2, 5, 52]);
+        let (w, scales) = (quantized.values.to_f64(), quantized.scale.to_f64());
+        let scale = |output: usize| f64::from(range.scale) * scales[output % scales.len()];
+        let want: Vec<f64> = (0..90)
+            .map(|at| (at / 9, at % 9))
+            .map(|(row, output)| {
+                let terms = (0..52).map(|k| integers[row * 52 + k] * w[output * 52 + k]);
+                terms.sum::<f64>() * scale(output)
+            })
+            .collect();
+        for device in common::devices() {
+            let graph = Graph::new();
+            let input = graph.input("x", DType::F32, x.shape());
+            let (declared, weight) = (range.declare(&graph, "x"), quantized.declare(&graph, "w"));
+            let outputs = [input.matmul_static(&declared, &weight), input.quantize(&declared)];
+            let mut session = Session::new(device.clone());
+            let program = session.compile(&graph, &[&outputs[0], &outputs[1]]).expect("compiles");
+            let got = session.run(&program, &[("x", &x)]).expect("runs");
+            let stored: Vec<f64> = integers.iter().map(|q| q + f64::from(range.zero)).collect();
+            assert_eq!((got[1].dtype(), got[1].to_f64()), (DType::I8, stored));
+            for (got, want) in got[0].to_f64().into_iter().zip(&want) {
+                assert!((got - want).abs() <= 4e-7 * want.abs(), "{range:?}: {got} instead of {want} on {device}");
+            }
+            if !device.is_cpu() {
+                let bytes = |call: &wgrad::plan::KernelCall| {
+                    let reads = call.reads.iter().map(|read| read.ty.to_string()).collect::<Vec<_>>();
+                    ["i8[2, 5, 52]", "i8[9, 52]"].iter().all(|ty| reads.contains(&(*ty).to_owned()))
+                };
+                assert!(program.plan().calls.iter().any(bytes), "the product reads bytes");
+                let (_, report) = session.check(&program, &[("x", &x)]).expect("runs");
+                assert!(report.passed() && report.compared() > 90, "{report:?}");
+            }
+        }
+    }
+}
+
+/// Beyond the range are its ends, and the middle between two integers is the even one.
+#[test]
+fn integers_of_a_range_are_clamped() {
+    let range = ActivationRange { scheme: Scheme::int4().affine(), scale: 0.5, zero: 2.0 };
+    let numbers = [0.0, 0.25, 0.75, -0.25, 2.4, f32::INFINITY, -1e30, -4.9, f32::NAN];
+    let x = Tensor::new([9], numbers).expect("nine");
+    for device in common::devices() {
+        let graph = Graph::new();
+        let declared = range.declare(&graph, "range");
+        let [wide, narrow] = [("x", DType::F32), ("narrow", DType::BF16)].map(|(name, dtype)| {
+            let input = graph.input(name, dtype, [9]);
+            input.quantize(&declared)
+        });
+        let mut session = Session::new(device.clone());
+        let program = session.compile(&graph, &[&wide, &narrow]).expect("compiles");
+        let got = session.run(&program, &[("x", &x), ("narrow", &x.cast(DType::BF16))]).expect("runs");
+        for got in got {
+            assert_eq!(got.to_f64(), [2.0, 2.0, 4.0, 2.0, 7.0, 7.0, -8.0, -8.0, 0.0], "on {device}");
+        }
+    }
+}
+
+/// The same for convolutions; padding is 0, whichever integer stands for it.
+#[test]
+fn convolutions_with_static_ranges_are_sums_of_integers() {
+    let w = Tensor::new([6, 3, 3, 3], weights(6, 27).to_f32()).expect("fits");
+    let quantized = Scheme::int8().per_channel(0).quantize(&w, Calibration::MinMax).expect("finite");
+    let (w, scales) = (quantized.values.to_f64(), quantized.scale.to_f64());
+    for range in ranges() {
+        let (x, integers) = activations(&range, &[2, 3, 5, 6]);
+        let mut want = Vec::new();
+        for (image, output, row, column) in (0..2usize)
+            .flat_map(|n| (0..6usize).map(move |o| (n, o)))
+            .flat_map(|(n, o)| (0..30usize).map(move |at| (n, o, at / 6, at % 6)))
+        {
+            let mut sum = 0.0;
+            for (channel, i, j) in (0..27usize).map(|k| (k / 9, k / 3 % 3, k % 3)) {
+                let (y, x) = ((row + i).wrapping_sub(1), (column + j).wrapping_sub(1));
+                if y < 5 && x < 6 {
+                    let a = integers[((image * 3 + channel) * 5 + y) * 6 + x];
+                    sum += a * w[((output * 3 + channel) * 3 + i) * 3 + j];
+                }
+            }
+            want.push(sum * scales[output] * f64::from(range.scale));
+        }
+        for device in common::devices() {
+            let graph = Graph::new();
+            let input = graph.input("x", DType::F32, x.shape());
+            let (declared, weight) = (range.declare(&graph, "x"), quantized.declare(&graph, "w"));
+            let y = input.conv2d_static(&declared, &weight, Conv2d::same(3));
+            let mut session = Session::new(device.clone());
+            let program = session.compile(&graph, &[&y]).expect("compiles");
+            let got = session.run(&program, &[("x", &x)]).expect("runs").remove(0).to_f64();
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.into_iter().zip(&want) {
+                assert!((got - want).abs() <= 4e-7 * want.abs(), "{range:?}: {got} instead of {want} on {device}");
+            }
+        }
+    }
+}
+
+#[test]
+fn mistakes_with_static_ranges_are_errors() {
+    let mut observer = Observer::new();
+    let nothing = observer.range(Scheme::int8(), Calibration::MinMax).expect_err("saw nothing").to_string();
+    assert!(nothing.contains("nothing was observed"), "{nothing}");
+    observer.observe(&weights(2, 3)).expect("finite");
+    let before = observer.range(Scheme::int8(), Calibration::MinMax).expect("observed");
+    let infinite = Tensor::new([2], [100.0f32, f32::INFINITY]).expect("two");
+    for wrong in [&infinite, &Tensor::new([1], [1i32]).expect("one")] {
+        let why = observer.observe(wrong).expect_err("not finite floats").to_string();
+        assert!(why.contains("expected finite floats") && why.contains("32["), "{why}");
+    }
+    assert_eq!(observer.range(Scheme::int8(), Calibration::MinMax).expect("observed"), before, "no number was added");
+    for (scheme, calibration, says) in [
+        (Scheme::int8().bits(1), Calibration::MinMax, "2 to 8 bits, not 1"),
+        (Scheme::int8().per_channel(0), Calibration::MinMax, "one scale"),
+        (Scheme::int8().per_block(), Calibration::MinMax, "one scale"),
+        (Scheme::int8(), Calibration::Percentile(f64::NAN), "percentile"),
+    ] {
+        let why = observer.range(scheme, calibration).expect_err(says).to_string();
+        assert!(why.contains(says), "{why}");
+    }
+
+    let graph = Graph::new();
+    let declare = |name: &str, scheme: Scheme, rows, columns| {
+        let quantized = scheme.quantize(&weights(rows, columns), Calibration::MinMax).expect("finite");
+        quantized.declare(&graph, name)
+    };
+    let range = before.declare(&graph, "range");
+    let x = graph.input("x", DType::F32, [2, 3]);
+    x.matmul_static(&range, &declare("affine", Scheme::int8().affine(), 2, 3));
+    x.matmul_static(&range, &declare("columns", Scheme::int8().per_channel(1), 2, 3));
+    x.matmul_static(&range, &declare("blocks", Scheme::int8().per_block(), 2, 3));
+    x.matmul_static(&range, &declare("long", Scheme::int8(), 1, 66_312));
+    x.matmul_static(&range, &declare("inner", Scheme::int8(), 2, 4));
+    x.conv2d_static(&range, &declare("affine4", Scheme::int8().affine(), 2, 3), Conv2d::default());
+    graph.input("n", DType::I32, [2]).quantize(&range);
+    // An invalid range is one error; what uses it adds none.
+    let invalid = ActivationRange { scale: f32::NAN, ..before }.declare(&graph, "nan");
+    x.matmul_static(&invalid, &declare("right", Scheme::int8(), 2, 3));
+    ActivationRange { zero: 1.0, ..before }.declare(&graph, "one");
+    let foreign = before.declare(&Graph::new(), "foreign");
+    x.quantize(&foreign);
+    let errors = graph.errors();
+    let says = [
+        "symmetric weight [out, in]",
+        "symmetric weight [out, in]",
+        "symmetric weight [out, in]",
+        "at most 66311 inputs",
+        "matmul",
+        "symmetric weight [O,",
+        "i32",
+        "`nan`: `scale` is NaN",
+        "`one`: `zero` is 1",
+        "different graphs",
+    ];
+    assert_eq!(errors.len(), says.len(), "{errors:?}");
+    for (error, says) in errors.iter().zip(says) {
+        let text = error.to_string();
+        assert!(text.contains(says) && error.location.file().ends_with("quant.rs"), "{text}");
+    }
+}
+
+/// Ranges come back as they were, a session reads them, and hostile ones are refused.
+#[test]
+fn files_keep_static_ranges() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let mut model = QuantizedModel::default();
+    let names = ["a", "b", "c", "d"];
+    model.activations.extend(names.iter().map(|name| (*name).to_owned()).zip(ranges()));
+    let weight = Scheme::int8().quantize(&weights(2, 3), Calibration::MinMax).expect("finite");
+    model.quantized.insert("w".to_owned(), weight);
+    model.save(&path).expect("saved");
+    assert_eq!(QuantizedModel::load(&path).expect("loads"), model);
+
+    // Variables with other initial values take those of the file.
+    let graph = Graph::new();
+    let other = |range: &ActivationRange| ActivationRange { scale: 1.0, ..*range };
+    let declared: Vec<_> = model.activations.iter().map(|(name, range)| other(range).declare(&graph, name)).collect();
+    let scales: Vec<&Value> = declared.iter().map(|range| &range.scale).collect();
+    let mut session = Session::new(wgrad::Device::cpu());
+    let program = session.compile(&graph, &scales).expect("compiles");
+    let mut contents = safetensors::load(&path).expect("loads");
+    contents.retain(|name, _| !name.starts_with('w'));
+    let only = folder.path().join("only.safetensors");
+    safetensors::save(&only, &contents, &Default::default()).expect("saved");
+    session.load_weights(&only, &graph).expect("the names of the variables");
+    let got: Vec<f32> = session.run(&program, &[]).expect("runs").iter().map(|x| x.to_f32()[0]).collect();
+    assert_eq!(got, ranges().map(|range| range.scale));
+
+    let single = |x: f32| Tensor::new([], [x]).expect("one");
+    let right = r#"{"bits":8,"symmetric":false}"#;
+    let (one, minus) = (single(1.0), single(-128.0));
+    for (scheme, scale, zero, why) in [
+        ("8", &one, &minus, "the scheme is `8`"),
+        ("{", &one, &minus, "the scheme is `{`"),
+        (r#"{"bits":-8,"symmetric":true}"#, &one, &minus, "the scheme is"),
+        (r#"{"bits":8}"#, &one, &minus, "the scheme is"),
+        (r#"{"bits":9,"symmetric":false}"#, &one, &minus, "2 to 8 bits, not 9"),
+        (r#"{"bits":8,"symmetric":true}"#, &one, &minus, "`zero` is -128; expected an integer from 0 to 0"),
+        (r#"{"bits":4,"symmetric":false}"#, &one, &minus, "expected an integer from -8 to 7"),
+        (right, &single(f32::NAN), &minus, "`scale` is NaN"),
+        (right, &single(0.0), &minus, "`scale` is 0"),
+        (right, &single(f32::INFINITY), &minus, "`scale` is inf"),
+        (right, &one, &single(0.5), "`zero` is 0.5"),
+        (right, &one, &single(f32::NAN), "`zero` is NaN"),
+        (right, &weights(1, 1), &minus, "`x.scale` is f32[1, 1]; expected f32[]"),
+        (right, &one, &Tensor::new([0], Vec::<f32>::new()).expect("none"), "`x.zero` is f32[0]; expected f32[]"),
+        (right, &one.cast(DType::F16), &minus, "`x.scale` is f16[]; expected f32[]"),
+    ] {
+        let tensors = [("x.scale".to_owned(), scale.clone()), ("x.zero".to_owned(), zero.clone())].into();
+        let metadata = [("quantized_activation.x".to_owned(), scheme.to_owned())].into();
+        safetensors::save(&path, &tensors, &metadata).expect("saved");
+        let error = QuantizedModel::load(&path).expect_err(why).to_string();
+        assert!(error.contains("activation `x`") && error.contains(why), "{error}");
+    }
+    safetensors::save(&path, &Default::default(), &[("quantized_activation.x".to_owned(), right.to_owned())].into())
+        .expect("saved");
+    let error = QuantizedModel::load(&path).expect_err("empty").to_string();
+    assert!(error.contains("`x.scale` is missing"), "{error}");
+
+    std::fs::remove_file(&path).expect("was written");
+    let range = ranges()[1];
+    let mut wrong = QuantizedModel::default();
+    wrong.activations.insert("x".to_owned(), ActivationRange { zero: 500.0, ..range });
+    let error = wrong.save(&path).expect_err("no such integer").to_string();
+    assert!(error.contains("activation `x`") && error.contains("`zero` is 500") && !path.exists(), "{error}");
+    wrong.activations.insert("x".to_owned(), range);
+    wrong.others.insert("x.scale".to_owned(), weights(1, 1));
+    let error = wrong.save(&path).expect_err("one name").to_string();
+    assert!(error.contains("two tensors have the name `x.scale`"), "{error}");
 }

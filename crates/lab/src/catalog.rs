@@ -5,14 +5,14 @@ use std::fmt::Write;
 
 use wgrad::check::{CaseGraph, tolerance};
 use wgrad::graph::{Graph, Node, NodeKind, Nodes, ValueId};
-use wgrad::op::{Backward, Lowering, Op};
+use wgrad::op::{Backward, Case, Lowering, Op};
 use wgrad::{DType, Result, Value};
 
 /// An op, or an expression that is composed of ops.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub name: String,
-    /// Input types in the cases, and output types if they differ.
+    /// Types of inputs, each with the narrow types that may be stored instead, and of outputs if they differ.
     pub dtypes: String,
     /// How it runs: `pointwise`, `view`, or its kernel variants, best first; for composed entries, their ops.
     pub forward: Vec<String>,
@@ -72,6 +72,21 @@ pub fn catalog() -> Result<Vec<Entry>> {
             seen.add_case(&graph, &nodes, case.differentiable);
         }
     }
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_narrow()) {
+        for case in wgrad::ops::cases().into_iter().filter_map(|case| stored_as(case, dtype)) {
+            // An op that does not admit the type records an error.
+            let Ok(graph) = CaseGraph::new(&case) else { continue };
+            let nodes = graph.graph.nodes();
+            for node in &nodes.nodes {
+                if let Some(seen) = ops.get_mut(node.name()) {
+                    seen.inputs.extend(node.inputs.iter().filter_map(|&id| stored(&nodes, id)).map(DType::name));
+                }
+            }
+            if let Some(seen) = composed.get_mut(case.op) {
+                seen.inputs.extend(graph.inputs[..graph.own.0].iter().map(|(_, v, _)| v.dtype().name()));
+            }
+        }
+    }
     let of = |name: &str, seen: Seen, composed: bool| Entry {
         name: name.to_owned(),
         dtypes: seen.dtypes(),
@@ -86,6 +101,24 @@ pub fn catalog() -> Result<Vec<Entry>> {
     let composed = composed.into_iter().filter(|(name, _)| !own.iter().any(|op| op.name == *name));
     let composed: Vec<Entry> = composed.map(|(name, seen)| of(name, seen, true)).collect();
     Ok([own, composed].concat())
+}
+
+/// The case with inputs in a narrow type instead of its wide one; `None` if it has none of those.
+fn stored_as(mut case: Case, dtype: DType) -> Option<Case> {
+    let mut wide = case.inputs.iter_mut().filter(|input| input.ty.dtype == dtype.wide()).peekable();
+    wide.peek()?;
+    wide.for_each(|input| input.ty.dtype = dtype);
+    Some(case)
+}
+
+/// The type in which an operand is stored: for one that was widened, the narrow one; `None` if an integer is read as a
+/// float.
+fn stored(nodes: &Nodes, id: ValueId) -> Option<DType> {
+    let (node, dtype) = (&nodes.nodes[id.node], nodes.ty(id).dtype);
+    if node.name() != "widen" {
+        return Some(dtype);
+    }
+    Some(nodes.ty(node.inputs[0]).dtype).filter(|narrow| narrow.wide() == dtype)
 }
 
 /// How an op runs.
@@ -152,16 +185,30 @@ impl Seen {
         self.tolerance.extend(tolerance(nodes, ""));
     }
 
-    /// `f32 i32`, or `f32 -> bool`.
+    /// `f32 (f16 bf16) i32 (i8)`, or `f32 (f16 bf16) -> bool`.
     fn dtypes(&self) -> String {
-        let list = |of: &BTreeSet<&str>| {
-            DType::ALL.iter().map(|dtype| dtype.name()).filter(|name| of.contains(name)).collect::<Vec<_>>().join(" ")
-        };
+        let wide = DType::ALL.into_iter().filter(|dtype| !dtype.is_narrow()).map(DType::name);
+        let wide: BTreeSet<&str> = wide.filter(|name| self.inputs.contains(name)).collect();
         match (list(&self.inputs), list(&self.outputs)) {
-            (inputs, outputs) if inputs == outputs || inputs.is_empty() => outputs,
+            (inputs, outputs) if inputs.is_empty() => outputs,
+            (inputs, _) if wide == self.outputs || self.inputs == self.outputs => inputs,
             (inputs, outputs) => format!("{inputs} -> {outputs}"),
         }
     }
+}
+
+/// The names of types; narrow ones in parentheses after their wide type, if that is among them.
+fn list(of: &BTreeSet<&str>) -> String {
+    let seen = |dtype: &DType| of.contains(dtype.name());
+    let words = DType::ALL.into_iter().filter(seen).filter_map(|dtype| {
+        if dtype.is_narrow() {
+            return (!seen(&dtype.wide())).then(|| dtype.name().to_owned());
+        }
+        let narrow = DType::ALL.into_iter().filter(seen).filter(|other| other.is_narrow() && other.wide() == dtype);
+        let narrow: Vec<&str> = narrow.map(DType::name).collect();
+        Some(if narrow.is_empty() { dtype.name().to_owned() } else { format!("{dtype} ({})", narrow.join(" ")) })
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The names of the ops of these nodes, except constants and moves, which every gradient contains.
@@ -180,9 +227,9 @@ pub fn markdown(entries: &[Entry]) -> String {
          This page is generated from the registry by `wgrad ops > docs/OPS.md`; a test fails if it is stale. Names are\n\
          those of methods of `Value`, or of ops that these methods create; their documentation has formulas, shapes and\n\
          errors.\n\n\
-         - **dtypes**: of the inputs in the cases, and of the outputs if they differ. Every op also takes the narrow type of\n  \
-           these (f16 and bf16 for f32, i8 for i32, u8 for u32): it computes in the wide type, and float results are\n  \
-           rounded once.\n\
+         - **dtypes**: of the inputs in the cases, and of the outputs if they differ. In parentheses: narrow types, which\n  \
+           may be stored instead of the type before them. The op computes in the wide type; if all float operands have\n  \
+           one narrow type, a float result is rounded to it, once; integer results have 32 bits. Views keep the type.\n\
          - **kernels**: `pointwise` is a function of `shaders/scalar.wgsl`, fused with its neighbours; `view` is a\n  \
            change of strides; all others are kernel variants, best first; device and shapes decide which one runs.\n\
          - **gradient**: the ops that compute it, except constants and views; `-` if it has none.\n\

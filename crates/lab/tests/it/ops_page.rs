@@ -25,3 +25,22 @@ fn every_registered_op_is_listed_with_its_gradient() {
     assert_eq!(find("argmax").backward, None);
     assert!(find("softmax").forward.len() == 2 && find("gelu").composed && !find("softmax_grad").composed);
 }
+
+#[test]
+fn storage_types_are_those_that_ops_admit() {
+    let entries = catalog().expect("every case builds");
+    let dtypes = |name: &str| entries.iter().find(|entry| entry.name == name).map_or("", |entry| &entry.dtypes);
+    for (name, expected) in [
+        ("add", "f32 (f16 bf16) i32 (i8) u32 (u8)"),
+        ("and", "bool"),
+        ("eq", "f32 (f16 bf16) i32 (i8) u32 (u8) -> bool"),
+        ("argsort", "f32 (f16 bf16) i32 (i8) u32 (u8) -> i32"),
+        ("conv2d", "f32 (f16 bf16)"),
+        ("matmul", "f32 (f16 bf16) i32 (i8) u32 (u8)"),
+        ("permute", "f32 (f16 bf16) i32 (i8) u32 (u8) bool"),
+        ("widen", "f16 bf16 i8 u8 -> f32 i32 u32"),
+        ("gelu", "f32 (f16 bf16)"),
+    ] {
+        assert_eq!(dtypes(name), expected, "{name}");
+    }
+}
