@@ -1,7 +1,7 @@
 // y[m, n] = epilogue(sum over k of a[m, k] * w[n, k]) for few rows m and a quantised w.
 // Bindings: 0 Params, 1 a, 3 y, as in matmul_operands.wgsl; 2 words, 4 scales, 5 zeros, as in quantized_weights.wgsl.
-// A workgroup computes a TM x TN tile of y, TN a multiple of 4. Its invocations split k, 8 terms each, so neighbours read
-// adjacent words, and each has TN of them in flight; finally their sums are added.
+// A workgroup computes a TM x TN tile of y, TN a multiple of 4. Its invocations split k, 8 terms each, so neighbours
+// read adjacent words, and each has TN of them in flight; finally their sums are added.
 // Reference: QuantizedMatmul::reference in src/ops/quantized_matmul.rs.
 
 import package::matmul_blocks::left_row;

@@ -1,8 +1,8 @@
 // y[m, n] = epilogue(sum over k of a[m, k] * w[n, k]) for few rows m and a quantised w, for subgroups of 8.
 // Bindings: 0 Params, 1 a, 3 y, as in matmul_operands.wgsl; 2 words, 4 scales, 5 zeros, as in quantized_weights.wgsl.
 // A workgroup computes TM x 32 elements of y, an invocation 4 of each row. It loads whole blocks of its 4 rows of w, 16
-// bytes at a time. Each lane holds 4 of the 32 terms of each row of a and shares them by shuffles with constant indices.
-// One workgroup is one subgroup.
+// bytes at a time. Each lane holds 4 of the 32 terms of each row of a and shares them by shuffles with constant
+// indices. One workgroup is one subgroup.
 // Reference: QuantizedMatmul::reference in src/ops/quantized_matmul.rs.
 
 import package::matmul_blocks::{left_row, store};

@@ -1,5 +1,5 @@
-//! Quantisation: weights and activations as integers of up to 8 bits, with a scale per tensor, per channel, or per block
-//! of 32 numbers.
+//! Quantisation: weights and activations as integers of up to 8 bits, with a scale per tensor, per channel, or per
+//! block of 32 numbers.
 //!
 //! A number `x` becomes `q = clamp(round(x / scale) + zero)`, and `q` stands for `(q - zero) scale` (Jacob et al.,
 //! *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference*, arXiv:1712.05877).

@@ -199,7 +199,8 @@ impl Scope {
     /// A bias, unless layers have none.
     #[track_caller]
     pub(super) fn bias(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Option<Value> {
-        self.bias.then(|| self.parameter(name, shape, init))
+        // Not `then`: a closure would hide the caller.
+        if self.bias { Some(self.parameter(name, shape, init)) } else { None }
     }
 
     /// `NAME.weight`, ones, and `NAME.bias`, zeros: the scale and shift of a norm, unless norms have none.

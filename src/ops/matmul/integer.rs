@@ -1,5 +1,5 @@
-//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, and one for i8, which
-//! multiplies four pairs of bytes at a time; the other fast kernels are for floats only.
+//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, and one for i8,
+//! which multiplies four pairs of bytes at a time; the other fast kernels are for floats only.
 
 use rayon::prelude::*;
 
