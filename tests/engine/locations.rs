@@ -342,6 +342,17 @@ fn optimizers(e: &mut Entries) {
         t.g.variable("q.values", Tensor::new([1], [1.0f32]).unwrap());
         q.declare(&t.g, "q")
     });
+    let range =
+        |scale: &Value| quant::QuantizedInput { scheme: quant::Scheme::int8(), scale: scale.clone(), zero: None };
+    e.add("quantize", move |t| t.f.quantize(&range(&t.i)));
+    e.add("matmul_static", move |t| {
+        let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
+        t.f.matmul_static(&range(&t.v), &q)
+    });
+    e.add("conv2d_static", move |t| {
+        let q = quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None };
+        t.image.conv2d_static(&range(&t.v), &q, Conv2d::default())
+    });
     e.add("dequantized", |t| {
         quant::QuantizedWeight { values: t.f.clone(), scale: t.v.clone(), zero: None }.dequantized()
     });
