@@ -57,6 +57,8 @@ impl Subject {
 pub enum Change {
     /// Replaces each occurrence of the first text with the second.
     Text(&'static str, &'static str),
+    /// The same for any of these pairs, since the text depends on the device.
+    Texts(&'static [(&'static str, &'static str)]),
     /// Applies the function to this word of the first uniform.
     Word(usize, fn(u32) -> u32),
     /// Replaces the first value with the second in all uniforms.
@@ -187,14 +189,20 @@ impl Fault {
     }
 }
 
+/// Replaces each occurrence of a text; whether there is one.
+fn replace(dispatch: &mut Dispatch, from: &str, to: &str) -> bool {
+    let text = dispatch.wgsl.text.replace(from, to);
+    let changed = text != *dispatch.wgsl.text;
+    dispatch.wgsl.text = Arc::from(text);
+    changed
+}
+
 impl Change {
     fn apply(&self, dispatch: &mut Dispatch) -> bool {
         match *self {
-            Change::Text(from, to) => {
-                let text = dispatch.wgsl.text.replace(from, to);
-                let changed = text != *dispatch.wgsl.text;
-                dispatch.wgsl.text = Arc::from(text);
-                changed
+            Change::Text(from, to) => replace(dispatch, from, to),
+            Change::Texts(pairs) => {
+                pairs.iter().fold(false, |changed, (from, to)| replace(dispatch, from, to) | changed)
             }
             Change::Word(number, change) => {
                 let mut uniforms = dispatch.bindings.iter_mut();

@@ -1,6 +1,6 @@
 //! Faults in the kernels of whole layers: attention, norms, indices and recurrences.
 
-use super::{LONG_RUNS, fault};
+use super::{LONG_RUNS, NO_BARRIER_IN_TREE, fault};
 use crate::faults::{Change, Fault};
 
 use Change::{Short, Swap, Text, Word};
@@ -99,7 +99,7 @@ pub(super) fn norms() -> Vec<Fault> {
             ["layer_norm", "rows of 768"],
             "workgroup",
             "norm_workgroup",
-            Text("    workgroupBarrier();\n    if (lane < half) {", "    if (lane < half) {"),
+            NO_BARRIER_IN_TREE,
         ),
         fault(
             "the tree is overwritten before all invocations have read it",

@@ -1,0 +1,28 @@
+//! The seeded faults.
+
+use wgrad::plan::Plan;
+use wgrad::{Profile, Value};
+use wgrad_lab::faults::faults;
+
+/// The self-test runs on the devices of its users, whose kernels are not those of the software adapters of the tests.
+#[test]
+fn faults_fit_the_kernels_of_gpus() {
+    let gpu = Profile {
+        kind: "discrete GPU".into(),
+        multiprocessors: Some(132),
+        max_workgroup_memory: 48 << 10,
+        ..Profile::metal()
+    };
+    let mut fitting = 0;
+    for fault in faults() {
+        let subject = fault.subject().expect("a graph");
+        let outputs: Vec<&Value> = subject.outputs.iter().collect();
+        let Ok((mut plan, _)) = Plan::of(&subject.graph, &outputs, &gpu, &fault.options()) else { continue };
+        // Kernels for software adapters, such as those for subgroups of 8, cannot run there.
+        if plan.calls.iter().flat_map(|call| &call.dispatches).any(|dispatch| dispatch.entry == fault.kernel) {
+            fault.inject(&mut plan).expect("something to change");
+            fitting += 1;
+        }
+    }
+    assert!(fitting > 100, "only {fitting} faults");
+}
