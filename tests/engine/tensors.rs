@@ -81,7 +81,7 @@ fn slices_and_concatenation_are_inverse() {
 #[test]
 fn impossible_arrangements_are_errors() {
     let (x, y) = (tensor(&[2, 3], [0f32; 6]), tensor(&[2, 3], [0i32; 6]));
-    let text = |result: wgrad::Result<Tensor>| result.err().expect("an error").to_string();
+    let text = |result: wgrad::Result<Tensor>| result.expect_err("an error").to_string();
     assert_eq!(text(x.slice(2, 0..1)), "slice: f32[2, 3] has no axis 2");
     assert_eq!(text(x.slice(1, 2..4)), "slice 2..4 exceeds axis 1 of f32[2, 3], of size 3");
     #[allow(clippy::reversed_empty_ranges)]
