@@ -10,6 +10,7 @@ import package::matmul_sums::{QUADS, store_sums, sums};
 
 const TM: u32 = 4u;
 const TN: u32 = 4u;
+
 @compute @workgroup_size(64)
 fn matmul_gemv(
   @builtin(workgroup_id) group: vec3<u32>,

@@ -2,9 +2,17 @@
 // Bindings: 0 Params, 1 a, 2 b, 3 y, as in matmul_operands.wgsl.
 // One invocation computes 4 x 4 elements of y. A workgroup is 64 of them, along n first, all in the same part. part_k
 // is at most 12,000; parts and tiles as in Params; surplus invocations do nothing.
+// With DOT4, a and b are words of four signed bytes along k, where they are contiguous.
 // Reference: product_of_integers in src/ops/matmul/integer.rs.
 
 import package::matmul_operands::{a, b, columns_of_b, p, rows_of_a, T, y};
+
+const DOT4: bool = false;
+// Terms per element of the bindings.
+@if(DOT4)
+const TERMS: u32 = 4u;
+@else
+const TERMS: u32 = 1u;
 
 @compute @workgroup_size(64)
 fn matmul_integer(
@@ -21,16 +29,23 @@ fn matmul_integer(
   let batch = number / p.tiles_n / p.tiles_m;
   if (part >= p.parts || batch >= p.batches) { return; }
 
-  let rows = rows_of_a(batch, m);
-  let columns = columns_of_b(batch, n);
+  let rows = rows_of_a(batch, m) / TERMS;
+  let columns = columns_of_b(batch, n) / TERMS;
   var sum: array<vec4<T>, 4>;
-  let last = min(p.k, (part + 1u) * p.part_k);
-  for (var k = part * p.part_k; k < last; k++) {
+  let last = min(p.k, (part + 1u) * p.part_k) / TERMS;
+  for (var k = part * p.part_k / TERMS; k < last; k++) {
     let left = rows + k * p.a_k;
     let right = columns + k * p.b_k;
     let terms = vec4(b[right.x], b[right.y], b[right.z], b[right.w]);
     @unroll for (var i = 0u; i < 4u; i++) {
-      sum[i] += a[left[i]] * terms;
+      let factor = a[left[i]];
+      @if(DOT4) {
+        sum[i] += vec4<T>(vec4(
+          dot4I8Packed(factor, terms.x), dot4I8Packed(factor, terms.y), dot4I8Packed(factor, terms.z),
+          dot4I8Packed(factor, terms.w),
+        ));
+      }
+      @else sum[i] += factor * terms;
     }
   }
   let slice = part * p.batches + batch;

@@ -17,8 +17,8 @@ pub struct OpenOptions {
     /// [`Profile::cooperative_matrices`]. Programs use them only with [`Precision::Mixed`].
     ///
     /// They are an experimental feature of wgpu: it does not check the shapes that shaders use, and the barriers that
-    /// it emits around them are formally insufficient on Vulkan. The kernels have been tested on lavapipe only: run
-    /// `wgrad check --precision mixed` before you rely on another device.
+    /// it emits around them are formally insufficient on Vulkan. Run `wgrad check --precision mixed` before you rely on a
+    /// device.
     pub cooperative_matrices: bool,
 }
 

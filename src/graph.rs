@@ -4,6 +4,7 @@
 //! with the caller's line, the result is an invalid value, and compiling reports all errors.
 
 mod narrow;
+mod value;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::op::{Lowering, Op};
 use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
+
+pub use value::Value;
 
 /// Identifies an output of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -536,67 +539,5 @@ fn check_size(ty: &TensorType) -> Result<(), String> {
     match elements {
         Some(n) if n < (1 << 31) => Ok(()),
         _ => Err(format!("{ty} has 2^31 elements or more, but kernels use 32-bit indices; split the tensor")),
-    }
-}
-
-/// A value of the graph: an output of a node and its type. Cheap to clone.
-#[derive(Clone)]
-pub struct Value {
-    graph: Graph,
-    id: ValueId,
-    ty: TensorType,
-}
-
-impl std::fmt::Debug for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.is_valid() {
-            write!(f, "%{}.{}: {}", self.id.node, self.id.output, self.ty)
-        } else {
-            write!(f, "invalid")
-        }
-    }
-}
-
-impl Value {
-    /// The graph it belongs to.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
-    /// The node and output it refers to. Meaningless for a value that is not [valid](Value::is_valid).
-    pub fn id(&self) -> ValueId {
-        self.id
-    }
-
-    /// Whether it was created without a mistake.
-    pub fn is_valid(&self) -> bool {
-        self.id != INVALID
-    }
-
-    /// Element type and shape.
-    pub fn ty(&self) -> &TensorType {
-        &self.ty
-    }
-
-    /// The element type.
-    pub fn dtype(&self) -> DType {
-        self.ty.dtype
-    }
-
-    /// The sizes of the axes; `[]` for an invalid value.
-    pub fn shape(&self) -> &Shape {
-        &self.ty.shape
-    }
-
-    /// The size of an axis, which may count from the end (`-1`); 0 if there is no such axis.
-    pub fn dim(&self, axis: isize) -> usize {
-        self.shape().axis(axis).map_or(0, |axis| self.shape()[axis])
-    }
-
-    /// Adds an op with one output, with this value and `others` as inputs.
-    #[track_caller]
-    pub(crate) fn op(&self, op: impl Op, others: &[&Value]) -> Value {
-        let inputs: Vec<&Value> = std::iter::once(self).chain(others.iter().copied()).collect();
-        self.graph.apply1(op, &inputs)
     }
 }

@@ -1,5 +1,5 @@
-//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, and one for i8,
-//! which multiplies four pairs of bytes at a time; the other fast kernels are for floats only.
+//! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, which multiplies four
+//! pairs of i8 at a time; the other fast kernels are for floats only.
 
 use rayon::prelude::*;
 
@@ -107,14 +107,12 @@ impl Kernel for IntegerMatmul {
         let operands = [Operand::new(&args.views[0], m, k, false), Operand::new(&args.views[1], n, k, true)];
         let cut = TILING.cut(sizes, batches, args.profile);
         let target = if cut.parts > 1 { Slot::Scratch(0) } else { Slot::Output(0) };
-        let (entry, element) = match *variant {
-            DOT4 => ("matmul_dot4", "u32"),
-            _ => ("matmul_integer", dtype.wgsl_storage()),
-        };
+        let dot4 = *variant == DOT4;
+        let element = if dot4 { "u32" } else { dtype.wgsl_storage() };
         let launch = Launch {
             label: format!("matmul {}", variant.name),
-            wgsl: Shader::new(entry).set("T", element).finish()?,
-            entry,
+            wgsl: Shader::new("matmul_integer").set("T", element).set("DOT4", dot4).finish()?,
+            entry: "matmul_integer",
             bindings: vec![
                 Binding::Uniform(cut.words(sizes, batches, &operands)),
                 Binding::Read(Slot::Input(0)),
