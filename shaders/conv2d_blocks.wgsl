@@ -1,4 +1,4 @@
-// Operands of conv2d_tile.wgsl forward and for the input gradient.
+// Operands of conv2d_tile.wgsl and cooperative_tile.wgsl, forward and for the input gradient.
 // y[n, o, i, j] = sum over u, v, q of packed[n, i, j, shifted by (u, v), q] . weight[u, v, 4 q.., o]
 // packed [N, PH, PW, Q] and weight [KH KW, 4 Q, COLUMNS] of vec4 from conv2d_pack. Rows are channels o, columns
 // positions (n, i, j), terms (u, v, 4 q + e). Part p of the sum is y[p, ..].
@@ -23,7 +23,7 @@ fn tile_of(number: u32) -> Tile {
 }
 
 // Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or four windows.
-fn place_of(four: u32, right: bool) -> vec4<u32> {
+fn place_of(four: u32, right: bool, _part: u32) -> vec4<u32> {
   if (!right) { return vec4(min(four, s.columns - 1u)); }
   let p = four * 4u;
   return vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
@@ -55,9 +55,9 @@ fn later(here: Step, terms: u32) -> Step {
 }
 
 // Column t: term k + t of four channels; zeros from `last` on.
-fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
+fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) { return mat4x4<f32>(); }
-  let at = k * s.columns + column;
+  let at = k * s.columns + place.x;
   return mat4x4(weight[at], weight[at + s.columns], weight[at + 2u * s.columns], weight[at + 3u * s.columns]);
 }
 
@@ -71,7 +71,7 @@ fn right_block(corners: vec4<u32>, at: Step, k: u32, last: u32) -> mat4x4<f32> {
 // Column t: term t of the four windows of a block.
 fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return transpose(block); }
 
-fn store(v: vec4<f32>, m: u32, n: u32, part: u32) {
+fn store(part: u32, m: u32, n: u32, v: vec4<f32>) {
   // The images of a part follow those of the part before it.
   let start = part * s.positions;
   store_within(v, start + n, m, start + s.positions);

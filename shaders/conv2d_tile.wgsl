@@ -6,13 +6,13 @@
 // LANES = (TILE / QUADS / 4)^2 invocations, at least as many as the 4 x 4 blocks of either operand, BLOCKS.
 // Requires ranges of at most 12,000 terms. Reference: conv2d and conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
-@if(WEIGHT)
+@if(CONV2D_WEIGHT)
 import package::conv2d_weight_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
-@if(!WEIGHT)
+@if(!CONV2D_WEIGHT)
 import package::conv2d_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
 
 // Whether this is a weight gradient.
-const WEIGHT: bool = false;
+const CONV2D_WEIGHT: bool = false;
 const TILE: u32 = 64u;
 const TERMS: u32 = 16u;
 const QUADS: u32 = 2u;
@@ -45,8 +45,8 @@ fn conv2d_tile(
   let k_right = block_right / (TILE / 4u) * 4u;
   let to_left = k_left * (TILE / 4u) + block_left % (TILE / 4u);
   let to_right = k_right * (TILE / 4u) + block_right % (TILE / 4u) + RIGHT;
-  let row = place_of(here.m / 4u + block_left % (TILE / 4u), false).x;
-  let column = place_of(here.n / 4u + block_right % (TILE / 4u), true);
+  let row = place_of(here.m / 4u + block_left % (TILE / 4u), false, here.part);
+  let column = place_of(here.n / 4u + block_right % (TILE / 4u), true, here.part);
   var at = step_of(here.first + k_right);
   // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 SIDE; columns likewise.
   let x4 = lane % SIDE;
@@ -117,7 +117,7 @@ fn conv2d_tile(
     workgroupBarrier();
     let above = here.m + done / 4u * (SIDE * 4u) + done % 4u;
     for (var r = lane / (TILE / 4u); r < end; r += LANES / (TILE / 4u)) {
-      store(tile[r * (TILE / 4u) + column4], above + r / 2u * 4u + r % 2u, here.n + column4 * 4u, here.part);
+      store(here.part, above + r / 2u * 4u + r % 2u, here.n + column4 * 4u, tile[r * (TILE / 4u) + column4]);
     }
   }
 }

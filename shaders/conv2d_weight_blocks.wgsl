@@ -1,4 +1,4 @@
-// Operands of conv2d_tile.wgsl for the weight gradient.
+// Operands of conv2d_tile.wgsl and cooperative_tile.wgsl for the weight gradient.
 // y[part, o, r] = sum over the part-th range of positions p of dy[p, o] packed[p shifted by tap, q][e]
 // where r = 4 (tap Q + q) + e. Rows are channels o, columns r, terms positions. y [parts, O, 4 ROWS].
 // The other bindings are in conv2d_weight_product.wgsl.
@@ -25,7 +25,7 @@ fn tile_of(number: u32) -> Tile {
 
 // Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or the offset from the corner
 // of a window.
-fn place_of(four: u32, right: bool) -> vec4<u32> {
+fn place_of(four: u32, right: bool, _part: u32) -> vec4<u32> {
   if (!right) { return vec4(min(four, s.columns - 1u)); }
   return vec4(shift(four));
 }
@@ -48,9 +48,9 @@ fn later(here: Walk, terms: u32) -> Walk {
 }
 
 // Column t: position k + t of four channels; zeros from `last` on.
-fn left_block(column: u32, k: u32, last: u32) -> mat4x4<f32> {
+fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   var block: mat4x4<f32>;
-  let at = k * s.columns + column;
+  let at = k * s.columns + place.x;
   @unroll for (var t = 0u; t < 4u; t++) {
     if (k + select(t, 0u, WHOLE) < last) { block[t] = dy[at + t * s.columns]; }
   }
@@ -77,7 +77,7 @@ fn four(at: Walk, k: u32, last: u32) -> vec4<u32> {
 
 fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return block; }
 
-fn store(v: vec4<f32>, m: u32, n: u32, part: u32) {
+fn store(part: u32, m: u32, n: u32, v: vec4<f32>) {
   if (m < s.outputs) {
     y[(part * s.outputs + m) * s.rows + n / 4u] = v;
   }

@@ -55,7 +55,7 @@ pub trait Kernel {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
 }
 
-/// How precisely a program multiplies f32 matrices. More precise kernels are always allowed.
+/// How precisely a program multiplies f32 matrices and convolves f32 images. More precise kernels are always allowed.
 ///
 /// It is an option of [compilation](crate::plan::Options::precision), like `torch.set_float32_matmul_precision`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,6 +7,7 @@ pub mod cast;
 pub mod concat;
 pub mod conv1d;
 pub mod conv2d;
+mod cooperative;
 pub mod cross_entropy;
 pub mod cumsum;
 pub mod einsum;

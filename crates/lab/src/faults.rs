@@ -10,7 +10,7 @@ use std::sync::Arc;
 use wgrad::check::{CaseGraph, Element, Report, differs, differs_beyond_nan, permute, same};
 use wgrad::op::Case;
 use wgrad::plan::{Bound, Dispatch, Options, Plan};
-use wgrad::{Device, Error, Graph, Profile, Program, Result, Session, Tensor, Value};
+use wgrad::{Device, Error, Graph, Precision, Profile, Program, Result, Session, Tensor, Value};
 
 /// A graph with its inputs.
 pub struct Subject {
@@ -162,9 +162,16 @@ impl Fault {
         Err(Error::Input(format!("there is no case {} ({})", self.op, self.case)))
     }
 
+    /// Whether it is in a kernel for matrix units.
+    pub fn is_mixed(&self) -> bool {
+        self.variant.is_some_and(|variant| variant.starts_with("cooperative"))
+    }
+
     /// The planning options.
     pub fn options(&self) -> Options {
-        Options { variant: self.variant.map(str::to_owned), ..Options::default() }
+        // Only mixed precision admits the kernels for matrix units.
+        let precision = if self.is_mixed() { Precision::Mixed } else { Precision::Highest };
+        Options { variant: self.variant.map(str::to_owned), precision, ..Options::default() }
     }
 
     /// Injects the fault into a plan.

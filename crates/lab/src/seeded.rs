@@ -13,6 +13,7 @@ pub(super) fn all() -> Vec<Fault> {
     [
         products::products(),
         products::quantized_products(),
+        products::matrix_units(),
         layers::attention(),
         convolutions(),
         pools(),

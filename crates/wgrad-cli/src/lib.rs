@@ -87,8 +87,8 @@ struct CheckArgs {
     /// The type of float inputs, instead of f32: f16 or bf16
     #[arg(long, value_name = "TYPE", value_parser = output::narrow_float, conflicts_with_all = ["golden", "self_test", "replay"])]
     dtype: Option<wgrad::DType>,
-    /// Precision of matrix products: mixed also runs kernels for cooperative matrices (f16 operands, f32 sums)
-    #[arg(long, value_name = "PRECISION", default_value_t, conflicts_with_all = ["golden", "self_test"])]
+    /// Precision of products: mixed also runs kernels for cooperative matrices (f16 operands, f32 sums)
+    #[arg(long, value_name = "PRECISION", default_value_t, conflicts_with = "golden")]
     precision: wgrad::Precision,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "golden")]
@@ -164,7 +164,9 @@ pub fn main() -> ExitCode {
         Command::Devices { json } => devices::run(json, &mut out),
         Command::Check(CheckArgs { replay: Some(file), device, precision, json, .. }) => on_stdout(json.as_deref())
             .and_then(|json| replay::run(&file, device.as_deref(), &OpenOptions::of(precision), json, &mut out)),
-        Command::Check(args) if args.self_test => self_test::run(args.device.as_deref(), &mut out),
+        Command::Check(args) if args.self_test => {
+            self_test::run(args.device.as_deref(), &OpenOptions::of(args.precision), &mut out)
+        }
         Command::Check(args) => match &args.golden {
             Some(folder) => golden(folder, &args, &mut out),
             None => check(&args, &mut out),

@@ -1,13 +1,13 @@
 //! `wgrad check --self-test`: injects known faults into real kernels; each must be caught.
 
-use wgrad::Device;
+use wgrad::{Device, OpenOptions};
 use wgrad_lab::faults::{self, Caught, Fault, Subject};
 
-use wgrad_lab::output::{Out, Stop, open_gpu};
+use wgrad_lab::output::{Out, Stop, open_gpu_with};
 
 /// Injects every fault whose variant the device can run, after the same graph has passed without it.
-pub fn run(device: Option<&str>, out: &mut Out) -> Result<bool, Stop> {
-    let device = open_gpu(device)?;
+pub fn run(device: Option<&str>, options: &OpenOptions, out: &mut Out) -> Result<bool, Stop> {
+    let device = open_gpu_with(device, options)?;
     out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     let (mut caught, mut tried, mut sound) = (0, 0, true);
     for fault in faults::faults() {

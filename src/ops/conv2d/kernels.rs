@@ -6,7 +6,8 @@ use super::packed::{self, ConvTiling, Windows};
 use super::tiles::{Product, TILE32, TILE64, TILE128, TILES};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::DType;
-use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Precision, Slot, Style, Variant, Work};
+use crate::ops::cooperative::{COOPERATIVE64, COOPERATIVE128};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 
@@ -15,6 +16,8 @@ const LANES: u64 = 64;
 
 /// For 1x1 kernels.
 const POINTWISE: Variant = variant("pointwise");
+/// The same by cooperative matrices.
+const COOPERATIVE_POINTWISE: Variant = Variant { cooperative: true, ..variant("cooperative_pointwise") };
 /// For software adapters with subgroups of 8; the wider one loads less per product.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
 const SHUFFLE32: Variant = Variant { workgroup_memory: 8192, ..shuffle("shuffle32") };
@@ -24,14 +27,37 @@ const DEPTHWISE: Variant = variant("depthwise");
 /// For every shape.
 const DIRECT: Variant = variant("direct");
 
-const VARIANTS: &[Variant] = &[POINTWISE, SHUFFLE64, SHUFFLE32, ROWS, TILE128, TILE64, TILE32, DEPTHWISE, DIRECT];
+const VARIANTS: &[Variant] = &[
+    COOPERATIVE_POINTWISE,
+    COOPERATIVE128,
+    COOPERATIVE64,
+    POINTWISE,
+    SHUFFLE64,
+    SHUFFLE32,
+    ROWS,
+    TILE128,
+    TILE64,
+    TILE32,
+    DEPTHWISE,
+    DIRECT,
+];
 
 /// The same for the weight gradient, which needs no workgroup memory for shuffles.
 const WEIGHT_SHUFFLE64: Variant = shuffle("shuffle64");
 const WEIGHT_SHUFFLE32: Variant = shuffle("shuffle32");
 
-const WEIGHT_VARIANTS: &[Variant] =
-    &[WEIGHT_SHUFFLE64, WEIGHT_SHUFFLE32, ROWS, TILE128, TILE64, TILE32, DEPTHWISE, DIRECT];
+const WEIGHT_VARIANTS: &[Variant] = &[
+    COOPERATIVE128,
+    COOPERATIVE64,
+    WEIGHT_SHUFFLE64,
+    WEIGHT_SHUFFLE32,
+    ROWS,
+    TILE128,
+    TILE64,
+    TILE32,
+    DEPTHWISE,
+    DIRECT,
+];
 
 const fn shuffle(name: &'static str) -> Variant {
     Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
@@ -128,8 +154,11 @@ impl Kernel for Convolution {
             DIRECT if sizes.flops() < FEW => Work::default(),
             DIRECT => Work { launches: 30.0 * sizes.flops() / FEW, ..Work::default() },
             // The arithmetic of the fastest packed variant, without the copies, which take about a third as long.
-            POINTWISE if !pointwise::supports(&sizes, self.pass) => return None,
-            POINTWISE if !args.profile.software => return pointwise::cost(&sizes, self.pass, args.profile),
+            POINTWISE | COOPERATIVE_POINTWISE if !pointwise::supports(&sizes, self.pass) => return None,
+            COOPERATIVE_POINTWISE => return pointwise::cost(&sizes, self.pass, Precision::Mixed, args.profile),
+            POINTWISE if !args.profile.software => {
+                return pointwise::cost(&sizes, self.pass, Precision::Highest, args.profile);
+            }
             POINTWISE => {
                 let able = [SHUFFLE64, SHUFFLE32, ROWS].into_iter().filter(|v| v.lacking(args.profile).is_none());
                 let best = able.map(|v| packed(&v)).min_by(|a, b| args.cost(a).0.total_cmp(&args.cost(b).0))?;
@@ -138,7 +167,7 @@ impl Kernel for Convolution {
             DEPTHWISE if !depthwise::supports(&sizes, self.pass, args) => return None,
             DEPTHWISE => Work { launches: 3.0, flops: sizes.flops(), efficiency: 0.3, ..Work::default() },
             _ if !packed::supports(&sizes, || self.windows(&sizes), args) => return None,
-            TILE128 | TILE64 | TILE32 => return Product::new(&sizes, self.pass, args)?.cost(variant, args.profile),
+            _ if TILES.contains(variant) => return Product::new(&sizes, self.pass, args)?.cost(variant, args.profile),
             _ => packed(variant),
         };
         Some(args.cost(&work))
@@ -169,7 +198,9 @@ impl Kernel for Convolution {
         let (shader, tiling) = match *variant {
             SHUFFLE64 | SHUFFLE32 => (wide(Shader::new("conv2d_shuffle")), tiling("conv2d_shuffle", rows, columns, 1)),
             ROWS => (Shader::new("conv2d_rows"), tiling("conv2d_rows", rows, columns, 32)),
-            POINTWISE => return pointwise::product(s, self.pass, args.profile),
+            POINTWISE | COOPERATIVE_POINTWISE => {
+                return pointwise::product(s, self.pass, variant.precision(), args.profile);
+            }
             DEPTHWISE => return depthwise::product(s, self.pass, args),
             _ if backward => {
                 return direct(Shader::new("conv2d_input_direct"), "conv2d_input_direct", s, s.group_o(), args);

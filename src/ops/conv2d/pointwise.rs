@@ -2,7 +2,7 @@
 //! `[C, H W]`, by the kernels of [`Matmul`] and without copies.
 
 use super::{ConvPass, Sizes};
-use crate::op::{Args, Binding, Cost, Kernel, Lowered, Precision, Slot};
+use crate::op::{Args, Binding, Cost, Kernel, Lowered, Precision, Slot, Variant};
 use crate::ops::matmul::Matmul;
 use crate::shape::View;
 use crate::{DType, Profile, Shape, TensorType};
@@ -35,15 +35,20 @@ fn of_product<R>(s: &Sizes, pass: ConvPass, profile: &Profile, f: impl FnOnce(&A
     f(&Args { inputs: &[&weight, &data], stored: &[DType::F32; 2], views: &views, outputs: &outputs, profile })
 }
 
+/// The fastest variant of the product with exactly this precision, and its estimated time.
+fn fastest(args: &Args<'_>, precision: Precision) -> Option<(&'static Variant, Cost)> {
+    Matmul.candidates(args, precision).into_iter().find(|(variant, _)| variant.precision() == precision)
+}
+
 /// The estimated time of the product.
-pub(super) fn cost(s: &Sizes, pass: ConvPass, profile: &Profile) -> Option<Cost> {
-    of_product(s, pass, profile, |args| Matmul.candidates(args, Precision::Highest).first().map(|&(_, cost)| cost))
+pub(super) fn cost(s: &Sizes, pass: ConvPass, precision: Precision, profile: &Profile) -> Option<Cost> {
+    of_product(s, pass, profile, |args| fastest(args, precision).map(|(_, cost)| cost))
 }
 
 /// The launches of the product.
-pub(super) fn product(s: &Sizes, pass: ConvPass, profile: &Profile) -> Result<Lowered, String> {
+pub(super) fn product(s: &Sizes, pass: ConvPass, precision: Precision, profile: &Profile) -> Result<Lowered, String> {
     let mut lowered = of_product(s, pass, profile, |args| {
-        let variant = Matmul.candidates(args, Precision::Highest).first().ok_or("no variant of matmul runs here")?.0;
+        let (variant, _) = fastest(args, precision).ok_or("no variant of matmul runs here")?;
         Matmul.lower(variant, args)
     })?;
     // The first operand of the product is the second of this op.

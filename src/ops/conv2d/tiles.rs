@@ -1,9 +1,10 @@
 //! The products of `packed` by tiles in workgroup memory, for GPUs. Sums are split into parts where there are too few
-//! tiles to fill the device.
+//! tiles to fill the device. Cooperative matrices multiply the same operands.
 
 use super::packed::Windows;
 use super::{ConvPass, Sizes};
 use crate::op::{Args, Binding, Cost, Launch, Lowered, Machine, Slot, Style, Variant, Work};
+use crate::ops::cooperative::{self, COOPERATIVE64, COOPERATIVE128};
 use crate::ops::reduce::{sum_of_parts, sum_of_views};
 use crate::shader::Shader;
 use crate::shape::View;
@@ -14,7 +15,7 @@ use crate::{DType, Profile, Shape};
 pub(super) const TILE128: Variant = variant("tile128", 256, 16384);
 pub(super) const TILE64: Variant = variant("tile64", 64, 8192);
 pub(super) const TILE32: Variant = variant("tile32", 64, 4096);
-pub(super) const TILES: [Variant; 3] = [TILE128, TILE64, TILE32];
+pub(super) const TILES: [Variant; 5] = [COOPERATIVE128, COOPERATIVE64, TILE128, TILE64, TILE32];
 
 const fn variant(name: &'static str, invocations: u32, workgroup_memory: u32) -> Variant {
     Variant { epilogue: true, invocations, workgroup_memory, ..Variant::plain(name) }
@@ -23,27 +24,38 @@ const fn variant(name: &'static str, invocations: u32, workgroup_memory: u32) ->
 /// How a variant tiles a product.
 struct Tiling {
     side: usize,
-    /// Vec4 of rows, and of columns, per invocation.
-    quads: usize,
     /// Workgroups that keep a multiprocessor busy: 256 invocations, two for each lane of NVIDIA's.
     resident: f64,
     /// The share of the peak that the loop reaches, as for the matrix product with the same tile.
     efficiency: f64,
+    /// Terms that it adds up in a round.
+    round: usize,
 }
 
 impl Tiling {
     fn of(variant: &Variant) -> Tiling {
+        let tiling = |side, resident, efficiency, round| Tiling { side, resident, efficiency, round };
         match *variant {
-            TILE128 => Tiling { side: 128, quads: 2, resident: 1.0, efficiency: 0.69 },
-            TILE64 => Tiling { side: 64, quads: 2, resident: 4.0, efficiency: 0.6 },
-            _ => Tiling { side: 32, quads: 1, resident: 4.0, efficiency: 0.4 },
+            COOPERATIVE128 => tiling(128, 2.0, 2.4, cooperative::TERMS),
+            COOPERATIVE64 => tiling(64, 4.0, 1.6, cooperative::TERMS),
+            TILE128 => tiling(128, 1.0, 0.69, ROUND),
+            TILE64 => tiling(64, 4.0, 0.6, ROUND),
+            _ => tiling(32, 4.0, 0.4, ROUND),
         }
     }
+}
 
-    fn shader(&self) -> Shader {
-        let lanes = (self.side / 4 / self.quads).pow(2);
-        Shader::new("conv2d_tile").set("TILE", self.side).set("QUADS", self.quads).set("LANES", lanes)
+/// The entry point of a variant, which is also the name of its file, and the shader.
+fn shader(variant: &Variant, args: &Args<'_>) -> Result<(&'static str, Shader), String> {
+    if variant.cooperative {
+        // Copies hold what they copy. Rows are those of the second input.
+        let shader = cooperative::shader(variant, args.stored[1], args.stored[0], args.profile)?;
+        return Ok(("cooperative_tile", shader));
     }
+    // Vec4 of rows, and of columns, per invocation.
+    let quads = if *variant == TILE32 { 1 } else { 2 };
+    let shader = Shader::new("conv2d_tile").set("TILE", Tiling::of(variant).side).set("QUADS", quads);
+    Ok(("conv2d_tile", shader.set("LANES", variant.invocations)))
 }
 
 /// Fewest terms in a part of a sum, as in a matrix product.
@@ -52,7 +64,7 @@ const MIN_PART: usize = 128;
 /// Most terms: some drivers silently stop long loops.
 const MAX_PART: usize = 12_000;
 
-/// Terms that every tiling adds up in whole rounds.
+/// Terms that a tile of f32 adds up in a round.
 const ROUND: usize = 16;
 
 /// Parts that are added up in the time of a launch: an invocation adds them one after the other, and 80 ns is a guess.
@@ -112,19 +124,25 @@ impl Product {
 
     /// The estimated time with a variant.
     pub(super) fn cost(&self, variant: &Variant, profile: &Profile) -> Option<Cost> {
-        Some(self.cut(&Tiling::of(variant), profile)?.cost)
+        if variant.cooperative {
+            cooperative::layout(variant, profile)?;
+        }
+        Some(self.cut(variant, profile)?.cost)
     }
 
     /// The fastest number of parts; `None` if no number of them fits the device.
-    fn cut(&self, tiling: &Tiling, profile: &Profile) -> Option<Cut> {
+    fn cut(&self, variant: &Variant, profile: &Profile) -> Option<Cut> {
         let machine = Machine::of(profile);
+        let tiling = Tiling::of(variant);
+        let emulated = variant.cooperative && profile.software;
+        let efficiency = tiling.efficiency * if emulated { cooperative::EMULATED } else { 1.0 };
         let [m, n, k] = self.sizes;
         let [row_blocks, column_blocks] = [m, n].map(|size| size.div_ceil(tiling.side));
         let tiles = row_blocks * column_blocks;
         // Partial sums in scratch memory.
         let sums = |parts| if parts > 1 || self.in_parts { parts } else { 0 };
         let cut = |parts: usize| {
-            let terms = k.div_ceil(parts).next_multiple_of(ROUND);
+            let terms = k.div_ceil(parts).next_multiple_of(tiling.round);
             let parts = k.div_ceil(terms);
             let sum = if sums(parts) > 0 { 1.0 + parts as f64 / PARTS_PER_LAUNCH } else { 0.0 };
             let work = Work {
@@ -132,7 +150,7 @@ impl Product {
                 // Two copies, the product, and the sum of the parts.
                 launches: 3.0 + sum,
                 flops: 2.0 * (tiles * parts * terms * tiling.side.pow(2)) as f64,
-                efficiency: tiling.efficiency,
+                efficiency,
                 workgroups: (tiles * parts) as f64,
                 resident: tiling.resident,
                 scratch: 4.0 * (self.read + 4 * self.copied + 2 * sums(parts) * m * n) as f64,
@@ -157,11 +175,10 @@ impl Product {
         variant: &Variant,
         args: &Args<'_>,
     ) -> Result<Lowered, String> {
-        let tiling = Tiling::of(variant);
-        let cut = self.cut(&tiling, args.profile).ok_or("the sums need larger bindings")?;
+        let cut = self.cut(variant, args.profile).ok_or("the sums need larger bindings")?;
         match pass {
-            ConvPass::BackwardFilter(_) => self.weight(s, &tiling, &cut, variant, args),
-            _ => self.product(s, pass != ConvPass::Forward, &tiling, &cut, variant, args),
+            ConvPass::BackwardFilter(_) => self.weight(s, &cut, variant, args),
+            _ => self.product(s, pass != ConvPass::Forward, &cut, variant, args),
         }
     }
 
@@ -170,20 +187,20 @@ impl Product {
         &self,
         s: &Sizes,
         backward: bool,
-        tiling: &Tiling,
         cut: &Cut,
         variant: &Variant,
         args: &Args<'_>,
     ) -> Result<Lowered, String> {
         let Product { windows, sizes: [m, _, k], .. } = self;
+        let (entry, shader) = shader(variant, args)?;
         let [data, weight, sums] = [0, 1, 2].map(Slot::Scratch);
         let columns = m.div_ceil(4);
         let blocks = [columns, cut.row_blocks, cut.workgroups(), cut.terms];
         let target = if cut.parts > 1 { sums } else { Slot::Output(0) };
         let multiply = Launch {
             label: format!("conv2d {}", variant.name),
-            wgsl: windows.with_store(tiling.shader()).finish()?,
-            entry: "conv2d_tile",
+            wgsl: windows.with_store(if variant.cooperative { shader.set("CONV2D", true) } else { shader }).finish()?,
+            entry,
             bindings: vec![
                 windows.product_uniform(s, *m, blocks),
                 Binding::Read(data),
@@ -204,22 +221,16 @@ impl Product {
     }
 
     /// The weight gradient.
-    fn weight(
-        &self,
-        s: &Sizes,
-        tiling: &Tiling,
-        cut: &Cut,
-        variant: &Variant,
-        args: &Args<'_>,
-    ) -> Result<Lowered, String> {
+    fn weight(&self, s: &Sizes, cut: &Cut, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let Product { windows, sizes: [m, n, _], .. } = self;
+        let (entry, shader) = shader(variant, args)?;
         let dy = Windows::plain_dy(s);
         let [data, gradient, sums] = [0, 1, 2].map(Slot::Scratch);
         let blocks = [cut.column_blocks, cut.row_blocks, cut.workgroups(), cut.terms];
         let multiply = Launch {
             label: format!("conv2d_weight {}", variant.name),
-            wgsl: tiling.shader().set("WEIGHT", true).set("WHOLE", windows.by_fours()).finish()?,
-            entry: "conv2d_tile",
+            wgsl: shader.set("CONV2D_WEIGHT", true).set("WHOLE", windows.by_fours()).finish()?,
+            entry,
             bindings: vec![
                 windows.weight_uniform(s, blocks),
                 Binding::Read(data),

@@ -2,6 +2,7 @@
 
 use super::{Matmul, batch, sizes};
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Machine, Slot, Style, Variant, Work};
+use crate::ops::cooperative::{self, COOPERATIVE64, COOPERATIVE128};
 use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
@@ -26,14 +27,6 @@ pub(in crate::ops) const TILE32: Variant = Variant { workgroup_memory: 8192, ..v
 const REGISTER8: Variant = variant("register8");
 /// 4 x 4 elements per invocation, without workgroup memory: for products with vectors.
 pub(in crate::ops) const REGISTER4: Variant = variant("register4");
-
-/// For GPUs with cooperative matrices: tiles of f16 in workgroup memory, multiplied by subgroups.
-const COOPERATIVE128: Variant = Variant { invocations: 256, workgroup_memory: 28672, ..cooperative("cooperative128") };
-const COOPERATIVE64: Variant = Variant { invocations: 128, workgroup_memory: 14336, ..cooperative("cooperative64") };
-
-const fn cooperative(name: &'static str) -> Variant {
-    Variant { cooperative: true, ..variant(name) }
-}
 
 pub(in crate::ops) const fn shuffle(name: &'static str) -> Variant {
     Variant { subgroup: Some(8), invocations: 8, ..variant(name) }
@@ -76,8 +69,8 @@ pub(in crate::ops) fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTil
         TILE128X32 => tiling([128, 32], 4, 1, 9),
         TILE32 => tiling([32, 32], 4, 1, 12),
         // On an H100, a prototype reached up to 3 times the rate of `tile128` (docs/measurements).
-        COOPERATIVE128 => tiling([128, 128], 2, COOPERATIVE_TERMS, 2),
-        COOPERATIVE64 => tiling([64, 64], 4, COOPERATIVE_TERMS, 3),
+        COOPERATIVE128 => tiling([128, 128], 2, cooperative::TERMS, 2),
+        COOPERATIVE64 => tiling([64, 64], 4, cooperative::TERMS, 3),
         REGISTER8 => registers([8, 8], 16),
         // Reads a large matrix once. (Small products share the text of other sizes.) The cost is interpolated.
         REGISTER4 if m > 4 && m <= 8 && n >= 256 => registers([8, 4], 24),
@@ -239,7 +232,7 @@ impl Kernel for Matmul {
         let sizes @ [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
         if variant.cooperative {
-            cooperative_layout(variant, tiling(variant, m, n).tile, args.profile)?;
+            cooperative::layout(variant, args.profile)?;
         }
         let mut work = tiling(variant, m, n).work(style(variant), sizes, batches, args.profile);
         work.compile = compile(variant, sizes);
@@ -247,7 +240,7 @@ impl Kernel for Matmul {
             work.efficiency /= 1024.0;
         }
         if variant.cooperative && args.profile.software {
-            work.efficiency /= 8.0; // lavapipe emulates them: 4 GFLOP/s, and 46 by shuffles
+            work.efficiency *= cooperative::EMULATED;
         }
         Some(args.cost(&work))
     }
@@ -268,7 +261,7 @@ impl Kernel for Matmul {
         let tiling = tiling(variant, m, n);
         let cut = tiling.cut(sizes, batches, args.profile);
         let (entry, shader) = match variant.cooperative {
-            true => ("matmul_cooperative", cooperative_shader(variant, tiling.tile, args)?),
+            true => ("cooperative_tile", cooperative::shader(variant, args.stored[0], args.stored[1], args.profile)?),
             false => shader(variant, tiling.tile),
         };
         // Element-wise loads are slow anyway: they share one shader for every k.
@@ -295,45 +288,6 @@ impl Kernel for Matmul {
         };
         cut.with_sum(launch, DType::F32, batches * m * n, args.profile)
     }
-}
-
-/// Terms of a sum for which a cooperative variant stages tiles at a time.
-const COOPERATIVE_TERMS: usize = 32;
-
-/// The shader of a variant with cooperative matrices.
-fn cooperative_shader(
-    variant: &Variant,
-    tile @ [tile_m, tile_n]: [usize; 2],
-    args: &Args<'_>,
-) -> Result<Shader, String> {
-    let layout = cooperative_layout(variant, tile, args.profile);
-    let [side, blocks_m, blocks_n, subgroups_n] = layout.ok_or("no cooperative matrices fit the tile")?;
-    Ok(Shader::new("matmul_cooperative")
-        .set("SIDE", side)
-        .set("TILE_M", tile_m)
-        .set("TILE_N", tile_n)
-        .set("TERMS", COOPERATIVE_TERMS)
-        .set("BLOCKS_M", blocks_m)
-        .set("BLOCKS_N", blocks_n)
-        .set("SUBGROUPS_N", subgroups_n)
-        .set("SURPLUS", args.profile.subgroups.is_some_and(|(least, most)| least < most))
-        .set("LANES", variant.invocations)
-        .set("A_IS_F16", args.stored[0] == DType::F16)
-        .set("B_IS_F16", args.stored[1] == DType::F16))
-}
-
-/// The side of cooperative matrices, how many a subgroup computes down and across, and subgroups across the tile;
-/// `None` if they do not fit. Subgroups may be smaller than the largest that the device declares, but not larger.
-fn cooperative_layout(variant: &Variant, [tile_m, tile_n]: [usize; 2], profile: &Profile) -> Option<[usize; 4]> {
-    let side = *profile.cooperative_matrices.last()? as usize;
-    let (_, lanes) = profile.subgroups?;
-    let subgroups =
-        (variant.invocations as usize).checked_div(lanes as usize).filter(|count| count.is_power_of_two())?;
-    let across = 1 << subgroups.ilog2().div_ceil(2);
-    let (blocks_m, blocks_n) = (tile_m * across / subgroups / side, tile_n / across / side);
-    let fits = blocks_m * blocks_n * subgroups * side * side == tile_m * tile_n;
-    let memory = 2 * (tile_m + tile_n) * (COOPERATIVE_TERMS + 8) + 4 * subgroups * side * side;
-    (fits && memory <= variant.workgroup_memory as usize).then_some([side, blocks_m, blocks_n, across])
 }
 
 /// The entry point of a variant, which is also the name of its file, and the shader.

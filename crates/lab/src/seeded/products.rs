@@ -206,3 +206,42 @@ pub(super) fn products() -> Vec<Fault> {
         ),
     ]
 }
+
+/// Products of f16 by matrix units.
+pub(super) fn matrix_units() -> Vec<Fault> {
+    const PRODUCT: [&str; 2] = ["matmul", "130 x 68 x 36"];
+    let fault = |what, case, change| fault(what, case, "cooperative64", "cooperative_tile", change);
+    vec![
+        fault(
+            "the matrices of a subgroup are stored in the wrong columns",
+            PRODUCT,
+            Text("done % BLOCKS_N) * SIDE", "done / BLOCKS_N) * SIDE"),
+        ),
+        fault(
+            "all subgroups multiply the columns of the first",
+            PRODUCT,
+            Text("subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE)", "subgroup % SUBGROUPS_N * 0u"),
+        ),
+        fault("the last workgroup of matrices is missing", PRODUCT, Short),
+        fault(
+            "matrices are loaded before the other subgroups have stored them",
+            ["matmul", "64 x 64 x 64"],
+            Text("    workgroupBarrier();\n    at = later", "    at = later"),
+        ),
+        fault(
+            "f16 numbers have the precision of bf16",
+            ["matmul", "65 x 130 x 2"],
+            Text("vec4<f16>(v[0])", "vec4<f16>(bitcast<vec4<f32>>(bitcast<vec4<u32>>(v[0]) & vec4(0xffff0000u)))"),
+        ),
+        fault(
+            "the windows of a convolution move on by a matrix instead of a round",
+            ["conv2d", "32 channels to 64"],
+            Text("at = later(at, TERMS);", "at = later(at, SIDE);"),
+        ),
+        fault(
+            "a weight gradient reads the window of a position twice",
+            ["conv2d_weight_grad", "17 channels to 33"],
+            Text("let second = next(at);", "let second = at;"),
+        ),
+    ]
+}

@@ -11,9 +11,12 @@ fn faults_fit_the_kernels_of_gpus() {
         kind: "discrete GPU".into(),
         multiprocessors: Some(132),
         max_workgroup_memory: 48 << 10,
+        subgroups: Some((32, 32)),
+        f16: true,
+        cooperative_matrices: vec![16],
         ..Profile::metal()
     };
-    let mut fitting = 0;
+    let (mut fitting, mut mixed) = (0, 0);
     for fault in faults() {
         let subject = fault.subject().expect("a graph");
         let outputs: Vec<&Value> = subject.outputs.iter().collect();
@@ -22,7 +25,9 @@ fn faults_fit_the_kernels_of_gpus() {
         if plan.calls.iter().flat_map(|call| &call.dispatches).any(|dispatch| dispatch.entry == fault.kernel) {
             fault.inject(&mut plan).expect("something to change");
             fitting += 1;
+            mixed += usize::from(fault.is_mixed());
         }
     }
     assert!(fitting > 100, "only {fitting} faults");
+    assert!(mixed >= 7, "only {mixed} faults in kernels for matrix units");
 }

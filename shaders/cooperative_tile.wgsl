@@ -1,0 +1,182 @@
+// y[part, m, n] = sum over the part-th range of k of left[k, m] right[k, n], by cooperative matrices: operands are
+// rounded to f16, sums are in f32.
+// left is a of a matrix product, and right is b (matmul_cooperative.wgsl); in convolutions and their gradients they are
+// the operands of conv2d_tile.wgsl (conv2d_blocks.wgsl, conv2d_weight_blocks.wgsl).
+// A workgroup computes a TILE x TILE tile of y, TERMS terms of the sum at a time, from tiles of both operands in
+// workgroup memory. A subgroup computes BLOCKS_M x BLOCKS_N matrices of SIDE x SIDE; SUBGROUPS_N subgroups are side by
+// side. If subgroups may be smaller than the host assumed (SURPLUS), those that are left only load and store. Rows and
+// columns beyond the edges repeat the last ones and are not stored; terms beyond the last are 0.
+// Reference: Matmul::reference in src/ops/matmul.rs; conv2d and conv2d_weight_grad in src/ops/conv2d/reference.rs.
+
+enable f16;
+enable wgpu_cooperative_matrix;
+
+@if(CONV2D)
+import package::conv2d_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+@elif(CONV2D_WEIGHT)
+import package::conv2d_weight_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+@else
+import package::matmul_cooperative::{later, left_block, place_of, right_block, step_of, tile_of, tiles, turned};
+@if(!CONV2D && !CONV2D_WEIGHT)
+import package::matmul_blocks::store;
+
+// Whether this is a convolution or the gradient of its input, or of its weight.
+const CONV2D: bool = false;
+const CONV2D_WEIGHT: bool = false;
+const SIDE: u32 = 16u;
+const TILE: u32 = 128u;
+const TERMS: u32 = 32u;
+const BLOCKS_M: u32 = 4u;
+const BLOCKS_N: u32 = 2u;
+const SUBGROUPS_N: u32 = 4u;
+const LANES: u32 = 256u;
+const SURPLUS: bool = false;
+// Whether an operand is known to be within the range of f16.
+const LEFT_IS_F16: bool = false;
+const RIGHT_IS_F16: bool = false;
+const SUBGROUPS: u32 = TILE * TILE / (BLOCKS_M * BLOCKS_N * SIDE * SIDE);
+const BLOCKS: u32 = BLOCKS_M * BLOCKS_N;
+// 4 x 4 blocks of each operand that an invocation loads.
+const EACH: u32 = TILE * TERMS / (16u * LANES);
+// Rows between them.
+const BETWEEN: u32 = LANES * 16u / TERMS;
+// In workgroup memory the terms of an operand are contiguous, as AMD's matrix units load them. Rows are padded, which
+// spreads them over the banks; cooperative matrices must be aligned to 16 bytes.
+const STRIDE: u32 = TERMS + 8u;
+
+@if(SIDE == 8)
+alias MatrixA = coop_mat8x8<f16, A>;
+@else
+alias MatrixA = coop_mat16x16<f16, A>;
+@if(SIDE == 8)
+alias MatrixB = coop_mat8x8<f16, B>;
+@else
+alias MatrixB = coop_mat16x16<f16, B>;
+@if(SIDE == 8)
+alias MatrixC = coop_mat8x8<f32, C>;
+@else
+alias MatrixC = coop_mat16x16<f32, C>;
+
+// Metal loads and stores cooperative matrices through pointers to numbers.
+var<workgroup> tile_left: array<f16, TILE * STRIDE>; // [m, k]
+var<workgroup> tile_right: array<f16, TILE * STRIDE>; // [n, k]
+// One matrix of each subgroup.
+var<workgroup> results: array<f32, SUBGROUPS * SIDE * SIDE>;
+
+// The bits of 65504, the largest f16.
+const LARGEST_F16: u32 = 0x477fe000u;
+
+// The largest magnitude in a vector, as bits. NaN exceeds infinity.
+fn magnitudes(v: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(v) & vec4(0x7fffffffu); }
+
+// Finite numbers beyond the range of f16 become its ends.
+fn within_f16(v: vec4<f32>) -> vec4<f32> {
+  let finite = magnitudes(v) < vec4(0x7f800000u);
+  return select(v, clamp(v, vec4(-65504.0), vec4(65504.0)), finite);
+}
+
+// A block of an operand, rounded to f16.
+fn rounded(block: mat4x4<f32>, in_range: bool) -> mat4x4<f16> {
+  var v = block;
+  if (!in_range) {
+    // Few blocks have such numbers.
+    let largest = max(max(magnitudes(v[0]), magnitudes(v[1])), max(magnitudes(v[2]), magnitudes(v[3])));
+    if (any(largest > vec4(LARGEST_F16))) {
+      v = mat4x4(within_f16(v[0]), within_f16(v[1]), within_f16(v[2]), within_f16(v[3]));
+    }
+  }
+  return mat4x4(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
+}
+
+@compute @workgroup_size(LANES)
+fn cooperative_tile(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) subgroup: u32,
+) {
+  let number = group_number(group, groups);
+  // Surplus workgroups have no terms, and store nothing. They do not return here: naga takes the result of a function
+  // for non-uniform, and would refuse cooperative matrices behind the condition.
+  let here = tile_of(number);
+
+  // Each invocation loads blocks at distances of LANES. Neighbours load neighbouring terms: 64 bytes, at least, of what
+  // is contiguous.
+  let ahead = lane % (TERMS / 4u) * 4u;
+  let outer = lane / (TERMS / 4u) * 4u;
+  let to = outer * STRIDE + ahead;
+  var rows: array<vec4<u32>, EACH>;
+  var columns: array<vec4<u32>, EACH>;
+  @unroll for (var e = 0u; e < EACH; e++) {
+    rows[e] = place_of((here.m + outer + e * BETWEEN) / 4u, false, here.part);
+    columns[e] = place_of((here.n + outer + e * BETWEEN) / 4u, true, here.part);
+  }
+  let row = subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE);
+  let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
+  var sum: array<MatrixC, BLOCKS>; // [block of rows * BLOCKS_N + block of columns]
+  var left: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
+  // The next blocks are loaded while the current ones are multiplied.
+  var at = step_of(here.first + ahead);
+  var blocks_left: array<mat4x4<f16>, EACH>;
+  var blocks_right: array<mat4x4<f16>, EACH>;
+  @unroll for (var e = 0u; e < EACH; e++) {
+    blocks_left[e] = rounded(left_block(rows[e], here.first + ahead, here.last), LEFT_IS_F16);
+    blocks_right[e] = rounded(turned(right_block(columns[e], at, here.first + ahead, here.last)), RIGHT_IS_F16);
+  }
+  for (var k = here.first; k < here.last; k += TERMS) {
+    workgroupBarrier();
+    @unroll for (var e = 0u; e < EACH; e++) {
+      @unroll for (var i = 0u; i < 4u; i++) {
+        @unroll for (var t = 0u; t < 4u; t++) {
+          tile_left[to + (e * BETWEEN + i) * STRIDE + t] = blocks_left[e][t][i];
+          tile_right[to + (e * BETWEEN + i) * STRIDE + t] = blocks_right[e][t][i];
+        }
+      }
+    }
+    workgroupBarrier();
+    at = later(at, TERMS);
+    @unroll for (var e = 0u; e < EACH; e++) {
+      blocks_left[e] = rounded(left_block(rows[e], k + TERMS + ahead, here.last), LEFT_IS_F16);
+      blocks_right[e] = rounded(turned(right_block(columns[e], at, k + TERMS + ahead, here.last)), RIGHT_IS_F16);
+    }
+    // A loop of one round: naga takes an `if` for non-uniform, and cooperative matrices must not be used in one.
+    for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
+      @unroll for (var t = 0u; t < TERMS / SIDE; t++) {
+        @unroll for (var i = 0u; i < BLOCKS_M; i++) {
+          left[i] = coopLoadT<MatrixA>(&tile_left[(row + i * SIDE) * STRIDE + t * SIDE], STRIDE);
+        }
+        @unroll for (var j = 0u; j < BLOCKS_N; j++) {
+          let right = coopLoad<MatrixB>(&tile_right[(column + j * SIDE) * STRIDE + t * SIDE], STRIDE);
+          @unroll for (var i = 0u; i < BLOCKS_M; i++) {
+            sum[i * BLOCKS_N + j] = coopMultiplyAdd(left[i], right, sum[i * BLOCKS_N + j]);
+          }
+        }
+      }
+    }
+  }
+  // Results are staged through workgroup memory, one matrix of each subgroup at a time, so that the store and epilogue
+  // code occurs once.
+  for (var done = 0u; done < BLOCKS; done++) {
+    workgroupBarrier();
+    for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
+      let to = subgroup * (SIDE * SIDE);
+      let next = sum[0];
+      coopStoreT(next, &results[to], SIDE);
+      // Moves the others forward.
+      @unroll for (var i = 0u; i < BLOCKS; i++) {
+        sum[i] = sum[min(i + 1u, BLOCKS - 1u)];
+      }
+    }
+    workgroupBarrier();
+    let elements = select(0u, SUBGROUPS * SIDE * SIDE / 4u, number < tiles());
+    for (var e = lane; e < elements; e += LANES) {
+      let matrix = e / (SIDE * SIDE / 4u);
+      let at_m = (matrix / SUBGROUPS_N * BLOCKS_M + done / BLOCKS_N) * SIDE + e / (SIDE / 4u) % SIDE;
+      let at_n = (matrix % SUBGROUPS_N * BLOCKS_N + done % BLOCKS_N) * SIDE + e % (SIDE / 4u) * 4u;
+      let v = vec4(results[e * 4u], results[e * 4u + 1u], results[e * 4u + 2u], results[e * 4u + 3u]);
+      if (here.n + at_n < here.columns) {
+        store(here.part, here.m + at_m, here.n + at_n, v);
+      }
+    }
+  }
+}
