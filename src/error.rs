@@ -50,6 +50,9 @@ pub enum Error {
     /// The driver or wgpu rejected a command or a shader.
     #[error("GPU error: {0}")]
     Gpu(String),
+    /// A training cannot go on: which step, why, and the last good checkpoint.
+    #[error("{0}")]
+    Training(String),
     /// A file's content is invalid.
     #[error("{}: {message}", path.display())]
     File {

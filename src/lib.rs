@@ -57,6 +57,7 @@ pub mod models;
 pub mod nn;
 pub mod optim;
 pub mod quant;
+pub mod train;
 
 /// What most programs use: `use wgrad::prelude::*;`.
 ///

@@ -66,6 +66,11 @@ impl Session {
         }
     }
 
+    /// Distinguishes sessions.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The device it computes on.
     pub fn device(&self) -> &Device {
         &self.device

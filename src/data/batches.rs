@@ -8,7 +8,7 @@ use crate::tensor::map_data;
 use crate::{Error, Result, Shape, Tensor};
 
 /// Splits the rows of a data set into batches. The last batch of an epoch holds the remaining rows and may be
-/// smaller: no row is dropped.
+/// smaller; no row is dropped, unless [`Batches::drop_last`] says so.
 ///
 /// ```
 /// use wgrad::data::Batches;
@@ -25,6 +25,7 @@ pub struct Batches {
     rows: usize,
     size: usize,
     seed: Option<u64>,
+    drop_last: bool,
 }
 
 impl Batches {
@@ -36,7 +37,7 @@ impl Batches {
         if size == 0 {
             return Err(Error::Input("a batch has at least one row, not 0".into()));
         }
-        Ok(Batches { rows, size, seed: None })
+        Ok(Batches { rows, size, seed: None, drop_last: false })
     }
 
     /// Shuffles the rows for each epoch: the order is a function of seed and epoch alone.
@@ -44,9 +45,15 @@ impl Batches {
         Batches { seed: Some(seed), ..self }
     }
 
+    /// Leaves out the last batch of an epoch if it is smaller than the others. (Shuffled, other rows are left out in each
+    /// epoch.)
+    pub fn drop_last(self) -> Batches {
+        Batches { drop_last: true, ..self }
+    }
+
     /// The number of batches in an epoch.
     pub fn count(&self) -> usize {
-        self.rows.div_ceil(self.size)
+        if self.drop_last { self.rows / self.size } else { self.rows.div_ceil(self.size) }
     }
 
     /// The row numbers of each batch of this epoch.

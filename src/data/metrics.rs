@@ -37,6 +37,11 @@ impl ConfusionMatrix {
         Ok(ConfusionMatrix { classes, counts })
     }
 
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// How often a row of class `label` was predicted as `predicted`; 0 for classes that do not exist.
     pub fn count(&self, label: usize, predicted: usize) -> usize {
         let inside = label < self.classes && predicted < self.classes;

@@ -19,8 +19,13 @@ impl Session {
     /// # Errors
     /// Errors of the device; [`Error::Io`] from the system.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let counters = self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string()));
-        safetensors::save(path, &self.get_all(self.names())?, &counters.collect())
+        self.save_with(path, BTreeMap::new())
+    }
+
+    /// [`Session::save`] with more metadata.
+    pub(crate) fn save_with(&self, path: impl AsRef<Path>, mut metadata: BTreeMap<String, String>) -> Result<()> {
+        metadata.extend(self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string())));
+        safetensors::save(path, &self.get_all(self.names())?, &metadata)
     }
 
     /// Loads a file of [`Session::save`]. The session must have the same variables as the file: compile the

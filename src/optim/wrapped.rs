@@ -3,6 +3,12 @@
 use super::{EMA, Optimizer, Rule, check, of_step};
 use crate::Graph;
 
+impl<O: Optimizer + ?Sized> Optimizer for &O {
+    fn rule(&self, graph: &Graph) -> Rule {
+        (**self).rule(graph)
+    }
+}
+
 /// See [`Optimizer::lr_factor`].
 #[derive(Clone, Debug)]
 pub struct LrFactor<O> {

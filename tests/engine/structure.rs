@@ -16,6 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["tuning"],
     &["loss", "nn", "optim", "quant", "data"],
     &["models"],
+    &["train"],
 ];
 
 /// Files of one folder, from top to bottom: a file may use only those listed before it.

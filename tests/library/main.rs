@@ -12,3 +12,4 @@ mod mixed;
 mod nn;
 mod optim;
 mod quant;
+mod train;

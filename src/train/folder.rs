@@ -1,0 +1,118 @@
+//! The folder of a run: configuration, environment, and a log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+
+use super::{Epoch, Evaluation};
+use crate::{Device, Error, Result, io};
+
+/// The log's name.
+const LOG: &str = "metrics.jsonl";
+const CONFIG: &str = "config.json";
+
+/// Writes the log of a run, a line of JSON for each event:
+///
+/// - `{"kind": "step", "step", "epoch", "batch", "loss", "lr"}`
+/// - `{"kind": "epoch", "epoch", "step", "loss", "lr", "seconds", "waiting", "rows_per_second", "validation":
+///   {"loss", METRIC...}}`
+///
+/// Numbers that are not finite are null.
+pub(super) struct Log {
+    path: PathBuf,
+    file: BufWriter<File>,
+    lines: u64,
+}
+
+/// Renames a run that is in the folder to `FOLDER.1`, or the next free number.
+pub(super) fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
+    if !folder.join(LOG).exists() {
+        return Ok(None);
+    }
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside = (1..).map(|n| folder.with_file_name(format!("{name}.{n}"))).find(|path| !path.exists());
+    let Some(aside) = aside else { return Ok(None) };
+    fs::rename(folder, &aside).map_err(Error::io(folder))?;
+    Ok(Some(aside))
+}
+
+/// Writes the configuration and what the run depends on.
+pub(super) fn write_config(folder: &Path, settings: &Json, device: &Device) -> Result<()> {
+    let profile = device.profile();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let config = json!({
+        "settings": settings,
+        "environment": {
+            "adapter": device.to_string(),
+            "driver": profile.driver,
+            "backend": profile.backend,
+            "wgrad": env!("CARGO_PKG_VERSION"),
+            "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "git_commit": git(&["rev-parse", "HEAD"]),
+            "git_changes": git(&["status", "--porcelain"]).map(|changes| !changes.is_empty()),
+        },
+    });
+    io::write_atomically(folder.join(CONFIG), format!("{config:#}\n").as_bytes())
+}
+
+impl Log {
+    /// Opens the log and keeps its first lines: later ones are of steps that the checkpoint does not have.
+    pub fn open(folder: &Path, lines: u64) -> Result<Log> {
+        let path = folder.join(LOG);
+        let mut kept = Vec::new();
+        if lines > 0 {
+            let file = File::open(&path).map_err(Error::io(&path))?;
+            for line in BufReader::new(file).split(b'\n').take(lines as usize) {
+                kept.extend(line.map_err(Error::io(&path))?);
+                kept.push(b'\n');
+            }
+        }
+        io::write_atomically(&path, &kept)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Log { path, file: BufWriter::new(file), lines })
+    }
+
+    /// The number of lines.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    fn write(&mut self, line: &Json) -> Result<()> {
+        self.lines += 1;
+        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
+    }
+
+    /// Hands the lines to the system, so that they outlive the process.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(Error::io(&self.path))
+    }
+
+    pub fn step(&mut self, step: u64, epoch: u64, batch: usize, loss: f64, lr: Option<f64>) -> Result<()> {
+        self.write(&json!({"kind": "step", "step": step, "epoch": epoch, "batch": batch, "loss": loss, "lr": lr}))
+    }
+
+    pub fn epoch(&mut self, epoch: &Epoch) -> Result<()> {
+        let validation = epoch.validation.as_ref().map(|Evaluation { loss, metrics, confusion }| {
+            let mut values: serde_json::Map<String, Json> = [("loss".to_owned(), json!(loss))].into_iter().collect();
+            values.extend(metrics.iter().map(|(name, value)| (name.clone(), json!(value))));
+            if let Some(matrix) = confusion {
+                let row = |label| (0..matrix.classes()).map(|class| matrix.count(label, class)).collect::<Vec<_>>();
+                values.insert("confusion".into(), json!((0..matrix.classes()).map(row).collect::<Vec<_>>()));
+            }
+            Json::Object(values)
+        });
+        self.write(&json!({
+            "kind": "epoch", "epoch": epoch.number, "step": epoch.steps, "loss": epoch.loss, "lr": epoch.lr,
+            "seconds": epoch.seconds, "waiting": epoch.waiting, "rows_per_second": epoch.rows_per_second,
+            "validation": validation,
+        }))?;
+        self.flush()
+    }
+}

@@ -1,0 +1,194 @@
+//! Models: a network with the programs that run it.
+
+use std::sync::Arc;
+
+use super::Batch;
+use super::programs::{Compiled, Programs, types};
+use crate::nn::Scope;
+use crate::plan::Options;
+use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value};
+use std::path::Path;
+
+/// A function that adds a network to a graph.
+type Network = dyn Fn(&Scope, &Value) -> Value + Send + Sync;
+
+/// A network, the shape of its input rows, and the programs that run it, which are compiled when they are first needed.
+///
+/// One function builds the network for training and for inference; [`Scope::is_training`] distinguishes them. The
+/// weights are variables of a [`Session`], which other programs share.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::Model;
+///
+/// let mut model = Model::new([4], |nn: &Scope, x: &Value| {
+///     let x = nn.linear("fc1", x, 16).relu();
+///     nn.linear("fc2", &x, 3)
+/// });
+/// let mut session = Session::new(Device::cpu());
+/// let x = Tensor::new([10, 4], vec![0.5f32; 40])?;
+/// let y = model.predict(&mut session, &x)?; // any number of rows
+/// assert_eq!(y.shape()[..], [10, 3]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+pub struct Model {
+    network: Arc<Network>,
+    row: Shape,
+    dtype: DType,
+    seed: u64,
+    averaged: bool,
+    batch: usize,
+    options: Options,
+    programs: Programs,
+}
+
+/// The same network, with programs of its own.
+impl Clone for Model {
+    fn clone(&self) -> Model {
+        Model {
+            network: self.network.clone(),
+            row: self.row.clone(),
+            options: self.options.clone(),
+            programs: Programs::default(),
+            ..*self
+        }
+    }
+}
+
+impl Model {
+    /// A network whose input has rows of this shape: `[features]`, `[channels, height, width]`, `[time, features]`. The
+    /// input is f32; see [`Model::dtype`].
+    pub fn new(row: impl Into<Shape>, network: impl Fn(&Scope, &Value) -> Value + Send + Sync + 'static) -> Model {
+        Model {
+            network: Arc::new(network),
+            row: row.into(),
+            dtype: DType::F32,
+            seed: 0,
+            averaged: false,
+            batch: 64,
+            options: Options::default(),
+            programs: Programs::default(),
+        }
+    }
+
+    /// The element type of the input, such as i32 for token numbers.
+    pub fn dtype(self, dtype: DType) -> Model {
+        Model { dtype, ..self }
+    }
+
+    /// The seed of initial weights and dropout masks; default 0.
+    pub fn seed(self, seed: u64) -> Model {
+        Model { seed, ..self }
+    }
+
+    /// Whether [`Model::predict`] uses the moving averages of the weights; see
+    /// [`Trainer::average`](super::Trainer::average).
+    pub fn averaged(self, averaged: bool) -> Model {
+        Model { averaged, programs: Programs::default(), ..self }
+    }
+
+    /// The largest number of rows that [`Model::predict`] computes at a time; default 64.
+    pub fn batch(self, rows: usize) -> Model {
+        Model { batch: rows.max(1), programs: Programs::default(), ..self }
+    }
+
+    /// Options of compilation, such as [`Options::precision`].
+    pub fn options(self, options: Options) -> Model {
+        Model { options, programs: Programs::default(), ..self }
+    }
+
+    /// Adds the network to the scope's graph.
+    #[track_caller]
+    pub fn forward(&self, nn: &Scope, x: &Value) -> Value {
+        (self.network)(nn, x)
+    }
+
+    pub(super) fn seed_value(&self) -> u64 {
+        self.seed
+    }
+
+    /// A graph for inference of `rows` rows: input `x`, and the output.
+    #[track_caller]
+    pub fn graph(&self, rows: usize) -> (Graph, Value) {
+        let graph = Graph::new();
+        let nn = Scope::eval(&graph, self.seed);
+        let nn = if self.averaged { nn.averaged() } else { nn };
+        let shape: Shape = std::iter::once(rows).chain(self.row.iter().copied()).collect();
+        let x = graph.input("x", self.dtype, shape);
+        let y = self.forward(&nn, &x);
+        (graph, y)
+    }
+
+    /// The outputs for rows `[n, ...]`, for any n: rows are computed in batches, the last one padded. Weights that the
+    /// session does not have yet are initialised.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the rows have another shape; errors of compilation and of the device.
+    pub fn predict(&mut self, session: &mut Session, x: &Tensor) -> Result<Tensor> {
+        let rows = match x.shape().split_first() {
+            Some((&rows, row)) if *row == self.row[..] && x.dtype() == self.dtype && rows > 0 => rows,
+            _ => {
+                let row: String = self.row.iter().map(|size| format!(", {size}")).collect();
+                return Err(Error::Input(format!(
+                    "predict: expected rows {}[n{row}] with at least one row, found {}",
+                    self.dtype,
+                    x.ty()
+                )));
+            }
+        };
+        let size = self.batch.min(rows.next_power_of_two());
+        let batch = |first: usize| -> Result<Batch> {
+            let numbers: Vec<usize> = (first..first + size).map(|row| row.min(rows - 1)).collect();
+            Ok(Batch::from([("x".to_owned(), x.rows(&numbers)?)]))
+        };
+        let mut parts = Vec::new();
+        let mut pending = None;
+        for first in (0..rows).step_by(size) {
+            let feeds = batch(first)?;
+            let step = self.inference(session, &feeds)?;
+            let started = session.start(&step.program, &step.feeds(&feeds))?;
+            if let Some(previous) = pending.replace(started) {
+                parts.extend(crate::Pending::outputs(previous)?);
+            }
+        }
+        parts.extend(pending.map_or(Ok(Vec::new()), crate::Pending::outputs)?);
+        if let Some(part) = parts.iter().find(|part| part.shape().first() != Some(&size)) {
+            return Err(Error::Input(format!(
+                "predict: the network returns {} for {size} rows; the first axis must be the rows",
+                part.ty()
+            )));
+        }
+        Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)?.slice(0, 0..rows)
+    }
+
+    fn inference(&mut self, session: &mut Session, feeds: &Batch) -> Result<std::rc::Rc<Compiled>> {
+        let types = types(feeds);
+        let rows = feeds["x"].shape()[0];
+        let mut programs = std::mem::take(&mut self.programs);
+        let compiled = programs.get(session, ("inference", 0), &types, |session| {
+            let (graph, y) = self.graph(rows);
+            let options = Options { choices: session.choices().clone(), ..self.options.clone() };
+            Ok(Compiled::new(session.compile_with(&graph, &[&y], &options)?, vec!["x".to_owned()]))
+        });
+        self.programs = programs;
+        compiled
+    }
+
+    /// Saves the weights and running statistics under PyTorch's names; see [`Session::save_weights`].
+    ///
+    /// # Errors
+    /// As [`Session::save_weights`].
+    pub fn save(&self, session: &Session, path: impl AsRef<Path>) -> Result<()> {
+        session.save_weights(path, &self.graph(1).0)
+    }
+
+    /// Loads weights; see [`Session::load_weights`].
+    ///
+    /// # Errors
+    /// As [`Session::compile`] and [`Session::load_weights`].
+    pub fn load(&mut self, session: &mut Session, path: impl AsRef<Path>) -> Result<()> {
+        let (graph, y) = self.graph(1);
+        session.compile(&graph, &[&y])?;
+        session.load_weights(path, &graph)
+    }
+}

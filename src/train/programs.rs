@@ -1,0 +1,109 @@
+//! Programs by what they compute and the types of their inputs, compiled when first needed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Batch;
+use crate::{Graph, Program, Result, Session, Tensor, TensorType, Value};
+
+/// The inputs of a graph, declared when they are first used, with the types of a batch.
+pub struct Inputs {
+    graph: Graph,
+    types: BTreeMap<String, TensorType>,
+    values: RefCell<BTreeMap<String, Value>>,
+}
+
+impl Inputs {
+    pub(super) fn new(graph: &Graph, types: &Types) -> Inputs {
+        Inputs { graph: graph.clone(), types: types.clone(), values: RefCell::default() }
+    }
+
+    /// The input that is fed with the batch's tensor of this name. If the batch has none, the graph records an error.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> Value {
+        if let Some(value) = self.values.borrow().get(name) {
+            return value.clone();
+        }
+        let value = match self.types.get(name) {
+            Some(ty) => self.graph.input(name, ty.dtype, ty.shape.clone()),
+            None => {
+                let names: Vec<&str> = self.types.keys().map(String::as_str).collect();
+                let why = format!("the batch has no tensor `{name}`; it has {}", names.join(", "));
+                self.graph.error("input", &[], why)
+            }
+        };
+        self.values.borrow_mut().insert(name.to_owned(), value.clone());
+        value
+    }
+
+    /// The names of the inputs that were used.
+    pub(super) fn used(&self) -> Vec<String> {
+        self.values.borrow().keys().cloned().collect()
+    }
+}
+
+/// The types of a batch's tensors.
+pub(super) type Types = BTreeMap<String, TensorType>;
+
+pub(super) fn types(batch: &Batch) -> Types {
+    batch.iter().map(|(name, tensor)| (name.clone(), tensor.ty())).collect()
+}
+
+/// A program with the names of its inputs.
+pub(super) struct Compiled {
+    pub program: Program,
+    inputs: Vec<String>,
+}
+
+impl Compiled {
+    pub fn new(program: Program, inputs: Vec<String>) -> Compiled {
+        Compiled { program, inputs }
+    }
+
+    /// The batch's tensors that the program reads.
+    pub fn feeds<'a>(&'a self, batch: &'a Batch) -> Vec<(&'a str, &'a Tensor)> {
+        let names = self.inputs.iter().map(String::as_str);
+        names.filter_map(|name| Some((name, batch.get(name)?))).collect()
+    }
+}
+
+/// What a program is for: a kind of step and a number.
+type Purpose = (&'static str, usize);
+
+/// Programs by purpose and types. The least recently used one is dropped if there are too many.
+#[derive(Default)]
+pub(super) struct Programs {
+    session: Option<u64>,
+    compiled: Vec<(Purpose, Types, Rc<Compiled>)>,
+}
+
+/// Programs that are kept. Most trainings need four: a full and a partial batch, for training and evaluation.
+const KEPT: usize = 12;
+
+impl Programs {
+    /// The program, compiled by `compile` if there is none yet.
+    pub fn get(
+        &mut self,
+        session: &mut Session,
+        purpose: Purpose,
+        types: &Types,
+        compile: impl FnOnce(&mut Session) -> Result<Compiled>,
+    ) -> Result<Rc<Compiled>> {
+        if self.session != Some(session.id()) {
+            self.compiled.clear();
+            self.session = Some(session.id());
+        }
+        let known = self.compiled.iter().position(|(kind, of, _)| *kind == purpose && of == types);
+        let entry = match known {
+            Some(at) => self.compiled.remove(at),
+            None => (purpose, types.clone(), Rc::new(compile(session)?)),
+        };
+        let program = entry.2.clone();
+        self.compiled.push(entry);
+        if self.compiled.len() > KEPT {
+            self.compiled.remove(0);
+        }
+        Ok(program)
+    }
+}

@@ -1,0 +1,445 @@
+//! A training from its beginning, or from a checkpoint, to its end.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::display::Display;
+use super::folder::{self, Log};
+use super::history::Ended;
+use super::state::{Checkpoints, Snapshot, State};
+use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt};
+use crate::data::Batches;
+use crate::optim::schedule::Schedule;
+use crate::{Error, Pending, Result, Session, Tensor};
+
+/// Steps in a row whose loss may overflow if the loss is scaled: each halves the scale.
+const OVERFLOWS: u64 = 20;
+
+pub(super) struct Run<'a> {
+    trainer: &'a mut Trainer,
+    session: &'a mut Session,
+    data: &'a dyn Dataset,
+    validation: Option<&'a dyn Dataset>,
+    batches: Batches,
+    schedule: Option<Box<dyn Schedule>>,
+    total_steps: u64,
+    state: State,
+    checkpoints: Option<Checkpoints>,
+    log: Option<Log>,
+    display: Display,
+    /// The best weights, if they are restored and there is no folder.
+    best: Option<Snapshot>,
+    overflows: u64,
+    ended: Option<Ended>,
+}
+
+/// A batch whose loss has not been read.
+struct Started {
+    batch: usize,
+    steps: u64,
+    lr: Option<f64>,
+    rows: usize,
+    pending: Pending,
+}
+
+/// The loss of a batch is not finite.
+struct Diverged {
+    batch: usize,
+    loss: f64,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        trainer: &'a mut Trainer,
+        session: &'a mut Session,
+        data: &'a dyn Dataset,
+        validation: Option<&'a dyn Dataset>,
+    ) -> Result<Run<'a>> {
+        let mut batches = Batches::new(data.len(), trainer.batch)?;
+        if trainer.shuffle {
+            batches = batches.shuffled(trainer.seed);
+        }
+        if trainer.drop_last {
+            batches = batches.drop_last();
+        }
+        let steps = trainer.epochs.saturating_mul(batches.count().div_ceil(trainer.accumulate) as u64);
+        let total_steps = trainer.steps.map_or(steps, |most| most.min(steps));
+        let schedule = trainer.schedule_of(total_steps);
+        let display = Display::new(trainer.quiet);
+        let mut run = Run {
+            trainer,
+            session,
+            data,
+            validation,
+            batches,
+            schedule,
+            total_steps,
+            state: State::new(),
+            checkpoints: None,
+            log: None,
+            display,
+            best: None,
+            overflows: 0,
+            ended: None,
+        };
+        run.open_folder()?;
+        Ok(run)
+    }
+
+    /// Opens the run's folder, and loads its newest checkpoint if the training is resumed.
+    fn open_folder(&mut self) -> Result<()> {
+        let Some(folder) = self.trainer.folder.clone() else {
+            return match self.trainer.resume {
+                true => Err(Error::Input("resume needs the folder of the run; call Trainer::folder".into())),
+                false => Ok(()),
+            };
+        };
+        if !self.trainer.resume
+            && let Some(aside) = folder::set_aside(&folder)?
+        {
+            self.display.line(&format!("the earlier run in {} is now {}", folder.display(), aside.display()));
+        }
+        let t = &*self.trainer;
+        let settings = json!({
+            "rows": self.data.len(), "batch": t.batch, "seed": t.seed, "shuffle": t.shuffle, "drop_last": t.drop_last,
+            "accumulate": t.accumulate,
+        });
+        let checkpoints = folder.join("checkpoints");
+        let checkpoints = Checkpoints::new(checkpoints, t.keep, settings.clone(), t.metadata.clone())?;
+        if t.resume && checkpoints.newest().is_some() {
+            // Declares the variables.
+            let first = self.batches.epoch(0).next().unwrap_or_default();
+            let batch = self.data.batch(&first, 0)?;
+            self.trainer.training(self.session, &batch)?;
+            if self.trainer.accumulate > 1 {
+                self.trainer.updating(self.session, &batch, 1)?;
+            }
+            let display = std::cell::RefCell::new(&mut self.display);
+            let resumed = checkpoints.resume(self.session, |warning| display.borrow_mut().line(warning))?;
+            if let Some((path, state)) = resumed {
+                self.display.line(&format!("resumed from {}", path.display()));
+                self.state = state;
+            }
+        }
+        folder::write_config(&folder, &settings, self.session.device())?;
+        self.log = Some(Log::open(&folder, self.state.log_lines)?);
+        self.checkpoints = Some(checkpoints);
+        interrupt::catch();
+        Ok(())
+    }
+
+    pub fn fit(mut self) -> Result<History> {
+        while self.state.epoch < self.trainer.epochs && self.state.steps < self.total_steps && self.ended.is_none() {
+            if self.epoch()?.is_break() {
+                break;
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.flush()?;
+        }
+        if self.trainer.restore_best {
+            self.load_best()?;
+        }
+        let best = self.state.best.map(|(_, epoch)| epoch);
+        Ok(History { epochs: self.state.epochs, best, ended: self.ended.unwrap_or(Ended::Finished) })
+    }
+
+    /// Trains an epoch, or the rest of one, and evaluates it. Breaks if the training ends within the epoch.
+    fn epoch(&mut self) -> Result<ControlFlow<()>> {
+        let (epoch, first) = (self.state.epoch, self.state.batch);
+        let (data, batches) = (self.data, self.batches.clone());
+        let loader = Loader::new(data, batches).workers(self.trainer.workers);
+        let mut started: Option<Started> = None;
+        let mut diverged = None;
+        let mut clock = Instant::now();
+        loader.epoch(epoch, first, |loaded| {
+            self.state.waiting += loaded.waited.as_secs_f64();
+            let (number, rows) = (loaded.number, loaded.rows.len());
+            let next = self.start(number, rows, &loaded.tensors)?;
+            if let Some(previous) = started.replace(next) {
+                diverged = self.finish(previous)?;
+            }
+            self.state.batch = number + 1;
+            self.lap(&mut clock);
+            let due = self.trainer.checkpoint_every.is_some_and(|every| (number as u64 + 1).is_multiple_of(every));
+            if diverged.is_none() && (due || self.must_end()) {
+                diverged = started.take().map_or(Ok(None), |last| self.finish(last))?;
+                if diverged.is_none() && number + 1 < self.batches.count() {
+                    self.save()?;
+                }
+            }
+            let ends = diverged.is_some() || self.ended.is_some() || self.state.steps >= self.total_steps;
+            Ok(if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if diverged.is_none() {
+            diverged = started.map_or(Ok(None), |last| self.finish(last))?;
+        }
+        self.lap(&mut clock);
+        if let Some(diverged) = diverged {
+            return Err(self.explain(diverged)?);
+        }
+        // Interrupted within the epoch.
+        if self.ended.is_some() && self.state.batch < self.batches.count() {
+            self.name_checkpoint();
+            return Ok(ControlFlow::Break(()));
+        }
+        self.end_epoch()?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Adds the time since the last lap.
+    fn lap(&mut self, clock: &mut Instant) {
+        let seconds = clock.elapsed().as_secs_f64();
+        *clock = Instant::now();
+        self.state.seconds += seconds;
+        self.state.total_seconds += seconds;
+    }
+
+    /// The learning rate of the next step.
+    fn lr(&self) -> Option<f64> {
+        self.schedule.as_ref().map(|schedule| schedule.lr(self.state.steps) * self.state.lr_factor)
+    }
+
+    /// Starts the step of a batch.
+    fn start(&mut self, number: usize, rows: usize, batch: &super::Batch) -> Result<Started> {
+        let lr = self.lr();
+        let fed = lr.map(Tensor::scalar);
+        let n = self.trainer.accumulate;
+        let program = self.trainer.training(self.session, batch)?;
+        let mut feeds = program.feeds(batch);
+        if n == 1 {
+            feeds.extend(fed.iter().map(|lr| ("lr", lr)));
+        }
+        let pending = self.session.start(&program.program, &feeds)?;
+        let last = number + 1 == self.batches.count();
+        if n == 1 {
+            self.state.steps += 1;
+        } else if last || (number + 1).is_multiple_of(n) {
+            // The last step of an epoch may have fewer batches.
+            let update = self.trainer.updating(self.session, batch, number % n + 1)?;
+            let feeds: Vec<(&str, &Tensor)> = fed.iter().map(|lr| ("lr", lr)).collect();
+            self.session.submit(&update.program, &feeds)?;
+            self.state.steps += 1;
+        }
+        Ok(Started { batch: number, steps: self.state.steps, lr, rows, pending })
+    }
+
+    /// Reads the loss of a batch.
+    fn finish(&mut self, started: Started) -> Result<Option<Diverged>> {
+        let Started { batch, steps, lr, rows, pending } = started;
+        let outputs = pending.outputs()?;
+        let loss = outputs.first().map_or(Ok(f64::NAN), Tensor::item)?;
+        if !loss.is_finite() {
+            self.overflows += 1;
+            if !self.trainer.is_scaled() || self.overflows > OVERFLOWS {
+                return Ok(Some(Diverged { batch, loss }));
+            }
+        } else {
+            self.overflows = 0;
+            self.state.loss_sum += loss * rows as f64;
+            self.state.rows += rows as f64;
+        }
+        let epoch = self.state.epoch + 1;
+        if let Some(log) = &mut self.log {
+            log.step(steps, epoch, batch + 1, loss, lr)?;
+        }
+        for call in &mut self.trainer.on_step {
+            if call(&StepEvent { epoch, batch: batch + 1, loss })? == Control::Stop {
+                self.ended.get_or_insert(Ended::Interrupted(None));
+            }
+        }
+        let (all, done) = (self.batches.count(), batch + 1);
+        let left = self.state.seconds / done as f64 * all.saturating_sub(done) as f64;
+        let rate = self.state.rows / self.state.seconds.max(1e-9);
+        let what = format!("epoch {epoch}/{}", self.trainer.epochs);
+        let lr = lr.map_or_else(String::new, |lr| format!(", lr {lr:.2e}"));
+        let figures = format!("loss {:.4}{lr}, {rate:.0} rows/s", self.state.loss_sum / self.state.rows);
+        self.display.step(&what, done, all, &figures, Duration::from_secs_f64(left));
+        Ok(None)
+    }
+
+    /// Whether the training ends after this batch, by Ctrl-C or time.
+    fn must_end(&mut self) -> bool {
+        if self.ended.is_none() {
+            let total = Duration::from_secs_f64(self.state.total_seconds);
+            if self.log.is_some() && interrupt::pressed() {
+                self.ended = Some(Ended::Interrupted(None));
+            } else if self.trainer.time_budget.is_some_and(|budget| total >= budget) {
+                self.ended = Some(Ended::TimeBudget);
+            }
+        }
+        self.ended.is_some()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if let (Some(checkpoints), Some(log)) = (&self.checkpoints, &mut self.log) {
+            log.flush()?;
+            self.state.log_lines = log.lines();
+            checkpoints.save(self.session, &self.state)?;
+        }
+        Ok(())
+    }
+
+    /// Tells how to go on after an interruption.
+    fn name_checkpoint(&mut self) {
+        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
+        if let Some(Ended::Interrupted(path)) = &mut self.ended {
+            if let Some(newest) = &newest {
+                self.display.line(&format!("interrupted; to go on, resume the run ({})", newest.display()));
+            }
+            *path = newest;
+        }
+    }
+
+    /// Evaluates, decides, records and saves after the batches of an epoch.
+    fn end_epoch(&mut self) -> Result<()> {
+        let validation = match self.validation {
+            Some(data) => Some(super::evaluate::evaluate(self.trainer, self.session, data)?),
+            None => None,
+        };
+        let state = &mut self.state;
+        let schedule = self.schedule.as_ref();
+        let epoch = Epoch {
+            number: state.epoch + 1,
+            steps: state.steps,
+            loss: state.loss_sum / state.rows,
+            validation,
+            lr: schedule.map(|schedule| schedule.lr(state.steps.saturating_sub(1)) * state.lr_factor),
+            seconds: state.seconds,
+            waiting: state.waiting / state.seconds.max(1e-9),
+            rows_per_second: state.rows / state.seconds.max(1e-9),
+        };
+        state.epoch += 1;
+        (state.batch, state.loss_sum, state.rows, state.seconds, state.waiting) = (0, 0.0, 0.0, 0.0, 0.0);
+        let of = epoch.number.to_string() + "/" + &self.trainer.epochs.to_string();
+        self.display.line(&epoch.to_string().replacen(&format!("epoch {}", epoch.number), &format!("epoch {of}"), 1));
+        let improved = self.judge(&epoch);
+        if let Some(log) = &mut self.log {
+            log.epoch(&epoch)?;
+        }
+        for call in &mut self.trainer.on_epoch {
+            if call(self.session, &epoch)? == Control::Stop {
+                self.ended.get_or_insert(Ended::Interrupted(None));
+            }
+        }
+        self.state.epochs.push(epoch);
+        self.save()?;
+        if improved {
+            match &self.checkpoints {
+                Some(checkpoints) => checkpoints.save_best(self.session, &self.state)?,
+                None if self.trainer.restore_best => self.best = Some(Snapshot::of(self.session)?),
+                None => {}
+            }
+        }
+        if let Some(Ended::Interrupted(None)) = self.ended {
+            self.name_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Compares the monitored value with the best one. Returns whether it is better.
+    fn judge(&mut self, epoch: &Epoch) -> bool {
+        let (name, higher) = self.trainer.monitor.clone().unwrap_or(("loss".to_owned(), false));
+        let value = match &epoch.validation {
+            Some(validation) => validation.get(&name).unwrap_or(f64::NAN),
+            None => epoch.loss,
+        };
+        let state = &mut self.state;
+        // NaN is never better.
+        let better = |best: f64| if higher { value > best } else { value < best };
+        if !value.is_nan() && state.best.is_none_or(|(best, _)| better(best)) {
+            state.best = Some((value, epoch.number));
+            (state.since_best, state.since_reduction) = (0, 0);
+            return true;
+        }
+        state.since_best += 1;
+        state.since_reduction += 1;
+        if let Some(plateau) = self.trainer.plateau
+            && state.since_reduction >= plateau.patience
+        {
+            state.lr_factor *= plateau.factor;
+            state.since_reduction = 0;
+            self.display
+                .line(&format!("{name} has not improved for {} epochs: learning rate reduced", plateau.patience));
+        }
+        if let Some(patience) = self.trainer.early_stopping
+            && state.since_best >= patience
+        {
+            self.ended.get_or_insert(Ended::EarlyStopping(patience));
+        }
+        false
+    }
+
+    fn load_best(&mut self) -> Result<()> {
+        if let Some(best) = &self.best {
+            return best.restore(self.session);
+        }
+        if let Some(checkpoints) = &self.checkpoints
+            && let Some(best) = checkpoints.best()
+        {
+            checkpoints.load(self.session, &best)?;
+        }
+        Ok(())
+    }
+
+    /// The error for a loss that is not finite: repeats the training from the newest checkpoint up to the step, and looks
+    /// for the first node that is not finite. The session is left with the checkpoint's variables.
+    fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
+        let epoch = self.state.epoch;
+        let mut text = format!("the training diverged: the loss of epoch {}, batch {} is {loss}", epoch + 1, batch + 1);
+        let mut good: Option<PathBuf> = None;
+        let mut from = None;
+        if let Some(checkpoints) = &self.checkpoints
+            && let Some(path) = checkpoints.newest()
+        {
+            let state = checkpoints.load(self.session, &path)?;
+            from = Some((state.epoch, state.batch));
+            self.state = state;
+            good = Some(path);
+        }
+        if let Some((from_epoch, from_batch)) = from.filter(|&(e, b)| (e, b) <= (epoch, batch)) {
+            let lists: Vec<Vec<usize>> = self.batches.epoch(from_epoch).collect();
+            if from_epoch == epoch {
+                for number in from_batch..batch {
+                    let tensors = self.batch(epoch, number, &lists)?;
+                    let started = self.start(number, lists[number].len(), &tensors)?;
+                    drop(started.pending.outputs()?);
+                }
+                text += &self.first_not_finite(epoch, batch, &lists)?;
+            }
+        } else {
+            // The weights are those after the step; what it finds first may be a consequence.
+            let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
+            text += &self.first_not_finite(epoch, batch, &lists)?;
+        }
+        match (good, &self.checkpoints) {
+            (Some(path), Some(checkpoints)) => {
+                checkpoints.load(self.session, &path)?;
+                text += &format!("\nthe session is back at the last good checkpoint, {}", path.display());
+            }
+            _ => text += "\nthere is no checkpoint; with Trainer::folder, the last good one is kept",
+        }
+        text += "\ntry a lower learning rate, Trainer::clip_norm, or a warm-up";
+        Ok(Error::Training(text))
+    }
+
+    fn batch(&self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<super::Batch> {
+        self.data.batch(&lists[number], epoch * lists.len() as u64 + number as u64)
+    }
+
+    /// The first node of a step that is not finite.
+    fn first_not_finite(&mut self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<String> {
+        let tensors = self.batch(epoch, number, lists)?;
+        let fed = self.lr().map(Tensor::scalar);
+        let program = self.trainer.training(self.session, &tensors)?;
+        let mut feeds = program.feeds(&tensors);
+        if self.trainer.accumulate == 1 {
+            feeds.extend(fed.iter().map(|lr| ("lr", lr)));
+        }
+        let (_, found) = self.session.find_nan(&program.program, &feeds)?;
+        Ok(found.map_or_else(String::new, |found| format!("\nfirst value that is not finite: {found}")))
+    }
+}

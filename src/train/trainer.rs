@@ -1,0 +1,604 @@
+//! The trainer: what to train, and how.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::model::Model;
+use super::programs::{Compiled, Inputs, Programs, Types, types};
+use super::run::Run;
+use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
+use crate::nn::Scope;
+use crate::optim::schedule::{Constant, Schedule};
+use crate::optim::{
+    Adam, Gradient, LossScale, Optimizer, accumulate, accumulated, clip_norm, clip_value, parameter_gradients,
+};
+use crate::plan::Options;
+use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
+
+/// What a training step computes from a batch.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The mean loss over the rows, a scalar.
+    pub loss: Value,
+    /// What metrics compare with the target.
+    pub prediction: Option<Value>,
+}
+
+type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
+type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
+type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
+
+/// What a callback wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Save a checkpoint, if there is a folder, and end the training.
+    Stop,
+}
+
+/// A finished optimiser step, for callbacks.
+#[derive(Clone, Debug)]
+pub struct StepEvent {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// The number of batches so far, in this epoch.
+    pub batch: usize,
+    /// The loss of the batch.
+    pub loss: f64,
+}
+
+/// A function that is called after each epoch.
+type OnEpoch = dyn FnMut(&mut Session, &Epoch) -> Result<Control>;
+/// A function that is called after each batch, one batch late.
+type OnStep = dyn FnMut(&StepEvent) -> Result<Control>;
+
+/// Reduces the learning rate when the monitored value stops improving.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Plateau {
+    pub factor: f64,
+    pub patience: u64,
+}
+
+/// Trains a model: epochs, validation, metrics, checkpoints, progress.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::{Metric, Model, Trainer};
+///
+/// // y = 2 x - 1
+/// let x = Tensor::new([64, 1], (0..64).map(|i| i as f32 / 32.0 - 1.0).collect::<Vec<_>>())?;
+/// let y = Tensor::new([64, 1], x.to_f32().iter().map(|x| 2.0 * x - 1.0).collect::<Vec<_>>())?;
+/// let data = (x, y);
+///
+/// let mut model = Model::new([1], |nn: &Scope, x: &Value| nn.linear("line", x, 1));
+/// let mut session = Session::new(Device::cpu());
+/// let history = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean))
+///     .optimizer(Adam::new().lr(0.1))
+///     .epochs(30)
+///     .batch(16)
+///     .metrics([Metric::R2])
+///     .quiet()
+///     .fit(&mut session, &data, Some(&data))?;
+/// let last = history.epochs.last().unwrap();
+/// assert!(last.validation.as_ref().unwrap().get("r2").unwrap() > 0.99);
+/// let predicted = model.predict(&mut session, &Tensor::new([1, 1], [0.25f32])?)?;
+/// assert!((predicted.item()? + 0.5).abs() < 0.1);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
+/// Losses are read one step late, so that the device does not wait for the host. With [`Trainer::folder`], the training
+/// keeps checkpoints and a log, Ctrl-C ends it after the current step, and [`Trainer::resume`] goes on as if it had
+/// never stopped: the same bits, on the same device.
+pub struct Trainer {
+    pub(super) build: Box<BuildStep>,
+    pub(super) seed: u64,
+    optimizer: Box<dyn Optimizer>,
+    update: Option<Box<BuildUpdate>>,
+    schedule: Option<Box<BuildSchedule>>,
+    pub(super) epochs: u64,
+    pub(super) steps: Option<u64>,
+    pub(super) batch: usize,
+    pub(super) shuffle: bool,
+    pub(super) drop_last: bool,
+    pub(super) accumulate: usize,
+    clip_norm: Option<f64>,
+    clip_value: Option<f64>,
+    mixed: DType,
+    average: Option<f64>,
+    options: Options,
+    pub(super) target: String,
+    pub(super) metrics: Vec<Metric>,
+    pub(super) monitor: Option<(String, bool)>,
+    pub(super) early_stopping: Option<u64>,
+    pub(super) plateau: Option<Plateau>,
+    pub(super) time_budget: Option<Duration>,
+    pub(super) workers: usize,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) checkpoint_every: Option<u64>,
+    pub(super) keep: usize,
+    pub(super) resume: bool,
+    pub(super) restore_best: bool,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) on_epoch: Vec<Box<OnEpoch>>,
+    pub(super) on_step: Vec<Box<OnStep>>,
+    pub(super) quiet: bool,
+    programs: Programs,
+}
+
+impl Trainer {
+    /// Trains a model on batches with the input `x` and the target `y`. `loss` takes the prediction and the target, and
+    /// returns the mean loss over the rows.
+    ///
+    /// In [mixed precision](Trainer::mixed), the input is converted for the model, and the prediction to f32 for the
+    /// loss.
+    pub fn new(model: &Model, loss: impl Fn(&Value, &Value) -> Value + 'static) -> Trainer {
+        let (model, seed) = (model.clone(), model.seed_value());
+        let trainer = Trainer::of(move |nn, batch| {
+            let x = batch.get("x");
+            let x = if x.dtype().is_float() { nn.activation(&x) } else { x };
+            let prediction = model.forward(nn, &x);
+            let prediction = if prediction.dtype().is_float() { prediction.cast(DType::F32) } else { prediction };
+            Step { loss: loss(&prediction, &batch.get("y")), prediction: Some(prediction) }
+        });
+        trainer.seed(seed)
+    }
+
+    /// Trains anything: `step` builds the loss, and optionally the prediction, from the tensors of a batch. Use this for
+    /// several inputs, several losses, or targets that are computed from inputs.
+    ///
+    /// ```
+    /// use wgrad::prelude::*;
+    /// use wgrad::train::{Batch, Step, Trainer};
+    ///
+    /// let column = |x: Vec<f32>| Tensor::new([x.len(), 1], x);
+    /// let a: Vec<f32> = (0..32).map(|i| i as f32 / 32.0).collect();
+    /// let b: Vec<f32> = a.iter().rev().map(|x| x * x).collect();
+    /// let sum = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+    /// let data = Batch::from([("a".into(), column(a)?), ("b".into(), column(b)?), ("sum".into(), column(sum)?)]);
+    /// let mut session = Session::new(Device::cpu());
+    /// let history = Trainer::of(|nn, batch| {
+    ///     let both = nn.linear("a", &batch.get("a"), 1) + nn.linear("b", &batch.get("b"), 1);
+    ///     let loss = both.mse_loss(&batch.get("sum"), Reduction::Mean);
+    ///     Step { loss, prediction: Some(both) }
+    /// })
+    /// .target("sum")
+    /// .lr(0.05)
+    /// .epochs(40)
+    /// .batch(8)
+    /// .quiet()
+    /// .fit(&mut session, &data, None)?;
+    /// assert!(history.epochs[39].loss < 0.1 * history.epochs[0].loss);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    pub fn of(step: impl Fn(&Scope, &Inputs) -> Step + 'static) -> Trainer {
+        Trainer {
+            build: Box::new(step),
+            seed: 0,
+            optimizer: Box::new(Adam::new()),
+            update: None,
+            schedule: None,
+            epochs: 10,
+            steps: None,
+            batch: 32,
+            shuffle: true,
+            drop_last: false,
+            accumulate: 1,
+            clip_norm: None,
+            clip_value: None,
+            mixed: DType::F32,
+            average: None,
+            options: Options::default(),
+            target: "y".to_owned(),
+            metrics: Vec::new(),
+            monitor: None,
+            early_stopping: None,
+            plateau: None,
+            time_budget: None,
+            workers: 0,
+            folder: None,
+            checkpoint_every: None,
+            keep: 3,
+            resume: false,
+            restore_best: false,
+            metadata: BTreeMap::new(),
+            on_epoch: Vec::new(),
+            on_step: Vec::new(),
+            quiet: false,
+            programs: Programs::default(),
+        }
+    }
+
+    /// The optimiser; default [`Adam`].
+    pub fn optimizer(mut self, optimizer: impl Optimizer + 'static) -> Trainer {
+        self.optimizer = Box::new(optimizer);
+        self
+    }
+
+    /// Replaces the optimiser by a function that applies optimisers to gradients, which are clipped already: for groups of
+    /// parameters with rates, decays or optimisers of their own. See [`optim`](crate::optim).
+    pub fn update(mut self, update: impl Fn(&Graph, &[Gradient]) + 'static) -> Trainer {
+        self.update = Some(Box::new(update));
+        self
+    }
+
+    /// A constant learning rate, instead of the optimiser's own.
+    pub fn lr(self, lr: f64) -> Trainer {
+        self.schedule(move |_| Constant(lr))
+    }
+
+    /// A learning rate that depends on the step. The function receives the total number of optimiser steps.
+    ///
+    /// ```
+    /// # use wgrad::train::{Model, Trainer};
+    /// # use wgrad::Reduction;
+    /// # let model = Model::new([1], |nn, x| nn.linear("fc", x, 1));
+    /// use wgrad::optim::schedule::{Cosine, Schedule};
+    /// let trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean))
+    ///     .schedule(|steps| Cosine { lr: 1e-3, last: 1e-5, steps }.after_warm_up(100));
+    /// ```
+    pub fn schedule<S: Schedule + 'static>(mut self, schedule: impl Fn(u64) -> S + 'static) -> Trainer {
+        self.schedule = Some(Box::new(move |steps| Box::new(schedule(steps))));
+        self
+    }
+
+    /// The number of epochs, passes over the training data; default 10.
+    pub fn epochs(mut self, epochs: u64) -> Trainer {
+        self.epochs = epochs;
+        self
+    }
+
+    /// Ends the training after this many optimiser steps, if the epochs do not end earlier.
+    pub fn steps(mut self, steps: u64) -> Trainer {
+        self.steps = Some(steps);
+        self
+    }
+
+    /// Rows per batch; default 32.
+    pub fn batch(mut self, rows: usize) -> Trainer {
+        self.batch = rows;
+        self
+    }
+
+    /// Whether rows are shuffled for each epoch; default true.
+    pub fn shuffle(mut self, shuffle: bool) -> Trainer {
+        self.shuffle = shuffle;
+        self
+    }
+
+    /// Leaves out the last batch of an epoch if it is smaller than the others.
+    pub fn drop_last(mut self) -> Trainer {
+        self.drop_last = true;
+        self
+    }
+
+    /// Adds up the gradients of this many batches for each optimiser step, and applies their mean.
+    pub fn accumulate(mut self, batches: usize) -> Trainer {
+        self.accumulate = batches;
+        self
+    }
+
+    /// Limits the joint norm of all gradients; see [`clip_norm`].
+    pub fn clip_norm(mut self, max_norm: f64) -> Trainer {
+        self.clip_norm = Some(max_norm);
+        self
+    }
+
+    /// Limits each element of the gradients; see [`clip_value`].
+    pub fn clip_value(mut self, limit: f64) -> Trainer {
+        self.clip_value = Some(limit);
+        self
+    }
+
+    /// Stores activations as f16, with [dynamic loss scaling](LossScale), or as bf16; see [`Scope::mixed`].
+    pub fn mixed(mut self, dtype: DType) -> Trainer {
+        self.mixed = dtype;
+        self
+    }
+
+    /// Keeps moving averages of the weights, and validates with them; see [`Optimizer::averaged`] and
+    /// [`Model::averaged`]. Has no effect with [`Trainer::update`].
+    pub fn average(mut self, decay: f64) -> Trainer {
+        self.average = Some(decay);
+        self
+    }
+
+    /// Options of compilation, such as [`Options::precision`].
+    pub fn options(mut self, options: Options) -> Trainer {
+        self.options = options;
+        self
+    }
+
+    /// The seed of initial weights, dropout and the order of rows; default that of the model.
+    pub fn seed(mut self, seed: u64) -> Trainer {
+        self.seed = seed;
+        self
+    }
+
+    /// The name of the tensor that metrics compare predictions with; default `y`.
+    pub fn target(mut self, name: &str) -> Trainer {
+        self.target = name.to_owned();
+        self
+    }
+
+    /// Metrics of the validation data.
+    pub fn metrics(mut self, metrics: impl IntoIterator<Item = Metric>) -> Trainer {
+        self.metrics = metrics.into_iter().collect();
+        self
+    }
+
+    /// The metric that decides about the best epoch, early stopping and plateaus; default is the validation loss, or
+    /// without validation data the training loss. It is added to the metrics.
+    pub fn monitor(mut self, metric: Metric) -> Trainer {
+        self.monitor = Some((metric.name(), metric.higher_is_better()));
+        if !self.metrics.iter().any(|known| known.name() == metric.name()) {
+            self.metrics.push(metric);
+        }
+        self
+    }
+
+    /// Ends the training if the monitored value has not improved for this many epochs.
+    pub fn early_stopping(mut self, epochs: u64) -> Trainer {
+        self.early_stopping = Some(epochs);
+        self
+    }
+
+    /// Multiplies the learning rate by `factor` whenever the monitored value has not improved for `epochs` epochs.
+    /// Requires [`Trainer::lr`] or [`Trainer::schedule`].
+    pub fn reduce_on_plateau(mut self, factor: f64, epochs: u64) -> Trainer {
+        self.plateau = Some(Plateau { factor, patience: epochs });
+        self
+    }
+
+    /// Ends the training after the step at which it has taken this long, in all runs together.
+    pub fn time_budget(mut self, budget: Duration) -> Trainer {
+        self.time_budget = Some(budget);
+        self
+    }
+
+    /// Threads that make batches ahead; default 0. [`Loader::suitable_workers`](super::Loader::suitable_workers)
+    /// suggests a number. The batches do not depend on it.
+    pub fn workers(mut self, threads: usize) -> Trainer {
+        self.workers = threads;
+        self
+    }
+
+    /// The folder of the run: `config.json`, `metrics.jsonl`, and `checkpoints/`. A run that is already there is renamed,
+    /// unless it is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Also saves a checkpoint after every so many batches, not just after each epoch.
+    pub fn checkpoint_every(mut self, batches: u64) -> Trainer {
+        self.checkpoint_every = Some(batches.max(1));
+        self
+    }
+
+    /// The number of checkpoints that are kept, besides the best one; default 3.
+    pub fn keep(mut self, checkpoints: usize) -> Trainer {
+        self.keep = checkpoints;
+        self
+    }
+
+    /// Goes on from the newest checkpoint of the folder, if there is one.
+    pub fn resume(mut self, resume: bool) -> Trainer {
+        self.resume = resume;
+        self
+    }
+
+    /// Loads the best weights into the session at the end.
+    pub fn restore_best(mut self) -> Trainer {
+        self.restore_best = true;
+        self
+    }
+
+    /// Adds an entry to the metadata of the checkpoints, as `user.KEY`.
+    pub fn metadata(mut self, key: &str, value: &str) -> Trainer {
+        self.metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Calls a function after each epoch.
+    pub fn on_epoch(mut self, call: impl FnMut(&mut Session, &Epoch) -> Result<Control> + 'static) -> Trainer {
+        self.on_epoch.push(Box::new(call));
+        self
+    }
+
+    /// Calls a function after each batch, one batch late, with its loss.
+    pub fn on_step(mut self, call: impl FnMut(&StepEvent) -> Result<Control> + 'static) -> Trainer {
+        self.on_step.push(Box::new(call));
+        self
+    }
+
+    /// Prints nothing. Otherwise progress goes to standard error.
+    pub fn quiet(mut self) -> Trainer {
+        self.quiet = true;
+        self
+    }
+
+    /// Trains on `data`, and evaluates `validation` after each epoch. The session's variables are the result; those that
+    /// exist already are trained further.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for settings that make no sense and empty data; [`Error::Training`] if the loss is not finite,
+    /// with the step, the first node that is not finite, and the last good checkpoint; errors of data, compilation,
+    /// device and files.
+    pub fn fit(
+        &mut self,
+        session: &mut Session,
+        data: &dyn Dataset,
+        validation: Option<&dyn Dataset>,
+    ) -> Result<History> {
+        self.check(data, validation)?;
+        Run::new(self, session, data, validation)?.fit()
+    }
+
+    /// Loss and metrics of the current weights on a data set.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`].
+    pub fn evaluate(&mut self, session: &mut Session, data: &dyn Dataset) -> Result<Evaluation> {
+        if data.is_empty() {
+            return Err(Error::Input("the data to evaluate has no rows".into()));
+        }
+        super::evaluate::evaluate(self, session, data)
+    }
+
+    fn check(&self, data: &dyn Dataset, validation: Option<&dyn Dataset>) -> Result<()> {
+        let invalid = |why: &str| Err(Error::Input(format!("the training cannot begin: {why}")));
+        if data.is_empty() {
+            return invalid("the training data has no rows");
+        }
+        if validation.is_some_and(Dataset::is_empty) {
+            return invalid("the validation data has no rows");
+        }
+        if self.drop_last && data.len() < self.batch {
+            let why = format!("drop_last leaves no batch of {} rows from {} rows", self.batch, data.len());
+            return invalid(&why);
+        }
+        if self.accumulate == 0 {
+            return invalid("accumulate needs at least one batch");
+        }
+        if let Some((name, _)) = self.monitor.as_ref().filter(|_| validation.is_none()) {
+            return invalid(&format!("monitor({name}) needs validation data"));
+        }
+        match self.plateau {
+            Some(_) if self.schedule.is_none() => {
+                invalid("reduce_on_plateau needs a learning rate to reduce; call lr() or schedule()")
+            }
+            Some(Plateau { factor, .. }) if !(factor > 0.0 && factor < 1.0) => {
+                invalid(&format!("the factor of reduce_on_plateau must be between 0 and 1, not {factor}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The learning rates, for a total number of steps.
+    pub(super) fn schedule_of(&self, steps: u64) -> Option<Box<dyn Schedule>> {
+        self.schedule.as_ref().map(|schedule| schedule(steps))
+    }
+
+    fn clipped(&self, gradients: Vec<Gradient>) -> Vec<Gradient> {
+        let gradients = self.clip_value.map_or(gradients.clone(), |limit| clip_value(&gradients, limit));
+        self.clip_norm.map_or(gradients.clone(), |limit| clip_norm(&gradients, limit))
+    }
+
+    /// Adds the updates of the parameters to a graph.
+    fn add_updates(&self, graph: &Graph, gradients: Vec<Gradient>) {
+        let gradients = self.clipped(gradients);
+        match (&self.update, self.average) {
+            (Some(update), _) => update(graph, &gradients),
+            (None, Some(decay)) => (&*self.optimizer).averaged(decay).apply(graph, &gradients),
+            (None, None) => self.optimizer.apply(graph, &gradients),
+        }
+    }
+
+    fn scope(&self, graph: &Graph, training: bool) -> Scope {
+        if training {
+            return Scope::train(graph, self.seed).mixed(self.mixed);
+        }
+        let nn = Scope::eval(graph, self.seed).mixed(self.mixed);
+        if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
+    }
+
+    fn compile(&self, session: &mut Session, graph: &Graph, outputs: &[&Value], inputs: &Inputs) -> Result<Compiled> {
+        let options = Options { choices: session.choices().clone(), ..self.options.clone() };
+        Ok(Compiled::new(session.compile_with(graph, outputs, &options)?, inputs.used()))
+    }
+
+    /// A program from the cache.
+    fn program(
+        &mut self,
+        session: &mut Session,
+        purpose: (&'static str, usize),
+        types: &Types,
+        compile: impl FnOnce(&Trainer, &mut Session) -> Result<Compiled>,
+    ) -> Result<std::rc::Rc<Compiled>> {
+        let mut programs = std::mem::take(&mut self.programs);
+        let program = programs.get(session, purpose, types, |session| compile(self, session));
+        self.programs = programs;
+        program
+    }
+
+    /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
+    pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("train", 0), &types, |trainer, session| {
+            let graph = Graph::new();
+            let inputs = Inputs::new(&graph, &types);
+            let step = (trainer.build)(&trainer.scope(&graph, true), &inputs);
+            let scaled = trainer.is_scaled().then(|| LossScale::new().gradients(&graph, &step.loss));
+            let first = graph.assignments();
+            let gradients = match &scaled {
+                Some(scaled) => scaled.gradients.clone(),
+                None => parameter_gradients(&graph, &step.loss),
+            };
+            match trainer.accumulate {
+                1 => trainer.add_updates(&graph, gradients),
+                _ => accumulate(&graph, &gradients),
+            }
+            if let Some(scaled) = scaled.filter(|scaled| scaled.finite.is_valid()) {
+                graph.assign_if(&scaled.finite, first);
+            }
+            trainer.compile(session, &graph, &[&step.loss], &inputs)
+        })
+    }
+
+    /// The update from the gradients of so many batches.
+    pub(super) fn updating(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        batches: usize,
+    ) -> Result<std::rc::Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("update", batches), &types, |trainer, session| {
+            // Only the parameters: the model also updates running statistics.
+            let built = Graph::new();
+            let inputs = Inputs::new(&built, &types);
+            (trainer.build)(&trainer.scope(&built, true), &inputs);
+            let graph = Graph::new();
+            for variable in built.nodes().variables.into_iter().filter(|variable| variable.trainable) {
+                graph.parameter(&variable.name, variable.initial);
+            }
+            trainer.add_updates(&graph, accumulated(&graph, batches));
+            trainer.compile(session, &graph, &[], &Inputs::new(&graph, &Types::new()))
+        })
+    }
+
+    /// The evaluation of a batch. Outputs: the loss, and the prediction if metrics need it.
+    pub(super) fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("evaluate", 0), &types, |trainer, session| {
+            let graph = Graph::new();
+            let inputs = Inputs::new(&graph, &types);
+            let step = (trainer.build)(&trainer.scope(&graph, false), &inputs);
+            let mut outputs = vec![&step.loss];
+            if !trainer.metrics.is_empty() {
+                outputs.push(step.prediction.as_ref().ok_or_else(|| {
+                    Error::Input(
+                        "metrics need a prediction; set Step::prediction in the function of Trainer::of".into(),
+                    )
+                })?);
+            }
+            trainer.compile(session, &graph, &outputs, &inputs)
+        })
+    }
+
+    /// Whether the loss is scaled, so that a step whose gradients overflow is skipped.
+    pub(super) fn is_scaled(&self) -> bool {
+        self.mixed == DType::F16
+    }
+
+    /// The target of a batch.
+    pub(super) fn target_of<'b>(&self, batch: &'b Batch) -> Result<&'b Tensor> {
+        batch.get(&self.target).ok_or_else(|| {
+            let names: Vec<&str> = batch.keys().map(String::as_str).collect();
+            let (target, names) = (&self.target, names.join(", "));
+            Error::Input(format!("the batch has no target `{target}`, only {names}; name it with Trainer::target"))
+        })
+    }
+}
