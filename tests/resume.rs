@@ -81,7 +81,7 @@ fn the_process_that_trains() {
 fn start(folder: &Path) -> Child {
     let program = std::env::current_exe().expect("this program");
     Command::new(program)
-        .args(["the_process_that_trains", "--exact"])
+        .args(["the_process_that_trains", "--exact", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::null())
         .spawn()

@@ -3,10 +3,10 @@
 
 pub mod plot;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
-use wgrad::{Device, NO_ADAPTER, Program, Result, Session, Tensor};
+use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, Tensor};
 
 /// The command line of every example.
 #[derive(Parser)]
@@ -121,4 +121,14 @@ impl Steps {
             println!("find-nan: no NaN or infinity in {} steps", self.steps);
         }
     }
+}
+
+/// A picture of a digit in the format of MNIST: 28 by 28, light on dark.
+pub fn picture(path: &Path) -> Result<Tensor> {
+    let image = image::open(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+    let grey = image.resize_exact(28, 28, image::imageops::FilterType::Triangle).to_luma8();
+    let pixels: Vec<f32> = grey.pixels().map(|p| f32::from(p.0[0]) / 255.0).collect();
+    let dark_on_light = pixels.iter().sum::<f32>() > 0.5 * pixels.len() as f32;
+    let pixels: Vec<f32> = pixels.into_iter().map(|p| if dark_on_light { 1.0 - p } else { p }).collect();
+    Tensor::new([1, 1, 28, 28], pixels)
 }

@@ -89,6 +89,21 @@ impl Scaler {
         })
     }
 
+    /// From the values of each column.
+    ///
+    /// # Errors
+    /// If there are not equally many, one is not finite, or a scale is 0.
+    pub fn new(shift: impl Into<Vec<f64>>, scale: impl Into<Vec<f64>>) -> Result<Scaler> {
+        let (shift, scale) = (shift.into(), scale.into());
+        let sound = shift.iter().all(|x| x.is_finite()) && scale.iter().all(|x| x.is_finite() && *x != 0.0);
+        match sound && shift.len() == scale.len() {
+            true => Ok(Scaler { shift, scale }),
+            false => Err(Error::Input(format!(
+                "expected equally many finite shifts and scales, and no scale of 0, found {shift:?} and {scale:?}"
+            ))),
+        }
+    }
+
     fn fit(train: &Tensor, shift_and_scale: impl Fn(&[f64]) -> (f64, f64)) -> Result<Scaler> {
         let fit_one = |(number, column): (usize, &Vec<f64>)| {
             if column[0].is_finite() && column.iter().all(|x| *x == column[0]) {
@@ -169,6 +184,23 @@ impl Imputer {
             return Err(Error::Input(format!("expected a finite number for missing values, not {value}")));
         }
         Ok(Imputer(vec![value; width(train)?]))
+    }
+
+    /// From the value of each column.
+    ///
+    /// # Errors
+    /// If one is not finite.
+    pub fn new(values: impl Into<Vec<f64>>) -> Result<Imputer> {
+        let values = values.into();
+        match values.iter().all(|x| x.is_finite()) {
+            true => Ok(Imputer(values)),
+            false => Err(Error::Input(format!("expected finite numbers for missing values, not {values:?}"))),
+        }
+    }
+
+    /// The value for each column.
+    pub fn values(&self) -> &[f64] {
+        &self.0
     }
 
     fn fit(train: &Tensor, of: impl Fn(&[f64]) -> f64) -> Result<Imputer> {

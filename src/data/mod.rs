@@ -17,7 +17,10 @@ mod augment;
 mod batches;
 mod classes;
 mod columns;
+mod fitted;
 pub mod idx;
+#[cfg(feature = "images")]
+mod images;
 mod metrics;
 mod mnist;
 mod split;
@@ -29,6 +32,9 @@ pub use augment::Augment;
 pub use batches::Batches;
 pub use classes::{class_weights, one_hot, over_sample, under_sample};
 pub use columns::{Imputer, Scaler};
+pub use fitted::Fitted;
+#[cfg(feature = "images")]
+pub use images::ImageFolder;
 pub use metrics::{ConfusionMatrix, accuracy, r2_score, roc_auc};
 pub use mnist::{Digits, Mnist};
 pub use split::Split;

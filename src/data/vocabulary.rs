@@ -39,6 +39,11 @@ impl Vocabulary {
         Vocabulary(characters.into_iter().collect())
     }
 
+    /// The characters without the special ones, in the order of their numbers.
+    pub fn characters(&self) -> String {
+        self.0.iter().collect()
+    }
+
     /// The number of characters, including the three special ones.
     pub fn len(&self) -> usize {
         self.0.len() + Self::SPECIALS

@@ -186,6 +186,19 @@ impl Dataset for Digits {
     }
 }
 
+/// The images as `x`, their classes as `y`.
+#[cfg(feature = "images")]
+impl Dataset for crate::data::ImageFolder {
+    fn len(&self) -> usize {
+        crate::data::ImageFolder::len(self)
+    }
+
+    fn batch(&self, rows: &[usize], _: u64) -> Result<Batch> {
+        let (images, labels) = self.load(rows)?;
+        Ok(Batch::from([("x".to_owned(), images), ("y".to_owned(), labels)]))
+    }
+}
+
 /// Named tensors with equally many rows.
 impl Dataset for BTreeMap<String, Tensor> {
     fn len(&self) -> usize {

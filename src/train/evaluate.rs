@@ -14,7 +14,7 @@ pub(super) fn evaluate(trainer: &mut Trainer, session: &mut Session, data: &dyn 
     let mut pending: Option<(Batch, usize, Pending)> = None;
     loader.epoch(0, 0, |loaded| {
         let program = trainer.evaluation(session, &loaded.tensors)?;
-        let started = session.start(&program.program, &program.feeds(&loaded.tensors))?;
+        let started = trainer.start(session, &program, &program.feeds(&loaded.tensors))?;
         if let Some(previous) = pending.replace((loaded.tensors, loaded.rows.len(), started)) {
             sums.add(trainer, previous)?;
         }

@@ -26,12 +26,11 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 //!
-//! Parts that are usable alone: [`Loader`] makes batches ahead on worker threads, [`Meter`] computes metrics,
-//! [`Model`] runs a network on any number of rows, [`Session::save`](crate::Session::save) and
-//! [`Session::load`](crate::Session::load) keep variables and counters.
+//! Parts that are usable alone: [`Programs`] compiles a step for each batch size, [`Loader`] makes batches ahead on worker
+//! threads, [`Meter`] computes metrics, [`Model`] runs a network on any number of rows, [`Progress`] shows how far a loop
+//! is, [`Session::save`](crate::Session::save) and [`Session::load`](crate::Session::load) keep variables and counters.
 
 mod dataset;
-mod display;
 mod evaluate;
 mod folder;
 mod history;
@@ -40,8 +39,10 @@ mod loader;
 mod metric;
 mod model;
 mod programs;
+mod progress;
 mod run;
 mod state;
+mod steps;
 mod trainer;
 
 pub use dataset::{Batch, Dataset, FromFn, Map};
@@ -49,5 +50,7 @@ pub use history::{Ended, Epoch, Evaluation, History};
 pub use loader::{Loaded, Loader};
 pub use metric::{Custom, Meter, Metric};
 pub use model::Model;
-pub use programs::Inputs;
+pub use programs::{Inputs, Programs};
+pub use progress::Progress;
+pub use steps::Checked;
 pub use trainer::{Control, Step, StepEvent, Trainer};

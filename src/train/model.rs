@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Batch;
-use super::programs::{Compiled, Programs, types};
+use super::programs::{Cache, Compiled, types};
 use crate::nn::Scope;
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value};
@@ -39,7 +39,7 @@ pub struct Model {
     averaged: bool,
     batch: usize,
     options: Options,
-    programs: Programs,
+    programs: Cache,
 }
 
 /// The same network, with programs of its own.
@@ -49,7 +49,7 @@ impl Clone for Model {
             network: self.network.clone(),
             row: self.row.clone(),
             options: self.options.clone(),
-            programs: Programs::default(),
+            programs: Cache::default(),
             ..*self
         }
     }
@@ -67,7 +67,7 @@ impl Model {
             averaged: false,
             batch: 64,
             options: Options::default(),
-            programs: Programs::default(),
+            programs: Cache::default(),
         }
     }
 
@@ -84,17 +84,17 @@ impl Model {
     /// Whether [`Model::predict`] uses the moving averages of the weights; see
     /// [`Trainer::average`](super::Trainer::average).
     pub fn averaged(self, averaged: bool) -> Model {
-        Model { averaged, programs: Programs::default(), ..self }
+        Model { averaged, programs: Cache::default(), ..self }
     }
 
     /// The largest number of rows that [`Model::predict`] computes at a time; default 64.
     pub fn batch(self, rows: usize) -> Model {
-        Model { batch: rows.max(1), programs: Programs::default(), ..self }
+        Model { batch: rows.max(1), programs: Cache::default(), ..self }
     }
 
     /// Options of compilation, such as [`Options::precision`].
     pub fn options(self, options: Options) -> Model {
-        Model { options, programs: Programs::default(), ..self }
+        Model { options, programs: Cache::default(), ..self }
     }
 
     /// Adds the network to the scope's graph.

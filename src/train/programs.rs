@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Batch;
-use crate::{Graph, Program, Result, Session, Tensor, TensorType, Value};
+use crate::{Graph, Pending, Program, Result, Session, Tensor, TensorType, Value};
 
 /// The inputs of a graph, declared when they are first used, with the types of a batch.
 pub struct Inputs {
@@ -73,7 +73,7 @@ type Purpose = (&'static str, usize);
 
 /// Programs by purpose and types. The least recently used one is dropped if there are too many.
 #[derive(Default)]
-pub(super) struct Programs {
+pub(super) struct Cache {
     session: Option<u64>,
     compiled: Vec<(Purpose, Types, Rc<Compiled>)>,
 }
@@ -81,7 +81,7 @@ pub(super) struct Programs {
 /// Programs that are kept. Most trainings need four: a full and a partial batch, for training and evaluation.
 const KEPT: usize = 12;
 
-impl Programs {
+impl Cache {
     /// The program, compiled by `compile` if there is none yet.
     pub fn get(
         &mut self,
@@ -105,5 +105,68 @@ impl Programs {
             self.compiled.remove(0);
         }
         Ok(program)
+    }
+}
+
+/// A step of one's own, for tensors of any shapes: a function that builds its graph, and a program for each set of types,
+/// compiled when first needed. For training loops that a [`Trainer`](super::Trainer) does not cover, such as two networks
+/// with an optimiser each.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::{Batch, Programs};
+/// let mut step = Programs::new(|graph, batch| {
+///     let p = Scope::train(graph, 0).linear("fc", &batch.get("x"), 1);
+///     let loss = p.mse_loss(&batch.get("y"), Reduction::Mean);
+///     Adam::new().minimize(graph, &loss);
+///     vec![loss]
+/// });
+/// let mut session = Session::new(Device::cpu());
+/// for rows in [8, 8, 3] {
+///     let column = |x: f32| Tensor::new([rows, 1], vec![x; rows]);
+///     let batch = Batch::from([("x".into(), column(2.0)?), ("y".into(), column(1.0)?)]);
+///     let loss = step.run(&mut session, &batch, &[("lr", 0.1)])?[0].item()?;
+///     assert!(loss.is_finite());
+/// }
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+pub struct Programs {
+    build: Box<BuildGraph>,
+    cache: Cache,
+}
+
+type BuildGraph = dyn Fn(&Graph, &Inputs) -> Vec<Value>;
+
+impl Programs {
+    /// `build` adds a step to a graph, from its [inputs](Inputs), and returns the outputs.
+    pub fn new(build: impl Fn(&Graph, &Inputs) -> Vec<Value> + 'static) -> Programs {
+        Programs { build: Box::new(build), cache: Cache::default() }
+    }
+
+    /// Runs the step on a batch, with values for the graph's [scalars](Graph::scalar); see [`Session::run`].
+    ///
+    /// # Errors
+    /// As [`Session::compile`] and [`Session::run`].
+    pub fn run(&mut self, session: &mut Session, batch: &Batch, scalars: &[(&str, f64)]) -> Result<Vec<Tensor>> {
+        self.start(session, batch, scalars)?.outputs()
+    }
+
+    /// Starts the step; see [`Session::start`].
+    ///
+    /// # Errors
+    /// As [`Session::compile`] and [`Session::start`].
+    pub fn start(&mut self, session: &mut Session, batch: &Batch, scalars: &[(&str, f64)]) -> Result<Pending> {
+        let types = types(batch);
+        let compiled = self.cache.get(session, ("step", 0), &types, |session| {
+            let graph = Graph::new();
+            let inputs = Inputs::new(&graph, &types);
+            let outputs = (self.build)(&graph, &inputs);
+            let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>())?;
+            Ok(Compiled::new(program, inputs.used()))
+        })?;
+        let scalars: Vec<(&str, Tensor)> = scalars.iter().map(|&(name, x)| (name, Tensor::scalar(x))).collect();
+        let mut feeds = compiled.feeds(batch);
+        feeds.extend(scalars.iter().map(|(name, x)| (*name, x)));
+        session.start(&compiled.program, &feeds)
     }
 }

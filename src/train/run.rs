@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::display::Display;
 use super::folder::{self, Log};
 use super::history::Ended;
+use super::progress::Progress;
 use super::state::{Checkpoints, Snapshot, State};
 use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt};
 use crate::data::Batches;
@@ -29,7 +29,7 @@ pub(super) struct Run<'a> {
     state: State,
     checkpoints: Option<Checkpoints>,
     log: Option<Log>,
-    display: Display,
+    display: Progress,
     /// The best weights, if they are restored and there is no folder.
     best: Option<Snapshot>,
     overflows: u64,
@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
         let steps = trainer.epochs.saturating_mul(batches.count().div_ceil(trainer.accumulate) as u64);
         let total_steps = trainer.steps.map_or(steps, |most| most.min(steps));
         let schedule = trainer.schedule_of(total_steps);
-        let display = Display::new(trainer.quiet);
+        let display = if trainer.quiet { Progress::quiet() } else { Progress::new() };
         let mut run = Run {
             trainer,
             session,
@@ -111,11 +111,10 @@ impl<'a> Run<'a> {
         let checkpoints = Checkpoints::new(checkpoints, t.keep, settings.clone(), t.metadata.clone())?;
         if t.resume && checkpoints.newest().is_some() {
             // Declares the variables.
-            let first = self.batches.epoch(0).next().unwrap_or_default();
-            let batch = self.data.batch(&first, 0)?;
+            let batch = self.trainer.first_batch(self.data)?;
             self.trainer.training(self.session, &batch)?;
             if self.trainer.accumulate > 1 {
-                self.trainer.updating(self.session, &batch, 1)?;
+                self.trainer.updating(self.session, &batch, self.trainer.accumulate)?;
             }
             let display = std::cell::RefCell::new(&mut self.display);
             let resumed = checkpoints.resume(self.session, |warning| display.borrow_mut().line(warning))?;
@@ -132,6 +131,9 @@ impl<'a> Run<'a> {
     }
 
     pub fn fit(mut self) -> Result<History> {
+        if let Some(patience) = self.trainer.early_stopping.filter(|&patience| self.state.since_best >= patience) {
+            self.ended = Some(Ended::EarlyStopping(patience)); // resumed after its end
+        }
         while self.state.epoch < self.trainer.epochs && self.state.steps < self.total_steps && self.ended.is_none() {
             if self.epoch()?.is_break() {
                 break;
@@ -209,11 +211,15 @@ impl<'a> Run<'a> {
         let fed = lr.map(Tensor::scalar);
         let n = self.trainer.accumulate;
         let program = self.trainer.training(self.session, batch)?;
+        if n > 1 {
+            // Declares the optimiser's state, so that every checkpoint has it.
+            self.trainer.updating(self.session, batch, n)?;
+        }
         let mut feeds = program.feeds(batch);
         if n == 1 {
             feeds.extend(fed.iter().map(|lr| ("lr", lr)));
         }
-        let pending = self.session.start(&program.program, &feeds)?;
+        let pending = self.trainer.start(self.session, &program, &feeds)?;
         let last = number + 1 == self.batches.count();
         if n == 1 {
             self.state.steps += 1;
@@ -221,7 +227,7 @@ impl<'a> Run<'a> {
             // The last step of an epoch may have fewer batches.
             let update = self.trainer.updating(self.session, batch, number % n + 1)?;
             let feeds: Vec<(&str, &Tensor)> = fed.iter().map(|lr| ("lr", lr)).collect();
-            self.session.submit(&update.program, &feeds)?;
+            let _ = self.trainer.start(self.session, &update, &feeds)?;
             self.state.steps += 1;
         }
         Ok(Started { batch: number, steps: self.state.steps, lr, rows, pending })

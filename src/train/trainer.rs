@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::Model;
-use super::programs::{Compiled, Inputs, Programs, Types, types};
+use super::programs::{Cache, Inputs};
 use super::run::Run;
-use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
+use super::steps::{Checked, Checking};
+use super::{Dataset, Epoch, Evaluation, History, Metric};
 use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
-use crate::optim::{
-    Adam, Gradient, LossScale, Optimizer, accumulate, accumulated, clip_norm, clip_value, parameter_gradients,
-};
+use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
-use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
+use crate::{DType, Error, Graph, Result, Session, Value};
 
 /// What a training step computes from a batch.
 #[derive(Clone, Debug)]
@@ -25,9 +24,9 @@ pub struct Step {
     pub prediction: Option<Value>,
 }
 
-type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
-type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
-type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
+pub(super) type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
+pub(super) type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
+pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
 /// What a callback wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,20 +93,20 @@ pub(super) struct Plateau {
 pub struct Trainer {
     pub(super) build: Box<BuildStep>,
     pub(super) seed: u64,
-    optimizer: Box<dyn Optimizer>,
-    update: Option<Box<BuildUpdate>>,
-    schedule: Option<Box<BuildSchedule>>,
+    pub(super) optimizer: Box<dyn Optimizer>,
+    pub(super) update: Option<Box<BuildUpdate>>,
+    pub(super) schedule: Option<Box<BuildSchedule>>,
     pub(super) epochs: u64,
     pub(super) steps: Option<u64>,
     pub(super) batch: usize,
     pub(super) shuffle: bool,
     pub(super) drop_last: bool,
     pub(super) accumulate: usize,
-    clip_norm: Option<f64>,
-    clip_value: Option<f64>,
-    mixed: DType,
-    average: Option<f64>,
-    options: Options,
+    pub(super) clip_norm: Option<f64>,
+    pub(super) clip_value: Option<f64>,
+    pub(super) mixed: DType,
+    pub(super) average: Option<f64>,
+    pub(super) options: Options,
     pub(super) target: String,
     pub(super) metrics: Vec<Metric>,
     pub(super) monitor: Option<(String, bool)>,
@@ -124,7 +123,9 @@ pub struct Trainer {
     pub(super) on_epoch: Vec<Box<OnEpoch>>,
     pub(super) on_step: Vec<Box<OnStep>>,
     pub(super) quiet: bool,
-    programs: Programs,
+    pub(super) checking: Checking,
+    pub(super) checked: Checked,
+    pub(super) programs: Cache,
 }
 
 impl Trainer {
@@ -206,7 +207,9 @@ impl Trainer {
             on_epoch: Vec::new(),
             on_step: Vec::new(),
             quiet: false,
-            programs: Programs::default(),
+            checking: Checking::None,
+            checked: Checked::default(),
+            programs: Cache::default(),
         }
     }
 
@@ -413,6 +416,24 @@ impl Trainer {
         self
     }
 
+    /// Compares every kernel call of every step with the reference, and ends with an error at the first that differs; see
+    /// [`Session::run_checked`]. [`Trainer::checked`] tells how much was compared.
+    pub fn shadow(mut self, shadow: bool) -> Trainer {
+        self.checking = if shadow { Checking::Shadow } else { Checking::None };
+        self
+    }
+
+    /// Looks for NaN and infinity in every step, and ends with an error at the first; see [`Session::find_nan`].
+    pub fn find_nan(mut self, find_nan: bool) -> Trainer {
+        self.checking = if find_nan { Checking::FindNan } else { Checking::None };
+        self
+    }
+
+    /// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked so far.
+    pub fn checked(&self) -> Checked {
+        self.checked
+    }
+
     /// Prints nothing. Otherwise progress goes to standard error.
     pub fn quiet(mut self) -> Trainer {
         self.quiet = true;
@@ -474,131 +495,5 @@ impl Trainer {
             }
             _ => Ok(()),
         }
-    }
-
-    /// The learning rates, for a total number of steps.
-    pub(super) fn schedule_of(&self, steps: u64) -> Option<Box<dyn Schedule>> {
-        self.schedule.as_ref().map(|schedule| schedule(steps))
-    }
-
-    fn clipped(&self, gradients: Vec<Gradient>) -> Vec<Gradient> {
-        let gradients = self.clip_value.map_or(gradients.clone(), |limit| clip_value(&gradients, limit));
-        self.clip_norm.map_or(gradients.clone(), |limit| clip_norm(&gradients, limit))
-    }
-
-    /// Adds the updates of the parameters to a graph.
-    fn add_updates(&self, graph: &Graph, gradients: Vec<Gradient>) {
-        let gradients = self.clipped(gradients);
-        match (&self.update, self.average) {
-            (Some(update), _) => update(graph, &gradients),
-            (None, Some(decay)) => (&*self.optimizer).averaged(decay).apply(graph, &gradients),
-            (None, None) => self.optimizer.apply(graph, &gradients),
-        }
-    }
-
-    fn scope(&self, graph: &Graph, training: bool) -> Scope {
-        if training {
-            return Scope::train(graph, self.seed).mixed(self.mixed);
-        }
-        let nn = Scope::eval(graph, self.seed).mixed(self.mixed);
-        if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
-    }
-
-    fn compile(&self, session: &mut Session, graph: &Graph, outputs: &[&Value], inputs: &Inputs) -> Result<Compiled> {
-        let options = Options { choices: session.choices().clone(), ..self.options.clone() };
-        Ok(Compiled::new(session.compile_with(graph, outputs, &options)?, inputs.used()))
-    }
-
-    /// A program from the cache.
-    fn program(
-        &mut self,
-        session: &mut Session,
-        purpose: (&'static str, usize),
-        types: &Types,
-        compile: impl FnOnce(&Trainer, &mut Session) -> Result<Compiled>,
-    ) -> Result<std::rc::Rc<Compiled>> {
-        let mut programs = std::mem::take(&mut self.programs);
-        let program = programs.get(session, purpose, types, |session| compile(self, session));
-        self.programs = programs;
-        program
-    }
-
-    /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
-    pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("train", 0), &types, |trainer, session| {
-            let graph = Graph::new();
-            let inputs = Inputs::new(&graph, &types);
-            let step = (trainer.build)(&trainer.scope(&graph, true), &inputs);
-            let scaled = trainer.is_scaled().then(|| LossScale::new().gradients(&graph, &step.loss));
-            let first = graph.assignments();
-            let gradients = match &scaled {
-                Some(scaled) => scaled.gradients.clone(),
-                None => parameter_gradients(&graph, &step.loss),
-            };
-            match trainer.accumulate {
-                1 => trainer.add_updates(&graph, gradients),
-                _ => accumulate(&graph, &gradients),
-            }
-            if let Some(scaled) = scaled.filter(|scaled| scaled.finite.is_valid()) {
-                graph.assign_if(&scaled.finite, first);
-            }
-            trainer.compile(session, &graph, &[&step.loss], &inputs)
-        })
-    }
-
-    /// The update from the gradients of so many batches.
-    pub(super) fn updating(
-        &mut self,
-        session: &mut Session,
-        batch: &Batch,
-        batches: usize,
-    ) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("update", batches), &types, |trainer, session| {
-            // Only the parameters: the model also updates running statistics.
-            let built = Graph::new();
-            let inputs = Inputs::new(&built, &types);
-            (trainer.build)(&trainer.scope(&built, true), &inputs);
-            let graph = Graph::new();
-            for variable in built.nodes().variables.into_iter().filter(|variable| variable.trainable) {
-                graph.parameter(&variable.name, variable.initial);
-            }
-            trainer.add_updates(&graph, accumulated(&graph, batches));
-            trainer.compile(session, &graph, &[], &Inputs::new(&graph, &Types::new()))
-        })
-    }
-
-    /// The evaluation of a batch. Outputs: the loss, and the prediction if metrics need it.
-    pub(super) fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("evaluate", 0), &types, |trainer, session| {
-            let graph = Graph::new();
-            let inputs = Inputs::new(&graph, &types);
-            let step = (trainer.build)(&trainer.scope(&graph, false), &inputs);
-            let mut outputs = vec![&step.loss];
-            if !trainer.metrics.is_empty() {
-                outputs.push(step.prediction.as_ref().ok_or_else(|| {
-                    Error::Input(
-                        "metrics need a prediction; set Step::prediction in the function of Trainer::of".into(),
-                    )
-                })?);
-            }
-            trainer.compile(session, &graph, &outputs, &inputs)
-        })
-    }
-
-    /// Whether the loss is scaled, so that a step whose gradients overflow is skipped.
-    pub(super) fn is_scaled(&self) -> bool {
-        self.mixed == DType::F16
-    }
-
-    /// The target of a batch.
-    pub(super) fn target_of<'b>(&self, batch: &'b Batch) -> Result<&'b Tensor> {
-        batch.get(&self.target).ok_or_else(|| {
-            let names: Vec<&str> = batch.keys().map(String::as_str).collect();
-            let (target, names) = (&self.target, names.join(", "));
-            Error::Input(format!("the batch has no target `{target}`, only {names}; name it with Trainer::target"))
-        })
     }
 }

@@ -1,7 +1,7 @@
 //! Tables, sequences and text data. Needs no GPU.
 
 use proptest::prelude::*;
-use wgrad::data::{Table, Vocabulary, windows};
+use wgrad::data::{Imputer, Scaler, Table, Vocabulary, windows};
 use wgrad::{Error, Tensor};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
@@ -190,5 +190,33 @@ proptest! {
         for (row, text) in rows.chunks(12).zip(&texts) {
             prop_assert_eq!(&vocabulary.decode(row).unwrap(), text);
         }
+    }
+}
+
+#[test]
+fn fitted_preprocessing_is_read_back_exactly_and_checked() {
+    use wgrad::data::Fitted;
+    let folder = tempfile::tempdir().expect("a folder");
+    let x = Tensor::new([4, 2], [0.1, f64::NAN, 1.0 / 3.0, 2e-300, 0.7, 1e17, -5.5, 0.3]).unwrap();
+    let imputer = Imputer::median(&x).unwrap();
+    let scaler = Scaler::standard(&imputer.apply(&x).unwrap()).unwrap();
+    let vocabulary = Vocabulary::new(["naïve \"quoted\" \n日本"]);
+    let path = folder.path().join("fitted.json");
+    imputer.save(&path).unwrap();
+    assert_eq!(Imputer::load(&path).unwrap(), imputer);
+    vocabulary.save(&path).unwrap();
+    assert_eq!(Vocabulary::load(&path).unwrap(), vocabulary);
+    scaler.save(&path).unwrap();
+    assert_eq!(Scaler::load(&path).unwrap(), scaler);
+    for (error, part) in [
+        (Imputer::load(&path).unwrap_err(), "fitted.json: expected JSON of kind `imputer`, found scaler"),
+        (Scaler::from_json("{").unwrap_err(), "JSON of kind `scaler`: "),
+        (Scaler::from_json("[1]").unwrap_err(), "no \"kind\""),
+        (Scaler::from_json(r#"{"kind": "scaler", "shift": [1, "x"]}"#).unwrap_err(), "list of numbers `shift`"),
+        (Scaler::from_json(r#"{"kind": "scaler", "shift": [1], "scale": [0]}"#).unwrap_err(), "no scale of 0"),
+        (Scaler::from_json(r#"{"kind": "scaler", "shift": [1], "scale": [1, 2]}"#).unwrap_err(), "equally many"),
+        (Vocabulary::from_json(r#"{"kind": "vocabulary"}"#).unwrap_err(), "`characters`, found null"),
+    ] {
+        assert!(error.to_string().contains(part), "no `{part}` in {error}");
     }
 }

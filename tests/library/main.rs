@@ -7,6 +7,8 @@ mod data;
 mod data_props;
 mod examples;
 mod hostile_files;
+#[cfg(feature = "images")]
+mod images;
 mod io;
 mod mixed;
 mod nn;

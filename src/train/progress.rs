@@ -3,8 +3,19 @@
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-/// Shows progress. Nothing if `quiet`.
-pub(super) struct Display {
+/// Shows progress: on a terminal, a line that is redrawn up to ten times a second; elsewhere, only whole lines.
+///
+/// ```
+/// use std::time::Duration;
+/// use wgrad::train::Progress;
+/// let mut progress = Progress::new();
+/// for step in 0..100 {
+///     progress.step("training", step, 100, "loss 0.1", Duration::from_secs(3));
+/// }
+/// progress.line("trained"); // replaces the line
+/// ```
+#[derive(Debug)]
+pub struct Progress {
     terminal: bool,
     quiet: bool,
     drawn: Option<Instant>,
@@ -14,12 +25,24 @@ pub(super) struct Display {
 const REDRAW: Duration = Duration::from_millis(100);
 const BAR: usize = 24;
 
-impl Display {
-    pub fn new(quiet: bool) -> Display {
-        Display { terminal: stderr().is_terminal(), quiet, drawn: None }
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress::new()
+    }
+}
+
+impl Progress {
+    /// Progress on standard error.
+    pub fn new() -> Progress {
+        Progress { terminal: stderr().is_terminal(), quiet: false, drawn: None }
     }
 
-    /// Redraws the line of the current epoch: what it is, how much is done, and figures.
+    /// Shows nothing.
+    pub fn quiet() -> Progress {
+        Progress { terminal: false, quiet: true, drawn: None }
+    }
+
+    /// Redraws the current line: what it is, how much of it is done, figures, and the estimated time left.
     pub fn step(&mut self, what: &str, done: usize, all: usize, figures: &str, left: Duration) {
         if self.quiet || !self.terminal || self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
             return;
