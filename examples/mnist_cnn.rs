@@ -68,15 +68,10 @@ fn network(nn: &Scope, x: &Value, dropout: f64) -> Value {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let dropout = options.dropout;
-    let model = Model::new([1, 28, 28], move |nn, x| network(nn, x, dropout)).seed(options.common.seed);
-    match &options.predict {
-        Some(image) => predict(&options, model, image),
-        None => train(&options, &model),
-    }
+    options.predict.as_ref().map_or_else(|| train(&options), |image| predict(&options, image))
 }
 
-fn train(options: &Options, model: &Model) -> Result<()> {
+fn train(options: &Options) -> Result<()> {
     let (mut epochs, mut weights) = (options.epochs, options.weights.clone());
     let mut digits = Mnist::load(options.data.clone().unwrap_or_else(|| common::data("mnist10k")))?;
     if options.common.quick {
@@ -85,13 +80,10 @@ fn train(options: &Options, model: &Model) -> Result<()> {
     }
     println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
     let mut session = options.common.session()?;
-    let lr = options.lr;
-    let augment = Augment::new(options.common.seed).shift(options.augment).rotate(5.0 * f64::from(options.augment));
-    let train = digits.train.map(move |mut batch, step| {
-        batch.insert("x".into(), augment.apply(&batch["x"], step)?);
-        Ok(batch)
-    });
-    let mut trainer = Trainer::new(model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let (lr, pixels, dropout) = (options.lr, options.augment, options.dropout);
+    let train = digits.train.augment(Augment::new(options.common.seed).shift(pixels).rotate(5.0 * f64::from(pixels)));
+    let model = Model::new([1, 28, 28], move |nn, x| network(nn, x, dropout)).seed(options.common.seed);
+    let mut trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .schedule(move |steps| OneCycle::new(lr, steps))
         .epochs(epochs)
         .batch(options.batch)
@@ -116,14 +108,11 @@ fn train(options: &Options, model: &Model) -> Result<()> {
 }
 
 /// Loads the weights and classifies an image.
-fn predict(options: &Options, mut model: Model, path: &Path) -> Result<()> {
+fn predict(options: &Options, image: &Path) -> Result<()> {
     let mut session = options.common.session()?;
+    let mut model = Model::new([1, 28, 28], |nn, x| network(nn, x, 0.0).softmax(1));
     model.load(&mut session, &options.weights)?;
-    let logits = model.predict(&mut session, &common::picture(path)?)?.to_f64();
-    let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
-    for (digit, p) in logits.iter().map(|logit| logit.exp() / sum).enumerate() {
-        println!("{digit}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
-    }
-    println!("{} shows a {}", path.display(), (0..10).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0));
+    let digit = common::most_likely(&model.predict(&mut session, &common::picture(image)?)?);
+    println!("{} shows a {digit}", image.display());
     Ok(())
 }

@@ -132,3 +132,12 @@ pub fn picture(path: &Path) -> Result<Tensor> {
     let pixels: Vec<f32> = pixels.into_iter().map(|p| if dark_on_light { 1.0 - p } else { p }).collect();
     Tensor::new([1, 1, 28, 28], pixels)
 }
+
+/// Prints the probabilities of classes as bars, and returns the most likely class.
+pub fn most_likely(probabilities: &Tensor) -> usize {
+    let p = probabilities.to_f64();
+    for (class, p) in p.iter().enumerate() {
+        println!("{class}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
+    }
+    (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap_or(0)
+}

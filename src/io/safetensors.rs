@@ -139,24 +139,53 @@ pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> R
 /// Reads the header and checks it against the file's length before anything else is read or allocated: the
 /// tensors follow one another without gaps, have the sizes of their shapes, and end at the end of the file.
 fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
-    let complain = |why: String| Error::file(path, format!("not a complete safetensors file: {why}"));
-    let mut size = Vec::new();
+    let mut start = Vec::new();
+    files::read_exactly(path, file, length.min(8), &mut start)?;
+    let complain = |start: &[u8], why: String| {
+        let kind = other_kind(start).map_or_else(String::new, |kind| format!(". It looks like {kind}"));
+        Error::file(path, format!("not a complete safetensors file: {why}{kind}"))
+    };
     if length < 8 {
-        return Err(complain(format!("it has {length} bytes, but the size of the header alone takes 8")));
+        return Err(complain(&start, format!("it has {length} bytes, but the size of the header alone takes 8")));
     }
-    files::read_exactly(path, file, 8, &mut size)?;
-    let size = size.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
+    let size = start.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
     if size > MAX_HEADER || size > length - 8 {
-        return Err(complain(format!("it claims a header of {size} bytes, but has {length} in all")));
+        return Err(complain(&start, format!("it claims a header of {size} bytes, but has {length} in all")));
     }
     let mut text = Vec::new();
     files::read_exactly(path, file, size, &mut text)?;
-    let header: Metadata = serde_json::from_slice(&text).map_err(|e| complain(format!("invalid header: {e}")))?;
+    let header: Metadata =
+        serde_json::from_slice(&text).map_err(|e| complain(&start, format!("invalid header: {e}")))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - size);
     if expected != found {
-        return Err(complain(format!("its tensors take {expected} bytes, but {found} follow the header")));
+        return Err(complain(&[], format!("its tensors take {expected} bytes, but {found} follow the header")));
     }
     Ok(header)
+}
+
+/// What a file is that begins with these bytes, if not safetensors, and the way out.
+fn other_kind(start: &[u8]) -> Option<&'static str> {
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    Some(match start {
+        [b'P', b'K', 3, 4, ..] => {
+            "a ZIP archive, such as PyTorch's .pt and .pth files. In Python: \
+             safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
+        }
+        [0x80, 2..=5, ..] => "a Python pickle. In Python: safetensors.torch.save_file(torch.load(path), new_path)",
+        [0x1f, 0x8b, ..] => "a gzip file; unpack it first",
+        [0x93, b'N', b'U', b'M', ..] => {
+            "a NumPy array. In Python: safetensors.numpy.save_file({name: array}, new_path)"
+        }
+        [0x89, b'H', b'D', b'F', ..] => "an HDF5 file, such as Keras' weights",
+        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] => "an image",
+        [b'G', b'G', b'U', b'F', ..] => "a GGUF file",
+        [0, 0, 0, 0, 0, 0, 0, 0] => "zeros, as after a write that was cut off by a crash",
+        [first, ..] if start.iter().all(is_text) && *first != b'{' => {
+            "text, such as CSV; wgrad::data::Table reads tables, and weights are in .safetensors files"
+        }
+        [b'{', ..] if start.iter().all(is_text) => "JSON, without the size of the header before it",
+        _ => return None,
+    })
 }
 
 /// The format's limit for the header, in bytes.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::Digits;
+use crate::data::{Augment, Digits};
 use crate::{Error, Result, Tensor};
 
 /// A batch: tensors by name, whose first axes are its rows. [`Trainer::new`](super::Trainer::new) expects `x`, the
@@ -41,20 +41,18 @@ pub trait Dataset: Sync {
     /// If a row does not exist or cannot be read.
     fn batch(&self, rows: &[usize], step: u64) -> Result<Batch>;
 
-    /// The same rows, changed by a function of batch and step: augmentation, scaling, other types. It runs on the worker
-    /// threads.
+    /// The same rows, changed by a function of batch and step: scaling, other types, computed targets. It runs on the
+    /// worker threads.
     ///
     /// ```
     /// use wgrad::Tensor;
-    /// use wgrad::data::Augment;
     /// use wgrad::train::Dataset;
-    /// let images = Tensor::new([1, 1, 2, 2], [1.0f32, 2.0, 3.0, 4.0])?;
-    /// let augment = Augment::new(7).flip();
-    /// let data = images.map(move |mut batch, step| {
-    ///     batch.insert("x".into(), augment.apply(&batch["x"], step)?);
+    /// // An autoencoder predicts its input.
+    /// let data = Tensor::new([2, 3], [0.0f32; 6])?.map(|mut batch, _step| {
+    ///     batch.insert("y".into(), batch["x"].clone());
     ///     Ok(batch)
     /// });
-    /// assert_eq!(data.batch(&[0], 1)?["x"].numel(), 4);
+    /// assert_eq!(data.batch(&[0], 1)?["y"].numel(), 3);
     /// # Ok::<(), wgrad::Error>(())
     /// ```
     fn map<F: Fn(Batch, u64) -> Result<Batch> + Sync>(self, change: F) -> Map<Self, F>
@@ -62,6 +60,44 @@ pub trait Dataset: Sync {
         Self: Sized,
     {
         Map { inner: self, change }
+    }
+
+    /// The same rows with random changes of the images `x`, other ones at each step. They are made on the worker threads.
+    ///
+    /// ```
+    /// use wgrad::Tensor;
+    /// use wgrad::data::Augment;
+    /// use wgrad::train::Dataset;
+    /// let data = Tensor::new([1, 1, 2, 2], [1.0f32, 2.0, 3.0, 4.0])?.augment(Augment::new(7).flip());
+    /// let first: Vec<f32> = (0..9).map(|step| Ok(data.batch(&[0], step)?["x"].to_f32()[0])).collect::<wgrad::Result<_>>()?;
+    /// assert!(first.contains(&1.0) && first.contains(&2.0));
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    fn augment(self, augment: Augment) -> Augmented<Self>
+    where
+        Self: Sized,
+    {
+        Augmented { inner: self, augment }
+    }
+}
+
+/// See [`Dataset::augment`].
+#[derive(Clone, Debug)]
+pub struct Augmented<D> {
+    inner: D,
+    augment: Augment,
+}
+
+impl<D: Dataset> Dataset for Augmented<D> {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn batch(&self, rows: &[usize], step: u64) -> Result<Batch> {
+        let mut batch = self.inner.batch(rows, step)?;
+        let images = batch.get_mut("x").ok_or_else(|| Error::Input("augment: the batch has no images `x`".into()))?;
+        *images = self.augment.apply(images, step)?;
+        Ok(batch)
     }
 }
 

@@ -45,7 +45,7 @@ mod state;
 mod steps;
 mod trainer;
 
-pub use dataset::{Batch, Dataset, FromFn, Map};
+pub use dataset::{Augmented, Batch, Dataset, FromFn, Map};
 pub use history::{Ended, Epoch, Evaluation, History};
 pub use loader::{Loaded, Loader};
 pub use metric::{Custom, Meter, Metric};

@@ -10,6 +10,7 @@ use super::folder::{self, Log};
 use super::history::Ended;
 use super::progress::Progress;
 use super::state::{Checkpoints, Snapshot, State};
+use super::steps::Checking;
 use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
@@ -144,6 +145,9 @@ impl<'a> Run<'a> {
         }
         if self.trainer.restore_best {
             self.load_best()?;
+        }
+        if self.trainer.checking != Checking::None {
+            self.display.line(&self.trainer.checked.to_string());
         }
         let best = self.state.best.map(|(_, epoch)| epoch);
         Ok(History { epochs: self.state.epochs, best, ended: self.ended.unwrap_or(Ended::Finished) })

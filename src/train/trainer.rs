@@ -417,15 +417,22 @@ impl Trainer {
     }
 
     /// Compares every kernel call of every step with the reference, and ends with an error at the first that differs; see
-    /// [`Session::run_checked`]. [`Trainer::checked`] tells how much was compared.
-    pub fn shadow(mut self, shadow: bool) -> Trainer {
-        self.checking = if shadow { Checking::Shadow } else { Checking::None };
-        self
+    /// [`Session::run_checked`]. The last line of progress, and [`Trainer::checked`], tell how much was compared.
+    pub fn shadow(self, shadow: bool) -> Trainer {
+        self.check_by(Checking::Shadow, shadow)
     }
 
     /// Looks for NaN and infinity in every step, and ends with an error at the first; see [`Session::find_nan`].
-    pub fn find_nan(mut self, find_nan: bool) -> Trainer {
-        self.checking = if find_nan { Checking::FindNan } else { Checking::None };
+    pub fn find_nan(self, find_nan: bool) -> Trainer {
+        self.check_by(Checking::FindNan, find_nan)
+    }
+
+    fn check_by(mut self, checking: Checking, on: bool) -> Trainer {
+        if on {
+            self.checking = checking;
+        } else if self.checking == checking {
+            self.checking = Checking::None;
+        }
         self
     }
 

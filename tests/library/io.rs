@@ -657,3 +657,31 @@ fn rows_can_be_selected_for_every_type() {
         }
     }
 }
+
+#[test]
+fn other_kinds_of_files_are_called_what_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights");
+    for (bytes, kind) in [
+        (&b"sepal,petal,class\n5.1,1.4,0\n"[..], "text, such as CSV"),
+        (b"hello", "text, such as CSV"),
+        (b"PK\x03\x04\0\0\0\0\0\0archive/data.pkl", "PyTorch's .pt and .pth"),
+        (b"\x80\x02}q\0X\x05\0\0\0", "a Python pickle"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "a gzip file"),
+        (b"\x93NUMPY\x01\0v\0{'descr'", "a NumPy array"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "an image"),
+        (b"\0\0\0\0\0\0\0\0\0\0\0\0", "zeros"),
+        (b"{\"a\": {\"dtype\": \"F32\"}}", "JSON"),
+    ] {
+        std::fs::write(&path, bytes).expect("writes");
+        let error = safetensors::load(&path).unwrap_err().to_string();
+        assert!(error.contains("not a complete safetensors file") && error.contains(kind), "no `{kind}` in {error}");
+    }
+    // A cut-off file is no other kind of file.
+    let tensors = BTreeMap::from([("x".to_owned(), Tensor::new([4], [1.0f32; 4]).unwrap())]);
+    safetensors::save(&path, &tensors, &BTreeMap::new()).expect("saves");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let error = safetensors::load(&path).unwrap_err().to_string();
+    assert!(error.contains("take 16 bytes, but 15 follow") && !error.contains("looks like"), "{error}");
+}
