@@ -124,7 +124,9 @@ impl Op for ScaledDotProduct {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::bound(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs))
+        Rounding::bound_at(move |inputs, outputs, precision| {
+            reference::attention_bound(&scores, inputs, outputs, precision)
+        })
     }
 
     /// Per key, the score and the key's contribution to each output element.

@@ -298,7 +298,7 @@ impl Kernel for Matmul {
 }
 
 /// Terms of a sum for which a cooperative variant stages tiles at a time.
-const COOPERATIVE_TERMS: usize = 32;
+pub(in crate::ops) const COOPERATIVE_TERMS: usize = 32;
 
 /// The shader of a variant with cooperative matrices.
 fn cooperative_shader(
@@ -324,7 +324,11 @@ fn cooperative_shader(
 
 /// The side of cooperative matrices, how many a subgroup computes down and across, and subgroups across the tile;
 /// `None` if they do not fit. Subgroups may be smaller than the largest that the device declares, but not larger.
-fn cooperative_layout(variant: &Variant, [tile_m, tile_n]: [usize; 2], profile: &Profile) -> Option<[usize; 4]> {
+pub(in crate::ops) fn cooperative_layout(
+    variant: &Variant,
+    [tile_m, tile_n]: [usize; 2],
+    profile: &Profile,
+) -> Option<[usize; 4]> {
     let side = *profile.cooperative_matrices.last()? as usize;
     let (_, lanes) = profile.subgroups?;
     let subgroups =
