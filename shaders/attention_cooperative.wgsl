@@ -81,8 +81,8 @@ fn attention_cooperative(
       store_factors(lane, h, w);
     }
     workgroupBarrier();
-    // A loop of one round, as in `multiply`.
-    for (var scales = atomicLoad(&scaled[0]) == j / TILE + 1u; scales; scales = false) {
+    // A loop of at most one round, as in `multiply`, but counted: lavapipe gives wrong numbers if a bool ends it.
+    for (var rounds = select(0u, 1u, atomicLoad(&scaled[0]) == j / TILE + 1u); rounds > 0u; rounds--) {
       @unroll for (var panel = 0u; panel < PANELS; panel++) {
         store_panel(&acc, panel, subgroup);
         workgroupBarrier();

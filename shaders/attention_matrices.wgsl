@@ -16,6 +16,8 @@ const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
 const SUBGROUPS_N: u32 = 2u;
 const SURPLUS: bool = false;
+// Whether q, k, v and dy are known to be within the range of f16.
+const IN_RANGE: bool = false;
 // Panels of columns of a result.
 const PANELS: u32 = 1u; // or 2
 const LANES: u32 = 128u;
@@ -45,9 +47,9 @@ fn load_scores(at: u32) -> vec4<f32> {
   return vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
 }
 
-fn store_scores(at: u32, v: vec4<f32>) {
+fn store_scores(at: u32, quad: vec4<f32>) {
   @unroll for (var t = 0u; t < 4u; t++) {
-    scores[at + t] = v[t];
+    scores[at + t] = quad[t];
   }
 }
 
@@ -57,11 +59,11 @@ fn own_column(lane: u32, h: u32) -> u32 { return (h * 2u + lane % 2u) * 4u; }
 fn own_start(lane: u32) -> u32 { return own_row(lane) * SCORES_STRIDE; }
 
 // Factors of an invocation's row, within the range of f16, for add.
-fn store_factors(lane: u32, h: u32, w: vec4<f32>) {
-  let v = vec4<f16>(w);
+fn store_factors(lane: u32, h: u32, factors: vec4<f32>) {
+  let quad = vec4<f16>(factors);
   let at = own_row(lane) * FACTORS_STRIDE + own_column(lane, h);
   @unroll for (var t = 0u; t < 4u; t++) {
-    left[at + t] = v[t];
+    left[at + t] = quad[t];
   }
 }
 
@@ -134,9 +136,9 @@ fn dot_LEFT_RIGHT(b: u32, row: u32, column: u32, lane: u32, subgroup: u32) {
     var r = mat4x4<f16>();
     if (e < p.LEFT.width) {
       let begin = left_at + e;
-      l = rounded(mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]), false);
+      l = rounded(mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]), IN_RANGE);
       let other = right_at + e;
-      r = rounded(mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]), false);
+      r = rounded(mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]), IN_RANGE);
     }
     workgroupBarrier();
     @unroll for (var i = 0u; i < 4u; i++) {
@@ -165,7 +167,7 @@ fn add_ADDED(
     let rows = rows_of(p.ADDED, b, column + i + inner);
     @unroll for (var panel = 0u; panel < PANELS; panel++) {
       let at = rows + min(chunk + panel * (TILE / 4u) + outer, p.ADDED.width - 1u);
-      let x = rounded(mat4x4(ADDED[at.x], ADDED[at.y], ADDED[at.z], ADDED[at.w]), false);
+      let x = rounded(mat4x4(ADDED[at.x], ADDED[at.y], ADDED[at.z], ADDED[at.w]), IN_RANGE);
       workgroupBarrier();
       @unroll for (var c = 0u; c < 4u; c++) {
         @unroll for (var t = 0u; t < 4u; t++) {

@@ -69,15 +69,16 @@ fn within_f16(v: vec4<f32>) -> vec4<f32> {
 
 // A block of an operand, rounded to f16.
 fn rounded(block: mat4x4<f32>, in_range: bool) -> mat4x4<f16> {
-  var v = block;
+  var terms = block;
   if (!in_range) {
     // Few blocks have such numbers.
-    let largest = max(max(magnitudes(v[0]), magnitudes(v[1])), max(magnitudes(v[2]), magnitudes(v[3])));
+    let largest =
+      max(max(magnitudes(block[0]), magnitudes(block[1])), max(magnitudes(block[2]), magnitudes(block[3])));
     if (any(largest > vec4(LARGEST_F16))) {
-      v = mat4x4(within_f16(v[0]), within_f16(v[1]), within_f16(v[2]), within_f16(v[3]));
+      terms = mat4x4(within_f16(block[0]), within_f16(block[1]), within_f16(block[2]), within_f16(block[3]));
     }
   }
-  return mat4x4(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
+  return mat4x4(vec4<f16>(terms[0]), vec4<f16>(terms[1]), vec4<f16>(terms[2]), vec4<f16>(terms[3]));
 }
 
 // Zeros if k is beyond the last term.

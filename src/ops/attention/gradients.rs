@@ -143,9 +143,7 @@ impl Op for AttentionKeyGrad {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::bound_at(move |inputs, _, precision| {
-            vec![reference::key_gradient_bound(&scores, inputs, precision)]
-        })
+        Rounding::bound_at(move |inputs, _, precision| vec![reference::key_gradient_bound(&scores, inputs, precision)])
     }
 
     /// Per query, the score, its gradient and the query's contribution to each element of dk and dv.

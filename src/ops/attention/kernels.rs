@@ -1,6 +1,7 @@
 //! Launches of the attention kernels.
 
 use super::{Scores, four};
+use crate::DType;
 use crate::op::{self, Args, Binding, Cost, Launch, Lowered, Slot, Style, Variant};
 use crate::ops::matmul::kernels::{COOPERATIVE_TERMS, cooperative_layout};
 use crate::shader::Shader;
@@ -168,6 +169,7 @@ impl<'a> Work<'a> {
             .set("BLOCKS_N", blocks_n)
             .set("SUBGROUPS_N", subgroups_n)
             .set("SURPLUS", profile.subgroups.is_some_and(|(least, most)| least < most))
+            .set("IN_RANGE", self.args.stored[..self.operands.len()].iter().all(|&dtype| dtype == DType::F16))
             .set("PANELS", form.columns / 2))
     }
 
