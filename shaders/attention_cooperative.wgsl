@@ -1,14 +1,14 @@
 // The kernel of attention.wgsl by cooperative matrices: y[i] = sum_j w[i, j] v[j] / sum_j w[i, j], w = exp(s[i, j] -
 // m[i]), s = q k^T scale + mask, and lse = m + log(sum w). Bindings as there.
 // A workgroup computes TILE queries x PANELS TILE columns of y, TILE keys at a time. s and m are in units of ln 2.
-// m[i] follows the largest score only if that is LEEWAY higher. Then y is scaled in workgroup memory; otherwise it stays
-// in the matrices. Weights are up to 2^LEEWAY, within the range of f16.
+// m[i] follows the largest score only if that is LEEWAY higher. Then y is scaled in workgroup memory; otherwise it
+// stays in the matrices. Weights are up to 2^LEEWAY, within the range of f16.
 // Reference: ScaledDotProduct::reference in src/ops/attention.rs.
 
 import package::attention::{before, CONTINUED, k, lse, q, v, y};
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, load_panel, LANES, resume_RESULT, MatrixC, own_column, own_row, own_start, PANELS, store_panel, store_factors,
-  store_scores, QUADS, load_scores, scores, finish_RESULT, SUMS, TILE,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_panel, load_scores, MatrixC, own_column, own_row, own_start,
+  PANELS, QUADS, resume_RESULT, scores, store_factors, store_panel, store_scores, SUMS, TILE,
 };
 import package::attention_operands::{LEFT_OUT, MIN_SCORE, p, score, shift, weight, weights};
 
@@ -30,8 +30,8 @@ fn attention_cooperative(
   let chunk = number % p.chunks * (PANELS * TILE / 4u);
   let tile = number / p.chunks % p.tiles * TILE;
   let slice = number / p.chunks / p.tiles;
-  // Surplus workgroups have no keys, and store nothing. They do not return here: naga takes the result of a function for
-  // non-uniform, and would refuse cooperative matrices behind the condition.
+  // Surplus workgroups have no keys, and store nothing. They do not return here: naga takes the result of a function
+  // for non-uniform, and would refuse cooperative matrices behind the condition.
   let works = slice < p.batches;
   let b = min(slice, p.batches - 1u);
 

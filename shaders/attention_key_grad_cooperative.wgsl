@@ -5,8 +5,8 @@
 
 import package::attention_key_grad::{dkv, dy, k, q, shift_of, stats, v};
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, LANES, resume_RESULT, MatrixC, own_column, own_row, own_start, PANELS, store_factors, QUADS,
-  load_scores, finish_RESULT, SUMS, TILE,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS, QUADS,
+  resume_RESULT, store_factors, SUMS, TILE,
 };
 import package::attention_operands::{p, score, weights};
 import package::matmul_cooperative::{within_f16};

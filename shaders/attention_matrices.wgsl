@@ -10,7 +10,7 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 import package::attention_operands::{p, rows_of};
-import package::matmul_cooperative::{MatrixA, MatrixB, MatrixC, rounded, SIDE, within_f16};
+import package::matmul_cooperative::{MatrixA, MatrixB, MatrixC, rounded, SIDE};
 
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
@@ -180,7 +180,8 @@ fn add_ADDED(
   }
 }
 
-// sums = a row of RESULT for each invocation's own, which begins at `row` and has `size` vec4, from its vec4 `chunk` on.
+// Reads sums that a previous launch has stored: an invocation's row of RESULT begins at `row` and has `size` vec4, here
+// from its vec4 `chunk` on.
 @template(RESULT)
 fn resume_RESULT(
   sums: ptr<function, array<MatrixC, SUMS>>, row: u32, size: u32, chunk: u32, lane: u32, subgroup: u32,
