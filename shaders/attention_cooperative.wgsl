@@ -37,6 +37,9 @@ fn attention_cooperative(
 
   let query = tile + own_row(lane);
   let own = own_start(lane);
+  if (lane == 0u) {
+    atomicStore(&scaled[0], 0u); // the barriers of dot separate this from its uses
+  }
   let own_query = b * p.q.rows + min(query, p.q.rows - 1u);
   let previous = before(own_query) * LOG2_E;
   var top = shift(previous);
@@ -81,8 +84,8 @@ fn attention_cooperative(
       store_factors(lane, h, w);
     }
     workgroupBarrier();
-    // A loop of at most one round, as in `multiply`, but counted: lavapipe gives wrong numbers if a bool ends it.
-    for (var rounds = select(0u, 1u, atomicLoad(&scaled[0]) == j / TILE + 1u); rounds > 0u; rounds--) {
+    // A loop of at most one round, as in `multiply`.
+    for (var scales = atomicLoad(&scaled[0]) == j / TILE + 1u; scales; scales = false) {
       @unroll for (var panel = 0u; panel < PANELS; panel++) {
         store_panel(&acc, panel, subgroup);
         workgroupBarrier();
