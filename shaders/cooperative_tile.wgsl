@@ -11,6 +11,8 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
+import package::cooperative_matrices::{MatrixA, MatrixB, MatrixC, rounded, SIDE};
+
 @if(CONV2D)
 import package::conv2d_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
 @elif(CONV2D_WEIGHT)
@@ -23,7 +25,6 @@ import package::matmul_blocks::store;
 // Whether this is a convolution or the gradient of its input, or of its weight.
 const CONV2D: bool = false;
 const CONV2D_WEIGHT: bool = false;
-const SIDE: u32 = 16u;
 const TILE: u32 = 128u;
 const TERMS: u32 = 32u;
 const BLOCKS_M: u32 = 4u;
@@ -44,49 +45,11 @@ const BETWEEN: u32 = LANES * 16u / TERMS;
 // spreads them over the banks; cooperative matrices must be aligned to 16 bytes.
 const STRIDE: u32 = TERMS + 8u;
 
-@if(SIDE == 8)
-alias MatrixA = coop_mat8x8<f16, A>;
-@else
-alias MatrixA = coop_mat16x16<f16, A>;
-@if(SIDE == 8)
-alias MatrixB = coop_mat8x8<f16, B>;
-@else
-alias MatrixB = coop_mat16x16<f16, B>;
-@if(SIDE == 8)
-alias MatrixC = coop_mat8x8<f32, C>;
-@else
-alias MatrixC = coop_mat16x16<f32, C>;
-
 // Metal loads and stores cooperative matrices through pointers to numbers.
 var<workgroup> tile_left: array<f16, TILE * STRIDE>; // [m, k]
 var<workgroup> tile_right: array<f16, TILE * STRIDE>; // [n, k]
 // One matrix of each subgroup.
 var<workgroup> results: array<f32, SUBGROUPS * SIDE * SIDE>;
-
-// The bits of 65504, the largest f16.
-const LARGEST_F16: u32 = 0x477fe000u;
-
-// The largest magnitude in a vector, as bits. NaN exceeds infinity.
-fn magnitudes(v: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(v) & vec4(0x7fffffffu); }
-
-// Finite numbers beyond the range of f16 become its ends.
-fn within_f16(v: vec4<f32>) -> vec4<f32> {
-  let finite = magnitudes(v) < vec4(0x7f800000u);
-  return select(v, clamp(v, vec4(-65504.0), vec4(65504.0)), finite);
-}
-
-// A block of an operand, rounded to f16.
-fn rounded(block: mat4x4<f32>, in_range: bool) -> mat4x4<f16> {
-  var v = block;
-  if (!in_range) {
-    // Few blocks have such numbers.
-    let largest = max(max(magnitudes(v[0]), magnitudes(v[1])), max(magnitudes(v[2]), magnitudes(v[3])));
-    if (any(largest > vec4(LARGEST_F16))) {
-      v = mat4x4(within_f16(v[0]), within_f16(v[1]), within_f16(v[2]), within_f16(v[3]));
-    }
-  }
-  return mat4x4(vec4<f16>(v[0]), vec4<f16>(v[1]), vec4<f16>(v[2]), vec4<f16>(v[3]));
-}
 
 @compute @workgroup_size(LANES)
 fn cooperative_tile(

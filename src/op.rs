@@ -218,14 +218,30 @@ pub enum Rounding {
     Bound(Box<BoundOf>),
 }
 
-/// Computes an absolute bound for each element of each output from inputs and exact outputs.
-pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>>;
+/// Computes an absolute bound for each element of each output from inputs, exact outputs and the precision of products.
+pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor], Precision) -> Vec<Vec<f64>>;
 
 impl Rounding {
-    /// [`Rounding::Bound`] with this function.
+    /// [`Rounding::Bound`] with this function, for ops without variants of less than the highest precision.
     pub fn bound(of: impl Fn(&[&Tensor], &[Tensor]) -> Vec<Vec<f64>> + 'static) -> Rounding {
+        Rounding::bound_at(move |inputs, outputs, _| of(inputs, outputs))
+    }
+
+    /// [`Rounding::Bound`] with this function.
+    pub fn bound_at(of: impl Fn(&[&Tensor], &[Tensor], Precision) -> Vec<Vec<f64>> + 'static) -> Rounding {
         Rounding::Bound(Box::new(of))
     }
+}
+
+/// How far a number moves at most when it is rounded to the nearest f16; finite numbers beyond the range become its end.
+pub fn rounding_to_f16(x: f64) -> f64 {
+    const MAX: f64 = 65_504.0;
+    if !x.is_finite() || half::f16::from_f64(x).to_f64() == x {
+        return 0.0;
+    }
+    // Half a unit in the last place; subnormal numbers have 2^-24.
+    let half_ulp = 2f64.powf(x.abs().log2().floor().max(-14.0) - 11.0);
+    half_ulp.max(x.abs() - MAX)
 }
 
 /// The error bound of a sum of `terms` products in f32, relative to the sum of magnitudes.

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
+pub use crate::op::rounding_to_f16;
 use crate::op::{Op, Precision, Rounding, gamma, gamma_of_runs};
 use crate::{Data, Error, Result, Tensor, TensorType};
 
@@ -139,7 +140,7 @@ fn own(
             .collect(),
         Rounding::Sum(terms) => sums(op, inputs, types, terms, gamma(terms), precision),
         Rounding::Runs(terms) => sums(op, inputs, types, terms, gamma_of_runs(terms), Precision::Highest),
-        Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs)),
+        Rounding::Bound(bound) => floats(outputs, bound(inputs, outputs, precision)),
     }
 }
 
@@ -176,17 +177,6 @@ fn sums(
         is_float.then(|| exact.to_f64().into_iter().zip(rounded.to_f64()).map(bound).collect())
     };
     exact.into_iter().zip(rounded).map(bounds).collect()
-}
-
-/// How far a number moves at most when it is rounded to the nearest f16; finite numbers beyond the range become its end.
-pub fn rounding_to_f16(x: f64) -> f64 {
-    const MAX: f64 = 65_504.0;
-    if !x.is_finite() || half::f16::from_f64(x).to_f64() == x {
-        return 0.0;
-    }
-    // Half a unit in the last place; subnormal numbers have 2^-24.
-    let half_ulp = 2f64.powf(x.abs().log2().floor().max(-14.0) - 11.0);
-    half_ulp.max(x.abs() - MAX)
 }
 
 /// The bounds of the float outputs.

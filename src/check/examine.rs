@@ -217,7 +217,9 @@ pub fn check_case_in(
     let wide = graph.inputs.iter().all(|(_, value, _)| !value.dtype().is_narrow());
     if let Some(most) = extras.gradients.filter(|_| case.differentiable && wide) {
         let precision = report.ways.iter().map(|(way, _)| way.precision).max().unwrap_or_default();
-        report.compare_gradients(&graph, &inputs, &whole, Gradients::most(precision))?;
+        if precision == Precision::Highest || !case.ill_conditioned {
+            report.compare_gradients(&graph, &inputs, &whole, Gradients::most(precision))?;
+        }
         match graph.check_gradients(seed, most) {
             Ok(compared) => report.gradients.finite = compared,
             Err(why) => report.complaints.push(format!("the reference contradicts itself: {why}")),

@@ -103,8 +103,8 @@ pub struct Variant {
     pub invocations: u32,
     /// The subgroup size it requires, if any: the device's smallest and largest size must both equal it.
     pub subgroup: Option<u32>,
-    /// Whether it multiplies by cooperative matrices, of any side that the device offers. It rounds the first two
-    /// inputs, in which the op is bilinear, to f16 ([`Precision::Mixed`]).
+    /// Whether it multiplies by cooperative matrices, of any side that the device offers. It rounds the operands of
+    /// products to f16 ([`Precision::Mixed`]).
     pub cooperative: bool,
     /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
     /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four

@@ -124,7 +124,9 @@ impl Op for ScaledDotProduct {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::bound(move |inputs, outputs| reference::attention_bound(&scores, inputs, outputs))
+        Rounding::bound_at(move |inputs, outputs, precision| {
+            reference::attention_bound(&scores, inputs, outputs, precision)
+        })
     }
 
     /// Per key, the score and the key's contribution to each output element.
@@ -171,7 +173,7 @@ impl Value {
     /// The kernel is fused: it uses an online softmax (Milakov and Gimelshein, *Online normalizer calculation for
     /// softmax*, 2018), and the backward pass recomputes the weights (Dao et al., *FlashAttention*, 2022), so the
     /// `L x S` scores are never stored. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many
-    /// columns of v.
+    /// columns of v. With [`Precision::Mixed`](crate::Precision), the products may run on matrix units.
     /// If E or Ev exceeds 4096, it falls back to matrix products and [`Value::softmax`], which store the scores.
     ///
     /// ```

@@ -26,10 +26,15 @@ fn tile(variant: &Variant) -> usize {
     if *variant == COOPERATIVE128 { 128 } else { 64 }
 }
 
-/// The side of cooperative matrices, how many a subgroup computes down and across, and subgroups across the tile;
-/// `None` if they do not fit. Subgroups may be smaller than the largest that the device declares, but not larger.
+/// [`layout_of`] the tile of [`COOPERATIVE128`] or [`COOPERATIVE64`].
 pub(super) fn layout(variant: &Variant, profile: &Profile) -> Option<[usize; 4]> {
-    let tile = tile(variant);
+    layout_of(variant, tile(variant), profile)
+}
+
+/// How the subgroups of a variant divide a square tile: the side of cooperative matrices, how many a subgroup computes down
+/// and across, and subgroups across the tile; `None` if they do not fit. Subgroups may be smaller than the largest that
+/// the device declares, but not larger.
+pub(super) fn layout_of(variant: &Variant, tile: usize, profile: &Profile) -> Option<[usize; 4]> {
     let side = *profile.cooperative_matrices.last()? as usize;
     let (_, lanes) = profile.subgroups?;
     let subgroups =

@@ -127,6 +127,7 @@ fn viewed(case: Case, rng: &mut StdRng) -> Case {
         inputs,
         build: Box::new(move |x| build(&x.iter().zip(&views).map(|(x, view)| view.of(x)).collect::<Vec<_>>())),
         differentiable: case.differentiable,
+        ill_conditioned: case.ill_conditioned,
     }
 }
 

@@ -10,6 +10,7 @@ mod broadcast_props;
 mod composed;
 mod conv2d_props;
 mod cooperative;
+mod cooperative_attention;
 mod indices;
 mod integers;
 mod kernels;

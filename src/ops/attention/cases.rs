@@ -115,6 +115,7 @@ pub fn cases() -> Vec<Case> {
             .input("q", TensorType::new(DType::F32, [3, 4]), Fill::Special(&[5.0; 8], -0.2, 0.2))
             .input("k", TensorType::new(DType::F32, [s, 4]), fill)
             .float("v", [s, 8])
+            .with_cancelling_gradients()
     };
     cases.push(large("the first key far above", Fill::Special(FALLING, -1.0, 1.0), 70));
     cases.push(large("scores up to +-100", Fill::Uniform(-5.0, 5.0), 100));

@@ -74,7 +74,9 @@ impl Op for AttentionQueryGrad {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::bound(move |inputs, _| vec![reference::query_gradient_bound(&scores, inputs)])
+        Rounding::bound_at(move |inputs, _, precision| {
+            vec![reference::query_gradient_bound(&scores, inputs, precision)]
+        })
     }
 
     /// Per key, the score, its gradient and the key's contribution to each output element.
@@ -141,7 +143,7 @@ impl Op for AttentionKeyGrad {
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let scores = self.0.clone();
-        Rounding::bound(move |inputs, _| vec![reference::key_gradient_bound(&scores, inputs)])
+        Rounding::bound_at(move |inputs, _, precision| vec![reference::key_gradient_bound(&scores, inputs, precision)])
     }
 
     /// Per query, the score, its gradient and the query's contribution to each element of dk and dv.

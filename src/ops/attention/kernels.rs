@@ -1,7 +1,9 @@
 //! Launches of the attention kernels.
 
 use super::{Scores, four};
+use crate::DType;
 use crate::op::{self, Args, Binding, Cost, Launch, Lowered, Slot, Style, Variant};
+use crate::ops::cooperative;
 use crate::shader::Shader;
 use crate::shape::View;
 
@@ -16,7 +18,12 @@ const TILE128: Variant = Variant { workgroup_memory: 16 * (512 + 512), ..Variant
 /// Tiles of 32 x 32 scores.
 const TILE: Variant = Variant { workgroup_memory: 16 * (512 + 256), ..Variant::plain("tile") };
 
-pub(super) static VARIANTS: &[Variant] = &[SHUFFLE, TILE64, TILE128, TILE];
+/// For GPUs with cooperative matrices: tiles of 64 rows and 64 scores per row, multiplied by subgroups. A workgroup
+/// computes 64 or 128 columns of one result, or 64 of two.
+const COOPERATIVE: Variant =
+    Variant { cooperative: true, invocations: 128, workgroup_memory: 31760, ..Variant::plain("cooperative") };
+
+pub(super) static VARIANTS: &[Variant] = &[COOPERATIVE, SHUFFLE, TILE64, TILE128, TILE];
 
 /// The sizes of an invocation's part of the work.
 struct Form {
@@ -39,6 +46,10 @@ impl Form {
             SHUFFLE => Form { rows: 16, quads: 1, scores: 1, columns },
             TILE64 => Form { rows: 64, quads: 2, scores, columns },
             TILE128 => Form { rows: 32, quads: 1, scores, columns: 4 },
+            COOPERATIVE => {
+                let columns = if results == 1 && width > 64 { 4 } else { 2 };
+                Form { rows: 64, quads: 2, scores: 2, columns }
+            }
             _ => Form { rows: 32, quads: 1, scores: 1, columns },
         }
     }
@@ -64,16 +75,21 @@ pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> O
     let Products { rows, others, numbers, width, results } = *products;
     let [n, h, ..] = four(&args.inputs[0].shape);
     let (form, software) = (Form::of(variant, width, results), args.profile.software);
+    if variant.cooperative {
+        cooperative::layout_of(variant, form.rows, args.profile)?;
+    }
     let (tiles, chunks) = (rows.div_ceil(form.rows), form.chunks(width));
     // A software adapter computes no rows beyond the last, and keeps few registers.
-    let rows = if software { rows } else { tiles * form.rows };
+    let rows = if software && !variant.cooperative { rows } else { tiles * form.rows };
+    let numbers = if variant.cooperative { numbers.next_multiple_of(cooperative::TERMS) } else { numbers };
     let others = others.next_multiple_of(32 * form.scores);
     let per_score = chunks * (numbers + 32 * form.columns * results);
     let flops = 2.0 * [n, h, rows, others, per_score].map(|size| size as f64).iter().product::<f64>();
     let style = if *variant == SHUFFLE { Style::Shuffled } else { Style::Shared };
     // `tile` is measured; the others are estimated from the instructions of the compiled loops.
     let efficiency = match *variant {
-        TILE64 | TILE128 if software => 0.1,
+        TILE64 | TILE128 | COOPERATIVE if software => 0.1,
+        COOPERATIVE => 1.5,
         TILE64 => 0.5,
         TILE128 => 0.4,
         _ => 0.3,
@@ -138,9 +154,23 @@ impl<'a> Work<'a> {
     }
 
     /// The shader of a kernel.
-    fn shader(&self, kernel: &str, variant: &Variant, form: &Form) -> Shader {
-        let shader = Shader::new(kernel).set("SHUFFLE", *variant == SHUFFLE).set("MASK", self.mask.is_some());
-        shader.set("QUADS", form.quads).set("SCORES", form.scores).set("COLUMNS", form.columns)
+    fn shader(&self, kernel: &str, variant: &Variant, form: &Form) -> Result<Shader, String> {
+        let shader = Shader::new(kernel).set("MASK", self.mask.is_some());
+        if !variant.cooperative {
+            let shader = shader.set("SHUFFLE", *variant == SHUFFLE);
+            return Ok(shader.set("QUADS", form.quads).set("SCORES", form.scores).set("COLUMNS", form.columns));
+        }
+        let profile = self.args.profile;
+        let layout = cooperative::layout_of(variant, form.rows, profile);
+        let [side, blocks_m, blocks_n, subgroups_n] = layout.ok_or("no cooperative matrices fit the tile")?;
+        Ok(shader
+            .set("SIDE", side)
+            .set("BLOCKS_M", blocks_m)
+            .set("BLOCKS_N", blocks_n)
+            .set("SUBGROUPS_N", subgroups_n)
+            .set("SURPLUS", profile.subgroups.is_some_and(|(least, most)| least < most))
+            .set("IN_RANGE", self.args.stored[..self.operands.len()].iter().all(|&dtype| dtype == DType::F16))
+            .set("PANELS", form.columns / 2))
     }
 
     /// The number of tiles along `rows`, the number of chunks along `width`, and the grid.
@@ -176,6 +206,8 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
     let [batches, queries, keys, _, width] = work.sizes;
     let form = Form::of(variant, width, 1);
     let (tiles, chunks, workgroups) = work.grid(&form, queries, width)?;
+    let entry = if variant.cooperative { "attention_cooperative" } else { "attention" };
+    let shader = work.shader(entry, variant, &form)?;
     let ranges = work.ranges(&form, keys);
     let count = ranges.len();
     let mut launches = Vec::new();
@@ -190,8 +222,8 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
         }
         launches.push(Launch {
             label: format!("attention {}", variant.name),
-            wgsl: work.shader("attention", variant, &form).set("CONTINUED", number > 0).finish()?,
-            entry: "attention",
+            wgsl: shader.clone().set("CONTINUED", number > 0).finish()?,
+            entry,
             bindings,
             workgroups,
         });
@@ -205,7 +237,8 @@ pub(super) fn query_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>
     let [_, queries, keys, e, _] = work.sizes;
     let form = Form::of(variant, e, 1);
     let grid = work.grid(&form, queries, e)?;
-    gradient(&work, variant, &form, "attention_query_grad", grid, keys)
+    let entries = ["attention_query_grad", "attention_query_grad_cooperative"];
+    gradient(&work, variant, &form, entries, grid, keys)
 }
 
 pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
@@ -213,25 +246,32 @@ pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) 
     let [_, queries, keys, e, width] = work.sizes;
     let form = Form::of(variant, e.max(width), 2);
     let grid = work.grid(&form, keys, e.max(width))?;
-    gradient(&work, variant, &form, "attention_key_grad", grid, queries)
+    let entries = ["attention_key_grad", "attention_key_grad_cooperative"];
+    gradient(&work, variant, &form, entries, grid, queries)
 }
 
-/// The launches of a gradient with a loop over `size` rows.
+/// The launches of a gradient with a loop over `size` rows; the second of its entry points is cooperative.
 fn gradient(
     work: &Work<'_>,
     variant: &Variant,
     form: &Form,
-    entry: &'static str,
+    entries: [&'static str; 2],
     (tiles, chunks, workgroups): (usize, usize, [u32; 3]),
     size: usize,
 ) -> Result<Lowered, String> {
-    let wgsl = work.shader(entry, variant, form).finish()?;
+    let entry = entries[usize::from(variant.cooperative)];
+    let shader = work.shader(entry, variant, form)?;
     let launch = |range: [usize; 2]| {
         let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range, range[1] == size))];
         bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
         bindings.push(Binding::Write(Slot::Output(0)));
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
-        Launch { label: format!("{} {}", entry, variant.name), wgsl: wgsl.clone(), entry, bindings, workgroups }
+        let wgsl = match variant.cooperative {
+            true => shader.clone().set("CONTINUED", range[0] > 0).finish()?,
+            false => shader.clone().finish()?,
+        };
+        Ok(Launch { label: format!("{} {}", entries[0], variant.name), wgsl, entry, bindings, workgroups })
     };
-    Ok(Lowered { launches: work.ranges(form, size).into_iter().map(launch).collect(), scratch: Vec::new() })
+    let launches: Result<Vec<Launch>, String> = work.ranges(form, size).into_iter().map(launch).collect();
+    Ok(Lowered { launches: launches?, scratch: Vec::new() })
 }

@@ -1,7 +1,14 @@
 //! Attention in f64, with full score matrices, and the error bounds for devices.
+//!
+//! With [`Precision::Mixed`], the operands of all products are rounded to f16. For q, k, v and dy these roundings are
+//! known ([`rounding_to_f16`]); a product of such rows errs by what it grows if each magnitude grows by its rounding.
+//! The other operands, weights and the gradients of scores, are computed on the device, so their rounding is bounded
+//! from above ([`factor_error`]). All sums and the softmax are in f32.
+
+use std::borrow::Cow;
 
 use super::{LEFT_OUT, MIN_SCORE, Scores, four};
-use crate::op::{F32_UNIT_ROUNDOFF, gamma};
+use crate::op::{F32_UNIT_ROUNDOFF, Precision, gamma, rounding_to_f16};
 use crate::ops::parallel;
 use crate::{Tensor, TensorType};
 
@@ -16,6 +23,17 @@ struct Head<'a> {
     dy: &'a [f64],
     stats: &'a [f64],
     mask: Option<&'a [f64]>,
+    precision: Precision,
+    /// q, k, v and dy, moved away from 0 by their rounding to f16 if the precision is mixed.
+    rounded: [Cow<'a, [f64]>; 4],
+}
+
+/// The numbers, moved away from 0 by their rounding if operands are rounded.
+fn rounded(x: &[f64], precision: Precision) -> Cow<'_, [f64]> {
+    match precision {
+        Precision::Highest => x.into(),
+        Precision::Mixed => x.iter().map(|&x| x + rounding_to_f16(x).copysign(x)).collect(),
+    }
 }
 
 /// A score and its error bound.
@@ -49,8 +67,25 @@ fn dot_of_magnitudes(a: &[f64], b: &[f64]) -> f64 {
     sum_of_pairs(a, b, |a, b| (a * b).abs())
 }
 
+fn row(x: &[f64], i: usize, size: usize) -> &[f64] {
+    &x[i * size..][..size]
+}
+
+/// The dot product of two rows and its error on the device, given the rows as in [`Head::rounded`].
+fn dot_with_error([a, b]: [&[f64]; 2], [rounded_a, rounded_b]: [&[f64]; 2]) -> (f64, f64) {
+    let (exact, rounded) = (dot_of_magnitudes(a, b), dot_of_magnitudes(rounded_a, rounded_b));
+    // `max` drops the difference of infinities.
+    (dot(a, b), gamma(a.len()) * rounded + (rounded - exact).max(0.0))
+}
+
 /// Applies `f` to each head; with `gradients` the inputs include dy and stats.
-fn heads<T: Send>(scores: &Scores, inputs: &[&Tensor], gradients: bool, f: impl Fn(&Head<'_>) -> T + Sync) -> Vec<T> {
+fn heads<T: Send>(
+    scores: &Scores,
+    inputs: &[&Tensor],
+    gradients: bool,
+    precision: Precision,
+    f: impl Fn(&Head<'_>) -> T + Sync,
+) -> Vec<T> {
     let [n, h, l, e] = four(inputs[0].shape());
     let [_, _, s, width] = four(inputs[2].shape());
     let mask = inputs.get(if gradients { 5 } else { 3 });
@@ -66,7 +101,8 @@ fn heads<T: Send>(scores: &Scores, inputs: &[&Tensor], gradients: bool, f: impl 
         let [dy, stats] = [(3, l * width), (4, l * 2)]
             .map(|(i, size)| if gradients { &inputs[i].f64s()[part(inputs[i], b, size)] } else { &[][..] });
         let mask = mask.map(|mask| &mask.f64s()[part(mask, b, l * s)]);
-        f(&Head { scores, sizes: [l, s, e, width], q, k, v, dy, stats, mask })
+        let rounded = [q, k, v, dy].map(|x| rounded(x, precision));
+        f(&Head { scores, sizes: [l, s, e, width], q, k, v, dy, stats, mask, precision, rounded })
     };
     parallel::map(n * h, &head)
 }
@@ -80,11 +116,12 @@ impl Head<'_> {
             if self.scores.causal && j > i {
                 return None;
             }
-            let (q, k) = (&self.q[i * e..][..e], &self.k[j * e..][..e]);
-            let product = dot(q, k) * self.scores.scale.0;
+            let rows = |q, k| [row(q, i, e), row(k, j, e)];
+            let [rounded_q, rounded_k, ..] = &self.rounded;
+            let (product, error) = dot_with_error(rows(self.q, self.k), rows(rounded_q, rounded_k));
+            let (product, error) = (product * self.scores.scale.0, error * self.scores.scale.0.abs());
             let exact = product + self.mask.map_or(0.0, |mask| mask[i * s + j]);
-            let magnitude = dot_of_magnitudes(q, k) * self.scores.scale.0.abs();
-            let error = gamma(e) * magnitude + (2.0 * product.abs() + exact.abs()) * F32_UNIT_ROUNDOFF;
+            let error = error + (2.0 * product.abs() + exact.abs()) * F32_UNIT_ROUNDOFF;
             // Keeps NaN.
             (!(exact < MIN_SCORE)).then_some(Score { exact, error })
         };
@@ -118,22 +155,26 @@ impl Head<'_> {
     }
 
     /// The error bounds of both. A weight's relative error is the absolute error of its score plus the rounding
-    /// of the difference and of `exp`; below the smallest normal number it may be flushed to 0.
+    /// of the difference and of `exp`; below the smallest normal number it may be flushed to 0. Both are factors of
+    /// products.
     fn recomputed_errors(&self) -> (Vec<f64>, Vec<f64>) {
         let [l, s, _, width] = self.sizes;
         let (mut of_weights, mut of_gradients) = (vec![0.0; l * s], vec![0.0; l * s]);
+        let [_, _, rounded_v, rounded_dy] = &self.rounded;
         for i in 0..l {
-            let dy = &self.dy[i * width..][..width];
             let (lse, delta) = (self.stats[2 * i], self.stats[2 * i + 1]);
             for (j, score) in self.scores(i).into_iter().enumerate() {
                 let Some(score) = score else { continue };
                 let w = (score.exact - lse).exp();
-                let v = &self.v[j * width..][..width];
                 let error = weight_error(w, score, lse);
-                let difference = (dot(dy, v) - delta).abs();
-                let product = gamma(width) * dot_of_magnitudes(dy, v) + 3.0 * difference * F32_UNIT_ROUNDOFF;
-                of_weights[i * s + j] = error;
-                of_gradients[i * s + j] = (w * product + error * (difference + product)) * self.scores.scale.0.abs();
+                let rows = |dy, v| [row(dy, i, width), row(v, j, width)];
+                let (product, of_product) = dot_with_error(rows(self.dy, self.v), rows(rounded_dy, rounded_v));
+                let difference = (product - delta).abs();
+                let of_product = of_product + 3.0 * difference * F32_UNIT_ROUNDOFF;
+                let of_gradient = w * of_product + error * (difference + of_product);
+                of_weights[i * s + j] = error + factor_error(w + error, self.precision);
+                of_gradients[i * s + j] = (of_gradient + factor_error(w * difference + of_gradient, self.precision))
+                    * self.scores.scale.0.abs();
             }
         }
         (of_weights, of_gradients)
@@ -142,7 +183,22 @@ impl Head<'_> {
 
 /// The error bound of `w = exp(score - shift)`.
 fn weight_error(w: f64, score: Score, shift: f64) -> f64 {
-    w * (score.error + ((score.exact - shift).abs() + 8.0) * F32_UNIT_ROUNDOFF) + TINY
+    w * exponent_error(score, shift).exp_m1() + TINY
+}
+
+/// The error of the exponent, including what the rounding of `exp` adds. The shift of a kernel may be up to 8 ln 2 below
+/// the largest score.
+fn exponent_error(score: Score, shift: f64) -> f64 {
+    score.error + ((score.exact - shift).abs() + 8.0) * F32_UNIT_ROUNDOFF
+}
+
+/// How far a number up to this magnitude moves at most when it becomes a factor of a product: half a unit in the last
+/// place of an f16, which is 2^-24 for subnormal numbers, or what exceeds the range.
+fn factor_error(magnitude: f64, precision: Precision) -> f64 {
+    match precision {
+        Precision::Highest => 0.0,
+        Precision::Mixed => (magnitude * 2f64.powi(-11) + 2f64.powi(-25)).max(magnitude - 65_504.0),
+    }
 }
 
 /// The absolute error allowed for flushed subnormals and the underflow of `exp`.
@@ -150,7 +206,7 @@ const TINY: f64 = 1.2e-37;
 
 /// y and lse.
 pub(super) fn attention(scores: &Scores, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-    let rows = heads(scores, inputs, false, |head| {
+    let rows = heads(scores, inputs, false, Precision::Highest, |head| {
         let [l, s, _, width] = head.sizes;
         let (mut y, mut lse) = (vec![0.0; l * width], vec![0.0; l]);
         for i in 0..l {
@@ -170,48 +226,67 @@ fn add(to: &mut [f64], x: &[f64], factor: f64) {
     to.iter_mut().zip(x).for_each(|(to, x)| *to += x * factor);
 }
 
-/// Errors of the weights `w` contribute `sum_j |dw_j| |v_j - y|`; the two sums and their quotient add roundings.
+/// Errors of the weights `w`, of their rounding and of that of v contribute `sum_j |d(w_j v_j)|`, and the sum of the
+/// weights, which divides all, `|y| sum_j |dw_j|`, but not more than `2 |y|`, as y is a mean of v; the two sums and their
+/// quotient add roundings. If the errors `e_j` of the exponents are large, the sum of the weights may be as small as
+/// `sum_j w_j exp(-e_j)`.
+///
 /// A shift that all weights of a row share cancels: each weight has the shift of its tile, then one factor for
 /// each later tile with a larger score. At most `s / 32 + 1` of these factors differ from 1, each rounded three
-/// times.
-pub(super) fn attention_bound(scores: &Scores, inputs: &[&Tensor], outputs: &[Tensor]) -> Vec<Vec<f64>> {
+/// times. A factor is at most 1, so a weight that is rounded to f16 before it keeps at most the error in units of the
+/// final shift, whose weight is at most the sum.
+pub(super) fn attention_bound(
+    scores: &Scores,
+    inputs: &[&Tensor],
+    outputs: &[Tensor],
+    precision: Precision,
+) -> Vec<Vec<f64>> {
     let [_, _, l, width] = four(outputs[0].shape());
-    let exact = outputs[0].to_f64();
-    let rows = heads(scores, inputs, false, |head| {
+    // The rounding of a shift below the largest score and of the logarithm of a larger sum.
+    let of_shift = if precision == Precision::Mixed { 32.0 } else { 4.0 };
+    let rows = heads(scores, inputs, false, precision, |head| {
         let [l, s, ..] = head.sizes;
         let sums = gamma(s) + gamma(3 * s.div_ceil(32) + 4);
         let (mut y, mut magnitude, mut lse) = (vec![0.0; l * width], vec![0.0; l * width], vec![0.0; l]);
         for i in 0..l {
             let (scores, top, sum, weights) = head.softmax(i);
-            let mut all = 0.0;
+            let (mut all, mut least) = (0.0, 0.0);
             for (j, score) in scores.iter().enumerate() {
                 let Some(score) = score else { continue };
+                let w = weights[j] / sum;
                 let error = weight_error(weights[j], *score, top) / sum;
+                let of_factor = error + factor_error(w + error, precision);
                 all += error;
+                least += w * (-exponent_error(*score, top)).exp();
+                let (v, rounded_v) = (row(head.v, j, width), row(&head.rounded[2], j, width));
                 for c in 0..width {
                     // Bounds v and y separately: |v_j - y| may cancel where the rounding errors do not.
-                    y[i * width + c] += error * head.v[j * width + c].abs();
-                    magnitude[i * width + c] += weights[j] / sum * head.v[j * width + c].abs();
+                    let of_v = (rounded_v[c] - v[c]).abs().max(0.0); // not NaN
+                    y[i * width + c] += of_factor * rounded_v[c].abs() + w * of_v;
+                    magnitude[i * width + c] += w * v[c].abs();
                 }
             }
-            let own = (all + sums + 3.0 * F32_UNIT_ROUNDOFF).min(1.0);
+            let roundings = 2.0 * sums + 3.0 * F32_UNIT_ROUNDOFF;
             for c in 0..width {
-                let at = i * width + c;
-                y[at] += sums * magnitude[at] + own * magnitude[at].max(y[at]) + TINY;
+                let (y, magnitude) = (&mut y[i * width + c], magnitude[i * width + c]);
+                let error = *y + roundings * (magnitude + *y) + all.min(2.0) * magnitude;
+                *y = TINY + if sum == 0.0 { 0.0 } else { error / least };
             }
-            lse[i] =
-                if sum == 0.0 { 0.0 } else { all + sums + (4.0 * (top.abs() + sum.ln()) + 4.0) * F32_UNIT_ROUNDOFF };
+            lse[i] = match sum {
+                0.0 => 0.0,
+                _ => all + sums + (4.0 * (top.abs() + sum.ln()) + of_shift) * F32_UNIT_ROUNDOFF,
+            };
         }
         (y, lse)
     });
-    debug_assert_eq!(exact.len(), rows.len() * l * width);
+    debug_assert_eq!(outputs[0].numel(), rows.len() * l * width);
     let (y, lse): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     vec![y.concat(), lse.concat()]
 }
 
 /// dq.
 pub(super) fn query_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
-    heads(scores, inputs, true, |head| {
+    heads(scores, inputs, true, Precision::Highest, |head| {
         let [l, s, e, _] = head.sizes;
         let (_, gradients) = head.recomputed();
         product(&gradients, [l, s, e], head.k, |x| x)
@@ -220,18 +295,18 @@ pub(super) fn query_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
 }
 
 /// The propagated errors of the scores and the rounding of the sum over the keys.
-pub(super) fn query_gradient_bound(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
-    heads(scores, inputs, true, |head| {
+pub(super) fn query_gradient_bound(scores: &Scores, inputs: &[&Tensor], precision: Precision) -> Vec<f64> {
+    heads(scores, inputs, true, precision, |head| {
         let [l, s, e, _] = head.sizes;
         let ((_, gradients), (_, errors)) = (head.recomputed(), head.recomputed_errors());
-        summed(&gradients, &errors, [l, s, e], head.k)
+        summed(&gradients, &errors, [l, s, e], [head.k, &head.rounded[1]])
     })
     .concat()
 }
 
 /// dk and dv, concatenated along the last axis.
 pub(super) fn key_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
-    heads(scores, inputs, true, |head| {
+    heads(scores, inputs, true, Precision::Highest, |head| {
         let [l, s, e, width] = head.sizes;
         let (weights, gradients) = head.recomputed();
         let dk = product(&transposed(&gradients, l, s), [s, l, e], head.q, |x| x);
@@ -242,13 +317,13 @@ pub(super) fn key_gradient(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
 }
 
 /// Like [`query_gradient_bound`].
-pub(super) fn key_gradient_bound(scores: &Scores, inputs: &[&Tensor]) -> Vec<f64> {
-    heads(scores, inputs, true, |head| {
+pub(super) fn key_gradient_bound(scores: &Scores, inputs: &[&Tensor], precision: Precision) -> Vec<f64> {
+    heads(scores, inputs, true, precision, |head| {
         let [l, s, e, width] = head.sizes;
         let ((weights, gradients), (of_weights, of_gradients)) = (head.recomputed(), head.recomputed_errors());
         let turned = |x: &[f64]| transposed(x, l, s);
-        let dk = summed(&turned(&gradients), &turned(&of_gradients), [s, l, e], head.q);
-        let dv = summed(&turned(&weights), &turned(&of_weights), [s, l, width], head.dy);
+        let dk = summed(&turned(&gradients), &turned(&of_gradients), [s, l, e], [head.q, &head.rounded[0]]);
+        let dv = summed(&turned(&weights), &turned(&of_weights), [s, l, width], [head.dy, &head.rounded[3]]);
         side_by_side(&dk, e, &dv, width)
     })
     .concat()
@@ -266,10 +341,15 @@ fn product(a: &[f64], [m, k, n]: [usize; 3], b: &[f64], f: impl Fn(f64) -> f64) 
     y
 }
 
-/// The error bound of [`product`], given the errors of `a`.
-fn summed(a: &[f64], errors: &[f64], sizes: [usize; 3], b: &[f64]) -> Vec<f64> {
-    let weights: Vec<f64> = a.iter().zip(errors).map(|(a, error)| gamma(sizes[1]) * a.abs() + error + TINY).collect();
-    product(&weights, sizes, b, f64::abs).into_iter().map(|bound| bound + TINY).collect()
+/// The error bound of [`product`], given the errors of `a`, and b rounded as in [`Head::rounded`].
+fn summed(a: &[f64], errors: &[f64], sizes: [usize; 3], [b, rounded]: [&[f64]; 2]) -> Vec<f64> {
+    let weight = |(a, error): (&f64, &f64)| gamma(sizes[1]) * (a.abs() + error) + error + TINY;
+    let weights: Vec<f64> = a.iter().zip(errors).map(weight).collect();
+    let magnitudes: Vec<f64> = a.iter().map(|a| a.abs()).collect();
+    let moved: Vec<f64> = b.iter().zip(rounded).map(|(b, rounded)| (rounded - b).abs().max(0.0)).collect();
+    let of_b = product(&magnitudes, sizes, &moved, |x| x);
+    let of_a = product(&weights, sizes, rounded, f64::abs);
+    of_a.into_iter().zip(of_b).map(|(a, b)| a + b + TINY).collect()
 }
 
 fn transposed(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {

@@ -231,7 +231,10 @@ pub(super) fn matrix_units() -> Vec<Fault> {
         fault(
             "f16 numbers have the precision of bf16",
             ["matmul", "65 x 130 x 2"],
-            Text("vec4<f16>(v[0])", "vec4<f16>(bitcast<vec4<f32>>(bitcast<vec4<u32>>(v[0]) & vec4(0xffff0000u)))"),
+            Text(
+                "vec4<f16>(terms[0])",
+                "vec4<f16>(bitcast<vec4<f32>>(bitcast<vec4<u32>>(terms[0]) & vec4(0xffff0000u)))",
+            ),
         ),
         fault(
             "the windows of a convolution move on by a matrix instead of a round",

@@ -1,0 +1,45 @@
+// Cooperative matrices of f16 with sums in f32, and rounding to f16.
+
+enable f16;
+enable wgpu_cooperative_matrix;
+
+const SIDE: u32 = 16u; // or 8
+
+@if(SIDE == 8)
+alias MatrixA = coop_mat8x8<f16, A>;
+@else
+alias MatrixA = coop_mat16x16<f16, A>;
+@if(SIDE == 8)
+alias MatrixB = coop_mat8x8<f16, B>;
+@else
+alias MatrixB = coop_mat16x16<f16, B>;
+@if(SIDE == 8)
+alias MatrixC = coop_mat8x8<f32, C>;
+@else
+alias MatrixC = coop_mat16x16<f32, C>;
+
+// The bits of 65504, the largest f16.
+const LARGEST_F16: u32 = 0x477fe000u;
+
+// The largest magnitude in a vector, as bits. NaN exceeds infinity.
+fn magnitudes(v: vec4<f32>) -> vec4<u32> { return bitcast<vec4<u32>>(v) & vec4(0x7fffffffu); }
+
+// Finite numbers beyond the range of f16 become its ends.
+fn within_f16(v: vec4<f32>) -> vec4<f32> {
+  let finite = magnitudes(v) < vec4(0x7f800000u);
+  return select(v, clamp(v, vec4(-65504.0), vec4(65504.0)), finite);
+}
+
+// A block of an operand, rounded to f16.
+fn rounded(block: mat4x4<f32>, in_range: bool) -> mat4x4<f16> {
+  var terms = block;
+  if (!in_range) {
+    // Few blocks have such numbers.
+    let largest =
+      max(max(magnitudes(block[0]), magnitudes(block[1])), max(magnitudes(block[2]), magnitudes(block[3])));
+    if (any(largest > vec4(LARGEST_F16))) {
+      terms = mat4x4(within_f16(block[0]), within_f16(block[1]), within_f16(block[2]), within_f16(block[3]));
+    }
+  }
+  return mat4x4(vec4<f16>(terms[0]), vec4<f16>(terms[1]), vec4<f16>(terms[2]), vec4<f16>(terms[3]));
+}
