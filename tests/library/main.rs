@@ -8,6 +8,7 @@ mod data_props;
 mod examples;
 mod hostile_files;
 mod io;
+mod layers;
 mod mixed;
 mod nn;
 mod optim;
