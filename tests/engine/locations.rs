@@ -436,6 +436,8 @@ fn optimizers(e: &mut Entries) {
 fn whole_models(e: &mut Entries) {
     e.add("mnist_cnn", |t| models::mnist_cnn(&t.nn, &t.f));
     e.add("mnist_cnn_with", |t| models::mnist_cnn_with(&t.nn, &t.g.input("x", DType::F32, [1, 1, 28, 28]), 2.0));
+    e.add("resnet18", |t| models::resnet18(&t.nn, &t.f, 10));
+    e.add("resnet34", |t| models::resnet34(&t.nn, &t.image.slice(2, 0, 0, 1), 10));
     e.add("xor", |t| models::xor(&t.nn, &t.i));
     e.add("mnist_cnn_training", |t| (t.g.input("x", DType::F32, []), models::mnist_cnn_training(&t.g, 2, 0)));
     e.add("mnist_cnn_training_with", |t| models::mnist_cnn_training_with(&t.g, 2, 0, 2.0));

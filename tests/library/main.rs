@@ -13,3 +13,4 @@ mod mixed;
 mod nn;
 mod optim;
 mod quant;
+mod weights;
