@@ -417,19 +417,17 @@ impl<'a> Rows<'a> {
         kept
     }
 
-    /// The value behind views that are part of a layer: made by the call that made their input or what reads them. A
-    /// `flatten` between two layers is shown.
-    fn shown(&self, mut id: ValueId) -> ValueId {
-        while is_view(self.node(id.node)) || self.node(id.node).name() == "widen" {
-            let node = self.node(id.node);
-            let mut neighbours = self.users[id.node].iter().flatten().chain([&node.inputs[0].node]);
-            let part = neighbours.any(|&other| self.node(other).location == node.location);
-            if !part || self.row_of[node.inputs[0].node].is_none() {
-                break;
-            }
-            id = node.inputs[0];
+    /// The value in the shape that it has between layers: matrix products and norms merge axes of what they read. A
+    /// `flatten` that the model calls itself is shown.
+    fn shown(&self, id: ValueId) -> ValueId {
+        let node = self.node(id.node);
+        let mut neighbours = self.users[id.node].iter().flatten().chain(node.inputs.first().map(|id| &id.node));
+        let inside = neighbours.any(|&other| self.node(other).location == node.location);
+        let before = node.inputs.first().filter(|before| self.row_of[before.node].is_some());
+        match before {
+            Some(&before) if node.name() == "reshape" && inside => before,
+            _ => id,
         }
-        id
     }
 
     /// The value behind views and widened types, which kernels read in place.
