@@ -128,8 +128,13 @@ fn a_summary_needs_a_graph_without_errors_and_its_own_values() {
 #[test]
 fn the_table_is_aligned_and_ends_with_totals() {
     let graph = Graph::new();
-    let x = graph.input("x", DType::F32, [1, 1, 28, 28]);
+    let x = graph.input("x", DType::F32, [64, 1, 28, 28]);
     let text = graph.summary(&[&models::mnist_cnn(&Scope::train(&graph, 0), &x)]).unwrap().to_string();
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/GUIDE.md");
+    assert!(
+        std::fs::read_to_string(guide).unwrap().contains(&format!("```text\n{text}\n```")),
+        "the guide has:\n{text}"
+    );
     let lines: Vec<&str> = text.lines().collect();
     let row = |name: &str| *lines.iter().find(|line| line.starts_with(name)).unwrap();
     let end = row("layer").find("parameters").unwrap() + "parameters".len();
@@ -137,7 +142,7 @@ fn the_table_is_aligned_and_ends_with_totals() {
         assert!(row(name)[..end].ends_with(&format!(" {number}")), "{text}");
     }
     assert!(row("225,034 parameters, 0 other numbers").ends_with("879.0 KiB in all"), "{text}");
-    assert!(row("2.63 M multiply-adds forward; training keeps ").ends_with(" of activations"), "{text}");
+    assert!(row("168.39 M multiply-adds forward; training keeps ").ends_with(" of activations"), "{text}");
 }
 
 /// Names with characters that mean something in the languages of the pictures.
