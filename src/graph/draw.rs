@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::summary::grouped;
+use super::summary::{DEEPEST, grouped};
 use super::{Summary, SummaryRow};
 
 /// A part of a model: the numbers of its rows, and the parts in it, by the last part of their names.
@@ -17,7 +17,7 @@ impl Part {
     fn of(rows: &[SummaryRow]) -> Part {
         let mut all = Part::default();
         for (number, row) in rows.iter().enumerate() {
-            let names = row.part.split('.').filter(|name| !name.is_empty());
+            let names = row.part.split('.').filter(|name| !name.is_empty()).take(DEEPEST);
             let part = names.fold(&mut all, |part, name| part.parts.entry(name.to_owned()).or_default());
             part.rows.push(number);
         }

@@ -13,6 +13,9 @@ use crate::autodiff::gradients_of;
 use crate::op::Lowering;
 use crate::{Error, Result, TensorType, Value};
 
+/// Parts in parts count up to this depth.
+pub(super) const DEEPEST: usize = 16;
+
 /// The layers from the inputs of a graph to some outputs. `Display` is a table; [`Summary::to_dot`] and
 /// [`Summary::to_mermaid`] are pictures.
 ///
@@ -361,7 +364,7 @@ impl<'a> Rows<'a> {
     fn parts(&self) -> Vec<String> {
         let layers = self.rows.iter().filter(|row| !row.is_input()).map(|row| row.layer.as_str());
         let with_parts: BTreeSet<&str> =
-            layers.flat_map(|layer| layer.match_indices('.').map(|(dot, _)| &layer[..dot])).collect();
+            layers.flat_map(|layer| layer.match_indices('.').take(DEEPEST).map(|(dot, _)| &layer[..dot])).collect();
         let own = |row: &SummaryRow| match row.layer.rsplit_once('.') {
             _ if row.is_input() => String::new(),
             _ if with_parts.contains(row.layer.as_str()) => row.layer.clone(),
@@ -450,7 +453,7 @@ fn is_within(name: &str, part: &str) -> bool {
 
 /// The longest part that both are in.
 fn common_part<'b>(a: &'b str, b: &str) -> &'b str {
-    let ends = a.match_indices('.').map(|(dot, _)| dot).chain([a.len()]);
+    let ends = a.match_indices('.').map(|(dot, _)| dot).chain([a.len()]).take(DEEPEST);
     ends.filter(|&end| is_within(b, &a[..end])).last().map_or("", |end| &a[..end])
 }
 

@@ -1,7 +1,6 @@
 //! Models as tables, pictures and text. Needs no GPU.
 
 use wgrad::nn::{Embedding, Layer, LayerNorm, Recurrent, RecurrentOptions, Scope, TransformerEncoderLayer};
-use wgrad::op::Op;
 use wgrad::optim::{Optimizer, Sgd};
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Error, Graph, Profile, Reduction, Tensor, Value, models};
@@ -321,6 +320,12 @@ fn long_graphs_have_summaries() {
     assert_eq!(summary.rows.iter().map(|row| row.ops.len()).sum::<usize>(), 1 + 2 + 2 * 2_000);
     assert_eq!(summary.kept_bytes(), 20_000 * 24, "the results of tanh");
     assert!(summary.to_dot().len() > 100_000);
+    // A name of many parts.
+    let name = format!("{}fc", "part.".repeat(100_000));
+    let y = Scope::train(&graph, 0).linear(&name, &x, 2);
+    let summary = graph.summary(&[&y]).unwrap();
+    assert_eq!(summary.to_dot().matches("subgraph").count(), 16);
+    assert_eq!(summary.to_mermaid().matches("subgraph").count(), 16);
 }
 
 /// Every op that multiplies counts as many as a plain loop would.
@@ -337,5 +342,4 @@ fn products_count_their_multiply_adds() {
     let options = wgrad::ops::conv2d::Conv2d::default().stride(2).groups(2);
     assert_eq!(count(&x.conv2d(&w, None, options)), 2 * 4 * 4 * 4 * 3 * 9);
     assert_eq!(count(&x.relu().max_pool2d(3).sum_all()), 0);
-    let _: fn(&dyn Op, &[&wgrad::TensorType], &[wgrad::TensorType]) -> u64 = |op, x, y| op.multiply_adds(x, y);
 }

@@ -77,16 +77,16 @@ enum Command {
         #[arg(long, value_name = "TASK", conflicts_with = "dump")]
         task: Option<String>,
         /// The task's shape; default: the first that `wgrad bench` uses
-        #[arg(long, value_name = "SHAPE", requires = "task")]
+        #[arg(long, value_name = "SHAPE", requires = "task", conflicts_with = "dump")]
         shape: Option<String>,
         /// Print the WGSL of the launch with this number
-        #[arg(long, value_name = "N", requires = "task")]
+        #[arg(long, value_name = "N", requires = "task", conflicts_with = "dump")]
         launch: Option<usize>,
         /// Plan for this device profile, as for `wgrad lint`, instead of an adapter
-        #[arg(long, value_name = "NAME", requires = "task", conflicts_with = "device")]
+        #[arg(long, value_name = "NAME", requires = "task", conflicts_with_all = ["dump", "device"])]
         profile: Option<String>,
         /// Adapter to plan for: a number from `wgrad devices` or part of a name
-        #[arg(long, value_name = "DEVICE", requires = "task")]
+        #[arg(long, value_name = "DEVICE", requires = "task", conflicts_with = "dump")]
         device: Option<String>,
     },
 }

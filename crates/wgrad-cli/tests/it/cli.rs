@@ -385,7 +385,8 @@ fn shaders_of_a_task_are_shown_by_launch() {
     refused(&["shaders", "--task", "nothing", "--profile", "webgpu"], "there is no task `nothing`; tasks: matmul, ");
     refused(&["shaders", "--task", "relu", "--profile", "none"], "there is no profile `none`; profiles: webgpu, ");
     refused(&["shaders", "--task", "relu", "--profile", "webgpu", "--shape", "2x"], "is not a shape of relu");
-    refused(&["shaders", "--launch", "1", "--dump", "x"], "--task <TASK>");
+    refused(&["shaders", "--launch", "1", "--dump", "x"], "cannot be used with");
+    refused(&["shaders", "--launch", "1"], "--task <TASK>");
 }
 
 #[test]
