@@ -299,8 +299,9 @@ impl<'a> Rows<'a> {
             }
         }
         self.add(number, row);
-        if !(is_view(node) || converts(node)) && !self.rows[row].ops.contains(&node_name(node)) {
-            self.rows[row].ops.push(node_name(node));
+        let (ops, name) = (&mut self.rows[row].ops, node_name(node));
+        if !(is_view(node) || converts(node) || ops.contains(&name)) {
+            ops.push(name);
         }
     }
 

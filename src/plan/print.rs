@@ -21,7 +21,7 @@ use crate::graph::NodeKind;
 /// let text = plan.to_string();
 /// assert!(text.starts_with("1 launch, 108.2 KiB in 3 buffers (36.1 KiB for intermediate values)\n"), "{text}");
 /// assert!(text.contains("matmul.tile32 + relu -> f32[96, 96], about "));
-/// assert!(text.contains("  0: matmul, 9 x 1 x 1 workgroups of 64, reads a, b, writes buffer 2\n"), "{text}");
+/// assert!(text.contains("  0: matmul_tile, 9 x 1 x 1 workgroups of 64, reads a, b, writes buffer 2\n"), "{text}");
 /// # Ok::<(), wgrad::Error>(())
 /// ```
 impl fmt::Display for Plan {

@@ -189,9 +189,9 @@ fn graphviz_gets_nodes_in_clusters_and_edges_between_them() {
             } else if let Some(number) = line.strip_prefix('n').and_then(|line| line.split_once(" [label=")) {
                 nodes.push(number.0.parse::<usize>().unwrap());
             }
-            if line.starts_with("subgraph ") {
-                let end = quoted(&line[9..]).expect("a name in quotes");
-                assert_eq!(&line[9 + end..], " {");
+            if let Some(name) = line.strip_prefix("subgraph ") {
+                let end = quoted(name).expect("a name in quotes");
+                assert_eq!(&name[end..], " {");
                 clusters += 1;
             }
             open += i32::from(line.ends_with('{')) - i32::from(line == "}");

@@ -102,7 +102,7 @@ struct Folded<'a> {
 
 impl Folded<'_> {
     fn constant(&self, shape: &[usize], values: Vec<f64>) -> Value {
-        self.graph.constant(Tensor::new(shape, Data::F64(values.into())).unwrap())
+        self.graph.constant(Tensor::new(shape, Data::F64(values)).unwrap())
     }
 
     fn conv(&self, x: &Value, conv: &str, norm: &str, stride: usize) -> Value {
