@@ -37,7 +37,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wgrad::data::{Batches, Vocabulary};
 use wgrad::loss::ClassLoss;
-use wgrad::nn::{Embedding, Layer, Scope, TransformerBlock, sinusoidal_positions};
+use wgrad::nn::{Embedding, Layer, Scope, TransformerEncoderLayer, sinusoidal_positions};
 use wgrad::optim::{AdamW, LossScale, Optimizer};
 use wgrad::quant::{Calibration, Scheme};
 use wgrad::{DType, Data, Error, Graph, Program, Reduction, Result, Session, Tensor, Value};
@@ -135,8 +135,10 @@ fn round_weights(session: &mut Session) -> Result<()> {
 fn model(nn: &Scope, characters: &Value, vocabulary: usize) -> Value {
     let positions = sinusoidal_positions(nn.graph(), characters.dim(1), WIDTH);
     let x = Embedding::new(nn, "characters", vocabulary, WIDTH).forward(characters) + nn.activation(&positions);
-    let blocks = (0..BLOCKS).map(|i| TransformerBlock::new(nn, &format!("blocks.{i}"), WIDTH, HEADS, INNER, DROPOUT));
-    let x = blocks.fold(nn.dropout(&x, DROPOUT), |x, block| block.causal().forward(&x));
+    let x = (0..BLOCKS).fold(nn.dropout(&x, DROPOUT), |x, i| {
+        let block = TransformerEncoderLayer::new(nn, &format!("blocks.{i}"), WIDTH, HEADS, INNER, DROPOUT);
+        block.norm_first().activation(Value::gelu).causal().forward(&x)
+    });
     nn.linear("head", &nn.layer_norm("norm", &x), vocabulary)
 }
 

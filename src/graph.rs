@@ -3,7 +3,10 @@
 //! Shapes are inferred as nodes are added. A mistake does not interrupt graph building: it is recorded
 //! with the caller's line, the result is an invalid value, and compiling reports all errors.
 
+mod draw;
 mod narrow;
+mod print;
+mod summary;
 mod value;
 
 use std::cell::Cell;
@@ -14,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::op::{Lowering, Op};
 use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 
+pub use summary::{Summary, SummaryRow};
 pub use value::Value;
 
 /// Identifies an output of a node.

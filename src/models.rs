@@ -1,4 +1,9 @@
-//! The models of the examples and benchmarks. Their kernels are checked along with those of the ops.
+//! The models of the examples and benchmarks, whose kernels are checked along with those of the ops, and residual
+//! networks.
+
+mod resnet;
+
+pub use resnet::{resnet18, resnet34};
 
 use crate::loss::Reduction;
 use crate::nn::Scope;

@@ -50,6 +50,12 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
         }
     }
 
+    /// Multiply-adds, for the summary of a model: of products of matrices, convolutions, attention and recurrences. 0 for
+    /// all other ops, and for gradients that are ops of their own.
+    fn multiply_adds(&self, _inputs: &[&TensorType], _outputs: &[TensorType]) -> u64 {
+        0
+    }
+
     /// The value of every output element, if it is one constant known when the graph is built.
     fn fill_value(&self) -> Option<f64> {
         None

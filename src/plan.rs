@@ -5,7 +5,7 @@
 //! place; `lower` turns jobs into kernel calls, with the help of `narrow` for narrow types; `memory` shares buffers
 //! between values and `bind` binds them; `lint` checks the plan against a device's limits; `pace` splits a step into
 //! submissions; `choices` holds measured variants; `sites` isolates the kernels to measure; `explain` lists the choices
-//! of a plan.
+//! of a plan, `print` its launches.
 
 mod bind;
 mod choices;
@@ -19,6 +19,7 @@ mod lower;
 mod memory;
 mod narrow;
 mod pace;
+mod print;
 mod rewrite;
 mod schedule;
 pub(crate) mod sites;

@@ -10,7 +10,7 @@ use feeds::Feeds;
 
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::plan::{self, Choices, Finding, Options, Plan, Role};
+use crate::plan::{self, Choices, Finding, Options, Plan};
 use crate::profile::Profile;
 use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
@@ -581,21 +581,8 @@ impl Program {
 }
 
 impl std::fmt::Display for Program {
-    /// Kernel calls with the types they write, and memory use.
+    /// Its [`Plan`].
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plan = &self.plan;
-        for (number, call) in plan.calls.iter().enumerate() {
-            let written: Vec<String> = call.writes.iter().map(|s| s.ty.to_string()).collect();
-            writeln!(f, "{number:>4}  {:<60} -> {}", call.label, written.join(", "))?;
-        }
-        let shared = plan.buffers.iter().filter(|b| b.role == Role::Temporary).count();
-        write!(
-            f,
-            "{} dispatches; {:.2} MiB in {shared} shared buffers (lower bound {:.2} MiB), {:.2} MiB in total",
-            plan.dispatches(),
-            plan.temporary_bytes() as f64 / f64::from(1 << 20),
-            plan.least_temporary_bytes as f64 / f64::from(1 << 20),
-            plan.total_bytes() as f64 / f64::from(1 << 20),
-        )
+        std::fmt::Display::fmt(&*self.plan, f)
     }
 }

@@ -1,13 +1,13 @@
-//! Saves and loads a session's variables: everything needed to resume training, or only the weights.
+//! Saves and loads a session's variables: everything needed to resume training. Saves only the weights.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::safetensors::{self, Contents};
 use crate::{DType, Data, Error, Graph, Result, Session, Tensor};
 
 /// Prefix of a counter's name in the file's metadata.
-const COUNTER: &str = "counter.";
+pub(super) const COUNTER: &str = "counter.";
 /// The step counter that all parameters share in files of earlier versions.
 const SHARED_STEP: &str = "optimizer.step";
 
@@ -37,9 +37,10 @@ impl Session {
     /// another type. The session is then unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let Contents { tensors, metadata } = self.read(path)?;
-        let names = self.names();
-        self.check_variables(path, &tensors, &names, |_| false)?;
+        // Integers become the types of the variables with their names.
+        let wanted = |name: &str| self.variable_type(name).map(|ty| ty.dtype);
+        let Contents { tensors, metadata } = safetensors::read_for(path, wanted)?;
+        self.check_variables(path, &tensors)?;
         let mut counters: BTreeMap<String, u64> = self.counters().keys().map(|name| (name.clone(), 0)).collect();
         for (key, text) in &metadata {
             if let Some(name) = key.strip_prefix(COUNTER) {
@@ -79,43 +80,13 @@ impl Session {
         safetensors::save(path, &tensors, &metadata)
     }
 
-    /// Loads the variables that `graph` declares, which must have been compiled, from a file of
-    /// [`Session::save_weights`], of PyTorch (`safetensors.torch.save_file(model.state_dict(), path)`), or of
-    /// [`Session::save`]. Ignores optimiser state, whose names extend a parameter's (`fc1.weight.adam.m`), and
-    /// PyTorch's `num_batches_tracked`.
-    ///
-    /// # Errors
-    /// As [`Session::load`].
-    pub fn load_weights(&mut self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
-        let path = path.as_ref();
-        let tensors = self.read(path)?.tensors;
-        let names = declared(graph);
-        let known: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let extends = |name: &str| name.match_indices('.').any(|(end, _)| known.contains(&name[..end]));
-        self.check_variables(path, &tensors, &names, |name| extends(name) || name.ends_with(".num_batches_tracked"))?;
-        let new = names.iter().filter_map(|name| Some((name.as_str(), tensors.get(name)?)));
-        self.set_all(&new.collect::<Vec<_>>())
-    }
-
-    /// Reads a file; integers become the types of the variables with their names.
-    fn read(&self, path: &Path) -> Result<Contents> {
-        safetensors::read_for(path, |name| self.variable_type(name).map(|ty| ty.dtype))
-    }
-
-    /// Compares the file's tensors with the session's variables of these names, and lists all mismatches.
-    fn check_variables(
-        &self,
-        path: &Path,
-        tensors: &BTreeMap<String, Tensor>,
-        names: &[String],
-        passed_over: impl Fn(&str) -> bool,
-    ) -> Result<()> {
-        let known: BTreeSet<&String> = names.iter().collect();
-        let mut wrong = Vec::new();
-        for name in names {
+    /// Compares the file's tensors with the session's variables, and lists all mismatches.
+    fn check_variables(&self, path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        let names = self.names();
+        let (mut wrong, mut missing) = (Vec::new(), Vec::new());
+        for name in &names {
             match (self.variable_type(name), tensors.get(name)) {
-                (None, _) => wrong.push(format!("`{name}` is not a variable of the session; compile the graph first")),
-                (Some(ty), None) => wrong.push(format!("`{name}` ({ty}) is missing")),
+                (Some(ty), None) => missing.push((name, format!("`{name}` ({ty}) is missing"))),
                 (Some(ty), Some(found)) if found.ty() != *ty => {
                     wrong.push(format!("`{name}` is {}, expected {ty}", found.ty()));
                 }
@@ -126,15 +97,19 @@ impl Session {
                 _ => {}
             }
         }
-        for (name, tensor) in tensors {
-            if !known.contains(name) && !passed_over(name) {
-                wrong.push(format!("`{name}` ({}) is unknown", tensor.ty()));
-            }
+        let unknown = tensors.iter().filter(|(name, _)| self.variable_type(name).is_none());
+        wrong.extend(unknown.map(|(name, tensor)| format!("`{name}` ({}) is unknown", tensor.ty())));
+        // Optimiser state extends the name of a parameter.
+        let extends = |name: &str| name.match_indices('.').any(|(end, _)| tensors.contains_key(&name[..end]));
+        let only_weights = wrong.is_empty() && !missing.is_empty() && missing.iter().all(|(name, _)| extends(name));
+        let mut lines: Vec<String> = missing.into_iter().map(|(_, line)| line).chain(wrong).collect();
+        if only_weights {
+            lines.push("(the file has only weights, no optimiser state; Session::load_weights loads them)".to_owned());
         }
-        if wrong.is_empty() {
+        if lines.is_empty() {
             return Ok(());
         }
-        Err(Error::file(path, format!("does not fit the session:\n  {}", wrong.join("\n  "))))
+        Err(Error::file(path, format!("does not fit the session:\n  {}", lines.join("\n  "))))
     }
 }
 
@@ -150,13 +125,13 @@ fn split_count(counters: &mut BTreeMap<String, u64>, variables: &BTreeMap<String
     }
 }
 
-/// The first finite number that overflows f32.
-fn overflowing(tensor: &Tensor) -> Option<f64> {
+/// The first finite number of the reference that overflows f32.
+pub(super) fn overflowing(tensor: &Tensor) -> Option<f64> {
     let Data::F64(values) = tensor.data() else { return None };
     values.iter().copied().find(|x| x.is_finite() && (*x as f32).is_infinite())
 }
 
 /// The names of the variables that a graph declares.
-fn declared(graph: &Graph) -> Vec<String> {
+pub(super) fn declared(graph: &Graph) -> Vec<String> {
     graph.nodes().variables.into_iter().map(|variable| variable.name).collect()
 }

@@ -1,7 +1,6 @@
-//! Attention layers, position encodings and the transformer block.
+//! Multi-head attention and position encodings.
 
-use super::layers::{Dropout, Layer, Linear};
-use super::norm::LayerNorm;
+use super::layers::{Layer, Linear};
 use super::{Scope, init};
 use crate::ops::attention::Attention;
 use crate::{Graph, Tensor, Value};
@@ -14,7 +13,8 @@ use crate::{Graph, Tensor, Value};
 /// projections of query, key and value, concatenated), `NAME.in_proj_bias` `[3 embed_dim]`,
 /// `NAME.out_proj.weight` `[embed_dim, embed_dim]`, `NAME.out_proj.bias` `[embed_dim]`. Data is `[N, L, embed_dim]`
 /// (PyTorch's `batch_first`). PyTorch's `dropout` applies to the weights, which the fused kernel never stores; apply
-/// dropout to the output instead, as [`TransformerBlock`] does.
+/// dropout to the output instead, as
+/// [`TransformerEncoderLayer`](super::TransformerEncoderLayer) does.
 ///
 /// ```
 /// use wgrad::nn::{Layer, MultiheadAttention, Scope};
@@ -67,6 +67,12 @@ impl MultiheadAttention {
     /// Each position attends only to itself and earlier positions.
     pub fn causal(self) -> MultiheadAttention {
         MultiheadAttention { options: Attention { is_causal: true, ..self.options }, ..self }
+    }
+
+    /// Masks the attention of [`MultiheadAttention::forward`]: `mask` broadcasts to `[N, heads, L, L]`; see
+    /// [`Attention::attn_mask`].
+    pub fn mask(self, mask: &Value) -> MultiheadAttention {
+        MultiheadAttention { options: Attention { attn_mask: Some(mask.clone()), ..self.options }, ..self }
     }
 
     /// Rotates queries and keys by their positions; see [`rotary`].
@@ -182,65 +188,4 @@ pub fn rotary(x: &Value, base: f64) -> Value {
 
 fn constant(graph: &Graph, shape: [usize; 2], values: impl Iterator<Item = f64>) -> Value {
     graph.constant(Tensor::of(&shape.into(), values.collect::<Vec<f64>>()))
-}
-
-/// A pre-norm transformer block, which trains without learning-rate warm-up (Xiong et al., *On layer normalization in
-/// the transformer architecture*, 2020):
-/// `x + drop(attention(norm1(x)))`, then `x + drop(linear2(drop(gelu(linear1(norm2(x))))))`.
-///
-/// Names and layouts match PyTorch's `TransformerEncoderLayer` with `norm_first`, `batch_first` and `gelu`:
-/// `self_attn`, `linear1`, `linear2`, `norm1`, `norm2`. With [`TransformerBlock::causal`], it is the block of a
-/// decoder-only model.
-#[derive(Clone, Debug)]
-pub struct TransformerBlock {
-    /// Self-attention.
-    pub self_attn: MultiheadAttention,
-    /// From `d_model` to `dim_feedforward`.
-    pub linear1: Linear,
-    /// From `dim_feedforward` to `d_model`.
-    pub linear2: Linear,
-    /// Normalisation before the attention.
-    pub norm1: LayerNorm,
-    /// Normalisation before `linear1`.
-    pub norm2: LayerNorm,
-    /// Dropout in training.
-    pub dropout: Dropout,
-}
-
-impl TransformerBlock {
-    /// Declares the parameters. `dropout` is the dropout probability.
-    #[track_caller]
-    pub fn new(
-        nn: &Scope,
-        name: &str,
-        d_model: usize,
-        num_heads: usize,
-        dim_feedforward: usize,
-        dropout: f64,
-    ) -> TransformerBlock {
-        let part = nn.part(name);
-        TransformerBlock {
-            self_attn: MultiheadAttention::new(&part, "self_attn", d_model, num_heads),
-            linear1: Linear::new(&part, "linear1", d_model, dim_feedforward),
-            linear2: Linear::new(&part, "linear2", dim_feedforward, d_model),
-            norm1: LayerNorm::new(&part, "norm1", &[d_model]),
-            norm2: LayerNorm::new(&part, "norm2", &[d_model]),
-            dropout: Dropout::new(&part, dropout),
-        }
-    }
-
-    /// Each position attends only to itself and earlier positions.
-    pub fn causal(self) -> TransformerBlock {
-        TransformerBlock { self_attn: self.self_attn.causal(), ..self }
-    }
-}
-
-impl Layer for TransformerBlock {
-    #[track_caller]
-    fn forward(&self, x: &Value) -> Value {
-        let x = x + self.dropout.forward(&self.self_attn.forward(&self.norm1.forward(x)));
-        let inner = self.linear1.forward(&self.norm2.forward(&x)).gelu();
-        let outer = self.linear2.forward(&self.dropout.forward(&inner));
-        x + self.dropout.forward(&outer)
-    }
 }

@@ -147,6 +147,16 @@ impl Layer for Flatten {
     }
 }
 
+/// The input itself: a placeholder for a layer, such as a shortcut without a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity;
+
+impl Layer for Identity {
+    fn forward(&self, x: &Value) -> Value {
+        x.clone()
+    }
+}
+
 /// Dropout (Srivastava et al., JMLR 15, 2014); see [`Value::dropout`]. The identity in evaluation.
 #[derive(Clone, Debug)]
 pub struct Dropout {

@@ -135,6 +135,12 @@ impl Op for ScaledDotProduct {
         keys * (e + width).div_ceil(width.max(1))
     }
 
+    /// Of all keys, also if the attention is causal.
+    fn multiply_adds(&self, inputs: &[&TensorType], _: &[TensorType]) -> u64 {
+        let ([n, h, l, e], [.., s, ev]) = (four(&inputs[0].shape), four(&inputs[2].shape));
+        [n, h, l, s, e + ev].map(|size| size as u64).into_iter().product()
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

@@ -313,6 +313,10 @@ impl Op for Convolution {
         })
     }
 
+    fn multiply_adds(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> u64 {
+        (self.sizes(inputs, outputs).flops() / 2.0) as u64
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

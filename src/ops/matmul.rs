@@ -33,6 +33,11 @@ fn infer_product(inputs: &[&TensorType], dtypes: &[DType]) -> Result<Vec<TensorT
     Ok(vec![TensorType::new(a.dtype, sizes)])
 }
 
+/// The multiply-adds of a product of two matrices.
+fn products(inputs: &[&TensorType], outputs: &[TensorType]) -> u64 {
+    outputs[0].shape.numel() as u64 * inputs[0].shape.last().map_or(0, |&k| k as u64)
+}
+
 /// The error message for inner sizes `a` and `b`.
 fn inner_sizes_differ(a: usize, b: usize) -> String {
     format!(
@@ -72,6 +77,10 @@ impl Op for Matmul {
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
         Rounding::Sum(inputs[0].shape.last().copied().unwrap_or(0))
+    }
+
+    fn multiply_adds(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> u64 {
+        products(inputs, outputs)
     }
 
     fn lowering(&self) -> Lowering<'_> {

@@ -1,4 +1,5 @@
-//! Padding with a constant, around the elements and between them: the inverse of slicing.
+//! Padding with a constant, around the elements and between them: the inverse of slicing. Padding with the elements
+//! themselves is composed of slices.
 
 use crate::op::{
     Args, Backward, Binding, Bits, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
@@ -21,6 +22,17 @@ struct Placement {
 struct Pad {
     axes: Vec<Placement>,
     value: Bits,
+}
+
+/// How [`Value::pad_with`] continues an axis beyond its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// Mirrored at the first and last element, without repeating them: `c b [a b c] b a`.
+    Reflect,
+    /// With the first and last element: `a a [a b c] c c`.
+    Replicate,
+    /// With the other end: `b c [a b c] a b`.
+    Circular,
 }
 
 /// A merged axis of the kernel: its placement, input size and input stride.
@@ -244,6 +256,60 @@ impl Value {
         self.op(Pad { axes: axes.collect(), value: Bits(value) }, &[])
     }
 
+    /// Padded with its own elements; `pads` as for [`Value::pad`]. [`Padding::Reflect`] needs more elements than it adds
+    /// at either end of an axis, [`Padding::Circular`] as many, and [`Padding::Replicate`] at least one.
+    ///
+    /// ```
+    /// use wgrad::ops::pad::Padding;
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let x = graph.input("x", DType::F32, [3]);
+    /// let all = [Padding::Reflect, Padding::Replicate, Padding::Circular].map(|how| x.pad_with(&[(2, 1)], how));
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &all.each_ref())?;
+    /// let y = session.run(&program, &[("x", &Tensor::new([3], [1.0f32, 2.0, 3.0])?)])?;
+    /// assert_eq!(y[0].to_f32(), [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
+    /// assert_eq!(y[1].to_f32(), [1.0, 1.0, 1.0, 2.0, 3.0, 3.0]);
+    /// assert_eq!(y[2].to_f32(), [2.0, 3.0, 1.0, 2.0, 3.0, 1.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn pad_with(&self, pads: &[(usize, usize)], padding: Padding) -> Value {
+        if !self.is_valid() {
+            return self.clone();
+        }
+        let fits = |(&size, &(before, after)): (&usize, &(usize, usize))| match (before.max(after), padding) {
+            (0, _) => true,
+            (most, Padding::Reflect) => most < size,
+            (most, Padding::Replicate) => size > 0 && most < 1 << 31,
+            (most, Padding::Circular) => most <= size,
+        };
+        if pads.len() != self.shape().rank() || !self.shape().iter().zip(pads).all(fits) {
+            let why = format!("cannot add {pads:?} by {padding:?}: expected a pair for each axis, of enough elements");
+            return self.graph().error("pad", &[self], why);
+        }
+        let mut y = self.clone();
+        for (axis, &(before, after)) in pads.iter().enumerate().filter(|(_, pads)| **pads != (0, 0)) {
+            let size = y.shape()[axis];
+            let slice = |start: usize, end: usize| y.slice(axis as isize, start, end, 1);
+            let repeated = |at: usize, count: usize| {
+                let mut shape = y.shape().to_vec();
+                shape[axis] = count;
+                slice(at, at + 1).broadcast_to(&shape.into())
+            };
+            let flipped = |start: usize, end: usize| slice(start, end).flip(&[axis as isize]);
+            let [first, last] = match padding {
+                Padding::Reflect => [flipped(1, 1 + before), flipped(size - 1 - after, size - 1)],
+                Padding::Replicate => [repeated(0, before), repeated(size - 1, after)],
+                Padding::Circular => [slice(size - before, size), slice(0, after)],
+            };
+            let parts = [(before, &first), (size, &y), (after, &last)];
+            let parts: Vec<&Value> = parts.iter().filter(|(count, _)| *count > 0).map(|(_, part)| *part).collect();
+            y = parts[0].concat(&parts[1..], axis as isize);
+        }
+        y
+    }
+
     /// The inverse of a slice: element `i` along `axis` goes to `start + i * step` of `size`, zeros elsewhere.
     #[track_caller]
     pub(crate) fn pad_strided(&self, axis: usize, start: usize, size: usize, step: usize) -> Value {
@@ -284,6 +350,12 @@ pub fn cases() -> Vec<Case> {
         Case::new("pad", "of nothing", |x| vec![x[0].pad(&[(2, 1), (0, 0)], 2.0)]).float("x", [0, 3]),
         Case::new("pad", "to nothing", |x| vec![x[0].pad(&[(1, 0), (0, 0)], 2.0)]).float("x", [3, 0]),
         Case::new("pad", "large", |x| vec![x[0].pad(&[(1, 1), (1, 1)], 0.0)]).float("x", [255, 257]),
+        Case::new("pad_with", "reflected", |x| vec![x[0].pad_with(&[(0, 0), (2, 1), (0, 3)], Padding::Reflect) * 2.0])
+            .float("x", [2, 3, 5]),
+        Case::new("pad_with", "replicated", |x| vec![x[0].pad_with(&[(0, 1), (4, 0)], Padding::Replicate) * 2.0])
+            .float("x", [2, 3]),
+        Case::new("pad_with", "circular", |x| vec![x[0].pad_with(&[(0, 2), (3, 1)], Padding::Circular) * 2.0])
+            .float("x", [2, 3]),
         ints(Case::new("pad", "i32", |x| vec![x[0].pad(&[(0, 1), (1, 0)], -7.0)]), DType::I32),
         ints(Case::new("pad", "u32", |x| vec![x[0].pad(&[(0, 1), (1, 0)], 7.0)]), DType::U32),
         ints(Case::new("pad", "bool", |x| vec![x[0].pad(&[(0, 1), (1, 0)], 1.0)]), DType::Bool),

@@ -131,6 +131,10 @@ impl Op for QuantizedMatmul {
         inputs[0].shape[1]
     }
 
+    fn multiply_adds(&self, inputs: &[&TensorType], _: &[TensorType]) -> u64 {
+        self.sizes(&inputs[0].shape, &inputs[1].shape).map(|size| size as u64).into_iter().product()
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

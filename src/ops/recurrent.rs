@@ -248,6 +248,10 @@ impl Op for Recurrence {
         self.cell.gates() * inputs[2].shape[1]
     }
 
+    fn multiply_adds(&self, inputs: &[&TensorType], _: &[TensorType]) -> u64 {
+        (inputs[0].shape.numel() * inputs[2].shape[1]) as u64
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

@@ -290,6 +290,55 @@ impl Value {
         }
     }
 
+    /// Moves channels to pixels: `[N, C r^2, H, W]` to `[N, C, H r, W r]`, where channel `c r^2 + i r + j` becomes the
+    /// pixels `(i, j)` of the `r x r` blocks of channel `c` (Shi et al., *Real-Time Single Image and Video
+    /// Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network*, CVPR 2016).
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [2, 12, 5, 7]);
+    /// assert_eq!(x.pixel_shuffle(2).shape().to_vec(), [2, 3, 10, 14]);
+    /// ```
+    #[track_caller]
+    pub fn pixel_shuffle(&self, r: usize) -> Value {
+        match self.shape()[..] {
+            [n, c, h, w] if (1..1 << 16).contains(&r) && c.is_multiple_of(r * r) => {
+                let blocks = self.reshape(&[n, c / (r * r), r, r, h, w].map(|size| size as isize));
+                let sizes = [n, c / (r * r), h * r, w * r].map(|size| size as isize);
+                blocks.permute(&[0, 1, 4, 2, 5, 3]).reshape(&sizes)
+            }
+            _ if !self.is_valid() => self.clone(),
+            _ => {
+                let why =
+                    format!("expected data [N, C, H, W] with a multiple of {r} x {r} channels, and r from 1 to 65535");
+                self.graph().error("pixel_shuffle", &[self], why)
+            }
+        }
+    }
+
+    /// The inverse of [`Value::pixel_shuffle`]: `[N, C, H r, W r]` to `[N, C r^2, H, W]`.
+    ///
+    /// ```
+    /// use wgrad::{DType, Graph};
+    /// let x = Graph::new().input("x", DType::F32, [2, 3, 10, 14]);
+    /// assert_eq!(x.pixel_unshuffle(2).shape().to_vec(), [2, 12, 5, 7]);
+    /// ```
+    #[track_caller]
+    pub fn pixel_unshuffle(&self, r: usize) -> Value {
+        match self.shape()[..] {
+            [n, c, h, w] if (1..1 << 16).contains(&r) && h.is_multiple_of(r) && w.is_multiple_of(r) => {
+                let blocks = self.reshape(&[n, c, h / r, r, w / r, r].map(|size| size as isize));
+                let sizes = [n, c.saturating_mul(r * r), h / r, w / r].map(|size| size as isize);
+                blocks.permute(&[0, 1, 3, 5, 2, 4]).reshape(&sizes)
+            }
+            _ if !self.is_valid() => self.clone(),
+            _ => {
+                let why = format!("expected data [N, C, H, W] with multiples of {r} as H and W, and r from 1 to 65535");
+                self.graph().error("pixel_unshuffle", &[self], why)
+            }
+        }
+    }
+
     /// The same value; gradients do not flow through it.
     #[track_caller]
     pub fn stop_gradient(&self) -> Value {
@@ -344,6 +393,9 @@ pub fn cases() -> Vec<Case> {
         Case::new("diagonal", "u32", |x| vec![x[0].diagonal(0, 2)])
             .input("x", TensorType::new(DType::U32, [3, 2, 3]), Fill::Index(1000))
             .forward_only(),
+        Case::new("pixel_shuffle", "by 2", |x| vec![x[0].pixel_shuffle(2) * 2.0]).float("x", [2, 12, 3, 5]),
+        Case::new("pixel_shuffle", "by 3, of nothing", |x| vec![x[0].pixel_shuffle(3) * 2.0]).float("x", [0, 9, 2, 2]),
+        Case::new("pixel_unshuffle", "by 3", |x| vec![x[0].pixel_unshuffle(3) * 2.0]).float("x", [2, 2, 6, 3]),
         Case::new("stop_gradient", "half of a product", |x| vec![&x[0] * x[0].stop_gradient()])
             .float("x", [11])
             .forward_only(),

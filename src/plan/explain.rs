@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use super::layout::Layout;
-use super::{Plan, Reason, choose};
-use crate::TensorType;
+use super::layout::{KernelNode, Layout};
+use super::{KernelCall, Options, Plan, Reason, choose};
 use crate::graph::ValueId;
+use crate::op::Cost;
+use crate::{Profile, TensorType};
 
 impl Plan {
     /// The choices of the planner, as text: for each kernel call the op, its shapes, and its variants, cheapest first,
@@ -28,21 +29,15 @@ impl Plan {
     /// # Ok::<(), wgrad::Error>(())
     /// ```
     pub fn explain(&self) -> String {
-        let Some(origin) = &self.origin else { return String::new() };
-        let (profile, options) = &**origin;
-        let nodes = &self.nodes;
-        let values: Vec<ValueId> = self.calls.iter().flat_map(|call| &call.writes).map(|stored| stored.value).collect();
-        let layout = Layout::new(nodes, &values);
         let mut text = String::new();
-        for call in &self.calls {
-            let kernel = call.computed(nodes).into_iter().find_map(|id| layout.kernel(id.node));
-            let Some(kernel) = kernel else { continue };
+        self.for_each_kernel(|call, kernel, profile, options| {
+            let Some(kernel) = kernel else { return };
             let args = kernel.args(profile);
             let types = |types: &[&TensorType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             let outputs: Vec<&TensorType> = args.outputs.iter().collect();
             let _ = writeln!(text, "{}: {} -> {}", call.label, types(args.inputs), types(&outputs));
             let candidates = kernel.kernel.candidates(&args, options.precision);
-            let chosen = choose(&kernel, profile, options).ok();
+            let chosen = choose(kernel, profile, options).ok();
             for (variant, cost) in &candidates {
                 let reason = match chosen {
                     Some((chosen, reason)) if chosen == *variant => match reason {
@@ -63,7 +58,35 @@ impl Plan {
                 };
                 let _ = writeln!(text, "    {:<11} {why}", variant.name);
             }
-        }
+        });
         text
+    }
+
+    /// For each kernel call, the estimated time of its kernel without the ops that are fused into it; `None` for calls
+    /// without a kernel.
+    pub(super) fn costs(&self) -> Vec<Option<Cost>> {
+        let mut costs = vec![None; self.calls.len()];
+        let mut number = 0;
+        self.for_each_kernel(|call, kernel, profile, options| {
+            let used = |(_, variant): (&str, &'static str)| {
+                let candidates = kernel?.kernel.candidates(&kernel?.args(profile), options.precision);
+                candidates.into_iter().find(|(candidate, _)| candidate.name == variant).map(|(_, cost)| cost)
+            };
+            costs[number] = call.kernel.and_then(used);
+            number += 1;
+        });
+        costs
+    }
+
+    /// Calls `f` with each kernel call and its kernel, if it has one. Does nothing if the plan's origin is not known.
+    fn for_each_kernel(&self, mut f: impl FnMut(&KernelCall, Option<&KernelNode<'_>>, &Profile, &Options)) {
+        let Some(origin) = &self.origin else { return };
+        let (profile, options) = &**origin;
+        let values: Vec<ValueId> = self.calls.iter().flat_map(|call| &call.writes).map(|stored| stored.value).collect();
+        let layout = Layout::new(&self.nodes, &values);
+        for call in &self.calls {
+            let kernel = call.computed(&self.nodes).into_iter().find_map(|id| layout.kernel(id.node));
+            f(call, kernel.as_ref(), profile, options);
+        }
     }
 }

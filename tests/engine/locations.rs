@@ -10,6 +10,7 @@ use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::interpolate::Interpolation;
+use wgrad::ops::pad::Padding;
 use wgrad::ops::recurrent::{Activation, Cell};
 use wgrad::optim::{self, Gradient, Optimizer};
 use wgrad::{DType, Graph, Tensor, Value, gradients, gradients_of, models, quant};
@@ -176,6 +177,10 @@ fn movement(e: &mut Entries) {
     e.add("split", |t| t.f.split(&[1, 1], 1));
     e.add("split", |t| t.f.split(&[1, 1], 5));
     e.add("pad", |t| t.f.pad(&[(1, 1); 3], 0.0));
+    e.add("pad_with", |t| t.f.pad_with(&[(1, 1)], Padding::Replicate));
+    e.add("pad_with", |t| t.f.pad_with(&[(2, 0), (0, 0)], Padding::Reflect));
+    e.add("pixel_shuffle", |t| t.image.pixel_shuffle(0));
+    e.add("pixel_unshuffle", |t| t.image.pixel_unshuffle(usize::MAX));
     e.add("gather", |t| t.f.gather(2, &t.i));
     e.add("gather", |t| t.f.gather(0, &t.f));
     e.add("index_select", |t| t.f.index_select(0, &t.i));
@@ -291,8 +296,28 @@ fn layers(e: &mut Entries) {
         nn::MultiheadAttention::new(&t.nn, "l", 4, 2).attend(&t.f, &t.f, &t.f, &Attention::default())
     });
     e.add("MultiheadAttention::forward", |t| nn::MultiheadAttention::new(&t.nn, "l", 4, 3).forward(&t.f));
-    e.add("TransformerBlock::new", |t| nn::TransformerBlock::new(&t.nn, "l", LARGE, 1, LARGE, 0.0));
-    e.add("TransformerBlock::forward", |t| nn::TransformerBlock::new(&t.nn, "l", 4, 2, 4, 0.0).forward(&t.f));
+    e.add("TransformerEncoderLayer::new", |t| nn::TransformerEncoderLayer::new(&t.nn, "l", LARGE, 1, LARGE, 0.0));
+    e.add("TransformerEncoderLayer::forward", |t| {
+        nn::TransformerEncoderLayer::new(&t.nn, "l", 4, 2, 4, 0.0).activation(Value::exp).forward(&t.f)
+    });
+    e.add("TransformerDecoderLayer::new", |t| nn::TransformerDecoderLayer::new(&t.nn, "l", LARGE, 1, LARGE, 0.0));
+    e.add("TransformerDecoderLayer::forward", |t| {
+        nn::TransformerDecoderLayer::new(&t.nn, "l", 4, 2, 4, 0.0).forward(&t.f, &t.f)
+    });
+    e.add("TransformerEncoder::forward", |t| {
+        let layer = |nn: &Scope, name: &str| nn::TransformerEncoderLayer::new(nn, name, 4, 2, 4, 0.0);
+        nn::TransformerEncoder::new(&t.nn, "l", 1, layer).forward(&t.f)
+    });
+    e.add("TransformerDecoder::forward", |t| {
+        let layer = |nn: &Scope, name: &str| nn::TransformerDecoderLayer::new(nn, name, 4, 2, 4, 0.0);
+        nn::TransformerDecoder::new(&t.nn, "l", 1, layer).forward(&t.f, &t.f)
+    });
+    e.add("Upsample::forward", |t| nn::Upsample::by(2, Interpolation::Nearest).forward(&t.f));
+    e.add("Upsample::forward", |t| nn::Upsample::by(1 << 30, Interpolation::Nearest).forward(&t.image));
+    e.add("PixelShuffle::forward", |t| nn::PixelShuffle(2).forward(&t.image));
+    e.add("PixelUnshuffle::forward", |t| nn::PixelUnshuffle(2).forward(&t.image));
+    e.add("Pad2d::forward", |t| nn::Pad2d::zeros(1).forward(&t.f));
+    e.add("Pad2d::forward", |t| nn::Pad2d::with(5, Padding::Reflect).forward(&t.image));
     e.add("sinusoidal_positions", |t| nn::sinusoidal_positions(&t.g, LARGE, LARGE));
     e.add("rotary", |t| nn::rotary(&t.f, 10_000.0));
     e.add("Recurrent::rnn", |t| nn::Recurrent::rnn(&t.nn, "l", 4, LARGE, RecurrentOptions::default()));
@@ -411,6 +436,8 @@ fn optimizers(e: &mut Entries) {
 fn whole_models(e: &mut Entries) {
     e.add("mnist_cnn", |t| models::mnist_cnn(&t.nn, &t.f));
     e.add("mnist_cnn_with", |t| models::mnist_cnn_with(&t.nn, &t.g.input("x", DType::F32, [1, 1, 28, 28]), 2.0));
+    e.add("resnet18", |t| models::resnet18(&t.nn, &t.f, 10));
+    e.add("resnet34", |t| models::resnet34(&t.nn, &t.image.slice(2, 0, 0, 1), 10));
     e.add("xor", |t| models::xor(&t.nn, &t.i));
     e.add("mnist_cnn_training", |t| (t.g.input("x", DType::F32, []), models::mnist_cnn_training(&t.g, 2, 0)));
     e.add("mnist_cnn_training_with", |t| models::mnist_cnn_training_with(&t.g, 2, 0, 2.0));

@@ -21,6 +21,7 @@ mod session;
 mod shaders;
 mod shadow;
 mod structure;
+mod summary;
 mod tensors;
 mod threads;
 mod tuning;

@@ -22,7 +22,10 @@ const ROWS: &[&[&str]] = &[
 /// Files of one folder, from top to bottom: a file may use only those listed before it.
 const FILES: &[(&str, &[&str])] = &[
     ("gpu", &["pipelines", "adapter", "readback", "engine"]),
-    ("nn", &["init", "scope", "layers", "conv", "embedding", "norm", "recurrent", "attention"]),
+    (
+        "nn",
+        &["init", "scope", "layers", "conv", "embedding", "norm", "recurrent", "resize", "attention", "transformer"],
+    ),
 ];
 
 fn row(module: &str) -> Option<usize> {

@@ -10,8 +10,10 @@ mod hostile_files;
 #[cfg(feature = "images")]
 mod images;
 mod io;
+mod layers;
 mod mixed;
 mod nn;
 mod optim;
 mod quant;
 mod train;
+mod weights;

@@ -45,7 +45,9 @@ fn every_layer_gives_the_type_of_its_input() {
         nn::PRelu::new(&nn, "prelu", 4).forward(&image),
         nn.dropout(&rows, 0.5),
         nn.embedding("embedding", &words, 9, 8),
-        nn::TransformerBlock::new(&nn, "block", 8, 2, 16, 0.1).forward(&nn.embedding("tokens", &words, 9, 8)),
+        nn::TransformerEncoderLayer::new(&nn, "block", 8, 2, 16, 0.1)
+            .norm_first()
+            .forward(&nn.embedding("tokens", &words, 9, 8)),
         nn::Recurrent::new(Cell::Lstm, &nn, "lstm", 10, 6, Default::default()).forward(&series),
         image.max_pool2d(2).relu().flatten(1),
         nn::rotary(&series, 100.0),

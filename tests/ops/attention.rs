@@ -1,6 +1,6 @@
 //! Attention: masks, errors, memory, and the layers that use it.
 
-use wgrad::nn::{self, Layer, MultiheadAttention, Scope, TransformerBlock, init};
+use wgrad::nn::{self, Layer, MultiheadAttention, Scope, TransformerEncoderLayer, init};
 use wgrad::ops::attention::Attention;
 use wgrad::{DType, Device, Graph, Session, Tensor, Value, gradients};
 
@@ -200,7 +200,7 @@ fn a_causal_block_does_not_see_later_positions() {
     let graph = Graph::new();
     let x = graph.input("x", DType::F32, [1, 6, 8]);
     let nn = Scope::train(&graph, 1);
-    let y = TransformerBlock::new(&nn, "block", 8, 2, 16, 0.0).causal().forward(&x);
+    let y = TransformerEncoderLayer::new(&nn, "block", 8, 2, 16, 0.0).norm_first().causal().forward(&x);
     let names: Vec<String> = graph.parameters().into_iter().map(|(name, _)| name).collect();
     for name in [
         "block.self_attn.in_proj_weight",

@@ -36,8 +36,9 @@ fn check_cases(device: &Device, op: &str, n: usize) -> usize {
 #[test]
 fn cases_agree_with_the_reference() {
     let Some(device) = common::cooperative_device() else { return };
-    for (op, least) in OPS.into_iter().zip([10_000, 10_000, 5_000, 2_000]) {
-        let compared = check_cases(&device, op, 4);
+    // Compiling takes most of the time.
+    for ((op, least), n) in OPS.into_iter().zip([10_000, 5_000, 3_000, 1_000]).zip([4, 9, 9, 9]) {
+        let compared = check_cases(&device, op, n);
         assert!(compared > least, "{op}: only {compared} numbers");
     }
 }

@@ -10,7 +10,7 @@ mod peak;
 mod profile;
 mod roofline;
 mod table;
-mod tasks;
+pub(crate) mod tasks;
 mod verify;
 
 use std::io::Read;

@@ -62,17 +62,32 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write the WGSL that ships, one complete shader per file
+    /// Write the WGSL that ships, one complete shader per file, or show the plan of a task and the WGSL of a launch
     Shaders {
         /// Output folder; created if it does not exist
-        #[arg(long, value_name = "DIR")]
-        dump: PathBuf,
+        #[arg(long, value_name = "DIR", required_unless_present = "task")]
+        dump: Option<PathBuf>,
         /// Only shaders of ops whose name contains this; with `*` it must match the whole name
-        #[arg(long, value_name = "PATTERN")]
+        #[arg(long, value_name = "PATTERN", conflicts_with = "task")]
         op: Option<String>,
         /// Also write each shader as SPIR-V, translated by naga for Vulkan
-        #[arg(long)]
+        #[arg(long, conflicts_with = "task")]
         spirv: bool,
+        /// Show the plan of this task of `wgrad bench` instead: its launches, with numbers
+        #[arg(long, value_name = "TASK", conflicts_with = "dump")]
+        task: Option<String>,
+        /// The task's shape; default: the first that `wgrad bench` uses
+        #[arg(long, value_name = "SHAPE", requires = "task", conflicts_with = "dump")]
+        shape: Option<String>,
+        /// Print the WGSL of the launch with this number
+        #[arg(long, value_name = "N", requires = "task", conflicts_with = "dump")]
+        launch: Option<usize>,
+        /// Plan for this device profile, as for `wgrad lint`, instead of an adapter
+        #[arg(long, value_name = "NAME", requires = "task", conflicts_with_all = ["dump", "device"])]
+        profile: Option<String>,
+        /// Adapter to plan for: a number from `wgrad devices` or part of a name
+        #[arg(long, value_name = "DEVICE", requires = "task", conflicts_with = "dump")]
+        device: Option<String>,
     },
 }
 
@@ -173,7 +188,12 @@ pub fn main() -> ExitCode {
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Ops { json } => ops::run(json, &mut out),
-        Command::Shaders { dump, op, spirv } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
+        Command::Shaders { dump: Some(dump), op, spirv, .. } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
+        Command::Shaders { task, shape, launch, profile, device, .. } => {
+            let task = task.unwrap_or_default();
+            let profile = shaders::profile(profile.as_deref(), device.as_deref());
+            profile.and_then(|profile| shaders::of_task(&task, shape.as_deref(), launch, &profile, &mut out))
+        }
     };
     signals::leave(match done {
         Ok(true) => 0,

@@ -48,6 +48,10 @@ impl Op for IntegerMatmul {
         inputs[0].shape.last().copied().unwrap_or(0)
     }
 
+    fn multiply_adds(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> u64 {
+        super::products(inputs, outputs)
+    }
+
     fn lowering(&self) -> Lowering<'_> {
         Lowering::Kernel(self)
     }

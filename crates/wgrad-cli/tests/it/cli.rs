@@ -361,6 +361,34 @@ fn shaders_are_dumped_one_per_file() {
     refused(&["shaders", "--dump", path, "--op", "nothing"], "no op with a kernel matches `nothing`");
 }
 
+/// The plan of a task, and the text of a launch with the ops that are fused into it.
+#[test]
+fn shaders_of_a_task_are_shown_by_launch() {
+    let (code, out, err) = run(&["shaders", "--task", "mlp_step", "--shape", "8,16,32,4", "--profile", "webgpu"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("mlp_step 8,16,32,4 on "), "{out}");
+    // The number of the launch of a product with a fused relu.
+    let call = out.lines().position(|line| line.starts_with("matmul") && line.contains(" + relu")).expect("one");
+    let launch = out.lines().nth(call + 1).expect("its launch");
+    assert!(
+        launch.contains(" workgroups of ") && launch.contains(" reads ") && launch.contains(" writes "),
+        "{launch}"
+    );
+    let number = launch.split(':').next().expect("a number").trim();
+    let task = ["shaders", "--task", "mlp_step", "--shape", "8,16,32,4", "--profile", "webgpu", "--launch"];
+    let (code, text, err) = run(&[&task[..], &[number]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(text.starts_with(&format!("// Launch {number} of mlp_step 8,16,32,4 on ")), "{text}");
+    assert!(text.contains("fn epilogue") && text.contains("relu_f32("), "{text}");
+    wgrad_lab::wgsl::parse(&text).expect("valid WGSL");
+    refused(&[&task[..], &["999"]].concat(), "mlp_step has launches 0 to ");
+    refused(&["shaders", "--task", "nothing", "--profile", "webgpu"], "there is no task `nothing`; tasks: matmul, ");
+    refused(&["shaders", "--task", "relu", "--profile", "none"], "there is no profile `none`; profiles: webgpu, ");
+    refused(&["shaders", "--task", "relu", "--profile", "webgpu", "--shape", "2x"], "is not a shape of relu");
+    refused(&["shaders", "--launch", "1", "--dump", "x"], "cannot be used with");
+    refused(&["shaders", "--launch", "1"], "--task <TASK>");
+}
+
 #[test]
 fn check_reports_op_by_op() {
     if common::device().is_none() {
