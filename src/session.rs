@@ -344,17 +344,22 @@ impl Session {
     /// # Errors
     /// [`Error::Input`] as for [`Session::run`].
     pub fn start(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
-        let feeds = self.bind(program, feeds)?;
-        let pending = match (&program.gpu, &mut self.store) {
-            (Some(gpu), Store::Gpu(..)) => {
-                feeds.upload(gpu)?;
-                Pending(PendingState::Reading(gpu.start_reading()?))
-            }
-            (None, Store::Cpu(values)) => Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?)),
-            _ => return Err(elsewhere()),
-        };
+        let pending = self.start_uncounted(program, feeds)?;
         self.count(program);
         Ok(pending)
+    }
+
+    /// [`Session::start`] that counts nothing: the next step draws the same random numbers.
+    pub(crate) fn start_uncounted(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
+        let feeds = self.bind(program, feeds)?;
+        match (&program.gpu, &mut self.store) {
+            (Some(gpu), Store::Gpu(..)) => {
+                feeds.upload(gpu)?;
+                Ok(Pending(PendingState::Reading(gpu.start_reading()?)))
+            }
+            (None, Store::Cpu(values)) => Ok(Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?))),
+            _ => Err(elsewhere()),
+        }
     }
 
     /// Starts a step like [`Session::run`], but neither waits for it nor reads anything back: for

@@ -33,6 +33,7 @@
 mod dataset;
 mod display;
 mod evaluate;
+mod events;
 mod folder;
 mod history;
 mod interrupt;
@@ -40,9 +41,13 @@ mod loader;
 mod metric;
 mod model;
 mod programs;
+mod report;
 mod run;
+mod settings;
 mod state;
+mod steps;
 mod trainer;
+mod watch;
 
 pub use dataset::{Batch, Dataset, FromFn, Map};
 pub use history::{Ended, Epoch, Evaluation, History};
@@ -50,4 +55,5 @@ pub use loader::{Loaded, Loader};
 pub use metric::{Custom, Meter, Metric};
 pub use model::Model;
 pub use programs::Inputs;
+pub use report::{Report, STYLE};
 pub use trainer::{Control, Step, StepEvent, Trainer};

@@ -1,18 +1,17 @@
 //! The trainer: what to train, and how.
 
+use std::any::type_name;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::Model;
-use super::programs::{Compiled, Inputs, Programs, Types, types};
+use super::programs::{Inputs, Programs};
 use super::run::Run;
 use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
 use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
-use crate::optim::{
-    Adam, Gradient, LossScale, Optimizer, accumulate, accumulated, clip_norm, clip_value, parameter_gradients,
-};
+use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
 
@@ -94,20 +93,22 @@ pub(super) struct Plateau {
 pub struct Trainer {
     pub(super) build: Box<BuildStep>,
     pub(super) seed: u64,
-    optimizer: Box<dyn Optimizer>,
-    update: Option<Box<BuildUpdate>>,
-    schedule: Option<Box<BuildSchedule>>,
+    pub(super) optimizer: Box<dyn Optimizer>,
+    /// The name of the optimiser's type.
+    pub(super) optimizer_name: &'static str,
+    pub(super) update: Option<Box<BuildUpdate>>,
+    pub(super) schedule: Option<Box<BuildSchedule>>,
     pub(super) epochs: u64,
     pub(super) steps: Option<u64>,
     pub(super) batch: usize,
     pub(super) shuffle: bool,
     pub(super) drop_last: bool,
     pub(super) accumulate: usize,
-    clip_norm: Option<f64>,
-    clip_value: Option<f64>,
-    mixed: DType,
-    average: Option<f64>,
-    options: Options,
+    pub(super) clip_norm: Option<f64>,
+    pub(super) clip_value: Option<f64>,
+    pub(super) mixed: DType,
+    pub(super) average: Option<f64>,
+    pub(super) options: Options,
     pub(super) target: String,
     pub(super) metrics: Vec<Metric>,
     pub(super) monitor: Option<(String, bool)>,
@@ -124,7 +125,9 @@ pub struct Trainer {
     pub(super) on_epoch: Vec<Box<OnEpoch>>,
     pub(super) on_step: Vec<Box<OnStep>>,
     pub(super) quiet: bool,
-    programs: Programs,
+    pub(super) watch: Option<u64>,
+    pub(super) tensorboard: bool,
+    pub(super) programs: Programs,
 }
 
 impl Trainer {
@@ -177,6 +180,7 @@ impl Trainer {
             build: Box::new(step),
             seed: 0,
             optimizer: Box::new(Adam::new()),
+            optimizer_name: type_name::<Adam>(),
             update: None,
             schedule: None,
             epochs: 10,
@@ -206,13 +210,16 @@ impl Trainer {
             on_epoch: Vec::new(),
             on_step: Vec::new(),
             quiet: false,
+            watch: None,
+            tensorboard: false,
             programs: Programs::default(),
         }
     }
 
     /// The optimiser; default [`Adam`].
-    pub fn optimizer(mut self, optimizer: impl Optimizer + 'static) -> Trainer {
+    pub fn optimizer<O: Optimizer + 'static>(mut self, optimizer: O) -> Trainer {
         self.optimizer = Box::new(optimizer);
+        self.optimizer_name = type_name::<O>();
         self
     }
 
@@ -364,8 +371,9 @@ impl Trainer {
         self
     }
 
-    /// The folder of the run: `config.json`, `metrics.jsonl`, and `checkpoints/`. A run that is already there is renamed,
-    /// unless it is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
+    /// The folder of the run: `config.json`, `metrics.jsonl`, `checkpoints/`, and `report.html`, a [`Report`](super::Report)
+    /// that is renewed during the training. A run that is already there is renamed, unless it is
+    /// [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
         self.folder = Some(folder.into());
         self
@@ -447,145 +455,9 @@ impl Trainer {
         super::evaluate::evaluate(self, session, data)
     }
 
-    fn check(&self, data: &dyn Dataset, validation: Option<&dyn Dataset>) -> Result<()> {
-        let invalid = |why: &str| Err(Error::Input(format!("the training cannot begin: {why}")));
-        if data.is_empty() {
-            return invalid("the training data has no rows");
-        }
-        if validation.is_some_and(Dataset::is_empty) {
-            return invalid("the validation data has no rows");
-        }
-        if self.drop_last && data.len() < self.batch {
-            let why = format!("drop_last leaves no batch of {} rows from {} rows", self.batch, data.len());
-            return invalid(&why);
-        }
-        if self.accumulate == 0 {
-            return invalid("accumulate needs at least one batch");
-        }
-        if let Some((name, _)) = self.monitor.as_ref().filter(|_| validation.is_none()) {
-            return invalid(&format!("monitor({name}) needs validation data"));
-        }
-        match self.plateau {
-            Some(_) if self.schedule.is_none() => {
-                invalid("reduce_on_plateau needs a learning rate to reduce; call lr() or schedule()")
-            }
-            Some(Plateau { factor, .. }) if !(factor > 0.0 && factor < 1.0) => {
-                invalid(&format!("the factor of reduce_on_plateau must be between 0 and 1, not {factor}"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The learning rates, for a total number of steps.
     pub(super) fn schedule_of(&self, steps: u64) -> Option<Box<dyn Schedule>> {
         self.schedule.as_ref().map(|schedule| schedule(steps))
-    }
-
-    fn clipped(&self, gradients: Vec<Gradient>) -> Vec<Gradient> {
-        let gradients = self.clip_value.map_or(gradients.clone(), |limit| clip_value(&gradients, limit));
-        self.clip_norm.map_or(gradients.clone(), |limit| clip_norm(&gradients, limit))
-    }
-
-    /// Adds the updates of the parameters to a graph.
-    fn add_updates(&self, graph: &Graph, gradients: Vec<Gradient>) {
-        let gradients = self.clipped(gradients);
-        match (&self.update, self.average) {
-            (Some(update), _) => update(graph, &gradients),
-            (None, Some(decay)) => (&*self.optimizer).averaged(decay).apply(graph, &gradients),
-            (None, None) => self.optimizer.apply(graph, &gradients),
-        }
-    }
-
-    fn scope(&self, graph: &Graph, training: bool) -> Scope {
-        if training {
-            return Scope::train(graph, self.seed).mixed(self.mixed);
-        }
-        let nn = Scope::eval(graph, self.seed).mixed(self.mixed);
-        if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
-    }
-
-    fn compile(&self, session: &mut Session, graph: &Graph, outputs: &[&Value], inputs: &Inputs) -> Result<Compiled> {
-        let options = Options { choices: session.choices().clone(), ..self.options.clone() };
-        Ok(Compiled::new(session.compile_with(graph, outputs, &options)?, inputs.used()))
-    }
-
-    /// A program from the cache.
-    fn program(
-        &mut self,
-        session: &mut Session,
-        purpose: (&'static str, usize),
-        types: &Types,
-        compile: impl FnOnce(&Trainer, &mut Session) -> Result<Compiled>,
-    ) -> Result<std::rc::Rc<Compiled>> {
-        let mut programs = std::mem::take(&mut self.programs);
-        let program = programs.get(session, purpose, types, |session| compile(self, session));
-        self.programs = programs;
-        program
-    }
-
-    /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
-    pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("train", 0), &types, |trainer, session| {
-            let graph = Graph::new();
-            let inputs = Inputs::new(&graph, &types);
-            let step = (trainer.build)(&trainer.scope(&graph, true), &inputs);
-            let scaled = trainer.is_scaled().then(|| LossScale::new().gradients(&graph, &step.loss));
-            let first = graph.assignments();
-            let gradients = match &scaled {
-                Some(scaled) => scaled.gradients.clone(),
-                None => parameter_gradients(&graph, &step.loss),
-            };
-            match trainer.accumulate {
-                1 => trainer.add_updates(&graph, gradients),
-                _ => accumulate(&graph, &gradients),
-            }
-            if let Some(scaled) = scaled.filter(|scaled| scaled.finite.is_valid()) {
-                graph.assign_if(&scaled.finite, first);
-            }
-            trainer.compile(session, &graph, &[&step.loss], &inputs)
-        })
-    }
-
-    /// The update from the gradients of so many batches.
-    pub(super) fn updating(
-        &mut self,
-        session: &mut Session,
-        batch: &Batch,
-        batches: usize,
-    ) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("update", batches), &types, |trainer, session| {
-            // Only the parameters: the model also updates running statistics.
-            let built = Graph::new();
-            let inputs = Inputs::new(&built, &types);
-            (trainer.build)(&trainer.scope(&built, true), &inputs);
-            let graph = Graph::new();
-            for variable in built.nodes().variables.into_iter().filter(|variable| variable.trainable) {
-                graph.parameter(&variable.name, variable.initial);
-            }
-            trainer.add_updates(&graph, accumulated(&graph, batches));
-            trainer.compile(session, &graph, &[], &Inputs::new(&graph, &Types::new()))
-        })
-    }
-
-    /// The evaluation of a batch. Outputs: the loss, and the prediction if metrics need it.
-    pub(super) fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<std::rc::Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("evaluate", 0), &types, |trainer, session| {
-            let graph = Graph::new();
-            let inputs = Inputs::new(&graph, &types);
-            let step = (trainer.build)(&trainer.scope(&graph, false), &inputs);
-            let mut outputs = vec![&step.loss];
-            if !trainer.metrics.is_empty() {
-                outputs.push(step.prediction.as_ref().ok_or_else(|| {
-                    Error::Input(
-                        "metrics need a prediction; set Step::prediction in the function of Trainer::of".into(),
-                    )
-                })?);
-            }
-            trainer.compile(session, &graph, &outputs, &inputs)
-        })
     }
 
     /// Whether the loss is scaled, so that a step whose gradients overflow is skipped.

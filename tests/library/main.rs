@@ -13,3 +13,4 @@ mod nn;
 mod optim;
 mod quant;
 mod train;
+mod train_reports;

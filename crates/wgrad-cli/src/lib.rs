@@ -1,4 +1,4 @@
-//! The command line of wgrad: lists adapters, checks their results and measures their speed.
+//! The command line of wgrad: lists adapters, checks their results, measures their speed and shows trainings.
 
 mod adapter;
 mod bench;
@@ -7,6 +7,7 @@ mod devices;
 mod lint;
 mod ops;
 mod replay;
+mod report;
 mod self_test;
 mod shaders;
 mod signals;
@@ -62,6 +63,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a page about a training, or a comparison of several: curves, metrics, settings
+    Report(report::ReportArgs),
     /// Write the WGSL that ships, one complete shader per file
     Shaders {
         /// Output folder; created if it does not exist
@@ -173,6 +176,7 @@ pub fn main() -> ExitCode {
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
         Command::Ops { json } => ops::run(json, &mut out),
+        Command::Report(args) => report::run(&args, &mut out),
         Command::Shaders { dump, op, spirv } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
     };
     signals::leave(match done {

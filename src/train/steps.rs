@@ -1,0 +1,145 @@
+//! The steps of a training as graphs and programs: forward and backward pass with an update, and evaluation.
+
+use std::rc::Rc;
+
+use super::programs::{Compiled, Inputs, Types, types};
+use super::{Batch, Trainer};
+use crate::nn::Scope;
+use crate::optim::{
+    Gradient, LossScale, Optimizer, accumulate, accumulated, clip_norm, clip_value, parameter_gradients,
+};
+use crate::plan::Options;
+use crate::{Error, Graph, Result, Session, Value};
+
+/// The graph of a training step.
+pub(super) struct StepGraph {
+    pub graph: Graph,
+    pub inputs: Inputs,
+    /// Unless the step only applies accumulated gradients.
+    pub loss: Option<Value>,
+    /// The gradients of the parameters, unscaled, and not clipped.
+    pub gradients: Vec<Gradient>,
+}
+
+impl Trainer {
+    fn clipped(&self, gradients: Vec<Gradient>) -> Vec<Gradient> {
+        let gradients = self.clip_value.map_or(gradients.clone(), |limit| clip_value(&gradients, limit));
+        self.clip_norm.map_or(gradients.clone(), |limit| clip_norm(&gradients, limit))
+    }
+
+    /// Adds the updates of the parameters to a graph.
+    fn add_updates(&self, graph: &Graph, gradients: Vec<Gradient>) {
+        let gradients = self.clipped(gradients);
+        match (&self.update, self.average) {
+            (Some(update), _) => update(graph, &gradients),
+            (None, Some(decay)) => (&*self.optimizer).averaged(decay).apply(graph, &gradients),
+            (None, None) => self.optimizer.apply(graph, &gradients),
+        }
+    }
+
+    fn scope(&self, graph: &Graph, training: bool) -> Scope {
+        if training {
+            return Scope::train(graph, self.seed).mixed(self.mixed);
+        }
+        let nn = Scope::eval(graph, self.seed).mixed(self.mixed);
+        if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
+    }
+
+    pub(super) fn compile(
+        &self,
+        session: &mut Session,
+        graph: &Graph,
+        outputs: &[&Value],
+        inputs: &Inputs,
+    ) -> Result<Compiled> {
+        let options = Options { choices: session.choices().clone(), ..self.options.clone() };
+        Ok(Compiled::new(session.compile_with(graph, outputs, &options)?, inputs.used()))
+    }
+
+    /// A program from the cache.
+    pub(super) fn program(
+        &mut self,
+        session: &mut Session,
+        purpose: (&'static str, usize),
+        types: &Types,
+        compile: impl FnOnce(&Trainer, &mut Session) -> Result<Compiled>,
+    ) -> Result<Rc<Compiled>> {
+        let mut programs = std::mem::take(&mut self.programs);
+        let program = programs.get(session, purpose, types, |session| compile(self, session));
+        self.programs = programs;
+        program
+    }
+
+    /// The graph of a training step, or if gradients are accumulated, of the part of it that adds them up.
+    pub(super) fn training_graph(&self, types: &Types) -> StepGraph {
+        let graph = Graph::new();
+        let inputs = Inputs::new(&graph, types);
+        let step = (self.build)(&self.scope(&graph, true), &inputs);
+        let scaled = self.is_scaled().then(|| LossScale::new().gradients(&graph, &step.loss));
+        let first = graph.assignments();
+        let gradients = match &scaled {
+            Some(scaled) => scaled.gradients.clone(),
+            None => parameter_gradients(&graph, &step.loss),
+        };
+        match self.accumulate {
+            1 => self.add_updates(&graph, gradients.clone()),
+            _ => accumulate(&graph, &gradients),
+        }
+        if let Some(scaled) = scaled.filter(|scaled| scaled.finite.is_valid()) {
+            graph.assign_if(&scaled.finite, first);
+        }
+        StepGraph { graph, inputs, loss: Some(step.loss), gradients }
+    }
+
+    /// The graph of the update from the gradients of so many batches.
+    pub(super) fn updating_graph(&self, types: &Types, batches: usize) -> StepGraph {
+        // Only the parameters: the model also updates running statistics.
+        let built = Graph::new();
+        (self.build)(&self.scope(&built, true), &Inputs::new(&built, types));
+        let graph = Graph::new();
+        for variable in built.nodes().variables.into_iter().filter(|variable| variable.trainable) {
+            graph.parameter(&variable.name, variable.initial);
+        }
+        let gradients = accumulated(&graph, batches);
+        self.add_updates(&graph, gradients.clone());
+        let inputs = Inputs::new(&graph, &Types::new());
+        StepGraph { graph, inputs, loss: None, gradients }
+    }
+
+    /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
+    pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("train", 0), &types, |trainer, session| {
+            let StepGraph { graph, inputs, loss, .. } = trainer.training_graph(&types);
+            trainer.compile(session, &graph, &loss.iter().collect::<Vec<_>>(), &inputs)
+        })
+    }
+
+    /// The update from the gradients of so many batches.
+    pub(super) fn updating(&mut self, session: &mut Session, batch: &Batch, batches: usize) -> Result<Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("update", batches), &types, |trainer, session| {
+            let StepGraph { graph, inputs, .. } = trainer.updating_graph(&types, batches);
+            trainer.compile(session, &graph, &[], &inputs)
+        })
+    }
+
+    /// The evaluation of a batch. Outputs: the loss, and the prediction if metrics need it.
+    pub(super) fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
+        let types = types(batch);
+        self.program(session, ("evaluate", 0), &types, |trainer, session| {
+            let graph = Graph::new();
+            let inputs = Inputs::new(&graph, &types);
+            let step = (trainer.build)(&trainer.scope(&graph, false), &inputs);
+            let mut outputs = vec![&step.loss];
+            if !trainer.metrics.is_empty() {
+                outputs.push(step.prediction.as_ref().ok_or_else(|| {
+                    Error::Input(
+                        "metrics need a prediction; set Step::prediction in the function of Trainer::of".into(),
+                    )
+                })?);
+            }
+            trainer.compile(session, &graph, &outputs, &inputs)
+        })
+    }
+}
