@@ -43,7 +43,7 @@ const percent = x => isNumber(x) ? `${number(100 * x, 3)} %` : '–';
 /** Decimal ticks: multiples of 1, 2 or 5 times a power of ten. */
 function linearTicks(low, high, count) {
   const raw = (high - low) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * ([1, 2, 5].find(f => f * power >= raw * 0.999) ?? 10);
+  const step = power * ([1, 2, 5].find(f => f * power >= raw * 0.75) ?? 10);
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(12)));
   return ticks;
@@ -157,9 +157,9 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
       const spare = (high - low) * 0.04;
       [low, high] = [zero && low === 0 ? 0 : low - spare, high + spare];
     }
-    const ticks = (useLog ? logTicks : linearTicks)(low, high, Math.floor((height - 40) / 42));
+    const ticks = (useLog ? logTicks : linearTicks)(low, high, Math.floor((height - 40) / 38));
     const texts = ticks.map(tick => format(tick));
-    const left = 12 + 7 * Math.max(2, ...texts.map(text => text.length));
+    const left = Math.max(12 + 7 * Math.max(2, ...texts.map(text => text.length)), 10 + 7 * xName.length);
     const longest = Math.max(0, ...labelled.map(s => s.name.length));
     const right = labelled.length ? Math.min(14 + 6.6 * longest, width * (narrow ? 0.3 : 0.34)) : 14;
     const [top, bottom] = [8, height - 24];
@@ -178,7 +178,7 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
       if (xName === 'epoch' && !Number.isInteger(tick)) continue;
       picture.append(svg('text', { x: X(tick), y: bottom + 17, 'text-anchor': 'middle' }, number(tick)));
     }
-    picture.append(svg('text', { x: width - 2, y: bottom + 17, 'text-anchor': 'end' }, xName));
+    picture.append(svg('text', { x: 0, y: bottom + 17 }, xName));
     shown.forEach(s => inside.append(...curve(s, plot)));
     picture.append(inside);
     endLabels(labelled, plot, width);
@@ -190,7 +190,7 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
     drawCursor();
   }
 
-  function curve(s, { X, Y, useLog }) {
+  function curve(s, { X, Y, useLog, shown }) {
     const parts = [], usable = y => isNumber(y) && (!useLog || y > 0);
     if (s.low && s.high) {
       const ends = s.x.map((x, i) => [x, s.low[i], s.high[i]]).filter(([, a, b]) => usable(a) && usable(b));
@@ -206,7 +206,7 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
     const line = svg('path', { d: path, stroke: s.color, 'stroke-width': s.faint ? 1 : 2, opacity: s.faint ? 0.45 : null, 'stroke-dasharray': s.dash ? '6 4' : null });
     s.line = line;
     parts.push(line);
-    if (!s.faint && s.y.length <= 40) {
+    if (!s.faint && s.y.length <= 40 && shown.length <= 6) {
       s.y.forEach((y, i) => { if (usable(y)) parts.push(svg('circle', { cx: X(s.x[i]), cy: Y(y), r: s.y.length > 20 ? 2 : 3, fill: s.color })); });
     }
     return parts;
@@ -229,7 +229,7 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
     const letters = Math.floor((width - right - 12) / 6.6);
     ends.forEach(({ s, end }, i) => {
       const name = s.name.length > letters ? `${s.name.slice(0, Math.max(1, letters - 1))}…` : s.name;
-      if (Math.abs(at[i] - wanted[i]) > 3) {
+      if (Math.abs(at[i] - wanted[i]) > 3 || X(end.x) < right - 12) {
         picture.append(svg('line', { x1: Math.min(X(end.x) + 3, right), y1: wanted[i], x2: right + 7, y2: at[i], stroke: s.color, opacity: 0.5 }));
       }
       picture.append(svg('text', { x: right + 9, y: at[i] + 4, style: `fill: ${s.color}` }, svg('title', {}, s.name), name));
@@ -325,8 +325,14 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
     else return;
     event.preventDefault();
   });
+  // Drawn first when it is on the page, which has set its width then.
   let known = 0;
-  new ResizeObserver(() => { if (card.clientWidth !== known) { known = card.clientWidth; draw(); } }).observe(card);
+  const resized = () => { if (card.clientWidth !== known) { known = card.clientWidth; draw(); } };
+  new ResizeObserver(() => requestAnimationFrame(resized)).observe(card);
+  chart.all.push(resized);
   card.update = series => { state.series = series; draw(); };
   return card;
 }
+
+/** Functions that draw the charts of the page. */
+chart.all = [];

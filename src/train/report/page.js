@@ -28,7 +28,7 @@ function table(head, rows, attributes = {}) {
 }
 
 const section = (title, ...content) => main.append(el('h2', {}, title), ...content);
-const runName = (run, i) => el('span', {}, el('span', { class: 'swatch', style: `background: ${color(i)}` }), run.name);
+const runName = (run, i) => el('span', { class: 'run' }, el('span', { class: 'swatch', style: `background: ${color(i)}` }), run.name);
 /** A region that scrolls, also with the keyboard. */
 const scrolls = (label, ...content) => el('div', { class: 'card scroll', tabindex: 0, role: 'region', 'aria-label': label }, ...content);
 
@@ -76,7 +76,7 @@ function figures(run) {
   found.push(figure('Training loss', number(last?.loss ?? losses[losses.length - 1])));
   if (last?.validation) found.push(figure('Validation loss', number(last.validation.loss)));
   for (const name of metrics.slice(0, 3)) found.push(figure(name, number(last?.validation?.[name])));
-  if (best) found.push(figure(`Best ${best.validation ? run.monitor : 'loss'}`, `${number(valueOf(best, run.monitor))} (epoch ${best.epoch})`));
+  if (best) found.push(figure(`Best ${best.validation ? run.monitor : 'loss'}, epoch ${best.epoch}`, number(valueOf(best, run.monitor))));
   found.push(figure('Time', duration(seconds(run))));
   main.append(el('div', { class: 'figures' }, ...found));
 }
@@ -109,7 +109,7 @@ function lossChart() {
     return found;
   });
   const points = Math.max(...runs.map(run => run.steps.step.length));
-  const start = points < 20 ? 0 : Math.min(0.98, 1 - 1 / Math.max(2, points / 40));
+  const start = points < 20 ? 0 : Math.min(0.98, 1 - 1 / Math.max(2, points / 60));
   const slider = el('input', { type: 'range', min: 0, max: 0.995, step: 0.005, value: start, 'aria-label': 'Smoothing of the training loss', oninput: () => chartOfLoss.update(series(Number(slider.value))) });
   const chartOfLoss = chart(series(start), { title: 'Loss', tools: [el('label', {}, 'smoothing', slider)] });
   const each = Math.max(...runs.map(run => run.steps.each));
@@ -203,7 +203,7 @@ function matrix({ matrix, classes }) {
   const small = classes > 20, sums = matrix.map(row => row.reduce((a, b) => a + b, 0));
   const cell = (n, label, predicted) => {
     const share = sums[label] ? n / sums[label] : 0, right = label === predicted;
-    const strength = n ? Math.max(4, 50 * (right ? share : Math.min(1, 1.6 * Math.sqrt(share)))) : 0;
+    const strength = n ? Math.max(4, 50 * (right ? share : Math.min(1, 3 * Math.sqrt(share)))) : 0;
     const background = `background: color-mix(in srgb, var(${right ? '--good' : '--bad'}) ${strength.toFixed(0)}%, var(--card))`;
     return el('td', { style: background, title: `label ${label}, predicted ${predicted}: ${n} (${percent(share)})` }, small ? '' : n || '');
   };
@@ -256,7 +256,7 @@ function comparison() {
 /** Settings by path: `trainer.clip_norm`. */
 function flat(value, path = '', found = {}) {
   if (value && typeof value === 'object' && !Array.isArray(value)) for (const [key, inner] of Object.entries(value)) flat(inner, path ? `${path}.${key}` : key, found);
-  else found[path] = Array.isArray(value) ? value.join(' ') : value;
+  else found[path] = Array.isArray(value) ? value.join(path.endsWith('command') ? ' ' : ', ') : value;
   return found;
 }
 
@@ -266,7 +266,7 @@ const label = key => key.replace(/^(settings|trainer)\./, '').replace('environme
 function differences() {
   const all = runs.map(run => flat(run.config ?? {})), keys = [...new Set(all.flatMap(Object.keys))];
   const different = keys.filter(key => new Set(all.map(settings => JSON.stringify(settings[key] ?? null))).size > 1);
-  const content = different.length ? scrolls('Settings that differ', table(['setting', ...runs.map(runName)], different.map(key => ({ cells: [label(key), ...all.map(settings => shown(settings[key]))] })))) : el('p', {}, 'The runs have the same settings and environment.');
+  const content = different.length ? scrolls('Settings that differ', table(['setting', ...runs.map(runName)], different.map(key => ({ cells: [label(key), ...all.map(settings => shown(settings[key]))] })), { class: 'texts' })) : el('p', {}, 'The runs have the same settings and environment.');
   section('Settings that differ', content);
 }
 
@@ -285,3 +285,4 @@ histograms();
 runs.forEach(confusion);
 runs.forEach(epochs);
 if (single) configuration(runs[0]);
+chart.all.forEach(draw => draw());
