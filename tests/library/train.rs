@@ -43,8 +43,11 @@ pub fn squares(p: &Value, y: &Value) -> Value {
     p.mse_loss(y, Reduction::Mean)
 }
 
+/// Bits of variables, and counts of counters, by name.
+pub type State = (Vec<(String, Vec<u64>)>, Vec<(String, u64)>);
+
 /// All variables and counters.
-pub fn state(session: &Session) -> (Vec<(String, Vec<u64>)>, Vec<(String, u64)>) {
+pub fn state(session: &Session) -> State {
     let bits = |name: String| {
         let numbers = session.get(&name).expect("a variable").to_f64();
         (name, numbers.into_iter().map(f64::to_bits).collect())

@@ -114,7 +114,7 @@ function lossChart() {
   const chartOfLoss = chart(series(start), { title: 'Loss', tools: [el('label', {}, 'smoothing', slider)] });
   const each = Math.max(...runs.map(run => run.steps.each));
   const what = single ? `Thin: ${each > 1 ? `the mean of ${each} batches in a row, and their range` : 'each batch'}. Thick: their moving average.` : 'Training: moving average. Dashed: validation.';
-  section('Curves', chartOfLoss, el('p', { class: 'soft' }, `${what} Drag over a chart to zoom, double-click for everything. Keys: arrows, + and −, 0, L.`));
+  section('Curves', chartOfLoss, el('p', { class: 'soft' }, `${what} Point at a chart or touch it for values. To zoom, press + and −, or drag with a mouse; a double click shows everything. Keys: arrows, +, −, 0, L.`));
 }
 
 function curves() {
