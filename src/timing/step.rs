@@ -50,8 +50,8 @@ pub struct StepProfile {
 
 impl Session {
     /// Finds out where the time of a step goes: runs it five times as usual and times its phases on the host, and five
-    /// times with one kernel call at a time, as [`Session::time_calls`], and takes the medians. These are steps like any
-    /// others: a training step trains.
+    /// times with one kernel call at a time, as [`Session::time_calls`], and takes the medians. These are steps like
+    /// any others: a training step trains.
     ///
     /// ```no_run
     /// # use wgrad::{Device, Graph, Session};

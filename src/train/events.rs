@@ -7,8 +7,8 @@
 //! ```
 //!
 //! in little-endian order, with CRC-32C (Castagnoli), masked as `((crc >> 15) | (crc << 17)) + 0xa282ead8` (32 bits).
-//! Each record is a protocol buffer `Event` (`tensorflow/core/util/event.proto`, `tensorflow/core/framework/summary.proto`).
-//! The fields that are used, with their numbers:
+//! Each record is a protocol buffer `Event` (`tensorflow/core/util/event.proto` and
+//! `tensorflow/core/framework/summary.proto`). The fields that are used, with their numbers:
 //!
 //! ```text
 //! Event          { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5;

@@ -90,8 +90,8 @@ impl Report {
         let data = data.to_string().replace('<', "\\u003c");
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width\">\n<title>{title}: wgrad training</title>\n<style>\n{STYLE}{OWN_STYLE}</style>\n\
-             </head>\n<body>\n<main><noscript>The curves of this report are drawn by a script on this page; allow it \
+             content=\"width=device-width\">\n<title>{title}: wgrad training</title>\n<style>\n{STYLE}{OWN_STYLE}\
+             </style>\n</head>\n<body>\n<main><noscript>The curves of this report are drawn by a script on this page; allow it \
              to run.</noscript></main>\n<script id=\"data\" type=\"application/json\">{data}</script>\n\
              <script>\n{CHARTS}{PAGE}</script>\n</body>\n</html>\n"
         )

@@ -371,9 +371,9 @@ impl Trainer {
         self
     }
 
-    /// The folder of the run: `config.json`, `metrics.jsonl`, `checkpoints/`, and `report.html`, a [`Report`](super::Report)
-    /// that is renewed during the training. A run that is already there is renamed, unless it is
-    /// [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
+    /// The folder of the run: `config.json`, `metrics.jsonl`, `checkpoints/`, and `report.html`, a
+    /// [`Report`](super::Report) that is renewed during the training. A run that is already there is renamed, unless it
+    /// is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
         self.folder = Some(folder.into());
         self

@@ -21,7 +21,7 @@ impl Trainer {
     /// weights are those before the step; the update is their difference to those after it. A `steps` of 0 counts as 1.
     ///
     /// Another program computes the norms from the same batch before the step, and changes no variable and no counter.
-    /// So the training has the same bits with and without it, and a watched step takes about twice as long.
+    /// So the training has the same bits with and without it, and a watched step takes up to twice as long.
     ///
     /// ```
     /// use wgrad::prelude::*;
