@@ -87,10 +87,10 @@ pub use loss::Reduction;
 pub use op::Precision;
 pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
-pub use session::{Pending, Program, Session};
+pub use session::{Pending, Phases, Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
-pub use timing::CallTime;
+pub use timing::{CallTime, LaunchTime, StepProfile};
 
 /// Runs the documents' examples as doc tests.
 #[cfg(doctest)]

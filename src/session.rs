@@ -1,12 +1,14 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
 mod feeds;
+mod phases;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use feeds::Feeds;
+pub use phases::Phases;
 
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, ValueId};
@@ -16,9 +18,8 @@ use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
 /// Holds variables on one device, and compiles and runs programs that use them.
 ///
-/// A *variable* is a parameter, optimiser state or running statistic; it is created when a
-/// program that declares it is first compiled, and shared by name with all later programs: the
-/// training step, the evaluation, another batch size.
+/// A *variable* is a parameter, optimiser state or running statistic; it is created when a program that declares it is
+/// first compiled, and shared by name with all later programs: the training step, the evaluation, another batch size.
 pub struct Session {
     /// Identifies its programs.
     id: u64,
@@ -76,8 +77,7 @@ impl Session {
         &self.device
     }
 
-    /// The variants that [`Session::compile`] prefers: none until [`Session::tune`] or
-    /// [`Session::load_tuning`] sets them.
+    /// The variants that [`Session::compile`] prefers: none until [`Session::tune`] or [`Session::load_tuning`] sets them.
     pub fn choices(&self) -> &Choices {
         &self.choices
     }
@@ -98,8 +98,7 @@ impl Session {
         self.compile_with(graph, outputs, &options)
     }
 
-    /// Compiles with the given options only: the session's [choices](Session::choices) are not
-    /// used.
+    /// Compiles with the given options only: the session's [choices](Session::choices) are not used.
     ///
     /// # Errors
     /// As [`Session::compile`].
@@ -163,10 +162,10 @@ impl Session {
         Ok(Program { session: self.id, plan, gpu, nodes, targets, scalars })
     }
 
-    /// Checks a program against a device profile; the device need not be present. Lists what prevents
-    /// its graph from running there ([`Finding::refused`]), then what prevents only this plan, with what
-    /// would be planned instead. If the list is empty, the program runs there unchanged. The program may
-    /// belong to another session. To check a graph without a session, see [`lint`](crate::lint).
+    /// Checks a program against a device profile; the device need not be present. Lists what prevents its graph from
+    /// running there ([`Finding::refused`]), then what prevents only this plan, with what would be planned instead. If
+    /// the list is empty, the program runs there unchanged. The program may belong to another session. To check a graph
+    /// without a session, see [`lint`](crate::lint).
     pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
         plan::lint::explain_for(&program.plan, &program.nodes, &program.targets, profile)
     }
@@ -344,17 +343,22 @@ impl Session {
     /// # Errors
     /// [`Error::Input`] as for [`Session::run`].
     pub fn start(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
-        let feeds = self.bind(program, feeds)?;
-        let pending = match (&program.gpu, &mut self.store) {
-            (Some(gpu), Store::Gpu(..)) => {
-                feeds.upload(gpu)?;
-                Pending(PendingState::Reading(gpu.start_reading()?))
-            }
-            (None, Store::Cpu(values)) => Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?)),
-            _ => return Err(elsewhere()),
-        };
+        let pending = self.start_uncounted(program, feeds)?;
         self.count(program);
         Ok(pending)
+    }
+
+    /// [`Session::start`] that counts nothing: the next step draws the same random numbers.
+    pub(crate) fn start_uncounted(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
+        let feeds = self.bind(program, feeds)?;
+        match (&program.gpu, &mut self.store) {
+            (Some(gpu), Store::Gpu(..)) => {
+                feeds.upload(gpu)?;
+                Ok(Pending(PendingState::Reading(gpu.start_reading()?)))
+            }
+            (None, Store::Cpu(values)) => Ok(Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?))),
+            _ => Err(elsewhere()),
+        }
     }
 
     /// Starts a step like [`Session::run`], but neither waits for it nor reads anything back: for

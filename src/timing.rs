@@ -1,6 +1,10 @@
 //! Step timing, per kernel call.
 
+mod step;
+
 use std::time::Instant;
+
+pub use step::{LaunchTime, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 

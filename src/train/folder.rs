@@ -5,26 +5,33 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
-use super::{Epoch, Evaluation};
+use super::events::Events;
+use super::{Ended, Epoch, Evaluation};
 use crate::{Device, Error, Result, io};
 
 /// The log's name.
-const LOG: &str = "metrics.jsonl";
-const CONFIG: &str = "config.json";
+pub(super) const LOG: &str = "metrics.jsonl";
+pub(super) const CONFIG: &str = "config.json";
 
 /// Writes the log of a run, a line of JSON for each event:
 ///
 /// - `{"kind": "step", "step", "epoch", "batch", "loss", "lr"}`
 /// - `{"kind": "epoch", "epoch", "step", "loss", "lr", "seconds", "waiting", "rows_per_second", "validation":
 ///   {"loss", METRIC...}}`
+/// - `{"kind": "norms", "step", "epoch", "gradient": {PARAMETER: NORM...}, "weight": {...}, "update": {...}}`, see
+///   [`Trainer::watch`](super::Trainer::watch)
+/// - `{"kind": "weights", "step", "epoch", "parameters": {PARAMETER: {"min", "max", "mean", "std", "count",
+///   "not_finite", "bins"}...}}`
+/// - `{"kind": "end", "step", "ended", "why"}`: `ended` is finished, stopped early, time budget, interrupted or failed
 ///
 /// Numbers that are not finite are null.
 pub(super) struct Log {
     path: PathBuf,
     file: BufWriter<File>,
     lines: u64,
+    events: Option<Events>,
 }
 
 /// Renames a run that is in the folder to `FOLDER.1`, or the next free number.
@@ -40,7 +47,7 @@ pub(super) fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Writes the configuration and what the run depends on.
-pub(super) fn write_config(folder: &Path, settings: &Json, device: &Device) -> Result<()> {
+pub(super) fn write_config(folder: &Path, settings: &Json, trainer: &Json, device: &Device) -> Result<()> {
     let profile = device.profile();
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
@@ -48,6 +55,7 @@ pub(super) fn write_config(folder: &Path, settings: &Json, device: &Device) -> R
     };
     let config = json!({
         "settings": settings,
+        "trainer": trainer,
         "environment": {
             "adapter": device.to_string(),
             "driver": profile.driver,
@@ -76,7 +84,12 @@ impl Log {
         }
         io::write_atomically(&path, &kept)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Log { path, file: BufWriter::new(file), lines })
+        Ok(Log { path, file: BufWriter::new(file), lines, events: None })
+    }
+
+    /// Also writes events for TensorBoard; `step` is the last step of the lines that were kept.
+    pub fn with_events(self, folder: &Path, step: u64) -> Result<Log> {
+        Ok(Log { events: Some(Events::open(folder, step)?), ..self })
     }
 
     /// The number of lines.
@@ -86,12 +99,14 @@ impl Log {
 
     fn write(&mut self, line: &Json) -> Result<()> {
         self.lines += 1;
-        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
+        writeln!(self.file, "{line}").map_err(Error::io(&self.path))?;
+        self.events.as_mut().map_or(Ok(()), |events| events.write(line))
     }
 
     /// Hands the lines to the system, so that they outlive the process.
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io(&self.path))
+        self.file.flush().map_err(Error::io(&self.path))?;
+        self.events.as_mut().map_or(Ok(()), Events::flush)
     }
 
     pub fn step(&mut self, step: u64, epoch: u64, batch: usize, loss: f64, lr: Option<f64>) -> Result<()> {
@@ -100,7 +115,7 @@ impl Log {
 
     pub fn epoch(&mut self, epoch: &Epoch) -> Result<()> {
         let validation = epoch.validation.as_ref().map(|Evaluation { loss, metrics, confusion }| {
-            let mut values: serde_json::Map<String, Json> = [("loss".to_owned(), json!(loss))].into_iter().collect();
+            let mut values: Map<String, Json> = [("loss".to_owned(), json!(loss))].into_iter().collect();
             values.extend(metrics.iter().map(|(name, value)| (name.clone(), json!(value))));
             if let Some(matrix) = confusion {
                 let row = |label| (0..matrix.classes()).map(|class| matrix.count(label, class)).collect::<Vec<_>>();
@@ -113,6 +128,29 @@ impl Log {
             "seconds": epoch.seconds, "waiting": epoch.waiting, "rows_per_second": epoch.rows_per_second,
             "validation": validation,
         }))?;
+        self.flush()
+    }
+
+    pub fn norms(&mut self, step: u64, epoch: u64, norms: Map<String, Json>) -> Result<()> {
+        let mut line = json!({"kind": "norms", "step": step, "epoch": epoch});
+        line.as_object_mut().into_iter().for_each(|line| line.extend(norms.clone()));
+        self.write(&line)
+    }
+
+    pub fn weights(&mut self, step: u64, epoch: u64, parameters: Map<String, Json>) -> Result<()> {
+        self.write(&json!({"kind": "weights", "step": step, "epoch": epoch, "parameters": parameters}))
+    }
+
+    /// The end of a run; a resumed one removes it.
+    pub fn end(&mut self, step: u64, ended: std::result::Result<&Ended, &Error>) -> Result<()> {
+        let (what, why) = match ended {
+            Ok(Ended::Finished) => ("finished", None),
+            Ok(Ended::EarlyStopping(epochs)) => ("stopped early", Some(format!("no improvement for {epochs} epochs"))),
+            Ok(Ended::TimeBudget) => ("time budget", None),
+            Ok(Ended::Interrupted(_)) => ("interrupted", None),
+            Err(error) => ("failed", Some(error.to_string())),
+        };
+        self.write(&json!({"kind": "end", "step": step, "ended": what, "why": why}))?;
         self.flush()
     }
 }

@@ -30,8 +30,10 @@
 //! threads, [`Meter`] computes metrics, [`Model`] runs a network on any number of rows, [`Progress`] shows how far a loop
 //! is, [`Session::save`](crate::Session::save) and [`Session::load`](crate::Session::load) keep variables and counters.
 
+mod checked;
 mod dataset;
 mod evaluate;
+mod events;
 mod folder;
 mod history;
 mod interrupt;
@@ -40,11 +42,15 @@ mod metric;
 mod model;
 mod programs;
 mod progress;
+mod report;
 mod run;
+mod settings;
 mod state;
 mod steps;
 mod trainer;
+mod watch;
 
+pub use checked::Checked;
 pub use dataset::{Augmented, Batch, Dataset, FromFn, Map};
 pub use history::{Ended, Epoch, Evaluation, History};
 pub use loader::{Loaded, Loader};
@@ -52,5 +58,5 @@ pub use metric::{Custom, Meter, Metric};
 pub use model::Model;
 pub use programs::{Inputs, Programs};
 pub use progress::Progress;
-pub use steps::Checked;
+pub use report::{Report, STYLE};
 pub use trainer::{Control, Step, StepEvent, Trainer};

@@ -108,7 +108,6 @@ impl Model {
     }
 
     /// A graph for inference of `rows` rows: input `x`, and the output.
-    #[track_caller]
     pub fn graph(&self, rows: usize) -> (Graph, Value) {
         let graph = Graph::new();
         let nn = Scope::eval(&graph, self.seed);

@@ -4,14 +4,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
+use super::checked::Checking;
 use super::folder::{self, Log};
 use super::history::Ended;
 use super::progress::Progress;
+use super::report::Renewal;
 use super::state::{Checkpoints, Snapshot, State};
-use super::steps::Checking;
-use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt};
+use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
 use crate::{Error, Pending, Result, Session, Tensor};
@@ -30,6 +29,9 @@ pub(super) struct Run<'a> {
     state: State,
     checkpoints: Option<Checkpoints>,
     log: Option<Log>,
+    report: Option<Renewal>,
+    /// The names of the parameters, if they are watched.
+    parameters: Vec<String>,
     display: Progress,
     /// The best weights, if they are restored and there is no folder.
     best: Option<Snapshot>,
@@ -44,6 +46,8 @@ struct Started {
     lr: Option<f64>,
     rows: usize,
     pending: Pending,
+    /// The norms of a watched step.
+    norms: Option<Pending>,
 }
 
 /// The loss of a batch is not finite.
@@ -81,6 +85,8 @@ impl<'a> Run<'a> {
             state: State::new(),
             checkpoints: None,
             log: None,
+            report: None,
+            parameters: Vec::new(),
             display,
             best: None,
             overflows: 0,
@@ -93,9 +99,13 @@ impl<'a> Run<'a> {
     /// Opens the run's folder, and loads its newest checkpoint if the training is resumed.
     fn open_folder(&mut self) -> Result<()> {
         let Some(folder) = self.trainer.folder.clone() else {
-            return match self.trainer.resume {
-                true => Err(Error::Input("resume needs the folder of the run; call Trainer::folder".into())),
-                false => Ok(()),
+            let t = &*self.trainer;
+            let needs = [(t.resume, "resume"), (t.watch.is_some(), "watch"), (t.tensorboard, "tensorboard")];
+            return match needs.iter().find(|(is_set, _)| *is_set) {
+                Some((_, what)) => {
+                    Err(Error::Input(format!("{what} needs the folder of the run; call Trainer::folder")))
+                }
+                None => Ok(()),
             };
         };
         if !self.trainer.resume
@@ -104,10 +114,7 @@ impl<'a> Run<'a> {
             self.display.line(&format!("the earlier run in {} is now {}", folder.display(), aside.display()));
         }
         let t = &*self.trainer;
-        let settings = json!({
-            "rows": self.data.len(), "batch": t.batch, "seed": t.seed, "shuffle": t.shuffle, "drop_last": t.drop_last,
-            "accumulate": t.accumulate,
-        });
+        let (settings, others) = (t.fixed_settings(self.data.len()), t.other_settings());
         let checkpoints = folder.join("checkpoints");
         let checkpoints = Checkpoints::new(checkpoints, t.keep, settings.clone(), t.metadata.clone())?;
         if t.resume && checkpoints.newest().is_some() {
@@ -124,8 +131,10 @@ impl<'a> Run<'a> {
                 self.state = state;
             }
         }
-        folder::write_config(&folder, &settings, self.session.device())?;
-        self.log = Some(Log::open(&folder, self.state.log_lines)?);
+        folder::write_config(&folder, &settings, &others, self.session.device())?;
+        let log = Log::open(&folder, self.state.log_lines)?;
+        self.log = Some(if self.trainer.tensorboard { log.with_events(&folder, self.state.steps)? } else { log });
+        self.report = Some(Renewal::of(folder));
         self.checkpoints = Some(checkpoints);
         interrupt::catch();
         Ok(())
@@ -135,13 +144,20 @@ impl<'a> Run<'a> {
         if let Some(patience) = self.trainer.early_stopping.filter(|&patience| self.state.since_best >= patience) {
             self.ended = Some(Ended::EarlyStopping(patience)); // resumed after its end
         }
+        let trained = self.train();
+        let ended = trained.as_ref().map(|()| self.ended.get_or_insert(Ended::Finished) as &Ended);
+        let logged = self.log.as_mut().map_or(Ok(()), |log| log.end(self.state.steps, ended));
+        self.renew_report(true);
+        trained.and(logged)?;
+        let best = self.state.best.map(|(_, epoch)| epoch);
+        Ok(History { epochs: self.state.epochs, best, ended: self.ended.unwrap_or(Ended::Finished) })
+    }
+
+    fn train(&mut self) -> Result<()> {
         while self.state.epoch < self.trainer.epochs && self.state.steps < self.total_steps && self.ended.is_none() {
             if self.epoch()?.is_break() {
                 break;
             }
-        }
-        if let Some(log) = &mut self.log {
-            log.flush()?;
         }
         if self.trainer.restore_best {
             self.load_best()?;
@@ -149,8 +165,19 @@ impl<'a> Run<'a> {
         if self.trainer.checking != Checking::None {
             self.display.line(&self.trainer.checked.to_string());
         }
-        let best = self.state.best.map(|(_, epoch)| epoch);
-        Ok(History { epochs: self.state.epochs, best, ended: self.ended.unwrap_or(Ended::Finished) })
+        Ok(())
+    }
+
+    /// Writes the report if it is time to, or at the end. A failure does not end the training.
+    fn renew_report(&mut self, ends: bool) {
+        let (Some(report), Some(log)) = (&mut self.report, &mut self.log) else { return };
+        if ends || report.is_due() {
+            match log.flush().and_then(|()| report.renew()) {
+                Ok(path) if ends => self.display.line(&format!("report: {}", path.display())),
+                Ok(_) => {}
+                Err(error) => self.display.line(&format!("the report was not written: {error}")),
+            }
+        }
     }
 
     /// Trains an epoch, or the rest of one, and evaluates it. Breaks if the training ends within the epoch.
@@ -170,6 +197,8 @@ impl<'a> Run<'a> {
             }
             self.state.batch = number + 1;
             self.lap(&mut clock);
+            self.renew_report(false);
+            clock = Instant::now();
             let due = self.trainer.checkpoint_every.is_some_and(|every| (number as u64 + 1).is_multiple_of(every));
             if diverged.is_none() && (due || self.must_end()) {
                 diverged = started.take().map_or(Ok(None), |last| self.finish(last))?;
@@ -223,23 +252,37 @@ impl<'a> Run<'a> {
         if n == 1 {
             feeds.extend(fed.iter().map(|lr| ("lr", lr)));
         }
+        let watched = self.trainer.watches(self.state.steps);
+        if self.trainer.watch.is_some() && self.parameters.is_empty() {
+            self.parameters = self.trainer.parameters(batch);
+        }
+        let mut norms = None;
+        if watched && n == 1 {
+            let watching = self.trainer.norms(self.session, batch)?;
+            norms = Some(self.session.start_uncounted(&watching.program, &feeds)?);
+        }
         let pending = self.trainer.start(self.session, &program, &feeds)?;
         let last = number + 1 == self.batches.count();
         if n == 1 {
             self.state.steps += 1;
         } else if last || (number + 1).is_multiple_of(n) {
             // The last step of an epoch may have fewer batches.
-            let update = self.trainer.updating(self.session, batch, number % n + 1)?;
+            let batches = number % n + 1;
+            let update = self.trainer.updating(self.session, batch, batches)?;
             let feeds: Vec<(&str, &Tensor)> = fed.iter().map(|lr| ("lr", lr)).collect();
+            if watched {
+                let watching = self.trainer.accumulated_norms(self.session, batch, batches)?;
+                norms = Some(self.session.start_uncounted(&watching.program, &feeds)?);
+            }
             let _ = self.trainer.start(self.session, &update, &feeds)?;
             self.state.steps += 1;
         }
-        Ok(Started { batch: number, steps: self.state.steps, lr, rows, pending })
+        Ok(Started { batch: number, steps: self.state.steps, lr, rows, pending, norms })
     }
 
     /// Reads the loss of a batch.
     fn finish(&mut self, started: Started) -> Result<Option<Diverged>> {
-        let Started { batch, steps, lr, rows, pending } = started;
+        let Started { batch, steps, lr, rows, pending, norms } = started;
         let outputs = pending.outputs()?;
         let loss = outputs.first().map_or(Ok(f64::NAN), Tensor::item)?;
         if !loss.is_finite() {
@@ -255,6 +298,10 @@ impl<'a> Run<'a> {
         let epoch = self.state.epoch + 1;
         if let Some(log) = &mut self.log {
             log.step(steps, epoch, batch + 1, loss, lr)?;
+            if let Some(norms) = norms.map(Pending::outputs).transpose()?.and_then(|outputs| outputs.into_iter().next())
+            {
+                log.norms(steps, epoch, watch::norms_of(&self.parameters, &norms))?;
+            }
         }
         for call in &mut self.trainer.on_step {
             if call(&StepEvent { epoch, batch: batch + 1, loss })? == Control::Stop {
@@ -329,6 +376,10 @@ impl<'a> Run<'a> {
         let improved = self.judge(&epoch);
         if let Some(log) = &mut self.log {
             log.epoch(&epoch)?;
+            if self.trainer.watch.is_some() {
+                let parameters = watch::histograms(self.session, &self.parameters)?;
+                log.weights(epoch.steps, epoch.number, parameters)?;
+            }
         }
         for call in &mut self.trainer.on_epoch {
             if call(self.session, &epoch)? == Control::Stop {
@@ -344,6 +395,7 @@ impl<'a> Run<'a> {
                 None => {}
             }
         }
+        self.renew_report(false);
         if let Some(Ended::Interrupted(None)) = self.ended {
             self.name_checkpoint();
         }

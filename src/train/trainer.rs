@@ -1,19 +1,20 @@
 //! The trainer: what to train, and how.
 
+use std::any::type_name;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::checked::{Checked, Checking};
 use super::model::Model;
 use super::programs::{Cache, Inputs};
 use super::run::Run;
-use super::steps::{Checked, Checking};
-use super::{Dataset, Epoch, Evaluation, History, Metric};
+use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
 use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
-use crate::{DType, Error, Graph, Result, Session, Value};
+use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
 
 /// What a training step computes from a batch.
 #[derive(Clone, Debug)]
@@ -94,6 +95,8 @@ pub struct Trainer {
     pub(super) build: Box<BuildStep>,
     pub(super) seed: u64,
     pub(super) optimizer: Box<dyn Optimizer>,
+    /// The name of the optimiser's type.
+    pub(super) optimizer_name: &'static str,
     pub(super) update: Option<Box<BuildUpdate>>,
     pub(super) schedule: Option<Box<BuildSchedule>>,
     pub(super) epochs: u64,
@@ -125,6 +128,8 @@ pub struct Trainer {
     pub(super) quiet: bool,
     pub(super) checking: Checking,
     pub(super) checked: Checked,
+    pub(super) watch: Option<u64>,
+    pub(super) tensorboard: bool,
     pub(super) programs: Cache,
 }
 
@@ -178,6 +183,7 @@ impl Trainer {
             build: Box::new(step),
             seed: 0,
             optimizer: Box::new(Adam::new()),
+            optimizer_name: type_name::<Adam>(),
             update: None,
             schedule: None,
             epochs: 10,
@@ -209,13 +215,16 @@ impl Trainer {
             quiet: false,
             checking: Checking::None,
             checked: Checked::default(),
+            watch: None,
+            tensorboard: false,
             programs: Cache::default(),
         }
     }
 
     /// The optimiser; default [`Adam`].
-    pub fn optimizer(mut self, optimizer: impl Optimizer + 'static) -> Trainer {
+    pub fn optimizer<O: Optimizer + 'static>(mut self, optimizer: O) -> Trainer {
         self.optimizer = Box::new(optimizer);
+        self.optimizer_name = type_name::<O>();
         self
     }
 
@@ -367,8 +376,9 @@ impl Trainer {
         self
     }
 
-    /// The folder of the run: `config.json`, `metrics.jsonl`, and `checkpoints/`. A run that is already there is renamed,
-    /// unless it is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
+    /// The folder of the run: `config.json`, `metrics.jsonl`, `checkpoints/`, and `report.html`, a
+    /// [`Report`](super::Report) that is renewed during the training. A run that is already there is renamed, unless it
+    /// is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
         self.folder = Some(folder.into());
         self
@@ -475,32 +485,22 @@ impl Trainer {
         super::evaluate::evaluate(self, session, data)
     }
 
-    fn check(&self, data: &dyn Dataset, validation: Option<&dyn Dataset>) -> Result<()> {
-        let invalid = |why: &str| Err(Error::Input(format!("the training cannot begin: {why}")));
-        if data.is_empty() {
-            return invalid("the training data has no rows");
-        }
-        if validation.is_some_and(Dataset::is_empty) {
-            return invalid("the validation data has no rows");
-        }
-        if self.drop_last && data.len() < self.batch {
-            let why = format!("drop_last leaves no batch of {} rows from {} rows", self.batch, data.len());
-            return invalid(&why);
-        }
-        if self.accumulate == 0 {
-            return invalid("accumulate needs at least one batch");
-        }
-        if let Some((name, _)) = self.monitor.as_ref().filter(|_| validation.is_none()) {
-            return invalid(&format!("monitor({name}) needs validation data"));
-        }
-        match self.plateau {
-            Some(_) if self.schedule.is_none() => {
-                invalid("reduce_on_plateau needs a learning rate to reduce; call lr() or schedule()")
-            }
-            Some(Plateau { factor, .. }) if !(factor > 0.0 && factor < 1.0) => {
-                invalid(&format!("the factor of reduce_on_plateau must be between 0 and 1, not {factor}"))
-            }
-            _ => Ok(()),
-        }
+    /// The learning rates, for a total number of steps.
+    pub(super) fn schedule_of(&self, steps: u64) -> Option<Box<dyn Schedule>> {
+        self.schedule.as_ref().map(|schedule| schedule(steps))
+    }
+
+    /// Whether the loss is scaled, so that a step whose gradients overflow is skipped.
+    pub(super) fn is_scaled(&self) -> bool {
+        self.mixed == DType::F16
+    }
+
+    /// The target of a batch.
+    pub(super) fn target_of<'b>(&self, batch: &'b Batch) -> Result<&'b Tensor> {
+        batch.get(&self.target).ok_or_else(|| {
+            let names: Vec<&str> = batch.keys().map(String::as_str).collect();
+            let (target, names) = (&self.target, names.join(", "));
+            Error::Input(format!("the batch has no target `{target}`, only {names}; name it with Trainer::target"))
+        })
     }
 }

@@ -16,6 +16,7 @@ mod locations;
 mod own_op;
 mod ownership;
 mod plan;
+mod profile;
 mod rewrites;
 mod session;
 mod shaders;

@@ -16,4 +16,5 @@ mod nn;
 mod optim;
 mod quant;
 mod train;
+mod train_reports;
 mod weights;

@@ -24,7 +24,7 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Rows with three features and a target that is a function of them.
-fn rows(count: usize, seed: u32) -> (Tensor, Tensor) {
+pub fn rows(count: usize, seed: u32) -> (Tensor, Tensor) {
     let x = numbers(3 * count, seed);
     let y: Vec<f32> = x.chunks(3).map(|x| x[0] * x[1] - 0.5 * x[2]).collect();
     (Tensor::new([count, 3], x).unwrap(), Tensor::new([count, 1], y).unwrap())
@@ -35,16 +35,19 @@ fn network(nn: &Scope, x: &Value) -> Value {
     nn.linear("fc2", &nn.dropout(&x, 0.25), 1)
 }
 
-fn model() -> Model {
+pub fn model() -> Model {
     Model::new([3], network).seed(5)
 }
 
-fn squares(p: &Value, y: &Value) -> Value {
+pub fn squares(p: &Value, y: &Value) -> Value {
     p.mse_loss(y, Reduction::Mean)
 }
 
+/// Bits of variables, and counts of counters, by name.
+pub type State = (Vec<(String, Vec<u64>)>, Vec<(String, u64)>);
+
 /// All variables and counters.
-fn state(session: &Session) -> (Vec<(String, Vec<u64>)>, Vec<(String, u64)>) {
+pub fn state(session: &Session) -> State {
     let bits = |name: String| {
         let numbers = session.get(&name).expect("a variable").to_f64();
         (name, numbers.into_iter().map(f64::to_bits).collect())
@@ -91,7 +94,7 @@ fn a_training_has_the_bits_of_a_loop_by_hand() {
 
 /// Everything that a resumed training must continue: dropout, augmentation, accumulation, a partial last batch, a
 /// schedule, moving averages, worker threads.
-fn demanding(folder: &std::path::Path) -> Trainer {
+pub fn demanding(folder: &std::path::Path) -> Trainer {
     Trainer::new(&model(), squares)
         .optimizer(AdamW::new())
         .schedule(|steps| Cosine { lr: 0.05, last: 0.001, steps })
@@ -107,7 +110,7 @@ fn demanding(folder: &std::path::Path) -> Trainer {
         .quiet()
 }
 
-fn noisy(data: &(Tensor, Tensor)) -> impl Dataset {
+pub fn noisy(data: &(Tensor, Tensor)) -> impl Dataset {
     let augment = Augment::new(3).noise(0.1);
     data.clone().map(move |mut batch, step| {
         let x = &batch["x"];
@@ -119,7 +122,7 @@ fn noisy(data: &(Tensor, Tensor)) -> impl Dataset {
 }
 
 /// The log without what depends on time.
-fn log(folder: &std::path::Path) -> Vec<String> {
+pub fn log(folder: &std::path::Path) -> Vec<String> {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("a log");
     let lines = text.lines().map(|line| {
         let mut line: serde_json::Value = serde_json::from_str(line).expect("JSON");
@@ -377,6 +380,16 @@ fn wrong_settings_and_batches_are_explained() {
     ] {
         assert!(error.contains(part), "no `{part}` in {error}");
     }
+    // With the line that asks for it.
+    static LINE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let build = |nn: &Scope, batch: &wgrad::train::Inputs| {
+        let (loss, line) = (batch.get("absent").mean_all(), line!());
+        LINE.store(line, std::sync::atomic::Ordering::Relaxed);
+        Step { loss: loss + nn.linear("fc", &batch.get("x"), 1).mean_all(), prediction: None }
+    };
+    let error = fit(Trainer::of(build), &data);
+    let line = LINE.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(error.contains(&format!("train.rs:{line}")) && error.contains("it has x, y"), "{error}");
     let mut trainer = new().epochs(1).metrics([Metric::Accuracy]).quiet();
     let error = trainer.fit(&mut Session::new(Device::cpu()), &data, Some(&data)).unwrap_err().to_string();
     assert!(error.contains("is not a class number"), "{error}");

@@ -1,4 +1,4 @@
-//! The command line of wgrad: lists adapters, checks their results and measures their speed.
+//! The command line of wgrad: lists adapters, checks their results, measures their speed and shows trainings.
 
 mod adapter;
 mod bench;
@@ -7,6 +7,7 @@ mod devices;
 mod lint;
 mod ops;
 mod replay;
+mod report;
 mod self_test;
 mod shaders;
 mod signals;
@@ -62,6 +63,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a page about a training, or a comparison of several: curves, metrics, settings
+    Report(report::ReportArgs),
     /// Write the WGSL that ships, one complete shader per file, or show the plan of a task and the WGSL of a launch
     Shaders {
         /// Output folder; created if it does not exist
@@ -194,6 +197,7 @@ pub fn main() -> ExitCode {
             let profile = shaders::profile(profile.as_deref(), device.as_deref());
             profile.and_then(|profile| shaders::of_task(&task, shape.as_deref(), launch, &profile, &mut out))
         }
+        Command::Report(args) => report::run(&args, &mut out),
     };
     signals::leave(match done {
         Ok(true) => 0,

@@ -210,6 +210,9 @@ pub(super) fn products() -> Vec<Fault> {
 /// Products of f16 by matrix units.
 pub(super) fn matrix_units() -> Vec<Fault> {
     const PRODUCT: [&str; 2] = ["matmul", "130 x 68 x 36"];
+    let attention = |what, kernel, change| {
+        fault(what, ["attention", "1 of 40 queries, 70 keys, 64 and 64 elements"], "cooperative", kernel, change)
+    };
     let fault = |what, case, change| fault(what, case, "cooperative64", "cooperative_tile", change);
     vec![
         fault(
@@ -245,6 +248,22 @@ pub(super) fn matrix_units() -> Vec<Fault> {
             "a weight gradient reads the window of a position twice",
             ["conv2d_weight_grad", "17 channels to 33"],
             Text("let second = next(at);", "let second = at;"),
+        ),
+        attention(
+            "all subgroups multiply the columns of the first",
+            "attention_cooperative",
+            Text("subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE)", "subgroup % SUBGROUPS_N * 0u"),
+        ),
+        attention("keys beyond the last have weights", "attention_cooperative", Text("MIN_SCORE", "0.0")),
+        attention(
+            "all subgroups multiply the columns of the first",
+            "attention_query_grad_cooperative",
+            Text("subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE)", "subgroup % SUBGROUPS_N * 0u"),
+        ),
+        attention(
+            "all subgroups multiply the rows of the first",
+            "attention_key_grad_cooperative",
+            Text("subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE)", "subgroup / SUBGROUPS_N * 0u"),
         ),
     ]
 }

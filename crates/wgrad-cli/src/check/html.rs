@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value as Json;
+use wgrad::train::STYLE;
 
 use super::kernel::SPIRV;
 
@@ -18,39 +19,12 @@ pub fn page(report: &Json) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+         <style>\n{STYLE}{CHARTS}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 }
 
-const STYLE: &str = "\
-:root { color-scheme: light dark; --text: #1d2330; --soft: #626b7a; --page: #f6f7f9; --card: #fff;
-  --line: #dde1e7; --good: #1a7f4b; --bad: #c0362c; --bar: #4a7bd0; --code: #f0f2f5; }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e7ec; --soft: #98a1b0; --page: #15181d;
-  --card: #1d2127; --line: #323841; --good: #4cc38a; --bad: #ff7b6f; --bar: #7aa5f0; --code: #14171b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 15px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 25px; margin: 0; } h2 { font-size: 18px; margin: 34px 0 10px; }
-h3 { font-size: 16px; margin: 0 0 6px; }
-p { margin: 6px 0; } .soft { color: var(--soft); }
-.verdict { display: inline-block; padding: 2px 12px; border-radius: 12px; color: var(--card);
-  font-weight: 600; margin-right: 10px; }
-.good { background: var(--good); } .bad { background: var(--bad); } .badtext { color: var(--bad); font-weight: 600; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 18px;
-  margin: 10px 0; overflow-x: auto; }
-.failure { border-left: 4px solid var(--bad); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: var(--soft); font-weight: 500; font-size: 13px; }
-th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
-tr:last-child td { border-bottom: 0; }
-td.n, th.n { text-align: right; white-space: nowrap; } td.worst { font-size: 13px; color: var(--soft); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', Consolas, monospace; }
-code { background: var(--code); padding: 1px 5px; border-radius: 4px; }
-pre { background: var(--code); padding: 12px; border-radius: 6px; overflow: auto; max-height: 460px; margin: 8px 0; }
-summary { cursor: pointer; margin-top: 6px; }
+/// What the report of a training does not have.
+const CHARTS: &str = "\
 svg { display: block; } svg rect { fill: var(--bar); } svg rect.off { fill: var(--bad); }
 svg line { stroke: var(--line); }
 ";

@@ -463,3 +463,31 @@ fn an_op_without_comparisons_is_not_counted_as_passed() {
     assert!(last.starts_with("check: 0 cases of 0 ops passed, 0 failed, 0 comparisons"), "{last}");
     assert!(last.ends_with("; not compared: argmax"), "{last}");
 }
+
+#[test]
+fn reports_of_trainings_are_written_and_other_folders_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    for name in ["a", "b"] {
+        fs::create_dir(path(name)).expect("a folder");
+        fs::write(path(&format!("{name}/config.json")), json!({"trainer": {"epochs": name.len()}}).to_string())
+            .unwrap();
+        let step = json!({"kind": "step", "step": 1, "epoch": 1, "batch": 1, "loss": 0.5, "lr": null});
+        fs::write(path(&format!("{name}/metrics.jsonl")), format!("{step}\n")).unwrap();
+    }
+    let (code, out, err) = run(&["report", &path("a")]);
+    assert_eq!((code, out.trim_end(), err.as_str()), (0, path("a/report.html").as_str(), ""));
+    let (code, out, _) = run(&["report", &path("a"), &path("b"), "--output", &path("both.html")]);
+    assert_eq!((code, out.trim_end()), (0, path("both.html").as_str()));
+    let page = fs::read_to_string(path("both.html")).expect("a page");
+    assert!(page.contains("\"name\":\"a\"") && page.contains("\"name\":\"b\""));
+    // A training that was killed while it wrote a line.
+    fs::write(path("b/metrics.jsonl"), "{\"kind\":\"end\",\"step\":0,\"ended\":\"finished\"}\n{\"ki").unwrap();
+    let (code, _, err) = run(&["report", &path("b")]);
+    assert!(code == 0 && err.contains("line 2 is incomplete"), "{err}");
+    refused(&["report", &path("")], "is no run of a Trainer");
+    refused(&["report", &path("c")], "is no folder");
+    refused(&["report", &path("a"), "--output", &path("none/x.html")], "none");
+    fs::write(path("b/metrics.jsonl"), "{}\n").unwrap();
+    refused(&["report", &path("b")], "line 1 is damaged: it has no kind");
+}

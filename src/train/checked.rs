@@ -1,0 +1,115 @@
+//! Checks of the steps of a training, and tuning of their kernels.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::programs::{Compiled, types};
+use super::steps::StepGraph;
+use super::{Batch, Dataset, Trainer};
+use crate::tuning::Tuned;
+use crate::{Error, Pending, Result, Session, Tensor};
+
+/// How steps are checked while they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checking {
+    None,
+    Shadow,
+    FindNan,
+}
+
+/// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Steps: of training, updates from accumulated gradients, and of evaluation.
+    pub steps: usize,
+    /// Kernel calls that were compared with the reference.
+    pub calls: usize,
+    /// Numbers that were compared with the reference.
+    pub numbers: usize,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Checked { steps, calls, numbers } = self;
+        match calls {
+            0 => write!(f, "{steps} steps without NaN or infinity"),
+            _ => write!(f, "{steps} steps correct, {calls} kernel calls, {numbers} numbers compared"),
+        }
+    }
+}
+
+impl Trainer {
+    /// Starts a step; with checks, runs it.
+    pub(super) fn start(
+        &mut self,
+        session: &mut Session,
+        program: &Compiled,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<Pending> {
+        let program = &program.program;
+        let (outputs, found) = match self.checking {
+            Checking::None => return session.start(program, feeds),
+            Checking::Shadow => {
+                let (outputs, report) = session.run_checked(program, feeds)?;
+                self.checked.calls += report.calls.len();
+                self.checked.numbers += report.compared();
+                (outputs, report.divergence.map(|divergence| divergence.to_string()))
+            }
+            Checking::FindNan => {
+                let (outputs, found) = session.find_nan(program, feeds)?;
+                (outputs, found.map(|found| format!("the first value that is not finite: {found}")))
+            }
+        };
+        match found {
+            Some(found) => Err(Error::Training(format!("after {} correct steps:\n{found}", self.checked.steps))),
+            None => {
+                self.checked.steps += 1;
+                Ok(Pending::done(outputs))
+            }
+        }
+    }
+
+    /// Measures kernel variants for the training step of a batch; see [`Session::tune`]. Later steps use the fastest.
+    ///
+    /// # Errors
+    /// As [`Session::tune`]; errors of the data.
+    pub fn tune(&mut self, session: &mut Session, data: &dyn Dataset, budget: Duration) -> Result<Tuned> {
+        let StepGraph { graph, loss, .. } = self.training_graph(&types(&self.first_batch(data)?));
+        session.tune(&graph, &loss.iter().collect::<Vec<_>>(), budget)
+    }
+
+    /// Compares every kernel call of one training step with the reference, in a session of its own: the variables of
+    /// `session` do not change. See [`Session::run_checked`].
+    ///
+    /// ```no_run
+    /// # use wgrad::prelude::*;
+    /// # use wgrad::train::{Model, Trainer};
+    /// # let (mut session, data) = (Session::new(Device::open(None)?), Tensor::scalar(0.0));
+    /// # let model = Model::new([4], |nn: &Scope, x: &Value| nn.linear("fc", x, 1));
+    /// let mut trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean));
+    /// println!("{}", trainer.verify(&session, &data)?);
+    /// trainer.fit(&mut session, &data, None)?;
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Training`] with the first kernel call that computes wrong; errors of data, compilation and device.
+    pub fn verify(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
+        let mut other = Session::new(session.device().clone());
+        other.set_choices(session.choices().clone());
+        let batch = self.first_batch(data)?;
+        let program = self.training(&mut other, &batch)?;
+        let (checking, checked) = (self.checking, std::mem::take(&mut self.checked));
+        self.checking = Checking::Shadow;
+        let done = self.start(&mut other, &program, &program.feeds(&batch)).and_then(Pending::outputs);
+        let own = std::mem::replace(&mut self.checked, checked);
+        self.checking = checking;
+        done.map(|_| own)
+    }
+
+    /// The first batch in the order of the rows.
+    pub(super) fn first_batch(&self, data: &dyn Dataset) -> Result<Batch> {
+        let rows: Vec<usize> = (0..data.len().min(self.batch)).collect();
+        data.batch(&rows, 0)
+    }
+}
