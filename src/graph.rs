@@ -416,7 +416,11 @@ impl Graph {
             self.error_at(location, "assign", &[variable, value], message);
         };
         let mut nodes = self.lock();
-        let is_variable = matches!(nodes.nodes[variable.id.node].kind, NodeKind::Variable(_));
+        let name = match &nodes.nodes[variable.id.node].kind {
+            NodeKind::Variable(name) => Some(name.clone()),
+            _ => None,
+        };
+        let is_variable = name.is_some();
         let twice = nodes.assignments.iter().any(|a| a.variable == variable.id.node);
         if is_variable && !twice && variable.ty == value.ty {
             nodes.assignments.push(Assignment { variable: variable.id.node, value: value.id, location });
@@ -426,7 +430,11 @@ impl Graph {
         if !is_variable {
             complain("only a parameter or variable can be assigned to");
         } else if twice {
-            complain("the variable is assigned twice in one step; combine the two into one value");
+            complain(&format!(
+                "variable `{}` is assigned twice in one step; combine the two into one value, or, if it is the running \
+                 statistic of a norm, use the norm once",
+                name.unwrap_or_default()
+            ));
         } else {
             complain("the new value must have the variable's type");
         }

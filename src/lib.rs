@@ -101,6 +101,9 @@ mod documents {
     #[doc = include_str!("../docs/GUIDE.md")]
     struct Guide;
 
+    #[doc = include_str!("../docs/PYTORCH.md")]
+    struct FromPyTorch;
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     struct Architecture;
 }
