@@ -162,7 +162,7 @@ fn invalid_norm_arguments_are_reported() {
         ("momentum must be in [0, 1]", &|g| {
             BatchNorm2d::new(&Scope::train(g, 0), "bn", 3).momentum(f64::NAN).forward(&x(g, &[2, 3, 4, 4]));
         }),
-        ("assigned twice", &|g| {
+        ("variable `bn.running_mean` is assigned twice", &|g| {
             let bn = BatchNorm2d::new(&Scope::train(g, 0), "bn", 3);
             bn.forward(&bn.forward(&x(g, &[2, 3, 4, 4])));
         }),
