@@ -291,19 +291,20 @@ impl Trainer {
         self
     }
 
-    /// Limits the joint norm of all gradients; see [`clip_norm`].
+    /// Limits the joint norm of all gradients; see [`clip_norm`](crate::optim::clip_norm).
     pub fn clip_norm(mut self, max_norm: f64) -> Trainer {
         self.clip_norm = Some(max_norm);
         self
     }
 
-    /// Limits each element of the gradients; see [`clip_value`].
+    /// Limits each element of the gradients; see [`clip_value`](crate::optim::clip_value).
     pub fn clip_value(mut self, limit: f64) -> Trainer {
         self.clip_value = Some(limit);
         self
     }
 
-    /// Stores activations as f16, with [dynamic loss scaling](LossScale), or as bf16; see [`Scope::mixed`].
+    /// Stores activations as f16, with [dynamic loss scaling](crate::optim::LossScale), or as bf16; see
+    /// [`Scope::mixed`].
     pub fn mixed(mut self, dtype: DType) -> Trainer {
         self.mixed = dtype;
         self

@@ -176,7 +176,10 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
       svg('text', { x: left - 6, y: Y(tick) + 4, 'text-anchor': 'end' }, texts[i])));
     for (const tick of linearTicks(x0, x1, Math.floor((width - left - right) / 80))) {
       if (xName === 'epoch' && !Number.isInteger(tick)) continue;
-      picture.append(svg('text', { x: X(tick), y: bottom + 17, 'text-anchor': 'middle' }, number(tick)));
+      const text = number(tick), half = 3.5 * text.length;
+      // To the right, there may be a note about labels that do not fit.
+      if (labelled.length > (bottom - top) / 14 && X(tick) + half > width - right + 4) continue;
+      picture.append(svg('text', { x: Math.min(X(tick), width - half), y: bottom + 17, 'text-anchor': 'middle' }, text));
     }
     picture.append(svg('text', { x: 0, y: bottom + 17 }, xName));
     shown.forEach(s => inside.append(...curve(s, plot)));
@@ -203,7 +206,7 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
       path += `${pen}${X(s.x[i]).toFixed(1)} ${Y(y).toFixed(1)}`;
       pen = 'L';
     });
-    const line = svg('path', { d: path, stroke: s.color, 'stroke-width': s.faint ? 1 : 2, opacity: s.faint ? 0.45 : null, 'stroke-dasharray': s.dash ? '6 4' : null });
+    const line = svg('path', { d: path, stroke: s.color, 'stroke-width': s.faint || shown.length > 12 ? 1 : 2, opacity: s.faint ? 0.45 : null, 'stroke-dasharray': s.dash ? '6 4' : null });
     s.line = line;
     parts.push(line);
     if (!s.faint && s.y.length <= 40 && shown.length <= 6) {
