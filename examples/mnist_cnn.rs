@@ -60,8 +60,9 @@ struct Options {
 
 /// Logits `[N, 10]` for images `[N, 1, 28, 28]`.
 fn network(nn: &Scope, x: &Value, dropout: f64) -> Value {
-    let x = nn.batch_norm("bn1", &nn.conv2d("conv1", x, 32, 3, Conv2d::default())).relu().max_pool2d(2);
-    let x = nn.batch_norm("bn2", &nn.conv2d("conv2", &x, 64, 3, Conv2d::default())).relu().max_pool2d(2);
+    let conv = |name, x: &Value, channels| nn.without_bias().conv2d(name, x, channels, 3, Conv2d::default());
+    let x = nn.batch_norm("bn1", &conv("conv1", x, 32)).relu().max_pool2d(2);
+    let x = nn.batch_norm("bn2", &conv("conv2", &x, 64)).relu().max_pool2d(2);
     let x = nn.linear("fc1", &nn.dropout(&x.flatten(1), dropout), 128).relu();
     nn.linear("fc2", &nn.dropout(&x, dropout), 10)
 }
@@ -98,16 +99,17 @@ fn train(options: &Options) -> Result<()> {
     if !session.device().is_cpu() && !options.common.steps.shadow {
         println!("check of one step: {}", trainer.verify(&session, &train)?);
     }
+    if options.common.steps.profile {
+        common::show_profile(&trainer.profile(&session, &train)?)?;
+    }
     let history = trainer.fit(&mut session, &train, Some(&digits.test))?;
     model.save(&session, &weights)?;
-    println!("weights: {}", weights.display());
     let last = history.epochs.last().and_then(|epoch| epoch.validation.as_ref()?.get("accuracy"));
-    println!("test accuracy {:.1}%", 100.0 * last.unwrap_or(0.0));
+    println!("weights: {}\ntest accuracy {:.1}%", weights.display(), 100.0 * last.unwrap_or(0.0));
     assert!(epochs == 0 || last.is_some_and(|accuracy| accuracy > 0.6), "the test accuracy must exceed 60%");
     Ok(())
 }
 
-/// Loads the weights and classifies an image.
 fn predict(options: &Options, image: &Path) -> Result<()> {
     let mut session = options.common.session()?;
     let mut model = Model::new([1, 28, 28], |nn, x| network(nn, x, 0.0).softmax(1));

@@ -6,7 +6,7 @@ pub mod plot;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
-use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, Tensor};
+use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, StepProfile, Tensor};
 
 /// The command line of every example.
 #[derive(Parser)]
@@ -81,6 +81,9 @@ pub struct Steps {
     /// Look for NaN and infinity in every step; stop at the first
     #[arg(long)]
     pub find_nan: bool,
+    /// Show where the time of the first step goes, launch by launch, and write it to trace.json for ui.perfetto.dev
+    #[arg(long)]
+    pub profile: bool,
     #[arg(skip)]
     numbers: usize,
     #[arg(skip)]
@@ -92,6 +95,9 @@ pub struct Steps {
 impl Steps {
     /// Runs a step. Exits if `--shadow` or `--find-nan` finds a problem.
     pub fn run(&mut self, session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        if self.profile && self.steps == 0 {
+            show_profile(&session.profile(program, feeds)?)?;
+        }
         let (outputs, found) = if self.shadow {
             let (outputs, report) = session.run_checked(program, feeds)?;
             self.numbers += report.compared();
@@ -140,4 +146,12 @@ pub fn most_likely(probabilities: &Tensor) -> usize {
         println!("{class}  {:5.1}%  {}", 100.0 * p, "#".repeat((p * 40.0).round() as usize));
     }
     (0..p.len()).max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap_or(0)
+}
+
+/// Prints the profile of a step, and writes its trace. (Steps that are profiled are steps of the training, too.)
+pub fn show_profile(profile: &StepProfile) -> Result<()> {
+    println!("{profile}");
+    wgrad::io::write_atomically("trace.json", profile.to_chrome_trace().as_bytes())?;
+    println!("trace.json: open it in ui.perfetto.dev");
+    Ok(())
 }

@@ -25,6 +25,9 @@ pub struct LaunchTime {
     pub seconds: f64,
     /// The bytes of the tensors that it reads and writes, each counted once.
     pub bytes: u64,
+    /// The multiply-adds of its products and convolutions, twice: what FLOP/s count. 0 for other launches, which memory
+    /// limits.
+    pub flops: u64,
     /// The types of the tensors that it writes.
     pub writes: Vec<TensorType>,
     /// The line that made the op of its kernel; for a gradient, the line of the forward op.
@@ -144,8 +147,16 @@ impl<'n> Layers<'n> {
         let layer = if layers.len() == 1 { layers.into_iter().collect() } else { String::new() };
         let values: BTreeMap<ValueId, usize> =
             call.reads.iter().chain(&call.writes).map(|stored| (stored.value, stored.ty.bytes())).collect();
+        let multiply_adds: u64 = (computed.iter().filter(|id| id.output == 0))
+            .filter_map(|id| {
+                let node = &nodes[id.node];
+                let inputs: Vec<&TensorType> = node.inputs.iter().map(|input| self.nodes.ty(*input)).collect();
+                Some(node.op()?.multiply_adds(&inputs, &node.outputs))
+            })
+            .sum();
         LaunchTime {
             label: call.label.clone(),
+            flops: 2 * multiply_adds,
             kernel: call.kernel,
             seconds,
             bytes: values.values().map(|bytes| *bytes as u64).sum(),
@@ -160,6 +171,11 @@ impl LaunchTime {
     /// The op of its kernel; `elementwise` if it only has fused elementwise ops.
     pub fn op(&self) -> &'static str {
         self.kernel.map_or("elementwise", |(op, _)| op)
+    }
+
+    /// Rates, in units of 1e9 per second.
+    fn giga(&self, count: u64) -> f64 {
+        count as f64 / self.seconds.max(1e-12) / 1e9
     }
 
     fn writes(&self) -> String {
@@ -224,7 +240,7 @@ impl StepProfile {
             let details = json!({
                 "op": launch.op(), "variant": launch.kernel.map(|(_, variant)| variant), "writes": launch.writes(),
                 "layer": launch.layer, "line": launch.location.to_string(), "bytes": launch.bytes,
-                "GB/s": launch.bytes as f64 / launch.seconds.max(1e-12) / 1e9,
+                "GB/s": launch.giga(launch.bytes), "flops": launch.flops, "GFLOP/s": launch.giga(launch.flops),
             });
             events.push(span(LAUNCHES, &launch.label, start, launch.seconds, details));
             if !launch.layer.is_empty() {
@@ -252,14 +268,15 @@ impl fmt::Display for StepProfile {
         )?;
         writeln!(f, "{} launches {}, {how}\n", self.launches.len(), time(self.seconds()))?;
         let share = |seconds: f64| 100.0 * seconds / self.seconds().max(1e-12);
-        writeln!(f, "{:>9} {:>5} {:>8}  launch", "time", "share", "GB/s")?;
+        writeln!(f, "{:>9} {:>5} {:>8} {:>8}  launch", "time", "share", "GB/s", "GFLOP/s")?;
         for launch in &self.launches {
-            let rate = launch.bytes as f64 / launch.seconds.max(1e-12) / 1e9;
+            let rate = launch.giga(launch.bytes);
+            let flops = if launch.flops == 0 { String::new() } else { format!("{:.1}", launch.giga(launch.flops)) };
             let (seconds, label, location) = (launch.seconds, &launch.label, launch.location);
             let layer = if launch.layer.is_empty() { String::new() } else { format!("{}, ", launch.layer) };
             let of = format!("{layer}{}:{}", location.file(), location.line());
             let (time, share, writes) = (time(seconds), share(seconds), launch.writes());
-            writeln!(f, "{time:>9} {share:>4.0}% {rate:>8.2}  {label} -> {writes} ({of})")?;
+            writeln!(f, "{time:>9} {share:>4.0}% {rate:>8.2} {flops:>8}  {label} -> {writes} ({of})")?;
         }
         for (title, groups) in [("op", self.by_op()), ("layer", self.by_layer())] {
             writeln!(f, "\n{:>9} {:>5} {:>8}  {title}", "time", "share", "launches")?;

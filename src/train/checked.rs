@@ -7,7 +7,7 @@ use super::programs::{Compiled, types};
 use super::steps::StepGraph;
 use super::{Batch, Dataset, Trainer};
 use crate::tuning::Tuned;
-use crate::{Error, Pending, Result, Session, Tensor};
+use crate::{Error, Pending, Result, Session, StepProfile, Tensor};
 
 /// How steps are checked while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,19 @@ impl Trainer {
         let own = std::mem::replace(&mut self.checked, checked);
         self.checking = checking;
         done.map(|_| own)
+    }
+
+    /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do not
+    /// change. See [`Session::profile`].
+    ///
+    /// # Errors
+    /// As [`Session::profile`]; errors of data and compilation.
+    pub fn profile(&mut self, session: &Session, data: &dyn Dataset) -> Result<StepProfile> {
+        let mut other = Session::new(session.device().clone());
+        other.set_choices(session.choices().clone());
+        let batch = self.first_batch(data)?;
+        let program = self.training(&mut other, &batch)?;
+        other.profile(&program.program, &program.feeds(&batch))
     }
 
     /// The first batch in the order of the rows.

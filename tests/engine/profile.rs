@@ -37,6 +37,10 @@ fn a_profile_names_each_launch_with_its_layer_and_trains() {
     // The product of the first layer has its line, and reads 32 x 24 and 24 x 48 numbers and a bias.
     let first = profile.launches.iter().find(|launch| launch.layer == "fc1" && launch.op() == "matmul").expect("fc1");
     assert_eq!((first.location.file(), first.location.line()), (file!(), FIRST));
+    assert_eq!(first.flops, 2 * 32 * 24 * 48);
+    // Each layer has a product forward and two backward, except that x has no gradient.
+    let flops: u64 = profile.launches.iter().map(|launch| launch.flops).sum();
+    assert_eq!(flops, 2 * 32 * (2 * 24 * 48 + 3 * 48 * 3));
     for layer in ["fc1", "fc2"] {
         let of_layer = profile.launches.iter().filter(|launch| launch.layer == layer).count();
         assert!(of_layer >= 2, "{layer}, forward and backward:\n{profile}");
