@@ -20,8 +20,8 @@ use wgrad::optim::schedule::OneCycle;
 use wgrad::prelude::*;
 use wgrad::train::{Dataset, Loader, Metric, Model, Trainer};
 
+/// Trains a convolutional network on handwritten digits, or classifies an image with it.
 #[derive(Parser)]
-#[command(about = "Trains a convolutional network on handwritten digits, or classifies an image with it.")]
 struct Options {
     /// Folder with the four MNIST files, gzipped or not [default: the 9,000 included digits]
     #[arg(long)]
@@ -38,9 +38,6 @@ struct Options {
     /// Randomly shift each digit by up to this many pixels, and rotate it by up to 5 degrees for each
     #[arg(long, value_name = "PIXELS", default_value_t = 1)]
     augment: u16,
-    /// Dropout probability for the inputs of the dense layers
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    dropout: f64,
     /// Store activations as f16, or as the given type (f16, bf16, f32)
     #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "f16",
         default_value = "f32")]
@@ -59,12 +56,11 @@ struct Options {
 }
 
 /// Logits `[N, 10]` for images `[N, 1, 28, 28]`.
-fn network(nn: &Scope, x: &Value, dropout: f64) -> Value {
+fn network(nn: &Scope, x: &Value) -> Value {
     let conv = |name, x: &Value, channels| nn.without_bias().conv2d(name, x, channels, 3, Conv2d::default());
     let x = nn.batch_norm("bn1", &conv("conv1", x, 32)).relu().max_pool2d(2);
     let x = nn.batch_norm("bn2", &conv("conv2", &x, 64)).relu().max_pool2d(2);
-    let x = nn.linear("fc1", &nn.dropout(&x.flatten(1), dropout), 128).relu();
-    nn.linear("fc2", &nn.dropout(&x, dropout), 10)
+    nn.linear("fc2", &nn.linear("fc1", &x.flatten(1), 128).relu(), 10)
 }
 
 fn main() -> Result<()> {
@@ -77,13 +73,13 @@ fn train(options: &Options) -> Result<()> {
     let mut digits = Mnist::load(options.data.clone().unwrap_or_else(|| common::data("mnist10k")))?;
     if options.common.quick {
         (epochs, weights) = (1, weights.with_extension("quick.safetensors"));
-        digits = Mnist { train: digits.train.first(2000)?, test: digits.test.first(500)? };
+        (digits.train, digits.test) = (digits.train.first(2000)?, digits.test.first(500)?);
     }
     println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
     let mut session = options.common.session()?;
-    let (lr, pixels, dropout) = (options.lr, options.augment, options.dropout);
+    let (lr, pixels) = (options.lr, options.augment);
     let train = digits.train.augment(Augment::new(options.common.seed).shift(pixels).rotate(5.0 * f64::from(pixels)));
-    let model = Model::new([1, 28, 28], move |nn, x| network(nn, x, dropout)).seed(options.common.seed);
+    let model = Model::new([1, 28, 28], network).seed(options.common.seed);
     let mut trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .schedule(move |steps| OneCycle::new(lr, steps))
         .epochs(epochs)
@@ -100,7 +96,7 @@ fn train(options: &Options) -> Result<()> {
         println!("check of one step: {}", trainer.verify(&session, &train)?);
     }
     if options.common.steps.profile {
-        common::show_profile(&trainer.profile(&session, &train)?)?;
+        return common::show_profile(&trainer.profile(&session, &train)?);
     }
     let history = trainer.fit(&mut session, &train, Some(&digits.test))?;
     model.save(&session, &weights)?;
@@ -112,9 +108,9 @@ fn train(options: &Options) -> Result<()> {
 
 fn predict(options: &Options, image: &Path) -> Result<()> {
     let mut session = options.common.session()?;
-    let mut model = Model::new([1, 28, 28], |nn, x| network(nn, x, 0.0).softmax(1));
+    let mut model = Model::new([1, 28, 28], |nn, x| network(nn, x).softmax(1));
     model.load(&mut session, &options.weights)?;
-    let digit = common::most_likely(&model.predict(&mut session, &common::picture(image)?)?);
-    println!("{} shows a {digit}", image.display());
+    let probabilities = model.predict(&mut session, &common::picture(image)?)?;
+    println!("{} shows a {}", image.display(), common::most_likely(&probabilities));
     Ok(())
 }

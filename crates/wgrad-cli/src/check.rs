@@ -56,7 +56,7 @@ impl Request {
 /// Random cases per family: in a full check, and the maximum in a quick one.
 const SWEEPS: [u64; 2] = [60, 12];
 
-/// Maximum failures per op on the terminal; the reports list all.
+/// Maximum failures per op, and ops in the last line, on the terminal; the reports list all.
 const SHOWN: usize = 8;
 
 /// Runs the check; true if it passed.
@@ -87,7 +87,11 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     }
     .run()?;
     let mut findings = found.findings;
-    let order: Vec<&str> = sweep::listed().iter().map(|numbered| numbered.case.op).collect();
+    let known = sweep::listed();
+    let order: Vec<&str> = known.iter().map(|numbered| numbered.case.op).collect();
+    let all = RequiredOps::of(&known);
+    let left = wanted.left(&findings);
+    findings.add_missing(&left[0]);
     findings.ops.sort_by_key(|tally| order.iter().position(|op| *op == tally.op));
     let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let interrupted = end == End::Interrupted;
@@ -100,7 +104,8 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         interrupted,
         listed: count,
         ran: found.ran,
-        left: wanted.left(&findings),
+        all: [all.forward.len(), all.backward.len()],
+        left,
     };
     let json = findings.json(&about);
     // Files first: standard output may be closed.
@@ -274,7 +279,8 @@ fn short(x: f64) -> String {
 
 fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
     out.line(row(["op", "cases", "comparisons", "99% ulp", "most ulp", "error/tolerance", "worst in"]))?;
-    for tally in &findings.ops {
+    // Ops of which no case ran are listed below the table.
+    for tally in findings.ops.iter().filter(|tally| tally.cases > 0) {
         let cases = tally.cases.to_string();
         if let Some(why) = tally.not_compared() {
             out.line(row([tally.op, &cases, "none", "-", "-", "not compared", why]))?;
@@ -291,11 +297,12 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
     if let Some(Err(why)) = &findings.training {
         out.line(format!("  FAILED training: {why}"))?;
     }
-    let all = findings.ops.len();
+    let (checked, [all, differentiable]) = (findings.checked(), about.all);
     let differentiated = findings.sum(|tally| usize::from(tally.backward > 0));
     out.line(format!(
-        "coverage: {} of {} listed cases, {} random ones; {all} ops forward, {differentiated} backward; \
-         {} of {} variants that this device can run; dispatches of up to {} workgroups",
+        "coverage: {checked} of {all} ops forward, {differentiated} of {differentiable} backward; \
+         {} of {} listed cases, {} random ones; {} of {} variants that this device can run; \
+         dispatches of up to {} workgroups",
         about.ran,
         about.listed,
         findings.sum(|tally| tally.random),
@@ -362,13 +369,21 @@ fn report(request: &Request, report: &Json) -> Result<Vec<PathBuf>, Stop> {
 }
 
 fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Stop> {
-    let checked = |tally: &OpTally| tally.not_compared().is_none();
-    let cases = findings.sum(|t| if checked(t) { t.cases } else { 0 });
-    let (ops, failed) = (findings.sum(|t| usize::from(checked(t))), findings.sum(OpTally::failed_cases));
-    let (compared, passed, seconds) = (findings.sum(|t| t.compared), cases - failed, about.seconds);
-    let left: Vec<&str> = findings.ops.iter().filter(|t| !checked(t)).map(|t| t.op).collect();
-    let left = if left.is_empty() { String::new() } else { format!("; not compared: {}", left.join(", ")) };
+    let (passed, failed) = (findings.sum(OpTally::passed_cases), findings.sum(OpTally::failed_cases));
+    let (ops, compared, seconds) = (findings.checked(), findings.sum(|tally| tally.compared), about.seconds);
+    let mut rest = String::new();
+    let empty = findings.sum(|tally| tally.empty);
+    if empty > 0 {
+        rest.push_str(&format!("; {empty} cases without elements"));
+    }
+    let left = findings.ops.iter().filter(|tally| tally.not_compared().is_some());
+    let left: Vec<&str> = left.map(|tally| tally.op).collect();
+    if left.len() > SHOWN {
+        rest.push_str(&format!("; {} ops not compared", left.len()));
+    } else if !left.is_empty() {
+        rest.push_str(&format!("; not compared: {}", left.join(", ")));
+    }
     out.line(format!(
-        "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s{left}"
+        "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s{rest}"
     ))
 }

@@ -4,6 +4,7 @@ mod adapter;
 mod bench;
 pub mod check;
 mod devices;
+mod install;
 mod lint;
 mod ops;
 mod replay;
@@ -26,8 +27,13 @@ use wgrad_lab::output::{self, Out, Stop};
 #[command(
     name = "wgrad",
     version,
-    after_help = "Exit codes: 0 success, 1 a check found a failure, 2 the command could not run.\n\
-                  WGRAD_DEVICE selects the device if --device is not given."
+    after_help = "\
+Exit codes:
+  0  success; a check passed
+  1  a check found a failure: wrong results, a fault that no test caught, a model that does not fit a device
+  2  the command could not run, was interrupted, or compared nothing
+
+WGRAD_DEVICE selects the device if --device is not given."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,6 +52,11 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Compare a device with the f64 reference on every case of every op, or with golden vectors
     Check(CheckArgs),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Check whether the models fit the limits of other devices, which need not be present
     Lint {
         /// Device profile; default: webgpu, webgpu-compat, phone and metal
@@ -56,6 +67,12 @@ enum Command {
         /// Machine-readable output
         #[arg(long)]
         json: bool,
+    },
+    /// Print the manual page of wgrad, in the format of `man`
+    Man {
+        /// Write the page and one per subcommand to this folder instead; created if it does not exist
+        #[arg(long, short, value_name = "DIR")]
+        output: Option<PathBuf>,
     },
     /// List every op: types, kernels, gradient and tolerance class, as Markdown (this is docs/OPS.md)
     Ops {
@@ -173,13 +190,15 @@ fn golden(folder: &Path, args: &CheckArgs, out: &mut Out) -> Result<bool, Stop> 
 }
 
 /// Runs the command line of this process. The exit code is 0 on success, 1 if a check found a failure, and 2 if the
-/// command could not run.
+/// command could not run; `wgrad --help` says more.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Out::stdout();
     let done = match cli.command {
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Devices { json } => devices::run(json, &mut out),
+        Command::Completions { shell } => install::completions(shell, &mut out),
+        Command::Man { output } => install::man(output.as_deref(), &mut out),
         Command::Check(CheckArgs { replay: Some(file), device, precision, json, .. }) => on_stdout(json.as_deref())
             .and_then(|json| replay::run(&file, device.as_deref(), &OpenOptions::of(precision), json, &mut out)),
         Command::Check(args) if args.self_test => {

@@ -24,7 +24,9 @@ pub struct OpTally {
     pub cases: usize,
     /// Number of random cases.
     pub random: usize,
-    /// Number of differentiated cases.
+    /// Number of cases whose results have no elements.
+    pub empty: usize,
+    /// Number of differentiated cases with elements.
     pub backward: usize,
     pub compared: usize,
     pub histogram: Histogram,
@@ -86,6 +88,8 @@ pub struct About<'a> {
     pub listed: usize,
     /// How many of them ran.
     pub ran: usize,
+    /// Number of all ops that have cases; then of those that have differentiable cases.
+    pub all: [usize; 2],
     /// Requested ops of which nothing was compared; then those of which no case was differentiated.
     pub left: [Vec<&'static str>; 2],
 }
@@ -119,8 +123,10 @@ impl Findings {
         for complaint in &checked.complaints {
             fail("whole".to_owned(), What::Message(complaint.clone()));
         }
-        tally.backward += usize::from(case.differentiable);
-        tally.compared += checked.compared();
+        let compared = checked.compared();
+        tally.empty += usize::from(compared == 0 && checked.passed());
+        tally.backward += usize::from(case.differentiable && compared > 0);
+        tally.compared += compared;
         tally.repeated += checked.repeated;
         tally.permuted += checked.permuted;
         tally.gradients.compared += checked.gradients.compared;
@@ -145,6 +151,20 @@ impl Findings {
         }
     }
 
+    /// Adds a tally without cases for each of these ops that has none, so that the reports show it.
+    pub fn add_missing(&mut self, ops: &[&'static str]) {
+        for &op in ops {
+            if self.ops.iter().all(|tally| tally.op != op) {
+                self.ops.push(OpTally { op, ..OpTally::default() });
+            }
+        }
+    }
+
+    /// Number of ops with a comparison or a failure.
+    pub fn checked(&self) -> usize {
+        self.sum(|tally| usize::from(tally.not_compared().is_none()))
+    }
+
     /// Whether everything passed.
     pub fn passed(&self) -> bool {
         !matches!(self.training, Some(Err(_))) && self.ops.iter().all(|tally| tally.failures.is_empty())
@@ -158,7 +178,11 @@ impl Findings {
     /// The JSON report.
     pub fn json(&self, about: &About<'_>) -> Json {
         let failures = self.ops.iter().flat_map(|tally| tally.failures.iter().map(|failure| (tally.op, failure)));
-        let failures = failures.enumerate().map(|(i, (op, f))| f.json(op, &about.device.backend, i < WITH_TEXTS));
+        // The worst first; a failure without numbers is as bad as an infinite error.
+        let mut failures: Vec<_> = failures.collect();
+        failures.sort_by(|(_, a), (_, b)| b.ratio().total_cmp(&a.ratio()));
+        let failures =
+            failures.into_iter().enumerate().map(|(i, (op, f))| f.json(op, &about.device.backend, i < WITH_TEXTS));
         let spread = self.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
         let names = |set: &BTreeSet<(&str, &str)>| set.iter().map(|(op, v)| format!("{op}.{v}")).collect::<Vec<_>>();
         json!({
@@ -177,9 +201,11 @@ impl Findings {
                 "listed_cases": about.listed,
                 "listed_cases_run": about.ran,
                 "random_cases_run": self.sum(|tally| tally.random),
-                "ops": self.ops.len(),
+                "ops": about.all[0],
+                "ops_compared": self.checked(),
+                "ops_not_compared": about.left[0],
+                "ops_differentiable": about.all[1],
                 "ops_differentiated": self.sum(|tally| usize::from(tally.backward > 0)),
-                "ops_not_run": about.left[0],
                 "ops_not_differentiated": about.left[1],
                 "variants_run": names(&self.ran),
                 "variants_runnable": names(&self.runnable),
@@ -228,7 +254,15 @@ impl OpTally {
     /// Why nothing was compared, if so; `None` if something failed, since the failure says why.
     pub fn not_compared(&self) -> Option<&'static str> {
         let none = self.compared == 0 && self.failures.is_empty();
-        none.then_some("the results of the cases that ran have no elements")
+        none.then_some(match self.cases {
+            0 => "no case ran before the check ended",
+            _ => "the results of the cases that ran have no elements",
+        })
+    }
+
+    /// Number of cases that passed: with elements, all as the reference.
+    pub fn passed_cases(&self) -> usize {
+        self.cases - self.failed_cases() - self.empty
     }
 
     /// Number of cases with a failure.
@@ -242,7 +276,9 @@ impl OpTally {
             "cases": self.cases,
             "random_cases": self.random,
             "differentiated_cases": self.backward,
+            "passed_cases": self.passed_cases(),
             "failed_cases": self.failed_cases(),
+            "cases_without_elements": self.empty,
             "comparisons": self.compared,
             "not_compared": self.not_compared(),
             "tolerance": self.tolerance,
@@ -258,6 +294,14 @@ impl OpTally {
 }
 
 impl Failure {
+    /// The largest error divided by its tolerance; infinite if the failure is not an error of a number.
+    fn ratio(&self) -> f64 {
+        match &self.what {
+            What::Call(call) if call.wrong > 0 => call.worst.as_ref().map_or(f64::INFINITY, Element::ratio),
+            _ => f64::INFINITY,
+        }
+    }
+
     fn json(&self, op: &str, backend: &str, texts: bool) -> Json {
         let mut object = json!({
             "op": op, "case": self.case, "number": self.number, "way": self.way, "reproduce": self.command,
@@ -284,6 +328,7 @@ impl Failure {
                 "got": number(element.got),
                 "want": number(element.want),
                 "bound": number(element.bound),
+                "error_over_tolerance": number(element.ratio()),
                 "ulps": number(wgrad::check::ulps(element.got, element.want)),
             });
         }

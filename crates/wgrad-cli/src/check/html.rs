@@ -1,5 +1,8 @@
-//! The report as one self-contained HTML page without scripts, external fonts or images.
+//! The report as one self-contained HTML page: no external scripts, fonts or images. Without scripts the table is
+//! not sortable.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value as Json;
@@ -11,6 +14,7 @@ use super::kernel::SPIRV;
 pub fn page(report: &Json) -> String {
     let mut body = String::new();
     head(report, &mut body);
+    covered(report, &mut body);
     failures(report, &mut body);
     ops(report, &mut body);
     coverage(report, &mut body);
@@ -19,7 +23,8 @@ pub fn page(report: &Json) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}{CHARTS}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+         <style>\n{STYLE}{CHARTS}</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
+         <script>\n{SORT}</script>\n</body>\n</html>\n"
     )
 }
 
@@ -27,7 +32,15 @@ pub fn page(report: &Json) -> String {
 const CHARTS: &str = "\
 svg { display: block; } svg rect { fill: var(--bar); } svg rect.off { fill: var(--bad); }
 svg line { stroke: var(--line); }
+.counts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 14px 0; }
+.counts .card { margin: 0; } .counts b { display: block; font-size: 21px; font-weight: 600; }
+th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--bar); }
+th[aria-sort=descending] button::after { content: ' \\2193'; }
+th[aria-sort=ascending] button::after { content: ' \\2191'; }
 ";
+
+/// Makes tables sortable.
+const SORT: &str = include_str!("sort.js");
 
 fn text(value: &Json) -> String {
     match value {
@@ -104,6 +117,33 @@ fn head(report: &Json, page: &mut String) {
         field(&report["mode"]),
         field(&report["seed"]),
     );
+}
+
+/// What was checked, of all: the counts, and the ops of which nothing was compared.
+fn covered(report: &Json, page: &mut String) {
+    let coverage = &report["coverage"];
+    page.push_str("<div class=\"counts\">\n");
+    let length = |name: &str| Json::from(list(&coverage[name]).len());
+    for (what, done, all) in [
+        ("ops forward", coverage["ops_compared"].clone(), coverage["ops"].clone()),
+        ("ops backward", coverage["ops_differentiated"].clone(), coverage["ops_differentiable"].clone()),
+        ("kernel variants that run here", length("variants_run"), length("variants_runnable")),
+        ("listed cases", coverage["listed_cases_run"].clone(), coverage["listed_cases"].clone()),
+    ] {
+        let (done, all) = (count(&done), count(&all));
+        let _ = writeln!(page, "<div class=\"card\"><b>{done} of {all}</b>{what}</div>");
+    }
+    page.push_str("</div>\n");
+    let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for op in list(&report["ops"]) {
+        if let Some(why) = op["not_compared"].as_str() {
+            reasons.entry(why).or_default().push(field(&op["op"]));
+        }
+    }
+    for (why, ops) in reasons {
+        let (why, ops) = (escaped(why), ops.join(", "));
+        let _ = writeln!(page, "<p><span class=\"badtext\">Not compared</span> ({why}): {ops}.</p>");
+    }
 }
 
 fn failures(report: &Json, page: &mut String) {
@@ -194,35 +234,70 @@ fn ops(report: &Json, page: &mut String) {
     let ends: Vec<String> = list(&report["histogram_ends_in_ulp"]).iter().map(measured).collect();
     let _ = write!(
         page,
-        "<h2>Ops</h2>\n<p class=\"soft\">Errors of floats in units in the last place (ulp) of f32 at the expected \
+        "<h2>Ops</h2>\n<p class=\"soft\">Failures first, then the largest error / tolerance; a click on a header \
+         sorts. Errors of floats in units in the last place (ulp) of f32 at the expected \
          value. Bars, from left: up to {} ulp, and beyond; heights are logarithmic. An error / tolerance \
          above 1 is a failure; sums with cancellation may be off by many ulp and still be within the rounding error of the \
-         summands.</p>\n<div class=\"card\"><table>\n<tr><th>Op</th><th class=\"n\">Cases</th>\
+         summands.</p>\n<div class=\"card\"><table class=\"sortable\">\n\
+         <thead><tr><th>Op</th><th class=\"n\">Cases</th>\
          <th class=\"n\">Comparisons</th><th>Errors in ulp</th><th class=\"n\">Most ulp</th><th>Tolerance</th>\
-         <th class=\"n\">Error / tolerance</th><th>Worst in</th></tr>\n",
+         <th class=\"n\">Error / tolerance</th><th>Worst in</th></tr></thead>\n<tbody>\n",
         ends.join(", ")
     );
-    for op in list(&report["ops"]) {
-        let failed = op["failed_cases"].as_u64().unwrap_or(0);
-        let name = match failed {
-            0 => field(&op["op"]),
-            n => format!("<span class=\"badtext\">{} ({n} failed)</span>", field(&op["op"])),
-        };
-        let tolerance: Vec<String> = list(&op["tolerance"]).iter().map(field).collect();
-        let _ = writeln!(
-            page,
-            "<tr><td>{name}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td>\
-             <td>{}</td><td class=\"n\">{}</td><td class=\"worst\">{}</td></tr>",
-            count(&op["cases"]),
-            if op["not_compared"].is_null() { count(&op["comparisons"]) } else { "not compared".to_owned() },
-            chart(&op["histogram"], &ends, failed > 0),
-            measured(&op["worst_ulp"]),
-            tolerance.join(", "),
-            measured(&op["worst_error_over_tolerance"]),
-            field(&op["worst_in"]),
-        );
+    let mut ops: Vec<&Json> = list(&report["ops"]).iter().collect();
+    ops.sort_by(|a, b| rank(b).partial_cmp(&rank(a)).unwrap_or(Ordering::Equal));
+    for op in ops {
+        row(op, &ends, page);
     }
-    page.push_str("</table></div>\n");
+    page.push_str("</tbody></table></div>\n");
+}
+
+/// A number of the report, which writes NaN and infinities as strings.
+fn real(value: &Json) -> f64 {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The rank of an op in the table: those that failed, the largest errors, those that were not compared.
+fn rank(op: &Json) -> (bool, bool, f64) {
+    (op["failed_cases"].as_u64() > Some(0), op["not_compared"].is_null(), real(&op["worst_error_over_tolerance"]))
+}
+
+/// A row of the table of ops.
+fn row(op: &Json, ends: &[String], page: &mut String) {
+    let failed = op["failed_cases"].as_u64().unwrap_or(0);
+    let name = match failed {
+        0 => field(&op["op"]),
+        n => format!("<span class=\"badtext\">{} ({n} failed)</span>", field(&op["op"])),
+    };
+    // Sorted by the exact number, not by the text.
+    let cell = |value: &Json, text: String| {
+        let exact = real(value);
+        let exact = if exact.is_infinite() { "Infinity".to_owned() } else { exact.to_string() };
+        format!("<td class=\"n\" data-value=\"{exact}\">{text}</td>")
+    };
+    let (cases, tolerance) = (&op["cases"], &op["tolerance"]);
+    let cases = cell(cases, count(cases));
+    let tolerance = list(tolerance).iter().map(field).collect::<Vec<_>>().join(", ");
+    let _ = match op["not_compared"].as_str() {
+        Some(why) => writeln!(
+            page,
+            "<tr><td>{name}</td>{cases}<td class=\"n\">not compared</td><td></td><td class=\"n\"></td>\
+             <td>{tolerance}</td><td class=\"n\"></td><td class=\"worst\">{}</td></tr>",
+            escaped(why)
+        ),
+        None => {
+            let (compared, ulp, ratio) = (&op["comparisons"], &op["worst_ulp"], &op["worst_error_over_tolerance"]);
+            writeln!(
+                page,
+                "<tr><td>{name}</td>{cases}{}<td>{}</td>{}<td>{tolerance}</td>{}<td class=\"worst\">{}</td></tr>",
+                cell(compared, count(compared)),
+                chart(&op["histogram"], ends, failed > 0),
+                cell(ulp, measured(ulp)),
+                cell(ratio, measured(ratio)),
+                field(&op["worst_in"]),
+            )
+        }
+    };
 }
 
 /// A histogram as bars with tooltips.
@@ -272,8 +347,18 @@ fn coverage(report: &Json, page: &mut String) {
             count(&coverage["random_cases_run"])
         ),
     );
-    entry("Ops", format!("{} forward, {} backward", field(&coverage["ops"]), field(&coverage["ops_differentiated"])));
-    for (name, left) in [("Ops not run", "ops_not_run"), ("Ops not differentiated", "ops_not_differentiated")] {
+    entry(
+        "Ops",
+        format!(
+            "{} of {} forward, {} of {} backward",
+            field(&coverage["ops_compared"]),
+            field(&coverage["ops"]),
+            field(&coverage["ops_differentiated"]),
+            field(&coverage["ops_differentiable"])
+        ),
+    );
+    for (name, left) in [("Ops not compared", "ops_not_compared"), ("Ops not differentiated", "ops_not_differentiated")]
+    {
         let ops: Vec<String> = list(&coverage[left]).iter().map(field).collect();
         if !ops.is_empty() {
             entry(name, format!("{}: {}", ops.len(), ops.join(", ")));

@@ -431,6 +431,75 @@ fn empty_device_names_are_refused_with_the_accepted_forms() {
     assert!(!String::from_utf8_lossy(&cpu.stderr).contains("WGRAD_DEVICE"), "--device wins");
 }
 
+/// The subcommands that `wgrad --help` lists.
+fn subcommands() -> Vec<String> {
+    let (_, help, _) = run(&["--help"]);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<String> = lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.len() > 8 && names.iter().any(|name| name == "check"), "{help}");
+    names
+}
+
+#[test]
+fn exit_codes_are_those_that_help_lists() {
+    let (code, help, _) = run(&["--help"]);
+    for line in ["  0  success", "  1  a check found a failure", "  2  the command could not run"] {
+        assert!(code == 0 && help.lines().any(|text| text.starts_with(line)), "{help}");
+    }
+    assert_eq!(run(&["ops"]).0, 0);
+    assert_eq!(run(&["lint", "--profile", "low-1mib", "mnist-cnn-inference"]).0, 1, "a model that does not fit");
+    let mut wrong = Folder::new();
+    wrong.unary("wrong", "relu", json!({}), &[1.0, 2.0], &[1.0, 3.0]);
+    wrong.write();
+    let (code, out, err) = run(&["check", "--golden", wrong.path(), "--device", "cpu"]);
+    assert_eq!(code, 1, "a case that differs: {out}{err}");
+    refused(&["check", "--seconds=-1"], "expected seconds");
+    refused(&["lint", "no-such-model"], "no-such-model");
+    refused(&["check", "--golden", "/no/such/folder"], "/no/such/folder");
+    refused(&["no-such-command"], "no-such-command");
+}
+
+#[test]
+fn shells_complete_the_command_line() {
+    let shells = ["bash", "zsh", "fish", "powershell", "elvish"];
+    for shell in shells {
+        let (code, script, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        for name in subcommands() {
+            assert!(script.contains(&name), "{shell}: {name}");
+        }
+        assert!(script.contains("self-test") && script.contains("precision"), "{shell}: options are completed");
+    }
+    let (_, script, _) = run(&["completions", "bash"]);
+    let ask = "COMP_WORDS=(wgrad check --pre); COMP_CWORD=2; _wgrad wgrad --pre check; echo \"${COMPREPLY[@]}\"";
+    match Command::new("bash").args(["-c", &format!("{script}\n{ask}")]).output() {
+        Ok(done) => assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--precision", "{done:?}"),
+        Err(error) => eprintln!("skipped: bash: {error}"),
+    }
+    refused(&["completions", "tcsh"], "possible values: ");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let (code, page, err) = run(&["man"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(page.contains(".TH wgrad 1") && page.contains("Exit codes:"), "{page}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("share/man1");
+    let output = path.to_str().expect("UTF-8");
+    let (code, out, _) = run(&["man", "--output", output]);
+    assert_eq!((code, out.trim_end()), (0, output));
+    assert_eq!(fs::read_to_string(path.join("wgrad.1")).expect("a page").trim_end(), page.trim_end());
+    let names: Vec<String> = subcommands().into_iter().filter(|name| name != "help").collect();
+    for name in &names {
+        let page = fs::read_to_string(path.join(format!("wgrad-{name}.1"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(page.contains(&format!(".TH wgrad-{name} 1")) && page.contains(&format!("wgrad {name}")), "{page}");
+    }
+    assert_eq!(fs::read_dir(&path).expect("a folder").count(), names.len() + 1);
+    let file = path.join("wgrad.1");
+    refused(&["man", "--output", file.to_str().expect("UTF-8")], "--output: ");
+}
+
 #[test]
 fn a_missing_adapter_is_reported() {
     let out = Command::new(env!("CARGO_BIN_EXE_wgrad"))

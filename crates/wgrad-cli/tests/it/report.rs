@@ -182,6 +182,7 @@ fn failures_are_reported_in_full() {
         interrupted: true,
         listed: 10,
         ran: 3,
+        all: [2, 2],
         left: [vec!["truth"], vec!["lie", "truth"]],
     };
     let report = found.json(&about);
@@ -204,6 +205,88 @@ fn failures_are_reported_in_full() {
     {
         let other = part == "kernel.spv" && device.profile().backend != "vulkan";
         assert!(dom.contains(part) || other, "{part} is not in the page");
+    }
+}
+
+#[test]
+fn the_page_shows_the_worst_first_and_what_was_not_compared() {
+    let Some(device) = common::device() else { return };
+    let listed = wgrad::check::sweep::listed();
+    let case = |op: &str, empty: bool| {
+        let found = listed.iter().find(|numbered| {
+            let inputs = &numbered.case.inputs;
+            numbered.case.op == op && inputs.iter().any(|input| input.ty.shape.numel() == 0) == empty
+        });
+        found.unwrap_or_else(|| panic!("{op} has a case"))
+    };
+    let mut found = findings::Findings::default();
+    let mut add = |numbered: &Numbered| {
+        let report = check_case_with(&device, &numbered.case, numbered.seed(0), &Extras::default());
+        found.add(numbered, report, device.profile(), "wgrad check");
+    };
+    for (op, empty) in [("relu", false), ("relu", true), ("exp", false), ("argmax", true)] {
+        add(case(op, empty));
+    }
+    let lie = Case::new("lie", "a".to_owned(), |x: &[Value]| vec![x[0].graph().apply1(Lie("exp"), &[&x[0]])]);
+    let case = lie.input("x", TensorType::new(DType::F32, [3]), Fill::Uniform(-1.0, 1.0)).forward_only();
+    add(&Numbered { number: 0, case });
+    found.add_missing(&["argmax", "truth"]);
+    let about = findings::About {
+        device: device.profile(),
+        command: "wgrad check".to_owned(),
+        mode: "quick",
+        seed: 0,
+        seconds: 1.0,
+        interrupted: false,
+        listed: 9,
+        ran: 4,
+        all: [5, 3],
+        left: [vec!["argmax", "truth"], vec![]],
+    };
+    let report = found.json(&about);
+    let ops = report["ops"].as_array().expect("a list");
+    let counts = ["passed_cases", "failed_cases", "cases_without_elements"];
+    let of = |op: &str| {
+        let tally = ops.iter().find(|tally| tally["op"] == op).unwrap_or_else(|| panic!("{op} is in {report}"));
+        (counts.map(|name| tally[name].as_u64().expect("a count")), tally["not_compared"].as_str().unwrap_or(""))
+    };
+    assert_eq!(of("relu"), ([1, 0, 1], ""));
+    assert_eq!(of("exp"), ([1, 0, 0], ""));
+    assert_eq!(of("lie"), ([0, 1, 0], ""));
+    assert_eq!(of("argmax"), ([0, 0, 1], "the results of the cases that ran have no elements"));
+    assert_eq!(of("truth"), ([0, 0, 0], "no case ran before the check ended"));
+    let coverage = &report["coverage"];
+    assert_eq!((&coverage["ops"], &coverage["ops_compared"]), (&json!(5), &json!(3)));
+    assert_eq!(coverage["ops_differentiated"], 2, "relu, exp: an empty case is not differentiated: {coverage}");
+
+    let page = html::page(&report);
+    let order = |page: &str| {
+        let rows = page.split("<tbody>").nth(1).expect("a table").split("<tr><td>").skip(1);
+        let name =
+            |row: &str| row.trim_start_matches("<span class=\"badtext\">").split(['<', ' ']).next().map(str::to_owned);
+        rows.filter_map(name).collect::<Vec<_>>()
+    };
+    let first = order(&page);
+    assert_eq!(first[..3], ["lie", "exp", "relu"], "a failure, then the largest errors");
+    let tiles = page.find("<b>3 of 5</b>ops forward").expect("the coverage is on the page");
+    assert!(tiles < page.find("<h2>Failures</h2>").expect("a heading"), "coverage comes first");
+    assert!(page.contains("(the results of the cases that ran have no elements): argmax."), "{page}");
+
+    let (_kept, folder) = folder();
+    for (header, want) in [
+        ("Op", [Some("argmax"), Some("exp"), Some("lie"), Some("relu"), Some("truth")]),
+        ("Error / tolerance", [Some("lie"), Some("exp"), Some("relu"), None, None]),
+    ] {
+        let click = format!(
+            "<script>[...document.querySelectorAll('th button')].find(b => b.textContent === '{header}').click()\
+             </script></body>"
+        );
+        let path = folder.join("sorted.html");
+        std::fs::write(&path, page.replace("</body>", &click)).expect("writable");
+        let Some(dom) = opened(&path) else { return };
+        for (name, want) in order(&dom).iter().zip(want) {
+            assert!(want.is_none_or(|want| want == name), "by {header}: {:?}", order(&dom));
+        }
     }
 }
 
