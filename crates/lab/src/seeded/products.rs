@@ -254,7 +254,11 @@ pub(super) fn matrix_units() -> Vec<Fault> {
             "attention_cooperative",
             Text("subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE)", "subgroup % SUBGROUPS_N * 0u"),
         ),
-        attention("keys beyond the last have weights", "attention_cooperative", Text("MIN_SCORE", "0.0")),
+        attention(
+            "keys beyond the last have weights",
+            "attention_cooperative",
+            Text("key >= vec4(beyond)", "key >= vec4(beyond + 1u)"),
+        ),
         attention(
             "all subgroups multiply the columns of the first",
             "attention_query_grad_cooperative",
