@@ -126,10 +126,11 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     let seconds = request.seconds;
     match interrupted {
         true => Err(Stop::Error("interrupted; the finished cases passed and are reported".to_owned())),
-        false if request.case.is_none() && findings.sum(|tally| tally.compared) == 0 => {
-            Err(Stop::Error(format!("nothing was compared in {seconds} s; increase --seconds")))
-        }
-        false => Ok(true),
+        false if findings.sum(|tally| tally.compared) > 0 => Ok(true),
+        false => Err(Stop::Error(match request.case {
+            Some(number) => format!("nothing was compared: the results of case {number} have no elements"),
+            None => format!("nothing was compared in {seconds} s; increase --seconds"),
+        })),
     }
 }
 

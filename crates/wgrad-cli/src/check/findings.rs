@@ -195,7 +195,7 @@ impl Findings {
             "seed": about.seed,
             "seconds": (about.seconds * 10.0).round() / 10.0,
             "interrupted": about.interrupted,
-            "passed": self.passed(),
+            "passed": self.passed() && self.sum(|tally| tally.compared) > 0,
             "comparisons": self.sum(|tally| tally.compared),
             "coverage": {
                 "listed_cases": about.listed,

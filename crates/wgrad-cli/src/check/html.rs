@@ -95,6 +95,7 @@ fn head(report: &Json, page: &mut String) {
     let passed = report["passed"].as_bool().unwrap_or(false);
     let (class, verdict) = match (passed, failures) {
         (true, _) => ("good", "passed".to_owned()),
+        (false, 0) => ("bad", "nothing compared".to_owned()),
         (false, 1) => ("bad", "1 failure".to_owned()),
         (false, n) => ("bad", format!("{n} failures")),
     };

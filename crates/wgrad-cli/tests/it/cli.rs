@@ -525,12 +525,16 @@ fn an_op_without_comparisons_is_not_counted_as_passed() {
     });
     let number = empty.expect("argmax has a case without elements").number.to_string();
     let (code, out, err) = run(&["check", "--op", "argmax", "--case", &number]);
-    assert_eq!(code, 0, "{out}{err}");
+    assert!(code == 2 && err.contains("nothing was compared: the results of case"), "{out}{err}");
     let row = out.lines().find(|line| line.starts_with("argmax")).expect("a row of the table");
     assert!(row.contains(" none ") && row.contains("not compared"), "{row}");
     let last = out.lines().last().unwrap_or_default();
     assert!(last.starts_with("check: 0 cases of 0 ops passed, 0 failed, 0 comparisons"), "{last}");
-    assert!(last.ends_with("; not compared: argmax"), "{last}");
+    assert!(last.ends_with("; 1 cases without elements; not compared: argmax"), "{last}");
+    let (code, out, _) = run(&["check", "--op", "argmax", "--case", &number, "--json"]);
+    let report: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &report["passed"], &report["failures"]), (2, &json!(false), &json!([])));
+    assert!(wgrad_cli::check::html::page(&report).contains("\"verdict bad\">nothing compared<"));
 }
 
 #[test]
