@@ -93,7 +93,7 @@ fn train(options: &Options) -> Result<()> {
         trainer = trainer.folder(folder).resume(true);
     }
     if !session.device().is_cpu() && !options.common.steps.shadow {
-        println!("check of one step: {}", trainer.verify(&session, &train)?);
+        println!("check: {}", trainer.verify(&session, &train)?);
     }
     if options.common.steps.profile {
         return common::show_profile(&trainer.profile(&session, &train)?);

@@ -8,7 +8,7 @@
 import package::attention::{before, CONTINUED, k, lse, q, v, y};
 import package::attention_matrices::{
   add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_panel, load_scores, MatrixC, own_column, own_row, own_start,
-  PANELS, QUADS, resume_RESULT, scores, store_factors, store_panel, store_scores, SUMS, TILE,
+  PANELS, place_of, QUADS, resume_RESULT, scores, store_factors, store_panel, store_scores, SUMS, TILE,
 };
 import package::attention_operands::{LEFT_OUT, MIN_SCORE, p, score, shift, weight, weights};
 
@@ -26,15 +26,10 @@ fn attention_cooperative(
   @builtin(local_invocation_index) lane: u32,
   @builtin(subgroup_id) subgroup: u32,
 ) {
-  let number = group_number(group, groups);
-  let chunk = number % p.chunks * (PANELS * TILE / 4u);
-  let tile = number / p.chunks % p.tiles * TILE;
-  let slice = number / p.chunks / p.tiles;
-  // Surplus workgroups have no keys, and store nothing. They do not return here: naga takes the result of a function
-  // for non-uniform, and would refuse cooperative matrices behind the condition.
-  let works = slice < p.batches;
-  let b = min(slice, p.batches - 1u);
-
+  let place = place_of(group_number(group, groups));
+  let chunk = place.chunk;
+  let tile = place.tile;
+  let b = place.b;
   let query = tile + own_row(lane);
   let own = own_start(lane);
   if (lane == 0u) {
@@ -48,7 +43,7 @@ fn attention_cooperative(
   var acc: array<MatrixC, SUMS>;
   @if(CONTINUED) resume_y(&acc, own_query * p.v.width, p.v.width, chunk, lane, subgroup);
   let end = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
-  let last = select(p.first, end, works);
+  let last = select(p.first, end, place.works);
   for (var j = p.first; j < last; j += TILE) {
     dot_q_k(b, tile, j, lane, subgroup);
     var s: array<vec4<f32>, QUADS>;
@@ -106,10 +101,10 @@ fn attention_cooperative(
   // The largest weight is at least 1, unless all keys are masked or one score is NaN.
   let some = total > 0.5 || is_nan(total);
   let most = nan_or(total, max(total, 0.5));
-  let rows = select(0u, p.q.rows - tile, works);
+  let rows = select(0u, p.q.rows - tile, place.works);
   let start = (b * p.q.rows + tile) * p.v.width;
   finish_y(&acc, select(0.0, 1.0 / most, some), start, p.v.width, rows, p.v.width, chunk, lane, subgroup);
-  if (works && query < p.q.rows && chunk == 0u && lane % 2u == 0u) {
+  if (place.works && query < p.q.rows && chunk == 0u && lane % 2u == 0u) {
     lse[own_query] = select(LEFT_OUT, top * LN2 + log_f32(most), some);
   }
 }

@@ -5,8 +5,8 @@
 
 import package::attention_key_grad::{dkv, dy, k, q, shift_of, stats, v};
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS, QUADS,
-  resume_RESULT, store_factors, SUMS, TILE,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS,
+  place_of, QUADS, resume_RESULT, store_factors, SUMS, TILE,
 };
 import package::attention_operands::{p, score, weights};
 import package::cooperative_matrices::{within_f16};
@@ -22,13 +22,10 @@ fn attention_key_grad_cooperative(
   @builtin(local_invocation_index) lane: u32,
   @builtin(subgroup_id) subgroup: u32,
 ) {
-  let number = group_number(group, groups);
-  let chunk = number % p.chunks * (PANELS * TILE / 4u);
-  let tile = number / p.chunks % p.tiles * TILE;
-  let slice = number / p.chunks / p.tiles;
-  // Surplus workgroups have no queries, as in attention_cooperative.wgsl.
-  let works = slice < p.batches;
-  let b = min(slice, p.batches - 1u);
+  let place = place_of(group_number(group, groups));
+  let chunk = place.chunk;
+  let tile = place.tile;
+  let b = place.b;
   let width = p.k.width + p.v.width;
 
   let key = tile + own_row(lane);
@@ -42,7 +39,7 @@ fn attention_key_grad_cooperative(
   }
   // With causal masking, queries before the tile attend to none of its keys.
   let first = select(p.first, max(p.first, tile), p.causal != 0u);
-  let last = select(first, p.last, works);
+  let last = select(first, p.last, place.works);
   for (var j = first; j < last; j += TILE) {
     dot_k_q(b, tile, j, lane, subgroup);
     var w: array<vec4<f32>, QUADS>;
@@ -72,7 +69,7 @@ fn attention_key_grad_cooperative(
     }
     add_q(&dk, b, j, chunk, lane, subgroup);
   }
-  let rows = select(0u, p.k.rows - tile, works);
+  let rows = select(0u, p.k.rows - tile, place.works);
   let start = (b * p.k.rows + tile) * width;
   finish_dkv(&dk, p.factor, start, width, rows, p.k.width, chunk, lane, subgroup);
   finish_dkv(&dv, 1.0, start + p.k.width, width, rows, p.v.width, chunk, lane, subgroup);

@@ -43,6 +43,18 @@ var<workgroup> right: array<f16, TILE * TERMS_STRIDE>;
 // Scores, or a panel of a result, and per row up to 4 numbers that its two invocations exchange.
 var<workgroup> scores: array<f32, TILE * SCORES_STRIDE>;
 
+// The tile of a workgroup: its first row, the first vec4 of its columns, and the number of the head and batch. Surplus
+// workgroups have no other rows, and store nothing. They do not return at once: naga takes the result of a function for
+// non-uniform, and would refuse cooperative matrices behind the condition.
+struct Place { tile: u32, chunk: u32, b: u32, works: bool }
+
+fn place_of(number: u32) -> Place {
+  let row_of_tiles = number / p.chunks;
+  let slice = row_of_tiles / p.tiles;
+  let chunk = number % p.chunks * (PANELS * TILE / 4u);
+  return Place(row_of_tiles % p.tiles * TILE, chunk, min(slice, p.batches - 1u), slice < p.batches);
+}
+
 fn load_scores(at: u32) -> vec4<f32> {
   return vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
 }

@@ -4,8 +4,8 @@
 // Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS, QUADS,
-  resume_RESULT, store_factors, SUMS, TILE,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS,
+  place_of, QUADS, resume_RESULT, store_factors, SUMS, TILE,
 };
 import package::attention_operands::{p, score, shift, weights};
 import package::attention_query_grad::{dq, dy, k, q, stats, v};
@@ -22,13 +22,10 @@ fn attention_query_grad_cooperative(
   @builtin(local_invocation_index) lane: u32,
   @builtin(subgroup_id) subgroup: u32,
 ) {
-  let number = group_number(group, groups);
-  let chunk = number % p.chunks * (PANELS * TILE / 4u);
-  let tile = number / p.chunks % p.tiles * TILE;
-  let slice = number / p.chunks / p.tiles;
-  // Surplus workgroups have no keys, as in attention_cooperative.wgsl.
-  let works = slice < p.batches;
-  let b = min(slice, p.batches - 1u);
+  let place = place_of(group_number(group, groups));
+  let chunk = place.chunk;
+  let tile = place.tile;
+  let b = place.b;
 
   let query = tile + own_row(lane);
   let own = own_start(lane);
@@ -38,7 +35,7 @@ fn attention_query_grad_cooperative(
   var acc: array<MatrixC, SUMS>;
   @if(CONTINUED) resume_dq(&acc, i * p.q.width, p.q.width, chunk, lane, subgroup);
   let end = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
-  let last = select(p.first, end, works);
+  let last = select(p.first, end, place.works);
   for (var j = p.first; j < last; j += TILE) {
     dot_q_k(b, tile, j, lane, subgroup);
     var w: array<vec4<f32>, QUADS>;
@@ -60,7 +57,7 @@ fn attention_query_grad_cooperative(
     }
     add_k(&acc, b, j, chunk, lane, subgroup);
   }
-  let rows = select(0u, p.q.rows - tile, works);
+  let rows = select(0u, p.q.rows - tile, place.works);
   let start = (b * p.q.rows + tile) * p.q.width;
   finish_dq(&acc, p.factor, start, p.q.width, rows, p.q.width, chunk, lane, subgroup);
 }

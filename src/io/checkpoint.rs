@@ -36,13 +36,20 @@ impl Session {
     /// [`Error::File`] for a damaged file, or with a list of all variables that are missing, unknown or of
     /// another type. The session is then unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        // Integers become the types of the variables with their names.
-        let wanted = |name: &str| self.variable_type(name).map(|ty| ty.dtype);
-        let Contents { tensors, metadata } = safetensors::read_for(path, wanted)?;
-        self.check_variables(path, &tensors)?;
+        let contents = self.read_checkpoint(path.as_ref())?;
+        self.load_contents(path.as_ref(), &contents)
+    }
+
+    /// Reads a file; integers become the types of the variables with their names.
+    pub(crate) fn read_checkpoint(&self, path: &Path) -> Result<Contents> {
+        safetensors::read_for(path, |name| self.variable_type(name).map(|ty| ty.dtype))
+    }
+
+    /// [`Session::load`] from what was read from the file.
+    pub(crate) fn load_contents(&mut self, path: &Path, Contents { tensors, metadata }: &Contents) -> Result<()> {
+        self.check_variables(path, tensors)?;
         let mut counters: BTreeMap<String, u64> = self.counters().keys().map(|name| (name.clone(), 0)).collect();
-        for (key, text) in &metadata {
+        for (key, text) in metadata {
             if let Some(name) = key.strip_prefix(COUNTER) {
                 let count = text.parse();
                 let count =
@@ -50,7 +57,7 @@ impl Session {
                 counters.insert(name.to_owned(), count);
             }
         }
-        split_count(&mut counters, &tensors);
+        split_count(&mut counters, tensors);
         self.set_all(&tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect::<Vec<_>>())?;
         for (name, count) in counters {
             self.set_counter(&name, count);

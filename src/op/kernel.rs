@@ -132,7 +132,7 @@ impl Variant {
             return Some(format!("{} invocations per workgroup", self.invocations));
         }
         if self.cooperative && profile.cooperative_matrices.is_empty() {
-            return Some("enabled cooperative matrices".into());
+            return Some("cooperative matrices (off unless enabled)".into());
         }
         match self.subgroup {
             Some(size) if profile.subgroups != Some((size, size)) => Some(format!("subgroups of {size}")),

@@ -102,7 +102,7 @@ impl Hasher for Attributes {
     /// The elements of an array of integers. Ops have only arrays of `usize`.
     fn write(&mut self, bytes: &[u8]) {
         bytes.chunks_exact(size_of::<usize>()).for_each(|word| {
-            self.write_usize(usize::from_ne_bytes(word.try_into().expect("a word")));
+            self.write_usize(usize::from_ne_bytes(word.try_into().expect("chunks_exact gives whole words")));
         });
     }
 

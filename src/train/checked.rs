@@ -31,9 +31,10 @@ pub struct Checked {
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Checked { steps, calls, numbers } = self;
+        let unit = if *steps == 1 { "step" } else { "steps" };
         match calls {
-            0 => write!(f, "{steps} steps without NaN or infinity"),
-            _ => write!(f, "{steps} steps correct, {calls} kernel calls, {numbers} numbers compared"),
+            0 => write!(f, "{steps} {unit} without NaN or infinity"),
+            _ => write!(f, "{steps} {unit} correct: {calls} kernel calls, {numbers} numbers compared"),
         }
     }
 }
@@ -107,8 +108,8 @@ impl Trainer {
         done.map(|_| own)
     }
 
-    /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do not
-    /// change. See [`Session::profile`].
+    /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do
+    /// not change. See [`Session::profile`].
     ///
     /// # Errors
     /// As [`Session::profile`]; errors of data and compilation.

@@ -62,7 +62,8 @@ pub trait Dataset: Sync {
         Map { inner: self, change }
     }
 
-    /// The same rows with random changes of the images `x`, other ones at each step. They are made on the worker threads.
+    /// The same rows with random changes of the images `x`, other ones at each step. They are made on the worker
+    /// threads.
     ///
     /// ```
     /// use wgrad::Tensor;

@@ -62,7 +62,7 @@ pub(super) fn write_config(folder: &Path, settings: &Json, trainer: &Json, devic
             "backend": profile.backend,
             "wgrad": env!("CARGO_PKG_VERSION"),
             "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            "command": std::env::args().collect::<Vec<_>>(),
+            "command": std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>(),
             "git_commit": git(&["rev-parse", "HEAD"]),
             "git_changes": git(&["status", "--porcelain"]).map(|changes| !changes.is_empty()),
         },
@@ -132,9 +132,9 @@ impl Log {
     }
 
     pub fn norms(&mut self, step: u64, epoch: u64, norms: Map<String, Json>) -> Result<()> {
-        let mut line = json!({"kind": "norms", "step": step, "epoch": epoch});
-        line.as_object_mut().into_iter().for_each(|line| line.extend(norms.clone()));
-        self.write(&line)
+        let place = [("kind", json!("norms")), ("step", json!(step)), ("epoch", json!(epoch))];
+        let place = place.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.write(&place.chain(norms).collect())
     }
 
     pub fn weights(&mut self, step: u64, epoch: u64, parameters: Map<String, Json>) -> Result<()> {

@@ -56,15 +56,7 @@ pub struct Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {}: loss {:.4}", self.number, self.loss)?;
-        if let Some(validation) = &self.validation {
-            write!(f, ", validation {validation}")?;
-        }
-        write!(f, ", {:.0} rows/s, {:.1} s", self.rows_per_second, self.seconds)?;
-        match self.waiting > 0.1 {
-            true => write!(f, " ({:.0}% waiting for data)", 100.0 * self.waiting),
-            false => Ok(()),
-        }
+        write!(f, "epoch {}: {}", self.number, self.figures())
     }
 }
 
@@ -78,7 +70,8 @@ pub enum Ended {
     EarlyStopping(u64),
     /// The time budget is used up.
     TimeBudget,
-    /// Interrupted by Ctrl-C or [`Control::Stop`](super::Control::Stop). Names the checkpoint to go on from, if there is one.
+    /// Interrupted by Ctrl-C or [`Control::Stop`](super::Control::Stop). Names the checkpoint to go on from, if there
+    /// is one.
     Interrupted(Option<PathBuf>),
 }
 
@@ -128,6 +121,17 @@ pub(super) fn of_exact(json: &Json) -> Option<f64> {
 }
 
 impl Epoch {
+    /// Losses, metrics and speed.
+    pub(super) fn figures(&self) -> String {
+        let validation = self.validation.as_ref().map_or_else(String::new, |v| format!(", validation {v}"));
+        let waiting = match self.waiting > 0.1 {
+            true => format!(" ({:.0}% waiting for data)", 100.0 * self.waiting),
+            false => String::new(),
+        };
+        let Epoch { loss, rows_per_second, seconds, .. } = self;
+        format!("loss {loss:.4}{validation}, {rows_per_second:.0} rows/s, {seconds:.1} s{waiting}")
+    }
+
     /// For a checkpoint. (The confusion matrix is not kept.)
     pub(super) fn to_json(&self) -> Json {
         let validation = self.validation.as_ref().map(|v| {

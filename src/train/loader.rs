@@ -1,4 +1,4 @@
-//! Makes batches ahead on worker threads.
+//! Prepares batches on worker threads.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::{Batch, Dataset};
 use crate::data::Batches;
 use crate::{Error, Result};
 
-/// Makes the batches of a data set ahead, on worker threads with a bounded queue. The order is that of [`Batches`],
+/// Prepares the batches of a data set on worker threads, with a bounded queue. The order is that of [`Batches`],
 /// whatever the number of threads.
 ///
 /// ```
@@ -56,7 +56,7 @@ impl<'d> Loader<'d> {
         Loader { data, batches, workers: 0, ahead: 0 }
     }
 
-    /// The number of worker threads; 0 for none. Up to two batches per thread are made ahead.
+    /// The number of worker threads; 0 for none. Up to two batches per thread are prepared in advance.
     pub fn workers(self, workers: usize) -> Loader<'d> {
         Loader { workers, ahead: 2 * workers, ..self }
     }
@@ -82,9 +82,9 @@ impl<'d> Loader<'d> {
         mut each: impl FnMut(Loaded) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
-        let before = epoch * lists.len() as u64;
         let make = |number: usize| {
-            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&lists[number], before + number as u64)));
+            let step = step_of(epoch, number, lists.len());
+            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&lists[number], step)));
             made.unwrap_or_else(|panic| {
                 Err(Error::Input(format!("making batch {number} of epoch {epoch} panicked: {}", message(&*panic))))
             })
@@ -119,6 +119,11 @@ impl<'d> Loader<'d> {
             Ok(())
         })
     }
+}
+
+/// The number of a batch of an epoch, counted from the first epoch on.
+pub(super) fn step_of(epoch: u64, number: usize, count: usize) -> u64 {
+    epoch.wrapping_mul(count as u64).wrapping_add(number as u64)
 }
 
 /// The text of a panic.

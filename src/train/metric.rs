@@ -46,11 +46,11 @@ pub enum Metric {
     R2,
     /// `exp` of the mean cross entropy of logits and class numbers.
     Perplexity,
-    /// A metric of one's own: the mean over all rows.
+    /// A user-defined metric: the mean over all rows.
     Mean(Custom),
 }
 
-/// A metric of one's own; see [`Metric::mean_of`].
+/// A user-defined metric; see [`Metric::mean_of`].
 #[derive(Clone)]
 pub struct Custom {
     name: String,
@@ -67,7 +67,7 @@ impl fmt::Debug for Metric {
 }
 
 impl Metric {
-    /// A metric of one's own: `of_batch` returns its mean over the rows of a batch, from predictions and targets.
+    /// A user-defined metric: `of_batch` returns its mean over the rows of a batch, from predictions and targets.
     ///
     /// ```
     /// use wgrad::train::Metric;
@@ -141,8 +141,8 @@ struct Confusion {
 
 /// Scores of the classes, and the targets.
 struct Classes {
-    /// `[targets][classes]`; with one logit per target, the scores 0 and the logit.
-    scores: Vec<Vec<f64>>,
+    /// `[targets, classes]`; with one logit per target, the scores 0 and the logit.
+    scores: Vec<f64>,
     targets: Vec<usize>,
     classes: usize,
 }
@@ -158,8 +158,8 @@ impl Classes {
             return Err(wrong("expected logits [N, C] and class numbers [N], or one logit per target"));
         }
         let classes = numbers.len() / n;
-        let scores: Vec<Vec<f64>> = if classes == 1 {
-            numbers.iter().map(|&logit| vec![0.0, logit]).collect()
+        let scores: Vec<f64> = if classes == 1 {
+            numbers.iter().flat_map(|&logit| [0.0, logit]).collect()
         } else {
             // The classes of a target are along axis 1, or the last axis if the other axes are joined.
             let axes = prediction.shape();
@@ -171,7 +171,7 @@ impl Classes {
                 _ => return Err(wrong("expected the classes along axis 1")),
             };
             let place = |i: usize, class: usize| (i / inner * classes + class) * inner + i % inner;
-            (0..n).map(|i| (0..classes).map(|class| numbers[place(i, class)]).collect()).collect()
+            (0..n * classes).map(|at| numbers[place(at / classes, at % classes)]).collect()
         };
         let classes = classes.max(2);
         let target_of = |x: f64| match x >= 0.0 && x < classes as f64 && x.fract() == 0.0 {
@@ -182,9 +182,13 @@ impl Classes {
         Ok(Classes { scores, targets, classes })
     }
 
+    fn scores(&self, i: usize) -> &[f64] {
+        &self.scores[i * self.classes..(i + 1) * self.classes]
+    }
+
     /// The number of classes that are ranked before the target.
     fn rank(&self, i: usize) -> usize {
-        let (scores, target) = (&self.scores[i], self.targets[i]);
+        let (scores, target) = (self.scores(i), self.targets[i]);
         let own = scores[target];
         // A NaN score is never found.
         if own.is_nan() {
@@ -193,17 +197,21 @@ impl Classes {
         scores.iter().enumerate().filter(|&(class, &x)| x > own || (x == own && class < target) || x.is_nan()).count()
     }
 
+    /// The class with the largest score. A row with NaN is wrong whatever its target.
     fn predicted(&self, i: usize) -> i32 {
-        let best = self.scores[i]
-            .iter()
-            .enumerate()
-            .fold((0, f64::NEG_INFINITY), |best, (class, &score)| if score > best.1 { (class, score) } else { best });
+        if self.scores(i).iter().any(|score| score.is_nan()) {
+            return ((self.targets[i] + 1) % self.classes) as i32;
+        }
+        let best =
+            self.scores(i).iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (class, &score)| {
+                if score > best.1 { (class, score) } else { best }
+            });
         best.0 as i32
     }
 
     /// `-log softmax` of the target.
     fn cross_entropy(&self, i: usize) -> f64 {
-        let scores = &self.scores[i];
+        let scores = self.scores(i);
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|x| (x - most).exp()).sum();
         most + sum.ln() - scores[self.targets[i]]
@@ -288,7 +296,7 @@ impl Tally {
                     let why = format!("the ROC AUC needs two classes, not {}", batch.classes);
                     return Err(Error::Input(why));
                 }
-                self.predictions.extend(batch.scores.iter().map(|scores| scores[1] - scores[0]));
+                self.predictions.extend(batch.scores.chunks(2).map(|scores| scores[1] - scores[0]));
                 self.targets.extend(batch.targets.iter().map(|&class| class as f64));
             }
             (Metric::Mae, _) => self.sum += numbers()?.map(|(p, y)| (p - y).abs()).sum::<f64>(),

@@ -1,5 +1,5 @@
-//! Training: a [`Trainer`] with epochs, validation, metrics, checkpoints and progress, and its parts for loops of one's
-//! own.
+//! Training: a [`Trainer`] with epochs, validation, metrics, checkpoints and progress, and its parts for user-defined
+//! loops.
 //!
 //! ```no_run
 //! use wgrad::data::{Mnist, Scaler};
@@ -26,9 +26,9 @@
 //! # Ok::<(), wgrad::Error>(())
 //! ```
 //!
-//! Parts that are usable alone: [`Programs`] compiles a step for each batch size, [`Loader`] makes batches ahead on worker
-//! threads, [`Meter`] computes metrics, [`Model`] runs a network on any number of rows, [`Progress`] shows how far a loop
-//! is, [`Session::save`](crate::Session::save) and [`Session::load`](crate::Session::load) keep variables and counters.
+//! Its parts can be used alone: [`Programs`] compiles a step for each batch size, [`Loader`] prepares batches on worker
+//! threads, [`Meter`] computes metrics, [`Model`] runs a network on any number of rows, [`Progress`] shows progress,
+//! [`Session::save`](crate::Session::save) and [`Session::load`](crate::Session::load) keep variables and counters.
 
 mod checked;
 mod dataset;

@@ -108,9 +108,9 @@ impl Cache {
     }
 }
 
-/// A step of one's own, for tensors of any shapes: a function that builds its graph, and a program for each set of types,
-/// compiled when first needed. For training loops that a [`Trainer`](super::Trainer) does not cover, such as two networks
-/// with an optimiser each.
+/// A user-defined step for tensors of any shapes: a function that builds its graph, and a program for each set of
+/// types, compiled when it is first needed. For training loops that a [`Trainer`](super::Trainer) does not cover, such
+/// as those of two networks with an optimiser each.
 ///
 /// ```
 /// use wgrad::prelude::*;

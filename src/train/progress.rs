@@ -42,9 +42,14 @@ impl Progress {
         Progress { terminal: false, quiet: true, drawn: None }
     }
 
+    /// Whether [`Progress::step`] would redraw the line now.
+    pub(super) fn is_due(&self) -> bool {
+        !self.quiet && self.terminal && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
+    }
+
     /// Redraws the current line: what it is, how much of it is done, figures, and the estimated time left.
     pub fn step(&mut self, what: &str, done: usize, all: usize, figures: &str, left: Duration) {
-        if self.quiet || !self.terminal || self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
+        if !self.is_due() {
             return;
         }
         self.drawn = Some(Instant::now());

@@ -154,7 +154,13 @@ impl<'a> Run<'a> {
     }
 
     fn train(&mut self) -> Result<()> {
-        while self.state.epoch < self.trainer.epochs && self.state.steps < self.total_steps && self.ended.is_none() {
+        while self.state.epoch < self.trainer.epochs && self.ended.is_none() {
+            if self.state.steps >= self.total_steps {
+                if self.state.batch > 0 {
+                    self.end_epoch()?;
+                }
+                break;
+            }
             if self.epoch()?.is_break() {
                 break;
             }
@@ -216,12 +222,16 @@ impl<'a> Run<'a> {
         if let Some(diverged) = diverged {
             return Err(self.explain(diverged)?);
         }
-        // Interrupted within the epoch.
-        if self.ended.is_some() && self.state.batch < self.batches.count() {
+        if self.state.batch == self.batches.count() {
+            self.end_epoch()?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        if self.ended.is_some() {
             self.name_checkpoint();
             return Ok(ControlFlow::Break(()));
         }
-        self.end_epoch()?;
+        // The limit on steps lies within the epoch.
+        self.save()?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -308,23 +318,26 @@ impl<'a> Run<'a> {
                 self.ended.get_or_insert(Ended::Interrupted(None));
             }
         }
+        if !self.display.is_due() {
+            return Ok(None);
+        }
         let (all, done) = (self.batches.count(), batch + 1);
         let left = self.state.seconds / done as f64 * all.saturating_sub(done) as f64;
         let rate = self.state.rows / self.state.seconds.max(1e-9);
         let what = format!("epoch {epoch}/{}", self.trainer.epochs);
         let lr = lr.map_or_else(String::new, |lr| format!(", lr {lr:.2e}"));
         let figures = format!("loss {:.4}{lr}, {rate:.0} rows/s", self.state.loss_sum / self.state.rows);
-        self.display.step(&what, done, all, &figures, Duration::from_secs_f64(left));
+        self.display.step(&what, done, all, &figures, Duration::try_from_secs_f64(left).unwrap_or_default());
         Ok(None)
     }
 
     /// Whether the training ends after this batch, by Ctrl-C or time.
     fn must_end(&mut self) -> bool {
         if self.ended.is_none() {
-            let total = Duration::from_secs_f64(self.state.total_seconds);
+            let budget = self.trainer.time_budget.map(|budget| budget.as_secs_f64());
             if self.log.is_some() && interrupt::pressed() {
                 self.ended = Some(Ended::Interrupted(None));
-            } else if self.trainer.time_budget.is_some_and(|budget| total >= budget) {
+            } else if budget.is_some_and(|budget| self.state.total_seconds >= budget) {
                 self.ended = Some(Ended::TimeBudget);
             }
         }
@@ -351,8 +364,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Evaluates, decides, records and saves after the batches of an epoch.
+    /// Evaluates, decides, records and saves after the batches of an epoch. If the limit on steps lies within the
+    /// epoch, the checkpoint from within it remains the newest, so that a resumed training with more steps takes all of
+    /// them.
     fn end_epoch(&mut self) -> Result<()> {
+        let whole = self.state.batch == self.batches.count();
         let validation = match self.validation {
             Some(data) => Some(super::evaluate::evaluate(self.trainer, self.session, data)?),
             None => None,
@@ -371,8 +387,7 @@ impl<'a> Run<'a> {
         };
         state.epoch += 1;
         (state.batch, state.loss_sum, state.rows, state.seconds, state.waiting) = (0, 0.0, 0.0, 0.0, 0.0);
-        let of = epoch.number.to_string() + "/" + &self.trainer.epochs.to_string();
-        self.display.line(&epoch.to_string().replacen(&format!("epoch {}", epoch.number), &format!("epoch {of}"), 1));
+        self.display.line(&format!("epoch {}/{}: {}", epoch.number, self.trainer.epochs, epoch.figures()));
         let improved = self.judge(&epoch);
         if let Some(log) = &mut self.log {
             log.epoch(&epoch)?;
@@ -387,7 +402,9 @@ impl<'a> Run<'a> {
             }
         }
         self.state.epochs.push(epoch);
-        self.save()?;
+        if whole {
+            self.save()?;
+        }
         if improved {
             match &self.checkpoints {
                 Some(checkpoints) => checkpoints.save_best(self.session, &self.state)?,
@@ -447,34 +464,29 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The error for a loss that is not finite: repeats the training from the newest checkpoint up to the step, and looks
-    /// for the first node that is not finite. The session is left with the checkpoint's variables.
+    /// The error for a loss that is not finite: repeats the training from the newest checkpoint up to the step, and
+    /// looks for the first node that is not finite. The session is left with the checkpoint's variables.
     fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
         let epoch = self.state.epoch;
         let mut text = format!("the training diverged: the loss of epoch {}, batch {} is {loss}", epoch + 1, batch + 1);
         let mut good: Option<PathBuf> = None;
-        let mut from = None;
+        // Without a checkpoint, the weights are those after the step; what is found first may be a consequence.
+        let mut from = batch;
         if let Some(checkpoints) = &self.checkpoints
             && let Some(path) = checkpoints.newest()
         {
-            let state = checkpoints.load(self.session, &path)?;
-            from = Some((state.epoch, state.batch));
-            self.state = state;
+            self.state = checkpoints.load(self.session, &path)?;
+            from = self.state.batch;
             good = Some(path);
         }
-        if let Some((from_epoch, from_batch)) = from.filter(|&(e, b)| (e, b) <= (epoch, batch)) {
-            let lists: Vec<Vec<usize>> = self.batches.epoch(from_epoch).collect();
-            if from_epoch == epoch {
-                for number in from_batch..batch {
-                    let tensors = self.batch(epoch, number, &lists)?;
-                    let started = self.start(number, lists[number].len(), &tensors)?;
-                    drop(started.pending.outputs()?);
-                }
-                text += &self.first_not_finite(epoch, batch, &lists)?;
-            }
-        } else {
-            // The weights are those after the step; what it finds first may be a consequence.
+        // A checkpoint is saved after each epoch, unless its file has been removed since.
+        if self.state.epoch == epoch {
             let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
+            for number in from..batch {
+                let tensors = self.batch(epoch, number, &lists)?;
+                let started = self.start(number, lists[number].len(), &tensors)?;
+                drop(started.pending.outputs()?);
+            }
             text += &self.first_not_finite(epoch, batch, &lists)?;
         }
         match (good, &self.checkpoints) {
@@ -489,7 +501,7 @@ impl<'a> Run<'a> {
     }
 
     fn batch(&self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<super::Batch> {
-        self.data.batch(&lists[number], epoch * lists.len() as u64 + number as u64)
+        self.data.batch(&lists[number], super::loader::step_of(epoch, number, lists.len()))
     }
 
     /// The first node of a step that is not finite.

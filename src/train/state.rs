@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use super::history::{Epoch, exact, of_exact};
-use crate::io::safetensors;
 use crate::{Error, Result, Session};
 
 /// The position of a training: everything besides the session's variables and counters that decides how it goes on.
@@ -131,7 +130,7 @@ impl Checkpoints {
 
     /// Saves the session and the state, and removes older checkpoints.
     pub fn save(&self, session: &Session, state: &State) -> Result<PathBuf> {
-        let position = state.epochs.len() as u64 * BATCHES_PER_EPOCH + state.batch as u64;
+        let position = (state.epochs.len() as u64 * BATCHES_PER_EPOCH).saturating_add(state.batch as u64);
         let path = self.folder.join(format!("checkpoint-{position:015}.safetensors"));
         self.write(session, state, &path)?;
         let all = self.list();
@@ -177,7 +176,8 @@ impl Checkpoints {
 
     /// Loads a checkpoint into the session.
     pub fn load(&self, session: &mut Session, path: &Path) -> Result<State> {
-        let metadata = safetensors::read(path)?.metadata;
+        let contents = session.read_checkpoint(path)?;
+        let metadata = &contents.metadata;
         match metadata.get(VERSION.0).map(String::as_str) {
             Some(version) if version == VERSION.1 => {}
             Some(version) => {
@@ -210,7 +210,7 @@ impl Checkpoints {
         }
         let state = parsed(STATE).as_ref().and_then(State::from_json);
         let state = state.ok_or_else(|| Error::file(path, "the state of the training is damaged"))?;
-        session.load(path)?;
+        session.load_contents(path, &contents)?;
         Ok(state)
     }
 }

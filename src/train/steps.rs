@@ -23,8 +23,14 @@ pub(super) struct StepGraph {
 
 impl Trainer {
     fn clipped(&self, gradients: Vec<Gradient>) -> Vec<Gradient> {
-        let gradients = self.clip_value.map_or(gradients.clone(), |limit| clip_value(&gradients, limit));
-        self.clip_norm.map_or(gradients.clone(), |limit| clip_norm(&gradients, limit))
+        let gradients = match self.clip_value {
+            Some(limit) => clip_value(&gradients, limit),
+            None => gradients,
+        };
+        match self.clip_norm {
+            Some(limit) => clip_norm(&gradients, limit),
+            None => gradients,
+        }
     }
 
     /// Adds the updates of the parameters to a graph.
@@ -91,7 +97,7 @@ impl Trainer {
         StepGraph { graph, inputs, loss: Some(step.loss), gradients }
     }
 
-    /// The graph of the update from the gradients of so many batches.
+    /// The graph of the update from the accumulated gradients of `batches` batches.
     pub(super) fn updating_graph(&self, types: &Types, batches: usize) -> StepGraph {
         // Only the parameters: the model also updates running statistics.
         let built = Graph::new();
@@ -115,11 +121,11 @@ impl Trainer {
         })
     }
 
-    /// The update from the gradients of so many batches.
+    /// The update from the accumulated gradients of `batches` batches.
     pub(super) fn updating(&mut self, session: &mut Session, batch: &Batch, batches: usize) -> Result<Rc<Compiled>> {
-        let types = types(batch);
-        self.program(session, ("update", batches), &types, |trainer, session| {
-            let StepGraph { graph, inputs, .. } = trainer.updating_graph(&types, batches);
+        // The same for batches of all sizes.
+        self.program(session, ("update", batches), &Types::new(), |trainer, session| {
+            let StepGraph { graph, inputs, .. } = trainer.updating_graph(&types(batch), batches);
             trainer.compile(session, &graph, &[], &inputs)
         })
     }

@@ -29,7 +29,7 @@ pub(super) type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
 pub(super) type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
 pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
-/// What a callback wants.
+/// Whether a training goes on after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Go on.
@@ -89,8 +89,8 @@ pub(super) struct Plateau {
 /// ```
 ///
 /// Losses are read one step late, so that the device does not wait for the host. With [`Trainer::folder`], the training
-/// keeps checkpoints and a log, Ctrl-C ends it after the current step, and [`Trainer::resume`] goes on as if it had
-/// never stopped: the same bits, on the same device.
+/// keeps checkpoints and a log, Ctrl-C ends it after the current step, and [`Trainer::resume`] continues as if it had
+/// never stopped, bit for bit on the same device.
 pub struct Trainer {
     pub(super) build: Box<BuildStep>,
     pub(super) seed: u64,
@@ -151,8 +151,8 @@ impl Trainer {
         trainer.seed(seed)
     }
 
-    /// Trains anything: `step` builds the loss, and optionally the prediction, from the tensors of a batch. Use this for
-    /// several inputs, several losses, or targets that are computed from inputs.
+    /// Trains anything: `step` builds the loss, and optionally the prediction, from the tensors of a batch. Use this
+    /// for several inputs, several losses, or targets that are computed from inputs.
     ///
     /// ```
     /// use wgrad::prelude::*;
@@ -228,8 +228,8 @@ impl Trainer {
         self
     }
 
-    /// Replaces the optimiser by a function that applies optimisers to gradients, which are clipped already: for groups of
-    /// parameters with rates, decays or optimisers of their own. See [`optim`](crate::optim).
+    /// Replaces the optimiser by a function that applies optimisers to gradients, which are clipped already: for groups
+    /// of parameters with rates, decays or optimisers of their own. See [`optim`](crate::optim).
     pub fn update(mut self, update: impl Fn(&Graph, &[Gradient]) + 'static) -> Trainer {
         self.update = Some(Box::new(update));
         self
@@ -285,7 +285,7 @@ impl Trainer {
         self
     }
 
-    /// Adds up the gradients of this many batches for each optimiser step, and applies their mean.
+    /// Makes an optimiser step from the mean gradient of this many batches.
     pub fn accumulate(mut self, batches: usize) -> Trainer {
         self.accumulate = batches;
         self
@@ -364,14 +364,15 @@ impl Trainer {
         self
     }
 
-    /// Ends the training after the step at which it has taken this long, in all runs together.
+    /// Ends the training after the first step at which it has taken this long, including the time before a resume.
     pub fn time_budget(mut self, budget: Duration) -> Trainer {
         self.time_budget = Some(budget);
         self
     }
 
-    /// Threads that make batches ahead; default 0. [`Loader::suitable_workers`](super::Loader::suitable_workers)
-    /// suggests a number. The batches do not depend on it.
+    /// Threads that prepare batches; default 0, which prepares each batch when it is needed.
+    /// [`Loader::suitable_workers`](super::Loader::suitable_workers) suggests a number. The batches do not depend on
+    /// it.
     pub fn workers(mut self, threads: usize) -> Trainer {
         self.workers = threads;
         self
@@ -385,7 +386,7 @@ impl Trainer {
         self
     }
 
-    /// Also saves a checkpoint after every so many batches, not just after each epoch.
+    /// Also saves a checkpoint after each `batches` batches, not only after each epoch.
     pub fn checkpoint_every(mut self, batches: u64) -> Trainer {
         self.checkpoint_every = Some(batches.max(1));
         self
@@ -397,7 +398,7 @@ impl Trainer {
         self
     }
 
-    /// Goes on from the newest checkpoint of the folder, if there is one.
+    /// Continues from the newest checkpoint of the folder, if there is one.
     pub fn resume(mut self, resume: bool) -> Trainer {
         self.resume = resume;
         self
@@ -427,8 +428,8 @@ impl Trainer {
         self
     }
 
-    /// Compares every kernel call of every step with the reference, and ends with an error at the first that differs; see
-    /// [`Session::run_checked`]. The last line of progress, and [`Trainer::checked`], tell how much was compared.
+    /// Compares every kernel call of every step with the reference, and ends with an error at the first that differs;
+    /// see [`Session::run_checked`]. The last line of progress, and [`Trainer::checked`], tell how much was compared.
     pub fn shadow(self, shadow: bool) -> Trainer {
         self.check_by(Checking::Shadow, shadow)
     }
@@ -458,8 +459,8 @@ impl Trainer {
         self
     }
 
-    /// Trains on `data`, and evaluates `validation` after each epoch. The session's variables are the result; those that
-    /// exist already are trained further.
+    /// Trains on `data`, and evaluates `validation` after each epoch. The session's variables are the result; those
+    /// that exist already are trained further.
     ///
     /// # Errors
     /// [`Error::Input`] for settings that make no sense and empty data; [`Error::Training`] if the loss is not finite,

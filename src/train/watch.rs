@@ -42,7 +42,7 @@ impl Trainer {
         self
     }
 
-    /// Whether the step after so many is watched.
+    /// Whether the step after `steps` steps is watched.
     pub(super) fn watches(&self, steps: u64) -> bool {
         self.watch.is_some_and(|every| steps.is_multiple_of(every))
     }
@@ -62,7 +62,7 @@ impl Trainer {
         })
     }
 
-    /// The same for a step with the accumulated gradients of so many batches.
+    /// The same for a step with the accumulated gradients of `batches` batches.
     pub(super) fn accumulated_norms(
         &mut self,
         session: &mut Session,

@@ -179,6 +179,32 @@ fn a_resumed_training_has_the_bits_of_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_training_that_ends_within_an_epoch_takes_the_other_batches_when_it_is_resumed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, test) = (rows(16, 14), rows(8, 15));
+    let train = |run: &str, steps: u64| {
+        let mut session = Session::new(Device::cpu());
+        let trainer = Trainer::new(&model(), squares).lr(0.02).epochs(4).steps(steps).batch(4);
+        let mut trainer = trainer.folder(folder.path().join(run)).metrics([Metric::Mae]).resume(true).quiet();
+        let history = trainer.fit(&mut session, &data, Some(&test)).expect("trains");
+        let epochs = history.epochs.iter().map(|epoch| (epoch.number, epoch.steps, epoch.loss));
+        (state(&session), epochs.collect::<Vec<_>>())
+    };
+    let whole = train("whole", 10);
+    // The third epoch has two of its four batches.
+    assert_eq!(whole.1.iter().map(|epoch| epoch.1).collect::<Vec<_>>(), [4, 8, 10]);
+    assert_eq!(train("whole", 10), whole, "resumed after its end");
+    let part = train("parts", 5);
+    assert_eq!(part.1.iter().map(|epoch| epoch.1).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(train("parts", 10), whole);
+    let logs = ["whole", "parts"].map(|run| log(&folder.path().join(run)));
+    assert_eq!(logs[0].iter().filter(|line| !line.contains(r#""kind":"end""#)).count(), 13);
+    let without_ends =
+        logs.map(|log| log.into_iter().filter(|line| !line.contains(r#""kind":"end""#)).collect::<Vec<_>>());
+    assert_eq!(without_ends[0], without_ends[1]);
+}
+
+#[test]
 fn other_settings_are_refused_and_damaged_checkpoints_are_passed_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, run) = (rows(12, 4), folder.path().join("run"));
@@ -539,7 +565,7 @@ fn metrics_of_numbers_are_those_of_their_definitions() {
     assert!(error.contains("equally many elements"), "{error}");
     // NaN is not good.
     let mut meter = Meter::new(&[Metric::Accuracy, Metric::TopK(1)]);
-    let nan = Tensor::new([1, 2], [f32::NAN, f32::NAN]).unwrap();
-    meter.add(&nan, &Tensor::new([1], [1]).unwrap()).expect("fits");
+    let nan = Tensor::new([4, 2], [f32::NAN, f32::NAN, f32::NAN, f32::NAN, f32::NAN, 1.0, 1.0, f32::NAN]).unwrap();
+    meter.add(&nan, &Tensor::new([4], [0, 1, 0, 1]).unwrap()).expect("fits");
     assert!(meter.values().unwrap().iter().all(|(_, value)| *value == 0.0), "{:?}", meter.values());
 }

@@ -187,7 +187,7 @@ fn only_mixed_precision_uses_cooperative_matrices_and_only_where_there_are_some(
     let without = Profile { cooperative_matrices: Vec::new(), ..gpu() };
     let (label, why) = planned(large, &without, Precision::Mixed);
     assert_eq!(label, "matmul.tile128");
-    assert!(why.contains("cooperative128 lacks enabled cooperative matrices"), "{why}");
+    assert!(why.contains("cooperative128 lacks cooperative matrices (off unless enabled)"), "{why}");
     // A workgroup's memory does not hold the results of so many subgroups.
     let narrow = Profile { subgroups: Some((4, 4)), ..gpu() };
     assert_eq!(planned(large, &narrow, Precision::Mixed).0, "matmul.tile128");

@@ -7,7 +7,7 @@ pub mod kernel;
 mod training;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -292,8 +292,13 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
         out.line(row([tally.op, &cases, &compared, &half, &most, &short(tally.worst), &tally.source]))?;
         show_failures(tally, out)?;
     }
+    // A line for each reason.
+    let mut lacking: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for missing in &findings.missing {
-        out.line(format!("not runnable here: {}.{} ({})", missing.op, missing.variant, missing.lacks))?;
+        lacking.entry(&missing.lacks).or_default().push(format!("{}.{}", missing.op, missing.variant));
+    }
+    for (lacks, variants) in lacking {
+        out.line(format!("not runnable here, for lack of {lacks}: {}", variants.join(", ")))?;
     }
     if let Some(Err(why)) = &findings.training {
         out.line(format!("  FAILED training: {why}"))?;
