@@ -5,7 +5,7 @@
 
 import package::attention_key_grad::{dkv, dy, k, q, shift_of, stats, v};
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start,
   place_of, QUADS, resume_RESULT, store_factors, SUMS, TILE,
 };
 import package::attention_operands::{p, score, weights};

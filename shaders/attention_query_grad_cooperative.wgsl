@@ -4,7 +4,7 @@
 // Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_matrices::{
-  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start, PANELS,
+  add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start,
   place_of, QUADS, resume_RESULT, store_factors, SUMS, TILE,
 };
 import package::attention_operands::{p, score, shift, weights};

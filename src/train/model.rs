@@ -1,13 +1,15 @@
 //! Models: a network with the programs that run it.
 
+use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Batch;
 use super::programs::{Cache, Compiled, types};
+use crate::graph::Summary;
 use crate::nn::Scope;
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value};
-use std::path::Path;
 
 /// A function that adds a network to a graph.
 type Network = dyn Fn(&Scope, &Value) -> Value + Send + Sync;
@@ -111,11 +113,35 @@ impl Model {
     pub fn graph(&self, rows: usize) -> (Graph, Value) {
         let graph = Graph::new();
         let nn = Scope::eval(&graph, self.seed);
-        let nn = if self.averaged { nn.averaged() } else { nn };
-        let shape: Shape = std::iter::once(rows).chain(self.row.iter().copied()).collect();
-        let x = graph.input("x", self.dtype, shape);
-        let y = self.forward(&nn, &x);
+        let y = self.build(&if self.averaged { nn.averaged() } else { nn }, rows);
         (graph, y)
+    }
+
+    /// The output for `rows` rows of an input `x`.
+    fn build(&self, nn: &Scope, rows: usize) -> Value {
+        let shape: Shape = std::iter::once(rows).chain(self.row.iter().copied()).collect();
+        self.forward(nn, &nn.graph().input("x", self.dtype, shape))
+    }
+
+    /// The layers of the network with `rows` rows in training: their outputs, parameters, multiply-adds and the memory that
+    /// training keeps.
+    ///
+    /// ```
+    /// use wgrad::prelude::*;
+    /// use wgrad::train::Model;
+    /// let model = Model::new([4], |nn: &Scope, x: &Value| nn.linear("fc2", &nn.linear("fc1", x, 16).relu(), 3));
+    /// let summary = model.summary(64)?;
+    /// println!("{summary}");
+    /// assert_eq!((summary.parameters(), summary.multiply_adds()), (5 * 16 + 17 * 3, 64 * (4 * 16 + 16 * 3)));
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Graph::summary`].
+    pub fn summary(&self, rows: usize) -> Result<Summary> {
+        let graph = Graph::new();
+        let y = self.build(&Scope::train(&graph, self.seed), rows);
+        graph.summary(&[&y])
     }
 
     /// The outputs for rows `[n, ...]`, for any n: rows are computed in batches, the last one padded. Weights that the
@@ -160,7 +186,7 @@ impl Model {
         Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)?.slice(0, 0..rows)
     }
 
-    fn inference(&mut self, session: &mut Session, feeds: &Batch) -> Result<std::rc::Rc<Compiled>> {
+    fn inference(&mut self, session: &mut Session, feeds: &Batch) -> Result<Rc<Compiled>> {
         let types = types(feeds);
         let rows = feeds["x"].shape()[0];
         let mut programs = std::mem::take(&mut self.programs);
