@@ -380,7 +380,8 @@ fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), 
     let mut rest = String::new();
     let empty = findings.sum(|tally| tally.empty);
     if empty > 0 {
-        rest.push_str(&format!("; {empty} cases without elements"));
+        let unit = if empty == 1 { "case" } else { "cases" };
+        rest.push_str(&format!("; {empty} {unit} without elements"));
     }
     let left = findings.ops.iter().filter(|tally| tally.not_compared().is_some());
     let left: Vec<&str> = left.map(|tally| tally.op).collect();

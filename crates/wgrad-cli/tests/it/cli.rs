@@ -530,7 +530,7 @@ fn an_op_without_comparisons_is_not_counted_as_passed() {
     assert!(row.contains(" none ") && row.contains("not compared"), "{row}");
     let last = out.lines().last().unwrap_or_default();
     assert!(last.starts_with("check: 0 cases of 0 ops passed, 0 failed, 0 comparisons"), "{last}");
-    assert!(last.ends_with("; 1 cases without elements; not compared: argmax"), "{last}");
+    assert!(last.ends_with("; 1 case without elements; not compared: argmax"), "{last}");
     let (code, out, _) = run(&["check", "--op", "argmax", "--case", &number, "--json"]);
     let report: Json = serde_json::from_str(&out).expect("JSON");
     assert_eq!((code, &report["passed"], &report["failures"]), (2, &json!(false), &json!([])));
