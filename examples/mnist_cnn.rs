@@ -96,7 +96,7 @@ fn train(options: &Options) -> Result<()> {
         println!("check: {}", trainer.verify(&session, &train)?);
     }
     if options.common.steps.profile {
-        return common::show_profile(&trainer.profile(&session, &train)?);
+        common::show_profile(&trainer.profile(&session, &train)?)?;
     }
     let history = trainer.fit(&mut session, &train, Some(&digits.test))?;
     model.save(&session, &weights)?;

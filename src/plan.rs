@@ -15,6 +15,7 @@ pub(crate) mod fuse;
 mod indices;
 pub(crate) mod layout;
 pub(crate) mod lint;
+mod live;
 mod lower;
 mod memory;
 mod narrow;
@@ -36,6 +37,7 @@ pub mod internals {
 
 pub use choices::Choices;
 pub use lint::{Finding, Limit, lint};
+pub use live::LiveValue;
 pub use rewrite::{RULES, Rule};
 
 use std::collections::BTreeSet;

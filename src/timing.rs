@@ -4,6 +4,7 @@ mod step;
 
 use std::time::Instant;
 
+pub(crate) use step::launches;
 pub use step::{LaunchTime, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};

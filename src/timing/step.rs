@@ -7,7 +7,7 @@ use std::panic::Location;
 use serde_json::json;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
-use crate::plan::KernelCall;
+use crate::plan::{KernelCall, Plan};
 use crate::session::Phases;
 use crate::{Error, Program, Result, Session, Tensor, TensorType};
 
@@ -73,8 +73,8 @@ impl Session {
         if self.device().is_cpu() {
             return Err(Error::Device("the reference has no launches to profile; open a GPU device".into()));
         }
-        let calls = &program.plan().calls;
-        let mut times = vec![Vec::new(); calls.len()];
+        let mut launches = launches(program.plan());
+        let mut times = vec![Vec::new(); launches.len()];
         let mut phases = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..STEPS {
             let Phases { upload, submit, readback } = self.run_by_phases(program, feeds)?;
@@ -83,9 +83,7 @@ impl Session {
                 times.push(call.seconds);
             }
         }
-        let layers = Layers::of(&program.plan().nodes);
-        let launches = calls.iter().zip(times).map(|(call, times)| layers.launch(call, median(times)));
-        let launches = launches.collect();
+        launches.iter_mut().zip(times).for_each(|(launch, times)| launch.seconds = median(times));
         let [upload, submit, readback] = phases.map(median);
         let profile = self.device().profile();
         Ok(StepProfile {
@@ -95,6 +93,12 @@ impl Session {
             host: Phases { upload, submit, readback },
         })
     }
+}
+
+/// The kernel calls of a plan, with times of 0.
+pub(crate) fn launches(plan: &Plan) -> Vec<LaunchTime> {
+    let layers = Layers::of(&plan.nodes);
+    plan.calls.iter().map(|call| layers.launch(call)).collect()
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -133,7 +137,7 @@ impl<'n> Layers<'n> {
         Some(parameter.rsplit_once('.').map_or(*parameter, |(layer, _)| layer))
     }
 
-    fn launch(&self, call: &KernelCall, seconds: f64) -> LaunchTime {
+    fn launch(&self, call: &KernelCall) -> LaunchTime {
         let nodes = &self.nodes.nodes;
         let computed = call.computed(self.nodes);
         let of_kernel = |id: &&ValueId| call.kernel.is_some_and(|(op, _)| nodes[id.node].name() == op);
@@ -158,7 +162,7 @@ impl<'n> Layers<'n> {
             label: call.label.clone(),
             flops: 2 * multiply_adds,
             kernel: call.kernel,
-            seconds,
+            seconds: 0.0,
             bytes: values.values().map(|bytes| *bytes as u64).sum(),
             writes: call.writes.iter().map(|stored| stored.ty.clone()).collect(),
             location,

@@ -109,7 +109,7 @@ impl Trainer {
     }
 
     /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do
-    /// not change. See [`Session::profile`].
+    /// not change. See [`Session::profile`]. The report of a later [`fit`](Trainer::fit) shows it.
     ///
     /// # Errors
     /// As [`Session::profile`]; errors of data and compilation.
@@ -118,7 +118,9 @@ impl Trainer {
         other.set_choices(session.choices().clone());
         let batch = self.first_batch(data)?;
         let program = self.training(&mut other, &batch)?;
-        other.profile(&program.program, &program.feeds(&batch))
+        let profile = other.profile(&program.program, &program.feeds(&batch))?;
+        self.profiled = Some(profile.clone());
+        Ok(profile)
     }
 
     /// The first batch in the order of the rows.

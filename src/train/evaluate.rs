@@ -2,20 +2,26 @@
 
 use std::ops::ControlFlow;
 
+use super::worst::Worst;
 use super::{Batch, Dataset, Evaluation, Loader, Meter, Trainer};
 use crate::data::Batches;
 use crate::{Error, Pending, Result, Session};
 
-/// Loss and metrics with the current weights.
-pub(super) fn evaluate(trainer: &mut Trainer, session: &mut Session, data: &dyn Dataset) -> Result<Evaluation> {
+/// Loss and metrics with the current weights, and the rows with the largest errors if there are metrics: these need
+/// predictions.
+pub(super) fn evaluate(
+    trainer: &mut Trainer,
+    session: &mut Session,
+    data: &dyn Dataset,
+) -> Result<(Evaluation, Worst)> {
     let batches = Batches::new(data.len(), trainer.batch)?;
     let loader = Loader::new(data, batches).workers(trainer.workers);
-    let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics) };
-    let mut pending: Option<(Batch, usize, Pending)> = None;
+    let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst: Worst::default() };
+    let mut pending: Option<(Batch, Vec<usize>, Pending)> = None;
     loader.epoch(0, 0, |loaded| {
         let program = trainer.evaluation(session, &loaded.tensors)?;
         let started = trainer.start(session, &program, &program.feeds(&loaded.tensors))?;
-        if let Some(previous) = pending.replace((loaded.tensors, loaded.rows.len(), started)) {
+        if let Some(previous) = pending.replace((loaded.tensors, loaded.rows, started)) {
             sums.add(trainer, previous)?;
         }
         Ok(ControlFlow::Continue(()))
@@ -23,23 +29,29 @@ pub(super) fn evaluate(trainer: &mut Trainer, session: &mut Session, data: &dyn 
     if let Some(last) = pending {
         sums.add(trainer, last)?;
     }
-    Ok(Evaluation { loss: sums.loss / sums.rows, metrics: sums.meter.values()?, confusion: sums.meter.confusion() })
+    let Sums { loss, rows, meter, worst } = sums;
+    Ok((Evaluation { loss: loss / rows, metrics: meter.values()?, confusion: meter.confusion() }, worst))
 }
 
 struct Sums {
     loss: f64,
     rows: f64,
     meter: Meter,
+    worst: Worst,
 }
 
 impl Sums {
-    fn add(&mut self, trainer: &Trainer, (batch, rows, pending): (Batch, usize, Pending)) -> Result<()> {
+    fn add(&mut self, trainer: &Trainer, (batch, rows, pending): (Batch, Vec<usize>, Pending)) -> Result<()> {
         let outputs = pending.outputs()?;
         let [loss, rest @ ..] = &outputs[..] else { return Err(Error::Input("the step has no loss".into())) };
-        self.loss += loss.item()? * rows as f64;
-        self.rows += rows as f64;
+        self.loss += loss.item()? * rows.len() as f64;
+        self.rows += rows.len() as f64;
         match rest {
-            [prediction] => self.meter.add(prediction, trainer.target_of(&batch)?),
+            [prediction] => {
+                self.meter.add(prediction, trainer.target_of(&batch)?)?;
+                self.worst.add(&batch, &trainer.target, prediction, &rows, self.meter.uses_classes);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

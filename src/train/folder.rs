@@ -14,6 +14,10 @@ use crate::{Device, Error, Result, io};
 /// The log's name.
 pub(super) const LOG: &str = "metrics.jsonl";
 pub(super) const CONFIG: &str = "config.json";
+/// What the training step consists of; see [`Trainer::description`](super::Trainer::description).
+pub(super) const STEP: &str = "step.json";
+/// The rows that the last evaluation predicted worst; see [`Worst`](super::worst::Worst).
+pub(super) const WORST: &str = "worst.json";
 
 /// Writes the log of a run, a line of JSON for each event:
 ///
@@ -67,7 +71,12 @@ pub(super) fn write_config(folder: &Path, settings: &Json, trainer: &Json, devic
             "git_changes": git(&["status", "--porcelain"]).map(|changes| !changes.is_empty()),
         },
     });
-    io::write_atomically(folder.join(CONFIG), format!("{config:#}\n").as_bytes())
+    write(folder, CONFIG, &config)
+}
+
+/// Writes a file of the folder.
+pub(super) fn write(folder: &Path, name: &str, contents: &Json) -> Result<()> {
+    io::write_atomically(folder.join(name), format!("{contents:#}\n").as_bytes())
 }
 
 impl Log {

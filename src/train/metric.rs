@@ -117,7 +117,7 @@ impl Metric {
 pub struct Meter {
     metrics: Vec<Tally>,
     confusion: Option<Confusion>,
-    uses_classes: bool,
+    pub(super) uses_classes: bool,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,7 @@ struct Confusion {
 }
 
 /// Scores of the classes, and the targets.
-struct Classes {
+pub(super) struct Classes {
     /// `[targets, classes]`; with one logit per target, the scores 0 and the logit.
     scores: Vec<f64>,
     targets: Vec<usize>,
@@ -148,7 +148,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn new(prediction: &Tensor, target: &Tensor) -> Result<Classes> {
+    pub fn new(prediction: &Tensor, target: &Tensor) -> Result<Classes> {
         let (n, numbers) = (target.numel(), prediction.to_f64());
         let wrong = |why: &str| {
             let (p, y) = (prediction.ty(), target.ty());
@@ -198,7 +198,7 @@ impl Classes {
     }
 
     /// The class with the largest score. A row with NaN is wrong whatever its target.
-    fn predicted(&self, i: usize) -> i32 {
+    pub fn predicted(&self, i: usize) -> i32 {
         if self.scores(i).iter().any(|score| score.is_nan()) {
             return ((self.targets[i] + 1) % self.classes) as i32;
         }
@@ -209,12 +209,21 @@ impl Classes {
         best.0 as i32
     }
 
+    pub fn target(&self, i: usize) -> usize {
+        self.targets[i]
+    }
+
     /// `-log softmax` of the target.
-    fn cross_entropy(&self, i: usize) -> f64 {
+    pub fn cross_entropy(&self, i: usize) -> f64 {
+        self.cross_entropy_of(i, self.targets[i])
+    }
+
+    /// `-log softmax` of a class.
+    pub fn cross_entropy_of(&self, i: usize, class: usize) -> f64 {
         let scores = self.scores(i);
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|x| (x - most).exp()).sum();
-        most + sum.ln() - scores[self.targets[i]]
+        most + sum.ln() - scores[class]
     }
 }
 

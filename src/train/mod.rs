@@ -32,6 +32,7 @@
 
 mod checked;
 mod dataset;
+mod describe;
 mod evaluate;
 mod events;
 mod folder;
@@ -49,6 +50,7 @@ mod state;
 mod steps;
 mod trainer;
 mod watch;
+mod worst;
 
 pub use checked::Checked;
 pub use dataset::{Augmented, Batch, Dataset, FromFn, Map};

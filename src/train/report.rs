@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::folder::{CONFIG, LOG};
+use super::folder::{CONFIG, LOG, STEP, WORST};
 use crate::{Error, Result, io};
 
 /// The style that reports share.
@@ -15,6 +15,7 @@ pub const STYLE: &str = include_str!("report/base.css");
 
 const OWN_STYLE: &str = include_str!("report/report.css");
 const CHARTS: &str = include_str!("report/charts.js");
+const STEP_SECTIONS: &str = include_str!("report/step.js");
 const PAGE: &str = include_str!("report/page.js");
 
 /// The name of a run's report in its folder.
@@ -30,8 +31,8 @@ const CLASSES: usize = 64;
 const CONFUSIONS: usize = 50;
 
 /// A report about one or several runs of a [`Trainer`](super::Trainer) as a self-contained HTML page: curves, epochs,
-/// confusion matrix, settings. It is made from the files in the runs' folders, so it shows finished, interrupted and
-/// running trainings.
+/// confusion matrix, worst predictions, network, kernel calls and memory of a step, settings. It is made from the files
+/// in the runs' folders, so it shows finished, interrupted and running trainings.
 ///
 /// ```
 /// use wgrad::prelude::*;
@@ -93,7 +94,7 @@ impl Report {
              content=\"width=device-width\">\n<title>{title}: wgrad training</title>\n<style>\n{STYLE}{OWN_STYLE}\
              </style>\n</head>\n<body>\n<main><noscript>The curves of this report are drawn by a script on this page; allow it \
              to run.</noscript></main>\n<script id=\"data\" type=\"application/json\">{data}</script>\n\
-             <script>\n{CHARTS}{PAGE}</script>\n</body>\n</html>\n"
+             <script>\n{CHARTS}{STEP_SECTIONS}{PAGE}</script>\n</body>\n</html>\n"
         )
     }
 
@@ -107,14 +108,10 @@ impl Report {
             };
             return Err(Error::file(folder, why));
         }
-        let config = folder.join(CONFIG);
-        let config: Json = if config.is_file() {
-            let bytes = fs::read(&config).map_err(Error::io(&config))?;
-            serde_json::from_slice(&bytes).map_err(|error| Error::file(&config, format!("is damaged: {error}")))?
-        } else {
+        let config = json_file(&folder.join(CONFIG))?.unwrap_or_else(|| {
             self.warnings.push(format!("{} has no {CONFIG}: its settings are unknown", folder.display()));
             Json::Null
-        };
+        });
         let monitor = Monitor::of(&config["trainer"]);
         let mut lines = Lines::default();
         let bytes = fs::read(&log).map_err(Error::io(&log))?;
@@ -133,8 +130,21 @@ impl Report {
         let name = path.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
         let known = self.runs.iter().any(|run| run["name"] == json!(name));
         let name = if known { folder.display().to_string() } else { name };
-        Ok(lines.summary(&name, &config, &monitor))
+        let mut run = lines.summary(&name, &config, &monitor);
+        run["description"] = json_file(&folder.join(STEP))?.unwrap_or_default();
+        run["worst"] = json_file(&folder.join(WORST))?.unwrap_or_default();
+        Ok(run)
     }
+}
+
+/// A file of JSON, if there is one.
+fn json_file(path: &Path) -> Result<Option<Json>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let read = serde_json::from_slice(&bytes);
+    read.map(Some).map_err(|error| Error::file(path, format!("is damaged: {error}")))
 }
 
 /// The value that decides about the best epoch.

@@ -117,10 +117,10 @@ impl<'a> Run<'a> {
         let (settings, others) = (t.fixed_settings(self.data.len()), t.other_settings());
         let checkpoints = folder.join("checkpoints");
         let checkpoints = Checkpoints::new(checkpoints, t.keep, settings.clone(), t.metadata.clone())?;
-        if t.resume && checkpoints.newest().is_some() {
-            // Declares the variables.
-            let batch = self.trainer.first_batch(self.data)?;
-            self.trainer.training(self.session, &batch)?;
+        // Declares the variables.
+        let batch = self.trainer.first_batch(self.data)?;
+        let program = self.trainer.training(self.session, &batch)?;
+        if self.trainer.resume && checkpoints.newest().is_some() {
             if self.trainer.accumulate > 1 {
                 self.trainer.updating(self.session, &batch, self.trainer.accumulate)?;
             }
@@ -132,6 +132,7 @@ impl<'a> Run<'a> {
             }
         }
         folder::write_config(&folder, &settings, &others, self.session.device())?;
+        folder::write(&folder, folder::STEP, &self.trainer.description(&program, &batch)?)?;
         let log = Log::open(&folder, self.state.log_lines)?;
         self.log = Some(if self.trainer.tensorboard { log.with_events(&folder, self.state.steps)? } else { log });
         self.report = Some(Renewal::of(folder));
@@ -370,7 +371,13 @@ impl<'a> Run<'a> {
     fn end_epoch(&mut self) -> Result<()> {
         let whole = self.state.batch == self.batches.count();
         let validation = match self.validation {
-            Some(data) => Some(super::evaluate::evaluate(self.trainer, self.session, data)?),
+            Some(data) => {
+                let (evaluation, worst) = super::evaluate::evaluate(self.trainer, self.session, data)?;
+                if let (Some(folder), Some(worst)) = (&self.trainer.folder, worst.finish(self.state.epoch + 1)) {
+                    folder::write(folder, folder::WORST, &worst)?;
+                }
+                Some(evaluation)
+            }
             None => None,
         };
         let state = &mut self.state;

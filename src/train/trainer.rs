@@ -14,7 +14,7 @@ use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
-use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
+use crate::{DType, Error, Graph, Result, Session, StepProfile, Tensor, Value};
 
 /// What a training step computes from a batch.
 #[derive(Clone, Debug)]
@@ -128,6 +128,7 @@ pub struct Trainer {
     pub(super) quiet: bool,
     pub(super) checking: Checking,
     pub(super) checked: Checked,
+    pub(super) profiled: Option<StepProfile>,
     pub(super) watch: Option<u64>,
     pub(super) tensorboard: bool,
     pub(super) programs: Cache,
@@ -215,6 +216,7 @@ impl Trainer {
             quiet: false,
             checking: Checking::None,
             checked: Checked::default(),
+            profiled: None,
             watch: None,
             tensorboard: false,
             programs: Cache::default(),
@@ -378,8 +380,9 @@ impl Trainer {
         self
     }
 
-    /// The folder of the run: `config.json`, `metrics.jsonl`, `checkpoints/`, and `report.html`, a
-    /// [`Report`](super::Report) that is renewed during the training. A run that is already there is renamed, unless it
+    /// The folder of the run: `config.json`, `metrics.jsonl`, `step.json` (what a training step consists of),
+    /// `worst.json` (the rows predicted worst), `checkpoints/`, and `report.html`, a [`Report`](super::Report) that is
+    /// renewed during the training. A run that is already there is renamed, unless it
     /// is [resumed](Trainer::resume). Ctrl-C then ends the training after the current step, with a checkpoint.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
         self.folder = Some(folder.into());
@@ -484,7 +487,7 @@ impl Trainer {
         if data.is_empty() {
             return Err(Error::Input("the data to evaluate has no rows".into()));
         }
-        super::evaluate::evaluate(self, session, data)
+        super::evaluate::evaluate(self, session, data).map(|(evaluation, _)| evaluation)
     }
 
     /// The learning rates, for a total number of steps.

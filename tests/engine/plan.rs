@@ -6,7 +6,7 @@ use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::{Activation, Cell, Weights};
 use wgrad::optim::{Optimizer, Sgd};
-use wgrad::plan::{Bound, Options, Plan, Role};
+use wgrad::plan::{Bound, LiveValue, Options, Plan, Role};
 use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients, models};
 
 fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
@@ -324,6 +324,10 @@ fn a_cnn_training_step_stays_within_its_budget() {
         let ratio = plan.temporary_bytes() as f64 / plan.least_temporary_bytes as f64;
         let most = if profile.software { 1.2 } else { 3.0 };
         assert!(ratio <= most && plan.temporary_bytes() < 64 << 20, "{ratio} times the least on {}", profile.kind);
+        let live = plan.live_values();
+        let exists = |value: &&LiveValue, call: usize| value.first <= call && call <= value.last;
+        let bytes = |call: usize| live.iter().filter(|value| exists(value, call)).map(|value| value.bytes).sum();
+        assert_eq!((0..=plan.calls.len()).map(bytes).max(), Some(plan.least_temporary_bytes), "{}", profile.kind);
         let dispatches = plan.calls.iter().flat_map(|call| &call.dispatches);
         let texts: HashSet<&str> = dispatches.map(|dispatch| &*dispatch.wgsl.text).collect();
         let names: Vec<&str> = plan.calls.iter().map(|call| call.label.as_str()).collect();

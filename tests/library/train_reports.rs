@@ -316,3 +316,138 @@ fn what_needs_a_folder_says_so() {
         assert!(error.contains(name) && error.contains("Trainer::folder"), "{error}");
     }
 }
+
+#[test]
+fn a_report_describes_the_step_and_the_worst_predictions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pixels: Vec<f32> = (0..12 * 6).map(|i| (i % 7) as f32 / 7.0).collect();
+    let x = Tensor::new([12, 1, 2, 3], pixels).unwrap();
+    let labels: Vec<i32> = (0..12).map(|i| i % 3).collect();
+    let data = (x, Tensor::new([12], labels.clone()).unwrap());
+    let mut model = Model::new([1, 2, 3], |nn: &Scope, x: &Value| {
+        let x = nn.linear("fc1", &x.flatten(1), 5).relu();
+        nn.linear("fc2", &x, 3)
+    });
+    for device in common::devices() {
+        let mut session = Session::new(device.clone());
+        let run = folder.path().join(device.to_string().replace('/', " "));
+        let loss = |logits: &Value, y: &Value| logits.cross_entropy(y, Reduction::Mean);
+        let trainer = Trainer::new(&model, loss).batch(4).epochs(2).metrics([Metric::Accuracy]);
+        let mut trainer = trainer.folder(&run).quiet();
+        if !device.is_cpu() {
+            trainer.profile(&session, &data).expect("profiles");
+        }
+        trainer.fit(&mut session, &data, Some(&data)).expect("trains");
+        let shown = data_of(&run);
+        let step = &shown["description"];
+        assert_eq!((&step["rows"], &step["layers"]["parameters"]), (&json!(4), &json!(7 * 5 + 6 * 3)));
+        let layers = step["layers"]["rows"].as_array().unwrap();
+        let fc2 = layers.iter().find(|row| row["layer"] == "fc2").expect("a layer");
+        assert_eq!((&fc2["output"], &fc2["multiply_adds"]), (&json!("f32[4, 3]"), &json!(4 * 5 * 3)));
+        assert_eq!(layers[fc2["inputs"][0].as_u64().unwrap() as usize]["layer"], "fc1");
+        let calls = step["calls"].as_array().unwrap();
+        assert!(calls.iter().any(|call| call["op"] == "matmul" && call["layer"] == "fc1"), "{calls:?}");
+        let live = step["memory"]["live"].as_array().unwrap();
+        assert_eq!(live.len(), calls.len());
+        let peak = step["memory"]["peak"].as_u64().unwrap() as usize;
+        let largest = step["memory"]["largest"].as_array().unwrap();
+        let sum: u64 = largest.iter().map(|value| value["bytes"].as_u64().unwrap()).sum();
+        assert!(largest.len() < 12 && Some(sum) == live[peak].as_u64(), "{largest:?} {live:?}");
+        match step["profile"]["seconds"].as_array() {
+            Some(seconds) => assert!(seconds.iter().all(|time| time.as_f64().unwrap() > 0.0), "{seconds:?}"),
+            None => assert!(device.is_cpu()),
+        }
+
+        // The errors are those of the final weights, the worst first.
+        let logits = model.predict(&mut session, &data.0).expect("predicts").to_f64();
+        let error = |row: usize| {
+            let row_logits = &logits[3 * row..3 * row + 3];
+            row_logits.iter().map(|x| x.exp()).sum::<f64>().ln() - row_logits[labels[row] as usize]
+        };
+        let rows = shown["worst"]["rows"].as_array().unwrap();
+        assert_eq!((rows.len(), &shown["worst"]["epoch"]), (12, &json!(2)));
+        let errors: Vec<f64> = rows.iter().map(|row| row["error"].as_f64().unwrap()).collect();
+        assert!(errors.is_sorted_by(|a, b| a >= b), "{errors:?}");
+        let mut seen: Vec<usize> = rows.iter().map(|row| row["row"].as_u64().unwrap() as usize).collect();
+        for (row, error_shown) in seen.iter().zip(&errors) {
+            assert!((error(*row) - error_shown).abs() < 1e-5, "row {row}: {error_shown}, expected {}", error(*row));
+        }
+        let first = &rows[0];
+        let target = (-errors[0]).exp();
+        assert!((first["target_probability"].as_f64().unwrap() - target).abs() < 1e-9, "{first}");
+        assert_eq!(first["target"], json!([f64::from(labels[seen[0]])]));
+        let input = &first["input"];
+        assert_eq!((&input["width"], &input["height"], &input["channels"]), (&json!(3), &json!(2), &json!(1)));
+        let bytes: String = (0..6)
+            .map(|i| ((seen[0] * 6 + i) % 7) as f64 / 7.0 * 255.0)
+            .map(|x| format!("{:02x}", x.round() as u8))
+            .collect();
+        assert_eq!(input["pixels"], json!(bytes));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..12).collect::<Vec<_>>());
+    }
+}
+
+/// The data of a run's report.
+fn data_of(run: &Path) -> Json {
+    data(&fs::read_to_string(run.join("report.html")).expect("a report"))["runs"][0].clone()
+}
+
+#[test]
+fn nan_is_the_worst_prediction() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let x = Tensor::new([30, 1], (0..30).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+    let y = Tensor::new([30, 1], vec![0.0f32; 30]).unwrap();
+    // sqrt(20 - x) is NaN for x above 20.
+    let model = Model::new([1], |nn: &Scope, x: &Value| (-(x - 20.0)).sqrt() + nn.linear("fc", &(x * 0.0), 1) * 0.0);
+    let numbers = Metric::mean_of("zero", true, |_, _| Ok(0.0));
+    let train = (x.slice(0, 0..10).unwrap(), y.slice(0, 0..10).unwrap());
+    let trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean)).epochs(1).batch(7).metrics([numbers]);
+    let mut session = Session::new(Device::cpu());
+    { trainer }.folder(&run).quiet().fit(&mut session, &train, Some(&(x, y))).expect("trains");
+    let shown = data_of(&run);
+    let rows = shown["worst"]["rows"].as_array().unwrap();
+    let numbers: Vec<u64> = rows.iter().map(|row| row["row"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (21..30).chain(0..15).collect::<Vec<_>>());
+    assert_eq!((&rows[0]["error"], &rows[9]["input"]["numbers"]), (&Json::Null, &json!([0.0])));
+    assert!((rows[9]["error"].as_f64().unwrap() - 20.0).abs() < 1e-9, "{}", rows[9]);
+}
+
+/// The contrast of two colours by WCAG 2: `(L1 + 0.05) / (L2 + 0.05)` of the relative luminances.
+fn contrast(a: &str, b: &str) -> f64 {
+    let luminance = |color: &str| {
+        let digits: String = match color.len() {
+            4 => color[1..].chars().flat_map(|digit| [digit, digit]).collect(),
+            _ => color[1..].to_owned(),
+        };
+        let channel = |at: usize| {
+            let x = f64::from(u8::from_str_radix(&digits[at..at + 2], 16).expect("a colour")) / 255.0;
+            if x <= 0.04045 { x / 12.92 } else { ((x + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(0) + 0.7152 * channel(2) + 0.0722 * channel(4)
+    };
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn colours_of_reports_can_be_read() {
+    assert!((contrast("#fff", "#000000") - 21.0).abs() < 1e-9);
+    let style = format!("{}{}", wgrad::train::STYLE, include_str!("../../src/train/report/report.css"));
+    let colors: std::collections::BTreeMap<&str, [&str; 2]> = style
+        .split("--")
+        .filter_map(|part| part.split_once(": light-dark("))
+        .filter_map(|(name, rest)| {
+            let (light, rest) = rest.split_once(", ")?;
+            Some((name, [light, rest.split_once(')')?.0]))
+        })
+        .collect();
+    let texts = ["text", "soft", "good", "bad", "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+    for theme in 0..2 {
+        for (text, ground) in texts.iter().flat_map(|text| ["page", "card", "code"].map(|ground| (text, ground))) {
+            let found = contrast(colors[text][theme], colors[ground][theme]);
+            assert!(found >= 4.5, "{text} on {ground}: {found:.2}, {}", ["light", "dark"][theme]);
+        }
+    }
+}

@@ -88,10 +88,10 @@ function spread(wanted, gap, low, high) {
  * A line chart: a card with a title and buttons.
  *
  * `series`: `{name, color, x, y}`, and optionally `low` and `high` (a band), `faint`, `dash`, `unlabelled`.
- * `options`: `{title, xName, format, log, zero, tools}`.
+ * `options`: `{title, xName, format, log, zero, tools, note}`; `note(x)` is a line about the values at x.
  * Move over it for values; drag for a part of the x axis. With the keyboard: arrows, + and −, 0, L.
  */
-function chart(series, { title, xName = 'step', format = number, log = false, zero = false, tools = [] }) {
+function chart(series, { title, xName = 'step', format = number, log = false, zero = false, tools = [], note = () => null }) {
   const card = el('section', { class: 'card chart' });
   const state = { series, log, zoom: null, cursor: null, pointerY: null, drag: null };
   const button = (text, label, action) => el('button', { type: 'button', 'aria-label': `${label}: ${title}`, title: label, onclick: action }, text);
@@ -260,8 +260,8 @@ function chart(series, { title, xName = 'step', format = number, log = false, ze
     if (shown.length > 6) shown.forEach(s => s.line?.classList.toggle('dim', near != null && s !== near.s));
     const value = row => isNumber(row.low) && row.low !== row.high ? `${format(row.y)} (${format(row.low)} to ${format(row.high)})` : format(row.y);
     const other = row => row.x === main ? '' : ` at ${number(row.x)}`;
-    tip.replaceChildren(el('div', { class: 'soft' }, `${xName} ${number(main)}`), el('table', {}, ...rows.map(row =>
-      el('tr', { class: row === near && rows.length > 1 ? 'near' : null }, el('td', {}, el('span', { class: 'swatch', style: `background: ${row.s.color}` }), row.s.name + other(row)), el('td', { class: 'n' }, value(row))))));
+    tip.replaceChildren(...[el('div', { class: 'soft' }, `${xName} ${number(main)}`), note(main), el('table', {}, ...rows.map(row =>
+      el('tr', { class: row === near && rows.length > 1 ? 'near' : null }, el('td', {}, el('span', { class: 'swatch', style: `background: ${row.s.color}` }), row.s.name + other(row)), el('td', { class: 'n' }, value(row)))))].filter(Boolean));
     tip.hidden = false;
     const offset = picture.offsetLeft || picture.getBoundingClientRect().left - card.getBoundingClientRect().left;
     const x = offset + X(main), wide = tip.offsetWidth;

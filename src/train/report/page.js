@@ -283,6 +283,11 @@ if (runs.some(run => run.steps.step.length)) { lossChart(); curves(); } else sec
 norms();
 histograms();
 runs.forEach(confusion);
+if (single) worst(runs[0]);
 runs.forEach(epochs);
-if (single) configuration(runs[0]);
+if (single) {
+  network(runs[0]);
+  step(runs[0]);
+  configuration(runs[0]);
+}
 chart.all.forEach(draw => draw());
