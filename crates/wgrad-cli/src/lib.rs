@@ -6,6 +6,7 @@ pub mod check;
 mod devices;
 mod install;
 mod lint;
+mod onnx;
 mod ops;
 mod replay;
 mod report;
@@ -74,6 +75,8 @@ enum Command {
         #[arg(long, short, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+    /// Inspect, run, check and time ONNX models
+    Onnx(onnx::OnnxArgs),
     /// List every op: types, kernels, gradient and tolerance class, as Markdown (this is docs/OPS.md)
     Ops {
         /// Machine-readable output
@@ -209,6 +212,7 @@ pub fn main() -> ExitCode {
             None => check(&args, &mut out),
         },
         Command::Lint { profile, model, json } => lint::run(profile.as_deref(), model.as_deref(), json, &mut out),
+        Command::Onnx(args) => onnx::run(&args, &mut out),
         Command::Ops { json } => ops::run(json, &mut out),
         Command::Shaders { dump: Some(dump), op, spirv, .. } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
         Command::Shaders { task, shape, launch, profile, device, .. } => {

@@ -1,0 +1,452 @@
+//! `wgrad onnx`: inspects, runs, checks and times ONNX models, and runs ONNX's tests of operators.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value as Json, json};
+use wgrad::io::safetensors;
+use wgrad::plan::{Options, Plan};
+use wgrad::{Device, Graph, OpenOptions, Profile, Session};
+use wgrad_lab::output::{self, Out, Stop};
+use wgrad_onnx::node_tests::{self, Verdict};
+use wgrad_onnx::{BuildOptions, Constant, Model, Prepared};
+
+#[derive(clap::Args)]
+pub struct OnnxArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show a model: inputs, outputs, operators, parameters, memory, and what is not supported
+    Inspect {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a model
+    Run {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        inputs: InputArgs,
+        /// Write the outputs to this safetensors file
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare every kernel call of a model with the f64 reference; the first wrong one is named by its node
+    Check {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        inputs: InputArgs,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time a model
+    Bench {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        inputs: InputArgs,
+        /// Seconds to measure for
+        #[arg(long, value_parser = output::seconds, default_value = "2")]
+        seconds: f64,
+        /// Also show where the time goes, kernel call by kernel call
+        #[arg(long)]
+        profile: bool,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run ONNX's tests of operators: folders with model.onnx and test_data_set_0
+    Test {
+        /// The folder of the tests
+        folder: PathBuf,
+        /// Only tests whose name contains this; with `*` it must match the whole name
+        #[arg(long, value_name = "PATTERN")]
+        name: Option<String>,
+        /// Adapter: a number from `wgrad devices`, part of a name, or `cpu`
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<String>,
+        /// List every test, not only those that failed
+        #[arg(long)]
+        all: bool,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// The ONNX file
+    model: PathBuf,
+    /// The size of a symbolic axis: batch=8. Others have the size 1
+    #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dim)]
+    dims: Vec<(String, usize)>,
+}
+
+#[derive(clap::Args)]
+struct InputArgs {
+    /// Inputs from a safetensors file: all tensors by name, or NAME=FILE for one input. Others are random
+    #[arg(long = "input", value_name = "[NAME=]FILE")]
+    inputs: Vec<String>,
+    /// Adapter: a number from `wgrad devices`, part of a name, or `cpu`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+}
+
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let parsed = text.split_once('=').and_then(|(name, size)| Some((name.to_owned(), size.parse().ok()?)));
+    parsed.ok_or_else(|| "expected NAME=SIZE, such as batch=8".to_owned())
+}
+
+pub fn run(args: &OnnxArgs, out: &mut Out) -> Result<bool, Stop> {
+    match &args.command {
+        Command::Inspect { model, json } => inspect(model, *json, out),
+        Command::Run { model, inputs, output, json } => execute(model, inputs, output.as_deref(), *json, out),
+        Command::Check { model, inputs, json } => check(model, inputs, *json, out),
+        Command::Bench { model, inputs, seconds, profile, json } => {
+            bench(model, inputs, *seconds, *profile, *json, out)
+        }
+        Command::Test { folder, name, device, all, json } => {
+            test(folder, name.as_deref(), device.as_deref(), *all, *json, out)
+        }
+    }
+}
+
+impl ModelArgs {
+    fn load(&self) -> Result<(Model, BuildOptions), Stop> {
+        let model = Model::load(&self.model)?;
+        let symbols = model.symbols();
+        if let Some((name, _)) = self.dims.iter().find(|(name, _)| !symbols.contains(name)) {
+            let known =
+                if symbols.is_empty() { "none".into() } else { symbols.into_iter().collect::<Vec<_>>().join(", ") };
+            return Err(Stop::Error(format!("the model has no axis of the open size `{name}`; it has {known}")));
+        }
+        let options = BuildOptions::new().default_dim(1);
+        Ok((model, self.dims.iter().fold(options, |options, (name, size)| options.dim(name, *size))))
+    }
+}
+
+// ---- inspect
+
+fn inspect(args: &ModelArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop> {
+    let (model, options) = args.load()?;
+    let graph = Graph::new();
+    let built = model.try_build(&graph, &options);
+    let plan = match &built {
+        Ok(built) => {
+            let profile = Profile::webgpu_defaults();
+            Some((Plan::of(&graph, &built.values(), &profile, &Options::default())?.0, graph.summary(&built.values())?))
+        }
+        Err(_) => None,
+    };
+    let problems: Vec<String> = built.err().unwrap_or_default().iter().map(ToString::to_string).collect();
+    let ports = |ports: Vec<wgrad_onnx::Port>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (inputs, outputs) = (ports(model.inputs()), ports(model.outputs()));
+    if as_json {
+        let figures = plan.as_ref().map(|(plan, summary)| {
+            json!({
+                "parameters": summary.parameters(), "multiply_adds": summary.multiply_adds(),
+                "kernel_calls": plan.calls.len(), "bytes": plan.total_bytes(), "temporary_bytes": plan.temporary_bytes(),
+            })
+        });
+        let report = json!({
+            "producer": model.producer(), "opsets": model.opsets(), "metadata": model.metadata(), "inputs": inputs,
+            "outputs": outputs, "operators": model.operators(), "figures": figures, "problems": problems,
+        });
+        out.line(format!("{report:#}"))?;
+        return Ok(problems.is_empty());
+    }
+    let opsets: Vec<String> = model
+        .opsets()
+        .iter()
+        .map(
+            |(domain, version)| {
+                if domain.is_empty() { format!("opset {version}") } else { format!("{domain} {version}") }
+            },
+        )
+        .collect();
+    out.line(format!("{}: {}, {}", args.model.display(), opsets.join(", "), model.producer()))?;
+    for (what, list) in [("input", inputs), ("output", outputs)] {
+        for port in list {
+            out.line(format!("{what:<7} {port}"))?;
+        }
+    }
+    let operators: Vec<String> = model.operators().iter().map(|(name, count)| format!("{name} {count}")).collect();
+    out.line(format!("operators: {}", operators.join(", ")))?;
+    if let Some((plan, summary)) = plan {
+        out.line(format!(
+            "{} parameters, {:.3} G multiply-adds, {} kernel calls; {:.1} MiB on the device, {:.1} MiB of it for \
+             intermediate values",
+            summary.parameters(),
+            summary.multiply_adds() as f64 / 1e9,
+            plan.calls.len(),
+            plan.total_bytes() as f64 / 1048576.0,
+            plan.temporary_bytes() as f64 / 1048576.0,
+        ))?;
+    }
+    for problem in &problems {
+        out.line(format!("problem: {problem}"))?;
+    }
+    Ok(problems.is_empty())
+}
+
+// ---- inputs
+
+/// The inputs of a model: from files, or random.
+fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<BTreeMap<String, Constant>, Stop> {
+    let ports = model.inputs();
+    let mut found = BTreeMap::new();
+    for text in &args.inputs {
+        let named = text.split_once('=').filter(|(name, _)| ports.iter().any(|port| port.name == *name));
+        let (name, file) = named.map_or((None, text.as_str()), |(name, file)| (Some(name), file));
+        let tensors = safetensors::load(file)?;
+        let one = tensors.len() == 1;
+        for (key, tensor) in tensors {
+            let key = key.strip_prefix("input.").unwrap_or(&key).to_owned();
+            let name = match name {
+                Some(name) if one || key == name => name.to_owned(),
+                Some(_) => continue,
+                None => key,
+            };
+            if let Some(port) = ports.iter().find(|port| port.name == name) {
+                let ty = port.elem_type.clone().map_err(|what| format!("input `{name}`: {what}"))?;
+                found.insert(name, Constant::of_tensor(ty, tensor));
+            }
+        }
+    }
+    // Random numbers from 0 to 1, of which integers are 0: indices that are valid everywhere.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1u64 << 24) as f64
+    };
+    for port in ports {
+        if !found.contains_key(&port.name) {
+            let ty = port.elem_type.clone().map_err(|what| format!("input `{}`: {what}", port.name))?;
+            let shape = options.shape_of(&port)?;
+            let count = shape.iter().product();
+            let values = (0..count).map(|_| if ty.is_float() { random() } else { 0.0 }).collect();
+            found.insert(port.name, Constant::floats(ty, shape, values));
+        }
+    }
+    Ok(found)
+}
+
+struct Ready {
+    prepared: Prepared,
+    session: Session,
+    program: wgrad::Program,
+    build_seconds: f64,
+    compile_seconds: f64,
+}
+
+fn prepare(model: &ModelArgs, inputs: &InputArgs, needs_gpu: bool) -> Result<Ready, Stop> {
+    let started = Instant::now();
+    let (model, options) = model.load()?;
+    let inputs_ = inputs_of(&model, inputs, &options)?;
+    let prepared = model.prepare(&inputs_, &options)?;
+    let build_seconds = started.elapsed().as_secs_f64();
+    let device = match needs_gpu {
+        true => output::open_gpu_with(inputs.device.as_deref(), &OpenOptions::default())?,
+        false => Device::open(inputs.device.as_deref())?,
+    };
+    output::note(format!("device: {device}"));
+    for name in &prepared.fixed {
+        output::note(format!("input `{name}` decides about shapes: its value is part of the program"));
+    }
+    let mut session = Session::new(device);
+    let started = Instant::now();
+    let program = prepared.compile(&mut session)?;
+    let compile_seconds = started.elapsed().as_secs_f64();
+    Ok(Ready { prepared, session, program, build_seconds, compile_seconds })
+}
+
+// ---- run
+
+fn describe(name: &str, value: &Constant) -> Json {
+    let values = value.to_floats();
+    let finite = || values.iter().copied().filter(|x| x.is_finite());
+    json!({
+        "name": name, "type": value.elem_type().to_string(), "shape": value.shape(),
+        "min": finite().fold(f64::INFINITY, f64::min), "max": finite().fold(f64::NEG_INFINITY, f64::max),
+        "mean": finite().sum::<f64>() / finite().count().max(1) as f64, "not_finite": values.len() - finite().count(),
+        "first": &values[..values.len().min(8)],
+    })
+}
+
+fn execute(
+    model: &ModelArgs,
+    inputs: &InputArgs,
+    file: Option<&Path>,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<bool, Stop> {
+    let mut ready = prepare(model, inputs, false)?;
+    let outputs = ready.prepared.run(&mut ready.session, &ready.program)?;
+    if let Some(file) = file {
+        let tensors = outputs.iter().map(|(name, value)| Ok((name.clone(), (*value.to_tensor()?).clone())));
+        safetensors::save(file, &tensors.collect::<Result<_, String>>()?, &BTreeMap::new())?;
+    }
+    let described: Vec<Json> = outputs.iter().map(|(name, value)| describe(name, value)).collect();
+    if as_json {
+        out.line(format!("{:#}", json!({ "outputs": described })))?;
+        return Ok(true);
+    }
+    for ((name, value), figures) in outputs.iter().zip(described) {
+        let numbers: Vec<String> = value.to_floats().iter().take(8).map(|x| format!("{x:.6}")).collect();
+        let more = if value.shape().iter().product::<usize>() > 8 { ", ..." } else { "" };
+        out.line(format!("{name}: {}{:?} = {}{more}", value.elem_type(), value.shape(), numbers.join(", ")))?;
+        out.line(format!("  from {} to {}, mean {}", figures["min"], figures["max"], figures["mean"]))?;
+    }
+    Ok(true)
+}
+
+// ---- check
+
+fn check(model: &ModelArgs, inputs: &InputArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop> {
+    let mut ready = prepare(model, inputs, true)?;
+    let (_, report) = ready.session.run_checked(&ready.program, &ready.prepared.feeds())?;
+    let node = report.divergence.as_ref().and_then(|divergence| {
+        let call = &ready.program.plan().calls[divergence.number.0];
+        let written = call.writes.first()?;
+        ready.prepared.built.origin(written.value.node).map(str::to_owned)
+    });
+    let (calls, compared, passed) = (report.calls.len(), report.compared(), report.passed() && report.compared() > 0);
+    if as_json {
+        let worst =
+            report.worst().map(|(call, element)| json!({"kernel_call": call.label, "share_of_bound": element.ratio()}));
+        let divergence = report.divergence.as_ref().map(|found| json!({"node": node, "report": found.to_string()}));
+        let report = json!({"passed": passed, "kernel_calls": calls, "compared": compared, "worst": worst, "divergence": divergence});
+        out.line(format!("{report:#}"))?;
+        return Ok(passed);
+    }
+    if let Some(divergence) = &report.divergence {
+        if let Some(node) = node {
+            out.line(format!("wrong: the node `{node}`"))?;
+        }
+        out.line(divergence.to_string())?;
+        return Ok(false);
+    }
+    out.line(format!("correct: {calls} kernel calls, {compared} numbers compared"))?;
+    if let Some((call, element)) = report.worst() {
+        out.line(format!("closest to its bound: {}, {:.0}% of it", call.label, 100.0 * element.ratio()))?;
+    }
+    Ok(passed)
+}
+
+// ---- bench
+
+fn bench(
+    model: &ModelArgs,
+    inputs: &InputArgs,
+    seconds: f64,
+    profile: bool,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<bool, Stop> {
+    let mut ready = prepare(model, inputs, false)?;
+    let started = Instant::now();
+    ready.prepared.run(&mut ready.session, &ready.program)?;
+    let first = started.elapsed().as_secs_f64();
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while times.len() < 3 || begun.elapsed().as_secs_f64() < seconds {
+        let started = Instant::now();
+        ready.prepared.run(&mut ready.session, &ready.program)?;
+        times.push(started.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let (median, least) = (times[times.len() / 2], times[0]);
+    let profile = match profile {
+        true => Some(ready.session.profile(&ready.program, &ready.prepared.feeds())?),
+        false => None,
+    };
+    if as_json {
+        let report = json!({
+            "build_seconds": ready.build_seconds, "compile_seconds": ready.compile_seconds, "first_run_seconds": first,
+            "median_seconds": median, "least_seconds": least, "runs": times.len(),
+        });
+        out.line(format!("{report:#}"))?;
+    } else {
+        out.line(format!("{:.3} ms (median of {} runs), {:.3} ms at least", median * 1e3, times.len(), least * 1e3))?;
+        let (build, compile) = (ready.build_seconds * 1e3, ready.compile_seconds * 1e3);
+        out.line(format!("read and build {build:.0} ms, compile {compile:.0} ms, first run {:.0} ms", first * 1e3))?;
+        if let Some(profile) = profile {
+            out.line(profile.to_string())?;
+        }
+    }
+    Ok(true)
+}
+
+// ---- test
+
+fn test(
+    folder: &Path,
+    name: Option<&str>,
+    device: Option<&str>,
+    all: bool,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<bool, Stop> {
+    let device = Device::open(device)?;
+    let mut results = Vec::new();
+    for test in node_tests::tests(folder)? {
+        if name.is_some_and(|pattern| !output::matches(pattern, &test.name)) {
+            continue;
+        }
+        let verdict = catch_unwind(AssertUnwindSafe(|| test.run(&device)));
+        let verdict = verdict.unwrap_or_else(|_| Verdict::Failed("it panicked".into()));
+        if !as_json {
+            let line = match &verdict {
+                Verdict::Passed if all => Some("passed".to_owned()),
+                Verdict::Failed(why) => Some(format!("failed: {why}")),
+                Verdict::Unsupported(why) if all => Some(format!("unsupported: {why}")),
+                _ => None,
+            };
+            if let Some(line) = line {
+                out.line(format!("{}: {line}", test.name))?;
+            }
+        }
+        results.push((test, verdict));
+    }
+    if results.is_empty() {
+        return Err(Stop::Error("no test has such a name".into()));
+    }
+    let count = |wanted: fn(&Verdict) -> bool| results.iter().filter(|(_, verdict)| wanted(verdict)).count();
+    let passed = count(|verdict| *verdict == Verdict::Passed);
+    let failed = count(|verdict| matches!(verdict, Verdict::Failed(_)));
+    if as_json {
+        let tests: Vec<Json> = results
+            .iter()
+            .map(|(test, verdict)| {
+                let (result, why) = match verdict {
+                    Verdict::Passed => ("passed", None),
+                    Verdict::Failed(why) => ("failed", Some(why)),
+                    Verdict::Unsupported(why) => ("unsupported", Some(why)),
+                };
+                json!({"name": test.name, "operators": test.operators, "result": result, "why": why})
+            })
+            .collect();
+        out.line(format!("{:#}", json!({"device": device.to_string(), "tests": tests})))?;
+    } else {
+        let unsupported = results.len() - passed - failed;
+        out.line(format!(
+            "{device}: {passed} passed, {failed} failed, {unsupported} unsupported, of {}",
+            results.len()
+        ))?;
+    }
+    Ok(failed == 0 && passed > 0)
+}

@@ -1,0 +1,353 @@
+//! Element types of ONNX, and tensors whose values are known when a model is imported.
+
+use std::fmt;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use wgrad::{DType, Data, Shape, Tensor};
+
+use crate::proto::TensorProto;
+
+/// An element type of ONNX that wgrad can represent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum ElemType {
+    F32,
+    F64,
+    F16,
+    BF16,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Bool,
+}
+
+use ElemType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+
+impl ElemType {
+    /// All types, with their numbers in `TensorProto.DataType` and their names in ONNX.
+    pub(crate) const ALL: [(ElemType, i32, &'static str); 13] = [
+        (F32, 1, "float"),
+        (U8, 2, "uint8"),
+        (I8, 3, "int8"),
+        (U16, 4, "uint16"),
+        (I16, 5, "int16"),
+        (I32, 6, "int32"),
+        (I64, 7, "int64"),
+        (Bool, 9, "bool"),
+        (F16, 10, "float16"),
+        (F64, 11, "double"),
+        (U32, 12, "uint32"),
+        (U64, 13, "uint64"),
+        (BF16, 16, "bfloat16"),
+    ];
+
+    /// The type with a number of `TensorProto.DataType`.
+    pub(crate) fn of(number: i64) -> Result<ElemType, String> {
+        if let Some(known) = ElemType::ALL.iter().find(|known| i64::from(known.1) == number) {
+            return Ok(known.0);
+        }
+        let name = match number {
+            8 => "string",
+            14 => "complex64",
+            15 => "complex128",
+            17..=20 => "an 8-bit float",
+            21 => "uint4",
+            22 => "int4",
+            23 => "float4e2m1",
+            24 => "float8e8m0",
+            25 => "uint2",
+            26 => "int2",
+            _ => return Err(format!("element type {number} is unknown")),
+        };
+        Err(format!("element type {name} is not supported"))
+    }
+
+    /// Whether it is a float type.
+    pub fn is_float(self) -> bool {
+        matches!(self, F32 | F64 | F16 | BF16)
+    }
+
+    /// Whether it is an integer type; bool is not.
+    pub fn is_int(self) -> bool {
+        !self.is_float() && self != Bool
+    }
+
+    /// The type of wgrad that stores it: 64 bits become 32, 16-bit integers become 32 bits.
+    pub fn dtype(self) -> DType {
+        match self {
+            F32 | F64 => DType::F32,
+            F16 => DType::F16,
+            BF16 => DType::BF16,
+            I8 => DType::I8,
+            U8 => DType::U8,
+            I16 | I32 | I64 => DType::I32,
+            U16 | U32 | U64 => DType::U32,
+            Bool => DType::Bool,
+        }
+    }
+
+    /// The smallest and largest value of an integer type; those of u64 as i64.
+    pub(crate) fn range(self) -> (i64, i64) {
+        match self {
+            I8 => (i8::MIN.into(), i8::MAX.into()),
+            U8 => (0, u8::MAX.into()),
+            I16 => (i16::MIN.into(), i16::MAX.into()),
+            U16 => (0, u16::MAX.into()),
+            I32 => (i32::MIN.into(), i32::MAX.into()),
+            U32 => (0, u32::MAX.into()),
+            U64 => (0, i64::MAX),
+            Bool => (0, 1),
+            _ => (i64::MIN, i64::MAX),
+        }
+    }
+
+    /// An integer reduced to the type's bits, as arithmetic overflows.
+    pub(crate) fn wrapped(self, x: i64) -> i64 {
+        match self {
+            I8 => (x as i8).into(),
+            U8 => (x as u8).into(),
+            I16 => (x as i16).into(),
+            U16 => (x as u16).into(),
+            I32 => (x as i32).into(),
+            U32 => (x as u32).into(),
+            Bool => (x != 0).into(),
+            _ => x,
+        }
+    }
+}
+
+impl fmt::Display for ElemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ElemType::ALL.iter().find(|known| known.0 == *self).map_or("", |known| known.2))
+    }
+}
+
+/// A tensor of an ONNX type.
+#[derive(Clone, Debug)]
+pub struct Constant {
+    pub(crate) ty: ElemType,
+    pub(crate) shape: Vec<usize>,
+    store: Store,
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    /// Of the types that wgrad has; doubles as [`Data::F64`].
+    Tensor(Arc<Tensor>),
+    /// Integers of 16 and 64 bits; those of u64 as i64.
+    Ints(Arc<Vec<i64>>),
+}
+
+impl Constant {
+    /// Integers or truth values of any type.
+    pub fn ints(ty: ElemType, shape: Vec<usize>, values: Vec<i64>) -> Constant {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        let store = match ty {
+            I16 | I64 | U16 | U64 => Store::Ints(Arc::new(values)),
+            _ => {
+                let data: Data = match ty {
+                    I8 => Data::I8(values.iter().map(|&x| x as i8).collect()),
+                    U8 => Data::U8(values.iter().map(|&x| x as u8).collect()),
+                    I32 => Data::I32(values.iter().map(|&x| x as i32).collect()),
+                    U32 => Data::U32(values.iter().map(|&x| x as u32).collect()),
+                    Bool => Data::Bool(values.iter().map(|&x| x != 0).collect()),
+                    _ => return Constant::floats(ty, shape, values.iter().map(|&x| x as f64).collect()),
+                };
+                Store::Tensor(Arc::new(Tensor::new(&shape[..], data).expect("as many elements")))
+            }
+        };
+        Constant { ty, shape, store }
+    }
+
+    /// Floats, rounded to the type.
+    pub fn floats(ty: ElemType, shape: Vec<usize>, values: Vec<f64>) -> Constant {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        let data: Data = match ty {
+            F16 => Data::F16(values.iter().map(|&x| f16::from_f64(x)).collect()),
+            BF16 => Data::BF16(values.iter().map(|&x| bf16::from_f64(x)).collect()),
+            F64 => Data::F64(values),
+            F32 => Data::F32(values.iter().map(|&x| x as f32).collect()),
+            _ => return Constant::ints(ty, shape, values.iter().map(|&x| x as i64).collect()),
+        };
+        let tensor = Tensor::new(&shape[..], data).expect("as many elements");
+        Constant { ty, shape, store: Store::Tensor(Arc::new(tensor)) }
+    }
+
+    /// A tensor that a device computed, as a tensor of an ONNX type with the same elements.
+    pub fn of_tensor(ty: ElemType, tensor: Tensor) -> Constant {
+        let shape = tensor.shape().to_vec();
+        match ty {
+            F32 | F64 | F16 | BF16 => Constant::floats(ty, shape, tensor.to_f64()),
+            _ => Constant::ints(ty, shape, tensor.to_f64().into_iter().map(|x| x as i64).collect()),
+        }
+    }
+
+    /// The element type.
+    pub fn elem_type(&self) -> ElemType {
+        self.ty
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The elements as i64; `None` for floats.
+    pub fn to_ints(&self) -> Option<Vec<i64>> {
+        match &self.store {
+            Store::Ints(values) => Some(values.to_vec()),
+            Store::Tensor(_) if self.ty.is_float() => None,
+            Store::Tensor(tensor) => Some(tensor.to_f64().into_iter().map(|x| x as i64).collect()),
+        }
+    }
+
+    /// The elements as f64; large integers are rounded.
+    pub fn to_floats(&self) -> Vec<f64> {
+        match &self.store {
+            Store::Ints(values) => {
+                values.iter().map(|&x| if self.ty == U64 { x as u64 as f64 } else { x as f64 }).collect()
+            }
+            Store::Tensor(tensor) => tensor.to_f64(),
+        }
+    }
+
+    /// As a tensor of [`ElemType::dtype`].
+    ///
+    /// # Errors
+    /// If an integer needs more than 32 bits.
+    pub fn to_tensor(&self) -> Result<Arc<Tensor>, String> {
+        let values = match &self.store {
+            Store::Tensor(tensor) => return Ok(tensor.clone()),
+            Store::Ints(values) => values,
+        };
+        let wide = |x: i64| {
+            let of = if self.ty == U64 { (x as u64).to_string() } else { x.to_string() };
+            format!("the {} {of} needs more than the 32 bits that integers have on a device", self.ty)
+        };
+        let shape = Shape::from(&self.shape[..]);
+        let data: Data = if self.ty.dtype() == DType::U32 {
+            let narrow = |&x: &i64| u32::try_from(x).map_err(|_| wide(x));
+            Data::U32(values.iter().map(narrow).collect::<Result<_, _>>()?)
+        } else {
+            let narrow = |&x: &i64| i32::try_from(x).map_err(|_| wide(x));
+            Data::I32(values.iter().map(narrow).collect::<Result<_, _>>()?)
+        };
+        Ok(Arc::new(Tensor::new(shape, data).expect("as many elements")))
+    }
+
+    /// The same elements with another shape of the same size.
+    pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Constant {
+        let store = match &self.store {
+            Store::Ints(values) => Store::Ints(values.clone()),
+            Store::Tensor(tensor) => Store::Tensor(Arc::new(tensor.reshape(&shape[..]).expect("as many elements"))),
+        };
+        Constant { ty: self.ty, shape, store }
+    }
+
+    /// Reads a message; `external` reads the bytes of data in another file.
+    pub(crate) fn read(
+        proto: &TensorProto,
+        external: impl FnOnce(&TensorProto) -> Result<Vec<u8>, String>,
+    ) -> Result<Constant, String> {
+        let ty = ElemType::of(proto.data_type.unwrap_or(0).into())?;
+        let size = |&n: &i64| usize::try_from(n).map_err(|_| format!("the size {n} of an axis is negative"));
+        let shape = proto.dims.iter().map(size).collect::<Result<Vec<_>, _>>()?;
+        let count = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).ok_or("its shape is too large")?;
+        let outside;
+        let raw: Option<&[u8]> = if proto.data_location == Some(1) {
+            outside = external(proto)?;
+            Some(&outside)
+        } else {
+            proto.raw_data.as_deref()
+        };
+        // Protocol buffers leave out empty data.
+        let found = match raw {
+            Some(bytes) => from_bytes(ty, &shape, count, bytes)?,
+            None => {
+                let ints: Vec<i64> = match ty {
+                    I64 => proto.int64_data.clone(),
+                    U64 | U32 => proto.uint64_data.iter().map(|&x| x as i64).collect(),
+                    _ => proto.int32_data.iter().map(|&x| x.into()).collect(),
+                };
+                match ty {
+                    F32 => Constant::checked(&shape, proto.float_data.len()).map(|()| {
+                        Constant::floats(ty, shape.clone(), proto.float_data.iter().map(|&x| x.into()).collect())
+                    })?,
+                    F64 => Constant::checked(&shape, proto.double_data.len())
+                        .map(|()| Constant::floats(ty, shape.clone(), proto.double_data.clone()))?,
+                    F16 | BF16 => {
+                        Constant::checked(&shape, ints.len())?;
+                        let bytes: Vec<u8> = ints.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect();
+                        from_bytes(ty, &shape, count, &bytes)?
+                    }
+                    _ => {
+                        Constant::checked(&shape, ints.len())?;
+                        Constant::ints(ty, shape.clone(), ints)
+                    }
+                }
+            }
+        };
+        Ok(found)
+    }
+
+    fn checked(shape: &[usize], found: usize) -> Result<(), String> {
+        let expected: usize = shape.iter().product();
+        match expected == found {
+            true => Ok(()),
+            false => Err(format!("it has {found} elements, but its shape {} needs {expected}", Shape::from(shape))),
+        }
+    }
+}
+
+/// Elements in little-endian order.
+fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Result<Constant, String> {
+    let width = match ty {
+        I8 | U8 | Bool => 1,
+        F16 | BF16 | I16 | U16 => 2,
+        F32 | I32 | U32 => 4,
+        F64 | I64 | U64 => 8,
+    };
+    if count.checked_mul(width) != Some(bytes.len()) {
+        return Err(format!(
+            "it has {} bytes, but {ty}{} needs {count} times {width}",
+            bytes.len(),
+            Shape::from(shape)
+        ));
+    }
+    let shape = shape.to_vec();
+    macro_rules! elements {
+        ($ty:ty) => {
+            bytes.chunks_exact(width).map(|chunk| <$ty>::from_le_bytes(chunk.try_into().expect("the width")))
+        };
+    }
+    let store = |data: Data| {
+        let tensor = Tensor::new(&shape[..], data).expect("as many elements");
+        Constant { ty, shape: shape.clone(), store: Store::Tensor(Arc::new(tensor)) }
+    };
+    Ok(match ty {
+        F32 => store(Data::F32(elements!(f32).collect())),
+        F64 => store(Data::F64(elements!(f64).collect())),
+        F16 => store(Data::F16(elements!(f16).collect())),
+        BF16 => store(Data::BF16(elements!(bf16).collect())),
+        I8 => store(Data::I8(elements!(i8).collect())),
+        U8 => store(Data::U8(bytes.to_vec())),
+        I32 => store(Data::I32(elements!(i32).collect())),
+        U32 => store(Data::U32(elements!(u32).collect())),
+        Bool => store(Data::Bool(bytes.iter().map(|&byte| byte != 0).collect())),
+        I16 => Constant::ints(ty, shape, elements!(i16).map(i64::from).collect()),
+        U16 => Constant::ints(ty, shape, elements!(u16).map(i64::from).collect()),
+        I64 => Constant::ints(ty, shape, elements!(i64).collect()),
+        U64 => Constant::ints(ty, shape, elements!(u64).map(|x| x as i64).collect()),
+    })
+}

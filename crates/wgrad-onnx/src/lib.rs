@@ -1,0 +1,36 @@
+//! ONNX models as graphs of [wgrad]: run them on any GPU, check every kernel call against the CPU reference, and train
+//! them further.
+//!
+//! ```no_run
+//! use wgrad::prelude::*;
+//! use wgrad_onnx::{BuildOptions, Model};
+//!
+//! let model = Model::load("model.onnx")?;
+//! let graph = Graph::new();
+//! let built = model.build(&graph, &BuildOptions::new().dim("batch", 8))?;
+//! let mut session = Session::new(Device::open(None)?);
+//! let program = session.compile(&graph, &built.values())?;
+//! let x = Tensor::new([8, 3, 32, 32], vec![0.5f32; 8 * 3 * 32 * 32])?;
+//! let outputs = session.run(&program, &[("x", &x)])?;
+//! # Ok::<(), wgrad::Error>(())
+//! ```
+//!
+//! A model becomes an ordinary graph: weights are parameters with their names in the file, so gradients, optimisers,
+//! shadow runs, `find_nan`, lint and tuning work as for any other.
+
+mod build;
+mod constant;
+mod host;
+mod model;
+mod node;
+pub mod node_tests;
+mod ops;
+mod proto;
+mod run;
+mod value;
+
+pub use build::{BuildOptions, Built, Output, OutputValue, Problem};
+pub use constant::{Constant, ElemType};
+pub use model::{Dim, Model, Port};
+pub use ops::names as operators;
+pub use run::Prepared;

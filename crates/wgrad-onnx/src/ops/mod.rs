@@ -1,0 +1,56 @@
+//! The operators: for each, how it becomes nodes of a graph.
+
+mod attention;
+mod control;
+mod convolution;
+mod elementwise;
+mod index;
+mod linear;
+mod loss;
+mod norm;
+mod pool;
+mod quantize;
+mod reduce;
+mod resize;
+pub(crate) mod shape;
+
+use crate::node::{Node, Result};
+use crate::value::Val;
+
+/// Builds a node: adds to the graph, and returns the outputs.
+pub(crate) type Lower = fn(&mut Node<'_, '_>) -> Result<Vec<Val>>;
+
+/// Operators whose results differ each time.
+pub(crate) const RANDOM: &[&str] =
+    &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
+
+/// A family of operators: names, and how they are built.
+pub(crate) type Family = &'static [(&'static str, Lower)];
+
+const FAMILIES: &[Family] = &[
+    attention::FAMILY,
+    control::FAMILY,
+    convolution::FAMILY,
+    elementwise::FAMILY,
+    index::FAMILY,
+    linear::FAMILY,
+    loss::FAMILY,
+    norm::FAMILY,
+    pool::FAMILY,
+    quantize::FAMILY,
+    reduce::FAMILY,
+    resize::FAMILY,
+    shape::FAMILY,
+];
+
+/// How an operator is built: `Conv`, `com.microsoft.Gelu`.
+pub(crate) fn find(op: &str) -> Option<Lower> {
+    FAMILIES.iter().flat_map(|family| family.iter()).find(|(name, _)| *name == op).map(|(_, lower)| *lower)
+}
+
+/// The names of all operators that are supported.
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = FAMILIES.iter().flat_map(|family| family.iter()).map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names
+}
