@@ -38,6 +38,12 @@ enum Command {
         /// Write the outputs to this safetensors file
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Compare the outputs with those of this safetensors file
+        #[arg(long, value_name = "FILE")]
+        expect: Option<PathBuf>,
+        /// How much an output may differ from the expected one, as a share of the largest expected number
+        #[arg(long, default_value_t = 1e-4, requires = "expect")]
+        tolerance: f64,
         /// Machine-readable output
         #[arg(long)]
         json: bool,
@@ -94,6 +100,12 @@ struct ModelArgs {
     /// The size of a symbolic axis: batch=8. Others have the size 1
     #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dim)]
     dims: Vec<(String, usize)>,
+    /// The shape of an input: x=1x3x48x192
+    #[arg(long = "shape", value_name = "NAME=SHAPE", value_parser = shape)]
+    shapes: Vec<(String, Vec<usize>)>,
+    /// The value of an input, which becomes part of the program: sr=16000, or sizes=1,3,48 for a list
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = value)]
+    values: Vec<(String, Vec<f64>)>,
 }
 
 #[derive(clap::Args)]
@@ -111,10 +123,26 @@ fn dim(text: &str) -> Result<(String, usize), String> {
     parsed.ok_or_else(|| "expected NAME=SIZE, such as batch=8".to_owned())
 }
 
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let sizes = |text: &str| text.split('x').map(|size| size.parse().ok()).collect::<Option<Vec<usize>>>();
+    // Names may contain `=`.
+    let parsed = text.rsplit_once('=').and_then(|(name, text)| Some((name.to_owned(), sizes(text)?)));
+    parsed.ok_or_else(|| "expected NAME=SIZExSIZE..., such as x=1x3x48x192".to_owned())
+}
+
+fn value(text: &str) -> Result<(String, Vec<f64>), String> {
+    let numbers = |text: &str| text.split(',').map(|number| number.parse().ok()).collect::<Option<Vec<f64>>>();
+    let parsed = text.rsplit_once('=').and_then(|(name, text)| Some((name.to_owned(), numbers(text)?)));
+    parsed.ok_or_else(|| "expected NAME=NUMBER or NAME=NUMBER,NUMBER,..., such as sr=16000".to_owned())
+}
+
 pub fn run(args: &OnnxArgs, out: &mut Out) -> Result<bool, Stop> {
     match &args.command {
         Command::Inspect { model, json } => inspect(model, *json, out),
-        Command::Run { model, inputs, output, json } => execute(model, inputs, output.as_deref(), *json, out),
+        Command::Run { model, inputs, output, expect, tolerance, json } => {
+            let expected = expect.as_deref().map(|file| (file, *tolerance));
+            execute(model, inputs, output.as_deref(), expected, *json, out)
+        }
         Command::Check { model, inputs, json } => check(model, inputs, *json, out),
         Command::Bench { model, inputs, seconds, profile, json } => {
             bench(model, inputs, *seconds, *profile, *json, out)
@@ -134,8 +162,28 @@ impl ModelArgs {
                 if symbols.is_empty() { "none".into() } else { symbols.into_iter().collect::<Vec<_>>().join(", ") };
             return Err(Stop::Error(format!("the model has no axis of the open size `{name}`; it has {known}")));
         }
-        let options = BuildOptions::new().default_dim(1);
-        Ok((model, self.dims.iter().fold(options, |options, (name, size)| options.dim(name, *size))))
+        let mut options = BuildOptions::new().default_dim(1);
+        for (name, size) in &self.dims {
+            options = options.dim(name, *size);
+        }
+        let ports = model.inputs();
+        let port = |name: &str| {
+            let names = || ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+            let found = ports.iter().find(|port| port.name == name);
+            found.ok_or_else(|| Stop::Error(format!("the model has no input `{name}`; it has {}", names())))
+        };
+        for (name, shape) in &self.shapes {
+            port(name)?;
+            options = options.shape(name, shape.clone());
+        }
+        for (name, values) in &self.values {
+            let ty = port(name)?.elem_type.clone().map_err(|what| format!("input `{name}`: {what}"))?;
+            let shape =
+                options.shape_of(port(name)?).ok().filter(|shape| shape.iter().product::<usize>() == values.len());
+            let shape = shape.unwrap_or_else(|| vec![values.len()]);
+            options = options.constant(name, Constant::floats(ty, shape, values.clone()));
+        }
+        Ok((model, options))
     }
 }
 
@@ -234,7 +282,7 @@ fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<
         (state >> 40) as f64 / (1u64 << 24) as f64
     };
     for port in ports {
-        if !found.contains_key(&port.name) {
+        if !found.contains_key(&port.name) && !options.is_set(&port.name) {
             let ty = port.elem_type.clone().map_err(|what| format!("input `{}`: {what}", port.name))?;
             let shape = options.shape_of(&port)?;
             let count = shape.iter().product();
@@ -287,10 +335,28 @@ fn describe(name: &str, value: &Constant) -> Json {
     })
 }
 
+/// The largest difference to the expected values, and the largest of these.
+fn difference(found: &Constant, expected: &[f64]) -> Result<(f64, f64), String> {
+    let found = found.to_floats();
+    if found.len() != expected.len() {
+        return Err(format!("it has {} numbers, expected {}", found.len(), expected.len()));
+    }
+    let largest = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let differs = |(x, y): (&f64, &f64)| if x == y || (x.is_nan() && y.is_nan()) { 0.0 } else { (x - y).abs() };
+    // NaN on one side alone counts as infinite.
+    let worst = found
+        .iter()
+        .zip(expected)
+        .map(differs)
+        .fold(0.0, |most: f64, x| if x.is_nan() { f64::INFINITY } else { most.max(x) });
+    Ok((worst, largest))
+}
+
 fn execute(
     model: &ModelArgs,
     inputs: &InputArgs,
     file: Option<&Path>,
+    expected: Option<(&Path, f64)>,
     as_json: bool,
     out: &mut Out,
 ) -> Result<bool, Stop> {
@@ -300,18 +366,38 @@ fn execute(
         let tensors = outputs.iter().map(|(name, value)| Ok((name.clone(), (*value.to_tensor()?).clone())));
         safetensors::save(file, &tensors.collect::<Result<_, String>>()?, &BTreeMap::new())?;
     }
-    let described: Vec<Json> = outputs.iter().map(|(name, value)| describe(name, value)).collect();
-    if as_json {
-        out.line(format!("{:#}", json!({ "outputs": described })))?;
-        return Ok(true);
-    }
-    for ((name, value), figures) in outputs.iter().zip(described) {
+    let mut described: Vec<Json> = outputs.iter().map(|(name, value)| describe(name, value)).collect();
+    let mut agrees = true;
+    let mut lines = Vec::new();
+    for ((name, value), figures) in outputs.iter().zip(&described) {
         let numbers: Vec<String> = value.to_floats().iter().take(8).map(|x| format!("{x:.6}")).collect();
         let more = if value.shape().iter().product::<usize>() > 8 { ", ..." } else { "" };
-        out.line(format!("{name}: {}{:?} = {}{more}", value.elem_type(), value.shape(), numbers.join(", ")))?;
-        out.line(format!("  from {} to {}, mean {}", figures["min"], figures["max"], figures["mean"]))?;
+        lines.push(format!("{name}: {}{:?} = {}{more}", value.elem_type(), value.shape(), numbers.join(", ")));
+        lines.push(format!("  from {} to {}, mean {}", figures["min"], figures["max"], figures["mean"]));
     }
-    Ok(true)
+    if let Some((file, tolerance)) = expected {
+        let known = safetensors::load(file)?;
+        for ((name, value), figures) in outputs.iter().zip(&mut described) {
+            let tensor = known.get(&format!("output.{name}")).or_else(|| known.get(name));
+            let tensor = tensor.ok_or_else(|| format!("{} has no output `{name}`", file.display()))?;
+            let (worst, largest) =
+                difference(value, &tensor.to_f64()).map_err(|why| format!("output `{name}`: {why}"))?;
+            let share = worst / largest.max(f64::MIN_POSITIVE);
+            let good = worst <= tolerance * largest;
+            agrees &= good;
+            figures["difference"] = json!({"largest": worst, "share": share, "agrees": good});
+            let verdict = if good { "agrees" } else { "DIFFERS" };
+            lines.push(format!(
+                "{name} {verdict}: at most {worst:.2e} off, {share:.1e} of the largest number, {largest:.4}"
+            ));
+        }
+    }
+    if as_json {
+        out.line(format!("{:#}", json!({ "outputs": described })))?;
+    } else {
+        lines.iter().try_for_each(|line| out.line(line))?;
+    }
+    Ok(agrees)
 }
 
 // ---- check

@@ -54,6 +54,11 @@ impl BuildOptions {
         self
     }
 
+    /// Whether the value of an input is set.
+    pub fn is_set(&self, input: &str) -> bool {
+        self.constants.contains_key(input)
+    }
+
     /// Weights that are not trained: those whose names match the pattern, in which `*` stands for any characters. Call
     /// it again for more. The others are parameters.
     pub fn freeze(mut self, pattern: &str) -> BuildOptions {
@@ -313,6 +318,12 @@ impl Builder<'_> {
     /// What a name means here.
     pub fn find(&self, name: &str) -> Option<Option<Val>> {
         self.scopes.iter().rev().find_map(|scope| scope.get(name)).cloned()
+    }
+
+    /// Whether an input of the model is a single integer or truth value.
+    pub fn input_is_number(&self, name: &str) -> bool {
+        let val = self.scopes.first().and_then(|scope| scope.get(name)).cloned().flatten();
+        val.is_some_and(|val| val.numel() == 1 && !val.ty().is_float())
     }
 
     pub fn define(&mut self, name: &str, val: Option<Val>) {
@@ -586,8 +597,8 @@ fn read<'n>(node: &'n NodeProto, names: &mut BTreeSet<&'n str>) {
     }
 }
 
-/// Computes values of a graph without inputs on the reference.
-fn evaluate(graph: &Graph, values: &[&Value]) -> Result<Vec<Tensor>> {
+/// Computes values of a graph that depend on no inputs, on the reference.
+pub(crate) fn evaluate(graph: &Graph, values: &[&Value]) -> Result<Vec<Tensor>> {
     if values.is_empty() {
         return Ok(Vec::new());
     }

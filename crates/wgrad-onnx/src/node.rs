@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use wgrad::{DType, Graph, Value};
 
-use crate::build::Builder;
+use crate::build::{Builder, evaluate};
 use crate::constant::{Constant, ElemType};
 use crate::model::external;
 use crate::proto::{AttributeProto, GraphProto, NodeProto};
@@ -107,7 +107,16 @@ impl<'a, 'm> Node<'a, 'm> {
     /// An input whose elements must be known.
     pub fn known(&self, at: usize) -> Result<Constant> {
         let val = self.input(at)?;
-        val.known().cloned().ok_or_else(|| Why::NotKnown { input: at, sources: val.sources().clone() })
+        match (val.known(), val.value().get()) {
+            (Some(constant), _) => Ok(constant.clone()),
+            // Computed from weights alone.
+            (None, Some(value)) if val.sources().is_empty() => {
+                let tensors = evaluate(self.graph(), &[value]).map_err(|error| error.to_string())?;
+                let tensor = tensors.into_iter().next().ok_or("internal: an output was not computed")?;
+                Ok(Constant::of_tensor(val.ty(), tensor))
+            }
+            _ => Err(Why::NotKnown { input: at, sources: val.sources().clone() }),
+        }
     }
 
     /// Integers that must be known.

@@ -19,23 +19,24 @@ fn branch(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         let chosen = &graphs[usize::from(!is_true)];
         return node.builder.subgraph(chosen, &[])?.ok_or(Why::AfterProblem);
     }
+    // A single number decides: build the branch that it chooses.
+    let sources = condition.sources().clone();
+    if !sources.is_empty() && sources.iter().all(|name| node.builder.input_is_number(name)) {
+        return Err(Why::NotKnown { input: 0, sources });
+    }
     let [then, other] = graphs.map(|graph| node.builder.subgraph(&graph, &[]));
     let (then, other) = (then?.ok_or(Why::AfterProblem)?, other?.ok_or(Why::AfterProblem)?);
     let condition = node.value(0)?.reshape(&[]);
     let mut outputs = Vec::new();
     for (a, b) in then.iter().zip(&other) {
         if a.shape() != b.shape() || a.ty() != b.ty() {
-            return Err(Why::NotKnown { input: 0, sources: condition_sources(node) });
+            return Err(Why::NotKnown { input: 0, sources });
         }
         let (a_value, b_value) = (node.value_of(a)?, node.value_of(b)?);
         let chosen = node.checked(condition.where_(&a_value, &b_value))?;
         outputs.push(node.result(chosen, a.ty()));
     }
     Ok(outputs)
-}
-
-fn condition_sources(node: &Node<'_, '_>) -> std::collections::BTreeSet<String> {
-    node.optional(0).map(|val| val.sources().clone()).unwrap_or_default()
 }
 
 /// A loop whose number of iterations is known at import is unrolled.

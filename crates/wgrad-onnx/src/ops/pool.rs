@@ -9,8 +9,14 @@ use crate::constant::ElemType;
 use crate::node::{Node, Result};
 use crate::value::Val;
 
-pub(super) const FAMILY: Family =
-    &[("AveragePool", pool), ("GlobalAveragePool", global), ("GlobalMaxPool", global), ("MaxPool", pool)];
+pub(super) const FAMILY: Family = &[
+    ("AveragePool", pool),
+    ("GlobalAveragePool", global),
+    ("GlobalLpPool", global),
+    ("GlobalMaxPool", global),
+    ("LpPool", lp_pool),
+    ("MaxPool", pool),
+];
 
 fn global(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let (x, ty) = (node.value(0)?, node.input(0)?.ty());

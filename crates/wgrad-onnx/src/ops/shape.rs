@@ -212,6 +212,11 @@ fn constant(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let floats = |values: Vec<f64>, shape: Vec<usize>| Constant::floats(ElemType::F32, shape, values);
     let ints = |values: Vec<i64>, shape: Vec<usize>| Constant::ints(ElemType::I64, shape, values);
     let found = if let Some(tensor) = node.tensor("value")? {
+        // Some exporters write weights as nodes.
+        if tensor.ty.is_float() && tensor.numel() > 1 {
+            let name = node.proto.output.first().cloned().unwrap_or_default();
+            return Ok(vec![Val::weight(&name, tensor)]);
+        }
         tensor
     } else if let Some(number) = node.optional_attribute_number("value_float") {
         floats(vec![number], vec![])
