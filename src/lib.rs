@@ -20,6 +20,13 @@
 //!
 //! Start with [`Graph`] and [`Session`]; layers are in [`nn`], optimisers in [`optim`]. Names and
 //! layouts are PyTorch's (`conv1.weight`, NCHW, OIHW).
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `images`: `data::ImageFolder`, a data set of PNG, JPEG and PNM files in a folder for each class.
+//! - `tracing`: the spans of a [`Trace`] also go to subscribers of the crate [`tracing`](https://docs.rs/tracing).
 
 #![warn(missing_docs)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -30,6 +37,7 @@ pub mod profile;
 pub mod shader;
 pub mod shape;
 mod tensor;
+mod trace;
 
 pub mod op;
 
@@ -87,10 +95,11 @@ pub use loss::Reduction;
 pub use op::Precision;
 pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
-pub use session::{Pending, Phases, Program, Session};
+pub use session::{Pending, Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
-pub use timing::{CallTime, LaunchTime, StepProfile};
+pub use timing::{CallTime, LaunchTime, Phases, StepProfile};
+pub use trace::{Span, Trace};
 
 /// Runs the documents' examples as doc tests.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ mod step;
 
 use std::time::Instant;
 
-pub use step::{LaunchTime, StepProfile};
+pub use step::{LaunchTime, Phases, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 

@@ -4,10 +4,12 @@ use std::ops::ControlFlow;
 
 use super::{Batch, Dataset, Evaluation, Loader, Meter, Trainer};
 use crate::data::Batches;
+use crate::trace::span;
 use crate::{Error, Pending, Result, Session};
 
 /// Loss and metrics with the current weights.
 pub(super) fn evaluate(trainer: &mut Trainer, session: &mut Session, data: &dyn Dataset) -> Result<Evaluation> {
+    let _span = span!("evaluate");
     let batches = Batches::new(data.len(), trainer.batch)?;
     let loader = Loader::new(data, batches).workers(trainer.workers);
     let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics) };
