@@ -91,6 +91,8 @@ pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER, OpenOptions};
 pub use error::{Error, GraphError, Result};
 pub use graph::{Graph, Value};
+/// The numbers of [`Data::F16`] and [`Data::BF16`].
+pub use half::{bf16, f16};
 pub use loss::Reduction;
 pub use op::Precision;
 pub use plan::{Finding, Limit, lint};

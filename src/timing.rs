@@ -10,6 +10,7 @@ use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
 /// The time of one kernel call.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct CallTime {
     /// What it computes, such as `matmul.tile64 + add + relu`.
     pub label: String,

@@ -17,6 +17,7 @@ use crate::{DType, Data, Error, Result, Tensor, files};
 
 /// The contents of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Contents {
     /// The tensors by name.
     pub tensors: BTreeMap<String, Tensor>,

@@ -21,6 +21,7 @@ pub(super) enum Checking {
 
 /// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Checked {
     /// Steps: of training, updates from accumulated gradients, and of evaluation.
     pub steps: usize,

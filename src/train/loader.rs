@@ -41,6 +41,7 @@ pub struct Loader<'d> {
 }
 
 /// A batch from a [`Loader`].
+#[non_exhaustive]
 pub struct Loaded {
     /// Its number within the epoch, from 0.
     pub number: usize,

@@ -32,6 +32,7 @@ pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
 /// Whether a training goes on after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Control {
     /// Go on.
     Continue,
@@ -41,6 +42,7 @@ pub enum Control {
 
 /// A finished optimiser step, for callbacks.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StepEvent {
     /// The epoch, from 1.
     pub epoch: u64,
