@@ -20,11 +20,11 @@ mod common;
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use wgrad::data::{Batches, Split, Vocabulary};
+use wgrad::data::{Batches, Split, TextLines, Vocabulary};
 use wgrad::loss::ClassLoss;
 use wgrad::nn::{Recurrent, RecurrentOptions, Scope, States, init};
 use wgrad::optim::{Adam, Optimizer};
-use wgrad::{DType, Error, Graph, Result, Session, Tensor, Value};
+use wgrad::{DType, Graph, Result, Session, Tensor, Value};
 
 /// Sizes of the embeddings and of the state.
 const EMBEDDED: usize = 24;
@@ -63,9 +63,7 @@ fn loss(nn: &Scope, rows: &Value, size: usize) -> Value {
 
 fn main() -> Result<()> {
     let Arguments { common: mut options, temperature } = Arguments::parse();
-    let path = common::data("first_names.txt");
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })?;
-    let names: Vec<&str> = text.lines().collect();
+    let names = TextLines::load(common::data("first_names.txt"))?.texts;
     let vocabulary = Vocabulary::new(&names);
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0) + 2;
     let rows = vocabulary.encode_rows(&names, longest)?;
@@ -104,7 +102,7 @@ fn main() -> Result<()> {
     let made_up = make_up(&mut options, &mut session, &vocabulary, longest, temperature)?;
     println!("generated (* is in the list of names):");
     for line in made_up.chunks(8) {
-        let marked = |name: &String| format!("{name}{}", if names.contains(&name.as_str()) { "*" } else { "" });
+        let marked = |name: &String| format!("{name}{}", if names.contains(name) { "*" } else { "" });
         println!("  {}", line.iter().map(marked).collect::<Vec<_>>().join(" "));
     }
     options.steps.summary();

@@ -35,7 +35,7 @@ use std::f64::consts::LN_2;
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use wgrad::data::{Batches, Vocabulary};
+use wgrad::data::{Batches, TextLines, Vocabulary};
 use wgrad::loss::ClassLoss;
 use wgrad::nn::{Embedding, Layer, Scope, TransformerEncoderLayer, sinusoidal_positions};
 use wgrad::optim::{AdamW, LossScale, Optimizer};
@@ -79,9 +79,7 @@ fn main() -> Result<()> {
     if !(options.temperature > 0.0) {
         return Err(Error::Input("the temperature must be above 0".into()));
     }
-    let path = common::data("first_names.txt");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
-    let names: Vec<&str> = text.lines().collect();
+    let names = TextLines::load(common::data("first_names.txt"))?.texts;
     let vocabulary = Vocabulary::new(&names);
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     // The model reads START and the letters, and predicts the letters and END.
@@ -104,8 +102,8 @@ fn main() -> Result<()> {
     println!("bits per character on held-out names: {bits:.3}; bigrams: {bigram:.3}");
 
     let made_up = write_names(&mut options, &mut session, 24, length, &vocabulary)?;
-    let known: HashSet<&str> = names.iter().copied().collect();
-    let new = made_up.iter().filter(|name| !known.contains(name.as_str())).count();
+    let known: HashSet<&String> = names.iter().collect();
+    let new = made_up.iter().filter(|name| !known.contains(name)).count();
     println!("{new} of {} are not in the list of names", made_up.len());
 
     round_weights(&mut session)?;

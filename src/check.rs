@@ -52,6 +52,7 @@ use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
 /// The result of checking one kernel call of a plan.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CallReport {
     /// What the kernel call computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
@@ -87,6 +88,7 @@ impl CallReport {
 
 /// A compared element.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Element {
     /// The op that computes the tensor, and the user's line that created it.
     pub node: String,
@@ -122,6 +124,7 @@ impl std::fmt::Display for Element {
 
 /// The result of checking a whole step.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// The kernel calls, in order.
     pub calls: Vec<CallReport>,

@@ -103,6 +103,7 @@ impl Error {
 
 /// A mistake made while building a graph: the op, its inputs, what was expected, and the caller's line.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GraphError {
     /// The op's name, such as `matmul`.
     pub op: String,

@@ -20,6 +20,13 @@
 //!
 //! Start with [`Graph`] and [`Session`]; layers are in [`nn`], optimisers in [`optim`]. Names and
 //! layouts are PyTorch's (`conv1.weight`, NCHW, OIHW).
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `images`: `data::ImageFolder`, a data set of PNG, JPEG and PNM files in a folder for each class.
+//! - `tracing`: the spans of a [`Trace`] also go to subscribers of the crate [`tracing`](https://docs.rs/tracing).
 
 #![warn(missing_docs)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -30,6 +37,7 @@ pub mod profile;
 pub mod shader;
 pub mod shape;
 mod tensor;
+mod trace;
 
 pub mod op;
 
@@ -83,14 +91,17 @@ pub use autodiff::{gradients, gradients_of};
 pub use device::{Device, NO_ADAPTER, OpenOptions};
 pub use error::{Error, GraphError, Result};
 pub use graph::{Graph, Value};
+/// The numbers of [`Data::F16`] and [`Data::BF16`].
+pub use half::{bf16, f16};
 pub use loss::Reduction;
 pub use op::Precision;
 pub use plan::{Finding, Limit, lint};
 pub use profile::Profile;
-pub use session::{Pending, Phases, Program, Session};
+pub use session::{Pending, Program, Session};
 pub use shape::{Shape, View};
 pub use tensor::{DType, Data, Tensor, TensorType};
-pub use timing::{CallTime, LaunchTime, StepProfile};
+pub use timing::{CallTime, LaunchTime, Phases, StepProfile};
+pub use trace::{Span, Trace};
 
 /// Runs the documents' examples as doc tests.
 #[cfg(doctest)]

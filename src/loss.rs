@@ -9,6 +9,7 @@ use crate::{DType, Graph, Value};
 
 /// How the losses of elements (for cross entropy: of rows) are reduced to a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Reduction {
     /// The mean.
     #[default]

@@ -46,6 +46,7 @@ pub struct Scheme {
 
 /// The numbers that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Granularity {
     /// All.
     Tensor,
@@ -60,6 +61,7 @@ pub enum Granularity {
 
 /// How the range of represented numbers follows from data. Numbers beyond it are clamped.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Calibration {
     /// All numbers.
     MinMax,

@@ -1,19 +1,18 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
 mod feeds;
-mod phases;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use feeds::Feeds;
-pub use phases::Phases;
 
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::{self, Choices, Finding, Options, Plan};
 use crate::profile::Profile;
+use crate::trace::span;
 use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 
 /// Holds variables on one device, and compiles and runs programs that use them.
@@ -146,6 +145,7 @@ impl Session {
         options: &Options,
         edit: impl FnOnce(&mut Plan) -> Result<()>,
     ) -> Result<Program> {
+        let _span = span!("compile");
         let mut plan = Plan::new(nodes.clone(), &targets, self.device.profile(), options)?;
         edit(&mut plan)?;
         let plan = Arc::new(plan);
@@ -294,6 +294,7 @@ impl Session {
     /// [`Error::Input`] for a program of another session, for missing, unknown or ill-typed feeds, and for indices
     /// out of range. All are detected before anything runs, except indices computed on the device. Device errors.
     pub fn run(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+        let _span = span!("run");
         pollster::block_on(self.run_async(program, feeds))
     }
 
@@ -350,13 +351,18 @@ impl Session {
 
     /// [`Session::start`] that counts nothing: the next step draws the same random numbers.
     pub(crate) fn start_uncounted(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Pending> {
+        let upload = span!("upload");
         let feeds = self.bind(program, feeds)?;
         match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
+                drop(upload);
                 Ok(Pending(PendingState::Reading(gpu.start_reading()?)))
             }
-            (None, Store::Cpu(values)) => Ok(Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?))),
+            (None, Store::Cpu(values)) => {
+                drop(upload);
+                Ok(Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?)))
+            }
             _ => Err(elsewhere()),
         }
     }
@@ -370,13 +376,18 @@ impl Session {
     /// [`Error::Input`] as for [`Session::run`]; device errors that are already known, such as the
     /// loss of the device.
     pub fn submit(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<()> {
+        let upload = span!("upload");
         let feeds = self.bind(program, feeds)?;
         match (&program.gpu, &mut self.store) {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
+                drop(upload);
                 gpu.start()?;
             }
-            (None, Store::Cpu(values)) => drop(run_on_cpu(program, &feeds, values)?),
+            (None, Store::Cpu(values)) => {
+                drop(upload);
+                run_on_cpu(program, &feeds, values)?;
+            }
             _ => return Err(elsewhere()),
         }
         self.count(program);
@@ -547,6 +558,7 @@ fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tens
 }
 
 fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+    let _span = span!("compute");
     let nodes = &program.nodes;
     let assigned = nodes.assignments.iter().map(|a| a.value);
     let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();

@@ -14,6 +14,7 @@ use crate::{Error, Result, Shape};
 /// which is exact, and [`cast`](crate::Value::cast) rounds or wraps once to store. Other ops take narrow operands, too:
 /// see [`Graph::apply`](crate::Graph::apply).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DType {
     /// 32-bit float on the device, 64-bit in the reference.
     F32,
@@ -217,6 +218,7 @@ impl fmt::Debug for TensorType {
 
 /// The elements of a host tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Data {
     /// Single-precision floats, as devices store them.
     F32(Vec<f32>),

@@ -5,12 +5,13 @@ mod step;
 use std::time::Instant;
 
 pub(crate) use step::launches;
-pub use step::{LaunchTime, StepProfile};
+pub use step::{LaunchTime, Phases, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
 /// The time of one kernel call.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct CallTime {
     /// What it computes, such as `matmul.tile64 + add + relu`.
     pub label: String,

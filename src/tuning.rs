@@ -44,6 +44,7 @@ const PROBE: usize = 192;
 
 /// The result of tuning.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Tuned {
     /// The shape classes that were timed.
     pub kernels: Vec<TunedKernel>,
@@ -59,6 +60,7 @@ pub struct Tuned {
 
 /// The result for the kernels of one shape class.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TunedKernel {
     /// The op.
     pub op: &'static str,
@@ -74,6 +76,7 @@ pub struct TunedKernel {
 
 /// A variant that was tried.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Its name.
     pub variant: &'static str,
@@ -83,6 +86,7 @@ pub struct Candidate {
 
 /// The result of a candidate.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It agrees with the reference.
     Timed {

@@ -1,24 +1,30 @@
 //! Plots of the examples: curves over a common x axis, as SVG.
 
 use std::error::Error;
+use std::ops::Range;
 use std::path::Path;
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Colours that colour-blind readers can distinguish (Okabe and Ito 2008).
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(160, 120, 0),
+/// Colours that colour-blind readers can distinguish (Okabe and Ito 2008), and their counterparts on a dark ground.
+const COLOURS: [(RGBColor, &str); 6] = [
+    (RGBColor(0, 114, 178), "#56a9e8"),
+    (RGBColor(213, 94, 0), "#f08a3c"),
+    (RGBColor(0, 158, 115), "#2fc296"),
+    (RGBColor(204, 121, 167), "#e29ac4"),
+    (RGBColor(86, 180, 233), "#9bd7ff"),
+    (RGBColor(160, 120, 0), "#d8b13c"),
 ];
+const GRID: RGBColor = RGBColor(225, 225, 225);
 
 const SIZE: (u32, u32) = (640, 400);
-/// The width of the legend, to the right of the curves.
-const KEY: u32 = 170;
+/// The width of the names, to the right of the curves.
+const NAMES: u32 = 170;
+/// The height of a name.
+const LINE: f64 = 16.0;
 
 /// A plot of curves.
 pub struct Plot<'a> {
@@ -37,8 +43,11 @@ impl Plot<'_> {
         std::fs::create_dir_all(folder).map_err(|source| wgrad::Error::Io { path: folder.into(), source })?;
         let path = folder.join(format!("{name}.svg"));
         let mut svg = String::new();
-        self.draw(&SVGBackend::with_string(&mut svg, (SIZE.0 + KEY, SIZE.1)).into_drawing_area())
+        self.draw(&SVGBackend::with_string(&mut svg, (SIZE.0 + NAMES, SIZE.1)).into_drawing_area())
             .map_err(|e| wgrad::Error::File { path: path.clone(), message: e.to_string() })?;
+        if let Some((head, body)) = svg.split_once('\n') {
+            svg = format!("{head}\n{}\n{body}", dark());
+        }
         wgrad::io::write_atomically(&path, svg.as_bytes())?;
         println!("plot: {}", path.display());
         Ok(())
@@ -56,35 +65,101 @@ impl Plot<'_> {
         let (left, right) = range(all().map(|p| p.0));
         let (bottom, top) = range(all().map(|p| p.1));
         let margin = 0.04 * (top - bottom);
+        let (bottom, top) = (bottom - margin, top + margin);
+        let (x_ticks, x_digits) = ticks(left, right);
+        let (y_ticks, y_digits) = if self.log { log_ticks(bottom, top) } else { ticks(bottom, top) };
+        let y_label = |y: &f64| match self.log {
+            true => decimal(10f64.powf(*y)),
+            false => format!("{y:.y_digits$}"),
+        };
+        let widest = y_ticks.iter().map(|tick| y_label(tick).len()).max().unwrap_or(0) as u32;
 
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 18))
             .margin(12)
-            .margin_right(KEY)
+            .margin_right(NAMES)
             .x_label_area_size(40)
-            .y_label_area_size(60)
-            .build_cartesian_2d(left..right, bottom - margin..top + margin)?;
-        let label = |y: &f64| short(if self.log { 10f64.powf(*y) } else { *y });
+            .y_label_area_size(30 + 7 * widest)
+            .build_cartesian_2d(Axis(left..right, x_ticks), Axis(bottom..top, y_ticks))?;
         chart
             .configure_mesh()
             .x_desc(self.x)
             .y_desc(self.y)
-            .x_label_formatter(&|x| short(*x))
-            .y_label_formatter(&label)
+            .x_label_formatter(&|x| format!("{x:.x_digits$}"))
+            .y_label_formatter(&y_label)
             .light_line_style(TRANSPARENT)
-            .bold_line_style(RGBColor(225, 225, 225))
+            .bold_line_style(GRID)
             .label_style(("sans-serif", 13))
             .draw()?;
-        for (number, ((name, points), colour)) in curves.into_iter().zip(COLOURS.into_iter().cycle()).enumerate() {
+        // Each name is beside the end of its curve, or as near to it as the other names allow.
+        let mut ends = Vec::new();
+        for ((name, points), (colour, _)) in curves.into_iter().zip(COLOURS.into_iter().cycle()) {
+            if let Some(&end) = points.last() {
+                ends.push((chart.backend_coord(&end), name, colour));
+            }
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
-            let (x, y) = (SIZE.0 as i32 + 14, 50 + 20 * number as i32);
-            area.draw(&PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)))?;
-            area.draw(&Text::new(name, (x + 24, y - 6), ("sans-serif", 13)))?;
+        }
+        ends.sort_by_key(|((_, y), ..)| *y);
+        let (_, ys) = chart.plotting_area().get_pixel_range();
+        let wanted: Vec<f64> = ends.iter().map(|((_, y), ..)| f64::from(*y)).collect();
+        let places = apart(&wanted, LINE, f64::from(ys.start), f64::from(ys.end));
+        let edge = chart.plotting_area().get_pixel_range().0.end;
+        for (((x, y), name, colour), place) in ends.into_iter().zip(places) {
+            area.draw(&Circle::new((x, y), 3, colour.filled()))?;
+            // Dotted, so that nobody takes it for a part of the curve.
+            let to = (edge + 14, place.round() as i32);
+            let dots = ((to.0 - x) / 5).max(1);
+            for dot in 1..=dots {
+                let dot = (x + (to.0 - x) * dot / dots, y + (to.1 - y) * dot / dots);
+                area.draw(&Circle::new(dot, 1, colour.filled()))?;
+            }
+            let style = ("sans-serif", 13).into_text_style(area).color(&colour);
+            let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(name, (to.0 + 6, to.1), style))?;
         }
         area.present()?;
         Ok(())
     }
+}
+
+/// An axis with a range and ticks.
+struct Axis(Range<f64>, Vec<f64>);
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let Range { start, end } = self.0;
+        (f64::from(from) + (value - start) / (end - start) * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.1.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.0.clone()
+    }
+}
+
+/// Rules for readers who prefer dark pages.
+fn dark() -> String {
+    let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
+    let mut rules = format!(
+        "rect[fill=\"{}\"]{{fill:#0d1117}} text{{fill:#e6edf3}} line[stroke=\"{}\"]{{stroke:#30363d}} \
+         polyline[stroke=\"#000000\"]{{stroke:#8b949e}}",
+        hex(WHITE),
+        hex(GRID)
+    );
+    for (colour, on_dark) in COLOURS {
+        let hex = hex(colour);
+        rules += &format!(
+            " [stroke=\"{hex}\"]{{stroke:{on_dark}}} text[fill=\"{hex}\"],circle[fill=\"{hex}\"]{{fill:{on_dark}}}"
+        );
+    }
+    format!("<style>@media (prefers-color-scheme: dark) {{ {rules} }}</style>")
 }
 
 /// The range from minimum to maximum, never empty.
@@ -98,11 +173,48 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     }
 }
 
-/// A number with about two digits.
-fn short(x: f64) -> String {
-    if x != 0.0 && x.abs() < 0.01 {
-        return format!("{x:.0e}");
+/// Five to eight ticks at multiples of 1, 2 or 5 times a power of ten, and the number of their decimals.
+fn ticks(from: f64, to: f64) -> (Vec<f64>, usize) {
+    let rough = (to - from) / 8.0;
+    let power = rough.log10().floor();
+    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * 10f64.powf(power)).into_iter().find(|step| *step >= rough);
+    let step = step.unwrap_or(rough);
+    let first = (from / step).ceil() as i64;
+    let ticks = (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= to + 1e-9 * step);
+    // `+ 0.0` turns -0 into 0.
+    (ticks.map(|tick| tick + 0.0).collect(), (-step.log10() - 1e-9).ceil().max(0.0) as usize)
+}
+
+/// The decimal logarithms of ticks at powers of ten; if these are few, also at 2 and 5 times powers of ten, or at all
+/// multiples.
+fn log_ticks(from: f64, to: f64) -> (Vec<f64>, usize) {
+    let of = |factors: &[u32]| {
+        let powers = from.floor() as i32..=to.ceil() as i32;
+        let ticks = powers.flat_map(|power| factors.iter().map(move |f| f64::from(*f).log10() + f64::from(power)));
+        ticks.filter(|tick| (from..=to).contains(tick)).collect::<Vec<f64>>()
+    };
+    let choices: [&[u32]; 3] = [&[1], &[1, 2, 5], &[1, 2, 3, 4, 5, 6, 7, 8, 9]];
+    let enough = choices.iter().map(|factors| of(factors)).find(|ticks| ticks.len() >= 4);
+    (enough.unwrap_or_else(|| of(choices[2])), 0)
+}
+
+/// A number with one digit that counts, such as 0.0002 or 30000.
+fn decimal(x: f64) -> String {
+    format!("{x:.*}", (-(x.log10() + 1e-9).floor()).max(0.0) as usize)
+}
+
+/// Moves sorted places apart to this distance, between two limits, each as little as possible.
+fn apart(wanted: &[f64], distance: f64, from: f64, to: f64) -> Vec<f64> {
+    let mut places = wanted.to_vec();
+    for _ in 0..200 {
+        for at in 1..places.len() {
+            let missing = distance - (places[at] - places[at - 1]);
+            if missing > 0.0 {
+                places[at - 1] -= missing / 2.0;
+                places[at] += missing / 2.0;
+            }
+        }
+        places.iter_mut().for_each(|place| *place = place.clamp(from, to));
     }
-    let text = format!("{x:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    places
 }

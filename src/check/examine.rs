@@ -77,6 +77,7 @@ pub struct Extras {
 /// Each launch is compared within its bound on its own inputs. Over a whole chain errors accumulate, so only a
 /// gross difference fails here: more than [`Gradients::most`] of the largest element.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Gradients {
     /// Elements compared three ways: device fused, device unfused, reference.
     pub compared: usize,
@@ -98,6 +99,7 @@ impl Gradients {
 
 /// The result of a case on a device.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct CaseReport {
     /// The options of each run, and its report.
     pub ways: Vec<(Options, Report)>,
@@ -318,6 +320,7 @@ impl CaseReport {
 
 /// A variant that a device cannot run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Missing {
     /// The op.
     pub op: &'static str,

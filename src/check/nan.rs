@@ -11,6 +11,7 @@ use crate::{DType, Data, Program, Result, Session, Tensor};
 
 /// The range of a tensor's values.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Range {
     /// The smallest and the largest finite value, if any.
     pub finite: Option<(f64, f64)>,
@@ -59,6 +60,7 @@ impl fmt::Display for Range {
 
 /// The first node of a step whose output holds NaN or infinity.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NonFinite {
     /// Its op, type and the user's line; for an input or a variable also its name.
     pub node: String,

@@ -10,6 +10,7 @@ use crate::{Error, Program, Result, Session, Tensor, files};
 
 /// The first kernel call of a step that differs from the reference.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Divergence {
     /// Its index in the plan, and the number of kernel calls.
     pub number: (usize, usize),

@@ -90,11 +90,19 @@ impl Fitted for Imputer {
 
 impl Fitted for Vocabulary {
     fn to_json(&self) -> String {
-        json!({"kind": "vocabulary", "characters": self.characters()}).to_string()
+        match self.is_of_words() {
+            true => json!({"kind": "vocabulary", "words": self.tokens()}).to_string(),
+            false => json!({"kind": "vocabulary", "characters": self.tokens().concat()}).to_string(),
+        }
     }
 
     fn from_json(text: &str) -> Result<Vocabulary> {
         let json = parse(text, "vocabulary")?;
+        if let Some(words) = json["words"].as_array() {
+            let words = words.iter().map(|word| Some(word.as_str()?.to_owned())).collect::<Option<_>>();
+            let wrong = || Error::Input(format!("expected a list of texts `words`, found {}", json["words"]));
+            return words.map(Vocabulary::of_words).ok_or_else(wrong);
+        }
         let characters = json["characters"]
             .as_str()
             .ok_or_else(|| Error::Input(format!("expected the text `characters`, found {}", json["characters"])))?;

@@ -25,6 +25,7 @@ mod metrics;
 mod mnist;
 mod split;
 mod table;
+mod text;
 mod vocabulary;
 mod windows;
 
@@ -39,5 +40,6 @@ pub use metrics::{ConfusionMatrix, accuracy, r2_score, roc_auc};
 pub use mnist::{Digits, Mnist};
 pub use split::Split;
 pub use table::Table;
+pub use text::{TextLines, TextWindows, read_text};
 pub use vocabulary::Vocabulary;
 pub use windows::windows;

@@ -8,6 +8,7 @@ use super::adapter::Gpu;
 use super::pipelines::Key;
 use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, together, wait};
 use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
+use crate::trace::span;
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
@@ -347,6 +348,7 @@ impl Program {
 
     /// Starts a step: kernel calls, read-backs and commits, in one submission unless the step is long.
     pub fn start_reading(&self) -> Result<Reading> {
+        let _span = span!("submit");
         self.gpu.scoped(|| {
             let mut encoder = self.encode_calls();
             let staging = self.readback.take();
@@ -360,6 +362,7 @@ impl Program {
 
     /// Starts a step without read-back.
     pub fn start(&self) -> Result<()> {
+        let _span = span!("submit");
         self.gpu.scoped(|| {
             let mut encoder = self.encode_calls();
             self.encode_commits(&mut encoder);

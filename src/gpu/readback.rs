@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
 use crate::plan::Plan;
+use crate::trace::span;
 use crate::{Error, Result, Tensor, TensorType};
 
 /// Size of the status buffer, in whose first word kernels report an index out of range.
@@ -83,6 +84,7 @@ impl Reading {
     pub async fn outputs(self) -> Result<Vec<Tensor>> {
         let done = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
         let mapped = self.gpu.scoped(|| {
+            let _span = span!("wait for the device");
             let mapped: Vec<_> = self.staging.buffers().map(map).collect();
             self.gpu.device.poll(done).map_err(unreachable_device)?;
             Ok(mapped)
@@ -90,6 +92,7 @@ impl Reading {
         for mapped in mapped {
             mapped.await?;
         }
+        let _span = span!("read back");
         let mut outputs = Vec::with_capacity(self.plan.outputs.len());
         for ((ty, _), staging) in self.plan.outputs.iter().zip(&self.staging.outputs) {
             outputs.push(match staging {

@@ -33,6 +33,7 @@ pub(super) const DEEPEST: usize = 16;
 /// # Ok::<(), wgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Summary {
     /// The inputs and layers; each reads only rows before it.
     pub rows: Vec<SummaryRow>,
@@ -40,6 +41,7 @@ pub struct Summary {
 
 /// A row of a [`Summary`]: an input, or ops that belong together, such as a convolution, its bias and a ReLU.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SummaryRow {
     /// The name of the layer: that of its parameters without the last part (`layer1.0.conv1`). For an input, its name.
     /// Empty if it has no parameters.

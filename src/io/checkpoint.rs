@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::safetensors::{self, Contents};
+use crate::trace::span;
 use crate::{DType, Data, Error, Graph, Result, Session, Tensor};
 
 /// Prefix of a counter's name in the file's metadata.
@@ -24,6 +25,7 @@ impl Session {
 
     /// [`Session::save`] with more metadata.
     pub(crate) fn save_with(&self, path: impl AsRef<Path>, mut metadata: BTreeMap<String, String>) -> Result<()> {
+        let _span = span!("save checkpoint");
         metadata.extend(self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string())));
         safetensors::save(path, &self.get_all(self.names())?, &metadata)
     }
@@ -42,6 +44,7 @@ impl Session {
 
     /// Reads a file; integers become the types of the variables with their names.
     pub(crate) fn read_checkpoint(&self, path: &Path) -> Result<Contents> {
+        let _span = span!("load checkpoint");
         safetensors::read_for(path, |name| self.variable_type(name).map(|ty| ty.dtype))
     }
 

@@ -1,6 +1,8 @@
 //! Named tensors in a file, in the [safetensors](https://huggingface.co/docs/safetensors) format that PyTorch's
 //! ecosystem uses. Names and layouts are PyTorch's, so weights can be exchanged in both directions.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -9,10 +11,13 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
+pub use rows::RowFile;
+
 use crate::{DType, Data, Error, Result, Tensor, files};
 
 /// The contents of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Contents {
     /// The tensors by name.
     pub tensors: BTreeMap<String, Tensor>,

@@ -81,6 +81,7 @@ impl Weights {
 
 /// What [`Session::load_weights_with`] has done. `Display` lists all but the loaded names, which it counts.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct LoadedWeights {
     /// The variables that now have the values of the file, sorted.
     pub loaded: Vec<String>,
@@ -96,6 +97,7 @@ pub struct LoadedWeights {
 
 /// A variable and a tensor of the same name and different types.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MismatchedWeight {
     /// The variable's name.
     pub name: String,

@@ -52,6 +52,7 @@ impl RecurrentOptions {
 
 /// The outputs of a recurrent layer; D is 2 if bidirectional, else 1.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct States {
     /// The hidden states of the last layer at all steps, `[batch, time, D hidden]`.
     pub y: Value,

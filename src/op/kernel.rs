@@ -59,6 +59,7 @@ pub trait Kernel {
 ///
 /// It is an option of [compilation](crate::plan::Options::precision), like `torch.set_float32_matmul_precision`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Precision {
     /// Products and sums in f32.
     #[default]

@@ -9,6 +9,7 @@ use crate::{DType, Tensor, TensorType, Value};
 
 /// How [`Value::interpolate`] computes an element between two others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Interpolation {
     /// Element `floor(j n_in / n_out)`.
     Nearest,

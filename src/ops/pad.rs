@@ -26,6 +26,7 @@ struct Pad {
 
 /// How [`Value::pad_with`] continues an axis beyond its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Padding {
     /// Mirrored at the first and last element, without repeating them: `c b [a b c] b a`.
     Reflect,

@@ -14,6 +14,7 @@ use crate::{Graph, Result, Value};
 
 /// A limit or feature of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Limit {
     /// Total size of all buffers.
     Memory,
@@ -63,6 +64,7 @@ impl Limit {
 
 /// Something that exceeds a device's limits, and what to change.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The exceeded limit.
     pub limit: Limit,

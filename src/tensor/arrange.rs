@@ -6,6 +6,73 @@ use super::{Data, Tensor, map_data};
 use crate::{Error, Result, Shape};
 
 impl Tensor {
+    /// Copies elements out of other arrays and images, whatever their layout: element `[i, j, ..]` is
+    /// `data[offset + i * strides[0] + j * strides[1] + ..]`. Strides count elements; negative ones go backwards, and 0
+    /// repeats.
+    ///
+    /// ```
+    /// use wgrad::Tensor;
+    /// // Pixels of 2 rows and 2 columns in RGB, as of `image::RgbImage::as_raw`, as channels, rows, columns.
+    /// let (height, width) = (2, 2);
+    /// let raw: &[u8] = &[10, 20, 30, 11, 21, 31, 12, 22, 32, 13, 23, 33];
+    /// let image = Tensor::from_strided([3, height, width], &[1, 3 * width as isize, 3], 0, raw)?;
+    /// assert_eq!(image, Tensor::new([3, 2, 2], [10u8, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33])?);
+    /// // A matrix by columns, as of `nalgebra::DMatrix::as_slice`.
+    /// let columns = [1.0f32, 4.0, 2.0, 5.0, 3.0, 6.0];
+    /// let matrix = Tensor::from_strided([2, 3], &[1, 2], 0, &columns)?;
+    /// assert_eq!(matrix, Tensor::new([2, 3], [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// For a view `v` of `ndarray`, whose iterator is row-major whatever its strides:
+    /// `Tensor::new(v.shape(), v.iter().copied().collect::<Vec<_>>())`.
+    ///
+    /// # Errors
+    /// If there is not one stride for each axis, or an element lies outside of the data.
+    pub fn from_strided<T: Copy>(
+        shape: impl Into<Shape>,
+        strides: &[isize],
+        offset: usize,
+        data: &[T],
+    ) -> Result<Tensor>
+    where
+        Vec<T>: Into<Data>,
+    {
+        let shape = shape.into();
+        if shape.rank() != strides.len() {
+            let (axes, given) = (shape.rank(), strides.len());
+            return Err(Error::Input(format!("from_strided: shape {shape} has {axes} axes, but {given} strides")));
+        }
+        if shape.contains(&0) {
+            return Tensor::new(shape, Vec::new());
+        }
+        let (mut first, mut last) = (Some(offset as i128), Some(offset as i128));
+        for (&size, &stride) in shape.iter().zip(strides) {
+            let span = (size as i128 - 1).checked_mul(stride as i128);
+            let end = if stride < 0 { &mut first } else { &mut last };
+            *end = span.zip(*end).and_then(|(span, end)| end.checked_add(span));
+        }
+        let inside = |place: Option<i128>| place.is_some_and(|place| (0..data.len() as i128).contains(&place));
+        if !inside(first) || !inside(last) {
+            let place = |end: Option<i128>| end.map_or_else(|| "beyond 2^127".to_owned(), |end| end.to_string());
+            return Err(Error::Input(format!(
+                "from_strided: shape {shape} with strides {strides:?} and offset {offset} has elements at {} to {}, but \
+                 there are {} elements",
+                place(first),
+                place(last),
+                data.len()
+            )));
+        }
+        let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+        let mut elements: Vec<T> = Vec::new();
+        if count.is_none_or(|count| elements.try_reserve_exact(count).is_err()) {
+            return Err(Error::Input(format!("from_strided: there is no memory for a tensor of shape {shape}")));
+        }
+        let axes = shape.iter().copied().zip(strides.iter().copied()).filter(|(size, _)| *size > 1);
+        copy_strided(data, offset, &axes.collect::<Vec<_>>(), &mut elements);
+        Tensor::new(shape, elements)
+    }
+
     /// The same elements in another shape.
     ///
     /// # Errors
@@ -161,5 +228,15 @@ where
             return Err(Error::Input(format!("a matrix needs rows of one length, but {why}")));
         }
         Tensor::new([rows.len(), columns], rows.into_iter().flatten().collect::<Vec<T>>())
+    }
+}
+
+/// Appends the elements of `axes`, sizes with strides, in row-major order. All are inside of the data.
+fn copy_strided<T: Copy>(data: &[T], place: usize, axes: &[(usize, isize)], to: &mut Vec<T>) {
+    let at = |i: usize, stride: isize| place.wrapping_add_signed(i as isize * stride);
+    match axes {
+        [] => to.push(data[place]),
+        [(size, stride)] => to.extend((0..*size).map(|i| data[at(i, *stride)])),
+        [(size, stride), inner @ ..] => (0..*size).for_each(|i| copy_strided(data, at(i, *stride), inner, to)),
     }
 }

@@ -8,14 +8,15 @@ use serde_json::json;
 
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::{KernelCall, Plan};
-use crate::session::Phases;
-use crate::{Error, Program, Result, Session, Tensor, TensorType};
+use crate::trace::{chrome_process, chrome_span, chrome_trace, chrome_track};
+use crate::{Error, Program, Result, Session, Tensor, TensorType, Trace};
 
 /// Steps of which the median is taken.
 const STEPS: usize = 5;
 
 /// The time of a kernel call of a step.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LaunchTime {
     /// What it computes, such as `matmul.tile64 + add + relu`.
     pub label: String,
@@ -37,8 +38,28 @@ pub struct LaunchTime {
     pub layer: String,
 }
 
+/// How long the phases of a step take on the host, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Phases {
+    /// Checking the feeds and handing them to the device.
+    pub upload: f64,
+    /// Recording the launches and submitting them.
+    pub submit: f64,
+    /// Waiting for the device and reading the outputs back.
+    pub readback: f64,
+}
+
+impl Phases {
+    /// All phases together.
+    pub fn total(&self) -> f64 {
+        self.upload + self.submit + self.readback
+    }
+}
+
 /// Where the time of a step goes; see [`Session::profile`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StepProfile {
     /// The device.
     pub device: String,
@@ -49,6 +70,8 @@ pub struct StepProfile {
     pub launches: Vec<LaunchTime>,
     /// The phases of an ordinary step on the host.
     pub host: Phases,
+    /// The trace of some steps of a training, from [`Trainer::profile`](crate::train::Trainer::profile).
+    pub training: Option<Trace>,
 }
 
 impl Session {
@@ -77,7 +100,10 @@ impl Session {
         let mut times = vec![Vec::new(); launches.len()];
         let mut phases = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..STEPS {
-            let Phases { upload, submit, readback } = self.run_by_phases(program, feeds)?;
+            let (outputs, trace) = Trace::record(|| self.run(program, feeds));
+            outputs?;
+            let [upload, submit] = ["upload", "submit"].map(|name| trace.seconds_of(name));
+            let readback = trace.seconds - upload - submit;
             phases.iter_mut().zip([upload, submit, readback]).for_each(|(all, seconds)| all.push(seconds));
             for (times, call) in times.iter_mut().zip(self.time_calls(program, feeds)?) {
                 times.push(call.seconds);
@@ -91,6 +117,7 @@ impl Session {
             timestamps: profile.timestamps && !profile.software,
             launches,
             host: Phases { upload, submit, readback },
+            training: None,
         })
     }
 }
@@ -217,23 +244,21 @@ impl StepProfile {
 
     /// The step in Chrome's trace format, for `ui.perfetto.dev` and `chrome://tracing`: a track for the phases on the
     /// host, one for the launches and one for their layers. Launches were timed one by one, so on their track they
-    /// follow each other without gaps, from the end of the submission on.
+    /// follow each other without gaps, from the end of the submission on. If a training was traced, its threads are a
+    /// process of their own, with what each waits for.
     pub fn to_chrome_trace(&self) -> String {
         const PHASES: u32 = 1;
         const LAUNCHES: u32 = 2;
         const LAYERS: u32 = 3;
-        let name = |track: u32, name: &str| json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": track, "args": {"name": name}});
-        let micros = |seconds: f64| seconds * 1e6;
         let span = |track: u32, name: &str, start: f64, seconds: f64, details: serde_json::Value| {
-            json!({"ph": "X", "name": name, "pid": 1, "tid": track, "ts": micros(start), "dur": micros(seconds),
-                "args": details})
+            chrome_span(1, track, name, start, seconds, details)
         };
         let how = if self.timestamps { "launches, by timestamps" } else { "launches, each submitted alone" };
         let mut events = vec![
-            json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": format!("wgrad on {}", self.device)}}),
-            name(PHASES, "host"),
-            name(LAUNCHES, how),
-            name(LAYERS, "layers"),
+            chrome_process(1, &format!("a step on {}", self.device)),
+            chrome_track(1, PHASES, "host"),
+            chrome_track(1, LAUNCHES, how),
+            chrome_track(1, LAYERS, "layers"),
         ];
         let Phases { upload, submit, readback } = self.host;
         events.push(span(PHASES, "check and upload", 0.0, upload, json!({})));
@@ -252,7 +277,8 @@ impl StepProfile {
             }
             start += launch.seconds;
         }
-        json!({"displayTimeUnit": "ms", "traceEvents": events}).to_string()
+        events.extend(self.training.iter().flat_map(|trace| trace.chrome_events(2, "training")));
+        chrome_trace(events)
     }
 }
 
@@ -288,6 +314,10 @@ impl fmt::Display for StepProfile {
                 let name = if name.is_empty() { "none or several" } else { &name };
                 writeln!(f, "{:>9} {:>4.0}% {count:>8}  {name}", time(seconds), share(seconds))?;
             }
+        }
+        if let Some(trace) = &self.training {
+            let steps = trace.spans.iter().filter(|span| span.name == "step").count();
+            writeln!(f, "\n{steps} steps of a training in {}, by thread:\n{trace}", time(trace.seconds))?;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! Checks of the steps of a training, and tuning of their kernels.
 
 use std::fmt;
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use super::programs::{Compiled, types};
 use super::steps::StepGraph;
-use super::{Batch, Dataset, Trainer};
+use super::{Batch, Dataset, Loader, Trainer};
+use crate::trace::span;
 use crate::tuning::Tuned;
-use crate::{Error, Pending, Result, Session, StepProfile, Tensor};
+use crate::{Error, Pending, Result, Session, StepProfile, Tensor, Trace};
 
 /// How steps are checked while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub(super) enum Checking {
 
 /// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Checked {
     /// Steps: of training, updates from accumulated gradients, and of evaluation.
     pub steps: usize,
@@ -109,7 +112,9 @@ impl Trainer {
     }
 
     /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do
-    /// not change. See [`Session::profile`]. The report of a later [`fit`](Trainer::fit) shows it.
+    /// not change. See [`Session::profile`]. Then trains for up to 20 batches or two seconds, with the trainer's
+    /// [workers](Trainer::workers), and records the trace of it: it shows whether the training waits for data.
+    /// The report of a later [`fit`](Trainer::fit) shows the profile.
     ///
     /// # Errors
     /// As [`Session::profile`]; errors of data and compilation.
@@ -118,9 +123,30 @@ impl Trainer {
         other.set_choices(session.choices().clone());
         let batch = self.first_batch(data)?;
         let program = self.training(&mut other, &batch)?;
-        let profile = other.profile(&program.program, &program.feeds(&batch))?;
+        let mut profile = other.profile(&program.program, &program.feeds(&batch))?;
+        let (trained, trace) = Trace::record(|| self.train_briefly(&mut other, data));
+        trained?;
+        profile.training = Some(trace);
         self.profiled = Some(profile.clone());
         Ok(profile)
+    }
+
+    /// Trains for some batches, one step ahead of the host as in [`Trainer::fit`].
+    fn train_briefly(&mut self, session: &mut Session, data: &dyn Dataset) -> Result<()> {
+        const BATCHES: usize = 20;
+        const TIME: Duration = Duration::from_secs(2);
+        let began = Instant::now();
+        let loader = Loader::new(data, self.batches(data)?).workers(self.workers);
+        let mut pending: Option<Pending> = None;
+        loader.epoch(0, 0, |loaded| {
+            let _span = span!("step", loaded.number as u64);
+            let program = self.training(session, &loaded.tensors)?;
+            let started = session.start(&program.program, &program.feeds(&loaded.tensors))?;
+            pending.replace(started).map_or(Ok(()), |previous| previous.outputs().map(drop))?;
+            let ends = loaded.number + 1 == BATCHES || began.elapsed() >= TIME;
+            Ok(if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        pending.map_or(Ok(()), |last| last.outputs().map(drop))
     }
 
     /// The first batch in the order of the rows.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::{Augment, Digits};
+use crate::data::{Augment, Digits, TextWindows};
+use crate::io::safetensors::RowFile;
 use crate::{Error, Result, Tensor};
 
 /// A batch: tensors by name, whose first axes are its rows. [`Trainer::new`](super::Trainer::new) expects `x`, the
@@ -11,8 +12,9 @@ pub type Batch = BTreeMap<String, Tensor>;
 
 /// Rows that a [`Trainer`](super::Trainer) trains on.
 ///
-/// Implemented by pairs of tensors `(x, y)`, a single tensor `x`, [`Digits`], named tensors, and [`FromFn`] for
-/// everything else, such as files that are read and decoded when needed.
+/// Implemented by pairs of tensors `(x, y)`, a single tensor `x`, [`Digits`], named tensors, windows of a text
+/// ([`TextWindows`]), safetensors files of any size ([`RowFile`]), and [`FromFn`] for everything else, such as files that
+/// are read and decoded when needed. For lines of text, see [`TextLines`](crate::data::TextLines).
 ///
 /// ```
 /// use wgrad::Tensor;
@@ -220,6 +222,29 @@ impl Dataset for Digits {
 
     fn batch(&self, rows: &[usize], _: u64) -> Result<Batch> {
         rows_of([("x", &self.images), ("y", &self.labels)], rows)
+    }
+}
+
+/// The windows as `x`, the same one step later as `y`.
+impl Dataset for TextWindows {
+    fn len(&self) -> usize {
+        TextWindows::len(self)
+    }
+
+    fn batch(&self, rows: &[usize], _: u64) -> Result<Batch> {
+        let (x, y) = self.windows(rows)?;
+        Ok(Batch::from([("x".to_owned(), x), ("y".to_owned(), y)]))
+    }
+}
+
+/// The tensors of the file, by name, read when they are needed.
+impl Dataset for RowFile {
+    fn len(&self) -> usize {
+        RowFile::len(self)
+    }
+
+    fn batch(&self, rows: &[usize], _: u64) -> Result<Batch> {
+        self.read(rows)
     }
 }
 

@@ -6,8 +6,7 @@ use super::programs::{Compiled, types};
 use super::{Batch, Trainer};
 use crate::graph::Summary;
 use crate::plan::{Plan, Role};
-use crate::session::Phases;
-use crate::timing::launches;
+use crate::timing::{Phases, launches};
 use crate::{Result, StepProfile};
 
 /// Values that are listed where a step needs the most memory.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::worst::Worst;
 use super::{Batch, Dataset, Evaluation, Loader, Meter, Trainer};
 use crate::data::Batches;
+use crate::trace::span;
 use crate::{Error, Pending, Result, Session};
 
 /// Loss and metrics with the current weights, and the rows with the largest errors if there are metrics: these need
@@ -14,6 +15,7 @@ pub(super) fn evaluate(
     session: &mut Session,
     data: &dyn Dataset,
 ) -> Result<(Evaluation, Worst)> {
+    let _span = span!("evaluate");
     let batches = Batches::new(data.len(), trainer.batch)?;
     let loader = Loader::new(data, batches).workers(trainer.workers);
     let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst: Worst::default() };

@@ -9,6 +9,7 @@ use crate::data::ConfusionMatrix;
 
 /// Loss and metrics on a data set.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The mean loss over the rows.
     pub loss: f64,
@@ -35,6 +36,7 @@ impl fmt::Display for Evaluation {
 
 /// An epoch of a training.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Epoch {
     /// Its number, from 1.
     pub number: u64,
@@ -77,6 +79,7 @@ pub enum Ended {
 
 /// The epochs of a training, the best of them, and why it ended.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct History {
     /// All epochs, including those before a resume.
     pub epochs: Vec<Epoch>,

@@ -7,10 +7,12 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Batch, Dataset};
 use crate::data::Batches;
+use crate::trace::{Context, span};
 use crate::{Error, Result};
 
 /// Prepares the batches of a data set on worker threads, with a bounded queue. The order is that of [`Batches`],
@@ -39,6 +41,7 @@ pub struct Loader<'d> {
 }
 
 /// A batch from a [`Loader`].
+#[non_exhaustive]
 pub struct Loaded {
     /// Its number within the epoch, from 0.
     pub number: usize,
@@ -63,7 +66,7 @@ impl<'d> Loader<'d> {
 
     /// A number of workers for this machine: its cores but one, which runs the device, and at most 4.
     pub fn suitable_workers() -> usize {
-        std::thread::available_parallelism().map_or(1, NonZeroUsize::get).saturating_sub(1).clamp(1, 4)
+        thread::available_parallelism().map_or(1, NonZeroUsize::get).saturating_sub(1).clamp(1, 4)
     }
 
     /// The batches that this loader splits its data into.
@@ -83,6 +86,7 @@ impl<'d> Loader<'d> {
     ) -> Result<()> {
         let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
         let make = |number: usize| {
+            let _span = span!("make batch", number as u64);
             let step = step_of(epoch, number, lists.len());
             let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&lists[number], step)));
             made.unwrap_or_else(|panic| {
@@ -94,25 +98,28 @@ impl<'d> Loader<'d> {
         };
         if self.workers == 0 {
             for number in first..lists.len() {
-                let started = Instant::now();
-                let tensors = make(number);
-                if deliver(number, tensors, started.elapsed())?.is_break() {
+                let (tensors, waited) = timed(|| make(number));
+                if deliver(number, tensors, waited)?.is_break() {
                     break;
                 }
             }
             return Ok(());
         }
+        let context = Context::current();
         let queue = Queue::new(first, lists.len(), self.ahead);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             // Also if `each` panics: the scope waits for the workers.
             let _stop = StopOnDrop(&queue);
-            for _ in 0..self.workers {
-                scope.spawn(|| queue.work(&make));
+            for number in 1..=self.workers {
+                let worker = thread::Builder::new().name(format!("data worker {number}"));
+                let started = worker.spawn_scoped(scope, || context.within(|| queue.work(&make)));
+                started.map_err(|error| {
+                    Error::Input(format!("data worker {number} of {} cannot start: {error}", self.workers))
+                })?;
             }
             for number in first..lists.len() {
-                let started = Instant::now();
-                let tensors = queue.take(number);
-                if deliver(number, tensors, started.elapsed())?.is_break() {
+                let (tensors, waited) = timed(|| queue.take(number));
+                if deliver(number, tensors, waited)?.is_break() {
                     break;
                 }
             }
@@ -124,6 +131,13 @@ impl<'d> Loader<'d> {
 /// The number of a batch of an epoch, counted from the first epoch on.
 pub(super) fn step_of(epoch: u64, number: usize, count: usize) -> u64 {
     epoch.wrapping_mul(count as u64).wrapping_add(number as u64)
+}
+
+/// Waits for a batch, and how long.
+fn timed(batch: impl FnOnce() -> Result<Batch>) -> (Result<Batch>, Duration) {
+    let _span = span!("wait for data");
+    let started = Instant::now();
+    (batch(), started.elapsed())
 }
 
 /// The text of a panic.

@@ -13,6 +13,7 @@ use super::state::{Checkpoints, Snapshot, State};
 use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
+use crate::trace::span;
 use crate::{Error, Pending, Result, Session, Tensor};
 
 /// Steps in a row whose loss may overflow if the loss is scaled: each halves the scale.
@@ -63,13 +64,7 @@ impl<'a> Run<'a> {
         data: &'a dyn Dataset,
         validation: Option<&'a dyn Dataset>,
     ) -> Result<Run<'a>> {
-        let mut batches = Batches::new(data.len(), trainer.batch)?;
-        if trainer.shuffle {
-            batches = batches.shuffled(trainer.seed);
-        }
-        if trainer.drop_last {
-            batches = batches.drop_last();
-        }
+        let batches = trainer.batches(data)?;
         let steps = trainer.epochs.saturating_mul(batches.count().div_ceil(trainer.accumulate) as u64);
         let total_steps = trainer.steps.map_or(steps, |most| most.min(steps));
         let schedule = trainer.schedule_of(total_steps);
@@ -190,6 +185,7 @@ impl<'a> Run<'a> {
     /// Trains an epoch, or the rest of one, and evaluates it. Breaks if the training ends within the epoch.
     fn epoch(&mut self) -> Result<ControlFlow<()>> {
         let (epoch, first) = (self.state.epoch, self.state.batch);
+        let _span = span!("epoch", epoch + 1);
         let (data, batches) = (self.data, self.batches.clone());
         let loader = Loader::new(data, batches).workers(self.trainer.workers);
         let mut started: Option<Started> = None;
@@ -198,6 +194,7 @@ impl<'a> Run<'a> {
         loader.epoch(epoch, first, |loaded| {
             self.state.waiting += loaded.waited.as_secs_f64();
             let (number, rows) = (loaded.number, loaded.rows.len());
+            let _span = span!("step", number as u64);
             let next = self.start(number, rows, &loaded.tensors)?;
             if let Some(previous) = started.replace(next) {
                 diverged = self.finish(previous)?;

@@ -10,6 +10,7 @@ use super::model::Model;
 use super::programs::{Cache, Inputs};
 use super::run::Run;
 use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
+use crate::data::Batches;
 use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
@@ -31,6 +32,7 @@ pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
 /// Whether a training goes on after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Control {
     /// Go on.
     Continue,
@@ -40,6 +42,7 @@ pub enum Control {
 
 /// A finished optimiser step, for callbacks.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StepEvent {
     /// The epoch, from 1.
     pub epoch: u64,
@@ -488,6 +491,18 @@ impl Trainer {
             return Err(Error::Input("the data to evaluate has no rows".into()));
         }
         super::evaluate::evaluate(self, session, data).map(|(evaluation, _)| evaluation)
+    }
+
+    /// The batches of an epoch.
+    pub(super) fn batches(&self, data: &dyn Dataset) -> Result<Batches> {
+        let mut batches = Batches::new(data.len(), self.batch)?;
+        if self.shuffle {
+            batches = batches.shuffled(self.seed);
+        }
+        if self.drop_last {
+            batches = batches.drop_last();
+        }
+        Ok(batches)
     }
 
     /// The learning rates, for a total number of steps.

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 use wgrad::prelude::*;
-use wgrad::{Program, StepProfile};
+use wgrad::{Program, StepProfile, TensorType, Trace};
 
 use crate::common;
 
@@ -88,4 +88,31 @@ fn the_reference_has_no_launches_to_profile() {
     let program = step(&mut session);
     let error = session.profile(&program, &[]).unwrap_err().to_string();
     assert!(error.contains("no launches") && error.contains("GPU"), "{error}");
+}
+
+#[test]
+fn a_trace_has_the_phases_of_a_step_within_its_run() {
+    for device in common::devices() {
+        let mut session = Session::new(device.clone());
+        let x = Tensor::zeros(&TensorType::new(DType::F32, [32, 24]));
+        let (done, trace) = Trace::record(|| {
+            let program = step(&mut session);
+            session.run(&program, &[("x", &x)])
+        });
+        done.expect("runs");
+        let phases: &[&str] = match device.is_cpu() {
+            true => &["compile", "run", "upload", "compute"],
+            false => &["compile", "run", "upload", "submit", "wait for the device", "read back"],
+        };
+        assert_eq!(trace.spans.iter().map(|span| span.name).collect::<Vec<_>>(), phases);
+        let run = &trace.spans[1];
+        for pair in trace.spans[2..].windows(2) {
+            assert!(pair[0].start + pair[0].seconds <= pair[1].start, "{pair:?}");
+        }
+        let inner: f64 = phases[2..].iter().map(|name| trace.seconds_of(name)).sum();
+        assert!(inner > 0.0 && inner <= run.seconds && run.start + run.seconds <= trace.seconds, "{trace:?}");
+        // Nothing is recorded any more, and a trace within another one takes its spans.
+        let ((_, inner), outer) = Trace::record(|| Trace::record(|| step(&mut session)));
+        assert_eq!((inner.spans.len(), outer.spans.len()), (1, 0));
+    }
 }

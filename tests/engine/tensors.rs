@@ -100,3 +100,42 @@ fn impossible_arrangements_are_errors() {
         wgrad::TensorType::new(DType::Bool, [0, 0])
     );
 }
+
+#[test]
+fn strided_elements_are_those_of_the_formula_and_checked() {
+    let data: Vec<i32> = (0..60).collect();
+    for (shape, strides, offset) in [
+        ([3usize, 4, 5], [20isize, 5, 1], 0),
+        ([5, 4, 3], [1, 5, 20], 0),
+        ([3, 4, 5], [-20, 5, -1], 44),
+        ([2, 3, 2], [0, 7, 0], 9),
+        ([1, 2, 1], [isize::MAX, -3, isize::MIN], 3),
+    ] {
+        let made = Tensor::from_strided(shape, &strides, offset, &data).expect("inside");
+        let mut expected = Vec::new();
+        for i in 0..shape[0] {
+            for j in 0..shape[1] {
+                for k in 0..shape[2] {
+                    let along = |(i, stride): (usize, isize)| if i == 0 { 0 } else { i as isize * stride };
+                    let place: isize = [i, j, k].into_iter().zip(strides).map(along).sum();
+                    expected.push(data[(offset as isize + place) as usize]);
+                }
+            }
+        }
+        assert_eq!(made, Tensor::new(shape, expected).unwrap(), "{shape:?} {strides:?}");
+    }
+    assert_eq!(Tensor::from_strided([2, 0], &[9, 9], 70, &data).unwrap().ty().to_string(), "i32[2, 0]");
+    assert_eq!(Tensor::from_strided([], &[], 7, &data).unwrap(), Tensor::new([], [7]).unwrap());
+    for (shape, strides, offset, part) in [
+        (vec![3, 4], vec![4], 0, "shape [3, 4] has 2 axes, but 1 strides"),
+        (vec![2], vec![60], 0, "elements at 0 to 60, but there are 60 elements"),
+        (vec![3, 2], vec![-2, 1], 3, "elements at -1 to 4"),
+        (vec![], vec![], 60, "elements at 60 to 60"),
+        (vec![usize::MAX, usize::MAX], vec![isize::MAX, isize::MAX], 0, "but there are 60 elements"),
+        (vec![usize::MAX, usize::MAX], vec![0, 0], 0, "no memory for a tensor of shape"),
+        (vec![1 << 60], vec![0], 0, "no memory for a tensor of shape"),
+    ] {
+        let error = Tensor::from_strided(shape, &strides, offset, &data).unwrap_err().to_string();
+        assert!(error.contains(part), "no `{part}` in {error}");
+    }
+}

@@ -38,7 +38,7 @@ fn rejected<'a>(tuned: &'a Tuned, op: &str) -> Vec<(&'static str, &'a str)> {
     let kernels = tuned.kernels.iter().filter(|kernel| kernel.op == op);
     let outcomes = kernels.flat_map(|kernel| &kernel.candidates).filter_map(|candidate| match &candidate.outcome {
         Outcome::Rejected(why) => Some((candidate.variant, why.as_str())),
-        Outcome::Timed { .. } => None,
+        _ => None,
     });
     outcomes.collect()
 }

@@ -15,6 +15,8 @@ mod mixed;
 mod nn;
 mod optim;
 mod quant;
+mod row_files;
+mod traces;
 mod train;
 mod train_reports;
 mod weights;

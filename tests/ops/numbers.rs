@@ -24,6 +24,7 @@ fn numbers(dtype: DType) -> Vec<Number> {
         }
         DType::U32 => [good(&[0.0, 7.0, 3e9, 4294967295.0]), bad(INTEGERS), bad(&[-1.0, -4294967295.0])].concat(),
         DType::Bool => [good(&[0.0, 1.0]), bad(&[0.5, 2.0, -1.0, f64::NAN, f64::INFINITY])].concat(),
+        other => panic!("no numbers for {other}"),
     }
 }
 

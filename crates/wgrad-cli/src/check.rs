@@ -4,6 +4,7 @@
 pub mod findings;
 pub mod html;
 pub mod kernel;
+mod progress;
 mod training;
 mod work;
 

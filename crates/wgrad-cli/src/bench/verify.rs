@@ -109,6 +109,7 @@ impl Reference {
         let rounded = match self.precision {
             Precision::Highest => exact.clone(),
             Precision::Mixed => magnitudes(&|x| x.abs() + rounding_to_f16(x.into()) as f32)?,
+            other => return Err(Stop::Error(format!("there is no error bound for products in precision {other}"))),
         };
         let bound = |(exact, rounded): (f64, f64)| (gamma(terms) + self.unit) * rounded + (rounded - exact);
         let bounds: Vec<f64> = exact.into_iter().zip(rounded).map(bound).collect();

@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use wgrad::Device;
 use wgrad::check::sweep::{LARGE, Numbered, RANDOM};
 use wgrad::check::{Extras, check_case_with};
 
 use super::findings::Findings;
+use super::progress::Progress;
 use super::{Request, command, training};
 use crate::signals;
 use wgrad_lab::output::Stop;
@@ -67,13 +67,13 @@ impl Work {
         let (sender, events) = channel();
         let signal = sender.clone();
         signals::watch(move || drop(signal.send(Event::Signal)))?;
-        let bar = progress(work.tasks.len() as u64);
-        let (worker, shown) = (work.clone(), bar.clone());
+        let mut progress = Progress::new(&work.tasks, work.started, work.until(0));
+        let (worker, bar) = (work.clone(), progress.bar());
         // As much stack as a main thread has.
         let builder = std::thread::Builder::new().name("check".into()).stack_size(8 << 20);
         let thread = builder.spawn(move || {
             let _last = Last(sender);
-            worker.cases(&shown);
+            worker.cases(&mut progress);
         });
         let thread = thread.map_err(|error| Stop::Error(format!("cannot start a thread: {error}")))?;
         let (end, running) = work.wait(&events);
@@ -116,14 +116,15 @@ impl Work {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cases(&self, bar: &ProgressBar) {
+    fn cases(&self, progress: &mut Progress) {
         let (request, device) = (&self.request, &self.device);
         let mut permuted = HashSet::new();
         for (at, numbered) in self.tasks.iter().enumerate() {
             if !self.goes_on(usize::from(at < self.must)) {
                 break;
             }
-            bar.set_message(format!("{} ({})", numbered.case.op, shortened(&numbered.case.name)));
+            progress.begins(numbered);
+            let started = Instant::now();
             let listed = numbered.number < LARGE;
             let extras = Extras {
                 repeat: true,
@@ -140,10 +141,10 @@ impl Work {
             if checked.as_ref().is_ok_and(|report| report.permuted > 0) {
                 permuted.insert(numbered.case.op);
             }
+            progress.ended(numbered, started.elapsed());
             let mut found = self.found();
             found.ran += usize::from(listed && numbered.number < RANDOM);
             found.findings.add(numbered, checked, device.profile(), &command(request, numbered));
-            bar.inc(1);
         }
         if request.pattern.is_none() && self.goes_on(1) {
             let training = training::repeat_training(device).unwrap_or_else(|error| Err(error.to_string()));
@@ -159,20 +160,4 @@ impl Drop for Last {
     fn drop(&mut self) {
         let _ = self.0.send(Event::Done);
     }
-}
-
-/// On stderr; hidden if that is not a terminal.
-fn progress(tasks: u64) -> ProgressBar {
-    let bar = ProgressBar::new(tasks);
-    let style =
-        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} elapsed, about {eta} left  {wide_msg}");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(40).collect()
 }
