@@ -315,6 +315,11 @@ impl Builder<'_> {
         inputs
     }
 
+    /// Whether nodes of the main graph are being built, not those of branches, loops or functions.
+    pub fn is_main(&self) -> bool {
+        self.scopes.len() == 1 && self.functions.is_empty()
+    }
+
     /// What a name means here.
     pub fn find(&self, name: &str) -> Option<Option<Val>> {
         self.scopes.iter().rev().find_map(|scope| scope.get(name)).cloned()
@@ -353,6 +358,9 @@ impl Builder<'_> {
             }
             None => self.graph.constant(tensor),
         };
+        if !value.is_valid() {
+            return Err(self.graph.errors().pop().map_or_else(String::new, |error| error.to_string()));
+        }
         Ok(val.value().get_or_init(|| value).clone())
     }
 

@@ -173,6 +173,11 @@ impl<'a, 'm> Node<'a, 'm> {
         found.map_or_else(|| default.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    pub fn texts(&mut self, name: &'static str) -> Vec<String> {
+        let found = self.attribute(name).map(|attribute| attribute.strings).unwrap_or_default();
+        found.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
     pub fn attribute_ints(&mut self, name: &'static str) -> Option<Vec<i64>> {
         self.attribute(name).map(|attribute| attribute.ints)
     }

@@ -10,6 +10,7 @@ mod loss;
 mod norm;
 mod pool;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
 pub(crate) mod shape;
@@ -38,6 +39,7 @@ const FAMILIES: &[Family] = &[
     norm::FAMILY,
     pool::FAMILY,
     quantize::FAMILY,
+    recurrent::FAMILY,
     reduce::FAMILY,
     resize::FAMILY,
     shape::FAMILY,

@@ -213,7 +213,7 @@ fn constant(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let ints = |values: Vec<i64>, shape: Vec<usize>| Constant::ints(ElemType::I64, shape, values);
     let found = if let Some(tensor) = node.tensor("value")? {
         // Some exporters write weights as nodes.
-        if tensor.ty.is_float() && tensor.numel() > 1 {
+        if tensor.ty.is_float() && tensor.numel() > 1 && node.builder.is_main() {
             let name = node.proto.output.first().cloned().unwrap_or_default();
             return Ok(vec![Val::weight(&name, tensor)]);
         }
@@ -299,7 +299,7 @@ fn slice(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let mut y = node.value(0)?;
     for (axis, part) in parts.iter().enumerate() {
         if part.len != x.shape()[axis] || part.step != 1 {
-            y = part.of(&y, axis);
+            y = node.checked(part.of(&y, axis))?;
         }
     }
     let y = node.checked(y)?;
