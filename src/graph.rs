@@ -340,7 +340,10 @@ impl Graph {
         let (ty, kind) = (initial.ty(), NodeKind::Variable(name.to_owned()));
         self.leaf("variable", kind, ty, |nodes, node| {
             if !nodes.declared.insert(name.to_owned()) {
-                return Err(format!("a variable named `{name}` already exists; names must be unique"));
+                return Err(format!(
+                    "a variable named `{name}` already exists; give each layer its own name (Scope::part adds a \
+                     prefix) and each parameter one optimiser. To share a layer, build it once and call it twice"
+                ));
             }
             nodes.variables.push(Declared { name: name.to_owned(), initial, trainable, node });
             Ok(())
@@ -428,7 +431,7 @@ impl Graph {
         }
         drop(nodes);
         if !is_variable {
-            complain("only a parameter or variable can be assigned to");
+            complain("only a parameter or variable can be assigned to; declare it with Graph::variable");
         } else if twice {
             complain(&format!(
                 "variable `{}` is assigned twice in one step; combine the two into one value, or, if it is the running \
@@ -436,7 +439,7 @@ impl Graph {
                 name.unwrap_or_default()
             ));
         } else {
-            complain("the new value must have the variable's type");
+            complain("the new value must have the variable's type and shape; cast() or reshape() it");
         }
     }
 

@@ -60,13 +60,17 @@ impl Graph {
     #[track_caller]
     fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
         if !(strength >= 0.0 && strength.is_finite()) {
-            return self.error(op, &[], format!("strength must be finite and at least 0, not {strength}"));
+            return self.error(op, &[], format!("strength must be finite and at least 0, not {strength:?}"));
         }
         let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
         let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
         let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
         match sum {
-            None => self.error(op, &[], "none of the parameters declared so far has a matching name"),
+            None => {
+                let names: Vec<String> = self.parameters().into_iter().map(|(name, _)| name).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                self.error(op, &[], format!("no parameter has a matching name; declared so far: {names}"))
+            }
             Some(sum) => sum * strength,
         }
     }
@@ -116,7 +120,7 @@ impl Value {
     #[track_caller]
     pub fn huber_loss(&self, target: &Value, delta: f64, reduction: Reduction) -> Value {
         if !(delta > 0.0 && delta.is_finite()) {
-            let why = format!("delta must be positive and finite, not {delta}");
+            let why = format!("delta must be positive and finite, not {delta:?}");
             return self.graph().error("huber_loss", &[self, target], why);
         }
         match self.paired("huber_loss", target) {
@@ -134,7 +138,7 @@ impl Value {
     #[track_caller]
     pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
         if !(beta >= 0.0 && beta.is_finite()) {
-            let why = format!("beta must be finite and at least 0, not {beta}");
+            let why = format!("beta must be finite and at least 0, not {beta:?}");
             return self.graph().error("smooth_l1_loss", &[self, target], why);
         }
         if beta == 0.0 {
@@ -172,8 +176,7 @@ impl Value {
             Err(invalid) => return invalid,
         };
         if self.shape().axis(axis).is_none() {
-            let why = format!("there is no axis {axis} in {}", self.shape());
-            return self.graph().error("cosine_similarity", &[self, other], why);
+            return self.graph().error("cosine_similarity", &[self, other], self.shape().no_axis(axis));
         }
         self.graph().at(Location::caller(), || a.cosine(&b, axis, 1e-8, Value::maximum))
     }
@@ -211,7 +214,7 @@ impl Value {
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         if !margin.is_finite() {
-            let why = format!("the margin must be finite, not {margin}");
+            let why = format!("the margin must be finite, not {margin:?}");
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         self.graph().at(Location::caller(), || {

@@ -121,7 +121,8 @@ impl Session {
             let ty = variable.initial.ty();
             if let Some(known) = self.types.get(&variable.name).filter(|known| **known != ty) {
                 return Err(Error::Input(format!(
-                    "variable `{}` is {ty} in this graph and {known} in the session; give one of them another name",
+                    "variable `{}` is {ty} in this graph and {known} in the session; give one of them another name, \
+                     such as a prefix by Scope::part",
                     variable.name
                 )));
             }
@@ -258,7 +259,10 @@ impl Session {
     fn check_value(&self, name: &str, value: &Tensor) -> Result<()> {
         let ty = self.type_of(name)?;
         if value.ty() != *ty {
-            return Err(Error::Input(format!("variable `{name}` is {ty}, the new value {}", value.ty())));
+            let new = value.ty();
+            return Err(Error::Input(format!(
+                "variable `{name}` is {ty}, but the new value is {new}; convert it first"
+            )));
         }
         Ok(())
     }

@@ -76,6 +76,14 @@ impl Shape {
         (0..rank).contains(&axis).then_some(axis as usize)
     }
 
+    /// Why [`Shape::axis`] finds none, for an error.
+    pub(crate) fn no_axis(&self, axis: isize) -> String {
+        match self.rank() {
+            0 => format!("there is no axis {axis} in {self}, a scalar"),
+            rank => format!("there is no axis {axis} in {self}; expected 0 to {}, or -{rank} to -1", rank - 1),
+        }
+    }
+
     /// The shape after a reduction over `axes` (sorted, distinct), which are removed, or kept with size 1.
     pub fn reduced(&self, axes: &[usize], keepdim: bool) -> Shape {
         self.0

@@ -113,7 +113,7 @@ impl DType {
             DType::U8 => "a whole number from 0 to 255, or cast() to f32 first",
             DType::Bool => "0 or 1",
         };
-        Err(format!("{number} is not a valid {self}: expected {expected}"))
+        Err(format!("{number:?} is not a valid {self}: expected {expected}"))
     }
 
     /// The nearest value of a float type; of two equally near ones, the one whose last bit is 0 (IEEE 754,

@@ -158,7 +158,8 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
         serde_json::from_slice(&text).map_err(|e| complain(&start, format!("invalid header: {e}")))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - size);
     if expected != found {
-        return Err(complain(&[], format!("its tensors take {expected} bytes, but {found} follow the header")));
+        let cut = if found < expected { "; it was cut off, so copy or save it again" } else { "" };
+        return Err(complain(&[], format!("its tensors take {expected} bytes, but {found} follow the header{cut}")));
     }
     Ok(header)
 }

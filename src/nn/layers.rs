@@ -51,6 +51,11 @@ impl Linear {
 impl Layer for Linear {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
+        let (inputs, rank) = (self.weight.dim(1), x.shape().rank());
+        if x.is_valid() && self.weight.is_valid() && (rank == 0 || x.dim(-1) != inputs) {
+            let why = format!("the weight is for rows of {inputs} numbers, which must be the size of the last axis");
+            return x.graph().error("linear", &[x, &self.weight], why);
+        }
         x.widely(|x| {
             let y = x.matmul(&self.weight.t());
             match &self.bias {

@@ -239,6 +239,9 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         }
         // The statistics stay in f32.
         let batch = x.widen().batch_norm_training(weight, bias, self.eps);
+        if !batch.y.is_valid() {
+            return batch.y;
+        }
         let (mean, var) = match self.momentum {
             Some(momentum) => batch.running(&self.running_mean, &self.running_var, momentum),
             None => batch.average(&self.running_mean, &self.running_var, &self.num_batches_tracked),

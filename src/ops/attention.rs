@@ -234,7 +234,7 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
         ));
     }
     if let Some(scale) = options.scale.filter(|&scale| !scale.is_finite() || DType::F32.check(scale).is_err()) {
-        return Err(format!("the scale must be a finite f32, not {scale}"));
+        return Err(format!("the scale must be a finite f32, not {scale:?}"));
     }
     let before = |shape: &Shape| Shape::from(&shape[..shape.rank() - 2]);
     let mut batch = before(q.shape());

@@ -45,7 +45,7 @@ impl Optimizer for Sgd {
     fn rule(&self, graph: &Graph) -> Rule {
         check(graph, "sgd", &[("lr", self.lr), ("weight_decay", self.weight_decay)], &[("momentum", self.momentum)]);
         if self.nesterov && self.momentum == 0.0 {
-            graph.error("sgd", &[], "Nesterov momentum requires a momentum above 0");
+            graph.error("sgd", &[], "Nesterov momentum requires a momentum above 0; call momentum()");
         }
         let lr = learning_rate(graph, self.lr);
         let Sgd { momentum, nesterov, weight_decay, .. } = *self;

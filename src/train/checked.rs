@@ -58,7 +58,7 @@ impl Trainer {
             }
             Checking::FindNan => {
                 let (outputs, found) = session.find_nan(program, feeds)?;
-                (outputs, found.map(|found| format!("the first value that is not finite: {found}")))
+                (outputs, found.map(|found| found.to_string()))
             }
         };
         match found {

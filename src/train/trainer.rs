@@ -2,6 +2,7 @@
 
 use std::any::type_name;
 use std::collections::BTreeMap;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -139,14 +140,16 @@ impl Trainer {
     ///
     /// In [mixed precision](Trainer::mixed), the input is converted for the model, and the prediction to f32 for the
     /// loss.
+    #[track_caller]
     pub fn new(model: &Model, loss: impl Fn(&Value, &Value) -> Value + 'static) -> Trainer {
         let (model, seed) = (model.clone(), model.seed_value());
+        let here = Location::caller();
         let trainer = Trainer::of(move |nn, batch| {
-            let x = batch.get("x");
+            let [x, y] = ["x", "y"].map(|name| nn.graph().at(here, || batch.get(name)));
             let x = if x.dtype().is_float() { nn.activation(&x) } else { x };
             let prediction = model.forward(nn, &x);
             let prediction = if prediction.dtype().is_float() { prediction.cast(DType::F32) } else { prediction };
-            Step { loss: loss(&prediction, &batch.get("y")), prediction: Some(prediction) }
+            Step { loss: loss(&prediction, &y), prediction: Some(prediction) }
         });
         trainer.seed(seed)
     }
