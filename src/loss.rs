@@ -8,6 +8,18 @@ use std::panic::Location;
 use crate::{DType, Graph, Value};
 
 /// How the losses of elements (for cross entropy: of rows) are reduced to a scalar.
+///
+/// ```
+/// use wgrad::{Device, Graph, Reduction, Session, Tensor};
+/// let graph = Graph::new();
+/// let [x, y] = [[1.0f32, 2.0], [3.0, 2.0]].map(|x| graph.constant(Tensor::new([2], x).unwrap()));
+/// let losses = [Reduction::Mean, Reduction::Sum].map(|reduction| x.mse_loss(&y, reduction));
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &losses.each_ref())?;
+/// let outputs = session.run(&program, &[])?;
+/// assert_eq!((outputs[0].item()?, outputs[1].item()?), (2.0, 4.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Reduction {
     /// The mean.
@@ -18,6 +30,19 @@ pub enum Reduction {
 }
 
 /// Options of [`Value::cross_entropy_with`] and [`Value::nll_loss`].
+///
+/// ```
+/// use wgrad::loss::ClassLoss;
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let logits = graph.constant(Tensor::new([2, 2], vec![0.0f32; 4])?);
+/// let classes = graph.constant(Tensor::new([2], [1, -100])?);
+/// let loss = logits.cross_entropy_with(&classes, &ClassLoss { ignore_index: Some(-100), ..ClassLoss::default() });
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&loss])?;
+/// assert!((session.run(&program, &[])?[0].item()? - 2f64.ln()).abs() < 1e-9); // of the first row alone
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ClassLoss {
     /// Mean or sum. With class weights, the mean divides by the sum of the weights of the targets.

@@ -34,6 +34,16 @@ use crate::ops::quantized_matmul::BLOCK;
 use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
 
 /// How numbers are quantised.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::quant::{Calibration, Scheme};
+/// assert_eq!(Scheme::int8().limits(), (-127.0, 127.0));
+/// let x = Tensor::new([2, 2], [127.0f32, -64.0, 1.0, 0.5])?;
+/// let rows = Scheme::int8().per_channel(0).quantize(&x, Calibration::MinMax)?.dequantize()?; // a scale per row
+/// assert!(rows.to_f64().iter().zip(x.to_f64()).all(|(a, b)| (a - b).abs() <= 0.5 / 127.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     /// Bits per number, 2 to 8.
@@ -44,7 +54,7 @@ pub struct Scheme {
     pub granularity: Granularity,
 }
 
-/// The numbers that share a scale.
+/// The numbers that share a scale. Example: [`Scheme`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granularity {
     /// All.
@@ -58,7 +68,7 @@ pub enum Granularity {
     Block,
 }
 
-/// How the range of represented numbers follows from data. Numbers beyond it are clamped.
+/// How the range of represented numbers follows from data. Numbers beyond it are clamped. Example: [`Scheme`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Calibration {
     /// All numbers.
@@ -82,6 +92,16 @@ impl Calibration {
 }
 
 /// A quantised tensor.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::quant::{Calibration, Scheme};
+/// let x = Tensor::new([4], [-1.0f32, 0.0, 0.5, 1.0])?;
+/// let q = Scheme::int8().quantize(&x, Calibration::MinMax)?;
+/// assert_eq!(q.values.to_f64(), [-127.0, 0.0, 64.0, 127.0]); // one byte each
+/// assert!((q.dequantize()?.to_f64()[2] - 64.0 / 127.0).abs() < 1e-6);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
     /// How it was quantised.

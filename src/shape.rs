@@ -159,6 +159,14 @@ impl fmt::Debug for Shape {
 
 /// The layout of a tensor in its buffer: element `index` is at
 /// `offset + sum(index[axis] * strides[axis])`, in elements. Broadcasting is a stride of 0.
+///
+/// ```
+/// use wgrad::View;
+/// let rows = View::contiguous(&[2, 3].into());
+/// let columns = View { shape: [3, 2].into(), strides: vec![1, 3], offset: 0 }; // the transpose, of the same elements
+/// assert_eq!((rows.strides.clone(), columns.positions()), (vec![3, 1], vec![0, 3, 1, 4, 2, 5]));
+/// assert!(rows.is_contiguous() && !columns.is_contiguous());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The shape of the view.

@@ -13,6 +13,13 @@ use crate::{Error, Result, Shape};
 /// Kernels compute in 32 bits. The narrow types (f16, bf16, i8, u8) are for storage: a kernel widens what it loads,
 /// which is exact, and [`cast`](crate::Value::cast) rounds or wraps once to store. Other ops take narrow operands, too:
 /// see [`Graph::apply`](crate::Graph::apply).
+///
+/// ```
+/// use wgrad::DType;
+/// assert_eq!("bf16".parse::<DType>().ok(), Some(DType::BF16));
+/// assert!(DType::F16.is_float() && !DType::U8.is_float());
+/// assert_eq!(DType::F16.rounded(0.1), 0.0999755859375);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit float on the device, 64-bit in the reference.
@@ -178,6 +185,12 @@ impl fmt::Display for DType {
 }
 
 /// Element type and shape of a graph value. Shown as `f32[2, 3]`.
+///
+/// ```
+/// use wgrad::{DType, TensorType};
+/// let ty = TensorType::new(DType::F16, [2, 3]);
+/// assert_eq!((ty.to_string(), ty.bytes()), ("f16[2, 3]".to_owned(), 12));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {
     /// The element type.
@@ -216,6 +229,14 @@ impl fmt::Debug for TensorType {
 }
 
 /// The elements of a host tensor, row-major.
+///
+/// ```
+/// use wgrad::{Data, Tensor};
+/// let x = Tensor::new([2], vec![1.5f32, -2.0])?;
+/// assert!(matches!(x.data(), Data::F32(numbers) if numbers[..] == [1.5, -2.0]));
+/// assert_eq!(x.to_f64(), [1.5, -2.0]); // of any type
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     /// Single-precision floats, as devices store them.

@@ -12,6 +12,17 @@ use serde_json::json;
 use crate::{DType, Data, Error, Result, Tensor, files};
 
 /// The contents of a file.
+///
+/// ```
+/// use wgrad::{Tensor, io::safetensors};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("x.safetensors");
+/// let tensors = [("w".to_owned(), Tensor::new([2], [1.0f32, 2.0])?)].into();
+/// safetensors::save(&path, &tensors, &[("format".to_owned(), "pt".to_owned())].into())?;
+/// let contents = safetensors::read(&path)?;
+/// assert_eq!((&contents.tensors, contents.metadata["format"].as_str()), (&tensors, "pt"));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The tensors by name.

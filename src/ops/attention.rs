@@ -15,6 +15,7 @@ use gradients::{AttentionKeyGrad, AttentionQueryGrad, Recomputed};
 use kernels::Products;
 
 /// Options of [`Value::scaled_dot_product_attention`], named as in PyTorch.
+/// Example: [`Value::scaled_dot_product_attention`].
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
     /// Broadcasts to `[.., L, S]`. A float mask is added to the scaled scores; in a bool mask, `true` lets the

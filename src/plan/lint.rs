@@ -12,7 +12,7 @@ use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
 use crate::{Graph, Result, Value};
 
-/// A limit or feature of a device.
+/// A limit or feature of a device. Example: [`Profile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// Total size of all buffers.
@@ -61,7 +61,7 @@ impl Limit {
     }
 }
 
-/// Something that exceeds a device's limits, and what to change.
+/// Something that exceeds a device's limits, and what to change. Example: [`Profile`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The exceeded limit.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Program, Session, elsewhere};
 use crate::{Result, Tensor};
 
-/// How long the phases of a step take on the host, in seconds.
+/// How long the phases of a step take on the host, in seconds. Example: [`StepProfile`](crate::StepProfile).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Phases {
     /// Checking the feeds and handing them to the device.

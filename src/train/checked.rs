@@ -17,7 +17,7 @@ pub(super) enum Checking {
     FindNan,
 }
 
-/// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked.
+/// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked. Example: [`Trainer::verify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Steps: of training, updates from accumulated gradients, and of evaluation.

@@ -38,7 +38,7 @@ pub struct Loader<'d> {
     ahead: usize,
 }
 
-/// A batch from a [`Loader`].
+/// A batch from a [`Loader`]. Example: [`Loader`].
 pub struct Loaded {
     /// Its number within the epoch, from 0.
     pub number: usize,

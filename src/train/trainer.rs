@@ -17,7 +17,7 @@ use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, Tensor, Value};
 
-/// What a training step computes from a batch.
+/// What a training step computes from a batch. Example: [`Trainer::of`].
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The mean loss over the rows, a scalar.
@@ -30,7 +30,7 @@ pub(super) type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
 pub(super) type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
 pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
-/// Whether a training goes on after a callback.
+/// Whether a training goes on after a callback. Example: [`StepEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Go on.
@@ -40,6 +40,19 @@ pub enum Control {
 }
 
 /// A finished optimiser step, for callbacks.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::{Control, Model, Trainer};
+/// let data = (Tensor::new([8, 1], vec![1.0f32; 8])?, Tensor::new([8, 1], vec![2.0f32; 8])?);
+/// let model = Model::new([1], |nn: &Scope, x: &Value| nn.linear("fc", x, 1));
+/// let mut trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean)).batch(2).epochs(9).quiet();
+/// let stop = |epochs: u64| if epochs < 2 { Control::Continue } else { Control::Stop };
+/// trainer = trainer.on_step(move |event| Ok(stop(event.epoch))); // after the first step of epoch 2
+/// let history = trainer.fit(&mut Session::new(Device::cpu()), &data, None)?;
+/// assert!(history.epochs.len() < 9);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StepEvent {
     /// The epoch, from 1.
