@@ -20,7 +20,7 @@ use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 pub use summary::{Summary, SummaryRow};
 pub use value::Value;
 
-/// Identifies an output of a node.
+/// Identifies an output of a node. Example: [`Nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId {
     /// The node's number.
@@ -31,7 +31,7 @@ pub struct ValueId {
 
 const INVALID: ValueId = ValueId { node: usize::MAX, output: 0 };
 
-/// What a node is.
+/// What a node is. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub enum NodeKind {
     /// An input, fed by name at each run.
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Scalar {
     }
 }
 
-/// A node of the graph.
+/// A node of the graph. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub struct Node {
     /// A leaf or an op.
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// A variable's declaration in a graph.
+/// A variable's declaration in a graph. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub struct Declared {
     /// Its name.
@@ -121,7 +121,7 @@ pub struct Declared {
     pub node: usize,
 }
 
-/// An assignment: at the end of the step, the value is stored in the variable.
+/// An assignment: at the end of the step, the value is stored in the variable. Example: [`Nodes`].
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment {
     /// The variable's node.
@@ -133,6 +133,14 @@ pub struct Assignment {
 }
 
 /// The graph's content, as the planner and the reference read it.
+///
+/// ```
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [2]).exp();
+/// let nodes = graph.nodes();
+/// assert_eq!((nodes.nodes.len(), nodes.nodes[1].name(), nodes.ty(y.id()).to_string()), (2, "exp", "f32[2]".to_owned()));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     /// The nodes in the order in which they were added, so inputs come before their users.

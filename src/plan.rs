@@ -98,7 +98,7 @@ pub(crate) fn largest_buffer(profile: &Profile) -> u64 {
 /// Index of a device buffer in [`Plan::buffers`].
 pub type BufferId = usize;
 
-/// A device buffer that the plan needs.
+/// A device buffer that the plan needs. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Its size in bytes, including the padding after the tensor.
@@ -120,7 +120,7 @@ pub enum Role {
     Temporary,
 }
 
-/// A graph value stored contiguously in a buffer.
+/// A graph value stored contiguously in a buffer. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The graph value.
@@ -131,7 +131,7 @@ pub struct Stored {
     pub buffer: BufferId,
 }
 
-/// One dispatch, bound to buffers.
+/// One dispatch, bound to buffers. Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     /// Its name in profiles.
@@ -182,7 +182,7 @@ pub struct KernelCall {
     pub scratch: Vec<(BufferId, usize)>,
 }
 
-/// An input of the program.
+/// An input of the program. Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its name.

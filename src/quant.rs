@@ -119,6 +119,21 @@ pub struct Quantized {
 }
 
 /// A quantised weight in a graph.
+///
+/// ```
+/// use wgrad::quant::{Calibration, Scheme};
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let weight = Tensor::new([1, 2], [127.0f32, -64.0])?; // [out, in]
+/// let weight = Scheme::int8().quantize(&weight, Calibration::MinMax)?;
+/// let graph = Graph::new();
+/// let weight = weight.declare(&graph, "fc.weight");
+/// let x = graph.constant(Tensor::new([1, 2], [1.0f32, 2.0])?);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&x.matmul_quantized(&weight), &weight.dequantized()])?;
+/// let outputs = session.run(&program, &[])?;
+/// assert_eq!((outputs[0].to_f32(), outputs[1].to_f32()), (vec![-1.0], vec![127.0, -64.0]));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct QuantizedWeight {
     /// i8 `[out, ...]`; of blocks, u32.

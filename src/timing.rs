@@ -8,7 +8,7 @@ pub use step::{LaunchTime, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
-/// The time of one kernel call.
+/// The time of one kernel call. Example: [`StepProfile`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallTime {
     /// What it computes, such as `matmul.tile64 + add + relu`.

@@ -39,6 +39,7 @@ pub struct Summary {
 }
 
 /// A row of a [`Summary`]: an input, or ops that belong together, such as a convolution, its bias and a ReLU.
+/// Example: [`Summary`].
 #[derive(Clone, Debug)]
 pub struct SummaryRow {
     /// The name of the layer: that of its parameters without the last part (`layer1.0.conv1`). For an input, its name.

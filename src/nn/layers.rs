@@ -233,6 +233,19 @@ impl Layer for Flatten {
 }
 
 /// The input itself: a placeholder for a layer, such as a shortcut without a convolution.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::Identity;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2], [1.0f32, 2.0])?);
+/// let y = Identity.forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [1.0, 2.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Identity;
 
