@@ -54,7 +54,8 @@ impl Split {
         let wanted = (rows as f64 * test_share).round();
         if !(wanted >= 1.0 && wanted < rows as f64) {
             let why = format!(
-                "a share of {test_share} of {rows} rows leaves one part empty; expected a share between 0 and 1, and enough rows"
+                "a share of {test_share} of {rows} rows leaves one part empty; expected a share between 0 and 1, and \
+                 enough rows"
             );
             return Err(Error::Input(why));
         }

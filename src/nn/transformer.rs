@@ -275,7 +275,8 @@ impl TransformerDecoderLayer {
 /// let graph = Graph::new();
 /// let nn = Scope::train(&graph, 0).part("decoder");
 /// let layer = |i| TransformerDecoderLayer::new(&nn, &format!("layers.{i}"), 64, 4, 256, 0.1).causal();
-/// let decoder = TransformerDecoder { layers: (0..2).map(layer).collect(), norm: Some(LayerNorm::new(&nn, "norm", &[64])) };
+/// let norm = LayerNorm::new(&nn, "norm", &[64]);
+/// let decoder = TransformerDecoder { layers: (0..2).map(layer).collect(), norm: Some(norm) };
 /// let [x, memory] = [("x", 20), ("memory", 50)].map(|(name, length)| graph.input(name, DType::F32, [8, length, 64]));
 /// assert_eq!(decoder.forward(&x, &memory).shape()[..], [8, 20, 64]);
 /// ```

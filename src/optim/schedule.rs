@@ -84,7 +84,8 @@ impl Schedule for Step {
 /// ```
 /// use wgrad::optim::schedule::*;
 /// let schedule = Cosine { lr: 1.0, last: 0.0, steps: 100 };
-/// assert!([(0, 1.0), (50, 0.5), (100, 0.0), (200, 0.0)].iter().all(|&(step, lr)| (schedule.lr(step) - lr).abs() < 1e-9));
+/// let close = |step: u64, lr: f64| (schedule.lr(step) - lr).abs() < 1e-9;
+/// assert!(close(0, 1.0) && close(50, 0.5) && close(100, 0.0) && close(200, 0.0));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {

@@ -245,7 +245,7 @@ fn weights() {
         "DIR/cut.safetensors: not a complete safetensors file: its tensors take 96 bytes, but 86 follow the \
          header; it was cut off, so copy or save it again",
     );
-    c.call(session.load_weights(c.folder.path().to_owned(), &graph)).says("DIR: is not a regular file");
+    c.call(session.load_weights(c.folder.path(), &graph)).says("DIR: is not a regular file");
     c.call(session.load_weights(at_missing(&c), &graph))
         .says("DIR/missing.safetensors: No such file or directory (os error 2)");
     c.finish();
