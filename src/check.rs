@@ -50,7 +50,7 @@ use crate::graph::{Nodes, ValueId};
 use crate::plan::{Bound, BufferId, Dispatch, KernelCall, Plan, Stored};
 use crate::{Data, Error, Result, Session, Tensor, TensorType};
 
-/// The result of checking one kernel call of a plan.
+/// The result of checking one kernel call of a plan. Example: [`Report`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CallReport {
@@ -86,7 +86,7 @@ impl CallReport {
     }
 }
 
-/// A compared element.
+/// A compared element. Example: [`Report`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Element {
@@ -123,6 +123,19 @@ impl std::fmt::Display for Element {
 }
 
 /// The result of checking a whole step.
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [4]).exp();
+/// let mut session = Session::new(Device::open(None)?);
+/// let program = session.compile(&graph, &[&y])?;
+/// if !session.device().is_cpu() {
+///     let (_outputs, report) = session.run_checked(&program, &[("x", &Tensor::new([4], [0.0f32, 1.0, 2.0, 3.0])?)])?;
+///     assert!(report.passed() && report.compared() == 4);
+/// }
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {

@@ -8,6 +8,14 @@ use crate::profile::Profile;
 use crate::{Error, Result};
 
 /// How to open a device.
+///
+/// ```
+/// use wgrad::{Device, OpenOptions, Profile};
+/// let options = OpenOptions { within: Some(Profile::webgpu_defaults()), ..OpenOptions::default() };
+/// let device = Device::open_with(None, &options)?;
+/// assert!(device.is_cpu() || device.profile().max_storage_buffers <= 8);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// Restricts the device to these limits and features, to test what would run on a less capable device. Kernels are
@@ -30,6 +38,16 @@ impl OpenOptions {
 }
 
 /// A device to compute on. Cheap to clone; programs on one device share compiled kernels.
+///
+/// ```
+/// use wgrad::Device;
+/// let reference = Device::cpu();
+/// assert!(reference.is_cpu());
+/// let best = Device::open(None)?; // the reference if there is no adapter
+/// println!("{best}"); // llvmpipe (LLVM 15.0.6, 256 bits), software, vulkan
+/// assert!(best.is_cpu() || best.profile().max_invocations >= 64);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Device {
     pub(crate) gpu: Option<Arc<Gpu>>,

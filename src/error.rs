@@ -102,6 +102,15 @@ impl Error {
 }
 
 /// A mistake made while building a graph: the op, its inputs, what was expected, and the caller's line.
+///
+/// ```
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// graph.input("x", DType::I32, [2]).exp();
+/// let error = &graph.errors()[0];
+/// assert_eq!((error.op.as_str(), error.inputs[0].to_string()), ("exp", "i32[2]".to_owned()));
+/// assert!(error.to_string().contains("expected f32 operands; cast() the others"));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GraphError {

@@ -20,7 +20,7 @@ use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 pub use summary::{Summary, SummaryRow};
 pub use value::Value;
 
-/// Identifies an output of a node.
+/// Identifies an output of a node. Example: [`Nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId {
     /// The node's number.
@@ -31,7 +31,7 @@ pub struct ValueId {
 
 const INVALID: ValueId = ValueId { node: usize::MAX, output: 0 };
 
-/// What a node is.
+/// What a node is. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub enum NodeKind {
     /// An input, fed by name at each run.
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Scalar {
     }
 }
 
-/// A node of the graph.
+/// A node of the graph. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub struct Node {
     /// A leaf or an op.
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// A variable's declaration in a graph.
+/// A variable's declaration in a graph. Example: [`Nodes`].
 #[derive(Clone, Debug)]
 pub struct Declared {
     /// Its name.
@@ -121,7 +121,7 @@ pub struct Declared {
     pub node: usize,
 }
 
-/// An assignment: at the end of the step, the value is stored in the variable.
+/// An assignment: at the end of the step, the value is stored in the variable. Example: [`Nodes`].
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment {
     /// The variable's node.
@@ -133,6 +133,15 @@ pub struct Assignment {
 }
 
 /// The graph's content, as the planner and the reference read it.
+///
+/// ```
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [2]).exp();
+/// let nodes = graph.nodes();
+/// assert_eq!((nodes.nodes.len(), nodes.nodes[1].name()), (2, "exp"));
+/// assert_eq!(nodes.ty(y.id()).to_string(), "f32[2]");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     /// The nodes in the order in which they were added, so inputs come before their users.
@@ -340,7 +349,10 @@ impl Graph {
         let (ty, kind) = (initial.ty(), NodeKind::Variable(name.to_owned()));
         self.leaf("variable", kind, ty, |nodes, node| {
             if !nodes.declared.insert(name.to_owned()) {
-                return Err(format!("a variable named `{name}` already exists; names must be unique"));
+                return Err(format!(
+                    "a variable named `{name}` already exists; give each layer its own name (Scope::part adds a \
+                     prefix) and each parameter one optimiser. To share a layer, build it once and call it twice"
+                ));
             }
             nodes.variables.push(Declared { name: name.to_owned(), initial, trainable, node });
             Ok(())
@@ -428,7 +440,7 @@ impl Graph {
         }
         drop(nodes);
         if !is_variable {
-            complain("only a parameter or variable can be assigned to");
+            complain("only a parameter or variable can be assigned to; declare it with Graph::variable");
         } else if twice {
             complain(&format!(
                 "variable `{}` is assigned twice in one step; combine the two into one value, or, if it is the running \
@@ -436,7 +448,7 @@ impl Graph {
                 name.unwrap_or_default()
             ));
         } else {
-            complain("the new value must have the variable's type");
+            complain("the new value must have the variable's type and shape; cast() or reshape() it");
         }
     }
 

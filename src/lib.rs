@@ -112,6 +112,21 @@ mod documents {
     #[doc = include_str!("../docs/GUIDE.md")]
     struct Guide;
 
+    #[doc = include_str!("../docs/guide/loops.md")]
+    struct Loops;
+
+    #[doc = include_str!("../docs/guide/ops.md")]
+    struct OwnOps;
+
+    #[doc = include_str!("../docs/guide/running.md")]
+    struct Running;
+
+    #[doc = include_str!("../docs/guide/accuracy.md")]
+    struct Accuracy;
+
+    #[doc = include_str!("../docs/guide/devices.md")]
+    struct Devices;
+
     #[doc = include_str!("../docs/PYTORCH.md")]
     struct FromPyTorch;
 

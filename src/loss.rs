@@ -8,6 +8,18 @@ use std::panic::Location;
 use crate::{DType, Graph, Value};
 
 /// How the losses of elements (for cross entropy: of rows) are reduced to a scalar.
+///
+/// ```
+/// use wgrad::{Device, Graph, Reduction, Session, Tensor};
+/// let graph = Graph::new();
+/// let [x, y] = [[1.0f32, 2.0], [3.0, 2.0]].map(|x| graph.constant(Tensor::new([2], x).unwrap()));
+/// let losses = [Reduction::Mean, Reduction::Sum].map(|reduction| x.mse_loss(&y, reduction));
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &losses.each_ref())?;
+/// let outputs = session.run(&program, &[])?;
+/// assert_eq!((outputs[0].item()?, outputs[1].item()?), (2.0, 4.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -19,6 +31,19 @@ pub enum Reduction {
 }
 
 /// Options of [`Value::cross_entropy_with`] and [`Value::nll_loss`].
+///
+/// ```
+/// use wgrad::loss::ClassLoss;
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let logits = graph.constant(Tensor::new([2, 2], vec![0.0f32; 4])?);
+/// let classes = graph.constant(Tensor::new([2], [1, -100])?);
+/// let loss = logits.cross_entropy_with(&classes, &ClassLoss { ignore_index: Some(-100), ..ClassLoss::default() });
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&loss])?;
+/// assert!((session.run(&program, &[])?[0].item()? - 2f64.ln()).abs() < 1e-9); // of the first row alone
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ClassLoss {
     /// Mean or sum. With class weights, the mean divides by the sum of the weights of the targets.
@@ -61,13 +86,17 @@ impl Graph {
     #[track_caller]
     fn penalty(&self, op: &str, strength: f64, of: impl Fn(&str) -> bool, term: fn(&Value) -> Value) -> Value {
         if !(strength >= 0.0 && strength.is_finite()) {
-            return self.error(op, &[], format!("strength must be finite and at least 0, not {strength}"));
+            return self.error(op, &[], format!("strength must be finite and at least 0, not {strength:?}"));
         }
         let chosen = self.parameters().into_iter().filter(|(name, _)| of(name));
         let terms = chosen.map(|(_, parameter)| term(&parameter).sum_all());
         let sum = self.at(Location::caller(), || terms.reduce(|a, b| a + b));
         match sum {
-            None => self.error(op, &[], "none of the parameters declared so far has a matching name"),
+            None => {
+                let names: Vec<String> = self.parameters().into_iter().map(|(name, _)| name).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                self.error(op, &[], format!("no parameter has a matching name; declared so far: {names}"))
+            }
             Some(sum) => sum * strength,
         }
     }
@@ -117,7 +146,7 @@ impl Value {
     #[track_caller]
     pub fn huber_loss(&self, target: &Value, delta: f64, reduction: Reduction) -> Value {
         if !(delta > 0.0 && delta.is_finite()) {
-            let why = format!("delta must be positive and finite, not {delta}");
+            let why = format!("delta must be positive and finite, not {delta:?}");
             return self.graph().error("huber_loss", &[self, target], why);
         }
         match self.paired("huber_loss", target) {
@@ -135,7 +164,7 @@ impl Value {
     #[track_caller]
     pub fn smooth_l1_loss(&self, target: &Value, beta: f64, reduction: Reduction) -> Value {
         if !(beta >= 0.0 && beta.is_finite()) {
-            let why = format!("beta must be finite and at least 0, not {beta}");
+            let why = format!("beta must be finite and at least 0, not {beta:?}");
             return self.graph().error("smooth_l1_loss", &[self, target], why);
         }
         if beta == 0.0 {
@@ -173,8 +202,7 @@ impl Value {
             Err(invalid) => return invalid,
         };
         if self.shape().axis(axis).is_none() {
-            let why = format!("there is no axis {axis} in {}", self.shape());
-            return self.graph().error("cosine_similarity", &[self, other], why);
+            return self.graph().error("cosine_similarity", &[self, other], self.shape().no_axis(axis));
         }
         self.graph().at(Location::caller(), || a.cosine(&b, axis, 1e-8, Value::maximum))
     }
@@ -212,7 +240,7 @@ impl Value {
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         if !margin.is_finite() {
-            let why = format!("the margin must be finite, not {margin}");
+            let why = format!("the margin must be finite, not {margin:?}");
             return self.graph().error("cosine_embedding_loss", &[self, other, target], why);
         }
         self.graph().at(Location::caller(), || {

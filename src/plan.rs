@@ -50,6 +50,19 @@ use crate::shader::Source;
 use crate::{DType, Error, Graph, Result, Tensor, TensorType, Value};
 
 /// Compile options.
+///
+/// ```
+/// use wgrad::plan::Options;
+/// use wgrad::{DType, Device, Graph, Profile, Session, plan::Plan};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [4096]).exp().sin();
+/// let launches = |fuse: bool| {
+///     let options = Options { fuse, ..Options::default() };
+///     Plan::of(&graph, &[&y], &Profile::webgpu_defaults(), &options).map(|(plan, _)| plan.dispatches())
+/// };
+/// assert_eq!((launches(true)?, launches(false)?), (1, 2));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether to fuse pointwise ops with each other and into epilogues.
@@ -87,7 +100,7 @@ pub(crate) fn largest_buffer(profile: &Profile) -> u64 {
 /// Index of a device buffer in [`Plan::buffers`].
 pub type BufferId = usize;
 
-/// A device buffer that the plan needs.
+/// A device buffer that the plan needs. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Its size in bytes, including the padding after the tensor.
@@ -109,7 +122,7 @@ pub enum Role {
     Temporary,
 }
 
-/// A graph value stored contiguously in a buffer.
+/// A graph value stored contiguously in a buffer. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The graph value.
@@ -120,7 +133,7 @@ pub struct Stored {
     pub buffer: BufferId,
 }
 
-/// One dispatch, bound to buffers.
+/// One dispatch, bound to buffers. Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     /// Its name in profiles.
@@ -154,7 +167,7 @@ pub enum Bound {
 }
 
 /// A kernel op with its fused pointwise ops, or a group of pointwise ops: one or more dispatches that are checked
-/// together.
+/// together. Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct KernelCall {
     /// What it computes, such as `matmul.tile64 + add + relu`.
@@ -171,7 +184,7 @@ pub struct KernelCall {
     pub scratch: Vec<(BufferId, usize)>,
 }
 
-/// An input of the program.
+/// An input of the program. Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its name.
@@ -185,6 +198,17 @@ pub struct Input {
 }
 
 /// A compiled graph: what a device runs, in order, on which buffers.
+///
+/// ```
+/// use wgrad::plan::{Options, Plan};
+/// use wgrad::{DType, Graph, Profile};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [64, 64]);
+/// let (plan, refused) = Plan::of(&graph, &[&x.matmul(&x).relu()], &Profile::webgpu_defaults(), &Options::default())?;
+/// assert!(refused.is_empty() && plan.calls.len() == 1); // relu is part of the product's kernel
+/// assert_eq!(plan.calls[0].kernel.map(|(op, _)| op), Some("matmul"));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The source graph after constant folding and merging of duplicate nodes.

@@ -5,6 +5,15 @@ mod gpus;
 pub use gpus::{GPUS, multiprocessors_of};
 
 /// Limits and features of a device that matter to wgrad.
+///
+/// ```
+/// use wgrad::{DType, Graph, Profile, lint};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [1 << 13, 1 << 13]).exp(); // 256 MiB
+/// let found = lint(&graph, &[&y], &Profile::webgpu_defaults())?;
+/// assert_eq!((found[0].limit.name(), found[0].allows), ("binding", 128 << 20));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// The adapter's name, such as `llvmpipe (LLVM 15.0.6, 256 bits)`.

@@ -34,6 +34,16 @@ use crate::ops::quantized_matmul::BLOCK;
 use crate::{DType, Error, Graph, Result, Shape, Tensor, Value};
 
 /// How numbers are quantised.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::quant::{Calibration, Scheme};
+/// assert_eq!(Scheme::int8().limits(), (-127.0, 127.0));
+/// let x = Tensor::new([2, 2], [127.0f32, -64.0, 1.0, 0.5])?;
+/// let rows = Scheme::int8().per_channel(0).quantize(&x, Calibration::MinMax)?.dequantize()?; // a scale per row
+/// assert!(rows.to_f64().iter().zip(x.to_f64()).all(|(a, b)| (a - b).abs() <= 0.5 / 127.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     /// Bits per number, 2 to 8.
@@ -44,7 +54,7 @@ pub struct Scheme {
     pub granularity: Granularity,
 }
 
-/// The numbers that share a scale.
+/// The numbers that share a scale. Example: [`Scheme`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Granularity {
@@ -59,7 +69,7 @@ pub enum Granularity {
     Block,
 }
 
-/// How the range of represented numbers follows from data. Numbers beyond it are clamped.
+/// How the range of represented numbers follows from data. Numbers beyond it are clamped. Example: [`Scheme`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Calibration {
@@ -84,6 +94,16 @@ impl Calibration {
 }
 
 /// A quantised tensor.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::quant::{Calibration, Scheme};
+/// let x = Tensor::new([4], [-1.0f32, 0.0, 0.5, 1.0])?;
+/// let q = Scheme::int8().quantize(&x, Calibration::MinMax)?;
+/// assert_eq!(q.values.to_f64(), [-127.0, 0.0, 64.0, 127.0]); // one byte each
+/// assert!((q.dequantize()?.to_f64()[2] - 64.0 / 127.0).abs() < 1e-6);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
     /// How it was quantised.
@@ -101,6 +121,21 @@ pub struct Quantized {
 }
 
 /// A quantised weight in a graph.
+///
+/// ```
+/// use wgrad::quant::{Calibration, Scheme};
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let weight = Tensor::new([1, 2], [127.0f32, -64.0])?; // [out, in]
+/// let weight = Scheme::int8().quantize(&weight, Calibration::MinMax)?;
+/// let graph = Graph::new();
+/// let weight = weight.declare(&graph, "fc.weight");
+/// let x = graph.constant(Tensor::new([1, 2], [1.0f32, 2.0])?);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&x.matmul_quantized(&weight), &weight.dequantized()])?;
+/// let outputs = session.run(&program, &[])?;
+/// assert_eq!((outputs[0].to_f32(), outputs[1].to_f32()), (vec![-1.0], vec![127.0, -64.0]));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct QuantizedWeight {
     /// i8 `[out, ...]`; of blocks, u32.

@@ -19,6 +19,20 @@ use crate::{Device, Error, Graph, Result, Tensor, TensorType, Value, gpu};
 ///
 /// A *variable* is a parameter, optimiser state or running statistic; it is created when a program that declares it is
 /// first compiled, and shared by name with all later programs: the training step, the evaluation, another batch size.
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let count = graph.variable("count", Tensor::scalar(0.0));
+/// graph.assign(&count, &(&count + graph.input("x", DType::F32, [])));
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[&count])?;
+/// for x in [2.0, 3.0] {
+///     session.run(&step, &[("x", &Tensor::scalar(x))])?;
+/// }
+/// assert_eq!(session.get("count")?.item()?, 5.0);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub struct Session {
     /// Identifies its programs.
     id: u64,
@@ -36,6 +50,16 @@ enum Store {
 }
 
 /// A compiled graph. It runs in the session that compiled it, on that session's variables.
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [64]).exp();
+/// let program = Session::new(Device::cpu()).compile(&graph, &[&y])?;
+/// assert_eq!(program.plan().inputs[0].name, "x");
+/// println!("{program}"); // the launches, with their variants, grids and buffers
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub struct Program {
     /// The session's id.
     session: u64,
@@ -120,7 +144,8 @@ impl Session {
             let ty = variable.initial.ty();
             if let Some(known) = self.types.get(&variable.name).filter(|known| **known != ty) {
                 return Err(Error::Input(format!(
-                    "variable `{}` is {ty} in this graph and {known} in the session; give one of them another name",
+                    "variable `{}` is {ty} in this graph and {known} in the session; give one of them another name, \
+                     such as a prefix by Scope::part",
                     variable.name
                 )));
             }
@@ -258,7 +283,10 @@ impl Session {
     fn check_value(&self, name: &str, value: &Tensor) -> Result<()> {
         let ty = self.type_of(name)?;
         if value.ty() != *ty {
-            return Err(Error::Input(format!("variable `{name}` is {ty}, the new value {}", value.ty())));
+            let new = value.ty();
+            return Err(Error::Input(format!(
+                "variable `{name}` is {ty}, but the new value is {new}; convert it first"
+            )));
         }
         Ok(())
     }
@@ -490,6 +518,18 @@ impl Session {
 }
 
 /// A started step; see [`Session::start`].
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, []).square();
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let first = session.start(&program, &[("x", &Tensor::scalar(3.0))])?;
+/// let second = session.start(&program, &[("x", &Tensor::scalar(4.0))])?; // before the first is read
+/// assert_eq!((first.outputs()?[0].item()?, second.outputs()?[0].item()?), (9.0, 16.0));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[must_use = "the step runs, but its outputs are lost"]
 pub struct Pending(PendingState);
 

@@ -76,6 +76,14 @@ impl Shape {
         (0..rank).contains(&axis).then_some(axis as usize)
     }
 
+    /// Why [`Shape::axis`] finds none, for an error.
+    pub(crate) fn no_axis(&self, axis: isize) -> String {
+        match self.rank() {
+            0 => format!("there is no axis {axis} in {self}, a scalar"),
+            rank => format!("there is no axis {axis} in {self}; expected 0 to {}, or -{rank} to -1", rank - 1),
+        }
+    }
+
     /// The shape after a reduction over `axes` (sorted, distinct), which are removed, or kept with size 1.
     pub fn reduced(&self, axes: &[usize], keepdim: bool) -> Shape {
         self.0
@@ -151,6 +159,14 @@ impl fmt::Debug for Shape {
 
 /// The layout of a tensor in its buffer: element `index` is at
 /// `offset + sum(index[axis] * strides[axis])`, in elements. Broadcasting is a stride of 0.
+///
+/// ```
+/// use wgrad::View;
+/// let rows = View::contiguous(&[2, 3].into());
+/// let columns = View { shape: [3, 2].into(), strides: vec![1, 3], offset: 0 }; // the transpose, of the same elements
+/// assert_eq!((rows.strides.clone(), columns.positions()), (vec![3, 1], vec![0, 3, 1, 4, 2, 5]));
+/// assert!(rows.is_contiguous() && !columns.is_contiguous());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The shape of the view.

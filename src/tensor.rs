@@ -13,6 +13,13 @@ use crate::{Error, Result, Shape};
 /// Kernels compute in 32 bits. The narrow types (f16, bf16, i8, u8) are for storage: a kernel widens what it loads,
 /// which is exact, and [`cast`](crate::Value::cast) rounds or wraps once to store. Other ops take narrow operands, too:
 /// see [`Graph::apply`](crate::Graph::apply).
+///
+/// ```
+/// use wgrad::DType;
+/// assert_eq!("bf16".parse::<DType>().ok(), Some(DType::BF16));
+/// assert!(DType::F16.is_float() && !DType::U8.is_float());
+/// assert_eq!(DType::F16.rounded(0.1), 0.0999755859375);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -114,7 +121,7 @@ impl DType {
             DType::U8 => "a whole number from 0 to 255, or cast() to f32 first",
             DType::Bool => "0 or 1",
         };
-        Err(format!("{number} is not a valid {self}: expected {expected}"))
+        Err(format!("{number:?} is not a valid {self}: expected {expected}"))
     }
 
     /// The nearest value of a float type; of two equally near ones, the one whose last bit is 0 (IEEE 754,
@@ -179,6 +186,12 @@ impl fmt::Display for DType {
 }
 
 /// Element type and shape of a graph value. Shown as `f32[2, 3]`.
+///
+/// ```
+/// use wgrad::{DType, TensorType};
+/// let ty = TensorType::new(DType::F16, [2, 3]);
+/// assert_eq!((ty.to_string(), ty.bytes()), ("f16[2, 3]".to_owned(), 12));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {
     /// The element type.
@@ -217,6 +230,14 @@ impl fmt::Debug for TensorType {
 }
 
 /// The elements of a host tensor, row-major.
+///
+/// ```
+/// use wgrad::{Data, Tensor};
+/// let x = Tensor::new([2], vec![1.5f32, -2.0])?;
+/// assert!(matches!(x.data(), Data::F32(numbers) if numbers[..] == [1.5, -2.0]));
+/// assert_eq!(x.to_f64(), [1.5, -2.0]); // of any type
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Data {

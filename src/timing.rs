@@ -9,7 +9,7 @@ pub use step::{LaunchTime, Phases, StepProfile};
 
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
-/// The time of one kernel call.
+/// The time of one kernel call. Example: [`StepProfile`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CallTime {

@@ -43,6 +43,17 @@ const MIN_GAIN: f64 = 0.03;
 const PROBE: usize = 192;
 
 /// The result of tuning.
+///
+/// ```
+/// use std::time::Duration;
+/// use wgrad::{DType, Device, Graph, Session};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [64, 64]);
+/// let tuned = Session::new(Device::cpu()).tune(&graph, &[&x.matmul(&x)], Duration::from_secs(20))?;
+/// assert!(tuned.kernels.is_empty() && tuned.notes[0].contains("reference")); // a GPU has kernels to tune
+/// println!("{tuned}");
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tuned {
@@ -58,7 +69,7 @@ pub struct Tuned {
     pub seconds: f64,
 }
 
-/// The result for the kernels of one shape class.
+/// The result for the kernels of one shape class. Example: [`Tuned`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TunedKernel {
@@ -74,7 +85,7 @@ pub struct TunedKernel {
     pub candidates: Vec<Candidate>,
 }
 
-/// A variant that was tried.
+/// A variant that was tried. Example: [`Tuned`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Candidate {
@@ -84,7 +95,7 @@ pub struct Candidate {
     pub outcome: Outcome,
 }
 
-/// The result of a candidate.
+/// The result of a candidate. Example: [`Tuned`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {

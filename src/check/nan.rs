@@ -9,7 +9,7 @@ use crate::op::Lowering;
 use crate::plan::{KernelCall, Stored};
 use crate::{DType, Data, Program, Result, Session, Tensor};
 
-/// The range of a tensor's values.
+/// The range of a tensor's values. Example: [`NonFinite`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Range {
@@ -59,6 +59,18 @@ impl fmt::Display for Range {
 }
 
 /// The first node of a step whose output holds NaN or infinity.
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [2]).log().sum_all();
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let (_outputs, found) = session.find_nan(&program, &[("x", &Tensor::new([2], [1.0f32, -1.0])?)])?;
+/// let found = found.expect("the logarithm of -1");
+/// assert!(found.node.starts_with("log f32[2]") && found.output.nan == 1);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NonFinite {

@@ -6,6 +6,14 @@ use crate::data::idx;
 use crate::{Error, Result, Tensor};
 
 /// Handwritten digits, or another data set in the same files and format (such as Fashion-MNIST).
+///
+/// ```no_run
+/// use wgrad::data::Mnist;
+/// let mnist = Mnist::load("examples/data/mnist10k")?;
+/// assert_eq!(mnist.train.images.shape()[1..], [1, 28, 28]);
+/// assert_eq!((mnist.train.len(), mnist.test.labels.shape().len()), (8000, 1));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mnist {
     /// From the `train-` files.
@@ -14,7 +22,7 @@ pub struct Mnist {
     pub test: Digits,
 }
 
-/// Images and their labels.
+/// Images and their labels. Example: [`Mnist`].
 #[derive(Clone, Debug)]
 pub struct Digits {
     /// `f32[N, 1, 28, 28]`, from 0 (background) to 1.

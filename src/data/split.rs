@@ -53,7 +53,10 @@ impl Split {
         let rows: usize = groups.iter().map(Vec::len).sum();
         let wanted = (rows as f64 * test_share).round();
         if !(wanted >= 1.0 && wanted < rows as f64) {
-            let why = format!("a share of {test_share} of {rows} rows leaves one part empty");
+            let why = format!(
+                "a share of {test_share} of {rows} rows leaves one part empty; expected a share between 0 and 1, and \
+                 enough rows"
+            );
             return Err(Error::Input(why));
         }
         let quotas = groups.iter().map(|group| group.len() as f64 * test_share);

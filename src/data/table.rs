@@ -75,7 +75,7 @@ impl Table {
         let mut columns = HashMap::with_capacity(header.len());
         for (column, name) in header.iter().enumerate() {
             if columns.insert(name.clone(), column).is_some() {
-                let message = format!("there already is a column {}", shown(name));
+                let message = format!("there already is a column {}; rename one of them", shown(name));
                 return Err(Error::Cell { path: path.to_path_buf(), line: first, column: column + 1, message });
             }
         }
@@ -83,7 +83,8 @@ impl Table {
         let mut table = Table { path, header, columns, text: String::new(), ends: Vec::new(), lines: Vec::new() };
         while let Some(line) = next(&mut record)? {
             if record.len() != table.header.len() {
-                let message = format!("the row has {} cells, the header {}", record.len(), table.header.len());
+                let message =
+                    format!("expected {} cells, as in the header, found {}", table.header.len(), record.len());
                 let column = record.len().min(table.header.len()) + 1;
                 return Err(Error::Cell { path: table.path, line, column, message });
             }
@@ -267,7 +268,9 @@ fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
         };
     }
     match at {
-        At::Quoted => refused(opened, "the quote that opens here is never closed"),
+        At::Quoted => {
+            refused(opened, "the quote that opens here is never closed; a quote inside a quoted cell is written twice")
+        }
         _ => Ok(()),
     }
 }
@@ -302,7 +305,7 @@ fn refused(path: &Path, lines: &mut Lines<'_>, error: &csv::Error) -> Error {
             path: path.to_path_buf(),
             line: lines.of(pos.as_ref()),
             column: err.field() + 1,
-            message: "is not UTF-8".into(),
+            message: "is not UTF-8; save the file in this encoding".into(),
         },
         _ => Error::file(path, error.to_string()),
     }

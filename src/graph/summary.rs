@@ -40,6 +40,7 @@ pub struct Summary {
 }
 
 /// A row of a [`Summary`]: an input, or ops that belong together, such as a convolution, its bias and a ReLU.
+/// Example: [`Summary`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SummaryRow {

@@ -5,6 +5,15 @@ use crate::op::Op;
 use crate::{DType, Shape, TensorType};
 
 /// A value of the graph: an output of a node and its type. Cheap to clone.
+///
+/// ```
+/// use wgrad::{DType, Graph};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [4, 3]);
+/// let y = (&x * 2.0 + 1.0).relu().sum(&[1], false);
+/// assert_eq!((y.ty().to_string(), y.dim(0)), ("f32[4]".to_owned(), 4));
+/// assert!(!x.matmul(&x).is_valid()); // a mistake, which compile reports
+/// ```
 #[derive(Clone)]
 pub struct Value {
     pub(super) graph: Graph,

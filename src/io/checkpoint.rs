@@ -107,14 +107,20 @@ impl Session {
                 _ => {}
             }
         }
-        let unknown = tensors.iter().filter(|(name, _)| self.variable_type(name).is_none());
-        wrong.extend(unknown.map(|(name, tensor)| format!("`{name}` ({}) is unknown", tensor.ty())));
         // Optimiser state extends the name of a parameter.
         let extends = |name: &str| name.match_indices('.').any(|(end, _)| tensors.contains_key(&name[..end]));
+        let unknown: Vec<_> = tensors.iter().filter(|(name, _)| self.variable_type(name).is_none()).collect();
+        let only_model = wrong.is_empty() && missing.is_empty() && unknown.iter().all(|(name, _)| extends(name));
+        wrong.extend(unknown.iter().map(|(name, tensor)| format!("`{name}` ({}) is unknown", tensor.ty())));
         let only_weights = wrong.is_empty() && !missing.is_empty() && missing.iter().all(|(name, _)| extends(name));
         let mut lines: Vec<String> = missing.into_iter().map(|(_, line)| line).chain(wrong).collect();
         if only_weights {
             lines.push("(the file has only weights, no optimiser state; Session::load_weights loads them)".to_owned());
+        }
+        if only_model && !lines.is_empty() {
+            let state = "(the session has no optimiser: compile the training step first, or take only the weights with \
+                         Session::load_weights)";
+            lines.push(state.to_owned());
         }
         if lines.is_empty() {
             return Ok(());

@@ -16,6 +16,17 @@ pub use rows::RowFile;
 use crate::{DType, Data, Error, Result, Tensor, files};
 
 /// The contents of a file.
+///
+/// ```
+/// use wgrad::{Tensor, io::safetensors};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("x.safetensors");
+/// let tensors = [("w".to_owned(), Tensor::new([2], [1.0f32, 2.0])?)].into();
+/// safetensors::save(&path, &tensors, &[("format".to_owned(), "pt".to_owned())].into())?;
+/// let contents = safetensors::read(&path)?;
+/// assert_eq!((&contents.tensors, contents.metadata["format"].as_str()), (&tensors, "pt"));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Contents {
@@ -163,7 +174,8 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
         serde_json::from_slice(&text).map_err(|e| complain(&start, format!("invalid header: {e}")))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - size);
     if expected != found {
-        return Err(complain(&[], format!("its tensors take {expected} bytes, but {found} follow the header")));
+        let cut = if found < expected { "; it was cut off, so copy or save it again" } else { "" };
+        return Err(complain(&[], format!("its tensors take {expected} bytes, but {found} follow the header{cut}")));
     }
     Ok(header)
 }

@@ -10,6 +10,7 @@ use crate::{Error, Graph, Result, Session, Tensor, TensorType};
 
 /// Which tensors of a file [`Session::load_weights_with`] loads, and into which variables. Edits of names apply in the
 /// order of the calls; [`only`](Weights::only) and [`skip`](Weights::skip) see the names after all edits.
+/// Example: [`Session::load_weights_with`].
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// Prefixes and what replaces them.
@@ -80,6 +81,7 @@ impl Weights {
 }
 
 /// What [`Session::load_weights_with`] has done. `Display` lists all but the loaded names, which it counts.
+/// Example: [`Session::load_weights_with`].
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadedWeights {
@@ -95,7 +97,7 @@ pub struct LoadedWeights {
     pub ignored: Vec<String>,
 }
 
-/// A variable and a tensor of the same name and different types.
+/// A variable and a tensor of the same name and different types. Example: [`Session::load_weights_with`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MismatchedWeight {

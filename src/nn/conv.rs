@@ -171,6 +171,21 @@ impl Layer for ConvTranspose2d {
 /// channels (Howard et al., *MobileNets*, arXiv:1704.04861). It has `C (KH KW + out)` weights instead of `C KH KW out`.
 ///
 /// Parameters: `NAME.depthwise` and `NAME.pointwise`, each with `weight` and `bias` like [`Conv2d`].
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::SeparableConv2d;
+/// use wgrad::ops::conv2d::Conv2d;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 3, 8, 8], vec![1.0f32; 192])?);
+/// let y = SeparableConv2d::new(&Scope::eval(&graph, 0), "conv", 3, 16, 3, Conv2d::same(3)).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.shape()[..], [1, 16, 8, 8]);
+/// assert_eq!(session.get("conv.depthwise.weight")?.shape()[..], [3, 1, 3, 3]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SeparableConv2d {
     /// The depthwise convolution: as many groups as channels.

@@ -14,6 +14,18 @@ pub const DROPOUT: &str = "dropout.step";
 ///
 /// The layers of this module have f32 parameters. If their input is a narrow float, so is their output: they compute in
 /// f32 and round the result once.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([3], [-1.0f32, 0.5, 2.0])?);
+/// let y = Sequential::new().then(|x: &Value| x.clamp(0.0, 1.0)).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [0.0, 0.5, 1.0]); // functions are layers
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub trait Layer {
     /// The output for `x`. Mismatched shapes become errors of the graph.
     #[track_caller]
@@ -31,6 +43,20 @@ impl<F: Fn(&Value) -> Value> Layer for F {
 ///
 /// Parameters: `NAME.weight` `[out, in]` and `NAME.bias` `[out]`, both from `U(-b, b)` with
 /// `b = 1 / sqrt(in)`, as in PyTorch.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 2], [1.0f32, 2.0])?);
+/// let y = Linear::new(&Scope::eval(&graph, 0), "fc", 2, 3).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.shape()[..], [1, 3]);
+/// assert_eq!(session.names(), ["fc.bias", "fc.weight"]);
+/// assert_eq!(session.get("fc.weight")?.shape()[..], [3, 2]); // [out, in]
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[out, in]`.
@@ -51,6 +77,11 @@ impl Linear {
 impl Layer for Linear {
     #[track_caller]
     fn forward(&self, x: &Value) -> Value {
+        let (inputs, rank) = (self.weight.dim(1), x.shape().rank());
+        if x.is_valid() && self.weight.is_valid() && (rank == 0 || x.dim(-1) != inputs) {
+            let why = format!("the weight is for rows of {inputs} numbers, which must be the size of the last axis");
+            return x.graph().error("linear", &[x, &self.weight], why);
+        }
         x.widely(|x| {
             let y = x.matmul(&self.weight.t());
             match &self.bias {
@@ -65,6 +96,21 @@ impl Layer for Linear {
 ///
 /// Parameters: `NAME.weight` `[out, C / groups, KH, KW]` and `NAME.bias` `[out]`, both from
 /// `U(-b, b)` with `b = 1 / sqrt(C / groups KH KW)`, as in PyTorch.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::Conv2d;
+/// use wgrad::ops::conv2d::Conv2d as Options;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 3, 8, 8], vec![1.0f32; 192])?);
+/// let y = Conv2d::new(&Scope::eval(&graph, 0), "conv", 3, 4, 3, Options::same(3)).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.shape()[..], [1, 4, 8, 8]);
+/// assert_eq!(session.get("conv.weight")?.shape()[..], [4, 3, 3, 3]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     /// `[out, C / groups, KH, KW]`.
@@ -101,6 +147,19 @@ impl Layer for Conv2d {
 }
 
 /// The maximum over windows of data `[N, C, H, W]`; see [`Value::max_pool2d`].
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::MaxPool2d;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 1, 2, 4], [1.0f32, 2.0, 5.0, 6.0, 3.0, 4.0, 7.0, 8.0])?);
+/// let y = MaxPool2d::new(2).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [4.0, 8.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MaxPool2d(Pool2d);
 
@@ -119,6 +178,19 @@ impl Layer for MaxPool2d {
 }
 
 /// The average over windows of data `[N, C, H, W]`; see [`Value::avg_pool2d`].
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::AvgPool2d;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 1, 2, 4], [1.0f32, 2.0, 5.0, 6.0, 3.0, 4.0, 7.0, 8.0])?);
+/// let y = AvgPool2d::new(2).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [2.5, 6.5]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct AvgPool2d(Pool2d);
 
@@ -137,6 +209,19 @@ impl Layer for AvgPool2d {
 }
 
 /// Merges all axes except the first: `[N, C, H, W]` to `[N, C * H * W]`.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::Flatten;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2, 1, 2], [1.0f32, 2.0, 3.0, 4.0])?);
+/// let y = Flatten.forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!((y.shape()[..].to_vec(), y.to_f32()), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Flatten;
 
@@ -148,6 +233,19 @@ impl Layer for Flatten {
 }
 
 /// The input itself: a placeholder for a layer, such as a shortcut without a convolution.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::Identity;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2], [1.0f32, 2.0])?);
+/// let y = Identity.forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [1.0, 2.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Identity;
 
@@ -158,6 +256,20 @@ impl Layer for Identity {
 }
 
 /// Dropout (Srivastava et al., JMLR 15, 2014); see [`Value::dropout`]. The identity in evaluation.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::Dropout;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1000], vec![1.0f32; 1000])?);
+/// let y = Dropout::new(&Scope::train(&graph, 0), 0.5).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert!(y.to_f32().iter().all(|&y| y == 0.0 || y == 2.0)); // Scope::eval: all 1
+/// assert!((y.to_f32().iter().sum::<f32>() - 1000.0).abs() < 200.0);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Dropout {
     nn: Scope,
@@ -188,6 +300,19 @@ impl Layer for Dropout {
 /// A ReLU with a learned slope below 0; see [`Value::prelu`].
 ///
 /// Parameter: `NAME.weight` `[count]`, initialised to 0.25, as in PyTorch.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::PRelu;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2], [-4.0f32, 4.0])?);
+/// let y = PRelu::new(&Scope::eval(&graph, 0), "act", 1).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.to_f32(), [-1.0, 4.0]); // the slope begins as 0.25
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PRelu {
     /// `[count]`.

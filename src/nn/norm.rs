@@ -9,6 +9,19 @@ const EPS: f64 = 1e-5;
 /// Layer normalisation over the last axes; see [`Value::layer_norm`].
 ///
 /// Parameters: `NAME.weight`, ones, and `NAME.bias`, zeros, both of shape `normalized_shape`.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::LayerNorm;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2, 2], [3.0f32, 5.0, -1.0, -9.0])?);
+/// let y = LayerNorm::new(&Scope::eval(&graph, 0), "ln", &[2]).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert!(y.to_f64().iter().zip([-1.0, 1.0, 1.0, -1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     /// The sizes of the normalised axes.
@@ -40,6 +53,20 @@ impl Layer for LayerNorm {
 /// Root-mean-square normalisation over the last axes; see [`Value::rms_norm`].
 ///
 /// Parameter: `NAME.weight`, ones, of shape `normalized_shape`.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::RmsNorm;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 2], [3.0f32, 4.0])?);
+/// let y = RmsNorm::new(&Scope::eval(&graph, 0), "norm", &[2]).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// let rms = 12.5f64.sqrt();
+/// assert!(y.to_f64().iter().zip([3.0, 4.0]).all(|(y, x)| (y - x / rms).abs() < 1e-6));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
     /// The sizes of the normalised axes.
@@ -69,6 +96,19 @@ impl Layer for RmsNorm {
 /// Group normalisation of data `[N, C, ...]`; see [`Value::group_norm`].
 ///
 /// Parameters: `NAME.weight` `[C]`, ones, and `NAME.bias` `[C]`, zeros.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::GroupNorm;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 4, 1], [3.0f32, 5.0, -1.0, -9.0])?);
+/// let y = GroupNorm::new(&Scope::eval(&graph, 0), "gn", 2, 4).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert!(y.to_f64().iter().zip([-1.0, 1.0, 1.0, -1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     /// Number of channel groups.
@@ -99,6 +139,19 @@ impl Layer for GroupNorm {
 
 /// Instance normalisation of data `[N, C, H, W]`. It uses the statistics of each example in training and in
 /// evaluation; see [`Value::instance_norm`].
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::InstanceNorm2d;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 2, 1, 2], [3.0f32, 5.0, -1.0, -9.0])?);
+/// let y = InstanceNorm2d::new().forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert!(y.to_f64().iter().zip([-1.0, 1.0, 1.0, -1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct InstanceNorm2d {
     /// The scale; `None` for none.
@@ -185,10 +238,10 @@ pub struct BatchNorm<const SPATIAL: usize> {
     training: bool,
 }
 
-/// Batch normalisation of data `[N, C]` or `[N, C, L]`.
+/// Batch normalisation of data `[N, C]` or `[N, C, L]`. Example: [`BatchNorm`].
 pub type BatchNorm1d = BatchNorm<1>;
 
-/// Batch normalisation of data `[N, C, H, W]`.
+/// Batch normalisation of data `[N, C, H, W]`. Example: [`BatchNorm`].
 pub type BatchNorm2d = BatchNorm<2>;
 
 impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
@@ -239,6 +292,9 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
         }
         // The statistics stay in f32.
         let batch = x.widen().batch_norm_training(weight, bias, self.eps);
+        if !batch.y.is_valid() {
+            return batch.y;
+        }
         let (mean, var) = match self.momentum {
             Some(momentum) => batch.running(&self.running_mean, &self.running_var, momentum),
             None => batch.average(&self.running_mean, &self.running_var, &self.num_batches_tracked),

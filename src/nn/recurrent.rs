@@ -8,6 +8,22 @@ use crate::Value;
 use crate::ops::recurrent::{Activation, Cell, Weights};
 
 /// Options of a recurrent layer. Default: one layer, forward only, with biases, tanh, no dropout.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::{Recurrent, RecurrentOptions};
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 5, 3], vec![0.5f32; 15])?);
+/// let y = {
+///     let options = RecurrentOptions::default().layers(2).bidirectional();
+///     Recurrent::gru(&Scope::eval(&graph, 0), "gru", 3, 4, options).forward(&x)
+/// };
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!(y.shape()[..], [1, 5, 8]); // both directions
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RecurrentOptions {
     layers: usize,
@@ -51,6 +67,24 @@ impl RecurrentOptions {
 }
 
 /// The outputs of a recurrent layer; D is 2 if bidirectional, else 1.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::{Recurrent, RecurrentOptions};
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([2, 5, 3], vec![0.5f32; 30])?);
+/// let y = {
+///     let lstm = Recurrent::lstm(&Scope::eval(&graph, 0), "lstm", 3, 4, RecurrentOptions::default());
+///     let states = lstm.states(&x, None);
+///     assert_eq!((states.y.shape()[..].to_vec(), states.h.shape()[..].to_vec()), (vec![2, 5, 4], vec![1, 2, 4]));
+///     states.h - states.y.slice(1, 4, 5, 1).reshape(&[1, 2, 4])
+/// };
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert!(y.to_f64().iter().all(|difference| *difference == 0.0)); // h is the last step of y
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct States {

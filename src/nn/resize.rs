@@ -48,6 +48,19 @@ impl Layer for Upsample {
 }
 
 /// Channels become pixels: `[N, C r^2, H, W]` to `[N, C, H r, W r]`; see [`Value::pixel_shuffle`].
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::nn::PixelShuffle;
+/// let graph = Graph::new();
+/// let x = graph.constant(Tensor::new([1, 4, 1, 1], [1.0f32, 2.0, 3.0, 4.0])?);
+/// let y = PixelShuffle(2).forward(&x);
+/// let mut session = Session::new(Device::cpu());
+/// let program = session.compile(&graph, &[&y])?;
+/// let y = &session.run(&program, &[])?[0];
+/// assert_eq!((y.shape()[..].to_vec(), y.to_f32()), (vec![1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PixelShuffle(pub usize);
 
@@ -59,6 +72,7 @@ impl Layer for PixelShuffle {
 }
 
 /// Pixels become channels: `[N, C, H r, W r]` to `[N, C r^2, H, W]`; see [`Value::pixel_unshuffle`].
+/// Example: [`PixelShuffle`].
 #[derive(Clone, Copy, Debug)]
 pub struct PixelUnshuffle(pub usize);
 
@@ -95,7 +109,7 @@ enum Filling {
 }
 
 /// The numbers of rows above and below and of columns left and right that [`Pad2d`] adds. A single number means all
-/// four.
+/// four. Example: [`Pad2d`].
 #[derive(Clone, Copy, Debug)]
 pub struct Sides([(usize, usize); 2]);
 

@@ -5,6 +5,16 @@ use crate::{DType, Graph, Shape, Tensor, TensorType, Value, optim};
 
 /// The context in which a model is built: a graph, a name prefix, a seed, and the mode (training or evaluation).
 /// Cheap to create and clone. See the [module](super) for a complete model.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// let graph = Graph::new();
+/// let nn = Scope::train(&graph, 0); // the seed of initial values and dropout
+/// let x = nn.part("body").frozen().linear("fc", &graph.input("x", DType::F32, [8, 4]), 3);
+/// nn.without_bias().linear("head", &x, 2);
+/// let names: Vec<String> = graph.parameters().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["head.weight"]); // what an optimiser trains; body.fc is frozen
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scope {
     graph: Graph,

@@ -268,6 +268,18 @@ impl TransformerDecoderLayer {
 
 /// [`TransformerDecoderLayer`]s in sequence, all with the same memory, and optionally a last norm. Made like a
 /// [`TransformerEncoder`].
+///
+/// ```
+/// use wgrad::nn::{LayerNorm, TransformerDecoder, TransformerDecoderLayer};
+/// use wgrad::prelude::*;
+/// let graph = Graph::new();
+/// let nn = Scope::train(&graph, 0).part("decoder");
+/// let layer = |i| TransformerDecoderLayer::new(&nn, &format!("layers.{i}"), 64, 4, 256, 0.1).causal();
+/// let norm = LayerNorm::new(&nn, "norm", &[64]);
+/// let decoder = TransformerDecoder { layers: (0..2).map(layer).collect(), norm: Some(norm) };
+/// let [x, memory] = [("x", 20), ("memory", 50)].map(|(name, length)| graph.input(name, DType::F32, [8, length, 64]));
+/// assert_eq!(decoder.forward(&x, &memory).shape()[..], [8, 20, 64]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct TransformerDecoder {
     /// The layers, named `NAME.layers.0`, `NAME.layers.1`, ...

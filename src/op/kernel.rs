@@ -58,6 +58,12 @@ pub trait Kernel {
 /// How precisely a program multiplies f32 matrices and convolves f32 images. More precise kernels are always allowed.
 ///
 /// It is an option of [compilation](crate::plan::Options::precision), like `torch.set_float32_matmul_precision`.
+///
+/// ```
+/// use wgrad::Precision;
+/// assert_eq!("mixed".parse::<Precision>(), Ok(Precision::Mixed));
+/// assert!(Precision::Highest < Precision::Mixed); // the more precise one allows less
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Precision {

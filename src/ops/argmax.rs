@@ -29,7 +29,7 @@ impl Op for Argmax {
             return Err("expected numbers; cast() the bools".into());
         }
         if x.shape[self.axis] == 0 {
-            return Err("an empty axis has no extreme element".into());
+            return Err("an empty axis has no extreme element; expected a size of at least 1".into());
         }
         Ok(vec![TensorType::new(DType::I32, x.shape.reduced(&[self.axis], self.keepdim))])
     }

@@ -15,6 +15,7 @@ use gradients::{AttentionKeyGrad, AttentionQueryGrad, Recomputed};
 use kernels::Products;
 
 /// Options of [`Value::scaled_dot_product_attention`], named as in PyTorch.
+/// Example: [`Value::scaled_dot_product_attention`].
 #[derive(Clone, Debug, Default)]
 pub struct Attention {
     /// Broadcasts to `[.., L, S]`. A float mask is added to the scaled scores; in a bool mask, `true` lets the
@@ -234,7 +235,7 @@ fn batch_of(q: &Value, k: &Value, v: &Value, options: &Attention) -> Result<Shap
         ));
     }
     if let Some(scale) = options.scale.filter(|&scale| !scale.is_finite() || DType::F32.check(scale).is_err()) {
-        return Err(format!("the scale must be a finite f32, not {scale}"));
+        return Err(format!("the scale must be a finite f32, not {scale:?}"));
     }
     let before = |shape: &Shape| Shape::from(&shape[..shape.rank() - 2]);
     let mut batch = before(q.shape());

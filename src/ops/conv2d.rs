@@ -21,6 +21,12 @@ use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// One number per spatial axis, height first. A single number converts to a pair of equal ones.
+///
+/// ```
+/// use wgrad::ops::conv2d::{Conv2d, Pair};
+/// assert_eq!(Pair::from(3), Pair([3, 3]));
+/// assert_eq!(Conv2d::default().stride([2, 1]).padding(1).stride, [2, 1]); // height and width
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pair(pub [usize; 2]);
 

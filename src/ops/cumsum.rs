@@ -202,7 +202,7 @@ impl Value {
         match self.shape().axis(axis) {
             Some(axis) => self.op(CumSum { axis, reverse: false }, &[]),
             None if !self.is_valid() => self.clone(),
-            None => self.graph().error("cumsum", &[self], format!("there is no axis {axis} in {}", self.shape())),
+            None => self.graph().error("cumsum", &[self], self.shape().no_axis(axis)),
         }
     }
 }

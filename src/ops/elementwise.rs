@@ -31,7 +31,7 @@ impl Value {
             );
         };
         if let Some(bad) = attributes.iter().find(|&&a| !a.is_finite() || DType::F32.check(a).is_err()) {
-            let why = format!("expected a finite f32, not {bad}");
+            let why = format!("expected a finite f32, not {bad:?}");
             return self.graph().error(row.name, &operands, why);
         }
         let location = std::panic::Location::caller();
@@ -156,7 +156,11 @@ impl Value {
     #[track_caller]
     pub fn clamp(&self, low: f64, high: f64) -> Value {
         if low.is_nan() || high.is_nan() || low > high {
-            return self.graph().error("clamp", &[self], format!("the bounds must be ordered, not {low} and {high}"));
+            return self.graph().error(
+                "clamp",
+                &[self],
+                format!("the bounds must be ordered, not {low:?} and {high:?}"),
+            );
         }
         if matches!(self.dtype().wide(), DType::I32 | DType::U32) {
             let number = self.widen();

@@ -195,7 +195,7 @@ impl Value {
         let location = std::panic::Location::caller();
         let complain = |why: String| Err(self.graph().error_at(location, op, &inputs, why));
         let Some(at) = self.shape().axis(axis) else {
-            return complain(format!("there is no axis {axis} in {}", self.shape()));
+            return complain(self.shape().no_axis(axis));
         };
         let index = others[0].shape();
         let fits = |v: &&Value| v.shape().rank() == index.rank();

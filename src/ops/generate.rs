@@ -129,7 +129,7 @@ impl Graph {
     pub fn iota(&self, dtype: DType, shape: impl Into<Shape>, axis: isize) -> Value {
         let ty = TensorType::new(dtype.wide(), shape);
         let Some(axis) = ty.shape.axis(axis) else {
-            return self.error("iota", &[], format!("there is no axis {axis} in {}", ty.shape));
+            return self.error("iota", &[], ty.shape.no_axis(axis));
         };
         self.apply1(Iota { ty, axis }, &[]).cast(dtype)
     }

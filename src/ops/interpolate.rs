@@ -7,7 +7,7 @@ use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
 use crate::{DType, Tensor, TensorType, Value};
 
-/// How [`Value::interpolate`] computes an element between two others.
+/// How [`Value::interpolate`] computes an element between two others. Example: [`Value::interpolate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Interpolation {

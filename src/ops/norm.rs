@@ -61,7 +61,7 @@ fn check_eps(eps: f64) -> Result<(), String> {
     if eps as f32 >= f32::MIN_POSITIVE && eps <= 1e30 {
         return Ok(());
     }
-    Err(format!("expected a small positive number for eps, such as 1e-5, not {eps}"))
+    Err(format!("expected a small positive number for eps, such as 1e-5, not {eps:?}"))
 }
 
 /// The elements of each row, in order.
@@ -271,7 +271,7 @@ impl BatchNorm {
     #[track_caller]
     pub fn running(&self, mean: &Value, var: &Value, momentum: f64) -> (Value, Value) {
         if !(0.0..=1.0).contains(&momentum) {
-            let why = format!("the momentum must be in [0, 1], not {momentum}");
+            let why = format!("the momentum must be in [0, 1], not {momentum:?}");
             let wrong = mean.graph().error("batch_norm", &[mean, var], why);
             return (wrong.clone(), wrong);
         }
@@ -390,6 +390,12 @@ impl Value {
         }
         if shape.is_empty() || !self.shape().ends_with(shape) {
             let why = format!("expected data whose last axes are {shape:?}, not {}", self.shape());
+            return self.graph().error(op, &[self], why);
+        }
+        if !self.dtype().is_float() {
+            return self.graph().error(op, &[self], "expected floats; cast() first");
+        }
+        if let Err(why) = check_eps(kind.eps.0) {
             return self.graph().error(op, &[self], why);
         }
         let size: usize = shape.iter().product();

@@ -22,7 +22,7 @@ impl Op for OneHot {
             return Err("expected class indices as i32 or u32".into());
         }
         if self.classes == 0 {
-            return Err("expected at least one class".into());
+            return Err("expected at least one class, not 0".into());
         }
         let sizes: Vec<usize> = inputs[0].shape.iter().copied().chain([self.classes]).collect();
         Ok(vec![TensorType::new(DType::F32, sizes)])

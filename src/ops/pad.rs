@@ -24,7 +24,7 @@ struct Pad {
     value: Bits,
 }
 
-/// How [`Value::pad_with`] continues an axis beyond its ends.
+/// How [`Value::pad_with`] continues an axis beyond its ends. Example: [`Value::pad_with`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Padding {

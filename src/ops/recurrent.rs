@@ -15,7 +15,7 @@ pub(super) use cases::{Form, With, case};
 use crate::op::{Backward, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
 
-/// The type of recurrent cell.
+/// The type of recurrent cell. Example: [`Value::recurrent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
     /// `h' = f(W x + b + U h + c)` (Elman, *Finding structure in time*, 1990).
@@ -47,7 +47,7 @@ impl Cell {
     }
 }
 
-/// The activation `f`: of an RNN's sum, of an LSTM's g and c, of a GRU's n.
+/// The activation `f`: of an RNN's sum, of an LSTM's g and c, of a GRU's n. Example: [`Value::recurrent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// The default.

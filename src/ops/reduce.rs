@@ -51,7 +51,7 @@ impl Op for Reduce {
         }
         let empty = self.axes.iter().any(|&axis| x.shape[axis] == 0);
         if empty && matches!(self.kind, ReduceKind::Max | ReduceKind::Min) {
-            return Err("an empty axis has no extreme element".into());
+            return Err("an empty axis has no extreme element; expected a size of at least 1".into());
         }
         Ok(vec![TensorType::new(x.dtype, x.shape.reduced(&self.axes, self.keepdim))])
     }
@@ -198,10 +198,10 @@ impl Value {
         if !self.is_valid() {
             return Err(self.clone());
         }
-        let found: Option<Vec<usize>> = axes.iter().map(|&axis| self.shape().axis(axis)).collect();
-        let Some(mut axes) = found else {
-            let why = format!("axes {axes:?} are not all axes of {}", self.shape());
-            return Err(self.graph().error(op, &[self], why));
+        let found: Result<Vec<usize>, isize> = axes.iter().map(|&axis| self.shape().axis(axis).ok_or(axis)).collect();
+        let mut axes = match found {
+            Ok(axes) => axes,
+            Err(axis) => return Err(self.graph().error(op, &[self], self.shape().no_axis(axis))),
         };
         axes.sort_unstable();
         if let Some(twice) = axes.windows(2).find(|pair| pair[0] == pair[1]) {

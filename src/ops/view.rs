@@ -210,7 +210,7 @@ impl Value {
             return self.clone();
         }
         if start > self.shape().rank() {
-            let why = format!("there is no axis {start} in {}", self.shape());
+            let why = self.shape().no_axis(start as isize);
             return self.graph().error("flatten", &[self], why);
         }
         let mut sizes: Vec<usize> = self.shape()[..start].to_vec();
@@ -221,13 +221,11 @@ impl Value {
     /// Axis `i` of the result is axis `axes[i]` of the input; axes may count from the end.
     #[track_caller]
     pub fn permute(&self, axes: &[isize]) -> Value {
-        let found: Option<Vec<usize>> = axes.iter().map(|&axis| self.shape().axis(axis)).collect();
+        let found: Result<Vec<usize>, isize> = axes.iter().map(|&axis| self.shape().axis(axis).ok_or(axis)).collect();
         match found {
-            Some(axes) => self.op(Move::Permute(axes), &[]),
-            None if !self.is_valid() => self.clone(),
-            None => {
-                self.graph().error("permute", &[self], format!("axes {axes:?} are not all axes of {}", self.shape()))
-            }
+            Ok(axes) => self.op(Move::Permute(axes), &[]),
+            Err(_) if !self.is_valid() => self.clone(),
+            Err(axis) => self.graph().error("permute", &[self], self.shape().no_axis(axis)),
         }
     }
 
@@ -238,9 +236,6 @@ impl Value {
             return self.clone();
         }
         let rank = self.shape().rank() as isize;
-        if !self.is_valid() {
-            return self.clone();
-        }
         if rank < 2 {
             return self.graph().error("t", &[self], "expected at least two axes");
         }
@@ -264,7 +259,7 @@ impl Value {
         match self.shape().axis(axis) {
             Some(axis) => self.op(Move::Slice { axis, start, end, step }, &[]),
             None if !self.is_valid() => self.clone(),
-            None => self.graph().error("slice", &[self], format!("there is no axis {axis} in {}", self.shape())),
+            None => self.graph().error("slice", &[self], self.shape().no_axis(axis)),
         }
     }
 

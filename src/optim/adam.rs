@@ -8,6 +8,19 @@ use crate::{Graph, Value};
 /// `g <- g + weight_decay p`, `m <- beta1 m + (1 - beta1) g`, `v <- beta2 v + (1 - beta2) g^2`,
 /// `p <- p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)` at step `t`. State:
 /// `adam.m`, `adam.v`.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::Adam::new().lr(0.1).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.9).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Adam {
     lr: f64,
@@ -55,6 +68,19 @@ impl Optimizer for Adam {
 
 /// AdamW (Loshchilov and Hutter, *Decoupled weight decay regularization*, ICLR 2019): Adam with decoupled weight decay,
 /// `p <- p - lr weight_decay p` in addition to Adam's update. State as for [`Adam`].
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::AdamW::new().lr(0.1).weight_decay(0.5).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.85).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct AdamW {
     lr: f64,
@@ -108,6 +134,19 @@ impl Optimizer for AdamW {
 /// `g <- g + weight_decay p`, `m` and `v` as in [`Adam`],
 /// `p <- p - lr ((1 - mu(t)) / (1 - P(t)) g + mu(t + 1) / (1 - P(t + 1)) m) / (sqrt(v / (1 - beta2^t)) + eps)`.
 /// State: `nadam.m`, `nadam.v`.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::NAdam::new().lr(0.1).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.8944).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct NAdam {
     lr: f64,

@@ -10,6 +10,19 @@ use crate::Graph;
 /// Centred, `v` is reduced by the square of `a <- alpha a + (1 - alpha) g`; with momentum,
 /// `b <- momentum b + g / (sqrt(v) + eps)`, `p <- p - lr b`. State: `rmsprop.v`, `rmsprop.mean`,
 /// `rmsprop.momentum`, if used.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::RmsProp::new().lr(0.1).alpha(0.75).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.8).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RmsProp {
     lr: f64,
@@ -76,6 +89,19 @@ impl Optimizer for RmsProp {
 
 /// Adagrad (Duchi, Hazan and Singer, JMLR 12, 2011): `g <- g + weight_decay p`, `s <- s + g^2`,
 /// `p <- p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)` at step `t`. State: `adagrad.sum`.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::Adagrad::new().lr(0.1).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.9).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Adagrad {
     lr: f64,
@@ -132,6 +158,19 @@ impl Optimizer for Adagrad {
 /// Adadelta (Zeiler, arXiv:1212.5701): `g <- g + weight_decay p`,
 /// `v <- rho v + (1 - rho) g^2`, `d = g sqrt(u + eps) / sqrt(v + eps)`, `p <- p - lr d`,
 /// `u <- rho u + (1 - rho) d^2`. State: `adadelta.v`, `adadelta.u`.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::Adadelta::new().lr(1.0).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.9968).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Adadelta {
     lr: f64,

@@ -80,7 +80,7 @@ pub type OfStep = Arc<dyn Fn(f64) -> f64 + Send + Sync>;
 /// The name suffix of a parameter's moving average.
 pub const EMA: &str = "ema";
 
-/// A parameter and the gradient of the loss with respect to it.
+/// A parameter and the gradient of the loss with respect to it. Example: [`Optimizer`].
 #[derive(Clone, Debug)]
 pub struct Gradient {
     /// The parameter's name.
@@ -129,6 +129,22 @@ impl Gradient {
 pub type Rule = Box<dyn Fn(&Gradient) -> Value>;
 
 /// An optimiser. Import the trait to call its methods.
+///
+/// ```
+/// use wgrad::optim::{Optimizer, Sgd, parameter_gradients};
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let [a, b] = ["a", "b"].map(|name| graph.parameter(name, Tensor::scalar(1.0)));
+/// let gradients = parameter_gradients(&graph, &(&a * &b).square());
+/// let (of_a, of_b): (Vec<_>, Vec<_>) = gradients.into_iter().partition(|gradient| gradient.name == "a");
+/// Sgd::new().lr(0.1).apply(&graph, &of_a);
+/// Sgd::new().lr(0.2).apply(&graph, &of_b);
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert_eq!((session.get("a")?.item()?, session.get("b")?.item()?), (0.8, 0.6));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub trait Optimizer {
     /// The update of one parameter, as a function that adds nodes. Nodes shared by all parameters (the learning rate)
     /// are created here, once. The rule declares state with [`Gradient::state`] and updates it with

@@ -46,6 +46,7 @@ pub struct LossScale {
 }
 
 /// Gradients with respect to all parameters, divided by the scale, and whether they are all finite.
+/// Example: [`LossScale::gradients`].
 #[derive(Clone, Debug)]
 pub struct Scaled {
     /// The gradients, in f32. If they are not finite, [`Scaled::apply`] changes nothing.

@@ -23,6 +23,12 @@
 use std::f64::consts::PI;
 
 /// A learning rate for each step, counted from 0.
+///
+/// ```
+/// use wgrad::optim::schedule::*;
+/// let schedule = Constant(0.5).after_warm_up(3);
+/// assert_eq!([0, 1, 2, 3].map(|step| schedule.lr(step)), [0.125, 0.25, 0.375, 0.5]);
+/// ```
 pub trait Schedule {
     /// The learning rate of a step.
     fn lr(&self, step: u64) -> f64;
@@ -37,7 +43,7 @@ pub trait Schedule {
     }
 }
 
-/// A constant learning rate.
+/// A constant learning rate. Example: [`Schedule`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Constant(pub f64);
 
@@ -48,6 +54,12 @@ impl Schedule for Constant {
 }
 
 /// `lr gamma^(step / every)`, the quotient rounded down: PyTorch's `StepLR`.
+///
+/// ```
+/// use wgrad::optim::schedule::*;
+/// let schedule = Step { lr: 1.0, every: 10, gamma: 0.5 };
+/// assert_eq!([0, 9, 10, 25].map(|step| schedule.lr(step)), [1.0, 1.0, 0.5, 0.25]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The initial learning rate.
@@ -68,6 +80,13 @@ impl Schedule for Step {
 /// From `lr` to `last` along half a cosine, `last + (lr - last) (1 + cos(pi step / steps)) / 2`, then constant at
 /// `last` (Loshchilov and Hutter, *SGDR*, ICLR 2017; equal to PyTorch's `CosineAnnealingLR` in the first `steps`
 /// steps).
+///
+/// ```
+/// use wgrad::optim::schedule::*;
+/// let schedule = Cosine { lr: 1.0, last: 0.0, steps: 100 };
+/// let close = |step: u64, lr: f64| (schedule.lr(step) - lr).abs() < 1e-9;
+/// assert!(close(0, 1.0) && close(50, 0.5) && close(100, 0.0) && close(200, 0.0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {
     /// The initial learning rate.
@@ -92,7 +111,7 @@ fn cosine(from: f64, to: f64, step: f64, steps: f64) -> f64 {
     to + (from - to) * (1.0 + (PI * step / steps).cos()) / 2.0
 }
 
-/// See [`Schedule::after_warm_up`].
+/// See [`Schedule::after_warm_up`]. Example: [`Schedule`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmUp<S> {
     steps: u64,
@@ -110,6 +129,13 @@ impl<S: Schedule> Schedule for WarmUp<S> {
 
 /// Rises from `max / div` to `max` along half a cosine in the first `rise` of the steps, then falls to
 /// `max / div / final_div` (Smith and Topin, *Super-convergence*, arXiv:1708.07120), as PyTorch's `OneCycleLR`.
+///
+/// ```
+/// use wgrad::optim::schedule::*;
+/// let schedule = OneCycle::new(1.0, 100);
+/// assert!(schedule.lr(0) < 0.05 && schedule.lr(99) < 0.001);
+/// assert!((0..100).map(|step| schedule.lr(step)).fold(0.0, f64::max) > 0.99);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneCycle {
     /// The maximum learning rate.

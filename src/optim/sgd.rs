@@ -8,6 +8,19 @@ use crate::Graph;
 ///
 /// `g <- g + weight_decay p`, `b <- momentum b + g`, `p <- p - lr b`; with Nesterov's momentum
 /// `p <- p - lr (g + momentum b)`. State: `sgd.momentum`, unless momentum is 0.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::Sgd::new().lr(0.1).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.8).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sgd {
     lr: f64,
@@ -45,7 +58,7 @@ impl Optimizer for Sgd {
     fn rule(&self, graph: &Graph) -> Rule {
         check(graph, "sgd", &[("lr", self.lr), ("weight_decay", self.weight_decay)], &[("momentum", self.momentum)]);
         if self.nesterov && self.momentum == 0.0 {
-            graph.error("sgd", &[], "Nesterov momentum requires a momentum above 0");
+            graph.error("sgd", &[], "Nesterov momentum requires a momentum above 0; call momentum()");
         }
         let lr = learning_rate(graph, self.lr);
         let Sgd { momentum, nesterov, weight_decay, .. } = *self;
@@ -69,6 +82,19 @@ impl Optimizer for Sgd {
 ///
 /// `p <- p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p)`, then
 /// `m <- beta2 m + (1 - beta2) g`. State: `lion.m`.
+///
+/// ```
+/// use wgrad::optim::Optimizer;
+/// use wgrad::{Device, Graph, Session, Tensor, optim};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// optim::Lion::new().lr(0.1).weight_decay(0.0).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert!((session.get("w")?.item()? - 0.9).abs() < 1e-4);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lion {
     lr: f64,

@@ -10,6 +10,19 @@ impl<O: Optimizer + ?Sized> Optimizer for &O {
 }
 
 /// See [`Optimizer::lr_factor`].
+///
+/// ```
+/// use wgrad::optim::{Optimizer, Sgd};
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// Sgd::new().lr(0.1).lr_factor(0.5).minimize(&graph, &w.square()); // the gradient is 2
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// session.run(&step, &[])?;
+/// assert_eq!(session.get("w")?.item()?, 0.9);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LrFactor<O> {
     pub(super) inner: O,
@@ -30,6 +43,20 @@ impl<O: Optimizer> Optimizer for LrFactor<O> {
 }
 
 /// See [`Optimizer::averaged`].
+///
+/// ```
+/// use wgrad::optim::{Optimizer, Sgd};
+/// use wgrad::{Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let w = graph.parameter("w", Tensor::scalar(1.0));
+/// Sgd::new().lr(0.25).averaged(0.5).minimize(&graph, &w.square()); // halves w in each step
+/// let mut session = Session::new(Device::cpu());
+/// let step = session.compile(&graph, &[])?;
+/// (0..2).try_for_each(|_| session.run(&step, &[]).map(drop))?;
+/// assert_eq!(session.get("w")?.item()?, 0.25);
+/// assert!((session.get("w.ema")?.item()? - 1.0 / 3.0).abs() < 1e-9); // (0.5 / 2 + 0.25) / (0.5 + 1), of 0.5 and 0.25
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Averaged<O> {
     pub(super) inner: O,

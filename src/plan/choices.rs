@@ -17,6 +17,13 @@ use crate::op::{Args, Op};
 ///
 /// A choice is ignored if the op has no such variant, the device cannot run it, or it does not support
 /// the shapes. The same choices always give the same plan.
+///
+/// ```
+/// use wgrad::plan::Choices;
+/// let mut choices = Choices::default();
+/// choices.set("matmul", "a class of shapes", "tile64");
+/// assert_eq!(choices.get("matmul", "a class of shapes"), Some("tile64"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choices(BTreeMap<String, BTreeMap<String, String>>);
 

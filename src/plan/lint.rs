@@ -12,7 +12,7 @@ use crate::op::{Lowering, Variant};
 use crate::profile::Profile;
 use crate::{Graph, Result, Value};
 
-/// A limit or feature of a device.
+/// A limit or feature of a device. Example: [`Profile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
@@ -63,6 +63,16 @@ impl Limit {
 }
 
 /// Something that exceeds a device's limits, and what to change.
+///
+/// ```
+/// use wgrad::{DType, Graph, Limit, Profile, lint};
+/// let graph = Graph::new();
+/// let y = graph.input("photos", DType::F32, [1 << 13, 1 << 13]).exp(); // 256 MiB
+/// let found = lint(&graph, &[&y], &Profile::webgpu_defaults())?;
+/// assert!(found[0].limit == Limit::Binding && found[0].refused);
+/// assert!(found[0].to_string().starts_with("input `photos` f32[8192, 8192] needs a buffer of 268435520 bytes"));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Finding {

@@ -63,6 +63,16 @@ impl Sample for (f64, u64) {
 }
 
 /// The fixed range of a quantised activation (*static range*), as one scale and one zero point.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::quant::{Calibration, Observer, Scheme};
+/// let mut observer = Observer::new();
+/// observer.observe(&Tensor::new([3], [0.0f32, 0.7, 5.1])?)?;
+/// let range = observer.range(Scheme::int8().affine(), Calibration::MinMax)?;
+/// assert_eq!((range.scale, range.zero), (0.02, -128.0)); // steps of 0.02 from 0 to 5.1
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ActivationRange {
     /// The format, with [`Granularity::Tensor`].
@@ -73,7 +83,7 @@ pub struct ActivationRange {
     pub zero: f32,
 }
 
-/// The range of an activation in a graph.
+/// The range of an activation in a graph. Example: [`Observer`].
 #[derive(Clone, Debug)]
 pub struct QuantizedInput {
     /// The format.

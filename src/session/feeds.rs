@@ -32,7 +32,7 @@ impl<'a> Feeds<'a> {
         let mut feeds = Feeds { program, given, scalars };
         for (number, (name, _)) in given.iter().enumerate() {
             if given[..number].iter().any(|(other, _)| other == name) {
-                return Err(Error::Input(format!("`{name}` is fed twice")));
+                return Err(Error::Input(format!("`{name}` is fed twice; feed each input once")));
             }
             if !feeds.knows(name) {
                 return Err(feeds.unknown(name));
@@ -45,7 +45,9 @@ impl<'a> Feeds<'a> {
         for (_, scalar, dtype) in &program.plan.scalars {
             let value = match scalar {
                 Scalar::Fed { name, default } => match find(given, name) {
-                    Some(tensor) => tensor.item().map_err(|e| Error::Input(format!("scalar `{name}`: {e}")))?,
+                    Some(tensor) => tensor.item().map_err(|_| {
+                        Error::Input(format!("scalar `{name}` needs one number, but {} was fed", tensor.ty()))
+                    })?,
                     None => *default,
                 },
                 Scalar::Counted { counter, function } => function(counters.get(counter).copied().unwrap_or(0)),
@@ -80,7 +82,11 @@ impl<'a> Feeds<'a> {
         let Input { name, ty, .. } = input;
         match self.input(name) {
             Some(tensor) if tensor.dtype() != ty.dtype || *tensor.shape() != ty.shape => {
-                Err(Error::Input(format!("input `{name}` is {ty}, but {} was fed", tensor.ty())))
+                let remedy = match *tensor.shape() == ty.shape {
+                    true => "Tensor::cast converts it",
+                    false => "a program has fixed shapes, so compile the graph again for another one",
+                };
+                Err(Error::Input(format!("input `{name}` is {ty}, but {} was fed; {remedy}", tensor.ty())))
             }
             Some(tensor) => match input.bound {
                 Some(most) => {
@@ -89,7 +95,11 @@ impl<'a> Feeds<'a> {
                 None => Ok(()),
             },
             None if input.stored.is_none() => Ok(()),
-            None => Err(Error::Input(format!("input `{name}` ({ty}) is not fed"))),
+            None => {
+                let fed: Vec<&str> = self.given.iter().map(|(name, _)| *name).collect();
+                let fed = if fed.is_empty() { "nothing".to_owned() } else { format!("only {}", fed.join(", ")) };
+                Err(Error::Input(format!("input `{name}` ({ty}) is not fed, {fed} is")))
+            }
         }
     }
 

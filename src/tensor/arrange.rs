@@ -180,6 +180,10 @@ impl Tensor {
     pub fn stack(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
         let mut widened = Vec::with_capacity(tensors.len());
         for x in tensors {
+            if x.ty() != tensors[0].ty() {
+                let (first, x) = (tensors[0].ty(), x.ty());
+                return Err(Error::Input(format!("stack needs tensors of one type and shape, not {first} and {x}")));
+            }
             let mut sizes = x.shape.to_vec();
             let at = if axis < 0 { axis + sizes.len() as isize + 1 } else { axis };
             if !(0..=sizes.len() as isize).contains(&at) {
@@ -192,7 +196,7 @@ impl Tensor {
     }
 
     fn existing_axis(&self, what: &str, axis: isize) -> Result<usize> {
-        self.shape.axis(axis).ok_or_else(|| Error::Input(format!("{what}: {} has no axis {axis}", self.ty())))
+        self.shape.axis(axis).ok_or_else(|| Error::Input(format!("{what}: {}", self.shape.no_axis(axis))))
     }
 }
 

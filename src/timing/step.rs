@@ -14,7 +14,7 @@ use crate::{Error, Program, Result, Session, Tensor, TensorType, Trace};
 /// Steps of which the median is taken.
 const STEPS: usize = 5;
 
-/// The time of a kernel call of a step.
+/// The time of a kernel call of a step. Example: [`StepProfile`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaunchTime {
@@ -58,6 +58,20 @@ impl Phases {
 }
 
 /// Where the time of a step goes; see [`Session::profile`].
+///
+/// ```
+/// use wgrad::{DType, Device, Graph, Session, Tensor};
+/// let graph = Graph::new();
+/// let y = graph.input("x", DType::F32, [64]).exp();
+/// let mut session = Session::new(Device::open(None)?);
+/// let program = session.compile(&graph, &[&y])?;
+/// if !session.device().is_cpu() {
+///     let profile = session.profile(&program, &[("x", &Tensor::new([64], vec![1.0f32; 64])?)])?;
+///     assert_eq!((profile.launches.len(), profile.launches[0].bytes), (1, 512));
+///     println!("{profile}");
+/// }
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StepProfile {

@@ -19,7 +19,7 @@ pub(super) enum Checking {
     FindNan,
 }
 
-/// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked.
+/// What [`Trainer::shadow`] or [`Trainer::find_nan`] has checked. Example: [`Trainer::verify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checked {
@@ -61,7 +61,7 @@ impl Trainer {
             }
             Checking::FindNan => {
                 let (outputs, found) = session.find_nan(program, feeds)?;
-                (outputs, found.map(|found| format!("the first value that is not finite: {found}")))
+                (outputs, found.map(|found| found.to_string()))
             }
         };
         match found {

@@ -8,6 +8,14 @@ use crate::{Error, Result, Tensor};
 
 /// A batch: tensors by name, whose first axes are its rows. [`Trainer::new`](super::Trainer::new) expects `x`, the
 /// model's input, and `y`, the target.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::train::{Batch, Dataset};
+/// let data = Batch::from([("x".to_owned(), Tensor::new([3, 1], [1.0f32, 2.0, 3.0])?)]);
+/// assert_eq!((Dataset::len(&data), data.batch(&[2, 0], 0)?["x"].to_f32()), (3, vec![3.0, 1.0]));
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub type Batch = BTreeMap<String, Tensor>;
 
 /// Rows that a [`Trainer`](super::Trainer) trains on.
@@ -84,7 +92,7 @@ pub trait Dataset: Sync {
     }
 }
 
-/// See [`Dataset::augment`].
+/// See [`Dataset::augment`]. Example: [`Map`].
 #[derive(Clone, Debug)]
 pub struct Augmented<D> {
     inner: D,
@@ -105,6 +113,18 @@ impl<D: Dataset> Dataset for Augmented<D> {
 }
 
 /// See [`Dataset::map`].
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::train::Dataset;
+/// let data = Tensor::new([2], [1.0f32, 2.0])?.map(|mut batch, _step| {
+///     let doubled: Vec<f32> = batch["x"].to_f32().iter().map(|x| 2.0 * x).collect();
+///     batch.insert("x".into(), Tensor::new([doubled.len()], doubled)?);
+///     Ok(batch)
+/// });
+/// assert_eq!(data.batch(&[1], 0)?["x"].to_f32(), [4.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Map<D, F> {
     inner: D,

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::data::ConfusionMatrix;
 
-/// Loss and metrics on a data set.
+/// Loss and metrics on a data set. Example: [`History`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Evaluation {
@@ -34,7 +34,7 @@ impl fmt::Display for Evaluation {
     }
 }
 
-/// An epoch of a training.
+/// An epoch of a training. Example: [`History`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Epoch {
@@ -62,7 +62,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Why a training ended.
+/// Why a training ended. Example: [`History`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Ended {
@@ -78,6 +78,21 @@ pub enum Ended {
 }
 
 /// The epochs of a training, the best of them, and why it ended.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::{Ended, Metric, Model, Trainer};
+/// let data = (Tensor::new([4, 1], [0.0f32, 1.0, 2.0, 3.0])?, Tensor::new([4, 1], [1.0f32, 3.0, 5.0, 7.0])?);
+/// let model = Model::new([1], |nn: &Scope, x: &Value| nn.linear("fc", x, 1));
+/// let mut trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean)).lr(0.1).epochs(50).quiet();
+/// trainer = trainer.metrics([Metric::R2]);
+/// let history = trainer.fit(&mut Session::new(Device::cpu()), &data, Some(&data))?;
+/// let last = &history.epochs[49];
+/// assert!(history.ended == Ended::Finished && last.loss < history.epochs[0].loss);
+/// assert!(last.validation.as_ref().and_then(|found| found.get("r2")) > Some(0.9));
+/// println!("{history}");
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct History {

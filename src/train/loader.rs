@@ -40,7 +40,7 @@ pub struct Loader<'d> {
     ahead: usize,
 }
 
-/// A batch from a [`Loader`].
+/// A batch from a [`Loader`]. Example: [`Loader`].
 #[non_exhaustive]
 pub struct Loaded {
     /// Its number within the epoch, from 0.

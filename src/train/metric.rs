@@ -50,7 +50,7 @@ pub enum Metric {
     Mean(Custom),
 }
 
-/// A user-defined metric; see [`Metric::mean_of`].
+/// A user-defined metric; see [`Metric::mean_of`]. Example: [`Metric::mean_of`].
 #[derive(Clone)]
 pub struct Custom {
     name: String,
@@ -113,6 +113,17 @@ impl Metric {
 }
 
 /// Collects predictions and targets, and computes metrics.
+///
+/// ```
+/// use wgrad::Tensor;
+/// use wgrad::train::{Meter, Metric};
+/// let mut meter = Meter::new(&[Metric::Mae, Metric::Rmse]);
+/// for (prediction, target) in [(1.0, 2.0), (5.0, 2.0)] {
+///     meter.add(&Tensor::scalar(prediction), &Tensor::scalar(target))?;
+/// }
+/// assert_eq!(meter.values()?, [("mae".to_owned(), 2.0), ("rmse".to_owned(), 5f64.sqrt())]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Meter {
     metrics: Vec<Tally>,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::Batch;
 use crate::{Graph, Pending, Program, Result, Session, Tensor, TensorType, Value};
 
-/// The inputs of a graph, declared when they are first used, with the types of a batch.
+/// The inputs of a graph, declared when they are first used, with the types of a batch. Example: [`Programs`].
 pub struct Inputs {
     graph: Graph,
     types: BTreeMap<String, TensorType>,

@@ -518,6 +518,6 @@ impl<'a> Run<'a> {
             feeds.extend(fed.iter().map(|lr| ("lr", lr)));
         }
         let (_, found) = self.session.find_nan(&program.program, &feeds)?;
-        Ok(found.map_or_else(String::new, |found| format!("\nfirst value that is not finite: {found}")))
+        Ok(found.map_or_else(String::new, |found| format!("\n{found}")))
     }
 }

@@ -181,7 +181,10 @@ impl Checkpoints {
         match metadata.get(VERSION.0).map(String::as_str) {
             Some(version) if version == VERSION.1 => {}
             Some(version) => {
-                let why = format!("is a checkpoint of format {version}; this version of wgrad reads {}", VERSION.1);
+                let why = format!(
+                    "is a checkpoint of format {version}, but this version of wgrad reads {}; use a newer one",
+                    VERSION.1
+                );
                 return Err(Error::file(path, why));
             }
             None => {

@@ -2,6 +2,7 @@
 
 use std::any::type_name;
 use std::collections::BTreeMap;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, StepProfile, Tensor, Value};
 
-/// What a training step computes from a batch.
+/// What a training step computes from a batch. Example: [`Trainer::of`].
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The mean loss over the rows, a scalar.
@@ -30,7 +31,7 @@ pub(super) type BuildStep = dyn Fn(&Scope, &Inputs) -> Step;
 pub(super) type BuildUpdate = dyn Fn(&Graph, &[Gradient]);
 pub(super) type BuildSchedule = dyn Fn(u64) -> Box<dyn Schedule>;
 
-/// Whether a training goes on after a callback.
+/// Whether a training goes on after a callback. Example: [`StepEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
@@ -41,6 +42,19 @@ pub enum Control {
 }
 
 /// A finished optimiser step, for callbacks.
+///
+/// ```
+/// use wgrad::prelude::*;
+/// use wgrad::train::{Control, Model, Trainer};
+/// let data = (Tensor::new([8, 1], vec![1.0f32; 8])?, Tensor::new([8, 1], vec![2.0f32; 8])?);
+/// let model = Model::new([1], |nn: &Scope, x: &Value| nn.linear("fc", x, 1));
+/// let mut trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean)).batch(2).epochs(9).quiet();
+/// let stop = |epochs: u64| if epochs < 2 { Control::Continue } else { Control::Stop };
+/// trainer = trainer.on_step(move |event| Ok(stop(event.epoch))); // after the first step of epoch 2
+/// let history = trainer.fit(&mut Session::new(Device::cpu()), &data, None)?;
+/// assert!(history.epochs.len() < 9);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StepEvent {
@@ -143,14 +157,16 @@ impl Trainer {
     ///
     /// In [mixed precision](Trainer::mixed), the input is converted for the model, and the prediction to f32 for the
     /// loss.
+    #[track_caller]
     pub fn new(model: &Model, loss: impl Fn(&Value, &Value) -> Value + 'static) -> Trainer {
         let (model, seed) = (model.clone(), model.seed_value());
+        let here = Location::caller();
         let trainer = Trainer::of(move |nn, batch| {
-            let x = batch.get("x");
+            let [x, y] = ["x", "y"].map(|name| nn.graph().at(here, || batch.get(name)));
             let x = if x.dtype().is_float() { nn.activation(&x) } else { x };
             let prediction = model.forward(nn, &x);
             let prediction = if prediction.dtype().is_float() { prediction.cast(DType::F32) } else { prediction };
-            Step { loss: loss(&prediction, &batch.get("y")), prediction: Some(prediction) }
+            Step { loss: loss(&prediction, &y), prediction: Some(prediction) }
         });
         trainer.seed(seed)
     }

@@ -5,7 +5,6 @@ mod common;
 #[path = "../common/my_square.rs"]
 mod my_square;
 
-mod arguments;
 mod deep;
 mod documents;
 mod errors;

@@ -79,26 +79,9 @@ fn slices_and_concatenation_are_inverse() {
 }
 
 #[test]
-fn impossible_arrangements_are_errors() {
-    let (x, y) = (tensor(&[2, 3], [0f32; 6]), tensor(&[2, 3], [0i32; 6]));
-    let text = |result: wgrad::Result<Tensor>| result.expect_err("an error").to_string();
-    assert_eq!(text(x.slice(2, 0..1)), "slice: f32[2, 3] has no axis 2");
-    assert_eq!(text(x.slice(1, 2..4)), "slice 2..4 exceeds axis 1 of f32[2, 3], of size 3");
-    #[allow(clippy::reversed_empty_ranges)]
-    let reversed = x.slice(1, 2..1);
-    assert!(text(reversed).contains("2..1"));
-    assert!(text(x.reshape([4])).contains("[4]"));
-    assert_eq!(text(Tensor::concat(&[], 0)), "concat needs at least one tensor");
-    assert!(text(Tensor::concat(&[&x, &y], 0)).contains("not f32[2, 3] and i32[2, 3]"));
-    assert!(text(Tensor::concat(&[&x, &tensor(&[3, 3], [0f32; 9])], 1)).contains("along axis 1"));
-    assert!(text(Tensor::stack(&[&x], 3)).contains("no place for a new axis 3"));
-    assert!(text(Tensor::stack(&[&x, &tensor(&[3, 2], [0f32; 6])], 0)).contains("not f32[1, 2, 3] and f32[1, 3, 2]"));
-    let uneven = Tensor::try_from(vec![vec![1.0f32], vec![1.0, 2.0]]);
-    assert!(text(uneven).contains("row 0 has 1 elements and row 1 has 2"));
-    assert_eq!(
-        Tensor::try_from(Vec::<Vec<bool>>::new()).expect("empty").ty(),
-        wgrad::TensorType::new(DType::Bool, [0, 0])
-    );
+fn no_rows_are_an_empty_matrix() {
+    let empty = Tensor::try_from(Vec::<Vec<bool>>::new()).expect("empty");
+    assert_eq!(empty.ty(), wgrad::TensorType::new(DType::Bool, [0, 0]));
 }
 
 #[test]

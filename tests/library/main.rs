@@ -11,6 +11,7 @@ mod hostile_files;
 mod images;
 mod io;
 mod layers;
+mod mistakes;
 mod mixed;
 mod nn;
 mod optim;

@@ -384,29 +384,12 @@ fn mixed_precision_averages_and_groups_train() {
 }
 
 #[test]
-fn wrong_settings_and_batches_are_explained() {
+fn a_missing_tensor_is_reported_with_the_line_that_asks_for_it() {
     let data = rows(8, 12);
-    let empty = Tensor::new([0, 3], Vec::<f32>::new()).unwrap();
     let fit = |trainer: Trainer, data: &dyn Dataset| {
         let mut trainer = trainer.quiet();
         trainer.fit(&mut Session::new(Device::cpu()), data, None).unwrap_err().to_string()
     };
-    let new = || Trainer::new(&model(), squares);
-    for (error, part) in [
-        (fit(new(), &empty), "no rows"),
-        (fit(new().batch(0), &data), "at least one row"),
-        (fit(new().drop_last(), &data), "drop_last leaves no batch of 32 rows from 8 rows"),
-        (fit(new().accumulate(0), &data), "at least one batch"),
-        (fit(new().monitor(Metric::R2), &data), "monitor(r2) needs validation data"),
-        (fit(new().reduce_on_plateau(0.5, 2), &data), "call lr() or schedule()"),
-        (fit(new().lr(0.1).reduce_on_plateau(1.5, 2), &data), "between 0 and 1, not 1.5"),
-        (fit(new().resume(true), &data), "Trainer::folder"),
-        (fit(new(), &data.0), "the batch has no tensor `y`; it has x"),
-        (fit(new(), &(data.0.clone(), rows(7, 1).1)), "`x` has 8 rows, but `y` has 7"),
-    ] {
-        assert!(error.contains(part), "no `{part}` in {error}");
-    }
-    // With the line that asks for it.
     static LINE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let build = |nn: &Scope, batch: &wgrad::train::Inputs| {
         let (loss, line) = (batch.get("absent").mean_all(), line!());
@@ -416,9 +399,6 @@ fn wrong_settings_and_batches_are_explained() {
     let error = fit(Trainer::of(build), &data);
     let line = LINE.load(std::sync::atomic::Ordering::Relaxed);
     assert!(error.contains(&format!("train.rs:{line}")) && error.contains("it has x, y"), "{error}");
-    let mut trainer = new().epochs(1).metrics([Metric::Accuracy]).quiet();
-    let error = trainer.fit(&mut Session::new(Device::cpu()), &data, Some(&data)).unwrap_err().to_string();
-    assert!(error.contains("is not a class number"), "{error}");
 }
 
 #[test]

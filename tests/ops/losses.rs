@@ -350,6 +350,6 @@ fn invalid_penalties_are_errors() {
     graph.l2_penalty(-1.0, |_| true);
     graph.l2_penalty(f64::NAN, |_| true);
     let messages: Vec<String> = graph.errors().iter().map(ToString::to_string).collect();
-    assert!(messages[0].contains("none of the parameters") && messages[0].contains("losses.rs"), "{messages:?}");
+    assert!(messages[0].contains("declared so far: w") && messages[0].contains("losses.rs"), "{messages:?}");
     assert!(messages.len() == 3 && messages[2].contains("at least 0, not NaN"), "{messages:?}");
 }

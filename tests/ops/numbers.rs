@@ -96,7 +96,7 @@ fn numbers_invalid_for_the_type_are_reported_at_the_users_line() {
                 assert!(errors[0].location.file().ends_with("numbers.rs"), "{what}: {}", errors[0].location);
                 let message = &errors[0].message;
                 assert!(
-                    message.starts_with(&format!("{number} is not a valid {dtype}: expected ")),
+                    message.starts_with(&format!("{number:?} is not a valid {dtype}: expected ")),
                     "{what}: {message}"
                 );
             }
@@ -140,7 +140,7 @@ fn scalars_invalid_for_their_type_fail_the_run() {
                 Ok(got) => assert!(good && got[0].to_f64() == [number], "{number} returns {:?}", got[0].to_f64()),
                 Err(Error::Input(why)) => {
                     assert!(
-                        !good && why.contains(&format!("counter `steps`: {number} is not a valid u32")),
+                        !good && why.contains(&format!("counter `steps`: {number:?} is not a valid u32")),
                         "{number}: {why}"
                     );
                 }
@@ -151,9 +151,6 @@ fn scalars_invalid_for_their_type_fail_the_run() {
         let y = graph.scalar("scale", 1.0).reshape(&[1]);
         let program = session.compile(&graph, &[&y]).expect("compiles");
         let error = session.run(&program, &[("scale", &Tensor::scalar(1e39))]).expect_err("no f32").to_string();
-        assert!(
-            error.contains("scalar `scale`: 1000000000000000000000000000000000000000 is not a valid f32"),
-            "{error}"
-        );
+        assert!(error.contains("scalar `scale`: 1e39 is not a valid f32"), "{error}");
     }
 }
