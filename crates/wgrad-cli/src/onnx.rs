@@ -25,6 +25,9 @@ enum Command {
     Inspect {
         #[command(flatten)]
         model: ModelArgs,
+        /// Also list the nodes, with their inputs and the types of their outputs
+        #[arg(long)]
+        nodes: bool,
         /// Machine-readable output
         #[arg(long)]
         json: bool,
@@ -138,7 +141,7 @@ fn value(text: &str) -> Result<(String, Vec<f64>), String> {
 
 pub fn run(args: &OnnxArgs, out: &mut Out) -> Result<bool, Stop> {
     match &args.command {
-        Command::Inspect { model, json } => inspect(model, *json, out),
+        Command::Inspect { model, nodes, json } => inspect(model, *nodes, *json, out),
         Command::Run { model, inputs, output, expect, tolerance, json } => {
             let expected = expect.as_deref().map(|file| (file, *tolerance));
             execute(model, inputs, output.as_deref(), expected, *json, out)
@@ -189,7 +192,7 @@ impl ModelArgs {
 
 // ---- inspect
 
-fn inspect(args: &ModelArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop> {
+fn inspect(args: &ModelArgs, nodes: bool, as_json: bool, out: &mut Out) -> Result<bool, Stop> {
     let (model, options) = args.load()?;
     let graph = Graph::new();
     let built = model.try_build(&graph, &options);
@@ -199,6 +202,10 @@ fn inspect(args: &ModelArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop>
             Some((Plan::of(&graph, &built.values(), &profile, &Options::default())?.0, graph.summary(&built.values())?))
         }
         Err(_) => None,
+    };
+    let nodes: Vec<String> = match nodes {
+        true => model.nodes().iter().map(|node| node.describe(built.as_ref().ok())).collect(),
+        false => Vec::new(),
     };
     let problems: Vec<String> = built.err().unwrap_or_default().iter().map(ToString::to_string).collect();
     let ports = |ports: Vec<wgrad_onnx::Port>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -212,7 +219,7 @@ fn inspect(args: &ModelArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop>
         });
         let report = json!({
             "producer": model.producer(), "opsets": model.opsets(), "metadata": model.metadata(), "inputs": inputs,
-            "outputs": outputs, "operators": model.operators(), "figures": figures, "problems": problems,
+            "outputs": outputs, "operators": model.operators(), "figures": figures, "problems": problems, "nodes": nodes,
         });
         out.line(format!("{report:#}"))?;
         return Ok(problems.is_empty());
@@ -245,6 +252,7 @@ fn inspect(args: &ModelArgs, as_json: bool, out: &mut Out) -> Result<bool, Stop>
             plan.temporary_bytes() as f64 / 1048576.0,
         ))?;
     }
+    nodes.iter().try_for_each(|node| out.line(node))?;
     for problem in &problems {
         out.line(format!("problem: {problem}"))?;
     }

@@ -19,6 +19,8 @@ pub struct BuildOptions {
     default_dim: Option<usize>,
     shapes: BTreeMap<String, Vec<usize>>,
     constants: BTreeMap<String, Constant>,
+    given: BTreeMap<String, Value>,
+    outputs: Vec<String>,
     frozen: Vec<String>,
     prefix: String,
 }
@@ -51,6 +53,20 @@ impl BuildOptions {
     /// a `Reshape`, must be set: the shapes of a graph are fixed.
     pub fn constant(mut self, input: &str, value: Constant) -> BuildOptions {
         self.constants.insert(input.to_owned(), value);
+        self
+    }
+
+    /// A value of the graph for an input, instead of an input of the graph: the model becomes a part of a larger one.
+    pub fn input(mut self, input: &str, value: &Value) -> BuildOptions {
+        self.given.insert(input.to_owned(), value.clone());
+        self
+    }
+
+    /// A value inside of the model as output, instead of the model's outputs: the features before the last layers. Call
+    /// it again for more. `wgrad onnx inspect --nodes` lists the names. Nodes that only the other outputs need are left
+    /// out.
+    pub fn output(mut self, name: &str) -> BuildOptions {
+        self.outputs.push(name.to_owned());
         self
     }
 
@@ -110,6 +126,8 @@ pub struct Built {
     pub outputs: Vec<Output>,
     /// The nodes of the model, and for each the number after that of its last node in the graph.
     origins: Vec<(usize, String)>,
+    /// The values of the main graph: names, types and shapes.
+    types: BTreeMap<String, (ElemType, Vec<usize>)>,
 }
 
 /// An output of a [`Built`] model.
@@ -151,6 +169,11 @@ impl Built {
             Some(OutputValue::Constant(_)) => Err(Error::Input(format!("output `{name}` is a constant of the model"))),
             None => Err(Error::Input(format!("the model has no output `{name}`; it has {}", names()))),
         }
+    }
+
+    /// The element type and shape of a value inside of the model.
+    pub fn type_of(&self, name: &str) -> Option<(ElemType, &[usize])> {
+        self.types.get(name).map(|(ty, shape)| (*ty, &shape[..]))
     }
 
     /// The node of the model that made a node of the graph.
@@ -224,10 +247,13 @@ impl Model {
             nodes: 0,
         };
         let inputs = builder.open();
-        builder.run(&self.graph);
+        let names: Vec<String> = match options.outputs.is_empty() {
+            true => self.graph.output.iter().map(|port| port.name.clone().unwrap_or_default()).collect(),
+            false => options.outputs.clone(),
+        };
+        builder.run_nodes(&self.graph.node, names.iter().map(String::as_str).collect());
         let mut outputs = Vec::new();
-        for port in &self.graph.output {
-            let name = port.name.clone().unwrap_or_default();
+        for name in names {
             match builder.find(&name) {
                 Some(Some(val)) => outputs.push((name, val)),
                 Some(None) => {}
@@ -251,7 +277,9 @@ impl Model {
         if !builder.problems.is_empty() {
             return Err(builder.problems);
         }
-        Ok(Built { inputs, outputs: results, origins: builder.origins })
+        let scope = builder.scopes.pop().unwrap_or_default();
+        let types = scope.into_iter().filter_map(|(name, val)| val.map(|val| (name, (val.ty(), val.shape().to_vec()))));
+        Ok(Built { inputs, outputs: results, origins: builder.origins, types: types.collect() })
     }
 }
 
@@ -296,6 +324,25 @@ impl Builder<'_> {
                 scope.insert(name, Some(Val::constant(constant.clone())));
                 continue;
             }
+            if let Some(value) = self.options.given.get(&name) {
+                let val = port.elem_type.clone().map_err(|why| format!("input `{name}`: {why}")).and_then(|ty| {
+                    let wanted = self.options.clone().shape(&name, value.shape().to_vec()).shape_of(&port)?;
+                    match value.is_valid() && value.dtype() == ty.dtype() && value.graph().same(&self.graph) {
+                        true => Ok((Val::graph(value.clone(), ty), wanted)),
+                        false => Err(format!("input `{port}` cannot be {}", value.ty())),
+                    }
+                });
+                match val {
+                    Ok((val, _)) => {
+                        scope.insert(name.clone(), Some(val.from_sources(BTreeSet::from([name]))));
+                    }
+                    Err(why) => {
+                        self.problem(&why);
+                        scope.insert(name, None);
+                    }
+                }
+                continue;
+            }
             let found = port.elem_type.clone().map_err(|why| format!("input `{name}`: {why}"));
             let found = found.and_then(|ty| Ok((ty, self.options.shape_of(&port)?)));
             let val = match found {
@@ -337,8 +384,13 @@ impl Builder<'_> {
         }
     }
 
-    /// The value in the graph: a variable for a weight, a constant for other known values.
+    /// The value in the graph: a parameter for a weight, a constant for other known values.
     pub fn value(&self, val: &Val) -> std::result::Result<Value, String> {
+        self.value_as(val, true)
+    }
+
+    /// As [`Builder::value`]; a weight that is not trained becomes a variable.
+    pub fn value_as(&self, val: &Val, trained: bool) -> std::result::Result<Value, String> {
         if let Some(value) = val.value().get() {
             return Ok(value.clone());
         }
@@ -346,7 +398,7 @@ impl Builder<'_> {
         let tensor = constant.to_tensor()?;
         let value = match val.weight_name() {
             Some(name) => {
-                let frozen = self.options.frozen.iter().any(|pattern| matches(pattern, name));
+                let frozen = !trained || self.options.frozen.iter().any(|pattern| matches(pattern, name));
                 let name = format!("{}{name}", self.options.prefix);
                 let tensor = match constant.ty {
                     ElemType::F64 => {

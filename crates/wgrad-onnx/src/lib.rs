@@ -31,6 +31,6 @@ mod value;
 
 pub use build::{BuildOptions, Built, Output, OutputValue, Problem};
 pub use constant::{Constant, ElemType};
-pub use model::{Dim, Model, Port};
+pub use model::{Dim, Model, NodeInfo, Port};
 pub use ops::names as operators;
 pub use run::Prepared;

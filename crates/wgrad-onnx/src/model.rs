@@ -10,6 +10,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use wgrad::{Error, Result};
 
+use crate::build::Built;
 use crate::constant::{Constant, ElemType};
 use crate::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -91,6 +92,31 @@ impl Port {
             shape.dim.iter().map(dim).collect()
         });
         Port { name, elem_type, dims }
+    }
+}
+
+/// A node of a [`Model`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its name; may be empty.
+    pub name: String,
+    /// Its operator: `Conv`, `com.microsoft.Gelu`.
+    pub operator: String,
+    /// The names of its inputs; empty for those that are left out.
+    pub inputs: Vec<String>,
+    /// The names of its outputs.
+    pub outputs: Vec<String>,
+}
+
+impl NodeInfo {
+    /// The node as a line: `Conv(x, w) -> y: float[1, 8, 32, 32]`, with types if the model could be built.
+    pub fn describe(&self, built: Option<&Built>) -> String {
+        let output = |name: &String| match built.and_then(|built| built.type_of(name)) {
+            Some((ty, shape)) => format!("{name}: {ty}{shape:?}"),
+            None => name.clone(),
+        };
+        let outputs: Vec<String> = self.outputs.iter().filter(|name| !name.is_empty()).map(output).collect();
+        format!("{}({}) -> {}", self.operator, self.inputs.join(", "), outputs.join(", "))
     }
 }
 
@@ -191,6 +217,17 @@ impl Model {
             open.extend(graphs.flat_map(|graph| &graph.node));
         }
         counts
+    }
+
+    /// The nodes of the main graph, in order.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let info = |node: &NodeProto| NodeInfo {
+            name: node.name.clone().unwrap_or_default(),
+            operator: operator(node),
+            inputs: node.input.clone(),
+            outputs: node.output.clone(),
+        };
+        self.graph.node.iter().map(info).collect()
     }
 
     /// The names of the symbolic axes of the inputs.

@@ -93,6 +93,11 @@ impl<'a, 'm> Node<'a, 'm> {
         self.value_of(&self.input(at)?)
     }
 
+    /// An input in the graph that is not trained, such as a running mean.
+    pub fn untrained(&self, at: usize) -> Result<Value> {
+        Ok(self.builder.value_as(&self.input(at)?, false)?)
+    }
+
     /// An input in the graph, if it is given.
     pub fn optional_value(&self, at: usize) -> Result<Option<Value>> {
         self.optional(at).map(|val| self.value_of(&val)).transpose()

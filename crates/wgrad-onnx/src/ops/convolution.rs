@@ -120,6 +120,9 @@ fn conv(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 
 /// A convolution over 1, 2 or more axes.
 pub(super) fn convolved(x: &Value, w: &Value, windows: &[Window], groups: usize) -> Result<Value> {
+    if let Some(invalid) = [x, w].into_iter().find(|value| !value.is_valid()) {
+        return Ok(invalid.clone());
+    }
     match windows {
         [] => Err("it has no axes to move along".into()),
         // One axis is the second of two.

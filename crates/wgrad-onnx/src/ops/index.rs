@@ -140,11 +140,12 @@ fn scattered(x: &Value, axis: usize, index: &Value, updates: &Value, reduction: 
         "add" => Ok(x.scatter_add(along, index, updates)),
         "mul" | "max" | "min" => {
             // Each target compares its place with all updates of its line.
-            let (targets, sources) = (x.shape()[axis], index.shape()[axis]);
-            let same = (0..x.shape().rank()).all(|at| at == axis || x.shape()[at] == index.shape()[at]);
+            let same = index.shape().rank() == x.shape().rank()
+                && (0..x.shape().rank()).all(|at| at == axis || x.shape()[at] == index.shape()[at]);
             if !same {
                 return Err("with a reduction, its indices must have the sizes of the data on other axes".into());
             }
+            let (targets, sources) = (x.shape()[axis], index.shape()[axis]);
             if x.shape().numel().saturating_mul(sources) > MOST_PAIRS {
                 return Err(format!(
                     "{targets} places and {sources} updates are too many for the reduction {reduction}"

@@ -1,6 +1,6 @@
 //! Losses over classes along axis 1.
 
-use wgrad::{DType, Value};
+use wgrad::DType;
 
 use super::Family;
 use crate::node::{Node, Result, signed};
@@ -10,11 +10,13 @@ pub(super) const FAMILY: Family = &[("NegativeLogLikelihoodLoss", class_loss), (
 
 fn class_loss(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let (x, labels, ty) = (node.value(0)?, node.value(1)?, node.input(0)?.ty());
-    let log_probabilities = if node.op() == "SoftmaxCrossEntropyLoss" { x.log_softmax(1) } else { x };
+    let log_probabilities = node.checked(if node.op() == "SoftmaxCrossEntropyLoss" { x.log_softmax(1) } else { x })?;
     if log_probabilities.shape().rank() < 2 {
         return Err("its scores must have an axis for the classes".into());
     }
-    let classes = log_probabilities.dim(1);
+    if labels.shape().rank() == 0 || labels.dtype().is_float() {
+        return Err(format!("its labels {} are no batch of class numbers", labels.ty()).into());
+    }
     let labels = if labels.dtype() == DType::I32 { labels } else { labels.cast(DType::I32) };
     let ignored = node.attribute("ignore_index").and_then(|attribute| attribute.i);
     // Ignored labels may be out of range.
@@ -25,6 +27,7 @@ fn class_loss(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         }
         None => (None, labels),
     };
+    let labels = node.checked(labels)?;
     let mut shape = labels.shape().to_vec();
     shape.insert(1, 1);
     let picked = log_probabilities.gather(1, &labels.reshape(&signed(&shape))).reshape(&signed(labels.shape()));
@@ -55,7 +58,5 @@ fn class_loss(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         other => return Err(format!("the reduction `{other}` is unknown").into()),
     };
     let loss = node.checked(loss)?;
-    let log_probabilities: Value = node.checked(log_probabilities)?;
-    debug_assert!(classes > 0);
     Ok(vec![node.result(loss, ty), node.result(log_probabilities, ty)])
 }

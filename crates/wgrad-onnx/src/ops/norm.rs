@@ -32,7 +32,8 @@ fn batch_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     }
     let (momentum, training) = (node.number("momentum", 0.9), node.flag("training_mode", false));
     let (x, ty, eps) = (node.value(0)?, node.input(0)?.ty(), node.number("epsilon", 1e-5));
-    let [scale, bias, mean, var] = [node.value(1)?, node.value(2)?, node.value(3)?, node.value(4)?];
+    let [scale, bias] = [node.value(1)?, node.value(2)?];
+    let [mean, var] = [node.untrained(3)?, node.untrained(4)?];
     if training {
         // Also the running statistics, which ONNX keeps with the biased variance.
         let normed = x.batch_norm_training(Some(&scale), Some(&bias), eps);

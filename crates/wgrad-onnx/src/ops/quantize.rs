@@ -127,6 +127,10 @@ fn matmul_integer(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 
 /// A convolution of integers, in f32: exact while sums stay below 2^24.
 fn integer_conv(node: &mut Node<'_, '_>, x: Value, w: Value) -> Result<Value> {
+    let (x, w) = (node.checked(x)?, node.checked(w)?);
+    if x.shape().rank() < 3 || w.shape().rank() != x.shape().rank() {
+        return Err(format!("data {} and weights {} do not fit", x.ty(), w.ty()).into());
+    }
     let kernel = w.shape()[2..].to_vec();
     node.attribute("kernel_shape");
     let groups = node.int("group", 1).max(1) as usize;
