@@ -23,6 +23,7 @@ pub struct BuildOptions {
     outputs: Vec<String>,
     frozen: Vec<String>,
     prefix: String,
+    training: bool,
 }
 
 impl BuildOptions {
@@ -79,6 +80,13 @@ impl BuildOptions {
     /// it again for more. The others are parameters.
     pub fn freeze(mut self, pattern: &str) -> BuildOptions {
         self.frozen.push(pattern.to_owned());
+        self
+    }
+
+    /// For training: batch normalisation uses the statistics of the batch, and each run updates its running mean and
+    /// variance. Without it, as in inference, it uses these.
+    pub fn training(mut self) -> BuildOptions {
+        self.training = true;
         self
     }
 
@@ -360,6 +368,11 @@ impl Builder<'_> {
         }
         self.scopes.push(scope);
         inputs
+    }
+
+    /// Whether batch statistics are used.
+    pub fn is_training(&self) -> bool {
+        self.options.training
     }
 
     /// Whether nodes of the main graph are being built, not those of branches, loops or functions.

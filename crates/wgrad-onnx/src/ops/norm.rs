@@ -42,6 +42,15 @@ fn batch_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         let types = [node.input(3)?.ty(), node.input(4)?.ty()];
         return Ok(vec![node.result(y, ty), node.result(mean, types[0]), node.result(var, types[1])]);
     }
+    let variable = |at: usize| node.input(at).is_ok_and(|val| val.weight_name().is_some());
+    if node.builder.is_training() && variable(3) && variable(4) {
+        let normed = x.batch_norm_training(Some(&scale), Some(&bias), eps);
+        let y = node.checked(normed.y)?;
+        for (old, new) in [(&mean, normed.mean), (&var, normed.var)] {
+            node.graph().assign(old, &(old * momentum + new * (1.0 - momentum)));
+        }
+        return Ok(vec![node.result(y, ty)]);
+    }
     let factor = scale * (var + eps).sqrt().reciprocal();
     let shift = bias - mean * &factor;
     let rank = x.shape().rank();
