@@ -114,15 +114,19 @@ impl BuildOptions {
         }
         let dims = dims.ok_or_else(|| format!("the file does not tell the shape of input `{name}`; set it"))?;
         let size = |dim: &Dim| match dim {
-            Dim::Fixed(size) => Ok(*size),
-            Dim::Symbol(symbol) => self.dims.get(symbol).copied().or(self.default_dim).ok_or_else(|| {
-                format!("input `{name}` has an axis of the open size `{symbol}`; set it, for example {symbol}=1")
-            }),
-            Dim::Unknown => self.default_dim.ok_or_else(|| {
-                format!("input `{name}` has an axis of an open size without a name; set the shape of the input")
-            }),
+            Dim::Fixed(size) => Some(*size),
+            Dim::Symbol(symbol) => self.dims.get(symbol).copied().or(self.default_dim),
+            Dim::Unknown => self.default_dim,
         };
-        dims.iter().map(size).collect()
+        if let Some(sizes) = dims.iter().map(size).collect() {
+            return Ok(sizes);
+        }
+        let open: Vec<&Dim> = dims.iter().filter(|dim| size(dim).is_none()).collect();
+        if open.contains(&&Dim::Unknown) {
+            return Err(format!("input `{port}` has open sizes without a name; set its shape"));
+        }
+        let names: Vec<String> = open.iter().map(|dim| format!("`{dim}`")).collect();
+        Err(format!("input `{port}` has the open sizes {}; set them, for example {}=1", names.join(", "), open[0]))
     }
 }
 

@@ -18,6 +18,10 @@
 //! A model becomes an ordinary graph: weights are parameters with their names in the file, so gradients, optimisers,
 //! shadow runs, `find_nan`, lint and tuning work as for any other.
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/onnx.md")]
+struct Guide;
+
 mod build;
 mod constant;
 mod host;
