@@ -346,7 +346,7 @@ impl Builder<'_> {
                 });
                 match val {
                     Ok((val, _)) => {
-                        scope.insert(name.clone(), Some(val.from_sources(BTreeSet::from([name]))));
+                        scope.insert(name.clone(), Some(val.with_sources(BTreeSet::from([name]))));
                     }
                     Err(why) => {
                         self.problem(&why);
@@ -361,7 +361,7 @@ impl Builder<'_> {
                 Ok((ty, shape)) => {
                     let value = self.graph.input(&name, ty.dtype(), shape);
                     inputs.push((name.clone(), ty, value.clone()));
-                    Some(Val::graph(value, ty).from_sources(BTreeSet::from([name.clone()])))
+                    Some(Val::graph(value, ty).with_sources(BTreeSet::from([name.clone()])))
                 }
                 Err(why) => {
                     self.problem(&why);
@@ -565,7 +565,7 @@ impl Builder<'_> {
         }
         let sources: BTreeSet<String> = inputs.iter().flatten().flat_map(|val| val.sources()).cloned().collect();
         let vals = self.lower_with(node, inputs)?;
-        Ok(vals.into_iter().map(|val| val.from_sources(sources.clone())).collect())
+        Ok(vals.into_iter().map(|val| val.with_sources(sources.clone())).collect())
     }
 
     fn lower_with(&mut self, node: &NodeProto, inputs: Vec<Option<Val>>) -> std::result::Result<Vec<Val>, Why> {
