@@ -44,7 +44,7 @@ enum Command {
         /// Compare the outputs with those of this safetensors file
         #[arg(long, value_name = "FILE")]
         expect: Option<PathBuf>,
-        /// How much an output may differ from the expected one, as a share of the largest expected number
+        /// How much an output may differ from the expected one: a share of the largest expected number, and 1e-6
         #[arg(long, default_value_t = 1e-4, requires = "expect")]
         tolerance: f64,
         /// Machine-readable output
@@ -400,7 +400,7 @@ fn execute(
             let (worst, largest) =
                 difference(value, &tensor.to_f64()).map_err(|why| format!("output `{name}`: {why}"))?;
             let share = worst / largest.max(f64::MIN_POSITIVE);
-            let good = worst <= tolerance * largest;
+            let good = worst <= tolerance * largest + 1e-6;
             agrees &= good;
             figures["difference"] = json!({"largest": worst, "share": share, "agrees": good});
             let verdict = if good { "agrees" } else { "DIFFERS" };
