@@ -205,10 +205,13 @@ fn inspect(args: &ModelArgs, nodes: bool, as_json: bool, out: &mut Out) -> Resul
     let (model, options) = args.load()?;
     let graph = Graph::new();
     let built = model.try_build(&graph, &options);
+    // Parameters and arithmetic of the model as it is, kernel calls and memory as for inference.
     let plan = match &built {
         Ok(built) => {
-            let profile = Profile::webgpu_defaults();
-            Some((Plan::of(&graph, &built.values(), &profile, &Options::default())?.0, graph.summary(&built.values())?))
+            let (folded, profile) = (Graph::new(), Profile::webgpu_defaults());
+            let outputs = model.build(&folded, &options.clone().inference())?;
+            let (plan, _) = Plan::of(&folded, &outputs.values(), &profile, &Options::default())?;
+            Some((plan, graph.summary(&built.values())?))
         }
         Err(_) => None,
     };
@@ -321,6 +324,7 @@ struct Ready {
 fn prepare(model: &ModelArgs, inputs: &InputArgs, needs_gpu: bool) -> Result<Ready, Stop> {
     let started = Instant::now();
     let (model, options) = model.load()?;
+    let options = options.inference();
     let inputs_ = inputs_of(&model, inputs, &options)?;
     let prepared = model.prepare(&inputs_, &options)?;
     let build_seconds = started.elapsed().as_secs_f64();

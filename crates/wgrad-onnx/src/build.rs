@@ -8,6 +8,7 @@ use wgrad::{Device, Error, Graph, Result, Session, Tensor, Value};
 use crate::constant::{Constant, ElemType};
 use crate::model::{Dim, Model, Port, external, operator};
 use crate::node::{Node, Why};
+use crate::ops::convolution::Convolution;
 use crate::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::value::Val;
 use crate::{host, ops};
@@ -24,6 +25,7 @@ pub struct BuildOptions {
     frozen: Vec<String>,
     prefix: String,
     training: bool,
+    inference: bool,
 }
 
 impl BuildOptions {
@@ -87,6 +89,13 @@ impl BuildOptions {
     /// variance. Without it, as in inference, it uses these.
     pub fn training(mut self) -> BuildOptions {
         self.training = true;
+        self
+    }
+
+    /// For inference alone: weights are constants of the graph, what depends only on them is computed here, and batch
+    /// normalisations become part of the convolutions before them. The graph has no variables.
+    pub fn inference(mut self) -> BuildOptions {
+        self.inference = true;
         self
     }
 
@@ -257,6 +266,7 @@ impl Model {
             origins: Vec::new(),
             functions: Vec::new(),
             nodes: 0,
+            convolutions: HashMap::new(),
         };
         let inputs = builder.open();
         let names: Vec<String> = match options.outputs.is_empty() {
@@ -313,6 +323,8 @@ pub(crate) struct Builder<'m> {
     /// The attributes of the calls of functions that are being built.
     functions: Vec<(Vec<AttributeProto>, BTreeMap<String, i64>)>,
     nodes: usize,
+    /// For inference: convolutions with known weights, by their outputs.
+    pub convolutions: HashMap<String, Convolution>,
 }
 
 impl Builder<'_> {
@@ -325,7 +337,7 @@ impl Builder<'_> {
         let mut scope = Scope::new();
         for (name, constant) in &self.model.initializers {
             // Single numbers are parts of formulas more often than weights.
-            let is_weight = constant.ty.is_float() && constant.numel() > 1;
+            let is_weight = constant.ty.is_float() && constant.numel() > 1 && !self.options.inference;
             let val = if is_weight { Val::weight(name, constant.clone()) } else { Val::constant(constant.clone()) };
             scope.insert(name.clone(), Some(val));
         }
@@ -372,6 +384,11 @@ impl Builder<'_> {
         }
         self.scopes.push(scope);
         inputs
+    }
+
+    /// Whether weights are constants.
+    pub fn is_inference(&self) -> bool {
+        self.options.inference
     }
 
     /// Whether batch statistics are used.
@@ -600,12 +617,17 @@ impl Builder<'_> {
         inputs: Vec<Option<Val>>,
     ) -> std::result::Result<Vec<Val>, Why> {
         let fresh = |val: Val| val.known().map_or(val.clone(), |constant| Val::constant(constant.clone()));
-        let inputs = inputs.into_iter().map(|val| val.map(fresh)).collect();
+        let copies = inputs.iter().cloned().map(|val| val.map(fresh)).collect();
         let outer = std::mem::replace(&mut self.graph, Graph::new());
-        let mut inner = Node::new(self, node, inputs);
+        let mut inner = Node::new(self, node, copies);
         let lowered = lower(&mut inner).and_then(|vals| inner.check_attributes().map(|()| vals));
         let graph = std::mem::replace(&mut self.graph, outer);
         let vals = lowered?;
+        let sizes = graph.nodes().nodes.iter().flat_map(|node| &node.outputs).map(|ty| ty.shape.numel()).max();
+        if sizes.is_some_and(|most| most > ops::MANY) {
+            // Too large to be kept: each run computes it.
+            return lower(&mut Node::new(self, node, inputs));
+        }
         let computed: Vec<&Value> =
             vals.iter().filter(|val| val.known().is_none()).filter_map(|val| val.value().get()).collect();
         let tensors = evaluate(&graph, &computed).map_err(|error| error.to_string())?;

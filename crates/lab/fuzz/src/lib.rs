@@ -6,6 +6,7 @@ pub mod csv;
 pub mod golden;
 pub mod graph;
 pub mod idx;
+pub mod onnx;
 pub mod safetensors;
 pub mod tuning;
 
@@ -13,12 +14,13 @@ pub mod tuning;
 pub type Target = fn(&[u8]);
 
 /// The targets by name, which is also that of the folder of their seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("case_file", case_file::run),
     ("csv", csv::run),
     ("golden", golden::run),
     ("graph", graph::run),
     ("idx", idx::run),
+    ("onnx", onnx::run),
     ("safetensors", safetensors::run),
     ("tuning", tuning::run),
 ];

@@ -131,6 +131,11 @@ fn idx_files() {
 }
 
 #[test]
+fn onnx_files() {
+    run("onnx");
+}
+
+#[test]
 fn safetensors_files() {
     run("safetensors");
 }

@@ -4,6 +4,7 @@ use wgrad::Value;
 use wgrad::ops::conv2d::Conv2d;
 
 use super::Family;
+use crate::constant::Constant;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
@@ -11,7 +12,7 @@ pub(super) const FAMILY: Family = &[("Conv", conv), ("ConvTranspose", conv_trans
 
 /// The windows of a convolution or pooling along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     pub kernel: usize,
     pub stride: usize,
     pub dilation: usize,
@@ -105,17 +106,54 @@ fn conv(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let groups = node.int("group", 1).max(1) as usize;
     let sizes = x.shape()[2..].to_vec();
     let windows = windows(node, &kernel, &sizes)?;
-    let y = convolved(&x, &w, &windows, groups)?;
-    let y = match bias {
-        Some(bias) => {
-            let mut shape = vec![1isize; y.shape().rank()];
-            shape[1] = -1;
-            y + bias.reshape(&shape)
+    let y = node.checked(biased(convolved(&x, &w, &windows, groups)?, bias.as_ref()))?;
+    // For a batch normalisation that follows.
+    if node.builder.is_main() && node.builder.is_inference() && node.proto.output.len() == 1 {
+        let known = |at: usize| node.optional(at).and_then(|val| val.known().cloned());
+        if let (Some(w), true) = (known(1), node.optional(2).is_none() || known(2).is_some()) {
+            let convolution = Convolution { x, w, bias: known(2), windows, groups };
+            node.builder.convolutions.insert(node.proto.output[0].clone(), convolution);
         }
-        None => y,
-    };
-    let y = node.checked(y)?;
+    }
     Ok(vec![node.result(y, ty)])
+}
+
+/// A convolution with known weights.
+pub(crate) struct Convolution {
+    x: Value,
+    w: Constant,
+    bias: Option<Constant>,
+    windows: Vec<Window>,
+    groups: usize,
+}
+
+impl Convolution {
+    /// The convolution whose results are multiplied by `factor` and moved by `shift`, for each channel.
+    pub fn scaled(&self, factor: &[f64], shift: &[f64]) -> Result<Value> {
+        let each = self.w.numel() / factor.len().max(1);
+        let weights = self.w.to_floats().iter().enumerate().map(|(at, w)| w * factor[at / each.max(1)]).collect();
+        let own = self.bias.as_ref().map_or_else(|| vec![0.0; factor.len()], Constant::to_floats);
+        let bias = (0..factor.len()).map(|channel| own[channel] * factor[channel] + shift[channel]).collect();
+        let value = |shape: &[usize], values: Vec<f64>| -> Result<Value> {
+            let constant = Constant::floats(self.w.ty, shape.to_vec(), values);
+            Ok(self.x.graph().constant(constant.to_tensor()?))
+        };
+        let w = value(self.w.shape(), weights)?;
+        Ok(biased(convolved(&self.x, &w, &self.windows, self.groups)?, Some(&value(&[factor.len()], bias)?)))
+    }
+
+    /// The number of channels of its results.
+    pub fn channels(&self) -> usize {
+        self.w.shape()[0]
+    }
+}
+
+/// `y` with a number added to each channel.
+fn biased(y: Value, bias: Option<&Value>) -> Value {
+    match bias {
+        Some(bias) if y.is_valid() => &y + super::norm::by_channel(bias, y.shape().rank()),
+        _ => y,
+    }
 }
 
 /// A convolution over 1, 2 or more axes.

@@ -2,7 +2,7 @@
 
 mod attention;
 mod control;
-mod convolution;
+pub(crate) mod convolution;
 mod elementwise;
 mod index;
 mod linear;
@@ -24,6 +24,9 @@ pub(crate) type Lower = fn(&mut Node<'_, '_>) -> Result<Vec<Val>>;
 /// Operators whose results differ each time.
 pub(crate) const RANDOM: &[&str] =
     &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
+
+/// Numbers that may be computed at import for one value.
+pub(crate) const MANY: usize = 1 << 24;
 
 /// A family of operators: names, and how they are built.
 pub(crate) type Family = &'static [(&'static str, Lower)];

@@ -32,6 +32,10 @@ fn batch_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     }
     let (momentum, training) = (node.number("momentum", 0.9), node.flag("training_mode", false));
     let (x, ty, eps) = (node.value(0)?, node.input(0)?.ty(), node.number("epsilon", 1e-5));
+    if !training && let Some(y) = folded(node, eps)? {
+        let y = node.checked(y)?;
+        return Ok(vec![node.result(y, ty)]);
+    }
     let [scale, bias] = [node.value(1)?, node.value(2)?];
     let [mean, var] = [node.untrained(3)?, node.untrained(4)?];
     if training {
@@ -56,6 +60,23 @@ fn batch_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let rank = x.shape().rank();
     let y = node.checked(&x * by_channel(&factor, rank) + by_channel(&shift, rank))?;
     Ok(vec![node.result(y, ty)])
+}
+
+/// For inference: the convolution before it with other weights, if these are known; the other convolution then has no
+/// use and is left out.
+fn folded(node: &Node<'_, '_>, eps: f64) -> Result<Option<Value>> {
+    let Some(convolution) = node.builder.convolutions.get(&node.proto.input[0]) else { return Ok(None) };
+    let known = |at: usize| node.optional(at).and_then(|val| Some(val.known()?.to_floats()));
+    let (Some(scale), Some(bias), Some(mean), Some(var)) = (known(1), known(2), known(3), known(4)) else {
+        return Ok(None);
+    };
+    let channels = convolution.channels();
+    if [&scale, &bias, &mean, &var].iter().any(|list| list.len() != channels) {
+        return Ok(None);
+    }
+    let factor: Vec<f64> = (0..channels).map(|c| scale[c] / (var[c] + eps).sqrt()).collect();
+    let shift: Vec<f64> = (0..channels).map(|c| bias[c] - mean[c] * factor[c]).collect();
+    convolution.scaled(&factor, &shift).map(Some)
 }
 
 fn instance_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {

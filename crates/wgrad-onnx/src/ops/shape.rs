@@ -2,7 +2,7 @@
 
 use wgrad::Value;
 
-use super::Family;
+use super::{Family, MANY};
 use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
@@ -213,7 +213,7 @@ fn constant(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let ints = |values: Vec<i64>, shape: Vec<usize>| Constant::ints(ElemType::I64, shape, values);
     let found = if let Some(tensor) = node.tensor("value")? {
         // Some exporters write weights as nodes.
-        if tensor.ty.is_float() && tensor.numel() > 1 && node.builder.is_main() {
+        if tensor.ty.is_float() && tensor.numel() > 1 && node.builder.is_main() && !node.builder.is_inference() {
             let name = node.proto.output.first().cloned().unwrap_or_default();
             return Ok(vec![Val::weight(&name, tensor)]);
         }
@@ -233,9 +233,6 @@ fn constant(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     };
     Ok(vec![Val::constant(found)])
 }
-
-/// Known values that are too many to be kept at import.
-const MANY: usize = 1 << 24;
 
 fn constant_of_shape(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let sizes = node.known_ints(0)?;
