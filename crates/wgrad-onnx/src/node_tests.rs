@@ -132,8 +132,8 @@ impl NodeTest {
             }
             let is_float = found.ty.is_float();
             // A quotient at a tie between two integers may round the other way in another precision.
-            let by_one = matches!(found.ty, ElemType::I8 | ElemType::U8)
-                && self.operators.iter().any(|op| op.contains("Quantize"));
+            let by_one =
+                found.ty.is_int() && found.ty.bits() <= 8 && self.operators.iter().any(|op| op.contains("Quantize"));
             let absolute = if by_one { 1.0 } else { self.absolute };
             // The tolerances of ONNX are less than the distance between neighbours of narrow types.
             let relative = match found.ty {

@@ -4,15 +4,19 @@ mod attention;
 mod control;
 mod convolution;
 mod elementwise;
+mod image;
 mod index;
 mod linear;
 mod loss;
+mod microsoft;
+mod ml;
 mod norm;
 mod pool;
 mod quantize;
 mod reduce;
 mod resize;
 pub(crate) mod shape;
+mod signal;
 
 use crate::node::{Node, Result};
 use crate::value::Val;
@@ -32,15 +36,19 @@ const FAMILIES: &[Family] = &[
     control::FAMILY,
     convolution::FAMILY,
     elementwise::FAMILY,
+    image::FAMILY,
     index::FAMILY,
     linear::FAMILY,
     loss::FAMILY,
+    microsoft::FAMILY,
+    ml::FAMILY,
     norm::FAMILY,
     pool::FAMILY,
     quantize::FAMILY,
     reduce::FAMILY,
     resize::FAMILY,
     shape::FAMILY,
+    signal::FAMILY,
 ];
 
 /// How an operator is built: `Conv`, `com.microsoft.Gelu`.

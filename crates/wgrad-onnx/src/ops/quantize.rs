@@ -51,7 +51,7 @@ fn layout(node: &mut Node<'_, '_>, rank: usize) -> Result<(usize, usize)> {
 }
 
 /// Rounds to the nearest integer, ties to even, and clamps to the type.
-fn rounded(x: &Value, to: ElemType) -> Value {
+pub(super) fn rounded(x: &Value, to: ElemType) -> Value {
     let (low, high) = to.range();
     x.round().clamp(low as f64, high as f64).cast(if to.dtype() == DType::U8 { DType::I32 } else { to.dtype() })
 }
