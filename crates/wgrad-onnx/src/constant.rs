@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use wgrad::{DType, Data, Shape, Tensor};
 
 use crate::proto::TensorProto;
+use crate::small_float;
 
 /// An element type of ONNX that wgrad can represent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,14 +29,23 @@ pub enum ElemType {
     U2,
     I4,
     U4,
+    F8E4M3,
+    F8E4M3Z,
+    F8E5M2,
+    F8E5M2Z,
+    F8E8M0,
+    F4E2M1,
     Bool,
 }
 
-use ElemType::{BF16, Bool, F16, F32, F64, I2, I4, I8, I16, I32, I64, U2, U4, U8, U16, U32, U64};
+use ElemType::{
+    BF16, Bool, F4E2M1, F8E4M3, F8E4M3Z, F8E5M2, F8E5M2Z, F8E8M0, F16, F32, F64, I2, I4, I8, I16, I32, I64, U2, U4, U8,
+    U16, U32, U64,
+};
 
 impl ElemType {
     /// All types, with their numbers in `TensorProto.DataType` and their names in ONNX.
-    pub(crate) const ALL: [(ElemType, i32, &'static str); 17] = [
+    pub(crate) const ALL: [(ElemType, i32, &'static str); 23] = [
         (F32, 1, "float"),
         (U8, 2, "uint8"),
         (I8, 3, "int8"),
@@ -49,8 +59,14 @@ impl ElemType {
         (U32, 12, "uint32"),
         (U64, 13, "uint64"),
         (BF16, 16, "bfloat16"),
+        (F8E4M3, 17, "float8e4m3fn"),
+        (F8E4M3Z, 18, "float8e4m3fnuz"),
+        (F8E5M2, 19, "float8e5m2"),
+        (F8E5M2Z, 20, "float8e5m2fnuz"),
         (U4, 21, "uint4"),
         (I4, 22, "int4"),
+        (F4E2M1, 23, "float4e2m1"),
+        (F8E8M0, 24, "float8e8m0"),
         (U2, 25, "uint2"),
         (I2, 26, "int2"),
     ];
@@ -64,9 +80,6 @@ impl ElemType {
             8 => "string",
             14 => "complex64",
             15 => "complex128",
-            17..=20 => "an 8-bit float",
-            23 => "float4e2m1",
-            24 => "float8e8m0",
             _ => return Err(format!("element type {number} is unknown")),
         };
         Err(format!("element type {name} is not supported"))
@@ -74,7 +87,12 @@ impl ElemType {
 
     /// Whether it is a float type.
     pub fn is_float(self) -> bool {
-        matches!(self, F32 | F64 | F16 | BF16)
+        matches!(self, F32 | F64 | F16 | BF16) || self.is_small_float()
+    }
+
+    /// Whether it is a float type of 8 or 4 bits, of which devices have the values as f32.
+    pub fn is_small_float(self) -> bool {
+        matches!(self, F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 | F4E2M1)
     }
 
     /// Whether it is an integer type; bool is not.
@@ -85,7 +103,7 @@ impl ElemType {
     /// The type of wgrad that stores it: 64 bits become 32, 16-bit integers become 32 bits, smaller ones 8 bits.
     pub fn dtype(self) -> DType {
         match self {
-            F32 | F64 => DType::F32,
+            F32 | F64 | F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 | F4E2M1 => DType::F32,
             F16 => DType::F16,
             BF16 => DType::BF16,
             I8 | I4 | I2 => DType::I8,
@@ -100,8 +118,8 @@ impl ElemType {
     pub fn bits(self) -> usize {
         match self {
             I2 | U2 => 2,
-            I4 | U4 => 4,
-            I8 | U8 | Bool => 8,
+            I4 | U4 | F4E2M1 => 4,
+            I8 | U8 | Bool | F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 => 8,
             F16 | BF16 | I16 | U16 => 16,
             F32 | I32 | U32 => 32,
             F64 | I64 | U64 => 64,
@@ -195,6 +213,9 @@ impl Constant {
             BF16 => Data::BF16(values.iter().map(|&x| bf16::from_f64(x)).collect()),
             F64 => Data::F64(values),
             F32 => Data::F32(values.iter().map(|&x| x as f32).collect()),
+            _ if ty.is_small_float() => {
+                Data::F32(values.iter().map(|&x| small_float::rounded(ty, x, false) as f32).collect())
+            }
             _ => return Constant::ints(ty, shape, values.iter().map(|&x| x as i64).collect()),
         };
         let tensor = Tensor::new(&shape[..], data).expect("as many elements");
@@ -205,7 +226,7 @@ impl Constant {
     pub fn of_tensor(ty: ElemType, tensor: Tensor) -> Constant {
         let shape = tensor.shape().to_vec();
         match ty {
-            F32 | F64 | F16 | BF16 => Constant::floats(ty, shape, tensor.to_f64()),
+            _ if ty.is_float() => Constant::floats(ty, shape, tensor.to_f64()),
             _ => Constant::ints(ty, shape, tensor.to_f64().into_iter().map(|x| x as i64).collect()),
         }
     }
@@ -279,6 +300,9 @@ impl Constant {
 
     /// The same bits as another type of the same size.
     pub(crate) fn bit_cast(&self, to: ElemType) -> Result<Constant, String> {
+        if self.ty.is_small_float() || to.is_small_float() {
+            return Err(format!("of {} and {to}, devices have no bits", self.ty));
+        }
         if self.ty.bits() < 8 {
             return Ok(Constant::ints(
                 to,
@@ -336,8 +360,8 @@ impl Constant {
                         let bytes: Vec<u8> = ints.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect();
                         from_bytes(ty, &shape, count, &bytes)?
                     }
-                    // Several to an entry.
-                    _ if ty.bits() < 8 => {
+                    // Codes, of small types several to an entry.
+                    _ if ty.bits() < 8 || ty.is_small_float() => {
                         let bytes: Vec<u8> = ints.iter().map(|&x| x as u8).collect();
                         from_bytes(ty, &shape, count, &bytes)?
                     }
@@ -362,7 +386,7 @@ impl Constant {
 
 /// Elements in little-endian order.
 fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Result<Constant, String> {
-    if ty.bits() < 8 {
+    if ty.bits() < 8 || ty.is_small_float() {
         let (bits, each) = (ty.bits(), 8 / ty.bits());
         if bytes.len() != count.div_ceil(each) {
             return Err(format!(
@@ -371,6 +395,11 @@ fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Resu
                 Shape::from(shape),
                 count.div_ceil(each)
             ));
+        }
+        if ty.is_small_float() {
+            let code = |at: usize| (bytes[at / each] >> (at % each * bits)) & ((1u16 << bits) - 1) as u8;
+            let values = (0..count).map(|at| small_float::decoded(ty, code(at))).collect();
+            return Ok(Constant::floats(ty, shape.to_vec(), values));
         }
         let element = |at: usize| ty.wrapped(i64::from(bytes[at / each]) >> (at % each * bits));
         return Ok(Constant::ints(ty, shape.to_vec(), (0..count).map(element).collect()));
@@ -407,6 +436,6 @@ fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Resu
         U16 => Constant::ints(ty, shape, elements!(u16).map(i64::from).collect()),
         I64 => Constant::ints(ty, shape, elements!(i64).collect()),
         U64 => Constant::ints(ty, shape, elements!(u64).map(|x| x as i64).collect()),
-        I2 | U2 | I4 | U4 => return Err(format!("internal: {ty} has no bytes")),
+        _ => return Err(format!("internal: {ty} has no bytes")),
     })
 }

@@ -249,15 +249,11 @@ fn dropout(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 }
 
 fn cast(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    node.attribute("saturate");
-    node.attribute("round_mode");
     let to = node.elem_type("to", ElemType::F32)?;
     convert(node, to)
 }
 
 fn cast_like(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    node.attribute("saturate");
-    node.attribute("round_mode");
     let to = node.input(1)?.ty();
     convert(node, to)
 }
@@ -267,6 +263,12 @@ fn convert(node: &mut Node<'_, '_>, to: ElemType) -> Result<Vec<Val>> {
     if from == to {
         return Ok(vec![x]);
     }
+    let saturates = node.flag("saturate", true);
+    node.attribute("round_mode");
+    if to.is_small_float() {
+        let known = node.known(0)?;
+        return Ok(vec![Val::constant(small_floats(to, known.shape().to_vec(), known.to_floats(), saturates)?)]);
+    }
     // A weight in another precision stays one.
     let value = node.value(0)?;
     let value = match (from.is_float(), to) {
@@ -275,6 +277,19 @@ fn convert(node: &mut Node<'_, '_>, to: ElemType) -> Result<Vec<Val>> {
         _ => value,
     };
     Ok(vec![node.result(value, to)])
+}
+
+/// Numbers rounded to a float type of few bits.
+pub(crate) fn small_floats(to: ElemType, shape: Vec<usize>, x: Vec<f64>, saturates: bool) -> Result<Constant> {
+    if to == ElemType::F8E8M0 {
+        return Err("powers of two of 8 bits are not supported as a result".into());
+    }
+    if to == ElemType::F4E2M1 && x.iter().any(|x| x.is_nan()) {
+        return Err(format!("{to} has no NaN").into());
+    }
+    let saturates = saturates || to == ElemType::F4E2M1;
+    let values = x.into_iter().map(|x| crate::small_float::rounded(to, x, saturates)).collect();
+    Ok(Constant::floats(to, shape, values))
 }
 
 fn clip(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {

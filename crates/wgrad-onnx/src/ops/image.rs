@@ -224,7 +224,11 @@ fn grid_sample(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         // Inside of the outer edges, a position stays as it is.
         let (low, high) = if align { (0.0, size as f64 - 1.0) } else { (-0.5, size as f64 - 0.5) };
         let inside = position.ge(&position.full_like(low)).and(&position.le(&position.full_like(high)));
-        inside.where_(&position, &border.moved(&position, size))
+        // Cubic kernels reach beyond the edge: as in PyTorch, their elements are moved, and not the position.
+        match (kernel, border) {
+            (Kernel::Cubic, Border::Edge) => position,
+            _ => inside.where_(&position, &border.moved(&position, size)),
+        }
     });
     let positions: Vec<Value> = positions.collect();
     let y = sampled(&x, &positions, kernel, border).reshape(&signed(&result));

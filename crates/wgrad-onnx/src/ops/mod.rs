@@ -18,6 +18,7 @@ mod resize;
 pub(crate) mod shape;
 mod signal;
 
+pub(crate) use self::elementwise::small_floats;
 use crate::node::{Node, Result};
 use crate::value::Val;
 
