@@ -5,8 +5,8 @@ use wgrad::Shape;
 
 use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result};
-use crate::ops::small_floats;
 use crate::ops::shape::{Part, reshaped, slices, squeezed, unsqueezed};
+use crate::ops::small_floats;
 
 /// An array of integers.
 #[derive(Clone)]

@@ -65,3 +65,24 @@ pub(crate) fn rounded(ty: ElemType, x: f64, saturates: bool) -> f64 {
         (true, false) => f64::NAN,
     }
 }
+
+/// The power of two of 8 bits for a number that is not negative: the next larger (`up`) or smaller one (`down`), or the
+/// nearest. Beyond the range, its end if it saturates, else NaN.
+pub(crate) fn power_of_two(x: f64, mode: &str, saturates: bool) -> Result<f64, String> {
+    if x < 0.0 {
+        return Err(format!("{x} is no power of two: float8e8m0 has no negative numbers"));
+    }
+    let floor = (x.to_bits() >> 52) as i32 - 1023;
+    let share = x / 2f64.powi(floor);
+    let power = match mode {
+        "up" => floor + i32::from(share > 1.0),
+        "down" => floor,
+        "nearest" => floor + i32::from(share >= 1.5),
+        other => return Err(format!("round_mode = {other} is unknown")),
+    };
+    Ok(match (-127..=127).contains(&power) {
+        _ if x.is_nan() => x,
+        false if !saturates => f64::NAN,
+        _ => 2f64.powi(power.clamp(-127, 127)),
+    })
+}

@@ -5,6 +5,7 @@ use wgrad::{DType, Value};
 use super::Family;
 use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result};
+use crate::small_float::power_of_two;
 use crate::value::Val;
 
 pub(super) const FAMILY: Family = &[
@@ -95,6 +96,9 @@ fn unary(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         "Asinh" => x.asinh(),
         "Atan" => x.atan(),
         "Atanh" => x.atanh(),
+        "BitwiseNot" if ty == ElemType::U64 => {
+            return Err("devices have 32 bits; of uint64, the upper ones would be missing".into());
+        }
         "BitwiseNot" => x.bit_not(),
         "Ceil" if !ty.is_float() => x,
         "Ceil" => -((-x).floor()),
@@ -264,9 +268,14 @@ fn convert(node: &mut Node<'_, '_>, to: ElemType) -> Result<Vec<Val>> {
         return Ok(vec![x]);
     }
     let saturates = node.flag("saturate", true);
-    node.attribute("round_mode");
+    let mode = node.text("round_mode", "up");
     if to.is_small_float() {
         let known = node.known(0)?;
+        if to == ElemType::F8E8M0 {
+            let values = known.to_floats().into_iter().map(|x| power_of_two(x, &mode, saturates));
+            let values = values.collect::<std::result::Result<Vec<f64>, String>>()?;
+            return Ok(vec![Val::constant(Constant::floats(to, known.shape().to_vec(), values))]);
+        }
         return Ok(vec![Val::constant(small_floats(to, known.shape().to_vec(), known.to_floats(), saturates)?)]);
     }
     // A weight in another precision stays one.
