@@ -302,7 +302,7 @@ impl Builder<'_> {
                 Ok((ty, shape)) => {
                     let value = self.graph.input(&name, ty.dtype(), shape);
                     inputs.push((name.clone(), ty, value.clone()));
-                    Some(Val::graph(value, ty).from_sources(BTreeSet::from([name.clone()])))
+                    Some(Val::graph(value, ty).with_sources(BTreeSet::from([name.clone()])))
                 }
                 Err(why) => {
                     self.problem(&why);
@@ -493,7 +493,7 @@ impl Builder<'_> {
         }
         let sources: BTreeSet<String> = inputs.iter().flatten().flat_map(|val| val.sources()).cloned().collect();
         let vals = self.lower_with(node, inputs)?;
-        Ok(vals.into_iter().map(|val| val.from_sources(sources.clone())).collect())
+        Ok(vals.into_iter().map(|val| val.with_sources(sources.clone())).collect())
     }
 
     fn lower_with(&mut self, node: &NodeProto, inputs: Vec<Option<Val>>) -> std::result::Result<Vec<Val>, Why> {
@@ -509,6 +509,11 @@ impl Builder<'_> {
                 None => Err("the operator is not supported".to_owned().into()),
             };
         };
+        if let Some(small) = inputs.iter().flatten().map(Val::ty).find(|ty| ty.is_small_float())
+            && !ops::MOVES.contains(&op.as_str())
+        {
+            return Err(format!("{small} has no arithmetic; convert it by Cast or DequantizeLinear before").into());
+        }
         // What is computed from known numbers is computed here.
         let known = |val: &Val| val.known().is_some() && val.weight_name().is_none();
         let is_straight = node.attribute.iter().all(|attribute| attribute.g.is_none());

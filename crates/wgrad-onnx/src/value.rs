@@ -60,7 +60,7 @@ impl Val {
     }
 
     /// The same value, which depends on these inputs.
-    pub fn from_sources(self, sources: BTreeSet<String>) -> Val {
+    pub fn with_sources(self, sources: BTreeSet<String>) -> Val {
         match Rc::try_unwrap(self.0) {
             Ok(inner) => Val(Rc::new(Inner { sources, ..inner })),
             Err(shared) => Val(shared), // an input that is passed on, which knows its sources

@@ -465,6 +465,13 @@ fn floats_of_8_bits_are_rounded_to_even_and_saturate() {
     close(&cast(19, 1), &[448.0, 448.0, 16.0, 20.0, 2f64.powi(-10), 57344.0]);
     assert_eq!(cast(19, 0)[5], f64::INFINITY);
     close(&cast(18, 1)[..2], &[240.0, 240.0]);
+    // Weights of 8 bits: 1, -1, 2^-9 and the largest.
+    let codes = |op: Op| op.tensor(0, 17, &[4], &[0x38, 0xb8, 0x01, 0x7e]);
+    let wide = codes(Op { name: "Cast", opset: 21, outputs: 1, ..Op::default() }).with(int("to", 1));
+    close(&wide.numbers(), &[1.0, -1.0, 2f64.powi(-9), 448.0]);
+    let sum = codes(Op { name: "Neg", opset: 21, outputs: 1, ..Op::default() });
+    assert!(sum.error().contains("float8e4m3fn has no arithmetic; convert it"));
+    close(&op("Cast", &[&x]).with(int("to", 1)).with(int("saturate", 1)).numbers(), &x.to_floats());
     let powers = op("Cast", &[&f32s(&[3], &[3.0, 4.0, 0.0])]).with(int("to", 24)).numbers();
     close(&powers, &[4.0, 4.0, 2f64.powi(-127)]);
     assert!(op("Cast", &[&f32s(&[1], &[-3.0])]).with(int("to", 24)).error().contains("no negative numbers"));

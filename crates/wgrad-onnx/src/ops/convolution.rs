@@ -97,10 +97,10 @@ fn conv(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         return Err(format!("data {} and weights {} do not fit", x.ty(), w.ty()).into());
     }
     let kernel = w.shape()[2..].to_vec();
-    if let Some(given) = node.attribute_ints("kernel_shape") {
-        if given.iter().map(|&size| size as usize).collect::<Vec<_>>() != kernel {
-            return Err(format!("kernel_shape = {given:?} differs from that of the weights, {kernel:?}").into());
-        }
+    if let Some(given) = node.attribute_ints("kernel_shape")
+        && given.iter().map(|&size| size as usize).collect::<Vec<_>>() != kernel
+    {
+        return Err(format!("kernel_shape = {given:?} differs from that of the weights, {kernel:?}").into());
     }
     let groups = node.int("group", 1).max(1) as usize;
     let sizes = x.shape()[2..].to_vec();

@@ -264,11 +264,11 @@ fn cast_like(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 
 fn convert(node: &mut Node<'_, '_>, to: ElemType) -> Result<Vec<Val>> {
     let (x, from) = (node.input(0)?, node.input(0)?.ty());
+    let saturates = node.flag("saturate", true);
+    let mode = node.text("round_mode", "up");
     if from == to {
         return Ok(vec![x]);
     }
-    let saturates = node.flag("saturate", true);
-    let mode = node.text("round_mode", "up");
     if to.is_small_float() {
         let known = node.known(0)?;
         if to == ElemType::F8E8M0 {

@@ -325,7 +325,7 @@ fn hardmax(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 fn one_hot(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let (index, ty) = (node.value(0)?, node.input(2)?.ty());
     let depth = node.optional_number(1)?.unwrap_or(0.0);
-    if !(depth >= 0.0 && depth <= 1e7) {
+    if !(0.0..=1e7).contains(&depth) {
         return Err(format!("a depth of {depth} is not supported").into());
     }
     let depth = depth as usize;

@@ -29,6 +29,30 @@ pub(crate) type Lower = fn(&mut Node<'_, '_>) -> Result<Vec<Val>>;
 pub(crate) const RANDOM: &[&str] =
     &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
 
+/// Operators that move or convert elements, and so are right for all types.
+pub(crate) const MOVES: &[&str] = &[
+    "Cast",
+    "CastLike",
+    "Concat",
+    "DequantizeLinear",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "If",
+    "Loop",
+    "QuantizeLinear",
+    "Reshape",
+    "Scan",
+    "Shape",
+    "Size",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 /// A family of operators: names, and how they are built.
 pub(crate) type Family = &'static [(&'static str, Lower)];
 
