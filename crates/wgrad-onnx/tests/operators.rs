@@ -594,6 +594,15 @@ fn labels_and_scores_of_linear_models() {
 }
 
 #[test]
+fn inputs_that_are_left_out_have_no_element() {
+    let x = count(&[2]);
+    close(&op("OptionalHasElement", &[&x]).numbers(), &[1.0]);
+    close(&op("OptionalHasElement", &[]).numbers(), &[0.0]);
+    close(&op("OptionalHasElement", &[]).and(None).numbers(), &[0.0]);
+    close(&op("OptionalGetElement", &[&x]).numbers(), &[0.0, 1.0]);
+}
+
+#[test]
 fn what_is_not_supported_is_an_error_that_tells_what_to_do() {
     let x = count(&[2, 2]);
     assert!(op("RandomNormalLike", &[&x]).error().contains("its results are random"));
