@@ -89,8 +89,8 @@ fn eq_u32(a: u32, b: u32) -> bool { return a == b; }
 fn ne_f32(a: f32, b: f32) -> bool { return a != b || !ordered(a, b); }
 fn ne_i32(a: i32, b: i32) -> bool { return a != b; }
 fn ne_u32(a: u32, b: u32) -> bool { return a != b; }
-// Bits of integers. A shift by 32 or more, or by a negative number, removes all bits; of a negative number to the right,
-// the sign remains. WGSL itself takes the shift modulo 32.
+// Bits of integers. A shift by 32 or more, or by a negative number, removes all bits; of a negative number to the
+// right, the sign remains. WGSL itself takes the shift modulo 32.
 fn bit_and_i32(a: i32, b: i32) -> i32 { return a & b; }
 fn bit_and_u32(a: u32, b: u32) -> u32 { return a & b; }
 fn bit_or_i32(a: i32, b: i32) -> i32 { return a | b; }

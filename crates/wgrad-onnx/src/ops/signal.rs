@@ -29,8 +29,8 @@ struct Transform {
 }
 
 impl Transform {
-    /// The transform of the last axis but one of `x` `[.., n, 1 or 2]`, real or complex numbers, which are cut or filled
-    /// with zeros to the length: a product with the matrix of the transform.
+    /// The transform of the last axis but one of `x` `[.., n, 1 or 2]`, real or complex numbers, which are cut or
+    /// filled with zeros to the length: a product with the matrix of the transform.
     fn of(&self, graph: &Graph, x: &Value) -> Result<Value> {
         let (n, parts) = (x.dim(-2), x.dim(-1));
         if !matches!(parts, 1 | 2) {
