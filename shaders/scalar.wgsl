@@ -89,6 +89,20 @@ fn eq_u32(a: u32, b: u32) -> bool { return a == b; }
 fn ne_f32(a: f32, b: f32) -> bool { return a != b || !ordered(a, b); }
 fn ne_i32(a: i32, b: i32) -> bool { return a != b; }
 fn ne_u32(a: u32, b: u32) -> bool { return a != b; }
+// Bits of integers. A shift by 32 or more, or by a negative number, removes all bits; of a negative number to the
+// right, the sign remains. WGSL itself takes the shift modulo 32.
+fn bit_and_i32(a: i32, b: i32) -> i32 { return a & b; }
+fn bit_and_u32(a: u32, b: u32) -> u32 { return a & b; }
+fn bit_or_i32(a: i32, b: i32) -> i32 { return a | b; }
+fn bit_or_u32(a: u32, b: u32) -> u32 { return a | b; }
+fn bit_xor_i32(a: i32, b: i32) -> i32 { return a ^ b; }
+fn bit_xor_u32(a: u32, b: u32) -> u32 { return a ^ b; }
+fn bit_not_i32(a: i32) -> i32 { return ~a; }
+fn bit_not_u32(a: u32) -> u32 { return ~a; }
+fn shift_left_i32(a: i32, b: i32) -> i32 { return select(0, a << (u32(b) & 31u), u32(b) < 32u); }
+fn shift_left_u32(a: u32, b: u32) -> u32 { return select(0u, a << (b & 31u), b < 32u); }
+fn shift_right_i32(a: i32, b: i32) -> i32 { return a >> min(u32(b), 31u); }
+fn shift_right_u32(a: u32, b: u32) -> u32 { return select(0u, a >> (b & 31u), b < 32u); }
 fn and_bool(a: bool, b: bool) -> bool { return a && b; }
 fn or_bool(a: bool, b: bool) -> bool { return a || b; }
 fn not_bool(a: bool) -> bool { return !a; }
@@ -110,6 +124,7 @@ fn sign_f32(x: f32) -> f32 {
 }
 fn floor_f32(x: f32) -> f32 { return floor(x); }
 fn round_f32(x: f32) -> f32 { return round(x); }
+fn trunc_f32(x: f32) -> f32 { return trunc(x); }
 fn sqrt_f32(x: f32) -> f32 {
   let bits = bitcast<u32>(x);
   let small = bits < SMALLEST_NORMAL_BITS;
@@ -263,6 +278,109 @@ fn sine_from(x: f32, quarters: i32) -> f32 {
 }
 fn sin_f32(x: f32) -> f32 { return sine_from(x, 0); }
 fn cos_f32(x: f32) -> f32 { return sine_from(x, 1); }
+
+// The tangent: x = k pi/2 + r as for the sine, but with pi/2 in four parts (8, 11, 11 and 24 bits), because near a pole
+// an error of r is a relative error of the result. Polynomials from here to atanh as in Cephes.
+const HALF_PI_LOW_EXACT_16TH: f32 = 4.7184585e-9;
+const HALF_PI_LOWEST_256TH: f32 = 1.0013063e-14;
+fn tan_f32(x: f32) -> f32 {
+  let n = clamp(round(x * TWO_OVER_PI), -8e6, 8e6);
+  let k = i32(n);
+  let near = ((x - n * HALF_PI_HIGH) - f32(k) * HALF_PI_MIDDLE) - f32(k << 4u) * HALF_PI_LOW_EXACT_16TH;
+  let r = clamp(near - f32(k << 8u) * HALF_PI_LOWEST_256TH, -0.8, 0.8);
+  let z = r * r;
+  let core = 0.05341128 + z * (0.024430135 + z * (0.0031199223 + z * 0.009385402));
+  let y = r + r * z * (0.33333156 + z * (0.133388 + z * core));
+  let bits = bitcast<u32>(x);
+  let special = (bits & MAGNITUDE_BITS) >= INFINITY_BITS;
+  return select(select(y, -1.0 / y, (k & 1) == 1), nan_if(true, bits), special);
+}
+
+const HALF_PI: f32 = 1.5707964;
+const HALF_PI_REST: f32 = -4.371139e-8;
+
+// z P(z) where asin(s) = s + s z P(z) for z = s^2 <= 1/4.
+fn asin_near_0(z: f32) -> f32 {
+  return z * (0.16666752 + z * (0.074953005 + z * (0.04547003 + z * (0.02418131 + z * 0.0421632))));
+}
+// Beyond 1/2 from asin(a) = pi/2 - 2 asin(sqrt((1 - a) / 2)).
+fn asin_f32(x: f32) -> f32 {
+  let a = abs(x);
+  let far = a > 0.5;
+  let z = select(a * a, (1.0 - a) * 0.5, far);
+  let s = select(a, sqrt(max(z, 0.0)), far);
+  let p = s + s * asin_near_0(z);
+  let y = select(p, HALF_PI - (2.0 * p - HALF_PI_REST), far);
+  return nan_if(a > 1.0 || is_nan(x), bitcast<u32>(select(y, -y, x < 0.0)));
+}
+fn acos_f32(x: f32) -> f32 {
+  let a = abs(x);
+  let far = a > 0.5;
+  let z = select(a * a, (1.0 - a) * 0.5, far);
+  let s = select(a, sqrt(max(z, 0.0)), far);
+  let p = s + s * asin_near_0(z);
+  let beyond = select(2.0 * p, 2.0 * HALF_PI - (2.0 * p - 2.0 * HALF_PI_REST), x < 0.0);
+  let y = select(HALF_PI - (select(p, -p, x < 0.0) - HALF_PI_REST), beyond, far);
+  return nan_if(a > 1.0 || is_nan(x), bitcast<u32>(y));
+}
+// Of (a - 1) / (a + 1) beyond tan(pi/8), and of -1 / a beyond tan(3 pi/8).
+fn atan_f32(x: f32) -> f32 {
+  let a = min(abs(x), 1e9);
+  let far = a > 2.4142137;
+  let middle = a > 0.41421357;
+  let t = select(select(a, (a - 1.0) / (a + 1.0), middle), -1.0 / max(a, 1.0), far);
+  let z = t * t;
+  let p = t + t * z * (-0.3333295 + z * (0.19977711 + z * (-0.13877685 + z * 0.080537446)));
+  let parts = select(select(0.0, 0.5, middle), 1.0, far);
+  let y = parts * HALF_PI + (p + parts * HALF_PI_REST);
+  return nan_or(x, select(y, -y, x < 0.0));
+}
+
+// e^a / 2 for a >= 0, which is finite up to 89.4.
+fn half_exp(a: f32) -> f32 {
+  let y = min(a, 90.0);
+  let n = round(y * LOG2_E);
+  let k = i32(n);
+  return ((1.0 + expm1_near_0(without_ln2(y, 0.0, n, k))) * power_of_two(k - 2)) * 2.0;
+}
+fn sinh_f32(x: f32) -> f32 {
+  let a = abs(x);
+  let z = a * a;
+  let small = a + a * z * (0.16666716 + z * (0.008330284 + z * 2.0372191e-4));
+  let h = half_exp(a);
+  let y = select(h - 0.25 / h, small, a < 1.0);
+  return nan_or(x, select(y, -y, x < 0.0));
+}
+fn cosh_f32(x: f32) -> f32 {
+  let h = half_exp(abs(x));
+  return nan_or(x, h + 0.25 / h);
+}
+// ln(a + sqrt(a^2 + 1)), and ln(2 a) where 1 does not count.
+fn asinh_f32(x: f32) -> f32 {
+  let a = abs(x);
+  let z = a * a;
+  let small = a + a * z * (-0.16666288 + z * (0.07484759 + z * (-0.04269934 + z * 0.020122003)));
+  let b = min(a, 1e4);
+  let large = log_f32(select(b + sqrt(b * b + 1.0), a, a > 1e4)) + select(0.0, LN2, a > 1e4);
+  let y = select(large, small, a < 0.5);
+  return nan_or(x, select(y, -y, x < 0.0));
+}
+fn acosh_f32(x: f32) -> f32 {
+  let z = clamp(x - 1.0, 0.0, 1e4);
+  let core = 0.026454905 + z * (-0.0075272887 + z * 0.0017596881);
+  let small = sqrt(z) * (1.4142135 + z * (-0.11784742 + z * core));
+  let large = log_f32(select((z + 1.0) + sqrt(z * (z + 2.0)), x, x > 1e4)) + select(0.0, LN2, x > 1e4);
+  return nan_if(x < 1.0 || is_nan(x), bitcast<u32>(select(large, small, z < 0.5)));
+}
+fn atanh_f32(x: f32) -> f32 {
+  let a = abs(x);
+  let z = a * a;
+  let core = 0.19978216 + z * (0.14669143 + z * (0.08243703 + z * 0.18174078));
+  let small = a + a * z * (0.3333373 + z * core);
+  let ratio = select((1.0 + a) / (1.0 - a), bitcast<f32>(INFINITY_BITS), a >= 1.0);
+  let y = select(0.5 * log_f32(ratio), small, a < 0.5);
+  return nan_if(a > 1.0 || is_nan(x), bitcast<u32>(select(y, -y, x < 0.0)));
+}
 
 // The error function: x + x P(x^2) up to 1, beyond it 1 - e^-(x + x P(x)), 1 from 3.93 on.
 fn erf_f32(x: f32) -> f32 {

@@ -246,6 +246,7 @@ macro_rules! rows {
 
 const SMALL: &[f64] = &[0.0, 1.0, -1.0, 0.5, -0.5];
 const WIDE: &[f64] = &[0.0, 1.0, -1.0, 100.0, -100.0, 1e-3, -1e-3, 20.0, -20.0];
+const UNIT: &[f64] = &[0.0, 1.0, -1.0, 0.5, -0.5, 1e-3, -1e-3, 0.99, 1.5, -1.5];
 const POSITIVE: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0];
 /// Includes subnormal numbers and negative powers of two, whose bit patterns are edge cases of a logarithm.
 const ROOTS: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0, 1e-40, 1e-45, 1.1754942e-38, -1.0, -2.0, -0.3, -1e-40];
@@ -294,6 +295,19 @@ rows! {
     binary remainder = Row::integers(2, |x| remaining(x, |a, b| (a % b + b) % b));
     /// `a - b div_euclid(a, b)` of integers, which is non-negative. A divisor of 0 gives 0.
     binary rem_euclid = Row::integers(2, |x| remaining(x, i64::rem_euclid));
+    /// The bits that are set in both integers.
+    binary bit_and = Row::integers(2, |x| x[0] & x[1]);
+    /// The bits that are set in at least one of two integers.
+    binary bit_or = Row::integers(2, |x| x[0] | x[1]);
+    /// The bits in which two integers differ.
+    binary bit_xor = Row::integers(2, |x| x[0] ^ x[1]);
+    /// The bits that are not set, of 32.
+    unary bit_not = Row::integers(1, |x| !x[0]);
+    /// `a 2^b`, the lower 32 bits. A shift by 32 or more, or by a negative number, gives 0.
+    binary shift_left = Row::integers(2, |x| if (0..32).contains(&x[1]) { x[0] << x[1] } else { 0 });
+    /// `a / 2^b`, rounded down: signed integers keep their sign. A shift by 32 or more, or by a negative number, gives
+    /// 0, of negative numbers -1.
+    binary shift_right = Row::integers(2, |x| x[0] >> if (0..32).contains(&x[1]) { x[1] } else { 32 });
     /// The smaller value, NaN if either is NaN. Equal operands get half the gradient each.
     binary minimum = Row::numbers(2, |x| extreme(x[0], x[1], f64::min), |x| x[0].min(x[1]))
         .selects()
@@ -369,6 +383,10 @@ rows! {
     unary round = Row::floats(1, |x, _| x[0].round_ties_even())
         .cases(-5.0, 5.0, &[0.5, 1.5, -0.5, -1.5, 2.5, 0.0])
         .gradient(|g, _| vec![Some(g.y().zeros_like())]);
+    /// The whole number between `x` and 0 that is nearest to `x`. The gradient is 0.
+    unary trunc = Row::floats(1, |x, _| x[0].trunc())
+        .cases(-5.0, 5.0, WIDE)
+        .gradient(|g, _| vec![Some(g.y().zeros_like())]);
     /// `e^x`; infinite for `x` above 88.7, and 0 for results below 2e-38. Gradient `dy y`.
     unary exp = Row::floats(1, |x, _| x[0].exp())
         .ulps(2.0) // measured 1.0
@@ -416,6 +434,57 @@ rows! {
         .absolute(1e-9) // as for sin
         .cases(-10.0, 10.0, WIDE)
         .gradient(|g, _| vec![Some((g.dy() * g.x(0).sin()).neg())]);
+    /// The tangent, in radians, for `|x|` up to 1e4. Gradient `dy (1 + y^2)`.
+    unary tan = Row::floats(1, |x, _| x[0].tan())
+        .ulps(7.0) // measured 3.4
+        .cases(-1.4, 1.4, WIDE)
+        .gradient(|g, _| vec![Some(g.dy() * (g.y().square() + 1.0))]);
+    /// The arc sine in radians, from -pi/2 to pi/2; NaN beyond 1. Gradient `dy / sqrt(1 - x^2)`, infinite at 1 and -1.
+    unary asin = Row::floats(1, |x, _| x[0].asin())
+        .ulps(7.0) // measured 2.3; its square root counts twice
+        .cases(-0.95, 0.95, UNIT)
+        .gradient(|g, _| vec![Some(g.dy() * slope_of_arc_sine(g.x(0)))]);
+    /// The arc cosine in radians, from 0 to pi; NaN beyond 1. Gradient `-dy / sqrt(1 - x^2)`, infinite at 1 and -1.
+    unary acos = Row::floats(1, |x, _| x[0].acos())
+        .ulps(7.0) // as asin
+        .cases(-0.95, 0.95, UNIT)
+        .gradient(|g, _| vec![Some((g.dy() * slope_of_arc_sine(g.x(0))).neg())]);
+    /// The arc tangent in radians, from -pi/2 to pi/2. Gradient `dy / (1 + x^2)`.
+    unary atan = Row::floats(1, |x, _| x[0].atan())
+        .ulps(5.0) // measured 2.2
+        .cases(-4.0, 4.0, WIDE)
+        .gradient(|g, _| vec![Some(g.dy() / (g.x(0).square() + 1.0))]);
+    /// The hyperbolic sine; infinite for `|x|` above 89.4. Gradient `dy cosh(x)`.
+    unary sinh = Row::floats(1, |x, _| x[0].sinh())
+        .ulps(3.0) // measured 1.5
+        .cases(-4.0, 4.0, WIDE)
+        .gradient(|g, _| vec![Some(g.dy() * g.x(0).cosh())]);
+    /// The hyperbolic cosine; infinite for `|x|` above 89.4. Gradient `dy sinh(x)`.
+    unary cosh = Row::floats(1, |x, _| x[0].cosh())
+        .ulps(3.0) // measured 1.5
+        .cases(-4.0, 4.0, WIDE)
+        .gradient(|g, _| vec![Some(g.dy() * g.x(0).sinh())]);
+    /// The inverse of [`Value::sinh`]: `ln(x + sqrt(x^2 + 1))`. Gradient `dy / sqrt(x^2 + 1)`.
+    unary asinh = Row::floats(1, |x, _| x[0].abs().asinh().copysign(x[0]))
+        .ulps(9.0) // measured 2.9; its square root counts 2.5 times
+        .cases(-4.0, 4.0, WIDE)
+        .gradient(|g, _| {
+            // Without overflow: 1 / m sqrt((x/m)^2 + (1/m)^2) with m = max(|x|, 1).
+            let m = g.x(0).abs().maximum(&g.x(0).ones_like());
+            vec![Some(g.dy() * ((g.x(0) / &m).square() + m.reciprocal().square()).rsqrt() / m)]
+        });
+    /// The inverse of [`Value::cosh`], for `x >= 1`, NaN below: `ln(x + sqrt(x^2 - 1))`. Gradient
+    /// `dy / sqrt(x^2 - 1)`, infinite at 1.
+    unary acosh = Row::floats(1, |x, _| x[0].acosh())
+        .ulps(9.0) // as asinh
+        .cases(1.05, 6.0, &[1.0, 1.5, 1.0000001, 2.0, 100.0, 1e4, 2e4, 1e30, 0.5, -2.0])
+        .gradient(|g, _| vec![Some(g.dy() * (g.x(0) - 1.0).rsqrt() * (g.x(0) + 1.0).rsqrt())]);
+    /// The inverse of [`Value::tanh`]: `ln((1 + x) / (1 - x)) / 2`; infinite at 1 and -1, NaN beyond. Gradient
+    /// `dy / (1 - x^2)`.
+    unary atanh = Row::floats(1, |x, _| x[0].abs().atanh().copysign(x[0]))
+        .ulps(6.0) // measured 2.9
+        .cases(-0.95, 0.95, UNIT)
+        .gradient(|g, _| vec![Some(g.dy() / ((g.x(0).neg() + 1.0) * (g.x(0) + 1.0)))]);
     /// The error function, `2/sqrt(pi) * integral from 0 to x of exp(-t^2)`. Gradient
     /// `dy 2/sqrt(pi) exp(-x^2)`.
     unary erf = Row::floats(1, |x, _| libm::erf(x[0]))
@@ -504,6 +573,11 @@ rows! {
             let inside = g.x(0).ge(&g.x(0).full_like(a[0])).and(&g.x(0).le(&g.x(0).full_like(a[1])));
             vec![Some(inside.where_(&g.dy(), &g.y().zeros_like()))]
         });
+}
+
+/// `1 / sqrt(1 - x^2)`.
+fn slope_of_arc_sine(x: &Value) -> Value {
+    ((x.neg() + 1.0) * (x + 1.0)).rsqrt()
 }
 
 /// An integer quotient; the dividend if the divisor is 0.

@@ -106,8 +106,9 @@ fn elementwise(e: &mut Entries) {
     }
     // Macros keep the table short; all calls of one macro have the line of its use.
     unary!(
-        not of f, neg of b, abs of b, sign of i, floor of i, round of i, exp of i, log of i, sqrt of i, rsqrt of i,
-        square of b, reciprocal of i, sin of i, cos of i, erf of i, normal_cdf of i, tanh of i, sigmoid of i,
+        not of f, bit_not of f, neg of b, abs of b, sign of i, floor of i, round of i, exp of i, log of i, sqrt of i, rsqrt of i,
+        square of b, reciprocal of i, sin of i, cos of i, tan of i, asin of i, acos of i,
+        atan of i, sinh of i, cosh of i, asinh of i, acosh of i, atanh of i, trunc of i, erf of i, normal_cdf of i, tanh of i, sigmoid of i,
         softplus of i, softsign of i, hardsigmoid of i, relu of b, silu of b, gelu of b, gelu_tanh of b, selu of b,
         mish of b, hardswish of b, mean_all of b, sum_all of b,
     );
@@ -116,7 +117,28 @@ fn elementwise(e: &mut Entries) {
             $(e.add(stringify!($name), |t| t.f.$name(&t.v));)*
         };
     }
-    binary!(add, sub, mul, div, minimum, maximum, pow, lt, le, gt, ge, eq, ne, and, or);
+    binary!(
+        add,
+        sub,
+        mul,
+        div,
+        minimum,
+        maximum,
+        pow,
+        lt,
+        le,
+        gt,
+        ge,
+        eq,
+        ne,
+        and,
+        or,
+        bit_and,
+        bit_or,
+        bit_xor,
+        shift_left,
+        shift_right
+    );
     e.add("+", |t| &t.f + &t.v);
     e.add("-", |t| &t.f - t.v.clone());
     e.add("*", |t| t.f.clone() * &t.v);

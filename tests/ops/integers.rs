@@ -153,3 +153,32 @@ fn integer_division_of_floats_and_bools_is_an_error() {
     let (x, y) = (graph.input("x", DType::I32, [2, 2]), graph.input("y", DType::U32, [2, 2]));
     assert!(!x.matmul(&y).is_valid() && graph.errors()[0].to_string().contains("cast()"));
 }
+
+#[test]
+fn bits_and_shifts_match_rust() {
+    let numbers = [i32::MIN, -65_537, -2, -1, 0, 1, 2, 0x5555_5555, i32::MAX];
+    let shifts = [-1, 0, 1, 5, 31, 32, 33, i32::MIN, i32::MAX];
+    let n = numbers.len();
+    let inputs = [
+        ("a", Tensor::new([n, 1], numbers).expect("a")),
+        ("b", Tensor::new([n], shifts).expect("b")),
+        ("ua", Tensor::new([n, 1], numbers.map(|x| x as u32)).expect("ua")),
+        ("ub", Tensor::new([n], shifts.map(|x| x as u32)).expect("ub")),
+    ];
+    let all = |a: &Value, b: &Value| {
+        vec![a.bit_and(b), a.bit_or(b), a.bit_xor(b), a.bit_not(), a.shift_left(b), a.shift_right(b)]
+    };
+    for got in run(&inputs, |x| [all(&x[0], &x[1]), all(&x[2], &x[3])].concat()) {
+        for i in 0..n * n {
+            let (a, b) = (numbers[i / n], shifts[i % n]);
+            let within = (0..32).contains(&b).then_some(b as u32);
+            let left = within.map_or(0, |b| a << b);
+            let signed = [a & b, a | b, a ^ b, !a, left, within.map_or(a.signum().min(0), |b| a >> b)];
+            let right = within.map_or(0, |b| a as u32 >> b);
+            let unsigned = [a & b, a | b, a ^ b, !a, left].map(|x| x as u32).into_iter().chain([right]);
+            let want: Vec<f64> = signed.into_iter().map(f64::from).chain(unsigned.map(f64::from)).collect();
+            let got: Vec<f64> = got.iter().map(|all| all[if all.len() == n { i / n } else { i }]).collect();
+            assert_eq!(got, want, "{a} and {b}");
+        }
+    }
+}

@@ -229,6 +229,22 @@ fn sweeps() -> Vec<Sweep> {
         unary(|x| x.sin(), dense(-10.0, 10.0)),
         unary(|x| x.cos(), dense(-1e4, 1e4)),
         unary(|x| x.cos(), dense(-10.0, 10.0)),
+        unary(|x| x.tan(), dense(-1e4, 1e4)),
+        unary(|x| x.tan(), dense(-10.0, 10.0)),
+        unary(|x| x.asin(), dense(-1.0, 1.0)),
+        unary(|x| x.acos(), dense(-1.0, 1.0)),
+        unary(|x| x.atan(), numbers()),
+        unary(|x| x.atan(), dense(-10.0, 10.0)),
+        unary(|x| x.sinh(), dense(-95.0, 95.0)),
+        unary(|x| x.sinh(), dense(-3.0, 3.0)),
+        unary(|x| x.cosh(), dense(-95.0, 95.0)),
+        unary(|x| x.asinh(), numbers()),
+        unary(|x| x.asinh(), dense(-3.0, 3.0)),
+        unary(|x| x.acosh(), dense(1.0, 3e38)),
+        unary(|x| x.acosh(), dense(1.0, 4.0)),
+        unary(|x| x.atanh(), dense(-1.0, 1.0)),
+        unary(|x| x.trunc(), numbers()),
+        unary(|x| x.trunc(), dense(-100.0, 100.0)),
         unary(|x| x.erf(), numbers()),
         unary(|x| x.erf(), dense(-5.0, 5.0)),
         unary(|x| x.normal_cdf(), numbers()),
@@ -309,12 +325,20 @@ fn special_sweeps() -> Vec<Sweep> {
     // WGSL does not bound the error for larger divisors.
     let divided: Vec<(f32, f32)> = pairs.iter().copied().filter(|(_, b)| b.abs() < 8e37 || !b.is_finite()).collect();
     type Unary = fn(&Value) -> Value;
-    let unaries: [Unary; 32] = [
+    let unaries: [Unary; 40] = [
         Value::neg,
         Value::abs,
         Value::sign,
         Value::floor,
         Value::round,
+        Value::trunc,
+        Value::asin,
+        Value::acos,
+        Value::atan,
+        Value::sinh,
+        Value::asinh,
+        Value::acosh,
+        Value::atanh,
         Value::exp,
         Value::log,
         Value::sqrt,
@@ -360,7 +384,13 @@ fn special_sweeps() -> Vec<Sweep> {
     ];
     let unaries = unaries.into_iter().map(|f| unary(f, xs.clone()));
     let binaries = binaries.into_iter().map(|f| binary(f, pairs.clone()));
-    let others = [unary(Value::sin, angles.clone()), unary(Value::cos, angles), binary(|a, b| a / b, divided)];
+    let others = [
+        unary(Value::sin, angles.clone()),
+        unary(Value::cos, angles.clone()),
+        unary(Value::tan, angles),
+        unary(Value::cosh, xs.clone()),
+        binary(|a, b| a / b, divided),
+    ];
     unaries.chain(binaries).chain(others).collect()
 }
 

@@ -412,6 +412,11 @@ impl Builder<'_> {
         val.is_some_and(|val| val.numel() == 1 && !val.ty().is_float())
     }
 
+    /// Whether nodes of the main graph are built, each once.
+    pub fn is_main(&self) -> bool {
+        self.scopes.len() == 1
+    }
+
     pub fn define(&mut self, name: &str, val: Option<Val>) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.insert(name.to_owned(), val);
@@ -590,9 +595,19 @@ impl Builder<'_> {
         let Some(lower) = ops::find(&op) else {
             return match self.function(node) {
                 Some(function) => self.call(node, &function, inputs),
+                None if ops::RANDOM.contains(&op.as_str()) => {
+                    let why =
+                        "its results are random, so that they cannot be compared; make them an input of the model";
+                    Err(why.into())
+                }
                 None => Err("the operator is not supported".to_owned().into()),
             };
         };
+        if let Some(small) = inputs.iter().flatten().map(Val::ty).find(|ty| ty.is_small_float())
+            && !ops::MOVES.contains(&op.as_str())
+        {
+            return Err(format!("{small} has no arithmetic; convert it by Cast or DequantizeLinear before").into());
+        }
         // What is computed from known numbers is computed here.
         let known = |val: &Val| val.known().is_some() && val.weight_name().is_none();
         let is_straight = node.attribute.iter().all(|attribute| attribute.g.is_none());

@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use wgrad::{DType, Data, Shape, Tensor};
 
 use crate::proto::TensorProto;
+use crate::small_float;
 
 /// An element type of ONNX that wgrad can represent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,14 +25,27 @@ pub enum ElemType {
     U16,
     U32,
     U64,
+    I2,
+    U2,
+    I4,
+    U4,
+    F8E4M3,
+    F8E4M3Z,
+    F8E5M2,
+    F8E5M2Z,
+    F8E8M0,
+    F4E2M1,
     Bool,
 }
 
-use ElemType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+use ElemType::{
+    BF16, Bool, F4E2M1, F8E4M3, F8E4M3Z, F8E5M2, F8E5M2Z, F8E8M0, F16, F32, F64, I2, I4, I8, I16, I32, I64, U2, U4, U8,
+    U16, U32, U64,
+};
 
 impl ElemType {
     /// All types, with their numbers in `TensorProto.DataType` and their names in ONNX.
-    pub(crate) const ALL: [(ElemType, i32, &'static str); 13] = [
+    pub(crate) const ALL: [(ElemType, i32, &'static str); 23] = [
         (F32, 1, "float"),
         (U8, 2, "uint8"),
         (I8, 3, "int8"),
@@ -45,6 +59,16 @@ impl ElemType {
         (U32, 12, "uint32"),
         (U64, 13, "uint64"),
         (BF16, 16, "bfloat16"),
+        (F8E4M3, 17, "float8e4m3fn"),
+        (F8E4M3Z, 18, "float8e4m3fnuz"),
+        (F8E5M2, 19, "float8e5m2"),
+        (F8E5M2Z, 20, "float8e5m2fnuz"),
+        (U4, 21, "uint4"),
+        (I4, 22, "int4"),
+        (F4E2M1, 23, "float4e2m1"),
+        (F8E8M0, 24, "float8e8m0"),
+        (U2, 25, "uint2"),
+        (I2, 26, "int2"),
     ];
 
     /// The type with a number of `TensorProto.DataType`.
@@ -56,13 +80,6 @@ impl ElemType {
             8 => "string",
             14 => "complex64",
             15 => "complex128",
-            17..=20 => "an 8-bit float",
-            21 => "uint4",
-            22 => "int4",
-            23 => "float4e2m1",
-            24 => "float8e8m0",
-            25 => "uint2",
-            26 => "int2",
             _ => return Err(format!("element type {number} is unknown")),
         };
         Err(format!("element type {name} is not supported"))
@@ -70,7 +87,12 @@ impl ElemType {
 
     /// Whether it is a float type.
     pub fn is_float(self) -> bool {
-        matches!(self, F32 | F64 | F16 | BF16)
+        matches!(self, F32 | F64 | F16 | BF16) || self.is_small_float()
+    }
+
+    /// Whether it is a float type of 8 or 4 bits, of which devices have the values as f32.
+    pub fn is_small_float(self) -> bool {
+        matches!(self, F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 | F4E2M1)
     }
 
     /// Whether it is an integer type; bool is not.
@@ -78,23 +100,39 @@ impl ElemType {
         !self.is_float() && self != Bool
     }
 
-    /// The type of wgrad that stores it: 64 bits become 32, 16-bit integers become 32 bits.
+    /// The type of wgrad that stores it: 64 bits become 32, 16-bit integers become 32 bits, smaller ones 8 bits.
     pub fn dtype(self) -> DType {
         match self {
-            F32 | F64 => DType::F32,
+            F32 | F64 | F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 | F4E2M1 => DType::F32,
             F16 => DType::F16,
             BF16 => DType::BF16,
-            I8 => DType::I8,
-            U8 => DType::U8,
+            I8 | I4 | I2 => DType::I8,
+            U8 | U4 | U2 => DType::U8,
             I16 | I32 | I64 => DType::I32,
             U16 | U32 | U64 => DType::U32,
             Bool => DType::Bool,
         }
     }
 
+    /// The bits that an element has in a file.
+    pub fn bits(self) -> usize {
+        match self {
+            I2 | U2 => 2,
+            I4 | U4 | F4E2M1 => 4,
+            I8 | U8 | Bool | F8E4M3 | F8E4M3Z | F8E5M2 | F8E5M2Z | F8E8M0 => 8,
+            F16 | BF16 | I16 | U16 => 16,
+            F32 | I32 | U32 => 32,
+            F64 | I64 | U64 => 64,
+        }
+    }
+
     /// The smallest and largest value of an integer type; those of u64 as i64.
     pub(crate) fn range(self) -> (i64, i64) {
         match self {
+            I2 => (-2, 1),
+            U2 => (0, 3),
+            I4 => (-8, 7),
+            U4 => (0, 15),
             I8 => (i8::MIN.into(), i8::MAX.into()),
             U8 => (0, u8::MAX.into()),
             I16 => (i16::MIN.into(), i16::MAX.into()),
@@ -110,6 +148,8 @@ impl ElemType {
     /// An integer reduced to the type's bits, as arithmetic overflows.
     pub(crate) fn wrapped(self, x: i64) -> i64 {
         match self {
+            I2 | I4 => (x << (64 - self.bits())) >> (64 - self.bits()),
+            U2 | U4 => x & ((1 << self.bits()) - 1),
             I8 => (x as i8).into(),
             U8 => (x as u8).into(),
             I16 => (x as i16).into(),
@@ -152,8 +192,8 @@ impl Constant {
             I16 | I64 | U16 | U64 => Store::Ints(Arc::new(values)),
             _ => {
                 let data: Data = match ty {
-                    I8 => Data::I8(values.iter().map(|&x| x as i8).collect()),
-                    U8 => Data::U8(values.iter().map(|&x| x as u8).collect()),
+                    I8 | I4 | I2 => Data::I8(values.iter().map(|&x| x as i8).collect()),
+                    U8 | U4 | U2 => Data::U8(values.iter().map(|&x| x as u8).collect()),
                     I32 => Data::I32(values.iter().map(|&x| x as i32).collect()),
                     U32 => Data::U32(values.iter().map(|&x| x as u32).collect()),
                     Bool => Data::Bool(values.iter().map(|&x| x != 0).collect()),
@@ -173,6 +213,9 @@ impl Constant {
             BF16 => Data::BF16(values.iter().map(|&x| bf16::from_f64(x)).collect()),
             F64 => Data::F64(values),
             F32 => Data::F32(values.iter().map(|&x| x as f32).collect()),
+            _ if ty.is_small_float() => {
+                Data::F32(values.iter().map(|&x| small_float::rounded(ty, x, false) as f32).collect())
+            }
             _ => return Constant::ints(ty, shape, values.iter().map(|&x| x as i64).collect()),
         };
         let tensor = Tensor::new(&shape[..], data).expect("as many elements");
@@ -183,7 +226,7 @@ impl Constant {
     pub fn of_tensor(ty: ElemType, tensor: Tensor) -> Constant {
         let shape = tensor.shape().to_vec();
         match ty {
-            F32 | F64 | F16 | BF16 => Constant::floats(ty, shape, tensor.to_f64()),
+            _ if ty.is_float() => Constant::floats(ty, shape, tensor.to_f64()),
             _ => Constant::ints(ty, shape, tensor.to_f64().into_iter().map(|x| x as i64).collect()),
         }
     }
@@ -255,6 +298,32 @@ impl Constant {
         Constant { ty: self.ty, shape, store }
     }
 
+    /// The same bits as another type of the same size.
+    pub(crate) fn bit_cast(&self, to: ElemType) -> Result<Constant, String> {
+        if self.ty.is_small_float() || to.is_small_float() {
+            return Err(format!("of {} and {to}, devices have no bits", self.ty));
+        }
+        if self.ty.bits() < 8 {
+            return Ok(Constant::ints(
+                to,
+                self.shape.clone(),
+                self.to_ints().unwrap_or_default().iter().map(|&x| to.wrapped(x)).collect(),
+            ));
+        }
+        let bytes: Vec<u8> = match (&self.store, self.to_ints()) {
+            (_, Some(ints)) => ints.iter().flat_map(|x| x.to_le_bytes()[..self.ty.bits() / 8].to_vec()).collect(),
+            (Store::Tensor(tensor), None) => match tensor.data() {
+                Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::BF16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                _ => return Err(format!("internal: {} has no bits", self.ty)),
+            },
+            (Store::Ints(_), None) => return Err(format!("internal: {} has no bits", self.ty)),
+        };
+        from_bytes(to, &self.shape, self.numel(), &bytes)
+    }
+
     /// Reads a message; `external` reads the bytes of data in another file.
     pub(crate) fn read(
         proto: &TensorProto,
@@ -291,6 +360,11 @@ impl Constant {
                         let bytes: Vec<u8> = ints.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect();
                         from_bytes(ty, &shape, count, &bytes)?
                     }
+                    // Codes, of small types several to an entry.
+                    _ if ty.bits() < 8 || ty.is_small_float() => {
+                        let bytes: Vec<u8> = ints.iter().map(|&x| x as u8).collect();
+                        from_bytes(ty, &shape, count, &bytes)?
+                    }
                     _ => {
                         Constant::checked(&shape, ints.len())?;
                         Constant::ints(ty, shape.clone(), ints)
@@ -312,12 +386,25 @@ impl Constant {
 
 /// Elements in little-endian order.
 fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Result<Constant, String> {
-    let width = match ty {
-        I8 | U8 | Bool => 1,
-        F16 | BF16 | I16 | U16 => 2,
-        F32 | I32 | U32 => 4,
-        F64 | I64 | U64 => 8,
-    };
+    if ty.bits() < 8 || ty.is_small_float() {
+        let (bits, each) = (ty.bits(), 8 / ty.bits());
+        if bytes.len() != count.div_ceil(each) {
+            return Err(format!(
+                "it has {} bytes, but {ty}{} needs {}",
+                bytes.len(),
+                Shape::from(shape),
+                count.div_ceil(each)
+            ));
+        }
+        if ty.is_small_float() {
+            let code = |at: usize| (bytes[at / each] >> (at % each * bits)) & ((1u16 << bits) - 1) as u8;
+            let values = (0..count).map(|at| small_float::decoded(ty, code(at))).collect();
+            return Ok(Constant::floats(ty, shape.to_vec(), values));
+        }
+        let element = |at: usize| ty.wrapped(i64::from(bytes[at / each]) >> (at % each * bits));
+        return Ok(Constant::ints(ty, shape.to_vec(), (0..count).map(element).collect()));
+    }
+    let width = ty.bits() / 8;
     if count.checked_mul(width) != Some(bytes.len()) {
         return Err(format!(
             "it has {} bytes, but {ty}{} needs {count} times {width}",
@@ -349,5 +436,6 @@ fn from_bytes(ty: ElemType, shape: &[usize], count: usize, bytes: &[u8]) -> Resu
         U16 => Constant::ints(ty, shape, elements!(u16).map(i64::from).collect()),
         I64 => Constant::ints(ty, shape, elements!(i64).collect()),
         U64 => Constant::ints(ty, shape, elements!(u64).map(|x| x as i64).collect()),
+        _ => return Err(format!("internal: {ty} has no bytes")),
     })
 }

@@ -6,6 +6,7 @@ use wgrad::Shape;
 use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result};
 use crate::ops::shape::{Part, reshaped, slices, squeezed, unsqueezed};
+use crate::ops::small_floats;
 
 /// An array of integers.
 #[derive(Clone)]
@@ -76,10 +77,13 @@ fn moved(x: &Array, shape: Result<Vec<usize>>) -> Result<Constant> {
 }
 
 fn cast(node: &mut Node<'_, '_>, x: &Array) -> Result<Constant> {
-    node.attribute("saturate");
+    let saturates = node.flag("saturate", true);
     let to = node.elem_type("to", ElemType::F32)?;
+    let constant = x.clone().constant();
+    if to.is_small_float() {
+        return small_floats(to, x.shape.clone(), constant.to_floats(), saturates);
+    }
     if to.is_float() {
-        let constant = x.clone().constant();
         return Ok(Constant::floats(to, x.shape.clone(), constant.to_floats()));
     }
     Ok(Constant::ints(to, x.shape.clone(), x.values.iter().map(|&value| to.wrapped(value)).collect()))

@@ -31,6 +31,7 @@ pub mod node_tests;
 mod ops;
 mod proto;
 mod run;
+mod small_float;
 mod value;
 
 pub use build::{BuildOptions, Built, Output, OutputValue, Problem};

@@ -244,6 +244,11 @@ impl<'a, 'm> Node<'a, 'm> {
         match ty {
             ElemType::I16 => (&value + 32768.0).rem_euclid(&value.full_like(65536.0)) - 32768.0,
             ElemType::U16 => value.rem_euclid(&value.full_like(65536.0)),
+            ElemType::I2 | ElemType::I4 | ElemType::U2 | ElemType::U4 => {
+                let (value, (low, high)) = (value.cast(DType::I32), ty.range());
+                let (low, count) = (low as f64, (high - low + 1) as f64);
+                ((&value - low).rem_euclid(&value.full_like(count)) + low).cast(ty.dtype())
+            }
             _ => value,
         }
     }

@@ -131,6 +131,27 @@ fn integer_divisions() -> Vec<Case> {
     cases
 }
 
+/// Bits of integers drawn from all, and shifts by -3 to 36.
+fn bits() -> Vec<Case> {
+    type Function = fn(&Value, &Value) -> Value;
+    let functions: [(&'static str, Function); 5] = [
+        ("bit_and", Value::bit_and),
+        ("bit_or", Value::bit_or),
+        ("bit_xor", |a, b| a.bit_xor(&b.bit_not())),
+        ("shift_left", |a, b| a.shift_left(&(b % 40.0 - 3.0))),
+        ("shift_right", |a, b| a.shift_right(&(b % 40.0 - 3.0))),
+    ];
+    let mut cases = Vec::new();
+    for (name, function) in functions {
+        for dtype in [DType::I32, DType::U32] {
+            let case = Case::new(name, format!("{dtype} drawn from all"), move |x| vec![function(&x[0], &x[1])]);
+            let input = |case: Case, name| case.input(name, TensorType::new(dtype, [101]), Fill::Index(u32::MAX));
+            cases.push(input(input(case, "a"), "b").forward_only());
+        }
+    }
+    cases
+}
+
 /// The gradients of `f` for operands of which some are equal.
 fn gradients_at_ties(op: &'static str, f: fn(&Value, &Value) -> Value) -> Case {
     let case = Case::new(op, "gradients at ties", move |x| gradients_of(&[(&f(&x[0], &x[1]), &x[2])], &[&x[0], &x[1]]));
@@ -209,6 +230,7 @@ fn composed_cases() -> Vec<Case> {
         .forward_only(),
     ];
     cases.extend(integer_divisions());
+    cases.extend(bits());
     cases.extend([41, 42, 43].into_iter().flat_map(several_outputs));
     cases.push(gradients_at_ties("maximum", |a, b| a.maximum(b)));
     cases.push(gradients_at_ties("minimum", |a, b| a.minimum(b)));

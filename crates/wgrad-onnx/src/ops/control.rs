@@ -5,10 +5,27 @@ use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result, Why};
 use crate::value::Val;
 
-pub(super) const FAMILY: Family = &[("If", branch), ("Loop", repeat), ("Scan", scan)];
+pub(super) const FAMILY: Family = &[
+    ("If", branch),
+    ("Loop", repeat),
+    ("OptionalGetElement", element),
+    ("OptionalHasElement", has_element),
+    ("Scan", scan),
+];
 
 /// Iterations of a loop.
 const MOST_ITERATIONS: i64 = 10_000;
+
+/// A tensor is the element of an optional value that has one.
+fn element(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    Ok(vec![node.input(0)?])
+}
+
+/// An input that is left out is an optional value without an element.
+fn has_element(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let has = node.optional(0).is_some();
+    Ok(vec![Val::constant(Constant::ints(ElemType::Bool, vec![], vec![has.into()]))])
+}
 
 /// A known condition decides at import; otherwise both branches are computed, and one is selected.
 fn branch(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {

@@ -1,14 +1,14 @@
 //! Convolutions.
 
-use wgrad::Value;
 use wgrad::ops::conv2d::Conv2d;
+use wgrad::{Shape, Tensor, Value};
 
 use super::Family;
 use crate::constant::Constant;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
-pub(super) const FAMILY: Family = &[("Conv", conv), ("ConvTranspose", conv_transpose)];
+pub(super) const FAMILY: Family = &[("Col2Im", col2im), ("Conv", conv), ("ConvTranspose", conv_transpose)];
 
 /// The windows of a convolution or pooling along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,4 +323,42 @@ fn bordered(x: &Value, axis: usize, before: i64, after: i64) -> Value {
         (false, true) => x.concat(&[&tail], axis as isize),
         (false, false) => x,
     }
+}
+
+/// Sums of overlapping blocks: `[n, c * block, windows]` to `[n, c, image]`.
+fn col2im(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let (x, ty, image, block) = (node.value(0)?, node.input(0)?.ty(), node.known_ints(1)?, node.known_ints(2)?);
+    let sizes = |ints: &[i64]| ints.iter().map(|&size| size.clamp(0, 1 << 30) as usize).collect::<Vec<_>>();
+    let (image, block) = (sizes(&image), sizes(&block));
+    let windows = windows(node, &block, &image)?;
+    let counts: Vec<usize> = windows.iter().zip(&image).map(|(window, &size)| window.count(size, false)).collect();
+    let (taps, places) = (block.iter().product::<usize>(), counts.iter().product::<usize>());
+    let &[n, columns, given] = &x.shape()[..] else { return Err(format!("{} is no batch of blocks", x.ty()).into()) };
+    if !columns.is_multiple_of(taps) || given != places {
+        return Err(format!("{} does not have blocks of {block:?} at {places} places of {image:?}", x.ty()).into());
+    }
+    let c = columns / taps;
+    // The place of each element in the image with its border.
+    let with_border: Vec<usize> = windows.iter().zip(&image).map(|(w, &size)| size + w.before + w.after).collect();
+    let (strides, whole) = (Shape::from(&with_border[..]).strides(), with_border.iter().product::<usize>());
+    let (block, counts) = (Shape::from(&block[..]), Shape::from(&counts[..]));
+    let index = (0..taps).flat_map(|tap| {
+        let tap = block.unravel(tap);
+        let (counts, windows, strides) = (&counts, &windows, &strides);
+        (0..places).map(move |place| {
+            let place = counts.unravel(place);
+            let along = |axis: usize| place[axis] * windows[axis].stride + tap[axis] * windows[axis].dilation;
+            (0..place.len()).map(|axis| along(axis) * strides[axis]).sum::<usize>() as i32
+        })
+    });
+    let index = Tensor::new([1, taps * places], index.collect::<Vec<i32>>()).map_err(|error| error.to_string())?;
+    let index = node.graph().constant(index).broadcast_to(&[n * c, taps * places].into());
+    let zero = node.graph().full(x.dtype(), [n * c, whole], 0.0);
+    let sum = zero.scatter_add(1, &index, &x.reshape(&signed(&[n * c, taps * places])));
+    let mut y = sum.reshape(&signed(&[&[n, c], &with_border[..]].concat()));
+    for (axis, (window, &size)) in windows.iter().zip(&image).enumerate() {
+        y = y.slice(axis as isize + 2, window.before, window.before + size, 1);
+    }
+    let y = node.checked(y)?;
+    Ok(vec![node.result(y, ty)])
 }

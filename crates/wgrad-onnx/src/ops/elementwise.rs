@@ -5,13 +5,24 @@ use wgrad::{DType, Value};
 use super::Family;
 use crate::constant::{Constant, ElemType};
 use crate::node::{Node, Result};
+use crate::small_float::power_of_two;
 use crate::value::Val;
 
 pub(super) const FAMILY: Family = &[
     ("Abs", unary),
+    ("Acos", unary),
+    ("Acosh", unary),
     ("Add", arithmetic),
     ("And", logic),
+    ("Asin", unary),
+    ("Asinh", unary),
+    ("Atan", unary),
+    ("Atanh", unary),
     ("BitShift", bit_shift),
+    ("BitwiseAnd", arithmetic),
+    ("BitwiseNot", unary),
+    ("BitwiseOr", arithmetic),
+    ("BitwiseXor", arithmetic),
     ("Cast", cast),
     ("CastLike", cast_like),
     ("Ceil", unary),
@@ -64,6 +75,7 @@ pub(super) const FAMILY: Family = &[
     ("Sub", arithmetic),
     ("Sum", variadic),
     ("Swish", unary),
+    ("Tan", unary),
     ("Tanh", unary),
     ("ThresholdedRelu", unary),
     ("Where", choose),
@@ -78,6 +90,16 @@ fn unary(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let y = match node.op() {
         "Abs" if matches!(x.dtype(), DType::U32 | DType::U8) => x,
         "Abs" => x.abs(),
+        "Acos" => x.acos(),
+        "Acosh" => x.acosh(),
+        "Asin" => x.asin(),
+        "Asinh" => x.asinh(),
+        "Atan" => x.atan(),
+        "Atanh" => x.atanh(),
+        "BitwiseNot" if ty == ElemType::U64 => {
+            return Err("devices have 32 bits; of uint64, the upper ones would be missing".into());
+        }
+        "BitwiseNot" => x.bit_not(),
         "Ceil" if !ty.is_float() => x,
         "Ceil" => -((-x).floor()),
         "Celu" => {
@@ -85,7 +107,7 @@ fn unary(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
             x.relu() + ((&x / alpha).elu(1.0) * alpha).minimum(&x.zeros_like())
         }
         "Cos" => x.cos(),
-        "Cosh" => (x.exp() + (-&x).exp()) * 0.5,
+        "Cosh" => x.cosh(),
         "Elu" => x.elu(node.number("alpha", 1.0)),
         "Erf" => x.erf(),
         "Exp" => x.exp(),
@@ -118,11 +140,7 @@ fn unary(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         }
         "Sign" => x.sign(),
         "Sin" => x.sin(),
-        // Of small x, the difference of the exponentials loses digits.
-        "Sinh" => {
-            let series = &x * (x.square() * (x.square() * (1.0 / 120.0) + 1.0 / 6.0) + 1.0);
-            x.abs().lt(&x.full_like(0.3)).where_(&series, &((x.exp() - (-&x).exp()) * 0.5))
-        }
+        "Sinh" => x.sinh(),
         "Softplus" => x.softplus(),
         "Softsign" => x.softsign(),
         "Sqrt" => x.sqrt(),
@@ -130,6 +148,7 @@ fn unary(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
             let alpha = node.number("alpha", 1.0);
             &x * (&x * alpha).sigmoid()
         }
+        "Tan" => x.tan(),
         "Tanh" => x.tanh(),
         "ThresholdedRelu" => {
             let alpha = node.number("alpha", 1.0);
@@ -168,6 +187,9 @@ fn arithmetic(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         "Add" => a + b,
         "Sub" => a - b,
         "Mul" => a * b,
+        "BitwiseAnd" => a.bit_and(&b),
+        "BitwiseOr" => a.bit_or(&b),
+        "BitwiseXor" => a.bit_xor(&b),
         _ if ty.is_float() => a / b,
         _ => a.div_trunc(&b),
     };
@@ -189,12 +211,17 @@ fn compare(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     Ok(vec![node.result(y, ElemType::Bool)])
 }
 
+/// Whether two truth values differ.
+fn differ(a: &Value, b: &Value) -> Value {
+    a.cast(DType::I32).ne(&b.cast(DType::I32))
+}
+
 fn logic(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let (a, b, _) = pair(node)?;
     let y = match node.op() {
         "And" => a.and(&b),
         "Or" => a.or(&b),
-        _ => a.cast(DType::I32).ne(&b.cast(DType::I32)),
+        _ => differ(&a, &b),
     };
     let y = node.checked(y)?;
     Ok(vec![node.result(y, ElemType::Bool)])
@@ -226,32 +253,52 @@ fn dropout(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
 }
 
 fn cast(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    node.attribute("saturate");
-    node.attribute("round_mode");
     let to = node.elem_type("to", ElemType::F32)?;
     convert(node, to)
 }
 
 fn cast_like(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    node.attribute("saturate");
-    node.attribute("round_mode");
     let to = node.input(1)?.ty();
     convert(node, to)
 }
 
 fn convert(node: &mut Node<'_, '_>, to: ElemType) -> Result<Vec<Val>> {
     let (x, from) = (node.input(0)?, node.input(0)?.ty());
+    let saturates = node.flag("saturate", true);
+    let mode = node.text("round_mode", "up");
     if from == to {
         return Ok(vec![x]);
+    }
+    if to.is_small_float() {
+        let known = node.known(0)?;
+        if to == ElemType::F8E8M0 {
+            let values = known.to_floats().into_iter().map(|x| power_of_two(x, &mode, saturates));
+            let values = values.collect::<std::result::Result<Vec<f64>, String>>()?;
+            return Ok(vec![Val::constant(Constant::floats(to, known.shape().to_vec(), values))]);
+        }
+        return Ok(vec![Val::constant(small_floats(to, known.shape().to_vec(), known.to_floats(), saturates)?)]);
     }
     // A weight in another precision stays one.
     let value = node.value(0)?;
     let value = match (from.is_float(), to) {
         // WGSL has no defined result for negative floats as unsigned integers.
-        (true, ElemType::U8 | ElemType::U16) => value.cast(DType::I32),
+        (true, ElemType::U8 | ElemType::U16 | ElemType::U4 | ElemType::U2) => value.cast(DType::I32),
         _ => value,
     };
     Ok(vec![node.result(value, to)])
+}
+
+/// Numbers rounded to a float type of few bits.
+pub(crate) fn small_floats(to: ElemType, shape: Vec<usize>, x: Vec<f64>, saturates: bool) -> Result<Constant> {
+    if to == ElemType::F8E8M0 {
+        return Err("powers of two of 8 bits are not supported as a result".into());
+    }
+    if to == ElemType::F4E2M1 && x.iter().any(|x| x.is_nan()) {
+        return Err(format!("{to} has no NaN").into());
+    }
+    let saturates = saturates || to == ElemType::F4E2M1;
+    let values = x.into_iter().map(|x| crate::small_float::rounded(to, x, saturates)).collect();
+    Ok(Constant::floats(to, shape, values))
 }
 
 fn clip(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
@@ -318,12 +365,19 @@ fn modulo(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let y = match (ty.is_float(), node.flag("fmod", false)) {
         (false, false) => a.remainder(&b),
         (false, true) => a.fmod(&b),
-        (true, true) => {
-            let quotient = &a / &b;
-            let whole = quotient.abs().floor() * quotient.sign();
-            a - whole * b
+        (true, truncated) => {
+            let (a, b) = (a.cast(DType::F32), b.cast(DType::F32));
+            let whole = (&a / &b).trunc();
+            // A number is less than infinity.
+            let infinite = b.abs().eq(&b.full_like(f64::INFINITY)).and(&a.abs().lt(&a.full_like(f64::INFINITY)));
+            let rest = infinite.where_(&a, &(&a - whole * &b));
+            // A quotient that is rounded to the next whole number leaves a rest of the other sign.
+            let zero = rest.zeros_like();
+            let over = differ(&rest.lt(&zero), &a.lt(&zero)).and(&rest.ne(&zero));
+            let rest = over.where_(&(&rest + b.abs() * a.sign()), &rest);
+            let other = differ(&rest.lt(&zero), &b.lt(&zero)).and(&rest.ne(&zero));
+            if truncated { rest } else { other.where_(&(&rest + &b), &rest) }
         }
-        (true, false) => return Err("floats need the attribute fmod = 1".into()),
     };
     let y = node.checked(y)?;
     Ok(vec![node.result(y, ty)])
@@ -371,29 +425,14 @@ fn choose(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     Ok(vec![node.result(y, ty)])
 }
 
-/// Shifts, as products and quotients with powers of two; right shifts of signed integers keep the sign.
+/// Shifts; those to the right keep the sign.
 fn bit_shift(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    let (x, ty) = (node.value(0)?, node.input(0)?.ty());
-    let left = match node.text("direction", "").as_str() {
-        "LEFT" => true,
-        "RIGHT" => false,
+    let (a, b, ty) = pair(node)?;
+    let y = match node.text("direction", "").as_str() {
+        "LEFT" => a.shift_left(&b),
+        "RIGHT" => a.shift_right(&b),
         other => return Err(format!("the direction `{other}` is unknown").into()),
     };
-    let signed = matches!(x.dtype(), DType::I32 | DType::I8);
-    let wide = x.cast(if signed { DType::I32 } else { DType::U32 });
-    let bits = node.value(1)?.cast(DType::I32);
-    let most = if signed && !left { 30 } else { 31 };
-    let powers: Vec<u32> = (0..=most).map(|n| 1u32 << n).collect();
-    let powers = wgrad::Tensor::new([powers.len()], powers).map_err(|error| error.to_string())?;
-    let (low, high) = (bits.full_like(0.0), bits.full_like(f64::from(most)));
-    let shape: Vec<isize> = bits.shape().iter().map(|&size| size as isize).collect();
-    let index = bits.maximum(&low).minimum(&high).reshape(&[-1]);
-    let power = node.graph().constant(powers.cast(wide.dtype())).index_select(0, &index).reshape(&shape);
-    let y = if left { &wide * power } else { wide.div_floor(&power) };
-    // All bits leave; of negative numbers, -1 remains.
-    let zero = y.zeros_like();
-    let rest = if signed && !left { wide.lt(&zero).where_(&y.full_like(-1.0), &zero) } else { zero };
-    let y = bits.gt(&high).or(&bits.lt(&low)).where_(&rest, &y);
-    let y = node.checked(y.cast(x.dtype()))?;
+    let y = node.checked(y)?;
     Ok(vec![node.result(y, ty)])
 }

@@ -4,9 +4,12 @@ mod attention;
 mod control;
 pub(crate) mod convolution;
 mod elementwise;
+mod image;
 mod index;
 mod linear;
 mod loss;
+mod microsoft;
+mod ml;
 mod norm;
 mod pool;
 mod quantize;
@@ -14,7 +17,9 @@ mod recurrent;
 mod reduce;
 mod resize;
 pub(crate) mod shape;
+mod signal;
 
+pub(crate) use self::elementwise::small_floats;
 use crate::node::{Node, Result};
 use crate::value::Val;
 
@@ -28,6 +33,30 @@ pub(crate) const RANDOM: &[&str] =
 /// Numbers that may be computed at import for one value.
 pub(crate) const MANY: usize = 1 << 24;
 
+/// Operators that move or convert elements, and so are right for all types.
+pub(crate) const MOVES: &[&str] = &[
+    "Cast",
+    "CastLike",
+    "Concat",
+    "DequantizeLinear",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "If",
+    "Loop",
+    "QuantizeLinear",
+    "Reshape",
+    "Scan",
+    "Shape",
+    "Size",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 /// A family of operators: names, and how they are built.
 pub(crate) type Family = &'static [(&'static str, Lower)];
 
@@ -36,9 +65,12 @@ const FAMILIES: &[Family] = &[
     control::FAMILY,
     convolution::FAMILY,
     elementwise::FAMILY,
+    image::FAMILY,
     index::FAMILY,
     linear::FAMILY,
     loss::FAMILY,
+    microsoft::FAMILY,
+    ml::FAMILY,
     norm::FAMILY,
     pool::FAMILY,
     quantize::FAMILY,
@@ -46,6 +78,7 @@ const FAMILIES: &[Family] = &[
     reduce::FAMILY,
     resize::FAMILY,
     shape::FAMILY,
+    signal::FAMILY,
 ];
 
 /// How an operator is built: `Conv`, `com.microsoft.Gelu`.

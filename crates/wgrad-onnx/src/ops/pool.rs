@@ -1,12 +1,12 @@
 //! Pooling.
 
-use wgrad::Value;
 use wgrad::ops::pool2d::Pool2d;
+use wgrad::{DType, Shape, Tensor, Value};
 
 use super::Family;
 use super::convolution::{Window, padded, windows};
 use crate::constant::ElemType;
-use crate::node::{Node, Result};
+use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
 pub(super) const FAMILY: Family = &[
@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = &[
     ("GlobalMaxPool", global),
     ("LpPool", lp_pool),
     ("MaxPool", pool),
+    ("MaxUnpool", max_unpool),
 ];
 
 fn global(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
@@ -52,11 +53,11 @@ fn pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let sizes = x.shape()[2..].to_vec();
     let windows = windows(node, &kernel, &sizes)?;
     let (ceil, counts_padding) = (node.flag("ceil_mode", false), node.flag("count_include_pad", false));
-    node.attribute("storage_order");
-    if node.proto.output.get(1).is_some_and(|name| !name.is_empty()) {
-        return Err("its second output, the indices, is not supported".into());
-    }
+    let by_column = node.flag("storage_order", false);
     let counts: Vec<usize> = windows.iter().zip(&sizes).map(|(window, &size)| window.count(size, ceil)).collect();
+    if node.proto.output.get(1).is_some_and(|name| !name.is_empty()) {
+        return with_places(node, &x, &windows, &counts, by_column);
+    }
     let is_plain =
         |window: &Window| window.dilation == 1 && window.before == window.after && window.before <= window.kernel / 2;
     let floor: Vec<usize> = windows.iter().zip(&sizes).map(|(window, &size)| window.count(size, false)).collect();
@@ -148,5 +149,110 @@ fn lp_pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         y = along(&y, at + 2, window, count, |a, b| a + b);
     }
     let y = node.checked(power(&y, 1.0 / p))?;
+    Ok(vec![node.result(y, ty)])
+}
+
+/// The largest element of each window, the first of equal ones, and its place in the whole tensor, in the order of rows
+/// or of columns.
+fn with_places(
+    node: &mut Node<'_, '_>,
+    x: &Value,
+    windows: &[Window],
+    counts: &[usize],
+    by_column: bool,
+) -> Result<Vec<Val>> {
+    let ty = node.input(0)?.ty();
+    let sizes = x.shape()[2..].to_vec();
+    let (lines, size) = (x.dim(0) * x.dim(1), sizes.iter().product::<usize>());
+    let (taps, places) =
+        (windows.iter().map(|window| window.kernel).product::<usize>(), counts.iter().product::<usize>());
+    if taps.saturating_mul(places) > 1 << 26 || lines * size > i32::MAX as usize {
+        return Err(format!("{places} windows of {taps} elements are too many for indices").into());
+    }
+    let kernel: Shape = windows.iter().map(|window| window.kernel).collect();
+    let (of_counts, strides) = (Shape::from(counts), Shape::from(&sizes[..]).strides());
+    // For each tap and window the element: of a tap in the padding, that of the first which is not.
+    let mut table = vec![0i32; taps * places];
+    for place in 0..places {
+        let at = of_counts.unravel(place);
+        let element = |tap: usize| -> Option<i32> {
+            let tap = kernel.unravel(tap);
+            let mut linear = 0;
+            for (axis, window) in windows.iter().enumerate() {
+                let along = (at[axis] * window.stride + tap[axis] * window.dilation).checked_sub(window.before)?;
+                linear += (along < sizes[axis]).then_some(along)? * strides[axis];
+            }
+            Some(linear as i32)
+        };
+        let first = (0..taps).find_map(element).ok_or("a window has nothing but padding")?;
+        for tap in 0..taps {
+            table[tap * places + place] = element(tap).unwrap_or(first);
+        }
+    }
+    let table = Tensor::new([1, taps, places], table).map_err(|error| error.to_string())?;
+    let table = node.graph().constant(table);
+    let found = x.reshape(&signed(&[lines, size])).index_select(1, &table.reshape(&[-1]));
+    let found = found.reshape(&signed(&[lines, taps, places]));
+    let shape = [&x.shape()[..2], counts].concat();
+    let y = node.checked(found.max(&[1], false).reshape(&signed(&shape)))?;
+    let tap = found.argmax(1, true);
+    let mut linear = table.broadcast_to(&[lines, taps, places].into()).gather(1, &tap);
+    if by_column {
+        let mut turned: Option<Value> = None;
+        let mut stride = 1;
+        for axis in 0..sizes.len() {
+            let along = linear.div_trunc(&linear.full_like(strides[axis] as f64));
+            let along = along.remainder(&along.full_like(sizes[axis] as f64)) * stride as f64;
+            turned = Some(turned.map_or(along.clone(), |turned| turned + along));
+            stride *= sizes[axis];
+        }
+        linear = turned.ok_or("it has no axes to move along")?;
+    }
+    let line = node.graph().iota(DType::I32, [lines, 1, 1], 0) * size as f64;
+    let linear = node.checked((linear + line).reshape(&signed(&shape)))?;
+    Ok(vec![node.result(y, ty), node.result(linear, ElemType::I64)])
+}
+
+/// Writes each element to its place in a tensor of zeros.
+fn max_unpool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let (x, index, ty) = (node.value(0)?, node.value(1)?, node.input(0)?.ty());
+    let kernel = node.attribute_ints("kernel_shape").ok_or("its kernel_shape is missing")?;
+    let axes = x.shape().rank().saturating_sub(2);
+    let strides = node.attribute_ints("strides").unwrap_or_else(|| vec![1; axes]);
+    let pads = node.attribute_ints("pads").unwrap_or_else(|| vec![0; 2 * axes]);
+    if axes == 0 || kernel.len() != axes || strides.len() != axes || pads.len() != 2 * axes {
+        return Err(format!("its kernel, strides and pads do not fit {}", x.ty()).into());
+    }
+    if index.shape() != x.shape() {
+        return Err(format!("indices {} do not fit data {}", index.ty(), x.ty()).into());
+    }
+    if kernel.iter().zip(&strides).any(|(kernel, stride)| kernel > stride) {
+        return Err("windows that overlap may write one place twice, which is not supported; \
+                    use strides that are not smaller than the kernel"
+            .into());
+    }
+    let mut shape = x.shape().to_vec();
+    for axis in 0..axes {
+        let size = (shape[axis + 2] as i64 - 1) * strides[axis] - pads[axis] - pads[axis + axes] + kernel[axis];
+        shape[axis + 2] = usize::try_from(size).map_err(|_| format!("axis {} becomes {size}", axis + 2))?;
+    }
+    let count: usize = shape.iter().product();
+    let index = super::index::from_zero(&index, count).reshape(&[-1]);
+    let zero = node.graph().full(x.dtype(), [count], 0.0);
+    let mut y = zero.scatter_add(0, &index, &x.reshape(&[-1])).reshape(&signed(&shape));
+    if let Some(wanted) = node.optional_ints(2)? {
+        let fits = wanted.len() == shape.len() && wanted.iter().zip(&shape).all(|(&to, &from)| to >= from as i64);
+        if !fits {
+            return Err(format!("its result of the shape {shape:?} does not fit {wanted:?}").into());
+        }
+        for (axis, (&to, &from)) in wanted.iter().zip(&shape).enumerate() {
+            if to as usize > from {
+                let mut more = y.shape().to_vec();
+                more[axis] = to as usize - from;
+                y = y.concat(&[&y.graph().full(y.dtype(), more, 0.0)], axis as isize);
+            }
+        }
+    }
+    let y = node.checked(y)?;
     Ok(vec![node.result(y, ty)])
 }

@@ -4,7 +4,9 @@ use wgrad::{DType, Value};
 
 use super::Family;
 use super::convolution::{convolved, windows};
+use super::elementwise::small_floats;
 use super::linear::product;
+use crate::build::evaluate;
 use crate::constant::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
@@ -51,7 +53,7 @@ fn layout(node: &mut Node<'_, '_>, rank: usize) -> Result<(usize, usize)> {
 }
 
 /// Rounds to the nearest integer, ties to even, and clamps to the type.
-fn rounded(x: &Value, to: ElemType) -> Value {
+pub(super) fn rounded(x: &Value, to: ElemType) -> Value {
     let (low, high) = to.range();
     x.round().clamp(low as f64, high as f64).cast(if to.dtype() == DType::U8 { DType::I32 } else { to.dtype() })
 }
@@ -60,14 +62,22 @@ fn quantize(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let x = node.float(0)?.cast(DType::F32);
     let like = x.shape().to_vec();
     let (axis, block) = layout(node, like.len())?;
-    node.attribute("saturate");
+    let saturates = node.flag("saturate", true);
     node.attribute("precision");
     let default = node.elem_type("output_dtype", ElemType::U8)?;
     let to = node.optional(2).map_or(default, |zero| zero.ty());
     let scale = spread(&node.float(1)?.cast(DType::F32), axis, block, &like)?;
-    let mut y = (x / scale).round();
+    let mut y = if to.is_small_float() { x / scale } else { (x / scale).round() };
     if node.optional(2).is_some() {
         y = y + spread(&node.value(2)?.cast(DType::F32), axis, block, &like)?;
+    }
+    if to.is_small_float() {
+        let all = (0..node.inputs().len()).filter(|&at| node.optional(at).is_some());
+        all.map(|at| node.known(at)).collect::<Result<Vec<_>>>()?;
+        let y = node.checked(y)?;
+        let found = evaluate(node.graph(), &[&y]).map_err(|error| error.to_string())?;
+        let values = found.first().map(|found| found.to_f64()).unwrap_or_default();
+        return Ok(vec![Val::constant(small_floats(to, like, values, saturates)?)]);
     }
     let y = node.checked(rounded(&y, to))?;
     Ok(vec![node.result(y, to)])
@@ -78,9 +88,10 @@ fn dequantize(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let like = x.shape().to_vec();
     let (axis, block) = layout(node, like.len())?;
     let to = node.elem_type("output_dtype", scale_ty)?;
-    let mut y = x.cast(DType::I32);
+    let whole = if node.input(0)?.ty().is_float() { DType::F32 } else { DType::I32 };
+    let mut y = x.cast(whole);
     if node.optional(2).is_some() {
-        y = y - spread(&node.value(2)?.cast(DType::I32), axis, block, &like)?;
+        y = y - spread(&node.value(2)?.cast(whole), axis, block, &like)?;
     }
     let scale = spread(&node.value(1)?.cast(DType::F32), axis, block, &like)?;
     let y = node.checked(y.cast(DType::F32) * scale)?;

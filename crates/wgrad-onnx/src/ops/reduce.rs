@@ -3,6 +3,7 @@
 use wgrad::{DType, Value};
 
 use super::Family;
+use crate::constant::Constant;
 use crate::node::{Node, Result};
 use crate::value::Val;
 
@@ -29,6 +30,20 @@ fn reduce(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
         None if none => Vec::new(),
         None => (0..rank as isize).collect(),
     };
+    // What is neutral is the result of nothing.
+    let sizes = input.shape().to_vec();
+    if axes.iter().any(|&axis| sizes[axis as usize] == 0)
+        && matches!(node.op(), "ReduceMax" | "ReduceMin" | "ReduceLogSumExp" | "ReduceLogSum")
+    {
+        let least = node.op() != "ReduceMin";
+        let of = |axis: usize| if axes.contains(&(axis as isize)) { 1 } else { sizes[axis] };
+        let kept = (0..rank).filter(|&axis| keeps || !axes.contains(&(axis as isize))).map(of).collect::<Vec<_>>();
+        let count = kept.iter().product();
+        return Ok(vec![Val::constant(match ty.is_float() {
+            true => Constant::floats(ty, kept, vec![if least { f64::NEG_INFINITY } else { f64::INFINITY }; count]),
+            false => Constant::ints(ty, kept, vec![if least { ty.range().0 } else { ty.range().1 }; count]),
+        })]);
+    }
     let x = node.value(0)?;
     let x = if x.dtype() == DType::Bool { x.cast(DType::I32) } else { x };
     // Without axes, each element alone.

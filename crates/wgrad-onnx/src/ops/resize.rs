@@ -134,9 +134,12 @@ fn resize(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     };
     let filled = |numbers: Option<Vec<f64>>| numbers.filter(|numbers| !numbers.is_empty());
     let (region, scales, sizes) = if old {
-        let scales = match node.attribute_numbers("scales") {
-            Some(scales) => Some(scales),
-            None => node.optional_floats(1)?,
+        // The first version has attributes for the axes of an image.
+        let of_image = [node.optional_attribute_number("height_scale"), node.optional_attribute_number("width_scale")];
+        let scales = match (node.attribute_numbers("scales"), of_image) {
+            (Some(scales), _) => Some(scales),
+            (None, [Some(height), Some(width)]) => Some(vec![1.0, 1.0, height, width]),
+            _ => node.optional_floats(1)?,
         };
         (None, scales, None)
     } else {

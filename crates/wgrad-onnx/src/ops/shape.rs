@@ -8,6 +8,8 @@ use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
 pub(super) const FAMILY: Family = &[
+    ("BitCast", bit_cast),
+    ("CenterCropPad", center_crop_pad),
     ("Concat", concat),
     ("Constant", constant),
     ("ConstantOfShape", constant_of_shape),
@@ -385,17 +387,62 @@ fn depth_to_space(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     Ok(vec![Val::graph(y, x.ty())])
 }
 
+/// The same bits as another type. Devices convert between integers; floats must be known.
+fn bit_cast(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let (from, to) = (node.input(0)?.ty(), node.elem_type("to", ElemType::F32)?);
+    if from.bits() != to.bits() {
+        return Err(format!("{from} and {to} have different sizes").into());
+    }
+    if from.is_float() || to.is_float() || node.input(0)?.known().is_some() {
+        return Ok(vec![Val::constant(node.known(0)?.bit_cast(to)?)]);
+    }
+    let value = node.value(0)?;
+    if to == ElemType::Bool {
+        return Err("integers other than 0 and 1 have no meaning as bool; use Cast".into());
+    }
+    let value = if value.dtype() == to.dtype() { value } else { value.cast(wgrad::DType::I32) };
+    let value = node.checked(value)?;
+    Ok(vec![node.result(value, to)])
+}
+
+/// Crops or pads axes, evenly on both sides; the odd element is at the end.
+fn center_crop_pad(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let (x, sizes) = (node.input(0)?, node.known_ints(1)?);
+    let axes = match node.attribute_ints("axes") {
+        Some(axes) => node.axes(&axes, x.rank())?,
+        None => (0..x.rank()).collect(),
+    };
+    if axes.len() != sizes.len() || sizes.iter().any(|size| !(0..=1 << 30).contains(size)) {
+        return Err(format!("the sizes {sizes:?} do not fit {} axes", axes.len()).into());
+    }
+    let mut y = node.value(0)?;
+    for (&axis, &size) in axes.iter().zip(&sizes) {
+        let more = size - x.shape()[axis] as i64;
+        if more != 0 {
+            let places = padded_places("constant", x.shape()[axis], more / 2, more - more / 2)?;
+            y = padded(&y, axis, &places, 0.0);
+        }
+    }
+    let y = node.checked(y)?;
+    Ok(vec![node.result(y, x.ty())])
+}
+
 /// `[n, c, h, w]` to `[n, c b^2, h / b, w / b]`.
 fn space_to_depth(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let x = node.input(0)?;
-    let block = node.int("blocksize", 0) as usize;
+    let (block, mode) = (node.int("blocksize", 0).max(0) as usize, node.text("mode", "DCR"));
     let &[n, c, h, w] = x.shape() else { return Err("its input is no batch of images".into()) };
+    let order: [isize; 6] = match mode.as_str() {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        other => return Err(format!("the mode `{other}` is unknown").into()),
+    };
     if block == 0 || !h.is_multiple_of(block) || !w.is_multiple_of(block) {
         return Err(format!("{h} by {w} pixels do not divide into blocks of {block} by {block}").into());
     }
     let (h, w) = (h / block, w / block);
     let apart = signed(&[n, c, h, block, w, block]);
-    let y = node.value(0)?.reshape(&apart).permute(&[0, 3, 5, 1, 2, 4]).reshape(&signed(&[n, c * block * block, h, w]));
+    let y = node.value(0)?.reshape(&apart).permute(&order).reshape(&signed(&[n, c * block * block, h, w]));
     let y = node.checked(y)?;
     Ok(vec![Val::graph(y, x.ty())])
 }
