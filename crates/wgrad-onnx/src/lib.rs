@@ -29,13 +29,15 @@ mod model;
 mod node;
 pub mod node_tests;
 mod ops;
+mod options;
 mod proto;
 mod run;
 mod small_float;
 mod value;
 
-pub use build::{BuildOptions, Built, Output, OutputValue, Problem};
+pub use build::{Built, Output, OutputValue, Problem};
 pub use constant::{Constant, ElemType};
 pub use model::{Dim, Model, NodeInfo, Port};
 pub use ops::names as operators;
+pub use options::BuildOptions;
 pub use run::Prepared;

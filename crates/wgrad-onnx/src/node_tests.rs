@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use wgrad::{Device, Error, Result, Session};
 
-use crate::build::BuildOptions;
 use crate::constant::{Constant, ElemType};
 use crate::model::Model;
+use crate::options::BuildOptions;
 use crate::proto::TensorProto;
 
 /// The result of a test.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use wgrad::{Graph, Program, Result, Session, Tensor};
 
-use crate::build::{BuildOptions, Built, OutputValue, Problem, error};
+use crate::build::{Built, OutputValue, Problem, error};
 use crate::constant::Constant;
 use crate::model::Model;
+use crate::options::BuildOptions;
 
 /// A model as a graph for inputs of given shapes.
 pub struct Prepared {
