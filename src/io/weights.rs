@@ -203,6 +203,13 @@ impl Session {
             tensors.insert(edited, tensor);
         }
         let names: BTreeSet<String> = declared(graph).into_iter().collect();
+        if !names.is_empty() && names.iter().all(|name| self.variable_type(name).is_none()) {
+            return Err(Error::Input(format!(
+                "the session has none of the graph's {} variables; compile the graph first, then load {}",
+                names.len(),
+                path.display()
+            )));
+        }
         let mut report = LoadedWeights::default();
         let mut wrong = Vec::new();
         for name in names.iter().filter(|name| weights.wants(name)) {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::events::Events;
 use super::{Ended, Epoch, Evaluation};
+use crate::data::ConfusionMatrix;
 use crate::{Device, Error, Result, io};
 
 /// The log's name.
@@ -79,6 +80,21 @@ pub(super) fn write(folder: &Path, name: &str, contents: &Json) -> Result<()> {
     io::write_atomically(folder.join(name), format!("{contents:#}\n").as_bytes())
 }
 
+/// Classes up to which a confusion matrix is written whole.
+pub(super) const WHOLE: usize = 64;
+
+/// The rows of a confusion matrix; of many classes `{"classes", "cells": [[LABEL, CLASS, COUNT]...]}` without zeros.
+fn confusion_matrix(matrix: &ConfusionMatrix) -> Json {
+    let classes = matrix.classes();
+    let row = |label| (0..classes).map(|class| matrix.count(label, class)).collect::<Vec<_>>();
+    if classes <= WHOLE {
+        return json!((0..classes).map(row).collect::<Vec<_>>());
+    }
+    let cells = (0..classes).flat_map(|label| (0..classes).map(move |class| (label, class)));
+    let cells = cells.map(|(label, class)| (label, class, matrix.count(label, class))).filter(|cell| cell.2 > 0);
+    json!({"classes": classes, "cells": cells.collect::<Vec<_>>()})
+}
+
 impl Log {
     /// Opens the log and keeps its first lines: later ones are of steps that the checkpoint does not have.
     pub fn open(folder: &Path, lines: u64) -> Result<Log> {
@@ -127,8 +143,7 @@ impl Log {
             let mut values: Map<String, Json> = [("loss".to_owned(), json!(loss))].into_iter().collect();
             values.extend(metrics.iter().map(|(name, value)| (name.clone(), json!(value))));
             if let Some(matrix) = confusion {
-                let row = |label| (0..matrix.classes()).map(|class| matrix.count(label, class)).collect::<Vec<_>>();
-                values.insert("confusion".into(), json!((0..matrix.classes()).map(row).collect::<Vec<_>>()));
+                values.insert("confusion".into(), confusion_matrix(matrix));
             }
             Json::Object(values)
         });

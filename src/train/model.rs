@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Batch;
 use super::programs::{Cache, Compiled, types};
 use crate::graph::Summary;
+use crate::io::{LoadedWeights, Weights};
 use crate::nn::Scope;
 use crate::plan::Options;
 use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value};
@@ -103,6 +104,19 @@ impl Model {
     #[track_caller]
     pub fn forward(&self, nn: &Scope, x: &Value) -> Value {
         (self.network)(nn, x)
+    }
+
+    /// The input of a batch, or an error of the graph if its rows are not those that the model was made for.
+    #[track_caller]
+    pub(super) fn expect_rows(&self, x: &Value) -> Value {
+        match x.shape().split_first() {
+            Some((_, row)) if x.is_valid() && *row != self.row[..] => {
+                let (row, wanted) = (Shape::from(row), &self.row);
+                let why = format!("its rows have the shape {row}, but the model was made for {wanted} (Model::new)");
+                x.graph().error("Trainer", &[x], why)
+            }
+            _ => x.clone(),
+        }
     }
 
     pub(super) fn seed_value(&self) -> u64 {
@@ -207,13 +221,46 @@ impl Model {
         session.save_weights(path, &self.graph(1).0)
     }
 
-    /// Loads weights; see [`Session::load_weights`].
+    /// Loads weights; see [`Session::load_weights`]. For other names and parts of a model, see [`Model::load_with`].
     ///
     /// # Errors
     /// As [`Session::compile`] and [`Session::load_weights`].
     pub fn load(&mut self, session: &mut Session, path: impl AsRef<Path>) -> Result<()> {
+        self.load_with(session, path, &Weights::new()).map(drop)
+    }
+
+    /// Loads weights under other names, of parts of the model, or what matches: a pre-trained network without its last
+    /// layer, for example. See [`Session::load_weights_with`].
+    ///
+    /// ```
+    /// use wgrad::io::Weights;
+    /// use wgrad::prelude::*;
+    /// use wgrad::train::Model;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("weights.safetensors");
+    /// let network = |classes| move |nn: &Scope, x: &Value| nn.linear("fc", &nn.linear("body", x, 8).relu(), classes);
+    /// let mut first = Session::new(Device::cpu());
+    /// let mut model = Model::new([4], network(1000));
+    /// model.predict(&mut first, &Tensor::new([1, 4], vec![1.0f32; 4])?)?; // declares random weights
+    /// model.save(&first, &path)?;
+    ///
+    /// let mut session = Session::new(Device::cpu());
+    /// let report = Model::new([4], network(3)).load_with(&mut session, &path, &Weights::new().skip("fc"))?;
+    /// assert_eq!(report.loaded, ["body.bias", "body.weight"]);
+    /// assert_eq!(session.get("body.weight")?, first.get("body.weight")?);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::compile`] and [`Session::load_weights_with`].
+    pub fn load_with(
+        &mut self,
+        session: &mut Session,
+        path: impl AsRef<Path>,
+        weights: &Weights,
+    ) -> Result<LoadedWeights> {
         let (graph, y) = self.graph(1);
         session.compile(&graph, &[&y])?;
-        session.load_weights(path, &graph)
+        session.load_weights_with(path, &graph, weights)
     }
 }

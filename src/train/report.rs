@@ -262,17 +262,30 @@ impl Lines {
             let Some(validation) = epoch["validation"].as_object_mut() else { continue };
             let Some(matrix) = validation.remove("confusion") else { continue };
             if number == last || this.as_u64() == best {
-                let rows: Vec<Vec<u64>> = matrix
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|row| row.as_array().into_iter().flatten().filter_map(Json::as_u64).collect())
-                    .collect();
+                let rows = confusion_rows(&matrix);
                 kept.push(confusion(&this, &rows));
             }
         }
         kept
     }
+}
+
+/// The counts of a confusion matrix in a log, whole or as cells.
+fn confusion_rows(matrix: &Json) -> Vec<Vec<u64>> {
+    let list = |json: &Json| -> Vec<u64> { json.as_array().into_iter().flatten().filter_map(Json::as_u64).collect() };
+    if let Some(rows) = matrix.as_array() {
+        return rows.iter().map(list).collect();
+    }
+    // No file makes the page hold more than a million counts.
+    let classes = matrix["classes"].as_u64().map_or(0, |classes| classes.min(1000) as usize);
+    let mut rows = vec![vec![0; classes]; classes];
+    for cell in matrix["cells"].as_array().into_iter().flatten().map(list) {
+        let [label, class, count] = cell[..] else { continue };
+        if let Some(place) = rows.get_mut(label as usize).and_then(|row| row.get_mut(class as usize)) {
+            *place = count;
+        }
+    }
+    rows
 }
 
 /// A confusion matrix with its most frequent errors.

@@ -52,7 +52,7 @@ impl Trainer {
         json!({
             "epochs": self.epochs,
             "steps": self.steps,
-            "optimizer": if self.update.is_some() { "a function" } else { short(self.optimizer_name) },
+            "optimizer": if self.update.is_some() { "a function" } else { &self.optimizer_name },
             "schedule": self.schedule.is_some(),
             "clip_norm": self.clip_norm,
             "clip_value": self.clip_value,
@@ -70,10 +70,4 @@ impl Trainer {
             "metadata": self.metadata,
         })
     }
-}
-
-/// The last part of a type's path, without parameters: `AdamW` for `wgrad::optim::adam::AdamW`.
-fn short(name: &str) -> &str {
-    let path = name.split('<').next().unwrap_or(name);
-    path.rsplit("::").next().unwrap_or(path)
 }

@@ -1,7 +1,7 @@
 //! The trainer: what to train, and how.
 
-use std::any::type_name;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,8 +112,8 @@ pub struct Trainer {
     pub(super) build: Box<BuildStep>,
     pub(super) seed: u64,
     pub(super) optimizer: Box<dyn Optimizer>,
-    /// The name of the optimiser's type.
-    pub(super) optimizer_name: &'static str,
+    /// The optimiser with its settings, as text.
+    pub(super) optimizer_name: String,
     pub(super) update: Option<Box<BuildUpdate>>,
     pub(super) schedule: Option<Box<BuildSchedule>>,
     pub(super) epochs: u64,
@@ -163,6 +163,7 @@ impl Trainer {
         let here = Location::caller();
         let trainer = Trainer::of(move |nn, batch| {
             let [x, y] = ["x", "y"].map(|name| nn.graph().at(here, || batch.get(name)));
+            let x = nn.graph().at(here, || model.expect_rows(&x));
             let x = if x.dtype().is_float() { nn.activation(&x) } else { x };
             let prediction = model.forward(nn, &x);
             let prediction = if prediction.dtype().is_float() { prediction.cast(DType::F32) } else { prediction };
@@ -203,7 +204,7 @@ impl Trainer {
             build: Box::new(step),
             seed: 0,
             optimizer: Box::new(Adam::new()),
-            optimizer_name: type_name::<Adam>(),
+            optimizer_name: format!("{:?}", Adam::new()),
             update: None,
             schedule: None,
             epochs: 10,
@@ -243,9 +244,9 @@ impl Trainer {
     }
 
     /// The optimiser; default [`Adam`].
-    pub fn optimizer<O: Optimizer + 'static>(mut self, optimizer: O) -> Trainer {
+    pub fn optimizer<O: Optimizer + fmt::Debug + 'static>(mut self, optimizer: O) -> Trainer {
+        self.optimizer_name = format!("{optimizer:?}");
         self.optimizer = Box::new(optimizer);
-        self.optimizer_name = type_name::<O>();
         self
     }
 

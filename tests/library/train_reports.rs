@@ -451,3 +451,37 @@ fn colours_of_reports_can_be_read() {
         }
     }
 }
+
+#[test]
+fn a_log_of_many_classes_stays_small() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let (x, _) = rows(12, 5);
+    let labels = Tensor::new([12], (0..12).map(|i| i * 8).collect::<Vec<i32>>()).unwrap();
+    let model = Model::new([3], |nn: &Scope, x: &Value| nn.linear("fc", x, 100));
+    let trainer = Trainer::new(&model, |logits, y| logits.cross_entropy(y, Reduction::Mean)).epochs(1);
+    let data = (x, labels);
+    let mut trainer = trainer.optimizer(AdamW::new().lr(0.25)).metrics([Metric::Accuracy]).folder(&run).quiet();
+    trainer.fit(&mut Session::new(Device::cpu()), &data, Some(&data)).expect("trains");
+    let epoch = lines(&run, "epoch").remove(0);
+    let cells = epoch["validation"]["confusion"]["cells"].as_array().expect("cells");
+    let counted: u64 = cells.iter().map(|cell| cell[2].as_u64().unwrap()).sum();
+    assert!(counted == 12 && cells.len() <= 12 && cells.iter().all(|cell| cell[0].as_u64().unwrap() % 8 == 0));
+    let shown = data_of(&run);
+    let wrong: u64 = cells.iter().filter(|cell| cell[0] != cell[1]).map(|cell| cell[2].as_u64().unwrap()).sum();
+    let errors = shown["confusions"][0]["errors"].as_array().unwrap();
+    assert_eq!(errors.iter().map(|error| error[0].as_u64().unwrap()).sum::<u64>(), wrong);
+    assert_eq!(shown["confusions"][0]["classes"], 100);
+    // The optimiser's settings are on record.
+    let optimizer = shown["config"]["trainer"]["optimizer"].as_str().unwrap();
+    assert!(optimizer.starts_with("AdamW {") && optimizer.contains("0.25"), "{optimizer}");
+}
+
+#[test]
+fn rows_of_another_shape_are_refused() {
+    let model = Model::new([4], |nn: &Scope, x: &Value| nn.linear("fc", x, 1));
+    let mut trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean)).quiet();
+    let error = trainer.fit(&mut Session::new(Device::cpu()), &rows(8, 1), None).unwrap_err().to_string();
+    assert!(error.contains("its rows have the shape [3], but the model was made for [4]"), "{error}");
+    assert!(error.contains("train_reports.rs"), "{error}");
+}

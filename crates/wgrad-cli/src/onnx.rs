@@ -11,7 +11,7 @@ use wgrad::plan::{Options, Plan};
 use wgrad::{Device, Graph, OpenOptions, Profile, Session};
 use wgrad_lab::output::{self, Out, Stop};
 use wgrad_onnx::node_tests::{self, NodeTest, Verdict};
-use wgrad_onnx::{BuildOptions, Constant, Model, Prepared};
+use wgrad_onnx::{BuildOptions, Constant, Model, Port, Prepared};
 
 #[derive(clap::Args)]
 pub struct OnnxArgs {
@@ -172,7 +172,9 @@ impl ModelArgs {
         if let Some((name, _)) = self.dims.iter().find(|(name, _)| !symbols.contains(name)) {
             let known =
                 if symbols.is_empty() { "none".into() } else { symbols.into_iter().collect::<Vec<_>>().join(", ") };
-            return Err(Stop::Error(format!("the model has no axis of the open size `{name}`; it has {known}")));
+            return Err(Stop::Error(format!(
+                "the model has no axis of the open size `{name}`; it has {known}. Set sizes without a name with --shape"
+            )));
         }
         let mut options = BuildOptions::new().default_dim(1);
         for (name, size) in &self.dims {
@@ -219,8 +221,12 @@ fn inspect(args: &ModelArgs, nodes: bool, as_json: bool, out: &mut Out) -> Resul
         true => model.nodes().iter().map(|node| node.describe(built.as_ref().ok())).collect(),
         false => Vec::new(),
     };
-    let problems: Vec<String> = built.err().unwrap_or_default().iter().map(ToString::to_string).collect();
-    let ports = |ports: Vec<wgrad_onnx::Port>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut problems: Vec<String> = built.err().unwrap_or_default().iter().map(ToString::to_string).collect();
+    let guessed = options.guessed(&model);
+    if !problems.is_empty() && !guessed.is_empty() {
+        problems.push(guess(&guessed));
+    }
+    let ports = |ports: Vec<Port>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(model.inputs()), ports(model.outputs()));
     if as_json {
         let figures = plan.as_ref().map(|(plan, summary)| {
@@ -282,6 +288,8 @@ fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<
         let (name, file) = named.map_or((None, text.as_str()), |(name, file)| (Some(name), file));
         let tensors = safetensors::load(file)?;
         let one = tensors.len() == 1;
+        let names: Vec<String> = tensors.iter().map(|(name, tensor)| format!("`{name}` ({})", tensor.ty())).collect();
+        let mut used = false;
         for (key, tensor) in tensors {
             let key = key.strip_prefix("input.").unwrap_or(&key).to_owned();
             let name = match name {
@@ -292,7 +300,15 @@ fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<
             if let Some(port) = ports.iter().find(|port| port.name == name) {
                 let ty = port.elem_type.clone().map_err(|what| format!("input `{name}`: {what}"))?;
                 found.insert(name, Constant::of_tensor(ty, tensor));
+                used = true;
             }
+        }
+        if !used {
+            let inputs: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            let (names, inputs) = (names.join(", "), inputs.join(", "));
+            return Err(Stop::Error(format!(
+                "{file} has no input of the model: it has {names}; the inputs are {inputs}"
+            )));
         }
     }
     // Random numbers from 0 to 1, of which integers are 0: indices that are valid everywhere.
@@ -307,10 +323,22 @@ fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<
             let shape = options.shape_of(&port)?;
             let count = shape.iter().product();
             let values = (0..count).map(|_| if ty.is_float() { random() } else { 0.0 }).collect();
+            let what = if ty.is_float() { "random numbers from 0 to 1" } else { "0" };
+            output::note(format!("input `{}` is not given: {what} {ty}{shape:?}", port.name));
             found.insert(port.name, Constant::floats(ty, shape, values));
         }
     }
     Ok(found)
+}
+
+/// How to give the sizes that were taken as 1.
+fn guess(ports: &[Port]) -> String {
+    let list: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let name = &ports[0].name;
+    format!(
+        "open sizes were taken as 1: {}; give them with --shape {name}=1x3x... or, if they have a name, --dim NAME=SIZE",
+        list.join(", ")
+    )
 }
 
 struct Ready {
@@ -326,7 +354,11 @@ fn prepare(model: &ModelArgs, inputs: &InputArgs, needs_gpu: bool) -> Result<Rea
     let (model, options) = model.load()?;
     let options = options.inference();
     let inputs_ = inputs_of(&model, inputs, &options)?;
-    let prepared = model.prepare(&inputs_, &options)?;
+    let prepared = model.prepare(&inputs_, &options).map_err(|error| match &options.guessed(&model)[..] {
+        [] => Stop::from(error),
+        guessed if inputs.inputs.is_empty() => Stop::Error(format!("{error}\n{}", guess(guessed))),
+        _ => Stop::from(error),
+    })?;
     let build_seconds = started.elapsed().as_secs_f64();
     let device = match needs_gpu {
         true => output::open_gpu_with(inputs.device.as_deref(), &OpenOptions::default())?,

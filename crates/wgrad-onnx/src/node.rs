@@ -281,7 +281,12 @@ impl<'a, 'm> Node<'a, 'm> {
             true => Ok(value),
             false => {
                 let last = self.graph().errors().pop();
-                Err(last.map_or_else(|| "it cannot be built".to_owned(), |error| error.to_string()).into())
+                // The line would be one of this crate.
+                let text = |error: wgrad::GraphError| {
+                    let inputs: Vec<String> = error.inputs.iter().map(ToString::to_string).collect();
+                    format!("{}({}): {}", error.op, inputs.join(", "), error.message)
+                };
+                Err(last.map_or_else(|| "it cannot be built".to_owned(), text).into())
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wgrad::Value;
 
 use crate::constant::Constant;
-use crate::model::{Dim, Port};
+use crate::model::{Dim, Model, Port};
 
 /// How a [`Model`] becomes a graph.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,13 @@ impl BuildOptions {
     pub fn output(mut self, name: &str) -> BuildOptions {
         self.outputs.push(name.to_owned());
         self
+    }
+
+    /// The inputs whose open sizes are taken from [`BuildOptions::default_dim`].
+    pub fn guessed(&self, model: &Model) -> Vec<Port> {
+        let exact = BuildOptions { default_dim: None, ..self.clone() };
+        let ports = model.inputs().into_iter();
+        ports.filter(|port| !self.is_set(&port.name) && exact.shape_of(port).is_err()).collect()
     }
 
     /// Whether the value of an input is set.
