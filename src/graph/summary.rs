@@ -340,6 +340,29 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Counts variables that a step updates and no output reads, in the row of their layer: running statistics in
+    /// training. The state of optimisers, whose names extend a parameter's, is not part of the model.
+    fn count_updated(&mut self) {
+        let variables = || self.nodes.variables.iter();
+        let is_state = |name: &str| {
+            let extends = |parameter: &str| name.strip_prefix(parameter).is_some_and(|rest| rest.starts_with('.'));
+            variables().any(|other| other.trainable && extends(&other.name))
+        };
+        let of_layers: Vec<(usize, String)> = variables()
+            .filter(|variable| !variable.trainable && !is_state(&variable.name))
+            .filter(|variable| self.node(variable.node).outputs[0].dtype.is_float()) // not the counts of batches
+            .filter_map(|variable| match Owner::of(&variable.name) {
+                Owner::Layer(layer) => Some((variable.node, layer)),
+                _ => None,
+            })
+            .collect();
+        for (node, layer) in of_layers {
+            if let Some(row) = self.rows.iter().position(|row| row.layer == layer) {
+                self.count(node, row);
+            }
+        }
+    }
+
     /// Adds the arithmetic of a node to a row.
     fn add(&mut self, node: usize, row: usize) {
         let node = self.node(node);
@@ -355,6 +378,7 @@ impl<'a> Rows<'a> {
                 self.rows[row].kept_bytes += bytes;
             }
         }
+        self.count_updated();
         self.set_outputs();
         let parts = self.parts();
         for (row, part) in self.rows.iter_mut().zip(parts) {

@@ -75,6 +75,15 @@ pub(super) fn write_config(folder: &Path, settings: &Json, trainer: &Json, devic
     write(folder, CONFIG, &config)
 }
 
+/// The settings of the trainer that differ from those in the folder, a line each.
+pub(super) fn changes(folder: &Path, trainer: &Json) -> Vec<String> {
+    let known = fs::read(folder.join(CONFIG)).ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
+    let Some(known) = known.filter(|known| known["trainer"].is_object()) else { return Vec::new() };
+    let settings = trainer.as_object().into_iter().flatten();
+    let changed = settings.filter(|(name, value)| known["trainer"][name.as_str()] != **value);
+    changed.map(|(name, value)| format!("{name} was {}, and is now {value}", known["trainer"][name.as_str()])).collect()
+}
+
 /// Writes a file of the folder.
 pub(super) fn write(folder: &Path, name: &str, contents: &Json) -> Result<()> {
     io::write_atomically(folder.join(name), format!("{contents:#}\n").as_bytes())

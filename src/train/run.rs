@@ -123,6 +123,9 @@ impl<'a> Run<'a> {
             let resumed = checkpoints.resume(self.session, |warning| display.borrow_mut().line(warning))?;
             if let Some((path, state)) = resumed {
                 self.display.line(&format!("resumed from {}", path.display()));
+                for change in folder::changes(&folder, &others) {
+                    self.display.line(&change);
+                }
                 self.state = state;
             }
         }

@@ -147,3 +147,35 @@ fn all_problems_are_reported_at_once() {
     assert!(other.contains("is no ONNX model"), "{other}");
     assert!(Device::open(None).is_ok());
 }
+
+fn small(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
+}
+
+fn run(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<f64> {
+    let named = inputs.iter().map(|(name, x)| ((*name).to_owned(), Constant::of_tensor(ElemType::F32, x.clone())));
+    let prepared = model.prepare(&named.collect(), &BuildOptions::new()).expect("it is supported");
+    let mut session = Session::new(Device::cpu());
+    let program = prepared.compile(&mut session).expect("compiles");
+    prepared.run(&mut session, &program).expect("runs")[0].1.to_floats()
+}
+
+#[test]
+fn functions_of_a_file_are_inlined() {
+    // c = -0.5 (3 a), by two calls of a function with an attribute.
+    let model = Model::load(small("function.onnx")).expect("a model");
+    let x = Tensor::new([2, 2], [1.0f32, 2.0, -4.0, 0.5]).expect("a tensor");
+    assert_eq!(run(&model, &[("a", x)]), [-1.5, -3.0, 6.0, -0.75]);
+}
+
+#[test]
+fn weights_in_another_file_are_read_within_its_bounds() {
+    let model = Model::load(small("external.onnx")).expect("a model");
+    let x = Tensor::new([1, 3], [1.0f32, 10.0, 100.0]).expect("a tensor");
+    assert_eq!(run(&model, &[("x", x)]), [531.0, 642.0]);
+    for (name, why) in [("outside.onnx", "outside of the model's folder"), ("too_long.onnx", "which has only 32 bytes")]
+    {
+        let error = Model::load(small(name)).err().expect("refused").to_string();
+        assert!(error.contains("tensor `w`") && error.contains(why), "{error}");
+    }
+}
