@@ -253,9 +253,9 @@ const ROOTS: &[f64] = &[1.0, 0.5, 2.0, 1e-3, 100.0, 1e-40, 1e-45, 1.1754942e-38,
 
 // Error bounds in ulps; one rounding is half an ulp. Built-ins have the bounds of the WGSL specification (section
 // 15.7.4): 2.5 for a division, 2 for inverseSqrt, and the sum of both for sqrt. Our own functions have the largest
-// error that tests/ops/scalar.rs finds on lavapipe, llvmpipe and SwiftShader ("measured"), plus at least half an ulp
-// for contractions by other drivers and, because these three divide correctly, plus 2.5 for a division that affects
-// the result.
+// error that tests/ops/scalar.rs finds on lavapipe, llvmpipe and SwiftShader ("measured"; "emulated": in f32 on the
+// host), plus at least half an ulp for contractions by other drivers and, because these three divide correctly, plus
+// 2.5 for a division that affects the result.
 rows! {
     /// `a + b`. Integers wrap. Gradients `dy` and `dy`.
     binary add = Row::numbers(2, |x| x[0] + x[1], |x| x[0].wrapping_add(x[1]))
@@ -436,12 +436,12 @@ rows! {
         .gradient(|g, _| vec![Some((g.dy() * g.x(0).sin()).neg())]);
     /// The tangent, in radians, for `|x|` up to 1e4. Gradient `dy (1 + y^2)`.
     unary tan = Row::floats(1, |x, _| x[0].tan())
-        .ulps(7.0) // measured 3.4
+        .ulps(7.0) // emulated 3.4
         .cases(-1.4, 1.4, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * (g.y().square() + 1.0))]);
     /// The arc sine in radians, from -pi/2 to pi/2; NaN beyond 1. Gradient `dy / sqrt(1 - x^2)`, infinite at 1 and -1.
     unary asin = Row::floats(1, |x, _| x[0].asin())
-        .ulps(7.0) // measured 2.3; its square root counts twice
+        .ulps(7.0) // emulated 2.3; its square root counts twice
         .cases(-0.95, 0.95, UNIT)
         .gradient(|g, _| vec![Some(g.dy() * slope_of_arc_sine(g.x(0)))]);
     /// The arc cosine in radians, from 0 to pi; NaN beyond 1. Gradient `-dy / sqrt(1 - x^2)`, infinite at 1 and -1.
@@ -451,22 +451,22 @@ rows! {
         .gradient(|g, _| vec![Some((g.dy() * slope_of_arc_sine(g.x(0))).neg())]);
     /// The arc tangent in radians, from -pi/2 to pi/2. Gradient `dy / (1 + x^2)`.
     unary atan = Row::floats(1, |x, _| x[0].atan())
-        .ulps(5.0) // measured 2.2
+        .ulps(5.0) // emulated 2.2
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() / (g.x(0).square() + 1.0))]);
     /// The hyperbolic sine; infinite for `|x|` above 89.4. Gradient `dy cosh(x)`.
     unary sinh = Row::floats(1, |x, _| x[0].sinh())
-        .ulps(3.0) // measured 1.5
+        .ulps(3.0) // emulated 1.5
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).cosh())]);
     /// The hyperbolic cosine; infinite for `|x|` above 89.4. Gradient `dy sinh(x)`.
     unary cosh = Row::floats(1, |x, _| x[0].cosh())
-        .ulps(3.0) // measured 1.5
+        .ulps(3.0) // emulated 1.5
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| vec![Some(g.dy() * g.x(0).sinh())]);
     /// The inverse of [`Value::sinh`]: `ln(x + sqrt(x^2 + 1))`. Gradient `dy / sqrt(x^2 + 1)`.
     unary asinh = Row::floats(1, |x, _| x[0].abs().asinh().copysign(x[0]))
-        .ulps(9.0) // measured 2.9; its square root counts 2.5 times
+        .ulps(9.0) // emulated 2.9; its square root counts 2.5 times
         .cases(-4.0, 4.0, WIDE)
         .gradient(|g, _| {
             // Without overflow: 1 / m sqrt((x/m)^2 + (1/m)^2) with m = max(|x|, 1).
@@ -482,7 +482,7 @@ rows! {
     /// The inverse of [`Value::tanh`]: `ln((1 + x) / (1 - x)) / 2`; infinite at 1 and -1, NaN beyond. Gradient
     /// `dy / (1 - x^2)`.
     unary atanh = Row::floats(1, |x, _| x[0].abs().atanh().copysign(x[0]))
-        .ulps(6.0) // measured 2.9
+        .ulps(6.0) // emulated 2.9
         .cases(-0.95, 0.95, UNIT)
         .gradient(|g, _| vec![Some(g.dy() / ((g.x(0).neg() + 1.0) * (g.x(0) + 1.0)))]);
     /// The error function, `2/sqrt(pi) * integral from 0 to x of exp(-t^2)`. Gradient
