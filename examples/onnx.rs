@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let (frame, context) = (512, 64);
 
     let model = Model::load(common::data("onnx/silero_vad.onnx"))?;
-    let rate_input = Constant::ints(ElemType::I64, vec![], vec![rate as i64]);
+    let rate_input = Constant::from_ints(ElemType::I64, vec![], vec![rate as i64])?;
     let shapes = BuildOptions::new().shape("input", [1, context + frame]).shape("state", [2, 1, 128]);
     let graph = Graph::new();
     let built = model.build(&graph, &shapes.constant("sr", rate_input))?;

@@ -1,12 +1,14 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
 mod feeds;
+mod pending;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use feeds::Feeds;
+pub use pending::Pending;
 
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, ValueId};
@@ -385,11 +387,11 @@ impl Session {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
                 drop(upload);
-                Ok(Pending(PendingState::Reading(gpu.start_reading()?)))
+                Ok(Pending::reading(gpu.start_reading()?))
             }
             (None, Store::Cpu(values)) => {
                 drop(upload);
-                Ok(Pending(PendingState::Done(run_on_cpu(program, &feeds, values)?)))
+                Ok(Pending::done(run_on_cpu(program, &feeds, values)?))
             }
             _ => Err(elsewhere()),
         }
@@ -514,54 +516,6 @@ impl Session {
             return Err(elsewhere());
         }
         Feeds::new(program, feeds, &self.counters)
-    }
-}
-
-/// A started step; see [`Session::start`].
-///
-/// ```
-/// use wgrad::{DType, Device, Graph, Session, Tensor};
-/// let graph = Graph::new();
-/// let y = graph.input("x", DType::F32, []).square();
-/// let mut session = Session::new(Device::cpu());
-/// let program = session.compile(&graph, &[&y])?;
-/// let first = session.start(&program, &[("x", &Tensor::scalar(3.0))])?;
-/// let second = session.start(&program, &[("x", &Tensor::scalar(4.0))])?; // before the first is read
-/// assert_eq!((first.outputs()?[0].item()?, second.outputs()?[0].item()?), (9.0, 16.0));
-/// # Ok::<(), wgrad::Error>(())
-/// ```
-#[must_use = "the step runs, but its outputs are lost"]
-pub struct Pending(PendingState);
-
-enum PendingState {
-    /// Already computed, by the reference.
-    Done(Vec<Tensor>),
-    Reading(gpu::Reading),
-}
-
-impl Pending {
-    /// Of a step that has run already.
-    pub(crate) fn done(outputs: Vec<Tensor>) -> Pending {
-        Pending(PendingState::Done(outputs))
-    }
-
-    /// Waits for the step's outputs, in the order in which they were compiled.
-    ///
-    /// # Errors
-    /// Device errors; an index computed on the device that is out of range.
-    pub fn outputs(self) -> Result<Vec<Tensor>> {
-        pollster::block_on(self.outputs_async())
-    }
-
-    /// [`Pending::outputs`] for use with an async executor.
-    ///
-    /// # Errors
-    /// As [`Pending::outputs`].
-    pub async fn outputs_async(self) -> Result<Vec<Tensor>> {
-        match self.0 {
-            PendingState::Done(outputs) => Ok(outputs),
-            PendingState::Reading(reading) => reading.outputs().await,
-        }
     }
 }
 

@@ -5,12 +5,13 @@
 //! kinks.
 
 mod cases;
+mod operators;
 mod row;
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 pub use self::cases::cases;
-use self::row::{Elementwise, Row};
+use self::row::{Elementwise, Row, divided, remaining};
 use crate::op::{Backward, Nan};
 use crate::{DType, Value};
 
@@ -580,16 +581,6 @@ fn slope_of_arc_sine(x: &Value) -> Value {
     ((x.neg() + 1.0) * (x + 1.0)).rsqrt()
 }
 
-/// An integer quotient; the dividend if the divisor is 0.
-fn divided(x: &[i64], quotient: fn(i64, i64) -> i64) -> i64 {
-    if x[1] == 0 { x[0] } else { quotient(x[0], x[1]) }
-}
-
-/// An integer remainder; 0 if the divisor is 0.
-fn remaining(x: &[i64], remainder: fn(i64, i64) -> i64) -> i64 {
-    if x[1] == 0 { 0 } else { remainder(x[0], x[1]) }
-}
-
 /// The smaller or larger value, NaN if either is NaN.
 fn extreme(a: f64, b: f64, of: fn(f64, f64) -> f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { of(a, b) }
@@ -602,51 +593,4 @@ fn share_between(g: &Backward<'_>, wins: fn(&Value, &Value) -> Value) -> Vec<Opt
         wins(a, b).where_(&g.dy(), &tie)
     };
     vec![g.when(0, || part(g.x(0), g.x(1))), g.when(1, || part(g.x(1), g.x(0)))]
-}
-
-macro_rules! operators {
-    ($($trait:ident $method:ident = $function:ident),*) => {$(
-        operators!(@ $trait $method $function, &Value, &Value);
-        operators!(@ $trait $method $function, Value, &Value);
-        operators!(@ $trait $method $function, &Value, Value);
-        operators!(@ $trait $method $function, Value, Value);
-        operators!(@number $trait $method $function, &Value);
-        operators!(@number $trait $method $function, Value);
-    )*};
-    (@ $trait:ident $method:ident $function:ident, $left:ty, $right:ty) => {
-        impl std::ops::$trait<$right> for $left {
-            type Output = Value;
-            #[track_caller]
-            fn $method(self, other: $right) -> Value {
-                Value::$function(&self, &other)
-            }
-        }
-    };
-    (@number $trait:ident $method:ident $function:ident, $left:ty) => {
-        impl std::ops::$trait<f64> for $left {
-            type Output = Value;
-            /// With a number, which must be representable in the value's wide type; for floats it is rounded to f32.
-            #[track_caller]
-            fn $method(self, other: f64) -> Value {
-                self.with_number(other, Value::$function)
-            }
-        }
-    };
-}
-operators!(Add add = add, Sub sub = sub, Mul mul = mul, Div div = div, Rem rem = remainder);
-
-impl std::ops::Neg for &Value {
-    type Output = Value;
-    #[track_caller]
-    fn neg(self) -> Value {
-        Value::neg(self)
-    }
-}
-
-impl std::ops::Neg for Value {
-    type Output = Value;
-    #[track_caller]
-    fn neg(self) -> Value {
-        Value::neg(&self)
-    }
 }

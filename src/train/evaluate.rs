@@ -8,17 +8,18 @@ use crate::data::Batches;
 use crate::trace::span;
 use crate::{Error, Pending, Result, Session};
 
-/// Loss and metrics with the current weights, and the rows with the largest errors if there are metrics: these need
-/// predictions.
+/// Loss and metrics with the current weights. If there are metrics, which need predictions, `worst` collects the rows
+/// with the largest errors.
 pub(super) fn evaluate(
     trainer: &mut Trainer,
     session: &mut Session,
     data: &dyn Dataset,
-) -> Result<(Evaluation, Worst)> {
+    worst: Option<&mut Worst>,
+) -> Result<Evaluation> {
     let _span = span!("evaluate");
     let batches = Batches::new(data.len(), trainer.batch)?;
     let loader = Loader::new(data, batches).workers(trainer.workers);
-    let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst: Worst::default() };
+    let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst };
     let mut pending: Option<(Batch, Vec<usize>, Pending)> = None;
     loader.epoch(0, 0, |loaded| {
         let program = trainer.evaluation(session, &loaded.tensors)?;
@@ -31,18 +32,18 @@ pub(super) fn evaluate(
     if let Some(last) = pending {
         sums.add(trainer, last)?;
     }
-    let Sums { loss, rows, meter, worst } = sums;
-    Ok((Evaluation { loss: loss / rows, metrics: meter.values()?, confusion: meter.confusion() }, worst))
+    let Sums { loss, rows, meter, .. } = sums;
+    Ok(Evaluation { loss: loss / rows, metrics: meter.values()?, confusion: meter.confusion() })
 }
 
-struct Sums {
+struct Sums<'w> {
     loss: f64,
     rows: f64,
     meter: Meter,
-    worst: Worst,
+    worst: Option<&'w mut Worst>,
 }
 
-impl Sums {
+impl Sums<'_> {
     fn add(&mut self, trainer: &Trainer, (batch, rows, pending): (Batch, Vec<usize>, Pending)) -> Result<()> {
         let outputs = pending.outputs()?;
         let [loss, rest @ ..] = &outputs[..] else { return Err(Error::Input("the step has no loss".into())) };
@@ -50,8 +51,10 @@ impl Sums {
         self.rows += rows.len() as f64;
         match rest {
             [prediction] => {
-                self.meter.add(prediction, trainer.target_of(&batch)?)?;
-                self.worst.add(&batch, &trainer.target, prediction, &rows, self.meter.uses_classes);
+                let classes = self.meter.add_batch(prediction, trainer.target_of(&batch)?)?;
+                if let Some(worst) = &mut self.worst {
+                    worst.add(&batch, &trainer.target, prediction, &rows, classes);
+                }
                 Ok(())
             }
             _ => Ok(()),

@@ -128,7 +128,7 @@ impl Metric {
 pub struct Meter {
     metrics: Vec<Tally>,
     confusion: Option<Confusion>,
-    pub(super) uses_classes: bool,
+    uses_classes: bool,
 }
 
 #[derive(Debug)]
@@ -263,6 +263,11 @@ impl Meter {
     /// # Errors
     /// If predictions and targets do not fit each other or a metric.
     pub fn add(&mut self, prediction: &Tensor, target: &Tensor) -> Result<()> {
+        self.add_batch(prediction, target).map(drop)
+    }
+
+    /// As [`Meter::add`]; returns the scores of the classes if a metric uses them.
+    pub(super) fn add_batch(&mut self, prediction: &Tensor, target: &Tensor) -> Result<Option<Classes>> {
         let classes = if self.uses_classes { Some(Classes::new(prediction, target)?) } else { None };
         if let (Some(confusion), Some(batch)) = (&mut self.confusion, &classes) {
             confusion.classes = confusion.classes.max(batch.classes);
@@ -272,7 +277,7 @@ impl Meter {
         for tally in &mut self.metrics {
             tally.add(prediction, target, classes.as_ref())?;
         }
-        Ok(())
+        Ok(classes)
     }
 
     /// The names and values of the metrics, in the order in which they were given.

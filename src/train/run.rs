@@ -10,6 +10,7 @@ use super::history::Ended;
 use super::progress::Progress;
 use super::report::Renewal;
 use super::state::{Checkpoints, Snapshot, State};
+use super::worst::Worst;
 use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
@@ -372,9 +373,11 @@ impl<'a> Run<'a> {
         let whole = self.state.batch == self.batches.count();
         let validation = match self.validation {
             Some(data) => {
-                let (evaluation, worst) = super::evaluate::evaluate(self.trainer, self.session, data)?;
-                if let (Some(folder), Some(worst)) = (&self.trainer.folder, worst.finish(self.state.epoch + 1)) {
-                    folder::write(folder, folder::WORST, &worst)?;
+                let (folder, mut worst) = (self.trainer.folder.clone(), Worst::default());
+                let collected = folder.as_ref().map(|_| &mut worst);
+                let evaluation = super::evaluate::evaluate(self.trainer, self.session, data, collected)?;
+                if let (Some(folder), Some(worst)) = (folder, worst.finish(self.state.epoch + 1)) {
+                    folder::write(&folder, folder::WORST, &worst)?;
                 }
                 Some(evaluation)
             }

@@ -507,7 +507,7 @@ impl Trainer {
         if data.is_empty() {
             return Err(Error::Input("the data to evaluate has no rows".into()));
         }
-        super::evaluate::evaluate(self, session, data).map(|(evaluation, _)| evaluation)
+        super::evaluate::evaluate(self, session, data, None)
     }
 
     /// The batches of an epoch.

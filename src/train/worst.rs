@@ -23,8 +23,15 @@ pub(super) struct Worst {
 }
 
 impl Worst {
-    /// Adds a batch; `numbers` are its rows in the data set.
-    pub fn add(&mut self, batch: &Batch, target: &str, prediction: &Tensor, numbers: &[usize], classes: bool) {
+    /// Adds a batch; `numbers` are its rows in the data set, `classes` the scores if it predicts classes.
+    pub fn add(
+        &mut self,
+        batch: &Batch,
+        target: &str,
+        prediction: &Tensor,
+        numbers: &[usize],
+        classes: Option<Classes>,
+    ) {
         let Some(labels) = batch.get(target) else { return };
         let Some(found) = Found::new(prediction, labels, numbers.len(), classes) else { return };
         self.measure = found.measure;
@@ -66,21 +73,23 @@ struct Found {
     errors: Vec<f64>,
     classes: Option<Classes>,
     targets: Vec<f64>,
+    /// Unless it predicts classes.
     predictions: Vec<f64>,
 }
 
 impl Found {
-    fn new(prediction: &Tensor, labels: &Tensor, rows: usize, classes: bool) -> Option<Found> {
-        let (targets, predictions) = (labels.to_f64(), prediction.to_f64());
+    fn new(prediction: &Tensor, labels: &Tensor, rows: usize, classes: Option<Classes>) -> Option<Found> {
+        let targets = labels.to_f64();
         let each = targets.len().checked_div(rows).filter(|&each| each > 0 && targets.len() == each * rows)?;
         let mean = |row: usize, error: &dyn Fn(usize) -> f64| -> f64 {
             (row * each..(row + 1) * each).map(error).sum::<f64>() / each as f64
         };
-        if classes {
-            let classes = Classes::new(prediction, labels).ok()?;
+        if let Some(classes) = classes {
             let errors = (0..rows).map(|row| mean(row, &|i| classes.cross_entropy(i))).collect();
+            let predictions = Vec::new();
             return Some(Found { measure: "cross entropy", errors, classes: Some(classes), targets, predictions });
         }
+        let predictions = prediction.to_f64();
         if predictions.len() != targets.len() {
             return None;
         }

@@ -1,7 +1,8 @@
 //! `wgrad onnx`: inspects, runs, checks and times ONNX models, and runs ONNX's tests of operators.
 
+mod node_tests;
+
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,8 +11,7 @@ use wgrad::io::safetensors;
 use wgrad::plan::{Options, Plan};
 use wgrad::{Device, Graph, OpenOptions, Profile, Session};
 use wgrad_lab::output::{self, Out, Stop};
-use wgrad_onnx::node_tests::{self, NodeTest, Verdict};
-use wgrad_onnx::{BuildOptions, Constant, Model, Port, Prepared};
+use wgrad_onnx::{BuildOptions, Constant, ElemType, Model, Port, Prepared};
 
 #[derive(clap::Args)]
 pub struct OnnxArgs {
@@ -154,13 +154,14 @@ pub fn run(args: &OnnxArgs, out: &mut Out) -> Result<bool, Stop> {
             bench(model, inputs, *seconds, *profile, *json, out)
         }
         Command::Test { folder, name, devices, all, markdown, json } => {
+            use node_tests::Shown;
             let shown = match (json, markdown, all) {
                 (true, ..) => Shown::Json,
                 (_, true, _) => Shown::Markdown,
                 (.., true) => Shown::All,
                 _ => Shown::Failures,
             };
-            test(folder, name.as_deref(), devices, shown, out)
+            node_tests::run(folder, name.as_deref(), devices, shown, out)
         }
     }
 }
@@ -195,7 +196,7 @@ impl ModelArgs {
             let shape =
                 options.shape_of(port(name)?).ok().filter(|shape| shape.iter().product::<usize>() == values.len());
             let shape = shape.unwrap_or_else(|| vec![values.len()]);
-            options = options.constant(name, Constant::floats(ty, shape, values.clone()));
+            options = options.constant(name, constant(ty, shape, values)?);
         }
         Ok((model, options))
     }
@@ -279,6 +280,20 @@ fn inspect(args: &ModelArgs, nodes: bool, as_json: bool, out: &mut Out) -> Resul
 
 // ---- inputs
 
+/// Numbers in a tensor: wgrad's limit.
+const MOST: usize = (1 << 31) - 1;
+
+/// A tensor of any type from numbers.
+fn constant(ty: ElemType, shape: Vec<usize>, values: &[f64]) -> Result<Constant, Stop> {
+    if ty.is_float() {
+        return Ok(Constant::from_floats(ty, shape, values.to_vec())?);
+    }
+    if let Some(wrong) = values.iter().find(|value| value.fract() != 0.0) {
+        return Err(Stop::Error(format!("{wrong} is no {ty}")));
+    }
+    Ok(Constant::from_ints(ty, shape, values.iter().map(|&value| value as i64).collect())?)
+}
+
 /// The inputs of a model: from files, or random.
 fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<BTreeMap<String, Constant>, Stop> {
     let ports = model.inputs();
@@ -321,11 +336,12 @@ fn inputs_of(model: &Model, args: &InputArgs, options: &BuildOptions) -> Result<
         if !found.contains_key(&port.name) && !options.is_set(&port.name) {
             let ty = port.elem_type.clone().map_err(|what| format!("input `{}`: {what}", port.name))?;
             let shape = options.shape_of(&port)?;
-            let count = shape.iter().product();
-            let values = (0..count).map(|_| if ty.is_float() { random() } else { 0.0 }).collect();
+            let count = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n <= MOST);
+            let count = count.ok_or_else(|| format!("input `{}` of shape {shape:?} is too large", port.name))?;
+            let values: Vec<f64> = (0..count).map(|_| if ty.is_float() { random() } else { 0.0 }).collect();
             let what = if ty.is_float() { "random numbers from 0 to 1" } else { "0" };
             output::note(format!("input `{}` is not given: {what} {ty}{shape:?}", port.name));
-            found.insert(port.name, Constant::floats(ty, shape, values));
+            found.insert(port.name, constant(ty, shape, &values)?);
         }
     }
     Ok(found)
@@ -528,138 +544,4 @@ fn bench(
         }
     }
     Ok(true)
-}
-
-// ---- test
-
-#[derive(Clone, Copy, PartialEq)]
-enum Shown {
-    Failures,
-    All,
-    Markdown,
-    Json,
-}
-
-/// A test, and its verdict on each device.
-struct Tested {
-    test: NodeTest,
-    verdicts: Vec<Verdict>,
-}
-
-fn test(folder: &Path, name: Option<&str>, devices: &[String], shown: Shown, out: &mut Out) -> Result<bool, Stop> {
-    let devices = match devices {
-        [] => vec![Device::open(None)?],
-        names => names.iter().map(|name| Device::open(Some(name))).collect::<Result<_, _>>()?,
-    };
-    let mut results: Vec<Tested> = Vec::new();
-    for test in node_tests::tests(folder)? {
-        if name.is_some_and(|pattern| !output::matches(pattern, &test.name)) {
-            continue;
-        }
-        let mut verdicts = Vec::new();
-        for device in &devices {
-            let verdict = catch_unwind(AssertUnwindSafe(|| test.run(device)));
-            let verdict = verdict.unwrap_or_else(|_| Verdict::Failed("it panicked".into()));
-            let line = match &verdict {
-                Verdict::Passed if shown == Shown::All => Some("passed".to_owned()),
-                Verdict::Unsupported(why) if shown == Shown::All => Some(format!("unsupported: {why}")),
-                Verdict::Failed(why) if shown != Shown::Json => Some(format!("failed: {why}")),
-                _ => None,
-            };
-            if let Some(line) = line {
-                let on = if devices.len() > 1 { format!(" on {device}") } else { String::new() };
-                out.line(format!("{}{on}: {line}", test.name))?;
-            }
-            verdicts.push(verdict);
-        }
-        results.push(Tested { test, verdicts });
-    }
-    if results.is_empty() {
-        return Err(Stop::Error("no test has such a name".into()));
-    }
-    match shown {
-        Shown::Json => out.line(format!("{:#}", tests_as_json(&devices, &results)))?,
-        Shown::Markdown => tests_as_markdown(&devices, &results, out)?,
-        _ => {
-            for (at, device) in devices.iter().enumerate() {
-                let [passed, failed, unsupported] = counts(&results, at);
-                let all = results.len();
-                out.line(format!("{device}: {passed} passed, {failed} failed, {unsupported} unsupported, of {all}"))?;
-            }
-        }
-    }
-    let all = (0..devices.len()).map(|at| counts(&results, at));
-    Ok(all.into_iter().all(|[passed, failed, _]| passed > 0 && failed == 0))
-}
-
-/// Passed, failed and unsupported tests on a device.
-fn counts<'t>(results: impl IntoIterator<Item = &'t Tested>, device: usize) -> [usize; 3] {
-    let mut counts = [0; 3];
-    for tested in results {
-        counts[match tested.verdicts[device] {
-            Verdict::Passed => 0,
-            Verdict::Failed(_) => 1,
-            Verdict::Unsupported(_) => 2,
-        }] += 1;
-    }
-    counts
-}
-
-fn tests_as_json(devices: &[Device], results: &[Tested]) -> Json {
-    let tests = results.iter().map(|Tested { test, verdicts }| {
-        let verdicts = devices.iter().zip(verdicts).map(|(device, verdict)| {
-            let (result, why) = match verdict {
-                Verdict::Passed => ("passed", None),
-                Verdict::Failed(why) => ("failed", Some(why)),
-                Verdict::Unsupported(why) => ("unsupported", Some(why)),
-            };
-            json!({"device": device.to_string(), "result": result, "why": why})
-        });
-        json!({"name": test.name, "operators": test.operators, "verdicts": verdicts.collect::<Vec<_>>()})
-    });
-    json!({"tests": tests.collect::<Vec<_>>()})
-}
-
-fn tests_as_markdown(devices: &[Device], results: &[Tested], out: &mut Out) -> Result<(), Stop> {
-    let mut groups: BTreeMap<String, Vec<&Tested>> = BTreeMap::new();
-    for tested in results {
-        let group = match &tested.test.operators[..] {
-            [only] => format!("`{only}`"),
-            [] => "unreadable".into(),
-            _ => "several operators".into(),
-        };
-        groups.entry(group).or_default().push(tested);
-    }
-    let names: Vec<String> = devices.iter().map(|device| format!(" {device} |")).collect();
-    out.line(format!("| operator | tests |{} not supported |", names.concat()))?;
-    out.line(format!("| --- | --- |{} --- |", " --- |".repeat(devices.len())))?;
-    for (group, tests) in &groups {
-        let cells = (0..devices.len()).map(|at| match counts(tests.iter().copied(), at) {
-            [passed, 0, _] => format!(" {passed} |"),
-            [passed, failed, _] => format!(" {passed}, {failed} **failed** |"),
-        });
-        let mut reasons: Vec<String> = tests
-            .iter()
-            .flat_map(|tested| &tested.verdicts)
-            .filter_map(|verdict| match verdict {
-                Verdict::Unsupported(why) => Some(reason(why)),
-                _ => None,
-            })
-            .collect();
-        reasons.sort();
-        reasons.dedup();
-        let more = if reasons.len() > 3 { ", ..." } else { "" };
-        reasons.truncate(3);
-        out.line(format!("| {group} | {} |{} {}{more} |", tests.len(), cells.collect::<String>(), reasons.join(", ")))?;
-    }
-    let sums = (0..devices.len()).map(|at| format!(" **{}** |", counts(results, at)[0])).collect::<String>();
-    out.line(format!("| **all** | **{}** |{sums} |", results.len()))
-}
-
-/// The first reason, without names.
-fn reason(why: &str) -> String {
-    let first = why.split("; ").next().unwrap_or_default();
-    let text = first.rsplit_once("`: ").map_or(first, |(_, rest)| rest);
-    let text = if text.contains("operator is not supported") { "operator" } else { text };
-    text.replace('|', "/").replace('\n', " ")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use wgrad::{DType, Data, Shape, Tensor};
+use wgrad::{DType, Data, Error, Shape, Tensor};
 
 use crate::proto::TensorProto;
 use crate::small_float;
@@ -185,8 +185,38 @@ enum Store {
 }
 
 impl Constant {
-    /// Integers or truth values of any type.
-    pub fn ints(ty: ElemType, shape: Vec<usize>, values: Vec<i64>) -> Constant {
+    /// A tensor of integers or truth values.
+    ///
+    /// ```
+    /// use wgrad_onnx::{Constant, ElemType};
+    /// let sizes = Constant::from_ints(ElemType::I64, vec![3], vec![1, 48, 192])?;
+    /// assert_eq!((sizes.shape(), sizes.to_ints()), (&[3][..], Some(vec![1, 48, 192])));
+    /// assert!(Constant::from_ints(ElemType::U8, vec![1], vec![256]).is_err());
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the number of elements does not fit the shape, the type is one of floats, or it cannot hold a value.
+    pub fn from_ints(ty: ElemType, shape: Vec<usize>, values: Vec<i64>) -> wgrad::Result<Constant> {
+        fits(ty, &shape, values.len(), !ty.is_float())?;
+        let (low, high) = ty.range();
+        if let Some(wrong) = values.iter().find(|&&value| value < low || value > high) {
+            return Err(Error::Input(format!("{wrong} does not fit {ty}, which holds {low} to {high}")));
+        }
+        Ok(Constant::ints(ty, shape, values))
+    }
+
+    /// A tensor of floats, rounded to the type.
+    ///
+    /// # Errors
+    /// If the number of elements does not fit the shape, or the type is not one of floats.
+    pub fn from_floats(ty: ElemType, shape: Vec<usize>, values: Vec<f64>) -> wgrad::Result<Constant> {
+        fits(ty, &shape, values.len(), ty.is_float())?;
+        Ok(Constant::floats(ty, shape, values))
+    }
+
+    /// Integers or truth values of any type, as many as the shape has.
+    pub(crate) fn ints(ty: ElemType, shape: Vec<usize>, values: Vec<i64>) -> Constant {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
         let store = match ty {
             I16 | I64 | U16 | U64 => Store::Ints(Arc::new(values)),
@@ -205,8 +235,8 @@ impl Constant {
         Constant { ty, shape, store }
     }
 
-    /// Floats, rounded to the type.
-    pub fn floats(ty: ElemType, shape: Vec<usize>, values: Vec<f64>) -> Constant {
+    /// Floats, rounded to the type, as many as the shape has.
+    pub(crate) fn floats(ty: ElemType, shape: Vec<usize>, values: Vec<f64>) -> Constant {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
         let data: Data = match ty {
             F16 => Data::F16(values.iter().map(|&x| f16::from_f64(x)).collect()),
@@ -381,6 +411,19 @@ impl Constant {
             true => Ok(()),
             false => Err(format!("it has {found} elements, but its shape {} needs {expected}", Shape::from(shape))),
         }
+    }
+}
+
+/// Checks the elements that a user gives.
+fn fits(ty: ElemType, shape: &[usize], count: usize, is_right_kind: bool) -> wgrad::Result<()> {
+    let shape = Shape::from(shape);
+    if !is_right_kind {
+        let other = if ty.is_float() { "from_floats" } else { "from_ints" };
+        return Err(Error::Input(format!("elements of {ty} are made by Constant::{other}")));
+    }
+    match shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)) == Some(count) {
+        true => Ok(()),
+        false => Err(Error::Input(format!("{count} elements do not fill the shape {shape}"))),
     }
 }
 

@@ -139,7 +139,7 @@ fn all_problems_are_reported_at_once() {
     let problems = model.try_build(&Graph::new(), &BuildOptions::new()).err().expect("the shape decides");
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].needs.contains("shape") && problems[0].to_string().contains("set that as a constant"));
-    let shape = Constant::ints(ElemType::I64, vec![4], vec![2, 3, 2, 2]);
+    let shape = Constant::from_ints(ElemType::I64, vec![4], vec![2, 3, 2, 2]).expect("a constant");
     assert!(model.try_build(&Graph::new(), &BuildOptions::new().constant("shape", shape)).is_ok());
     let missing = Model::load(file("missing.onnx")).err().expect("no file").to_string();
     assert!(missing.contains("missing.onnx"), "{missing}");

@@ -1,217 +1,9 @@
 //! Operators on small inputs, where ONNX's own node tests do not reach: results computed by hand, and errors.
 
-use std::collections::BTreeMap;
+use common::op::*;
+use wgrad_onnx::{Constant, ElemType, Model};
 
-use wgrad::{Device, Session};
-use wgrad_onnx::{BuildOptions, Constant, ElemType, Model};
-
-// ---- Models as protocol buffers
-
-fn varint(mut n: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while n >= 0x80 {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes
-}
-
-/// A field of bytes: text, or a message.
-fn field(number: u64, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-    let bytes = bytes.as_ref();
-    [varint(number << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
-}
-
-fn number(field: u64, n: i64) -> Vec<u8> {
-    [varint(field << 3), varint(n as u64)].concat()
-}
-
-/// An attribute of a node.
-fn int(name: &str, n: i64) -> Vec<u8> {
-    field(5, [field(1, name), number(3, n), number(20, 2)].concat())
-}
-
-fn float(name: &str, x: f32) -> Vec<u8> {
-    field(5, [field(1, name), varint(2 << 3 | 5), x.to_le_bytes().to_vec(), number(20, 1)].concat())
-}
-
-fn text(name: &str, value: &str) -> Vec<u8> {
-    field(5, [field(1, name), field(4, value), number(20, 3)].concat())
-}
-
-fn ints(name: &str, values: &[i64]) -> Vec<u8> {
-    let values: Vec<u8> = values.iter().flat_map(|&n| number(8, n)).collect();
-    field(5, [field(1, name), values, number(20, 7)].concat())
-}
-
-fn strings(name: &str, values: &[&str]) -> Vec<u8> {
-    let values: Vec<u8> = values.iter().flat_map(|value| field(9, value)).collect();
-    field(5, [field(1, name), values, number(20, 8)].concat())
-}
-
-/// A node with inputs, and what it is made of.
-#[derive(Default)]
-struct Op {
-    name: &'static str,
-    domain: &'static str,
-    opset: i64,
-    attributes: Vec<u8>,
-    /// None for an input that is left out.
-    inputs: Vec<Option<Constant>>,
-    /// Tensors of the file for some inputs: number, element type, shape, bytes.
-    tensors: Vec<(usize, i64, Vec<i64>, Vec<u8>)>,
-    outputs: usize,
-}
-
-fn op(name: &'static str, inputs: &[&Constant]) -> Op {
-    let inputs = inputs.iter().map(|&x| Some(x.clone())).collect();
-    Op { name, opset: 20, inputs, outputs: 1, ..Op::default() }
-}
-
-impl Op {
-    fn of(self, domain: &'static str) -> Op {
-        Op { domain, ..self }
-    }
-
-    fn opset(self, opset: i64) -> Op {
-        Op { opset, ..self }
-    }
-
-    fn with(mut self, attribute: Vec<u8>) -> Op {
-        self.attributes.extend(attribute);
-        self
-    }
-
-    fn and(mut self, input: Option<&Constant>) -> Op {
-        self.inputs.push(input.cloned());
-        self
-    }
-
-    fn tensor(mut self, at: usize, ty: i64, shape: &[i64], bytes: &[u8]) -> Op {
-        while self.inputs.len() <= at {
-            self.inputs.push(None);
-        }
-        self.tensors.push((at, ty, shape.to_vec(), bytes.to_vec()));
-        self
-    }
-
-    fn outputs(self, outputs: usize) -> Op {
-        Op { outputs, ..self }
-    }
-
-    /// The bytes of a model of the node alone.
-    fn model(&self) -> Vec<u8> {
-        let name = |at: usize| format!("i{at}");
-        let stored = |at: usize| self.tensors.iter().any(|tensor| tensor.0 == at);
-        let mut node = Vec::new();
-        for (at, input) in self.inputs.iter().enumerate() {
-            node.extend(field(1, if input.is_some() || stored(at) { name(at) } else { String::new() }));
-        }
-        (0..self.outputs).for_each(|at| node.extend(field(2, format!("o{at}"))));
-        node.extend([field(4, self.name), field(7, self.domain), self.attributes.clone()].concat());
-        let mut graph = [field(1, node), field(2, "graph")].concat();
-        for (at, ty, shape, bytes) in &self.tensors {
-            let dims: Vec<u8> = shape.iter().flat_map(|&size| number(1, size)).collect();
-            graph.extend(field(5, [dims, number(2, *ty), field(8, name(*at)), field(9, bytes)].concat()));
-        }
-        for (at, input) in self.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, input.as_ref()?))) {
-            let dims = input.shape().iter().flat_map(|&size| field(1, number(1, size as i64)));
-            let shape: Vec<u8> = dims.collect();
-            let tensor = [number(1, code(input.elem_type())), field(2, shape)].concat();
-            graph.extend(field(11, [field(1, name(at)), field(2, field(1, tensor))].concat()));
-        }
-        (0..self.outputs).for_each(|at| graph.extend(field(12, field(1, format!("o{at}")))));
-        let opset = |domain: &str, version: i64| field(8, [field(1, domain), number(2, version)].concat());
-        let extra = if self.domain.is_empty() { Vec::new() } else { opset(self.domain, 1) };
-        [number(1, 10), opset("", self.opset), extra, field(7, graph)].concat()
-    }
-
-    fn feeds(&self) -> BTreeMap<String, Constant> {
-        let given = self.inputs.iter().enumerate();
-        given.filter_map(|(at, input)| Some((format!("i{at}"), input.clone()?))).collect()
-    }
-
-    /// The outputs, which must agree on the reference and on a device, if there is one.
-    #[track_caller]
-    fn run(&self) -> Vec<Constant> {
-        let model = Model::from_bytes(self.model(), ".").expect("a model");
-        let prepared = match model.prepare(&self.feeds(), &BuildOptions::new()) {
-            Ok(prepared) => prepared,
-            Err(error) => panic!("{error}"),
-        };
-        let devices = [Some(Device::cpu()), Device::open(None).ok()];
-        let run_on = |device: Device| -> Vec<Constant> {
-            let mut session = Session::new(device);
-            let program = prepared.compile(&mut session).expect("compiles");
-            prepared.run(&mut session, &program).expect("runs").into_iter().map(|output| output.1).collect()
-        };
-        let mut found: Vec<Vec<Constant>> = devices.into_iter().flatten().map(run_on).collect();
-        let first = found.swap_remove(0);
-        for other in found {
-            for (a, b) in first.iter().zip(&other) {
-                close(&b.to_floats(), &a.to_floats());
-            }
-        }
-        first
-    }
-
-    /// The numbers of the only output.
-    #[track_caller]
-    fn numbers(&self) -> Vec<f64> {
-        self.run().swap_remove(0).to_floats()
-    }
-
-    /// The error that the model cannot be built with.
-    #[track_caller]
-    fn error(&self) -> String {
-        let model = Model::from_bytes(self.model(), ".").expect("a model");
-        match model.prepare(&self.feeds(), &BuildOptions::new()) {
-            Ok(_) => panic!("{} is built", self.name),
-            Err(error) => error.to_string(),
-        }
-    }
-}
-
-fn code(ty: ElemType) -> i64 {
-    match ty {
-        ElemType::F32 => 1,
-        ElemType::U8 => 2,
-        ElemType::I8 => 3,
-        ElemType::U16 => 4,
-        ElemType::I16 => 5,
-        ElemType::I32 => 6,
-        ElemType::I64 => 7,
-        ElemType::Bool => 9,
-        ElemType::U64 => 13,
-        other => panic!("{other} is not used here"),
-    }
-}
-
-fn f32s(shape: &[usize], values: &[f64]) -> Constant {
-    Constant::floats(ElemType::F32, shape.to_vec(), values.to_vec())
-}
-
-fn i64s(shape: &[usize], values: &[i64]) -> Constant {
-    Constant::ints(ElemType::I64, shape.to_vec(), values.to_vec())
-}
-
-fn of(ty: ElemType, values: &[i64]) -> Constant {
-    Constant::ints(ty, vec![values.len()], values.to_vec())
-}
-
-fn count(shape: &[usize]) -> Constant {
-    f32s(shape, &(0..shape.iter().product::<usize>()).map(|x| x as f64).collect::<Vec<_>>())
-}
-
-/// Equal up to the rounding of f32.
-#[track_caller]
-fn close(found: &[f64], wanted: &[f64]) {
-    let near = |(a, b): (&f64, &f64)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 2e-5 * b.abs().max(1.0);
-    assert!(found.len() == wanted.len() && found.iter().zip(wanted).all(near), "{found:?}, expected {wanted:?}");
-}
-
-const MICROSOFT: &str = "com.microsoft";
+mod common;
 
 // ---- Sampling
 
@@ -486,7 +278,9 @@ fn matmul_bits(columns: i64, known: bool, zero: Option<i64>) -> Op {
     let mut op = op("MatMulNBits", &[&x]).of(MICROSOFT);
     op = match known {
         true => op.tensor(1, 2, &[1, bytes as i64 / 16, 16], &vec![0x98; bytes]),
-        false => op.and(Some(&Constant::ints(ElemType::U8, vec![1, bytes / 16, 16], vec![0x98; bytes]))),
+        false => op.and(Some(
+            &Constant::from_ints(ElemType::U8, vec![1, bytes / 16, 16], vec![0x98; bytes]).expect("a constant"),
+        )),
     };
     op = op.and(Some(&f32s(&[bytes / 16], &vec![0.5; bytes / 16])));
     if let Some(zero) = zero {
@@ -511,7 +305,8 @@ fn weights_of_4_bits_are_multiplied_by_their_scales() {
 
 #[test]
 fn quantised_sums_are_rounded_to_the_scale_of_the_result() {
-    let (scale, zero) = (|x: f64| f32s(&[], &[x]), |x: i64| Constant::ints(ElemType::U8, vec![], vec![x]));
+    let (scale, zero) =
+        (|x: f64| f32s(&[], &[x]), |x: i64| Constant::from_ints(ElemType::U8, vec![], vec![x]).expect("a constant"));
     let (a, b) = (of(ElemType::U8, &[12, 255]), of(ElemType::U8, &[3, 255]));
     let inputs = [&a, &scale(0.5), &zero(10), &b, &scale(0.25), &zero(1), &scale(1.0), &zero(5)];
     // (12 - 10) / 2 + (3 - 1) / 4 = 1.5, to even 2; 122.5 + 63.5 = 186.
@@ -541,7 +336,7 @@ fn attention_of_one_key_is_its_value_and_masks_remove_keys() {
         op.and(None).and(Some(mask)).with(int("num_heads", 2))
     };
     close(&attention(&of_i32(&[1])).numbers(), &[1.0, 2.0, 3.0, 4.0]);
-    let second = Constant::ints(ElemType::I32, vec![1, 2], vec![0, 1]);
+    let second = Constant::from_ints(ElemType::I32, vec![1, 2], vec![0, 1]).expect("a constant");
     close(&attention(&second).numbers(), &[5.0, 6.0, 7.0, 8.0]);
     assert!(attention(&of_i32(&[1, 1, 1])).error().contains("a mask of the shape [3] is not supported"));
     let packed = f32s(&[1, 1, 2, 3, 2], &(0..12).map(f64::from).collect::<Vec<_>>());
@@ -556,7 +351,9 @@ fn attention_of_one_key_is_its_value_and_masks_remove_keys() {
     let shared = |total: i64| {
         let op = op("GroupQueryAttention", &[&query, &key, &value]).of(MICROSOFT);
         let op = op.and(Some(&f32s(&[1, 1, 1, 2], &[0.0, 0.0]))).and(Some(&past));
-        let op = op.and(Some(&of_i32(&[1]))).and(Some(&Constant::ints(ElemType::I32, vec![], vec![total])));
+        let op = op
+            .and(Some(&of_i32(&[1])))
+            .and(Some(&Constant::from_ints(ElemType::I32, vec![], vec![total]).expect("a constant")));
         op.with(int("num_heads", 2)).with(int("kv_num_heads", 1)).outputs(3)
     };
     let found = shared(2).run();

@@ -336,3 +336,13 @@ fn map_integers<T>(inputs: &[&Tensor], f: impl Fn(&[i64]) -> T) -> Vec<T> {
     };
     (0..inputs[0].numel()).map(compute).collect()
 }
+
+/// An integer quotient; the dividend if the divisor is 0.
+pub(super) fn divided(x: &[i64], quotient: fn(i64, i64) -> i64) -> i64 {
+    if x[1] == 0 { x[0] } else { quotient(x[0], x[1]) }
+}
+
+/// An integer remainder; 0 if the divisor is 0.
+pub(super) fn remaining(x: &[i64], remainder: fn(i64, i64) -> i64) -> i64 {
+    if x[1] == 0 { 0 } else { remainder(x[0], x[1]) }
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use wgrad::check::sweep::Numbered;
+use wgrad_lab::output;
 
 /// Between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -52,7 +53,7 @@ impl Progress {
         }
         if !stderr().is_terminal() && self.printed.elapsed() >= INTERVAL {
             self.printed = Instant::now();
-            eprintln!("{} s elapsed, {text}", elapsed.as_secs());
+            output::note(format!("{} s elapsed, {text}", elapsed.as_secs()));
         }
         let name: String = numbered.case.name.chars().take(40).collect();
         self.bar.set_message(format!("{text}  {} ({name})", numbered.case.op));

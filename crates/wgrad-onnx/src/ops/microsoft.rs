@@ -166,8 +166,8 @@ fn unpacked(bytes: &Value, bits: usize, count: usize) -> Value {
         vec![1; rank],
         f64::from((1u32 << bits) - 1),
     ));
-    let mut whole = shape.clone();
-    *whole.last_mut().expect("an axis") *= 8 / bits;
+    let Some((last, outer)) = shape.split_last() else { return bytes };
+    let whole = [outer, &[last * (8 / bits)]].concat();
     numbers.reshape(&signed(&whole)).slice(-1, 0, count, 1)
 }
 

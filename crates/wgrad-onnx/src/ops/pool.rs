@@ -43,8 +43,8 @@ pub(super) fn along(x: &Value, axis: usize, window: &Window, count: usize, join:
     (1..window.kernel).fold(slice(0), |y, tap| join(&y, &slice(tap)))
 }
 
-fn pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
-    let (x, ty, is_max) = (node.value(0)?, node.input(0)?.ty(), node.op() == "MaxPool");
+/// The sizes of the axes after the first two, and the windows along them.
+fn pooled(node: &mut Node<'_, '_>, x: &Value) -> Result<(Vec<usize>, Vec<Window>)> {
     let kernel = node.attribute_ints("kernel_shape").ok_or("its kernel_shape is missing")?;
     let kernel: Vec<usize> = kernel.iter().map(|&size| size.max(0) as usize).collect();
     if x.shape().rank() < 3 {
@@ -52,6 +52,12 @@ fn pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     }
     let sizes = x.shape()[2..].to_vec();
     let windows = windows(node, &kernel, &sizes)?;
+    Ok((sizes, windows))
+}
+
+fn pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
+    let (x, ty, is_max) = (node.value(0)?, node.input(0)?.ty(), node.op() == "MaxPool");
+    let (sizes, windows) = pooled(node, &x)?;
     let (ceil, counts_padding) = (node.flag("ceil_mode", false), node.flag("count_include_pad", false));
     let by_column = node.flag("storage_order", false);
     let counts: Vec<usize> = windows.iter().zip(&sizes).map(|(window, &size)| window.count(size, ceil)).collect();
@@ -129,13 +135,7 @@ fn power(x: &Value, p: f64) -> Value {
 fn lp_pool(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let (x, ty) = (node.value(0)?, node.input(0)?.ty());
     let p = node.int("p", 2) as f64;
-    let kernel = node.attribute_ints("kernel_shape").ok_or("its kernel_shape is missing")?;
-    let kernel: Vec<usize> = kernel.iter().map(|&size| size.max(0) as usize).collect();
-    if x.shape().rank() < 3 {
-        return Err(format!("its input {} has no axes to move along", x.ty()).into());
-    }
-    let sizes = x.shape()[2..].to_vec();
-    let windows = windows(node, &kernel, &sizes)?;
+    let (sizes, windows) = pooled(node, &x)?;
     let ceil = node.flag("ceil_mode", false);
     let mut y = padded(&power(&x.abs(), p), &windows, 0.0);
     for (at, window) in windows.iter().enumerate() {
