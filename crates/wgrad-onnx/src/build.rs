@@ -243,7 +243,16 @@ impl Builder<'_> {
                 continue;
             }
             let found = port.elem_type.clone().map_err(|why| format!("input `{name}`: {why}"));
-            let found = found.and_then(|ty| Ok((ty, self.options.shape_of(&port)?)));
+            let found = found.and_then(|ty| {
+                let shape = self.options.shape_of(&port)?;
+                let count = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+                match count.is_some_and(|count| count <= ops::MOST) {
+                    true => Ok((ty, shape)),
+                    false => {
+                        Err(format!("input `{name}` of shape {shape:?} has 2^31 elements or more, which is too many"))
+                    }
+                }
+            });
             let val = match found {
                 Ok((ty, shape)) => {
                     let value = self.graph.input(&name, ty.dtype(), shape);

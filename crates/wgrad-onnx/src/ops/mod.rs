@@ -30,6 +30,9 @@ pub(crate) type Lower = fn(&mut Node<'_, '_>) -> Result<Vec<Val>>;
 pub(crate) const RANDOM: &[&str] =
     &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
 
+/// Elements of a tensor: wgrad's limit.
+pub(crate) const MOST: usize = (1 << 31) - 1;
+
 /// Numbers that may be computed at import for one value.
 pub(crate) const MANY: usize = 1 << 24;
 
