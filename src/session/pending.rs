@@ -2,7 +2,7 @@
 
 use crate::{Result, Tensor, gpu};
 
-/// A started step; see [`Session::start`].
+/// A started step; see [`Session::start`](crate::Session::start).
 ///
 /// ```
 /// use wgrad::{DType, Device, Graph, Session, Tensor};
