@@ -1,6 +1,7 @@
 //! Shared by the examples: the command line and helper functions.
 #![allow(dead_code)] // no example uses all of it
 
+pub mod picture;
 pub mod plot;
 
 use std::path::{Path, PathBuf};
