@@ -1,6 +1,7 @@
 //! The interface of an op: its semantics (types, gradient, reference), its implementation (a pointwise
 //! function, a view, or kernels with variants), and the cases that compare the two.
 
+mod attribute;
 mod case;
 mod cost;
 mod kernel;
@@ -9,6 +10,7 @@ use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+pub use attribute::{Attribute, Attributes};
 pub use case::{Build, Case, CaseInput, Fill};
 pub use cost::{Cost, Machine, Style, Work};
 pub use kernel::{Args, Binding, Kernel, Launch, Lowered, Precision, Slot, Variant};
@@ -22,6 +24,12 @@ use crate::{Tensor, TensorType, Value};
 pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     /// The name used in messages, reports and patterns, such as `conv2d`.
     fn name(&self) -> &'static str;
+
+    /// The attributes as data, for printed graphs and for export. Ops of equal names, attributes and input and output
+    /// types are equal; so an op without attributes needs none.
+    fn attributes(&self) -> Attributes {
+        Vec::new()
+    }
 
     /// Output types, or an error that says what was expected and how to fix it. The message need not
     /// repeat the op's name and input types: the graph adds them.

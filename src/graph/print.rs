@@ -56,7 +56,9 @@ impl Nodes {
             NodeKind::Constant(_) => "constant".to_owned(),
             NodeKind::Op(op) => {
                 let inputs: Vec<String> = node.inputs.iter().map(|&id| self.reference(id)).collect();
-                format!("{}({}){}", op.name(), inputs.join(", "), attributes(&format!("{op:?}")))
+                let attributes: String =
+                    op.attributes().iter().map(|(name, value)| format!(" {name}={value}")).collect();
+                format!("{}({}){attributes}", op.name(), inputs.join(", "))
             }
         }
     }
@@ -68,13 +70,5 @@ impl Nodes {
         } else {
             format!("%{}.{}", id.node, id.output)
         }
-    }
-}
-
-/// What follows the type's name in an op's debug text.
-fn attributes(text: &str) -> String {
-    match text.find(|c: char| !c.is_alphanumeric() && c != '_') {
-        Some(at) if text[at..].trim() != "[]" => format!(" {}", text[at..].trim_start()),
-        _ => String::new(),
     }
 }

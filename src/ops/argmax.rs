@@ -1,7 +1,8 @@
 //! Index of the largest or smallest element along one axis.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Variant,
+    Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot,
+    Variant,
 };
 use crate::ops::reduce::{
     ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, cost_of_rows, exceeds, outer_size_inner, parts, shared_by,
@@ -21,6 +22,10 @@ struct Argmax {
 impl Op for Argmax {
     fn name(&self) -> &'static str {
         if self.smallest { "argmin" } else { "argmax" }
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into()), ("keepdim", self.keepdim.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -6,7 +6,7 @@ mod gradients;
 mod kernels;
 mod reference;
 
-use crate::op::{Args, Backward, Bits, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
+use crate::op::{Args, Attributes, Backward, Bits, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -45,6 +45,10 @@ struct Scores {
 const MAX_NUMBERS: usize = 4096;
 
 impl Scores {
+    fn attributes(&self) -> Attributes {
+        vec![("scale", self.scale.0.into()), ("causal", self.causal.into())]
+    }
+
     /// Checks queries, keys, values and the mask, which follows `others` further inputs.
     fn check(&self, inputs: &[&TensorType], others: usize) -> Result<(), String> {
         if inputs.iter().any(|ty| ty.dtype != DType::F32 || ty.shape.rank() != 4) {
@@ -78,6 +82,10 @@ struct ScaledDotProduct(Scores);
 impl Op for ScaledDotProduct {
     fn name(&self) -> &'static str {
         "attention"
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.0.attributes()
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

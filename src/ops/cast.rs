@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::op::{Arg, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding, Strided};
+use crate::op::{Arg, Attributes, Backward, Case, Fill, Lowering, Nan, Op, Pointwise, Rounding, Strided};
 use crate::shape::View;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
@@ -25,6 +25,10 @@ pub(crate) fn without_rounding(op: &dyn Op) -> Option<(DType, Arc<dyn Op>)> {
 impl Op for Cast {
     fn name(&self) -> &'static str {
         "cast"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("to", self.to.into()), ("exact", self.exact.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -93,6 +97,10 @@ struct Widen {
 impl Op for Widen {
     fn name(&self) -> &'static str {
         "widen"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("to", self.to.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -17,7 +17,7 @@ mod tiles;
 
 pub use cases::cases;
 
-use crate::op::{Backward, Lowering, Op, Rounding};
+use crate::op::{Attributes, Backward, Lowering, Op, Rounding};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// One number per spatial axis, height first. A single number converts to a pair of equal ones.
@@ -252,6 +252,21 @@ impl Op for Convolution {
             ConvPass::BackwardData(_) => "conv2d_input_grad",
             ConvPass::BackwardFilter(_) => "conv2d_weight_grad",
         }
+    }
+
+    fn attributes(&self) -> Attributes {
+        let Conv2d { stride, padding, dilation, groups } = self.options;
+        let mut attributes: Attributes = vec![
+            ("stride", stride.into()),
+            ("padding", padding.into()),
+            ("dilation", dilation.into()),
+            ("groups", groups.into()),
+        ];
+        match self.pass {
+            ConvPass::Forward => {}
+            ConvPass::BackwardData(size) | ConvPass::BackwardFilter(size) => attributes.push(("size", size.into())),
+        }
+        attributes
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,8 +1,8 @@
 //! Cumulative sums along an axis.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Style, Variant,
-    Work,
+    Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Style, Variant, Work,
 };
 use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, parts, together_on};
 use crate::profile::Profile;
@@ -19,6 +19,10 @@ struct CumSum {
 impl Op for CumSum {
     fn name(&self) -> &'static str {
         "cumsum"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into()), ("reverse", self.reverse.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,8 @@
 //! Reverses the order of elements along axes.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Attributes, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
 use crate::ops::gather::Lines;
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
@@ -18,6 +20,10 @@ struct Flip {
 impl Op for Flip {
     fn name(&self) -> &'static str {
         "flip"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,6 @@
 //! Values without inputs: constants and indices.
 
-use crate::op::{Arg, Backward, Bits, Case, Lowering, Op, Pointwise, Rounding};
+use crate::op::{Arg, Attributes, Backward, Bits, Case, Lowering, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
 
 /// Fills a tensor with one number.
@@ -32,6 +32,10 @@ impl Full {
 impl Op for Full {
     fn name(&self) -> &'static str {
         "full"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("value", self.value.0.into())]
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -77,6 +81,10 @@ impl Iota {
 impl Op for Iota {
     fn name(&self) -> &'static str {
         "iota"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into())]
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,8 @@
 //! Resizing axes by interpolation, such as images and feature maps.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Attributes, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
 use crate::ops::gather::Lines;
 use crate::ops::reduce::outer_size_inner;
 use crate::shader::Shader;
@@ -63,6 +65,16 @@ impl Interpolate {
 impl Op for Interpolate {
     fn name(&self) -> &'static str {
         if self.transposed { "interpolate_grad" } else { "interpolate" }
+    }
+
+    fn attributes(&self) -> Attributes {
+        let mode = match self.mode {
+            Interpolation::Nearest => "nearest",
+            Interpolation::Linear => "linear",
+            Interpolation::LinearAligned => "linear_aligned",
+        };
+        let sizes = [self.n_in, self.n_out];
+        vec![("axis", self.axis.into()), ("mode", mode.into()), ("sizes", sizes.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

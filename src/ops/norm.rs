@@ -13,7 +13,7 @@ mod moments;
 pub use cases::cases;
 use moments::Moments;
 
-use crate::op::{Backward, Bits, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
+use crate::op::{Attributes, Backward, Bits, F32_UNIT_ROUNDOFF, Lowering, Op, Rounding, gamma_of_runs};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 /// Maximum elements per row: 4096 parts of 4096 elements each.
@@ -130,6 +130,10 @@ impl Op for Normalize {
         if self.0.centered { "normalize" } else { "rms_normalize" }
     }
 
+    fn attributes(&self) -> Attributes {
+        vec![("eps", self.0.eps.0.into())]
+    }
+
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let stats = check(inputs[0])?;
         check_eps(self.0.eps.0)?;
@@ -180,6 +184,10 @@ impl Op for Normalize {
 impl Op for NormalizeGrad {
     fn name(&self) -> &'static str {
         if self.0.centered { "normalize_grad" } else { "rms_normalize_grad" }
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("eps", self.0.eps.0.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,8 @@
 //! One-hot encoding of class indices.
 
-use crate::op::{Args, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant};
+use crate::op::{
+    Args, Attributes, Backward, Binding, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+};
 use crate::ops::gather::{NAN, indices};
 use crate::ops::pad::copy_chunk;
 use crate::shader::Shader;
@@ -15,6 +17,10 @@ struct OneHot {
 impl Op for OneHot {
     fn name(&self) -> &'static str {
         "one_hot"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("classes", self.classes.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

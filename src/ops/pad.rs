@@ -2,7 +2,8 @@
 //! themselves is composed of slices.
 
 use crate::op::{
-    Args, Backward, Binding, Bits, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+    Args, Attributes, Backward, Binding, Bits, Case, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Variant,
 };
 use crate::profile::Profile;
 use crate::shader::Shader;
@@ -84,6 +85,16 @@ impl Pad {
 impl Op for Pad {
     fn name(&self) -> &'static str {
         "pad"
+    }
+
+    fn attributes(&self) -> Attributes {
+        let of = |f: fn(&Placement) -> usize| self.axes.iter().map(f).collect::<Vec<usize>>()[..].into();
+        vec![
+            ("start", of(|axis| axis.start)),
+            ("size", of(|axis| axis.size)),
+            ("step", of(|axis| axis.step)),
+            ("value", self.value.0.into()),
+        ]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

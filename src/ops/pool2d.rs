@@ -7,7 +7,7 @@ mod reference;
 pub use cases::cases;
 
 use super::conv2d::{Pair, windows};
-use crate::op::{Backward, Lowering, Nan, Op, Rounding, gamma};
+use crate::op::{Attributes, Backward, Lowering, Nan, Op, Rounding, gamma};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// Options of a pooling: the windows.
@@ -155,6 +155,20 @@ impl Op for Pooling {
             PoolKind::Avg => "avg_pool2d",
             PoolKind::AvgGrad(_) => "avg_pool2d_grad",
         }
+    }
+
+    fn attributes(&self) -> Attributes {
+        let Pool2d { kernel, stride, padding, count_include_pad } = self.options;
+        let mut attributes: Attributes = vec![
+            ("kernel", kernel.into()),
+            ("stride", stride.into()),
+            ("padding", padding.into()),
+            ("count_include_pad", count_include_pad.into()),
+        ];
+        if let PoolKind::AvgGrad(size) = self.kind {
+            attributes.push(("size", size.into()));
+        }
+        attributes
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

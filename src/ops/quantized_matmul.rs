@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::matmul::kernels::{self, Blocks, MatmulTiling, Operand};
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Style, Variant,
-    Work, gamma,
+    Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Style, Variant, Work, gamma,
 };
 use crate::shader::Shader;
 use crate::shape::View;
@@ -70,6 +70,10 @@ impl QuantizedMatmul {
 impl Op for QuantizedMatmul {
     fn name(&self) -> &'static str {
         "quantized_matmul"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("bits", self.bits.into()), ("columns", self.columns.into()), ("transposed", self.transposed.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,6 @@
 //! Random bits, and dropout.
 
-use crate::op::{Arg, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
+use crate::op::{Arg, Attributes, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
 
 /// Counter-based random bits: a hash of seed, step, the stream of the node and the element index.
@@ -29,6 +29,10 @@ fn random_bits(seed: u32, step: u32, stream: u32, index: u32) -> u32 {
 impl Op for RandomBits {
     fn name(&self) -> &'static str {
         "random_bits"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("stream", self.stream.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

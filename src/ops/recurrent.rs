@@ -12,7 +12,7 @@ mod reference;
 pub use cases::cases;
 pub(super) use cases::{Form, With, case};
 
-use crate::op::{Backward, Lowering, Op, Rounding};
+use crate::op::{Attributes, Backward, Lowering, Op, Rounding};
 use crate::{DType, Tensor, TensorType, Value};
 
 /// The type of recurrent cell. Example: [`Value::recurrent`].
@@ -174,6 +174,14 @@ impl Op for Recurrence {
         self.cell.name()
     }
 
+    fn attributes(&self) -> Attributes {
+        let activation = match self.activation {
+            Activation::Tanh => "tanh",
+            Activation::Relu => "relu",
+        };
+        vec![("activation", activation.into()), ("reverse", self.reverse.into())]
+    }
+
     /// User input has been checked by [`Value::recurrent`].
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let (x, h0) = (inputs[0], inputs[2]);
@@ -264,6 +272,10 @@ impl Op for RecurrenceGrad {
             Cell::Lstm => "lstm_grad",
             Cell::Gru => "gru_grad",
         }
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.0.attributes()
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

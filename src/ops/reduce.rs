@@ -10,7 +10,7 @@ pub(crate) use kernels::{
     threads_per_row, together_on,
 };
 
-use crate::op::{Backward, Lowering, Op, Rounding};
+use crate::op::{Attributes, Backward, Lowering, Op, Rounding};
 use crate::ops::parallel;
 use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
@@ -42,6 +42,10 @@ impl Op for Reduce {
             ReduceKind::Min => "min",
             ReduceKind::Prod => "prod",
         }
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axes", self.axes[..].into()), ("keepdim", self.keepdim.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -7,7 +7,8 @@
 //! so that no invocation adds more than a few thousand terms.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant, Work,
+    Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Variant, Work,
 };
 use crate::ops::gather::{Lines, check_index, indexed_case, indices};
 use crate::ops::reduce::outer_size_inner;
@@ -40,6 +41,10 @@ const SORTED: Variant = Variant { epilogue: true, ..Variant::plain("sorted") };
 impl Op for ScatterSum {
     fn name(&self) -> &'static str {
         "scatter_sum"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into()), ("size", self.size.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

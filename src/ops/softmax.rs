@@ -2,8 +2,8 @@
 //! overflows.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding,
-    Slot, Style, Variant, Work, gamma_of_runs,
+    Args, Attributes, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op,
+    Rounding, Slot, Style, Variant, Work, gamma_of_runs,
 };
 use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, outer_size_inner, shared_by, threads_per_row};
 use crate::shader::Shader;
@@ -131,6 +131,10 @@ impl Op for Softmax {
         if self.log { "log_softmax" } else { "softmax" }
     }
 
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into())]
+    }
+
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         check_rows(inputs[0])?;
         Ok(vec![inputs[0].clone()])
@@ -210,6 +214,10 @@ impl Kernel for Softmax {
 impl Op for SoftmaxGrad {
     fn name(&self) -> &'static str {
         if self.log { "log_softmax_grad" } else { "softmax_grad" }
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -3,8 +3,8 @@
 //! device.
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot, Style,
-    Variant, Work,
+    Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Nan, Op, Rounding, Slot,
+    Style, Variant, Work,
 };
 use crate::ops::gather::Lines;
 use crate::ops::reduce::{MIN_THREADS, outer_size_inner, together_on};
@@ -23,6 +23,10 @@ struct Argsort {
 impl Op for Argsort {
     fn name(&self) -> &'static str {
         "argsort"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("axis", self.axis.into()), ("descending", self.descending.into())]
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

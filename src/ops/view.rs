@@ -1,7 +1,7 @@
 //! Ops that move no data: reshape, permute, broadcast, slice, diagonal, stop_gradient. The plan turns them into
 //! strides, and copies only where strides cannot express them.
 
-use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding, Strided};
+use crate::op::{Attributes, Backward, Case, Fill, Lowering, Op, Rounding, Strided};
 use crate::shape::View;
 use crate::tensor::map_data;
 use crate::{DType, Shape, Tensor, TensorType, Value};
@@ -76,6 +76,21 @@ impl Op for Move {
             Move::Slice { .. } => "slice",
             Move::Diagonal(..) => "diagonal",
             Move::StopGradient => "stop_gradient",
+        }
+    }
+
+    fn attributes(&self) -> Attributes {
+        match self {
+            Move::Reshape(shape) | Move::Broadcast(shape) => vec![("shape", shape.into())],
+            Move::Permute(axes) => vec![("axes", axes[..].into())],
+            Move::Slice { axis, start, end, step } => vec![
+                ("axis", (*axis).into()),
+                ("start", (*start).into()),
+                ("end", (*end).into()),
+                ("step", (*step).into()),
+            ],
+            Move::Diagonal(a, b) => vec![("axes", [*a, *b].into())],
+            Move::StopGradient => vec![],
         }
     }
 

@@ -85,6 +85,11 @@ impl ElemType {
         Err(format!("element type {name} is not supported"))
     }
 
+    /// Its number in `TensorProto.DataType`.
+    pub(crate) fn number(self) -> i32 {
+        ElemType::ALL.iter().find(|known| known.0 == self).map_or(0, |known| known.1)
+    }
+
     /// Whether it is a float type.
     pub fn is_float(self) -> bool {
         matches!(self, F32 | F64 | F16 | BF16) || self.is_small_float()

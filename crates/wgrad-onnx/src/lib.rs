@@ -24,6 +24,7 @@ struct Guide;
 
 mod build;
 mod constant;
+mod export;
 mod host;
 mod model;
 mod node;
@@ -37,6 +38,7 @@ mod value;
 
 pub use build::{Built, Output, OutputValue, Problem};
 pub use constant::{Constant, ElemType};
+pub use export::Export;
 pub use model::{Dim, Model, NodeInfo, Port};
 pub use ops::names as operators;
 pub use options::BuildOptions;

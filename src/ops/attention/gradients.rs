@@ -4,7 +4,7 @@
 use super::kernels::{self, Products};
 use super::{MIN_SCORE, Scores, four, reference};
 use crate::autodiff::gradients_of;
-use crate::op::{Args, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
+use crate::op::{Args, Attributes, Backward, Cost, Kernel, Lowered, Lowering, Op, Rounding, Variant};
 use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value};
 
@@ -57,6 +57,10 @@ fn again(g: &Backward<'_>, build: impl FnOnce(&[Value]) -> Value) -> Vec<Option<
 impl Op for AttentionQueryGrad {
     fn name(&self) -> &'static str {
         "attention_query_grad"
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.0.attributes()
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -121,6 +125,10 @@ fn reads(input: usize, view: &View) -> bool {
 impl Op for AttentionKeyGrad {
     fn name(&self) -> &'static str {
         "attention_key_grad"
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.0.attributes()
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

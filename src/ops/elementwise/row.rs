@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use crate::op::{Arg, Backward, Bits, Lowering, Nan, Op, Pointwise, Rounding};
+use crate::op::{Arg, Attribute, Attributes, Backward, Bits, Lowering, Nan, Op, Pointwise, Rounding};
 use crate::ops::parallel::for_chunks;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
@@ -195,6 +195,13 @@ impl std::fmt::Debug for Elementwise {
 impl Op for Elementwise {
     fn name(&self) -> &'static str {
         self.row.name
+    }
+
+    fn attributes(&self) -> Attributes {
+        match &self.attributes[..] {
+            [] => vec![],
+            values => vec![("values", Attribute::Floats(values.to_vec()))],
+        }
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
