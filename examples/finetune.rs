@@ -19,7 +19,7 @@ use std::rc::Rc;
 use clap::Parser;
 use common::plot::Plot;
 use wgrad::Result;
-use wgrad::data::idx;
+use wgrad::data::{ConfusionMatrix, idx};
 use wgrad::nn::init;
 use wgrad::ops::interpolate::Interpolation;
 use wgrad::optim::schedule::Cosine;
@@ -51,17 +51,23 @@ enum Way {
 }
 
 /// Drawings `[n, 3, 32, 32]` from -1 to 1, as the network was trained, and their classes.
-fn drawings(part: &str) -> Result<(Tensor, Tensor)> {
+fn drawings(part: &str, options: &Options) -> Result<(Tensor, Tensor)> {
     let (shape, bytes) = idx::read(common::data(&format!("emoji/{part}-images-idx4-ubyte.gz")), 4)?;
     let (_, labels) = idx::read(common::data(&format!("emoji/{part}-labels-idx1-ubyte.gz")), 1)?;
     let pixels: Vec<f32> = bytes.into_iter().map(|byte| f32::from(byte) / 127.5 - 1.0).collect();
     let labels: Vec<i32> = labels.into_iter().map(i32::from).collect();
-    Ok((Tensor::new(shape, pixels)?, Tensor::new([labels.len()], labels)?))
+    let (x, y) = (Tensor::new(shape, pixels)?, Tensor::new([labels.len()], labels)?);
+    let rows = match (options.common.quick, part) {
+        (false, _) => return Ok((x, y)),
+        (true, "train") => 0..64,
+        (true, _) => 0..32,
+    };
+    Ok((x.slice(0, rows.clone())?, y.slice(0, rows)?))
 }
 
-/// The loss and logits of a batch.
-fn step(model: &Model, way: Way, nn: &Scope, batch: &Inputs) -> Step {
-    let x = batch.get("x").interpolate(&[64, 64], Interpolation::Linear);
+/// The logits of drawings.
+fn logits(model: &Model, way: Way, nn: &Scope, drawings: &Value) -> Value {
+    let x = drawings.interpolate(&[64, 64], Interpolation::Linear);
     let mut options = BuildOptions::new().input("x", &x).output(FEATURES);
     if way == Way::Features {
         options = options.freeze("*");
@@ -70,7 +76,12 @@ fn step(model: &Model, way: Way, nn: &Scope, batch: &Inputs) -> Step {
     }
     let built = model.build(nn.graph(), &options).expect("main has built it");
     let features = built.output(FEATURES).expect("it depends on x");
-    let logits = nn.linear("head", &nn.batch_norm("norm", features), CLASSES);
+    nn.linear("head", &nn.batch_norm("norm", features), CLASSES)
+}
+
+/// The loss and logits of a batch.
+fn step(model: &Model, way: Way, nn: &Scope, batch: &Inputs) -> Step {
+    let logits = logits(model, way, nn, &batch.get("x"));
     Step { loss: logits.cross_entropy(&batch.get("y"), Reduction::Mean), prediction: Some(logits) }
 }
 
@@ -92,13 +103,7 @@ fn randomize(model: &Model, session: &mut Session) -> Result<()> {
 }
 
 fn train(model: &Rc<Model>, way: Way, options: &Options, epochs: u64) -> Result<(Session, History)> {
-    let (mut data, mut test) = (drawings("train")?, drawings("test")?);
-    if options.common.quick {
-        let first = |x: &(Tensor, Tensor), n: usize| -> Result<(Tensor, Tensor)> {
-            Ok((x.0.slice(0, 0..n)?, x.1.slice(0, 0..n)?))
-        };
-        (data, test) = (first(&data, 64)?, first(&test, 32)?);
-    }
+    let (data, test) = (drawings("train", options)?, drawings("test", options)?);
     let mut session = options.common.session()?;
     if way == Way::Scratch {
         randomize(model, &mut session)?;
@@ -116,6 +121,19 @@ fn train(model: &Rc<Model>, way: Way, options: &Options, epochs: u64) -> Result<
     Ok((session, history))
 }
 
+/// The accuracy on the test drawings of a network with the weights of a file.
+fn accuracy_of(model: &Model, path: &str, options: &Options) -> Result<f64> {
+    let (x, labels) = drawings("test", options)?;
+    let graph = Graph::new();
+    let pixels = graph.input("x", DType::F32, x.shape().clone());
+    let logits = logits(model, Way::FineTuned, &Scope::eval(&graph, 0), &pixels);
+    let mut session = Session::new(Device::open(options.common.device.as_deref())?);
+    let program = session.compile(&graph, &[&logits.argmax(1, false)])?;
+    session.load_weights(path, &graph)?;
+    let found = session.run(&program, &[("x", &x)])?.remove(0);
+    Ok(ConfusionMatrix::new(&found, &labels, CLASSES)?.accuracy())
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     let model = Rc::new(Model::load(common::data("onnx/ppocr_cls.onnx"))?);
@@ -128,11 +146,16 @@ fn main() -> Result<()> {
         let accuracy = |epoch: &wgrad::train::Epoch| epoch.validation.as_ref()?.get("accuracy");
         let points: Vec<(f64, f64)> =
             history.epochs.iter().filter_map(|epoch| Some((epoch.number as f64, accuracy(epoch)?))).collect();
+        if way == Way::FineTuned {
+            let path = if options.common.quick { "finetune.quick.safetensors" } else { "finetune.safetensors" };
+            session.save(path)?;
+            let reloaded = accuracy_of(&model, path, &options)?;
+            println!("{path}, loaded again: {:.1}% of the test drawings", 100.0 * reloaded);
+            let trained = points.last().map_or(0.0, |point| point.1);
+            assert!((reloaded - trained).abs() < 1e-9, "the weights in the file must be those that were trained");
+        }
         last.push(points.last().map_or(0.0, |point| point.1));
         curves.push((name, points));
-        if way == Way::FineTuned && !options.common.quick {
-            session.save("finetune.safetensors")?;
-        }
     }
     for ((name, _), accuracy) in curves.iter().zip(&last) {
         println!("{name:<12} {:.1}% of the test drawings", 100.0 * accuracy);

@@ -262,9 +262,9 @@ fn a_graph_is_printed_line_by_line() {
         "%0 = input x: f32[2, 3]  # tests/engine/summary.rs:",
         "%1 = variable fc.weight: f32[1, 3]  # ",
         "%2 = scalar lr (default 0.5): f32[]  # ",
-        "%3 = permute(%1) ([1, 0]): f32[3, 1]  # ",
+        "%3 = permute(%1) axes=[1, 0]: f32[3, 1]  # ",
         "%4 = matmul(%0, %3): f32[2, 1]  # ",
-        "%5 = slice(%4) { axis: 0, start: 0, end: 1, step: 1 }: f32[1, 1]  # ",
+        "%5 = slice(%4) axis=0 start=0 end=1 step=1: f32[1, 1]  # ",
     ];
     for (line, start) in lines.iter().zip(starts) {
         assert!(line.starts_with(start), "{line}");

@@ -2,6 +2,7 @@
 
 mod elementwise;
 mod nodes;
+mod patterns;
 mod recurrent;
 mod site;
 mod writer;

@@ -172,6 +172,24 @@ fn networks_are_exported_for_any_number_of_rows() {
 }
 
 #[test]
+fn convolutions_and_norms_are_one_operator_each() {
+    let graph = Graph::new();
+    let nn = Scope::eval(&graph, 0);
+    let x = graph.input("x", DType::F32, [2, 3, 8, 8]);
+    let x = nn.batch_norm("norm", &nn.conv2d("conv", &x, 4, 3, ops::conv2d::Conv2d::default())).relu();
+    let bare = nn.without_bias().conv2d("bare", &x, 4, 1, ops::conv2d::Conv2d::default());
+    // A bias that is shared, and one along another axis.
+    let other = &bare + graph.parameter("columns", Tensor::new([6], vec![0.5f32; 6]).expect("a row"));
+    let file = Export::new(&graph, &[("y", &other), ("bare", &bare)]).to_bytes(&Session::new(Device::cpu()));
+    let model = Model::from_bytes(file.expect("a file"), ".").expect("a model");
+    let nodes = model.nodes();
+    let operators: Vec<String> = nodes.iter().map(|node| node.operator.clone()).collect();
+    assert_eq!(operators, ["Conv", "BatchNormalization", "Relu", "Conv", "Add"]);
+    assert_eq!(nodes[0].inputs[1..], ["conv.weight", "conv.bias"]);
+    assert_eq!(nodes[1].inputs[1..], ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"]);
+}
+
+#[test]
 fn weights_of_four_and_eight_bits_are_exported_in_blocks() {
     for scheme in [Scheme::int4(), Scheme::int8(), Scheme::int4().affine(), Scheme::int8().affine()] {
         let weight: Vec<f32> = (0..7 * 45).map(|i| ((i * 29) % 53) as f32 / 20.0 - 1.0).collect();

@@ -4,9 +4,9 @@ use wgrad::DType;
 use wgrad::graph::ValueId;
 
 use super::elementwise::{self, refs};
-use super::recurrent;
 use super::site::{Found, Site, Size};
 use super::writer::{Writer, bytes, elem_type, int, ints, text};
+use super::{patterns, recurrent};
 use crate::constant::ElemType;
 
 /// Writes a node. `broadcast` and `full` are left for later: most readers broadcast by themselves.
@@ -19,9 +19,12 @@ pub(super) fn write(w: &mut Writer<'_>, site: &Site<'_>) -> Found<()> {
         "attention" => return attention(w, site),
         _ => {}
     }
-    let y = match elementwise::write(w, site)? {
+    let y = match patterns::write(w, site)? {
         Some(y) => y,
-        None => other(w, site)?,
+        None => match elementwise::write(w, site)? {
+            Some(y) => y,
+            None => other(w, site)?,
+        },
     };
     w.set(site, 0, y);
     Ok(())
@@ -93,29 +96,7 @@ fn other(w: &mut Writer<'_>, site: &Site<'_>) -> Found<String> {
             let inputs = (0..site.node.inputs.len()).map(|input| w.input(site, input)).collect::<Found<Vec<_>>>()?;
             w.node_with("Concat", &refs(&inputs), &[axis(site)?])
         }
-        "conv2d" | "conv2d_input_grad" => {
-            let (weight, padding) = (w.input(site, 1)?, site.ints("padding")?);
-            let (stride, dilation) = (site.ints("stride")?, site.ints("dilation")?);
-            let mut attributes = vec![
-                ("strides", ints(&stride)),
-                ("pads", ints(&[&padding[..], &padding[..]].concat())),
-                ("dilations", ints(&dilation)),
-                ("group", int(site.int("groups")?)),
-            ];
-            if name == "conv2d" {
-                w.node_with("Conv", &[&x, &weight], &attributes)
-            } else {
-                let sizes = |shape: Vec<Size>| -> Found<Vec<i64>> {
-                    let known = shape[2..].iter().map(|size| size.known()).collect::<Option<_>>();
-                    known.ok_or_else(|| "its height or width depends on the number of rows".into())
-                };
-                let (from, kernel) = (sizes(site.input_shape(0)?)?, sizes(site.input_shape(1)?)?);
-                let size = site.ints("size")?;
-                let least = |i: usize| (from[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1;
-                attributes.push(("output_padding", ints(&[size[0] - least(0), size[1] - least(1)])));
-                w.node_with("ConvTranspose", &[&x, &weight], &attributes)
-            }
-        }
+        "conv2d" | "conv2d_input_grad" => convolution(w, site, None)?,
         "cross_entropy" => {
             let index = w.input(site, 1)?;
             let index = w.cast(&index, ElemType::I64);
@@ -197,6 +178,32 @@ fn other(w: &mut Writer<'_>, site: &Site<'_>) -> Found<String> {
         "stop_gradient" => x,
         _ => return Err("it has no operator in ONNX".into()),
     })
+}
+
+/// A convolution or, transposed, the gradient of one, with a vector that is added to its channels.
+pub(super) fn convolution(w: &mut Writer<'_>, site: &Site<'_>, bias: Option<ValueId>) -> Found<String> {
+    let (x, weight, padding) = (w.input(site, 0)?, w.input(site, 1)?, site.ints("padding")?);
+    let bias = bias.map(|bias| w.value(bias)).transpose()?;
+    let inputs: Vec<&str> = [&x, &weight].into_iter().chain(&bias).map(String::as_str).collect();
+    let (stride, dilation) = (site.ints("stride")?, site.ints("dilation")?);
+    let mut attributes = vec![
+        ("strides", ints(&stride)),
+        ("pads", ints(&[&padding[..], &padding[..]].concat())),
+        ("dilations", ints(&dilation)),
+        ("group", int(site.int("groups")?)),
+    ];
+    if site.node.name() == "conv2d" {
+        return Ok(w.node_with("Conv", &inputs, &attributes));
+    }
+    let sizes = |shape: Vec<Size>| -> Found<Vec<i64>> {
+        let known = shape[2..].iter().map(|size| size.known()).collect::<Option<_>>();
+        known.ok_or_else(|| "its height or width depends on the number of rows".into())
+    };
+    let (from, kernel) = (sizes(site.input_shape(0)?)?, sizes(site.input_shape(1)?)?);
+    let size = site.ints("size")?;
+    let least = |i: usize| (from[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1;
+    attributes.push(("output_padding", ints(&[size[0] - least(0), size[1] - least(1)])));
+    Ok(w.node_with("ConvTranspose", &inputs, &attributes))
 }
 
 /// Operands that are only broadcast along the axes before the matrices need no copies.
