@@ -33,6 +33,8 @@ pub struct LaunchTime {
     pub writes: Vec<TensorType>,
     /// The line that made the op of its kernel; for a gradient, the line of the forward op.
     pub location: &'static Location<'static>,
+    /// The node of the graph that is this op.
+    pub node: Option<usize>,
     /// The layer it belongs to, the name of a parameter without the last part: `fc1` of `fc1.weight`. Empty if it
     /// belongs to none, or to several.
     pub layer: String,
@@ -207,6 +209,7 @@ impl<'n> Layers<'n> {
             bytes: values.values().map(|bytes| *bytes as u64).sum(),
             writes: call.writes.iter().map(|stored| stored.ty.clone()).collect(),
             location,
+            node: of.map(|id| id.node),
             layer,
         }
     }

@@ -529,6 +529,14 @@ fn bench(
         true => Some(ready.session.profile(&ready.program, &ready.prepared.feeds())?),
         false => None,
     };
+    let profile = profile.map(|mut profile| {
+        // The layers of a model are its nodes.
+        for launch in &mut profile.launches {
+            let name = launch.node.and_then(|node| ready.prepared.built.origin(node));
+            launch.layer = name.unwrap_or_default().to_owned();
+        }
+        profile
+    });
     if as_json {
         let report = json!({
             "build_seconds": ready.build_seconds, "compile_seconds": ready.compile_seconds, "first_run_seconds": first,
