@@ -45,8 +45,7 @@ const START: [f32; 2] = [-1.2, 1.0];
 
 type Points = Vec<(f64, f64)>;
 
-/// An optimiser with the learning rates that suit it in the valley and on the network: the best of 1, 2 and 5 times
-/// powers of ten.
+/// An optimiser with learning rates that suit it in the valley and on the network, from a coarse search.
 struct Entry {
     name: &'static str,
     optimizer: Rc<dyn Optimizer>,
