@@ -10,10 +10,10 @@
 //! `loss = (1 - A) CE(label, softmax(z)) + A T^2 CE(softmax(t / T), softmax(z / T))`.
 //!
 //! A temperature `T > 1` softens the probabilities, so that the small ones count, too. The gradient of the second
-//! cross-entropy is `(softmax(z / T) - softmax(t / T)) / T`, and the difference itself falls like `1 / T` if T is large.
-//! The factor `T^2` makes up for both, so that A means the same at all temperatures. In the limit of large T, the
-//! gradient is `(z - t) / C` for C classes, if the logits of both are shifted to mean 0: the student then learns the
-//! logits themselves. The example checks this limit.
+//! cross-entropy is `(softmax(z / T) - softmax(t / T)) / T`, and the difference itself falls like `1 / T` if T is
+//! large. The factor `T^2` makes up for both, so that A means the same at all temperatures. In the limit of large T,
+//! the gradient is `(z - t) / C` for C classes, if the logits of both are shifted to mean 0: the student then learns
+//! the logits themselves. The example checks this limit.
 //!
 //! It also trains
 //! - a student with labels for half of the digits, alone and with the teacher's logits for all of them;

@@ -9,8 +9,8 @@
 //!
 //! - **class weights**: `c_i = W` for malignant tumours (King and Zeng 2001). For a whole number W this is the same as
 //!   `W` copies of each, which the example checks;
-//! - **sampling**: malignant tumours are drawn repeatedly until there are as many as benign ones, or benign ones are left
-//!   out (Chawla, Bowyer, Hall and Kegelmeyer 2002 compare both);
+//! - **sampling**: malignant tumours are drawn repeatedly until there are as many as benign ones, or benign ones are
+//!   left out (Chawla, Bowyer, Hall and Kegelmeyer 2002 compare both);
 //! - **threshold**: the model stays as it is, but `p > 1 / (1 + W)` counts as malignant. This is the best decision if a
 //!   malignant tumour that is missed costs W times as much as a false alarm (Elkan 2001).
 //!
@@ -148,7 +148,8 @@ fn judge(
     Tensor::new([rows], probabilities)
 }
 
-/// Recall, precision, and cost (WEIGHT for each malignant tumour that is missed, 1 for each false alarm) at a threshold.
+/// Recall, precision, and cost (WEIGHT for each malignant tumour that is missed, 1 for each false alarm) at a
+/// threshold.
 fn at(threshold: f64, probabilities: &Tensor, labels: &Tensor) -> (f64, f64, f64) {
     let pairs = probabilities.to_f64().into_iter().zip(labels.to_f64());
     let (mut found, mut missed, mut alarms) = (0.0, 0.0, 0.0);

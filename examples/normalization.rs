@@ -4,19 +4,20 @@
 //! cargo run --release --example normalization
 //! ```
 //!
-//! A layer of n units computes `x' = relu(W x)`. If the weights have mean 0 and standard deviation s, then `mean(x'^2) =
-//! n s^2 / 2 mean(x^2)`, since relu keeps half of the square. So per layer, activations grow by the factor
-//! `s sqrt(n / 2)`, and so do the gradients on their way back. Over 20 layers, a factor of 0.7 leaves a thousandth.
+//! A layer of n units computes `x' = relu(W x)`. If the weights have mean 0 and standard deviation s, then
+//! `mean(x'^2) = n s^2 / 2 mean(x^2)`, since relu keeps half of the square. So per layer, activations grow by the
+//! factor `s sqrt(n / 2)`, and so do the gradients on their way back. Over 20 layers, a factor of 0.7 leaves a
+//! thousandth.
 //!
 //! - **too small**: `s = sqrt(1 / (3 n))`, the default of many libraries: a factor of 0.41;
 //! - **Glorot** and Bengio (2010), for units without relu: `s = sqrt(2 / (inputs + outputs))`, a factor of 0.71;
 //! - **He**, Zhang, Ren and Sun (2015): `s = sqrt(2 / inputs)`, a factor of 1;
 //! - **too large**: `s = sqrt(4 / n)`, a factor of 1.41.
 //!
-//! Batch norm (Ioffe and Szegedy 2015) scales each sum to mean 0 and variance 1 over the rows of a batch, layer norm (Ba,
-//! Kiros and Hinton 2016) each row over its sums. Both forget the scale of the weights, so the factor is 1. Only on their
-//! way back through batch norm, gradients grow by `sqrt(pi / (pi - 1)) = 1.21` (Yang, Pennington, Rao, Sohl-Dickstein and
-//! Schoenholz 2019): it does not replace shortcuts in deep networks.
+//! Batch norm (Ioffe and Szegedy 2015) scales each sum to mean 0 and variance 1 over the rows of a batch, layer norm
+//! (Ba, Kiros and Hinton 2016) each row over its sums. Both forget the scale of the weights, so the factor is 1. Only
+//! on their way back through batch norm, gradients grow by `sqrt(pi / (pi - 1)) = 1.21` (Yang, Pennington, Rao,
+//! Sohl-Dickstein and Schoenholz 2019): it does not replace shortcuts in deep networks.
 //!
 //! The example measures the factors, forward and back, and trains the networks on handwritten digits.
 
@@ -32,7 +33,8 @@ use wgrad::prelude::*;
 use wgrad::train::{Metric, Model, Trainer};
 use wgrad::{Result, gradients};
 
-/// Measures activations and gradients of a network with 20 layers, and trains it, with several initial weights and norms.
+/// Measures activations and gradients of a network with 20 layers, and trains it, with several initial weights and
+/// norms.
 #[derive(Parser)]
 struct Options {
     #[command(flatten)]

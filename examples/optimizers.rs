@@ -4,11 +4,13 @@
 //! cargo run --release --example optimizers
 //! ```
 //!
-//! Gradient descent, `p <- p - r g`, is understood best for a quadratic `sum(c_i p_i^2) / 2`, where each step multiplies
-//! `p_i` by `1 - r c_i`. So it diverges if the rate r exceeds `2 / c_max`, and is fastest for `r = 2 / (c_min + c_max)`,
-//! where the distance shrinks by `(k - 1) / (k + 1)` per step; `k = c_max / c_min` is the condition number. Momentum,
-//! `b <- m b + g`, `p <- p - r b` (Polyak 1964), replaces k by its square root with `r = (2 / (sqrt c_min + sqrt
-//! c_max))^2` and `m = ((sqrt k - 1) / (sqrt k + 1))^2`. The example measures these figures. Then it compares
+//! Gradient descent, `p <- p - r g`, is understood best for a quadratic `sum(c_i p_i^2) / 2`, where each step
+//! multiplies `p_i` by `1 - r c_i`. So it diverges if the rate r exceeds `2 / c_max`. It is fastest for
+//! `r = 2 / (c_min + c_max)`, where the distance shrinks by `(k - 1) / (k + 1)` per step; `k = c_max / c_min` is the
+//! condition number. Momentum, `b <- m b + g`, `p <- p - r b` (Polyak 1964), replaces k by its square root with
+//! `r = (2 / (sqrt(c_min) + sqrt(c_max)))^2` and `m = ((sqrt(k) - 1) / (sqrt(k) + 1))^2`.
+//!
+//! The example measures these figures. Then it compares
 //!
 //! - all optimisers in the valley `(1 - x)^2 + 100 (y - x^2)^2` (Rosenbrock 1960) with its minimum at (1, 1);
 //! - the same optimisers on a network;

@@ -11,8 +11,8 @@
 //! - **fine-tuned**: they are trained further with the mask (Han, Pool, Tran and Dally 2015).
 //! - **gradual**: the mask grows during this training. The share of zeros is `s (1 - (1 - t)^3)` for t from 0 to 1, so
 //!   that most zeros come early, when many weights are superfluous (Zhu and Gupta 2017).
-//! - **units**: whole hidden units go, those with the smallest norm of their incoming weights; the others are fine-tuned.
-//!   The network becomes smaller, not only emptier, so it is faster without any kernel for sparse weights.
+//! - **units**: whole hidden units go, those with the smallest norm of their incoming weights; the others are
+//!   fine-tuned. The network becomes smaller, not only emptier, so it is faster without any kernel for sparse weights.
 //! - **ticket**: the mask of *magnitude*, and the weights that the network had before its training, from which it is
 //!   trained again. Frankle and Carbin (2018) call this a winning ticket of the lottery.
 //! - **random**: the same mask and other random weights, which shows whether the mask or the start matters.
@@ -79,8 +79,8 @@ impl Setting {
         Ok(session)
     }
 
-    /// Trains for some epochs, before each of which a function is called, and returns the percentage of test digits that
-    /// are classified correctly.
+    /// Trains for some epochs, before each of which a function is called, and returns the percentage of test digits
+    /// that are classified correctly.
     fn train(
         &self,
         session: &mut Session,

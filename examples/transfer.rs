@@ -11,8 +11,8 @@
 //! - **frozen**: `min over W, b` of the loss; the body stays as it is;
 //! - **fine-tuned**: `min over f, W, b`, starting from the body that was learned;
 //! - **from scratch**: `min over f, W, b`, starting from random weights;
-//! - **random, frozen**: `min over W, b` with a random body. This is the control: it shows how much of the result is due
-//!   to what the body has learned, and not to its form.
+//! - **random, frozen**: `min over W, b` with a random body. This is the control: it shows how much of the result is
+//!   due to what the body has learned, and not to its form.
 //!
 //! Which pictures are drawn matters if there are few of them, so each figure is the mean over several draws; all ways
 //! get the same draws and the same number of steps. Guessing is right for one in five.
