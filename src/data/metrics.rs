@@ -100,6 +100,17 @@ pub fn accuracy(predicted: &Tensor, labels: &Tensor) -> Result<f64> {
     Ok(right as f64 / labels.numel() as f64)
 }
 
+/// Scores and labels, by increasing score.
+fn sorted(scores: &Tensor, labels: &Tensor) -> Result<Vec<(f64, usize)>> {
+    same_length(scores, labels)?;
+    let mut scored: Vec<(f64, usize)> = scores.to_f64().into_iter().zip(numbers_below(labels, 2)?).collect();
+    if scored.iter().any(|(score, _)| score.is_nan()) {
+        return Err(Error::Input("a score is NaN".into()));
+    }
+    scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(scored)
+}
+
 /// The area under the ROC curve: the probability that a row of class 1 scores above a row of class 0, where
 /// ties count half (J. A. Hanley and B. J. McNeil, Radiology 143, 1982).
 ///
@@ -113,12 +124,7 @@ pub fn accuracy(predicted: &Tensor, labels: &Tensor) -> Result<f64> {
 /// # Errors
 /// If a label is neither 0 nor 1, one of the two is absent, a score is NaN, or the lengths differ.
 pub fn roc_auc(scores: &Tensor, labels: &Tensor) -> Result<f64> {
-    same_length(scores, labels)?;
-    let mut scored: Vec<(f64, usize)> = scores.to_f64().into_iter().zip(numbers_below(labels, 2)?).collect();
-    if scored.iter().any(|(score, _)| score.is_nan()) {
-        return Err(Error::Input("a score is NaN".into()));
-    }
-    scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let scored = sorted(scores, labels)?;
     // `won`: pairs in which the 1 scores higher; `below`: zeros with a smaller score.
     let (mut won, mut below, mut ones) = (0.0, 0.0, 0.0);
     for tied in scored.chunk_by(|a, b| a.0 == b.0) {
@@ -132,6 +138,53 @@ pub fn roc_auc(scores: &Tensor, labels: &Tensor) -> Result<f64> {
         true => Ok(won / (below * ones)),
         false => Err(Error::Input("the area under the curve needs rows of class 0 and of class 1".into())),
     }
+}
+
+/// The precision-recall curve: recall and precision if the rows with at least a certain score are predicted as class 1,
+/// for each score that occurs, from the highest.
+///
+/// ```
+/// use wgrad::{Tensor, data::precision_recall_curve};
+/// let scores = Tensor::new([4], [0.1, 0.4, 0.35, 0.8])?;
+/// let curve = precision_recall_curve(&scores, &Tensor::new([4], [0, 0, 1, 1])?)?;
+/// assert_eq!(curve, [(0.5, 1.0), (0.5, 0.5), (1.0, 2.0 / 3.0), (1.0, 0.5)]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
+/// # Errors
+/// If a label is neither 0 nor 1, there is no 1, a score is NaN, or the lengths differ.
+pub fn precision_recall_curve(scores: &Tensor, labels: &Tensor) -> Result<Vec<(f64, f64)>> {
+    let scored = sorted(scores, labels)?;
+    let all = scored.iter().filter(|(_, label)| *label == 1).count();
+    if all == 0 {
+        return Err(Error::Input("recall needs rows of class 1".into()));
+    }
+    let (mut found, mut predicted) = (0, 0);
+    let points = scored.chunk_by(|a, b| a.0 == b.0).rev().map(|tied| {
+        found += tied.iter().filter(|(_, label)| *label == 1).count();
+        predicted += tied.len();
+        (found as f64 / all as f64, found as f64 / predicted as f64)
+    });
+    Ok(points.collect())
+}
+
+/// The area under the [`precision_recall_curve`] as a sum of steps: each increase of the recall times the precision
+/// there. A score that does not depend on the class has the share of class 1 on average.
+///
+/// ```
+/// use wgrad::{Tensor, data::average_precision};
+/// let labels = Tensor::new([4], [0, 0, 1, 1])?;
+/// assert_eq!(average_precision(&Tensor::new([4], [0.1, 0.4, 0.35, 0.8])?, &labels)?, 0.5 + 0.5 * 2.0 / 3.0);
+/// assert_eq!(average_precision(&Tensor::new([4], [0.5; 4])?, &labels)?, 0.5);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`precision_recall_curve`].
+pub fn average_precision(scores: &Tensor, labels: &Tensor) -> Result<f64> {
+    let mut before = 0.0;
+    let area = |(recall, precision): (f64, f64)| (recall - std::mem::replace(&mut before, recall)) * precision;
+    Ok(precision_recall_curve(scores, labels)?.into_iter().map(area).sum())
 }
 
 /// The coefficient of determination, which is the fraction of the targets' variance that the predictions

@@ -36,7 +36,7 @@ pub use columns::{Imputer, Scaler};
 pub use fitted::Fitted;
 #[cfg(feature = "images")]
 pub use images::ImageFolder;
-pub use metrics::{ConfusionMatrix, accuracy, r2_score, roc_auc};
+pub use metrics::{ConfusionMatrix, accuracy, average_precision, precision_recall_curve, r2_score, roc_auc};
 pub use mnist::{Digits, Mnist};
 pub use split::Split;
 pub use table::Table;

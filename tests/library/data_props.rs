@@ -4,8 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wgrad::data::{
-    Augment, ConfusionMatrix, Imputer, Scaler, Split, accuracy, class_weights, one_hot, over_sample, r2_score, roc_auc,
-    under_sample,
+    Augment, ConfusionMatrix, Imputer, Scaler, Split, accuracy, average_precision, class_weights, one_hot, over_sample,
+    precision_recall_curve, r2_score, roc_auc, under_sample,
 };
 use wgrad::{Data, Tensor};
 
@@ -81,6 +81,15 @@ fn metrics_match_values_computed_by_hand() {
     says(roc_auc(&column(&[0.1, 0.2]), &labels(&[1, 1])), "class 0 and of class 1");
     says(roc_auc(&column(&[f64::NAN, 0.2]), &labels(&[0, 1])), "NaN");
     says(roc_auc(&column(&[0.1]), &labels(&[0, 1])), "1 predictions for 2 rows");
+    // The tied scores are one step: from recall 1/3 and precision 1 to 1/3 + 1/3 and 2/3.
+    let (scores, truth) = (column(&[0.1, 0.5, 0.5, 0.9, 0.3]), labels(&[0, 0, 1, 1, 1]));
+    let curve = [(1.0 / 3.0, 1.0), (2.0 / 3.0, 2.0 / 3.0), (1.0, 0.75), (1.0, 0.6)];
+    assert_eq!(precision_recall_curve(&scores, &truth).unwrap(), curve);
+    let area = average_precision(&scores, &truth).unwrap();
+    assert!((area - (1.0 + 2.0 / 3.0 + 0.75) / 3.0).abs() < 1e-12, "{area}");
+    says(average_precision(&column(&[0.1, 0.2]), &labels(&[0, 0])), "rows of class 1");
+    says(average_precision(&column(&[f64::NAN, 0.2]), &labels(&[0, 1])), "NaN");
+    says(precision_recall_curve(&column(&[0.1]), &labels(&[0, 1])), "1 predictions for 2 rows");
     says(r2_score(&column(&[1.0]), &column(&[1.0])), "constant targets");
     says(accuracy(&labels(&[]), &labels(&[])), "at least one prediction");
     says(ConfusionMatrix::new(&labels(&[0]), &labels(&[3]), 3), "class 3 is not one of 3");

@@ -58,5 +58,8 @@ fn all_examples_run_on_the_gpu() {
 /// The examples that take a second or two on the reference.
 #[test]
 fn small_examples_run_on_the_reference() {
-    run_all(&["iris", "linear_regression", "logistic_regression", "matmul", "parity", "xor"], Some("cpu"));
+    run_all(
+        &["imbalanced", "iris", "linear_regression", "logistic_regression", "matmul", "parity", "xor"],
+        Some("cpu"),
+    );
 }

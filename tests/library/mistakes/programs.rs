@@ -395,6 +395,7 @@ fn data_in_memory() {
     c.call(data::accuracy(&labels, &ints([0, 1]))).says("there are 4 predictions for 2 rows");
     c.call(data::roc_auc(&t(&[2]), &ints([1, 1])))
         .says("the area under the curve needs rows of class 0 and of class 1");
+    c.call(data::average_precision(&t(&[2]), &ints([0, 0]))).says("recall needs rows of class 1");
     c.call(data::r2_score(&t(&[2]), &t(&[2]))).says("R2 is undefined for constant targets");
     c.call(windows(&t(&[3]), 3)).says("a window of 3 steps and the next one do not fit a series of 3");
     let vocabulary = Vocabulary::new(["ab"]);
