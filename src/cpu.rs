@@ -5,11 +5,23 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::{Data, Error, Result, Tensor};
 
-/// Values by id; floats are [`Data::F64`].
+/// Values by id; floats are [`Data::F64`]. Example: [`evaluate`].
 pub type Values = HashMap<ValueId, Tensor>;
 
 /// Computes `targets` from `feeds`, which hold the leaves and may hold intermediate values to start
 /// from. Values are dropped after their last use; the result holds the targets.
+///
+/// ```
+/// use wgrad::cpu::{Values, evaluate};
+/// use wgrad::{DType, Graph, Tensor};
+/// let graph = Graph::new();
+/// let x = graph.input("x", DType::F32, [2]);
+/// let y = x.exp();
+/// let feeds = Values::from([(x.id(), Tensor::new([2], [0.0, 1.0])?)]);
+/// let values = evaluate(&graph.nodes(), &[y.id()], feeds)?;
+/// assert_eq!(values[&y.id()].to_f64(), [1.0, std::f64::consts::E]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 ///
 /// # Errors
 /// If a leaf is missing from `feeds`, or an index is out of range.

@@ -7,6 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::TensorType;
 
 /// `Result` with the crate's [`Error`].
+///
+/// ```
+/// fn half(x: f64) -> wgrad::Result<f64> {
+///     if x.is_nan() { Err(wgrad::Error::Input("expected a number".into())) } else { Ok(x / 2.0) }
+/// }
+/// assert_eq!(half(3.0)?, 1.5);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong, grouped by where the fix belongs.

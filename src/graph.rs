@@ -46,7 +46,7 @@ pub enum NodeKind {
     Op(Arc<dyn Op>),
 }
 
-/// The source of a step scalar.
+/// The source of a step scalar. Example: [`Graph::scalar`].
 #[derive(Clone)]
 pub enum Scalar {
     /// Fed by name, or the default if it is not fed.
@@ -386,6 +386,19 @@ impl Graph {
     ///
     /// Several scalars may share a name: a fed value goes to all of them; otherwise each has its own
     /// default. No [input](Graph::input) may have the same name.
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let y = graph.input("x", DType::F32, [2]) * graph.scalar("scale", 3.0);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&y])?;
+    /// let x = Tensor::new([2], [1.0f32, 2.0])?;
+    /// assert_eq!(session.run(&program, &[("x", &x)])?[0].to_f32(), [3.0, 6.0]);
+    /// let half = Tensor::scalar(0.5);
+    /// assert_eq!(session.run(&program, &[("x", &x), ("scale", &half)])?[0].to_f32(), [0.5, 1.0]);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     #[track_caller]
     pub fn scalar(&self, name: &str, default: f64) -> Value {
         let kind = NodeKind::Scalar(Scalar::Fed { name: name.to_owned(), default });

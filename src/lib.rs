@@ -115,9 +115,6 @@ mod documents {
     #[doc = include_str!("../docs/guide/loops.md")]
     struct Loops;
 
-    #[doc = include_str!("../docs/guide/ops.md")]
-    struct OwnOps;
-
     #[doc = include_str!("../docs/guide/running.md")]
     struct Running;
 

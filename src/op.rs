@@ -1,5 +1,7 @@
 //! The interface of an op: its semantics (types, gradient, reference), its implementation (a pointwise
 //! function, a view, or kernels with variants), and the cases that compare the two.
+//!
+#![doc = include_str!("../docs/guide/ops.md")]
 
 mod attribute;
 mod case;
@@ -21,6 +23,8 @@ use crate::{Tensor, TensorType, Value};
 /// One operation of the graph. See ARCHITECTURE.md for how to add one.
 ///
 /// Ops that are equal (see [`Key`]) and have equal inputs are computed once.
+///
+/// Example: [the module `op`](crate::op).
 pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     /// The name used in messages, reports and patterns, such as `conv2d`.
     fn name(&self) -> &'static str;
@@ -99,6 +103,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
 
 /// The identity of an op: its type and its attributes. Every type that is `Eq` and `Hash` has it. An op derives both,
 /// and stores float attributes as [`Bits`].
+///
+/// Example: [the module `op`](crate::op).
 pub trait Key {
     /// Whether `other` is of the same type and has equal attributes.
     fn equals(&self, other: &dyn Any) -> bool;
@@ -133,6 +139,8 @@ impl Hash for dyn Op {
 }
 
 /// A float attribute of an op. Equal are numbers of the same bits: 0 and -0 differ, and NaN equals itself.
+///
+/// Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug)]
 pub struct Bits(pub f64);
 
@@ -151,6 +159,8 @@ impl Hash for Bits {
 }
 
 /// What an op guarantees for NaN in a float input, on every device. `wgrad ops` lists it for each op.
+///
+/// Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nan {
     /// NaN propagates: every output element that depends on one is NaN.
@@ -174,7 +184,7 @@ impl fmt::Display for Nan {
     }
 }
 
-/// The arguments of a gradient rule.
+/// The arguments of a gradient rule. Example: [the module `op`](crate::op).
 pub struct Backward<'a> {
     /// The op's inputs.
     pub inputs: &'a [Value],
@@ -216,6 +226,8 @@ impl Backward<'_> {
 pub const F32_UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// How far a correct device result may be from the exact value, given exact inputs.
+///
+/// Example: [the module `op`](crate::op).
 pub enum Rounding {
     /// Bit-equal: copies, integers, comparisons, selections.
     Exact,
@@ -233,6 +245,8 @@ pub enum Rounding {
 }
 
 /// Computes an absolute bound for each element of each output from inputs, exact outputs and the precision of products.
+///
+/// Example: [the module `op`](crate::op).
 pub type BoundOf = dyn Fn(&[&Tensor], &[Tensor], Precision) -> Vec<Vec<f64>>;
 
 impl Rounding {
@@ -281,7 +295,7 @@ pub fn gamma_of_runs(terms: usize) -> f64 {
     gamma(depth + left)
 }
 
-/// How an op runs on a device.
+/// How an op runs on a device. Example: [the module `op`](crate::op).
 pub enum Lowering<'a> {
     /// A function of `shaders/scalar.wgsl` applied to each element; fused with neighbouring ops.
     Pointwise(Pointwise),
@@ -291,14 +305,14 @@ pub enum Lowering<'a> {
     Kernel(&'a dyn Kernel),
 }
 
-/// An op that only changes strides where possible.
+/// An op that only changes strides where possible. Example: [the module `op`](crate::op).
 pub trait Strided {
     /// The output as a view of the input's buffer, or `None` if the input must be made contiguous
     /// first. Must succeed for a contiguous input.
     fn view(&self, input: &View) -> Option<View>;
 }
 
-/// A call of a function in `shaders/scalar.wgsl`.
+/// A call of a function in `shaders/scalar.wgsl`. Example: [the module `op`](crate::op).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pointwise {
     /// The function's name.
@@ -307,7 +321,7 @@ pub struct Pointwise {
     pub args: Vec<Arg>,
 }
 
-/// An argument of a [`Pointwise`] call.
+/// An argument of a [`Pointwise`] call. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
     /// The element of that op input.

@@ -97,7 +97,7 @@ pub(crate) fn largest_buffer(profile: &Profile) -> u64 {
     profile.max_buffer.min(binding.saturating_add(SLACK))
 }
 
-/// Index of a device buffer in [`Plan::buffers`].
+/// Index of a device buffer in [`Plan::buffers`]. Example: [`Plan`].
 pub type BufferId = usize;
 
 /// A device buffer that the plan needs. Example: [`Plan`].
@@ -109,7 +109,7 @@ pub struct Buffer {
     pub role: Role,
 }
 
-/// What a buffer is for.
+/// What a buffer is for. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
     /// An input, written at each run.
@@ -148,7 +148,7 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
 }
 
-/// A resource that a dispatch binds.
+/// A resource that a dispatch binds. Example: [`Plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
     /// A uniform with these words.
@@ -244,6 +244,8 @@ pub struct Plan {
 ///
 /// If some indices are computed on the device, a step may fail there and must then have no effect: no
 /// variable is updated in place, and each copy is a dispatch that checks the status word first.
+///
+/// Example: [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// The source buffer.

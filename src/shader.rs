@@ -71,6 +71,8 @@ fn prelude() -> Result<&'static Prelude, String> {
 /// A complete WGSL text, and what a planner must know about it.
 ///
 /// [`Shader::finish`] derives the rest from the text's modules. For a text from elsewhere, use [`Source::new`].
+///
+/// Example: [the module `op`](crate::op).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The text.
@@ -99,7 +101,7 @@ struct Origin {
 /// The numbers and names of the bindings that are arrays.
 type Bindings = Vec<(u32, &'static str)>;
 
-/// The functions of `prelude.wgsl` that stand for fused ops.
+/// The functions of `prelude.wgsl` that stand for fused ops. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// `epilogue(v, i)`: one element.

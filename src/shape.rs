@@ -241,7 +241,7 @@ impl View {
     }
 }
 
-/// Axes after merging neighbours that can be traversed as one axis in every operand.
+/// Axes after merging neighbours that can be traversed as one axis in every operand. Example: [`merge_axes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// Sizes after merging, outermost first; none is 1.
@@ -252,6 +252,14 @@ pub struct Merged {
 
 /// Merges the axes of one shape over several operands' strides. Axes of size 1 are dropped; two
 /// neighbours are merged if, in every operand, the outer stride is the inner stride times the inner size.
+///
+/// ```
+/// use wgrad::shape::{Shape, merge_axes};
+/// // A contiguous [2, 3, 4], and a row of 4 that is broadcast to it: the last axis stays on its own.
+/// let merged = merge_axes(&Shape::from([2, 3, 4]), &[&[12, 4, 1], &[0, 0, 1]]);
+/// assert_eq!(merged.sizes, [6, 4]);
+/// assert_eq!(merged.strides, [[4, 1], [0, 1]]);
+/// ```
 pub fn merge_axes(shape: &Shape, operands: &[&[usize]]) -> Merged {
     let mut sizes: Vec<usize> = Vec::new();
     let mut strides: Vec<Vec<usize>> = vec![Vec::new(); operands.len()];

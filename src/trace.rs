@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
-/// A stretch of work of one thread.
+/// A stretch of work of one thread. Example: [`Trace`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Span {

@@ -17,6 +17,8 @@ use crate::op::{Op, Precision, Rounding, gamma, gamma_of_runs};
 use crate::{Data, Error, Result, Tensor, TensorType};
 
 /// A value with a bound for each element; `None` if it is exact.
+///
+/// Example: [`Session::run_checked`](crate::Session::run_checked).
 #[derive(Clone, Debug)]
 pub struct Bounded {
     /// The exact value.

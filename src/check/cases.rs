@@ -11,6 +11,8 @@ use crate::{DType, Data, Graph, Result, Tensor, TensorType, Value};
 
 /// A case as a graph: inputs, outputs and, if it is differentiable, a seed `dy` for each float output and the
 /// gradient of each float input.
+///
+/// Example: [`check_case`](crate::check::check_case).
 pub struct CaseGraph {
     /// The graph.
     pub graph: Graph,

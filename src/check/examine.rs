@@ -57,7 +57,7 @@ pub fn ways(graph: &CaseGraph, profile: &Profile) -> Vec<Options> {
     ways
 }
 
-/// Checks of a case beyond single launches.
+/// Checks of a case beyond single launches. Example: [`check_case`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras {
     /// Runs each program three times (launch by launch, then twice as a step); all must give the same bits.
@@ -76,6 +76,8 @@ pub struct Extras {
 ///
 /// Each launch is compared within its bound on its own inputs. Over a whole chain errors accumulate, so only a
 /// gross difference fails here: more than [`Gradients::most`] of the largest element.
+///
+/// Example: [`check_case`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Gradients {
@@ -97,7 +99,7 @@ impl Gradients {
     }
 }
 
-/// The result of a case on a device.
+/// The result of a case on a device. Example: [`check_case`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -128,6 +130,20 @@ impl CaseReport {
 }
 
 /// Runs a case on a device in all [`ways`], and compares launch by launch. Identical plans run once.
+///
+/// ```no_run
+/// use wgrad::Device;
+/// use wgrad::check::check_case;
+/// use wgrad::op::Case;
+/// let device = Device::open(None)?; // needs an adapter
+/// let case = Case::new("softmax", "of a product", |x| vec![x[0].matmul(&x[1]).softmax(1)]);
+/// let report = check_case(&device, &case.float("a", [3, 40]).float("b", [40, 5]), 7)?;
+/// assert!(report.passed() && report.compared() > 0);
+/// for (options, report) in &report.ways {
+///     println!("{options:?}: {} kernel calls", report.calls.len());
+/// }
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 ///
 /// # Errors
 /// When the case does not build, or the device fails.
@@ -318,7 +334,7 @@ impl CaseReport {
     }
 }
 
-/// A variant that a device cannot run.
+/// A variant that a device cannot run. Example: [`check_case`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Missing {

@@ -5,6 +5,16 @@
 pub const ENDS: [f64; 10] = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 4096.0];
 
 /// Counts of float elements by their error, in ulps of f32 at the expected value.
+///
+/// ```
+/// use wgrad::check::Histogram;
+/// let mut errors = Histogram::default();
+/// for got in [1.0, 1.0 + f64::from(f32::EPSILON), 1.0] {
+///     errors.add(got, 1.0);
+/// }
+/// assert_eq!(errors.total(), 3);
+/// assert!(errors.quantile(0.5) < 1.0 && errors.quantile(1.0) >= 1.0); // in units in the last place
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Elements in each bin: up to [`ENDS`], then beyond.

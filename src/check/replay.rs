@@ -16,6 +16,16 @@ use crate::shader::Source;
 use crate::{DType, Device, Error, Profile, Program, Result, Session, Tensor, TensorType, gpu};
 
 /// One kernel call that can run without its graph.
+///
+/// ```no_run
+/// use wgrad::Device;
+/// use wgrad::check::KernelCase;
+/// // A file that a shadow run has written; on any device.
+/// let case = KernelCase::load("case.wgrad")?;
+/// let report = case.replay(&Device::open(None)?)?;
+/// println!("{}: {}", report.label, if report.passed() { "correct" } else { "wrong" });
+/// # Ok::<(), wgrad::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct KernelCase {
     /// What the kernel call computes, such as `matmul.tile64 + add + relu`.
@@ -38,7 +48,7 @@ pub struct KernelCase {
     pub scalars: Vec<u32>,
 }
 
-/// An output of a kernel call, as computed by the reference.
+/// An output of a kernel call, as computed by the reference. Example: [`KernelCase`].
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The op whose output it is, and the user's line that made it.

@@ -9,6 +9,8 @@ use crate::plan::{Plan, Stored};
 use crate::{Error, Program, Result, Session, Tensor, files};
 
 /// The first kernel call of a step that differs from the reference.
+///
+/// Example: [`Session::run_checked`](crate::Session::run_checked).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Divergence {

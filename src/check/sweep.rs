@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use crate::op::Case;
 
-/// A case with its number within its op.
+/// A case with its number within its op. Example: [`check_case`](crate::check::check_case).
 pub struct Numbered {
     /// The number: listed cases count from 0, those in narrow types from [`NARROW`], large ones from [`LARGE`], random
     /// ones from [`RANDOM`].

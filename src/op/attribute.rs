@@ -35,7 +35,7 @@ pub enum Attribute {
     Type(DType),
 }
 
-/// The attributes of an op, with their names.
+/// The attributes of an op, with their names. Example: [`Attribute`].
 pub type Attributes = Vec<(&'static str, Attribute)>;
 
 impl fmt::Display for Attribute {

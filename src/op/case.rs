@@ -2,7 +2,7 @@
 
 use crate::{DType, TensorType, Value};
 
-/// How to fill a case's input.
+/// How to fill a case's input. Example: [`check_case`](crate::check::check_case).
 #[derive(Clone, Debug)]
 pub enum Fill {
     /// Uniform floats in that range.
@@ -17,7 +17,7 @@ pub enum Fill {
     Coin,
 }
 
-/// One input of a case.
+/// One input of a case. Example: [`check_case`](crate::check::check_case).
 #[derive(Clone, Debug)]
 pub struct CaseInput {
     /// Its name in reports.
@@ -28,7 +28,7 @@ pub struct CaseInput {
     pub fill: Fill,
 }
 
-/// Builds a case's graph: from inputs to outputs.
+/// Builds a case's graph: from inputs to outputs. Example: [`check_case`](crate::check::check_case).
 pub type Build = dyn Fn(&[Value]) -> Vec<Value> + Send + Sync;
 
 /// An example of an op, used by tests, gradient checks, `wgrad check` and benchmarks.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::profile::Profile;
 
-/// An estimate of the time that a kernel call takes, in seconds.
+/// An estimate of the time that a kernel call takes, in seconds. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Cost(pub f64);
 
@@ -22,6 +22,8 @@ impl fmt::Display for Cost {
 }
 
 /// How the invocations of a kernel get their operands. Each suits one kind of device; see [`Machine::efficiency`].
+///
+/// Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Neighbouring invocations read neighbouring elements.
@@ -37,6 +39,8 @@ pub enum Style {
 }
 
 /// What a variant does. An op counts what differs between its variants, and may leave out the rest.
+///
+/// Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     /// How the kernel gets its operands.
@@ -81,7 +85,7 @@ impl Default for Work {
     }
 }
 
-/// The speed of a kind of device, in round numbers.
+/// The speed of a kind of device, in round numbers. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Machine {
     software: bool,

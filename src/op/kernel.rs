@@ -6,7 +6,7 @@ use crate::shader::Source;
 use crate::shape::View;
 use crate::{DType, TensorType};
 
-/// An op with dedicated kernels.
+/// An op with dedicated kernels. Example: [the module `op`](crate::op).
 pub trait Kernel {
     /// Its variants. If several cost the same, the planner takes the first. At least one must support all shapes and
     /// need no optional feature.
@@ -99,7 +99,7 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// One way to compute an op on a device.
+/// One way to compute an op on a device. Example: [the module `op`](crate::op).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Its name, such as `tile64`.
@@ -148,7 +148,7 @@ impl Variant {
     }
 }
 
-/// The arguments for lowering a kernel.
+/// The arguments for lowering a kernel. Example: [the module `op`](crate::op).
 pub struct Args<'a> {
     /// Types of the inputs.
     pub inputs: &'a [&'a TensorType],
@@ -169,7 +169,7 @@ impl Args<'_> {
     }
 }
 
-/// A kernel's launches, run in order, and the scratch buffers they share.
+/// A kernel's launches, run in order, and the scratch buffers they share. Example: [the module `op`](crate::op).
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
     /// The launches.
@@ -184,7 +184,7 @@ impl From<Launch> for Lowered {
     }
 }
 
-/// One dispatch as plain data.
+/// One dispatch as plain data. Example: [the module `op`](crate::op).
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The name in reports and profiles: the entry point, plus the variant if there are several.
@@ -199,7 +199,7 @@ pub struct Launch {
     pub workgroups: [u32; 3],
 }
 
-/// What a launch binds.
+/// What a launch binds. Example: [the module `op`](crate::op).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Binding {
     /// `var<uniform>`: a struct of four-byte members, or an array of vec4, as words.
@@ -213,7 +213,7 @@ pub enum Binding {
     Status,
 }
 
-/// A tensor that a kernel binds.
+/// A tensor that a kernel binds. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// An input of the op, by index.

@@ -41,6 +41,8 @@ use crate::DType;
 use crate::op::Case;
 
 /// A family of ops: a file in this folder, its test cases and (unless pointwise) a shader of the same name.
+///
+/// Example: [`check_case`](crate::check::check_case).
 pub struct Family {
     /// The name of the file.
     pub name: &'static str,

@@ -260,7 +260,7 @@ fn per_row(stats: &Value, line: usize) -> Value {
     stats.slice(0, line, line + 1, 1).reshape(&[1, -1, 1])
 }
 
-/// The result of [`Value::batch_norm_training`].
+/// The result of [`Value::batch_norm_training`]. Example: [`Value::batch_norm_training`].
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// The normalised data.
@@ -488,6 +488,19 @@ impl Value {
     /// Batch normalisation of data `[N, C, ...]` in training: mean and biased variance of each channel over the batch
     /// and the axes after the channels. Then scale and shift by `weight` and `bias` `[C]`, if given (Ioffe and Szegedy,
     /// ICML 2015). For running statistics see [`BatchNorm2d`](crate::nn::BatchNorm2d).
+    ///
+    /// ```
+    /// use wgrad::{DType, Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let norm = graph.input("x", DType::F32, [3, 1]).batch_norm_training(None, None, 0.0);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&norm.mean, &norm.var, &norm.y])?;
+    /// let outputs = session.run(&program, &[("x", &Tensor::new([3, 1], [1.0f32, 2.0, 3.0])?)])?;
+    /// assert_eq!(outputs[0].to_f64(), [2.0]);
+    /// assert!((outputs[1].item()? - 2.0 / 3.0).abs() < 1e-12);
+    /// assert!((outputs[2].to_f64()[2] - 1.5f64.sqrt()).abs() < 1e-12);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
     ///
     /// # Errors
     /// At compile time, when a channel has fewer than two elements; otherwise as for [`Value::layer_norm`].

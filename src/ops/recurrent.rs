@@ -57,7 +57,7 @@ pub enum Activation {
     Relu,
 }
 
-/// The weights of one layer in one direction, with G = [`Cell::gates`].
+/// The weights of one layer in one direction, with G = [`Cell::gates`]. Example: [`Value::recurrent`].
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// `[G hidden, in]`.
@@ -70,7 +70,7 @@ pub struct Weights {
     pub b_hh: Option<Value>,
 }
 
-/// The outputs of a recurrent layer.
+/// The outputs of a recurrent layer. Example: [`Value::recurrent`].
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// The hidden states of all steps, `[batch, time, hidden]`.

@@ -74,7 +74,7 @@ pub use wrapped::{Averaged, LrFactor};
 
 use crate::{DType, Graph, Tensor, Value, gradients};
 
-/// A function of the step number, which starts at 1: see [`of_step`].
+/// A function of the step number, which starts at 1: see [`of_step`]. Example: [`Optimizer`].
 pub type OfStep = Arc<dyn Fn(f64) -> f64 + Send + Sync>;
 
 /// The name suffix of a parameter's moving average.
@@ -125,7 +125,7 @@ impl Gradient {
     }
 }
 
-/// The update of one parameter: maps its gradient to its new value.
+/// The update of one parameter: maps its gradient to its new value. Example: [`Optimizer`].
 pub type Rule = Box<dyn Fn(&Gradient) -> Value>;
 
 /// An optimiser. Import the trait to call its methods.

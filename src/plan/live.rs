@@ -6,6 +6,8 @@ use super::{BufferId, Plan, Role, padded};
 use crate::graph::ValueId;
 
 /// An intermediate value of a step, and the kernel calls between which it exists; see [`Plan::live_values`].
+///
+/// Example: [`Plan::live_values`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveValue {
     /// The graph value; `None` for scratch memory of a kernel.

@@ -40,7 +40,7 @@ pub struct LaunchTime {
     pub layer: String,
 }
 
-/// How long the phases of a step take on the host, in seconds.
+/// How long the phases of a step take on the host, in seconds. Example: [`StepProfile`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Phases {
