@@ -119,7 +119,10 @@ impl BuildOptions {
             let fit = dims.is_none_or(|dims| dims.len() == shape.len() && dims.iter().zip(shape).all(fits));
             return match fit {
                 true => Ok(shape.clone()),
-                false => Err(format!("input `{port}` cannot have the shape {shape:?}")),
+                false => Err(format!(
+                    "input `{port}` cannot have the shape {shape:?}; the file fixes its numbers: give it that shape, or \
+                     export the model with symbolic axes"
+                )),
             };
         }
         let dims = dims.ok_or_else(|| format!("the file does not tell the shape of input `{name}`; set it"))?;
