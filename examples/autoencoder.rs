@@ -4,9 +4,9 @@
 //! cargo run --release --example autoencoder
 //! ```
 //!
-//! An encoder `z = f(x)` and a decoder `y = g(z)` with fewer numbers in the code `z` than in `x` are trained to minimise
-//! the squared error (G. E. Hinton, R. R. Salakhutdinov, *Reducing the dimensionality of data with neural networks*,
-//! Science 313, 2006; there, layers were trained one by one first):
+//! An encoder `z = f(x)` and a decoder `y = g(z)` with fewer numbers in the code `z` than in `x` are trained to
+//! minimise the squared error (G. E. Hinton, R. R. Salakhutdinov, *Reducing the dimensionality of data with neural
+//! networks*, Science 313, 2006; there, layers were trained one by one first):
 //!
 //! ```text
 //! loss = mean (x - g(f(x)))^2

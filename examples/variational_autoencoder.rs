@@ -5,9 +5,9 @@
 //! ```
 //!
 //! A digit `x` of black and white pixels is thought to come from hidden numbers `z ~ N(0, I)` through a decoder, which
-//! gives the probability of each pixel to be white, `p(x | z)`. Its probability `p(x)`, an integral over all `z`, cannot
-//! be computed. But with any other distribution `q(z | x)` in the place of `p(z | x)` there is a lower bound, the
-//! *evidence lower bound* (D. P. Kingma, M. Welling, *Auto-encoding variational Bayes*, 2013):
+//! gives the probability of each pixel to be white, `p(x | z)`. Its probability `p(x)`, an integral over all `z`,
+//! cannot be computed. But with any other distribution `q(z | x)` in the place of `p(z | x)` there is a lower bound,
+//! the *evidence lower bound* (D. P. Kingma, M. Welling, *Auto-encoding variational Bayes*, 2013):
 //!
 //! ```text
 //! ln p(x) >= E_q[ln p(x | z)] - KL(q(z | x) || p(z))
@@ -19,10 +19,10 @@
 //! The last line is the *reparameterisation*: noise `e` from outside makes `z` a differentiable function of `mu` and
 //! `sigma`. So encoder and decoder are trained together to raise the bound, with noise that the device draws.
 //!
-//! Two known answers check the result. The divergence in closed form must agree with its Monte Carlo estimate, the mean of
-//! `ln q(z | x) - ln p(z)`. And the bound must be above `ln p(x)` of independent pixels, each with its own probability. How
-//! far it is below `ln p(x)` is not known, but the mean of `K` weights inside the logarithm comes closer:
-//! `ln (1/K sum_k p(x | z_k) p(z_k) / q(z_k | x))` (Y. Burda et al., *Importance weighted autoencoders*, 2015).
+//! Two known answers check the result. The divergence in closed form must agree with its Monte Carlo estimate, the mean
+//! of `ln q(z | x) - ln p(z)`. And the bound must be above `ln p(x)` of independent pixels, each with its own
+//! probability. How far it is below `ln p(x)` is not known, but the mean of `K` weights inside the logarithm comes
+//! closer: `ln (1/K sum_k p(x | z_k) p(z_k) / q(z_k | x))` (Y. Burda et al., *Importance weighted autoencoders*, 2015).
 
 mod common;
 
