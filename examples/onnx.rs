@@ -11,10 +11,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
-use wgrad::{Error, Graph, Result, Session, Tensor};
+use common::wav;
+use wgrad::{Graph, Result, Session, Tensor};
 use wgrad_onnx::{BuildOptions, Constant, ElemType, Model};
 
 /// Finds speech in a sound with an ONNX model.
@@ -30,7 +31,7 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     let (rate, sound) = match &options.wav {
-        Some(path) => read_wav(path)?,
+        Some(path) => wav::read(path)?,
         None => spoken_numbers()?,
     };
     // The model takes 16 kHz: 32 ms, and the 4 ms before them.
@@ -108,38 +109,8 @@ fn spoken_numbers() -> Result<(usize, Vec<f32>)> {
     let silence = vec![0.0f32; 4800];
     let mut sound = silence.clone();
     for name in ["3", "7", "16"] {
-        sound.extend(read_wav(&common::data(&format!("speech/{name}.wav")))?.1);
+        sound.extend(wav::read(&common::data(&format!("speech/{name}.wav")))?.1);
         sound.extend(&silence);
     }
     Ok((8000, sound))
-}
-
-/// The rate and samples of a WAV file.
-fn read_wav(path: &Path) -> Result<(usize, Vec<f32>)> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let wrong = |message: &str| Error::File { path: path.into(), message: message.into() };
-    let number = |at: usize, size: usize| {
-        bytes.get(at..at + size).map_or(0, |b| b.iter().rev().fold(0, |n, &b| n << 8 | b as usize))
-    };
-    if bytes.get(..4) != Some(b"RIFF") || bytes.get(8..12) != Some(b"WAVE") {
-        return Err(wrong("is no WAV file"));
-    }
-    let (mut at, mut rate) = (12, 0);
-    while at + 8 <= bytes.len() {
-        let (name, size) = (&bytes[at..at + 4], number(at + 4, 4));
-        if name == b"fmt " {
-            rate = number(at + 12, 4);
-            if [number(at + 8, 2), number(at + 10, 2), number(at + 22, 2)] != [1, 1, 16]
-                || ![8000, 16_000].contains(&rate)
-            {
-                return Err(wrong("expected 8 or 16 kHz, one channel, 16 bits"));
-            }
-        } else if name == b"data" && rate > 0 {
-            let data = &bytes[at + 8..(at + 8 + size).min(bytes.len())];
-            let sample = |pair: &[u8]| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32_768.0;
-            return Ok((rate, data.chunks_exact(2).map(sample).collect()));
-        }
-        at += 8 + size + size % 2;
-    }
-    Err(wrong("has no samples"))
 }

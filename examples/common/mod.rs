@@ -3,6 +3,7 @@
 
 pub mod picture;
 pub mod plot;
+pub mod wav;
 
 use std::path::{Path, PathBuf};
 

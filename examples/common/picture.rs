@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{Rgb, RgbImage};
 use wgrad::{Error, Result, Tensor};
 
@@ -38,7 +39,8 @@ pub fn save(images: &Tensor, columns: usize, folder: &Path, name: &str) -> Resul
     }
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
     let mut bytes = std::io::Cursor::new(Vec::new());
-    let written = picture.write_to(&mut bytes, image::ImageFormat::Png);
+    let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Up);
+    let written = picture.write_with_encoder(encoder);
     written.map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
     wgrad::io::write_atomically(&path, bytes.get_ref())?;
     println!("picture: {}", path.display());

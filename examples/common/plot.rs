@@ -1,4 +1,4 @@
-//! Plots of the examples: curves over a common x axis, as SVG.
+//! Plots of the examples, as SVG: curves over a common x axis, and planes of points by class.
 
 use std::error::Error;
 use std::ops::Range;
@@ -17,6 +17,20 @@ const COLOURS: [(RGBColor, &str); 6] = [
     (RGBColor(204, 121, 167), "#e29ac4"),
     (RGBColor(86, 180, 233), "#9bd7ff"),
     (RGBColor(160, 120, 0), "#d8b13c"),
+];
+/// Ten colours for classes: the nine of P. Tol's scheme *muted* (2021), of which readers with any form of colour
+/// blindness can distinguish most, and grey.
+const CLASSES: [(RGBColor, &str); 10] = [
+    (RGBColor(51, 34, 136), "#8f83e8"),
+    (RGBColor(136, 204, 238), "#88cced"),
+    (RGBColor(68, 170, 153), "#44aa98"),
+    (RGBColor(17, 119, 51), "#2f9e55"),
+    (RGBColor(153, 153, 51), "#a8a83c"),
+    (RGBColor(221, 204, 119), "#ddcc76"),
+    (RGBColor(204, 102, 119), "#cc6678"),
+    (RGBColor(136, 34, 85), "#b8477f"),
+    (RGBColor(170, 68, 153), "#bb58ab"),
+    (RGBColor(136, 136, 136), "#999999"),
 ];
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
@@ -40,17 +54,10 @@ pub struct Plot<'a> {
 impl Plot<'_> {
     /// Writes the plot to `FOLDER/NAME.svg` and prints the path.
     pub fn save(&self, folder: &Path, name: &str) -> wgrad::Result<()> {
-        std::fs::create_dir_all(folder).map_err(|source| wgrad::Error::Io { path: folder.into(), source })?;
-        let path = folder.join(format!("{name}.svg"));
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, (SIZE.0 + NAMES, SIZE.1)).into_drawing_area())
-            .map_err(|e| wgrad::Error::File { path: path.clone(), message: e.to_string() })?;
-        if let Some((head, body)) = svg.split_once('\n') {
-            svg = format!("{head}\n{}\n{body}", dark());
-        }
-        wgrad::io::write_atomically(&path, svg.as_bytes())?;
-        println!("plot: {}", path.display());
-        Ok(())
+            .map_err(|e| wgrad::Error::File { path: folder.join(name), message: e.to_string() })?;
+        write(&svg, &COLOURS, folder, name)
     }
 
     fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Box<dyn Error>> {
@@ -123,6 +130,86 @@ impl Plot<'_> {
     }
 }
 
+/// Planes of points, side by side. Points of a class have one colour, and the name of the class at their mean.
+pub struct Scatter<'a> {
+    pub classes: &'a [&'a str],
+    /// Names, and the points of each class.
+    pub planes: Vec<(&'a str, Vec<Vec<[f64; 2]>>)>,
+}
+
+/// The side of a plane, and the space around it.
+const PLANE: f64 = 440.0;
+const SPACE: f64 = 12.0;
+
+impl Scatter<'_> {
+    /// Writes the planes to `FOLDER/NAME.svg` and prints the path.
+    pub fn save(&self, folder: &Path, name: &str) -> wgrad::Result<()> {
+        let size = (self.planes.len() as f64 * (PLANE + SPACE) + SPACE, PLANE + 2.0 * SPACE + LINE);
+        let mut svg = format!(
+            "<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
+             <rect width=\"{0}\" height=\"{1}\" fill=\"{2}\"/>\n",
+            size.0,
+            size.1,
+            hex(WHITE)
+        );
+        for (number, (title, classes)) in self.planes.iter().enumerate() {
+            let corner = [SPACE + number as f64 * (PLANE + SPACE), SPACE + LINE];
+            svg += &format!(
+                "<g font-family=\"sans-serif\" text-anchor=\"middle\" fill=\"none\" stroke-linecap=\"round\">\n\
+                 <text x=\"{}\" y=\"{}\" font-size=\"15\" fill=\"{}\">{title}</text>\n",
+                corner[0] + PLANE / 2.0,
+                corner[1] - 6.0,
+                hex(BLACK)
+            );
+            svg += &self.plane(classes, corner);
+            svg += "</g>\n";
+        }
+        write(&(svg + "</svg>\n"), &CLASSES, folder, name)
+    }
+
+    /// The points of the classes, then their names.
+    fn plane(&self, classes: &[Vec<[f64; 2]>], corner: [f64; 2]) -> String {
+        let ranges = [0, 1].map(|axis| range(classes.iter().flatten().map(move |point| point[axis])));
+        let place = |point: [f64; 2]| {
+            let [x, y] = [0, 1].map(|axis| (point[axis] - ranges[axis].0) / (ranges[axis].1 - ranges[axis].0));
+            [corner[0] + 6.0 + x * (PLANE - 12.0), corner[1] + 6.0 + (1.0 - y) * (PLANE - 12.0)]
+        };
+        let [x, y] = corner;
+        let mut svg = format!("<path d=\"M{x} {y}h{PLANE}v{PLANE}h-{PLANE}z\" stroke=\"{}\"/>\n", hex(GRID));
+        for (points, (colour, _)) in classes.iter().zip(CLASSES.into_iter().cycle()) {
+            // Points are lines of no length with round ends: the shortest form.
+            let points: String = points.iter().map(|p| place(*p)).map(|[x, y]| format!("M{x:.0} {y:.0}h0")).collect();
+            svg += &format!("<path d=\"{points}\" stroke=\"{}\" stroke-width=\"5\"/>\n", hex(colour));
+        }
+        for (name, points) in self.classes.iter().zip(classes).filter(|(_, points)| !points.is_empty()) {
+            let mean = [0, 1].map(|axis| points.iter().map(|p| p[axis]).sum::<f64>() / points.len() as f64);
+            let [x, y] = place(mean);
+            svg += &format!(
+                "<text x=\"{x:.0}\" y=\"{:.0}\" font-size=\"20\" font-weight=\"bold\" fill=\"{}\" stroke=\"{}\" \
+                 stroke-width=\"5\" paint-order=\"stroke\">{name}</text>\n",
+                y + 7.0,
+                hex(BLACK),
+                hex(WHITE)
+            );
+        }
+        svg
+    }
+}
+
+/// Writes an SVG with rules for dark pages to `FOLDER/NAME.svg` and prints the path.
+fn write(svg: &str, colours: &[(RGBColor, &str)], folder: &Path, name: &str) -> wgrad::Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| wgrad::Error::Io { path: folder.into(), source })?;
+    let path = folder.join(format!("{name}.svg"));
+    let (head, body) = svg.split_once('\n').unwrap_or((svg, ""));
+    wgrad::io::write_atomically(&path, format!("{head}\n{}\n{body}", dark(colours)).as_bytes())?;
+    println!("plot: {}", path.display());
+    Ok(())
+}
+
+fn hex(RGBColor(r, g, b): RGBColor) -> String {
+    format!("#{r:02X}{g:02X}{b:02X}")
+}
+
 /// An axis with a range and ticks.
 struct Axis(Range<f64>, Vec<f64>);
 
@@ -145,16 +232,15 @@ impl Ranged for Axis {
 }
 
 /// Rules for readers who prefer dark pages.
-fn dark() -> String {
-    let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
+fn dark(colours: &[(RGBColor, &str)]) -> String {
     let mut rules = format!(
-        "rect[fill=\"{}\"]{{fill:#0d1117}} text{{fill:#e6edf3}} line[stroke=\"{}\"]{{stroke:#30363d}} \
-         polyline[stroke=\"#000000\"]{{stroke:#8b949e}}",
+        "rect[fill=\"{0}\"]{{fill:#0d1117}} text{{fill:#e6edf3}} text[stroke=\"{0}\"]{{stroke:#0d1117}} \
+         [stroke=\"{1}\"]{{stroke:#30363d}} polyline[stroke=\"#000000\"]{{stroke:#8b949e}}",
         hex(WHITE),
         hex(GRID)
     );
-    for (colour, on_dark) in COLOURS {
-        let hex = hex(colour);
+    for (colour, on_dark) in colours {
+        let hex = hex(*colour);
         rules += &format!(
             " [stroke=\"{hex}\"]{{stroke:{on_dark}}} text[fill=\"{hex}\"],circle[fill=\"{hex}\"]{{fill:{on_dark}}}"
         );

@@ -5,9 +5,9 @@ use std::panic::Location;
 use super::{Scope, init};
 use crate::ops::conv2d::Pair;
 use crate::ops::pool2d::Pool2d;
-use crate::{DType, Value, ops};
+use crate::{DType, Shape, Value, ops};
 
-/// The counter of training steps for dropout masks.
+/// The counter of steps for dropout masks and random numbers.
 pub const DROPOUT: &str = "dropout.step";
 
 /// A function from value to value. Every `Fn(&Value) -> Value` is a layer.
@@ -289,10 +289,7 @@ impl Layer for Dropout {
         if self.p == 0.0 || !self.nn.is_training() && self.p > 0.0 && self.p <= 1.0 {
             return x.clone();
         }
-        // Both are step scalars, fed by the host, so that the kernel does not depend on the seed.
-        let seed = f64::from(self.nn.seed32());
-        let seed = self.nn.graph().step_scalar(DROPOUT, DType::U32, move |_| seed);
-        let step = self.nn.graph().step_scalar(DROPOUT, DType::U32, |step| f64::from(step as u32));
+        let (seed, step) = self.nn.random_state();
         x.dropout(self.p, &seed, &step)
     }
 }
@@ -406,5 +403,34 @@ impl Scope {
     #[track_caller]
     pub fn dropout(&self, x: &Value, p: f64) -> Value {
         Dropout::new(self, p).forward(x)
+    }
+
+    /// Independent normal numbers of mean 0 and variance 1, f32, new ones for each step and each call, in training and
+    /// in evaluation. The scope's seed determines them. See
+    /// [`Graph::random_normal`](crate::Graph::random_normal).
+    ///
+    /// ```
+    /// use wgrad::prelude::*;
+    /// let graph = Graph::new();
+    /// let z = Scope::eval(&graph, 0).random_normal([3]);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&z])?;
+    /// assert_ne!(session.run(&program, &[])?, session.run(&program, &[])?);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn random_normal(&self, shape: impl Into<Shape>) -> Value {
+        let (seed, step) = self.random_state();
+        self.graph().random_normal(shape, &seed, &step)
+    }
+
+    /// The seed and the number of the step. Both are step scalars, fed by the host, so that kernels do not depend on the
+    /// seed.
+    #[track_caller]
+    fn random_state(&self) -> (Value, Value) {
+        let seed = f64::from(self.seed32());
+        let seed = self.graph().step_scalar(DROPOUT, DType::U32, move |_| seed);
+        let step = self.graph().step_scalar(DROPOUT, DType::U32, |step| f64::from(step as u32));
+        (seed, step)
     }
 }

@@ -1,4 +1,6 @@
-//! Random bits, and dropout.
+//! Random bits, normal numbers, and dropout.
+
+use std::f64::consts::TAU;
 
 use crate::op::{Arg, Attributes, Backward, Case, Fill, Lowering, Op, Pointwise, Rounding};
 use crate::{DType, Data, Graph, Shape, Tensor, TensorType, Value};
@@ -75,6 +77,35 @@ impl Graph {
         let op = RandomBits { stream: self.next_stream(), shape: shape.clone() };
         self.apply1(op, &[&seed.broadcast_to(&shape), &step.broadcast_to(&shape)])
     }
+
+    /// Independent normal numbers of mean 0 and variance 1, f32: `sqrt(-2 ln u) cos(2 pi v)` with `u` and `v` uniform
+    /// in (0, 1) (G. E. P. Box, M. E. Muller, *A note on the generation of random normal deviates*, 1958), from
+    /// [random bits](Graph::random_bits) for `seed` and `step`. `u` has 23 bits, so none exceeds 5.77.
+    ///
+    /// ```
+    /// use wgrad::{Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// let [seed, step] = [1u32, 2].map(|n| graph.constant(Tensor::new([0; 0], [n]).expect("a scalar")));
+    /// let z = graph.random_normal([1000], &seed, &step);
+    /// let mut session = Session::new(Device::cpu());
+    /// let program = session.compile(&graph, &[&z.mean_all(), &z.std(&[0], 0, false)])?;
+    /// let moments = session.run(&program, &[])?;
+    /// assert!(moments[0].item()?.abs() < 0.1 && (moments[1].item()? - 1.0).abs() < 0.1);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn random_normal(&self, shape: impl Into<Shape>, seed: &Value, step: &Value) -> Value {
+        let shape = shape.into();
+        let radius = (self.random_uniform(&shape, seed, step).log() * -2.0).sqrt();
+        radius * (self.random_uniform(&shape, seed, step) * TAU).cos()
+    }
+
+    /// Uniform in (0, 1): the middles of 2^23 intervals, which f32 represents exactly.
+    #[track_caller]
+    fn random_uniform(&self, shape: &Shape, seed: &Value, step: &Value) -> Value {
+        let bits = self.random_bits(shape.clone(), seed, step);
+        (bits.shift_right(&bits.full_like(9.0)).cast(DType::F32) + 0.5) * 2f64.powi(-23)
+    }
 }
 
 impl Value {
@@ -110,6 +141,8 @@ pub fn cases() -> Vec<Case> {
     };
     vec![
         seeds(Case::new("random_bits", "bit for bit", |x| vec![x[0].graph().random_bits([301], &x[0], &x[1])]))
+            .forward_only(),
+        seeds(Case::new("random_normal", "Box-Muller", |x| vec![x[0].graph().random_normal([301], &x[0], &x[1])]))
             .forward_only(),
         seeds(Case::new("dropout", "p 0.4", |x| vec![x[2].dropout(0.4, &x[0], &x[1])])).float("x", [7, 43]),
     ]

@@ -128,7 +128,8 @@ impl Tensor {
             .map(move |row| Tensor::of(&inner, map_data!(&self.data, v => v[row * size..(row + 1) * size].to_vec())))
     }
 
-    /// Joins tensors along an existing axis (negative: from the last), as `numpy.concatenate`.
+    /// Joins tensors along an existing axis (negative: from the last), as `numpy.concatenate`. If some hold f32 as
+    /// [`Data::F64`], as outputs of the reference do, so does the result.
     ///
     /// ```
     /// use wgrad::Tensor;
@@ -146,11 +147,15 @@ impl Tensor {
         let axis = first.existing_axis("concat", axis)?;
         let others = |x: &Tensor| [&x.shape[..axis], &x.shape[axis + 1..]].concat();
         for x in tensors {
-            let alike = std::mem::discriminant(&x.data) == std::mem::discriminant(&first.data);
-            if !alike || x.shape.rank() != first.shape.rank() || others(x) != others(first) {
+            if x.dtype() != first.dtype() || x.shape.rank() != first.shape.rank() || others(x) != others(first) {
                 let why = "concat needs tensors of one type whose sizes differ only along";
                 return Err(Error::Input(format!("{why} axis {axis}, not {} and {}", first.ty(), x.ty())));
             }
+        }
+        let is_f64 = |x: &Tensor| matches!(x.data, Data::F64(_));
+        if tensors.iter().any(|x| is_f64(x)) && !tensors.iter().all(|x| is_f64(x)) {
+            let wide: Vec<Tensor> = tensors.iter().map(|x| Tensor::of(&x.shape, x.to_f64())).collect();
+            return Tensor::concat(&wide.iter().collect::<Vec<_>>(), axis as isize);
         }
         let mut sizes = first.shape.to_vec();
         sizes[axis] = tensors.iter().map(|x| x.shape[axis]).sum();

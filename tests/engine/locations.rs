@@ -89,6 +89,7 @@ fn graphs(e: &mut Entries) {
     e.add("iota", |t| t.g.iota(DType::F32, [2], 1));
     e.add("iota", |t| t.g.iota(DType::Bool, [2], 0));
     e.add("random_bits", |t| t.g.random_bits([2], &t.f, &t.f));
+    e.add("random_normal", |t| t.g.random_normal([2], &t.f, &t.f));
     e.add("einsum", |t| t.g.einsum("ij,jk->ik", &[&t.f, &t.f]));
     e.add("einsum", |t| t.g.einsum("", &[]));
     e.add("l1_penalty", |t| t.g.l1_penalty(1.0, |name| name == "none"));

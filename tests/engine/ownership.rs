@@ -169,6 +169,10 @@ const MIXES: &[(&str, Mix)] = &[
         let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
         vec![a.graph().random_bits([3], &seed(a), &seed(b))]
     }),
+    ("random_normal", |a, b| {
+        let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
+        vec![a.graph().random_normal([3], &seed(a), &seed(b))]
+    }),
     ("dropout", |a, b| {
         let seed = |v: &Value| v.graph().step_scalar("seed", DType::U32, |n| n as f64);
         vec![a.dropout(0.5, &seed(a), &seed(b))]

@@ -79,6 +79,18 @@ fn slices_and_concatenation_are_inverse() {
 }
 
 #[test]
+fn outputs_of_the_reference_join_with_other_tensors() {
+    let x = Tensor::new([2], [1.5f32, 2.5]).expect("a tensor");
+    let exact = Tensor::new([1], vec![0.1f64]).expect("a tensor");
+    for (joined, expected) in
+        [(Tensor::concat(&[&x, &exact], 0), [1.5, 2.5, 0.1]), (Tensor::concat(&[&exact, &x], 0), [0.1, 1.5, 2.5])]
+    {
+        let joined = joined.expect("both are f32");
+        assert_eq!((joined.ty().to_string(), joined.to_f64()), ("f32[3]".to_owned(), expected.to_vec()));
+    }
+}
+
+#[test]
 fn no_rows_are_an_empty_matrix() {
     let empty = Tensor::try_from(Vec::<Vec<bool>>::new()).expect("empty");
     assert_eq!(empty.ty(), wgrad::TensorType::new(DType::Bool, [0, 0]));

@@ -278,6 +278,31 @@ fn numbers_are_distinct_within_an_op() {
 }
 
 #[test]
+fn normal_numbers_have_the_moments_and_tails_of_the_normal_distribution() {
+    const COUNT: f64 = 200_000.0;
+    let graph = Graph::new();
+    let [seed, step] = [3, 4].map(|n| graph.constant(Tensor::new([0; 0], [n as u32]).expect("a scalar")));
+    let z = graph.random_normal([COUNT as usize], &seed, &step);
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(&graph, &[&z]).expect("compiles");
+    let z = session.run(&program, &[]).expect("runs")[0].to_f64();
+    // The mean of a function over the numbers is within four standard errors of its expectation.
+    let check = |what: &str, expected: f64, variance: f64, f: &dyn Fn(f64) -> f64| {
+        let mean = z.iter().map(|&z| f(z)).sum::<f64>() / COUNT;
+        assert!((mean - expected).abs() < 4.0 * (variance / COUNT).sqrt(), "{what}: {mean}, expected {expected}");
+    };
+    let share = |what: &str, p: f64, f: &dyn Fn(f64) -> bool| check(what, p, p * (1.0 - p), &|z| f64::from(f(z)));
+    check("mean", 0.0, 1.0, &|z| z);
+    check("variance", 1.0, 2.0, &|z| z * z);
+    check("third moment", 0.0, 15.0, &|z| z.powi(3));
+    check("fourth moment", 3.0, 96.0, &|z| z.powi(4));
+    share("below -1", 0.158_655, &|z| z < -1.0);
+    share("above 3", 0.001_349_9, &|z| z > 3.0);
+    let pairs = z.iter().zip(&z[1..]).map(|(a, b)| a * b).sum::<f64>() / COUNT;
+    assert!(pairs.abs() < 4.0 / COUNT.sqrt(), "neighbours are correlated: {pairs}");
+}
+
+#[test]
 fn random_bits_are_even_and_streams_differ() {
     let graph = Graph::new();
     let [seed, step] = [1, 2].map(|n| graph.constant(Tensor::new([0; 0], [n as u32]).expect("a scalar")));
