@@ -9,8 +9,8 @@
 //!
 //! - **VGG** (Simonyan and Zisserman 2014): two 3 by 3 convolutions per stage, then max pooling, and a dense layer. Two
 //!   of them see 5 by 5 pixels like a convolution with 25 weights, with only 18, and are not linear in between.
-//! - **plain** and **residual** networks of 6 n + 2 layers (He, Zhang, Ren and Sun 2015): three stages of n blocks of two
-//!   convolutions. A plain block is `y = F(x)`; a residual block is `y = x + F(x)`, whose gradient always contains 1.
+//! - **plain** and **residual** networks of 6 n + 2 layers (He, Zhang, Ren and Sun 2015): three stages of n blocks of
+//!   two convolutions. A plain block is `y = F(x)`; a residual block is `y = x + F(x)`, whose gradient always contains 1.
 //! - **separable** convolutions: k by k weights for each channel alone, then 1 by 1 weights over the channels, which
 //!   are `k^2 c + c d` parameters (Sifre 2014). Here in the residual network.
 //! - **Xception** (Chollet 2016): residual blocks of two separable convolutions and max pooling, with the ReLUs before

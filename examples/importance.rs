@@ -16,8 +16,8 @@
 //!   `phi_i = sum over S without i of |S|! (7 - |S|)! / 8! (v(S with i) - v(S))`.
 //!
 //! What must hold: the sum of all `phi_i` is `f(x) - mean f(z)`, and for the logistic regression,
-//! `phi_i = w_i (x_i - mean z_i)`. Eight measurements have 256 sets; for more, one samples: each random order and random
-//! z gives an estimate of all `phi_i`. The error of the mean of n estimates falls like `1 / sqrt(n)`.
+//! `phi_i = w_i (x_i - mean z_i)`. Eight measurements have 256 sets; for more, one samples: each random order and
+//! random z gives an estimate of all `phi_i`. The error of the mean of n estimates falls like `1 / sqrt(n)`.
 
 mod common;
 

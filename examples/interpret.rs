@@ -10,11 +10,11 @@
 //! - **SmoothGrad**: `|mean of g(x + noise)|` for normal noise, since gradients change a lot from one picture to the
 //!   next (Smilkov, Thorat, Kim, Viégas and Wattenberg 2017).
 //! - **integrated gradients**: `x * integral of g(a x) da`, for a from 0 (a black picture) to 1. Their sum is
-//!   `s(x) - s(0)`, as the example checks; this is called *completeness* (Sundararajan, Taly and Yan 2017). The integral
-//!   is the mean over the centres of equal intervals.
+//!   `s(x) - s(0)`, as the example checks; this is called *completeness* (Sundararajan, Taly and Yan 2017). The
+//!   integral is the mean over the centres of equal intervals.
 //! - **occlusion**: `s(x) - s(x with a black square)`, for squares around each pixel (Zeiler and Fergus 2014).
-//! - **Grad-CAM**: `relu(sum over k of c_k A_k)`, where `A_k` is channel k of the last convolution, and `c_k` the mean of
-//!   `ds / dA_k` over all places (Selvaraju et al. 2017).
+//! - **Grad-CAM**: `relu(sum over k of c_k A_k)`, where `A_k` is channel k of the last convolution, and `c_k` the mean
+//!   of `ds / dA_k` over all places (Selvaraju et al. 2017).
 //!
 //! Which method is right? If pixels matter, deleting them must change the decision (Samek et al. 2017). The example
 //! paints pixels black, the most important ones first, and measures the probability of the class. Random pixels are the
