@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Graph, NodeKind, ValueId};
+use crate::graph::{Graph, NodeKind, Shortcut, ValueId};
 use crate::op::Backward;
 use crate::{DType, Value};
 
@@ -57,10 +57,20 @@ pub fn gradients_of(outputs: &[(&Value, &Value)], wrt: &[&Value]) -> Vec<Value> 
         accumulate(&mut sums, y.id(), (*seed).clone());
     }
     let last = outputs.iter().map(|(y, _)| y.id().node).max().unwrap_or(0);
-    let needed = depends_on(&graph, wrt, last);
+    let shortcuts = graph.shortcuts_from(wrt);
+    let sources = wrt.iter().map(|v| v.id()).chain(shortcuts.iter().map(|shortcut| shortcut.result));
+    let needed = depends_on(&graph, sources, last);
     for node in (0..=last).rev() {
         if needed[node] {
             reverse(&graph, node, &needed, &mut sums);
+        }
+    }
+    for Shortcut { input, result, op } in shortcuts {
+        let Some(dy) = sums.get(&result).cloned() else { continue };
+        let (inputs, outputs) = ([graph.value_of(input)], [graph.stored_value_of(result)]);
+        let backward = Backward { inputs: &inputs, outputs: &outputs, dys: &[Some(dy)], needs: &[true] };
+        for gradient in graph.on_behalf_of(result.node, || op.gradient(&backward)).into_iter().flatten() {
+            accumulate(&mut sums, input, gradient);
         }
     }
     wrt.iter().map(|v| sums.get(&v.id()).cloned().unwrap_or_else(|| v.zeros_like())).collect()
@@ -74,11 +84,11 @@ fn accumulate(sums: &mut HashMap<ValueId, Value>, id: ValueId, gradient: Value) 
     sums.insert(id, sum);
 }
 
-/// For each node up to `last`, whether it is one of `wrt` or depends on one.
-fn depends_on(graph: &Graph, wrt: &[&Value], last: usize) -> Vec<bool> {
+/// For each node up to `last`, whether it makes one of these values or depends on one.
+fn depends_on(graph: &Graph, sources: impl Iterator<Item = ValueId>, last: usize) -> Vec<bool> {
     let nodes = graph.lock();
     let mut needed = vec![false; last + 1];
-    for node in wrt.iter().map(|v| v.id().node).filter(|&node| node <= last) {
+    for node in sources.map(|id| id.node).filter(|&node| node <= last) {
         needed[node] = true;
     }
     for node in 0..=last {

@@ -6,6 +6,7 @@
 mod draw;
 mod narrow;
 mod print;
+mod shortcut;
 mod summary;
 mod value;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::op::{Lowering, Op};
 use crate::{DType, Error, GraphError, Shape, Tensor, TensorType};
 
+pub(crate) use shortcut::Shortcut;
 pub use summary::{Summary, SummaryRow};
 pub use value::Value;
 
@@ -160,6 +162,8 @@ pub struct Nodes {
     streams: u32,
     /// For the output of an op with narrow operands, the value that was rounded from it.
     rounded: HashMap<ValueId, ValueId>,
+    /// Values that were computed in another way than the caller wrote.
+    shortcuts: Vec<Shortcut>,
 }
 
 thread_local! {

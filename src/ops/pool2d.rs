@@ -269,7 +269,9 @@ impl Value {
         let options = options.into();
         // max(relu(x)) = relu(max(x)), including gradients, and there are fewer maxima.
         if let Some([x]) = self.made_by("relu").as_deref() {
-            return x.max_pool2d(options).relu();
+            let y = x.max_pool2d(options).relu();
+            self.graph().record_shortcut(self, &y, Pooling { options, kind: PoolKind::Max });
+            return y;
         }
         self.op(Pooling { options, kind: PoolKind::Max }, &[])
     }

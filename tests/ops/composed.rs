@@ -488,3 +488,32 @@ fn moving_a_relu_behind_max_pooling_keeps_values_and_gradients() {
     let place = |name: &str| names.iter().position(|known| known == name).expect("there");
     assert!(place("max_pool2d") < names.iter().rposition(|name| name == "relu").expect("there"), "{names:?}");
 }
+
+/// The pooling reads the input of the relu, but the gradient of the relu's output must not be lost.
+#[test]
+fn the_output_of_a_relu_before_max_pooling_has_a_gradient() {
+    for dtype in [DType::F32, DType::F16] {
+        let graph = Graph::new();
+        let x = graph.input("x", dtype, [2, 3, 5, 6]);
+        let weights = graph.constant(tensor(&[2, 3, 4, 5], &numbers(2 * 3 * 4 * 5, 3)).cast(dtype));
+        let options = wgrad::ops::pool2d::Pool2d::new(2).stride(1);
+        let of = |c: &Value| {
+            let loss =
+                (c.max_pool2d(options) * &weights).cast(DType::F32).sum_all() + c.cast(DType::F32).square().mean_all();
+            let both = wgrad::gradients(&loss, &[c, &x]);
+            let alone = wgrad::gradients(&loss, &[c]).remove(0);
+            [both[0].clone(), both[1].clone(), alone]
+        };
+        let relu = of(&x.relu());
+        let plain = of(&x.maximum(&x.zeros_like())); // not a relu, so not moved
+        let outputs: Vec<&Value> = relu.iter().chain(&plain).collect();
+        let x = tensor(&[2, 3, 5, 6], &numbers(180, 1).iter().map(|x| x - 0.5).collect::<Vec<_>>()).cast(dtype);
+        let got = run(&graph, &outputs, &[("x", x)]);
+        assert!(got[0].iter().filter(|&&d| d != 0.0).count() > 20, "{dtype}");
+        for (relu, plain) in got[..3].iter().zip(&got[3..]) {
+            let off = relu.iter().zip(plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(off <= if dtype == DType::F32 { 1e-6 } else { 4e-3 }, "{dtype}: {off}");
+        }
+        close(&got[0], &got[2]);
+    }
+}
