@@ -236,14 +236,11 @@ fn gather(w: &mut Writer<'_>, site: &Site<'_>) -> Found<String> {
     let maker = w.maker(site.node.inputs[1]);
     if maker.node.name() == "broadcast" {
         let (from, to) = (maker.input_shape(0)?, maker.output_shape(0)?);
-        let at = axis as usize + from.len() - to.len().min(axis as usize + from.len());
-        let is_rows = (axis as usize + from.len() >= to.len())
-            && from
-                .iter()
-                .enumerate()
-                .all(|(i, size)| if i == at { *size == to[axis as usize] } else { *size == Size::fixed(1) });
-        // The data must not be smaller than the result along other axes, nor is it: the op demands equal sizes.
-        if is_rows {
+        let along = axis as usize;
+        // The axis of the source that becomes `along`; all others are copied.
+        let at = (along + from.len()).checked_sub(to.len());
+        let fits = |(i, size): (usize, &Size)| *size == if Some(i) == at { to[along] } else { Size::fixed(1) };
+        if at.is_some() && from.iter().enumerate().all(fits) {
             let x = w.input(site, 0)?;
             let index = w.input(&maker, 0)?;
             let flat = w.ints(&[-1]);
