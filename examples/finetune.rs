@@ -74,7 +74,7 @@ fn logits(model: &Model, way: Way, nn: &Scope, drawings: &Value) -> Value {
     } else if nn.is_training() {
         options = options.training();
     }
-    let built = model.build(nn.graph(), &options).expect("main has built it");
+    let built = model.build(nn.graph(), &options).expect("the file is part of the repository and supported");
     let features = built.output(FEATURES).expect("it depends on x");
     nn.linear("head", &nn.batch_norm("norm", features), CLASSES)
 }

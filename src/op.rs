@@ -29,8 +29,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     /// The name used in messages, reports and patterns, such as `conv2d`.
     fn name(&self) -> &'static str;
 
-    /// The attributes as data, for printed graphs and for export. Ops of equal names, attributes and input and output
-    /// types are equal; so an op without attributes needs none.
+    /// The attributes as data, for printed graphs and for export: together with the name and the types of inputs and
+    /// outputs, they determine the op. Empty by default, for ops without fields.
     fn attributes(&self) -> Attributes {
         Vec::new()
     }

@@ -246,12 +246,9 @@ impl Builder<'_> {
             let found = found.and_then(|ty| {
                 let shape = self.options.shape_of(&port)?;
                 let count = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-                match count.is_some_and(|count| count <= ops::MOST) {
-                    true => Ok((ty, shape)),
-                    false => {
-                        Err(format!("input `{name}` of shape {shape:?} has 2^31 elements or more, which is too many"))
-                    }
-                }
+                let fits = count.is_some_and(|count| count <= ops::MOST);
+                let why = || format!("input `{name}` of shape {shape:?} has 2^31 elements or more, which is too many");
+                if fits { Ok((ty, shape)) } else { Err(why()) }
             });
             let val = match found {
                 Ok((ty, shape)) => {

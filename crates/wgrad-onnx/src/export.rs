@@ -54,7 +54,8 @@ const ROWS: [usize; 3] = [2, 3, 5];
 /// # Ok::<(), wgrad::Error>(())
 /// ```
 ///
-/// Gradients, optimisers and random numbers have no operators in ONNX: export the graph of an evaluation.
+/// Variables that the session does not have yet get their initial values, as when a program is compiled. Gradients,
+/// optimisers and random numbers have no operators in ONNX: export the graph of an evaluation.
 pub struct Export {
     /// The graph; or the same for the numbers of [`ROWS`].
     graphs: Vec<(Graph, Vec<(String, Value)>)>,
@@ -126,7 +127,7 @@ impl Export {
         }
     }
 
-    /// Writes the file, atomically.
+    /// Writes the file, and that of external data if there is one, each atomically.
     ///
     /// # Errors
     /// As [`Export::to_bytes`]; [`Error::Io`].

@@ -120,8 +120,8 @@ impl BuildOptions {
             return match fit {
                 true => Ok(shape.clone()),
                 false => Err(format!(
-                    "input `{port}` cannot have the shape {shape:?}; the file fixes its numbers: give it that shape, or \
-                     export the model with symbolic axes"
+                    "input `{port}` cannot have the shape {shape:?}; sizes that are numbers are fixed by the file: \
+                     use them, or export the model with symbolic axes"
                 )),
             };
         }
