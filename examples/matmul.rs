@@ -8,11 +8,10 @@
 
 mod common;
 
-use clap::Parser;
 use wgrad::{DType, Graph, Tensor};
 
 fn main() -> wgrad::Result<()> {
-    let mut options = common::Options::parse();
+    let mut options = common::Options::of("Computes relu(a b): the smallest program");
 
     // Describe the computation. Shapes are checked as nodes are added; nothing runs yet.
     let graph = Graph::new();

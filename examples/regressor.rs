@@ -7,9 +7,22 @@
 //! Trains with validation, checkpoints, early stopping and a log in `runs/regressor`. Interrupt it with Ctrl-C and start
 //! it again with `--resume`: it goes on as if it had never stopped.
 
+mod common;
+
+use clap::Parser;
 use wgrad::data::{Scaler, Split, Table};
 use wgrad::prelude::*;
 use wgrad::train::{Metric, Model, Trainer};
+
+/// Predicts a column of a CSV file from the others
+#[derive(Parser)]
+struct Options {
+    /// Continue a run that was interrupted
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    common: common::Options,
+}
 
 fn network(nn: &Scope, x: &Value) -> Value {
     let x = nn.linear("fc1", x, 32).relu();
@@ -17,15 +30,16 @@ fn network(nn: &Scope, x: &Value) -> Value {
 }
 
 fn main() -> wgrad::Result<()> {
-    let table = Table::load(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/diabetes.csv"))?;
+    let Options { resume, common: options } = Options::parse();
+    let table = Table::load(common::data("diabetes.csv"))?;
     let (x, y) = (table.floats(&table.names_without(&["target"]))?, table.floats(&["target"])?);
-    let split = Split::random(table.len(), 0.2, 0)?;
+    let split = Split::random(table.len(), 0.2, options.seed)?;
     let (scale_x, scale_y) = (Scaler::standard(&x.rows(&split.train)?)?, Scaler::standard(&y.rows(&split.train)?)?);
     let rows = |rows: &[usize]| wgrad::Result::Ok((scale_x.apply(&x.rows(rows)?)?, scale_y.apply(&y.rows(rows)?)?));
     let (train, test) = (rows(&split.train)?, rows(&split.test)?);
 
-    let mut model = Model::new([train.0.shape()[1]], network);
-    let mut session = Session::new(Device::open(None)?);
+    let mut model = Model::new([train.0.shape()[1]], network).seed(options.seed);
+    let mut session = options.session()?;
     let history = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean))
         .optimizer(AdamW::new().lr(3e-3))
         .epochs(60)
@@ -33,7 +47,10 @@ fn main() -> wgrad::Result<()> {
         .early_stopping(15)
         .restore_best()
         .folder("runs/regressor")
-        .resume(std::env::args().any(|argument| argument == "--resume"))
+        .resume(resume)
+        .seed(options.seed)
+        .shadow(options.steps.shadow)
+        .find_nan(options.steps.find_nan)
         .fit(&mut session, &train, Some(&test))?;
 
     let best = history.best_epoch().and_then(|epoch| epoch.validation.as_ref()).expect("at least one epoch");

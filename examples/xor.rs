@@ -10,11 +10,10 @@
 
 mod common;
 
-use clap::Parser;
 use wgrad::{Graph, Tensor, models};
 
 fn main() -> wgrad::Result<()> {
-    let mut options = common::Options::parse();
+    let mut options = common::Options::of("Learns exclusive or, which a single unit cannot");
     let graph = Graph::new();
     let (loss, probabilities) = models::xor_training(&graph, options.seed);
 

@@ -7,7 +7,7 @@ pub mod wav;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, StepProfile, Tensor};
 
 /// The command line of every example.
@@ -28,6 +28,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// The command line of an example without options of its own; `--help` begins with `about`.
+    pub fn of(about: &'static str) -> Self {
+        let mut matches = Self::command().about(about).get_matches();
+        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// A session on the selected device.
     pub fn session(&self) -> Result<Session> {
         let device = Device::open(self.device.as_deref())?;
