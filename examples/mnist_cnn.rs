@@ -7,6 +7,12 @@
 //!
 //! Two convolutions with batch norm and two dense layers, cross-entropy, Adam. Before training, one step is compared with
 //! the CPU reference, kernel call by kernel call; with `--shadow`, every step is.
+//!
+//! On several devices, here 4 processes of this machine (needs Open MPI or MPICH, and libclang to build):
+//!
+//! ```text
+//! mpirun -n 4 cargo run --release --features mpi --example mnist_cnn -- --distributed
+//! ```
 
 mod common;
 
@@ -15,6 +21,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use wgrad::Result;
 use wgrad::data::{Augment, Mnist};
+use wgrad::distributed::World;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::optim::schedule::OneCycle;
 use wgrad::prelude::*;
@@ -51,6 +58,12 @@ struct Options {
     /// Folder for checkpoints, a log and a report; an earlier run in it is resumed
     #[arg(long)]
     run: Option<PathBuf>,
+    /// Train on the ranks of an MPI job: build with `--features mpi`, and start with mpirun
+    #[arg(long)]
+    distributed: bool,
+    /// Send gradients to other ranks as f16
+    #[arg(long, requires = "distributed")]
+    compress: bool,
     #[command(flatten)]
     common: common::Options,
 }
@@ -75,8 +88,18 @@ fn train(options: &Options) -> Result<()> {
         (epochs, weights) = (1, weights.with_extension("quick.safetensors"));
         (digits.train, digits.test) = (digits.train.first(2000)?, digits.test.first(500)?);
     }
-    println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
-    let mut session = options.common.session()?;
+    let world = if options.distributed { Some(World::init()?) } else { None };
+    let mut session = match &world {
+        Some(world) => Session::new(Device::of_rank(world, options.common.device.as_deref())?),
+        None => options.common.session()?,
+    };
+    if let Some(world) = &world {
+        println!("{} of {}: {}", world.name_of(world.rank()), world.ranks(), session.device());
+    }
+    let is_first = world.as_ref().is_none_or(World::is_first);
+    if is_first {
+        println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
+    }
     let (lr, pixels) = (options.lr, options.augment);
     let train = digits.train.augment(Augment::new(options.common.seed).shift(pixels).rotate(5.0 * f64::from(pixels)));
     let model = Model::new([1, 28, 28], network).seed(options.common.seed);
@@ -89,19 +112,27 @@ fn train(options: &Options) -> Result<()> {
         .metrics([Metric::Accuracy])
         .shadow(options.common.steps.shadow)
         .find_nan(options.common.steps.find_nan);
+    if let Some(world) = &world {
+        trainer = trainer.distributed(world).compress_gradients(options.compress);
+    }
     if let Some(folder) = &options.run {
         trainer = trainer.folder(folder).resume(true);
     }
     if !session.device().is_cpu() && !options.common.steps.shadow {
-        println!("check: {}", trainer.verify(&session, &train)?);
+        let verified = trainer.verify(&session, &train)?;
+        if is_first {
+            println!("check: {verified}");
+        }
     }
     if options.common.steps.profile {
         common::show_profile(&trainer.profile(&session, &train)?)?;
     }
     let history = trainer.fit(&mut session, &train, Some(&digits.test))?;
-    model.save(&session, &weights)?;
     let last = history.epochs.last().and_then(|epoch| epoch.validation.as_ref()?.get("accuracy"));
-    println!("weights: {}\ntest accuracy {:.1}%", weights.display(), 100.0 * last.unwrap_or(0.0));
+    if is_first {
+        model.save(&session, &weights)?;
+        println!("weights: {}\ntest accuracy {:.1}%", weights.display(), 100.0 * last.unwrap_or(0.0));
+    }
     assert!(epochs == 0 || last.is_some_and(|accuracy| accuracy > 0.6), "the test accuracy must exceed 60%");
     Ok(())
 }

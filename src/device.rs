@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::distributed::World;
 use crate::gpu::{self, Gpu};
 use crate::op::Precision;
 use crate::profile::Profile;
@@ -126,6 +127,36 @@ impl Device {
             Some(gpu) => Device { profile: Arc::new(gpu.profile.clone()), gpu: Some(Arc::new(gpu)) },
             None => Device::cpu(),
         })
+    }
+
+    /// The device of a rank of a job: the one with this name, or that `WGRAD_DEVICE` names, or else one of those of the
+    /// same kind and backend as the best adapter, in turn by [`World::rank_on_node`], so that each of several GPUs of a
+    /// node gets as many ranks.
+    ///
+    /// ```
+    /// use wgrad::Device;
+    /// use wgrad::distributed::World;
+    /// let world = World::threads(1).remove(0);
+    /// let device = Device::of_rank(&world, None)?;
+    /// assert_eq!(device.profile().name, Device::open(None)?.profile().name); // the first one
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn of_rank(world: &World, name: Option<&str>) -> Result<Device> {
+        if name.is_some() || std::env::var_os("WGRAD_DEVICE").is_some_and(|name| !name.is_empty()) {
+            return Device::open(name);
+        }
+        let all = Device::list();
+        let like_best = |profile: &Profile| {
+            all.first().is_some_and(|best| (&profile.kind, &profile.backend) == (&best.kind, &best.backend))
+        };
+        let suitable: Vec<usize> = (0..all.len()).filter(|&number| like_best(&all[number])).collect();
+        if suitable.len() < 2 {
+            return Device::open(None);
+        }
+        Device::open(Some(&suitable[world.rank_on_node() % suitable.len()].to_string()))
     }
 
     /// The best GPU adapter, or the one that `WGRAD_DEVICE` names.

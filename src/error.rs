@@ -58,6 +58,9 @@ pub enum Error {
     /// The driver or wgpu rejected a command or a shader.
     #[error("GPU error: {0}")]
     Gpu(String),
+    /// A rank of a [distributed](crate::distributed) job failed or is not there: which one, and why.
+    #[error("{0}")]
+    Distributed(String),
     /// A training cannot go on: which step, why, and the last good checkpoint.
     #[error("{0}")]
     Training(String),

@@ -2,10 +2,13 @@
 
 mod adapter;
 mod engine;
+mod exchange;
 mod multiprocessors;
 mod pipelines;
 mod readback;
+mod variables;
 
 pub(crate) use adapter::{Gpu, list, open};
-pub(crate) use engine::{Program, Variables};
+pub(crate) use engine::Program;
 pub(crate) use readback::{Reading, wait};
+pub(crate) use variables::Variables;

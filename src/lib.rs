@@ -26,11 +26,14 @@
 //! None is on by default.
 //!
 //! - `images`: `data::ImageFolder`, a data set of PNG, JPEG and PNM files in a folder for each class.
+//! - `mpi`: `distributed::World::init`, for [training on several devices](distributed). Needs an MPI library and
+//!   libclang to build.
 //! - `tracing`: the spans of a [`Trace`] also go to subscribers of the crate [`tracing`](https://docs.rs/tracing).
 
 #![warn(missing_docs)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod distributed;
 mod error;
 mod files;
 pub mod profile;

@@ -53,6 +53,12 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
     /// How the op runs on a device.
     fn lowering(&self) -> Lowering<'_>;
 
+    /// How the values of the ranks of a job are combined, for ops that the host computes between launches, which have a
+    /// kernel without launches. Operand and result have the same type, f32.
+    fn exchange(&self) -> Option<Exchange> {
+        None
+    }
+
     /// Approximate reduction length per element of the first output; used to split long steps into several
     /// submissions and to plan tuning.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
@@ -293,6 +299,15 @@ pub fn gamma_of_runs(terms: usize) -> f64 {
         left = left.div_ceil(RUN);
     }
     gamma(depth + left)
+}
+
+/// How the values of the ranks of a job are combined: see [`AllReduce`](crate::ops::all_reduce::AllReduce).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Whether the sum is divided by the number of ranks.
+    pub mean: bool,
+    /// Whether values are sent as f16.
+    pub compressed: bool,
 }
 
 /// How an op runs on a device. Example: [the module `op`](crate::op).

@@ -4,12 +4,13 @@
 //! groups, and groups into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in
 //! place; `lower` turns jobs into kernel calls, with the help of `narrow` for narrow types; `memory` shares buffers
 //! between values and `bind` binds them; `lint` checks the plan against a device's limits; `pace` splits a step into
-//! submissions; `choices` holds measured variants; `sites` isolates the kernels to measure; `explain` lists the choices
+//! submissions; `exchange` tells what ranks exchange; `choices` holds measured variants; `sites` isolates the kernels to measure; `explain` lists the choices
 //! of a plan, `print` its launches.
 
 mod bind;
 mod choices;
 pub(crate) mod codegen;
+pub(crate) mod exchange;
 mod explain;
 pub(crate) mod fuse;
 mod indices;
@@ -36,6 +37,7 @@ pub mod internals {
 }
 
 pub use choices::Choices;
+pub use exchange::{Bucket, Phase};
 pub use lint::{Finding, Limit, lint};
 pub use live::LiveValue;
 pub use rewrite::{RULES, Rule};

@@ -1,5 +1,6 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
+mod exchange;
 mod feeds;
 mod pending;
 
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use feeds::Feeds;
 pub use pending::Pending;
 
-use crate::cpu::{self, Values};
+use crate::cpu::Values;
+use crate::distributed::World;
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::{self, Choices, Finding, Options, Plan};
 use crate::profile::Profile;
@@ -43,6 +45,7 @@ pub struct Session {
     store: Store,
     counters: BTreeMap<String, u64>,
     choices: Choices,
+    world: Option<World>,
 }
 
 /// Where the variables are stored.
@@ -89,6 +92,7 @@ impl Session {
             store,
             counters: BTreeMap::new(),
             choices: Choices::default(),
+            world: None,
         }
     }
 
@@ -387,11 +391,11 @@ impl Session {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
                 drop(upload);
-                Ok(Pending::reading(gpu.start_reading()?))
+                Ok(Pending::reading(gpu.start_reading(self.world.as_ref())?))
             }
             (None, Store::Cpu(values)) => {
                 drop(upload);
-                Ok(Pending::done(run_on_cpu(program, &feeds, values)?))
+                Ok(Pending::done(run_on_cpu(program, &feeds, values, self.world.as_ref())?))
             }
             _ => Err(elsewhere()),
         }
@@ -412,11 +416,11 @@ impl Session {
             (Some(gpu), Store::Gpu(..)) => {
                 feeds.upload(gpu)?;
                 drop(upload);
-                gpu.start()?;
+                gpu.start(self.world.as_ref())?;
             }
             (None, Store::Cpu(values)) => {
                 drop(upload);
-                run_on_cpu(program, &feeds, values)?;
+                run_on_cpu(program, &feeds, values, self.world.as_ref())?;
             }
             _ => return Err(elsewhere()),
         }
@@ -433,7 +437,7 @@ impl Session {
     #[doc(hidden)]
     pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
         let feeds = self.bind(program, feeds)?;
-        let Some(gpu) = &program.gpu else { return Ok(None) };
+        let Some(gpu) = program.gpu.as_ref().filter(|_| program.plan.exchanges().is_empty()) else { return Ok(None) };
         feeds.upload(gpu)?;
         let Some(seconds) = gpu.timed(0..program.plan.calls.len())? else { return Ok(None) };
         gpu.commit()?;
@@ -551,12 +555,17 @@ fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tens
     values
 }
 
-fn run_on_cpu(program: &Program, feeds: &Feeds<'_>, variables: &mut HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+fn run_on_cpu(
+    program: &Program,
+    feeds: &Feeds<'_>,
+    variables: &mut HashMap<String, Tensor>,
+    world: Option<&World>,
+) -> Result<Vec<Tensor>> {
     let _span = span!("compute");
     let nodes = &program.nodes;
     let assigned = nodes.assignments.iter().map(|a| a.value);
     let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
-    let results = cpu::evaluate(nodes, &wanted, leaves(program, feeds, variables))?;
+    let results = exchange::evaluate(nodes, &wanted, leaves(program, feeds, variables), world)?;
     for assignment in &nodes.assignments {
         if let (NodeKind::Variable(name), Some(value)) =
             (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))

@@ -41,6 +41,7 @@ impl Session {
         feeds: &[(&str, &Tensor)],
         clock: &mut dyn FnMut() -> f64,
     ) -> Result<Vec<CallTime>> {
+        self.alone(program, "timing single launches")?;
         let (gpu, _) = self.start_check(program, feeds)?;
         let mut times = Vec::with_capacity(program.plan().calls.len());
         for (number, call) in program.plan().calls.iter().enumerate() {

@@ -39,10 +39,11 @@ pub fn evaluate(
 ) -> Result<HashMap<ValueId, Bounded>> {
     let mut values: HashMap<ValueId, Bounded> =
         feeds.into_iter().map(|(id, value)| (id, Bounded { value, error: None })).collect();
-    // In-place updates feed the old value under the variable's id, never under the target's.
-    targets.iter().for_each(|target| {
+    // In-place updates feed the old value under the variable's id, never under the target's. A leaf, such as a step
+    // scalar that is fetched, is copied.
+    for target in targets.iter().filter(|target| nodes.nodes[target.node].op().is_some()) {
         values.remove(target);
-    });
+    }
     let mut needed = vec![false; nodes.nodes.len()];
     let mut open: Vec<ValueId> = targets.to_vec();
     while let Some(id) = open.pop() {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use super::exchanged::Runner;
 use crate::cpu::{self, Values};
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::Lowering;
@@ -225,16 +226,18 @@ impl Session {
             }
         }
         found = found.or_else(|| scalars.iter().find_map(|(id, _)| finding(&plan.nodes, *id, &leaves, true)));
+        let mut runner = Runner::new(self, gpu, plan);
         for (number, call) in plan.calls.iter().enumerate() {
+            runner.prepare(number)?;
             if found.is_some() {
-                gpu.run_call(number)?;
+                runner.run(number)?;
                 continue;
             }
             let mut before: Values = scalars.iter().cloned().collect();
             for stored in &call.reads {
                 before.insert(stored.value, gpu.read(stored)?.to_reference());
             }
-            gpu.run_call(number)?;
+            let exchanged = runner.run(number)?.is_some();
             let mut bad = None;
             for stored in call.writes.iter().filter(|stored| stored.ty.dtype == DType::F32) {
                 let written = gpu.read(stored)?;
@@ -243,7 +246,7 @@ impl Session {
                     break;
                 }
             }
-            if bad.is_some() || keeps(&plan.nodes, call) {
+            if !exchanged && (bad.is_some() || keeps(&plan.nodes, call)) {
                 found = inside(&plan.nodes, call, &before)?;
             }
             if let (None, Some((stored, written))) = (&found, bad) {

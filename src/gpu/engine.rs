@@ -2,20 +2,19 @@
 //! compute passes (one, unless the step is long), and reads back the requested outputs.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
+use super::exchange::{Exchanges, StagedPhase, combined};
 use super::pipelines::Key;
-use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_all, read_words, together, wait};
-use crate::plan::{Bound, BufferId, Dispatch, Plan, Role, Stored};
+use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_staged, read_words, wait};
+use super::variables::Variables;
+use crate::distributed::{Ticket, World};
+use crate::graph::ValueId;
+use crate::plan::{Bound, Bucket, BufferId, Dispatch, Plan, Role, Stored};
 use crate::trace::span;
-use crate::{Error, Result, Tensor, TensorType};
-
-/// The session's variables on the device.
-#[derive(Default)]
-pub(crate) struct Variables {
-    buffers: HashMap<String, (TensorType, wgpu::Buffer)>,
-}
+use crate::{Error, Result, Tensor};
 
 /// A plan ready to run.
 pub(crate) struct Program {
@@ -26,7 +25,8 @@ pub(crate) struct Program {
     /// The dispatches that commit a step that may fail.
     commits: Vec<Ready>,
     /// The kernel calls of each submission.
-    submissions: Vec<std::ops::Range<usize>>,
+    submissions: Vec<Range<usize>>,
+    exchanges: Exchanges,
     scalars: Scalars,
     status: wgpu::Buffer,
     readback: Readback,
@@ -48,83 +48,6 @@ struct Scalars {
     offsets: HashMap<Vec<usize>, u64>,
     /// The buffer's content, kept so that a step does not allocate.
     words: Mutex<Vec<u32>>,
-}
-
-impl Variables {
-    /// Bytes of all variables.
-    pub fn bytes(&self) -> u64 {
-        self.buffers.values().map(|(_, buffer)| buffer.size()).sum()
-    }
-
-    /// Creates the variable's buffer and writes its value.
-    pub fn create(&mut self, gpu: &Gpu, name: &str, value: &Tensor, bytes: u64) -> Result<()> {
-        let create = || {
-            Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(name),
-                size: bytes,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            }))
-        };
-        self.buffers.insert(name.to_owned(), (value.ty(), gpu.scoped(create)?));
-        self.set(gpu, name, value)
-    }
-
-    pub fn set(&self, gpu: &Gpu, name: &str, value: &Tensor) -> Result<()> {
-        gpu.scoped(|| {
-            if let Some((_, buffer)) = self.buffers.get(name) {
-                gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&value.device_words()));
-            }
-            Ok(())
-        })
-    }
-
-    pub fn get(&self, gpu: &Gpu, name: &str) -> Result<Option<Tensor>> {
-        match self.buffers.get(name) {
-            Some((ty, buffer)) => read(gpu, buffer, ty).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Sets existing variables through shared staging buffers; separate writes would allocate one each.
-    pub fn set_all(&self, gpu: &Gpu, values: &[(&str, &Tensor)]) -> Result<()> {
-        let found = values.iter().filter_map(|(name, value)| Some((&self.buffers.get(*name)?.1, *value)));
-        let wanted: Vec<_> = found.filter(|(_, value)| value.numel() > 0).collect();
-        for together in together(&wanted, |(_, value)| value.ty().bytes()) {
-            let create = || {
-                Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("upload"),
-                    size: together.iter().map(|(_, value)| value.ty().bytes() as u64).sum(),
-                    usage: wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: true,
-                }))
-            };
-            let staging = gpu.scoped(create)?;
-            gpu.scoped(|| {
-                let mut encoder = gpu.device.create_command_encoder(&Default::default());
-                let mut words: Vec<u32> = Vec::with_capacity((staging.size() / 4) as usize);
-                for (buffer, value) in together {
-                    let begin = words.len() as u64 * 4;
-                    words.extend_from_slice(&value.device_words());
-                    encoder.copy_buffer_to_buffer(&staging, begin, buffer, 0, value.ty().bytes() as u64);
-                }
-                let range = staging.get_mapped_range_mut(..);
-                let mut range = range.map_err(|error| Error::Gpu(format!("uploading failed: {error}")))?;
-                range.copy_from_slice(bytemuck::cast_slice(&words));
-                drop(range);
-                staging.unmap();
-                gpu.queue.submit([encoder.finish()]);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The values of existing variables, in the order of `names`.
-    pub fn get_all(&self, gpu: &Gpu, names: &[String]) -> Result<Vec<Tensor>> {
-        let wanted: Vec<_> = names.iter().filter_map(|name| self.buffers.get(name)).collect();
-        read_all(gpu, &wanted)
-    }
 }
 
 impl Program {
@@ -179,6 +102,7 @@ impl Program {
             calls: Vec::new(),
             commits: Vec::new(),
             submissions: plan.submissions(&gpu.profile),
+            exchanges: Exchanges::new(gpu, plan.exchanges()),
             scalars,
             status,
             readback,
@@ -319,38 +243,152 @@ impl Program {
         })
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, calls: std::ops::Range<usize>) {
-        self.encode_timed(encoder, calls, None);
+    fn buffer(&self, stored: &Stored) -> &wgpu::Buffer {
+        &self.buffers[stored.buffer]
+    }
+
+    /// Encodes kernel calls; exchanges as copies, which they are if there is one rank.
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, mut calls: Range<usize>) {
+        while !calls.is_empty() {
+            let launches = calls.clone().take_while(|&call| !self.calls[call].is_empty()).count();
+            if launches > 0 {
+                self.encode_timed(encoder, calls.start..calls.start + launches, None);
+            }
+            calls.start += launches;
+            for number in calls.clone().take_while(|&call| self.calls[call].is_empty()) {
+                let call = &self.plan.calls[number];
+                if let (Some(from), Some(to)) = (call.reads.first(), call.writes.first()) {
+                    let bytes = to.ty.bytes() as u64;
+                    encoder.copy_buffer_to_buffer(self.buffer(from), 0, self.buffer(to), 0, bytes);
+                }
+                calls.start += 1;
+            }
+        }
     }
 
     fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        calls: std::ops::Range<usize>,
+        calls: Range<usize>,
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         self.calls[calls].iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass));
     }
 
-    /// Encodes all kernel calls. Submits all submissions of the step but the last, whose encoder is returned.
-    fn encode_calls(&self) -> wgpu::CommandEncoder {
+    /// Encodes all kernel calls. Submits all submissions of the step but the last, whose encoder is returned. If there
+    /// are other ranks, waits for their part of exchanges.
+    fn encode_calls(&self, world: Option<&World>) -> Result<wgpu::CommandEncoder> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for (number, calls) in self.submissions.iter().enumerate() {
-            if number > 0 {
-                self.gpu.queue.submit([encoder.finish()]);
-                encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let mut at = 0;
+        if let Some((world, phases)) = self.exchanges.among(world) {
+            for phase in phases {
+                encoder = self.run_phase(encoder, &mut at, world, phase)?;
             }
-            self.encode(&mut encoder, calls.clone());
+        }
+        Ok(self.encode_paced(encoder, at..self.calls.len()))
+    }
+
+    /// Encodes kernel calls, and submits where a submission of the step ends between two of them.
+    fn encode_paced(&self, mut encoder: wgpu::CommandEncoder, calls: Range<usize>) -> wgpu::CommandEncoder {
+        for submission in &self.submissions {
+            let part = calls.start.max(submission.start)..calls.end.min(submission.end);
+            if part.start > calls.start && !part.is_empty() {
+                self.submit_encoder(&mut encoder);
+            }
+            self.encode(&mut encoder, part);
         }
         encoder
     }
 
+    /// Submits what an encoder has recorded, and replaces it by a new one.
+    fn submit_encoder(&self, encoder: &mut wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        let next = self.gpu.device.create_command_encoder(&Default::default());
+        self.gpu.queue.submit([std::mem::replace(encoder, next).finish()])
+    }
+
+    /// Submits the kernel calls before a phase, and those before each of its buckets with a copy of the operands; `at`
+    /// is the first call that is not yet encoded. Then exchanges the operands, and uploads the results. Returns the
+    /// encoder for the rest.
+    fn run_phase(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        at: &mut usize,
+        world: &World,
+        StagedPhase { phase, staging: buffers }: &StagedPhase,
+    ) -> Result<wgpu::CommandEncoder> {
+        let mut by_readiness: Vec<usize> = (0..phase.buckets.len()).collect();
+        by_readiness.sort_by_key(|&number| phase.buckets[number].ready);
+        let mut submissions: Vec<Option<wgpu::SubmissionIndex>> = vec![None; phase.buckets.len()];
+        for number in by_readiness {
+            let bucket = &phase.buckets[number];
+            if bucket.ready > *at {
+                encoder = self.encode_paced(encoder, *at..bucket.ready);
+                *at = bucket.ready;
+            }
+            let mut end = 0;
+            for (operand, _) in &bucket.members {
+                let bytes = operand.ty.bytes() as u64;
+                encoder.copy_buffer_to_buffer(self.buffer(operand), 0, &buffers[number], end, bytes);
+                end += bytes;
+            }
+            submissions[number] = Some(self.submit_encoder(&mut encoder));
+        }
+        if phase.calls.start > *at {
+            encoder = self.encode_paced(encoder, *at..phase.calls.start);
+            self.submit_encoder(&mut encoder);
+        }
+        *at = phase.calls.end;
+        let mut tickets = Vec::with_capacity(phase.buckets.len());
+        for ((bucket, buffer), submission) in phase.buckets.iter().zip(buffers).zip(submissions) {
+            let Some(submission) = submission else { continue };
+            let values = read_staged(&self.gpu, buffer, submission)?;
+            tickets.push((bucket, world.start_sum_f32(values, bucket.exchange.compressed)?));
+        }
+        for (bucket, ticket) in tickets {
+            self.receive(bucket, ticket, world)?;
+        }
+        Ok(encoder)
+    }
+
+    /// Waits for the sums of a bucket and uploads them.
+    fn receive(&self, bucket: &Bucket, ticket: Ticket<Vec<f32>>, world: &World) -> Result<()> {
+        let values = combined(bucket, ticket, world)?;
+        let _span = span!("upload");
+        self.gpu.scoped(|| {
+            for (result, values) in bucket.results(&values) {
+                self.gpu.queue.write_buffer(self.buffer(result), 0, bytemuck::cast_slice(values));
+            }
+            Ok(())
+        })
+    }
+
+    /// For checking, where calls run one at a time: exchanges the operands of a phase, but does not upload the results.
+    /// Returns none if there are no other ranks.
+    pub fn exchange(&self, phase: usize, world: Option<&World>) -> Result<HashMap<ValueId, Vec<f32>>> {
+        let Some((world, phases)) = self.exchanges.among(world) else { return Ok(HashMap::new()) };
+        let mut tickets = Vec::new();
+        for bucket in &phases[phase].phase.buckets {
+            let mut values = Vec::with_capacity(bucket.numel());
+            for (operand, _) in &bucket.members {
+                values.extend(self.read(operand)?.to_f32());
+            }
+            tickets.push((bucket, world.start_sum_f32(values, bucket.exchange.compressed)?));
+        }
+        let mut results = HashMap::new();
+        for (bucket, ticket) in tickets {
+            for (result, values) in bucket.results(&combined(bucket, ticket, world)?) {
+                results.insert(result.value, values.to_vec());
+            }
+        }
+        Ok(results)
+    }
+
     /// Starts a step: kernel calls, read-backs and commits, in one submission unless the step is long.
-    pub fn start_reading(&self) -> Result<Reading> {
+    pub fn start_reading(&self, world: Option<&World>) -> Result<Reading> {
         let _span = span!("submit");
         self.gpu.scoped(|| {
-            let mut encoder = self.encode_calls();
+            let mut encoder = self.encode_calls(world)?;
             let staging = self.readback.take();
             let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
             staging.encode(&mut encoder, outputs, &self.status);
@@ -361,10 +399,10 @@ impl Program {
     }
 
     /// Starts a step without read-back.
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self, world: Option<&World>) -> Result<()> {
         let _span = span!("submit");
         self.gpu.scoped(|| {
-            let mut encoder = self.encode_calls();
+            let mut encoder = self.encode_calls(world)?;
             self.encode_commits(&mut encoder);
             self.gpu.queue.submit([encoder.finish()]);
             Ok(())
@@ -373,14 +411,14 @@ impl Program {
 
     /// Runs kernel calls without the commits, and waits. Returns the seconds from the start of the first
     /// dispatch to the end of the last, by GPU timestamps. Without timestamps, runs nothing and returns `None`.
-    pub fn timed(&self, calls: std::ops::Range<usize>) -> Result<Option<f64>> {
+    pub fn timed(&self, calls: Range<usize>) -> Result<Option<f64>> {
         match self.gpu.profile.timestamps {
             true => self.gpu.scoped(|| self.timestamps(calls)).map(Some),
             false => Ok(None),
         }
     }
 
-    fn timestamps(&self, calls: std::ops::Range<usize>) -> Result<f64> {
+    fn timestamps(&self, calls: Range<usize>) -> Result<f64> {
         let device = &self.gpu.device;
         let set = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,

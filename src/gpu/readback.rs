@@ -117,7 +117,7 @@ fn unreachable_device(error: wgpu::PollError) -> Error {
     Error::Gpu(format!("waiting for the device failed: {error}"))
 }
 
-fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+pub(super) fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
     gpu.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("staging"),
         size: bytes,
@@ -194,6 +194,20 @@ fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(
     wait(gpu)?;
     pollster::block_on(mapped)?;
     read_mapped(gpu, &staging, f)
+}
+
+/// Waits for a submission, and reads the floats that it has copied to a host-visible buffer.
+pub(super) fn read_staged(gpu: &Gpu, staging: &wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Result<Vec<f32>> {
+    let done = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+    let mapped = gpu.scoped(|| {
+        let _span = span!("wait for the device");
+        let mapped = map(staging);
+        gpu.device.poll(done).map_err(unreachable_device)?;
+        Ok(mapped)
+    })?;
+    pollster::block_on(mapped)?;
+    let _span = span!("read back");
+    read_mapped(gpu, staging, |words| bytemuck::cast_slice::<u32, f32>(words).to_vec())
 }
 
 /// Maps a buffer; the future resolves when it is mapped.

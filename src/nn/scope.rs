@@ -20,6 +20,7 @@ pub struct Scope {
     graph: Graph,
     prefix: String,
     seed: u64,
+    stream: u32,
     training: bool,
     weights: ParameterRole,
     activations: DType,
@@ -44,6 +45,7 @@ impl Scope {
             graph: graph.clone(),
             prefix: String::new(),
             seed,
+            stream: 0,
             training: true,
             weights: ParameterRole::Trained,
             activations: DType::F32,
@@ -56,6 +58,25 @@ impl Scope {
     /// the model yet; they are then initialised as in training.
     pub fn eval(graph: &Graph, seed: u64) -> Scope {
         Scope { training: false, ..Scope::train(graph, seed) }
+    }
+
+    /// The same scope with other dropout masks and random numbers from the same seed: the ranks of a job have the same
+    /// initial values, but each its own masks.
+    ///
+    /// ```
+    /// use wgrad::prelude::*;
+    /// let draw = |stream| {
+    ///     let graph = Graph::new();
+    ///     let z = Scope::train(&graph, 0).random_stream(stream).random_normal([2]);
+    ///     let mut session = Session::new(Device::cpu());
+    ///     let program = session.compile(&graph, &[&z])?;
+    ///     session.run(&program, &[])
+    /// };
+    /// assert_ne!(draw(0)?, draw(1)?);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    pub fn random_stream(&self, stream: u32) -> Scope {
+        Scope { stream, ..self.clone() }
     }
 
     /// A part of the model: its names are prefixed with `name` and a dot.
@@ -242,8 +263,8 @@ impl Scope {
         )
     }
 
-    /// The scope's seed in 32 bits.
+    /// The seed of random numbers, in 32 bits.
     pub(super) fn seed32(&self) -> u32 {
-        (self.seed ^ (self.seed >> 32)) as u32
+        (self.seed ^ (self.seed >> 32)) as u32 ^ self.stream.wrapping_mul(0x9e37_79b9)
     }
 }

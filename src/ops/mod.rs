@@ -1,6 +1,7 @@
 //! The ops, one file per family. [`families`] is the registry.
 
 pub mod adaptive_pool;
+pub mod all_reduce;
 pub mod argmax;
 pub mod attention;
 pub mod cast;
@@ -56,6 +57,7 @@ pub struct Family {
 pub fn families() -> Vec<Family> {
     vec![
         Family { name: "adaptive_pool", cases: adaptive_pool::cases, sweep: None },
+        Family { name: "all_reduce", cases: all_reduce::cases, sweep: None },
         Family { name: "argmax", cases: argmax::cases, sweep: Some(sweep::argmax) },
         Family { name: "attention", cases: attention::cases, sweep: Some(sweep::attention) },
         Family { name: "cast", cases: cast::cases, sweep: None },

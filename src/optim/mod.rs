@@ -72,6 +72,7 @@ pub use scale::{LossScale, Scaled};
 pub use sgd::{Lion, Sgd};
 pub use wrapped::{Averaged, LrFactor};
 
+use crate::ops::all_reduce::AllReduce;
 use crate::{DType, Graph, Tensor, Value, gradients};
 
 /// A function of the step number, which starts at 1: see [`of_step`]. Example: [`Optimizer`].
@@ -218,6 +219,25 @@ pub fn parameter_gradients(graph: &Graph, loss: &Value) -> Vec<Gradient> {
     pairs
         .map(|((name, parameter), value)| Gradient { name: name.clone(), parameter: parameter.clone(), value })
         .collect()
+}
+
+/// Combines the gradients of all ranks of a job; see [`AllReduce`].
+///
+/// ```
+/// use wgrad::ops::all_reduce::AllReduce;
+/// use wgrad::optim::{Optimizer, Sgd, all_reduce, parameter_gradients};
+/// # let graph = wgrad::Graph::new();
+/// # let w = graph.parameter("w", wgrad::Tensor::scalar(1.0));
+/// # let loss = w.square();
+/// let gradients = parameter_gradients(&graph, &loss);
+/// Sgd::new().lr(0.1).apply(&graph, &all_reduce(&gradients, AllReduce::MEAN));
+/// # assert!(graph.errors().is_empty());
+/// ```
+#[track_caller]
+pub fn all_reduce(gradients: &[Gradient], how: AllReduce) -> Vec<Gradient> {
+    let Some(first) = gradients.first() else { return Vec::new() };
+    let combined = |g: &Gradient| Gradient { value: g.value.widen().all_reduce(how), ..g.clone() };
+    first.parameter.graph().at(Location::caller(), || gradients.iter().map(combined).collect())
 }
 
 /// Scales all gradients by one factor so that their joint norm is at most `max_norm`:

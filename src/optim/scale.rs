@@ -3,6 +3,7 @@
 use std::panic::Location;
 
 use super::{Gradient, Optimizer, parameter_gradients};
+use crate::ops::all_reduce::AllReduce;
 use crate::{DType, Graph, Tensor, Value};
 
 /// Multiplies the loss by a factor, so that small gradients do not underflow in f16, and divides the gradients by it
@@ -43,6 +44,8 @@ pub struct LossScale {
     pub backoff: f64,
     /// The number of good steps after which the scale grows; default 2,000.
     pub interval: u32,
+    /// Whether a step is skipped if the gradients of any rank of a job are not finite; default false.
+    pub across_ranks: bool,
 }
 
 /// Gradients with respect to all parameters, divided by the scale, and whether they are all finite.
@@ -64,7 +67,7 @@ impl Default for LossScale {
 impl LossScale {
     /// PyTorch's defaults.
     pub fn new() -> LossScale {
-        LossScale { initial: 65536.0, growth: 2.0, backoff: 0.5, interval: 2000 }
+        LossScale { initial: 65536.0, growth: 2.0, backoff: 0.5, interval: 2000, across_ranks: false }
     }
 
     /// Sets the first scale.
@@ -75,6 +78,12 @@ impl LossScale {
     /// Sets the number of good steps after which the scale grows.
     pub fn interval(self, interval: u32) -> LossScale {
         LossScale { interval, ..self }
+    }
+
+    /// Skips a step if the gradients of any rank of a job are not finite, so that all ranks do the same; see
+    /// [`AllReduce`].
+    pub fn across_ranks(self) -> LossScale {
+        LossScale { across_ranks: true, ..self }
     }
 
     /// [`Optimizer::minimize`] with a scaled loss. Returns the gradients, divided by the scale.
@@ -112,6 +121,13 @@ impl LossScale {
             let sums = gradients.iter().map(|gradient| gradient.value.widen().sum_all());
             let finite = sums.map(|sum| sum.abs().le(&sum.full_like(f64::from(f32::MAX)))).reduce(|a, b| a.and(&b));
             let Some(finite) = finite else { return Scaled { gradients, finite: graph.full(DType::Bool, [], 1.0) } };
+            let finite = match self.across_ranks {
+                true => {
+                    let all = finite.cast(DType::F32).all_reduce(AllReduce::MEAN);
+                    all.ge(&all.ones_like())
+                }
+                false => finite,
+            };
             let inverse = scale.reciprocal();
             for gradient in &mut gradients {
                 gradient.value = gradient.value.widen() * &inverse;

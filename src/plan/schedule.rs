@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use super::exchange;
 use super::fuse::Clusters;
 use super::indices::may_fail;
 use super::layout::{Layout, Origin};
@@ -31,7 +32,9 @@ pub(crate) struct Schedule {
 impl Schedule {
     pub fn new(layout: &Layout<'_>, clusters: &Clusters, targets: &[ValueId]) -> Schedule {
         let may_fail = may_fail(layout);
-        let fetched: HashSet<ValueId> = targets.iter().map(|&id| layout.source(id)).collect();
+        let fetched = targets.iter().map(|&id| layout.source(id));
+        // Otherwise an exchange could have to wait for one of the same phase.
+        let fetched: HashSet<ValueId> = fetched.chain(exchanged(layout)).collect();
         let mut updates = Vec::new();
         for assignment in layout.nodes.assignments.iter().filter(|_| !may_fail) {
             let variable = ValueId { node: assignment.variable, output: 0 };
@@ -41,7 +44,7 @@ impl Schedule {
             }
         }
         let late = updates.iter().map(|&(_, _, cluster)| cluster).collect();
-        let mut order = Order::new(Edges::new(layout, clusters, targets), clusters, &late);
+        let mut order = Order::new(Edges::new(layout, clusters, targets), layout, clusters, &late);
         let mut in_place = HashMap::new();
         for (variable, value, cluster) in updates {
             if !in_place.contains_key(&value) && order.put_behind_readers(cluster, variable) {
@@ -49,9 +52,15 @@ impl Schedule {
             }
         }
         let edges = order.edges;
-        let jobs = edges.order(clusters, &HashSet::new()).into_iter().map(|job| edges.jobs[job]).collect();
+        let jobs = edges.order(layout, clusters, &HashSet::new()).into_iter().map(|job| edges.jobs[job]).collect();
         Schedule { jobs, in_place, may_fail }
     }
+}
+
+/// The operands of exchanges.
+fn exchanged<'a>(layout: &'a Layout<'_>) -> impl Iterator<Item = ValueId> + 'a {
+    let exchanges = layout.live_nodes().filter(|&node| exchange::of_node(layout.nodes, node).is_some());
+    exchanges.flat_map(|node| &layout.node(node).inputs).map(|&id| layout.source(id))
 }
 
 /// The cluster that computes a variable's new value, if its own reads allow it to overwrite the old value.
@@ -164,13 +173,20 @@ impl Edges {
     }
 
     /// A topological order that defers `late` jobs as long as possible, and otherwise follows graph order
-    /// among ready jobs.
-    fn order(&self, clusters: &Clusters, late: &HashSet<usize>) -> Vec<usize> {
+    /// among ready jobs. Exchanges wait until nothing else is ready; then all that are ready follow each other, a
+    /// [phase](exchange::Phase).
+    fn order(&self, layout: &Layout<'_>, clusters: &Clusters, late: &HashSet<usize>) -> Vec<usize> {
         let age = |job: usize| match self.jobs[job] {
             Job::Cluster(number) => clusters.all[number].newest(),
             Job::Copy(id) => Some(id.node),
         };
         let entry = |job: usize| age(job).map(|age| Reverse((late.contains(&job), age, self.jobs[job], job)));
+        let exchanges = |job: usize| match self.jobs[job] {
+            Job::Cluster(number) => {
+                clusters.all[number].kernel.is_some_and(|(node, _)| exchange::of_node(layout.nodes, node).is_some())
+            }
+            Job::Copy(_) => false,
+        };
         let mut waiting: Vec<usize> = self.needs.iter().map(Vec::len).collect();
         let mut followers: Vec<Vec<usize>> = vec![Vec::new(); self.jobs.len()];
         for (job, needs) in self.needs.iter().enumerate() {
@@ -180,7 +196,23 @@ impl Edges {
         let mut ready: BinaryHeap<_> =
             (0..self.jobs.len()).filter(|&job| waiting[job] == 0).filter_map(entry).collect();
         let mut order = Vec::with_capacity(self.jobs.len());
-        while let Some(Reverse((.., job))) = ready.pop() {
+        let (mut waiting_exchanges, mut phase) = (Vec::new(), Vec::new());
+        loop {
+            let job = match phase.pop() {
+                Some(job) => job,
+                None => match ready.pop() {
+                    Some(Reverse((.., job))) if exchanges(job) => {
+                        waiting_exchanges.push(job);
+                        continue;
+                    }
+                    Some(Reverse((.., job))) => job,
+                    None if waiting_exchanges.is_empty() => break,
+                    None => {
+                        phase.extend(waiting_exchanges.drain(..).rev());
+                        continue;
+                    }
+                },
+            };
             for &follower in &followers[job] {
                 waiting[follower] -= 1;
                 if waiting[follower] == 0 {
@@ -205,8 +237,8 @@ struct Order {
 }
 
 impl Order {
-    fn new(edges: Edges, clusters: &Clusters, late: &HashSet<usize>) -> Order {
-        let sequence = edges.order(clusters, late);
+    fn new(edges: Edges, layout: &Layout<'_>, clusters: &Clusters, late: &HashSet<usize>) -> Order {
+        let sequence = edges.order(layout, clusters, late);
         let mut order = Order { position: vec![0; edges.jobs.len()], edges, sequence };
         order.number(0, order.sequence.len());
         order

@@ -51,7 +51,12 @@ impl Trainer {
         feeds: &[(&str, &Tensor)],
     ) -> Result<Pending> {
         let program = &program.program;
+        // Ranks check in turn.
+        let (rank, ranks) = self.world.as_ref().map_or((0, 1), |world| (world.rank(), world.ranks()));
+        let turn = self.turns % ranks == rank;
+        self.turns += 1;
         let (outputs, found) = match self.checking {
+            _ if !turn => return session.start(program, feeds),
             Checking::None => return session.start(program, feeds),
             Checking::Shadow => {
                 let (outputs, report) = session.run_checked(program, feeds)?;
@@ -78,8 +83,8 @@ impl Trainer {
     /// # Errors
     /// As [`Session::tune`]; errors of the data.
     pub fn tune(&mut self, session: &mut Session, data: &dyn Dataset, budget: Duration) -> Result<Tuned> {
-        let StepGraph { graph, loss, .. } = self.training_graph(&types(&self.first_batch(data)?));
-        session.tune(&graph, &loss.iter().collect::<Vec<_>>(), budget)
+        let StepGraph { graph, outputs, .. } = self.training_graph(&types(&self.first_batch(data)?));
+        session.tune(&graph, &outputs.iter().collect::<Vec<_>>(), budget)
     }
 
     /// Compares every kernel call of one training step with the reference, in a session of its own: the variables of
@@ -108,7 +113,7 @@ impl Trainer {
         let done = self.start(&mut other, &program, &program.feeds(&batch)).and_then(Pending::outputs);
         let own = std::mem::replace(&mut self.checked, checked);
         self.checking = checking;
-        done.map(|_| own)
+        self.reporting(done.map(|_| own))
     }
 
     /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do
@@ -149,9 +154,9 @@ impl Trainer {
         pending.map_or(Ok(()), |last| last.outputs().map(drop))
     }
 
-    /// The first batch in the order of the rows.
+    /// The first batch in the order of the rows; in a job, this rank's share of it.
     pub(super) fn first_batch(&self, data: &dyn Dataset) -> Result<Batch> {
         let rows: Vec<usize> = (0..data.len().min(self.batch)).collect();
-        data.batch(&rows, 0)
+        data.batch(&self.share(&rows).rows, 0)
     }
 }

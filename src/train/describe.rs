@@ -19,7 +19,7 @@ impl Trainer {
     /// [`Trainer::profile`] was called.
     pub(super) fn description(&self, program: &Compiled, batch: &Batch) -> Result<Json> {
         let step = self.training_graph(&types(batch));
-        let summary = step.graph.summary(&step.loss.iter().collect::<Vec<_>>())?;
+        let summary = step.graph.summary(&step.outputs.first().into_iter().collect::<Vec<_>>())?;
         let plan = program.program.plan();
         Ok(json!({
             "rows": batch.values().next().and_then(|tensor| tensor.shape().first().copied()),

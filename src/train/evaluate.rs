@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::ranks::{Outputs, gather_outputs};
 use super::worst::Worst;
 use super::{Batch, Dataset, Evaluation, Loader, Meter, Trainer};
 use crate::data::Batches;
@@ -18,7 +19,10 @@ pub(super) fn evaluate(
 ) -> Result<Evaluation> {
     let _span = span!("evaluate");
     let batches = Batches::new(data.len(), trainer.batch)?;
-    let loader = Loader::new(data, batches).workers(trainer.workers);
+    let mut loader = Loader::new(data, batches).workers(trainer.workers);
+    if let Some(world) = &trainer.world {
+        loader = loader.share(world.rank(), world.ranks());
+    }
     let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst };
     let mut pending: Option<(Batch, Vec<usize>, Pending)> = None;
     loader.epoch(0, 0, |loaded| {
@@ -47,6 +51,20 @@ impl Sums<'_> {
     fn add(&mut self, trainer: &Trainer, (batch, rows, pending): (Batch, Vec<usize>, Pending)) -> Result<()> {
         let outputs = pending.outputs()?;
         let [loss, rest @ ..] = &outputs[..] else { return Err(Error::Input("the step has no loss".into())) };
+        if let Some(world) = &trainer.world {
+            let tensors = match rest {
+                [prediction] => Some((prediction, trainer.target_of(&batch)?)),
+                _ => None,
+            };
+            for Outputs { loss, rows, tensors } in gather_outputs(world, &rows, (loss.item()?, tensors))? {
+                self.loss += loss * rows as f64;
+                self.rows += rows as f64;
+                if let Some((prediction, target)) = tensors {
+                    self.meter.add(&prediction, &target)?;
+                }
+            }
+            return Ok(());
+        }
         self.loss += loss.item()? * rows.len() as f64;
         self.rows += rows.len() as f64;
         match rest {

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ranks::Share;
 use super::{Batch, Dataset};
 use crate::data::Batches;
 use crate::trace::{Context, span};
@@ -38,6 +39,8 @@ pub struct Loader<'d> {
     batches: Batches,
     workers: usize,
     ahead: usize,
+    /// This rank, and the number of ranks.
+    ranks: (usize, usize),
 }
 
 /// A batch from a [`Loader`]. Example: [`Loader`].
@@ -47,6 +50,8 @@ pub struct Loaded {
     pub number: usize,
     /// Its row numbers.
     pub rows: Vec<usize>,
+    /// This rank's share of the rows, which the tensors hold.
+    pub(super) share: Share,
     /// Its tensors.
     pub tensors: Batch,
     /// How long the loader waited for it.
@@ -56,12 +61,32 @@ pub struct Loaded {
 impl<'d> Loader<'d> {
     /// Without worker threads: each batch is made when it is needed.
     pub fn new(data: &'d dyn Dataset, batches: Batches) -> Loader<'d> {
-        Loader { data, batches, workers: 0, ahead: 0 }
+        Loader { data, batches, workers: 0, ahead: 0, ranks: (0, 1) }
     }
 
     /// The number of worker threads; 0 for none. Up to two batches per thread are prepared in advance.
     pub fn workers(self, workers: usize) -> Loader<'d> {
         Loader { workers, ahead: 2 * workers, ..self }
+    }
+
+    /// Makes only the share of a rank of each batch: a range of its rows. The shares of all `ranks` are the batch, and differ
+    /// by at most one row. A rank without rows gets any one.
+    ///
+    /// ```
+    /// # use std::ops::ControlFlow;
+    /// # use wgrad::Tensor;
+    /// # use wgrad::data::Batches;
+    /// # use wgrad::train::Loader;
+    /// let x = Tensor::new([5], [0.0f32, 1.0, 2.0, 3.0, 4.0])?;
+    /// let loader = Loader::new(&x, Batches::new(5, 5)?).share(1, 2); // the second of two ranks
+    /// loader.epoch(0, 0, |batch| {
+    ///     assert_eq!(batch.tensors["x"].to_f32(), [2.0, 3.0, 4.0]);
+    ///     Ok(ControlFlow::Continue(()))
+    /// })?;
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    pub fn share(self, rank: usize, ranks: usize) -> Loader<'d> {
+        Loader { ranks: (rank, ranks.max(rank + 1)), ..self }
     }
 
     /// A number of workers for this machine: its cores but one, which runs the device, and at most 4.
@@ -85,16 +110,20 @@ impl<'d> Loader<'d> {
         mut each: impl FnMut(Loaded) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
+        let (rank, ranks) = self.ranks;
+        let share = |number: usize| Share::of(&lists[number], rank, ranks);
         let make = |number: usize| {
             let _span = span!("make batch", number as u64);
             let step = step_of(epoch, number, lists.len());
-            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&lists[number], step)));
+            // Each rank draws other random changes.
+            let step = step.wrapping_mul(ranks as u64).wrapping_add(rank as u64);
+            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&share(number).rows, step)));
             made.unwrap_or_else(|panic| {
                 Err(Error::Input(format!("making batch {number} of epoch {epoch} panicked: {}", message(&*panic))))
             })
         };
         let mut deliver = |number: usize, tensors: Result<Batch>, waited| {
-            each(Loaded { number, rows: lists[number].clone(), tensors: tensors?, waited })
+            each(Loaded { number, rows: lists[number].clone(), share: share(number), tensors: tensors?, waited })
         };
         if self.workers == 0 {
             for number in first..lists.len() {

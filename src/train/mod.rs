@@ -43,6 +43,7 @@ mod metric;
 mod model;
 mod programs;
 mod progress;
+mod ranks;
 mod report;
 mod run;
 mod settings;

@@ -8,6 +8,7 @@ use super::checked::Checking;
 use super::folder::{self, Log};
 use super::history::Ended;
 use super::progress::Progress;
+use super::ranks::{self, SHARE, STOP, Share, Wish};
 use super::report::Renewal;
 use super::state::{Checkpoints, Snapshot, State};
 use super::worst::Worst;
@@ -39,6 +40,8 @@ pub(super) struct Run<'a> {
     best: Option<Snapshot>,
     overflows: u64,
     ended: Option<Ended>,
+    /// What the ranks have agreed on.
+    wish: Wish,
 }
 
 /// A batch whose loss has not been read.
@@ -69,7 +72,7 @@ impl<'a> Run<'a> {
         let steps = trainer.epochs.saturating_mul(batches.count().div_ceil(trainer.accumulate) as u64);
         let total_steps = trainer.steps.map_or(steps, |most| most.min(steps));
         let schedule = trainer.schedule_of(total_steps);
-        let display = if trainer.quiet { Progress::quiet() } else { Progress::new() };
+        let display = if trainer.quiet || !trainer.is_first() { Progress::quiet() } else { Progress::new() };
         let mut run = Run {
             trainer,
             session,
@@ -87,8 +90,12 @@ impl<'a> Run<'a> {
             best: None,
             overflows: 0,
             ended: None,
+            wish: Wish::GoOn,
         };
-        run.open_folder()?;
+        if run.trainer.is_first() {
+            run.open_folder()?;
+        }
+        run.join_ranks()?;
         Ok(run)
     }
 
@@ -138,6 +145,29 @@ impl<'a> Run<'a> {
         self.checkpoints = Some(checkpoints);
         interrupt::catch();
         Ok(())
+    }
+
+    /// Starts from the state of rank 0.
+    fn join_ranks(&mut self) -> Result<()> {
+        let Some(world) = self.trainer.world.clone() else { return Ok(()) };
+        if self.session.world().is_none() {
+            self.session.distribute(&world)?;
+        }
+        // Declares the variables.
+        let batch = self.trainer.first_batch(self.data)?;
+        self.trainer.training(self.session, &batch)?;
+        if self.trainer.accumulate > 1 {
+            self.trainer.updating(self.session, &batch, self.trainer.accumulate)?;
+        }
+        if self.trainer.folder.is_some() {
+            interrupt::catch();
+        }
+        ranks::synchronise(&world, self.session, &mut self.state)
+    }
+
+    /// An error if the ranks have different variables.
+    fn compare_ranks(&self) -> Result<()> {
+        self.trainer.world.as_ref().map_or(Ok(()), |world| ranks::compare(world, self.session))
     }
 
     pub fn fit(mut self) -> Result<History> {
@@ -191,15 +221,18 @@ impl<'a> Run<'a> {
         let (epoch, first) = (self.state.epoch, self.state.batch);
         let _span = span!("epoch", epoch + 1);
         let (data, batches) = (self.data, self.batches.clone());
-        let loader = Loader::new(data, batches).workers(self.trainer.workers);
+        let mut loader = Loader::new(data, batches).workers(self.trainer.workers);
+        if let Some(world) = &self.trainer.world {
+            loader = loader.share(world.rank(), world.ranks());
+        }
         let mut started: Option<Started> = None;
-        let mut diverged = None;
+        let (mut diverged, mut due) = (None, false);
         let mut clock = Instant::now();
         loader.epoch(epoch, first, |loaded| {
             self.state.waiting += loaded.waited.as_secs_f64();
-            let (number, rows) = (loaded.number, loaded.rows.len());
+            let number = loaded.number;
             let _span = span!("step", number as u64);
-            let next = self.start(number, rows, &loaded.tensors)?;
+            let next = self.start(number, &loaded.share, &loaded.tensors)?;
             if let Some(previous) = started.replace(next) {
                 diverged = self.finish(previous)?;
             }
@@ -207,12 +240,18 @@ impl<'a> Run<'a> {
             self.lap(&mut clock);
             self.renew_report(false);
             clock = Instant::now();
-            let due = self.trainer.checkpoint_every.is_some_and(|every| (number as u64 + 1).is_multiple_of(every));
-            if diverged.is_none() && (due || self.must_end()) {
+            due |= self.trainer.checkpoint_every.is_some_and(|every| (number as u64 + 1).is_multiple_of(every));
+            // Ranks have different sums of gradients within a step.
+            let within = self.trainer.world.is_some() && !self.takes_step(number);
+            if diverged.is_none() && !within && (due || self.must_end()) {
+                due = false;
                 diverged = started.take().map_or(Ok(None), |last| self.finish(last))?;
                 if diverged.is_none() && number + 1 < self.batches.count() {
                     self.save()?;
                 }
+            }
+            if diverged.is_none() && !within && self.state.steps.is_multiple_of(ranks::COMPARE) {
+                self.compare_ranks()?;
             }
             let ends = diverged.is_some() || self.ended.is_some() || self.state.steps >= self.total_steps;
             Ok(if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -245,15 +284,24 @@ impl<'a> Run<'a> {
         self.state.total_seconds += seconds;
     }
 
+    /// Whether the parameters are updated after this batch of an epoch.
+    fn takes_step(&self, number: usize) -> bool {
+        (number + 1).is_multiple_of(self.trainer.accumulate) || number + 1 == self.batches.count()
+    }
+
     /// The learning rate of the next step.
     fn lr(&self) -> Option<f64> {
         self.schedule.as_ref().map(|schedule| schedule.lr(self.state.steps) * self.state.lr_factor)
     }
 
     /// Starts the step of a batch.
-    fn start(&mut self, number: usize, rows: usize, batch: &super::Batch) -> Result<Started> {
+    fn start(&mut self, number: usize, share: &Share, batch: &super::Batch) -> Result<Started> {
         let lr = self.lr();
         let fed = lr.map(Tensor::scalar);
+        let of_ranks = match self.trainer.world {
+            Some(_) => vec![(SHARE, Tensor::scalar(share.part())), (STOP, Tensor::scalar(self.own_wish().vote()))],
+            None => Vec::new(),
+        };
         let n = self.trainer.accumulate;
         let program = self.trainer.training(self.session, batch)?;
         if n > 1 {
@@ -261,6 +309,7 @@ impl<'a> Run<'a> {
             self.trainer.updating(self.session, batch, n)?;
         }
         let mut feeds = program.feeds(batch);
+        feeds.extend(of_ranks.iter().map(|(name, value)| (*name, value)));
         if n == 1 {
             feeds.extend(fed.iter().map(|lr| ("lr", lr)));
         }
@@ -274,10 +323,9 @@ impl<'a> Run<'a> {
             norms = Some(self.session.start_uncounted(&watching.program, &feeds)?);
         }
         let pending = self.trainer.start(self.session, &program, &feeds)?;
-        let last = number + 1 == self.batches.count();
         if n == 1 {
             self.state.steps += 1;
-        } else if last || (number + 1).is_multiple_of(n) {
+        } else if self.takes_step(number) {
             // The last step of an epoch may have fewer batches.
             let batches = number % n + 1;
             let update = self.trainer.updating(self.session, batch, batches)?;
@@ -289,7 +337,7 @@ impl<'a> Run<'a> {
             let _ = self.trainer.start(self.session, &update, &feeds)?;
             self.state.steps += 1;
         }
-        Ok(Started { batch: number, steps: self.state.steps, lr, rows, pending, norms })
+        Ok(Started { batch: number, steps: self.state.steps, lr, rows: share.total, pending, norms })
     }
 
     /// Reads the loss of a batch.
@@ -297,6 +345,9 @@ impl<'a> Run<'a> {
         let Started { batch, steps, lr, rows, pending, norms } = started;
         let outputs = pending.outputs()?;
         let loss = outputs.first().map_or(Ok(f64::NAN), Tensor::item)?;
+        if let Some(votes) = outputs.get(1) {
+            self.wish = Wish::of(votes.item()?);
+        }
         if !loss.is_finite() {
             self.overflows += 1;
             if !self.trainer.is_scaled() || self.overflows > OVERFLOWS {
@@ -336,14 +387,26 @@ impl<'a> Run<'a> {
     /// Whether the training ends after this batch, by Ctrl-C or time.
     fn must_end(&mut self) -> bool {
         if self.ended.is_none() {
-            let budget = self.trainer.time_budget.map(|budget| budget.as_secs_f64());
-            if self.log.is_some() && interrupt::pressed() {
-                self.ended = Some(Ended::Interrupted(None));
-            } else if budget.is_some_and(|budget| self.state.total_seconds >= budget) {
-                self.ended = Some(Ended::TimeBudget);
-            }
+            let wish = if self.trainer.world.is_some() { self.wish } else { self.own_wish() };
+            self.ended = match wish {
+                Wish::Interrupted => Some(Ended::Interrupted(None)),
+                Wish::TimeBudget => Some(Ended::TimeBudget),
+                Wish::GoOn => None,
+            };
         }
         self.ended.is_some()
+    }
+
+    /// Whether this rank wants the training to end.
+    fn own_wish(&self) -> Wish {
+        let budget = self.trainer.time_budget.map(|budget| budget.as_secs_f64());
+        if self.trainer.folder.is_some() && interrupt::pressed() {
+            Wish::Interrupted
+        } else if budget.is_some_and(|budget| self.state.total_seconds >= budget) {
+            Wish::TimeBudget
+        } else {
+            Wish::GoOn
+        }
     }
 
     fn save(&mut self) -> Result<()> {
@@ -371,9 +434,12 @@ impl<'a> Run<'a> {
     /// them.
     fn end_epoch(&mut self) -> Result<()> {
         let whole = self.state.batch == self.batches.count();
+        self.compare_ranks()?;
         let validation = match self.validation {
             Some(data) => {
-                let (folder, mut worst) = (self.trainer.folder.clone(), Worst::default());
+                // A rank has the inputs of its share only.
+                let folder = self.trainer.folder.clone().filter(|_| self.trainer.world.is_none());
+                let mut worst = Worst::default();
                 let collected = folder.as_ref().map(|_| &mut worst);
                 let evaluation = super::evaluate::evaluate(self.trainer, self.session, data, collected)?;
                 if let (Some(folder), Some(worst)) = (folder, worst.finish(self.state.epoch + 1)) {
@@ -464,12 +530,14 @@ impl<'a> Run<'a> {
 
     fn load_best(&mut self) -> Result<()> {
         if let Some(best) = &self.best {
-            return best.restore(self.session);
-        }
-        if let Some(checkpoints) = &self.checkpoints
+            best.restore(self.session)?;
+        } else if let Some(checkpoints) = &self.checkpoints
             && let Some(best) = checkpoints.best()
         {
             checkpoints.load(self.session, &best)?;
+        }
+        if let Some(world) = self.trainer.world.clone() {
+            ranks::broadcast_variables(&world, self.session, self.session.names().iter())?;
         }
         Ok(())
     }
@@ -479,6 +547,11 @@ impl<'a> Run<'a> {
     fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
         let epoch = self.state.epoch;
         let mut text = format!("the training diverged: the loss of epoch {}, batch {} is {loss}", epoch + 1, batch + 1);
+        if self.trainer.world.is_some() {
+            text += "\nto find the first node that is not finite, train with find_nan, or on one rank";
+            text += "\ntry a lower learning rate, Trainer::clip_norm, or a warm-up";
+            return Ok(Error::Training(text));
+        }
         let mut good: Option<PathBuf> = None;
         // Without a checkpoint, the weights are those after the step; what is found first may be a consequence.
         let mut from = batch;
@@ -494,7 +567,7 @@ impl<'a> Run<'a> {
             let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
             for number in from..batch {
                 let tensors = self.batch(epoch, number, &lists)?;
-                let started = self.start(number, lists[number].len(), &tensors)?;
+                let started = self.start(number, &self.trainer.share(&lists[number]), &tensors)?;
                 drop(started.pending.outputs()?);
             }
             text += &self.first_not_finite(epoch, batch, &lists)?;

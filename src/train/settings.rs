@@ -67,6 +67,8 @@ impl Trainer {
             "time_budget": seconds,
             "workers": self.workers,
             "watch": self.watch,
+            "ranks": self.world.as_ref().map_or(1, |world| world.ranks()),
+            "compress_gradients": self.compress,
             "metadata": self.metadata,
         })
     }

@@ -50,7 +50,7 @@ impl State {
         State { lr_factor: 1.0, ..State::default() }
     }
 
-    fn to_json(&self) -> Json {
+    pub fn to_json(&self) -> Json {
         json!({
             "epoch": self.epoch, "batch": self.batch, "steps": self.steps, "log_lines": self.log_lines,
             "loss_sum": exact(self.loss_sum), "rows": exact(self.rows), "seconds": exact(self.seconds),
@@ -61,7 +61,7 @@ impl State {
         })
     }
 
-    fn from_json(json: &Json) -> Option<State> {
+    pub fn from_json(json: &Json) -> Option<State> {
         let count = |name: &str| json[name].as_u64();
         let number = |name: &str| of_exact(&json[name]);
         let best = match &json["best"] {

@@ -15,8 +15,8 @@ use crate::{Error, Graph, Result, Session, Value};
 pub(super) struct StepGraph {
     pub graph: Graph,
     pub inputs: Inputs,
-    /// Unless the step only applies accumulated gradients.
-    pub loss: Option<Value>,
+    /// The loss, unless the step only applies accumulated gradients; of several ranks, also their votes to end.
+    pub outputs: Vec<Value>,
     /// The gradients of the parameters, unscaled, and not clipped.
     pub gradients: Vec<Gradient>,
 }
@@ -44,10 +44,11 @@ impl Trainer {
     }
 
     fn scope(&self, graph: &Graph, training: bool) -> Scope {
+        let stream = self.world.as_ref().map_or(0, |world| world.rank() as u32);
         if training {
-            return Scope::train(graph, self.seed).mixed(self.mixed);
+            return Scope::train(graph, self.seed).random_stream(stream).mixed(self.mixed);
         }
-        let nn = Scope::eval(graph, self.seed).mixed(self.mixed);
+        let nn = Scope::eval(graph, self.seed).random_stream(stream).mixed(self.mixed);
         if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
     }
 
@@ -81,12 +82,19 @@ impl Trainer {
         let graph = Graph::new();
         let inputs = Inputs::new(&graph, types);
         let step = (self.build)(&self.scope(&graph, true), &inputs);
-        let scaled = self.is_scaled().then(|| LossScale::new().gradients(&graph, &step.loss));
+        self.share_assignments(&graph, graph.assignments());
+        let scale = if self.world.is_some() { LossScale::new().across_ranks() } else { LossScale::new() };
+        let scaled = self.is_scaled().then(|| scale.gradients(&graph, &step.loss));
         let first = graph.assignments();
         let gradients = match &scaled {
             Some(scaled) => scaled.gradients.clone(),
             None => parameter_gradients(&graph, &step.loss),
         };
+        let mut gradients = self.weighted(&graph, gradients);
+        if self.accumulate == 1 {
+            gradients = self.reduced(gradients);
+        }
+        let outputs = self.loss_of_all(&graph, &step.loss);
         match self.accumulate {
             1 => self.add_updates(&graph, gradients.clone()),
             _ => accumulate(&graph, &gradients),
@@ -94,7 +102,7 @@ impl Trainer {
         if let Some(scaled) = scaled.filter(|scaled| scaled.finite.is_valid()) {
             graph.assign_if(&scaled.finite, first);
         }
-        StepGraph { graph, inputs, loss: Some(step.loss), gradients }
+        StepGraph { graph, inputs, outputs, gradients }
     }
 
     /// The graph of the update from the accumulated gradients of `batches` batches.
@@ -106,18 +114,18 @@ impl Trainer {
         for variable in built.nodes().variables.into_iter().filter(|variable| variable.trainable) {
             graph.parameter(&variable.name, variable.initial);
         }
-        let gradients = accumulated(&graph, batches);
+        let gradients = self.reduced(accumulated(&graph, batches));
         self.add_updates(&graph, gradients.clone());
         let inputs = Inputs::new(&graph, &Types::new());
-        StepGraph { graph, inputs, loss: None, gradients }
+        StepGraph { graph, inputs, outputs: Vec::new(), gradients }
     }
 
     /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
     pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
         let types = types(batch);
         self.program(session, ("train", 0), &types, |trainer, session| {
-            let StepGraph { graph, inputs, loss, .. } = trainer.training_graph(&types);
-            trainer.compile(session, &graph, &loss.iter().collect::<Vec<_>>(), &inputs)
+            let StepGraph { graph, inputs, outputs, .. } = trainer.training_graph(&types);
+            trainer.compile(session, &graph, &outputs.iter().collect::<Vec<_>>(), &inputs)
         })
     }
 

@@ -12,6 +12,7 @@ use super::programs::{Cache, Inputs};
 use super::run::Run;
 use super::{Batch, Dataset, Epoch, Evaluation, History, Metric};
 use crate::data::Batches;
+use crate::distributed::World;
 use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
@@ -149,6 +150,10 @@ pub struct Trainer {
     pub(super) watch: Option<u64>,
     pub(super) tensorboard: bool,
     pub(super) programs: Cache,
+    pub(super) world: Option<World>,
+    pub(super) compress: bool,
+    /// Steps so far, of which ranks check one after the other.
+    pub(super) turns: usize,
 }
 
 impl Trainer {
@@ -240,6 +245,9 @@ impl Trainer {
             watch: None,
             tensorboard: false,
             programs: Cache::default(),
+            world: None,
+            compress: false,
+            turns: 0,
         }
     }
 
@@ -495,8 +503,8 @@ impl Trainer {
         data: &dyn Dataset,
         validation: Option<&dyn Dataset>,
     ) -> Result<History> {
-        self.check(data, validation)?;
-        Run::new(self, session, data, validation)?.fit()
+        let fitted = self.check(data, validation).and_then(|()| Run::new(self, session, data, validation)?.fit());
+        self.reporting(fitted)
     }
 
     /// Loss and metrics of the current weights on a data set.
@@ -507,7 +515,8 @@ impl Trainer {
         if data.is_empty() {
             return Err(Error::Input("the data to evaluate has no rows".into()));
         }
-        super::evaluate::evaluate(self, session, data, None)
+        let evaluated = super::evaluate::evaluate(self, session, data, None);
+        self.reporting(evaluated)
     }
 
     /// The batches of an epoch.

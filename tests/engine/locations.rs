@@ -6,6 +6,7 @@ use std::path::Path;
 
 use wgrad::loss::{ClassLoss, Reduction};
 use wgrad::nn::{self, Layer, RecurrentOptions, Scope, init};
+use wgrad::ops::all_reduce::AllReduce;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::conv1d::Conv1d;
 use wgrad::ops::conv2d::Conv2d;
@@ -194,6 +195,7 @@ fn movement(e: &mut Entries) {
     e.add("t", |t| t.v.t());
     e.add("broadcast_to", |t| t.f.broadcast_to(&[5].into()));
     e.add("slice", |t| t.f.slice(0, 2, 1, 1));
+    e.add("all_reduce", |t| t.i.all_reduce(AllReduce::SUM));
     e.add("flip", |t| t.f.flip(&[2]));
     e.add("interpolate", |t| t.f.interpolate(&[0], Interpolation::Linear));
     e.add("concat", |t| t.f.concat(&[&t.v], 0));
@@ -419,6 +421,10 @@ fn optimizers(e: &mut Entries) {
         optim::accumulate(&t.g, &gradients)
     });
     e.add("accumulated", |t| optim::accumulated(&t.g, 0));
+    e.add("all_reduce", |t| {
+        let wrong = Gradient { value: t.i.clone(), ..t.gradients()[0].clone() };
+        optim::all_reduce(&[wrong], AllReduce::MEAN)
+    });
     e.add("accumulated", |t| {
         t.g.variable("w.grad_sum", Tensor::scalar(0.0));
         optim::accumulated(&t.g, 2)

@@ -33,6 +33,21 @@ fn shadow(device: &Device, op: MySquare) -> (u32, wgrad::check::Report) {
 }
 
 #[test]
+fn a_step_that_returns_its_own_scalar_is_checked() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let rate = graph.scalar("rate", 0.5);
+    let last = graph.variable("last", Tensor::scalar(0.0));
+    graph.assign(&last, &rate);
+    let mut session = Session::new(device);
+    let program = session.compile(&graph, &[&rate]).expect("compiles");
+    let (outputs, report) = session.run_checked(&program, &[("rate", &Tensor::scalar(0.25))]).expect("runs");
+    assert!(report.passed() && report.compared() > 0, "{report:?}");
+    assert_eq!(outputs[0].item().expect("a number"), 0.25);
+    assert_eq!(session.get("last").and_then(|last| last.item()).expect("a number"), 0.25);
+}
+
+#[test]
 fn a_wrong_kernel_call_is_reported_and_its_case_can_be_replayed() {
     let Some(device) = common::device() else { return };
     let (line, report) = shadow(&device, MySquare::wrong());

@@ -5,6 +5,7 @@ mod common;
 
 mod data;
 mod data_props;
+mod distributed;
 mod examples;
 mod hostile_files;
 #[cfg(feature = "images")]

@@ -3,6 +3,7 @@
 //! Each task runs in its own process, like the benchmark programs of the peer libraries, so that memory use and
 //! first-run time are per task. This process starts the tasks and reports the results.
 
+mod allreduce;
 mod compare;
 mod cores;
 mod one;
@@ -105,6 +106,9 @@ enum Item {
 
 /// Runs the requested tasks. False if a kernel exceeds the measured peak.
 pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
+    if args.tasks == ["allreduce"] {
+        return allreduce::run(args, out);
+    }
     let items = items(&args.tasks)?;
     if args.in_process {
         let line = alone(args, &items)?;
@@ -133,7 +137,8 @@ fn tasks_help() -> String {
         ("startup", "a new process: one 64x64 matmul read back, three times"),
         ("peak", "the adapter's peak rates; fails if a kernel exceeds them"),
         ("gpu", "tasks of sizes that fill a GPU; use --no-verify, since the reference takes minutes for most of them"),
-        ("all", "everything but `gpu`"),
+        ("allreduce", "alone: sums over the ranks of an MPI job and training steps with them; start it with mpirun"),
+        ("all", "everything but `gpu` and `allreduce`"),
     ];
     let tasks = TASKS.iter().map(|task| (task.name, task.form)).chain(others);
     let lines: String = tasks.map(|(name, what)| format!("  {name:17} {what}\n")).collect();

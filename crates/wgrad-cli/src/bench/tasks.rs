@@ -38,6 +38,8 @@ struct Of {
     name: &'static str,
     /// The type in which floats are stored: inputs and parameters, or in training steps inputs and activations.
     dtype: DType,
+    /// Whether training steps sum the gradients over the ranks of a job.
+    ranks: bool,
 }
 
 impl Of {
@@ -243,7 +245,16 @@ impl Task {
 
     /// Builds the work.
     pub fn build(&self, sizes: &[usize], dtype: DType) -> Result<Work, String> {
-        let work = (self.build)(Of { name: self.name, dtype }, sizes)?;
+        self.checked(Of { name: self.name, dtype, ranks: false }, sizes)
+    }
+
+    /// Builds a training step that takes the mean of the gradients over the ranks of a job.
+    pub fn build_for_ranks(&self, sizes: &[usize], dtype: DType) -> Result<Work, String> {
+        self.checked(Of { name: self.name, dtype, ranks: true }, sizes)
+    }
+
+    fn checked(&self, of: Of, sizes: &[usize]) -> Result<Work, String> {
+        let work = (self.build)(of, sizes)?;
         let errors = work.graph.errors();
         match errors.first() {
             None => Ok(work),

@@ -2,9 +2,10 @@
 
 use serde_json::{Value as Json, json};
 use wgrad::nn::{Recurrent, RecurrentOptions, Scope, init};
+use wgrad::ops::all_reduce::AllReduce;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::recurrent::Cell;
-use wgrad::optim::{Adam, Optimizer};
+use wgrad::optim::{Adam, Optimizer, all_reduce, parameter_gradients};
 use wgrad::{DType, Graph, Reduction, Tensor, Value, gradients};
 
 use super::{MAX, Of, Runs, Work, labels, product};
@@ -24,7 +25,11 @@ fn training(
     let x = graph.variable("x", x);
     let target = graph.input("labels", DType::I32, [batch]);
     let loss = model(&Scope::train(&graph, 1).mixed(of.dtype), &x).cross_entropy(&target, Reduction::Mean);
-    Adam::new().lr(1e-3).minimize(&graph, &loss);
+    let mut gradients = parameter_gradients(&graph, &loss);
+    if of.ranks {
+        gradients = all_reduce(&gradients, AllReduce::MEAN);
+    }
+    Adam::new().lr(1e-3).apply(&graph, &gradients);
     Ok(Work {
         graph,
         outputs: vec![loss],
