@@ -1,8 +1,9 @@
 //! Sessions: variables that live on a device, and programs that share them.
 
-mod exchange;
 mod feeds;
 mod pending;
+mod ranks;
+mod reference;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use feeds::Feeds;
 pub use pending::Pending;
+use reference::{leaves, run_on_cpu};
 
 use crate::cpu::Values;
 use crate::distributed::World;
-use crate::graph::{NodeKind, Nodes, ValueId};
+use crate::graph::{Nodes, ValueId};
 use crate::plan::{self, Choices, Finding, Options, Plan};
 use crate::profile::Profile;
 use crate::trace::span;
@@ -530,51 +532,6 @@ fn elsewhere() -> Error {
          this session"
             .into(),
     )
-}
-
-/// The values of the graph's leaves.
-fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tensor>) -> Values {
-    let nodes = &program.nodes;
-    let mut values: Values = feeds.scalar_values(false).into_iter().collect();
-    for (number, node) in nodes.nodes.iter().enumerate() {
-        let id = ValueId { node: number, output: 0 };
-        match &node.kind {
-            NodeKind::Variable(name) => {
-                if let Some(value) = variables.get(name) {
-                    values.insert(id, value.clone());
-                }
-            }
-            NodeKind::Input(name) => {
-                if let Some(tensor) = feeds.input(name) {
-                    values.insert(id, tensor.to_reference());
-                }
-            }
-            _ => {}
-        }
-    }
-    values
-}
-
-fn run_on_cpu(
-    program: &Program,
-    feeds: &Feeds<'_>,
-    variables: &mut HashMap<String, Tensor>,
-    world: Option<&World>,
-) -> Result<Vec<Tensor>> {
-    let _span = span!("compute");
-    let nodes = &program.nodes;
-    let assigned = nodes.assignments.iter().map(|a| a.value);
-    let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
-    let results = exchange::evaluate(nodes, &wanted, leaves(program, feeds, variables), world)?;
-    for assignment in &nodes.assignments {
-        if let (NodeKind::Variable(name), Some(value)) =
-            (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
-        {
-            variables.insert(name.clone(), value.clone());
-        }
-    }
-    let output = |id: &ValueId| Some(results.get(id)?.clone().stored_as(nodes.ty(*id).dtype));
-    Ok(program.targets.iter().filter_map(output).collect())
 }
 
 impl Program {

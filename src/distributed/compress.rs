@@ -10,61 +10,59 @@
 //! to the first order, beyond the rounding of the sum in f32. All ranks get the same bits.
 
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::{Error, Result};
-
-/// The largest magnitude is scaled to at least this and less than twice as much.
-const LARGEST: f32 = 32768.0;
 
 /// Elements per part, for that many ranks.
 pub(super) fn part(values: usize, ranks: usize) -> usize {
     values.div_ceil(ranks).max(1)
 }
 
-/// Bytes of a message with a part.
-pub(super) fn message_bytes(part: usize) -> usize {
-    4 + 2 * part
+/// The length of a message with a part, in words of 16 bits.
+pub(super) fn message_words(part: usize) -> usize {
+    2 + part
 }
 
 /// The messages to all ranks, one after another, each with a part of the values.
-pub(super) fn messages(values: &[f32], ranks: usize) -> Vec<u8> {
+pub(super) fn messages(values: &[f32], ranks: usize) -> Vec<u16> {
     let part = part(values.len(), ranks);
     (0..ranks).flat_map(|rank| message(values.get(rank * part..).unwrap_or_default(), part)).collect()
 }
 
-/// A message with up to `part` values, padded with zeros: the factor that restores them, and numbers of 16 bits.
-pub(super) fn message(values: &[f32], part: usize) -> Vec<u8> {
+/// A message with up to `part` values, padded with zeros: the factor that restores them, in two words, and the f16
+/// numbers.
+pub(super) fn message(values: &[f32], part: usize) -> Vec<u16> {
     let values = &values[..values.len().min(part)];
-    let largest = values.iter().filter(|x| x.is_finite()).fold(0.0f32, |most, x| most.max(x.abs()));
-    // Powers of two, so that scaling does not round. The factor stays normal.
+    let largest = values.iter().fold(0.0f32, |most, x| if x.is_finite() { most.max(x.abs()) } else { most });
+    // A power of two, so that scaling does not round. Neither it nor its inverse leaves the normal numbers.
     let exponent = if largest > 0.0 { largest.log2().floor() as i32 } else { 0 };
     let factor = 2f32.powi((exponent - 15).max(-126));
-    let mut bytes = factor.to_le_bytes().to_vec();
-    for x in values {
-        let mut scaled = f64::from(*x) / f64::from(factor);
-        if x.is_finite() {
-            // log2 may round up to the next power of two.
-            scaled = scaled.clamp(-f64::from(f16::MAX), f64::from(f16::MAX));
-        }
-        bytes.extend(f16::from_f64(scaled).to_le_bytes());
-    }
-    bytes.resize(message_bytes(part), 0);
-    debug_assert!(largest == 0.0 || largest / factor >= LARGEST / 2.0 || factor == f32::MIN_POSITIVE);
-    bytes
+    let inverse = 1.0 / factor;
+    let most = f16::MAX.to_f32();
+    // The largest may be a little too large, because log2 rounds.
+    let scale = |x: &f32| if x.is_finite() { (x * inverse).clamp(-most, most) } else { *x };
+    let scaled: Vec<f32> = values.iter().map(scale).collect();
+    let mut halves = vec![f16::ZERO; part];
+    halves[..scaled.len()].convert_from_f32_slice(&scaled);
+    let bits = factor.to_bits();
+    [&[bits as u16, (bits >> 16) as u16], halves.reinterpret_cast()].concat()
 }
 
 /// The values of a message.
-pub(super) fn values(message: &[u8]) -> Result<Vec<f32>> {
-    let Some((factor, halves)) = message.split_first_chunk::<4>() else {
-        return Err(Error::Distributed("a message of no bytes".into()));
+pub(super) fn values(message: &[u16]) -> Result<Vec<f32>> {
+    let Some((&[low, high], halves)) = message.split_first_chunk::<2>() else {
+        return Err(Error::Distributed("internal: a message without a factor".into()));
     };
-    let factor = f64::from(f32::from_le_bytes(*factor));
-    let halves = halves.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f64());
-    Ok(halves.map(|x| (x * factor) as f32).collect())
+    let factor = f32::from_bits(u32::from(low) | u32::from(high) << 16);
+    let mut values = vec![0.0; halves.len()];
+    halves.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
+    values.iter_mut().for_each(|x| *x *= factor);
+    Ok(values)
 }
 
 /// The sum of messages with the same part, in their order, as a message.
-pub(super) fn sum<'a>(received: impl Iterator<Item = &'a [u8]>, part: usize) -> Result<Vec<u8>> {
+pub(super) fn sum<'a>(received: impl Iterator<Item = &'a [u16]>, part: usize) -> Result<Vec<u16>> {
     let mut sum = vec![0.0f32; part];
     for message in received {
         sum.iter_mut().zip(values(message)?).for_each(|(sum, x)| *sum += x);

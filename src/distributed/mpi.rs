@@ -12,7 +12,7 @@ use ::mpi::datatype::PartitionMut;
 use ::mpi::environment::Universe;
 use ::mpi::request::{LocalScope, Request, scope};
 use ::mpi::topology::SimpleCommunicator;
-use ::mpi::traits::{Communicator, CommunicatorCollectives, Destination, MatchedReceiveVec, Root, Source};
+use ::mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalence, MatchedReceiveVec, Root, Source};
 use ::mpi::{Count, Threading};
 
 use super::{Failure, Place, Transport, compress, name_of};
@@ -188,7 +188,7 @@ impl Mpi {
         Err(error)
     }
 
-    fn sum<T: ::mpi::traits::Equivalence + Clone + Default>(&mut self, values: Vec<T>) -> Result<Vec<T>> {
+    fn sum<T: Equivalence + Clone + Default>(&mut self, values: Vec<T>) -> Result<Vec<T>> {
         self.begin()?;
         let mut sums = vec![T::default(); values.len()];
         let world = SimpleCommunicator::world();
@@ -199,9 +199,9 @@ impl Mpi {
         Ok(sums)
     }
 
-    fn gather_equal(&mut self, own: &[u8]) -> Result<Vec<u8>> {
+    fn gather_equal<T: Equivalence + Clone + Default>(&mut self, own: &[T]) -> Result<Vec<T>> {
         self.begin()?;
-        let mut all = vec![0; own.len() * self.ranks()];
+        let mut all = vec![T::default(); own.len() * self.ranks()];
         let world = SimpleCommunicator::world();
         scope(|scope| self.finish(world.immediate_all_gather_into(scope, own, &mut all[..])));
         Ok(all)
@@ -224,15 +224,15 @@ impl Transport for Mpi {
 
     fn sum_compressed(&mut self, values: Vec<f32>) -> Result<Vec<f32>> {
         let (ranks, part) = (self.ranks(), compress::part(values.len(), self.ranks()));
-        let bytes = compress::message_bytes(part);
+        let words = compress::message_words(part);
         let messages = compress::messages(&values, ranks);
         self.begin()?;
-        let mut received = vec![0u8; bytes * ranks];
+        let mut received = vec![0u16; words * ranks];
         let world = SimpleCommunicator::world();
         scope(|scope| self.finish(world.immediate_all_to_all_into(scope, &messages[..], &mut received[..])));
-        let all = self.gather_equal(&compress::sum(received.chunks(bytes), part)?)?;
+        let all = self.gather_equal(&compress::sum(received.chunks(words), part)?)?;
         let mut sums = Vec::with_capacity(part * ranks);
-        for message in all.chunks(bytes) {
+        for message in all.chunks(words) {
             sums.extend(compress::values(message)?);
         }
         sums.truncate(values.len());

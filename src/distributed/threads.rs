@@ -142,12 +142,12 @@ impl Transport for Threads {
 
     fn sum_compressed(&mut self, values: Vec<f32>) -> Result<Vec<f32>> {
         let (count, part) = (values.len(), compress::part(values.len(), self.ranks));
-        let bytes = compress::message_bytes(part);
+        let words = compress::message_words(part);
         let received = self.exchange(compress::messages(&values, self.ranks))?;
-        if received.iter().any(|messages| messages.len() != bytes * self.ranks) {
+        if received.iter().any(|messages| messages.len() != words * self.ranks) {
             return Err(self.broken(self.count, "the ranks add different numbers of values"));
         }
-        let own = received.iter().map(|messages| &messages[self.rank * bytes..(self.rank + 1) * bytes]);
+        let own = received.iter().map(|messages| &messages[self.rank * words..(self.rank + 1) * words]);
         let parts = self.exchange(compress::sum(own, part)?)?;
         let mut sums = Vec::with_capacity(part * self.ranks);
         for message in parts {

@@ -33,6 +33,7 @@
 mod checked;
 mod dataset;
 mod describe;
+mod diverged;
 mod evaluate;
 mod events;
 mod folder;

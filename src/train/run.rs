@@ -1,7 +1,6 @@
 //! A training from its beginning, or from a checkpoint, to its end.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::checked::Checking;
@@ -22,15 +21,15 @@ use crate::{Error, Pending, Result, Session, Tensor};
 const OVERFLOWS: u64 = 20;
 
 pub(super) struct Run<'a> {
-    trainer: &'a mut Trainer,
-    session: &'a mut Session,
-    data: &'a dyn Dataset,
+    pub(super) trainer: &'a mut Trainer,
+    pub(super) session: &'a mut Session,
+    pub(super) data: &'a dyn Dataset,
     validation: Option<&'a dyn Dataset>,
-    batches: Batches,
+    pub(super) batches: Batches,
     schedule: Option<Box<dyn Schedule>>,
     total_steps: u64,
-    state: State,
-    checkpoints: Option<Checkpoints>,
+    pub(super) state: State,
+    pub(super) checkpoints: Option<Checkpoints>,
     log: Option<Log>,
     report: Option<Renewal>,
     /// The names of the parameters, if they are watched.
@@ -45,20 +44,20 @@ pub(super) struct Run<'a> {
 }
 
 /// A batch whose loss has not been read.
-struct Started {
+pub(super) struct Started {
     batch: usize,
     steps: u64,
     lr: Option<f64>,
     rows: usize,
-    pending: Pending,
+    pub(super) pending: Pending,
     /// The norms of a watched step.
     norms: Option<Pending>,
 }
 
 /// The loss of a batch is not finite.
-struct Diverged {
-    batch: usize,
-    loss: f64,
+pub(super) struct Diverged {
+    pub batch: usize,
+    pub loss: f64,
 }
 
 impl<'a> Run<'a> {
@@ -290,12 +289,12 @@ impl<'a> Run<'a> {
     }
 
     /// The learning rate of the next step.
-    fn lr(&self) -> Option<f64> {
+    pub(super) fn lr(&self) -> Option<f64> {
         self.schedule.as_ref().map(|schedule| schedule.lr(self.state.steps) * self.state.lr_factor)
     }
 
     /// Starts the step of a batch.
-    fn start(&mut self, number: usize, share: &Share, batch: &super::Batch) -> Result<Started> {
+    pub(super) fn start(&mut self, number: usize, share: &Share, batch: &super::Batch) -> Result<Started> {
         let lr = self.lr();
         let fed = lr.map(Tensor::scalar);
         let of_ranks = match self.trainer.world {
@@ -540,63 +539,5 @@ impl<'a> Run<'a> {
             ranks::broadcast_variables(&world, self.session, self.session.names().iter())?;
         }
         Ok(())
-    }
-
-    /// The error for a loss that is not finite: repeats the training from the newest checkpoint up to the step, and
-    /// looks for the first node that is not finite. The session is left with the checkpoint's variables.
-    fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
-        let epoch = self.state.epoch;
-        let mut text = format!("the training diverged: the loss of epoch {}, batch {} is {loss}", epoch + 1, batch + 1);
-        if self.trainer.world.is_some() {
-            text += "\nto find the first node that is not finite, train with find_nan, or on one rank";
-            text += "\ntry a lower learning rate, Trainer::clip_norm, or a warm-up";
-            return Ok(Error::Training(text));
-        }
-        let mut good: Option<PathBuf> = None;
-        // Without a checkpoint, the weights are those after the step; what is found first may be a consequence.
-        let mut from = batch;
-        if let Some(checkpoints) = &self.checkpoints
-            && let Some(path) = checkpoints.newest()
-        {
-            self.state = checkpoints.load(self.session, &path)?;
-            from = self.state.batch;
-            good = Some(path);
-        }
-        // A checkpoint is saved after each epoch, unless its file has been removed since.
-        if self.state.epoch == epoch {
-            let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
-            for number in from..batch {
-                let tensors = self.batch(epoch, number, &lists)?;
-                let started = self.start(number, &self.trainer.share(&lists[number]), &tensors)?;
-                drop(started.pending.outputs()?);
-            }
-            text += &self.first_not_finite(epoch, batch, &lists)?;
-        }
-        match (good, &self.checkpoints) {
-            (Some(path), Some(checkpoints)) => {
-                checkpoints.load(self.session, &path)?;
-                text += &format!("\nthe session is back at the last good checkpoint, {}", path.display());
-            }
-            _ => text += "\nthere is no checkpoint; with Trainer::folder, the last good one is kept",
-        }
-        text += "\ntry a lower learning rate, Trainer::clip_norm, or a warm-up";
-        Ok(Error::Training(text))
-    }
-
-    fn batch(&self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<super::Batch> {
-        self.data.batch(&lists[number], super::loader::step_of(epoch, number, lists.len()))
-    }
-
-    /// The first node of a step that is not finite.
-    fn first_not_finite(&mut self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<String> {
-        let tensors = self.batch(epoch, number, lists)?;
-        let fed = self.lr().map(Tensor::scalar);
-        let program = self.trainer.training(self.session, &tensors)?;
-        let mut feeds = program.feeds(&tensors);
-        if self.trainer.accumulate == 1 {
-            feeds.extend(fed.iter().map(|lr| ("lr", lr)));
-        }
-        let (_, found) = self.session.find_nan(&program.program, &feeds)?;
-        Ok(found.map_or_else(String::new, |found| format!("\n{found}")))
     }
 }

@@ -78,7 +78,7 @@ fn bench(args: &BenchArgs, out: &mut Out, world: &World) -> Result<bool, Stop> {
         );
     }
     lines.text(&format!(
-        "\n{:>9} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}",
+        "\n{:>9} {:>10} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>8} {:>8}",
         "", "rows/rank", "step", "compute", "read back", "reduce", "idle", "upload", "rows/s", "MB"
     ))?;
     let mut all = Vec::new();
@@ -86,7 +86,7 @@ fn bench(args: &BenchArgs, out: &mut Out, world: &World) -> Result<bool, Stop> {
         let parts = step(args, world, &device, name, shape)?;
         let rows = shape.split(',').next().and_then(|rows| rows.parse().ok()).unwrap_or(0.0) * ranks as f64;
         let times = [parts.step, parts.compute, parts.read_back, parts.reduce, parts.idle, parts.upload];
-        let cells: String = times.into_iter().map(|seconds| format!("{:>10}", milliseconds(seconds))).collect();
+        let cells: String = times.into_iter().map(|seconds| format!(" {:>11}", milliseconds(seconds))).collect();
         let (per_rank, rate, megabytes) = (rows / ranks as f64, rows / parts.step, parts.bytes / 1e6);
         lines.text(&format!("{name:>9} {per_rank:>10}{cells} {rate:>8.0} {megabytes:>8.2}"))?;
         lines.record(

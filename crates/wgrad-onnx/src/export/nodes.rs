@@ -62,6 +62,9 @@ fn other(w: &mut Writer<'_>, site: &Site<'_>) -> Found<String> {
         "random_bits" => {
             return Err("random numbers have no operator in ONNX; export the graph of an evaluation".into());
         }
+        "all_reduce" => {
+            return Err("a sum over ranks has no operator in ONNX; export the graph of an evaluation".into());
+        }
         _ => {}
     }
     let x = w.input(site, 0)?;

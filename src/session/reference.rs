@@ -1,54 +1,64 @@
-//! Sessions that are ranks of a job.
+//! Steps on the reference.
 
-use super::{Program, Session};
+use std::collections::HashMap;
+
+use super::Program;
+use super::feeds::Feeds;
 use crate::cpu::{self, Values};
 use crate::distributed::World;
-use crate::graph::{Nodes, ValueId};
+use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::plan::exchange::{depths, of_node};
-use crate::{Data, Error, Result, Tensor};
+use crate::trace::span;
+use crate::{Data, Result, Tensor};
 
-impl Session {
-    /// Makes the session a rank of a job: [all-reduce ops](crate::ops::all_reduce::AllReduce) of its programs combine
-    /// the values of all ranks, which must run the same programs in the same order. All ranks must call this together;
-    /// they must all compute on GPUs, of any kind, or all on the reference.
-    ///
-    /// Example: [`AllReduce`](crate::ops::all_reduce::AllReduce).
-    ///
-    /// # Errors
-    /// [`Error::Distributed`] if some ranks compute on the reference and others do not; as [`World::sum`].
-    pub fn distribute(&mut self, world: &World) -> Result<()> {
-        let own = self.device().is_cpu();
-        let all = world.gather(vec![u8::from(own)])?;
-        let which = |cpu: u8| all.iter().position(|kind| *kind == [cpu]);
-        if let (Some(cpu), Some(gpu)) = (which(1), which(0)) {
-            let (cpu, gpu) = (world.name_of(cpu), world.name_of(gpu));
-            return Err(Error::Distributed(format!(
-                "{cpu} computes on the reference and {gpu} on a GPU; select a device of the same kind on all ranks"
-            )));
+/// The values of the graph's leaves.
+pub(super) fn leaves(program: &Program, feeds: &Feeds<'_>, variables: &HashMap<String, Tensor>) -> Values {
+    let nodes = &program.nodes;
+    let mut values: Values = feeds.scalar_values(false).into_iter().collect();
+    for (number, node) in nodes.nodes.iter().enumerate() {
+        let id = ValueId { node: number, output: 0 };
+        match &node.kind {
+            NodeKind::Variable(name) => {
+                if let Some(value) = variables.get(name) {
+                    values.insert(id, value.clone());
+                }
+            }
+            NodeKind::Input(name) => {
+                if let Some(tensor) = feeds.input(name) {
+                    values.insert(id, tensor.to_reference());
+                }
+            }
+            _ => {}
         }
-        self.world = Some(world.clone());
-        Ok(())
     }
+    values
+}
 
-    /// The job that the session is a rank of.
-    pub fn world(&self) -> Option<&World> {
-        self.world.as_ref()
-    }
-
-    /// An error if the program's exchanges would be left out, because `what` runs single launches.
-    pub(crate) fn alone(&self, program: &Program, what: &str) -> Result<()> {
-        let ranks = self.world.as_ref().map_or(1, World::ranks);
-        if ranks > 1 && !program.plan.exchanges().is_empty() {
-            return Err(Error::Distributed(format!(
-                "{what} is not possible for a step with all_reduce in a job of {ranks} ranks; use a session of its own"
-            )));
+/// Runs a step, and updates the variables.
+pub(super) fn run_on_cpu(
+    program: &Program,
+    feeds: &Feeds<'_>,
+    variables: &mut HashMap<String, Tensor>,
+    world: Option<&World>,
+) -> Result<Vec<Tensor>> {
+    let _span = span!("compute");
+    let nodes = &program.nodes;
+    let assigned = nodes.assignments.iter().map(|a| a.value);
+    let wanted: Vec<ValueId> = program.targets.iter().copied().chain(assigned).collect();
+    let results = evaluate(nodes, &wanted, leaves(program, feeds, variables), world)?;
+    for assignment in &nodes.assignments {
+        if let (NodeKind::Variable(name), Some(value)) =
+            (&nodes.nodes[assignment.variable].kind, results.get(&assignment.value))
+        {
+            variables.insert(name.clone(), value.clone());
         }
-        Ok(())
     }
+    let output = |id: &ValueId| Some(results.get(id)?.clone().stored_as(nodes.ty(*id).dtype));
+    Ok(program.targets.iter().filter_map(output).collect())
 }
 
 /// Evaluates a graph on the reference, with exchanges among the ranks: one phase after the other. The sums are in f64.
-pub(super) fn evaluate(nodes: &Nodes, wanted: &[ValueId], mut feeds: Values, world: Option<&World>) -> Result<Values> {
+fn evaluate(nodes: &Nodes, wanted: &[ValueId], mut feeds: Values, world: Option<&World>) -> Result<Values> {
     let Some(world) = world.filter(|world| world.ranks() > 1) else { return cpu::evaluate(nodes, wanted, feeds) };
     let needed = needed(nodes, wanted);
     let depths = depths(nodes);
