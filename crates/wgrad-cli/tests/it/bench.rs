@@ -30,6 +30,8 @@ fn records(text: &str) -> Vec<Json> {
 
 #[test]
 fn invalid_arguments_are_reported_before_anything_runs() {
+    #[cfg(not(feature = "mpi"))]
+    refused(&["allreduce"], "built without MPI; build it with `--features mpi`");
     refused(&["matmull"], "no task `matmull`; there are matmul, matmul_q8, matmul_q4, conv2d");
     refused(&["64x64x64"], "`64x64x64` is a shape, but no task that takes one precedes it");
     refused(&["matmul", "64x64"], "expected MxKxN or BxMxKxN, such as 256x256x256");
