@@ -1,4 +1,4 @@
-//! Plots of the examples, as SVG: curves over a common x axis, and planes of points by class.
+//! Plots of the examples, as SVG: curves over a common x axis, planes of points by class, and matrices.
 
 use std::error::Error;
 use std::ops::Range;
@@ -193,6 +193,83 @@ impl Scatter<'_> {
             );
         }
         svg
+    }
+}
+
+/// Matrices of numbers from 0 to 1, two in a row: the darker, the larger. Each row and column has a character.
+pub struct Matrices {
+    /// The characters of the rows and of the columns, and the numbers, row by row.
+    pub matrices: Vec<(String, String, Vec<f64>)>,
+}
+
+/// The side of a cell.
+const CELL: usize = 15;
+
+impl Matrices {
+    /// Writes the matrices to `FOLDER/NAME.svg` and prints the path.
+    pub fn save(&self, folder: &Path, name: &str) -> wgrad::Result<()> {
+        let count = |text: &String| text.chars().count();
+        let width = self.matrices.iter().map(|(_, columns, _)| count(columns)).max().unwrap_or(0);
+        let height = self.matrices.iter().map(|(rows, ..)| count(rows)).max().unwrap_or(0);
+        let tile = [width, height].map(|cells| (cells + 3) * CELL); // one for the characters, two of space
+        let size = [2 * tile[0], self.matrices.len().div_ceil(2) * tile[1]];
+        let mut svg = format!(
+            "<svg width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
+             <rect width=\"{0}\" height=\"{1}\" fill=\"{2}\"/>\n",
+            size[0],
+            size[1],
+            hex(WHITE)
+        );
+        for (number, matrix) in self.matrices.iter().enumerate() {
+            svg += &Self::matrix(matrix, [number % 2 * tile[0] + 2 * CELL, number / 2 * tile[1] + 2 * CELL]);
+        }
+        write(&(svg + "</svg>\n"), &COLOURS, folder, name)
+    }
+
+    fn matrix((rows, columns, numbers): &(String, String, Vec<f64>), [left, top]: [usize; 2]) -> String {
+        let (height, width) = (rows.chars().count(), columns.chars().count());
+        let mut svg = format!(
+            "<g font-family=\"monospace\" font-size=\"14\" text-anchor=\"middle\" fill=\"{}\">\n\
+             <path d=\"M{left} {top}h{}v{}H{left}z\" fill=\"none\" stroke=\"{}\"/>\n",
+            hex(BLACK),
+            width * CELL,
+            height * CELL,
+            hex(GRID)
+        );
+        for (column, character) in columns.chars().enumerate() {
+            let x = left + column * CELL + CELL / 2;
+            svg += &format!("<text x=\"{x}\" y=\"{}\">{}</text>", top - 4, escaped(character));
+        }
+        for (row, character) in rows.chars().enumerate() {
+            let y = top + row * CELL + CELL - 3;
+            svg += &format!("<text x=\"{}\" y=\"{y}\">{}</text>", left - 7, escaped(character));
+        }
+        // Cells are short, thick lines; those of about the same darkness are one path.
+        for darkness in 1..=10 {
+            let cells = numbers.iter().enumerate().filter(|(_, x)| (10.0 * **x).round() as usize == darkness);
+            let line = |cell: usize| {
+                let (x, y) = (left + cell % width * CELL, top + cell / width * CELL);
+                format!("M{x} {y}.5h{CELL}", y = y + CELL / 2)
+            };
+            let lines: String = cells.map(|(cell, _)| line(cell)).collect();
+            if !lines.is_empty() {
+                svg += &format!(
+                    "\n<path d=\"{lines}\" stroke=\"{}\" stroke-width=\"{CELL}\" stroke-opacity=\"{}\"/>",
+                    hex(COLOURS[0].0),
+                    darkness as f64 / 10.0
+                );
+            }
+        }
+        svg + "\n</g>\n"
+    }
+}
+
+/// A character in XML.
+fn escaped(character: char) -> String {
+    match character {
+        '&' => "&amp;".into(),
+        '<' => "&lt;".into(),
+        _ => character.into(),
     }
 }
 
