@@ -91,10 +91,12 @@ fn main() -> ExitCode {
 fn mpirun(ranks: usize) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["-n", &ranks.to_string()]);
-    // MPICH needs neither option.
     let version = Command::new("mpirun").arg("--version").output().expect("mpirun");
     if String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
         command.arg("--oversubscribe").env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    } else {
+        // MPICH would kill the other ranks without naming the one that ended.
+        command.arg("-disable-auto-cleanup");
     }
     command
 }

@@ -24,17 +24,24 @@ pub(super) fn message_words(part: usize) -> usize {
     2 + part
 }
 
+/// Values that are converted at a time: they stay in the processor's first cache.
+const BLOCK: usize = 1024;
+
 /// The messages to all ranks, one after another, each with a part of the values.
 pub(super) fn messages(values: &[f32], ranks: usize) -> Vec<u16> {
     let part = part(values.len(), ranks);
-    let message = |rank| message(values.get(rank * part..).unwrap_or_default(), part);
-    (0..ranks).map(message).collect::<Vec<_>>().concat()
+    let mut words = Vec::with_capacity(ranks * message_words(part));
+    for rank in 0..ranks {
+        let values = values.get(rank * part..).unwrap_or_default();
+        add_message(&values[..values.len().min(part)], part, &mut words);
+    }
+    words
 }
 
-/// A message with up to `part` values, padded with zeros: the factor that restores them, in two words, and the f16
-/// numbers.
-pub(super) fn message(values: &[f32], part: usize) -> Vec<u16> {
-    let values = &values[..values.len().min(part)];
+/// Appends a message with up to `part` values, padded with zeros: the factor that restores them, in two words, and the
+/// f16 numbers.
+fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
+    let end = words.len() + message_words(part);
     // Magnitudes compare as their bits do, which the compiler turns into vector instructions.
     let magnitude = |x: &f32| match x.to_bits() & (u32::MAX >> 1) {
         finite if finite < f32::INFINITY.to_bits() => finite,
@@ -44,34 +51,53 @@ pub(super) fn message(values: &[f32], part: usize) -> Vec<u16> {
     // A power of two, so that scaling does not round. Neither it nor its inverse leaves the normal numbers.
     let exponent = if largest > 0.0 { largest.log2().floor() as i32 } else { 0 };
     let factor = 2f32.powi((exponent - 15).max(-126));
-    let inverse = 1.0 / factor;
-    let most = f16::MAX.to_f32();
-    // The largest may be a little too large, because log2 rounds.
-    let scale = |x: &f32| if x.is_finite() { (x * inverse).clamp(-most, most) } else { *x };
-    let scaled: Vec<f32> = values.iter().map(scale).collect();
-    let mut halves = vec![f16::ZERO; part];
-    halves[..scaled.len()].convert_from_f32_slice(&scaled);
-    let bits = factor.to_bits();
-    [&[bits as u16, (bits >> 16) as u16], halves.reinterpret_cast()].concat()
+    words.extend([factor.to_bits() as u16, (factor.to_bits() >> 16) as u16]);
+    let (inverse, most) = (1.0 / factor, f16::MAX.to_f32());
+    let (mut scaled, mut halves) = ([0.0f32; BLOCK], [f16::ZERO; BLOCK]);
+    for block in values.chunks(BLOCK) {
+        let (scaled, halves) = (&mut scaled[..block.len()], &mut halves[..block.len()]);
+        for (scaled, x) in scaled.iter_mut().zip(block) {
+            // The largest may be a little too large, because log2 rounds.
+            *scaled = if x.is_finite() { (x * inverse).clamp(-most, most) } else { *x };
+        }
+        halves.convert_from_f32_slice(scaled);
+        words.extend_from_slice(halves.reinterpret_cast());
+    }
+    words.resize(end, 0);
 }
 
-/// The values of a message.
-pub(super) fn values(message: &[u16]) -> Result<Vec<f32>> {
+/// Calls `f` with the values of a message, block by block.
+fn unpack(message: &[u16], mut f: impl FnMut(&[f32])) -> Result<()> {
     let Some((&[low, high], halves)) = message.split_first_chunk::<2>() else {
         return Err(Error::Distributed("internal: a message without a factor".into()));
     };
     let factor = f32::from_bits(u32::from(low) | u32::from(high) << 16);
-    let mut values = vec![0.0; halves.len()];
-    halves.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
-    values.iter_mut().for_each(|x| *x *= factor);
-    Ok(values)
+    let mut values = [0.0f32; BLOCK];
+    for block in halves.reinterpret_cast::<f16>().chunks(BLOCK) {
+        let values = &mut values[..block.len()];
+        block.convert_to_f32_slice(values);
+        values.iter_mut().for_each(|x| *x *= factor);
+        f(values);
+    }
+    Ok(())
+}
+
+/// Appends the values of a message.
+pub(super) fn add_values(message: &[u16], values: &mut Vec<f32>) -> Result<()> {
+    unpack(message, |block| values.extend_from_slice(block))
 }
 
 /// The sum of messages with the same part, in their order, as a message.
 pub(super) fn sum<'a>(received: impl Iterator<Item = &'a [u16]>, part: usize) -> Result<Vec<u16>> {
     let mut sum = vec![0.0f32; part];
     for message in received {
-        sum.iter_mut().zip(values(message)?).for_each(|(sum, x)| *sum += x);
+        let mut at = 0;
+        unpack(message, |block| {
+            sum[at..].iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
+            at += block.len();
+        })?;
     }
-    Ok(message(&sum, part))
+    let mut words = Vec::with_capacity(message_words(part));
+    add_message(&sum, part, &mut words);
+    Ok(words)
 }

@@ -40,6 +40,8 @@ pub(super) struct Mpi {
     universe: Universe,
     nodes: Vec<String>,
     failure: Failure,
+    /// Whether the ranks know of the failure.
+    told: bool,
     timeout: Duration,
     /// Collective operations that this rank has begun.
     count: u64,
@@ -62,7 +64,7 @@ impl Mpi {
         let world = SimpleCommunicator::world();
         let on_node = world.split_shared(world.rank()).rank() as usize;
         let (failure, ended) = (failure.clone(), vec![None; world.size() as usize]);
-        let mut mpi = Mpi { universe, nodes: Vec::new(), failure, timeout, count: 0, ended };
+        let mut mpi = Mpi { universe, nodes: Vec::new(), failure, told: false, timeout, count: 0, ended };
         let name = ::mpi::environment::processor_name().unwrap_or_default();
         let names = mpi.gather(name.into_bytes())?;
         mpi.nodes = names.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned()).collect();
@@ -110,7 +112,10 @@ impl Mpi {
                 Some((&ASK, _)) => self.tell(from, STATE, &self.count.to_le_bytes()),
                 Some((&STATE, count)) => states.extend(count.try_into().ok().map(|n| (from, u64::from_le_bytes(n)))),
                 Some((&ENDED, count)) => self.ended[from] = count.try_into().ok().map(u64::from_le_bytes),
-                Some((&FAILED, why)) => return Err(self.failed(String::from_utf8_lossy(why).into_owned())),
+                Some((&FAILED, why)) => {
+                    self.told = true;
+                    return Err(self.failed(String::from_utf8_lossy(why).into_owned()));
+                }
                 _ => {}
             }
         }
@@ -233,7 +238,7 @@ impl Transport for Mpi {
         let all = self.gather_equal(&compress::sum(received.chunks(words), part)?)?;
         let mut sums = Vec::with_capacity(part * ranks);
         for message in all.chunks(words) {
-            sums.extend(compress::values(message)?);
+            compress::add_values(message, &mut sums)?;
         }
         sums.truncate(values.len());
         Ok(sums)
@@ -291,6 +296,11 @@ impl Transport for Mpi {
     }
 
     fn fail(&mut self, why: &str) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        // mpirun may kill this process before it can report an error, because another one has ended.
+        eprintln!("{why}");
         self.others().for_each(|rank| self.tell(rank, FAILED, why.as_bytes()));
     }
 
