@@ -35,8 +35,8 @@ pub mod sweep;
 
 pub use cases::{CaseGraph, draw};
 pub use examine::{
-    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_in, check_case_with, differs,
-    differs_beyond_nan, not_runnable, tolerance, variants, ways,
+    CaseReport, Extras, Gradients, Missing, all_variants, check_case, check_case_async, check_case_in, check_case_with,
+    differs, differs_beyond_nan, not_runnable, tolerance, variants, ways,
 };
 pub use histogram::{ENDS, Histogram, ulps};
 pub use nan::{NonFinite, Range};
@@ -48,7 +48,7 @@ use exchanged::Runner;
 
 use std::collections::HashMap;
 
-use crate::gpu::Program as Engine;
+use crate::gpu::{Program as Engine, block_on};
 use crate::graph::{Nodes, ValueId};
 use crate::plan::{Bound, BufferId, Dispatch, KernelCall, Plan, Stored};
 use crate::{Data, Error, Result, Session, Tensor, TensorType};
@@ -233,7 +233,7 @@ fn judge(
 
 /// For tuning: runs one kernel call on the current contents of its input buffers, with poisoned outputs and
 /// sentinels, and compares with `expected`. All indices must be in range.
-pub(crate) fn check_call(
+pub(crate) async fn check_call(
     gpu: &Engine,
     plan: &Plan,
     number: usize,
@@ -241,8 +241,8 @@ pub(crate) fn check_call(
 ) -> Result<CallReport> {
     let call = &plan.calls[number];
     poison(gpu, plan, call, sentinel(number))?;
-    gpu.run_call(number)?;
-    let got = DeviceOutput::read(gpu, call, sentinel(number))?;
+    gpu.run_call(number).await?;
+    let got = DeviceOutput::read(gpu, call, sentinel(number)).await?;
     let raised = got.raised == Some(true);
     Ok(judge(plan, call, expected, raised.then(|| RAISED.to_owned()), &got))
 }
@@ -376,6 +376,19 @@ impl Session {
     /// # Errors
     /// As [`Session::run`]; and if the session runs on the reference itself.
     pub fn check(&mut self, program: &crate::Program, feeds: &[(&str, &Tensor)]) -> Result<(Vec<Tensor>, Report)> {
+        block_on(self.check_async(program, feeds))
+    }
+
+    /// [`Session::check`] for use with an async executor. In a browser it takes the place of [`Session::run_checked`],
+    /// which writes files.
+    ///
+    /// # Errors
+    /// As [`Session::check`].
+    pub async fn check_async(
+        &mut self,
+        program: &crate::Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(Vec<Tensor>, Report)> {
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let plan = program.plan();
         let mut report = Report::default();
@@ -384,13 +397,13 @@ impl Session {
             runner.prepare(number)?;
             let mut reads = Vec::with_capacity(call.reads.len());
             for stored in &call.reads {
-                let words = gpu.read_buffer(stored.buffer)?;
+                let words = gpu.read_buffer(stored.buffer).await?;
                 let tensor = Tensor::from_device_words(&stored.ty, &words[..stored.ty.words()]);
                 reads.push((stored.clone(), tensor));
             }
             poison(gpu, plan, call, sentinel(number))?;
-            let exchanged = runner.run(number)?;
-            let got = DeviceOutput::read(gpu, call, sentinel(number))?;
+            let exchanged = runner.run(number).await?;
+            let got = DeviceOutput::read(gpu, call, sentinel(number)).await?;
             let found = match exchanged {
                 Some(expected) => judge(plan, call, &expected, None, &got),
                 None => compare(plan, call, &reads, &scalars, &got)?,
@@ -402,7 +415,7 @@ impl Session {
             }
             report.calls.push(found);
         }
-        Ok((self.finish_check(program, gpu)?, report))
+        Ok((self.finish_check(program, gpu).await?, report))
     }
 }
 
@@ -429,21 +442,21 @@ fn poison(gpu: &Engine, plan: &Plan, call: &KernelCall, sentinel: u32) -> Result
 }
 
 impl DeviceOutput {
-    fn read(gpu: &Engine, call: &KernelCall, sentinel: u32) -> Result<DeviceOutput> {
-        let written = call.writes.iter().map(|stored| Ok((stored.clone(), gpu.read_buffer(stored.buffer)?)));
-        let scratch = call.scratch.iter().map(|&(buffer, bytes)| Ok((bytes / 4, gpu.read_buffer(buffer)?)));
+    async fn read(gpu: &Engine, call: &KernelCall, sentinel: u32) -> Result<DeviceOutput> {
+        let (mut written, mut scratch) = (Vec::new(), Vec::new());
+        for stored in &call.writes {
+            written.push((stored.clone(), gpu.read_buffer(stored.buffer).await?));
+        }
+        for &(buffer, bytes) in &call.scratch {
+            scratch.push((bytes / 4, gpu.read_buffer(buffer).await?));
+        }
         let mut bindings = call.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
         let raised = match bindings.any(|bound| *bound == Bound::Status) {
-            true => Some(gpu.raised()?),
+            true => Some(gpu.raised().await?),
             false => None,
         };
         // The report covers what was raised here; clear it so that the step's own check at the end does not fail.
         gpu.clear_status()?;
-        Ok(DeviceOutput {
-            written: written.collect::<Result<_>>()?,
-            scratch: scratch.collect::<Result<_>>()?,
-            sentinel,
-            raised,
-        })
+        Ok(DeviceOutput { written, scratch, sentinel, raised })
     }
 }

@@ -102,18 +102,26 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn open_with(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
+        gpu::block_on(Device::open_async(name, options))
+    }
+
+    /// [`Device::open_with`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_async(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
         let variable = std::env::var_os("WGRAD_DEVICE").filter(|v| name.is_none() && !v.is_empty());
         if let Some(variable) = variable {
             let lossy = variable.to_string_lossy(); // adapter names are UTF-8
-            return Device::open_named(Some(&lossy), options).map_err(|error| match error {
+            return Device::open_named(Some(&lossy), options).await.map_err(|error| match error {
                 Error::Device(why) => Error::Device(format!("WGRAD_DEVICE: {why}")),
                 other => other,
             });
         }
-        Device::open_named(name, options)
+        Device::open_named(name, options).await
     }
 
-    fn open_named(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
+    async fn open_named(name: Option<&str>, options: &OpenOptions) -> Result<Device> {
         if name.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
             return Ok(Device::cpu());
         }
@@ -123,7 +131,7 @@ impl Device {
             }
             options.within.as_ref().map_or(offered.clone(), |limits| offered.within(limits))
         };
-        Ok(match gpu::open(name, restricted)? {
+        Ok(match gpu::open(name, restricted).await? {
             Some(gpu) => Device { profile: Arc::new(gpu.profile.clone()), gpu: Some(Arc::new(gpu)) },
             None => Device::cpu(),
         })
@@ -181,7 +189,12 @@ impl Device {
 
     /// All adapters, best first.
     pub fn list() -> Vec<Profile> {
-        gpu::list()
+        gpu::block_on(async { Ok(Device::list_async().await) }).unwrap_or_default()
+    }
+
+    /// [`Device::list`] for use with an async executor.
+    pub async fn list_async() -> Vec<Profile> {
+        gpu::list().await
     }
 
     /// The device's limits and features.

@@ -12,8 +12,8 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
+use crate::time::{Duration, Instant};
 use crate::{Error, Result};
 
 /// How long a rank waits for the others before it ends the job, unless [`TIMEOUT_VARIABLE`] is set.

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use crate::time::{Duration, Instant};
 use crate::{Error, Result};
 
 /// The folder for compiled pipelines and tuning results: `WGRAD_CACHE`, else `wgrad` in the user's cache

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod engine;
+mod errors;
 mod exchange;
 mod multiprocessors;
 mod pipelines;
@@ -10,5 +11,6 @@ mod variables;
 
 pub(crate) use adapter::{Gpu, list, open};
 pub(crate) use engine::Program;
+pub(crate) use errors::block_on;
 pub(crate) use readback::{Reading, wait};
 pub(crate) use variables::Variables;

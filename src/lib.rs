@@ -29,6 +29,8 @@
 //! - `mpi`: `distributed::World::init`, for [training on several devices](distributed). Needs an MPI library and
 //!   libclang to build.
 //! - `tracing`: the spans of a [`Trace`] also go to subscribers of the crate [`tracing`](https://docs.rs/tracing).
+//! - `web`: for browsers, with WebGPU, when compiled for `wasm32-unknown-unknown`. A browser cannot wait: use the async
+//!   forms of what waits for the device, such as [`Session::run_async`].
 
 #![warn(missing_docs)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -40,6 +42,13 @@ pub mod profile;
 pub mod shader;
 pub mod shape;
 mod tensor;
+/// The clock.
+mod time {
+    #[cfg(not(target_family = "wasm"))]
+    pub use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+    #[cfg(target_family = "wasm")]
+    pub use web_time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+}
 mod trace;
 
 pub mod op;

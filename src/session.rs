@@ -4,6 +4,7 @@ mod feeds;
 mod pending;
 mod ranks;
 mod reference;
+mod variables;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,8 +126,16 @@ impl Session {
     /// [`Error::Graph`] with every mistake made while the graph was built; [`Error::Limit`] if the
     /// graph does not fit the device; [`Error::Input`] if a variable has another type in this session.
     pub fn compile(&mut self, graph: &Graph, outputs: &[&Value]) -> Result<Program> {
+        gpu::block_on(self.compile_async(graph, outputs))
+    }
+
+    /// [`Session::compile`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`Session::compile`].
+    pub async fn compile_async(&mut self, graph: &Graph, outputs: &[&Value]) -> Result<Program> {
         let options = Options { choices: self.choices.clone(), ..Options::default() };
-        self.compile_with(graph, outputs, &options)
+        self.compile_with_async(graph, outputs, &options).await
     }
 
     /// Compiles with the given options only: the session's [choices](Session::choices) are not used.
@@ -134,13 +143,36 @@ impl Session {
     /// # Errors
     /// As [`Session::compile`].
     pub fn compile_with(&mut self, graph: &Graph, outputs: &[&Value], options: &Options) -> Result<Program> {
-        self.compile_edited(graph, outputs, options, |_| Ok(()))
+        gpu::block_on(self.compile_with_async(graph, outputs, options))
+    }
+
+    /// [`Session::compile_with`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`Session::compile`].
+    pub async fn compile_with_async(
+        &mut self,
+        graph: &Graph,
+        outputs: &[&Value],
+        options: &Options,
+    ) -> Result<Program> {
+        self.compile_edited_async(graph, outputs, options, |_| Ok(())).await
     }
 
     /// Compiles, and lets `edit` alter the finished plan before it is used: to test that checks detect
     /// faults.
     #[doc(hidden)]
     pub fn compile_edited(
+        &mut self,
+        graph: &Graph,
+        outputs: &[&Value],
+        options: &Options,
+        edit: impl FnOnce(&mut Plan) -> Result<()>,
+    ) -> Result<Program> {
+        gpu::block_on(self.compile_edited_async(graph, outputs, options, edit))
+    }
+
+    pub(crate) async fn compile_edited_async(
         &mut self,
         graph: &Graph,
         outputs: &[&Value],
@@ -158,7 +190,7 @@ impl Session {
                 )));
             }
         }
-        self.compile_nodes(nodes, targets, options, edit)
+        self.compile_nodes(nodes, targets, options, edit).await
     }
 
     /// The content of a graph and the ids of its outputs, if it has no errors.
@@ -171,7 +203,7 @@ impl Session {
     }
 
     /// Compiles nodes without errors.
-    pub(crate) fn compile_nodes(
+    pub(crate) async fn compile_nodes(
         &mut self,
         nodes: Nodes,
         targets: Vec<ValueId>,
@@ -188,7 +220,7 @@ impl Session {
             }
         }
         let gpu = match &self.store {
-            Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables)?),
+            Store::Gpu(gpu, variables) => Some(gpu::Program::new(gpu, plan.clone(), variables).await?),
             Store::Cpu(_) => None,
         };
         let scalars = Mutex::new(Vec::with_capacity(plan.scalars.len()));
@@ -201,102 +233,6 @@ impl Session {
     /// without a session, see [`lint`](crate::lint).
     pub fn lint(&self, program: &Program, profile: &Profile) -> Vec<Finding> {
         plan::lint::explain_for(&program.plan, &program.nodes, &program.targets, profile)
-    }
-
-    fn create(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        match &mut self.store {
-            Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.to_reference());
-            }
-            Store::Gpu(gpu, variables) => {
-                variables.create(gpu, name, value, crate::plan::padded(value.ty().bytes()))?
-            }
-        }
-        self.types.insert(name.to_owned(), value.ty());
-        Ok(())
-    }
-
-    /// The names of the variables, sorted.
-    pub fn names(&self) -> Vec<String> {
-        self.types.keys().cloned().collect()
-    }
-
-    fn type_of(&self, name: &str) -> Result<&TensorType> {
-        self.types.get(name).ok_or_else(|| {
-            let known = if self.types.is_empty() { "none yet".to_owned() } else { self.names().join(", ") };
-            Error::Input(format!(
-                "there is no variable `{name}`; compile a graph that declares it first. Variables: {known}"
-            ))
-        })
-    }
-
-    /// The type of a variable.
-    pub fn variable_type(&self, name: &str) -> Option<&TensorType> {
-        self.types.get(name)
-    }
-
-    /// A variable's value.
-    ///
-    /// # Errors
-    /// If there is no such variable (the message lists the existing ones).
-    pub fn get(&self, name: &str) -> Result<Tensor> {
-        let ty = self.type_of(name)?;
-        match &self.store {
-            Store::Cpu(values) => {
-                Ok(values.get(name).map_or_else(|| Tensor::zeros(ty), |value| value.clone().stored_as(ty.dtype)))
-            }
-            Store::Gpu(gpu, variables) => Ok(variables.get(gpu, name)?.unwrap_or_else(|| Tensor::zeros(ty))),
-        }
-    }
-
-    /// The values of several variables, read back together.
-    pub(crate) fn get_all(&self, names: Vec<String>) -> Result<BTreeMap<String, Tensor>> {
-        match &self.store {
-            Store::Cpu(_) => names.into_iter().map(|name| Ok((name.clone(), self.get(&name)?))).collect(),
-            Store::Gpu(gpu, variables) => {
-                names.iter().try_for_each(|name| self.type_of(name).map(drop))?;
-                let values = variables.get_all(gpu, &names)?;
-                Ok(names.into_iter().zip(values).collect())
-            }
-        }
-    }
-
-    /// Sets a variable. Floats may have either precision.
-    ///
-    /// # Errors
-    /// If there is no such variable, or the value has another type.
-    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        self.check_value(name, value)?;
-        match &mut self.store {
-            Store::Cpu(values) => {
-                values.insert(name.to_owned(), value.to_reference());
-                Ok(())
-            }
-            Store::Gpu(gpu, variables) => variables.set(gpu, name, value),
-        }
-    }
-
-    /// Sets several variables together.
-    pub(crate) fn set_all(&mut self, new: &[(&str, &Tensor)]) -> Result<()> {
-        new.iter().try_for_each(|(name, value)| self.check_value(name, value))?;
-        match &mut self.store {
-            Store::Cpu(values) => {
-                values.extend(new.iter().map(|(name, value)| ((*name).to_owned(), value.to_reference())));
-                Ok(())
-            }
-            Store::Gpu(gpu, variables) => variables.set_all(gpu, new),
-        }
-    }
-
-    fn check_value(&self, name: &str, value: &Tensor) -> Result<()> {
-        let ty = self.type_of(name)?;
-        if value.ty() != *ty {
-            let new = value.ty();
-            return Err(Error::Input(format!(
-                "variable `{name}` is {ty}, but the new value is {new}; convert it first"
-            )));
-        }
-        Ok(())
     }
 
     /// The number of runs of programs that use the counter.
@@ -314,14 +250,6 @@ impl Session {
         self.counters.insert(name.to_owned(), count);
     }
 
-    /// Device memory used by variables, in bytes.
-    pub fn variable_bytes(&self) -> u64 {
-        match &self.store {
-            Store::Cpu(values) => values.values().map(|v| v.numel() as u64 * 8).sum(),
-            Store::Gpu(_, variables) => variables.bytes(),
-        }
-    }
-
     /// Runs a step: feeds inputs and step scalars by name, returns the outputs in the order in
     /// which they were compiled, and commits the assignments. A step that returns [`Error::Input`] has no
     /// effect: variables and counters are unchanged.
@@ -331,7 +259,7 @@ impl Session {
     /// out of range. All are detected before anything runs, except indices computed on the device. Device errors.
     pub fn run(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         let _span = span!("run");
-        pollster::block_on(self.run_async(program, feeds))
+        gpu::block_on(self.run_async(program, feeds))
     }
 
     /// [`Session::run`] for use with an async executor.
@@ -438,12 +366,16 @@ impl Session {
     /// As [`Session::submit`].
     #[doc(hidden)]
     pub fn submit_timed(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
+        gpu::block_on(self.submit_timed_async(program, feeds))
+    }
+
+    async fn submit_timed_async(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
         let feeds = self.bind(program, feeds)?;
         let Some(gpu) = program.gpu.as_ref().filter(|_| program.plan.exchanges().is_empty()) else { return Ok(None) };
         feeds.upload(gpu)?;
-        let Some(seconds) = gpu.timed(0..program.plan.calls.len())? else { return Ok(None) };
-        gpu.commit()?;
-        gpu.status()?;
+        let Some(seconds) = gpu.timed(0..program.plan.calls.len()).await? else { return Ok(None) };
+        gpu.commit().await?;
+        gpu.status().await?;
         self.count(program);
         Ok(Some(seconds))
     }
@@ -453,8 +385,16 @@ impl Session {
     /// # Errors
     /// Device errors since the last call that could report one.
     pub fn wait(&self) -> Result<()> {
+        gpu::block_on(self.wait_async())
+    }
+
+    /// [`Session::wait`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`Session::wait`].
+    pub async fn wait_async(&self) -> Result<()> {
         match &self.store {
-            Store::Gpu(gpu, _) => gpu::wait(gpu),
+            Store::Gpu(gpu, _) => gpu::wait(gpu).await,
             Store::Cpu(_) => Ok(()),
         }
     }
@@ -475,14 +415,17 @@ impl Session {
     }
 
     /// Finishes a step whose calls have run: reads the outputs and performs the commits.
-    pub(crate) fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
+    pub(crate) async fn finish_check(&mut self, program: &Program, gpu: &gpu::Program) -> Result<Vec<Tensor>> {
         let mut outputs = Vec::with_capacity(program.plan.outputs.len());
         for (ty, buffer) in &program.plan.outputs {
-            let words = buffer.map_or(Ok(Vec::new()), |buffer| gpu.read_buffer(buffer))?;
+            let words = match buffer {
+                Some(buffer) => gpu.read_buffer(*buffer).await?,
+                None => Vec::new(),
+            };
             outputs.push(Tensor::from_device_words(ty, words.get(..ty.words()).unwrap_or_default()));
         }
-        gpu.commit()?;
-        gpu.status()?;
+        gpu.commit().await?;
+        gpu.status().await?;
         self.count(program);
         Ok(outputs)
     }

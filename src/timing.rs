@@ -2,11 +2,10 @@
 
 mod step;
 
-use std::time::Instant;
-
 pub(crate) use step::launches;
 pub use step::{LaunchTime, Phases, StepProfile};
 
+use crate::time::Instant;
 use crate::{Profile, Program, Result, Session, Tensor, gpu};
 
 /// The time of one kernel call. Example: [`StepProfile`].
@@ -42,13 +41,13 @@ impl Session {
         clock: &mut dyn FnMut() -> f64,
     ) -> Result<Vec<CallTime>> {
         self.alone(program, "timing single launches")?;
-        let (gpu, _) = self.start_check(program, feeds)?;
+        let (engine, _) = self.start_check(program, feeds)?;
         let mut times = Vec::with_capacity(program.plan().calls.len());
         for (number, call) in program.plan().calls.iter().enumerate() {
-            let seconds = seconds_of(self.device().profile(), gpu, number, clock)?;
+            let seconds = seconds_of(self.device().profile(), engine, number, clock)?;
             times.push(CallTime { label: call.label.clone(), seconds });
         }
-        self.finish_check(program, gpu)?;
+        gpu::block_on(self.finish_check(program, engine))?;
         Ok(times)
     }
 }
@@ -56,14 +55,14 @@ impl Session {
 /// Runs one kernel call and returns its time, by GPU timestamps if these are reliable.
 pub(crate) fn seconds_of(
     profile: &Profile,
-    gpu: &gpu::Program,
+    engine: &gpu::Program,
     call: usize,
     clock: &mut dyn FnMut() -> f64,
 ) -> Result<f64> {
     if profile.timestamps && !profile.software {
-        return Ok(gpu.timed(call..call + 1)?.unwrap_or_default());
+        return Ok(gpu::block_on(engine.timed(call..call + 1))?.unwrap_or_default());
     }
     let start = clock();
-    gpu.run_call(call)?;
+    gpu::block_on(engine.run_call(call))?;
     Ok(clock() - start)
 }

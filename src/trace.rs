@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use serde_json::{Value as Json, json};
+
+use crate::time::Instant;
 
 /// A stretch of work of one thread. Example: [`Trace`].
 #[derive(Clone, Debug, PartialEq)]

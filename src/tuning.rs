@@ -13,17 +13,18 @@ mod cache;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::check::bound::{self, Bounded};
 use crate::check::{check_call, draw};
+use crate::gpu::block_on;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Fill, Precision};
 use crate::plan::sites::{Site, sites};
 use crate::plan::{Options, Plan};
+use crate::time::{Duration, Instant};
 use crate::timing::seconds_of;
 use crate::{DType, Device, Error, Graph, Program, Result, Session, Tensor, Value};
 
@@ -342,13 +343,13 @@ impl Tuner<'_> {
     ) -> Result<std::result::Result<Runner, String>> {
         let options = Options { variant: Some(variant.to_owned()), ..Options::default() };
         let edit = |plan: &mut Plan| (self.edit)(variant, plan);
-        let program = session.compile_nodes(site.nodes.clone(), site.targets.clone(), &options, edit)?;
+        let program = block_on(session.compile_nodes(site.nodes.clone(), site.targets.clone(), &options, edit))?;
         let calls = &program.plan().calls;
         let Some(call) = calls.iter().position(|call| call.kernel == Some((site.op, variant))) else {
             return Ok(Err("the plan does not use it".into()));
         };
         let (gpu, _) = session.start_check(&program, feeds)?;
-        let found = check_call(gpu, program.plan(), call, expected)?;
+        let found = block_on(check_call(gpu, program.plan(), call, expected))?;
         if !found.passed() || found.compared == 0 {
             let worst = found.worst.as_ref().map(ToString::to_string);
             let why = found.stray.or(found.status).or(worst).unwrap_or("nothing was compared".into());

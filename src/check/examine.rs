@@ -1,5 +1,6 @@
 //! Runs cases in every way that a device supports, and compares each with the reference.
 
+use crate::gpu::block_on;
 use crate::graph::{NodeKind, Nodes};
 use crate::op::{Args, Case, Lowering, Precision, Rounding, Variant};
 use crate::plan::Options;
@@ -170,6 +171,20 @@ pub fn check_case_in(
     extras: &Extras,
     select: impl FnOnce(Vec<Options>) -> Vec<Options>,
 ) -> Result<CaseReport> {
+    block_on(check_case_async(device, case, seed, extras, select))
+}
+
+/// [`check_case_in`] for use with an async executor.
+///
+/// # Errors
+/// As [`check_case`].
+pub async fn check_case_async(
+    device: &Device,
+    case: &Case,
+    seed: u64,
+    extras: &Extras,
+    select: impl FnOnce(Vec<Options>) -> Vec<Options>,
+) -> Result<CaseReport> {
     let graph = CaseGraph::new(case)?;
     let inputs = graph.sample(seed);
     let feeds: Vec<(&str, &Tensor)> =
@@ -187,35 +202,32 @@ pub fn check_case_in(
     }
     for options in ways {
         let mut session = Session::new(device.clone());
-        let program = session.compile_with(&graph.graph, &outputs, &options)?;
+        let program = session.compile_with_async(&graph.graph, &outputs, &options).await?;
         let fingerprint = program.plan().fingerprint();
         if seen.contains(&fingerprint) {
             continue;
         }
         seen.push(fingerprint);
-        let (first, found) = session.check(&program, &feeds)?;
+        let (first, found) = session.check_async(&program, &feeds).await?;
         report.ways.push((options.clone(), found));
         if extras.repeat {
-            let mut again = |way: &str| -> Result<()> {
+            for way in ["as one step instead of launch by launch", "again"] {
                 session.restart();
-                let outputs = session.run(&program, &feeds)?;
+                let outputs = session.run_async(&program, &feeds).await?;
                 if let Some(output) = differs(&first, &outputs) {
                     let name = &graph.outputs[output].0;
                     let way = if options.fuse { way.to_owned() } else { format!("unfused, {way}") };
                     report.complaints.push(format!("{name} has different bits when run {way}"));
                 }
-                Ok(())
-            };
-            again("as one step instead of launch by launch")?;
-            again("again")?;
+            }
             report.repeated += 1;
         }
         let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
         if extras.permuted && dispatches.into_iter().any(|dispatch| dispatch.workgroups != [1; 3]) {
             let mut session = Session::new(device.clone());
-            let turned = session.compile_edited(&graph.graph, &outputs, &options, permute)?;
+            let turned = session.compile_edited_async(&graph.graph, &outputs, &options, permute).await?;
             // The altered text may be compiled differently, and no language defines which NaN an operation gives.
-            if let Some(output) = differs_beyond_nan(&first, &session.run(&turned, &feeds)?) {
+            if let Some(output) = differs_beyond_nan(&first, &session.run_async(&turned, &feeds).await?) {
                 let (name, fused) = (&graph.outputs[output].0, if options.fuse { "" } else { ", unfused" });
                 let variant = options.variant.as_deref().map_or_else(String::new, |name| format!(", variant {name}"));
                 report.complaints.push(format!(

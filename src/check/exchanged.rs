@@ -35,11 +35,11 @@ impl<'p> Runner<'p> {
     }
 
     /// Runs a call. For an exchange among several ranks, returns what must then be on the device.
-    pub fn run(&mut self, number: usize) -> Result<Option<HashMap<ValueId, Bounded>>> {
+    pub async fn run(&mut self, number: usize) -> Result<Option<HashMap<ValueId, Bounded>>> {
         let result = self.plan.calls[number].writes.first();
         let Some((stored, values)) = result.and_then(|stored| Some((stored, self.results.remove(&stored.value)?)))
         else {
-            self.gpu.run_call(number)?;
+            self.gpu.run_call(number).await?;
             return Ok(None);
         };
         self.gpu.write_buffer(stored.buffer, 0, bytemuck::cast_slice(&values))?;

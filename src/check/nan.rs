@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::exchanged::Runner;
 use crate::cpu::{self, Values};
+use crate::gpu::block_on;
 use crate::graph::{NodeKind, Nodes, Scalar, ValueId};
 use crate::op::Lowering;
 use crate::plan::{KernelCall, Stored};
@@ -206,11 +207,23 @@ impl Session {
         program: &Program,
         feeds: &[(&str, &Tensor)],
     ) -> Result<(Vec<Tensor>, Option<NonFinite>)> {
+        block_on(self.find_nan_async(program, feeds))
+    }
+
+    /// [`Session::find_nan`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn find_nan_async(
+        &mut self,
+        program: &Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(Vec<Tensor>, Option<NonFinite>)> {
         if let Some((nodes, leaves)) = self.leaves(program, feeds)? {
             let wanted = reachable(nodes, program);
             let values = cpu::evaluate(nodes, &wanted, leaves)?;
             let found = wanted.iter().find_map(|&id| finding(nodes, id, &values, false));
-            return Ok((self.run(program, feeds)?, found));
+            return Ok((self.run_async(program, feeds).await?, found));
         }
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let plan = program.plan();
@@ -221,7 +234,7 @@ impl Session {
         let mut leaves: Values = scalars.iter().cloned().collect();
         for stored in stored.filter(|stored| reached.contains(&stored.value)) {
             if found.is_none() {
-                leaves.insert(stored.value, gpu.read(stored)?);
+                leaves.insert(stored.value, gpu.read(stored).await?);
                 found = finding(&plan.nodes, stored.value, &leaves, true);
             }
         }
@@ -230,17 +243,17 @@ impl Session {
         for (number, call) in plan.calls.iter().enumerate() {
             runner.prepare(number)?;
             if found.is_some() {
-                runner.run(number)?;
+                runner.run(number).await?;
                 continue;
             }
             let mut before: Values = scalars.iter().cloned().collect();
             for stored in &call.reads {
-                before.insert(stored.value, gpu.read(stored)?.to_reference());
+                before.insert(stored.value, gpu.read(stored).await?.to_reference());
             }
-            let exchanged = runner.run(number)?.is_some();
+            let exchanged = runner.run(number).await?.is_some();
             let mut bad = None;
             for stored in call.writes.iter().filter(|stored| stored.ty.dtype == DType::F32) {
-                let written = gpu.read(stored)?;
+                let written = gpu.read(stored).await?;
                 if !Range::of(&written, true).is_finite() {
                     bad = Some((stored, written));
                     break;
@@ -253,6 +266,6 @@ impl Session {
                 found = Some(unconfirmed(&plan.nodes, call, &before, (stored, &written)));
             }
         }
-        Ok((self.finish_check(program, gpu)?, found))
+        Ok((self.finish_check(program, gpu).await?, found))
     }
 }

@@ -184,12 +184,20 @@ impl KernelCase {
     /// [`Error::Device`] on the reference, which has nothing to replay; [`Error::Limit`] if the device is too
     /// small; device errors, such as a rejected shader.
     pub fn replay(&self, device: &Device) -> Result<CallReport> {
+        gpu::block_on(self.replay_async(device))
+    }
+
+    /// [`KernelCase::replay`] for use with an async executor.
+    ///
+    /// # Errors
+    /// As [`KernelCase::replay`].
+    pub async fn replay_async(&self, device: &Device) -> Result<CallReport> {
         let Some(gpu) = &device.gpu else {
             let why = "there is nothing to replay on the reference, which the case is compared with; open a GPU device";
             return Err(Error::Device(why.into()));
         };
         self.fits(device.profile())?;
-        let program = gpu::Program::untrusted(gpu, Arc::new(self.plan()))?;
+        let program = gpu::Program::untrusted(gpu, Arc::new(self.plan())).await?;
         program.upload(std::iter::empty(), |number| self.scalars.get(number).copied().unwrap_or(0))?;
         for (buffer, &bytes) in self.buffers.iter().enumerate() {
             let mut words = vec![POISON; (bytes / 4) as usize];
@@ -203,11 +211,11 @@ impl KernelCase {
             }
             program.write_buffer(buffer, 0, &words)?;
         }
-        program.run_call(0)?;
+        program.run_call(0).await?;
         let mut report = CallReport::new(self.label.clone(), None);
-        report.status = program.raised()?.then(|| RAISED.to_owned());
+        report.status = program.raised().await?.then(|| RAISED.to_owned());
         for expected in &self.writes {
-            let words = program.read_buffer(expected.buffer)?;
+            let words = program.read_buffer(expected.buffer).await?;
             let want = Bounded { value: expected.value.clone(), error: expected.bound.clone() };
             report.compare(&expected.node, &expected.value.ty(), (&words, sentinel(0)), &want);
         }
@@ -419,15 +427,25 @@ impl Session {
         program: &Program,
         feeds: &[(&str, &Tensor)],
     ) -> Result<(Vec<Tensor>, Vec<KernelCase>)> {
+        gpu::block_on(self.kernel_cases_async(program, feeds))
+    }
+
+    async fn kernel_cases_async(
+        &mut self,
+        program: &Program,
+        feeds: &[(&str, &Tensor)],
+    ) -> Result<(Vec<Tensor>, Vec<KernelCase>)> {
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let (plan, device) = (program.plan(), self.device().to_string());
         let mut cases = Vec::with_capacity(plan.calls.len());
         for (number, call) in plan.calls.iter().enumerate() {
-            let reads = call.reads.iter().map(|stored| Ok((stored.clone(), gpu.read(stored)?)));
-            let reads: Vec<(Stored, Tensor)> = reads.collect::<Result<_>>()?;
+            let mut reads: Vec<(Stored, Tensor)> = Vec::with_capacity(call.reads.len());
+            for stored in &call.reads {
+                reads.push((stored.clone(), gpu.read(stored).await?));
+            }
             cases.push(KernelCase::new(&device, plan, call, &reads, &scalars)?);
-            gpu.run_call(number)?;
+            gpu.run_call(number).await?;
         }
-        Ok((self.finish_check(program, gpu)?, cases))
+        Ok((self.finish_check(program, gpu).await?, cases))
     }
 }

@@ -21,13 +21,30 @@ pub fn read(path: impl AsRef<Path>, axes: u8) -> Result<(Shape, Vec<u8>)> {
     Read::by_ref(&mut file).take(2).read_to_end(&mut magic).map_err(Error::io(path))?;
     file.rewind().map_err(Error::io(path))?;
     if magic == [0x1f, 0x8b] {
-        // Deflate compresses by at most 1032 to 1 (258 bytes per two-bit pair of codes).
-        let most = length.saturating_mul(1032);
+        let most = length.saturating_mul(MOST_INFLATED);
         parse(path, &mut MultiGzDecoder::new(BufReader::new(file)), axes, most)
     } else {
         parse(path, &mut BufReader::new(file), axes, length)
     }
 }
+
+/// What errors name instead of a file.
+pub(super) const IN_MEMORY: &str = "IDX in memory";
+
+/// The shape and elements of a file with these bytes. Example: [`Digits::from_bytes`](super::Digits::from_bytes).
+///
+/// # Errors
+/// [`Error::File`] as for [`read`].
+pub fn from_bytes(bytes: &[u8], axes: u8) -> Result<(Shape, Vec<u8>)> {
+    let (path, length) = (Path::new(IN_MEMORY), bytes.len() as u64);
+    match bytes {
+        [0x1f, 0x8b, ..] => parse(path, &mut MultiGzDecoder::new(bytes), axes, length.saturating_mul(MOST_INFLATED)),
+        mut plain => parse(path, &mut plain, axes, length),
+    }
+}
+
+/// Deflate compresses by at most 1032 to 1 (258 bytes per two-bit pair of codes).
+const MOST_INFLATED: u64 = 1032;
 
 /// Reads header and elements; `most` is an upper bound on the bytes that the source can yield.
 fn parse(path: &Path, source: &mut impl Read, axes: u8, most: u64) -> Result<(Shape, Vec<u8>)> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::idx;
-use crate::{Error, Result, Tensor};
+use crate::{Error, Result, Shape, Tensor};
 
 /// Handwritten digits, or another data set in the same files and format (such as Fashion-MNIST).
 ///
@@ -66,19 +66,44 @@ impl Digits {
     /// [`Error::File`] if a file is damaged, images are not 28 by 28, a label is not 0 to 9, or the numbers of
     /// labels and images differ.
     pub fn load(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Digits> {
-        let (shape, pixels) = idx::read(&images, 3)?;
+        let (images, labels) = (images.as_ref(), labels.as_ref());
+        Digits::new((images, idx::read(images, 3)?), (labels, idx::read(labels, 1)?))
+    }
+
+    /// Images and labels from the bytes of two IDX files, gzipped or not: in a browser, for instance, where there are no
+    /// files.
+    ///
+    /// ```
+    /// use wgrad::data::Digits;
+    /// let images = [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28][..], &[255; 784]].concat();
+    /// let digits = Digits::from_bytes(&images, &[0, 0, 8, 1, 0, 0, 0, 1, 7])?;
+    /// assert_eq!((digits.images.to_f32()[0], digits.labels.to_f64()[0]), (1.0, 7.0));
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Digits::load`].
+    pub fn from_bytes(images: &[u8], labels: &[u8]) -> Result<Digits> {
+        let named = Path::new(idx::IN_MEMORY);
+        Digits::new((named, idx::from_bytes(images, 3)?), (named, idx::from_bytes(labels, 1)?))
+    }
+
+    /// From the contents of two files.
+    fn new(
+        (images, (shape, pixels)): (&Path, (Shape, Vec<u8>)),
+        (labels, (count, digits)): (&Path, (Shape, Vec<u8>)),
+    ) -> Result<Digits> {
         if shape[1..] != [SIDE, SIDE] {
             let why = format!("expected images of {SIDE} by {SIDE} pixels, found {} by {}", shape[1], shape[2]);
-            return Err(Error::file(images.as_ref(), why));
+            return Err(Error::file(images, why));
         }
-        let (count, digits) = idx::read(&labels, 1)?;
         if count[0] != shape[0] {
-            let why = format!("has {} labels, but {} has {} images", count[0], images.as_ref().display(), shape[0]);
-            return Err(Error::file(labels.as_ref(), why));
+            let why = format!("has {} labels, but {} has {} images", count[0], images.display(), shape[0]);
+            return Err(Error::file(labels, why));
         }
         if let Some(at) = digits.iter().position(|&digit| digit > 9) {
             let why = format!("label {} at position {at} is not a digit from 0 to 9", digits[at]);
-            return Err(Error::file(labels.as_ref(), why));
+            return Err(Error::file(labels, why));
         }
         let pixels: Vec<f32> = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
         let digits: Vec<i32> = digits.iter().map(|&digit| i32::from(digit)).collect();

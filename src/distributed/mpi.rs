@@ -5,7 +5,6 @@
 //! where they are, and names those that have not come.
 
 use std::thread;
-use std::time::{Duration, Instant};
 
 use ::mpi::collective::SystemOperation;
 use ::mpi::datatype::PartitionMut;
@@ -16,6 +15,7 @@ use ::mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivale
 use ::mpi::{Count, Threading};
 
 use super::{Failure, Place, Transport, compress, name_of};
+use crate::time::{Duration, Instant};
 use crate::{Error, Result};
 
 /// The tag of messages outside collective operations.

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::{Failure, Place, TICK, Transport, compress};
+use crate::time::{Duration, Instant};
 use crate::{Error, Result};
 
 /// The messages of an exchange: a slot for each rank.

@@ -1,9 +1,8 @@
 //! Lists, ranks and opens adapters; attributes device errors to the calls that caused them.
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
+use super::errors::{Errors, Unsettled, block_on};
 use super::multiprocessors::multiprocessors;
 use super::pipelines::Pipelines;
 use crate::profile::{Profile, multiprocessors_of};
@@ -17,6 +16,7 @@ pub(crate) struct Gpu {
     pub(super) pipelines: Pipelines,
     /// Why the device was lost, if it was.
     lost: Arc<Mutex<Option<String>>>,
+    unsettled: Unsettled,
     /// Whether shaders run with bounds checks, for debugging.
     pub checked_shaders: bool,
 }
@@ -32,35 +32,32 @@ impl Gpu {
     }
 
     /// Runs wgpu calls and returns their errors. All wgpu calls that may fail go through here. Threads that share
-    /// the device do not see each other's errors, because wgpu's error scopes are per thread.
+    /// the device do not see each other's errors, because wgpu's error scopes are per thread. In a browser, errors
+    /// arrive later: [`Gpu::settled`] returns them, and everything that waits calls it.
     pub fn scoped<T>(&self, calls: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.alive()?;
-        let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
-        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
-        let result = calls();
-        self.close(scopes)?;
+        let (result, mut errors) = self.watched(calls)?;
+        match errors.is_known() {
+            true => self.closed(block_on(errors))?,
+            false => self.unsettled.push(errors),
+        }
         result
     }
 
-    /// The error of these scopes, if there was one.
-    fn close(&self, scopes: [wgpu::ErrorScopeGuard; 3]) -> Result<()> {
-        // Out-of-memory comes first: later errors only follow from the failed allocation.
-        let mut first = None;
-        for scope in scopes.into_iter().rev() {
-            let error = match pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(error) => error,
-                Poll::Pending => None, // only on the web
-            };
-            first = first.or(error);
-        }
+    /// Runs wgpu calls; returns their result, and their errors for [`Gpu::closed`].
+    pub(super) fn watched<T>(&self, calls: impl FnOnce() -> T) -> Result<(T, Errors)> {
         self.alive()?;
-        match first {
-            None => Ok(()),
-            Some(wgpu::Error::OutOfMemory { .. }) => {
-                Err(Error::OutOfMemory("an allocation failed; use a smaller batch".into()))
-            }
-            Some(other) => Err(Error::Gpu(other.to_string())),
-        }
+        Ok(Errors::of(&self.device, calls))
+    }
+
+    /// The loss of the device, if it is lost, or else this outcome of calls, which may have failed because of it.
+    pub(super) fn closed(&self, outcome: Result<()>) -> Result<()> {
+        self.alive().and(outcome)
+    }
+
+    /// Waits for the errors of earlier calls, and returns the first.
+    pub async fn settled(&self) -> Result<()> {
+        let outcome = self.unsettled.settled().await;
+        self.closed(outcome)
     }
 
     /// The number of pipelines created.
@@ -81,12 +78,12 @@ const MODERN: wgpu::Backends = wgpu::Backends::PRIMARY;
 
 /// The adapters of these backends, best first: discrete, integrated, virtual, unknown, software; Vulkan,
 /// Metal and DX12 before GL.
-fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
+async fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = backends;
     descriptor.flags = wgpu::InstanceFlags::empty();
     let instance = wgpu::Instance::new(descriptor);
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
     let mut adapters: Vec<(wgpu::Adapter, Profile)> = found
         .into_iter()
         .map(|a| {
@@ -102,8 +99,8 @@ fn adapters(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, Profile)> {
 }
 
 /// The profiles of all adapters, best first.
-pub(crate) fn list() -> Vec<Profile> {
-    adapters(wgpu::Backends::all()).into_iter().map(|(_, profile)| profile).collect()
+pub(crate) async fn list() -> Vec<Profile> {
+    adapters(wgpu::Backends::all()).await.into_iter().map(|(_, profile)| profile).collect()
 }
 
 fn profile(adapter: &wgpu::Adapter) -> Profile {
@@ -147,6 +144,7 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
             .then(|| multiprocessors(adapter).or_else(|| multiprocessors_of(&info.name)))
             .flatten(),
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.max(16),
+        // wgpu offers none in browsers, which require `enable subgroups;`; naga does not know it.
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(subgroups),
         f16: features.contains(wgpu::Features::SHADER_F16),
         cooperative_matrices: cooperative_matrices(adapter),
@@ -176,25 +174,29 @@ fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<u32> {
 /// Opens the adapter that `wanted` names: an index in [`list`], part of a name, a backend
 /// (`gl`), or both (`gl:llvmpipe`); the best one for `None`. Returns `Ok(None)` if none was named and
 /// there is no adapter. `restricted` makes the profile to open from the adapter's.
-pub(crate) fn open(wanted: Option<&str>, restricted: impl Fn(Profile) -> Profile) -> Result<Option<Gpu>> {
+pub(crate) async fn open(wanted: Option<&str>, restricted: impl Fn(Profile) -> Profile) -> Result<Option<Gpu>> {
     let request = |(adapter, profile)| request(adapter, restricted(profile));
     let Some(wanted) = wanted else {
-        let best = [MODERN, wgpu::Backends::GL].into_iter().find_map(|b| adapters(b).into_iter().next());
-        return best.map(request).transpose();
+        for backends in [MODERN, wgpu::Backends::GL] {
+            if let Some(best) = adapters(backends).await.into_iter().next() {
+                return request(best).await.map(Some);
+            }
+        }
+        return Ok(None);
     };
     if wanted.parse::<usize>().is_err() {
-        let mut modern = adapters(MODERN);
+        let mut modern = adapters(MODERN).await;
         if let Some(number) = modern.iter().position(|(_, p)| matches(p, wanted)) {
-            return request(modern.swap_remove(number)).map(Some);
+            return request(modern.swap_remove(number)).await.map(Some);
         }
     }
-    let mut adapters = adapters(wgpu::Backends::all());
+    let mut adapters = adapters(wgpu::Backends::all()).await;
     let number = match wanted.parse::<usize>() {
         Ok(index) => (index < adapters.len()).then_some(index),
         Err(_) => adapters.iter().position(|(_, p)| matches(p, wanted)),
     };
     match number {
-        Some(number) => request(adapters.swap_remove(number)).map(Some),
+        Some(number) => request(adapters.swap_remove(number)).await.map(Some),
         None => {
             let known: Vec<String> =
                 adapters.iter().enumerate().map(|(i, (_, p))| format!("{i}: {} ({})", p.name, p.backend)).collect();
@@ -219,7 +221,7 @@ fn matches(profile: &Profile, wanted: &str) -> bool {
 
 /// Opens an adapter with the profile's limits and features, which it must support, so that wgpu rejects
 /// anything beyond them.
-fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
+async fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
     let mut features = wgpu::Features::empty();
     features.set(wgpu::Features::SUBGROUP, profile.subgroups.is_some());
     features.set(wgpu::Features::SHADER_F16, profile.f16);
@@ -254,7 +256,7 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         memory_hints: wgpu::MemoryHints::Performance,
         ..Default::default()
     };
-    let opened = pollster::block_on(adapter.request_device(&descriptor));
+    let opened = adapter.request_device(&descriptor).await;
     let (device, queue) =
         opened.map_err(|e| Error::Device(format!("cannot open {} ({}): {e}", profile.name, profile.backend)))?;
     let lost = Arc::new(Mutex::new(None));
@@ -275,6 +277,7 @@ fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         profile,
         pipelines,
         lost,
+        unsettled: Unsettled::default(),
         checked_shaders: std::env::var_os("WGRAD_CHECKED_SHADERS").is_some(),
     })
 }

@@ -6,9 +6,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
+use super::errors::block_on;
 use super::exchange::{Exchanges, StagedPhase, combined};
 use super::pipelines::Key;
-use super::readback::{Readback, Reading, STATUS_BYTES, check_status, read, read_staged, read_words, wait};
+use super::readback::{Readback, Reading, STATUS_BYTES, check_status, discard, read, read_staged, read_words, wait};
 use super::variables::Variables;
 use crate::distributed::{Ticket, World};
 use crate::graph::ValueId;
@@ -34,6 +35,15 @@ pub(crate) struct Program {
     checked: bool,
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        let own = self.plan.buffers.iter().zip(&self.buffers).filter(|(b, _)| !matches!(b.role, Role::Variable(_)));
+        own.for_each(|(_, buffer)| discard(buffer));
+        discard(&self.scalars.buffer);
+        discard(&self.status);
+    }
+}
+
 /// A dispatch with its pipeline and bind group.
 struct Ready {
     pipeline: wgpu::ComputePipeline,
@@ -52,21 +62,25 @@ struct Scalars {
 
 impl Program {
     /// Creates buffers, pipelines and bind groups. The variables must already exist.
-    pub fn new(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables) -> Result<Program> {
-        Program::with_checks(gpu, plan, variables, gpu.checked_shaders)
+    pub async fn new(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables) -> Result<Program> {
+        Program::with_checks(gpu, plan, variables, gpu.checked_shaders).await
     }
 
     /// For untrusted shaders, which run with bounds checks.
-    pub fn untrusted(gpu: &Arc<Gpu>, plan: Arc<Plan>) -> Result<Program> {
-        Program::with_checks(gpu, plan, &Variables::default(), true)
+    pub async fn untrusted(gpu: &Arc<Gpu>, plan: Arc<Plan>) -> Result<Program> {
+        Program::with_checks(gpu, plan, &Variables::default(), true).await
     }
 
-    fn with_checks(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
-        let made = gpu.scoped(|| Program::make(gpu, plan.clone(), variables, checked));
+    async fn with_checks(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
+        let made = match gpu.scoped(|| Program::allocate(gpu, plan.clone(), variables, checked)) {
+            Ok(program) => program.with_calls().await,
+            Err(error) => Err(error),
+        };
         made.map_err(|error| out_of_memory(error, gpu, &plan))
     }
 
-    fn make(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
+    /// The program with its buffers, but without calls.
+    fn allocate(gpu: &Arc<Gpu>, plan: Arc<Plan>, variables: &Variables, checked: bool) -> Result<Program> {
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let create = |label: &str, size: u64, usage: wgpu::BufferUsages| {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -95,7 +109,7 @@ impl Program {
         let scalars = Scalars { buffer, offsets, words: Mutex::new(vec![0; (bytes / 4) as usize]) };
         let status = create("status", STATUS_BYTES, storage);
         let readback = Readback::new(gpu, &plan);
-        let mut program = Program {
+        Ok(Program {
             gpu: gpu.clone(),
             plan: plan.clone(),
             buffers,
@@ -107,16 +121,25 @@ impl Program {
             status,
             readback,
             checked,
-        };
-        let uniforms = program.uniforms();
-        let keys: Vec<(Key, &str)> = plan.launches().map(|d| program.key(d)).collect();
-        let pipelines = gpu.pipelines.get(&gpu.device, &keys, |make| gpu.scoped(|| Ok(make())))?;
-        let mut at = 0;
-        let launches = plan.launches().zip(pipelines);
-        let mut ready = launches.map(|(dispatch, pipeline)| program.ready(dispatch, pipeline, &uniforms, &mut at));
-        let calls = plan.calls.iter().map(|call| ready.by_ref().take(call.dispatches.len()).collect());
-        (program.calls, program.commits) = (calls.collect::<Result<_>>()?, ready.collect::<Result<_>>()?);
-        Ok(program)
+        })
+    }
+
+    /// Adds pipelines and bind groups.
+    async fn with_calls(mut self) -> Result<Program> {
+        let (gpu, plan) = (self.gpu.clone(), self.plan.clone());
+        let keys: Vec<(Key, &str)> = plan.launches().map(|d| self.key(d)).collect();
+        let made = gpu.pipelines.get(&gpu.device, &keys, |make| gpu.watched(make), |outcome| gpu.closed(outcome));
+        let pipelines = made.await?;
+        (self.calls, self.commits) = gpu.scoped(|| {
+            let uniforms = self.uniforms();
+            let mut at = 0;
+            let launches = plan.launches().zip(pipelines);
+            let mut ready = launches.map(|(dispatch, pipeline)| self.ready(dispatch, pipeline, &uniforms, &mut at));
+            let calls = plan.calls.iter().map(|call| ready.by_ref().take(call.dispatches.len()).collect());
+            Ok((calls.collect::<Result<_>>()?, ready.collect::<Result<_>>()?))
+        })?;
+        gpu.settled().await?;
+        Ok(self)
     }
 
     /// One buffer with the words of all uniform bindings, each at an aligned offset.
@@ -371,7 +394,7 @@ impl Program {
         for bucket in &phases[phase].phase.buckets {
             let mut values = Vec::with_capacity(bucket.numel());
             for (operand, _) in &bucket.members {
-                values.extend(self.read(operand)?.to_f32());
+                values.extend(block_on(self.read(operand))?.to_f32());
             }
             tickets.push((bucket, world.start_sum_f32(values, bucket.exchange.compressed)?));
         }
@@ -411,36 +434,27 @@ impl Program {
 
     /// Runs kernel calls without the commits, and waits. Returns the seconds from the start of the first
     /// dispatch to the end of the last, by GPU timestamps. Without timestamps, runs nothing and returns `None`.
-    pub fn timed(&self, calls: Range<usize>) -> Result<Option<f64>> {
+    pub async fn timed(&self, calls: Range<usize>) -> Result<Option<f64>> {
         match self.gpu.profile.timestamps {
-            true => self.gpu.scoped(|| self.timestamps(calls)).map(Some),
+            true => self.timestamps(calls).await.map(Some),
             false => Ok(None),
         }
     }
 
-    fn timestamps(&self, calls: Range<usize>) -> Result<f64> {
+    async fn timestamps(&self, calls: Range<usize>) -> Result<f64> {
         let device = &self.gpu.device;
-        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: None,
-            ty: wgpu::QueryType::Timestamp,
-            count: 2,
-        });
-        let ticks = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("timestamps"),
-            size: 16,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
+        let (set, ticks) = self.gpu.scoped(|| Ok(timestamp_queries(device)))?;
         let writes = wgpu::ComputePassTimestampWrites {
             query_set: &set,
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         };
-        self.submit(|encoder| {
+        let encode = |encoder: &mut wgpu::CommandEncoder| {
             self.encode_timed(encoder, calls, Some(writes));
             encoder.resolve_query_set(&set, 0..2, &ticks, 0);
-        })?;
-        let words = read_words(&self.gpu, &ticks, 16)?;
+        };
+        self.submit(encode).await?;
+        let words = read_words(&self.gpu, &ticks, 16).await?;
         let [begin, end] = [0, 2].map(|i| u64::from(words[i]) | u64::from(words[i + 1]) << 32);
         Ok(end.wrapping_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9)
     }
@@ -456,45 +470,45 @@ impl Program {
     }
 
     /// For checking: runs one kernel call, and waits.
-    pub fn run_call(&self, call: usize) -> Result<()> {
-        self.submit(|encoder| self.encode(encoder, call..call + 1))
+    pub async fn run_call(&self, call: usize) -> Result<()> {
+        self.submit(|encoder| self.encode(encoder, call..call + 1)).await
     }
 
     /// For checking: performs the commits, and waits.
-    pub fn commit(&self) -> Result<()> {
-        self.submit(|encoder| self.encode_commits(encoder))
+    pub async fn commit(&self) -> Result<()> {
+        self.submit(|encoder| self.encode_commits(encoder)).await
     }
 
-    fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+    async fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
         self.gpu.scoped(|| {
             let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
             encode(&mut encoder);
             self.gpu.queue.submit([encoder.finish()]);
             Ok(())
         })?;
-        wait(&self.gpu)
+        wait(&self.gpu).await
     }
 
     /// For checking: all words of a buffer, including the padding after the tensor.
-    pub fn read_buffer(&self, buffer: BufferId) -> Result<Vec<u32>> {
-        read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size())
+    pub async fn read_buffer(&self, buffer: BufferId) -> Result<Vec<u32>> {
+        read_words(&self.gpu, &self.buffers[buffer], self.buffers[buffer].size()).await
     }
 
     /// For checking: an error if a kernel has reported an index out of range since the upload.
-    pub fn status(&self) -> Result<()> {
+    pub async fn status(&self) -> Result<()> {
         let bytes = if self.plan.watches_status { STATUS_BYTES } else { 0 };
-        check_status(&read_words(&self.gpu, &self.status, bytes)?)
+        check_status(&read_words(&self.gpu, &self.status, bytes).await?)
     }
 
     /// For checking: whether a kernel has reported an index out of range since the status was
     /// cleared, even if the host has checked all indices.
-    pub fn raised(&self) -> Result<bool> {
-        Ok(check_status(&read_words(&self.gpu, &self.status, STATUS_BYTES)?).is_err())
+    pub async fn raised(&self) -> Result<bool> {
+        Ok(check_status(&read_words(&self.gpu, &self.status, STATUS_BYTES).await?).is_err())
     }
 
     /// For checking: a value's elements.
-    pub fn read(&self, stored: &Stored) -> Result<Tensor> {
-        read(&self.gpu, &self.buffers[stored.buffer], &stored.ty)
+    pub async fn read(&self, stored: &Stored) -> Result<Tensor> {
+        read(&self.gpu, &self.buffers[stored.buffer], &stored.ty).await
     }
 
     /// For checking: overwrites part of a buffer, starting at word `word`.
@@ -510,6 +524,19 @@ impl Ready {
         let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
     }
+}
+
+/// Queries for the times before and after a pass, and a buffer for their results.
+fn timestamp_queries(device: &wgpu::Device) -> (wgpu::QuerySet, wgpu::Buffer) {
+    let set =
+        device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 });
+    let ticks = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("timestamps"),
+        size: 16,
+        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    (set, ticks)
 }
 
 /// The size of a uniform of `words` words, in bytes.

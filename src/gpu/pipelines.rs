@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::errors::Errors;
 use crate::shader::with_locations;
+use crate::time::{Duration, Instant};
 use crate::{Error, Result, files};
 
 /// Identifies a pipeline.
@@ -43,13 +44,14 @@ impl Pipelines {
         Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter), delay }
     }
 
-    /// The pipelines for these keys (with labels), in order; new ones are compiled in parallel. `scoped`
-    /// catches the device's errors.
-    pub fn get(
+    /// The pipelines for these keys (with labels), in order; new ones are compiled in parallel. `watched` returns the
+    /// device's errors, and `closed` what they mean.
+    pub async fn get(
         &self,
         device: &wgpu::Device,
         wanted: &[(Key, &str)],
-        scoped: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<wgpu::ComputePipeline> + Sync,
+        watched: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<(wgpu::ComputePipeline, Errors)> + Sync,
+        closed: impl Fn(Result<()>) -> Result<()>,
     ) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut new: Vec<&(Key, &str)> = Vec::new();
         let made = self.lock();
@@ -61,15 +63,21 @@ impl Pipelines {
         }
         drop(made);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
-        let one = |(key, label): &&(Key, &str)| {
-            std::thread::sleep(self.delay);
-            let made = scoped(&|| make(device, key, label, cache));
-            made.map_err(|error| match error {
+        let one = |(key, label): &&(Key, &str)| -> Result<_> {
+            if !self.delay.is_zero() {
+                std::thread::sleep(self.delay); // a browser cannot
+            }
+            watched(&|| make(device, key, label, cache))
+        };
+        let started: Vec<_> = new.par_iter().map(one).collect::<Result<_>>()?;
+        let mut pipelines = Vec::with_capacity(started.len());
+        for ((pipeline, errors), (key, label)) in started.into_iter().zip(new.iter().copied()) {
+            closed(errors.await).map_err(|error| match error {
                 Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {}", with_locations(&key.wgsl, &why))),
                 other => other,
-            })
-        };
-        let pipelines: Vec<_> = new.par_iter().map(one).collect::<Result<_>>()?;
+            })?;
+            pipelines.push(pipeline);
+        }
         let mut made = self.lock();
         made.extend(new.iter().map(|(key, _)| key.clone()).zip(pipelines));
         let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();

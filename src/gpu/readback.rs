@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
+use super::errors::block_on;
 use crate::plan::Plan;
 use crate::trace::span;
 use crate::{Error, Result, Tensor, TensorType};
@@ -61,6 +62,12 @@ impl Staging {
     }
 }
 
+impl Drop for Readback {
+    fn drop(&mut self) {
+        lock(&self.idle).iter().flat_map(Staging::buffers).for_each(discard);
+    }
+}
+
 impl Readback {
     /// Creates the buffers for one run.
     pub fn new(gpu: &Arc<Gpu>, plan: &Arc<Plan>) -> Readback {
@@ -89,9 +96,11 @@ impl Reading {
             self.gpu.device.poll(done).map_err(unreachable_device)?;
             Ok(mapped)
         })?;
+        let mut outcome = Ok(());
         for mapped in mapped {
-            mapped.await?;
+            outcome = outcome.and(mapped.await);
         }
+        self.gpu.settled().await.and(outcome)?; // the errors of the step are the cause
         let _span = span!("read back");
         let mut outputs = Vec::with_capacity(self.plan.outputs.len());
         for ((ty, _), staging) in self.plan.outputs.iter().zip(&self.staging.outputs) {
@@ -126,15 +135,15 @@ pub(super) fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
     })
 }
 
-/// Reads a tensor back from the start of a buffer, and waits.
-pub(super) fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
-    let words = read_words(gpu, buffer, ty.bytes() as u64)?;
+/// Reads a tensor back from the start of a buffer.
+pub(super) async fn read(gpu: &Gpu, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
+    let words = read_words(gpu, buffer, ty.bytes() as u64).await?;
     Ok(Tensor::from_device_words(ty, &words))
 }
 
-/// Reads words back from the start of a buffer, and waits.
-pub(super) fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
-    read_together(gpu, &[(buffer, bytes)], <[u32]>::to_vec)
+/// Reads words back from the start of a buffer.
+pub(super) async fn read_words(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u32>> {
+    read_together(gpu, &[(buffer, bytes)], <[u32]>::to_vec).await
 }
 
 /// Maximum bytes per batch of copies. Batching pays because a wait for the device costs as much as copying a megabyte.
@@ -157,7 +166,7 @@ pub(super) fn together<T>(mut items: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&
 }
 
 /// [`read`] for several buffers.
-pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Result<Vec<Tensor>> {
+pub(super) async fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Result<Vec<Tensor>> {
     let mut tensors = Vec::with_capacity(buffers.len());
     for now in together(buffers, |(ty, _)| ty.bytes()) {
         let sources: Vec<_> = now.iter().map(|(ty, buffer)| (buffer, ty.bytes() as u64)).collect();
@@ -167,14 +176,15 @@ pub(super) fn read_all(gpu: &Gpu, buffers: &[&(TensorType, wgpu::Buffer)]) -> Re
                 tensors.push(Tensor::from_device_words(ty, own));
                 words = others;
             }
-        })?;
+        })
+        .await?;
     }
     Ok(tensors)
 }
 
 /// Copies the first bytes of several buffers to one host-visible buffer, back to back, and calls `f` with
 /// its words.
-fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(&[u32]) -> T) -> Result<T> {
+async fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(&[u32]) -> T) -> Result<T> {
     let bytes = sources.iter().map(|(_, bytes)| bytes).sum();
     if bytes == 0 {
         return Ok(f(&[]));
@@ -191,9 +201,20 @@ fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl FnOnce(
         let mapped = map(&staging);
         Ok((staging, mapped))
     })?;
-    wait(gpu)?;
-    pollster::block_on(mapped)?;
-    read_mapped(gpu, &staging, f)
+    poll(gpu)?;
+    let outcome = mapped.await;
+    gpu.settled().await.and(outcome)?;
+    let result = read_mapped(gpu, &staging, f);
+    discard(&staging);
+    result
+}
+
+/// Frees the memory of a buffer that is no longer used. Natively it is freed when the last reference is dropped; a
+/// browser would wait until it collects garbage.
+pub(super) fn discard(buffer: &wgpu::Buffer) {
+    if cfg!(target_family = "wasm") {
+        buffer.destroy();
+    }
 }
 
 /// Waits for a submission, and reads the floats that it has copied to a host-visible buffer.
@@ -205,7 +226,7 @@ pub(super) fn read_staged(gpu: &Gpu, staging: &wgpu::Buffer, submission: wgpu::S
         gpu.device.poll(done).map_err(unreachable_device)?;
         Ok(mapped)
     })?;
-    pollster::block_on(mapped)?;
+    block_on(mapped)?;
     let _span = span!("read back");
     read_mapped(gpu, staging, |words| bytemuck::cast_slice::<u32, f32>(words).to_vec())
 }
@@ -227,7 +248,20 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
 }
 
 /// Waits until the device has finished all submitted work.
-pub(crate) fn wait(gpu: &Gpu) -> Result<()> {
+pub(crate) async fn wait(gpu: &Gpu) -> Result<()> {
+    let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+    gpu.scoped(|| {
+        gpu.queue.on_submitted_work_done(move || drop(sender.send(())));
+        Ok(())
+    })?;
+    poll(gpu)?;
+    receiver.receive().await;
+    gpu.settled().await
+}
+
+/// Waits until the device has finished all submitted work and has called back. In a browser, which calls back by
+/// itself, this does nothing.
+fn poll(gpu: &Gpu) -> Result<()> {
     gpu.scoped(|| {
         gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(unreachable_device)?;
         Ok(())

@@ -3,13 +3,19 @@
 use std::collections::HashMap;
 
 use super::adapter::Gpu;
-use super::readback::{read, read_all, together};
+use super::readback::{discard, read, read_all, together};
 use crate::{Error, Result, Tensor, TensorType};
 
 /// The session's variables on the device.
 #[derive(Default)]
 pub(crate) struct Variables {
     pub(super) buffers: HashMap<String, (TensorType, wgpu::Buffer)>,
+}
+
+impl Drop for Variables {
+    fn drop(&mut self) {
+        self.buffers.values().for_each(|(_, buffer)| discard(buffer));
+    }
 }
 
 impl Variables {
@@ -41,9 +47,9 @@ impl Variables {
         })
     }
 
-    pub fn get(&self, gpu: &Gpu, name: &str) -> Result<Option<Tensor>> {
+    pub async fn get(&self, gpu: &Gpu, name: &str) -> Result<Option<Tensor>> {
         match self.buffers.get(name) {
-            Some((ty, buffer)) => read(gpu, buffer, ty).map(Some),
+            Some((ty, buffer)) => read(gpu, buffer, ty).await.map(Some),
             None => Ok(None),
         }
     }
@@ -76,6 +82,7 @@ impl Variables {
                 drop(range);
                 staging.unmap();
                 gpu.queue.submit([encoder.finish()]);
+                discard(&staging);
                 Ok(())
             })?;
         }
@@ -83,8 +90,8 @@ impl Variables {
     }
 
     /// The values of existing variables, in the order of `names`.
-    pub fn get_all(&self, gpu: &Gpu, names: &[String]) -> Result<Vec<Tensor>> {
+    pub async fn get_all(&self, gpu: &Gpu, names: &[String]) -> Result<Vec<Tensor>> {
         let wanted: Vec<_> = names.iter().filter_map(|name| self.buffers.get(name)).collect();
-        read_all(gpu, &wanted)
+        read_all(gpu, &wanted).await
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::safetensors::{self, Contents};
+use super::safetensors::{self, Contents, IN_MEMORY};
 use crate::trace::span;
-use crate::{DType, Data, Error, Graph, Result, Session, Tensor};
+use crate::{DType, Data, Error, Graph, Result, Session, Tensor, files};
 
 /// Prefix of a counter's name in the file's metadata.
 pub(super) const COUNTER: &str = "counter.";
@@ -26,8 +26,43 @@ impl Session {
     /// [`Session::save`] with more metadata.
     pub(crate) fn save_with(&self, path: impl AsRef<Path>, mut metadata: BTreeMap<String, String>) -> Result<()> {
         let _span = span!("save checkpoint");
-        metadata.extend(self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string())));
+        metadata.extend(self.counts());
         safetensors::save(path, &self.get_all(self.names())?, &metadata)
+    }
+
+    /// The counters as metadata.
+    fn counts(&self) -> BTreeMap<String, String> {
+        self.counters().iter().map(|(name, count)| (format!("{COUNTER}{name}"), count.to_string())).collect()
+    }
+
+    /// The bytes of a file of [`Session::save`], where there are no files, for use with an async executor.
+    ///
+    /// ```
+    /// use wgrad::{Device, Graph, Session, Tensor};
+    /// let graph = Graph::new();
+    /// graph.variable("count", Tensor::scalar(3.0));
+    /// let mut session = Session::new(Device::cpu());
+    /// session.compile(&graph, &[])?;
+    /// let bytes = pollster::block_on(session.to_bytes_async())?; // in a browser: await
+    /// session.set("count", &Tensor::scalar(4.0))?;
+    /// session.load_bytes(&bytes)?;
+    /// assert_eq!(session.get("count")?.item()?, 3.0);
+    /// # Ok::<(), wgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub async fn to_bytes_async(&self) -> Result<Vec<u8>> {
+        safetensors::to_bytes(&self.get_all_async(self.names()).await?, &self.counts())
+    }
+
+    /// [`Session::load`] from the bytes of a file. Example: [`Session::to_bytes_async`].
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let contents = safetensors::bytes_for(bytes, |name| self.variable_type(name).map(|ty| ty.dtype))?;
+        self.load_contents(Path::new(IN_MEMORY), &contents)
     }
 
     /// Loads a file of [`Session::save`]. The session must have the same variables as the file: compile the
@@ -77,17 +112,17 @@ impl Session {
     /// reference does not fit f32; otherwise as [`Session::save`].
     pub fn save_weights(&self, path: impl AsRef<Path>, graph: &Graph) -> Result<()> {
         let path = path.as_ref();
-        let mut tensors = self.get_all(declared(graph))?;
-        for (name, tensor) in &mut tensors {
-            if let Some(value) = overflowing(tensor) {
-                return Err(Error::file(path, format!("variable `{name}`: {value:e} does not fit f32")));
-            }
-            if tensor.dtype() == DType::F32 {
-                *tensor = Tensor::new(tensor.shape(), tensor.to_f32())?;
-            }
-        }
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::save(path, &tensors, &metadata)
+        let bytes = encode_weights(path, self.get_all(declared(graph))?)?;
+        files::write_atomically(path, &bytes)
+    }
+
+    /// The bytes of a file of [`Session::save_weights`], where there are no files, for use with an async executor.
+    /// [`Session::load_weights_bytes`] loads them.
+    ///
+    /// # Errors
+    /// As [`Session::save_weights`].
+    pub async fn weights_to_bytes_async(&self, graph: &Graph) -> Result<Vec<u8>> {
+        encode_weights(Path::new(IN_MEMORY), self.get_all_async(declared(graph)).await?)
     }
 
     /// Compares the file's tensors with the session's variables, and lists all mismatches.
@@ -127,6 +162,19 @@ impl Session {
         }
         Err(Error::file(path, format!("does not fit the session:\n  {}", lines.join("\n  "))))
     }
+}
+
+/// The bytes of a file of weights: f64 of the reference as f32.
+fn encode_weights(path: &Path, mut tensors: BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
+    for (name, tensor) in &mut tensors {
+        if let Some(value) = overflowing(tensor) {
+            return Err(Error::file(path, format!("variable `{name}`: {value:e} does not fit f32")));
+        }
+        if tensor.dtype() == DType::F32 {
+            *tensor = Tensor::new(tensor.shape(), tensor.to_f32())?;
+        }
+    }
+    safetensors::encode(path, &tensors, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
 }
 
 /// Replaces the shared step counter of earlier versions by one per parameter: `PARAMETER.OPTIMIZER.step` for

@@ -4,7 +4,7 @@
 mod rows;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -58,6 +58,35 @@ pub fn save(
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
+    files::write_atomically(path, &encode(path, tensors, metadata)?)
+}
+
+/// The bytes of a file with these tensors and metadata, such as for a download in a browser.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use wgrad::{Tensor, io::safetensors};
+/// let tensors = BTreeMap::from([("fc1.bias".to_owned(), Tensor::new([2], [1.0f32, -1.0])?)]);
+/// let bytes = safetensors::to_bytes(&tensors, &BTreeMap::new())?;
+/// assert_eq!(safetensors::from_bytes(&bytes)?.tensors, tensors);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::File`] for a tensor named `__metadata__`, which the format reserves.
+pub fn to_bytes(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    encode(Path::new(IN_MEMORY), tensors, metadata)
+}
+
+/// What errors name instead of a file.
+pub(super) const IN_MEMORY: &str = "safetensors in memory";
+
+/// The bytes of the file with this path.
+pub(super) fn encode(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     if tensors.contains_key(RESERVED) {
         return Err(Error::file(path, format!("no tensor can be named `{RESERVED}`; the format reserves the name")));
     }
@@ -95,7 +124,7 @@ pub fn save(
             Data::Bool(v) => bytes.extend(v.iter().map(|&x| u8::from(x))),
         }
     }
-    files::write_atomically(path, &bytes)
+    Ok(bytes)
 }
 
 /// The format's name for the element type, and its size in bytes.
@@ -133,17 +162,36 @@ pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     read_for(path.as_ref(), |_| None)
 }
 
+/// The tensors and metadata of a file with these bytes. Example: [`to_bytes`].
+///
+/// # Errors
+/// [`Error::File`] as for [`load`].
+pub fn from_bytes(bytes: &[u8]) -> Result<Contents> {
+    bytes_for(bytes, |_| None)
+}
+
+/// [`from_bytes`] with types as for [`read_for`].
+pub(super) fn bytes_for(mut bytes: &[u8], wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
+    let length = bytes.len() as u64;
+    parse(Path::new(IN_MEMORY), &mut bytes, length, wanted)
+}
+
 /// [`read`], but floats become the float type that is wanted for their name, and integers that are not 32 bits wide the
 /// integer type.
 pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
     let (mut file, length) = files::open(path)?;
-    let header = read_header(path, &mut file, length)?;
+    parse(path, &mut file, length, wanted)
+}
+
+/// Reads a file of this length.
+fn parse(path: &Path, source: &mut impl Read, length: u64, wanted: impl Fn(&str) -> Option<DType>) -> Result<Contents> {
+    let header = read_header(path, source, length)?;
     let mut tensors = BTreeMap::new();
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         let mut bytes = Vec::new();
         let (begin, end) = info.data_offsets;
-        files::read_exactly(path, &mut file, (end - begin) as u64, &mut bytes)?;
+        files::read_exactly(path, source, (end - begin) as u64, &mut bytes)?;
         let tensor = decode(info, &bytes, wanted(&name));
         let tensor = tensor.map_err(|why| Error::file(path, format!("tensor `{name}`: {why}")))?;
         tensors.insert(name, tensor);
@@ -154,7 +202,7 @@ pub(super) fn read_for(path: &Path, wanted: impl Fn(&str) -> Option<DType>) -> R
 
 /// Reads the header and checks it against the file's length before anything else is read or allocated: the
 /// tensors follow one another without gaps, have the sizes of their shapes, and end at the end of the file.
-fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
+fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<Metadata> {
     let mut start = Vec::new();
     files::read_exactly(path, file, length.min(8), &mut start)?;
     let complain = |start: &[u8], why: String| {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::checkpoint::{COUNTER, declared, overflowing};
-use super::safetensors::{self, Contents};
+use super::safetensors::{self, Contents, IN_MEMORY};
 use crate::{Error, Graph, Result, Session, Tensor, TensorType};
 
 /// Which tensors of a file [`Session::load_weights_with`] loads, and into which variables. Edits of names apply in the
@@ -190,9 +190,29 @@ impl Session {
         graph: &Graph,
         weights: &Weights,
     ) -> Result<LoadedWeights> {
-        let path = path.as_ref();
         let wanted = |name: &str| self.variable_type(&weights.edited(name)).map(|ty| ty.dtype);
-        let Contents { tensors: stored, metadata } = safetensors::read_for(path, wanted)?;
+        let contents = safetensors::read_for(path.as_ref(), wanted)?;
+        self.load_named(path.as_ref(), contents, graph, weights)
+    }
+
+    /// [`Session::load_weights_with`] from the bytes of a file, such as of [`Session::weights_to_bytes_async`].
+    ///
+    /// # Errors
+    /// As [`Session::load_weights_with`].
+    pub fn load_weights_bytes(&mut self, bytes: &[u8], graph: &Graph, weights: &Weights) -> Result<LoadedWeights> {
+        let wanted = |name: &str| self.variable_type(&weights.edited(name)).map(|ty| ty.dtype);
+        let contents = safetensors::bytes_for(bytes, wanted)?;
+        self.load_named(Path::new(IN_MEMORY), contents, graph, weights)
+    }
+
+    /// Loads the contents of the file with this path.
+    fn load_named(
+        &mut self,
+        path: &Path,
+        Contents { tensors: stored, metadata }: Contents,
+        graph: &Graph,
+        weights: &Weights,
+    ) -> Result<LoadedWeights> {
         let (mut tensors, mut stored_as) = (BTreeMap::new(), HashMap::new());
         for (name, tensor) in stored {
             let edited = weights.edited(&name);

@@ -40,7 +40,7 @@ impl Pending {
     /// # Errors
     /// Device errors; an index computed on the device that is out of range.
     pub fn outputs(self) -> Result<Vec<Tensor>> {
-        pollster::block_on(self.outputs_async())
+        gpu::block_on(self.outputs_async())
     }
 
     /// [`Pending::outputs`] for use with an async executor.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
 
 use super::programs::{Compiled, types};
 use super::steps::StepGraph;
 use super::{Batch, Dataset, Loader, Trainer};
+use crate::time::{Duration, Instant};
 use crate::trace::span;
 use crate::tuning::Tuned;
 use crate::{Error, Pending, Result, Session, StepProfile, Tensor, Trace};

@@ -26,11 +26,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 
 use super::Trainer;
+use crate::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::{Error, Result};
 
 /// How long events may wait before they are handed to the system.

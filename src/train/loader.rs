@@ -8,11 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::ranks::Share;
 use super::{Batch, Dataset};
 use crate::data::Batches;
+use crate::time::{Duration, Instant};
 use crate::trace::{Context, span};
 use crate::{Error, Result};
 

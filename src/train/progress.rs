@@ -1,7 +1,8 @@
 //! Progress on standard error: a line that is redrawn on a terminal, a line for each epoch elsewhere.
 
 use std::io::{IsTerminal, Write, stderr};
-use std::time::{Duration, Instant};
+
+use crate::time::{Duration, Instant};
 
 /// Shows progress: on a terminal, a line that is redrawn up to ten times a second; elsewhere, only whole lines.
 ///

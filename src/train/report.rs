@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value as Json, json};
 
 use super::folder::{CONFIG, LOG, STEP, WORST};
+use crate::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::{Error, Result, io};
 
 /// The style that reports share.

@@ -1,7 +1,6 @@
 //! A training from its beginning, or from a checkpoint, to its end.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
 
 use super::checked::Checking;
 use super::folder::{self, Log};
@@ -14,6 +13,7 @@ use super::worst::Worst;
 use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
+use crate::time::{Duration, Instant};
 use crate::trace::span;
 use crate::{Error, Pending, Result, Session, Tensor};
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::checked::{Checked, Checking};
 use super::model::Model;
@@ -17,6 +16,7 @@ use crate::nn::Scope;
 use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
+use crate::time::Duration;
 use crate::{DType, Error, Graph, Result, Session, StepProfile, Tensor, Value};
 
 /// What a training step computes from a batch. Example: [`Trainer::of`].

@@ -5,6 +5,7 @@ mod common;
 #[path = "../common/my_square.rs"]
 mod my_square;
 
+mod asynchronous;
 mod attributes;
 mod deep;
 mod documents;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom. Modules in the same row may use each other.
 const ROWS: &[&[&str]] = &[
-    &["distributed", "error", "files", "shape", "tensor", "profile", "shader", "trace"],
+    &["distributed", "error", "files", "shape", "tensor", "profile", "shader", "time", "trace"],
     &["op", "graph", "autodiff", "ops"],
     &["plan", "cpu"],
     &["gpu"],
@@ -21,7 +21,7 @@ const ROWS: &[&[&str]] = &[
 
 /// Files of one folder, from top to bottom: a file may use only those listed before it.
 const FILES: &[(&str, &[&str])] = &[
-    ("gpu", &["pipelines", "adapter", "readback", "exchange", "variables", "engine"]),
+    ("gpu", &["errors", "pipelines", "adapter", "readback", "exchange", "variables", "engine"]),
     (
         "nn",
         &["init", "scope", "layers", "conv", "embedding", "norm", "recurrent", "resize", "attention", "transformer"],

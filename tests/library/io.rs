@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use wgrad::data::{Batches, Digits, Mnist, idx};
@@ -522,6 +522,17 @@ fn the_golden_files_load() {
 #[test]
 fn mnist_loads() {
     let mnist = Mnist::load(MNIST).unwrap();
+    // As bytes, gzipped or not.
+    let bytes = |name: &str| fs::read(Path::new(MNIST).join(name)).unwrap();
+    let (images, labels) = (bytes("t10k-images-idx3-ubyte.gz"), bytes("t10k-labels-idx1-ubyte.gz"));
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&labels[..]).read_to_end(&mut plain).unwrap();
+    for labels in [&labels, &plain] {
+        let digits = Digits::from_bytes(&images, labels).unwrap();
+        assert_eq!((&digits.images, &digits.labels), (&mnist.test.images, &mnist.test.labels));
+    }
+    let why = Digits::from_bytes(&images[..100], &labels).unwrap_err().to_string();
+    assert!(why.contains("IDX in memory"), "{why}");
     assert_eq!(mnist.train.images.ty().to_string(), "f32[8000, 1, 28, 28]");
     assert_eq!(mnist.test.labels.ty().to_string(), "i32[1000]");
     assert_eq!((mnist.train.len(), mnist.test.len()), (8000, 1000));

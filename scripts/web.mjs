@@ -1,0 +1,275 @@
+// Serves the built pages, and tests them in headless Chromium; `scripts/web` calls this. Needs no packages: Chromium is
+// controlled by its DevTools protocol over a pipe.
+//
+//   node scripts/web.mjs serve FOLDER PORT
+//   node scripts/web.mjs test FOLDER [PAGE...]
+//   node scripts/web.mjs extract DOCUMENT FOLDER   (writes the files that a document shows)
+
+import { execFileSync, spawn } from 'node:child_process';
+import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { dirname, extname, join, normalize } from 'node:path';
+
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' };
+
+function serve(folder, port) {
+  const server = createServer((request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url, 'http://localhost').pathname));
+    const file = join(folder, path.endsWith('/') ? `${path}index.html` : path);
+    if (!existsSync(file) || !statSync(file).isFile()) return response.writeHead(404).end('not found');
+    response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'cache-control': 'no-store' });
+    createReadStream(file).pipe(response);
+  });
+  return new Promise((resolve) => server.listen(port, '127.0.0.1', () => resolve(server)));
+}
+
+// Chromium, and its protocol: messages that end with a zero byte.
+class Browser {
+  constructor() {
+    this.profile = mkdtempSync(join(tmpdir(), 'wgrad-web-'));
+    const flags = ['--headless', '--no-sandbox', '--enable-unsafe-webgpu', '--remote-debugging-pipe', '--mute-audio'];
+    this.process = spawn('chromium', [...flags, `--user-data-dir=${this.profile}`, 'about:blank'], {
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+    });
+    this.waiting = new Map();
+    this.handlers = [];
+    this.next = 1;
+    let rest = '';
+    this.process.stdio[4].setEncoding('utf8').on('data', (text) => {
+      const messages = (rest + text).split('\0');
+      rest = messages.pop();
+      messages.map((message) => this.receive(JSON.parse(message)));
+    });
+  }
+
+  receive({ id, error, result, method, params }) {
+    if (id === undefined) return this.handlers.forEach((handle) => handle(method, params));
+    const { resolve, reject } = this.waiting.get(id);
+    error ? reject(new Error(error.message)) : resolve(result);
+  }
+
+  send(method, params = {}, sessionId = undefined) {
+    const id = this.next++;
+    this.process.stdio[3].write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
+    return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+  }
+
+  // A new page; `scheme` is light or dark.
+  async open(url, { width = 1000, height = 900, scheme = 'light' } = {}) {
+    const { targetId } = await this.send('Target.createTarget', { url: 'about:blank' });
+    const { sessionId } = await this.send('Target.attachToTarget', { targetId, flatten: true });
+    const page = new Page((method, params) => this.send(method, params, sessionId), targetId);
+    await page.send('Runtime.enable');
+    await page.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 });
+    await page.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
+    await page.send('Page.navigate', { url });
+    return page;
+  }
+
+  close() {
+    this.process.kill();
+    this.process.once('exit', () => rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 }));
+  }
+}
+
+class Page {
+  constructor(send, targetId) {
+    this.send = send;
+    this.targetId = targetId;
+  }
+
+  // The value of an expression, or of its promise.
+  async run(expression) {
+    const answer = await this.send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true });
+    if (answer.exceptionDetails) throw new Error(answer.exceptionDetails.exception?.description ?? answer.exceptionDetails.text);
+    return answer.result.value;
+  }
+
+  text(id) {
+    return this.run(`document.getElementById('${id}').textContent`);
+  }
+
+  // Waits for a state of the page; another end is an error.
+  async until(state, seconds) {
+    for (const end = Date.now() + 1000 * seconds; Date.now() < end; ) {
+      const now = await this.run('document.documentElement?.dataset.state').catch(() => undefined);
+      if (now === state) return;
+      if (['done', 'failed', 'unsupported'].includes(now)) break;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error(`not ${state} after ${seconds} s: ${await this.text('message')} ${await this.run('document.body.innerText.slice(0, 2000)')}`);
+  }
+
+  async click(id) {
+    await this.run(`document.getElementById('${id}').click()`);
+  }
+
+  // Draws a line with the mouse on an element; coordinates are shares of its size.
+  async draw(id, points) {
+    const { left, top, width, height } = await this.run(
+      `(() => { const e = document.getElementById('${id}'); e.scrollIntoView({ block: 'center' }); return e.getBoundingClientRect().toJSON(); })()`,
+    );
+    const mouse = (type, [x, y]) =>
+      this.send('Input.dispatchMouseEvent', { type, x: left + x * width, y: top + y * height, button: 'left', buttons: type === 'mouseReleased' ? 0 : 1, clickCount: 1 });
+    await mouse('mousePressed', points[0]);
+    for (const point of points) await mouse('mouseMoved', point);
+    await mouse('mouseReleased', points.at(-1));
+  }
+
+  async picture(file) {
+    const { data } = await this.send('Page.captureScreenshot', { captureBeyondViewport: true, format: 'png' });
+    writeFileSync(file, Buffer.from(data, 'base64'));
+  }
+}
+
+const assert = (right, what) => {
+  if (!right) throw new Error(what);
+};
+
+// The test of each page, in a page that is open on it.
+const tests = {
+  async index(page) {
+    await page.until('done', 30);
+    assert((await page.text('about')).includes('storage buffers'), 'no limits are shown');
+  },
+
+  async minimal(page) {
+    for (let tries = 0; tries < 300 && !(await page.text('result')).includes(' on '); tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const [w0, w1] = (await page.text('result')).split(' ').map(Number);
+    console.log(`  ${await page.text('result')}`);
+    assert(Math.abs(w0 + 1) < 0.05 && Math.abs(w1 - 2) < 0.05, 'the project of the guide does not learn');
+  },
+
+  async lesson(page, folder) {
+    await page.until('ready', 120);
+    console.log(`  ${await page.text('message')}`);
+    await page.run('lesson.train(250)');
+    const [first, time, rate, accuracy] = await Promise.all(['first', 'time', 'rate', 'accuracy'].map((id) => page.text(id)));
+    console.log(`  first step ${first} after the click; ${time} a step, ${rate} images/s, ${accuracy} after 250 steps`);
+    assert(parseFloat(first) < 2, `the first step took ${first}`);
+    assert(parseFloat(accuracy) > 90, `only ${accuracy} of the test digits are recognised`);
+
+    // A seven and a one.
+    for (const [digit, points] of [
+      ['7', [[0.25, 0.2], [0.5, 0.2], [0.75, 0.2], [0.65, 0.4], [0.55, 0.6], [0.45, 0.85]]],
+      ['1', [[0.52, 0.15], [0.51, 0.4], [0.5, 0.6], [0.5, 0.85]]],
+    ]) {
+      await page.click('clear');
+      await page.draw('pad', points);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const read = await page.text('digit');
+      assert(read === digit, `a drawn ${digit} was taken for ${read}`);
+    }
+    console.log('  drawn digits are recognised');
+
+    const report = await page.run('lesson.check()');
+    assert(report.passed && report.compared > 1e6, `a step differs from the reference: ${report.failure}`);
+    console.log(`  a step agrees with the reference: ${report.calls} kernel calls, ${report.compared} numbers`);
+
+    // Native wgrad computes the same from the saved weights.
+    const weights = join(folder, '../lesson.safetensors');
+    const base64 = `(async () => { const bytes = await lesson.call('weights'); let text = ''; for (const byte of bytes) text += String.fromCharCode(byte); return btoa(text); })()`;
+    writeFileSync(weights, Buffer.from(await page.run(base64), 'base64'));
+    const count = 50;
+    const here = await page.run(`(async () => {
+      const rows = [];
+      for (let i = 0; i < ${count}; i++) rows.push([...await lesson.call('recognize', (await lesson.call('testDigit', i)).slice(1))]);
+      return rows;
+    })()`);
+    const command = ['run', '--release', '-q', '-p', 'wgrad-web', '--example', 'recognize', '--', weights, 'examples/data/mnist10k', `${count}`];
+    const printed = execFileSync('cargo', command, { encoding: 'utf8', env: nativeEnvironment() });
+    const there = printed.trim().split('\n').map((line) => line.split(' ').map(Number));
+    let most = 0;
+    here.forEach((row, i) => row.forEach((x, j) => (most = Math.max(most, Math.abs(x - there[i][j])))));
+    assert(there.length === count && most < 1e-5, `native predictions differ by ${most}`);
+    console.log(`  native wgrad predicts the same from the saved weights, within ${most.toExponential(1)}`);
+
+    await page.run(`lesson.call('weights').then((bytes) => lesson.call('load', bytes))`);
+  },
+
+  async doctor(page, folder) {
+    await page.until('ready', 30);
+    await page.click('start');
+    await page.until('running', 5).catch(() => {});
+    for (;;) {
+      const state = await page.run('document.documentElement.dataset.state');
+      if (state !== 'running') break;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    console.log(`  ${await page.text('summary')}`);
+    writeFileSync(join(folder, '../doctor.json'), await page.run('JSON.stringify(report, null, 1)'));
+    const failures = await page.run('report.cases.filter((c) => !c.passed).map((c) => `${c.op} ${c.case}: ${JSON.stringify(c.failures.map((f) => [f.kernel, f.way, f.what]))}`)');
+    assert(failures.length === 0, failures.join('\n').slice(0, 4000));
+    assert(await page.run('report.compared > 1e6 && report.cases.length > 100'), 'too little was compared');
+  },
+
+  async bench(page) {
+    await page.until('ready', 30);
+    await page.run(`document.getElementById('size').value = '0'`);
+    await page.click('start');
+    await page.until('done', 300);
+    const results = await page.run('results');
+    assert(results.length === 5, 'tasks are missing');
+    for (const { task, size, seconds } of results) console.log(`  ${task} ${size}: ${(1000 * seconds).toPrecision(3)} ms`);
+  },
+};
+
+// For programs on this machine: SwiftShader, as in Chromium, if it is there.
+function nativeEnvironment() {
+  const swiftshader = '/usr/lib/chromium/vk_swiftshader_icd.json';
+  return existsSync(swiftshader) ? { ...process.env, VK_ICD_FILENAMES: swiftshader } : process.env;
+}
+
+async function test(folder, names) {
+  const server = await serve(folder, 0);
+  const address = `http://127.0.0.1:${server.address().port}`;
+  const pictures = join(folder, '../pictures');
+  mkdirSync(pictures, { recursive: true });
+  const browser = new Browser();
+  let failed = 0;
+  for (const name of names) {
+    console.log(name);
+    const page = await browser.open(`${address}/${name === 'minimal' ? 'minimal/' : `${name}.html`}`);
+    try {
+      await tests[name](page, folder);
+    } catch (error) {
+      failed++;
+      console.log(`  FAILED: ${error.message}`);
+    }
+    await page.picture(join(pictures, `${name}.png`));
+    await page.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: 'dark' }] });
+    await page.send('Emulation.setDeviceMetricsOverride', { width: 390, height: 844, deviceScaleFactor: 1, mobile: true });
+    await page.picture(join(pictures, `${name}-phone.png`));
+    const overflow = await page.run('document.documentElement.scrollWidth - innerWidth');
+    if (overflow > 0) {
+      failed++;
+      console.log(`  FAILED: ${overflow} pixels too wide for a phone`);
+    }
+    await browser.send('Target.closeTarget', { targetId: page.targetId });
+  }
+  browser.close();
+  server.close();
+  console.log(failed ? `${failed} FAILED` : 'all pages passed');
+  process.exitCode = failed ? 1 : 0;
+}
+
+// Writes the files that a document shows: blocks of code after a line that begins with a file's name.
+function extract(document, folder) {
+  for (const [, name, text] of readFileSync(document, 'utf8').matchAll(/^`([\w./]+)`[^\n]*:\n\n```[^\n]*\n([^]*?)```/gm)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), text);
+  }
+}
+
+const [what, folder, ...rest] = process.argv.slice(2);
+if (what === 'extract') {
+  extract(folder, rest[0]);
+} else if (what === 'serve') {
+  await serve(folder, Number(rest[0]));
+  console.log(`http://localhost:${rest[0]}`);
+} else {
+  await test(folder, rest.length ? rest : Object.keys(tests));
+}
