@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::errors::{Errors, Unsettled, block_on};
+use super::errors::{Errors, Unsettled};
 use super::multiprocessors::multiprocessors;
 use super::pipelines::Pipelines;
 use crate::profile::{Profile, multiprocessors_of};
@@ -35,10 +35,10 @@ impl Gpu {
     /// the device do not see each other's errors, because wgpu's error scopes are per thread. In a browser, errors
     /// arrive later: [`Gpu::settled`] returns them, and everything that waits calls it.
     pub fn scoped<T>(&self, calls: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (result, mut errors) = self.watched(calls)?;
-        match errors.is_known() {
-            true => self.closed(block_on(errors))?,
-            false => self.unsettled.push(errors),
+        let (result, errors) = self.watched(calls)?;
+        match errors.known() {
+            Ok(outcome) => self.closed(outcome)?,
+            Err(unknown) => self.unsettled.push(unknown),
         }
         result
     }

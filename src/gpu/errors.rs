@@ -1,6 +1,6 @@
 //! Errors of wgpu calls: known at once natively, and later in a browser.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// The first error of some calls, when it is known.
 pub(super) struct Errors {
-    /// Those not known yet, the first to wait for last.
+    /// Those not known yet, the first to wait for last. Natively there are none, and nothing is allocated.
     scopes: Vec<Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>>,
     first: Option<wgpu::Error>,
 }
@@ -19,18 +19,39 @@ impl Errors {
         let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
         let scopes = filters.map(|filter| device.push_error_scope(filter));
         let result = calls();
-        let mut popped: Vec<Pin<Box<dyn Future<Output = _> + Send>>> = Vec::with_capacity(scopes.len());
-        for scope in scopes.into_iter().rev() {
-            popped.push(Box::pin(scope.pop()));
-        }
+        let mut errors = Errors { scopes: Vec::new(), first: None };
         // Out-of-memory comes first: later errors only follow from the failed allocation.
-        popped.reverse();
-        (result, Errors { scopes: popped, first: None })
+        for scope in scopes.into_iter().rev() {
+            if cfg!(target_family = "wasm") {
+                errors.scopes.insert(0, Box::pin(scope.pop()));
+                continue;
+            }
+            let known = pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(error) = known {
+                errors.first = errors.first.or(error);
+            }
+        }
+        (result, errors)
     }
 
     /// Whether all errors are known.
-    pub fn is_known(&mut self) -> bool {
+    fn is_known(&mut self) -> bool {
         self.advance(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// The outcome of the calls, or else what is not known yet.
+    pub fn known(mut self) -> std::result::Result<Result<()>, Errors> {
+        if self.is_known() { Ok(self.outcome()) } else { Err(self) }
+    }
+
+    fn outcome(&mut self) -> Result<()> {
+        match self.first.take() {
+            None => Ok(()),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::OutOfMemory("an allocation failed; use a smaller batch".into()))
+            }
+            Some(other) => Err(Error::Gpu(other.to_string())),
+        }
     }
 
     fn advance(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -47,13 +68,7 @@ impl Future for Errors {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.advance(context).map(|()| match self.first.take() {
-            None => Ok(()),
-            Some(wgpu::Error::OutOfMemory { .. }) => {
-                Err(Error::OutOfMemory("an allocation failed; use a smaller batch".into()))
-            }
-            Some(other) => Err(Error::Gpu(other.to_string())),
-        })
+        self.advance(context).map(|()| self.outcome())
     }
 }
 
