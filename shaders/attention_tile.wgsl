@@ -21,7 +21,7 @@ var<workgroup> shared_weights: array<vec4<f32>, BLOCK * 8u * QUADS>;
 // An NVIDIA multiprocessor takes 2 cycles, not 4, to read 32 vec4 from workgroup memory if neighbours at distance 1, or
 // all those at distance 2, read the same. So bit 0 of the invocation's number belongs to the group and bit 1 to the
 // place in the group.
-fn group_of(lane: u32) -> u32 { return (lane & 1u) | (lane >> 3u & 6u); }
+fn group_of(lane: u32) -> u32 { return (lane & 1u) | ((lane >> 3u) & 6u); }
 fn place_of(lane: u32) -> u32 { return lane / 2u % 8u; }
 
 // Row r of an invocation, in the tile.

@@ -1,7 +1,7 @@
 // What all pages share: the worker, the message if there is no WebGPU, and small helpers.
 
-const NO_WEBGPU = `This browser offers no WebGPU adapter. Use a current Chrome, Edge, Safari (26 or later) or Firefox. On Linux, start
-Chrome with <code>--enable-unsafe-webgpu --enable-features=Vulkan</code>. The page must come from
+const NO_WEBGPU = `This browser offers no WebGPU adapter. Use a current Chrome, Edge, Safari (26 or later) or Firefox. On
+Linux, start Chrome with <code>--enable-unsafe-webgpu --enable-features=Vulkan</code>. The page must come from
 <code>https://</code> or from <code>localhost</code>.`;
 
 export const byId = (id) => document.getElementById(id);
