@@ -67,7 +67,7 @@ impl Digits {
     /// labels and images differ.
     pub fn load(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Digits> {
         let (images, labels) = (images.as_ref(), labels.as_ref());
-        Digits::new((images, idx::read(images, 3)?), (labels, idx::read(labels, 1)?))
+        Digits::new((images, idx::read(images, 3)?), (labels, || idx::read(labels, 1)))
     }
 
     /// Images and labels from the bytes of two IDX files, gzipped or not: in a browser, for instance, where there are no
@@ -85,18 +85,19 @@ impl Digits {
     /// As [`Digits::load`].
     pub fn from_bytes(images: &[u8], labels: &[u8]) -> Result<Digits> {
         let named = Path::new(idx::IN_MEMORY);
-        Digits::new((named, idx::from_bytes(images, 3)?), (named, idx::from_bytes(labels, 1)?))
+        Digits::new((named, idx::from_bytes(images, 3)?), (named, || idx::from_bytes(labels, 1)))
     }
 
-    /// From the contents of two files.
+    /// From the contents of two files; labels are read if the images are right.
     fn new(
         (images, (shape, pixels)): (&Path, (Shape, Vec<u8>)),
-        (labels, (count, digits)): (&Path, (Shape, Vec<u8>)),
+        (labels, read_labels): (&Path, impl FnOnce() -> Result<(Shape, Vec<u8>)>),
     ) -> Result<Digits> {
         if shape[1..] != [SIDE, SIDE] {
             let why = format!("expected images of {SIDE} by {SIDE} pixels, found {} by {}", shape[1], shape[2]);
             return Err(Error::file(images, why));
         }
+        let (count, digits) = read_labels()?;
         if count[0] != shape[0] {
             let why = format!("has {} labels, but {} has {} images", count[0], images.display(), shape[0]);
             return Err(Error::file(labels, why));
