@@ -66,7 +66,7 @@ fn attention(
   }
   let last = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
   for (var j = p.first; j < last; j += BLOCK) {
-    var s: array<vec4<f32>, ROWS * SCORES>;
+    var s = array<vec4<f32>, ROWS * SCORES>();
     dot_q_k(&s, b, tile, j, lane);
     @unroll for (var r = 0u; r < ROWS; r++) {
       @unroll for (var h = 0u; h < SCORES; h++) {
@@ -82,7 +82,7 @@ fn attention(
         }
       }
     }
-    var most: array<f32, ROWS>;
+    var most = array<f32, ROWS>();
     @unroll for (var r = 0u; r < ROWS; r++) {
       var largest = s[r * SCORES];
       @unroll for (var h = 0u; h < SCORES; h++) {

@@ -46,7 +46,7 @@ fn attention_cooperative(
   let last = select(p.first, end, place.works);
   for (var j = p.first; j < last; j += TILE) {
     dot_q_k(b, tile, j, lane, subgroup);
-    var s: array<vec4<f32>, QUADS>;
+    var s = array<vec4<f32>, QUADS>();
     @unroll for (var h = 0u; h < QUADS; h++) {
       let key = j + own_column(lane, h) + vec4(0u, 1u, 2u, 3u);
       s[h] = score(load_scores(own + own_column(lane, h)), b, vec4(query), key);

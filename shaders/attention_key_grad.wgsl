@@ -51,7 +51,7 @@ fn attention_key_grad(
   // With causal masking, queries before the tile attend to none of its keys.
   let first = select(p.first, max(p.first, tile / BLOCK * BLOCK), p.causal != 0u);
   for (var j = first; j < p.last; j += BLOCK) {
-    var s: array<vec4<f32>, ROWS * SCORES>;
+    var s = array<vec4<f32>, ROWS * SCORES>();
     dot_k_q(&s, b, tile, j, lane);
     @unroll for (var h = 0u; h < SCORES; h++) {
       let query = columns_at(j, place, h);
@@ -73,7 +73,7 @@ fn attention_key_grad(
       }
     }
     add_dy(&dv, &s, b, j, chunk, lane);
-    var d: array<vec4<f32>, ROWS * SCORES>;
+    var d = array<vec4<f32>, ROWS * SCORES>();
     dot_v_dy(&d, b, tile, j, lane);
     recall(&s, lane);
     @unroll for (var h = 0u; h < SCORES; h++) {

@@ -42,7 +42,7 @@ fn attention_key_grad_cooperative(
   let last = select(first, p.last, place.works);
   for (var j = first; j < last; j += TILE) {
     dot_k_q(b, tile, j, lane, subgroup);
-    var w: array<vec4<f32>, QUADS>;
+    var w = array<vec4<f32>, QUADS>();
     @unroll for (var h = 0u; h < QUADS; h++) {
       let query = j + own_column(lane, h) + vec4(0u, 1u, 2u, 3u);
       let at = b * p.q.rows + min(query, vec4(p.q.rows - 1u));

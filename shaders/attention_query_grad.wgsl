@@ -51,7 +51,7 @@ fn attention_query_grad(
   }
   let last = select(p.last, min(p.last, tile + TILE), p.causal != 0u);
   for (var j = p.first; j < last; j += BLOCK) {
-    var s: array<vec4<f32>, ROWS * SCORES>;
+    var s = array<vec4<f32>, ROWS * SCORES>();
     dot_q_k(&s, b, tile, j, lane);
     @unroll for (var r = 0u; r < ROWS; r++) {
       @unroll for (var h = 0u; h < SCORES; h++) {
@@ -69,7 +69,7 @@ fn attention_query_grad(
       }
     }
     keep(&s, lane);
-    var d: array<vec4<f32>, ROWS * SCORES>;
+    var d = array<vec4<f32>, ROWS * SCORES>();
     dot_dy_v(&d, b, tile, j, lane);
     recall(&s, lane);
     @unroll for (var r = 0u; r < ROWS; r++) {

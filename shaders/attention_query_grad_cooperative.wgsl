@@ -38,7 +38,7 @@ fn attention_query_grad_cooperative(
   let last = select(p.first, end, place.works);
   for (var j = p.first; j < last; j += TILE) {
     dot_q_k(b, tile, j, lane, subgroup);
-    var w: array<vec4<f32>, QUADS>;
+    var w = array<vec4<f32>, QUADS>();
     @unroll for (var h = 0u; h < QUADS; h++) {
       let key = j + own_column(lane, h) + vec4(0u, 1u, 2u, 3u);
       w[h] = weights(score(load_scores(own + own_column(lane, h)), b, vec4(query), key) - lse);

@@ -48,7 +48,7 @@ fn add_ADDED(
   for (var i = 0u; i < lanes; i++) {
     let at = rows_of(p.ADDED, b, column + i * 4u);
     @unroll for (var j = 0u; j < 4u; j++) {
-      var x: array<vec4<f32>, COLUMNS>;
+      var x = array<vec4<f32>, COLUMNS>();
       @unroll for (var c = 0u; c < COLUMNS; c++) {
         x[c] = ADDED[at[j] + min(chunk + lane + c * 8u, p.ADDED.width - 1u)];
       }

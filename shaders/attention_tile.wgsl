@@ -64,7 +64,7 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
     let quads = select(0u, min(4u, size + 4u - e), e > 0u);
     for (var quad = 0u; quad < quads; quad++) {
       @unroll for (var t = 0u; t < 4u; t++) {
-        var right: array<vec4<f32>, SCORES>;
+        var right = array<vec4<f32>, SCORES>();
         @unroll for (var h = 0u; h < SCORES; h++) {
           right[h] = shared_rows[128u * QUADS + quad * 32u * SCORES + (t * SCORES + h) * 8u + place];
         }
@@ -156,7 +156,7 @@ fn add_ADDED(
     for (var quad = 0u; quad < quads; quad++) {
       let weights = weights_at((first - ADDED_ROWS) / 4u + quad, group);
       @unroll for (var i = 0u; i < 4u; i++) {
-        var x: array<vec4<f32>, COLUMNS>;
+        var x = array<vec4<f32>, COLUMNS>();
         @unroll for (var c = 0u; c < COLUMNS; c++) {
           x[c] = shared_rows[quad * 32u * COLUMNS + (i * COLUMNS + c) * 8u + place];
         }

@@ -39,7 +39,7 @@ fn conv2d_shuffle(
     for (var v = 0u; v < s.taps_x; v++) {
       let tap = u * s.tap_row + v * s.tap_column;
       for (var q = tap; q < tap + s.quads; q++) {
-        var w: array<mat4x4<f32>, WIDE>;
+        var w = array<mat4x4<f32>, WIDE>();
         @unroll for (var c = 0u; c < WIDE; c++) {
           let at = w_at[c];
           w[c] = mat4x4(weight[at], weight[at + s.columns], weight[at + 2u * s.columns], weight[at + 3u * s.columns]);

@@ -33,9 +33,9 @@ fn conv2d_weight_shuffle(
   var walk = start(begin);
   // Four positions at a time, so that a sum is loaded and stored once per four products.
   for (var p = begin; p < end; p += 4u) {
-    var x0: array<vec4<f32>, 4>;
-    var x1: array<vec4<f32>, 4>;
-    var d: array<mat4x4<f32>, WIDE>;
+    var x0 = array<vec4<f32>, 4>();
+    var x1 = array<vec4<f32>, 4>();
+    var d = array<mat4x4<f32>, WIDE>();
     @unroll for (var j = 0u; j < 4u; j++) {
       let inside = p + j < end;
       let corner = select(0u, walk.corner, inside);

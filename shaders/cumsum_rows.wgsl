@@ -34,7 +34,7 @@ fn cumsum_rows(
   var before = T(0);
   for (var first = 0u; first < p.size; first += THREADS * HELD) {
     let own = first + lane * HELD;
-    var held: array<T, HELD>;
+    var held = array<T, HELD>();
     var sum = T(0);
     @unroll for (var i = 0u; i < HELD; i++) {
       if (own + i < p.size) { sum += x[place(line, own + i)]; }

@@ -40,7 +40,7 @@ fn matmul_register(
   let first = part * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 4u) {
-    var right: array<mat4x4<f32>, TN / 4u>;
+    var right = array<mat4x4<f32>, TN / 4u>();
     @unroll for (var j = 0u; j < TN / 4u; j++) {
       right[j] = right_terms(columns[j], k, last);
     }

@@ -38,7 +38,7 @@ fn matmul_shuffle(
   let first = slice / p.batches * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 4u) {
-    var right: array<mat4x4<f32>, COLUMNS>;
+    var right = array<mat4x4<f32>, COLUMNS>();
     @unroll for (var c = 0u; c < COLUMNS; c++) {
       right[c] = right_terms(columns[c], k, last);
     }

@@ -34,7 +34,7 @@ fn quantized_gemv(
   let first = part * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first + lane * 8u; k < last; k += 512u) {
-    var left: array<vec4<f32>, 2u * TM>;
+    var left = array<vec4<f32>, 2u * TM>();
     @unroll for (var r = 0u; r < TM; r++) {
       left[2u * r] = left_row(rows[r], k, last);
       left[2u * r + 1u] = left_row(rows[r], k + 4u, last);

@@ -32,13 +32,13 @@ fn quantized_gemv_shuffle(
   let first = part * p.part_k;
   let last = min(p.k, first + p.part_k);
   for (var k = first; k < last; k += 32u) {
-    var left: array<vec4<f32>, TM>;
+    var left = array<vec4<f32>, TM>();
     @unroll for (var r = 0u; r < TM; r++) {
       left[r] = left_row(rows[r], k + lane * 4u, last);
     }
     let block = blocks + k / 32u;
     let zero = vec4(zero_of(block.x), zero_of(block.y), zero_of(block.z), zero_of(block.w));
-    var dots: array<vec4<f32>, TM>;
+    var dots = array<vec4<f32>, TM>();
     @unroll for (var pack = 0u; pack < B_BITS / 4u; pack++) {
       let i = block * (B_BITS / 4u) + pack;
       let w0 = words[i.x];

@@ -40,7 +40,7 @@ fn recurrent(
   }
   var sum: array<V, ROWS * GATES>;
   for (var k = 0u; k < units; k++) {
-    var h: array<V, ROWS>;
+    var h = array<V, ROWS>();
     @unroll for (var r = 0u; r < ROWS; r++) {
       h[r] = hs[before[r] + k];
     }

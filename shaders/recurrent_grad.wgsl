@@ -41,7 +41,7 @@ fn recurrent_grad(
   }
   var sum: array<V, ROWS>;
   for (var k = 0u; k < p.terms; k++) {
-    var d: array<V, ROWS>;
+    var d = array<V, ROWS>();
     @unroll for (var r = 0u; r < ROWS; r++) {
       d[r] = ds[later[r] + k];
     }

@@ -69,7 +69,7 @@ fn add_BUFFER(lane: u32, start: u32, first_row: u32, first_unit: u32, terms: u32
     let end = select(0u, 4u, k > 0u);
     for (var i = 0u; i < end; i++) {
       let k4 = part * 4u + i;
-      var v: array<vec4<f32>, 4>;
+      var v = array<vec4<f32>, 4>();
       @unroll for (var r = 0u; r < 4u; r++) {
         v[r] = tile[(group + r * 8u) * TERMS4 + k4];
       }

@@ -37,7 +37,7 @@ fn recurrent_workgroup(
     workgroupBarrier();
     for (var unit = lane; unit < units; unit += THREADS) {
       at.unit = unit;
-      var sum: array<f32, GATES>;
+      var sum = array<f32, GATES>();
       for (var k = 0u; k < p.hidden; k++) {
         @unroll for (var g = 0u; g < GATES; g++) {
           sum[g] += before[k] * w[(k * GATES + g) * p.hidden + unit];
