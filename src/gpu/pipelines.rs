@@ -53,15 +53,7 @@ impl Pipelines {
         watched: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<(wgpu::ComputePipeline, Errors)> + Sync,
         closed: impl Fn(Result<()>) -> Result<()>,
     ) -> Result<Vec<wgpu::ComputePipeline>> {
-        let mut new: Vec<&(Key, &str)> = Vec::new();
-        let made = self.lock();
-        let mut seen = HashSet::new();
-        for pair in wanted {
-            if !made.contains_key(&pair.0) && seen.insert(&pair.0) {
-                new.push(pair);
-            }
-        }
-        drop(made);
+        let new = self.missing(wanted);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
         let one = |(key, label): &&(Key, &str)| -> Result<_> {
             if !self.delay.is_zero() {
@@ -86,6 +78,12 @@ impl Pipelines {
             disk.save(SAVE_INTERVAL);
         }
         Ok(all)
+    }
+
+    /// The keys that have no pipeline, without duplicates.
+    fn missing<'k, 'l>(&self, wanted: &'k [(Key, &'l str)]) -> Vec<&'k (Key, &'l str)> {
+        let (made, mut seen) = (self.lock(), HashSet::new());
+        wanted.iter().filter(|(key, _)| !made.contains_key(key) && seen.insert(key)).collect()
     }
 
     /// The number of pipelines.
