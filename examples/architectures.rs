@@ -21,7 +21,7 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::Result;
 use wgrad::data::idx;
@@ -31,15 +31,6 @@ use wgrad::ops::pool2d::Pool2d;
 use wgrad::optim::schedule::Cosine;
 use wgrad::prelude::*;
 use wgrad::train::{Metric, Model, Trainer};
-
-/// Compares VGG, plain, residual and separable networks and Xception in small, on drawings of emoji.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const CLASSES: usize = 9;
 
@@ -187,7 +178,9 @@ fn train(
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings: plots } = Options::parse();
+    let WithDrawings { common: options, drawings: plots } = common::parse(
+        "Compares VGG, plain, residual and separable networks and Xception in small, on drawings of emoji",
+    );
     let device = options.session()?.device().clone();
     let (mut data, test) = (drawings("train")?, drawings("test")?);
     if options.quick {

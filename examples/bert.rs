@@ -24,7 +24,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
@@ -37,15 +37,6 @@ use wgrad::optim::schedule::{Cosine, Schedule};
 use wgrad::prelude::*;
 use wgrad::train::{Batch, Dataset, Inputs, Metric, Step, Trainer};
 use wgrad::{Error, Result};
-
-/// Hides words of definitions, lets a transformer guess them, and then lets it classify definitions.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 /// The numbers of labelled definitions, and how often the transformer reads them.
 const SIZES: [(usize, u64); 3] = [(100, 20), (500, 10), (2000, 5)];
@@ -221,7 +212,9 @@ fn trainer(options: &common::Options, step: fn(&Scope, &Inputs) -> Step, epochs:
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } = common::parse(
+        "Hides words of definitions, lets a transformer guess them, and then lets it classify definitions",
+    );
     let (vocabulary, words, labels) = definitions(options.seed)?;
     let count = if options.quick { TEST + 4000 } else { words.shape()[0] };
     println!("data: {} definitions, {TEST} others for tests", count - TEST);

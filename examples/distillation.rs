@@ -21,7 +21,7 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::data::{Digits, Mnist};
 use wgrad::nn::init;
@@ -30,15 +30,6 @@ use wgrad::optim::schedule::Cosine;
 use wgrad::prelude::*;
 use wgrad::train::{Batch, Inputs, Metric, Model, Step, Trainer};
 use wgrad::{Result, gradients};
-
-/// Trains a small network on digits, with and without a large one as its teacher.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const CLASSES: usize = 10;
 /// Digits from which the students learn.
@@ -130,7 +121,8 @@ fn distance_from_limit(session: &mut Session, temperature: f64) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } =
+        common::parse("Trains a small network on digits, with and without a large one as its teacher");
     let Mnist { train: mut digits, test } = Mnist::load(common::data("mnist10k"))?;
     let (mut large_epochs, mut small_epochs) = (5, 60);
     if options.quick {

@@ -24,7 +24,7 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,15 +33,6 @@ use wgrad::data::{
     Batches, Imputer, Scaler, Table, average_precision, over_sample, precision_recall_curve, under_sample,
 };
 use wgrad::prelude::*;
-
-/// Finds rare malignant tumours in data with gaps: weights, sampling, thresholds, imputation.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 /// Malignant tumours that are kept, of 212; there are 357 benign ones.
 const MALIGNANT: usize = 40;
@@ -176,7 +167,8 @@ fn weights_and_copies(options: &mut common::Options, device: &Device, x: &Tensor
 }
 
 fn main() -> Result<()> {
-    let Options { common: mut options, drawings } = Options::parse();
+    let WithDrawings { common: mut options, drawings } =
+        common::parse("Finds rare malignant tumours in data with gaps: weights, sampling, thresholds, imputation");
     let device = options.session()?.device().clone();
     let (x, labels) = tumours(options.seed)?;
     let gappy = with_gaps(&x, options.seed)?;

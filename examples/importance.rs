@@ -21,7 +21,7 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -30,15 +30,6 @@ use wgrad::Result;
 use wgrad::data::{Scaler, Split, Table};
 use wgrad::prelude::*;
 use wgrad::train::{Model, Trainer};
-
-/// Measures which columns matter: coefficients, permutation importance and Shapley values, exact and sampled.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const COLUMNS: [&str; 8] = [
     "worst_radius",
@@ -171,7 +162,9 @@ fn rows(x: &Tensor) -> Vec<Row> {
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } = common::parse(
+        "Measures which columns matter: coefficients, permutation importance and Shapley values, exact and sampled",
+    );
     let device = options.session()?.device().clone();
     let table = Table::load(common::data("breast_cancer.csv"))?;
     let (x, benign) = (table.floats(&COLUMNS)?, table.integers("target")?);

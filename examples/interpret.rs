@@ -22,7 +22,7 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::picture;
 use common::plot::Plot;
 use rand::rngs::StdRng;
@@ -34,15 +34,6 @@ use wgrad::ops::interpolate::Interpolation;
 use wgrad::prelude::*;
 use wgrad::train::{Batch, Model, Programs, Trainer};
 use wgrad::{Result, gradients};
-
-/// Shows which pixels of a digit matter to a network, by five methods, and deletes those pixels to compare them.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const CLASSES: usize = 10;
 const SIZE: usize = 28;
@@ -188,7 +179,9 @@ fn colours(map: &[f64]) -> Vec<f32> {
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } = common::parse(
+        "Shows which pixels of a digit matter to a network, by five methods, and deletes those pixels to compare them",
+    );
     let Mnist { train, test } = Mnist::load(common::data("mnist10k"))?;
     let (digits, count, epochs, intervals) = if options.quick { (1500, 20, 2, 32) } else { (8000, 100, 4, 64) };
     let train = train.first(digits)?;

@@ -11,7 +11,7 @@ mod common;
 use wgrad::{DType, Graph, Tensor};
 
 fn main() -> wgrad::Result<()> {
-    let mut options = common::Options::of("Computes relu(a b): the smallest program");
+    let mut options: common::Options = common::parse("Computes relu(a b): the smallest program");
 
     // Describe the computation. Shapes are checked as nodes are added; nothing runs yet.
     let graph = Graph::new();

@@ -25,23 +25,13 @@ mod common;
 
 use std::f64::consts::PI;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::data::{Digits, Mnist};
 use wgrad::nn::init::{self, Init};
 use wgrad::prelude::*;
 use wgrad::train::{Metric, Model, Trainer};
 use wgrad::{Result, gradients};
-
-/// Measures activations and gradients of a network with 20 layers, and trains it, with several initial weights and
-/// norms.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const DEPTH: usize = 20;
 const WIDTH: usize = 128;
@@ -147,7 +137,9 @@ fn chosen(curves: &[(String, Points)]) -> Vec<(&str, Points)> {
 }
 
 fn main() -> Result<()> {
-    let Options { common: mut options, drawings } = Options::parse();
+    let WithDrawings { common: mut options, drawings } = common::parse(
+        "Measures activations and gradients of a network with 20 layers, and trains it, with several initial weights and norms",
+    );
     let device = options.session()?.device().clone();
     let (rows, epochs) = if options.quick { (500, 1) } else { (2000, 5) };
     let mut data = Mnist::load(common::data("mnist10k"))?;

@@ -22,7 +22,7 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::Result;
 use wgrad::data::{Digits, Mnist};
@@ -30,15 +30,6 @@ use wgrad::optim::schedule::{Constant, Cosine, OneCycle, Schedule, Step};
 use wgrad::optim::{Adadelta, Adagrad, Lion, NAdam, RmsProp};
 use wgrad::prelude::*;
 use wgrad::train::{Control, Model, StepEvent, Trainer};
-
-/// Compares optimisers, learning rates, schedules and batch sizes.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 /// The curvatures of the quadratic.
 const CURVATURE: [f64; 2] = [1.0, 25.0];
@@ -154,7 +145,8 @@ fn range_test(trainer: Trainer, session: &mut Session, data: &Digits) -> Result<
 }
 
 fn main() -> Result<()> {
-    let Options { common: mut options, drawings } = Options::parse();
+    let WithDrawings { common: mut options, drawings } =
+        common::parse("Compares optimisers, learning rates, schedules and batch sizes");
     let device = options.session()?.device().clone();
     let fresh = || Session::new(device.clone());
 

@@ -19,7 +19,7 @@ use wgrad::{DType, Graph, Reduction, Result, Session, Tensor};
 const NUMBERS: usize = 256;
 
 fn main() -> Result<()> {
-    let mut options = common::Options::of("Tells even from odd numbers, given as one number and as digits");
+    let mut options: common::Options = common::parse("Tells even from odd numbers, given as one number and as digits");
     let device = options.session()?.device().clone();
     let odd =
         |numbers: &[usize]| Tensor::new([numbers.len(), 1], numbers.iter().map(|n| (n % 2) as f32).collect::<Vec<_>>());

@@ -24,7 +24,7 @@ mod common;
 
 use std::time::Instant;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::Result;
 use wgrad::data::Mnist;
@@ -32,15 +32,6 @@ use wgrad::nn::init;
 use wgrad::optim::schedule::Cosine;
 use wgrad::prelude::*;
 use wgrad::train::{Control, Metric, Model, Trainer};
-
-/// Prunes a network for handwritten digits: single weights, hidden units, and lottery tickets.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const HIDDEN: usize = 128;
 const METHODS: [&str; 6] = ["magnitude", "fine-tuned", "gradual", "units", "ticket", "random"];
@@ -223,7 +214,8 @@ fn prune_in_all_ways(setting: &Setting, dense: &mut Session, share: f64) -> Resu
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } =
+        common::parse("Prunes a network for handwritten digits: single weights, hidden units, and lottery tickets");
     let device = options.session()?.device().clone();
     let (rows, epochs, tuning, halvings) = if options.quick { (2000, 2, 1, 3..=4) } else { (4000, 8, 8, 1..=7) };
     let mut data = Mnist::load(common::data("mnist10k"))?;

@@ -22,22 +22,13 @@
 
 mod common;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::Result;
 use wgrad::data::{Augment, Split, idx};
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::prelude::*;
 use wgrad::train::{Dataset, Inputs, Metric, Step, Trainer};
-
-/// Compares five ways to reduce overfitting, on drawings of emoji.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const CLASSES: usize = 9;
 /// Drawings that are learned.
@@ -170,7 +161,8 @@ fn penalty_and_decay(device: &Device) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings: plots } = Options::parse();
+    let WithDrawings { common: options, drawings: plots } =
+        common::parse("Compares five ways to reduce overfitting, on drawings of emoji");
     let device = options.session()?.device().clone();
     let (all, test) = (drawings("train")?, drawings("test")?);
     let split = Split::stratified(&all.1, 0.2, options.seed)?;

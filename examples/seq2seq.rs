@@ -29,7 +29,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Matrices;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -43,15 +43,6 @@ use wgrad::nn::{
 use wgrad::optim::schedule::{Cosine, Schedule};
 use wgrad::prelude::*;
 use wgrad::train::{Inputs, Step, Trainer};
-
-/// Translates dates in words to ISO dates: LSTMs with and without attention, and a transformer.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 /// Pairs for tests and for training, and passes over the latter.
 const TEST: usize = 500;
@@ -231,7 +222,8 @@ fn loss_of_frequencies(dates: &[String]) -> f64 {
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } =
+        common::parse("Translates dates in words to ISO dates: LSTMs with and without attention, and a transformer");
     let (test_count, train_count, epochs) = if options.quick { (100, 1500, 1) } else { (TEST, TRAIN, EPOCHS) };
     let (words, dates) = dates(options.seed);
     let vocabulary = Vocabulary::new(words.iter().chain(&dates));

@@ -22,7 +22,7 @@ mod common;
 use std::ops::Range;
 use std::path::Path;
 
-use clap::Parser;
+use common::WithDrawings;
 use common::plot::Plot;
 use wgrad::Result;
 use wgrad::data::{Batches, Digits, Mnist};
@@ -30,15 +30,6 @@ use wgrad::io::Weights;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::prelude::*;
 use wgrad::train::{Metric, Model, Trainer};
-
-/// Transfers what a network has learned about the digits 0 to 4 to the digits 5 to 9.
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    common: common::Options,
-    #[command(flatten)]
-    drawings: common::Drawings,
-}
 
 const SIZES: [usize; 3] = [20, 100, 500];
 const BATCH: usize = 20;
@@ -119,7 +110,8 @@ fn transfer(
 }
 
 fn main() -> Result<()> {
-    let Options { common: options, drawings } = Options::parse();
+    let WithDrawings { common: options, drawings } =
+        common::parse("Transfers what a network has learned about the digits 0 to 4 to the digits 5 to 9");
     let (steps, draws) = if options.quick { (150, 1) } else { (1000, 3) };
     let digits = Mnist::load(common::data("mnist10k"))?;
     let (old, old_test) = (part(&digits.train, 0..5)?, part(&digits.test, 0..5)?);

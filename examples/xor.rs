@@ -13,7 +13,7 @@ mod common;
 use wgrad::{Graph, Tensor, models};
 
 fn main() -> wgrad::Result<()> {
-    let mut options = common::Options::of("Learns exclusive or, which a single unit cannot");
+    let mut options: common::Options = common::parse("Learns exclusive or, which a single unit cannot");
     let graph = Graph::new();
     let (loss, probabilities) = models::xor_training(&graph, options.seed);
 

@@ -7,7 +7,7 @@ pub mod wav;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, Parser};
 use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, StepProfile, Tensor};
 
 /// The command line of every example.
@@ -28,12 +28,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// The command line of an example without options of its own; `--help` begins with `about`.
-    pub fn of(about: &'static str) -> Self {
-        let mut matches = Self::command().about(about).get_matches();
-        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
-    }
-
     /// A session on the selected device.
     pub fn session(&self) -> Result<Session> {
         let device = Device::open(self.device.as_deref())?;
@@ -43,6 +37,21 @@ impl Options {
         }
         Ok(Session::new(device))
     }
+}
+
+/// The command line of an example with plots and no options of its own.
+#[derive(Parser)]
+pub struct WithDrawings {
+    #[command(flatten)]
+    pub common: Options,
+    #[command(flatten)]
+    pub drawings: Drawings,
+}
+
+/// Parses the command line of an example; `--help` begins with `about`.
+pub fn parse<T: Parser>(about: &'static str) -> T {
+    let mut matches = T::command().about(about).get_matches();
+    T::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Options for plots.
