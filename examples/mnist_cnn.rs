@@ -5,8 +5,8 @@
 //! cargo run --release --example mnist_cnn -- --weights mnist_cnn.safetensors --predict digit.png
 //! ```
 //!
-//! Two convolutions with batch norm and two dense layers, cross-entropy, Adam. Before training, one step is compared with
-//! the CPU reference, kernel call by kernel call; with `--shadow`, every step is.
+//! Two convolutions with batch norm and two dense layers, cross-entropy, Adam. Before training, one step is compared
+//! with the CPU reference, kernel call by kernel call; with `--shadow`, every step is.
 //!
 //! On several devices, here 4 processes of this machine (needs Open MPI or MPICH, and libclang to build):
 //!

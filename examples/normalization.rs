@@ -138,7 +138,7 @@ fn chosen(curves: &[(String, Points)]) -> Vec<(&str, Points)> {
 
 fn main() -> Result<()> {
     let WithDrawings { common: mut options, drawings } = common::parse(
-        "Measures activations and gradients of a network with 20 layers, and trains it, with several initial weights and norms",
+        "Measures activations and gradients of a network with 20 layers, with several initial weights and norms, and trains it",
     );
     let device = options.session()?.device().clone();
     let (rows, epochs) = if options.quick { (500, 1) } else { (2000, 5) };

@@ -4,8 +4,8 @@
 //! cargo run --release --example regressor
 //! ```
 //!
-//! Trains with validation, checkpoints, early stopping and a log in `runs/regressor`. Interrupt it with Ctrl-C and start
-//! it again with `--resume`: it goes on as if it had never stopped.
+//! Trains with validation, checkpoints, early stopping and a log in `runs/regressor`. Interrupt it with Ctrl-C and
+//! start it again with `--resume`: it goes on as if it had never stopped.
 
 mod common;
 

@@ -4,8 +4,8 @@
 //! groups, and groups into kernel epilogues; `schedule` orders the jobs and decides which variables are updated in
 //! place; `lower` turns jobs into kernel calls, with the help of `narrow` for narrow types; `memory` shares buffers
 //! between values and `bind` binds them; `lint` checks the plan against a device's limits; `pace` splits a step into
-//! submissions; `exchange` tells what ranks exchange; `choices` holds measured variants; `sites` isolates the kernels to measure; `explain` lists the choices
-//! of a plan, `print` its launches.
+//! submissions; `exchange` tells what ranks exchange; `choices` holds measured variants; `sites` isolates the kernels to
+//! measure; `explain` lists the choices of a plan, `print` its launches.
 
 mod bind;
 mod choices;

@@ -371,7 +371,7 @@ impl Session {
 
     async fn submit_timed_async(&mut self, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Option<f64>> {
         let feeds = self.bind(program, feeds)?;
-        let Some(gpu) = program.gpu.as_ref().filter(|_| program.plan.exchanges().is_empty()) else { return Ok(None) };
+        let Some(gpu) = program.gpu.as_ref().filter(|gpu| !gpu.exchanges()) else { return Ok(None) };
         feeds.upload(gpu)?;
         let Some(seconds) = gpu.timed(0..program.plan.calls.len()).await? else { return Ok(None) };
         gpu.commit().await?;

@@ -239,6 +239,7 @@ fn training(world: &World) -> Result<()> {
             Ok((weights?.iter().flat_map(Tensor::to_f64).collect(), r2.unwrap_or(f64::NAN)))
         };
         let ((alone, r2), (together, other_r2)) = (train(None)?, train(Some(world))?);
+        assert_eq!(train(Some(world))?.0, together, "{device}: another run has the same bits");
         for (a, b) in alone.iter().zip(&together) {
             assert!((a - b).abs() <= bound * a.abs().max(0.1), "{device}: {a} and {b}");
         }

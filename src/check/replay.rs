@@ -435,6 +435,7 @@ impl Session {
         program: &Program,
         feeds: &[(&str, &Tensor)],
     ) -> Result<(Vec<Tensor>, Vec<KernelCase>)> {
+        self.alone(program, "recording kernel cases")?;
         let (gpu, scalars) = self.start_check(program, feeds)?;
         let (plan, device) = (program.plan(), self.device().to_string());
         let mut cases = Vec::with_capacity(plan.calls.len());

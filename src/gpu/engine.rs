@@ -266,6 +266,11 @@ impl Program {
         })
     }
 
+    /// Whether it exchanges values with other ranks, if there are any.
+    pub fn exchanges(&self) -> bool {
+        !self.exchanges.is_empty()
+    }
+
     fn buffer(&self, stored: &Stored) -> &wgpu::Buffer {
         &self.buffers[stored.buffer]
     }

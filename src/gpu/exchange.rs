@@ -27,10 +27,14 @@ impl Exchanges {
         Exchanges { phases: phases.into_iter().map(staged).collect() }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.phases.is_empty()
+    }
+
     /// The phases, if there are other ranks.
     pub fn among<'a>(&'a self, world: Option<&'a World>) -> Option<(&'a World, &'a [StagedPhase])> {
         let world = world.filter(|world| world.ranks() > 1)?;
-        (!self.phases.is_empty()).then_some((world, &self.phases))
+        (!self.is_empty()).then_some((world, &self.phases))
     }
 }
 

@@ -249,13 +249,12 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
 
 /// Waits until the device has finished all submitted work.
 pub(crate) async fn wait(gpu: &Gpu) -> Result<()> {
-    let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-    gpu.scoped(|| {
-        gpu.queue.on_submitted_work_done(move || drop(sender.send(())));
-        Ok(())
-    })?;
     poll(gpu)?;
-    receiver.receive().await;
+    if cfg!(target_family = "wasm") {
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        gpu.queue.on_submitted_work_done(move || drop(sender.send(())));
+        receiver.receive().await;
+    }
     gpu.settled().await
 }
 

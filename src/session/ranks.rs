@@ -2,7 +2,7 @@
 
 use super::{Program, Session};
 use crate::distributed::World;
-use crate::{Error, Result};
+use crate::{Error, Result, gpu};
 
 impl Session {
     /// Makes the session a rank of a job: [all-reduce ops](crate::ops::all_reduce::AllReduce) of its programs combine
@@ -35,7 +35,7 @@ impl Session {
     /// An error if the program's exchanges would be left out, because `what` runs single launches.
     pub(crate) fn alone(&self, program: &Program, what: &str) -> Result<()> {
         let ranks = self.world.as_ref().map_or(1, World::ranks);
-        if ranks > 1 && !program.plan.exchanges().is_empty() {
+        if ranks > 1 && program.gpu.as_ref().is_some_and(gpu::Program::exchanges) {
             return Err(Error::Distributed(format!(
                 "{what} is not possible for a step with all_reduce in a job of {ranks} ranks; use a session of its own"
             )));

@@ -112,6 +112,7 @@ impl Session {
         if self.device().is_cpu() {
             return Err(Error::Device("the reference has no launches to profile; open a GPU device".into()));
         }
+        self.alone(program, "a profile")?;
         let mut launches = launches(program.plan());
         let mut times = vec![Vec::new(); launches.len()];
         let mut phases = [Vec::new(), Vec::new(), Vec::new()];

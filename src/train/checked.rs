@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::programs::{Compiled, types};
 use super::steps::StepGraph;
-use super::{Batch, Dataset, Loader, Trainer};
+use super::{Batch, Dataset, Trainer};
 use crate::time::{Duration, Instant};
 use crate::trace::span;
 use crate::tuning::Tuned;
@@ -43,20 +43,28 @@ impl fmt::Display for Checked {
 }
 
 impl Trainer {
-    /// Starts a step; with checks, runs it.
+    /// Starts a step; with checks, runs it, or another rank does: they check in turn.
     pub(super) fn start(
         &mut self,
         session: &mut Session,
         program: &Compiled,
         feeds: &[(&str, &Tensor)],
     ) -> Result<Pending> {
-        let program = &program.program;
-        // Ranks check in turn.
-        let (rank, ranks) = self.world.as_ref().map_or((0, 1), |world| (world.rank(), world.ranks()));
-        let turn = self.turns % ranks == rank;
+        let (rank, ranks) = self.place();
+        let checking = if self.turns % ranks == rank { self.checking } else { Checking::None };
         self.turns += 1;
-        let (outputs, found) = match self.checking {
-            _ if !turn => return session.start(program, feeds),
+        self.start_checked(session, program, feeds, checking)
+    }
+
+    fn start_checked(
+        &mut self,
+        session: &mut Session,
+        program: &Compiled,
+        feeds: &[(&str, &Tensor)],
+        checking: Checking,
+    ) -> Result<Pending> {
+        let program = &program.program;
+        let (outputs, found) = match checking {
             Checking::None => return session.start(program, feeds),
             Checking::Shadow => {
                 let (outputs, report) = session.run_checked(program, feeds)?;
@@ -102,18 +110,22 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Training`] with the first kernel call that computes wrong; errors of data, compilation and device.
+    /// [`Error::Training`] with the first kernel call that computes wrong; errors of data, compilation and device. The
+    /// other [ranks](Trainer::distributed) of a job get them, too.
     pub fn verify(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
+        let verified = self.verify_step(session, data);
+        self.reporting(verified)
+    }
+
+    fn verify_step(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
         let mut other = Session::new(session.device().clone());
         other.set_choices(session.choices().clone());
         let batch = self.first_batch(data)?;
         let program = self.training(&mut other, &batch)?;
-        let (checking, checked) = (self.checking, std::mem::take(&mut self.checked));
-        self.checking = Checking::Shadow;
-        let done = self.start(&mut other, &program, &program.feeds(&batch)).and_then(Pending::outputs);
+        let checked = std::mem::take(&mut self.checked);
+        let started = self.start_checked(&mut other, &program, &program.feeds(&batch), Checking::Shadow);
         let own = std::mem::replace(&mut self.checked, checked);
-        self.checking = checking;
-        self.reporting(done.map(|_| own))
+        started.map(|_| own)
     }
 
     /// Where the time of a training step goes, launch by launch, in a session of its own: the variables of `session` do
@@ -141,7 +153,7 @@ impl Trainer {
         const BATCHES: usize = 20;
         const TIME: Duration = Duration::from_secs(2);
         let began = Instant::now();
-        let loader = Loader::new(data, self.batches(data)?).workers(self.workers);
+        let loader = self.loader(data, self.batches(data)?);
         let mut pending: Option<Pending> = None;
         loader.epoch(0, 0, |loaded| {
             let _span = span!("step", loaded.number as u64);
@@ -157,6 +169,6 @@ impl Trainer {
     /// The first batch in the order of the rows; in a job, this rank's share of it.
     pub(super) fn first_batch(&self, data: &dyn Dataset) -> Result<Batch> {
         let rows: Vec<usize> = (0..data.len().min(self.batch)).collect();
-        data.batch(&self.share(&rows).rows, 0)
+        data.batch(&rows[self.share(rows.len()).rows], 0)
     }
 }

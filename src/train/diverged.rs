@@ -32,7 +32,7 @@ impl Run<'_> {
             let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
             for number in from..batch {
                 let tensors = self.batch(epoch, number, &lists)?;
-                let started = self.start(number, &self.trainer.share(&lists[number]), &tensors)?;
+                let started = self.start(number, &self.trainer.share(lists[number].len()), &tensors)?;
                 drop(started.pending.outputs()?);
             }
             text += &self.first_not_finite(epoch, batch, &lists)?;

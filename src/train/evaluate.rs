@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::ranks::{Outputs, gather_outputs};
 use super::worst::Worst;
-use super::{Batch, Dataset, Evaluation, Loader, Meter, Trainer};
+use super::{Dataset, Evaluation, Loaded, Meter, Trainer};
 use crate::data::Batches;
 use crate::trace::span;
 use crate::{Error, Pending, Result, Session};
@@ -19,22 +19,19 @@ pub(super) fn evaluate(
 ) -> Result<Evaluation> {
     let _span = span!("evaluate");
     let batches = Batches::new(data.len(), trainer.batch)?;
-    let mut loader = Loader::new(data, batches).workers(trainer.workers);
-    if let Some(world) = &trainer.world {
-        loader = loader.share(world.rank(), world.ranks());
-    }
+    let loader = trainer.loader(data, batches);
     let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst };
-    let mut pending: Option<(Batch, Vec<usize>, Pending)> = None;
+    let mut pending: Option<(Loaded, Pending)> = None;
     loader.epoch(0, 0, |loaded| {
         let program = trainer.evaluation(session, &loaded.tensors)?;
         let started = trainer.start(session, &program, &program.feeds(&loaded.tensors))?;
-        if let Some(previous) = pending.replace((loaded.tensors, loaded.rows, started)) {
-            sums.add(trainer, previous)?;
+        if let Some((previous, outputs)) = pending.replace((loaded, started)) {
+            sums.add(trainer, &previous, outputs)?;
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(last) = pending {
-        sums.add(trainer, last)?;
+    if let Some((last, outputs)) = pending {
+        sums.add(trainer, &last, outputs)?;
     }
     let Sums { loss, rows, meter, .. } = sums;
     Ok(Evaluation { loss: loss / rows, metrics: meter.values()?, confusion: meter.confusion() })
@@ -48,15 +45,16 @@ struct Sums<'w> {
 }
 
 impl Sums<'_> {
-    fn add(&mut self, trainer: &Trainer, (batch, rows, pending): (Batch, Vec<usize>, Pending)) -> Result<()> {
+    fn add(&mut self, trainer: &Trainer, loaded: &Loaded, pending: Pending) -> Result<()> {
+        let Loaded { tensors: batch, rows, share, .. } = loaded;
         let outputs = pending.outputs()?;
         let [loss, rest @ ..] = &outputs[..] else { return Err(Error::Input("the step has no loss".into())) };
         if let Some(world) = &trainer.world {
             let tensors = match rest {
-                [prediction] => Some((prediction, trainer.target_of(&batch)?)),
+                [prediction] => Some((prediction, trainer.target_of(batch)?)),
                 _ => None,
             };
-            for Outputs { loss, rows, tensors } in gather_outputs(world, &rows, (loss.item()?, tensors))? {
+            for Outputs { loss, rows, tensors } in gather_outputs(world, share.total, (loss.item()?, tensors))? {
                 self.loss += loss * rows as f64;
                 self.rows += rows as f64;
                 if let Some((prediction, target)) = tensors {
@@ -69,9 +67,9 @@ impl Sums<'_> {
         self.rows += rows.len() as f64;
         match rest {
             [prediction] => {
-                let classes = self.meter.add_batch(prediction, trainer.target_of(&batch)?)?;
+                let classes = self.meter.add_batch(prediction, trainer.target_of(batch)?)?;
                 if let Some(worst) = &mut self.worst {
-                    worst.add(&batch, &trainer.target, prediction, &rows, classes);
+                    worst.add(batch, &trainer.target, prediction, rows, classes);
                 }
                 Ok(())
             }

@@ -48,9 +48,9 @@ pub struct Loader<'d> {
 pub struct Loaded {
     /// Its number within the epoch, from 0.
     pub number: usize,
-    /// Its row numbers.
+    /// The numbers of the rows that its tensors hold.
     pub rows: Vec<usize>,
-    /// This rank's share of the rows, which the tensors hold.
+    /// This rank's share of the batch.
     pub(super) share: Share,
     /// Its tensors.
     pub tensors: Batch,
@@ -69,8 +69,8 @@ impl<'d> Loader<'d> {
         Loader { workers, ahead: 2 * workers, ..self }
     }
 
-    /// Makes only the share of a rank of each batch: a range of its rows. The shares of all `ranks` are the batch, and differ
-    /// by at most one row. A rank without rows gets any one.
+    /// Prepares only the share of a rank of each batch: a range of its rows. The shares of all `ranks` make up the
+    /// batch, and their sizes differ by at most one. A rank without rows gets the first row of the batch.
     ///
     /// ```
     /// # use std::ops::ControlFlow;
@@ -111,19 +111,21 @@ impl<'d> Loader<'d> {
     ) -> Result<()> {
         let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
         let (rank, ranks) = self.ranks;
-        let share = |number: usize| Share::of(&lists[number], rank, ranks);
+        let share = |number: usize| Share::of(lists[number].len(), rank, ranks);
         let make = |number: usize| {
             let _span = span!("make batch", number as u64);
             let step = step_of(epoch, number, lists.len());
             // Each rank draws other random changes.
             let step = step.wrapping_mul(ranks as u64).wrapping_add(rank as u64);
-            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&share(number).rows, step)));
+            let made = catch_unwind(AssertUnwindSafe(|| self.data.batch(&lists[number][share(number).rows], step)));
             made.unwrap_or_else(|panic| {
                 Err(Error::Input(format!("making batch {number} of epoch {epoch} panicked: {}", message(&*panic))))
             })
         };
         let mut deliver = |number: usize, tensors: Result<Batch>, waited| {
-            each(Loaded { number, rows: lists[number].clone(), share: share(number), tensors: tensors?, waited })
+            let share = share(number);
+            let rows = lists[number][share.rows.clone()].to_vec();
+            each(Loaded { number, rows, share, tensors: tensors?, waited })
         };
         if self.workers == 0 {
             for number in first..lists.len() {

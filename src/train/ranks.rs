@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use serde_json::{Value as Json, json};
 
-use super::Trainer;
 use super::state::State;
+use super::{Dataset, Loader, Trainer};
+use crate::data::Batches;
 use crate::distributed::World;
 use crate::graph::ValueId;
 use crate::ops::all_reduce::AllReduce;
@@ -14,10 +16,10 @@ use crate::optim::{self, Gradient};
 use crate::{DType, Error, Graph, Result, Session, Tensor, TensorType, Value};
 
 /// The scalar with the part of the batch that is this rank's.
-pub(super) const SHARE: &str = "share";
+pub(super) const SHARE: &str = "rank.share";
 
 /// The scalar with this rank's wish to end the training; see [`Wish`].
-pub(super) const STOP: &str = "stop";
+pub(super) const STOP: &str = "rank.stop";
 
 /// Steps after which the variables of all ranks are compared, unless it is the end of an epoch.
 pub(super) const COMPARE: u64 = 100;
@@ -53,8 +55,9 @@ impl Wish {
 /// A rank's rows of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Share {
-    /// The rows that the rank computes: its own, or any single one if it has none, because every rank takes every step.
-    pub rows: Vec<usize>,
+    /// Which of the batch's rows the rank computes: its own, or the first if it has none, because every rank takes every
+    /// step.
+    pub rows: Range<usize>,
     /// The number of its own rows.
     pub own: usize,
     /// The number of rows of the batch.
@@ -62,12 +65,12 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// The share of a rank: a range of the rows. The sizes of the shares differ by at most one.
-    pub fn of(rows: &[usize], rank: usize, ranks: usize) -> Share {
-        let at = |rank: usize| rows.len() * rank / ranks.max(1);
-        let own = &rows[at(rank)..at(rank + 1)];
-        let computed = if own.is_empty() { &rows[..rows.len().min(1)] } else { own };
-        Share { rows: computed.to_vec(), own: own.len(), total: rows.len() }
+    /// The share of a rank of a batch with `total` rows. The sizes of the shares differ by at most one.
+    pub fn of(total: usize, rank: usize, ranks: usize) -> Share {
+        let at = |rank: usize| total * rank / ranks.max(1);
+        let own = at(rank)..at(rank + 1);
+        let count = own.len();
+        Share { rows: if own.is_empty() { 0..total.min(1) } else { own }, own: count, total }
     }
 
     /// Its part of the batch.
@@ -122,10 +125,21 @@ impl Trainer {
         self
     }
 
-    /// This rank's rows of a batch.
-    pub(super) fn share(&self, rows: &[usize]) -> Share {
-        let (rank, ranks) = self.world.as_ref().map_or((0, 1), |world| (world.rank(), world.ranks()));
-        Share::of(rows, rank, ranks)
+    /// The number of this rank, and how many there are.
+    pub(super) fn place(&self) -> (usize, usize) {
+        self.world.as_ref().map_or((0, 1), |world| (world.rank(), world.ranks()))
+    }
+
+    /// This rank's share of a batch with `total` rows.
+    pub(super) fn share(&self, total: usize) -> Share {
+        let (rank, ranks) = self.place();
+        Share::of(total, rank, ranks)
+    }
+
+    /// Prepares this rank's share of each batch.
+    pub(super) fn loader<'d>(&self, data: &'d dyn Dataset, batches: Batches) -> Loader<'d> {
+        let (rank, ranks) = self.place();
+        Loader::new(data, batches).workers(self.workers).share(rank, ranks)
     }
 
     /// Whether this rank writes files and shows progress.
@@ -289,10 +303,10 @@ pub(super) struct Outputs {
     pub tensors: Option<(Tensor, Tensor)>,
 }
 
-/// What the ranks that have rows of a batch have computed.
+/// What the ranks that have rows of a batch with `total` rows have computed.
 pub(super) fn gather_outputs(
     world: &World,
-    rows: &[usize],
+    total: usize,
     own: (f64, Option<(&Tensor, &Tensor)>),
 ) -> Result<Vec<Outputs>> {
     let (loss, tensors) = own;
@@ -300,7 +314,7 @@ pub(super) fn gather_outputs(
     for tensor in tensors.into_iter().flat_map(|(prediction, target)| [prediction, target]) {
         bytes.extend_from_slice(bytemuck::cast_slice(&tensor.device_words()));
     }
-    let share = |rank: usize| Share::of(rows, rank, world.ranks());
+    let share = |rank: usize| Share::of(total, rank, world.ranks());
     let computed = share(world.rank()).rows.len();
     let mut found = Vec::new();
     for (rank, bytes) in world.gather(bytes)?.into_iter().enumerate() {

@@ -10,7 +10,7 @@ use super::ranks::{self, SHARE, STOP, Share, Wish};
 use super::report::Renewal;
 use super::state::{Checkpoints, Snapshot, State};
 use super::worst::Worst;
-use super::{Control, Dataset, Epoch, History, Loader, StepEvent, Trainer, interrupt, watch};
+use super::{Control, Dataset, Epoch, History, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
 use crate::time::{Duration, Instant};
@@ -220,10 +220,7 @@ impl<'a> Run<'a> {
         let (epoch, first) = (self.state.epoch, self.state.batch);
         let _span = span!("epoch", epoch + 1);
         let (data, batches) = (self.data, self.batches.clone());
-        let mut loader = Loader::new(data, batches).workers(self.trainer.workers);
-        if let Some(world) = &self.trainer.world {
-            loader = loader.share(world.rank(), world.ranks());
-        }
+        let loader = self.trainer.loader(data, batches);
         let mut started: Option<Started> = None;
         let (mut diverged, mut due) = (None, false);
         let mut clock = Instant::now();

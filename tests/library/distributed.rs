@@ -12,6 +12,7 @@ use wgrad::train::{Control, Ended, FromFn, Metric, Model, Trainer};
 use wgrad::{Profile, Result};
 
 use crate::common;
+use crate::my_square::{MySquare, RIGHT};
 use crate::train::{rows, squares, state};
 
 /// Runs a function on all ranks of a new world; a rank's `None` is a panic.
@@ -479,6 +480,31 @@ fn a_loss_that_is_not_finite_ends_all_ranks() {
 }
 
 #[test]
+fn every_rank_verifies_its_own_device() {
+    let Some(device) = common::device() else { return };
+    let verify = |world: &World, op: fn(usize) -> MySquare| {
+        let rank = world.rank();
+        let model =
+            Model::new([3], move |nn: &Scope, x: &Value| nn.graph().apply1(op(rank), &[&nn.linear("fc", x, 1)]));
+        let mut trainer = Trainer::new(&model, squares).batch(4).quiet().distributed(world);
+        let session = Session::new(device.clone());
+        trainer.verify(&session, &rows(16, 1))
+    };
+    let right = |_: usize| MySquare(RIGHT.to_owned());
+    for checked in on_ranks(World::threads(3), |world| verify(&world, right).expect("right")) {
+        assert!(checked.steps == 1 && checked.numbers > 10, "{checked:?}");
+    }
+    // A device that computes wrong.
+    let wrong = |rank: usize| if rank == 1 { MySquare::wrong() } else { MySquare(RIGHT.to_owned()) };
+    let found = errors(World::threads(2), |world| {
+        verify(world, wrong)?;
+        world.sum(&[1.0]).map(drop)
+    });
+    assert!(found[1].contains("first divergence: my_square.only"), "{found:?}");
+    assert_eq!(found[0], format!("rank 1 failed: {}", found[1]));
+}
+
+#[test]
 fn ranks_check_steps_in_turn() {
     let Some(device) = common::device() else { return };
     let unchecked = on_ranks(World::threads(2), |world| {
@@ -507,8 +533,12 @@ fn a_session_of_several_ranks_times_no_single_launches() {
         let mut session = Session::new(device.clone());
         session.distribute(&world).unwrap();
         let program = session.compile(&graph, &[&y]).unwrap();
-        let error = session.time_calls(&program, &[("x", &Tensor::new([4], [0.0f32; 4]).unwrap())]).unwrap_err();
+        let x = Tensor::new([4], [0.0f32; 4]).unwrap();
+        let error = session.time_calls(&program, &[("x", &x)]).unwrap_err();
         assert!(error.to_string().starts_with("timing single launches is not possible"), "{error}");
+        // Before it runs a step, for which it would wait forever if one rank did this.
+        let error = session.profile(&program, &[("x", &x)]).unwrap_err();
+        assert!(error.to_string().starts_with("a profile is not possible"), "{error}");
     });
     let graph = Graph::new();
     let y = graph.input("x", DType::F32, [4]).cast(DType::I32).all_reduce(AllReduce::SUM);

@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/my_square.rs"]
+mod my_square;
 
 mod data;
 mod data_props;

@@ -1,5 +1,5 @@
-//! `wgrad bench allreduce`: sums over the ranks of an MPI job, training steps with them, and what a network would make of
-//! them.
+//! `wgrad bench allreduce`: sums over the ranks of an MPI job, training steps with them, and what a network would make
+//! of them.
 
 use std::time::Instant;
 
