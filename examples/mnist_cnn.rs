@@ -89,16 +89,16 @@ fn train(options: &Options) -> Result<()> {
         (digits.train, digits.test) = (digits.train.first(2000)?, digits.test.first(500)?);
     }
     let world = if options.distributed { Some(World::init()?) } else { None };
+    let is_first = world.as_ref().is_none_or(World::is_first);
+    if is_first {
+        println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
+    }
     let mut session = match &world {
         Some(world) => Session::new(Device::of_rank(world, options.common.device.as_deref())?),
         None => options.common.session()?,
     };
     if let Some(world) = &world {
         println!("{} of {}: {}", world.name_of(world.rank()), world.ranks(), session.device());
-    }
-    let is_first = world.as_ref().is_none_or(World::is_first);
-    if is_first {
-        println!("data: {} training digits, {} test digits", digits.train.len(), digits.test.len());
     }
     let (lr, pixels) = (options.lr, options.augment);
     let train = digits.train.augment(Augment::new(options.common.seed).shift(pixels).rotate(5.0 * f64::from(pixels)));
