@@ -38,6 +38,7 @@
 pub mod distributed;
 mod error;
 mod files;
+mod parallel;
 pub mod profile;
 pub mod shader;
 pub mod shape;

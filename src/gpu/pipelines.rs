@@ -6,12 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::errors::Errors;
 use crate::shader::with_locations;
 use crate::time::{Duration, Instant};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, parallel};
 
 /// Identifies a pipeline.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -55,13 +53,13 @@ impl Pipelines {
     ) -> Result<Vec<wgpu::ComputePipeline>> {
         let new = self.missing(wanted);
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
-        let one = |(key, label): &&(Key, &str)| -> Result<_> {
+        let one = |(key, label): &(Key, &str)| -> Result<_> {
             if !self.delay.is_zero() {
                 std::thread::sleep(self.delay); // a browser cannot
             }
             watched(&|| make(device, key, label, cache))
         };
-        let started: Vec<_> = new.par_iter().map(one).collect::<Result<_>>()?;
+        let started: Vec<_> = parallel::map(new.len(), &|at| one(new[at])).into_iter().collect::<Result<_>>()?;
         let mut pipelines = Vec::with_capacity(started.len());
         for ((pipeline, errors), (key, label)) in started.into_iter().zip(new.iter().copied()) {
             closed(errors.await).map_err(|error| match error {

@@ -3,11 +3,10 @@
 mod integer;
 pub(super) mod kernels;
 
-use rayon::prelude::*;
-
 use self::integer::IntegerMatmul;
 use crate::graph::NodeKind;
 use crate::op::{Backward, Case, Fill, Lowering, Op, Rounding};
+use crate::parallel::for_chunks;
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -68,9 +67,11 @@ impl Op for Matmul {
         let (a, b) = (inputs[0].f64s(), inputs[1].f64s());
         let mut y = vec![0.0; outputs[0].shape.numel()];
         let rows_at_once = (1 << 14) / (n * k).max(1) + 1;
-        y.par_chunks_mut(n.max(1)).with_min_len(rows_at_once).enumerate().for_each(|(row, y)| {
-            let b = &b[row / m * k * n..][..k * n];
-            add_row_times_matrix(y, &a[row * k..][..k], b);
+        for_chunks(&mut y, rows_at_once * n, &|number, rows| {
+            for (y, row) in rows.chunks_mut(n.max(1)).zip(number * rows_at_once..) {
+                let b = &b[row / m * k * n..][..k * n];
+                add_row_times_matrix(y, &a[row * k..][..k], b);
+            }
         });
         vec![Tensor::of(&outputs[0].shape, y)]
     }

@@ -22,7 +22,6 @@ pub mod matmul;
 pub mod norm;
 pub mod one_hot;
 pub mod pad;
-mod parallel;
 pub mod pool2d;
 pub mod quantized_matmul;
 pub mod random;

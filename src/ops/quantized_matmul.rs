@@ -1,13 +1,12 @@
 //! Products with matrices that are quantised in blocks of 32 numbers, of 4 or 8 bits, packed into words. Kernels unpack
 //! the numbers as they load them.
 
-use rayon::prelude::*;
-
 use super::matmul::kernels::{self, Blocks, MatmulTiling, Operand};
 use crate::op::{
     Args, Attributes, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
     Style, Variant, Work, gamma,
 };
+use crate::parallel;
 use crate::shader::Shader;
 use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
@@ -50,7 +49,7 @@ impl QuantizedMatmul {
             (f64::from(u) - f64::from(zero), scales[block])
         };
         let rows = inputs[1].shape()[0];
-        (0..rows * self.columns).into_par_iter().map(number).unzip()
+        parallel::map(rows * self.columns, &number).into_iter().unzip()
     }
 
     /// The sums of `term(x, u - zero, scale)`.
@@ -63,7 +62,7 @@ impl QuantizedMatmul {
             let of = |t: usize| if self.transposed { t * n + column } else { column * k + t };
             (0..k).map(|t| term(x[row * k + t], numbers[of(t)], scales[of(t)])).sum()
         };
-        (0..m * n).into_par_iter().with_min_len((1 << 14) / (k + 1) + 1).map(element).collect()
+        parallel::map(m * n, &element)
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) use kernels::{
 };
 
 use crate::op::{Attributes, Backward, Lowering, Op, Rounding};
-use crate::ops::parallel;
+use crate::parallel;
 use crate::shape::View;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 

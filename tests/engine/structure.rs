@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom. Modules in the same row may use each other.
 const ROWS: &[&[&str]] = &[
-    &["distributed", "error", "files", "shape", "tensor", "profile", "shader", "time", "trace"],
+    &["distributed", "error", "files", "parallel", "shape", "tensor", "profile", "shader", "time", "trace"],
     &["op", "graph", "autodiff", "ops"],
     &["plan", "cpu"],
     &["gpu"],

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::{LEFT_OUT, MIN_SCORE, Scores, four};
 use crate::op::{F32_UNIT_ROUNDOFF, Precision, gamma, rounding_to_f16};
-use crate::ops::parallel;
+use crate::parallel;
 use crate::{Tensor, TensorType};
 
 /// One head: rows of q `[l, e]`, k `[s, e]`, v `[s, width]` and, for the gradients, dy `[l, width]` and

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Sizes;
-use crate::ops::parallel::for_chunks;
+use crate::parallel::for_chunks;
 
 /// One axis: `input = output * stride + kernel * dilation - padding`.
 #[derive(Clone, Copy)]

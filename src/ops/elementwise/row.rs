@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use crate::op::{Arg, Attribute, Attributes, Backward, Bits, Lowering, Nan, Op, Pointwise, Rounding};
-use crate::ops::parallel::for_chunks;
+use crate::parallel::for_chunks;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
 /// The properties of an elementwise function, except its WGSL.

@@ -1,13 +1,12 @@
 //! Integer matrix products: i32 and u32, modulo 2^32. One kernel for every device and all integers, which multiplies four
 //! pairs of i8 at a time; the other fast kernels are for floats only.
 
-use rayon::prelude::*;
-
 use super::kernels::{Blocks, MatmulTiling, Operand};
 use super::{batch, infer_product, sizes};
 use crate::op::{
     Args, Backward, Binding, Cost, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Style, Variant, Work,
 };
+use crate::parallel::for_chunks;
 use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -59,7 +58,7 @@ impl Op for IntegerMatmul {
 
 fn product_of_integers(a: &[u32], b: &[u32], [m, n, k]: [usize; 3], count: usize) -> Vec<u32> {
     let mut y = vec![0u32; count];
-    y.par_chunks_mut(n.max(1)).enumerate().for_each(|(row, y)| {
+    for_chunks(&mut y, n, &|row, y| {
         let (a, b) = (&a[row * k..][..k], &b[row / m * k * n..][..k * n]);
         for (factor, b) in a.iter().zip(b.chunks_exact(n)) {
             y.iter_mut().zip(b).for_each(|(y, &b)| *y = y.wrapping_add(factor.wrapping_mul(b)));

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Sizes;
-use crate::ops::parallel::for_chunks;
 use crate::ops::reduce::exceeds;
+use crate::parallel::for_chunks;
 
 /// The elements that window `i` covers along an axis, without padding.
 fn covered(i: usize, kernel: usize, stride: usize, padding: usize, size: usize) -> Range<usize> {

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use super::{Activation, Cell, Recurrence, Sizes};
 use crate::op::{F32_UNIT_ROUNDOFF, gamma};
 use crate::ops::matmul::add_row_times_matrix;
-use crate::ops::parallel;
+use crate::parallel;
 
 /// What a run adds to each result: nothing, or a random fraction of its maximum rounding error.
 struct Noise(Option<StdRng>);
