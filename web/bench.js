@@ -46,7 +46,30 @@ function other(tf, name, n) {
     const x = tf.randomUniform([n]);
     return () => tf.tidy(() => x.mul(0.5).add(1).tanh().mul(x));
   }
+  if (name === 'mlp step') return training(tf, n, [784], []);
+  if (name === 'cnn step') {
+    const block = (filters, shape) => [
+      tf.layers.conv2d({ filters, kernelSize: 3, useBias: false, ...shape }), tf.layers.batchNormalization(),
+      tf.layers.activation({ activation: 'relu' }), tf.layers.maxPooling2d({ poolSize: 2 }),
+    ];
+    return training(tf, n, [28, 28, 1], [...block(16, { inputShape: [28, 28, 1] }), ...block(32), tf.layers.flatten()]);
+  }
   return undefined;
+}
+
+// A training step with Adam; returns an updated bias. Two dense layers follow the others, as in `crates/wgrad-web/src/bench.rs`.
+function training(tf, rows, inputShape, layers) {
+  const hidden = layers.length ? { units: 64 } : { units: 256, inputShape };
+  const dense = [tf.layers.dense({ ...hidden, activation: 'relu' }), tf.layers.dense({ units: 10 })];
+  const model = tf.sequential({ layers: [...layers, ...dense] });
+  const x = tf.randomUniform([rows, ...inputShape]);
+  const labels = tf.oneHot(tf.range(0, rows, 1, 'int32').mod(tf.scalar(10, 'int32')), 10);
+  const optimizer = tf.train.adam(1e-3);
+  const loss = () => tf.losses.softmaxCrossEntropy(labels, model.apply(x, { training: true }));
+  return () => {
+    optimizer.minimize(loss);
+    return model.layers.at(-1).getWeights()[1].clone();
+  };
 }
 
 async function timeOther(tf, compute) {
