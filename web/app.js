@@ -19,7 +19,8 @@ export function setState(state) {
 }
 
 export function fail(error) {
-  byId('message').textContent = String(error?.message ?? error);
+  const text = String(error?.message ?? error);
+  byId('message').textContent = text.includes('device was lost') ? `${text}. Here: reload the page.` : text;
   byId('message').className = 'error';
   setState('failed');
 }
@@ -51,8 +52,11 @@ export async function connect() {
     });
   try {
     const gpu = await call('open', new URLSearchParams(location.search).has('defaults'));
-    gpu.name ||= [adapter.info.vendor, adapter.info.architecture, adapter.info.device].filter(Boolean).join(' ');
-    byId('message').textContent = `GPU: ${gpu.name || 'unnamed'}`;
+    // wgpu does not know a browser's name of the GPU.
+    const { vendor, architecture, device } = adapter.info;
+    const name = [vendor, architecture, device].filter(Boolean).join(' ');
+    if (name) gpu.name = gpu.name.replace('unnamed GPU', name);
+    byId('message').textContent = `GPU: ${gpu.name}`;
     return { call, gpu };
   } catch (error) {
     fail(error);

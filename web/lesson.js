@@ -44,6 +44,17 @@ export async function train(most = Infinity) {
   training = true;
   setState('running');
   byId('train').textContent = 'Pause';
+  try {
+    await trainSteps(most);
+    await evaluate();
+  } finally {
+    training = false;
+    byId('train').textContent = 'Train';
+  }
+  setState('done');
+}
+
+async function trainSteps(most) {
   const clicked = performance.now();
   let seconds = 0;
   for (let steps = 1; training && steps <= most; steps++) {
@@ -59,10 +70,6 @@ export async function train(most = Infinity) {
     drawLoss();
     if (losses.length % EVALUATE === 0) await evaluate();
   }
-  await evaluate();
-  training = false;
-  byId('train').textContent = 'Train';
-  setState('done');
 }
 
 // The drawn digit as in the data: 20 pixels high or wide, its centre of mass in the middle.
@@ -159,7 +166,7 @@ if (connected) {
     ({ call } = connected);
     byId('message').textContent += '; compiling the kernels ...';
     batch = await call('prepareLesson', DATA.map((name) => new URL(`data/${name}.gz`, location).href));
-    byId('message').textContent = `GPU: ${connected.gpu.name || 'unnamed'}; ${await call('kernels')} kernels are compiled`;
+    byId('message').textContent = `GPU: ${connected.gpu.name}; ${await call('kernels')} kernels are compiled`;
     await showFilters();
     byId('train').onclick = () => (training ? (training = false) : train().catch(fail));
     byId('check').onclick = () => check().catch(fail);

@@ -119,7 +119,8 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
     };
     let subgroups = (info.subgroup_min_size, info.subgroup_max_size);
     Profile {
-        name: info.name.clone(),
+        // Browsers tell wgpu none.
+        name: if info.name.is_empty() { "unnamed GPU".to_owned() } else { info.name.clone() },
         backend: match info.backend {
             wgpu::Backend::Vulkan => "vulkan",
             wgpu::Backend::Metal => "metal",

@@ -9,7 +9,7 @@ use super::{Batch, Dataset, Trainer};
 use crate::time::{Duration, Instant};
 use crate::trace::span;
 use crate::tuning::Tuned;
-use crate::{Error, Pending, Result, Session, StepProfile, Tensor, Trace};
+use crate::{Error, Pending, Result, Session, StepProfile, Tensor, Trace, gpu};
 
 /// How steps are checked while they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl fmt::Display for Checked {
 
 impl Trainer {
     /// Starts a step; with checks, runs it, or another rank does: they check in turn.
-    pub(super) fn start(
+    pub(super) async fn start(
         &mut self,
         session: &mut Session,
         program: &Compiled,
@@ -53,10 +53,10 @@ impl Trainer {
         let (rank, ranks) = self.place();
         let checking = if self.turns % ranks == rank { self.checking } else { Checking::None };
         self.turns += 1;
-        self.start_checked(session, program, feeds, checking)
+        self.start_checked(session, program, feeds, checking).await
     }
 
-    fn start_checked(
+    async fn start_checked(
         &mut self,
         session: &mut Session,
         program: &Compiled,
@@ -67,13 +67,13 @@ impl Trainer {
         let (outputs, found) = match checking {
             Checking::None => return session.start(program, feeds),
             Checking::Shadow => {
-                let (outputs, report) = session.run_checked(program, feeds)?;
+                let (outputs, report) = session.check_async(program, feeds).await?;
                 self.checked.calls += report.calls.len();
                 self.checked.numbers += report.compared();
                 (outputs, report.divergence.map(|divergence| divergence.to_string()))
             }
             Checking::FindNan => {
-                let (outputs, found) = session.find_nan(program, feeds)?;
+                let (outputs, found) = session.find_nan_async(program, feeds).await?;
                 (outputs, found.map(|found| found.to_string()))
             }
         };
@@ -113,17 +113,25 @@ impl Trainer {
     /// [`Error::Training`] with the first kernel call that computes wrong; errors of data, compilation and device. The
     /// other [ranks](Trainer::distributed) of a job get them, too.
     pub fn verify(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
-        let verified = self.verify_step(session, data);
+        gpu::block_on(self.verify_async(session, data))
+    }
+
+    /// [`Trainer::verify`] for browsers.
+    ///
+    /// # Errors
+    /// As [`Trainer::verify`].
+    pub async fn verify_async(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
+        let verified = self.verify_step(session, data).await;
         self.reporting(verified)
     }
 
-    fn verify_step(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
+    async fn verify_step(&mut self, session: &Session, data: &dyn Dataset) -> Result<Checked> {
         let mut other = Session::new(session.device().clone());
         other.set_choices(session.choices().clone());
         let batch = self.first_batch(data)?;
-        let program = self.training(&mut other, &batch)?;
+        let program = self.training(&mut other, &batch).await?;
         let checked = std::mem::take(&mut self.checked);
-        let started = self.start_checked(&mut other, &program, &program.feeds(&batch), Checking::Shadow);
+        let started = self.start_checked(&mut other, &program, &program.feeds(&batch), Checking::Shadow).await;
         let own = std::mem::replace(&mut self.checked, checked);
         started.map(|_| own)
     }
@@ -139,7 +147,7 @@ impl Trainer {
         let mut other = Session::new(session.device().clone());
         other.set_choices(session.choices().clone());
         let batch = self.first_batch(data)?;
-        let program = self.training(&mut other, &batch)?;
+        let program = gpu::block_on(self.training(&mut other, &batch))?;
         let mut profile = other.profile(&program.program, &program.feeds(&batch))?;
         let (trained, trace) = Trace::record(|| self.train_briefly(&mut other, data));
         trained?;
@@ -157,7 +165,7 @@ impl Trainer {
         let mut pending: Option<Pending> = None;
         loader.epoch(0, 0, |loaded| {
             let _span = span!("step", loaded.number as u64);
-            let program = self.training(session, &loaded.tensors)?;
+            let program = gpu::block_on(self.training(session, &loaded.tensors))?;
             let started = session.start(&program.program, &program.feeds(&loaded.tensors))?;
             pending.replace(started).map_or(Ok(()), |previous| previous.outputs().map(drop))?;
             let ends = loaded.number + 1 == BATCHES || began.elapsed() >= TIME;

@@ -9,7 +9,7 @@ use crate::{Error, Result, Tensor};
 impl Run<'_> {
     /// The error for a loss that is not finite: repeats the training from the newest checkpoint up to the step, and
     /// looks for the first node that is not finite. The session is left with the checkpoint's variables.
-    pub(super) fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
+    pub(super) async fn explain(&mut self, Diverged { batch, loss }: Diverged) -> Result<Error> {
         let epoch = self.state.epoch;
         let mut text = format!("the training diverged: the loss of epoch {}, batch {} is {loss}", epoch + 1, batch + 1);
         if self.trainer.world.is_some() {
@@ -32,10 +32,11 @@ impl Run<'_> {
             let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
             for number in from..batch {
                 let tensors = self.batch(epoch, number, &lists)?;
-                let started = self.start(number, &self.trainer.share(lists[number].len()), &tensors)?;
-                drop(started.pending.outputs()?);
+                let share = self.trainer.share(lists[number].len());
+                let started = self.start(number, &share, &tensors).await?;
+                drop(started.pending.outputs_async().await?);
             }
-            text += &self.first_not_finite(epoch, batch, &lists)?;
+            text += &self.first_not_finite(epoch, batch, &lists).await?;
         }
         match (good, &self.checkpoints) {
             (Some(path), Some(checkpoints)) => {
@@ -53,15 +54,15 @@ impl Run<'_> {
     }
 
     /// The first node of a step that is not finite.
-    fn first_not_finite(&mut self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<String> {
+    async fn first_not_finite(&mut self, epoch: u64, number: usize, lists: &[Vec<usize>]) -> Result<String> {
         let tensors = self.batch(epoch, number, lists)?;
         let fed = self.lr().map(Tensor::scalar);
-        let program = self.trainer.training(self.session, &tensors)?;
+        let program = self.trainer.training(self.session, &tensors).await?;
         let mut feeds = program.feeds(&tensors);
         if self.trainer.accumulate == 1 {
             feeds.extend(fed.iter().map(|lr| ("lr", lr)));
         }
-        let (_, found) = self.session.find_nan(&program.program, &feeds)?;
+        let (_, found) = self.session.find_nan_async(&program.program, &feeds).await?;
         Ok(found.map_or_else(String::new, |found| format!("\n{found}")))
     }
 }

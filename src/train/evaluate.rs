@@ -11,7 +11,7 @@ use crate::{Error, Pending, Result, Session};
 
 /// Loss and metrics with the current weights. If there are metrics, which need predictions, `worst` collects the rows
 /// with the largest errors.
-pub(super) fn evaluate(
+pub(super) async fn evaluate(
     trainer: &mut Trainer,
     session: &mut Session,
     data: &dyn Dataset,
@@ -22,16 +22,17 @@ pub(super) fn evaluate(
     let loader = trainer.loader(data, batches);
     let mut sums = Sums { loss: 0.0, rows: 0.0, meter: Meter::new(&trainer.metrics), worst };
     let mut pending: Option<(Loaded, Pending)> = None;
-    loader.epoch(0, 0, |loaded| {
-        let program = trainer.evaluation(session, &loaded.tensors)?;
-        let started = trainer.start(session, &program, &program.feeds(&loaded.tensors))?;
+    let each = async |loaded: Loaded| {
+        let program = trainer.evaluation(session, &loaded.tensors).await?;
+        let started = trainer.start(session, &program, &program.feeds(&loaded.tensors)).await?;
         if let Some((previous, outputs)) = pending.replace((loaded, started)) {
-            sums.add(trainer, &previous, outputs)?;
+            sums.add(trainer, &previous, outputs).await?;
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    };
+    loader.epoch_async(0, 0, each).await?;
     if let Some((last, outputs)) = pending {
-        sums.add(trainer, &last, outputs)?;
+        sums.add(trainer, &last, outputs).await?;
     }
     let Sums { loss, rows, meter, .. } = sums;
     Ok(Evaluation { loss: loss / rows, metrics: meter.values()?, confusion: meter.confusion() })
@@ -45,9 +46,9 @@ struct Sums<'w> {
 }
 
 impl Sums<'_> {
-    fn add(&mut self, trainer: &Trainer, loaded: &Loaded, pending: Pending) -> Result<()> {
+    async fn add(&mut self, trainer: &Trainer, loaded: &Loaded, pending: Pending) -> Result<()> {
         let Loaded { tensors: batch, rows, share, .. } = loaded;
-        let outputs = pending.outputs()?;
+        let outputs = pending.outputs_async().await?;
         let [loss, rest @ ..] = &outputs[..] else { return Err(Error::Input("the step has no loss".into())) };
         if let Some(world) = &trainer.world {
             let tensors = match rest {

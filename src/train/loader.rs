@@ -14,7 +14,7 @@ use super::{Batch, Dataset};
 use crate::data::Batches;
 use crate::time::{Duration, Instant};
 use crate::trace::{Context, span};
-use crate::{Error, Result};
+use crate::{Error, Result, gpu};
 
 /// Prepares the batches of a data set on worker threads, with a bounded queue. The order is that of [`Batches`],
 /// whatever the number of threads.
@@ -109,6 +109,19 @@ impl<'d> Loader<'d> {
         first: usize,
         mut each: impl FnMut(Loaded) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
+        gpu::block_on(self.epoch_async(epoch, first, async |loaded| each(loaded)))
+    }
+
+    /// [`Loader::epoch`] with a function that waits for a device. A browser has no worker threads.
+    ///
+    /// # Errors
+    /// As [`Loader::epoch`].
+    pub async fn epoch_async(
+        &self,
+        epoch: u64,
+        first: usize,
+        mut each: impl AsyncFnMut(Loaded) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let lists: Vec<Vec<usize>> = self.batches.epoch(epoch).collect();
         let (rank, ranks) = self.ranks;
         let share = |number: usize| Share::of(lists[number].len(), rank, ranks);
@@ -122,15 +135,15 @@ impl<'d> Loader<'d> {
                 Err(Error::Input(format!("making batch {number} of epoch {epoch} panicked: {}", message(&*panic))))
             })
         };
-        let mut deliver = |number: usize, tensors: Result<Batch>, waited| {
+        let mut deliver = async |number: usize, tensors: Result<Batch>, waited| {
             let share = share(number);
             let rows = lists[number][share.rows.clone()].to_vec();
-            each(Loaded { number, rows, share, tensors: tensors?, waited })
+            each(Loaded { number, rows, share, tensors: tensors?, waited }).await
         };
-        if self.workers == 0 {
+        if self.workers == 0 || cfg!(target_family = "wasm") {
             for number in first..lists.len() {
                 let (tensors, waited) = timed(|| make(number));
-                if deliver(number, tensors, waited)?.is_break() {
+                if deliver(number, tensors, waited).await?.is_break() {
                     break;
                 }
             }
@@ -150,7 +163,7 @@ impl<'d> Loader<'d> {
             }
             for number in first..lists.len() {
                 let (tensors, waited) = timed(|| queue.take(number));
-                if deliver(number, tensors, waited)?.is_break() {
+                if gpu::block_on(deliver(number, tensors, waited))?.is_break() {
                     break;
                 }
             }

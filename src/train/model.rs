@@ -10,7 +10,7 @@ use crate::graph::Summary;
 use crate::io::{LoadedWeights, Weights};
 use crate::nn::Scope;
 use crate::plan::Options;
-use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value};
+use crate::{DType, Error, Graph, Result, Session, Shape, Tensor, Value, gpu};
 
 /// A function that adds a network to a graph.
 type Network = dyn Fn(&Scope, &Value) -> Value + Send + Sync;
@@ -164,6 +164,14 @@ impl Model {
     /// # Errors
     /// [`Error::Input`] if the rows have another shape; errors of compilation and of the device.
     pub fn predict(&mut self, session: &mut Session, x: &Tensor) -> Result<Tensor> {
+        gpu::block_on(self.predict_async(session, x))
+    }
+
+    /// [`Model::predict`] for browsers.
+    ///
+    /// # Errors
+    /// As [`Model::predict`].
+    pub async fn predict_async(&mut self, session: &mut Session, x: &Tensor) -> Result<Tensor> {
         let rows = match x.shape().split_first() {
             Some((&rows, row)) if *row == self.row[..] && x.dtype() == self.dtype && rows > 0 => rows,
             _ => {
@@ -184,13 +192,15 @@ impl Model {
         let mut pending = None;
         for first in (0..rows).step_by(size) {
             let feeds = batch(first)?;
-            let step = self.inference(session, &feeds)?;
+            let step = self.inference(session, &feeds).await?;
             let started = session.start(&step.program, &step.feeds(&feeds))?;
             if let Some(previous) = pending.replace(started) {
-                parts.extend(crate::Pending::outputs(previous)?);
+                parts.extend(crate::Pending::outputs_async(previous).await?);
             }
         }
-        parts.extend(pending.map_or(Ok(Vec::new()), crate::Pending::outputs)?);
+        if let Some(last) = pending {
+            parts.extend(crate::Pending::outputs_async(last).await?);
+        }
         if let Some(part) = parts.iter().find(|part| part.shape().first() != Some(&size)) {
             return Err(Error::Input(format!(
                 "predict: the network returns {} for {size} rows; the first axis must be the rows",
@@ -200,15 +210,16 @@ impl Model {
         Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)?.slice(0, 0..rows)
     }
 
-    fn inference(&mut self, session: &mut Session, feeds: &Batch) -> Result<Rc<Compiled>> {
+    async fn inference(&mut self, session: &mut Session, feeds: &Batch) -> Result<Rc<Compiled>> {
         let types = types(feeds);
         let rows = feeds["x"].shape()[0];
         let mut programs = std::mem::take(&mut self.programs);
-        let compiled = programs.get(session, ("inference", 0), &types, |session| {
+        let compile = async |session: &mut Session| {
             let (graph, y) = self.graph(rows);
             let options = Options { choices: session.choices().clone(), ..self.options.clone() };
-            Ok(Compiled::new(session.compile_with(&graph, &[&y], &options)?, vec!["x".to_owned()]))
-        });
+            Ok(Compiled::new(session.compile_with_async(&graph, &[&y], &options).await?, vec!["x".to_owned()]))
+        };
+        let compiled = programs.get(session, ("inference", 0), &types, compile).await;
         self.programs = programs;
         compiled
     }

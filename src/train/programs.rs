@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Batch;
-use crate::{Graph, Pending, Program, Result, Session, Tensor, TensorType, Value};
+use crate::{Graph, Pending, Program, Result, Session, Tensor, TensorType, Value, gpu};
 
 /// The inputs of a graph, declared when they are first used, with the types of a batch. Example: [`Programs`].
 pub struct Inputs {
@@ -83,12 +83,12 @@ const KEPT: usize = 12;
 
 impl Cache {
     /// The program, compiled by `compile` if there is none yet.
-    pub fn get(
+    pub async fn get(
         &mut self,
         session: &mut Session,
         purpose: Purpose,
         types: &Types,
-        compile: impl FnOnce(&mut Session) -> Result<Compiled>,
+        compile: impl AsyncFnOnce(&mut Session) -> Result<Compiled>,
     ) -> Result<Rc<Compiled>> {
         if self.session != Some(session.id()) {
             self.compiled.clear();
@@ -97,7 +97,7 @@ impl Cache {
         let known = self.compiled.iter().position(|(kind, of, _)| *kind == purpose && of == types);
         let entry = match known {
             Some(at) => self.compiled.remove(at),
-            None => (purpose, types.clone(), Rc::new(compile(session)?)),
+            None => (purpose, types.clone(), Rc::new(compile(session).await?)),
         };
         let program = entry.2.clone();
         self.compiled.push(entry);
@@ -148,7 +148,20 @@ impl Programs {
     /// # Errors
     /// As [`Session::compile`] and [`Session::run`].
     pub fn run(&mut self, session: &mut Session, batch: &Batch, scalars: &[(&str, f64)]) -> Result<Vec<Tensor>> {
-        self.start(session, batch, scalars)?.outputs()
+        gpu::block_on(self.run_async(session, batch, scalars))
+    }
+
+    /// [`Programs::run`] for browsers.
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub async fn run_async(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        scalars: &[(&str, f64)],
+    ) -> Result<Vec<Tensor>> {
+        self.start_async(session, batch, scalars).await?.outputs_async().await
     }
 
     /// Starts the step; see [`Session::start`].
@@ -156,14 +169,28 @@ impl Programs {
     /// # Errors
     /// As [`Session::compile`] and [`Session::start`].
     pub fn start(&mut self, session: &mut Session, batch: &Batch, scalars: &[(&str, f64)]) -> Result<Pending> {
+        gpu::block_on(self.start_async(session, batch, scalars))
+    }
+
+    /// [`Programs::start`] for browsers, where compiling takes time.
+    ///
+    /// # Errors
+    /// As [`Programs::start`].
+    pub async fn start_async(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        scalars: &[(&str, f64)],
+    ) -> Result<Pending> {
         let types = types(batch);
-        let compiled = self.cache.get(session, ("step", 0), &types, |session| {
+        let compile = async |session: &mut Session| {
             let graph = Graph::new();
             let inputs = Inputs::new(&graph, &types);
             let outputs = (self.build)(&graph, &inputs);
-            let program = session.compile(&graph, &outputs.iter().collect::<Vec<_>>())?;
+            let program = session.compile_async(&graph, &outputs.iter().collect::<Vec<_>>()).await?;
             Ok(Compiled::new(program, inputs.used()))
-        })?;
+        };
+        let compiled = self.cache.get(session, ("step", 0), &types, compile).await?;
         let scalars: Vec<(&str, Tensor)> = scalars.iter().map(|&(name, x)| (name, Tensor::scalar(x))).collect();
         let mut feeds = compiled.feeds(batch);
         feeds.extend(scalars.iter().map(|(name, x)| (*name, x)));

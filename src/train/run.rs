@@ -10,7 +10,7 @@ use super::ranks::{self, SHARE, STOP, Share, Wish};
 use super::report::Renewal;
 use super::state::{Checkpoints, Snapshot, State};
 use super::worst::Worst;
-use super::{Control, Dataset, Epoch, History, StepEvent, Trainer, interrupt, watch};
+use super::{Control, Dataset, Epoch, History, Loaded, StepEvent, Trainer, interrupt, watch};
 use crate::data::Batches;
 use crate::optim::schedule::Schedule;
 use crate::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub(super) struct Diverged {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(
+    pub async fn new(
         trainer: &'a mut Trainer,
         session: &'a mut Session,
         data: &'a dyn Dataset,
@@ -92,14 +92,14 @@ impl<'a> Run<'a> {
             wish: Wish::GoOn,
         };
         if run.trainer.is_first() {
-            run.open_folder()?;
+            run.open_folder().await?;
         }
-        run.join_ranks()?;
+        run.join_ranks().await?;
         Ok(run)
     }
 
     /// Opens the run's folder, and loads its newest checkpoint if the training is resumed.
-    fn open_folder(&mut self) -> Result<()> {
+    async fn open_folder(&mut self) -> Result<()> {
         let Some(folder) = self.trainer.folder.clone() else {
             let t = &*self.trainer;
             let needs = [(t.resume, "resume"), (t.watch.is_some(), "watch"), (t.tensorboard, "tensorboard")];
@@ -110,6 +110,9 @@ impl<'a> Run<'a> {
                 None => Ok(()),
             };
         };
+        if cfg!(target_family = "wasm") {
+            return Err(Error::Input("a browser has no folders: train without Trainer::folder".into()));
+        }
         if !self.trainer.resume
             && let Some(aside) = folder::set_aside(&folder)?
         {
@@ -121,10 +124,10 @@ impl<'a> Run<'a> {
         let checkpoints = Checkpoints::new(checkpoints, t.keep, settings.clone(), t.metadata.clone())?;
         // Declares the variables.
         let batch = self.trainer.first_batch(self.data)?;
-        let program = self.trainer.training(self.session, &batch)?;
+        let program = self.trainer.training(self.session, &batch).await?;
         if self.trainer.resume && checkpoints.newest().is_some() {
             if self.trainer.accumulate > 1 {
-                self.trainer.updating(self.session, &batch, self.trainer.accumulate)?;
+                self.trainer.updating(self.session, &batch, self.trainer.accumulate).await?;
             }
             let display = std::cell::RefCell::new(&mut self.display);
             let resumed = checkpoints.resume(self.session, |warning| display.borrow_mut().line(warning))?;
@@ -147,16 +150,16 @@ impl<'a> Run<'a> {
     }
 
     /// Starts from the state of rank 0.
-    fn join_ranks(&mut self) -> Result<()> {
+    async fn join_ranks(&mut self) -> Result<()> {
         let Some(world) = self.trainer.world.clone() else { return Ok(()) };
         if self.session.world().is_none() {
             self.session.distribute(&world)?;
         }
         // Declares the variables.
         let batch = self.trainer.first_batch(self.data)?;
-        self.trainer.training(self.session, &batch)?;
+        self.trainer.training(self.session, &batch).await?;
         if self.trainer.accumulate > 1 {
-            self.trainer.updating(self.session, &batch, self.trainer.accumulate)?;
+            self.trainer.updating(self.session, &batch, self.trainer.accumulate).await?;
         }
         if self.trainer.folder.is_some() {
             interrupt::catch();
@@ -169,11 +172,11 @@ impl<'a> Run<'a> {
         self.trainer.world.as_ref().map_or(Ok(()), |world| ranks::compare(world, self.session))
     }
 
-    pub fn fit(mut self) -> Result<History> {
+    pub async fn fit(mut self) -> Result<History> {
         if let Some(patience) = self.trainer.early_stopping.filter(|&patience| self.state.since_best >= patience) {
             self.ended = Some(Ended::EarlyStopping(patience)); // resumed after its end
         }
-        let trained = self.train();
+        let trained = self.train().await;
         let ended = trained.as_ref().map(|()| self.ended.get_or_insert(Ended::Finished) as &Ended);
         let logged = self.log.as_mut().map_or(Ok(()), |log| log.end(self.state.steps, ended));
         self.renew_report(true);
@@ -182,15 +185,15 @@ impl<'a> Run<'a> {
         Ok(History { epochs: self.state.epochs, best, ended: self.ended.unwrap_or(Ended::Finished) })
     }
 
-    fn train(&mut self) -> Result<()> {
+    async fn train(&mut self) -> Result<()> {
         while self.state.epoch < self.trainer.epochs && self.ended.is_none() {
             if self.state.steps >= self.total_steps {
                 if self.state.batch > 0 {
-                    self.end_epoch()?;
+                    self.end_epoch().await?;
                 }
                 break;
             }
-            if self.epoch()?.is_break() {
+            if self.epoch().await?.is_break() {
                 break;
             }
         }
@@ -216,7 +219,7 @@ impl<'a> Run<'a> {
     }
 
     /// Trains an epoch, or the rest of one, and evaluates it. Breaks if the training ends within the epoch.
-    fn epoch(&mut self) -> Result<ControlFlow<()>> {
+    async fn epoch(&mut self) -> Result<ControlFlow<()>> {
         let (epoch, first) = (self.state.epoch, self.state.batch);
         let _span = span!("epoch", epoch + 1);
         let (data, batches) = (self.data, self.batches.clone());
@@ -224,13 +227,13 @@ impl<'a> Run<'a> {
         let mut started: Option<Started> = None;
         let (mut diverged, mut due) = (None, false);
         let mut clock = Instant::now();
-        loader.epoch(epoch, first, |loaded| {
+        let each = async |loaded: Loaded| {
             self.state.waiting += loaded.waited.as_secs_f64();
             let number = loaded.number;
             let _span = span!("step", number as u64);
-            let next = self.start(number, &loaded.share, &loaded.tensors)?;
+            let next = self.start(number, &loaded.share, &loaded.tensors).await?;
             if let Some(previous) = started.replace(next) {
-                diverged = self.finish(previous)?;
+                diverged = self.finish(previous).await?;
             }
             self.state.batch = number + 1;
             self.lap(&mut clock);
@@ -241,7 +244,9 @@ impl<'a> Run<'a> {
             let within = self.trainer.world.is_some() && !self.takes_step(number);
             if diverged.is_none() && !within && (due || self.must_end()) {
                 due = false;
-                diverged = started.take().map_or(Ok(None), |last| self.finish(last))?;
+                if let Some(last) = started.take() {
+                    diverged = self.finish(last).await?;
+                }
                 if diverged.is_none() && number + 1 < self.batches.count() {
                     self.save()?;
                 }
@@ -251,16 +256,19 @@ impl<'a> Run<'a> {
             }
             let ends = diverged.is_some() || self.ended.is_some() || self.state.steps >= self.total_steps;
             Ok(if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        if diverged.is_none() {
-            diverged = started.map_or(Ok(None), |last| self.finish(last))?;
+        };
+        loader.epoch_async(epoch, first, each).await?;
+        if diverged.is_none()
+            && let Some(last) = started
+        {
+            diverged = self.finish(last).await?;
         }
         self.lap(&mut clock);
         if let Some(diverged) = diverged {
-            return Err(self.explain(diverged)?);
+            return Err(self.explain(diverged).await?);
         }
         if self.state.batch == self.batches.count() {
-            self.end_epoch()?;
+            self.end_epoch().await?;
             return Ok(ControlFlow::Continue(()));
         }
         if self.ended.is_some() {
@@ -291,7 +299,7 @@ impl<'a> Run<'a> {
     }
 
     /// Starts the step of a batch.
-    pub(super) fn start(&mut self, number: usize, share: &Share, batch: &super::Batch) -> Result<Started> {
+    pub(super) async fn start(&mut self, number: usize, share: &Share, batch: &super::Batch) -> Result<Started> {
         let lr = self.lr();
         let fed = lr.map(Tensor::scalar);
         let of_ranks = match self.trainer.world {
@@ -299,10 +307,10 @@ impl<'a> Run<'a> {
             None => Vec::new(),
         };
         let n = self.trainer.accumulate;
-        let program = self.trainer.training(self.session, batch)?;
+        let program = self.trainer.training(self.session, batch).await?;
         if n > 1 {
             // Declares the optimiser's state, so that every checkpoint has it.
-            self.trainer.updating(self.session, batch, n)?;
+            self.trainer.updating(self.session, batch, n).await?;
         }
         let mut feeds = program.feeds(batch);
         feeds.extend(of_ranks.iter().map(|(name, value)| (*name, value)));
@@ -315,31 +323,31 @@ impl<'a> Run<'a> {
         }
         let mut norms = None;
         if watched && n == 1 {
-            let watching = self.trainer.norms(self.session, batch)?;
+            let watching = self.trainer.norms(self.session, batch).await?;
             norms = Some(self.session.start_uncounted(&watching.program, &feeds)?);
         }
-        let pending = self.trainer.start(self.session, &program, &feeds)?;
+        let pending = self.trainer.start(self.session, &program, &feeds).await?;
         if n == 1 {
             self.state.steps += 1;
         } else if self.takes_step(number) {
             // The last step of an epoch may have fewer batches.
             let batches = number % n + 1;
-            let update = self.trainer.updating(self.session, batch, batches)?;
+            let update = self.trainer.updating(self.session, batch, batches).await?;
             let feeds: Vec<(&str, &Tensor)> = fed.iter().map(|lr| ("lr", lr)).collect();
             if watched {
-                let watching = self.trainer.accumulated_norms(self.session, batch, batches)?;
+                let watching = self.trainer.accumulated_norms(self.session, batch, batches).await?;
                 norms = Some(self.session.start_uncounted(&watching.program, &feeds)?);
             }
-            let _ = self.trainer.start(self.session, &update, &feeds)?;
+            let _ = self.trainer.start(self.session, &update, &feeds).await?;
             self.state.steps += 1;
         }
         Ok(Started { batch: number, steps: self.state.steps, lr, rows: share.total, pending, norms })
     }
 
     /// Reads the loss of a batch.
-    fn finish(&mut self, started: Started) -> Result<Option<Diverged>> {
+    async fn finish(&mut self, started: Started) -> Result<Option<Diverged>> {
         let Started { batch, steps, lr, rows, pending, norms } = started;
-        let outputs = pending.outputs()?;
+        let outputs = pending.outputs_async().await?;
         let loss = outputs.first().map_or(Ok(f64::NAN), Tensor::item)?;
         if let Some(votes) = outputs.get(1) {
             self.wish = Wish::of(votes.item()?);
@@ -357,9 +365,10 @@ impl<'a> Run<'a> {
         let epoch = self.state.epoch + 1;
         if let Some(log) = &mut self.log {
             log.step(steps, epoch, batch + 1, loss, lr)?;
-            if let Some(norms) = norms.map(Pending::outputs).transpose()?.and_then(|outputs| outputs.into_iter().next())
-            {
-                log.norms(steps, epoch, watch::norms_of(&self.parameters, &norms))?;
+            if let Some(pending) = norms {
+                for norms in pending.outputs_async().await? {
+                    log.norms(steps, epoch, watch::norms_of(&self.parameters, &norms))?;
+                }
             }
         }
         for call in &mut self.trainer.on_step {
@@ -428,7 +437,7 @@ impl<'a> Run<'a> {
     /// Evaluates, decides, records and saves after the batches of an epoch. If the limit on steps lies within the
     /// epoch, the checkpoint from within it remains the newest, so that a resumed training with more steps takes all of
     /// them.
-    fn end_epoch(&mut self) -> Result<()> {
+    async fn end_epoch(&mut self) -> Result<()> {
         let whole = self.state.batch == self.batches.count();
         self.compare_ranks()?;
         let validation = match self.validation {
@@ -437,7 +446,7 @@ impl<'a> Run<'a> {
                 let folder = self.trainer.folder.clone().filter(|_| self.trainer.world.is_none());
                 let mut worst = Worst::default();
                 let collected = folder.as_ref().map(|_| &mut worst);
-                let evaluation = super::evaluate::evaluate(self.trainer, self.session, data, collected)?;
+                let evaluation = super::evaluate::evaluate(self.trainer, self.session, data, collected).await?;
                 if let (Some(folder), Some(worst)) = (folder, worst.finish(self.state.epoch + 1)) {
                     folder::write(&folder, folder::WORST, &worst)?;
                 }
@@ -464,7 +473,7 @@ impl<'a> Run<'a> {
         if let Some(log) = &mut self.log {
             log.epoch(&epoch)?;
             if self.trainer.watch.is_some() {
-                let parameters = watch::histograms(self.session, &self.parameters)?;
+                let parameters = watch::histograms(self.session, &self.parameters).await?;
                 log.weights(epoch.steps, epoch.number, parameters)?;
             }
         }
@@ -480,7 +489,7 @@ impl<'a> Run<'a> {
         if improved {
             match &self.checkpoints {
                 Some(checkpoints) => checkpoints.save_best(self.session, &self.state)?,
-                None if self.trainer.restore_best => self.best = Some(Snapshot::of(self.session)?),
+                None if self.trainer.restore_best => self.best = Some(Snapshot::of(self.session).await?),
                 None => {}
             }
         }

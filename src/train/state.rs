@@ -232,8 +232,9 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn of(session: &Session) -> Result<Snapshot> {
-        Ok(Snapshot { variables: session.get_all(session.names())?, counters: session.counters().clone() })
+    pub async fn of(session: &Session) -> Result<Snapshot> {
+        let variables = session.get_all_async(session.names()).await?;
+        Ok(Snapshot { variables, counters: session.counters().clone() })
     }
 
     pub fn restore(&self, session: &mut Session) -> Result<()> {

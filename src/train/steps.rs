@@ -52,7 +52,7 @@ impl Trainer {
         if self.average.is_some() && self.update.is_none() { nn.averaged() } else { nn }
     }
 
-    pub(super) fn compile(
+    pub(super) async fn compile(
         &self,
         session: &mut Session,
         graph: &Graph,
@@ -60,19 +60,19 @@ impl Trainer {
         inputs: &Inputs,
     ) -> Result<Compiled> {
         let options = Options { choices: session.choices().clone(), ..self.options.clone() };
-        Ok(Compiled::new(session.compile_with(graph, outputs, &options)?, inputs.used()))
+        Ok(Compiled::new(session.compile_with_async(graph, outputs, &options).await?, inputs.used()))
     }
 
     /// A program from the cache.
-    pub(super) fn program(
+    pub(super) async fn program(
         &mut self,
         session: &mut Session,
         purpose: (&'static str, usize),
         types: &Types,
-        compile: impl FnOnce(&Trainer, &mut Session) -> Result<Compiled>,
+        compile: impl AsyncFnOnce(&Trainer, &mut Session) -> Result<Compiled>,
     ) -> Result<Rc<Compiled>> {
         let mut programs = std::mem::take(&mut self.programs);
-        let program = programs.get(session, purpose, types, |session| compile(self, session));
+        let program = programs.get(session, purpose, types, async |session| compile(self, session).await).await;
         self.programs = programs;
         program
     }
@@ -121,27 +121,34 @@ impl Trainer {
     }
 
     /// A training step, or if gradients are accumulated, the part of it that adds them up. Output: the loss.
-    pub(super) fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
+    pub(super) async fn training(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
         let types = types(batch);
-        self.program(session, ("train", 0), &types, |trainer, session| {
+        self.program(session, ("train", 0), &types, async |trainer, session| {
             let StepGraph { graph, inputs, outputs, .. } = trainer.training_graph(&types);
-            trainer.compile(session, &graph, &outputs.iter().collect::<Vec<_>>(), &inputs)
+            trainer.compile(session, &graph, &outputs.iter().collect::<Vec<_>>(), &inputs).await
         })
+        .await
     }
 
     /// The update from the accumulated gradients of `batches` batches.
-    pub(super) fn updating(&mut self, session: &mut Session, batch: &Batch, batches: usize) -> Result<Rc<Compiled>> {
+    pub(super) async fn updating(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        batches: usize,
+    ) -> Result<Rc<Compiled>> {
         // The same for batches of all sizes.
-        self.program(session, ("update", batches), &Types::new(), |trainer, session| {
+        self.program(session, ("update", batches), &Types::new(), async |trainer, session| {
             let StepGraph { graph, inputs, .. } = trainer.updating_graph(&types(batch), batches);
-            trainer.compile(session, &graph, &[], &inputs)
+            trainer.compile(session, &graph, &[], &inputs).await
         })
+        .await
     }
 
     /// The evaluation of a batch. Outputs: the loss, and the prediction if metrics need it.
-    pub(super) fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
+    pub(super) async fn evaluation(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
         let types = types(batch);
-        self.program(session, ("evaluate", 0), &types, |trainer, session| {
+        self.program(session, ("evaluate", 0), &types, async |trainer, session| {
             let graph = Graph::new();
             let inputs = Inputs::new(&graph, &types);
             let step = (trainer.build)(&trainer.scope(&graph, false), &inputs);
@@ -153,7 +160,8 @@ impl Trainer {
                     )
                 })?);
             }
-            trainer.compile(session, &graph, &outputs, &inputs)
+            trainer.compile(session, &graph, &outputs, &inputs).await
         })
+        .await
     }
 }

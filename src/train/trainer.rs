@@ -17,7 +17,7 @@ use crate::optim::schedule::{Constant, Schedule};
 use crate::optim::{Adam, Gradient, Optimizer};
 use crate::plan::Options;
 use crate::time::Duration;
-use crate::{DType, Error, Graph, Result, Session, StepProfile, Tensor, Value};
+use crate::{DType, Error, Graph, Result, Session, StepProfile, Tensor, Value, gpu};
 
 /// What a training step computes from a batch. Example: [`Trainer::of`].
 #[derive(Clone, Debug)]
@@ -503,8 +503,32 @@ impl Trainer {
         data: &dyn Dataset,
         validation: Option<&dyn Dataset>,
     ) -> Result<History> {
-        let fitted = self.check(data, validation).and_then(|()| Run::new(self, session, data, validation)?.fit());
+        gpu::block_on(self.fit_async(session, data, validation))
+    }
+
+    /// [`Trainer::fit`] for browsers, which have no folders: the weights of the best epoch are kept in memory, and those
+    /// of the end are in the session.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`].
+    pub async fn fit_async(
+        &mut self,
+        session: &mut Session,
+        data: &dyn Dataset,
+        validation: Option<&dyn Dataset>,
+    ) -> Result<History> {
+        let fitted = self.fit_ranks(session, data, validation).await;
         self.reporting(fitted)
+    }
+
+    async fn fit_ranks(
+        &mut self,
+        session: &mut Session,
+        data: &dyn Dataset,
+        validation: Option<&dyn Dataset>,
+    ) -> Result<History> {
+        self.check(data, validation)?;
+        Run::new(self, session, data, validation).await?.fit().await
     }
 
     /// Loss and metrics of the current weights on a data set.
@@ -512,10 +536,18 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::fit`].
     pub fn evaluate(&mut self, session: &mut Session, data: &dyn Dataset) -> Result<Evaluation> {
+        gpu::block_on(self.evaluate_async(session, data))
+    }
+
+    /// [`Trainer::evaluate`] for browsers.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`].
+    pub async fn evaluate_async(&mut self, session: &mut Session, data: &dyn Dataset) -> Result<Evaluation> {
         if data.is_empty() {
             return Err(Error::Input("the data to evaluate has no rows".into()));
         }
-        let evaluated = super::evaluate::evaluate(self, session, data, None);
+        let evaluated = super::evaluate::evaluate(self, session, data, None).await;
         self.reporting(evaluated)
     }
 

@@ -55,30 +55,32 @@ impl Trainer {
 
     /// A program that computes the norms of the step on a batch. Output: f32 `[3, parameters]`, with rows for
     /// gradients, weights and updates. It has no assignments.
-    pub(super) fn norms(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
+    pub(super) async fn norms(&mut self, session: &mut Session, batch: &Batch) -> Result<Rc<Compiled>> {
         let types = types(batch);
-        self.program(session, ("norms", 0), &types, |trainer, session| {
-            trainer.compile_norms(session, trainer.training_graph(&types))
+        self.program(session, ("norms", 0), &types, async |trainer, session| {
+            trainer.compile_norms(session, trainer.training_graph(&types)).await
         })
+        .await
     }
 
     /// The same for a step with the accumulated gradients of `batches` batches.
-    pub(super) fn accumulated_norms(
+    pub(super) async fn accumulated_norms(
         &mut self,
         session: &mut Session,
         batch: &Batch,
         batches: usize,
     ) -> Result<Rc<Compiled>> {
         let types = types(batch);
-        self.program(session, ("accumulated norms", batches), &types, |trainer, session| {
-            trainer.compile_norms(session, trainer.updating_graph(&types, batches))
+        self.program(session, ("accumulated norms", batches), &types, async |trainer, session| {
+            trainer.compile_norms(session, trainer.updating_graph(&types, batches)).await
         })
+        .await
     }
 
-    fn compile_norms(&self, session: &mut Session, step: StepGraph) -> Result<Compiled> {
+    async fn compile_norms(&self, session: &mut Session, step: StepGraph) -> Result<Compiled> {
         let norms = norms(&step);
         step.graph.lock().assignments.clear();
-        self.compile(session, &step.graph, &norms.iter().collect::<Vec<_>>(), &step.inputs)
+        self.compile(session, &step.graph, &norms.iter().collect::<Vec<_>>(), &step.inputs).await
     }
 }
 
@@ -117,8 +119,8 @@ pub(super) fn norms_of(names: &[String], norms: &Tensor) -> Map<String, Json> {
 
 /// The weights by parameter: `{NAME: {"min", "max", "mean", "std", "count", "not_finite", "bins": [COUNT...]}}`. The
 /// bins divide the range from `min` to `max` into equal parts; all statistics leave out numbers that are not finite.
-pub(super) fn histograms(session: &Session, names: &[String]) -> Result<Map<String, Json>> {
-    let tensors = session.get_all(names.to_vec())?;
+pub(super) async fn histograms(session: &Session, names: &[String]) -> Result<Map<String, Json>> {
+    let tensors = session.get_all_async(names.to_vec()).await?;
     Ok(tensors.into_iter().map(|(name, tensor)| (name, histogram(&tensor.to_f64()))).collect())
 }
 
