@@ -1,15 +1,17 @@
-// Serves the built pages, and tests them in headless Chromium; `scripts/web` calls this. Needs no packages: Chromium is
-// controlled by its DevTools protocol over a pipe.
+// Serves the built pages, and tests them in headless Chromium; `scripts/web` calls this. The pages are tested without
+// packages: Chromium is controlled by its DevTools protocol over a pipe.
 //
 //   node scripts/web.mjs serve FOLDER PORT
 //   node scripts/web.mjs test FOLDER [PAGE...]
+//   node scripts/web.mjs shaders FOLDER MODULE     (compiles WGSL with Dawn: MODULE is index.js of the npm package webgpu)
 //   node scripts/web.mjs extract DOCUMENT FOLDER   (writes the files that a document shows)
 
 import { execFileSync, spawn } from 'node:child_process';
-import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, extname, join, normalize } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' };
 
@@ -304,6 +306,36 @@ async function test(folder, names) {
   process.exitCode = failed ? 1 : 0;
 }
 
+// Compiles the WGSL files of a folder with Dawn, which is Chromium's WebGPU and stricter than wgpu. No GPU is needed.
+// Cooperative matrices are an extension of wgpu, so their kernels are left out.
+async function shaders(folder, module) {
+  const { create, globals } = await import(pathToFileURL(module));
+  Object.assign(globalThis, globals);
+  const gpu = create(['backend=null']); // must not be collected
+  const adapter = await gpu.requestAdapter();
+  const device = await adapter.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+  const errorOf = async (code) => {
+    device.pushErrorScope('validation');
+    // wgpu has no directive for subgroups.
+    device.createShaderModule({ code: code.includes('subgroup') ? `enable subgroups; ${code}` : code });
+    return (await device.popErrorScope())?.message;
+  };
+  const wrong = `@compute @workgroup_size(8)
+    fn main(@builtin(local_invocation_index) i: u32) { if (i > 3u) { workgroupBarrier(); } }`;
+  assert((await errorOf(wrong))?.includes('uniform control flow'), 'Dawn does not find an error');
+  const files = readdirSync(folder).filter((name) => name.endsWith('.wgsl'));
+  const texts = files.map((name) => [name, readFileSync(join(folder, name), 'utf8')]);
+  const plain = texts.filter(([, code]) => !code.includes('enable wgpu_cooperative_matrix'));
+  let failed = 0;
+  for (const [name, code] of plain) {
+    const error = await errorOf(code);
+    if (error) console.log(`  ${name}: ${error}`);
+    failed += error ? 1 : 0;
+  }
+  console.log(`${plain.length} shaders, ${failed} rejected by Dawn`);
+  process.exit(failed || plain.length < 1000 ? 1 : 0);
+}
+
 // Writes the files that a document shows: blocks of code after a line that begins with a file's name.
 function extract(document, folder) {
   for (const [, name, text] of readFileSync(document, 'utf8').matchAll(/^`([\w./]+)`[^\n]*:\n\n```[^\n]*\n([^]*?)```/gm)) {
@@ -315,6 +347,8 @@ function extract(document, folder) {
 const [what, folder, ...rest] = process.argv.slice(2);
 if (what === 'extract') {
   extract(folder, rest[0]);
+} else if (what === 'shaders') {
+  await shaders(folder, rest[0]);
 } else if (what === 'serve') {
   await serve(folder, Number(rest[0]));
   console.log(`http://localhost:${rest[0]}`);
