@@ -64,6 +64,20 @@ export async function connect() {
   }
 }
 
+// Fills a list with what is known about the GPU.
+export function showGpu(list, gpu) {
+  for (const [name, value] of Object.entries(gpu)) {
+    const isBytes = ['largest binding', 'largest buffer', 'workgroup memory'].includes(name);
+    const text = isBytes ? bytes(value) : { true: 'yes', false: 'no' }[value] ?? `${value}`;
+    list.append(make('dt', {}, name), make('dd', {}, text));
+  }
+}
+
+function bytes(count) {
+  const power = Math.min(3, Math.floor(Math.log2(count) / 10));
+  return `${Number((count / 1024 ** power).toPrecision(4))} ${['bytes', 'KiB', 'MiB', 'GiB'][power]}`;
+}
+
 export function download(name, data, type) {
   const url = URL.createObjectURL(new Blob([data], { type }));
   make('a', { href: url, download: name }).click();

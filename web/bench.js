@@ -99,13 +99,14 @@ async function run(call) {
     const n = task.sizes[byId('size').value];
     const cells = Array.from({ length: 5 }, () => make('td'));
     cells[0].textContent = task.title(n);
+    cells[1].className = 'minor';
     byId('tasks').append(make('tr', {}, ...cells));
     let work = await call('prepareBench', task.name, n);
     const whole = work <= CHECKED;
     if (!whole) await call('prepareBench', task.name, task.sizes[0]);
     const compared = await call('verify');
     cells[1].textContent = whole ? `${compared.toLocaleString('en')} numbers` : 'at the small size';
-    cells[1].className = 'good';
+    cells[1].className = 'minor good';
     if (!whole) work = await call('prepareBench', task.name, n);
     const seconds = await fastest((runs) => call('time', runs));
     cells[2].textContent = `${short(1000 * seconds)} ms`;

@@ -1,4 +1,4 @@
-import { byId, connect, download, fail, make, setState, short } from './app.js';
+import { byId, connect, download, fail, make, setState, short, showGpu } from './app.js';
 
 // Upper ends of the histogram's bins, in ulps; one more follows.
 const ENDS = ['0', '½', '1', '2', '4', '8', '16', '64', '256', '4k', '>'];
@@ -42,8 +42,9 @@ function showHistogram(counts) {
 function showOp(tally) {
   const failed = tally.failed > 0;
   tally.row.replaceChildren(
-    make('td', {}, tally.op), make('td', {}, `${tally.cases}`), make('td', {}, tally.compared.toLocaleString('en')),
-    make('td', {}, short(tally.ulp)), make('td', {}, short(tally.ratio)),
+    make('td', {}, tally.op), make('td', { className: 'minor' }, `${tally.cases}`),
+    make('td', { className: 'minor' }, tally.compared.toLocaleString('en')),
+    make('td', { className: 'minor' }, short(tally.ulp)), make('td', {}, short(tally.ratio)),
     make('td', { className: failed ? 'bad' : 'good' }, failed ? `${tally.failed} failed` : 'correct'),
   );
 }
@@ -114,7 +115,7 @@ byId('labels').append(...ENDS.map((end) => make('div', {}, end)));
 const connected = await connect();
 if (connected) {
   ({ call, gpu } = connected);
-  for (const [name, value] of Object.entries(gpu)) byId('about').append(make('dt', {}, name), make('dd', {}, `${value}`));
+  showGpu(byId('about'), gpu);
   byId('start').onclick = () => run().catch(fail);
   byId('stop').onclick = () => (stopped = true);
   byId('report').onclick = () => download('wgrad-doctor.json', JSON.stringify(report, null, 1), 'application/json');

@@ -1,9 +1,7 @@
-import { byId, connect, make, setState } from './app.js';
+import { byId, connect, setState, showGpu } from './app.js';
 
 const connected = await connect();
 if (connected) {
-  for (const [name, value] of Object.entries(connected.gpu)) {
-    byId('about').append(make('dt', {}, name), make('dd', {}, value === true ? 'yes' : value === false ? 'no' : `${value}`));
-  }
+  showGpu(byId('about'), connected.gpu);
   setState('done');
 }
