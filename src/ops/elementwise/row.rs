@@ -317,12 +317,12 @@ fn map_floats(inputs: &[&Tensor], f: impl Fn(&[f64]) -> f64 + Sync) -> Vec<f64> 
     let columns: Vec<&[f64]> = inputs.iter().map(|t| t.f64s()).collect();
     let mut out = vec![0.0; inputs[0].numel()];
     for_chunks(&mut out, CHUNK, &|chunk, out| {
-        let mut x = [0.0; 3];
-        for (i, y) in out.iter_mut().enumerate() {
-            for (x, column) in x.iter_mut().zip(&columns) {
-                *x = column[chunk * CHUNK + i];
-            }
-            *y = f(&x[..columns.len()]);
+        let rows = chunk * CHUNK..chunk * CHUNK + out.len();
+        let part = |number: usize| columns[number][rows.clone()].iter().copied();
+        match columns.len() {
+            1 => out.iter_mut().zip(part(0)).for_each(|(y, a)| *y = f(&[a])),
+            2 => out.iter_mut().zip(part(0).zip(part(1))).for_each(|(y, (a, b))| *y = f(&[a, b])),
+            _ => out.iter_mut().zip(part(0).zip(part(1).zip(part(2)))).for_each(|(y, (a, (b, c)))| *y = f(&[a, b, c])),
         }
     });
     out
