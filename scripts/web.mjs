@@ -170,7 +170,7 @@ const tests = {
 
   async lesson(page, folder) {
     await page.until('ready', 120);
-    console.log(`  ${await page.text('message')}`);
+    console.log(`  ${await page.text('message')}, ${((await page.run('performance.now()')) / 1000).toFixed(1)} s after the page`);
     await page.run('lesson.train(250)');
     const [first, time, rate, accuracy] = await Promise.all(['first', 'time', 'rate', 'accuracy'].map((id) => page.text(id)));
     console.log(`  first step ${first} after the click; ${time} a step, ${rate} images/s, ${accuracy} after 250 steps`);
@@ -230,6 +230,13 @@ const tests = {
     const failures = await page.run('report.cases.filter((c) => !c.passed).map((c) => `${c.op} ${c.case}: ${JSON.stringify(c.failures.map((f) => [f.kernel, f.way, f.what]))}`)');
     assert(failures.length === 0, failures.join('\n').slice(0, 4000));
     assert(await page.run('report.compared > 5e5 && report.cases.length > 200'), 'too little was compared');
+
+    // The link of a case repeats it.
+    const link = await page.run('report.cases.find((c) => c.op === "matmul" && c.backward).link');
+    await page.load(new URL(link).search);
+    await page.until('done', 60);
+    const [again, ...others] = await page.run('report.cases.map((c) => [c.op, c.compared, c.link])');
+    assert(again[0] === 'matmul' && again[1] > 0 && again[2] === link && !others.length, `repeated: ${again}`);
   },
 
   async 'doctor?defaults'(page, folder) {

@@ -13,7 +13,8 @@ let report = null;
 // A link to this page that runs one case again.
 function link(item) {
   const url = new URL(location.href);
-  url.search = new URLSearchParams({ op: item.op, case: item.case, seed });
+  const kept = parameters.has('defaults') ? { defaults: '' } : {};
+  url.search = new URLSearchParams({ ...kept, op: item.op, case: item.case, seed });
   return url.href;
 }
 
