@@ -506,8 +506,7 @@ impl Trainer {
         gpu::block_on(self.fit_async(session, data, validation))
     }
 
-    /// [`Trainer::fit`] for browsers, which have no folders: the weights of the best epoch are kept in memory, and those
-    /// of the end are in the session.
+    /// [`Trainer::fit`] for browsers, which have no [folders](Trainer::folder).
     ///
     /// # Errors
     /// As [`Trainer::fit`].
@@ -517,11 +516,11 @@ impl Trainer {
         data: &dyn Dataset,
         validation: Option<&dyn Dataset>,
     ) -> Result<History> {
-        let fitted = self.fit_ranks(session, data, validation).await;
+        let fitted = self.try_fit(session, data, validation).await;
         self.reporting(fitted)
     }
 
-    async fn fit_ranks(
+    async fn try_fit(
         &mut self,
         session: &mut Session,
         data: &dyn Dataset,
