@@ -1,5 +1,5 @@
-//! Parallel loops: on all cores natively, on one thread in a browser. They take trait objects, so that rayon is compiled
-//! once and not for every op.
+//! Loops on all cores; in browsers, on one thread. They take trait objects, so that rayon is compiled once and not for
+//! every op.
 
 #[cfg(not(target_family = "wasm"))]
 use rayon::prelude::*;

@@ -20,7 +20,7 @@ export function setState(state) {
 
 export function fail(error) {
   const text = String(error?.message ?? error);
-  byId('message').textContent = text.includes('device was lost') ? `${text}. Here: reload the page.` : text;
+  byId('message').textContent = text.includes('device was lost') ? `${text}. In a browser, reload the page.` : text;
   byId('message').className = 'error';
   setState('failed');
 }

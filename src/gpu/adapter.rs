@@ -119,7 +119,7 @@ fn profile(adapter: &wgpu::Adapter) -> Profile {
     };
     let subgroups = (info.subgroup_min_size, info.subgroup_max_size);
     Profile {
-        // Browsers tell wgpu none.
+        // A browser has no name that wgpu could return.
         name: if info.name.is_empty() { "unnamed GPU".to_owned() } else { info.name.clone() },
         backend: match info.backend {
             wgpu::Backend::Vulkan => "vulkan",

@@ -195,11 +195,11 @@ impl Model {
             let step = self.inference(session, &feeds).await?;
             let started = session.start(&step.program, &step.feeds(&feeds))?;
             if let Some(previous) = pending.replace(started) {
-                parts.extend(crate::Pending::outputs_async(previous).await?);
+                parts.extend(previous.outputs_async().await?);
             }
         }
         if let Some(last) = pending {
-            parts.extend(crate::Pending::outputs_async(last).await?);
+            parts.extend(last.outputs_async().await?);
         }
         if let Some(part) = parts.iter().find(|part| part.shape().first() != Some(&size)) {
             return Err(Error::Input(format!(

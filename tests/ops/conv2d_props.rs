@@ -6,7 +6,7 @@ use wgrad::check::CaseGraph;
 use wgrad::op::{Case, Fill};
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::ops::pool2d::Pool2d;
-use wgrad::{DType, Graph, TensorType};
+use wgrad::{DType, Device, Graph, Session, Tensor, TensorType};
 
 /// Shapes of data and weight, with valid options.
 fn convolution() -> impl Strategy<Value = ([usize; 4], [usize; 4], Conv2d)> {
@@ -189,4 +189,50 @@ fn error_messages_name_the_problem() {
     x.max_pool2d(Pool2d::new(3).padding(2));
     let got = graph.errors()[0].to_string();
     assert!(got.contains("at most half the kernel"), "{got}");
+}
+
+/// Padding is not multiplied, so an infinity spreads only to what depends on it, and makes no NaN.
+#[test]
+fn infinities_do_not_meet_the_padding() {
+    let inf = f64::INFINITY;
+    let graph = Graph::new();
+    let x = graph.parameter("x", Tensor::new([1, 1, 3, 3], [1.0f32; 9]).unwrap());
+    let w = graph.input("w", DType::F32, [1, 1, 3, 3]);
+    let dy = graph.input("dy", DType::F32, [1, 1, 3, 3]);
+    let y = x.conv2d(&w, None, Conv2d::default().padding(1));
+    let grads = wgrad::gradients(&(&y * &dy).sum_all(), &[&x, &w]);
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(&graph, &[&y, &grads[0], &grads[1]]).unwrap();
+    let first = |first: f32| {
+        let values: Vec<f32> = (0..9).map(|i| if i == 0 { first } else { 1.0 }).collect();
+        Tensor::new([1, 1, 3, 3], values).unwrap()
+    };
+    let run = |session: &mut Session, w: f32, dy: f32| -> Vec<Vec<f64>> {
+        let outputs = session.run(&program, &[("w", &first(w)), ("dy", &first(dy))]).unwrap();
+        outputs.iter().map(Tensor::to_f64).collect()
+    };
+    // The other numbers count pairs of an input and a weight.
+    let pairs = [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0];
+    let weight = run(&mut session, f32::INFINITY, 1.0);
+    assert_eq!(weight[0], [4.0, 6.0, 4.0, 6.0, inf, inf, 4.0, inf, inf]);
+    assert_eq!(weight[1], [inf, inf, 4.0, inf, inf, 6.0, 4.0, 6.0, 4.0]);
+    assert_eq!(weight[2], pairs);
+    let gradient = run(&mut session, 1.0, f32::INFINITY);
+    assert_eq!(gradient[0], pairs);
+    assert_eq!(gradient[1], [inf, inf, 4.0, inf, inf, 6.0, 4.0, 6.0, 4.0]);
+    assert_eq!(gradient[2], [4.0, 6.0, 4.0, 6.0, inf, inf, 4.0, inf, inf]);
+}
+
+/// Outputs that see nothing but padding.
+#[test]
+fn an_input_without_rows_gives_zeros() {
+    let graph = Graph::new();
+    let x = graph.parameter("x", Tensor::new([1, 2, 0, 3], Vec::<f32>::new()).unwrap());
+    let w = graph.parameter("w", Tensor::new([1, 2, 1, 1], [1.0f32, 2.0]).unwrap());
+    let y = x.conv2d(&w, None, Conv2d::default().padding(1));
+    let grads = wgrad::gradients(&y.sum_all(), &[&x, &w]);
+    let mut session = Session::new(Device::cpu());
+    let program = session.compile(&graph, &[&y, &grads[0], &grads[1]]).unwrap();
+    let outputs: Vec<Vec<f64>> = session.run(&program, &[]).unwrap().iter().map(Tensor::to_f64).collect();
+    assert_eq!(outputs, [vec![0.0; 2 * 5], vec![], vec![0.0; 2]]);
 }
