@@ -6,7 +6,7 @@
 
 import package::matmul_blocks::left_row;
 import package::matmul_operands::{B_BITS, p, rows_of_a};
-import package::matmul_sums::{QUADS, store_sums, sums};
+import package::matmul_sums::{QUADS, store_sums};
 import package::quantized_weights::{blocks_in_row, centred, scales, words, zero_of};
 
 const TM: u32 = 1u;
@@ -51,8 +51,5 @@ fn quantized_gemv(
       }
     }
   }
-  @unroll for (var q = 0u; q < QUADS; q++) {
-    sums[lane * QUADS + q] = sum[q];
-  }
-  store_sums(lane, part, m, n);
+  store_sums(sum, lane, part, m, n);
 }

@@ -218,9 +218,11 @@ impl Kernel for Pad {
         let mut uniform = [chunks, row_chunks, chunk, axes.len(), offset].map(|n| n as u32).to_vec();
         uniform.extend([value, 0, 0]);
         for i in 0..MAX_AXES {
-            // Innermost first. Two vec4 per axis: start, size, step, from; stride.
+            // Innermost first. Two vec4 per axis: start, size, step, from; stride. Beyond them, axes of one element: the
+            // kernel reads the innermost even if all axes have been merged away.
             let axis = axes.len().checked_sub(i + 1).map(|at| axes[at]);
-            let words = axis.map_or([0; 8], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
+            let words = axis
+                .map_or([0, 1, 1, 1, 0, 0, 0, 0], |a| [a.to.start, a.to.size, a.to.step, a.from, a.stride, 0, 0, 0]);
             uniform.extend(words.map(|n| n as u32));
         }
         let text = Shader::new("pad")
@@ -359,6 +361,10 @@ pub fn cases() -> Vec<Case> {
             vec![x[0].pad_strided(1, 2, 17, 3), x[0].pad_strided(0, 1, 9, 2)]
         })
         .float("x", [4, 5]),
+        Case::new("pad", "by nothing, as the gradient of a slice of one element", |x| {
+            vec![x[0].slice(0, 0, 1, 3) * 2.0]
+        })
+        .float("x", [1, 1]),
         Case::new("pad", "of nothing", |x| vec![x[0].pad(&[(2, 1), (0, 0)], 2.0)]).float("x", [0, 3]),
         Case::new("pad", "to nothing", |x| vec![x[0].pad(&[(1, 0), (0, 0)], 2.0)]).float("x", [3, 0]),
         Case::new("pad", "large", |x| vec![x[0].pad(&[(1, 1), (1, 1)], 0.0)]).float("x", [255, 257]),

@@ -384,7 +384,7 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
         let (plan, _) = Plan::of(&graph, &[&y], profile, &Options::default()).expect("plans");
         plan.calls[0].label.clone()
     };
-    let cases: [(&[usize], &[usize], bool, &str); 16] = [
+    let cases: [(&[usize], &[usize], bool, &str); 18] = [
         // The large tile if there are enough tiles, or parts of the sums, to fill the GPU: 64 multiprocessors.
         (&[2048, 512], &[512, 2048], false, "tile128"),
         (&[1024, 512], &[512, 1024], false, "tile128"),
@@ -397,10 +397,12 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
         (&[32, 784], &[784, 256], false, "tile32"),
         (&[33, 20], &[20, 40], false, "tile32"),
         (&[8, 8], &[8, 8], false, "tile32"),
-        // Vectors: gemv if the matrix is contiguous along k and the sums are long.
+        // Vectors, if the sums are long: gemv if the matrix is contiguous along k, else gemv_across.
         (&[1, 4096], &[1000, 4096], true, "gemv"),
-        (&[1, 4096], &[4096, 1000], false, "register4"),
+        (&[1, 4096], &[4096, 1000], false, "gemv_across"),
         (&[4096, 512], &[512, 1], false, "gemv"),
+        (&[8, 512], &[512, 301], false, "gemv_across"),
+        (&[1, 200], &[200, 1000], false, "tile32"),
         (&[262_144, 64], &[64, 1], false, "register4"),
         (&[8, 700], &[301, 700], true, "gemv"),
         (&[9, 700], &[301, 700], true, "tile32"),

@@ -8,8 +8,11 @@ use crate::shader::Shader;
 use crate::shape::{View, merge_axes};
 use crate::{DType, Profile};
 
-/// For GPUs, few rows or columns: the invocations of a workgroup share a tile and split k.
+/// For GPUs, few rows or columns by a matrix that is contiguous along k: the invocations of a workgroup share a tile and
+/// split k.
 const GEMV: Variant = Variant { workgroup_memory: 8192, ..variant("gemv") };
+/// The same for a matrix that is contiguous along its other axis: four neighbours read 64 adjacent bytes.
+const GEMV_ACROSS: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("gemv_across") };
 /// 64 rows x 2 vec4 per lane, one operand shared by subgroup shuffles. For lavapipe, where a load takes as long as a
 /// dozen vec4 multiply-adds: larger tiles need fewer loads per multiply-add.
 const SHUFFLE64: Variant = Variant { workgroup_memory: 16384, ..shuffle("shuffle64") };
@@ -54,13 +57,17 @@ pub(in crate::ops) struct MatmulTiling {
 
 pub(in crate::ops) fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTiling {
     let tiling = |tile, resident, terms, cost| MatmulTiling { tile, tiles_in_group: 1, resident, terms, cost };
-    // Products with few rows need many workgroups: on an H100, 256 workgroups read 64 MiB in 76 us (`matmul 1,4096,4096`
-    // in docs/RESULTS.md), less than a third of the bandwidth of `relu`. 16 is a guess that has not been measured.
+    // On an H100, 256 workgroups read 64 MiB in 76 us, and 512 of them in 50 us (`matmul 1,4096,4096`).
     let registers = |tile, cost| MatmulTiling { tiles_in_group: 64, ..tiling(tile, 16, 4, cost) };
     match *variant {
         GEMV if n > 4 && n <= 8 => tiling([4, 8], 4, 256, 16),
         GEMV if m > 4 => tiling([8, 4], 4, 256, 16),
         GEMV => tiling([4, 4], 4, 256, 16),
+        // The resident workgroups have 64 KiB in flight.
+        GEMV_ACROSS => {
+            let few = if m.min(n) > 4 { 8 } else { 4 };
+            tiling(if m < n { [few, 4 * ACROSS] } else { [4 * ACROSS, few] }, 2, 4 * 256 / ACROSS, 16)
+        }
         SHUFFLE64 => tiling([64, 64], 4, 4, 6),
         SHUFFLE32 => tiling([32, 32], 4, 4, 8),
         TILE128 => tiling([128, 128], 1, 1, 7),
@@ -77,6 +84,9 @@ pub(in crate::ops) fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTil
         _ => registers([4, 4], 32),
     }
 }
+
+/// Neighbours of [`GEMV_ACROSS`] that compute adjacent blocks.
+const ACROSS: usize = 4;
 
 /// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
@@ -195,16 +205,19 @@ const COMPILE32: f64 = 0.15;
 const COMPILE_MORE: f64 = 0.57;
 const WIDE: usize = 256;
 
-/// Most rows or columns for [`GEMV`], and fewest terms, so that every invocation has some.
+/// Most rows or columns for [`GEMV`] and [`GEMV_ACROSS`], and fewest terms, so that every invocation has some.
 const FEW: usize = 8;
 const LONG: usize = 256;
 
-/// Whether a product has few rows or columns, long sums, and a large operand that is contiguous along k.
-fn gemv(args: &Args<'_>) -> bool {
+/// The variant for a product of few rows or columns with long sums, by the axis along which the large operand is
+/// contiguous.
+fn gemv(args: &Args<'_>) -> Option<Variant> {
     let [m, n, k] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
     let matrix = args.views[0].shape.rank() - 2;
-    let along_k = if m < n { args.views[1].strides[matrix] } else { args.views[0].strides[matrix + 1] };
-    m.min(n) <= FEW && k >= LONG && along_k == 1
+    let [rows, columns] = [matrix, matrix + 1].map(|axis| args.views[usize::from(m < n)].strides[axis]);
+    let [along_k, across] = if m < n { [rows, columns] } else { [columns, rows] };
+    let few = m.min(n) <= FEW && k >= LONG;
+    if few && along_k == 1 { Some(GEMV) } else { (few && across == 1).then_some(GEMV_ACROSS) }
 }
 
 impl Kernel for Matmul {
@@ -213,6 +226,7 @@ impl Kernel for Matmul {
             COOPERATIVE128,
             COOPERATIVE64,
             GEMV,
+            GEMV_ACROSS,
             SHUFFLE64,
             SHUFFLE32,
             TILE128,
@@ -226,8 +240,8 @@ impl Kernel for Matmul {
         VARIANTS
     }
 
-    /// Tiles waste work beyond the edges, and large tiles leave a GPU idle. `gemv` can compute every product, but is
-    /// slow where its invocations have too few terms or read elements that are far apart.
+    /// Tiles waste work beyond the edges, and large tiles leave a GPU idle. `gemv` and `gemv_across` can compute every
+    /// product, but are slow where their invocations have too few terms or read elements that are far apart.
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let sizes @ [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
@@ -236,7 +250,7 @@ impl Kernel for Matmul {
         }
         let mut work = tiling(variant, m, n).work(style(variant), sizes, batches, args.profile);
         work.compile = compile(variant, sizes);
-        if *variant == GEMV && !gemv(args) {
+        if [GEMV, GEMV_ACROSS].contains(variant) && gemv(args).as_ref() != Some(variant) {
             work.efficiency /= 1024.0;
         }
         if variant.cooperative && args.profile.software {
@@ -294,6 +308,12 @@ impl Kernel for Matmul {
 pub(in crate::ops) fn shader(variant: &Variant, tile @ [tile_m, tile_n]: [usize; 2]) -> (&'static str, Shader) {
     match *variant {
         GEMV => ("matmul_gemv", Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n)),
+        GEMV_ACROSS => {
+            let [across_m, across_n] = if tile_m < tile_n { [1, ACROSS] } else { [ACROSS, 1] };
+            let shader = Shader::new("matmul_gemv").set("TM", tile_m / across_m).set("TN", tile_n / across_n);
+            let shader = shader.set("ACROSS_M", across_m).set("ACROSS_N", across_n);
+            ("matmul_gemv", shader.set("LANES", variant.invocations).set("AT_ONCE", 4))
+        }
         SHUFFLE64 | SHUFFLE32 => {
             let shader = Shader::new("matmul_shuffle").set("BLOCKS", tile_m / 32).set("COLUMNS", tile_n / 32);
             ("matmul_shuffle", shader)
