@@ -159,13 +159,12 @@ fn train(
     let model = Model::new([3, 32, 32], move |nn, x| network(nn, &x.avg_pool2d(2))).seed(options.seed);
     let summary = model.summary(1)?;
     let mut session = Session::new(device.clone());
-    let mut trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .schedule(|steps| Cosine { lr: 5e-3, last: 0.0, steps })
         .epochs(if options.quick { 2 } else { 4 })
         .metrics([Metric::Accuracy])
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet();
+    let mut trainer = options.steps.inspect(trainer, &session, data)?;
     let epochs = trainer.fit(&mut session, data, None)?.epochs;
     let percent = 100.0 * trainer.evaluate(&mut session, test)?.get("accuracy").unwrap_or(0.0);
     let loss = epochs.last().map_or(f64::NAN, |epoch| epoch.loss);

@@ -82,15 +82,13 @@ fn autoencoder(options: &Options, session: &mut Session, digits: &Tensor, code: 
         batch.insert("y".into(), batch["x"].clone());
         Ok(batch)
     });
-    let history = Trainer::new(&model, |y, x| y.mse_loss(x, Reduction::Mean))
+    let trainer = Trainer::new(&model, |y, x| y.mse_loss(x, Reduction::Mean))
         .schedule(|steps| OneCycle::new(LR, steps))
         .epochs(options.epochs)
         .batch(64)
         .seed(options.common.seed)
-        .shadow(options.common.steps.shadow)
-        .find_nan(options.common.steps.find_nan)
-        .quiet()
-        .fit(session, &data, None)?;
+        .quiet();
+    let history = options.common.steps.inspect(trainer, session, &data)?.fit(session, &data, None)?;
     let losses: Vec<f64> = history.epochs.iter().map(|epoch| epoch.loss).collect();
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     println!("code of {code:>2}: training error {first:.4} in the first epoch, {last:.4} in the last");

@@ -206,8 +206,6 @@ fn trainer(options: &common::Options, step: fn(&Scope, &Inputs) -> Step, epochs:
         .seed(options.seed)
         .epochs(epochs)
         .batch(BATCH)
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet()
 }
 
@@ -224,8 +222,9 @@ fn main() -> Result<()> {
     let hidden = hide(Batch::from([("x".into(), words.slice(0, 0..TEST)?)]), options.seed)?;
     let frequencies = loss_of_frequencies(&unlabelled, &hidden["y"]);
     let (epochs, margin) = if options.quick { (1, 0.2) } else { (4, 1.0) };
-    let mut pretraining = trainer(&options, pretrain, epochs, 3e-3);
-    pretraining.fit(&mut session, &unlabelled.map(hide), None)?;
+    let (pretraining, data) = (trainer(&options, pretrain, epochs, 3e-3), unlabelled.map(hide));
+    let mut pretraining = options.steps.inspect(pretraining, &session, &data)?;
+    pretraining.fit(&mut session, &data, None)?;
     let loss = pretraining.evaluate(&mut session, &hidden)?.loss;
     println!("hidden words: loss {loss:.3}; by frequency alone {frequencies:.3}");
     for (before, after) in [("the capital of", ""), ("a large", "of africa"), ("someone who", "others")] {
@@ -246,6 +245,7 @@ fn main() -> Result<()> {
         let mut trainer = trainer(&options, step, epochs, lr).metrics([Metric::Accuracy]);
         trainer.evaluate(&mut session, &test)?; // declares the variables
         weights.iter().try_for_each(|(name, value)| session.set(name, value))?;
+        let mut trainer = options.steps.inspect(trainer, &session, &data)?;
         trainer.fit(&mut session, &data, None)?;
         Ok(100.0 * trainer.evaluate(&mut session, &test)?.get("accuracy").unwrap_or(0.0))
     };

@@ -94,14 +94,13 @@ fn train(
     data: &Batch,
     test: &Digits,
 ) -> Result<f64> {
-    let mut trainer = Trainer::of(move |nn, batch| step(network, temperature, nn, batch))
+    let trainer = Trainer::of(move |nn, batch| step(network, temperature, nn, batch))
         .seed(options.seed)
         .schedule(|steps| Cosine { lr: 4e-3, last: 0.0, steps })
         .epochs(epochs)
         .metrics([Metric::Accuracy])
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet();
+    let mut trainer = options.steps.inspect(trainer, session, data)?;
     trainer.fit(session, data, None)?;
     Ok(100.0 * trainer.evaluate(session, test)?.get("accuracy").unwrap_or(0.0))
 }

@@ -51,13 +51,13 @@ fn main() -> Result<()> {
     }
     let mut session = options.common.session()?;
     let mut model = Model::new([1, 28, 28], network).seed(options.common.seed);
-    Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .optimizer(AdamW::new().lr(5e-3))
         .epochs(1)
         .batch(50)
-        .metrics([Metric::Accuracy])
-        .shadow(options.common.steps.shadow)
-        .fit(&mut session, &digits.train, Some(&digits.test))?;
+        .metrics([Metric::Accuracy]);
+    let mut trainer = options.common.steps.inspect(trainer, &session, &digits.train)?;
+    trainer.fit(&mut session, &digits.train, Some(&digits.test))?;
     let images = &digits.test.images;
     let expected = model.predict(&mut session, images)?;
     Export::model(&model).save(&session, &options.onnx)?;

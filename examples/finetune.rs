@@ -109,14 +109,14 @@ fn train(model: &Rc<Model>, way: Way, options: &Options, epochs: u64) -> Result<
         randomize(model, &mut session)?;
     }
     let model = model.clone();
-    let mut trainer = Trainer::of(move |nn, batch| step(&model, way, nn, batch))
+    let trainer = Trainer::of(move |nn, batch| step(&model, way, nn, batch))
         .seed(options.common.seed)
         .optimizer(AdamW::new())
         .schedule(|steps| Cosine { lr: 2e-3, last: 1e-5, steps })
         .epochs(epochs)
         .batch(32)
-        .metrics([Metric::Accuracy])
-        .shadow(options.common.steps.shadow);
+        .metrics([Metric::Accuracy]);
+    let mut trainer = options.common.steps.inspect(trainer, &session, &data)?;
     let history = trainer.fit(&mut session, &data, Some(&test))?;
     Ok((session, history))
 }

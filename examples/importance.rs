@@ -71,14 +71,12 @@ impl Judge {
     fn train(options: &common::Options, device: &Device, model: Model, data: &(Tensor, Tensor)) -> Result<Judge> {
         let model = model.seed(options.seed).batch(SETS * BACKGROUND);
         let mut session = Session::new(device.clone());
-        Trainer::new(&model, |logits, y| logits.binary_cross_entropy_with_logits(y, Reduction::Mean))
+        let trainer = Trainer::new(&model, |logits, y| logits.binary_cross_entropy_with_logits(y, Reduction::Mean))
             .optimizer(AdamW::new().weight_decay(0.1))
             .lr(0.02)
             .epochs(if options.quick { 10 } else { 40 })
-            .shadow(options.steps.shadow)
-            .find_nan(options.steps.find_nan)
-            .quiet()
-            .fit(&mut session, data, None)?;
+            .quiet();
+        options.steps.inspect(trainer, &session, data)?.fit(&mut session, data, None)?;
         Ok(Judge { model, session })
     }
 

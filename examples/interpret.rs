@@ -187,13 +187,11 @@ fn main() -> Result<()> {
     let train = train.first(digits)?;
     let mut session = options.session()?;
     let mut model = Model::new([1, SIZE, SIZE], |nn, x| network(nn, x).1).seed(options.seed).batch(100);
-    Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .lr(3e-3)
         .epochs(epochs)
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
-        .quiet()
-        .fit(&mut session, &train, None)?;
+        .quiet();
+    options.steps.inspect(trainer, &session, &train)?.fit(&mut session, &train, None)?;
     let logits = model.predict(&mut session, &test.images)?.to_f64();
     let largest = |logits: &[f64]| (0..CLASSES).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as i32;
     let seen = Tensor::new([test.len()], logits.chunks(CLASSES).map(largest).collect::<Vec<_>>())?;

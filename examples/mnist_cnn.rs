@@ -109,23 +109,19 @@ fn train(options: &Options) -> Result<()> {
         .batch(options.batch)
         .mixed(options.mixed)
         .workers(Loader::suitable_workers())
-        .metrics([Metric::Accuracy])
-        .shadow(options.common.steps.shadow)
-        .find_nan(options.common.steps.find_nan);
+        .metrics([Metric::Accuracy]);
     if let Some(world) = &world {
         trainer = trainer.distributed(world).compress_gradients(options.compress);
     }
     if let Some(folder) = &options.run {
         trainer = trainer.folder(folder).resume(true);
     }
+    let mut trainer = options.common.steps.inspect(trainer, &session, &train)?;
     if !session.device().is_cpu() && !options.common.steps.shadow {
         let verified = trainer.verify(&session, &train)?;
         if is_first {
             println!("check: {verified}");
         }
-    }
-    if options.common.steps.profile {
-        common::show_profile(&trainer.profile(&session, &train)?)?;
     }
     let history = trainer.fit(&mut session, &train, Some(&digits.test))?;
     let last = history.epochs.last().and_then(|epoch| epoch.validation.as_ref()?.get("accuracy"));

@@ -116,14 +116,13 @@ fn train(
     data: &Mnist,
 ) -> Result<(Points, f64)> {
     let model = Model::new([1, 28, 28], move |nn, x| network(nn, x, weights, norm).1).seed(options.seed);
-    let mut trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let trainer = Trainer::new(&model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .optimizer(Adam::new())
         .batch(50)
         .epochs(epochs)
         .metrics([Metric::Accuracy])
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet();
+    let mut trainer = options.steps.inspect(trainer, session, &data.train)?;
     let history = trainer.fit(session, &data.train, None)?;
     let percent = 100.0 * trainer.evaluate(session, &data.test)?.get("accuracy").unwrap_or(0.0);
     Ok((history.epochs.iter().map(|epoch| (epoch.number as f64, epoch.loss)).collect(), percent))

@@ -81,15 +81,14 @@ impl Setting {
     ) -> Result<f64> {
         before(session, 0)?;
         let loss = |logits: &Value, labels: &Value| logits.cross_entropy(labels, Reduction::Mean);
-        let mut trainer = Trainer::new(&self.model(self.options.seed, hidden), loss)
+        let trainer = Trainer::new(&self.model(self.options.seed, hidden), loss)
             .schedule(|steps| Cosine { lr: 3e-3, last: 0.0, steps })
             .batch(50)
             .epochs(epochs)
             .metrics([Metric::Accuracy])
             .on_epoch(move |session, epoch| before(session, epoch.number).map(|()| Control::Continue))
-            .shadow(self.options.steps.shadow)
-            .find_nan(self.options.steps.find_nan)
             .quiet();
+        let mut trainer = self.options.steps.inspect(trainer, session, &self.data.train)?;
         trainer.fit(session, &self.data.train, None)?;
         Ok(100.0 * trainer.evaluate(session, &self.data.test)?.get("accuracy").unwrap_or(0.0))
     }

@@ -40,7 +40,7 @@ fn main() -> wgrad::Result<()> {
 
     let mut model = Model::new([train.0.shape()[1]], network).seed(options.seed);
     let mut session = options.session()?;
-    let history = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean))
+    let trainer = Trainer::new(&model, |p, y| p.mse_loss(y, Reduction::Mean))
         .optimizer(AdamW::new().lr(3e-3))
         .epochs(60)
         .metrics([Metric::Mae, Metric::R2])
@@ -48,10 +48,9 @@ fn main() -> wgrad::Result<()> {
         .restore_best()
         .folder("runs/regressor")
         .resume(resume)
-        .seed(options.seed)
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
-        .fit(&mut session, &train, Some(&test))?;
+        .seed(options.seed);
+    let mut trainer = options.steps.inspect(trainer, &session, &train)?;
+    let history = trainer.fit(&mut session, &train, Some(&test))?;
 
     let best = history.best_epoch().and_then(|epoch| epoch.validation.as_ref()).expect("at least one epoch");
     println!("best: {best}");

@@ -111,13 +111,12 @@ fn train(
         .lr(3e-3)
         .epochs(epochs)
         .metrics([Metric::Accuracy])
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet();
     if restraint.early_stopping {
         trainer = trainer.early_stopping(3).restore_best();
     }
     let mut session = Session::new(device.clone());
+    let mut trainer = options.steps.inspect(trainer, &session, data)?;
     let history = match restraint.augmentation {
         true => {
             let augment = Augment::new(options.seed).shift(2).rotate(10.0).flip();

@@ -239,14 +239,13 @@ fn main() -> Result<()> {
     let mut right = Vec::new();
     for (name, network) in NETWORKS {
         let mut session = Session::new(session.device().clone());
-        let mut trainer = Trainer::of(move |nn, batch| step(network, characters, nn, batch))
+        let trainer = Trainer::of(move |nn, batch| step(network, characters, nn, batch))
             .schedule(|steps| Cosine { lr: 3e-3, last: 0.0, steps }.after_warm_up(steps / 10))
             .seed(options.seed)
             .epochs(epochs)
             .batch(BATCH)
-            .shadow(options.steps.shadow)
-            .find_nan(options.steps.find_nan)
             .quiet();
+        let mut trainer = options.steps.inspect(trainer, &session, &train)?;
         trainer.fit(&mut session, &train, None)?;
         let loss = trainer.evaluate(&mut session, &test)?.loss;
         let (written, attention) = translate(&mut session, network, &vocabulary, &test.0)?;

@@ -74,15 +74,14 @@ fn train(
     data: &Digits,
     test: &Digits,
 ) -> Result<f64> {
-    let mut trainer = Trainer::new(model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+    let trainer = Trainer::new(model, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
         .lr(lr)
         .epochs(steps) // the steps end earlier
         .steps(steps)
         .batch(BATCH)
         .metrics([Metric::Accuracy])
-        .shadow(options.steps.shadow)
-        .find_nan(options.steps.find_nan)
         .quiet();
+    let mut trainer = options.steps.inspect(trainer, session, data)?;
     trainer.fit(session, data, None)?;
     Ok(trainer.evaluate(session, test)?.get("accuracy").unwrap_or(0.0))
 }

@@ -115,7 +115,7 @@ fn mean(x: &[f64]) -> f64 {
 
 /// Trains encoder and decoder; returns the bound per training and test digit after each epoch.
 fn train(options: &Options, session: &mut Session, train: &Tensor, test: &Tensor) -> Result<[Vec<(f64, f64)>; 2]> {
-    let history = Trainer::of(|nn, batch| {
+    let trainer = Trainer::of(|nn, batch| {
         let Draw { reconstruction, divergence, .. } = draw(nn, &batch.get("x"));
         Step { loss: (divergence - reconstruction).mean_all(), prediction: None }
     })
@@ -123,10 +123,8 @@ fn train(options: &Options, session: &mut Session, train: &Tensor, test: &Tensor
     .epochs(options.epochs)
     .batch(64)
     .seed(options.common.seed)
-    .shadow(options.common.steps.shadow)
-    .find_nan(options.common.steps.find_nan)
-    .quiet()
-    .fit(session, train, Some(test))?;
+    .quiet();
+    let history = options.common.steps.inspect(trainer, session, train)?.fit(session, train, Some(test))?;
     let curve = |bound: &dyn Fn(&Epoch) -> f64| history.epochs.iter().map(|e| (e.number as f64, -bound(e))).collect();
     Ok([curve(&|epoch| epoch.loss), curve(&|epoch| epoch.validation.as_ref().map_or(f64::NAN, |v| v.loss))])
 }

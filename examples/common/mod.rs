@@ -5,9 +5,11 @@ pub mod picture;
 pub mod plot;
 pub mod wav;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
+use wgrad::train::{Dataset, Trainer};
 use wgrad::{Device, Error, NO_ADAPTER, Program, Result, Session, StepProfile, Tensor};
 
 /// The command line of every example.
@@ -102,6 +104,8 @@ pub struct Steps {
     #[arg(long)]
     pub profile: bool,
     #[arg(skip)]
+    profiled: Cell<bool>,
+    #[arg(skip)]
     numbers: usize,
     #[arg(skip)]
     launches: usize,
@@ -112,7 +116,7 @@ pub struct Steps {
 impl Steps {
     /// Runs a step. Exits if `--shadow` or `--find-nan` finds a problem.
     pub fn run(&mut self, session: &mut Session, program: &Program, feeds: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
-        if self.profile && self.steps == 0 {
+        if self.profile && !self.profiled.replace(true) {
             show_profile(&session.profile(program, feeds)?)?;
         }
         let (outputs, found) = if self.shadow {
@@ -132,6 +136,15 @@ impl Steps {
         }
         self.steps += 1;
         Ok(outputs)
+    }
+
+    /// Applies the options to a trainer. `--profile` shows the first step of the first trainer.
+    pub fn inspect(&self, trainer: Trainer, session: &Session, data: &dyn Dataset) -> Result<Trainer> {
+        let mut trainer = trainer.shadow(self.shadow).find_nan(self.find_nan);
+        if self.profile && !self.profiled.replace(true) {
+            show_profile(&trainer.profile(session, data)?)?;
+        }
+        Ok(trainer)
     }
 
     /// Prints what was compared.
@@ -166,7 +179,7 @@ pub fn most_likely(probabilities: &Tensor) -> usize {
 }
 
 /// Prints the profile of a step, and writes its trace. (Steps that are profiled are steps of the training, too.)
-pub fn show_profile(profile: &StepProfile) -> Result<()> {
+fn show_profile(profile: &StepProfile) -> Result<()> {
     println!("{profile}");
     wgrad::io::write_atomically("trace.json", profile.to_chrome_trace().as_bytes())?;
     println!("trace.json: open it in ui.perfetto.dev");
