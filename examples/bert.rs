@@ -1,4 +1,4 @@
-//! BERT in small: a network that has filled in missing words needs fewer labels.
+//! A small BERT: a network that has learned to fill in missing words needs fewer labels.
 //!
 //! ```text
 //! cargo run --release --example bert

@@ -4,8 +4,8 @@
 //! cargo run --release --example export
 //! ```
 //!
-//! A convolutional network learns handwritten digits for an epoch. [`Export::model`] writes its evaluation for any
-//! number of images: the operators, and the weights of the session with their names. The file is then read as any other
+//! A convolutional network learns handwritten digits for an epoch. [`Export::model`] writes it in evaluation
+//! mode, for any number of images: the operators, and the session's weights under their names. The file is then read as any other
 //! ONNX file, and must classify the test digits as the network does. ONNX Runtime reads it, too:
 //!
 //! ```python

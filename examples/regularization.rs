@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A network of convolutions has far more parameters than there are drawings of emoji, so it learns noise as well: the
-//! loss on other drawings falls and then rises. To minimise instead:
+//! loss on other drawings falls and then rises. Each remedy minimises something else:
 //!
 //! - **L1**: `loss + c sum |w|` (Tibshirani 1996). The gradient of the penalty is c whatever the size of a weight, so
 //!   that unimportant weights become 0.

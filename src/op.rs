@@ -89,6 +89,11 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
         Nan::Spreads
     }
 
+    /// The elements of the first output for which any number is right with these inputs, if there are some.
+    fn unspecified(&self, _inputs: &[&Tensor], _outputs: &[TensorType]) -> Option<Vec<bool>> {
+        None
+    }
+
     /// Whether every float of the result is an element of a float operand, its negative, or 0, so that rounding it to
     /// the type of the operands changes nothing.
     fn selects(&self) -> bool {

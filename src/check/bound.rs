@@ -23,7 +23,7 @@ use crate::{Data, Error, Result, Tensor, TensorType};
 pub struct Bounded {
     /// The exact value.
     pub value: Tensor,
-    /// The allowed error of each element.
+    /// The allowed error of each element; NaN if any number is right.
     pub error: Option<Vec<f64>>,
 }
 
@@ -74,9 +74,14 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
     let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
     let mut outputs = op.reference(&values, types);
     let mut errors = own(op, &values, &outputs, types, precision);
+    if let Some(unspecified) = op.unspecified(&values, types) {
+        let error = errors[0].get_or_insert_with(|| vec![0.0; unspecified.len()]);
+        error.iter_mut().zip(unspecified).filter(|(_, any)| *any).for_each(|(error, _)| *error = f64::NAN);
+    }
     let mut finite = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let Some(error) = &input.error else { continue };
+        let unspecified = error.iter().any(|e| e.is_nan());
         for up in [true, false] {
             let moved = moved(&input.value, error, up);
             let mut values = values.clone();
@@ -90,7 +95,11 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
                         finite.push((number, at, *b));
                     }
                     let change = if super::same(*a, *b) { 0.0 } else { (a - b).abs() };
-                    *error += if change.is_nan() { f64::INFINITY } else { change };
+                    *error += match change.is_nan() {
+                        true if unspecified && b.is_nan() => f64::NAN,
+                        true => f64::INFINITY,
+                        false => change,
+                    };
                 }
             }
         }
@@ -115,7 +124,7 @@ fn moved(value: &Tensor, error: &[f64], up: bool) -> Tensor {
             v.iter().zip(error).map(|(&x, e)| (f64::from(x) + sign * e) as u32).collect::<Vec<u32>>().into()
         }
         Data::Bool(v) => {
-            v.iter().zip(error).map(|(&x, &e)| if e > 0.0 && up { !x } else { x }).collect::<Vec<bool>>().into()
+            v.iter().zip(error).map(|(&x, &e)| if !(e <= 0.0) && up { !x } else { x }).collect::<Vec<bool>>().into()
         }
         // The reference has wide types.
         Data::F32(_) | Data::F16(_) | Data::BF16(_) | Data::I8(_) | Data::U8(_) => value.data().clone(),

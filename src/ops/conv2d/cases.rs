@@ -76,25 +76,29 @@ pub fn cases() -> Vec<Case> {
     for Example { name, x, weight, options } in examples() {
         let forward = move |v: &[crate::Value]| vec![v[0].conv2d(&v[1], None, options)];
         cases.push(Case::new("conv2d", name, forward).float("x", x).float("weight", weight));
-        // NaN only in the data: whether a kernel multiplies weights by padding is unspecified.
-        if x[2] * x[3] > 48 && x[0] * x[1] < 16 {
-            let case = Case::new("conv2d", format!("{name}, NaN"), forward);
-            let nan = Fill::Special(&[0.5, f64::NAN, 0.25, 0.5], -1.0, 1.0);
-            let case = case.input("x", TensorType::new(DType::F32, x), nan);
-            cases.push(case.float("weight", weight).forward_only());
-        }
         let Ok(y) = super::output_shape(&x, &weight, options) else { continue };
         let (size, kernel) = ([x[2], x[3]], [weight[2], weight[3]]);
-        cases.push(
-            Case::new("conv2d_input_grad", name, move |v| vec![v[0].conv2d_input_grad(&v[1], size, options)])
-                .float("dy", &y)
-                .float("weight", weight),
-        );
-        cases.push(
-            Case::new("conv2d_weight_grad", name, move |v| vec![v[0].conv2d_weight_grad(&v[1], kernel, options)])
-                .float("x", x)
-                .float("dy", &y),
-        );
+        let input_grad = move |v: &[crate::Value]| vec![v[0].conv2d_input_grad(&v[1], size, options)];
+        let weight_grad = move |v: &[crate::Value]| vec![v[0].conv2d_weight_grad(&v[1], kernel, options)];
+        cases.push(Case::new("conv2d_input_grad", name, input_grad).float("dy", &y).float("weight", weight));
+        cases.push(Case::new("conv2d_weight_grad", name, weight_grad).float("x", x).float("dy", &y));
+        if x[2] * x[3] > 48 && x[0] * x[1] < 16 {
+            let nan = Fill::Special(&[0.5, f64::NAN, 0.25, 0.5], -1.0, 1.0);
+            let case = Case::new("conv2d", format!("{name}, NaN"), forward);
+            let case = case.input("x", TensorType::new(DType::F32, x), nan);
+            cases.push(case.float("weight", weight).forward_only());
+            // The operand that some kernels multiply by padding.
+            let padded = |case: Case, operand: &'static str, shape: &[usize]| {
+                let special = Fill::Special(&[f64::NAN, 0.5, f64::INFINITY], -1.0, 1.0);
+                case.input(operand, TensorType::new(DType::F32, shape), special).forward_only()
+            };
+            let name = format!("{name}, NaN and infinity by padding");
+            cases.push(padded(Case::new("conv2d", name.clone(), forward).float("x", x), "weight", &weight));
+            let case = Case::new("conv2d_input_grad", name.clone(), input_grad).float("dy", &y);
+            // All elements of the first channel are unspecified if there is a stride.
+            cases.extend((x[1] > 1).then(|| padded(case, "weight", &weight)));
+            cases.push(padded(Case::new("conv2d_weight_grad", name, weight_grad).float("x", x), "dy", &y));
+        }
     }
     cases.extend(composed());
     cases
