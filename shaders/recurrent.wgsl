@@ -7,11 +7,11 @@
 // Reference: forward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
-import package::recurrent_rnn::{cell, GATES, set_sum};
+import package::recurrent_rnn::{cell, GATES};
 @elif(CELL == 1)
-import package::recurrent_lstm::{cell, GATES, set_sum};
+import package::recurrent_lstm::{cell, GATES};
 @else
-import package::recurrent_gru::{cell, GATES, set_sum};
+import package::recurrent_gru::{cell, GATES};
 import package::recurrent_places::{At, CELL, p};
 import package::recurrent_state::{part, V, WIDTH};
 
@@ -53,18 +53,17 @@ fn recurrent(
       }
     }
   }
-  // Sums are staged through memory so that the cell's code occurs once; the rows shift up as the first is stored.
-  for (var r = 0u; r < rows; r++) {
+  // The rows shift up as the first is stored, so that the cell's code occurs once.
+  for (var i = 0u; i < rows * WIDTH; i++) {
+    var of_gates = array<f32, GATES>();
     @unroll for (var g = 0u; g < GATES; g++) {
-      @unroll for (var t = 0u; t < WIDTH; t++) {
-        set_sum(At(p.step, p.from_slot, p.to_slot, row + r, unit * WIDTH + t), g, part(sum[g], t));
+      of_gates[g] = part(sum[g], i % WIDTH);
+    }
+    cell(At(p.step, p.from_slot, p.to_slot, row + i / WIDTH, unit * WIDTH + i % WIDTH), of_gates);
+    if (i % WIDTH == WIDTH - 1u) {
+      @unroll for (var j = 0u; j < ROWS * GATES; j++) {
+        sum[j] = sum[min(j + GATES, ROWS * GATES - 1u)];
       }
     }
-    @unroll for (var i = 0u; i < ROWS * GATES; i++) {
-      sum[i] = sum[min(i + GATES, ROWS * GATES - 1u)];
-    }
-  }
-  for (var i = 0u; i < rows * WIDTH; i++) {
-    cell(At(p.step, p.from_slot, p.to_slot, row + i / WIDTH, unit * WIDTH + i % WIDTH));
   }
 }

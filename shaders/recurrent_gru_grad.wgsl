@@ -12,7 +12,8 @@ const GATES: u32 = 3u;
 @group(0) @binding(6) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(7) var<storage, read_write> direct: array<f32>;
 
-fn cell_grad(at: At, through_sums: f32, carries: bool) {
+// Stores the gradients of the sums and of x, and returns the former.
+fn cell_grad(at: At, through_sums: f32, carries: bool) -> array<f32, GATES> {
   let own = in_slot(0u, at);
   var dh = through_sums;
   if (carries) {
@@ -34,4 +35,5 @@ fn cell_grad(at: At, through_sums: f32, carries: bool) {
   dx[to_x + p.hidden] = of_z;
   dx[to_x + 2u * p.hidden] = of_n;
   direct[own] = dh * z;
+  return array<f32, GATES>(of_r, of_z, of_n * r);
 }

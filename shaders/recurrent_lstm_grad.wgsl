@@ -13,7 +13,8 @@ const CELLS: bool = true;
 @group(0) @binding(6) var<storage, read> dcs: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dc: array<f32>;
 
-fn cell_grad(at: At, dh: f32, carries: bool) {
+// Stores the gradients of the sums and of the cell state before, and returns the former.
+fn cell_grad(at: At, dh: f32, carries: bool) -> array<f32, GATES> {
   let first = in_step(at, 4u);
   let i = gates[first];
   let f = gates[first + p.hidden];
@@ -28,9 +29,14 @@ fn cell_grad(at: At, dh: f32, carries: bool) {
   if (carries) {
     d += dc[own];
   }
-  set_ds(first, d * g * (i * (1.0 - i)));
-  set_ds(first + p.hidden, d * cs[in_slot(at.from_slot, at)] * (f * (1.0 - f)));
-  set_ds(first + 2u * p.hidden, d * i * slope(g));
-  set_ds(first + 3u * p.hidden, dh * a * (o * (1.0 - o)));
+  let of_i = d * g * (i * (1.0 - i));
+  let of_f = d * cs[in_slot(at.from_slot, at)] * (f * (1.0 - f));
+  let of_g = d * i * slope(g);
+  let of_o = dh * a * (o * (1.0 - o));
+  set_ds(first, of_i);
+  set_ds(first + p.hidden, of_f);
+  set_ds(first + 2u * p.hidden, of_g);
+  set_ds(first + 3u * p.hidden, of_o);
   dc[own] = d * f;
+  return array<f32, GATES>(of_i, of_f, of_g, of_o);
 }

@@ -7,6 +7,9 @@ const GATES: u32 = 1u;
 
 @group(0) @binding(4) var<storage, read> hs: array<f32>;
 
-fn cell_grad(at: At, dh: f32, carries: bool) {
-  set_ds(in_step(at, 1u), dh * slope(hs[in_slot(at.to_slot, at)]));
+// Stores the gradient of the sums, and returns it.
+fn cell_grad(at: At, dh: f32, carries: bool) -> array<f32, GATES> {
+  let d = dh * slope(hs[in_slot(at.to_slot, at)]);
+  set_ds(in_step(at, 1u), d);
+  return array<f32, GATES>(d);
 }

@@ -6,11 +6,11 @@
 // Reference: forward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
-import package::recurrent_rnn::{cell, GATES, set_sum};
+import package::recurrent_rnn::{cell, GATES};
 @elif(CELL == 1)
-import package::recurrent_lstm::{cell, GATES, set_sum};
+import package::recurrent_lstm::{cell, GATES};
 @else
-import package::recurrent_gru::{cell, GATES, set_sum};
+import package::recurrent_gru::{cell, GATES};
 import package::recurrent_places::{At, CELL, p};
 import package::recurrent_sums::{add_BUFFER, LANES, sum_of, TILE_ROWS, TILE_UNITS};
 
@@ -35,10 +35,11 @@ fn recurrent_tile(
     let at = At(p.step, p.from_slot, p.to_slot, first_row + i / TILE_UNITS, first_unit + i % TILE_UNITS);
     if (at.row < p.batch && at.unit < p.hidden) {
       let sums = sum_of(i);
+      var of_gates = array<f32, GATES>();
       @unroll for (var g = 0u; g < GATES; g++) {
-        set_sum(at, g, sums[g]);
+        of_gates[g] = sums[g];
       }
-      cell(at);
+      cell(at, of_gates);
     }
   }
 }

@@ -6,11 +6,11 @@
 // Reference: forward in src/ops/recurrent/reference.rs.
 
 @if(CELL == 0)
-import package::recurrent_rnn::{cell, GATES, set_sum};
+import package::recurrent_rnn::{cell, GATES};
 @elif(CELL == 1)
-import package::recurrent_lstm::{cell, GATES, set_sum};
+import package::recurrent_lstm::{cell, GATES};
 @else
-import package::recurrent_gru::{cell, GATES, set_sum};
+import package::recurrent_gru::{cell, GATES};
 import package::recurrent_places::{At, CELL, in_slot, next, p};
 
 const THREADS: u32 = 256u; // or 128
@@ -43,10 +43,7 @@ fn recurrent_workgroup(
           sum[g] += before[k] * w[(k * GATES + g) * p.hidden + unit];
         }
       }
-      @unroll for (var g = 0u; g < GATES; g++) {
-        set_sum(at, g, sum[g]);
-      }
-      cell(at);
+      cell(at, sum);
     }
     at.unit = 0u;
     at = next(at, p.reverse != 0u);

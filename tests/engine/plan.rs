@@ -500,14 +500,15 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let y = x.scaled_dot_product_attention(&x, &x, &Attention::default());
         gradients(&y.square().sum_all(), &[&x]).remove(0)
     }
-    let cases: [(Build, &str, &str); 19] = [
+    let cases: [(Build, &str, &str); 20] = [
         // A constant is in no buffer that could be read.
         (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
         (|g| floats(g, "x", &[2, 3, 20, 20]).permute(&[0, 2, 3, 1]), "copy", "copy"),
         (|g| floats(g, "x", &[2, 64, 20, 20]).permute(&[0, 2, 3, 1]), "transpose", "copy"),
         (|g| lstm(g, 512), "lstm.tile256", "lstm.steps"),
-        (|g| lstm(g, 64), "lstm.workgroup", "lstm.steps"),
+        (|g| lstm(g, 96), "lstm.workgroup", "lstm.steps"),
+        (|g| lstm(g, 64), "lstm.registers", "lstm.steps"),
         (|g| floats(g, "x", &[64, 4096]).cumsum(1), "cumsum.rows", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).cumsum(0), "cumsum.lines", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).argsort(1, false), "argsort.tile", "argsort.merge"),

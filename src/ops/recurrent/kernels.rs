@@ -1,8 +1,9 @@
 //! Recurrent kernels: one launch per step, with or without tiles in workgroup memory, or one launch for many steps with a
-//! workgroup per batch row, which passes the state from step to step in workgroup memory.
+//! workgroup per batch row, which passes the state from step to step in workgroup memory, and may keep the weights in
+//! registers.
 
 use super::{Activation, Cell, Recurrence, RecurrenceGrad, Sizes};
-use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
+use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Machine, Slot, Style, Variant, Work};
 use crate::ops::reduce::{MIN_THREADS, together_on};
 use crate::shader::Shader;
 
@@ -10,9 +11,12 @@ static VARIANTS: &[Variant] = &[
     // The gradient of an LSTM needs the most memory.
     Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
+    Variant { workgroup_memory: 12 * REGISTER_COLUMNS as u32, invocations: REGISTER_COLUMNS as u32, ..REGISTERS },
     tile("tile256", 256),
     tile("tile512", 512),
 ];
+
+const REGISTERS: Variant = Variant::plain("registers");
 
 /// Each of 64 invocations more adds up another part of the terms.
 const fn tile(name: &'static str, invocations: u32) -> Variant {
@@ -24,6 +28,8 @@ const fn tile(name: &'static str, invocations: u32) -> Variant {
 enum Division {
     /// A workgroup per batch row, for many steps.
     Workgroup,
+    /// The same, with a column of the weights in the registers of each invocation.
+    Registers,
     /// A launch per step; each invocation reads its operands from memory.
     Steps,
     /// A launch per step; workgroups of so many invocations share tiles of the operands.
@@ -32,10 +38,11 @@ enum Division {
 
 impl Division {
     fn of(variant: &Variant) -> Division {
-        match VARIANTS.iter().position(|other| other == variant) {
-            Some(0) => Division::Workgroup,
-            Some(2..) => Division::Tile(variant.invocations),
-            _ => Division::Steps,
+        match variant.name {
+            "workgroup" => Division::Workgroup,
+            "registers" => Division::Registers,
+            "steps" => Division::Steps,
+            _ => Division::Tile(variant.invocations),
         }
     }
 }
@@ -46,6 +53,14 @@ const MAX_UNITS: usize = 512;
 /// A workgroup reads the weights of one gate of this many units (144 KiB) in the time of a launch: 256 invocations with
 /// some loads in flight get about 30 GB/s. Not measured.
 const FEW_UNITS: usize = 192;
+
+/// Most hidden units, and most sums (units of all gates), with weights in registers.
+const REGISTER_UNITS: usize = 64;
+const REGISTER_COLUMNS: usize = 256;
+
+/// A step with weights in registers takes this share of the time of a launch: about 0.4 us, of which NVIDIA's compiler
+/// for CUDA schedules half as arithmetic. Not measured.
+const REGISTER_STEP: f64 = 0.1;
 
 /// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ROUNDS: usize = 16_000;
@@ -90,6 +105,11 @@ impl Pass<'_> {
         let width = self.width();
         match self.division {
             Division::Workgroup => shader.set("THREADS", together_on(self.args.profile)),
+            Division::Registers => {
+                let hidden = self.sizes.hidden;
+                let columns = self.of.cell.gates() * hidden;
+                shader.set("THREADS", columns.next_multiple_of(64)).set("TERMS4", hidden / 4)
+            }
             Division::Steps => {
                 shader.set("ROWS", ROWS).set("THREADS", THREADS).set("WIDTH", width).set("VEC4", width == 4)
             }
@@ -107,6 +127,7 @@ impl Pass<'_> {
                 let threads = together_on(self.args.profile) as usize;
                 (MAX_ROUNDS / rounds(terms, hidden, threads), batch)
             }
+            Division::Registers => (MAX_ROUNDS - 1, batch),
             Division::Steps => (1, (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS)),
             Division::Tile(_) => (1, tiles(&self.sizes)),
         };
@@ -169,6 +190,15 @@ fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> O
             let barriers = if args.profile.software { 3.0 * launches * batch as f64 } else { 0.0 };
             Work { style: Style::Shared, launches: launches * read, barriers, ..Work::default() }
         }
+        Division::Registers => {
+            let fits = hidden <= REGISTER_UNITS && of.cell.gates() * hidden <= REGISTER_COLUMNS;
+            if !fits || !hidden.is_multiple_of(4) || hidden == 0 {
+                return None;
+            }
+            let waves = (batch as f64 / Machine::of(args.profile).fill(2.0)).ceil();
+            let barriers = if args.profile.software { 3.0 * launches * batch as f64 } else { 0.0 };
+            Work { style: Style::Shared, launches: launches * waves * REGISTER_STEP, barriers, ..Work::default() }
+        }
         Division::Steps => Work {
             style: Style::Cached,
             launches,
@@ -204,6 +234,7 @@ impl Kernel for Recurrence {
         let pass = Pass { of: self, sizes, args, division: Division::of(variant), backward: false };
         let entry = match pass.division {
             Division::Workgroup => "recurrent_workgroup",
+            Division::Registers => "recurrent_registers",
             Division::Steps => "recurrent",
             Division::Tile(_) => "recurrent_tile",
         };
@@ -237,6 +268,7 @@ impl Kernel for RecurrenceGrad {
         let pass = Pass { of, sizes, args, division: Division::of(variant), backward: true };
         let entry = match pass.division {
             Division::Workgroup => "recurrent_grad_workgroup",
+            Division::Registers => "recurrent_grad_registers",
             Division::Steps => "recurrent_grad",
             Division::Tile(_) => "recurrent_grad_tile",
         };
