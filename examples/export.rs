@@ -4,9 +4,9 @@
 //! cargo run --release --example export
 //! ```
 //!
-//! A convolutional network learns handwritten digits for an epoch. [`Export::model`] writes it in evaluation
-//! mode, for any number of images: the operators, and the session's weights under their names. The file is then read as any other
-//! ONNX file, and must classify the test digits as the network does. ONNX Runtime reads it, too:
+//! A convolutional network learns handwritten digits for an epoch. [`Export::model`] writes it in evaluation mode, for any
+//! number of images: the operators, and the session's weights under their names. The file is then read as any other ONNX
+//! file, and must classify the test digits as the network does. ONNX Runtime reads it, too:
 //!
 //! ```python
 //! import onnxruntime

@@ -181,13 +181,14 @@ impl Judge {
     fn new(options: &Options, mut session: Session, digits: &Mnist) -> Result<Judge> {
         let classifier = Model::new([1, 28, 28], |nn, x| nn.linear("fc2", &features(nn, x), 10));
         let classifier = classifier.seed(options.common.seed);
-        let trainer = Trainer::new(&classifier, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
+        let mut trainer = Trainer::new(&classifier, |logits, labels| logits.cross_entropy(labels, Reduction::Mean))
             .schedule(|steps| OneCycle::new(8e-3, steps))
             .epochs(4)
             .seed(options.common.seed)
             .metrics([Metric::Accuracy])
+            .shadow(options.common.steps.shadow)
+            .find_nan(options.common.steps.find_nan)
             .quiet();
-        let mut trainer = options.common.steps.inspect(trainer, &session, &digits.train)?;
         let history = trainer.fit(&mut session, &digits.train, Some(&digits.test))?;
         let accuracy = history.epochs.last().and_then(|epoch| epoch.validation.as_ref()?.get("accuracy"));
         println!("classifier: {:.1}% of the test digits are right", 100.0 * accuracy.unwrap_or(0.0));

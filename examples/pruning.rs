@@ -17,8 +17,8 @@
 //!   trained again. Frankle and Carbin (2018) call this a winning ticket of the lottery.
 //! - **random**: the same mask and other random weights, which shows whether the mask or the start matters.
 //!
-//! The network multiplies weights by the mask, so a weight whose mask is 0 has gradient 0, and counts as 0. The plot shows
-//! accuracy over halvings.
+//! The network multiplies weights by the mask, so a weight whose mask is 0 has gradient 0, and counts as 0. The plot
+//! shows accuracy over halvings.
 
 mod common;
 

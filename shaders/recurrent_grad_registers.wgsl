@@ -32,7 +32,7 @@ fn recurrent_grad_registers(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  // Surplus workgroups recompute the last row without storing it. Surplus invocations repeat the last column.
+  // Surplus workgroups read the last row, but compute no cell. Surplus invocations repeat the last column.
   let number = group_number(group, groups);
   var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), 0u);
   let columns = GATES * p.hidden;
@@ -42,12 +42,8 @@ fn recurrent_grad_registers(
     let i = (gate * p.hidden + 4u * k) * p.hidden + min(lane, columns - 1u) % p.hidden;
     weights[k] = vec4(w[i], w[i + p.hidden], w[i + 2u * p.hidden], w[i + 3u * p.hidden]);
   }
-  // Without a later step, its gradient is 0.
-  if (lane < columns) {
-    latest[lane] = 0.0;
-    if (p.terms > 0u) {
-      latest[lane] = ds[(p.later * p.batch + at.row) * columns + lane];
-    }
+  if (lane < columns && p.terms > 0u) {
+    latest[lane] = ds[(p.later * p.batch + at.row) * columns + lane];
   }
   var carries = p.terms > 0u;
   for (var n = 0u; n < p.steps; n++) {
@@ -64,9 +60,12 @@ fn recurrent_grad_registers(
     workgroupBarrier();
     if (lane < p.hidden && number < p.batch) {
       at.unit = lane;
+      // Without a later step, the sums are of nothing.
       var total = 0.0;
-      @unroll for (var g = 0u; g < GATES; g++) {
-        total += sums[g * p.hidden + lane];
+      if (carries) {
+        @unroll for (var g = 0u; g < GATES; g++) {
+          total += sums[g * p.hidden + lane];
+        }
       }
       let d = cell_grad(at, total + dhs[in_slot(at.to_slot, at)], carries);
       @unroll for (var g = 0u; g < GATES; g++) {

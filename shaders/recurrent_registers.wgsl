@@ -30,7 +30,7 @@ fn recurrent_registers(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  // Surplus workgroups recompute the last row without storing it. Surplus invocations repeat the last column.
+  // Surplus workgroups read the last row, but compute no cell. Surplus invocations repeat the last column.
   let number = group_number(group, groups);
   var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), 0u);
   let columns = GATES * p.hidden;

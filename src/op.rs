@@ -89,8 +89,8 @@ pub trait Op: fmt::Debug + Key + Any + Send + Sync {
         Nan::Spreads
     }
 
-    /// The elements of the first output for which any number is right with these inputs, if there are some.
-    fn unspecified(&self, _inputs: &[&Tensor], _outputs: &[TensorType]) -> Option<Vec<bool>> {
+    /// The elements of the first output that may as well be NaN with these inputs, if there are some.
+    fn may_be_nan(&self, _inputs: &[&Tensor], _outputs: &[TensorType]) -> Option<Vec<bool>> {
         None
     }
 

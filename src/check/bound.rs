@@ -23,8 +23,17 @@ use crate::{Data, Error, Result, Tensor, TensorType};
 pub struct Bounded {
     /// The exact value.
     pub value: Tensor,
-    /// The allowed error of each element; NaN if any number is right.
+    /// The allowed error of each element.
     pub error: Option<Vec<f64>>,
+    /// Whether an element may as well be NaN (see [`Op::may_be_nan`]).
+    pub may_be_nan: Option<Vec<bool>>,
+}
+
+impl Bounded {
+    /// A value without an error.
+    pub fn exact(value: Tensor) -> Bounded {
+        Bounded { value, error: None, may_be_nan: None }
+    }
 }
 
 /// Computes `targets` from `feeds`, which are exact, as a kernel call with matrix products of this precision may.
@@ -38,7 +47,7 @@ pub fn evaluate(
     precision: Precision,
 ) -> Result<HashMap<ValueId, Bounded>> {
     let mut values: HashMap<ValueId, Bounded> =
-        feeds.into_iter().map(|(id, value)| (id, Bounded { value, error: None })).collect();
+        feeds.into_iter().map(|(id, value)| (id, Bounded::exact(value))).collect();
     // In-place updates feed the old value under the variable's id, never under the target's. A leaf, such as a step
     // scalar that is fetched, is copied.
     for target in targets.iter().filter(|target| nodes.nodes[target.node].op().is_some()) {
@@ -53,7 +62,7 @@ pub fn evaluate(
     }
     for (number, node) in nodes.nodes.iter().enumerate().filter(|(n, _)| needed[*n]) {
         let outputs = match &node.kind {
-            NodeKind::Constant(tensor) => vec![Bounded { value: tensor.to_reference(), error: None }],
+            NodeKind::Constant(tensor) => vec![Bounded::exact(tensor.to_reference())],
             NodeKind::Op(op) => {
                 let inputs: Option<Vec<&Bounded>> = node.inputs.iter().map(|id| values.get(id)).collect();
                 let inputs = inputs.ok_or_else(|| Error::Input(format!("internal: {} lacks an input", node.name())))?;
@@ -74,14 +83,28 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
     let values: Vec<&Tensor> = inputs.iter().map(|b| &b.value).collect();
     let mut outputs = op.reference(&values, types);
     let mut errors = own(op, &values, &outputs, types, precision);
-    if let Some(unspecified) = op.unspecified(&values, types) {
-        let error = errors[0].get_or_insert_with(|| vec![0.0; unspecified.len()]);
-        error.iter_mut().zip(unspecified).filter(|(_, any)| *any).for_each(|(error, _)| *error = f64::NAN);
-    }
+    let mut may_be_nan: Vec<Option<Vec<bool>>> = vec![None; outputs.len()];
+    may_be_nan[0] = op.may_be_nan(&values, types);
     let mut finite = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
+        if let Some(which) = &input.may_be_nan {
+            let with_nan = with_nan(&input.value, which);
+            let mut values = values.clone();
+            values[i] = &with_nan;
+            let shifted = op.reference(&values, types);
+            for (number, (output, shifted)) in outputs.iter().zip(&shifted).enumerate() {
+                let is_float = matches!(output.data(), Data::F64(_));
+                for (at, (a, b)) in output.to_f64().into_iter().zip(shifted.to_f64()).enumerate() {
+                    if is_float && b.is_nan() {
+                        may_be_nan[number].get_or_insert_with(|| vec![false; output.numel()])[at] = true;
+                    } else if !super::same(a, b) {
+                        // A comparison with NaN came out differently.
+                        errors[number].get_or_insert_with(|| vec![0.0; output.numel()])[at] += (a - b).abs();
+                    }
+                }
+            }
+        }
         let Some(error) = &input.error else { continue };
-        let unspecified = error.iter().any(|e| e.is_nan());
         for up in [true, false] {
             let moved = moved(&input.value, error, up);
             let mut values = values.clone();
@@ -95,11 +118,7 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
                         finite.push((number, at, *b));
                     }
                     let change = if super::same(*a, *b) { 0.0 } else { (a - b).abs() };
-                    *error += match change.is_nan() {
-                        true if unspecified && b.is_nan() => f64::NAN,
-                        true => f64::INFINITY,
-                        false => change,
-                    };
+                    *error += if change.is_nan() { f64::INFINITY } else { change };
                 }
             }
         }
@@ -109,7 +128,15 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
     for (number, at, value) in finite {
         outputs[number].replace(at, value);
     }
-    outputs.into_iter().zip(errors).map(|(value, error)| Bounded { value, error }).collect()
+    let all = outputs.into_iter().zip(errors).zip(may_be_nan);
+    all.map(|((value, error), may_be_nan)| Bounded { value, error, may_be_nan }).collect()
+}
+
+/// The tensor with NaN for some of its elements.
+fn with_nan(value: &Tensor, which: &[bool]) -> Tensor {
+    let mut value = value.clone();
+    (0..which.len()).filter(|&at| which[at]).for_each(|at| value.replace(at, f64::NAN));
+    value
 }
 
 /// The tensor with each element moved by its error; an uncertain bool is flipped.
@@ -124,7 +151,7 @@ fn moved(value: &Tensor, error: &[f64], up: bool) -> Tensor {
             v.iter().zip(error).map(|(&x, e)| (f64::from(x) + sign * e) as u32).collect::<Vec<u32>>().into()
         }
         Data::Bool(v) => {
-            v.iter().zip(error).map(|(&x, &e)| if !(e <= 0.0) && up { !x } else { x }).collect::<Vec<bool>>().into()
+            v.iter().zip(error).map(|(&x, &e)| if e > 0.0 && up { !x } else { x }).collect::<Vec<bool>>().into()
         }
         // The reference has wide types.
         Data::F32(_) | Data::F16(_) | Data::BF16(_) | Data::I8(_) | Data::U8(_) => value.data().clone(),

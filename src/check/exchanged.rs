@@ -44,6 +44,6 @@ impl<'p> Runner<'p> {
         };
         self.gpu.write_buffer(stored.buffer, 0, bytemuck::cast_slice(&values))?;
         let value = Tensor::of(&stored.ty.shape, values.into_iter().map(f64::from).collect::<Vec<f64>>());
-        Ok(Some(HashMap::from([(stored.value, Bounded { value, error: None })])))
+        Ok(Some(HashMap::from([(stored.value, Bounded::exact(value))])))
     }
 }

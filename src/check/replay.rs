@@ -59,6 +59,8 @@ pub struct Expected {
     pub value: Tensor,
     /// The allowed error of each element; `None` if none is allowed.
     pub bound: Option<Vec<f64>>,
+    /// Whether an element may as well be NaN.
+    pub may_be_nan: Option<Vec<bool>>,
 }
 
 /// The file format version that this version of wgrad writes and reads.
@@ -96,8 +98,8 @@ impl KernelCase {
             }
         }
         let writes = call.writes.iter().map(|stored| {
-            let Bounded { value, error } = expected[&stored.value].clone();
-            Expected { node: built(&plan.nodes, stored), buffer: renumbered(stored.buffer), value, bound: error }
+            let Bounded { value, error: bound, may_be_nan } = expected[&stored.value].clone();
+            Expected { node: built(&plan.nodes, stored), buffer: renumbered(stored.buffer), value, bound, may_be_nan }
         });
         Ok(KernelCase {
             label: call.label.clone(),
@@ -125,6 +127,9 @@ impl KernelCase {
             tensors.insert(format!("expected.{number}"), expected.value.clone());
             if let Some(bound) = &expected.bound {
                 tensors.insert(format!("bound.{number}"), Tensor::of(expected.value.shape(), bound.clone()));
+            }
+            if let Some(which) = &expected.may_be_nan {
+                tensors.insert(format!("may_be_nan.{number}"), Tensor::of(expected.value.shape(), which.clone()));
             }
         }
         let metadata = BTreeMap::from([(KEY.to_owned(), self.describe().to_string())]);
@@ -216,7 +221,8 @@ impl KernelCase {
         report.status = program.raised().await?.then(|| RAISED.to_owned());
         for expected in &self.writes {
             let words = program.read_buffer(expected.buffer).await?;
-            let want = Bounded { value: expected.value.clone(), error: expected.bound.clone() };
+            let Expected { value, bound, may_be_nan, .. } = expected;
+            let want = Bounded { value: value.clone(), error: bound.clone(), may_be_nan: may_be_nan.clone() };
             report.compare(&expected.node, &expected.value.ty(), (&words, sentinel(0)), &want);
         }
         Ok(report)
@@ -398,7 +404,12 @@ fn parse(contents: Contents) -> Parsed<KernelCase> {
         if bound.as_ref().is_some_and(|bound| bound.len() != value.numel()) {
             return Err(format!("bound.{number} and expected.{number} differ in size"));
         }
-        writes.push(Expected { node, buffer, value, bound });
+        let may_be_nan = tensor(format!("may_be_nan.{number}")).ok();
+        let may_be_nan: Option<Vec<bool>> = may_be_nan.map(|which| which.to_f64().iter().map(|&x| x != 0.0).collect());
+        if may_be_nan.as_ref().is_some_and(|which| which.len() != value.numel()) {
+            return Err(format!("may_be_nan.{number} and expected.{number} differ in size"));
+        }
+        writes.push(Expected { node, buffer, value, bound, may_be_nan });
     }
     let case = KernelCase {
         label: text(&json, "label")?,

@@ -317,12 +317,7 @@ impl Op for Convolution {
         let types: Vec<TensorType> = inputs.iter().map(|t| t.ty()).collect();
         let sizes = self.sizes(&types.iter().collect::<Vec<_>>(), outputs);
         let (a, b) = (inputs[0].f64s(), inputs[1].f64s());
-        let result = match self.pass {
-            ConvPass::Forward => reference::conv2d(a, b, &sizes),
-            ConvPass::BackwardData(_) => reference::conv2d_input_grad(a, b, &sizes),
-            ConvPass::BackwardFilter(_) => reference::conv2d_weight_grad(a, b, &sizes),
-        };
-        vec![Tensor::of(&outputs[0].shape, result)]
+        vec![Tensor::of(&outputs[0].shape, reference::of(self.pass, a, b, &sizes))]
     }
 
     fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
@@ -334,33 +329,9 @@ impl Op for Convolution {
         })
     }
 
-    /// Elements for which a number of the second operand that is not finite meets padding: some kernels multiply it by 0,
-    /// which is NaN.
-    fn unspecified(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Option<Vec<bool>> {
-        let marks: Vec<f64> = inputs[1].f64s().iter().map(|x| f64::from(!x.is_finite())).collect();
-        if !marks.contains(&1.0) {
-            return None;
-        }
-        // How many such numbers meet an element of the first operand, for each element of the result.
-        let ones = Tensor::of(inputs[0].shape(), vec![1.0; inputs[0].numel()]);
-        let met = self.reference(&[&ones, &Tensor::of(inputs[1].shape(), marks.clone())], outputs).remove(0);
-        // How many there are, by row and column of the second operand, and from there for each element of the result.
-        let (shape, y) = (inputs[1].shape(), &outputs[0].shape);
-        let (columns, plane) = (shape[1], shape[2] * shape[3]);
-        let number = |row: usize, column: usize| marks[(row * columns + column) * plane..][..plane].iter().sum::<f64>();
-        let of = |[first, second]: [usize; 2]| -> f64 {
-            match self.pass {
-                ConvPass::Forward => (0..columns).map(|channel| number(second, channel)).sum(),
-                ConvPass::BackwardData(_) => {
-                    let rows = shape[0] / self.options.groups;
-                    let group = second / columns;
-                    (group * rows..(group + 1) * rows).map(|row| number(row, second % columns)).sum()
-                }
-                ConvPass::BackwardFilter(_) => (0..shape[0]).map(|row| number(row, first)).sum(),
-            }
-        };
-        let all = (0..y[0] * y[1]).flat_map(|i| std::iter::repeat_n(of([i / y[1], i % y[1]]), y[2] * y[3]));
-        Some(met.f64s().iter().zip(all).map(|(&met, all)| met < all).collect())
+    fn may_be_nan(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Option<Vec<bool>> {
+        let types = inputs.iter().map(|t| t.ty()).collect::<Vec<_>>();
+        reference::may_be_nan(self.pass, inputs, &self.sizes(&types.iter().collect::<Vec<_>>(), outputs))
     }
 
     fn multiply_adds(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> u64 {
@@ -381,7 +352,7 @@ impl Value {
     /// Two-dimensional convolution of data `[N, C, H, W]` with `weight` `[O, C / groups, KH, KW]` and an optional
     /// `bias` `[O]`. The result is `[N, O, OH, OW]`, with
     /// `OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1`, rounded down, and `OW` likewise. Padding counts as
-    /// zeros; a weight that is infinite or NaN may give NaN there, or nothing.
+    /// zeros: times a weight that is infinite or NaN, it may be NaN or 0. The same holds for the gradients.
     ///
     /// # Errors
     /// At compile time, if channels and groups do not match, the kernel is larger than the padded input, or a

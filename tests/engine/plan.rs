@@ -410,6 +410,11 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     for (a, b, turned, expected) in cases {
         assert_eq!(label(a, b, turned, &gpu), format!("matmul.{expected}"), "{a:?} x {b:?}, turned: {turned}");
     }
+    // A matrix on the left that is contiguous along the result.
+    let graph = Graph::new();
+    let y = graph.input("a", DType::F32, [512, 4096]).t().matmul(&graph.input("b", DType::F32, [512, 1]));
+    let (plan, _) = Plan::of(&graph, &[&y], &gpu, &Options::default()).expect("plans");
+    assert_eq!(plan.calls[0].label, "matmul.gemv_across");
     // A GPU with more multiprocessors needs more workgroups.
     let large = Profile { multiprocessors: Some(132), ..gpu.clone() };
     let found = [2048, 1024, 768, 512, 256, 96].map(|n| label(&[n, n], &[n, n], false, &large));
@@ -485,8 +490,8 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
     fn floats(graph: &Graph, name: &str, shape: &[usize]) -> Value {
         graph.input(name, DType::F32, shape)
     }
-    fn lstm(graph: &Graph, hidden: usize) -> Value {
-        let x = floats(graph, "x", &[64, 8, 16]);
+    fn lstm(graph: &Graph, batch: usize, hidden: usize) -> Value {
+        let x = floats(graph, "x", &[batch, 8, 16]);
         let w_ih = floats(graph, "w_ih", &[4 * hidden, 16]);
         let weights = Weights { w_ih, w_hh: floats(graph, "w_hh", &[4 * hidden, hidden]), b_ih: None, b_hh: None };
         x.recurrent(Cell::Lstm, Activation::Tanh, &weights, &[], false).y
@@ -500,15 +505,17 @@ fn gpus_and_software_adapters_get_their_own_kernels() {
         let y = x.scaled_dot_product_attention(&x, &x, &Attention::default());
         gradients(&y.square().sum_all(), &[&x]).remove(0)
     }
-    let cases: [(Build, &str, &str); 20] = [
+    let cases: [(Build, &str, &str); 22] = [
         // A constant is in no buffer that could be read.
         (|g| g.full(DType::F32, [64, 48], 2.0).t(), "copy", "copy"),
         (|g| floats(g, "x", &[64, 48]).t(), "transpose", "copy"),
         (|g| floats(g, "x", &[2, 3, 20, 20]).permute(&[0, 2, 3, 1]), "copy", "copy"),
         (|g| floats(g, "x", &[2, 64, 20, 20]).permute(&[0, 2, 3, 1]), "transpose", "copy"),
-        (|g| lstm(g, 512), "lstm.tile256", "lstm.steps"),
-        (|g| lstm(g, 96), "lstm.workgroup", "lstm.steps"),
-        (|g| lstm(g, 64), "lstm.registers", "lstm.steps"),
+        (|g| lstm(g, 64, 512), "lstm.tile256", "lstm.steps"),
+        (|g| lstm(g, 64, 96), "lstm.workgroup", "lstm.steps"),
+        (|g| lstm(g, 64, 64), "lstm.registers", "lstm.steps"),
+        (|g| lstm(g, 1, 64), "lstm.registers", "lstm.steps"),
+        (|g| lstm(g, 640, 8), "lstm.registers", "lstm.steps"),
         (|g| floats(g, "x", &[64, 4096]).cumsum(1), "cumsum.rows", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).cumsum(0), "cumsum.lines", "cumsum.lines"),
         (|g| floats(g, "x", &[64, 4096]).argsort(1, false), "argsort.tile", "argsort.merge"),

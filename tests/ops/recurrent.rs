@@ -308,7 +308,7 @@ fn no_element_of_many_gets_a_bound_far_below_its_errors() {
     let y = x.recurrent(Cell::Rnn, Activation::Relu, &weights, &[h], false).y;
     let found =
         evaluate(&graph.nodes(), &[y.id()], feeds, wgrad::Precision::Highest).expect("evaluates").remove(&y.id());
-    let Bounded { value, error } = found.expect("y");
+    let Bounded { value, error, .. } = found.expect("y");
     let least = error.expect("bounds").into_iter().fold(f64::INFINITY, f64::min);
     assert!(value.to_f64().iter().all(|&y| y == 1.0));
     assert!(least > f64::from(f32::EPSILON) / 2.0, "{least:e} is below half a unit in the last place of 1");

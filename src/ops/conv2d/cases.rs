@@ -83,21 +83,24 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new("conv2d_input_grad", name, input_grad).float("dy", &y).float("weight", weight));
         cases.push(Case::new("conv2d_weight_grad", name, weight_grad).float("x", x).float("dy", &y));
         if x[2] * x[3] > 48 && x[0] * x[1] < 16 {
-            let nan = Fill::Special(&[0.5, f64::NAN, 0.25, 0.5], -1.0, 1.0);
-            let case = Case::new("conv2d", format!("{name}, NaN"), forward);
-            let case = case.input("x", TensorType::new(DType::F32, x), nan);
-            cases.push(case.float("weight", weight).forward_only());
-            // The operand that some kernels multiply by padding.
-            let padded = |case: Case, operand: &'static str, shape: &[usize]| {
-                let special = Fill::Special(&[f64::NAN, 0.5, f64::INFINITY], -1.0, 1.0);
-                case.input(operand, TensorType::new(DType::F32, shape), special).forward_only()
+            let special = |case: Case, operand: &'static str, shape: &[usize], values: &'static [f64]| {
+                case.input(operand, TensorType::new(DType::F32, shape), Fill::Special(values, -1.0, 1.0)).forward_only()
             };
-            let name = format!("{name}, NaN and infinity by padding");
-            cases.push(padded(Case::new("conv2d", name.clone(), forward).float("x", x), "weight", &weight));
-            let case = Case::new("conv2d_input_grad", name.clone(), input_grad).float("dy", &y);
-            // All elements of the first channel are unspecified if there is a stride.
-            cases.extend((x[1] > 1).then(|| padded(case, "weight", &weight)));
-            cases.push(padded(Case::new("conv2d_weight_grad", name, weight_grad).float("x", x), "dy", &y));
+            const NAN: &[f64] = &[0.5, f64::NAN, 0.25, 0.5];
+            let of = |what: &str| format!("{name}, {what}");
+            cases.push(special(Case::new("conv2d", of("NaN"), forward), "x", &x, NAN).float("weight", weight));
+            let case = Case::new("conv2d_input_grad", of("NaN in the gradient"), input_grad);
+            cases.push(special(case, "dy", &y, NAN).float("weight", weight));
+            let case = Case::new("conv2d_weight_grad", of("NaN in the input"), weight_grad);
+            cases.push(special(case, "x", &x, NAN).float("dy", &y));
+            // The operand that some kernels multiply by padding.
+            const PADDED: &[f64] = &[f64::NAN, 0.5, f64::INFINITY];
+            let name = of("NaN and infinity by padding");
+            cases.push(special(Case::new("conv2d", &name, forward).float("x", x), "weight", &weight, PADDED));
+            let case = Case::new("conv2d_input_grad", &name, input_grad).float("dy", &y);
+            cases.push(special(case, "weight", &weight, PADDED));
+            let case = Case::new("conv2d_weight_grad", &name, weight_grad).float("x", x);
+            cases.push(special(case, "dy", &y, PADDED));
         }
     }
     cases.extend(composed());

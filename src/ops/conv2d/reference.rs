@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::Sizes;
+use super::{ConvPass, Sizes};
+use crate::Tensor;
 use crate::parallel::for_chunks;
 
 /// One axis: `input = output * stride + kernel * dilation - padding`.
@@ -55,6 +56,49 @@ fn for_rows(s: &Sizes, u: usize, v: usize, mut row: impl FnMut(usize, usize, usi
         let (y, x) = (i * s.ow + columns.start, height.input(i, u) * s.w + width.input(columns.start, v));
         row(y, x, columns.len());
     }
+}
+
+/// A pass, from its two operands.
+pub(super) fn of(pass: ConvPass, a: &[f64], b: &[f64], s: &Sizes) -> Vec<f64> {
+    match pass {
+        ConvPass::Forward => conv2d(a, b, s),
+        ConvPass::BackwardData(_) => conv2d_input_grad(a, b, s),
+        ConvPass::BackwardFilter(_) => conv2d_weight_grad(a, b, s),
+    }
+}
+
+/// The results that may be NaN because a number that is not finite meets a zero in some kernels: one of the second
+/// operand meets padding, or a gradient meets the elements by which a kernel is smaller than a multiple of the stride.
+pub(super) fn may_be_nan(pass: ConvPass, inputs: &[&Tensor], s: &Sizes) -> Option<Vec<bool>> {
+    let marks = |x: &Tensor| x.f64s().iter().map(|x| f64::from(!x.is_finite())).collect::<Vec<f64>>();
+    let (a, b) = (marks(inputs[0]), marks(inputs[1]));
+    let mut found = None;
+    if b.contains(&1.0) {
+        // How many such numbers meet an element of the first operand, and how many there are for a channel of the result.
+        let met = of(pass, &vec![1.0; a.len()], &b, s);
+        let [rows, columns] = [0, 1].map(|axis| inputs[1].shape()[axis]);
+        let counts: Vec<f64> = b.chunks(b.len() / (rows * columns)).map(|plane| plane.iter().sum()).collect();
+        let row = |row: usize| counts[row * columns..][..columns].iter().sum();
+        let column = |rows: Range<usize>, column: usize| rows.map(|row| counts[row * columns + column]).sum();
+        let (plane, all): (usize, Vec<f64>) = match pass {
+            ConvPass::Forward => (s.oh * s.ow, (0..rows).map(row).collect()),
+            ConvPass::BackwardData(_) => {
+                let group = |c: usize| c / columns * s.group_o()..(c / columns + 1) * s.group_o();
+                (s.h * s.w, (0..s.c).map(|c| column(group(c), c % columns)).collect())
+            }
+            ConvPass::BackwardFilter(_) => (s.group_c() * s.kh * s.kw, (0..s.o).map(|o| column(0..rows, o)).collect()),
+        };
+        let all = |i: usize| all[i / plane % all.len()];
+        found = Some(met.iter().enumerate().map(|(i, &met)| met < all(i)).collect::<Vec<bool>>());
+    }
+    let [kh, kw] = [s.kh.next_multiple_of(s.options.stride[0]), s.kw.next_multiple_of(s.options.stride[1])];
+    if matches!(pass, ConvPass::BackwardData(_)) && [kh, kw] != [s.kh, s.kw] && a.contains(&1.0) {
+        let met = |s: &Sizes| conv2d_input_grad(&a, &vec![1.0; s.o * s.group_c() * s.kh * s.kw], s);
+        let (less, more) = (met(s), met(&Sizes { kh, kw, ..*s }));
+        let found = found.get_or_insert_with(|| vec![false; less.len()]);
+        found.iter_mut().zip(less.iter().zip(&more)).for_each(|(found, (less, more))| *found |= less < more);
+    }
+    found
 }
 
 /// `y[n, o] = sum over c, u, v of weight[o, c, u, v] * x[n, c] shifted by (u, v)`.

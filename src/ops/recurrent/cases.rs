@@ -2,7 +2,7 @@
 
 use super::{Activation, Cell, Weights};
 use crate::op::{Case, Fill};
-use crate::{DType, TensorType};
+use crate::{DType, TensorType, gradients};
 
 /// Sizes of a case.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +73,16 @@ pub fn cases() -> Vec<Case> {
         add("reverse, 5 units", form(4, 3, 2, 5), With { reverse: true, ..all });
         add("relu", form(3, 3, 2, 4), With { activation: Activation::Relu, ..all });
         add("last states alone", form(3, 4, 2, 8), With { ends: true, ..all });
+        add("12 units", form(3, 3, 2, 12), all);
+        add("60 units", form(2, 3, 3, 60), all);
         add("64 units", form(9, 3, 5, 64), all);
         add("97 units, several workgroups", form(17, 2, 3, 97), With { bias: true, ..With::default() });
         add("72 units, 37 rows", form(37, 2, 3, 72), all);
         add("no rows", form(0, 2, 3, 4), all);
+        if cell == Cell::Gru {
+            // More than one launch of `registers`.
+            add("300 steps, reverse", form(1, 300, 1, 4), With { reverse: true, ..all });
+        }
         // The NaN is in the second step of the second row.
         const NAN: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, f64::NAN];
         for activation in [Activation::Tanh, Activation::Relu] {
@@ -84,6 +90,15 @@ pub fn cases() -> Vec<Case> {
             let mut case = case(cell, name, form(5, 3, 2, 4), With { activation, ..all }).forward_only();
             case.inputs[0].fill = Fill::Special(NAN, -1.0, 1.0);
             cases.push(case);
+        }
+        // The gradient of the last step does not meet the weights. (The infinity saturates the first gate; in a GRU, it
+        // would be multiplied by another.)
+        if cell != Cell::Gru {
+            let mut infinite = case(cell, "gradient of a step, infinite weight", form(2, 1, 2, 4), all).forward_only();
+            infinite.inputs[2].fill = Fill::Special(&[f64::INFINITY], -1.0, 1.0);
+            let build = infinite.build;
+            infinite.build = Box::new(move |v| gradients(&build(v)[0].cast(DType::F32).sum_all(), &[&v[0]]));
+            cases.push(infinite);
         }
     }
     cases

@@ -58,9 +58,11 @@ const FEW_UNITS: usize = 192;
 const REGISTER_UNITS: usize = 64;
 const REGISTER_COLUMNS: usize = 256;
 
-/// A step with weights in registers takes this share of the time of a launch: about 0.4 us, of which NVIDIA's compiler
-/// for CUDA schedules half as arithmetic. Not measured.
-const REGISTER_STEP: f64 = 0.1;
+/// Most steps per launch with weights in registers: the launch then hardly counts.
+const REGISTER_STEPS: usize = 256;
+
+/// A step of a workgroup, without reading weights, takes this share of the time of a launch: about 0.4 us. Not measured.
+const GROUP_STEP: f64 = 0.1;
 
 /// Maximum loop iterations per invocation: some drivers silently stop longer loops.
 const MAX_ROUNDS: usize = 16_000;
@@ -127,7 +129,7 @@ impl Pass<'_> {
                 let threads = together_on(self.args.profile) as usize;
                 (MAX_ROUNDS / rounds(terms, hidden, threads), batch)
             }
-            Division::Registers => (MAX_ROUNDS - 1, batch),
+            Division::Registers => (REGISTER_STEPS, batch),
             Division::Steps => (1, (batch.div_ceil(ROWS) * (hidden / self.width())).div_ceil(THREADS)),
             Division::Tile(_) => (1, tiles(&self.sizes)),
         };
@@ -182,22 +184,27 @@ fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> O
     let Sizes { steps, batch, hidden } = *sizes;
     let (launches, gates) = (steps as f64, of.cell.gates() as f64);
     let flops = |rows: usize, units: usize| 2.0 * launches * (rows * units * hidden) as f64 * gates;
+    // Workgroups that run one after the other, if this number of them fits on a multiprocessor.
+    let waves = |resident: f64| (batch as f64 / Machine::of(args.profile).fill(resident)).ceil();
+    // On a software adapter, barriers take longer than launches.
+    let barriers = |per_step: f64| if args.profile.software { per_step * launches * batch as f64 } else { 0.0 };
     let work = match Division::of(variant) {
         Division::Workgroup if hidden > MAX_UNITS => return None,
         Division::Workgroup => {
-            let read = gates * (hidden as f64 / FEW_UNITS as f64).powi(2);
-            // On a software adapter, barriers take longer than launches.
-            let barriers = if args.profile.software { 3.0 * launches * batch as f64 } else { 0.0 };
-            Work { style: Style::Shared, launches: launches * read, barriers, ..Work::default() }
+            let step = GROUP_STEP + gates * (hidden as f64 / FEW_UNITS as f64).powi(2);
+            let barriers = barriers(3.0);
+            Work { style: Style::Shared, launches: launches * waves(8.0) * step, barriers, ..Work::default() }
         }
         Division::Registers => {
             let fits = hidden <= REGISTER_UNITS && of.cell.gates() * hidden <= REGISTER_COLUMNS;
             if !fits || !hidden.is_multiple_of(4) || hidden == 0 {
                 return None;
             }
-            let waves = (batch as f64 / Machine::of(args.profile).fill(2.0)).ceil();
-            let barriers = if args.profile.software { 3.0 * launches * batch as f64 } else { 0.0 };
-            Work { style: Style::Shared, launches: launches * waves * REGISTER_STEP, barriers, ..Work::default() }
+            // 512 invocations with so many registers fit on a multiprocessor; between barriers, a software adapter keeps
+            // them in memory.
+            let waves = waves(512.0 / (gates * hidden as f64).max(64.0));
+            let barriers = barriers(30.0);
+            Work { style: Style::Shared, launches: launches * waves * GROUP_STEP, barriers, ..Work::default() }
         }
         Division::Steps => Work {
             style: Style::Cached,

@@ -298,6 +298,13 @@ pub(super) fn recurrences() -> Vec<Fault> {
             "recurrent_grad_registers",
             Text("behind[gate * TERMS4", "behind[0u * TERMS4"),
         ),
+        fault(
+            "the last step meets the weights",
+            ["rnn", "gradient of a step, infinite weight"],
+            "registers",
+            "recurrent_grad_registers",
+            Text("if (carries) {", "if (true) {"),
+        ),
         fault("the grid is one workgroup short", ["rnn", "97 units, several workgroups"], "steps", "recurrent", Short),
         fault("the following step is off by one", LSTM, "steps", "recurrent_grad", Word(5, |later| later + 1)),
     ]
