@@ -186,6 +186,7 @@ impl Judge {
             .epochs(4)
             .seed(options.common.seed)
             .metrics([Metric::Accuracy])
+            // Without `--profile`, which shows a step of the game.
             .shadow(options.common.steps.shadow)
             .find_nan(options.common.steps.find_nan)
             .quiet();

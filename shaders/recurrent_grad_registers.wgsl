@@ -34,12 +34,13 @@ fn recurrent_grad_registers(
 ) {
   // Surplus workgroups read the last row, but compute no cell. Surplus invocations repeat the last column.
   let number = group_number(group, groups);
-  var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), 0u);
+  var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), lane);
   let columns = GATES * p.hidden;
-  let gate = min(lane, columns - 1u) / p.hidden;
+  let column = min(lane, columns - 1u);
+  let gate = column / p.hidden;
   var weights: array<vec4<f32>, TERMS4>;
   @unroll for (var k = 0u; k < TERMS4; k++) {
-    let i = (gate * p.hidden + 4u * k) * p.hidden + min(lane, columns - 1u) % p.hidden;
+    let i = (gate * p.hidden + 4u * k) * p.hidden + column % p.hidden;
     weights[k] = vec4(w[i], w[i + p.hidden], w[i + 2u * p.hidden], w[i + 3u * p.hidden]);
   }
   if (lane < columns && p.terms > 0u) {
@@ -59,8 +60,7 @@ fn recurrent_grad_registers(
     sums[lane] = (sum.x + sum.y) + (sum.z + sum.w);
     workgroupBarrier();
     if (lane < p.hidden && number < p.batch) {
-      at.unit = lane;
-      // Without a later step, the sums are of nothing.
+      // The last step has no later one, and no sums.
       var total = 0.0;
       if (carries) {
         @unroll for (var g = 0u; g < GATES; g++) {
@@ -71,7 +71,6 @@ fn recurrent_grad_registers(
       @unroll for (var g = 0u; g < GATES; g++) {
         latest[g * p.hidden + lane] = d[g];
       }
-      at.unit = 0u;
     }
     carries = true;
     at = next(at, p.reverse == 0u);

@@ -32,7 +32,7 @@ fn recurrent_registers(
 ) {
   // Surplus workgroups read the last row, but compute no cell. Surplus invocations repeat the last column.
   let number = group_number(group, groups);
-  var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), 0u);
+  var at = At(p.step, p.from_slot, p.to_slot, min(number, p.batch - 1u), lane);
   let columns = GATES * p.hidden;
   let column = min(lane, columns - 1u);
   var weights: array<vec4<f32>, TERMS4>;
@@ -41,7 +41,7 @@ fn recurrent_registers(
     weights[k] = vec4(w[i], w[i + columns], w[i + 2u * columns], w[i + 3u * columns]);
   }
   if (lane < p.hidden) {
-    states[lane] = hs[in_slot(at.from_slot, at) + lane];
+    states[lane] = hs[in_slot(at.from_slot, at)];
   }
   for (var n = 0u; n < p.steps; n++) {
     workgroupBarrier();
@@ -56,13 +56,11 @@ fn recurrent_registers(
     sums[lane] = (sum.x + sum.y) + (sum.z + sum.w);
     workgroupBarrier();
     if (lane < p.hidden && number < p.batch) {
-      at.unit = lane;
       var of_gates = array<f32, GATES>();
       @unroll for (var g = 0u; g < GATES; g++) {
         of_gates[g] = sums[g * p.hidden + lane];
       }
       states[lane] = cell(at, of_gates);
-      at.unit = 0u;
     }
     at = next(at, p.reverse != 0u);
   }

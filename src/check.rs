@@ -299,9 +299,9 @@ impl CallReport {
             self.stray = Some(format!("{ty} was written {at} words past its end"));
         }
         // Any NaN may be a result, except the poison.
-        let may_be_nan = |at: usize| want.may_be_nan.as_ref().is_some_and(|which| which[at]);
-        let unwritten =
-            |(at, want): (usize, &f64)| words[at / ty.dtype.per_word()] == POISON && (want.is_nan() || may_be_nan(at));
+        let unwritten = |(at, exact): (usize, &f64)| {
+            words[at / ty.dtype.per_word()] == POISON && (exact.is_nan() || want.allows_nan(at))
+        };
         if let Some(at) = want.value.to_f64().iter().enumerate().position(unwritten) {
             self.stray = Some(format!("{ty} was not written at {:?}", ty.shape.unravel(at)));
         }
@@ -313,7 +313,7 @@ impl CallReport {
         let float = matches!(want.value.data(), Data::F64(_));
         for (i, (&got, &exact)) in got.iter().zip(&expected).enumerate() {
             let allowed = want.error.as_ref().map_or(0.0, |e| e[i]);
-            let may_be_nan = got.is_nan() && want.may_be_nan.as_ref().is_some_and(|which| which[i]);
+            let may_be_nan = got.is_nan() && want.allows_nan(i);
             let right = match float {
                 true => may_be_nan || agrees(got, exact, allowed),
                 false => (got - exact).abs() <= allowed,

@@ -34,6 +34,11 @@ impl Bounded {
     pub fn exact(value: Tensor) -> Bounded {
         Bounded { value, error: None, may_be_nan: None }
     }
+
+    /// Whether this element may as well be NaN.
+    pub fn allows_nan(&self, at: usize) -> bool {
+        self.may_be_nan.as_ref().is_some_and(|which| which[at])
+    }
 }
 
 /// Computes `targets` from `feeds`, which are exact, as a kernel call with matrix products of this precision may.
@@ -86,12 +91,14 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
     let mut may_be_nan: Vec<Option<Vec<bool>>> = vec![None; outputs.len()];
     may_be_nan[0] = op.may_be_nan(&values, types);
     let mut finite = Vec::new();
+    let with = |i: usize, value: &Tensor| {
+        let mut values = values.clone();
+        values[i] = value;
+        op.reference(&values, types)
+    };
     for (i, input) in inputs.iter().enumerate() {
         if let Some(which) = &input.may_be_nan {
-            let with_nan = with_nan(&input.value, which);
-            let mut values = values.clone();
-            values[i] = &with_nan;
-            let shifted = op.reference(&values, types);
+            let shifted = with(i, &with_nan(&input.value, which));
             for (number, (output, shifted)) in outputs.iter().zip(&shifted).enumerate() {
                 let is_float = matches!(output.data(), Data::F64(_));
                 for (at, (a, b)) in output.to_f64().into_iter().zip(shifted.to_f64()).enumerate() {
@@ -99,17 +106,14 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
                         may_be_nan[number].get_or_insert_with(|| vec![false; output.numel()])[at] = true;
                     } else if !super::same(a, b) {
                         // A comparison with NaN came out differently.
-                        errors[number].get_or_insert_with(|| vec![0.0; output.numel()])[at] += (a - b).abs();
+                        errors[number].get_or_insert_with(|| vec![0.0; output.numel()])[at] += apart(a, b);
                     }
                 }
             }
         }
         let Some(error) = &input.error else { continue };
         for up in [true, false] {
-            let moved = moved(&input.value, error, up);
-            let mut values = values.clone();
-            values[i] = &moved;
-            let shifted = op.reference(&values, types);
+            let shifted = with(i, &moved(&input.value, error, up));
             for (number, ((error, output), shifted)) in errors.iter_mut().zip(&outputs).zip(&shifted).enumerate() {
                 let (a, b) = (output.to_f64(), shifted.to_f64());
                 let error = error.get_or_insert_with(|| vec![0.0; a.len()]);
@@ -117,8 +121,7 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
                     if a.is_infinite() && b.is_finite() {
                         finite.push((number, at, *b));
                     }
-                    let change = if super::same(*a, *b) { 0.0 } else { (a - b).abs() };
-                    *error += if change.is_nan() { f64::INFINITY } else { change };
+                    *error += apart(*a, *b);
                 }
             }
         }
@@ -130,6 +133,12 @@ fn step(op: &dyn Op, inputs: &[&Bounded], types: &[TensorType], precision: Preci
     }
     let all = outputs.into_iter().zip(errors).zip(may_be_nan);
     all.map(|((value, error), may_be_nan)| Bounded { value, error, may_be_nan }).collect()
+}
+
+/// The distance of two results; infinite if one of them is NaN.
+fn apart(a: f64, b: f64) -> f64 {
+    let distance = if super::same(a, b) { 0.0 } else { (a - b).abs() };
+    if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
 /// The tensor with NaN for some of its elements.

@@ -472,7 +472,7 @@ pub fn einsum(rng: &mut StdRng) -> Case {
 pub fn pad(rng: &mut StdRng) -> Case {
     let rank = rank(rng);
     let x = shape(rng, rank);
-    // Many padded axes would make gigabytes.
+    // Padding all of many axes would make gigabytes.
     let mut count: usize = x.iter().map(|&size| size.max(1)).product();
     let pads = x.iter().map(|&size| {
         let pad @ (before, after) = (pick(rng, &[0, 0, 1, 2, 5]), pick(rng, &[0, 0, 1, 3, 4]));

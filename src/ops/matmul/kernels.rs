@@ -66,7 +66,8 @@ pub(in crate::ops) fn tiling(variant: &Variant, m: usize, n: usize) -> MatmulTil
         // The resident workgroups have 32 KiB of the matrix in flight.
         GEMV_ACROSS => {
             let few = if m.min(n) > 4 { 8 } else { 4 };
-            tiling(if m < n { [few, 4 * ACROSS] } else { [4 * ACROSS, few] }, 2, 4 * 256 / ACROSS, 16)
+            let terms = 4 * variant.invocations as usize / ACROSS;
+            tiling(if m < n { [few, 4 * ACROSS] } else { [4 * ACROSS, few] }, 2, terms, 16)
         }
         SHUFFLE64 => tiling([64, 64], 4, 4, 6),
         SHUFFLE32 => tiling([32, 32], 4, 4, 8),

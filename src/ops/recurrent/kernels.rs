@@ -11,12 +11,15 @@ static VARIANTS: &[Variant] = &[
     // The gradient of an LSTM needs the most memory.
     Variant { workgroup_memory: 4 * 4 * MAX_UNITS as u32, invocations: MIN_THREADS, ..Variant::plain("workgroup") },
     Variant::plain("steps"),
-    Variant { workgroup_memory: 12 * REGISTER_COLUMNS as u32, invocations: REGISTER_COLUMNS as u32, ..REGISTERS },
+    // Three numbers for each sum of a gradient.
+    Variant {
+        workgroup_memory: 12 * REGISTER_COLUMNS as u32,
+        invocations: REGISTER_COLUMNS as u32,
+        ..Variant::plain("registers")
+    },
     tile("tile256", 256),
     tile("tile512", 512),
 ];
-
-const REGISTERS: Variant = Variant::plain("registers");
 
 /// Each of 64 invocations more adds up another part of the terms.
 const fn tile(name: &'static str, invocations: u32) -> Variant {
@@ -32,7 +35,7 @@ enum Division {
     Registers,
     /// A launch per step; each invocation reads its operands from memory.
     Steps,
-    /// A launch per step; workgroups of so many invocations share tiles of the operands.
+    /// A launch per step; workgroups of this number of invocations share tiles of the operands.
     Tile(u32),
 }
 
@@ -193,6 +196,7 @@ fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> O
         Division::Workgroup => {
             let step = GROUP_STEP + gates * (hidden as f64 / FEW_UNITS as f64).powi(2);
             let barriers = barriers(3.0);
+            // Eight workgroups of 256 invocations fit on a multiprocessor.
             Work { style: Style::Shared, launches: launches * waves(8.0) * step, barriers, ..Work::default() }
         }
         Division::Registers => {
@@ -200,8 +204,8 @@ fn cost(of: &Recurrence, variant: &Variant, args: &Args<'_>, sizes: &Sizes) -> O
             if !fits || !hidden.is_multiple_of(4) || hidden == 0 {
                 return None;
             }
-            // 512 invocations with so many registers fit on a multiprocessor; between barriers, a software adapter keeps
-            // them in memory.
+            // With 116 registers each, 512 invocations fit on a multiprocessor. A software adapter keeps registers in
+            // memory between barriers.
             let waves = waves(512.0 / (gates * hidden as f64).max(64.0));
             let barriers = barriers(30.0);
             Work { style: Style::Shared, launches: launches * waves * GROUP_STEP, barriers, ..Work::default() }
