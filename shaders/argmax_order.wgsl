@@ -1,12 +1,13 @@
 // Rows [outer, size, inner] of the argmax kernels, and the order of their elements.
 
+import package::elements::{T, V};
+
 const SMALLEST: bool = false; // argmin
-alias T = f32;
 
 struct Dims { rows: u32, size: u32, inner: u32, parts: u32, chunk: u32, pad0: u32, pad1: u32, pad2: u32 }
 
 @group(0) @binding(0) var<uniform> d: Dims;
-@group(0) @binding(1) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> x: array<V>;
 
 fn start_of(row: u32) -> u32 {
   return row / d.inner * d.size * d.inner + row % d.inner;

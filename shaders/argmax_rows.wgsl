@@ -1,10 +1,12 @@
 // y[part, row] as in argmax.wgsl, with a workgroup for each.
-// 1 x: [outer, size, inner] row-major, a row per (outer, inner); 2 y: [parts, rows], k from the start of the row.
-// An invocation examines every THREADS-th element of the chunk, then a tree combines the results.
+// 1 x: [outer, size, inner] row-major, a row per (outer, inner), in V: a T, or a vec4 of four neighbours in one row;
+// 2 y: [parts, rows], k from the start of the row. Sizes and chunks are in V.
+// An invocation examines every THREADS-th V of the chunk, then a tree combines the results.
 // Requires size >= 1 and no empty chunks.
 // Reference: Argmax::reference in src/ops/argmax.rs.
 
-import package::argmax_order::{beats, d, start_of, T, x};
+import package::argmax_order::{beats, d, start_of, x};
+import package::elements::{T, V, VEC4};
 import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // or 128
@@ -17,6 +19,26 @@ fn better(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
   let x = bitcast<T>(a.x);
   let y = bitcast<T>(b.x);
   return select(a, b, beats(y, x) || (!beats(x, y) && b.y < a.y));
+}
+
+// `best`, or element k if it beats it.
+fn later(best: vec2<u32>, v: T, k: u32) -> vec2<u32> {
+  return select(best, vec2(bitcast<u32>(v), k), beats(v, bitcast<T>(best.x)));
+}
+
+// `best`, or the best element of the k-th V.
+fn best_with(best: vec2<u32>, v: V, k: u32) -> vec2<u32> {
+  @if(VEC4) {
+    let half = later(later(best, v.x, 4u * k), v.y, 4u * k + 1u);
+    return later(later(half, v.z, 4u * k + 2u), v.w, 4u * k + 3u);
+  }
+  @else return later(best, v, k);
+}
+
+// The best element of the k-th V.
+fn best_in(v: V, k: u32) -> vec2<u32> {
+  @if(VEC4) return best_with(vec2(bitcast<u32>(v.x), 4u * k), v, k);
+  @else return vec2(bitcast<u32>(v), k);
 }
 
 @compute @workgroup_size(THREADS)
@@ -34,17 +56,20 @@ fn argmax_rows(
   let start = start_of(i % d.rows);
   let first = i / d.rows * d.chunk;
   let end = min(first + d.chunk, d.size);
-  // Without an element of its own, an invocation begins with the first of the chunk.
-  var best = select(first, first + lane, first + lane < end);
-  var largest = x[start + best * d.inner];
-  for (var k = first + lane + THREADS; k < end; k += THREADS) {
-    let v = x[start + k * d.inner];
-    if (beats(v, largest)) {
-      largest = v;
-      best = k;
-    }
+  // Without a V of its own, an invocation begins with the first of the chunk.
+  let own = select(first, first + lane, first + lane < end);
+  var best = best_in(x[start + own * d.inner], own);
+  var k = first + lane + THREADS;
+  for (; k + 2u * THREADS < end; k += 3u * THREADS) { // three loads at a time
+    let a = x[start + k * d.inner];
+    let b = x[start + (k + THREADS) * d.inner];
+    let c = x[start + (k + 2u * THREADS) * d.inner];
+    best = best_with(best_with(best_with(best, a, k), b, k + THREADS), c, k + 2u * THREADS);
   }
-  let found = tree_better(lane, vec2(bitcast<u32>(largest), best));
+  for (; k < end; k += THREADS) {
+    best = best_with(best, x[start + k * d.inner], k);
+  }
+  let found = tree_better(lane, best);
   if (lane == 0u && number < count) {
     y[i] = found.y;
   }

@@ -7,6 +7,7 @@ mod exchange;
 mod multiprocessors;
 mod pipelines;
 mod readback;
+mod submissions;
 mod variables;
 
 pub(crate) use adapter::{Gpu, list, open};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::errors::{Errors, Unsettled};
 use super::multiprocessors::multiprocessors;
 use super::pipelines::Pipelines;
+use super::submissions::Submissions;
 use crate::profile::{Profile, multiprocessors_of};
 use crate::{Error, Result};
 
@@ -13,6 +14,7 @@ pub(crate) struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub profile: Profile,
+    pub(super) submissions: Submissions,
     pub(super) pipelines: Pipelines,
     /// Why the device was lost, if it was.
     lost: Arc<Mutex<Option<String>>>,
@@ -273,6 +275,7 @@ async fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         lock(&losses).get_or_insert(format!("{reason:?} {message}").trim().to_owned());
     });
     Ok(Gpu {
+        submissions: Submissions::new(&device, &queue, profile.software),
         device,
         queue,
         profile,

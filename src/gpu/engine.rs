@@ -10,6 +10,7 @@ use super::errors::block_on;
 use super::exchange::{Exchanges, StagedPhase, combined};
 use super::pipelines::Key;
 use super::readback::{Readback, Reading, STATUS_BYTES, check_status, discard, read, read_staged, read_words, wait};
+use super::submissions::Submission;
 use super::variables::Variables;
 use crate::distributed::{Ticket, World};
 use crate::graph::ValueId;
@@ -25,8 +26,9 @@ pub(crate) struct Program {
     calls: Vec<Vec<Ready>>,
     /// The dispatches that commit a step that may fail.
     commits: Vec<Ready>,
-    /// The kernel calls of each submission.
+    /// The kernel calls of each submission, and those of a step that starts when the device is idle.
     submissions: Vec<Range<usize>>,
+    early_submissions: Vec<Range<usize>>,
     exchanges: Exchanges,
     scalars: Scalars,
     status: wgpu::Buffer,
@@ -115,7 +117,8 @@ impl Program {
             buffers,
             calls: Vec::new(),
             commits: Vec::new(),
-            submissions: plan.submissions(&gpu.profile),
+            submissions: plan.submissions(&gpu.profile, false),
+            early_submissions: plan.submissions(&gpu.profile, true),
             exchanges: Exchanges::new(gpu, plan.exchanges()),
             scalars,
             status,
@@ -319,7 +322,8 @@ impl Program {
 
     /// Encodes kernel calls, and submits where a submission of the step ends between two of them.
     fn encode_paced(&self, mut encoder: wgpu::CommandEncoder, calls: Range<usize>) -> wgpu::CommandEncoder {
-        for submission in &self.submissions {
+        let submissions = if self.gpu.submissions.is_idle() { &self.early_submissions } else { &self.submissions };
+        for submission in submissions {
             let part = calls.start.max(submission.start)..calls.end.min(submission.end);
             if part.start > calls.start && !part.is_empty() {
                 self.submit_encoder(&mut encoder);
@@ -330,9 +334,9 @@ impl Program {
     }
 
     /// Submits what an encoder has recorded, and replaces it by a new one.
-    fn submit_encoder(&self, encoder: &mut wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+    fn submit_encoder(&self, encoder: &mut wgpu::CommandEncoder) -> Submission {
         let next = self.gpu.device.create_command_encoder(&Default::default());
-        self.gpu.queue.submit([std::mem::replace(encoder, next).finish()])
+        self.gpu.submissions.submit(std::mem::replace(encoder, next))
     }
 
     /// Submits the kernel calls before a phase, and those before each of its buckets with a copy of the operands; `at`
@@ -347,7 +351,7 @@ impl Program {
     ) -> Result<wgpu::CommandEncoder> {
         let mut by_readiness: Vec<usize> = (0..phase.buckets.len()).collect();
         by_readiness.sort_by_key(|&number| phase.buckets[number].ready);
-        let mut submissions: Vec<Option<wgpu::SubmissionIndex>> = vec![None; phase.buckets.len()];
+        let mut submissions: Vec<Option<Submission>> = vec![None; phase.buckets.len()];
         for number in by_readiness {
             let bucket = &phase.buckets[number];
             if bucket.ready > *at {
@@ -370,7 +374,7 @@ impl Program {
         let mut tickets = Vec::with_capacity(phase.buckets.len());
         for ((bucket, buffer), submission) in phase.buckets.iter().zip(buffers).zip(submissions) {
             let Some(submission) = submission else { continue };
-            let values = read_staged(&self.gpu, buffer, submission)?;
+            let values = read_staged(&self.gpu, buffer, &submission)?;
             tickets.push((bucket, world.start_sum_f32(values, bucket.exchange.compressed)?));
         }
         for (bucket, ticket) in tickets {
@@ -421,7 +425,7 @@ impl Program {
             let outputs = self.plan.outputs.iter().map(|(ty, buffer)| (buffer.map(|b| &self.buffers[b]), ty));
             staging.encode(&mut encoder, outputs, &self.status);
             self.encode_commits(&mut encoder);
-            let submission = self.gpu.queue.submit([encoder.finish()]);
+            let submission = self.gpu.submissions.submit(encoder);
             Ok(self.readback.reading(staging, submission))
         })
     }
@@ -432,7 +436,7 @@ impl Program {
         self.gpu.scoped(|| {
             let mut encoder = self.encode_calls(world)?;
             self.encode_commits(&mut encoder);
-            self.gpu.queue.submit([encoder.finish()]);
+            self.gpu.submissions.submit(encoder);
             Ok(())
         })
     }
@@ -488,7 +492,7 @@ impl Program {
         self.gpu.scoped(|| {
             let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
             encode(&mut encoder);
-            self.gpu.queue.submit([encoder.finish()]);
+            self.gpu.submissions.submit(encoder);
             Ok(())
         })?;
         wait(&self.gpu).await

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Gpu;
 use super::errors::block_on;
+use super::submissions::Submission;
 use crate::plan::Plan;
 use crate::trace::span;
 use crate::{Error, Result, Tensor, TensorType};
@@ -31,7 +32,7 @@ pub(crate) struct Reading {
     plan: Arc<Plan>,
     idle: Arc<Mutex<Vec<Staging>>>,
     staging: Staging,
-    submission: wgpu::SubmissionIndex,
+    submission: Submission,
 }
 
 impl Staging {
@@ -81,7 +82,7 @@ impl Readback {
     }
 
     /// The pending results of a submission, which it copies to `staging`.
-    pub fn reading(&self, staging: Staging, submission: wgpu::SubmissionIndex) -> Reading {
+    pub fn reading(&self, staging: Staging, submission: Submission) -> Reading {
         Reading { gpu: self.gpu.clone(), plan: self.plan.clone(), idle: self.idle.clone(), staging, submission }
     }
 }
@@ -89,11 +90,10 @@ impl Readback {
 impl Reading {
     /// Waits for the run and returns its outputs.
     pub async fn outputs(self) -> Result<Vec<Tensor>> {
-        let done = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
         let mapped = self.gpu.scoped(|| {
             let _span = span!("wait for the device");
             let mapped: Vec<_> = self.staging.buffers().map(map).collect();
-            self.gpu.device.poll(done).map_err(unreachable_device)?;
+            self.gpu.submissions.finish(Some(&self.submission))?;
             Ok(mapped)
         })?;
         let mut outcome = Ok(());
@@ -120,10 +120,6 @@ impl Reading {
 
 fn lock(idle: &Mutex<Vec<Staging>>) -> std::sync::MutexGuard<'_, Vec<Staging>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn unreachable_device(error: wgpu::PollError) -> Error {
-    Error::Gpu(format!("waiting for the device failed: {error}"))
 }
 
 pub(super) fn staging(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
@@ -197,11 +193,11 @@ async fn read_together<T>(gpu: &Gpu, sources: &[(&wgpu::Buffer, u64)], f: impl F
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, at, *bytes);
             at += bytes;
         }
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submissions.submit(encoder);
         let mapped = map(&staging);
         Ok((staging, mapped))
     })?;
-    poll(gpu)?;
+    gpu.scoped(|| gpu.submissions.finish(None))?;
     let outcome = mapped.await;
     gpu.settled().await.and(outcome)?;
     let result = read_mapped(gpu, &staging, f);
@@ -218,12 +214,11 @@ pub(super) fn discard(buffer: &wgpu::Buffer) {
 }
 
 /// Waits for a submission, and reads the floats that it has copied to a host-visible buffer.
-pub(super) fn read_staged(gpu: &Gpu, staging: &wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Result<Vec<f32>> {
-    let done = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+pub(super) fn read_staged(gpu: &Gpu, staging: &wgpu::Buffer, submission: &Submission) -> Result<Vec<f32>> {
     let mapped = gpu.scoped(|| {
         let _span = span!("wait for the device");
         let mapped = map(staging);
-        gpu.device.poll(done).map_err(unreachable_device)?;
+        gpu.submissions.finish(Some(submission))?;
         Ok(mapped)
     })?;
     block_on(mapped)?;
@@ -249,22 +244,13 @@ fn map(buffer: &wgpu::Buffer) -> impl Future<Output = Result<()>> + use<> {
 
 /// Waits until the device has finished all submitted work.
 pub(crate) async fn wait(gpu: &Gpu) -> Result<()> {
-    poll(gpu)?;
+    gpu.scoped(|| gpu.submissions.finish(None))?;
     if cfg!(target_family = "wasm") {
         let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
         gpu.queue.on_submitted_work_done(move || drop(sender.send(())));
         receiver.receive().await;
     }
     gpu.settled().await
-}
-
-/// Waits until the device has finished all submitted work and has called back. In a browser, which calls back by
-/// itself, this does nothing.
-fn poll(gpu: &Gpu) -> Result<()> {
-    gpu.scoped(|| {
-        gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(unreachable_device)?;
-        Ok(())
-    })
 }
 
 /// Calls `f` with the words of a mapped buffer, then unmaps it.

@@ -81,7 +81,7 @@ impl Variables {
                 range.copy_from_slice(bytemuck::cast_slice(&words));
                 drop(range);
                 staging.unmap();
-                gpu.queue.submit([encoder.finish()]);
+                gpu.submissions.submit(encoder);
                 discard(&staging);
                 Ok(())
             })?;

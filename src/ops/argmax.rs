@@ -101,14 +101,19 @@ impl Kernel for Argmax {
             // One invocation of the second launch loops over all parts of a row, so both loops must stay short.
             wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1)
         };
-        let chunk = size.div_ceil(parts);
+        // Workgroups read neighbours as vec4, if parts of rows consist of whole ones.
+        let width = if together && inner == 1 && size.is_multiple_of(4) && size > 4 * MIN_THREADS as usize { 4 } else { 1 };
+        let chunk = size.div_ceil(parts).next_multiple_of(width);
         let parts = size.div_ceil(chunk); // leaves no part empty
-        let uniform = [rows, size, inner, parts, chunk, 0, 0, 0].map(|n| n as u32).to_vec();
+        let uniform = |width: usize| {
+            [rows, size / width, inner, parts, chunk / width, 0, 0, 0].map(|n| n as u32).to_vec()
+        };
         let dtype = args.inputs[0].dtype;
         let first = |to: Slot| -> Result<Launch, String> {
             let (entry, text, workgroups) = if together {
-                let threads = threads_per_row(args.profile, chunk);
-                let text = shared_by(self.text("argmax_rows", dtype), threads, args.profile);
+                // Combining the invocations' results takes longer than reading a few elements more.
+                let threads = if width == 4 { MIN_THREADS } else { threads_per_row(args.profile, chunk) };
+                let text = shared_by(self.text("argmax_rows", dtype).set("VEC4", width == 4), threads, args.profile);
                 ("argmax_rows", text, rows * parts)
             } else {
                 ("argmax", self.text("argmax", dtype), (rows * parts).div_ceil(ALONE as usize))
@@ -117,7 +122,7 @@ impl Kernel for Argmax {
                 label: format!("{} {}", self.name(), variant.name),
                 wgsl: text.finish()?,
                 entry,
-                bindings: vec![Binding::Uniform(uniform.clone()), Binding::Read(Slot::Input(0)), Binding::Write(to)],
+                bindings: vec![Binding::Uniform(uniform(width)), Binding::Read(Slot::Input(0)), Binding::Write(to)],
                 workgroups: args.profile.grid(workgroups as u64)?,
             })
         };
@@ -129,7 +134,7 @@ impl Kernel for Argmax {
             wgsl: self.text("argmax_parts", dtype).finish()?,
             entry: "argmax_parts",
             bindings: vec![
-                Binding::Uniform(uniform.clone()),
+                Binding::Uniform(uniform(1)),
                 Binding::Read(Slot::Input(0)),
                 Binding::Read(Slot::Scratch(0)),
                 Binding::Write(Slot::Output(0)),
@@ -217,7 +222,7 @@ pub fn cases() -> Vec<Case> {
         (x[1203], x[1300], x[1999]) = (f64::INFINITY, f64::NEG_INFINITY, f64::INFINITY);
         x
     };
-    for (size, name) in [(400, "one launch"), (100, "short rows")] {
+    for (size, name) in [(400, "one launch"), (100, "short rows"), (1000, "vec4")] {
         for smallest in [false, true] {
             let op = if smallest { "argmin" } else { "argmax" };
             let case = Case::new(op, format!("NaN and infinities, {name}, and columns"), move |x| {

@@ -4,7 +4,7 @@ use crate::op::{
     Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
 };
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
-use crate::ops::reduce::{shared_by, threads_per_row};
+use crate::ops::reduce::kept_by;
 use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_cost, row_grid, towers};
 use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
@@ -183,7 +183,7 @@ impl Kernel for Rows {
         let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
         let mut text = Shader::new(entry);
         if is_workgroup(variant) {
-            text = shared_by(text, threads_per_row(args.profile, c), args.profile);
+            text = kept_by(text, c, 1, args.profile);
         }
         // The losses do not read dy; any input can fill its binding.
         let dy = Slot::Input(if self.gradient { 2 } else { 1 });

@@ -5,7 +5,7 @@ use crate::op::{
     Args, Attributes, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op,
     Rounding, Slot, Style, Variant, Work, gamma_of_runs,
 };
-use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, outer_size_inner, shared_by, threads_per_row};
+use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, kept_by, outer_size_inner};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -110,6 +110,11 @@ impl Rows {
         Rows { uniform: [rows, size, inner, 0].map(|n| n as u32).to_vec(), rows, size, vector }
     }
 
+    /// Numbers per element.
+    fn width(&self) -> usize {
+        if self.vector.is_some() { 4 } else { 1 }
+    }
+
     /// The shader for this vector width.
     fn text(&self, text: Shader, log: bool) -> Shader {
         text.set("LOG", log).set("VEC4", self.vector.is_some()).set("ACROSS", self.vector == Some(false))
@@ -194,7 +199,7 @@ impl Kernel for Softmax {
         let entry = if is_workgroup(variant) { "softmax_workgroup" } else { "softmax" };
         let mut text = Shader::new(entry);
         if is_workgroup(variant) {
-            text = shared_by(text, threads_per_row(args.profile, rows.size), args.profile);
+            text = kept_by(text, rows.size, rows.width(), args.profile);
         }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
@@ -308,7 +313,7 @@ impl Kernel for SoftmaxGrad {
         let entry = if is_workgroup(variant) { "softmax_grad_workgroup" } else { "softmax_grad" };
         let mut text = Shader::new(entry);
         if is_workgroup(variant) {
-            text = shared_by(text, threads_per_row(args.profile, rows.size), args.profile);
+            text = kept_by(text, rows.size, 2 * rows.width(), args.profile); // y and dy
         }
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),

@@ -1,4 +1,4 @@
-//! Sorting along an axis of any length: runs are sorted, sixteen elements in registers or, on GPUs, up to 2,048 in
+//! Sorting along an axis of any length: runs are sorted, sixteen elements in registers or, on GPUs, up to 4,096 in
 //! workgroup memory, then merged pairwise, sixteen elements per invocation. Stable, with identical results on every
 //! device.
 
@@ -7,7 +7,7 @@ use crate::op::{
     Style, Variant, Work,
 };
 use crate::ops::gather::Lines;
-use crate::ops::reduce::{MIN_THREADS, outer_size_inner, together_on};
+use crate::ops::reduce::outer_size_inner;
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
@@ -95,17 +95,22 @@ pub(crate) struct Sorting<'a> {
 const RUN: usize = 16;
 
 /// Smallest and largest number of elements that a workgroup sorts in workgroup memory, at 8 bytes each.
-const TILES: [usize; 2] = [256, 2048];
+const TILES: [usize; 2] = [256, 4096];
 
-/// How many of `count` elements a workgroup sorts at a time.
-fn tile(count: usize) -> usize {
-    count.next_power_of_two().clamp(TILES[0], TILES[1])
+/// Elements per invocation of `sort_tile`.
+const EACH: usize = 8;
+
+/// How many of `count` elements a workgroup of a device that can run [`TILE`] sorts at a time.
+fn tile(profile: &Profile, count: usize) -> usize {
+    let most = (profile.max_workgroup_memory as usize / 8).min(profile.max_invocations as usize * EACH);
+    let most = TILES[1].min(1 << most.max(1).ilog2());
+    count.next_power_of_two().clamp(TILES[0].min(most), most)
 }
 
 /// The tile for sorting as a part of another op: on GPUs with enough workgroup memory, and if the elements fill one.
 pub(crate) fn tile_on(profile: &Profile, count: usize) -> Option<usize> {
     let fits = profile.max_workgroup_memory >= TILE.workgroup_memory;
-    (!profile.software && fits && count >= TILES[0]).then(|| tile(count))
+    (!profile.software && fits && count >= TILES[0]).then(|| tile(profile, count))
 }
 
 impl Sorting<'_> {
@@ -139,10 +144,7 @@ impl Sorting<'_> {
             let (text, entry, read) = match pass {
                 0 => {
                     let (text, entry) = match self.tile {
-                        Some(tile) => {
-                            let text = Shader::new("sort_tile").set("TILE", tile);
-                            (text.set("THREADS", together_on(self.profile)), "sort_tile")
-                        }
+                        Some(tile) => (Shader::new("sort_tile").set("TILE", tile), "sort_tile"),
                         None => (Shader::new("sort_blocks").set("RUN", RUN), "sort_blocks"),
                     };
                     (text.set("DESCENDING", self.descending).set("T", self.t), entry, self.from)
@@ -165,7 +167,7 @@ impl Sorting<'_> {
 const MERGE: Variant = Variant::plain("merge");
 /// For GPUs: fewer passes, since a workgroup sorts the first runs.
 const TILE: Variant =
-    Variant { workgroup_memory: 8 * TILES[1] as u32, invocations: MIN_THREADS, ..Variant::plain("tile") };
+    Variant { workgroup_memory: 8 * TILES[0] as u32, invocations: (TILES[0] / EACH) as u32, ..Variant::plain("tile") };
 
 impl Kernel for Argsort {
     fn variants(&self) -> &'static [Variant] {
@@ -173,7 +175,7 @@ impl Kernel for Argsort {
         VARIANTS
     }
 
-    /// Passes over the pairs, and the barriers of the network.
+    /// Passes over the pairs, and the barriers of the network: one per three steps.
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let count = args.inputs[0].shape[self.axis];
         let elements = args.inputs[0].shape.numel() as f64;
@@ -181,10 +183,10 @@ impl Kernel for Argsort {
         let work = |passes: f64| Work { launches: passes, bytes: 16.0 * elements * passes, ..Work::default() };
         Some(args.cost(&match *variant {
             TILE => {
-                let tile = tile(count);
-                let stages = f64::from(tile.ilog2() * (tile.ilog2() + 1) / 2);
+                let tile = tile(args.profile, count);
+                let rounds: u32 = (4..=tile.ilog2()).map(|steps| steps.div_ceil(3)).sum();
                 let tiles = elements / count.max(1) as f64 * count.div_ceil(tile) as f64;
-                Work { barriers: stages * tiles, ..work(passes(tile)) }
+                Work { barriers: f64::from(rounds + 1) * tiles, ..work(passes(tile)) }
             }
             _ => Work { style: Style::Apart, ..work(passes(RUN)) },
         }))
@@ -204,7 +206,7 @@ impl Kernel for Argsort {
             t: args.inputs[0].dtype.wgsl_storage(),
             descending: self.descending,
             lines: [keys.sizes[0], keys.sizes[2]],
-            tile: (*variant == TILE).then(|| tile(keys.sizes[1])),
+            tile: (*variant == TILE).then(|| tile(args.profile, keys.sizes[1])),
         };
         let mut lowered = Lowered::default();
         sorting.add_to(&mut lowered, Slot::Output(0), Some(y))?;

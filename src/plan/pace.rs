@@ -1,5 +1,5 @@
-//! Splits a step into submissions by the estimated time of its kernel calls: drivers of GPUs that also drive
-//! a display stop submissions that run for two seconds, and the device is lost.
+//! Splits a step into submissions: by the estimated time of its kernel calls, because drivers of GPUs that also drive a
+//! display stop submissions that run for two seconds, and the device is lost; and so that an idle device starts early.
 
 use std::ops::Range;
 
@@ -10,6 +10,10 @@ use crate::profile::Profile;
 
 /// Maximum estimated time per submission, in seconds.
 const MAX_SECONDS: f64 = 0.25;
+
+/// Minimum launches per submission of a step that starts when the device is idle. Recording and submitting them takes
+/// the host about as long as running them takes a GPU.
+const EARLY: usize = 8;
 
 /// Conservative throughput of a device: terms summed per second, and bytes moved per second. `None` for
 /// devices without a watchdog timeout.
@@ -23,21 +27,29 @@ fn pace(profile: &Profile) -> Option<(f64, f64)> {
 
 impl Plan {
     /// The kernel calls of each submission of a step, in order: at most an estimated quarter of a second on
-    /// that device, unless a single call takes longer. Software adapters get one submission.
-    pub fn submissions(&self, profile: &Profile) -> Vec<Range<usize>> {
-        let all = 0..self.calls.len();
-        let Some(pace) = pace(profile) else { return vec![all] };
+    /// that device, unless a single call takes longer. Software adapters have no such limit.
+    ///
+    /// If the step starts when the device is `idle`, the first submission has about [`EARLY`] launches, and each later
+    /// one half as many as all before it: the device runs them while the host records the next.
+    pub fn submissions(&self, profile: &Profile, idle: bool) -> Vec<Range<usize>> {
+        let pace = pace(profile);
+        let mut left: usize = self.calls.iter().map(|call| call.dispatches.len()).sum();
+        let (mut submitted, mut recorded, mut taken) = (0, 0, 0.0);
         let mut cuts = vec![0];
-        let mut taken = 0.0;
         for (number, call) in self.calls.iter().enumerate() {
-            let seconds = call.seconds(&self.nodes, pace);
-            if taken > 0.0 && taken + seconds > MAX_SECONDS {
+            let seconds = pace.map_or(0.0, |pace| call.seconds(&self.nodes, pace));
+            let long = taken > 0.0 && taken + seconds > MAX_SECONDS;
+            let early = idle && recorded >= EARLY.max(submitted / 2) && left >= EARLY;
+            if long || early {
                 cuts.push(number);
-                taken = 0.0;
+                submitted += recorded;
+                (recorded, taken) = (0, 0.0);
             }
             taken += seconds;
+            recorded += call.dispatches.len();
+            left -= call.dispatches.len();
         }
-        cuts.push(all.end);
+        cuts.push(self.calls.len());
         cuts.windows(2).map(|cut| cut[0]..cut[1]).collect()
     }
 }

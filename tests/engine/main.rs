@@ -16,6 +16,7 @@ mod lint;
 mod locations;
 mod own_op;
 mod ownership;
+mod pace;
 mod plan;
 mod profile;
 mod rewrites;

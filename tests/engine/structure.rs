@@ -21,7 +21,7 @@ const ROWS: &[&[&str]] = &[
 
 /// Files of one folder, from top to bottom: a file may use only those listed before it.
 const FILES: &[(&str, &[&str])] = &[
-    ("gpu", &["errors", "pipelines", "adapter", "readback", "exchange", "variables", "engine"]),
+    ("gpu", &["errors", "submissions", "pipelines", "adapter", "readback", "exchange", "variables", "engine"]),
     (
         "nn",
         &["init", "scope", "layers", "conv", "embedding", "norm", "recurrent", "resize", "attention", "transformer"],

@@ -4,7 +4,7 @@
 use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
-use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, parts, shared_by, threads_per_row};
+use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, kept_by, parts, shared_by};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -134,12 +134,13 @@ impl NormPlan<'_> {
 
     /// One launch that processes whole rows.
     fn rows(self, workgroup: bool) -> Result<Lowered, String> {
-        let NormPlan { kind, args, grid, shaders: [together, alone, ..], bound: [bound, _], .. } = self;
+        let NormPlan { kind, args, grid, shaders: [together, alone, ..], data, bound: [bound, _], .. } = self;
         let size = grid.size();
         let entry = if workgroup { together } else { alone };
         let mut text = grid.text(Shader::new(entry));
         if workgroup {
-            text = shared_by(text, threads_per_row(args.profile, size), args.profile);
+            let width = if grid.width == Width::Scalar { 1 } else { 4 };
+            text = kept_by(text, size, data.len() * width, args.profile);
         }
         let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
         let n = (size * grid.lanes()) as f32;

@@ -1,0 +1,69 @@
+//! Submissions to the device, and waiting for them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::time::{Duration, Instant};
+use crate::{Error, Result};
+
+/// How long to poll a GPU before blocking. A thread that blocks wakes up tens of microseconds after the device has
+/// finished, which is a large part of a small step.
+const POLLING: Duration = Duration::from_millis(1);
+
+/// Submits work, and knows whether the device has finished it.
+pub(super) struct Submissions {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    polling: Duration,
+    submitted: AtomicU64,
+    finished: AtomicU64,
+}
+
+/// Submitted work.
+#[derive(Clone)]
+pub(super) struct Submission {
+    index: wgpu::SubmissionIndex,
+    number: u64,
+}
+
+impl Submissions {
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue, software: bool) -> Submissions {
+        Submissions {
+            device: device.clone(),
+            queue: queue.clone(),
+            // The threads of a software adapter need the cores.
+            polling: if software { Duration::ZERO } else { POLLING },
+            submitted: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+        }
+    }
+
+    /// Submits what an encoder has recorded.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Submission {
+        let index = self.queue.submit([encoder.finish()]);
+        Submission { index, number: self.submitted.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Whether the device is known to have finished everything.
+    pub fn is_idle(&self) -> bool {
+        self.finished.load(Ordering::Relaxed) == self.submitted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the device has finished a submission, or all of them, and has called back. In a browser, which calls
+    /// back by itself, this does nothing.
+    pub fn finish(&self, submission: Option<&Submission>) -> Result<()> {
+        if cfg!(target_family = "wasm") {
+            return Ok(());
+        }
+        let number = submission.map_or_else(|| self.submitted.load(Ordering::Relaxed), |s| s.number);
+        let index = submission.map(|submission| submission.index.clone());
+        let wait = |timeout| self.device.poll(wgpu::PollType::Wait { submission_index: index.clone(), timeout });
+        let began = Instant::now();
+        let mut outcome = wait(Some(Duration::ZERO));
+        while matches!(outcome, Err(wgpu::PollError::Timeout)) {
+            outcome = wait((began.elapsed() < self.polling).then_some(Duration::ZERO));
+        }
+        outcome.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
+        self.finished.fetch_max(number, Ordering::Relaxed);
+        Ok(())
+    }
+}
