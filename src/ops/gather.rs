@@ -7,7 +7,7 @@ use crate::op::{
 use crate::ops::pad::copy_chunk;
 use crate::ops::reduce::outer_size_inner;
 use crate::shader::Shader;
-use crate::shape::{View, merge_axes};
+use crate::shape::{View, merge_axes, reciprocal};
 use crate::tensor::map_data;
 use crate::{DType, Data, Shape, Tensor, TensorType, Value};
 
@@ -139,6 +139,10 @@ impl Op for Gather {
     }
 }
 
+/// Elements (or vectors) per invocation of a GPU, for results of at least this many.
+const EACH: usize = 4;
+const FULL: usize = 1 << 15;
+
 impl Kernel for Gather {
     fn variants(&self) -> &'static [Variant] {
         const VARIANTS: &[Variant] = &[Variant { epilogue: true, ..Variant::plain("elements") }];
@@ -158,14 +162,16 @@ impl Kernel for Gather {
         }
         let ([outer, size, _], inner) = (index.sizes, x.sizes[2]);
         let count = outer * size * inner;
-        let chunk = copy_chunk(args.profile, count);
-        let mut uniform = [count, size, inner, chunk, x.sizes[1]].map(|n| n as u32).to_vec();
-        uniform.extend([NAN, 0, 0]);
+        // Two loads follow each other; on a full GPU, those of several elements overlap.
+        let each = if !args.profile.software && count >= FULL { EACH } else { 0 };
+        let chunk = if each > 0 { each } else { copy_chunk(args.profile, count) };
+        let mut uniform = [count, size, inner, chunk, x.sizes[1], NAN as usize].map(|n| n as u32).to_vec();
+        uniform.extend([inner, size].into_iter().flat_map(reciprocal).chain([0, 0]));
         uniform.extend(x.words().into_iter().chain(index.words()));
         let t = if args.outputs[0].dtype == DType::F32 { "f32" } else { "u32" };
         Ok(Launch {
             label: "gather".into(),
-            wgsl: Shader::new("gather").set("T", t).set("VEC4", vec4).finish()?,
+            wgsl: Shader::new("gather").set("T", t).set("VEC4", vec4).set("EACH", each).finish()?,
             entry: "gather",
             bindings: vec![
                 Binding::Uniform(uniform),
@@ -294,7 +300,7 @@ pub(crate) fn indexed_case(case: Case, x: &[usize], dtype: DType, index: &[usize
 /// Cases with one out-of-range index computed on the device: see [`super::out_of_range_cases`].
 pub(crate) fn out_of_range() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300)] {
+    for (rows, width, count) in [(3, 2, 4), (7, 4, 65), (10, 3, 300), (5, 4, 40_000)] {
         for (what, index) in [("the first index past the end", rows as f64), ("index -1", -1.0)] {
             let name = format!("{what} of {rows}, the last of {count}");
             let case = Case::new("gather", name, |x| {
@@ -343,7 +349,8 @@ pub fn cases() -> Vec<Case> {
         table("embedding by vec4", [10, 8], &[3, 7]),
         table("embedding, one row", [1, 4], &[6]),
         table("embedding of a scalar index", [6, 3], &[]),
-        table("embedding, large, by vec4", [50, 64], &[4, 300]).forward_only(),
+        gather("in many long lines", 1, &[91, 5, 7], &[91, 53, 7]).forward_only(),
+        table("embedding, large, by vec4", [50, 64], &[9, 257]).forward_only(),
         indexed_case(
             Case::new("gather", "through views", |x| {
                 vec![x[0].permute(&[2, 0, 1]).gather(1, &x[1].permute(&[1, 0, 2]).slice(2, 1, 5, 2))]

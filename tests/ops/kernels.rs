@@ -7,7 +7,7 @@ use wgrad::nn::Scope;
 use wgrad::op::Case;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::Options;
-use wgrad::{DType, Error, Graph, Reduction, Session, Tensor};
+use wgrad::{DType, Device, Error, Graph, Profile, Reduction, Session, Tensor};
 
 use crate::common;
 
@@ -91,8 +91,12 @@ fn in_place_updates_are_correct_in_the_epilogue_of_every_variant() {
 
 #[test]
 fn out_of_range_indices_computed_on_the_device_are_reported() {
-    let Some(device) = common::device() else { return };
-    for case in wgrad::ops::out_of_range_cases() {
+    let Some(software) = common::device() else { return };
+    // The adapter, and with the kernels of a GPU.
+    let gpu = Profile { software: false, ..software.profile().clone() };
+    let gpu = Device::open_within(None, Some(&gpu)).expect("opens");
+    let cases = || wgrad::ops::out_of_range_cases();
+    for (device, case) in [&software, &gpu].into_iter().flat_map(|device| cases().into_iter().map(move |c| (device, c))) {
         let graph = CaseGraph::new(&case).expect("builds");
         let inputs = graph.sample(1);
         let feeds: Vec<(&str, &Tensor)> =

@@ -234,7 +234,8 @@ fn fold(
 }
 
 /// Workgroups that combine their values by subgroups, whose size is that of the adapter, or known only to the kernel. Each
-/// in an eighth of the cases, or in all of them if `WGRAD_THOROUGH=1`.
+/// in an eighth of the cases, or in all of them if `WGRAD_THOROUGH=1`; one in all cases of long rows, which take larger
+/// workgroups.
 #[test]
 fn workgroups_reduce_by_subgroups_of_any_size() {
     let Some(whole) = common::device() else { return };
@@ -249,7 +250,11 @@ fn workgroups_reduce_by_subgroups_of_any_size() {
         let open = || Device::open_within(None, Some(&gpu)).expect("opens");
         assert_eq!(open().profile().subgroups, Some(subgroups));
         let cases = wgrad::ops::cases().into_iter().enumerate();
-        let cases: Vec<(usize, Case)> = cases.filter(|(number, _)| common::thorough() || number % 8 == side).collect();
+        let long = |case: &Case| case.inputs.iter().any(|input| input.ty.shape.last().is_some_and(|&size| size > 4096));
+        let wanted = |&(number, ref case): &(usize, Case)| {
+            common::thorough() || number % 8 == side || side == 0 && long(case)
+        };
+        let cases: Vec<(usize, Case)> = cases.filter(wanted).collect();
         let verdicts = common::in_parallel_with(&cases, open, |device, _, (number, case)| {
             verdict(whole.profile(), device, case, *number, reduces)
         });

@@ -107,10 +107,10 @@ fn argmax_splits_long_rows_into_few_short_parts() {
     assert!(findings.is_empty(), "{findings:?}");
     let [first, second] = &plan.calls[0].dispatches[..] else { panic!("{:?}", plan.calls[0]) };
     assert_eq!((&*first.entry, &*second.entry), ("argmax_rows", "argmax_parts"));
-    for dispatch in [first, second] {
+    for (dispatch, size) in [(first, 250_000_000 / 4), (second, 250_000_000)] {
         let Bound::Uniform(words) = &dispatch.bindings[0] else { panic!("{dispatch:?}") };
-        let [parts, chunk] = [words[3], words[4]];
+        let [parts, chunk] = [words[3], words[4]]; // the first launch counts in vec4
         let each = chunk.div_ceil(first.wgsl.invocations);
-        assert!(parts < 16_000 && each < 16_000 && u64::from(parts) * u64::from(chunk) >= 250_000_000, "{words:?}");
+        assert!(parts < 16_000 && each < 16_000 && u64::from(parts) * u64::from(chunk) >= size, "{words:?}");
     }
 }

@@ -207,14 +207,15 @@ pub(crate) fn threads_per_row(profile: &Profile, size: usize) -> u32 {
 
 /// [`shared_by`] for kernels that keep a row of `size` elements of `registers` registers each, and read again what does
 /// not fit. GPUs with subgroups, whose larger workgroups need no more barriers, use the smallest workgroup that keeps all
-/// of a row, or the largest if it keeps at least half.
+/// of a row, or the largest one if it keeps at least half.
 pub(crate) fn kept_by(text: Shader, size: usize, registers: usize, profile: &Profile) -> Shader {
     let usual = threads_per_row(profile, size);
+    let least = if size <= HELD * ALONE as usize { ALONE } else { usual };
     let most_held = HELD.max(HELD_REGISTERS / registers);
     // 1024 invocations with 64 registers each exceed the register file of Apple's cores.
     let largest = if profile.backend == "metal" { 512 } else { 1024 };
     let keeps = |threads: u32| threads as usize * most_held;
-    let mut sizes = [usual, 512, 1024].into_iter().filter(|&threads| threads <= largest.min(profile.max_invocations));
+    let mut sizes = [least, 512, 1024].into_iter().filter(|&threads| threads <= largest.min(profile.max_invocations));
     let (threads, held) = match sizes.clone().find(|&threads| size <= keeps(threads)).or(sizes.next_back()) {
         Some(threads) if !profile.software && profile.subgroups.is_some() && size <= 2 * keeps(threads) => {
             (threads, size.div_ceil(threads as usize).next_power_of_two().clamp(HELD, most_held))
