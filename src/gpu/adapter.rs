@@ -275,7 +275,7 @@ async fn request(adapter: wgpu::Adapter, profile: Profile) -> Result<Gpu> {
         lock(&losses).get_or_insert(format!("{reason:?} {message}").trim().to_owned());
     });
     Ok(Gpu {
-        submissions: Submissions::new(&device, &queue, profile.software),
+        submissions: Submissions::new(&device, &queue, &profile.kind),
         device,
         queue,
         profile,
