@@ -15,11 +15,11 @@ fn tiles() -> u32 { return s.blocks; }
 
 fn tile_of(number: u32) -> Tile {
   let row_of_tiles = number / s.column_blocks;
-  let across = (s.positions + TILE - 1u) / TILE;
+  let across = (s.positions + TILE_N - 1u) / TILE_N;
   let part = row_of_tiles / across;
   let first = part * s.part_terms;
   let last = min(first + s.part_terms, s.taps_y * s.taps_x * s.quads * 4u);
-  return Tile(number % s.column_blocks * TILE, row_of_tiles % across * TILE, s.positions, part, first, last);
+  return Tile(number % s.column_blocks * TILE_M, row_of_tiles % across * TILE_N, s.positions, part, first, last);
 }
 
 // Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or four windows.

@@ -2,8 +2,8 @@
 // Forward and for the input gradient, rows m are channels of the result, columns n positions, and terms k kernel
 // elements and channels (conv2d_blocks.wgsl). For the weight gradient, rows are output channels, columns kernel elements
 // and channels, and terms positions (conv2d_weight_blocks.wgsl).
-// A workgroup computes TILE x TILE results, TERMS terms at a time, an invocation 4 QUADS rows x QUADS vec4. There are
-// LANES = (TILE / QUADS / 4)^2 invocations, at least as many as the 4 x 4 blocks of either operand, BLOCKS.
+// A workgroup computes TILE_M x TILE_N results, TERMS terms at a time, an invocation 4 QUADS rows x QUADS vec4. There are
+// LANES = TILE_M TILE_N / (4 QUADS)^2 invocations, at least as many as the 4 x 4 blocks of either operand.
 // Requires ranges of at most 12,000 terms. Reference: conv2d and conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 @if(CONV2D_WEIGHT)
@@ -13,19 +13,22 @@ import package::conv2d_blocks::{later, left_block, place_of, right_block, step_o
 
 // Whether this is a weight gradient.
 const CONV2D_WEIGHT: bool = false;
-const TILE: u32 = 64u;
+const TILE_M: u32 = 64u;
+const TILE_N: u32 = 64u;
 const TERMS: u32 = 16u;
 const QUADS: u32 = 2u;
 const LANES: u32 = 64u;
-// Invocations along a side of the tile.
-const SIDE: u32 = TILE / 4u / QUADS;
+// Invocations along m and n.
+const LANES_M: u32 = TILE_M / 4u / QUADS;
+const LANES_N: u32 = TILE_N / 4u / QUADS;
 // 4 x 4 blocks of each operand.
-const BLOCKS: u32 = TILE * TERMS / 16u;
+const BLOCKS_LEFT: u32 = TILE_M * TERMS / 16u;
+const BLOCKS_RIGHT: u32 = TILE_N * TERMS / 16u;
 // Start of right in the tile.
-const RIGHT: u32 = TILE * TERMS / 4u;
+const RIGHT: u32 = TILE_M * TERMS / 4u;
 
 // left[k, m / 4], followed by right[k, n / 4]; at the end, two rows of each invocation.
-var<workgroup> tile: array<vec4<f32>, TILE * TERMS / 2u>;
+var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
 
 @compute @workgroup_size(LANES)
 fn conv2d_tile(
@@ -39,18 +42,18 @@ fn conv2d_tile(
   // For loading: the first invocations each load a block of left, the last ones a block of right.
   let block_left = lane;
   let block_right = LANES - 1u - lane;
-  let loads_left = BLOCKS == LANES || block_left < BLOCKS;
-  let loads_right = BLOCKS == LANES || block_right < BLOCKS;
-  let k_left = block_left / (TILE / 4u) * 4u;
-  let k_right = block_right / (TILE / 4u) * 4u;
-  let to_left = k_left * (TILE / 4u) + block_left % (TILE / 4u);
-  let to_right = k_right * (TILE / 4u) + block_right % (TILE / 4u) + RIGHT;
-  let row = place_of(here.m / 4u + block_left % (TILE / 4u), false, here.part);
-  let column = place_of(here.n / 4u + block_right % (TILE / 4u), true, here.part);
+  let loads_left = BLOCKS_LEFT == LANES || block_left < BLOCKS_LEFT;
+  let loads_right = BLOCKS_RIGHT == LANES || block_right < BLOCKS_RIGHT;
+  let k_left = block_left / (TILE_M / 4u) * 4u;
+  let k_right = block_right / (TILE_N / 4u) * 4u;
+  let to_left = k_left * (TILE_M / 4u) + block_left % (TILE_M / 4u);
+  let to_right = k_right * (TILE_N / 4u) + block_right % (TILE_N / 4u) + RIGHT;
+  let row = place_of(here.m / 4u + block_left % (TILE_M / 4u), false, here.part);
+  let column = place_of(here.n / 4u + block_right % (TILE_N / 4u), true, here.part);
   var at = step_of(here.first + k_right);
-  // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 SIDE; columns likewise.
-  let x4 = lane % SIDE;
-  let y4 = lane / SIDE;
+  // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 LANES_M; columns likewise.
+  let x4 = lane % LANES_N;
+  let y4 = lane / LANES_N;
   // sum[row * QUADS + column / 4]
   var sum: array<vec4<f32>, QUADS * QUADS * 4u>;
   var rows: array<vec4<f32>, QUADS>; // declared here: inside the loop it would be zeroed each time
@@ -63,13 +66,13 @@ fn conv2d_tile(
     workgroupBarrier();
     if (loads_left) {
       @unroll for (var t = 0u; t < 4u; t++) {
-        tile[to_left + t * (TILE / 4u)] = left[t];
+        tile[to_left + t * (TILE_M / 4u)] = left[t];
       }
     }
     if (loads_right) {
       let terms = turned(right);
       @unroll for (var t = 0u; t < 4u; t++) {
-        tile[to_right + t * (TILE / 4u)] = terms[t];
+        tile[to_right + t * (TILE_N / 4u)] = terms[t];
       }
     }
     workgroupBarrier();
@@ -81,14 +84,14 @@ fn conv2d_tile(
       right = right_block(column, at, k + TERMS + k_right, here.last);
     }
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
-      let at_left = t4 * (TILE / 4u) + y4;
-      let at_right = t4 * (TILE / 4u) + x4 + RIGHT;
+      let at_left = t4 * (TILE_M / 4u) + y4;
+      let at_right = t4 * (TILE_N / 4u) + x4 + RIGHT;
       @unroll for (var t = 0u; t < 4u; t++) {
         @unroll for (var i = 0u; i < QUADS; i++) {
-          rows[i] = tile[at_left + (t * (TILE / 4u) + i * SIDE)];
+          rows[i] = tile[at_left + (t * (TILE_M / 4u) + i * LANES_M)];
         }
         @unroll for (var j = 0u; j < QUADS; j++) {
-          let columns = tile[at_right + (t * (TILE / 4u) + j * SIDE)];
+          let columns = tile[at_right + (t * (TILE_N / 4u) + j * LANES_N)];
           @unroll for (var i = 0u; i < QUADS; i++) {
             @unroll for (var r = 0u; r < 4u; r++) {
               sum[(i * 4u + r) * QUADS + j] += rows[i][r] * columns;
@@ -101,13 +104,13 @@ fn conv2d_tile(
   // Results are staged through workgroup memory, so that stores are coalesced and the store and epilogue code occurs
   // once, in a loop whose bound is not a constant: compilers would unroll it otherwise. (Columns count down because the
   // values computed for loading would otherwise be kept in registers until here.)
-  let column4 = TILE / 4u - 1u - lane % (TILE / 4u);
-  let end = select(0u, SIDE * 2u, here.n + column4 * 4u < here.columns);
+  let column4 = TILE_N / 4u - 1u - lane % (TILE_N / 4u);
+  let end = select(0u, LANES_M * 2u, here.n + column4 * 4u < here.columns);
   for (var done = 0u; done < QUADS * 4u; done += 2u) {
     workgroupBarrier();
     @unroll for (var r = 0u; r < 2u; r++) {
       @unroll for (var j = 0u; j < QUADS; j++) {
-        tile[(y4 * 2u + r) * (TILE / 4u) + x4 + j * SIDE] = sum[r * QUADS + j];
+        tile[(y4 * 2u + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS + j];
       }
     }
     // Shifts the remaining rows up.
@@ -115,9 +118,9 @@ fn conv2d_tile(
       sum[j] = sum[min(j + QUADS * 2u, QUADS * QUADS * 4u - 1u)];
     }
     workgroupBarrier();
-    let above = here.m + done / 4u * (SIDE * 4u) + done % 4u;
-    for (var r = lane / (TILE / 4u); r < end; r += LANES / (TILE / 4u)) {
-      store(here.part, above + r / 2u * 4u + r % 2u, here.n + column4 * 4u, tile[r * (TILE / 4u) + column4]);
+    let above = here.m + done / 4u * (LANES_M * 4u) + done % 4u;
+    for (var r = lane / (TILE_N / 4u); r < end; r += LANES / (TILE_N / 4u)) {
+      store(here.part, above + r / 2u * 4u + r % 2u, here.n + column4 * 4u, tile[r * (TILE_N / 4u) + column4]);
     }
   }
 }

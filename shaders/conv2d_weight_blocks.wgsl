@@ -1,12 +1,15 @@
 // Operands of conv2d_tile.wgsl and cooperative_tile.wgsl for the weight gradient.
 // y[part, o, r] = sum over the part-th range of positions p of dy[p, o] packed[p shifted by tap, q][e]
 // where r = 4 (tap Q + q) + e. Rows are channels o, columns r, terms positions. y [parts, O, 4 ROWS].
+// dy is a copy [N OH OW, COLUMNS] or, if PLANES, [N, O, OH OW].
 // The other bindings are in conv2d_weight_product.wgsl.
 
 import package::conv2d_weight_product::{dy, next, packed, s, shift, start, Walk};
 
 // Whether the windows of a row are a multiple of 4: four terms are in one row, and blocks are whole.
 const WHOLE: bool = false;
+// Whether dy is read as it is: its planes consist of whole vec4.
+const PLANES: bool = false;
 
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
@@ -20,14 +23,16 @@ fn tile_of(number: u32) -> Tile {
   let part = row_of_tiles / s.row_blocks;
   let first = part * s.stretch;
   let last = min(first + s.stretch, s.positions);
-  return Tile(number % s.column_blocks * TILE, row_of_tiles % s.row_blocks * TILE, s.rows * 4u, part, first, last);
+  let m = number % s.column_blocks * TILE_M;
+  return Tile(m, row_of_tiles % s.row_blocks * TILE_N, s.rows * 4u, part, first, last);
 }
 
-// Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or the offset from the corner
-// of a window.
+// Where an invocation finds its rows or columns: a vec4 of channels, or four planes (clamped to the last), or the offset
+// from the corner of a window.
 fn place_of(four: u32, right: bool, _part: u32) -> vec4<u32> {
-  if (!right) { return vec4(min(four, s.columns - 1u)); }
-  return vec4(shift(four));
+  if (right) { return vec4(shift(four)); }
+  @if(PLANES) return min(vec4(four * 4u) + vec4(0u, 1u, 2u, 3u), vec4(s.outputs - 1u)) * (s.plane / 4u);
+  @else return vec4(min(four, s.columns - 1u));
 }
 
 fn step_of(position: u32) -> Walk { return start(position); }
@@ -48,6 +53,14 @@ fn later(here: Walk, terms: u32) -> Walk {
 }
 
 // Column t: position k + t of four channels; zeros from `last` on.
+@if(PLANES)
+fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+  if (k >= last) { return mat4x4<f32>(); }
+  let n = quotient(k, s.by_plane);
+  let i = place + (n * (s.outputs - 1u) * s.plane + k) / 4u;
+  return transpose(mat4x4(dy[i.x], dy[i.y], dy[i.z], dy[i.w]));
+}
+@else
 fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   var block: mat4x4<f32>;
   let at = k * s.columns + place.x;

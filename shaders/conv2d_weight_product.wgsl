@@ -1,9 +1,10 @@
 // Parameters and store of the weight gradient kernels. They sum partial[k, o, c, t] over the k-th
 // range of positions, where row r = 4 (u Q + q) + e of the product is channel 4 q + e = c FOLD + v of the copy at
 // kernel element t = u FOLD + v (see src/ops/conv2d/packed.rs).
-// packed [N, PH, PW, Q] of vec4; dy [N OH OW, COLUMNS] of vec4; partial [splits, O, C KH KW].
+// packed [N, PH, PW, Q] of vec4; dy [N OH OW, COLUMNS] of vec4, or as it is; partial [splits, O, C KH KW].
 
 struct Product {
+  by_plane: vec2<u32>, // its reciprocal
   positions: u32, plane: u32, width: u32, height: u32, image: u32, row: u32, column: u32,
   taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
   rows: u32, columns: u32, row_blocks: u32, column_blocks: u32, blocks: u32, stretch: u32,

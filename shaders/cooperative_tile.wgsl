@@ -26,6 +26,8 @@ import package::matmul_blocks::store;
 const CONV2D: bool = false;
 const CONV2D_WEIGHT: bool = false;
 const TILE: u32 = 128u;
+const TILE_M: u32 = TILE;
+const TILE_N: u32 = TILE;
 const TERMS: u32 = 32u;
 const BLOCKS_M: u32 = 4u;
 const BLOCKS_N: u32 = 2u;

@@ -102,12 +102,12 @@ impl Kernel for Argmax {
             wanted.max(size.div_ceil(MAX_CHUNK.max(size.isqrt()))).max(1)
         };
         // Workgroups read neighbours as vec4, if parts of rows consist of whole ones.
-        let width = if together && inner == 1 && size.is_multiple_of(4) && size > 4 * MIN_THREADS as usize { 4 } else { 1 };
+        let width =
+            if together && inner == 1 && size.is_multiple_of(4) && size > 4 * MIN_THREADS as usize { 4 } else { 1 };
         let chunk = size.div_ceil(parts).next_multiple_of(width);
         let parts = size.div_ceil(chunk); // leaves no part empty
-        let uniform = |width: usize| {
-            [rows, size / width, inner, parts, chunk / width, 0, 0, 0].map(|n| n as u32).to_vec()
-        };
+        let uniform =
+            |width: usize| [rows, size / width, inner, parts, chunk / width, 0, 0, 0].map(|n| n as u32).to_vec();
         let dtype = args.inputs[0].dtype;
         let first = |to: Slot| -> Result<Launch, String> {
             let (entry, text, workgroups) = if together {

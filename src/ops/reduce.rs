@@ -6,8 +6,8 @@ mod kernels;
 pub use cases::cases;
 use kernels::walkable;
 pub(crate) use kernels::{
-    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, cost_of_rows, kept_by, parts, shared_by, sum_of_parts, sum_of_views,
-    threads_per_row, together_on,
+    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, adds_together, cost_of_rows, kept_by, parts, shared_by,
+    sum_of_parts, sum_of_views, threads_per_row, together_on,
 };
 
 use crate::op::{Attributes, Backward, Lowering, Op, Rounding};

@@ -96,7 +96,8 @@ fn out_of_range_indices_computed_on_the_device_are_reported() {
     let gpu = Profile { software: false, ..software.profile().clone() };
     let gpu = Device::open_within(None, Some(&gpu)).expect("opens");
     let cases = || wgrad::ops::out_of_range_cases();
-    for (device, case) in [&software, &gpu].into_iter().flat_map(|device| cases().into_iter().map(move |c| (device, c))) {
+    for (device, case) in [&software, &gpu].into_iter().flat_map(|device| cases().into_iter().map(move |c| (device, c)))
+    {
         let graph = CaseGraph::new(&case).expect("builds");
         let inputs = graph.sample(1);
         let feeds: Vec<(&str, &Tensor)> =

@@ -251,9 +251,8 @@ fn workgroups_reduce_by_subgroups_of_any_size() {
         assert_eq!(open().profile().subgroups, Some(subgroups));
         let cases = wgrad::ops::cases().into_iter().enumerate();
         let long = |case: &Case| case.inputs.iter().any(|input| input.ty.shape.last().is_some_and(|&size| size > 4096));
-        let wanted = |&(number, ref case): &(usize, Case)| {
-            common::thorough() || number % 8 == side || side == 0 && long(case)
-        };
+        let wanted =
+            |&(number, ref case): &(usize, Case)| common::thorough() || number % 8 == side || side == 0 && long(case);
         let cases: Vec<(usize, Case)> = cases.filter(wanted).collect();
         let verdicts = common::in_parallel_with(&cases, open, |device, _, (number, case)| {
             verdict(whole.profile(), device, case, *number, reduces)

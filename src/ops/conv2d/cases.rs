@@ -55,6 +55,8 @@ fn examples() -> Vec<Example> {
         ("4x4 stride 2, 16 channels", [1, 16, 16, 16], [9, 16, 4, 4], plain.stride(2).padding(1)),
         ("columns covered by no window", [1, 2, 8, 8], [2, 2, 3, 3], plain.stride(3)),
         ("1 channel to 32, 3x3", [3, 1, 14, 13], [32, 1, 3, 3], plain),
+        ("1 channel to 5, 5x7, planes of vec4", [2, 1, 6, 10], [5, 1, 5, 7], plain.padding([2, 3])),
+        ("1 channel to 40, 5x7, rows of vec4", [2, 1, 9, 8], [40, 1, 5, 7], plain.padding([2, 3])),
         ("17 channels to 33", [2, 17, 6, 5], [33, 17, 3, 3], Conv2d::same(3)),
         ("32 channels to 64", [2, 32, 9, 8], [64, 32, 3, 3], plain),
         ("33 channels to 65, more than a tile", [1, 33, 9, 15], [65, 33, 2, 1], plain),

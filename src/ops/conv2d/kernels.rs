@@ -3,7 +3,7 @@
 //! convolutions sums over channels-last copies (`depthwise`).
 
 use super::packed::{self, ConvTiling, Windows};
-use super::tiles::{Product, TILE32, TILE64, TILE128, TILES};
+use super::tiles::{Product, TILE32, TILE32X128, TILE64, TILE128, TILES};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::DType;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Precision, Slot, Style, Variant, Work};
@@ -37,6 +37,7 @@ const VARIANTS: &[Variant] = &[
     ROWS,
     TILE128,
     TILE64,
+    TILE32X128,
     TILE32,
     DEPTHWISE,
     DIRECT,
@@ -54,6 +55,7 @@ const WEIGHT_VARIANTS: &[Variant] = &[
     ROWS,
     TILE128,
     TILE64,
+    TILE32X128,
     TILE32,
     DEPTHWISE,
     DIRECT,

@@ -13,9 +13,10 @@
 
 use super::kernels::weight_sum;
 use super::{MAX_ITERATIONS, Sizes};
+use crate::Shape;
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::shader::Shader;
-use crate::shape::reciprocal;
+use crate::shape::{View, reciprocal};
 
 /// Invocations per workgroup of the packing kernels.
 const LANES: u64 = 64;
@@ -159,6 +160,21 @@ impl Windows {
         self
     }
 
+    /// Whether the source's planes consist of whole vec4.
+    pub(super) fn plane_by_fours(&self) -> bool {
+        (self.y.source * self.x.source).is_multiple_of(4)
+    }
+
+    /// The part of a weight gradient `[O, ROWS]` that the source's channels have, `[O, C, KH, KW]`, with merged axes.
+    pub(super) fn of_rows(&self, s: &Sizes) -> View {
+        let rows = 4 * self.depth();
+        let (shape, strides) = match self.fold {
+            1 => ([s.o, s.c, s.kh * s.kw], [rows, 1, 4 * self.quads()]),
+            _ => ([s.o * s.c, s.kh, s.kw], [rows, 4 * self.quads(), 1]), // one channel
+        };
+        View { shape: Shape::from(shape), strides: strides.to_vec(), offset: 0 }
+    }
+
     /// Undoes [`Windows::folded`]. (Phases are never folded.)
     pub(super) fn unfolded(mut self) -> Self {
         if self.fold > 1 {
@@ -257,7 +273,8 @@ impl Windows {
             .chain([taps_x, tap_row, tap_column, self.quads()])
             .chain([self.depth(), s.o.div_ceil(4), row_blocks, column_blocks, blocks, stretch])
             .chain([s.o, self.channels, s.kh * s.kw, self.fold]);
-        Binding::Uniform(words.map(|word| word as u32).collect())
+        let words = words.map(|word| word as u32);
+        Binding::Uniform(reciprocal(height * width).into_iter().chain(words).collect())
     }
 
     /// The launch that packs the data.

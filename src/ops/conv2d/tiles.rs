@@ -5,17 +5,18 @@ use super::packed::Windows;
 use super::{ConvPass, Sizes};
 use crate::op::{Args, Binding, Cost, Launch, Lowered, Machine, Slot, Style, Variant, Work};
 use crate::ops::cooperative::{self, COOPERATIVE64, COOPERATIVE128};
-use crate::ops::reduce::{sum_of_parts, sum_of_views};
+use crate::ops::reduce::{adds_together, sum_of_parts, sum_of_views};
 use crate::shader::Shader;
-use crate::shape::View;
-use crate::{DType, Profile, Shape};
+use crate::{DType, Profile};
 
-/// The variants, by the side of their tile. An invocation computes 8 x 8 results; in the smallest tile, 4 x 4, so that
+/// The variants, by the sides of their tile. An invocation computes 8 x 8 results; in the smallest tile, 4 x 4, so that
 /// there are four times as many workgroups as with [`TILE64`].
 pub(super) const TILE128: Variant = variant("tile128", 256, 16384);
 pub(super) const TILE64: Variant = variant("tile64", 64, 8192);
+/// For few channels.
+pub(super) const TILE32X128: Variant = variant("tile32x128", 64, 5120);
 pub(super) const TILE32: Variant = variant("tile32", 64, 4096);
-pub(super) const TILES: [Variant; 5] = [COOPERATIVE128, COOPERATIVE64, TILE128, TILE64, TILE32];
+pub(super) const TILES: [Variant; 6] = [COOPERATIVE128, COOPERATIVE64, TILE128, TILE64, TILE32X128, TILE32];
 
 const fn variant(name: &'static str, invocations: u32, workgroup_memory: u32) -> Variant {
     Variant { epilogue: true, invocations, workgroup_memory, ..Variant::plain(name) }
@@ -23,7 +24,8 @@ const fn variant(name: &'static str, invocations: u32, workgroup_memory: u32) ->
 
 /// How a variant tiles a product.
 struct Tiling {
-    side: usize,
+    /// Rows and columns.
+    tile: [usize; 2],
     /// Workgroups that keep a multiprocessor busy: 256 invocations, two for each lane of NVIDIA's.
     resident: f64,
     /// The share of the peak that the loop reaches, as for the matrix product with the same tile.
@@ -34,13 +36,14 @@ struct Tiling {
 
 impl Tiling {
     fn of(variant: &Variant) -> Tiling {
-        let tiling = |side, resident, efficiency, round| Tiling { side, resident, efficiency, round };
+        let tiling = |tile, resident, efficiency, round| Tiling { tile, resident, efficiency, round };
         match *variant {
-            COOPERATIVE128 => tiling(128, 2.0, 2.4, cooperative::TERMS),
-            COOPERATIVE64 => tiling(64, 4.0, 1.6, cooperative::TERMS),
-            TILE128 => tiling(128, 1.0, 0.69, ROUND),
-            TILE64 => tiling(64, 4.0, 0.6, ROUND),
-            _ => tiling(32, 4.0, 0.4, ROUND),
+            COOPERATIVE128 => tiling([128, 128], 2.0, 2.4, cooperative::TERMS),
+            COOPERATIVE64 => tiling([64, 64], 4.0, 1.6, cooperative::TERMS),
+            TILE128 => tiling([128, 128], 1.0, 0.69, 16),
+            TILE64 => tiling([64, 64], 4.0, 0.6, 16),
+            TILE32X128 => tiling([32, 128], 4.0, 0.53, 8),
+            _ => tiling([32, 32], 4.0, 0.4, 16),
         }
     }
 }
@@ -54,8 +57,9 @@ fn shader(variant: &Variant, args: &Args<'_>) -> Result<(&'static str, Shader), 
     }
     // Vec4 of rows, and of columns, per invocation.
     let quads = if *variant == TILE32 { 1 } else { 2 };
-    let shader = Shader::new("conv2d_tile").set("TILE", Tiling::of(variant).side).set("QUADS", quads);
-    Ok(("conv2d_tile", shader.set("LANES", variant.invocations)))
+    let Tiling { tile: [tile_m, tile_n], round, .. } = Tiling::of(variant);
+    let shader = Shader::new("conv2d_tile").set("TILE_M", tile_m).set("TILE_N", tile_n).set("TERMS", round);
+    Ok(("conv2d_tile", shader.set("QUADS", quads).set("LANES", variant.invocations)))
 }
 
 /// Fewest terms in a part of a sum, as in a matrix product.
@@ -63,9 +67,6 @@ const MIN_PART: usize = 128;
 
 /// Most terms: some drivers silently stop long loops.
 const MAX_PART: usize = 12_000;
-
-/// Terms that a tile of f32 adds up in a round.
-const ROUND: usize = 16;
 
 /// Parts that are added up in the time of a launch: an invocation adds them one after the other, and 80 ns is a guess.
 const PARTS_PER_LAUNCH: f64 = 64.0;
@@ -76,7 +77,8 @@ pub(super) struct Product {
     windows: Windows,
     /// Rows, columns and terms; see `shaders/conv2d_tile.wgsl`.
     sizes: [usize; 3],
-    /// Vec4 that the copies write, and elements that they read.
+    /// The copies of operands, the vec4 that they write, and the elements that they read.
+    copies: usize,
     copied: usize,
     read: usize,
     /// Whether it goes to scratch memory even if it has one part.
@@ -105,10 +107,18 @@ impl Product {
         let read = args.inputs.iter().map(|ty| ty.shape.numel()).sum();
         let product = match pass {
             ConvPass::BackwardFilter(_) => {
-                // Folded kernel columns would be a fourth axis of the result.
-                let (windows, dy) = (Windows::over_input(s).unfolded(), Windows::plain_dy(s));
+                let windows = Windows::over_input(s);
+                // Folded kernel columns of several channels would be a fourth axis of the result.
+                let windows = if s.c == 1 { windows } else { windows.unfolded() };
+                let dy = Windows::plain_dy(s);
+                let (copies, read) = if dy.plane_by_fours() {
+                    (vec![windows], args.inputs[0].shape.numel())
+                } else {
+                    (vec![windows, dy], read)
+                };
+                let copied = copies.iter().map(Windows::packed).sum();
                 let sizes = [s.o, windows.depth() * 4, windows.positions()];
-                Product { windows, sizes, copied: windows.packed() + dy.packed(), read, in_parts: true }
+                Product { windows, sizes, copies: copies.len(), copied, read, in_parts: true }
             }
             _ => {
                 let backward = pass != ConvPass::Forward;
@@ -116,7 +126,7 @@ impl Product {
                 let rows = windows.phases() * if backward { s.c } else { s.o };
                 let sizes = [rows, windows.positions(), windows.depth() * 4];
                 let copied = windows.packed() + sizes[2] * rows.div_ceil(4);
-                Product { windows, sizes, copied, read, in_parts: false }
+                Product { windows, sizes, copies: 2, copied, read, in_parts: false }
             }
         };
         product.windows.fits(args).then_some(product)
@@ -137,19 +147,21 @@ impl Product {
         let emulated = variant.cooperative && profile.software;
         let efficiency = tiling.efficiency * if emulated { cooperative::EMULATED } else { 1.0 };
         let [m, n, k] = self.sizes;
-        let [row_blocks, column_blocks] = [m, n].map(|size| size.div_ceil(tiling.side));
+        let [tile_m, tile_n] = tiling.tile;
+        let [row_blocks, column_blocks] = [m.div_ceil(tile_m), n.div_ceil(tile_n)];
         let tiles = row_blocks * column_blocks;
         // Partial sums in scratch memory.
         let sums = |parts| if parts > 1 || self.in_parts { parts } else { 0 };
         let cut = |parts: usize| {
             let terms = k.div_ceil(parts).next_multiple_of(tiling.round);
             let parts = k.div_ceil(terms);
-            let sum = if sums(parts) > 0 { 1.0 + parts as f64 / PARTS_PER_LAUNCH } else { 0.0 };
+            let one_by_one = if adds_together(profile, parts, m * n) { 0.0 } else { parts as f64 / PARTS_PER_LAUNCH };
+            let sum = if sums(parts) > 0 { 1.0 + one_by_one } else { 0.0 };
             let work = Work {
                 style: Style::Shared,
-                // Two copies, the product, and the sum of the parts.
-                launches: 3.0 + sum,
-                flops: 2.0 * (tiles * parts * terms * tiling.side.pow(2)) as f64,
+                // The copies, the product, and the sum of the parts.
+                launches: self.copies as f64 + 1.0 + sum,
+                flops: 2.0 * (tiles * parts * terms * tile_m * tile_n) as f64,
                 efficiency,
                 workgroups: (tiles * parts) as f64,
                 resident: tiling.resident,
@@ -225,11 +237,20 @@ impl Product {
         let Product { windows, sizes: [m, n, _], .. } = self;
         let (entry, shader) = shader(variant, args)?;
         let dy = Windows::plain_dy(s);
-        let [data, gradient, sums] = [0, 1, 2].map(Slot::Scratch);
+        let [sums, data] = [0, 1].map(Slot::Scratch);
+        let mut launches = vec![windows.pack(Slot::Input(0), data, args)?];
+        let mut scratch = vec![cut.parts * m * n * 4, windows.packed() * 16];
+        let mut gradient = Slot::Input(1);
+        if self.copies == 2 {
+            gradient = Slot::Scratch(2);
+            launches.push(dy.pack(Slot::Input(1), gradient, args)?);
+            scratch.push(dy.packed() * 16);
+        }
+        let shader = shader.set("WHOLE", windows.by_fours()).set("PLANES", self.copies == 1);
         let blocks = [cut.column_blocks, cut.row_blocks, cut.workgroups(), cut.terms];
         let multiply = Launch {
             label: format!("conv2d_weight {}", variant.name),
-            wgsl: shader.set("CONV2D_WEIGHT", true).set("WHOLE", windows.by_fours()).finish()?,
+            wgsl: shader.set("CONV2D_WEIGHT", true).finish()?,
             entry,
             bindings: vec![
                 windows.weight_uniform(s, blocks),
@@ -239,18 +260,8 @@ impl Product {
             ],
             workgroups: args.profile.grid(cut.workgroups() as u64)?,
         };
-        // Each part is `[O, taps, padded channels]`.
-        let taps = s.kh * s.kw;
-        let part = View { shape: Shape::from([s.o, s.c, taps]), strides: vec![*n, 1, n / taps], offset: 0 };
-        let sum = sum_of_views(cut.parts, m * n, &part, sums, Slot::Output(0), args.profile)?;
-        Ok(Lowered {
-            launches: vec![
-                windows.pack(Slot::Input(0), data, args)?,
-                dy.pack(Slot::Input(1), gradient, args)?,
-                multiply,
-                sum,
-            ],
-            scratch: vec![windows.packed() * 16, dy.packed() * 16, cut.parts * m * n * 4],
-        })
+        let sum = sum_of_views(cut.parts, m * n, &windows.of_rows(s), sums, Slot::Output(0), args.profile)?;
+        launches.extend([multiply, sum]);
+        Ok(Lowered { launches, scratch })
     }
 }

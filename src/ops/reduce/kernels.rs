@@ -125,6 +125,12 @@ fn one(dtype: DType) -> u32 {
     dtype.word(1.0)
 }
 
+/// Whether workgroups add up the parts of split sums, rather than invocations: if these are few, and would add many parts
+/// one after the other.
+pub(crate) fn adds_together(profile: &Profile, parts: usize, outputs: usize) -> bool {
+    !profile.software && parts >= 64 && outputs <= 1024
+}
+
 /// The last launch of another op whose sums are split: the sum over `parts` (under 16,000) of `[parts, outputs]`, with
 /// that op's epilogue.
 pub(crate) fn sum_of_parts(
@@ -136,7 +142,7 @@ pub(crate) fn sum_of_parts(
     profile: &Profile,
 ) -> Result<Launch, String> {
     let stage = Stage { factor: one(dtype), ..Stage::of_parts(parts, outputs, from) };
-    Reduce::SUM_OF_PARTS.launch(dtype, stage, 1, to, false, profile)
+    Reduce::SUM_OF_PARTS.launch(dtype, stage, 1, to, adds_together(profile, parts, outputs), profile)
 }
 
 /// The same for parts with the layout of `view`, of at most three axes, which start `step` elements apart.
@@ -150,7 +156,8 @@ pub(crate) fn sum_of_views(
 ) -> Result<Launch, String> {
     let kept = Walk::new(view).ok_or_else(|| format!("a part has more than {MAX_AXES} axes"))?;
     let stage = Stage { kept, reduced: Walk::line(parts, step), offset: view.offset, from, factor: one(DType::F32) };
-    Reduce::SUM_OF_PARTS.launch(DType::F32, stage, 1, to, false, profile)
+    let together = adds_together(profile, parts, view.shape.numel());
+    Reduce::SUM_OF_PARTS.launch(DType::F32, stage, 1, to, together, profile)
 }
 
 /// The element type of the kernel's arrays.
