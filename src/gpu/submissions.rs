@@ -1,5 +1,6 @@
 //! Submissions to the device, and waiting for them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::time::{Duration, Instant};
@@ -21,7 +22,8 @@ pub(super) struct Submissions {
     queue: wgpu::Queue,
     polling: Duration,
     submitted: AtomicU64,
-    finished: AtomicU64,
+    /// How many are known to have finished.
+    finished: Arc<AtomicU64>,
 }
 
 /// Submitted work.
@@ -39,19 +41,28 @@ impl Submissions {
             queue: queue.clone(),
             polling: polling(kind),
             submitted: AtomicU64::new(0),
-            finished: AtomicU64::new(0),
+            finished: Arc::default(),
         }
     }
 
     /// Submits what an encoder has recorded.
     pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Submission {
         let index = self.queue.submit([encoder.finish()]);
-        Submission { index, number: self.submitted.fetch_add(1, Ordering::Relaxed) + 1 }
+        let number = self.submitted.fetch_add(1, Ordering::Relaxed) + 1;
+        let finished = self.finished.clone();
+        self.queue.on_submitted_work_done(move || {
+            finished.fetch_max(number, Ordering::Relaxed);
+        });
+        Submission { index, number }
     }
 
     /// Whether the device is known to have finished everything.
     pub fn is_idle(&self) -> bool {
-        self.finished.load(Ordering::Relaxed) == self.submitted.load(Ordering::Relaxed)
+        self.has_finished(self.submitted.load(Ordering::Relaxed))
+    }
+
+    fn has_finished(&self, number: u64) -> bool {
+        self.finished.load(Ordering::Relaxed) >= number
     }
 
     /// Waits until the device has finished a submission, or all of them, and has called back. In a browser, which calls
@@ -61,16 +72,20 @@ impl Submissions {
             return Ok(());
         }
         let number = submission.map_or_else(|| self.submitted.load(Ordering::Relaxed), |s| s.number);
-        let index = submission.map(|submission| submission.index.clone());
-        let wait = |timeout| self.device.poll(wgpu::PollType::Wait { submission_index: index.clone(), timeout });
+        let poll = |how| match self.device.poll(how) {
+            Ok(_) => Ok(self.has_finished(number)),
+            Err(error) => Err(Error::Gpu(format!("waiting for the device failed: {error}"))),
+        };
+        // Not a wait with a timeout: it panics in wgpu 30.0 if another thread polls between its two looks at the fence.
         let began = Instant::now();
-        let mut outcome = wait(Some(Duration::ZERO));
-        while matches!(outcome, Err(wgpu::PollError::Timeout)) {
+        while !poll(wgpu::PollType::Poll)? {
+            if began.elapsed() >= self.polling {
+                let submission_index = submission.map(|submission| submission.index.clone());
+                poll(wgpu::PollType::Wait { submission_index, timeout: None })?;
+                break;
+            }
             std::thread::yield_now();
-            outcome = wait((began.elapsed() < self.polling).then_some(Duration::ZERO));
         }
-        outcome.map_err(|error| Error::Gpu(format!("waiting for the device failed: {error}")))?;
-        self.finished.fetch_max(number, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -219,8 +219,9 @@ pub(crate) fn kept_by(text: Shader, size: usize, registers: usize, profile: &Pro
     let usual = threads_per_row(profile, size);
     let least = if size <= HELD * ALONE as usize { ALONE } else { usual };
     let most_held = HELD.max(HELD_REGISTERS / registers);
-    // 1024 invocations with 64 registers each exceed the register file of Apple's cores.
-    let largest = if profile.backend == "metal" { 512 } else { 1024 };
+    // 1024 invocations need more registers than Apple's cores have, or AMD's with subgroups of 64.
+    let small = profile.backend == "metal" || profile.subgroups.is_some_and(|(least, _)| least == 64);
+    let largest = if small { 512 } else { 1024 };
     let keeps = |threads: u32| threads as usize * most_held;
     let mut sizes = [least, 512, 1024].into_iter().filter(|&threads| threads <= largest.min(profile.max_invocations));
     let (threads, held) = match sizes.clone().find(|&threads| size <= keeps(threads)).or(sizes.next_back()) {

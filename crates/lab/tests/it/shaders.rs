@@ -30,7 +30,7 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     if slot.is_some_and(|slot| !called(slot)) {
         return Err(format!("the epilogue is declared as {slot:?}"));
     }
-    let larger = shader.software || BEYOND_THE_DEFAULTS.iter().any(|variant| shader.name.contains(variant));
+    let larger = shader.software || shader.name.contains("-tile512-") || GROWING.contains(&&*shader.entry);
     if let Some(what) = beyond_the_defaults(&module).filter(|_| !larger) {
         return Err(format!("needs {what}"));
     }
@@ -86,8 +86,15 @@ fn has_kernel(language: &str, text: &str) -> Result<(), String> {
     if text.len() > 200 { Ok(()) } else { Err(format!("{language}: almost no output:\n{text}")) }
 }
 
-/// Variants for GPUs that allow more than WebGPU's default limits; others of the same kernel stay within them.
-const BEYOND_THE_DEFAULTS: &[&str] = &["-tile512-"];
+/// Kernels whose workgroups are larger on GPUs that allow more than WebGPU's default limits.
+const GROWING: &[&str] = &[
+    "cross_entropy_workgroup",
+    "norm_grad_workgroup",
+    "norm_workgroup",
+    "softmax_grad_workgroup",
+    "softmax_workgroup",
+    "sort_tile",
+];
 
 /// What a shader for GPUs requires beyond WebGPU's default limits, if anything.
 fn beyond_the_defaults(module: &naga::Module) -> Option<String> {
