@@ -173,6 +173,13 @@ fn convolutions() -> Vec<Fault> {
             Text("{\n    workgroupBarrier();\n    if (loads_left)", "{\n    if (loads_left)"),
         ),
         fault(
+            "the weight gradient reads the planes of another image",
+            ["conv2d_weight_grad", "1 channel to 40, 5x7, rows of vec4"],
+            "tile32",
+            "conv2d_tile",
+            Text("(s.outputs - 1u) * s.plane + k", "s.outputs * s.plane + k"),
+        ),
+        fault(
             "the weight gradient drops its last part",
             ["conv2d_weight_grad", "3x3 padding 1"],
             "tile64",

@@ -230,6 +230,27 @@ pub(super) fn indices() -> Vec<Fault> {
             Text("let b_size = min(d.run,", "let b_size = min(d.run - 1u,"),
         ),
         fault(
+            "the first step of a merge does not mirror its second half",
+            ["argsort", "rows of 1000, and columns down, with ties"],
+            "tile",
+            "sort_tile",
+            Text("select(0u, swizzled(below), steps == log)", "0u"),
+        ),
+        fault(
+            "equal elements in reverse order",
+            ["argsort", "rows of 1000, and columns down, with ties"],
+            "tile",
+            "sort_tile",
+            Text("(b.y < a.y)", "(b.y > a.y)"),
+        ),
+        fault(
+            "the third number of a vec4 has the place of the second",
+            ["argmax", "rows of 1000, and columns, with ties"],
+            "workgroup",
+            "argmax_rows",
+            Text("4u * k + 2u", "4u * k + 1u"),
+        ),
+        fault(
             "nothing is reversed",
             ["flip", "two axes apart"],
             "",
