@@ -139,9 +139,9 @@ impl Op for Gather {
     }
 }
 
-/// Elements (or vectors) per invocation of a GPU, for results of at least this many.
+/// Elements (or vectors) per invocation of a GPU, for results of at least this many; `quotient` divides less than 2^31.
 const EACH: usize = 4;
-const FULL: usize = 1 << 15;
+const FULL: std::ops::Range<usize> = 1 << 15..1 << 31;
 
 impl Kernel for Gather {
     fn variants(&self) -> &'static [Variant] {
@@ -163,7 +163,7 @@ impl Kernel for Gather {
         let ([outer, size, _], inner) = (index.sizes, x.sizes[2]);
         let count = outer * size * inner;
         // Two loads follow each other; on a full GPU, those of several elements overlap.
-        let each = if !args.profile.software && count >= FULL { EACH } else { 0 };
+        let each = if !args.profile.software && FULL.contains(&count) { EACH } else { 0 };
         let chunk = if each > 0 { each } else { copy_chunk(args.profile, count) };
         let mut uniform = [count, size, inner, chunk, x.sizes[1], NAN as usize].map(|n| n as u32).to_vec();
         uniform.extend([inner, size].into_iter().flat_map(reciprocal).chain([0, 0]));

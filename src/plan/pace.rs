@@ -29,7 +29,7 @@ impl Plan {
     /// The kernel calls of each submission of a step, in order: at most an estimated quarter of a second on
     /// that device, unless a single call takes longer. Software adapters have no such limit.
     ///
-    /// If the step starts when the device is `idle`, the first submission has about [`EARLY`] launches, and each later
+    /// If the step starts when the device is `idle`, the first submission has about eight launches, and each later
     /// one half as many as all before it: the device runs them while the host records the next.
     pub fn submissions(&self, profile: &Profile, idle: bool) -> Vec<Range<usize>> {
         let pace = pace(profile);
