@@ -187,6 +187,8 @@ pub fn cases() -> Vec<Case> {
             Fill::Distinct,
         ),
         of(Case::new("argmax", "more rows in parts", |x| vec![x[0].argmax(1, false)]), &[300, 130], Fill::Distinct),
+        // Each place in a vec4 has the largest element of some row.
+        of(Case::new("argmax", "rows by vec4", |x| vec![x[0].argmax(1, false)]), &[16, 600], Fill::Distinct),
         of(Case::new("argmax", "many rows", |x| vec![x[0].argmax(1, false)]), &[700, 3], Fill::Distinct),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
