@@ -8,7 +8,7 @@ import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};
 import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
-const THREADS: u32 = 256u; // or 128
+const THREADS: u32 = 256u; // 64 to 1024
 const HELD: u32 = 4u;
 const RUN: u32 = 64u; // elements that an invocation adds sequentially
 const CENTERED: bool = true;

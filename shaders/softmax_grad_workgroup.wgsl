@@ -10,7 +10,7 @@ import package::norm_lanes::{lanes, S};
 import package::softmax_row::{d, exp_of, RUN, start_of};
 import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
 
-const THREADS: u32 = 256u; // or 128
+const THREADS: u32 = 256u; // 64 to 1024
 const HELD: u32 = 4u;
 const LOG: bool = false;
 alias Tree = S;

@@ -11,8 +11,8 @@ use crate::profile::Profile;
 /// Maximum estimated time per submission, in seconds.
 const MAX_SECONDS: f64 = 0.25;
 
-/// Minimum launches per submission of a step that starts when the device is idle. Recording and submitting them takes
-/// the host about as long as running them takes a GPU.
+/// Minimum launches per submission of a step that starts when the device is idle. On an H100, recording a small launch
+/// takes about as long as running it.
 const EARLY: usize = 8;
 
 /// Conservative throughput of a device: terms summed per second, and bytes moved per second. `None` for

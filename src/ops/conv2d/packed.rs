@@ -165,7 +165,7 @@ impl Windows {
         (self.y.source * self.x.source).is_multiple_of(4)
     }
 
-    /// The part of a weight gradient `[O, ROWS]` that the source's channels have, `[O, C, KH, KW]`, with merged axes.
+    /// The weight gradient `[O, C, KH, KW]` as a view, with merged axes, of the product `[O, ROWS]`.
     pub(super) fn of_rows(&self, s: &Sizes) -> View {
         let rows = 4 * self.depth();
         let (shape, strides) = match self.fold {
