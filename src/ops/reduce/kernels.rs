@@ -125,8 +125,7 @@ fn one(dtype: DType) -> u32 {
     dtype.word(1.0)
 }
 
-/// Whether workgroups add up the parts of split sums, rather than invocations: if these are few, and would add many parts
-/// one after the other.
+/// Whether workgroups, rather than invocations, add up the parts of split sums: if there are few sums of many parts.
 pub(crate) fn adds_together(profile: &Profile, parts: usize, outputs: usize) -> bool {
     !profile.software && parts >= 64 && outputs <= 1024
 }
