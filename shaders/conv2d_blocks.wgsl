@@ -22,35 +22,36 @@ fn tile_of(number: u32) -> Tile {
   return Tile(number % s.column_blocks * TILE_M, row_of_tiles % across * TILE_N, s.positions, part, first, last);
 }
 
-// Where an invocation finds its rows or columns: a vec4 of channels (clamped to the last), or four windows.
-fn place_of(four: u32, right: bool, _part: u32) -> vec4<u32> {
-  if (!right) { return vec4(min(four, s.columns - 1u)); }
+// Where an invocation reads its rows: a vec4 of channels (clamped to the last).
+fn left_place(four: u32, _part: u32) -> vec4<u32> { return vec4(min(four, s.columns - 1u)); }
+
+// Where it reads its columns: terms k .. k + 4 of four windows, which are a channel quad at a kernel column. The loop
+// moves all four positions on. If they were fixed, NVIDIA's compiler would compute them again in each round.
+struct Cursor { at: vec4<u32>, quad: u32, tap: u32 }
+
+fn right_cursor(four: u32, _part: u32, k: u32) -> Cursor {
   let p = four * 4u;
-  return vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
-}
-
-// Terms k .. k + 4 as an offset from the corner of a window, with their channel quad and kernel column.
-struct Step { offset: u32, quad: u32, tap: u32 }
-
-fn step_of(k: u32) -> Step {
+  let corners = vec4(corner(p), corner(p + 1u), corner(p + 2u), corner(p + 3u));
   let tap = k / 4u / s.quads;
   let column = tap % s.taps_x;
   let quad = k / 4u % s.quads;
-  return Step(tap / s.taps_x * s.tap_row + column * s.tap_column + quad, quad, column);
+  return Cursor(corners + tap / s.taps_x * s.tap_row + column * s.tap_column + quad, quad, column);
 }
 
-// The step `terms` later.
-fn later(here: Step, terms: u32) -> Step {
-  var to = Step(here.offset + terms / 4u, here.quad + terms / 4u, here.tap);
+// The cursor `terms` later.
+fn later(here: Cursor, terms: u32) -> Cursor {
+  var to = Cursor(here.at, here.quad + terms / 4u, here.tap);
+  var distance = terms / 4u;
   while (to.quad >= s.quads) {
     to.quad -= s.quads;
-    to.offset += s.tap_column - s.quads;
+    distance += s.tap_column - s.quads;
     to.tap++;
     if (to.tap == s.taps_x) {
       to.tap = 0u;
-      to.offset += s.tap_row - s.taps_x * s.tap_column;
+      distance += s.tap_row - s.taps_x * s.tap_column;
     }
   }
+  to.at += distance;
   return to;
 }
 
@@ -62,10 +63,9 @@ fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
 }
 
 // Column i: the terms of window i; zeros from `last` on.
-fn right_block(corners: vec4<u32>, at: Step, k: u32, last: u32) -> mat4x4<f32> {
+fn right_block(here: Cursor, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) { return mat4x4<f32>(); }
-  let i = corners + at.offset;
-  return mat4x4(packed[i.x], packed[i.y], packed[i.z], packed[i.w]);
+  return mat4x4(packed[here.at.x], packed[here.at.y], packed[here.at.z], packed[here.at.w]);
 }
 
 // Column t: term t of the four windows of a block.

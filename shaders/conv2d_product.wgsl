@@ -1,6 +1,6 @@
 // Parameters and store of the convolution kernels. They compute y[n, o, i, j] for position
 // (n, i, j) and channel o. y [N, O, OH, OW] contiguous; for a strided input gradient see conv2d_phases.wgsl, the only
-// reader of height .. origin_x.
+// reader of height .. origin_x. conv2d_plane_blocks.wgsl is the only reader of the words after these.
 
 @if(PHASES)
 import package::conv2d_phases::{store_within};
@@ -11,6 +11,8 @@ struct Product {
   image: u32, row: u32, column: u32, taps_y: u32, taps_x: u32, tap_row: u32, tap_column: u32, quads: u32,
   blocks: u32, part_terms: u32,
   height: i32, breadth: i32, origin_y: i32, origin_x: i32, kernel_y: u32, kernel_x: u32,
+  data_plane: u32, data_height: u32, data_width: u32, top: i32, left: i32,
+  step_y: u32, step_x: u32, dilation_y: u32, dilation_x: u32,
 }
 // Whether this is a strided input gradient, and its phases along each axis.
 const PHASES: bool = false;

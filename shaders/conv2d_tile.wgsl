@@ -1,18 +1,26 @@
 // out[part, m, n] = sum over the part-th range of k of left[k, m] right[k, n], by tiles in workgroup memory.
 // Forward and for the input gradient, rows m are channels of the result, columns n positions, and terms k kernel
-// elements and channels (conv2d_blocks.wgsl). For the weight gradient, rows are output channels, columns kernel elements
-// and channels, and terms positions (conv2d_weight_blocks.wgsl).
+// elements and channels (conv2d_blocks.wgsl, conv2d_plane_blocks.wgsl). For the weight gradient, rows are output
+// channels, columns kernel elements and channels, and terms positions (conv2d_weight_blocks.wgsl).
 // A workgroup computes TILE_M x TILE_N results, TERMS terms at a time, an invocation 4 QUADS rows x QUADS vec4. There are
 // LANES = TILE_M TILE_N / (4 QUADS)^2 invocations, at least as many as the 4 x 4 blocks of either operand.
 // Requires ranges of at most 12,000 terms. Reference: conv2d and conv2d_weight_grad in src/ops/conv2d/reference.rs.
 
 @if(CONV2D_WEIGHT)
-import package::conv2d_weight_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+import package::conv2d_weight_blocks::{
+  later, left_block, left_place, right_block, right_cursor, store, tile_of, tiles, turned,
+};
 @if(!CONV2D_WEIGHT)
-import package::conv2d_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+import package::conv2d_blocks::{left_block, left_place, store, tile_of, tiles};
+@if(!CONV2D_WEIGHT && !COPIED)
+import package::conv2d_plane_blocks::{later, right_block, right_cursor, turned};
+@if(!CONV2D_WEIGHT && COPIED)
+import package::conv2d_blocks::{later, right_block, right_cursor, turned};
 
 // Whether this is a weight gradient.
 const CONV2D_WEIGHT: bool = false;
+// Whether the right operand is read from a channels-last copy; always for a weight gradient.
+const COPIED: bool = true;
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 64u;
 const TERMS: u32 = 16u;
@@ -48,9 +56,8 @@ fn conv2d_tile(
   let k_right = block_right / (TILE_N / 4u) * 4u;
   let to_left = k_left * (TILE_M / 4u) + block_left % (TILE_M / 4u);
   let to_right = k_right * (TILE_N / 4u) + block_right % (TILE_N / 4u) + RIGHT;
-  let row = place_of(here.m / 4u + block_left % (TILE_M / 4u), false, here.part);
-  let column = place_of(here.n / 4u + block_right % (TILE_N / 4u), true, here.part);
-  var at = step_of(here.first + k_right);
+  let row = left_place(here.m / 4u + block_left % (TILE_M / 4u), here.part);
+  var column = right_cursor(here.n / 4u + block_right % (TILE_N / 4u), here.part, here.first + k_right);
   // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 LANES_M; columns likewise.
   let x4 = lane % LANES_N;
   let y4 = lane / LANES_N;
@@ -61,7 +68,7 @@ fn conv2d_tile(
   var left: mat4x4<f32>;
   var right: mat4x4<f32>;
   if (loads_left) { left = left_block(row, here.first + k_left, here.last); }
-  if (loads_right) { right = right_block(column, at, here.first + k_right, here.last); }
+  if (loads_right) { right = right_block(column, here.first + k_right, here.last); }
   for (var k = here.first; k < here.last; k += TERMS) {
     workgroupBarrier();
     if (loads_left) {
@@ -80,8 +87,8 @@ fn conv2d_tile(
       left = left_block(row, k + TERMS + k_left, here.last);
     }
     if (loads_right) {
-      at = later(at, TERMS);
-      right = right_block(column, at, k + TERMS + k_right, here.last);
+      column = later(column, TERMS);
+      right = right_block(column, k + TERMS + k_right, here.last);
     }
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
       let at_left = t4 * (TILE_M / 4u) + y4;

@@ -27,17 +27,19 @@ fn tile_of(number: u32) -> Tile {
   return Tile(m, row_of_tiles % s.row_blocks * TILE_N, s.rows * 4u, part, first, last);
 }
 
-// Where an invocation finds its rows or columns: a vec4 of channels, or four planes (clamped to the last), or the offset
-// from the corner of a window.
-fn place_of(four: u32, right: bool, _part: u32) -> vec4<u32> {
-  if (right) { return vec4(shift(four)); }
+// Where an invocation reads its rows: a vec4 of channels, or four planes (clamped to the last).
+fn left_place(four: u32, _part: u32) -> vec4<u32> {
   @if(PLANES) return min(vec4(four * 4u) + vec4(0u, 1u, 2u, 3u), vec4(s.outputs - 1u)) * (s.plane / 4u);
   @else return vec4(min(four, s.columns - 1u));
 }
 
-fn step_of(position: u32) -> Walk { return start(position); }
+// Where it reads its columns: a row quad of the window of position k.
+fn right_cursor(four: u32, _part: u32, k: u32) -> Walk {
+  let window = start(k);
+  return Walk(window.ox, window.oy, window.corner + shift(four));
+}
 
-// The position `terms` later.
+// The cursor `terms` later.
 fn later(here: Walk, terms: u32) -> Walk {
   var to = Walk(here.ox + terms, here.oy, here.corner + terms * s.column);
   while (to.ox >= s.width) {
@@ -71,13 +73,13 @@ fn left_block(place: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
 }
 
 // Column t: position k + t. From `last` on, these are multiplied by zeros; they repeat position k.
-fn right_block(place: vec4<u32>, at: Walk, k: u32, last: u32) -> mat4x4<f32> {
+fn right_block(here: Walk, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) { return mat4x4<f32>(); }
-  let i = place + four(at, k, last);
+  let i = four(here, k, last);
   return mat4x4(packed[i.x], packed[i.y], packed[i.z], packed[i.w]);
 }
 
-// The starts of the windows of four positions.
+// The same place in the windows of four positions.
 fn four(at: Walk, k: u32, last: u32) -> vec4<u32> {
   @if(WHOLE) return vec4(at.corner) + vec4(0u, 1u, 2u, 3u) * s.column;
   @else {

@@ -14,11 +14,15 @@ enable wgpu_cooperative_matrix;
 import package::cooperative_matrices::{MatrixA, MatrixB, MatrixC, rounded, SIDE};
 
 @if(CONV2D)
-import package::conv2d_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+import package::conv2d_blocks::{
+  later, left_block, left_place, right_block, right_cursor, store, tile_of, tiles, turned,
+};
 @elif(CONV2D_WEIGHT)
-import package::conv2d_weight_blocks::{later, left_block, place_of, right_block, step_of, store, tile_of, tiles, turned};
+import package::conv2d_weight_blocks::{
+  later, left_block, left_place, right_block, right_cursor, store, tile_of, tiles, turned,
+};
 @else
-import package::matmul_cooperative::{later, left_block, place_of, right_block, step_of, tile_of, tiles, turned};
+import package::matmul_cooperative::{later, left_block, left_place, right_block, right_cursor, tile_of, tiles, turned};
 @if(!CONV2D && !CONV2D_WEIGHT)
 import package::matmul_blocks::store;
 
@@ -32,17 +36,14 @@ const TERMS: u32 = 32u;
 const BLOCKS_M: u32 = 4u;
 const BLOCKS_N: u32 = 2u;
 const SUBGROUPS_N: u32 = 4u;
-const LANES: u32 = 256u;
+// As many as there are 4 x 4 blocks of an operand: each invocation loads one of either.
+const LANES: u32 = TILE * TERMS / 16u;
 const SURPLUS: bool = false;
 // Whether an operand is known to be within the range of f16.
 const LEFT_IS_F16: bool = false;
 const RIGHT_IS_F16: bool = false;
 const SUBGROUPS: u32 = TILE * TILE / (BLOCKS_M * BLOCKS_N * SIDE * SIDE);
 const BLOCKS: u32 = BLOCKS_M * BLOCKS_N;
-// 4 x 4 blocks of each operand that an invocation loads.
-const EACH: u32 = TILE * TERMS / (16u * LANES);
-// Rows between them.
-const BETWEEN: u32 = LANES * 16u / TERMS;
 // In workgroup memory the terms of an operand are contiguous, as AMD's matrix units load them. Rows are padded, which
 // spreads them over the banks; cooperative matrices must be aligned to 16 bytes.
 const STRIDE: u32 = TERMS + 8u;
@@ -65,45 +66,31 @@ fn cooperative_tile(
   // for non-uniform, and would refuse cooperative matrices behind the condition.
   let here = tile_of(number);
 
-  // Each invocation loads blocks at distances of LANES. Neighbours load neighbouring terms: 64 bytes, at least, of what
-  // is contiguous.
+  // Neighbours load neighbouring terms: 64 bytes, at least, of what is contiguous.
   let ahead = lane % (TERMS / 4u) * 4u;
   let outer = lane / (TERMS / 4u) * 4u;
   let to = outer * STRIDE + ahead;
-  var rows: array<vec4<u32>, EACH>;
-  var columns: array<vec4<u32>, EACH>;
-  @unroll for (var e = 0u; e < EACH; e++) {
-    rows[e] = place_of((here.m + outer + e * BETWEEN) / 4u, false, here.part);
-    columns[e] = place_of((here.n + outer + e * BETWEEN) / 4u, true, here.part);
-  }
+  let rows = left_place((here.m + outer) / 4u, here.part);
+  var columns = right_cursor((here.n + outer) / 4u, here.part, here.first + ahead);
   let row = subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE);
   let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
   var sum: array<MatrixC, BLOCKS>; // [block of rows * BLOCKS_N + block of columns]
   var left: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
   // The next blocks are loaded while the current ones are multiplied.
-  var at = step_of(here.first + ahead);
-  var blocks_left: array<mat4x4<f16>, EACH>;
-  var blocks_right: array<mat4x4<f16>, EACH>;
-  @unroll for (var e = 0u; e < EACH; e++) {
-    blocks_left[e] = rounded(left_block(rows[e], here.first + ahead, here.last), LEFT_IS_F16);
-    blocks_right[e] = rounded(turned(right_block(columns[e], at, here.first + ahead, here.last)), RIGHT_IS_F16);
-  }
+  var block_left = rounded(left_block(rows, here.first + ahead, here.last), LEFT_IS_F16);
+  var block_right = rounded(turned(right_block(columns, here.first + ahead, here.last)), RIGHT_IS_F16);
   for (var k = here.first; k < here.last; k += TERMS) {
     workgroupBarrier();
-    @unroll for (var e = 0u; e < EACH; e++) {
-      @unroll for (var i = 0u; i < 4u; i++) {
-        @unroll for (var t = 0u; t < 4u; t++) {
-          tile_left[to + (e * BETWEEN + i) * STRIDE + t] = blocks_left[e][t][i];
-          tile_right[to + (e * BETWEEN + i) * STRIDE + t] = blocks_right[e][t][i];
-        }
+    @unroll for (var i = 0u; i < 4u; i++) {
+      @unroll for (var t = 0u; t < 4u; t++) {
+        tile_left[to + i * STRIDE + t] = block_left[t][i];
+        tile_right[to + i * STRIDE + t] = block_right[t][i];
       }
     }
     workgroupBarrier();
-    at = later(at, TERMS);
-    @unroll for (var e = 0u; e < EACH; e++) {
-      blocks_left[e] = rounded(left_block(rows[e], k + TERMS + ahead, here.last), LEFT_IS_F16);
-      blocks_right[e] = rounded(turned(right_block(columns[e], at, k + TERMS + ahead, here.last)), RIGHT_IS_F16);
-    }
+    columns = later(columns, TERMS);
+    block_left = rounded(left_block(rows, k + TERMS + ahead, here.last), LEFT_IS_F16);
+    block_right = rounded(turned(right_block(columns, k + TERMS + ahead, here.last)), RIGHT_IS_F16);
     // A loop of one round: naga takes an `if` for non-uniform, and cooperative matrices must not be used in one.
     for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
       @unroll for (var t = 0u; t < TERMS / SIDE; t++) {

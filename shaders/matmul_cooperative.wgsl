@@ -18,16 +18,13 @@ fn tile_of(number: u32) -> Tile {
   return Tile(row_of_tiles % p.tiles_m * TILE, number % p.tiles_n * TILE, p.n, slice, first, last);
 }
 
-// The positions of four rows or columns.
-fn place_of(four: u32, right: bool, slice: u32) -> vec4<u32> {
-  if (right) { return columns_of_b(slice % p.batches, four * 4u); }
-  return rows_of_a(slice % p.batches, four * 4u);
-}
+// The positions of four rows.
+fn left_place(four: u32, slice: u32) -> vec4<u32> { return rows_of_a(slice % p.batches, four * 4u); }
 
-// The step of an operand is its term.
-fn step_of(k: u32) -> u32 { return k; }
+// The positions of four columns.
+fn right_cursor(four: u32, slice: u32, _k: u32) -> vec4<u32> { return columns_of_b(slice % p.batches, four * 4u); }
 
-fn later(k: u32, terms: u32) -> u32 { return k + terms; }
+fn later(columns: vec4<u32>, _terms: u32) -> vec4<u32> { return columns; }
 
 // Column t: term k + t of four rows; zeros from `last` on.
 fn left_block(rows: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
@@ -36,9 +33,9 @@ fn left_block(rows: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
 }
 
 // Column t: term k + t of four columns; zeros from `last` on.
-fn right_block(columns: vec4<u32>, at: u32, k: u32, last: u32) -> mat4x4<f32> {
+fn right_block(columns: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
   if (k >= last) { return mat4x4<f32>(); }
-  return right_terms(columns, at, last);
+  return right_terms(columns, k, last);
 }
 
 fn turned(block: mat4x4<f32>) -> mat4x4<f32> { return block; }

@@ -58,7 +58,6 @@ pub(super) fn shader(variant: &Variant, left: DType, right: DType, profile: &Pro
         .set("BLOCKS_N", blocks_n)
         .set("SUBGROUPS_N", subgroups_n)
         .set("SURPLUS", profile.subgroups.is_some_and(|(least, most)| least < most))
-        .set("LANES", variant.invocations)
         .set("LEFT_IS_F16", left == DType::F16)
         .set("RIGHT_IS_F16", right == DType::F16))
 }

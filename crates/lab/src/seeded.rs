@@ -180,6 +180,30 @@ fn convolutions() -> Vec<Fault> {
             Text("(s.outputs - 1u) * s.plane + k", "s.outputs * s.plane + k"),
         ),
         fault(
+            "a window reads the end of the row before the image's first column",
+            ["conv2d", "12 channels to 8, 3x5 asymmetric"],
+            "nchw64",
+            "conv2d_tile",
+            Text(
+                "inside(columns, s.taps_x, s.dilation_x, s.data_width)",
+                "inside(columns, s.taps_x, s.dilation_x, 1u << 31u)",
+            ),
+        ),
+        fault(
+            "padding is skipped by the next kernel column",
+            ["conv2d_input_grad", "4 channels, 3x2 dilation 3x2"],
+            "nchw32",
+            "conv2d_tile",
+            Text("vec2(8u + column)", "vec2(9u + column)"),
+        ),
+        fault(
+            "the next kernel row starts at the column of the one before",
+            ["conv2d", "20 channels to 36, 2x3 stride 3x2"],
+            "nchw128",
+            "conv2d_tile",
+            Text("distance += s.tap_row - s.taps_x * s.tap_column;", "distance += s.tap_row;"),
+        ),
+        fault(
             "the weight gradient drops its last part",
             ["conv2d_weight_grad", "3x3 padding 1"],
             "tile64",

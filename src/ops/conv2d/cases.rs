@@ -63,6 +63,18 @@ fn examples() -> Vec<Example> {
         // Split sums with a short last part: with vec4 of positions, and with phases.
         ("36 channels, planes of vec4", [1, 36, 6, 8], [5, 36, 3, 3], Conv2d::same(3)),
         ("4x4 stride 2 to 70 channels", [1, 6, 10, 8], [70, 6, 4, 4], plain.stride(2).padding(1)),
+        // Tiles read these without a copy, forward and for the input gradient.
+        (
+            "12 channels to 8, 3x5 asymmetric",
+            [2, 12, 11, 9],
+            [8, 12, 3, 5],
+            plain.stride([2, 1]).padding([3, 2]).dilation([1, 2]),
+        ),
+        ("4 channels, 3x2 dilation 3x2", [3, 4, 9, 8], [4, 4, 3, 2], plain.padding([2, 1]).dilation([3, 2])),
+        ("20 channels to 36, 2x3 stride 3x2", [2, 20, 7, 10], [36, 20, 2, 3], plain.stride([3, 2]).padding([0, 1])),
+        // The largest kernel that they read so, and one that is larger.
+        ("4 channels, 8x8", [1, 4, 7, 12], [4, 4, 8, 8], plain.padding([5, 2])),
+        ("4 channels, 1x9", [2, 4, 3, 14], [4, 4, 1, 9], plain.padding([0, 3])),
         ("wide and flat", [1, 2, 1, 300], [3, 2, 1, 9], plain.stride([1, 2]).padding([0, 4])),
         ("two whole workgroups of elements", [2, 1, 8, 8], [1, 1, 1, 1], plain),
         ("more weights than positions", [1, 68, 2, 3], [48, 68, 1, 1], plain),

@@ -3,7 +3,7 @@
 //! convolutions sums over channels-last copies (`depthwise`).
 
 use super::packed::{self, ConvTiling, Windows};
-use super::tiles::{Product, TILE32, TILE32X128, TILE64, TILE128, TILES};
+use super::tiles::{NCHW32, NCHW32X128, NCHW64, NCHW128, Product, TILE32, TILE32X128, TILE64, TILE128, TILES};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
 use crate::DType;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Precision, Slot, Style, Variant, Work};
@@ -35,6 +35,10 @@ const VARIANTS: &[Variant] = &[
     SHUFFLE64,
     SHUFFLE32,
     ROWS,
+    NCHW128,
+    NCHW64,
+    NCHW32X128,
+    NCHW32,
     TILE128,
     TILE64,
     TILE32X128,
@@ -168,8 +172,10 @@ impl Kernel for Convolution {
             }
             DEPTHWISE if !depthwise::supports(&sizes, self.pass, args) => return None,
             DEPTHWISE => Work { launches: 3.0, flops: sizes.flops(), efficiency: 0.3, ..Work::default() },
-            _ if !packed::supports(&sizes, || self.windows(&sizes), args) => return None,
-            _ if TILES.contains(variant) => return Product::new(&sizes, self.pass, args)?.cost(variant, args.profile),
+            _ if TILES.contains(variant) => {
+                return Product::new(&sizes, self.pass, variant, args)?.cost(variant, args.profile);
+            }
+            _ if !packed::is_product(&sizes) || !self.windows(&sizes).multiply(args) => return None,
             _ => packed(variant),
         };
         Some(args.cost(&work))
@@ -178,7 +184,7 @@ impl Kernel for Convolution {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let s = &self.sizes(args.inputs, args.outputs);
         if TILES.contains(variant) {
-            let product = Product::new(s, self.pass, args).ok_or("the copies need larger bindings")?;
+            let product = Product::new(s, self.pass, variant, args).ok_or("the copies need larger bindings")?;
             return product.lower(s, self.pass, variant, args);
         }
         let Tile { rows, columns, .. } = tile(variant);

@@ -3,7 +3,8 @@
 //! `conv2d_pack` copies the data to `[N, PH, PW, Q]` of vec4 (four channels each), including the zeros of the padding.
 //! One branch-free product kernel then serves the forward pass and the input gradient with every kernel size, stride
 //! and dilation: rows are positions, columns are output channels, and the sum runs over kernel elements and channels.
-//! The weight gradient multiplies two such copies, summing over positions.
+//! The weight gradient multiplies two such copies, summing over positions. On GPUs, products can also read the data
+//! itself, where that takes less time than a copy ([`Windows::in_place`]).
 //!
 //! A strided input gradient is split into phases: an input uses only the kernel elements a whole number of strides
 //! away, `ceil(K / stride)` along an axis. The inputs of one phase form a convolution of `dy` with stride 1. All phases
@@ -17,6 +18,9 @@ use crate::Shape;
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
+
+/// Most kernel rows or columns with which a product reads the data itself: it keeps a bit for each.
+const MAX_TAPS_IN_PLACE: usize = 8;
 
 /// Invocations per workgroup of the packing kernels.
 const LANES: u64 = 64;
@@ -33,7 +37,7 @@ pub(super) struct ConvTiling {
     pub(super) tiles: usize,
 }
 
-/// One spatial axis of a product: windows over a packed copy.
+/// One spatial axis of a product: windows over a packed copy, or over the source itself.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     /// Size of the source.
@@ -73,6 +77,8 @@ pub(super) struct Windows {
     fold: usize,
     /// The phases of a strided input gradient along each axis.
     phases: [Phase; 2],
+    /// Whether the product reads a copy of the data, or the data itself.
+    copied: bool,
 }
 
 /// The phases along one axis.
@@ -100,6 +106,7 @@ impl Windows {
             x: axis(1, s.w, s.ow, s.kw),
             fold: 1,
             phases: NO_PHASES,
+            copied: true,
         };
         windows.folded()
     }
@@ -123,7 +130,7 @@ impl Windows {
             Axis::new(out, p.stride[i], pad_before, [size, 1, taps, p.dilation[i]])
         };
         let (y, x) = (axis(0, s.h, s.oh, s.kh), axis(1, s.w, s.ow, s.kw));
-        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: NO_PHASES }.folded()
+        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: NO_PHASES, copied: true }.folded()
     }
 
     /// The same by phases. With `i + padding = q stride + r` and `u = r + v stride`, this is `dy` at `q - v`: window
@@ -141,13 +148,13 @@ impl Windows {
             Phase { count, origin: (first(i) * count) as isize - p.padding[i] as isize }
         };
         let (y, x) = (axis(0, s.h, s.oh, s.kh), axis(1, s.w, s.ow, s.kw));
-        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: [phase(0), phase(1)] }
+        Windows { n: s.n, channels: s.o, y, x, fold: 1, phases: [phase(0), phase(1)], copied: true }
     }
 
     /// Unpadded `dy`, for the weight gradient.
     pub(super) fn plain_dy(s: &Sizes) -> Self {
         let axis = |out| Axis::new(out, 1, 0, [out, 1, 1, 1]);
-        Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1, phases: NO_PHASES }
+        Windows { n: s.n, channels: s.o, y: axis(s.oh), x: axis(s.ow), fold: 1, phases: NO_PHASES, copied: true }
     }
 
     /// Folds kernel columns into channels if that wastes fewer vec4 components.
@@ -158,6 +165,19 @@ impl Windows {
             self.x.padded = self.x.windows;
         }
         self
+    }
+
+    /// The windows over the data itself, for conv2d_plane_blocks.wgsl; `None` if the shader cannot read it.
+    pub(super) fn in_place(self) -> Option<Self> {
+        let axes = [self.y, self.x];
+        let plain = self.fold == 1 && self.channels.is_multiple_of(4);
+        let able = plain && axes.iter().all(|axis| axis.upsample == 1 && axis.taps <= MAX_TAPS_IN_PLACE);
+        able.then_some(Windows { copied: false, ..self })
+    }
+
+    /// Whether the product reads a copy of the data.
+    pub(super) fn copied(&self) -> bool {
+        self.copied
     }
 
     /// Whether the source's planes consist of whole vec4.
@@ -210,6 +230,9 @@ impl Windows {
 
     /// Size of the copy in vec4.
     pub(super) fn packed(&self) -> usize {
+        if !self.copied {
+            return 0;
+        }
         self.n * self.y.padded * self.x.padded * self.quads()
     }
 
@@ -223,8 +246,18 @@ impl Windows {
         self.positions() > 0 && self.packed() as u64 * 16 <= args.profile.max_binding.min(1 << 30)
     }
 
-    /// Strides in the copy, in vec4: image, row, column; kernel row, kernel column.
+    /// Whether a product can read them: the copy fits, and a loop over the terms is short enough.
+    pub(super) fn multiply(&self, args: &Args<'_>) -> bool {
+        self.depth() < MAX_ITERATIONS && self.fits(args)
+    }
+
+    /// Strides in the copy, in vec4, or in the data: image, row, column; kernel row, kernel column.
     fn steps(&self) -> [usize; 5] {
+        let (height, width) = (self.y.source, self.x.source);
+        if !self.copied {
+            let image = self.channels * height * width;
+            return [image, self.y.step * width, self.x.step, self.y.dilation * width, self.x.dilation];
+        }
         let quads = self.quads();
         let row = self.x.padded * quads;
         let column = if self.fold > 1 { quads } else { self.x.step * quads };
@@ -255,7 +288,9 @@ impl Windows {
             .chain([self.y.taps, taps_x, tap_row, tap_column, self.quads(), blocks, part_terms, s.h, s.w])
             .map(|word| word as u32)
             .chain(self.phases.map(|phase| phase.origin as u32))
-            .chain([s.kh, s.kw].map(|size| size as u32));
+            .chain([s.kh, s.kw, self.y.source * self.x.source, self.y.source, self.x.source].map(|size| size as u32))
+            .chain([self.y.pad_before, self.x.pad_before].map(|before| before as u32))
+            .chain([self.y.step, self.x.step, self.y.dilation, self.x.dilation].map(|step| step as u32));
         let reciprocals = [plane, self.x.windows].into_iter().flat_map(reciprocal);
         Binding::Uniform(reciprocals.chain(words).collect())
     }
@@ -470,11 +505,7 @@ pub(super) fn weight_product(
     })
 }
 
-/// Whether the packed kernels support this convolution.
-pub(super) fn supports(s: &Sizes, windows: impl FnOnce() -> Windows, args: &Args<'_>) -> bool {
-    if s.options.groups != 1 || [s.n, s.c, s.o, s.h, s.w].contains(&0) {
-        return false;
-    }
-    let windows = windows();
-    windows.depth() < MAX_ITERATIONS && windows.fits(args)
+/// Whether this convolution is a product: it has one group, and nothing is empty.
+pub(super) fn is_product(s: &Sizes) -> bool {
+    s.options.groups == 1 && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
 }

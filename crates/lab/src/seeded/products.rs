@@ -243,7 +243,7 @@ pub(super) fn matrix_units() -> Vec<Fault> {
         fault(
             "matrices are loaded before the other subgroups have stored them",
             ["matmul", "64 x 64 x 64"],
-            Text("    workgroupBarrier();\n    at = later", "    at = later"),
+            Text("    workgroupBarrier();\n    columns = later", "    columns = later"),
         ),
         fault(
             "f16 numbers have the precision of bf16",
