@@ -256,7 +256,7 @@ pub(super) fn matrix_units() -> Vec<Fault> {
         fault(
             "the windows of a convolution move on by a matrix instead of a round",
             ["conv2d", "32 channels to 64"],
-            Text("at = later(at, TERMS);", "at = later(at, SIDE);"),
+            Text("columns = later(columns, TERMS);", "columns = later(columns, SIDE);"),
         ),
         fault(
             "a weight gradient reads the window of a position twice",
