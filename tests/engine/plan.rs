@@ -395,9 +395,10 @@ fn convolutions_on_a_gpu_get_the_right_tile() {
     // Batch, channels and size of square images, output channels, kernel, stride; for forward, input gradient and weight
     // gradient the variant and the number of workgroups of the product.
     type Chosen = (&'static str, usize);
-    let cases: [([usize; 6], [Chosen; 3]); 7] = [
+    let cases: [([usize; 6], [Chosen; 3]); 8] = [
         // Tiles of 64 are spread evenly: 5.94 per multiprocessor. Few channels by many positions take long sums.
         ([32, 128, 28, 128, 3, 1], [("nchw64", 784), ("nchw64", 784), ("tile128", 126)]),
+        ([32, 64, 56, 64, 3, 1], [("nchw64", 1568), ("nchw64", 1568), ("tile64", 522)]),
         // To 32 channels: 392 tiles of 32 x 128, each in two parts.
         ([64, 32, 28, 64, 3, 1], [("nchw64", 784), ("nchw32x128", 784), ("tile64", 525)]),
         // 392 tiles, each in two parts. The copy takes less time than it saves.
