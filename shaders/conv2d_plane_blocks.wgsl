@@ -65,7 +65,7 @@ fn later(here: Cursor, terms: u32) -> Cursor {
 fn right_block(here: Cursor, k: u32, last: u32) -> mat4x4<f32> {
   var block: mat4x4<f32>;
   if (k >= last) { return block; }
-  let row = here.place >> 16u & 0xffu;
+  let row = (here.place >> 16u) & 0xffu;
   let column = here.place >> 24u;
   let reads = (here.inside >> vec2(row)) & (here.inside >> vec2(8u + column));
   @unroll for (var w = 0u; w < 4u; w++) {

@@ -184,3 +184,72 @@ fn every_declaration_ships_and_every_import_is_used() {
     assert!(unused.is_empty(), "unused: {unused:#?}");
     assert!(files > 80 && declarations > 450, "{files} files, {declarations} declarations");
 }
+
+/// WGSL's grammar requires parentheses where `&`, `|` or `^` meets another binary operator, a shift meets arithmetic, or
+/// `&&` meets `||`. naga accepts such texts, Chromium's compiler does not.
+#[test]
+fn operators_of_different_kinds_are_in_parentheses() {
+    let wrong = ["let r = a >> 16u & 255u;", "x[a & b | c]", "if (a && b || c) {", "f(a + b << c, d)", "a ^ b == c"];
+    for text in wrong {
+        assert!(mixed_operators(text).is_some(), "{text}");
+    }
+    let right = "let r = (a >> 16u) & 255u; // a & b + c\nx = a | b | (c << 2u), d + e * f < g && h >> 2u == i;";
+    assert_eq!(mixed_operators(right), None);
+    for shader in wgrad_lab::shipped::shipped().expect("everything compiles") {
+        if let Some(line) = mixed_operators(&shader.wgsl.text) {
+            panic!("{}: parentheses are missing: {line}", shader.name);
+        }
+    }
+}
+
+/// The first line in which operators are mixed. Binary operators are those between spaces.
+fn mixed_operators(text: &str) -> Option<&str> {
+    for line in text.lines() {
+        let code = line.split("//").next().unwrap_or_default();
+        // The operators of the expressions that are open.
+        let mut open: Vec<Vec<&str>> = vec![Vec::new()];
+        for word in code.split(' ') {
+            let operator = word.chars().all(|c| "&|^<>=!+-*/%".contains(c)) && !word.is_empty();
+            match word {
+                "=" | "+=" | "-=" | "*=" | "/=" | "|=" | "&=" | "^=" => *open.last_mut()? = Vec::new(),
+                _ if operator => open.last_mut()?.push(word),
+                _ => {}
+            }
+            for c in word.chars() {
+                match c {
+                    '(' | '[' => open.push(Vec::new()),
+                    ')' | ']' | ',' | ';' | '{' | '}' => {
+                        if mixed(open.last()?) {
+                            return Some(line);
+                        }
+                        if ")]".contains(c) && open.len() > 1 {
+                            open.pop();
+                        } else {
+                            open.last_mut()?.clear();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if open.iter().any(|operators| mixed(operators)) {
+            return Some(line);
+        }
+    }
+    None
+}
+
+/// Whether the operators of one expression need parentheses.
+fn mixed(operators: &[&str]) -> bool {
+    let has = |kind: &[&str]| operators.iter().any(|operator| kind.contains(operator));
+    if has(&["&&"]) && has(&["||"]) {
+        return true;
+    }
+    // The operands of && and || are expressions of their own.
+    operators.split(|&operator| operator == "&&" || operator == "||").any(|operators| {
+        let has = |kind: &[&str]| operators.iter().any(|operator| kind.contains(operator));
+        let bitwise = has(&["&", "|", "^"]);
+        let alike = operators.iter().all(|operator| *operator == operators[0]);
+        (bitwise && !alike) || (has(&["<<", ">>"]) && has(&["+", "-", "*", "/", "%"]))
+    })
+}
