@@ -25,9 +25,9 @@ fn tile_of(number: u32) -> Tile {
 // Where an invocation reads its rows: a vec4 of channels (clamped to the last).
 fn left_place(four: u32, _part: u32) -> vec4<u32> { return vec4(min(four, s.columns - 1u)); }
 
-// Where it reads its columns: terms k .. k + 4 of four windows, which are a channel quad at a kernel column. The loop
-// moves all four positions on. If they were fixed, NVIDIA's compiler would compute them again in each round.
-struct Cursor { at: vec4<u32>, quad: u32, tap: u32 }
+// Where it reads its columns: terms k .. k + 4 of four windows, with their channel quad and kernel column. The loop
+// advances all four positions: NVIDIA's compiler recomputes loop-invariant positions in each round.
+struct Cursor { at: vec4<u32>, quad: u32, column: u32 }
 
 fn right_cursor(four: u32, _part: u32, k: u32) -> Cursor {
   let p = four * 4u;
@@ -40,14 +40,14 @@ fn right_cursor(four: u32, _part: u32, k: u32) -> Cursor {
 
 // The cursor `terms` later.
 fn later(here: Cursor, terms: u32) -> Cursor {
-  var to = Cursor(here.at, here.quad + terms / 4u, here.tap);
+  var to = Cursor(here.at, here.quad + terms / 4u, here.column);
   var distance = terms / 4u;
   while (to.quad >= s.quads) {
     to.quad -= s.quads;
     distance += s.tap_column - s.quads;
-    to.tap++;
-    if (to.tap == s.taps_x) {
-      to.tap = 0u;
+    to.column++;
+    if (to.column == s.taps_x) {
+      to.column = 0u;
       distance += s.tap_row - s.taps_x * s.tap_column;
     }
   }

@@ -1,16 +1,15 @@
-// The right operand of conv2d_tile.wgsl, forward and for the input gradient, without a copy: terms of the windows are
-// read from the data as it is, [N, C, H, W], where C is a multiple of 4. Positions and terms are those of
-// conv2d_blocks.wgsl. Neighbouring invocations read neighbouring windows of one channel.
-// Reads outside an image are skipped: each window has a bit for every kernel row and column that is inside. Kernels have
-// at most 8 rows and columns.
+// The right operand of conv2d_tile.wgsl, forward and for the input gradient, read from the data itself, [N, C, H, W].
+// Requires that C is a multiple of 4, and that kernels have at most 8 rows and columns. Positions and terms are those of
+// conv2d_blocks.wgsl. Neighbouring invocations read neighbouring windows of the same channel.
+// Elements outside an image are not read: each window has a bit for every kernel row and column that is inside.
 
 import package::conv2d_product::s;
 
 @group(0) @binding(1) var<storage, read> data: array<f32>;
 
-// Terms k .. k + 4 of four windows. `at`: where their first term is, or would be. `place`: channel quad
-// + 2^16 kernel row + 2^24 kernel column. `inside`: the kernel rows and columns that are inside the images; of each two
-// windows, bits 0 and 8 onwards are those of the first, and bits 16 and 24 onwards those of the second.
+// Terms k .. k + 4 of four windows. `at`: where term k is, or would be. `place`: channel quad + 2^16 kernel row
+// + 2^24 kernel column. `inside`: a bit for each kernel row and column that is inside the image. One word has the bits of
+// two windows: rows from bits 0 and 16 on, columns from bits 8 and 24 on.
 struct Cursor { at: vec4<u32>, place: u32, inside: vec2<u32> }
 
 fn right_cursor(four: u32, _part: u32, k: u32) -> Cursor {

@@ -19,7 +19,7 @@ use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
 
-/// Most kernel rows or columns with which a product reads the data itself: it keeps a bit for each.
+/// Most kernel rows or columns with which a product can read the data itself: the shader keeps a bit for each.
 const MAX_TAPS_IN_PLACE: usize = 8;
 
 /// Invocations per workgroup of the packing kernels.
@@ -77,8 +77,8 @@ pub(super) struct Windows {
     fold: usize,
     /// The phases of a strided input gradient along each axis.
     phases: [Phase; 2],
-    /// Whether the product reads a copy of the data, or the data itself.
-    copied: bool,
+    /// Whether the product reads a copy of the data, not the data itself.
+    pub(super) copied: bool,
 }
 
 /// The phases along one axis.
@@ -175,11 +175,6 @@ impl Windows {
         able.then_some(Windows { copied: false, ..self })
     }
 
-    /// Whether the product reads a copy of the data.
-    pub(super) fn copied(&self) -> bool {
-        self.copied
-    }
-
     /// Whether the source's planes consist of whole vec4.
     pub(super) fn plane_by_fours(&self) -> bool {
         (self.y.source * self.x.source).is_multiple_of(4)
@@ -228,7 +223,7 @@ impl Windows {
         self.x.windows.is_multiple_of(4)
     }
 
-    /// Size of the copy in vec4.
+    /// Size of the copy in vec4; 0 if there is none.
     pub(super) fn packed(&self) -> usize {
         if !self.copied {
             return 0;

@@ -186,7 +186,7 @@ fn every_declaration_ships_and_every_import_is_used() {
 }
 
 /// WGSL's grammar requires parentheses where `&`, `|` or `^` meets another binary operator, a shift meets arithmetic, or
-/// `&&` meets `||`. naga accepts such texts, Chromium's compiler does not.
+/// `&&` meets `||`. naga accepts expressions without them; Chromium's compiler does not.
 #[test]
 fn operators_of_different_kinds_are_in_parentheses() {
     let wrong = ["let r = a >> 16u & 255u;", "x[a & b | c]", "if (a && b || c) {", "f(a + b << c, d)", "a ^ b == c"];
@@ -202,7 +202,7 @@ fn operators_of_different_kinds_are_in_parentheses() {
     }
 }
 
-/// The first line in which operators are mixed. Binary operators are those between spaces.
+/// The first line with an expression that mixes operators. Binary operators are those between spaces.
 fn mixed_operators(text: &str) -> Option<&str> {
     for line in text.lines() {
         let code = line.split("//").next().unwrap_or_default();
@@ -211,7 +211,7 @@ fn mixed_operators(text: &str) -> Option<&str> {
         for word in code.split(' ') {
             let operator = word.chars().all(|c| "&|^<>=!+-*/%".contains(c)) && !word.is_empty();
             match word {
-                "=" | "+=" | "-=" | "*=" | "/=" | "|=" | "&=" | "^=" => *open.last_mut()? = Vec::new(),
+                "=" | "+=" | "-=" | "*=" | "/=" | "|=" | "&=" | "^=" => open.last_mut()?.clear(),
                 _ if operator => open.last_mut()?.push(word),
                 _ => {}
             }
@@ -241,15 +241,14 @@ fn mixed_operators(text: &str) -> Option<&str> {
 
 /// Whether the operators of one expression need parentheses.
 fn mixed(operators: &[&str]) -> bool {
-    let has = |kind: &[&str]| operators.iter().any(|operator| kind.contains(operator));
-    if has(&["&&"]) && has(&["||"]) {
-        return true;
-    }
+    let any = |operators: &[&str], kind: &[&str]| operators.iter().any(|operator| kind.contains(operator));
+    let logical = any(operators, &["&&"]) && any(operators, &["||"]);
     // The operands of && and || are expressions of their own.
-    operators.split(|&operator| operator == "&&" || operator == "||").any(|operators| {
-        let has = |kind: &[&str]| operators.iter().any(|operator| kind.contains(operator));
-        let bitwise = has(&["&", "|", "^"]);
-        let alike = operators.iter().all(|operator| *operator == operators[0]);
-        (bitwise && !alike) || (has(&["<<", ">>"]) && has(&["+", "-", "*", "/", "%"]))
-    })
+    let mut operands = operators.split(|&operator| operator == "&&" || operator == "||");
+    logical
+        || operands.any(|operand| {
+            let alike = operand.iter().all(|operator| *operator == operand[0]);
+            let shift = any(operand, &["<<", ">>"]);
+            (any(operand, &["&", "|", "^"]) && !alike) || (shift && any(operand, &["+", "-", "*", "/", "%"]))
+        })
 }
