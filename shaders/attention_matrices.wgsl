@@ -10,7 +10,7 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 import package::attention_operands::{p, rows_of};
-import package::cooperative_matrices::{MatrixA, MatrixB, MatrixC, rounded, SIDE};
+import package::cooperative_matrices::{Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE};
 
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
@@ -36,10 +36,10 @@ const FACTORS_STRIDE: u32 = TILE + 8u;
 const SCORES_STRIDE: u32 = TILE + 4u;
 
 // In dot: [row, TERMS elements]; in add: [row, factors of the other rows]. The terms of a product are contiguous, as
-// AMD's matrix units load them. Metal loads cooperative matrices through pointers to numbers.
-var<workgroup> left: array<f16, TILE * FACTORS_STRIDE>;
+// AMD's matrix units load them.
+var<workgroup> left: array<Cell, TILE * FACTORS_STRIDE / CELL>;
 // [other row, TERMS elements] or [column, TERMS other rows].
-var<workgroup> right: array<f16, TILE * TERMS_STRIDE>;
+var<workgroup> right: array<Cell, TILE * TERMS_STRIDE / CELL>;
 // Scores, or a panel of a result, and per row up to 4 numbers that its two invocations exchange.
 var<workgroup> scores: array<f32, TILE * SCORES_STRIDE>;
 
@@ -72,11 +72,7 @@ fn own_start(lane: u32) -> u32 { return own_row(lane) * SCORES_STRIDE; }
 
 // Factors of an invocation's row, within the range of f16, for add.
 fn store_factors(lane: u32, h: u32, factors: vec4<f32>) {
-  let quad = vec4<f16>(factors);
-  let at = own_row(lane) * FACTORS_STRIDE + own_column(lane, h);
-  @unroll for (var t = 0u; t < 4u; t++) {
-    left[at + t] = quad[t];
-  }
+  put_left(own_row(lane) * FACTORS_STRIDE + own_column(lane, h), vec4<f16>(factors));
 }
 
 // The first row and column of a subgroup in a tile.
@@ -92,10 +88,10 @@ fn multiply(sums: ptr<function, array<MatrixC, SUMS>>, panel: u32, stride: u32, 
   for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
     @unroll for (var t = 0u; t < TERMS / SIDE; t++) {
       @unroll for (var i = 0u; i < BLOCKS_M; i++) {
-        a[i] = coopLoadT<MatrixA>(&left[row + i * SIDE * stride + t * SIDE], stride);
+        a[i] = coopLoadT<MatrixA>(&left[(row + i * SIDE * stride + t * SIDE) / CELL], stride / CELL);
       }
       @unroll for (var j = 0u; j < BLOCKS_N; j++) {
-        let b = coopLoad<MatrixB>(&right[column + j * SIDE * TERMS_STRIDE + t * SIDE], TERMS_STRIDE);
+        let b = coopLoad<MatrixB>(&right[(column + j * SIDE * TERMS_STRIDE + t * SIDE) / CELL], TERMS_STRIDE / CELL);
         @unroll for (var i = 0u; i < BLOCKS_M; i++) {
           let at = panel * BLOCKS + i * BLOCKS_N + j;
           (*sums)[at] = coopMultiplyAdd(a[i], b, (*sums)[at]);
@@ -148,16 +144,17 @@ fn dot_LEFT_RIGHT(b: u32, row: u32, column: u32, lane: u32, subgroup: u32) {
     var r = mat4x4<f16>();
     if (e < p.LEFT.width) {
       let begin = left_at + e;
-      l = rounded(mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]), IN_RANGE);
       let other = right_at + e;
-      r = rounded(mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]), IN_RANGE);
+      // Both are loaded before either is needed.
+      let block = mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]);
+      let other_block = mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]);
+      l = rounded(block, IN_RANGE);
+      r = rounded(other_block, IN_RANGE);
     }
     workgroupBarrier();
     @unroll for (var i = 0u; i < 4u; i++) {
-      @unroll for (var t = 0u; t < 4u; t++) {
-        left[to + i * TERMS_STRIDE + t] = l[i][t];
-        right[to + i * TERMS_STRIDE + t] = r[i][t];
-      }
+      put_left(to + i * TERMS_STRIDE, l[i]);
+      put_right(to + i * TERMS_STRIDE, r[i]);
     }
     workgroupBarrier();
     multiply(&sums, 0u, TERMS_STRIDE, 0u, subgroup);
@@ -179,12 +176,10 @@ fn add_ADDED(
     let rows = rows_of(p.ADDED, b, column + i + inner);
     @unroll for (var panel = 0u; panel < PANELS; panel++) {
       let at = rows + min(chunk + panel * (TILE / 4u) + outer, p.ADDED.width - 1u);
-      let x = rounded(mat4x4(ADDED[at.x], ADDED[at.y], ADDED[at.z], ADDED[at.w]), IN_RANGE);
+      let x = rounded(transpose(mat4x4(ADDED[at.x], ADDED[at.y], ADDED[at.z], ADDED[at.w])), IN_RANGE);
       workgroupBarrier();
       @unroll for (var c = 0u; c < 4u; c++) {
-        @unroll for (var t = 0u; t < 4u; t++) {
-          right[to + c * TERMS_STRIDE + t] = x[t][c];
-        }
+        put_right(to + c * TERMS_STRIDE, x[c]);
       }
       workgroupBarrier();
       multiply(sums, panel, FACTORS_STRIDE, i, subgroup);

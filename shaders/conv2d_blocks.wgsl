@@ -8,6 +8,9 @@ import package::conv2d_product::{corner, s, store_within};
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 
+alias Left = f32;
+alias Right = f32;
+
 // A tile of y: its first row and column, the end of the columns, and the terms that it adds up.
 struct Tile { m: u32, n: u32, columns: u32, part: u32, first: u32, last: u32 }
 

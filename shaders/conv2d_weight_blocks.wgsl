@@ -13,6 +13,9 @@ const PLANES: bool = false;
 
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
+alias Left = f32;
+alias Right = f32;
+
 // A tile of y: its first row and column, the end of the columns, and the terms that it adds up.
 struct Tile { m: u32, n: u32, columns: u32, part: u32, first: u32, last: u32 }
 

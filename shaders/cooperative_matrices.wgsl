@@ -18,6 +18,29 @@ alias MatrixC = coop_mat8x8<f32, C>;
 @else
 alias MatrixC = coop_mat16x16<f32, C>;
 
+// Operands in workgroup memory: vec4, or numbers on Metal, which loads cooperative matrices through pointers to numbers.
+const NUMBERS: bool = false;
+@if(NUMBERS)
+alias Cell = f16;
+@else
+alias Cell = vec4<f16>;
+// Numbers in a cell.
+@if(NUMBERS)
+const CELL: u32 = 1u;
+@else
+const CELL: u32 = 4u;
+
+// Writes four numbers to TILE, an array of cells; `at` counts numbers, and is a multiple of 4.
+@template(TILE)
+fn put_TILE(at: u32, terms: vec4<f16>) {
+  @if(NUMBERS) {
+    @unroll for (var t = 0u; t < 4u; t++) {
+      TILE[at + t] = terms[t];
+    }
+  }
+  @else TILE[at / 4u] = terms;
+}
+
 // The bits of 65504, the largest f16.
 const LARGEST_F16: u32 = 0x477fe000u;
 

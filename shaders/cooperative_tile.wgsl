@@ -11,20 +11,20 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
-import package::cooperative_matrices::{MatrixA, MatrixB, MatrixC, rounded, SIDE};
+import package::cooperative_matrices::{Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE};
 
 @if(CONV2D)
 import package::conv2d_blocks::{
-  later, left_block, left_place, right_block, right_cursor, store, tile_of, tiles, turned,
+  later, Left, left_block, left_place, Right, right_block, right_cursor, store, tile_of, tiles, turned,
 };
 @elif(CONV2D_WEIGHT)
 import package::conv2d_weight_blocks::{
-  later, left_block, left_place, right_block, right_cursor, store, tile_of, tiles, turned,
+  later, Left, left_block, left_place, Right, right_block, right_cursor, store, tile_of, tiles, turned,
 };
 @else
-import package::matmul_cooperative::{later, left_block, left_place, right_block, right_cursor, tile_of, tiles, turned};
+import package::matmul_cooperative::{later, Left, left_place, Right, right_cursor, tile_of, tiles, turned};
 @if(!CONV2D && !CONV2D_WEIGHT)
-import package::matmul_blocks::store;
+import package::matmul_blocks::{left_block, right_block, store};
 
 // Whether this is a convolution or the gradient of its input, or of its weight.
 const CONV2D: bool = false;
@@ -40,19 +40,28 @@ const SUBGROUPS_N: u32 = 4u;
 const LANES: u32 = TILE * TERMS / 16u;
 const SURPLUS: bool = false;
 // Whether an operand is known to be within the range of f16.
-const LEFT_IS_F16: bool = false;
-const RIGHT_IS_F16: bool = false;
+const LEFT_IN_RANGE: bool = false;
+const RIGHT_IN_RANGE: bool = false;
 const SUBGROUPS: u32 = TILE * TILE / (BLOCKS_M * BLOCKS_N * SIDE * SIDE);
 const BLOCKS: u32 = BLOCKS_M * BLOCKS_N;
 // In workgroup memory the terms of an operand are contiguous, as AMD's matrix units load them. Rows are padded, which
 // spreads them over the banks; cooperative matrices must be aligned to 16 bytes.
 const STRIDE: u32 = TERMS + 8u;
 
-// Metal loads and stores cooperative matrices through pointers to numbers.
-var<workgroup> tile_left: array<f16, TILE * STRIDE>; // [m, k]
-var<workgroup> tile_right: array<f16, TILE * STRIDE>; // [n, k]
+var<workgroup> left: array<Cell, TILE * STRIDE / CELL>; // [m, k]
+var<workgroup> right: array<Cell, TILE * STRIDE / CELL>; // [n, k]
 // One matrix of each subgroup.
 var<workgroup> results: array<f32, SUBGROUPS * SIDE * SIDE>;
+
+@if(Left == f16)
+fn left_f16(block: mat4x4<Left>) -> mat4x4<f16> { return block; }
+@else
+fn left_f16(block: mat4x4<Left>) -> mat4x4<f16> { return rounded(block, LEFT_IN_RANGE); }
+
+@if(Right == f16)
+fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return block; }
+@else
+fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return rounded(block, RIGHT_IN_RANGE); }
 
 @compute @workgroup_size(LANES)
 fn cooperative_tile(
@@ -75,32 +84,33 @@ fn cooperative_tile(
   let row = subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE);
   let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
   var sum: array<MatrixC, BLOCKS>; // [block of rows * BLOCKS_N + block of columns]
-  var left: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
-  // The next blocks are loaded while the current ones are multiplied.
-  var block_left = rounded(left_block(rows, here.first + ahead, here.last), LEFT_IS_F16);
-  var block_right = rounded(turned(right_block(columns, here.first + ahead, here.last)), RIGHT_IS_F16);
+  var matrices: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
+  // The next blocks are loaded while the current ones are multiplied. They are rounded only after that: until then,
+  // nothing waits for them.
+  var next_left = left_block(rows, here.first + ahead, here.last);
+  var next_right = right_block(columns, here.first + ahead, here.last);
   for (var k = here.first; k < here.last; k += TERMS) {
+    let block_left = left_f16(transpose(next_left));
+    let block_right = right_f16(transpose(turned(next_right)));
     workgroupBarrier();
     @unroll for (var i = 0u; i < 4u; i++) {
-      @unroll for (var t = 0u; t < 4u; t++) {
-        tile_left[to + i * STRIDE + t] = block_left[t][i];
-        tile_right[to + i * STRIDE + t] = block_right[t][i];
-      }
+      put_left(to + i * STRIDE, block_left[i]);
+      put_right(to + i * STRIDE, block_right[i]);
     }
     workgroupBarrier();
     columns = later(columns, TERMS);
-    block_left = rounded(left_block(rows, k + TERMS + ahead, here.last), LEFT_IS_F16);
-    block_right = rounded(turned(right_block(columns, k + TERMS + ahead, here.last)), RIGHT_IS_F16);
+    next_left = left_block(rows, k + TERMS + ahead, here.last);
+    next_right = right_block(columns, k + TERMS + ahead, here.last);
     // A loop of one round: naga takes an `if` for non-uniform, and cooperative matrices must not be used in one.
     for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
       @unroll for (var t = 0u; t < TERMS / SIDE; t++) {
         @unroll for (var i = 0u; i < BLOCKS_M; i++) {
-          left[i] = coopLoadT<MatrixA>(&tile_left[(row + i * SIDE) * STRIDE + t * SIDE], STRIDE);
+          matrices[i] = coopLoadT<MatrixA>(&left[((row + i * SIDE) * STRIDE + t * SIDE) / CELL], STRIDE / CELL);
         }
         @unroll for (var j = 0u; j < BLOCKS_N; j++) {
-          let right = coopLoad<MatrixB>(&tile_right[(column + j * SIDE) * STRIDE + t * SIDE], STRIDE);
+          let matrix = coopLoad<MatrixB>(&right[((column + j * SIDE) * STRIDE + t * SIDE) / CELL], STRIDE / CELL);
           @unroll for (var i = 0u; i < BLOCKS_M; i++) {
-            sum[i * BLOCKS_N + j] = coopMultiplyAdd(left[i], right, sum[i * BLOCKS_N + j]);
+            sum[i * BLOCKS_N + j] = coopMultiplyAdd(matrices[i], matrix, sum[i * BLOCKS_N + j]);
           }
         }
       }

@@ -1,7 +1,7 @@
 // Loading 4 x 4 blocks of f32 operands, and storing results.
 
 import package::matmul_operands::{
-  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, B_BITS, four, p, y, Y_VEC4,
+  a, A_ALONG_K, A_ALONG_M, b, B_ALONG_K, B_ALONG_N, B_BITS, ElementA, ElementB, four, p, y, Y_VEC4,
 };
 import package::quantized_weights::quantized_terms;
 
@@ -9,7 +9,7 @@ import package::quantized_weights::quantized_terms;
 const WHOLE_BLOCKS: bool = false;
 
 // Column j: a[m .. m + 4, k + j], for rows at these positions.
-fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+fn load_a(at: vec4<u32>, k: u32) -> mat4x4<ElementA> {
   @if(A_ALONG_K) {
     let i = at + k / 4u;
     return transpose(mat4x4(a[i.x], a[i.y], a[i.z], a[i.w]));
@@ -32,7 +32,7 @@ fn load_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
 }
 
 // Column j: b[k + j, n .. n + 4], for columns at these positions.
-fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+fn load_b(at: vec4<u32>, k: u32) -> mat4x4<ElementB> {
   @if(B_BITS > 0) {
     return quantized_terms(at, k);
   }
@@ -58,11 +58,12 @@ fn load_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
 }
 
 // A block at k < last with zeros for terms from `last` on.
-fn without_terms(block: mat4x4<f32>, k: u32, last: u32) -> mat4x4<f32> {
+@template(ELEMENT)
+fn without_terms_ELEMENT(block: mat4x4<ELEMENT>, k: u32, last: u32) -> mat4x4<ELEMENT> {
   if (k + 4u <= last) {
     return block;
   }
-  let zero = vec4(0.0);
+  let zero = vec4<ELEMENT>();
   return mat4x4(
     block[0], select(zero, block[1], k + 1u < last), select(zero, block[2], k + 2u < last), zero,
   );
@@ -81,31 +82,31 @@ fn left_row(at: u32, k: u32, last: u32) -> vec4<f32> {
 }
 
 // The block of a at k < last, with zeros for terms from `last` on.
-fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+fn left_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<ElementA> {
   let block = load_a(at, k);
   @if(WHOLE_BLOCKS) return block;
-  @else return without_terms(block, k, last);
+  @else return without_terms_ElementA(block, k, last);
 }
 
 // The block of b at k < last, likewise.
-fn right_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+fn right_terms(at: vec4<u32>, k: u32, last: u32) -> mat4x4<ElementB> {
   let block = load_b(at, k);
   @if(WHOLE_BLOCKS) return block;
-  @else return without_terms(block, k, last);
+  @else return without_terms_ElementB(block, k, last);
 }
 
 // The block of a at any k.
-fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+fn left_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<ElementA> {
   if (k >= last) {
-    return mat4x4<f32>();
+    return mat4x4<ElementA>();
   }
   return left_terms(at, k, last);
 }
 
 // The block of b at any k, likewise.
-fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<f32> {
+fn right_block(at: vec4<u32>, k: u32, last: u32) -> mat4x4<ElementB> {
   if (k >= last) {
-    return mat4x4<f32>();
+    return mat4x4<ElementB>();
   }
   return right_terms(at, k, last);
 }

@@ -6,6 +6,9 @@
 // Y_VEC4 n is a multiple of 4, and y is written by vec4.
 
 alias T = f32;
+// Kernels for cooperative matrices read f16 as such.
+alias ElementA = T;
+alias ElementB = T;
 const A_ALONG_K: bool = false;
 const A_ALONG_M: bool = false;
 const B_ALONG_K: bool = false;
@@ -24,13 +27,13 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @if(A_ALONG_K || A_ALONG_M)
-@group(0) @binding(1) var<storage, read> a: array<vec4<T>>;
+@group(0) @binding(1) var<storage, read> a: array<vec4<ElementA>>;
 @else
-@group(0) @binding(1) var<storage, read> a: array<T>;
+@group(0) @binding(1) var<storage, read> a: array<ElementA>;
 @if(B_ALONG_K || B_ALONG_N)
-@group(0) @binding(2) var<storage, read> b: array<vec4<T>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<ElementB>>;
 @else
-@group(0) @binding(2) var<storage, read> b: array<T>;
+@group(0) @binding(2) var<storage, read> b: array<ElementB>;
 @if(Y_VEC4)
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<T>>;
 @else

@@ -98,8 +98,8 @@ struct Origin {
     bindings: Bindings,
 }
 
-/// The numbers and names of the bindings that are arrays.
-type Bindings = Vec<(u32, &'static str)>;
+/// The numbers and names of the bindings that are arrays, and the types of their numbers.
+type Bindings = Vec<(u32, &'static str, String)>;
 
 /// The functions of `prelude.wgsl` that stand for fused ops. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

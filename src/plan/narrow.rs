@@ -13,6 +13,7 @@ pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'
         for (number, binding) in launch.bindings.iter().enumerate() {
             if let Binding::Read(Slot::Input(i)) = binding
                 && args.stored[*i] != args.inputs[*i].dtype
+                && !launch.wgsl.holds(number as u32, args.stored[*i])
             {
                 launch.wgsl = launch.wgsl.stored(number as u32, args.stored[*i], args.inputs[*i].dtype)?;
             }

@@ -13,6 +13,12 @@ const ROUNDED: &str = "rounded ";
 const AS: &str = " as ";
 
 impl Source {
+    /// Whether a binding is an array of this type, so that it need not be converted.
+    pub fn holds(&self, binding: u32, dtype: DType) -> bool {
+        let bindings = self.origin.iter().flat_map(|origin| &origin.bindings);
+        bindings.into_iter().any(|(number, _, scalar)| *number == binding && scalar == dtype.name())
+    }
+
     /// The same kernel with a binding stored in a narrow type, an array that it only reads or only writes: each load of
     /// an element converts it to `wide`, its wide type or f32; each store, which must be of whole words, expects a
     /// value of the type. Positions still count elements.
@@ -48,8 +54,8 @@ impl Source {
                 "the text was not assembled by `Shader`, so that binding {binding} cannot be {setting}"
             ));
         };
-        let named = origin.bindings.iter().find(|(number, _)| *number == binding);
-        let (_, name) = named.ok_or_else(|| format!("the kernel has no array at binding {binding}"))?;
+        let named = origin.bindings.iter().find(|(number, ..)| *number == binding);
+        let (_, name, _) = named.ok_or_else(|| format!("the kernel has no array at binding {binding}"))?;
         let mut shader = origin.shader.clone();
         shader.settings.insert(name, setting);
         shader.finish()
@@ -57,14 +63,15 @@ impl Source {
 }
 
 impl<'a> Assembly<'a> {
-    /// The numbers and names of the bindings of the text that are arrays.
+    /// The numbers and names of the bindings of the text that are arrays, and the types of their numbers.
     pub(super) fn bindings(&self) -> Bindings {
         let items =
             self.names.values().map(|&(module, place)| (self.modules[module], &self.modules[module].items[place]));
         let array = |(module, item): (&'a Module, &'a Item)| {
-            let (number, ..) = item.array().filter(|_| item.kind == Kind::Binding)?;
+            let (number, element, _) = item.array().filter(|_| item.kind == Kind::Binding)?;
+            let (_, scalar) = self.element(module, element).unwrap_or_default();
             match evaluate(number, &|name| self.value(module, name)) {
-                Ok(Value::Number(number)) => Some((u32::try_from(number).ok()?, item.name)),
+                Ok(Value::Number(number)) => Some((u32::try_from(number).ok()?, item.name, scalar)),
                 _ => None,
             }
         };
@@ -128,7 +135,7 @@ impl<'a> Assembly<'a> {
                 return (one == 1).then_some((width, scalar));
             }
         }
-        if matches!(ty, "f32" | "i32" | "u32") {
+        if matches!(ty, "f32" | "f16" | "i32" | "u32") {
             return Some((1, ty.to_owned()));
         }
         let (module, (item, _)) = self.declaration(module, ty).ok()??;

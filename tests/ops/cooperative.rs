@@ -4,6 +4,7 @@
 use wgrad::check::bound::rounding_to_f16;
 use wgrad::check::{CaseReport, Extras, check_case_in};
 use wgrad::op::Case;
+use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Device, Graph, OpenOptions, Precision, Profile, Session, Tensor};
@@ -191,6 +192,39 @@ fn only_mixed_precision_uses_cooperative_matrices_and_only_where_there_are_some(
     // A workgroup's memory does not hold the results of so many subgroups.
     let narrow = Profile { subgroups: Some((4, 4)), ..gpu() };
     assert_eq!(planned(large, &narrow, Precision::Mixed).0, "matmul.tile128");
+}
+
+/// naga's Metal output loads cooperative matrices through pointers to numbers; elsewhere four are stored at a time.
+#[test]
+fn operands_are_numbers_on_metal_and_vectors_elsewhere() {
+    for (backend, element) in [("metal", "alias Cell = f16;"), ("vulkan", "alias Cell = vec4<f16>;")] {
+        let profile = Profile { backend: backend.into(), ..gpu() };
+        let graph = Graph::new();
+        let q = graph.input("q", DType::F32, [1, 1, 64, 64]);
+        let product = graph.input("a", DType::F32, [64, 64]).matmul(&graph.input("b", DType::F32, [64, 64]));
+        let attention = q.scaled_dot_product_attention(&q, &q, &Attention::default());
+        for (y, variant) in [(product, "cooperative64"), (attention, "cooperative")] {
+            let variant = Some(variant.to_owned());
+            let options = Options { variant, precision: Precision::Mixed, ..Options::default() };
+            let (plan, _) = Plan::of(&graph, &[&y], &profile, &options).expect("plans");
+            let texts: Vec<_> = plan.calls.iter().flat_map(|call| &call.dispatches).map(|d| &d.wgsl).collect();
+            assert!(texts.iter().any(|wgsl| wgsl.cooperative && wgsl.text.contains(element)), "{backend}: {texts:?}");
+        }
+    }
+}
+
+/// f16 operands are not converted on their way to workgroup memory.
+#[test]
+fn products_read_f16_as_such() {
+    let graph = Graph::new();
+    let a = graph.input("a", DType::F16, [64, 64]);
+    let b = graph.input("b", DType::F32, [64, 64]);
+    let options = Options { variant: Some("cooperative64".into()), precision: Precision::Mixed, ..Options::default() };
+    let (plan, _) = Plan::of(&graph, &[&a.matmul(&b.cast(DType::F16))], &gpu(), &options).expect("plans");
+    let texts: Vec<_> = plan.calls.iter().flat_map(|call| &call.dispatches).map(|d| &d.wgsl.text).collect();
+    let product = texts.iter().find(|text| text.contains("coopMultiplyAdd")).expect("a product");
+    assert!(product.contains("var<storage, read> a: array<vec4<ElementA>>;"), "{product}");
+    assert!(product.contains("alias ElementA = f16;"), "{product}");
 }
 
 /// The variants of a convolution's three passes, of `[images, channels, size, outputs, kernel]`.

@@ -141,9 +141,12 @@ fn collect(texts: &mut Texts, nodes: &Nodes, outputs: &[ValueId]) -> Result<()> 
         }
     }
     // NVIDIA's GPUs; AMD's, whose subgroups may be smaller than the largest; Apple's; lavapipe.
-    for (side, subgroups) in [(16, (32, 32)), (16, (32, 64)), (8, (32, 32)), (8, (8, 8))] {
+    for (side, subgroups, backend) in
+        [(16, (32, 32), "vulkan"), (16, (32, 64), "vulkan"), (8, (32, 32), "metal"), (8, (8, 8), "vulkan")]
+    {
         let cooperative_matrices = vec![side];
-        let profile = Profile { cooperative_matrices, subgroups: Some(subgroups), ..generous.clone() };
+        let (subgroups, backend) = (Some(subgroups), backend.into());
+        let profile = Profile { cooperative_matrices, subgroups, backend, ..generous.clone() };
         for variant in variants(nodes, &profile).into_iter().filter(|name| !names.contains(name)) {
             for fuse in [true, false] {
                 let (variant, precision) = (Some(variant.to_owned()), Precision::Mixed);

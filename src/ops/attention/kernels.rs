@@ -3,7 +3,7 @@
 use super::{Scores, four};
 use crate::DType;
 use crate::op::{self, Args, Binding, Cost, Launch, Lowered, Slot, Style, Variant};
-use crate::ops::cooperative;
+use crate::ops::cooperative::{self, Layout};
 use crate::shader::Shader;
 use crate::shape::View;
 
@@ -76,7 +76,7 @@ pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> O
     let [n, h, ..] = four(&args.inputs[0].shape);
     let (form, software) = (Form::of(variant, width, results), args.profile.software);
     if variant.cooperative {
-        cooperative::layout_of(variant, form.rows, args.profile)?;
+        Layout::of(variant, form.rows, args.profile)?;
     }
     let (tiles, chunks) = (rows.div_ceil(form.rows), form.chunks(width));
     // A software adapter computes no rows beyond the last, and keeps few registers.
@@ -161,14 +161,9 @@ impl<'a> Work<'a> {
             return Ok(shader.set("QUADS", form.quads).set("SCORES", form.scores).set("COLUMNS", form.columns));
         }
         let profile = self.args.profile;
-        let layout = cooperative::layout_of(variant, form.rows, profile);
-        let [side, blocks_m, blocks_n, subgroups_n] = layout.ok_or("no cooperative matrices fit the tile")?;
-        Ok(shader
-            .set("SIDE", side)
-            .set("BLOCKS_M", blocks_m)
-            .set("BLOCKS_N", blocks_n)
-            .set("SUBGROUPS_N", subgroups_n)
-            .set("SURPLUS", profile.subgroups.is_some_and(|(least, most)| least < most))
+        let layout = Layout::of(variant, form.rows, profile).ok_or("no cooperative matrices fit the tile")?;
+        Ok(layout
+            .set(shader, profile)
             .set("IN_RANGE", self.args.stored[..self.operands.len()].iter().all(|&dtype| dtype == DType::F16))
             .set("PANELS", form.columns / 2))
     }

@@ -73,8 +73,9 @@ impl Tiling {
 fn shader(variant: &Variant, args: &Args<'_>) -> Result<(&'static str, Shader), String> {
     if variant.cooperative {
         // Copies hold what they copy. Rows are those of the second input.
-        let shader = cooperative::shader(variant, args.stored[1], args.stored[0], args.profile)?;
-        return Ok(("cooperative_tile", shader));
+        let shader = cooperative::shader(variant, args.profile)?;
+        let [left, right] = [args.stored[1], args.stored[0]].map(|dtype| dtype == DType::F16);
+        return Ok(("cooperative_tile", shader.set("LEFT_IN_RANGE", left).set("RIGHT_IN_RANGE", right)));
     }
     let Tiling { tile: [tile_m, tile_n], round, in_place, .. } = Tiling::of(variant);
     // Vec4 of rows, and of columns, per invocation.
@@ -160,8 +161,8 @@ impl Product {
 
     /// The estimated time with a variant.
     pub(super) fn cost(&self, variant: &Variant, profile: &Profile) -> Option<Cost> {
-        if variant.cooperative {
-            cooperative::layout(variant, profile)?;
+        if variant.cooperative && !cooperative::fits(variant, profile) {
+            return None;
         }
         Some(self.cut(variant, profile)?.cost)
     }

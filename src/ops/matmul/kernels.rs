@@ -252,8 +252,8 @@ impl Kernel for Matmul {
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let sizes @ [m, n, _] = sizes(&args.inputs[0].shape, &args.inputs[1].shape);
         let batches = batch(&args.outputs[0].shape).numel();
-        if variant.cooperative {
-            cooperative::layout(variant, args.profile)?;
+        if variant.cooperative && !cooperative::fits(variant, args.profile) {
+            return None;
         }
         let mut work = tiling(variant, m, n).work(style(variant), sizes, batches, args.profile);
         work.compile = compile(variant, sizes);
@@ -282,7 +282,11 @@ impl Kernel for Matmul {
         let tiling = tiling(variant, m, n);
         let cut = tiling.cut(sizes, batches, args.profile);
         let (entry, shader) = match variant.cooperative {
-            true => ("cooperative_tile", cooperative::shader(variant, args.stored[0], args.stored[1], args.profile)?),
+            true => {
+                let element = |i: usize| if args.stored[i] == DType::F16 { "f16" } else { "f32" };
+                let shader = cooperative::shader(variant, args.profile)?;
+                ("cooperative_tile", shader.set("ElementA", element(0)).set("ElementB", element(1)))
+            }
             false => shader(variant, tiling.tile),
         };
         // Element-wise loads are slow anyway: they share one shader for every k.

@@ -246,6 +246,11 @@ pub(super) fn matrix_units() -> Vec<Fault> {
             Text("    workgroupBarrier();\n    columns = later", "    columns = later"),
         ),
         fault(
+            "two terms of one operand change places in workgroup memory",
+            PRODUCT,
+            Text("put_left(to + 0u * STRIDE, block_left[0u]);", "put_left(to + 0u * STRIDE, block_left[0u].yxzw);"),
+        ),
+        fault(
             "f16 numbers have the precision of bf16",
             ["matmul", "65 x 130 x 2"],
             Text(
