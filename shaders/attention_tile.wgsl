@@ -1,5 +1,5 @@
 // Products and reductions of the attention kernels with tiles in workgroup memory.
-// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 24 KiB of workgroup memory.
+// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 25 KiB of workgroup memory.
 
 import package::attention_operands::{BLOCK, COLUMNS, p, QUADS, ROWS, rows_of, SCORES};
 
@@ -12,9 +12,20 @@ const ADDED_ROWS: u32 = 16u;
 const ADDED_ROWS: u32 = 32u;
 const ADDED_QUADS: u32 = ADDED_ROWS * COLUMNS / 32u;
 
+// In dot, two vec4 follow those of each four elements: then 8 neighbours, which load 16 elements of a row, store in
+// different banks of workgroup memory.
+const ELEMENTS_LEFT: u32 = 32u * QUADS + 2u;
+const ELEMENTS_RIGHT: u32 = 32u * SCORES + 2u;
+// Start of RIGHT.
+const START: u32 = 4u * ELEMENTS_LEFT;
+@if(QUADS + SCORES == 4)
+const SHARED: u32 = 528u;
+@else
+const SHARED: u32 = 512u;
+
 // In dot: [16 elements, 8 QUADS x 4 rows] of LEFT, then of RIGHT with 8 SCORES x 4 rows; in add:
 // ADDED[ADDED_ROWS, 8 COLUMNS].
-var<workgroup> shared_rows: array<vec4<f32>, 512>;
+var<workgroup> shared_rows: array<vec4<f32>, SHARED>;
 // w[BLOCK, 8 QUADS x 4 rows], see weights_at; in rows_max and rows_sum: x[64, QUADS].
 var<workgroup> shared_weights: array<vec4<f32>, BLOCK * 8u * QUADS>;
 
@@ -33,9 +44,10 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
   let size = p.LEFT.width;
   let group = group_of(lane);
   let place = place_of(lane);
-  // 32 invocations load 32 rows in 4 x 4 blocks: first those of LEFT, then those of RIGHT.
-  let outer = lane % 8u;
-  let inner = lane / 8u % 4u;
+  // 32 invocations load 32 rows in 4 x 4 blocks, neighbours 16 elements of a row: first those of LEFT, then those of
+  // RIGHT.
+  let inner = lane % 4u;
+  let outer = lane / 4u % 8u;
   var starts: array<vec4<u32>, LOADS>;
   @unroll for (var i = 0u; i < LOADS; i++) {
     let part = lane / 32u % 2u + i * 2u;
@@ -66,10 +78,10 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
       @unroll for (var t = 0u; t < 4u; t++) {
         var right = array<vec4<f32>, SCORES>();
         @unroll for (var h = 0u; h < SCORES; h++) {
-          right[h] = shared_rows[128u * QUADS + quad * 32u * SCORES + (t * SCORES + h) * 8u + place];
+          right[h] = shared_rows[START + quad * ELEMENTS_RIGHT + (t * SCORES + h) * 8u + place];
         }
         @unroll for (var g = 0u; g < QUADS; g++) {
-          let left = shared_rows[quad * 32u * QUADS + (t * QUADS + g) * 8u + group];
+          let left = shared_rows[quad * ELEMENTS_LEFT + (t * QUADS + g) * 8u + group];
           @unroll for (var r = 0u; r < 4u; r++) {
             @unroll for (var h = 0u; h < SCORES; h++) {
               (*s)[(g * 4u + r) * SCORES + h] += left[r] * right[h];
@@ -84,9 +96,9 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
       let part = lane / 32u % 2u + i * 2u;
       @unroll for (var t = 0u; t < 4u; t++) {
         if (part < QUADS) {
-          shared_rows[((inner * 4u + t) * QUADS + part) * 8u + outer] = blocks[i][t];
+          shared_rows[inner * ELEMENTS_LEFT + (t * QUADS + part) * 8u + outer] = blocks[i][t];
         } else if (part < QUADS + SCORES) {
-          shared_rows[128u * QUADS + ((inner * 4u + t) * SCORES + part - QUADS) * 8u + outer] = blocks[i][t];
+          shared_rows[START + inner * ELEMENTS_RIGHT + (t * SCORES + part - QUADS) * 8u + outer] = blocks[i][t];
         }
       }
     }
@@ -95,9 +107,10 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
 }
 
 // The place of the weights of a quad of rows of the block, for `group` of the rows of the result; the next row is
-// 8 QUADS further. The exclusive or spreads the stores of neighbours over the banks of the memory.
+// 8 QUADS further. The exclusive or spreads the stores of neighbours over the banks of the memory. (The remainder is the
+// number itself. With it, NVIDIA's compiler sees that adding a constant does not overflow, and adds it in the load.)
 fn weights_at(quad: u32, group: u32) -> u32 {
-  return quad * 32u * QUADS + (group ^ (quad % 4u * 2u));
+  return (quad * 32u * QUADS + (group ^ (quad % 4u * 2u))) % (BLOCK * 8u * QUADS);
 }
 
 // Stores an invocation's weights in workgroup memory, for `add` or `recall`. The barriers of dot separate this from

@@ -16,6 +16,7 @@ import package::conv2d_blocks::{left_block, left_place, store, tile_of, tiles};
 import package::conv2d_plane_blocks::{later, right_block, right_cursor, turned};
 @if(!CONV2D_WEIGHT && COPIED)
 import package::conv2d_blocks::{later, right_block, right_cursor, turned};
+import package::tile_blocks::block_of;
 
 // Whether this is a weight gradient.
 const CONV2D_WEIGHT: bool = false;
@@ -32,11 +33,19 @@ const LANES_N: u32 = TILE_N / 4u / QUADS;
 // 4 x 4 blocks of each operand.
 const BLOCKS_LEFT: u32 = TILE_M * TERMS / 16u;
 const BLOCKS_RIGHT: u32 = TILE_N * TERMS / 16u;
+// Whether neighbours load terms of an operand, which is contiguous along them. PAD vec4 after each four terms let 8 of
+// them store in different banks of workgroup memory.
+const LEFT_BY_TERMS: bool = false;
+const RIGHT_BY_TERMS: bool = false;
+const PAD: u32 = 32u / TERMS;
+// Four terms of left, and of right, in the tile.
+const TERMS_LEFT: u32 = TILE_M + u32(LEFT_BY_TERMS) * PAD;
+const TERMS_RIGHT: u32 = TILE_N + u32(RIGHT_BY_TERMS) * PAD;
 // Start of right in the tile.
-const RIGHT: u32 = TILE_M * TERMS / 4u;
+const RIGHT: u32 = TERMS_LEFT * (TERMS / 4u);
 
 // left[k, m / 4], followed by right[k, n / 4]; at the end, two rows of each invocation.
-var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
+var<workgroup> tile: array<vec4<f32>, (TERMS_LEFT + TERMS_RIGHT) * (TERMS / 4u)>;
 
 @compute @workgroup_size(LANES)
 fn conv2d_tile(
@@ -52,12 +61,14 @@ fn conv2d_tile(
   let block_right = LANES - 1u - lane;
   let loads_left = BLOCKS_LEFT == LANES || block_left < BLOCKS_LEFT;
   let loads_right = BLOCKS_RIGHT == LANES || block_right < BLOCKS_RIGHT;
-  let k_left = block_left / (TILE_M / 4u) * 4u;
-  let k_right = block_right / (TILE_N / 4u) * 4u;
-  let to_left = k_left * (TILE_M / 4u) + block_left % (TILE_M / 4u);
-  let to_right = k_right * (TILE_N / 4u) + block_right % (TILE_N / 4u) + RIGHT;
-  let row = left_place(here.m / 4u + block_left % (TILE_M / 4u), here.part);
-  var column = right_cursor(here.n / 4u + block_right % (TILE_N / 4u), here.part, here.first + k_right);
+  let of_left = block_of(block_left, TILE_M, LEFT_BY_TERMS);
+  let of_right = block_of(block_right, TILE_N, RIGHT_BY_TERMS);
+  let k_left = of_left.k4 * 4u;
+  let k_right = of_right.k4 * 4u;
+  let to_left = of_left.k4 * TERMS_LEFT + of_left.outer4;
+  let to_right = of_right.k4 * TERMS_RIGHT + of_right.outer4 + RIGHT;
+  let row = left_place(here.m / 4u + of_left.outer4, here.part);
+  var column = right_cursor(here.n / 4u + of_right.outer4, here.part, here.first + k_right);
   // For summing: rows y4 * 4 + 0..4, and another QUADS - 1 groups at distances of 4 LANES_M; columns likewise.
   let x4 = lane % LANES_N;
   let y4 = lane / LANES_N;
@@ -91,8 +102,8 @@ fn conv2d_tile(
       right = right_block(column, k + TERMS + k_right, here.last);
     }
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
-      let at_left = t4 * (TILE_M / 4u) + y4;
-      let at_right = t4 * (TILE_N / 4u) + x4 + RIGHT;
+      let at_left = t4 / 4u * TERMS_LEFT + y4;
+      let at_right = t4 / 4u * TERMS_RIGHT + x4 + RIGHT;
       @unroll for (var t = 0u; t < 4u; t++) {
         @unroll for (var i = 0u; i < QUADS; i++) {
           rows[i] = tile[at_left + (t * (TILE_M / 4u) + i * LANES_M)];

@@ -39,7 +39,9 @@ const SUBGROUPS_N: u32 = 4u;
 // As many as there are 4 x 4 blocks of an operand: each invocation loads one of either.
 const LANES: u32 = TILE * TERMS / 16u;
 const SURPLUS: bool = false;
-// Whether an operand is known to be within the range of f16.
+// Whether an operand is contiguous along the terms, and whether it is known to be within the range of f16.
+const LEFT_BY_TERMS: bool = false;
+const RIGHT_BY_TERMS: bool = false;
 const LEFT_IN_RANGE: bool = false;
 const RIGHT_IN_RANGE: bool = false;
 const SUBGROUPS: u32 = TILE * TILE / (BLOCKS_M * BLOCKS_N * SIDE * SIDE);
@@ -63,6 +65,16 @@ fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return block; }
 @else
 fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return rounded(block, RIGHT_IN_RANGE); }
 
+// The 4 x 4 block that an invocation loads: terms 4 k4 .. 4 k4 + 4 of rows or columns 4 outer4 .. 4 outer4 + 4.
+struct Block { k4: u32, outer4: u32 }
+
+// Neighbours load what is contiguous in memory: 8 of them 128 bytes of terms, or 4 of them 64 bytes of rows or columns.
+// (If 8 loaded rows, they would store in the same banks of workgroup memory.)
+fn block_of(lane: u32, by_terms: bool) -> Block {
+  if (by_terms) { return Block(lane % (TERMS / 4u), lane / (TERMS / 4u)); }
+  return Block(lane % 2u + lane / 8u % (TERMS / 8u) * 2u, lane / 2u % 4u + lane / TERMS * 4u);
+}
+
 @compute @workgroup_size(LANES)
 fn cooperative_tile(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -75,32 +87,34 @@ fn cooperative_tile(
   // for non-uniform, and would refuse cooperative matrices behind the condition.
   let here = tile_of(number);
 
-  // Neighbours load neighbouring terms: 64 bytes, at least, of what is contiguous.
-  let ahead = lane % (TERMS / 4u) * 4u;
-  let outer = lane / (TERMS / 4u) * 4u;
-  let to = outer * STRIDE + ahead;
-  let rows = left_place((here.m + outer) / 4u, here.part);
-  var columns = right_cursor((here.n + outer) / 4u, here.part, here.first + ahead);
+  let of_left = block_of(lane, LEFT_BY_TERMS);
+  let of_right = block_of(lane, RIGHT_BY_TERMS);
+  let k_left = of_left.k4 * 4u;
+  let k_right = of_right.k4 * 4u;
+  let to_left = of_left.outer4 * 4u * STRIDE + k_left;
+  let to_right = of_right.outer4 * 4u * STRIDE + k_right;
+  let rows = left_place(here.m / 4u + of_left.outer4, here.part);
+  var columns = right_cursor(here.n / 4u + of_right.outer4, here.part, here.first + k_right);
   let row = subgroup / SUBGROUPS_N * (BLOCKS_M * SIDE);
   let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
   var sum: array<MatrixC, BLOCKS>; // [block of rows * BLOCKS_N + block of columns]
   var matrices: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
   // The next blocks are loaded while the current ones are multiplied. They are rounded only after that: until then,
   // nothing waits for them.
-  var next_left = left_block(rows, here.first + ahead, here.last);
-  var next_right = right_block(columns, here.first + ahead, here.last);
+  var next_left = left_block(rows, here.first + k_left, here.last);
+  var next_right = right_block(columns, here.first + k_right, here.last);
   for (var k = here.first; k < here.last; k += TERMS) {
     let block_left = left_f16(transpose(next_left));
     let block_right = right_f16(transpose(turned(next_right)));
     workgroupBarrier();
     @unroll for (var i = 0u; i < 4u; i++) {
-      put_left(to + i * STRIDE, block_left[i]);
-      put_right(to + i * STRIDE, block_right[i]);
+      put_left(to_left + i * STRIDE, block_left[i]);
+      put_right(to_right + i * STRIDE, block_right[i]);
     }
     workgroupBarrier();
     columns = later(columns, TERMS);
-    next_left = left_block(rows, k + TERMS + ahead, here.last);
-    next_right = right_block(columns, k + TERMS + ahead, here.last);
+    next_left = left_block(rows, k + TERMS + k_left, here.last);
+    next_right = right_block(columns, k + TERMS + k_right, here.last);
     // A loop of one round: naga takes an `if` for non-uniform, and cooperative matrices must not be used in one.
     for (var works = !SURPLUS || subgroup < SUBGROUPS; works; works = false) {
       @unroll for (var t = 0u; t < TERMS / SIDE; t++) {

@@ -8,6 +8,7 @@
 
 import package::matmul_blocks::{left_block, right_block, store};
 import package::matmul_operands::{columns_of_b, p, rows_of_a};
+import package::tile_blocks::block_of;
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 64u;
@@ -18,13 +19,21 @@ const LANES: u32 = 64u;
 // Invocations along m and n.
 const LANES_M: u32 = TILE_M / 4u / QUADS_M;
 const LANES_N: u32 = TILE_N / 4u / QUADS_N;
+// Whether neighbours load terms of an operand, which is contiguous along them. PAD vec4 after each four terms let 8 of
+// them store in different banks of workgroup memory.
+const LEFT_BY_TERMS: bool = false;
+const RIGHT_BY_TERMS: bool = false;
+const PAD: u32 = 32u / TERMS;
+// Four terms of a, and of b, in the tile.
+const TERMS_A: u32 = TILE_M + u32(LEFT_BY_TERMS) * PAD;
+const TERMS_B: u32 = TILE_N + u32(RIGHT_BY_TERMS) * PAD;
 // Start of b in the tile.
-const TILE_B: u32 = TILE_M * TERMS / 4u;
+const TILE_B: u32 = TERMS_A * (TERMS / 4u);
 // Beyond every k.
 const FAR: u32 = 0x80000000u;
 
 // a[k, m / 4], followed by b[k, n / 4]; at the end, two rows of each invocation.
-var<workgroup> tile: array<vec4<f32>, (TILE_M + TILE_N) * TERMS / 4u>;
+var<workgroup> tile: array<vec4<f32>, (TERMS_A + TERMS_B) * (TERMS / 4u)>;
 
 @compute @workgroup_size(LANES)
 fn matmul_tile(
@@ -44,14 +53,14 @@ fn matmul_tile(
   let block_b = LANES - 1u - lane;
   let loads_a = block_a < TILE_M * TERMS / 16u;
   let loads_b = block_b < TILE_N * TERMS / 16u;
-  let row = rows_of_a(batch, m + block_a % (TILE_M / 4u) * 4u);
-  let column = columns_of_b(batch, n + block_b % (TILE_N / 4u) * 4u);
-  let k_a = block_a / (TILE_M / 4u) * 4u;
-  let k_b = block_b / (TILE_N / 4u) * 4u;
-  let to_a = k_a * (TILE_M / 4u) + block_a % (TILE_M / 4u);
-  let to_b = k_b * (TILE_N / 4u) + block_b % (TILE_N / 4u) + TILE_B;
-  let ahead_a = select(FAR, k_a, loads_a);
-  let ahead_b = select(FAR, k_b, loads_b);
+  let of_a = block_of(block_a, TILE_M, LEFT_BY_TERMS);
+  let of_b = block_of(block_b, TILE_N, RIGHT_BY_TERMS);
+  let row = rows_of_a(batch, m + of_a.outer4 * 4u);
+  let column = columns_of_b(batch, n + of_b.outer4 * 4u);
+  let to_a = of_a.k4 * TERMS_A + of_a.outer4;
+  let to_b = of_b.k4 * TERMS_B + of_b.outer4 + TILE_B;
+  let ahead_a = select(FAR, of_a.k4 * 4u, loads_a);
+  let ahead_b = select(FAR, of_b.k4 * 4u, loads_b);
   // Each invocation sums rows y4 * 4 + 0..4, and another QUADS_M - 1 groups at distances of 4 LANES_M; columns
   // likewise. Neighbours 2 i and 2 i + 1 read the same columns, neighbours i and i + 2 the same rows: NVIDIA's GPUs then
   // serve 16 invocations at once, otherwise 8. On an H100, products of 4096 take 5% less time. (^ instead of +: then
@@ -82,8 +91,8 @@ fn matmul_tile(
     left = left_block(row, k + TERMS + ahead_a, last);
     right = right_block(column, k + TERMS + ahead_b, last);
     for (var t4 = 0u; t4 < TERMS; t4 += 4u) {
-      let at_a = t4 * (TILE_M / 4u) + y4;
-      let at_b = t4 * (TILE_N / 4u) + x4 + TILE_B;
+      let at_a = t4 / 4u * TERMS_A + y4;
+      let at_b = t4 / 4u * TERMS_B + x4 + TILE_B;
       @unroll for (var t = 0u; t < 4u; t++) {
         @unroll for (var i = 0u; i < QUADS_M; i++) {
           rows[i] = tile[at_a + (t * (TILE_M / 4u) + i * LANES_M)];

@@ -212,7 +212,8 @@ impl Kernel for QuantizedMatmul {
                 ("quantized_gemv_shuffle", shader.set("Words", "vec4<u32>"))
             }
             _ => {
-                let (entry, shader) = kernels::shader(variant, tiling.tile);
+                let by_terms = [x.blocks == Blocks::AlongInner, !self.transposed];
+                let (entry, shader) = kernels::shader(variant, tiling.tile, by_terms, args.profile);
                 let along_m = x.blocks == Blocks::AlongOuter;
                 (entry, shader.set("A_ALONG_M", along_m).set("WHOLE_BLOCKS", k.is_multiple_of(4)))
             }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use wgrad::check::{CaseGraph, ways};
 use wgrad::op::Case;
+use wgrad::ops::conv2d::Conv2d;
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Device, Error, Graph, Limit, Profile, Session, Tensor, Value};
 
@@ -310,6 +311,45 @@ fn a_tensor_that_fills_a_binding_exactly_runs() {
     let reported =
         matches!(&refused, Error::Limit(why) if why.contains("1048896 bytes") && why.contains("allows 1048576"));
     assert!(reported, "{refused}");
+}
+
+/// A device whose workgroup memory the largest tiles fill has no room to pad them.
+#[test]
+fn tiles_agree_with_the_reference_padded_or_not() {
+    let Some(device) = common::device() else { return };
+    let graph = Graph::new();
+    let a = graph.input("a", DType::F32, [150, 68]);
+    let b = graph.input("b", DType::F32, [136, 68]);
+    let x = graph.input("x", DType::F32, [2, 8, 12, 12]);
+    let w = graph.input("w", DType::F32, [20, 8, 3, 3]);
+    let dy = graph.input("dy", DType::F32, [2, 20, 12, 12]);
+    let options = Conv2d::same(3);
+    // Both operands, the right one, and the left one are contiguous along the terms.
+    let cases = [
+        (a.matmul(&b.t()), [("a", &a), ("b", &b)], 2),
+        (x.conv2d(&w, None, options), [("x", &x), ("w", &w)], 1),
+        (x.conv2d_weight_grad(&dy, 3, options), [("x", &x), ("dy", &dy)], 1),
+    ];
+    let numbers = |count: usize| (0..count).map(|i| (i % 61) as f32 / 16.0 - 2.0).collect::<Vec<_>>();
+    for (memory, padded) in [(16_384, false), (16_640, true)] {
+        let limits = Profile { max_workgroup_memory: memory, max_invocations: 256, ..device.profile().clone() };
+        let device = Device::open_within(None, Some(&limits)).expect("opens");
+        for (y, inputs, by_terms) in &cases {
+            let options = Options { variant: Some("tile128".into()), ..Options::default() };
+            let mut session = Session::new(device.clone());
+            let program = session.compile_with(&graph, &[y], &options).expect("compiles");
+            let dispatches = program.plan().calls.iter().flat_map(|call| &call.dispatches);
+            let found: usize = dispatches.map(|d| d.wgsl.text.matches("_BY_TERMS: bool = true").count()).sum();
+            assert_eq!(found, if padded { *by_terms } else { 0 }, "{}", program.plan().explain());
+            let tensors = inputs.map(|(name, input)| {
+                let numbers = numbers(input.shape().iter().product());
+                (name, Tensor::new(input.shape(), numbers).expect("as many"))
+            });
+            let feeds = tensors.each_ref().map(|(name, tensor)| (*name, tensor));
+            let (_, report) = session.check(&program, &feeds).expect("runs");
+            assert!(report.passed() && report.compared() > 1000, "{report:?}");
+        }
+    }
 }
 
 /// Transposed copies go through tiles on GPUs; constants, which have no buffer, do not.

@@ -82,6 +82,13 @@ fn convolutions() -> Vec<Fault> {
             Text("if (channel < s.channels) {", "if (true) {"),
         ),
         fault(
+            "the padding between the terms of a tile is not skipped",
+            ["conv2d", "17 channels to 33"],
+            "tile32",
+            "conv2d_tile",
+            Text("let at_right = t4 / 4u * TERMS_RIGHT +", "let at_right = t4 / 4u * TILE_N +"),
+        ),
+        fault(
             "positions past the last are written",
             ["conv2d", "kernel as large as the input"],
             "rows",

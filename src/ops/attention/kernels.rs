@@ -11,7 +11,7 @@ use crate::shape::View;
 const SHUFFLE: Variant = Variant { subgroup: Some(8), invocations: 8, ..Variant::plain("shuffle") };
 /// Tiles of 64 rows and 64 scores per row in workgroup memory, with 11 to 16 multiply-adds for each read of workgroup
 /// memory, where `tile` has 8 to 11.
-const TILE64: Variant = Variant { workgroup_memory: 16 * (512 + 1024), ..Variant::plain("tile64") };
+const TILE64: Variant = Variant { workgroup_memory: 16 * (528 + 1024), ..Variant::plain("tile64") };
 /// Tiles of 32 rows and 64 scores per row; a workgroup computes 128 columns of the result, where the others compute 64
 /// and so need the scores twice.
 const TILE128: Variant = Variant { workgroup_memory: 16 * (512 + 512), ..Variant::plain("tile128") };

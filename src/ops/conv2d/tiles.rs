@@ -5,6 +5,7 @@ use super::packed::{Windows, is_product};
 use super::{ConvPass, Sizes};
 use crate::op::{Args, Binding, Cost, Launch, Lowered, Machine, Slot, Style, Variant, Work};
 use crate::ops::cooperative::{self, COOPERATIVE64, COOPERATIVE128};
+use crate::ops::matmul::kernels::padded;
 use crate::ops::reduce::{adds_together, sum_of_parts, sum_of_views};
 use crate::shader::Shader;
 use crate::{DType, Profile};
@@ -82,6 +83,11 @@ fn shader(variant: &Variant, args: &Args<'_>) -> Result<(&'static str, Shader), 
     let quads = if tile_n == 32 { 1 } else { 2 };
     let shader = Shader::new("conv2d_tile").set("TILE_M", tile_m).set("TILE_N", tile_n).set("TERMS", round);
     Ok(("conv2d_tile", shader.set("QUADS", quads).set("LANES", variant.invocations).set("COPIED", !in_place)))
+}
+
+/// Whether neighbours load terms of operands that are contiguous along them.
+fn neighbours_load_terms(variant: &Variant, args: &Args<'_>) -> bool {
+    variant.cooperative || padded(variant, args.profile)
 }
 
 /// Fewest terms in a part of a sum, as in a matrix product.
@@ -233,6 +239,8 @@ impl Product {
         let Product { windows, sizes: [m, _, k], .. } = self;
         let (entry, shader) = shader(variant, args)?;
         let shader = if variant.cooperative { shader.set("CONV2D", true) } else { shader };
+        // Copies are contiguous along the terms.
+        let shader = shader.set("RIGHT_BY_TERMS", windows.copied && neighbours_load_terms(variant, args));
         let mut scratch = Vec::new();
         let mut allocate = |bytes| {
             scratch.push(bytes);
@@ -281,7 +289,9 @@ impl Product {
             launches.push(dy.pack(Slot::Input(1), gradient, args)?);
             scratch.push(dy.packed() * 16);
         }
-        let shader = shader.set("WHOLE", windows.by_fours()).set("PLANES", self.copies == 1);
+        let planes = self.copies == 1;
+        let shader = shader.set("LEFT_BY_TERMS", planes && neighbours_load_terms(variant, args));
+        let shader = shader.set("WHOLE", windows.by_fours()).set("PLANES", planes);
         let blocks = [cut.column_blocks, cut.row_blocks, cut.workgroups(), cut.terms];
         let multiply = Launch {
             label: format!("conv2d_weight {}", variant.name),

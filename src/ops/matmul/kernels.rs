@@ -281,13 +281,15 @@ impl Kernel for Matmul {
         let [a, b] = &operands;
         let tiling = tiling(variant, m, n);
         let cut = tiling.cut(sizes, batches, args.profile);
+        let by_terms = [a, b].map(|operand| operand.blocks == Blocks::AlongInner);
         let (entry, shader) = match variant.cooperative {
             true => {
                 let element = |i: usize| if args.stored[i] == DType::F16 { "f16" } else { "f32" };
                 let shader = cooperative::shader(variant, args.profile)?;
+                let shader = shader.set("LEFT_BY_TERMS", by_terms[0]).set("RIGHT_BY_TERMS", by_terms[1]);
                 ("cooperative_tile", shader.set("ElementA", element(0)).set("ElementB", element(1)))
             }
-            false => shader(variant, tiling.tile),
+            false => shader(variant, tiling.tile, by_terms, args.profile),
         };
         // Element-wise loads are slow anyway: they share one shader for every k.
         let whole = k.is_multiple_of(4) && (a.blocks != Blocks::Elements || b.blocks == Blocks::AlongInner);
@@ -315,8 +317,14 @@ impl Kernel for Matmul {
     }
 }
 
-/// The entry point of a variant, which is also the name of its file, and the shader.
-pub(in crate::ops) fn shader(variant: &Variant, tile @ [tile_m, tile_n]: [usize; 2]) -> (&'static str, Shader) {
+/// The entry point of a variant, which is also the name of its file, and the shader, for operands that are contiguous
+/// along the terms or not.
+pub(in crate::ops) fn shader(
+    variant: &Variant,
+    tile @ [tile_m, tile_n]: [usize; 2],
+    by_terms: [bool; 2],
+    profile: &Profile,
+) -> (&'static str, Shader) {
     match *variant {
         GEMV => ("matmul_gemv", Shader::new("matmul_gemv").set("TM", tile_m).set("TN", tile_n)),
         GEMV_ACROSS => {
@@ -332,7 +340,11 @@ pub(in crate::ops) fn shader(variant: &Variant, tile @ [tile_m, tile_n]: [usize;
         REGISTER8 | REGISTER4 => {
             ("matmul_register", Shader::new("matmul_register").set("TM", tile_m).set("TN", tile_n))
         }
-        _ => ("matmul_tile", workgroup_tile(variant, tile)),
+        _ => {
+            let [left, right] = by_terms.map(|by_terms| by_terms && padded(variant, profile));
+            let shader = workgroup_tile(variant, tile).set("LEFT_BY_TERMS", left).set("RIGHT_BY_TERMS", right);
+            ("matmul_tile", shader)
+        }
     }
 }
 
@@ -348,6 +360,11 @@ fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
         .set("QUADS_M", quads)
         .set("QUADS_N", quads)
         .set("LANES", variant.invocations)
+}
+
+/// Whether the tile of a variant is padded: by 128 bytes for each operand, for which few devices have no room.
+pub(in crate::ops) fn padded(variant: &Variant, profile: &Profile) -> bool {
+    variant.workgroup_memory + 256 <= profile.max_workgroup_memory
 }
 
 /// How 4 x 4 blocks of an operand are loaded.

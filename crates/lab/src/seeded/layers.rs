@@ -51,6 +51,13 @@ pub(super) fn attention() -> Vec<Fault> {
             "attention",
             Text("return lse_before[i];", "return LEFT_OUT;"),
         ),
+        fault(
+            "the padding between the elements of a tile is not skipped",
+            CAUSAL,
+            "tile",
+            "attention",
+            Text("START + quad * ELEMENTS_RIGHT", "START + quad * (32u * SCORES)"),
+        ),
         fault("score gradients without the scale", FORWARD, "tile", "attention_query_grad", Text(" * p.factor;", ";")),
         fault("score gradients without delta", CAUSAL, "shuffle", "attention_key_grad", Text(" - delta)", ")")),
         fault("dv from the wrong operand", CAUSAL, "tile", "attention_key_grad", Swap(1, 4)),

@@ -126,7 +126,14 @@ pub(super) fn products() -> Vec<Fault> {
             SQUARE,
             "tile64",
             "matmul_tile",
-            Text("let at_b = t4 * (TILE_N / 4u) +", "let at_b = t4 * (TILE_N / 4u - 1u) +"),
+            Text("let at_b = t4 / 4u * TERMS_B +", "let at_b = t4 / 4u * (TERMS_B - 1u) +"),
+        ),
+        fault(
+            "the padding between the terms of a tile is not skipped",
+            SQUARE,
+            "tile128",
+            "matmul_tile",
+            Text("let at_a = t4 / 4u * TERMS_A +", "let at_a = t4 / 4u * TILE_M +"),
         ),
         fault(
             "terms past the end of k are not zeroed",
@@ -248,7 +255,10 @@ pub(super) fn matrix_units() -> Vec<Fault> {
         fault(
             "two terms of one operand change places in workgroup memory",
             PRODUCT,
-            Text("put_left(to + 0u * STRIDE, block_left[0u]);", "put_left(to + 0u * STRIDE, block_left[0u].yxzw);"),
+            Text(
+                "put_left(to_left + 0u * STRIDE, block_left[0u]);",
+                "put_left(to_left + 0u * STRIDE, block_left[0u].yxzw);",
+            ),
         ),
         fault(
             "f16 numbers have the precision of bf16",
