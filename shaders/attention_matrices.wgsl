@@ -10,7 +10,9 @@ enable f16;
 enable wgpu_cooperative_matrix;
 
 import package::attention_operands::{p, rows_of};
-import package::cooperative_matrices::{Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE};
+import package::cooperative_matrices::{
+  block_of, Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE,
+};
 
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
@@ -133,11 +135,11 @@ fn load_panel(sums: ptr<function, array<MatrixC, SUMS>>, panel: u32, subgroup: u
 @template(LEFT, RIGHT)
 fn dot_LEFT_RIGHT(b: u32, row: u32, column: u32, lane: u32, subgroup: u32) {
   // Each invocation stages 4 x 4 elements of both.
-  let outer = lane / (TERMS / 4u) * 4u;
-  let inner = lane % (TERMS / 4u);
-  let to = outer * TERMS_STRIDE + inner * 4u;
-  let left_at = rows_of(p.LEFT, b, row + outer);
-  let right_at = rows_of(p.RIGHT, b, column + outer);
+  let block = block_of(lane, true);
+  let inner = block.k4;
+  let to = block.outer4 * 4u * TERMS_STRIDE + inner * 4u;
+  let left_at = rows_of(p.LEFT, b, row + block.outer4 * 4u);
+  let right_at = rows_of(p.RIGHT, b, column + block.outer4 * 4u);
   var sums: array<MatrixC, SUMS>;
   for (var e = inner; e < p.LEFT.width + inner; e += TERMS / 4u) {
     var l = mat4x4<f16>();
@@ -146,10 +148,10 @@ fn dot_LEFT_RIGHT(b: u32, row: u32, column: u32, lane: u32, subgroup: u32) {
       let begin = left_at + e;
       let other = right_at + e;
       // Both are loaded before either is needed.
-      let block = mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]);
-      let other_block = mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]);
-      l = rounded(block, IN_RANGE);
-      r = rounded(other_block, IN_RANGE);
+      let of_left = mat4x4(LEFT[begin.x], LEFT[begin.y], LEFT[begin.z], LEFT[begin.w]);
+      let of_right = mat4x4(RIGHT[other.x], RIGHT[other.y], RIGHT[other.z], RIGHT[other.w]);
+      l = rounded(of_left, IN_RANGE);
+      r = rounded(of_right, IN_RANGE);
     }
     workgroupBarrier();
     @unroll for (var i = 0u; i < 4u; i++) {
@@ -169,8 +171,9 @@ fn dot_LEFT_RIGHT(b: u32, row: u32, column: u32, lane: u32, subgroup: u32) {
 fn add_ADDED(
   sums: ptr<function, array<MatrixC, SUMS>>, b: u32, column: u32, chunk: u32, lane: u32, subgroup: u32,
 ) {
-  let outer = lane / (TERMS / 4u);
-  let inner = lane % (TERMS / 4u) * 4u;
+  let block = block_of(lane, false);
+  let outer = block.outer4;
+  let inner = block.k4 * 4u;
   let to = outer * 4u * TERMS_STRIDE + inner;
   for (var i = 0u; i < TILE; i += TERMS) {
     let rows = rows_of(p.ADDED, b, column + i + inner);

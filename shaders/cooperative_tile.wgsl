@@ -11,7 +11,9 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
-import package::cooperative_matrices::{Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE};
+import package::cooperative_matrices::{
+  block_of, Cell, CELL, MatrixA, MatrixB, MatrixC, put_TILE, rounded, SIDE,
+};
 
 @if(CONV2D)
 import package::conv2d_blocks::{
@@ -64,16 +66,6 @@ fn left_f16(block: mat4x4<Left>) -> mat4x4<f16> { return rounded(block, LEFT_IN_
 fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return block; }
 @else
 fn right_f16(block: mat4x4<Right>) -> mat4x4<f16> { return rounded(block, RIGHT_IN_RANGE); }
-
-// The 4 x 4 block that an invocation loads: terms 4 k4 .. 4 k4 + 4 of rows or columns 4 outer4 .. 4 outer4 + 4.
-struct Block { k4: u32, outer4: u32 }
-
-// Neighbours load what is contiguous in memory: 8 of them 128 bytes of terms, or 4 of them 64 bytes of rows or columns.
-// (If 8 loaded rows, they would store in the same banks of workgroup memory.)
-fn block_of(lane: u32, by_terms: bool) -> Block {
-  if (by_terms) { return Block(lane % (TERMS / 4u), lane / (TERMS / 4u)); }
-  return Block(lane % 2u + lane / 8u % (TERMS / 8u) * 2u, lane / 2u % 4u + lane / TERMS * 4u);
-}
 
 @compute @workgroup_size(LANES)
 fn cooperative_tile(
