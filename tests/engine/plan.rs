@@ -383,6 +383,19 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     let found = [2048, 1024, 768, 512, 256, 96].map(|n| label(&[n, n], &[n, n], false, &large));
     let expected = ["tile128", "tile128", "tile128", "tile32", "tile32", "tile32"];
     assert_eq!(found, expected.map(|tile| format!("matmul.{tile}")), "on 132 multiprocessors");
+    // With more workgroup memory, NVIDIA's GPUs use the widest tile for large products.
+    let nvidia = Profile { max_workgroup_memory: 48 << 10, ..large };
+    let of_sizes = |profile: &Profile| {
+        let sizes = [[8192, 8192, 8192], [4096; 3], [2048; 3], [256, 4096, 4096], [1024; 3], [512; 3]];
+        sizes.map(|[m, n, k]| label(&[m, k], &[k, n], false, profile).replace("matmul.", ""))
+    };
+    let wide = "tile128x256";
+    assert_eq!(of_sizes(&nvidia), [wide, wide, wide, wide, "tile128", "tile32"]);
+    let narrow = ["tile128", "tile128", "tile128", "tile128", "tile128", "tile32"];
+    let amd = Profile { subgroups: Some((32, 64)), ..nvidia.clone() };
+    assert_eq!(of_sizes(&amd), narrow);
+    let apple = Profile { backend: "metal".into(), ..nvidia };
+    assert_eq!(of_sizes(&apple), narrow);
     // A device that cannot run the tile gets a smaller one.
     let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };
     assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");

@@ -183,11 +183,11 @@ fn only_mixed_precision_uses_cooperative_matrices_and_only_where_there_are_some(
     assert_eq!(planned(large, &gpu(), Precision::Mixed).0, "matmul.cooperative128");
     assert_eq!(planned([512, 512, 512], &gpu(), Precision::Mixed).0, "matmul.cooperative64");
     let (highest, why) = planned(large, &gpu(), Precision::Highest);
-    assert_eq!(highest, "matmul.tile128");
+    assert_eq!(highest, "matmul.tile128x256");
     assert!(why.contains("cooperative128 needs Options::precision Mixed"), "{why}");
     let without = Profile { cooperative_matrices: Vec::new(), ..gpu() };
     let (label, why) = planned(large, &without, Precision::Mixed);
-    assert_eq!(label, "matmul.tile128");
+    assert_eq!(label, "matmul.tile128x256");
     assert!(why.contains("cooperative128 lacks cooperative matrices (off unless enabled)"), "{why}");
     // A workgroup's memory does not hold the results of so many subgroups.
     let narrow = Profile { subgroups: Some((4, 4)), ..gpu() };
