@@ -3,6 +3,8 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
+import package::tile_blocks::Block;
+
 const SIDE: u32 = 16u; // or 8
 
 @if(SIDE == 8)
@@ -41,12 +43,9 @@ fn put_TILE(at: u32, terms: vec4<f16>) {
   @else TILE[at / 4u] = terms;
 }
 
-// The 4 x 4 block of an operand that an invocation loads, of TERMS terms: terms 4 k4 .. 4 k4 + 4 of rows or columns
-// 4 outer4 .. 4 outer4 + 4.
-struct Block { k4: u32, outer4: u32 }
-
-// Neighbours load what is contiguous in memory: 8 of them 128 bytes of terms, or 4 of them 64 bytes of rows or columns.
-// (If 8 loaded rows, they would store in the same banks of workgroup memory.)
+// The block of an operand that an invocation loads, of TERMS terms. Neighbours load what is contiguous in memory: 8 of
+// them 128 bytes of terms, or 4 of them 64 bytes of rows or columns. (If 8 loaded rows, they would store in the same banks
+// of workgroup memory.)
 fn block_of(lane: u32, by_terms: bool) -> Block {
   if (by_terms) { return Block(lane % (TERMS / 4u), lane / (TERMS / 4u)); }
   return Block(lane % 2u + lane / 8u % (TERMS / 8u) * 2u, lane / 2u % 4u + lane / TERMS * 4u);

@@ -32,7 +32,13 @@ const TILE_B: u32 = TERMS_A * (TERMS / 4u);
 // Beyond every k.
 const FAR: u32 = 0x80000000u;
 
-// a[k, m / 4], followed by b[k, n / 4]; at the end, two rows of each invocation.
+// Rows of each invocation whose results the tile holds at the end.
+@if(LANES_M * TILE_N * 2 > (TILE_M + TILE_N) * TERMS)
+const STAGED: u32 = 1u;
+@else
+const STAGED: u32 = 2u;
+
+// a[k, m / 4], followed by b[k, n / 4]; at the end, STAGED rows of each invocation.
 var<workgroup> tile: array<vec4<f32>, (TERMS_A + TERMS_B) * (TERMS / 4u)>;
 
 @compute @workgroup_size(LANES)
@@ -112,22 +118,22 @@ fn matmul_tile(
   // once, in a loop whose bound is not a constant: compilers would unroll it otherwise. (Columns count down because the
   // values computed for loading would otherwise be kept in registers until here.)
   let column4 = TILE_N / 4u - 1u - lane % (TILE_N / 4u);
-  let end = select(0u, LANES_M * 2u, n + column4 * 4u < p.n);
-  for (var done = 0u; done < QUADS_M * 4u; done += 2u) {
+  let end = select(0u, LANES_M * STAGED, n + column4 * 4u < p.n);
+  for (var done = 0u; done < QUADS_M * 4u; done += STAGED) {
     workgroupBarrier();
-    @unroll for (var r = 0u; r < 2u; r++) {
+    @unroll for (var r = 0u; r < STAGED; r++) {
       @unroll for (var j = 0u; j < QUADS_N; j++) {
-        tile[(y4 * 2u + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS_N + j];
+        tile[(y4 * STAGED + r) * (TILE_N / 4u) + x4 + j * LANES_N] = sum[r * QUADS_N + j];
       }
     }
     // Shifts the remaining rows up.
     @unroll for (var j = 0u; j < QUADS_M * QUADS_N * 4u; j++) {
-      sum[j] = sum[min(j + QUADS_N * 2u, QUADS_M * QUADS_N * 4u - 1u)];
+      sum[j] = sum[min(j + QUADS_N * STAGED, QUADS_M * QUADS_N * 4u - 1u)];
     }
     workgroupBarrier();
     let above = m + done / 4u * (LANES_M * 4u) + done % 4u;
     for (var r = lane / (TILE_N / 4u); r < end; r += LANES / (TILE_N / 4u)) {
-      store(slice, above + r / 2u * 4u + r % 2u, n + column4 * 4u, tile[r * (TILE_N / 4u) + column4]);
+      store(slice, above + r / STAGED * 4u + r % STAGED, n + column4 * 4u, tile[r * (TILE_N / 4u) + column4]);
     }
   }
 }

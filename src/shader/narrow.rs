@@ -13,7 +13,16 @@ const ROUNDED: &str = "rounded ";
 const AS: &str = " as ";
 
 impl Source {
-    /// Whether a binding is an array of this type, so that it need not be converted.
+    /// Whether a binding is an array of numbers of this type, or of vectors of them, so that they need not be converted.
+    ///
+    /// ```
+    /// use wgrad::DType;
+    /// use wgrad::shader::Shader;
+    ///
+    /// let source = Shader::new("cumsum_rows").finish()?;
+    /// assert!(source.holds(1, DType::F32) && !source.holds(1, DType::F16));
+    /// # Ok::<(), String>(())
+    /// ```
     pub fn holds(&self, binding: u32, dtype: DType) -> bool {
         let bindings = self.origin.iter().flat_map(|origin| &origin.bindings);
         bindings.into_iter().any(|(number, _, scalar)| *number == binding && scalar == dtype.name())

@@ -21,7 +21,7 @@ pub(in crate::ops) const SHUFFLE32: Variant = Variant { workgroup_memory: 4096, 
 /// For GPUs, tiles in workgroup memory, 8 x 8 elements per invocation: larger tiles need fewer reads per multiply-add.
 pub(in crate::ops) const TILE128: Variant = Variant { invocations: 256, workgroup_memory: 16384, ..variant("tile128") };
 /// 8 x 16 elements per invocation: three quarters of the reads and half of the barriers. NVIDIA's compiler for CUDA needs
-/// 219 to 229 registers, and one workgroup fits on a multiprocessor, as with `tile128`.
+/// 225 to 231 registers, and one workgroup fits on a multiprocessor, as with `tile128`.
 const TILE128X256: Variant = Variant { invocations: 256, workgroup_memory: 24576, ..variant("tile128x256") };
 pub(in crate::ops) const TILE64: Variant = Variant { workgroup_memory: 8192, ..variant("tile64") };
 /// The same for results of few rows or columns.
