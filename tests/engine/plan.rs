@@ -394,7 +394,7 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     let narrow = ["tile128", "tile128", "tile128", "tile128", "tile128", "tile32"];
     let amd = Profile { subgroups: Some((32, 64)), ..nvidia.clone() };
     assert_eq!(of_sizes(&amd), narrow);
-    let apple = Profile { backend: "metal".into(), ..nvidia };
+    let apple = Profile { backend: "metal".into(), kind: "integrated GPU".into(), ..nvidia };
     assert_eq!(of_sizes(&apple), narrow);
     // A device that cannot run the tile gets a smaller one.
     let little = Profile { max_workgroup_memory: 8192, max_invocations: 128, ..gpu };

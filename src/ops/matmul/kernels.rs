@@ -265,8 +265,8 @@ impl Kernel for Matmul {
         work.compile = compile(variant, sizes);
         let suits = match *variant {
             GEMV | GEMV_ACROSS => gemv(args).as_ref() == Some(variant),
-            // Other GPUs have fewer registers per invocation, or would run half as many invocations at a time.
-            TILE128X256 => args.profile.subgroups == Some((32, 32)) && args.profile.backend != "metal",
+            // NVIDIA's GPUs. Others have fewer registers per invocation, or would run half as many invocations at a time.
+            TILE128X256 => args.profile.subgroups == Some((32, 32)) && args.profile.kind == "discrete GPU",
             _ => true,
         };
         if !suits {
