@@ -12,8 +12,8 @@ const ADDED_ROWS: u32 = 16u;
 const ADDED_ROWS: u32 = 32u;
 const ADDED_QUADS: u32 = ADDED_ROWS * COLUMNS / 32u;
 
-// In dot, two vec4 follow those of each four elements: then 8 neighbours, which load 16 elements of a row, store in
-// different banks of workgroup memory.
+// In dot, two vec4 of padding follow each four elements, so that 8 neighbours, which load 16 elements of two quads of
+// rows, store in different banks of workgroup memory.
 const ELEMENTS_LEFT: u32 = 32u * QUADS + 2u;
 const ELEMENTS_RIGHT: u32 = 32u * SCORES + 2u;
 // Start of RIGHT.
@@ -44,8 +44,8 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
   let size = p.LEFT.width;
   let group = group_of(lane);
   let place = place_of(lane);
-  // 32 invocations load 32 rows in 4 x 4 blocks, neighbours 16 elements of a row: first those of LEFT, then those of
-  // RIGHT.
+  // 32 invocations load 32 rows in 4 x 4 blocks: first those of LEFT, then those of RIGHT. Four neighbours load 16
+  // elements of the same rows.
   let inner = lane % 4u;
   let outer = lane / 4u % 8u;
   var starts: array<vec4<u32>, LOADS>;
@@ -107,8 +107,8 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
 }
 
 // The place of the weights of a quad of rows of the block, for `group` of the rows of the result; the next row is
-// 8 QUADS further. The exclusive or spreads the stores of neighbours over the banks of the memory. (The remainder is the
-// number itself. With it, NVIDIA's compiler sees that adding a constant does not overflow, and adds it in the load.)
+// 8 QUADS further. The exclusive or spreads the stores of neighbours over the banks of the memory. (The remainder does
+// not change the number. It shows NVIDIA's compiler that adding a constant cannot overflow: the load can then add it.)
 fn weights_at(quad: u32, group: u32) -> u32 {
   return (quad * 32u * QUADS + (group ^ (quad % 4u * 2u))) % (BLOCK * 8u * QUADS);
 }

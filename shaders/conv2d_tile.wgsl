@@ -33,8 +33,8 @@ const LANES_N: u32 = TILE_N / 4u / QUADS;
 // 4 x 4 blocks of each operand.
 const BLOCKS_LEFT: u32 = TILE_M * TERMS / 16u;
 const BLOCKS_RIGHT: u32 = TILE_N * TERMS / 16u;
-// Whether neighbours load terms of an operand, which is contiguous along them. PAD vec4 after each four terms let 8 of
-// them store in different banks of workgroup memory.
+// Whether neighbouring invocations load adjacent terms of an operand, which must be contiguous along the terms. Then
+// PAD vec4 follow each four terms, so that 8 neighbours store in different banks of workgroup memory.
 const LEFT_BY_TERMS: bool = false;
 const RIGHT_BY_TERMS: bool = false;
 const PAD: u32 = 32u / TERMS;

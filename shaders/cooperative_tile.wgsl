@@ -91,8 +91,8 @@ fn cooperative_tile(
   let column = subgroup % SUBGROUPS_N * (BLOCKS_N * SIDE);
   var sum: array<MatrixC, BLOCKS>; // [block of rows * BLOCKS_N + block of columns]
   var matrices: array<MatrixA, BLOCKS_M>; // declared here: inside the loop it would be zeroed each time
-  // The next blocks are loaded while the current ones are multiplied. They are rounded only after that: until then,
-  // nothing waits for them.
+  // The next blocks are loaded while the current ones are multiplied. They are rounded only afterwards, so that
+  // the products do not wait for the loads.
   var next_left = left_block(rows, here.first + k_left, here.last);
   var next_right = right_block(columns, here.first + k_right, here.last);
   for (var k = here.first; k < here.last; k += TERMS) {

@@ -6,7 +6,7 @@
 // Y_VEC4 n is a multiple of 4, and y is written by vec4.
 
 alias T = f32;
-// Kernels for cooperative matrices read f16 as such.
+// Kernels for cooperative matrices read operands that are stored as f16 without converting them.
 alias ElementA = T;
 alias ElementB = T;
 const A_ALONG_K: bool = false;

@@ -19,8 +19,8 @@ const LANES: u32 = 64u;
 // Invocations along m and n.
 const LANES_M: u32 = TILE_M / 4u / QUADS_M;
 const LANES_N: u32 = TILE_N / 4u / QUADS_N;
-// Whether neighbours load terms of an operand, which is contiguous along them. PAD vec4 after each four terms let 8 of
-// them store in different banks of workgroup memory.
+// Whether neighbouring invocations load adjacent terms of an operand, which must be contiguous along the terms. Then
+// PAD vec4 follow each four terms, so that 8 neighbours store in different banks of workgroup memory.
 const LEFT_BY_TERMS: bool = false;
 const RIGHT_BY_TERMS: bool = false;
 const PAD: u32 = 32u / TERMS;

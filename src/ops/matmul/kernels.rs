@@ -378,7 +378,7 @@ fn workgroup_tile(variant: &Variant, [tile_m, tile_n]: [usize; 2]) -> Shader {
         .set("LANES", variant.invocations)
 }
 
-/// Whether the tile of a variant is padded: by 128 bytes for each operand, for which few devices have no room.
+/// Whether there is room to pad the tile of a variant, by 128 bytes for each operand.
 pub(in crate::ops) fn padded(variant: &Variant, profile: &Profile) -> bool {
     variant.workgroup_memory + 256 <= profile.max_workgroup_memory
 }
