@@ -1,15 +1,15 @@
-// y[part, row] as in argmax.wgsl, with a workgroup for each.
+// y[part, row] as in argmax.wgsl, with LANES invocations for each.
 // 1 x: [outer, size, inner] row-major, a row per (outer, inner), in V: a T, or a vec4 of four neighbours in one row;
 // 2 y: [parts, rows], k from the start of the row. Sizes and chunks are in V.
-// An invocation examines every THREADS-th V of the chunk, then a tree combines the results.
+// An invocation examines every LANES-th V of the chunk, then a tree combines the results.
 // Requires size >= 1 and no empty chunks.
 // Reference: Argmax::reference in src/ops/argmax.rs.
 
 import package::argmax_order::{beats, d, start_of, x};
 import package::elements::{T, V, VEC4};
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_JOIN};
 
-const THREADS: u32 = 256u; // or 128
+const THREADS: u32 = 256u; // 64 to 256
 alias Tree = vec2<u32>; // the bits of an element, and its position
 
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
@@ -45,13 +45,16 @@ fn best_in(v: V, k: u32) -> vec2<u32> {
 fn argmax_rows(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(SUBGROUPS) own_subgroup = subgroup;
+  @if(SUBGROUPS) place = place_in(subgroup, index);
+  @else place = index;
+  let lane = place % LANES;
   // Surplus workgroups recompute the last element without storing it.
   let count = d.rows * d.parts;
-  let number = group_number(group, groups);
+  let number = group_number(group, groups) * ROWS + place / LANES;
   let i = min(number, count - 1u);
   let start = start_of(i % d.rows);
   let first = i / d.rows * d.chunk;
@@ -59,17 +62,17 @@ fn argmax_rows(
   // Without a V of its own, an invocation begins with the first of the chunk.
   let own = select(first, first + lane, first + lane < end);
   var best = best_in(x[start + own * d.inner], own);
-  var k = first + lane + THREADS;
-  for (; k + 2u * THREADS < end; k += 3u * THREADS) { // three loads at a time
+  var k = first + lane + LANES;
+  for (; k + 2u * LANES < end; k += 3u * LANES) { // three loads at a time
     let a = x[start + k * d.inner];
-    let b = x[start + (k + THREADS) * d.inner];
-    let c = x[start + (k + 2u * THREADS) * d.inner];
-    best = best_with(best_with(best_with(best, a, k), b, k + THREADS), c, k + 2u * THREADS);
+    let b = x[start + (k + LANES) * d.inner];
+    let c = x[start + (k + 2u * LANES) * d.inner];
+    best = best_with(best_with(best_with(best, a, k), b, k + LANES), c, k + 2u * LANES);
   }
-  for (; k < end; k += THREADS) {
+  for (; k < end; k += LANES) {
     best = best_with(best, x[start + k * d.inner], k);
   }
-  let found = tree_better(lane, best);
+  let found = tree_better(best);
   if (lane == 0u && number < count) {
     y[i] = found.y;
   }

@@ -1,12 +1,12 @@
 // dx[k] = epilogue(r (dy[k] - a - y[k] b)), a = mean of dy (0 without CENTERED), b = mean of y dy over the row, r = 1 /
 // sqrt(v + eps). 1 y, 2 stats: [2, rows], v in the second line; 3 dy, 4 dx: [rows, size] in V.
-// A workgroup computes one row, an invocation every THREADS-th element. HELD of them stay in registers; the rest of
+// A workgroup computes ROWS rows, an invocation every LANES-th element. HELD of them stay in registers; the rest of
 // longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
 // Reference: NormalizeGrad::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // 64 to 1024
 const HELD: u32 = 4u;
@@ -26,12 +26,15 @@ struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 fn norm_grad_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(SUBGROUPS) own_subgroup = subgroup;
+  @if(SUBGROUPS) place = place_in(subgroup, index);
+  @else place = index;
+  let lane = place % LANES;
   // Surplus workgroups do nothing, but reach every barrier.
-  let number = group_number(group, groups);
+  let number = group_number(group, groups) * ROWS + place / LANES;
   let row = min(number, d.rows - 1u);
   let end = select(0u, d.size, number < d.rows);
   let start = row * d.size;
@@ -40,35 +43,35 @@ fn norm_grad_workgroup(
   var a = V(0.0);
   var b = V(0.0);
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
-      held_y[h] = y[start + lane + h * THREADS];
-      held_dy[h] = dy[start + lane + h * THREADS];
+    if (lane + h * LANES < end) {
+      held_y[h] = y[start + lane + h * LANES];
+      held_dy[h] = dy[start + lane + h * LANES];
       a += held_dy[h];
       b += held_y[h] * held_dy[h];
     }
   }
-  for (var k = lane + HELD * THREADS; k < end;) {
-    let stop = min(k + RUN * THREADS, end);
+  for (var k = lane + HELD * LANES; k < end;) {
+    let stop = min(k + RUN * LANES, end);
     var run_a = V(0.0);
     var run_b = V(0.0);
-    for (; k < stop; k += THREADS) {
+    for (; k < stop; k += LANES) {
       run_a += dy[start + k];
       run_b += y[start + k] * dy[start + k];
     }
     a += run_a;
     b += run_b;
   }
-  var means = tree_sum(lane, vec2<f32>(lanes(a), lanes(b))) / d.n;
+  var means = tree_sum(vec2<f32>(lanes(a), lanes(b))) / d.n;
   if (!CENTERED) {
     means.x = 0.0;
   }
   let r = inverseSqrt(stats[d.rows + row] + d.eps);
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
-      store_dx(start + lane + h * THREADS, (held_dy[h] - V(means.x) - held_y[h] * means.y) * r);
+    if (lane + h * LANES < end) {
+      store_dx(start + lane + h * LANES, (held_dy[h] - V(means.x) - held_y[h] * means.y) * r);
     }
   }
-  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * LANES; k < end; k += LANES) {
     store_dx(start + k, (dy[start + k] - V(means.x) - y[start + k] * means.y) * r);
   }
 }

@@ -5,7 +5,7 @@
 // A workgroup merges 64 rows, an invocation one; with TOGETHER, a workgroup merges one row. Part p has every PARTS-th
 // element of `size` from p on. Requires at most 4096 parts. Reference: the references in src/ops/norm.rs.
 
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{place, place_in, SUBGROUPS, tree_barrier, tree_JOIN};
 
 const TOGETHER: bool = false;
 const THREADS: u32 = 64u;
@@ -42,8 +42,8 @@ fn scale_of(v: f32) -> f32 {
 }
 
 // The sum over the invocations that share a row.
-fn total(lane: u32, v: vec2<f32>) -> vec2<f32> {
-  @if(TOGETHER) return tree_sum(lane, v);
+fn total(v: vec2<f32>) -> vec2<f32> {
+  @if(TOGETHER) return tree_sum(v);
   @else return v;
 }
 
@@ -51,10 +51,13 @@ fn total(lane: u32, v: vec2<f32>) -> vec2<f32> {
 fn norm_merge(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(TOGETHER && SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(TOGETHER && SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(TOGETHER && SUBGROUPS) own_subgroup = subgroup;
+  @if(TOGETHER && SUBGROUPS) let lane = place_in(subgroup, index);
+  @else let lane = index;
+  @if(TOGETHER) place = lane;
   @if(TOGETHER) let row = group_number(group, groups);
   @else let row = group_number(group, groups) * THREADS + lane;
   if (row >= d.rows) { return; } // uniform in the workgroup if it shares a row
@@ -69,7 +72,7 @@ fn norm_merge(
     }
     means += run;
   }
-  means = total(lane, means);
+  means = total(means);
   let a = means.x;
   var b = means.y;
   var rest = 0.0;
@@ -92,8 +95,8 @@ fn norm_merge(
         }
         moments += run;
       }
-      @if(TOGETHER) workgroupBarrier(); // the previous sum has been read
-      moments = total(lane, moments);
+      @if(TOGETHER) tree_barrier();
+      moments = total(moments);
       rest = moments.x;
       b = moments.y;
       // The scale of the last attempt divides `rest` below. A workgroup does not leave the loop early: barriers must be in

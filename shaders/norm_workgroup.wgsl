@@ -1,12 +1,12 @@
 // y[k] = epilogue((x[k] - m) r), r = 1 / sqrt(v + eps), with m and v the row's mean and biased variance; without
 // CENTERED m = 0, and v is the mean square. 1 x, 2 y: [rows, size] in V; 3 stats: [2, rows], m and v.
-// A workgroup computes one row, an invocation every THREADS-th element. HELD of them stay in registers; the rest of
+// A workgroup computes ROWS rows, an invocation every LANES-th element. HELD of them stay in registers; the rest of
 // longer rows is read again. V is f32, or vec4<f32> of four neighbours (reduced by `lanes`).
 // Reference: Normalize::reference in src/ops/norm.rs.
 
 import package::elements::{store_OUT, V};
 import package::norm_lanes::{lanes};
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_barrier, tree_JOIN};
 
 const THREADS: u32 = 256u; // 64 to 1024
 const HELD: u32 = 4u;
@@ -25,51 +25,54 @@ struct Dims { rows: u32, size: u32, n: f32, eps: f32 }
 fn norm_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(SUBGROUPS) own_subgroup = subgroup;
+  @if(SUBGROUPS) place = place_in(subgroup, index);
+  @else place = index;
+  let lane = place % LANES;
   // Surplus workgroups do nothing, but reach every barrier.
-  let row = group_number(group, groups);
+  let row = group_number(group, groups) * ROWS + place / LANES;
   let end = select(0u, d.size, row < d.rows);
   let start = row * d.size;
   var held: array<V, HELD>;
   var sum = V(0.0);
   @unroll for (var h = 0u; h < HELD; h++) {
     held[h] = V(0.0);
-    if (lane + h * THREADS < end) {
-      held[h] = x[start + lane + h * THREADS];
+    if (lane + h * LANES < end) {
+      held[h] = x[start + lane + h * LANES];
     }
     sum += held[h];
   }
   var mean = 0.0;
   if (CENTERED) {
-    for (var k = lane + HELD * THREADS; k < end;) {
-      let stop = min(k + RUN * THREADS, end);
+    for (var k = lane + HELD * LANES; k < end;) {
+      let stop = min(k + RUN * LANES, end);
       var run = V(0.0);
-      for (; k < stop; k += THREADS) {
+      for (; k < stop; k += LANES) {
         run += x[start + k];
       }
       sum += run;
     }
-    mean = tree_sum(lane, vec2<f32>(lanes(sum), 0.0)).x / d.n;
-    workgroupBarrier();
+    mean = tree_sum(vec2<f32>(lanes(sum), 0.0)).x / d.n;
+    tree_barrier();
   }
   // The residual mean (rounding error of the mean) corrects both the mean and the variance.
   var rest = V(0.0);
   var squares = V(0.0);
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
+    if (lane + h * LANES < end) {
       let c = held[h] - V(mean);
       rest += c;
       squares += c * c;
     }
   }
-  for (var k = lane + HELD * THREADS; k < end;) {
-    let stop = min(k + RUN * THREADS, end);
+  for (var k = lane + HELD * LANES; k < end;) {
+    let stop = min(k + RUN * LANES, end);
     var run = V(0.0);
     var run_squares = V(0.0);
-    for (; k < stop; k += THREADS) {
+    for (; k < stop; k += LANES) {
       let c = x[start + k] - V(mean);
       run += c;
       run_squares += c * c;
@@ -77,7 +80,7 @@ fn norm_workgroup(
     rest += run;
     squares += run_squares;
   }
-  let moments = tree_sum(lane, vec2<f32>(lanes(rest), lanes(squares))) / d.n;
+  let moments = tree_sum(vec2<f32>(lanes(rest), lanes(squares))) / d.n;
   var v = moments.y;
   if (CENTERED) {
     mean += moments.x;
@@ -88,11 +91,11 @@ fn norm_workgroup(
   }
   let r = inverseSqrt(v + d.eps);
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
-      store_y(start + lane + h * THREADS, (held[h] - V(mean)) * r);
+    if (lane + h * LANES < end) {
+      store_y(start + lane + h * LANES, (held[h] - V(mean)) * r);
     }
   }
-  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * LANES; k < end; k += LANES) {
     store_y(start + k, (x[start + k] - V(mean)) * r);
   }
 }

@@ -1,14 +1,14 @@
 // y[part, row] = sum times a factor (or max, min, product) of the part-th chunk of x[row, :].
 // 1 x: in V, a scalar or a vec4 of four neighbours in one row, any strides; 2 y: [parts, rows] row-major, in T.
-// A workgroup computes one element of y: each invocation reduces its share of the chunk in blocks of RUN elements, then
+// A workgroup computes ROWS elements of y: each invocation reduces its share of a chunk in blocks of RUN elements, then
 // a tree combines the shares. Requires chunk * parts >= count.
 // Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{T, V, VEC4};
 import package::reduce_walk::{combine, d, element, FLAT, identity, joined, RUN, start_of, store_element, x};
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_JOIN};
 
-const THREADS: u32 = 256u; // or 128
+const THREADS: u32 = 256u; // 64 to 256
 alias Tree = T;
 
 fn join(a: T, b: T) -> T {
@@ -20,11 +20,14 @@ fn join(a: T, b: T) -> T {
 fn reduce_rows(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(SUBGROUPS) own_subgroup = subgroup;
-  let i = group_number(group, groups);
+  @if(SUBGROUPS) place = place_in(subgroup, index);
+  @else place = index;
+  let lane = place % LANES;
+  let i = group_number(group, groups) * ROWS + place / LANES;
   let inside = i < d.rows * d.parts;
   let part = i / d.rows;
   let row = i - part * d.rows;
@@ -33,23 +36,23 @@ fn reduce_rows(
   if (inside) {
     let end = min((part + 1u) * d.chunk, d.count);
     for (var j = part * d.chunk + lane; j < end;) {
-      let stop = min(j + RUN * THREADS, end);
+      let stop = min(j + RUN * LANES, end);
       var block = V(identity());
       // Four loads at a time, which compilers arrange by themselves in loops without divisions.
-      @if(!FLAT) for (; j + 3u * THREADS < stop; j += 4u * THREADS) {
+      @if(!FLAT) for (; j + 3u * LANES < stop; j += 4u * LANES) {
         let a = x[element(start, j)];
-        let b = x[element(start, j + THREADS)];
-        let c = x[element(start, j + 2u * THREADS)];
-        let e = x[element(start, j + 3u * THREADS)];
+        let b = x[element(start, j + LANES)];
+        let c = x[element(start, j + 2u * LANES)];
+        let e = x[element(start, j + 3u * LANES)];
         block = combine(block, combine(combine(a, b), combine(c, e)));
       }
-      for (; j < stop; j += THREADS) {
+      for (; j < stop; j += LANES) {
         block = combine(block, x[element(start, j)]);
       }
       acc = combine(acc, block);
     }
   }
-  let all = tree_join(lane, joined(acc));
+  let all = tree_join(joined(acc));
   if (inside && lane == 0u) {
     store_element(i, all);
   }

@@ -1,6 +1,6 @@
 // dx[k] = y[k] (dy[k] - s) with s = sum_j y[j] dy[j]; LOG: dx[k] = dy[k] - exp(y[k]) s, s = sum_j dy[j].
 // 1 y, 2 dy, 3 dx: [outer, size, inner] row-major, a row per (outer, inner), in V.
-// A workgroup computes one row (or four, one per vec4 component), an invocation every THREADS-th element. HELD of them
+// A workgroup computes ROWS rows (times four, one per vec4 component), an invocation every LANES-th element. HELD of them
 // stay in registers; the rest of longer rows is read again.
 // V is f32, or vec4<f32> of four neighbours in one row (reduced by lanes) or in four rows.
 // Reference: SoftmaxGrad::reference in src/ops/softmax.rs.
@@ -8,7 +8,7 @@
 import package::elements::{V};
 import package::norm_lanes::{lanes, S};
 import package::softmax_row::{d, exp_of, RUN, start_of};
-import package::tree::{own_subgroup, SUBGROUPS, tree_JOIN};
+import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // 64 to 1024
 const HELD: u32 = 4u;
@@ -37,41 +37,44 @@ fn gradient(y: V, dy: V, s: V) -> V {
 fn softmax_grad_workgroup(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
   @if(SUBGROUPS) @builtin(subgroup_id) subgroup: u32,
+  @if(SUBGROUPS) @builtin(subgroup_invocation_id) index: u32,
+  @else @builtin(local_invocation_index) index: u32,
 ) {
-  @if(SUBGROUPS) own_subgroup = subgroup;
+  @if(SUBGROUPS) place = place_in(subgroup, index);
+  @else place = index;
+  let lane = place % LANES;
   // Surplus workgroups do nothing, but reach every barrier.
-  let row = group_number(group, groups);
+  let row = group_number(group, groups) * ROWS + place / LANES;
   let end = select(0u, d.size, row < d.rows);
   let start = start_of(row);
   var held: array<V, HELD>;
   var held_dy: array<V, HELD>;
   var s = V(0.0);
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
-      let at = start + (lane + h * THREADS) * d.inner;
+    if (lane + h * LANES < end) {
+      let at = start + (lane + h * LANES) * d.inner;
       held[h] = y[at];
       held_dy[h] = dy[at];
       s += term(held[h], held_dy[h]);
     }
   }
-  for (var k = lane + HELD * THREADS; k < end;) {
-    let stop = min(k + RUN * THREADS, end);
+  for (var k = lane + HELD * LANES; k < end;) {
+    let stop = min(k + RUN * LANES, end);
     var run = V(0.0);
-    for (; k < stop; k += THREADS) {
+    for (; k < stop; k += LANES) {
       let at = start + k * d.inner;
       run += term(y[at], dy[at]);
     }
     s += run;
   }
-  s = V(tree_sum(lane, lanes(s)));
+  s = V(tree_sum(lanes(s)));
   @unroll for (var h = 0u; h < HELD; h++) {
-    if (lane + h * THREADS < end) {
-      dx[start + (lane + h * THREADS) * d.inner] = gradient(held[h], held_dy[h], s);
+    if (lane + h * LANES < end) {
+      dx[start + (lane + h * LANES) * d.inner] = gradient(held[h], held_dy[h], s);
     }
   }
-  for (var k = lane + HELD * THREADS; k < end; k += THREADS) {
+  for (var k = lane + HELD * LANES; k < end; k += LANES) {
     let at = start + k * d.inner;
     dx[at] = gradient(y[at], dy[at], s);
   }

@@ -1,19 +1,26 @@
-// Reductions over a workgroup. The kernel declares THREADS, the size of the workgroup, and the type Tree.
+// Reductions over the invocations that share a row. A workgroup has ROWS rows, of LANES invocations each. The kernel
+// declares THREADS, the size of the workgroup, and the type Tree, and sets `place`.
 //
-// With SUBGROUPS, shuffles combine the values of a subgroup, and workgroup memory those of all subgroups: one barrier
-// instead of one per level of a tree. The kernel sets own_subgroup to @builtin(subgroup_id). Which invocations form a
-// subgroup does not matter, but subgroups must be full, unless there is only one. Drivers fill them if the workgroup is
-// a multiple of their size. JOIN must be commutative, so that all invocations get the same bits.
+// With SUBGROUPS, shuffles combine the values of a subgroup. If a workgroup has several rows, each must lie in a
+// subgroup, so that this is all. Otherwise workgroup memory combines the values of all subgroups: one barrier instead of
+// one per level of a tree. Subgroups must be full, unless there is only one. Drivers fill them if the workgroup is a
+// multiple of their size. JOIN must be commutative, so that all invocations get the same bits.
 
 const SUBGROUPS: bool = false;
 const SUBGROUP_SIZE: u32 = 0u; // of all subgroups of the device; 0 if it varies
+const ROWS: u32 = 1u;
+const LANES: u32 = THREADS / ROWS; // at least 4
 
-@if(SUBGROUPS)
-var<workgroup> tree: array<Tree, THREADS / 4u>; // subgroups have at least 4 invocations
-@else
+@if(!SUBGROUPS)
 var<workgroup> tree: array<Tree, THREADS>;
+@elif(ROWS == 1)
+var<workgroup> tree: array<Tree, THREADS / 4u>; // subgroups have at least 4 invocations
 
-var<private> own_subgroup: u32;
+// The invocation's number in the workgroup; LANES neighbours share a row.
+var<private> place: u32;
+
+// The number of an invocation, such that those of a subgroup are neighbours.
+fn place_in(subgroup: u32, invocation: u32) -> u32 { return subgroup * subgroup_width() + invocation; }
 
 // The number of invocations in each subgroup.
 fn subgroup_width() -> u32 {
@@ -21,38 +28,46 @@ fn subgroup_width() -> u32 {
   @else return subgroupAdd(1u);
 }
 
-// Combines the invocations' values by the function JOIN; all invocations get the result. The tree may be used again
-// after a workgroupBarrier().
+// Waits until all invocations have their result, so that the tree can be used again.
+fn tree_barrier() {
+  @if(ROWS == 1 || !SUBGROUPS) workgroupBarrier();
+}
+
+// Combines the values of the invocations of a row by the function JOIN; each of them gets the result.
 @if(SUBGROUPS)
 @template(JOIN)
-fn tree_JOIN(lane: u32, v: Tree) -> Tree {
-  let width = subgroup_width();
+fn tree_JOIN(v: Tree) -> Tree {
+  @if(ROWS == 1) let width = subgroup_width();
+  @else let width = LANES;
   var all = v;
   for (var by = 1u; by < width; by *= 2u) {
     all = JOIN(all, subgroupShuffleXor(all, by));
   }
-  if (subgroupBroadcastFirst(lane) == lane) {
-    tree[own_subgroup] = all;
-  }
-  workgroupBarrier();
-  all = tree[0];
-  for (var i = 1u; i < THREADS / width; i++) {
-    all = JOIN(all, tree[i]);
+  @if(ROWS == 1) {
+    if (place % width == 0u) {
+      tree[place / width] = all;
+    }
+    workgroupBarrier();
+    all = tree[0];
+    for (var i = 1u; i < THREADS / width; i++) {
+      all = JOIN(all, tree[i]);
+    }
   }
   return all;
 }
 @else
 @template(JOIN)
-fn tree_JOIN(lane: u32, v: Tree) -> Tree {
-  tree[lane] = v;
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+fn tree_JOIN(v: Tree) -> Tree {
+  let lane = place % LANES;
+  tree[place] = v;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lane < half) {
-      tree[lane] = JOIN(tree[lane], tree[lane + half]);
+      tree[place] = JOIN(tree[place], tree[place + half]);
     }
   }
   workgroupBarrier();
-  return tree[0];
+  return tree[place - lane];
 }
 
 fn sum(a: Tree, b: Tree) -> Tree { return a + b; }

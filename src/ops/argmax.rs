@@ -5,7 +5,7 @@ use crate::op::{
     Variant,
 };
 use crate::ops::reduce::{
-    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, cost_of_rows, exceeds, outer_size_inner, parts, shared_by,
+    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, RowShader, SHORT_ROWS, cost_of_rows, exceeds, outer_size_inner, parts,
     threads_per_row,
 };
 use crate::shader::Shader;
@@ -110,20 +110,21 @@ impl Kernel for Argmax {
             |width: usize| [rows, size / width, inner, parts, chunk / width, 0, 0, 0].map(|n| n as u32).to_vec();
         let dtype = args.inputs[0].dtype;
         let first = |to: Slot| -> Result<Launch, String> {
-            let (entry, text, workgroups) = if together {
+            let entry = if together { "argmax_rows" } else { "argmax" };
+            let text = self.text(entry, dtype);
+            let shader = if together {
                 // Combining the invocations' results takes longer than reading a few elements more.
                 let threads = if width == 4 { MIN_THREADS } else { threads_per_row(args.profile, chunk) };
-                let text = shared_by(self.text("argmax_rows", dtype).set("VEC4", width == 4), threads, args.profile);
-                ("argmax_rows", text, rows * parts)
+                RowShader::new(text.set("VEC4", width == 4), [rows * parts, chunk / width], threads, args.profile)
             } else {
-                ("argmax", self.text("argmax", dtype), (rows * parts).div_ceil(ALONE as usize))
+                RowShader { text, rows: ALONE }
             };
             Ok(Launch {
                 label: format!("{} {}", self.name(), variant.name),
-                wgsl: text.finish()?,
+                workgroups: args.profile.grid(shader.workgroups(rows * parts))?,
+                wgsl: shader.text.finish()?,
                 entry,
                 bindings: vec![Binding::Uniform(uniform(width)), Binding::Read(Slot::Input(0)), Binding::Write(to)],
-                workgroups: args.profile.grid(workgroups as u64)?,
             })
         };
         if parts == 1 {
@@ -192,6 +193,11 @@ pub fn cases() -> Vec<Case> {
         of(Case::new("argmax", "many rows", |x| vec![x[0].argmax(1, false)]), &[700, 3], Fill::Distinct),
         of(Case::new("argmax", "zero-size result", |x| vec![x[0].argmax(1, false)]), &[0, 3], Fill::Distinct),
     ];
+    // Enough rows for workgroups of several, the last not full.
+    for size in SHORT_ROWS {
+        let rows = Case::new("argmax", format!("259 rows of {size}"), |x| vec![x[0].argmax(1, false)]);
+        cases.push(of(rows, &[259, size], Fill::Distinct));
+    }
     // A long axis split into 64 parts of 64, followed by another axis.
     let parts = Case::new("argmax", "middle axis in parts", |x| vec![x[0].argmax(1, false)]);
     cases.push(of(parts, &[2, 4096, 3], Fill::Distinct));

@@ -4,8 +4,8 @@ use crate::op::{
     Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
 };
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
-use crate::ops::reduce::kept_by;
-use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_cost, row_grid, towers};
+use crate::ops::reduce::SHORT_ROWS;
+use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_cost, row_shader, towers};
 use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
@@ -181,15 +181,13 @@ impl Kernel for Rows {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
         let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
-        let mut text = Shader::new(entry);
-        if is_workgroup(variant) {
-            text = kept_by(text, c, 1, args.profile);
-        }
+        let shader = row_shader(variant, Shader::new(entry), [n, c], 1, args);
         // The losses do not read dy; any input can fill its binding.
         let dy = Slot::Input(if self.gradient { 2 } else { 1 });
         Ok(Launch {
             label: format!("{entry} {}", if self.gradient { "gradient" } else { "losses" }),
-            wgsl: text.finish()?,
+            workgroups: args.profile.grid(shader.workgroups(n))?,
+            wgsl: shader.text.finish()?,
             entry,
             bindings: vec![
                 Binding::Uniform(vec![n as u32, c as u32, NAN, u32::from(self.gradient)]),
@@ -199,7 +197,6 @@ impl Kernel for Rows {
                 Binding::Write(Slot::Output(0)),
                 Binding::Status,
             ],
-            workgroups: row_grid(variant, args, n)?,
         }
         .into())
     }
@@ -290,7 +287,7 @@ pub fn cases() -> Vec<Case> {
     // Registers of GPUs hold the longer rows, except for a part of the last.
     let long = [(4, 1000), (2, 5000), (2, 12_003), (2, 20_001), (2, 50_257)];
     let short = [(1, 1), (3, 2), (65, 10), (128, 3), (700, 3), (5, 255), (5, 256), (3, 257), (450, 509)];
-    for (n, c) in short.into_iter().chain(long) {
+    for (n, c) in short.into_iter().chain(long).chain(SHORT_ROWS.map(|c| (259, c))) {
         let case = logits(losses(format!("{n} of {c} classes")), &[n, c], unit.clone());
         cases.push(classes(case, if n % 2 == 0 { DType::I32 } else { DType::U32 }, &[n], c));
     }

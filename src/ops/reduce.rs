@@ -2,12 +2,13 @@
 
 mod cases;
 mod kernels;
+mod rows;
 
 pub use cases::cases;
 use kernels::walkable;
-pub(crate) use kernels::{
-    ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, adds_together, cost_of_rows, kept_by, parts, shared_by,
-    sum_of_parts, sum_of_views, threads_per_row, together_on,
+pub(crate) use kernels::{MAX_CHUNK, adds_together, cost_of_rows, parts, sum_of_parts, sum_of_views};
+pub(crate) use rows::{
+    ALONE, MAX_THREADS, MIN_THREADS, RowShader, SHORT_ROWS, TREE, barriers_per_row, threads_per_row, together_on,
 };
 
 use crate::op::{Attributes, Backward, Lowering, Op, Rounding};

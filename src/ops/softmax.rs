@@ -5,7 +5,7 @@ use crate::op::{
     Args, Attributes, Backward, Binding, Case, Cost, F32_UNIT_ROUNDOFF, Fill, Kernel, Launch, Lowered, Lowering, Op,
     Rounding, Slot, Style, Variant, Work, gamma_of_runs,
 };
-use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, TREE, kept_by, outer_size_inner};
+use crate::ops::reduce::{MAX_THREADS, MIN_THREADS, RowShader, SHORT_ROWS, barriers_per_row, outer_size_inner};
 use crate::shader::Shader;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -49,17 +49,28 @@ pub(crate) fn is_workgroup(variant: &Variant) -> bool {
 pub(crate) fn row_cost(variant: &Variant, args: &Args<'_>, size: usize, inner: usize) -> Option<Cost> {
     let bytes = 8.0 * args.inputs[0].shape.numel() as f64;
     let rows = args.inputs[0].shape.numel() / size.max(1);
+    let barriers = rows as f64 * 2.0 * barriers_per_row(args.profile, rows, size);
     let work = match is_workgroup(variant) {
-        true => Work { style: Style::Shared, bytes, barriers: rows as f64 * 2.0 * TREE, ..Work::default() },
+        true => Work { style: Style::Shared, bytes, barriers, ..Work::default() },
         false if inner >= 64 && rows >= 16_384 => Work { bytes, ..Work::default() },
         false => Work { style: Style::Apart, bytes, ..Work::default() },
     };
     (is_workgroup(variant) || size <= SHORT_ROW).then(|| args.cost(&work))
 }
 
-/// The dispatch size of either variant.
-pub(crate) fn row_grid(variant: &Variant, args: &Args<'_>, rows: usize) -> Result<[u32; 3], String> {
-    args.profile.grid(if is_workgroup(variant) { rows } else { rows.div_ceil(ALONE as usize) } as u64)
+/// The shader of either variant, for `rows` rows of `size` elements of `registers` registers each.
+pub(crate) fn row_shader(
+    variant: &Variant,
+    text: Shader,
+    [rows, size]: [usize; 2],
+    registers: usize,
+    args: &Args<'_>,
+) -> RowShader {
+    if is_workgroup(variant) {
+        RowShader::keeping(text, [rows, size], registers, args.profile)
+    } else {
+        RowShader { text, rows: ALONE }
+    }
 }
 
 fn check_rows(ty: &TensorType) -> Result<(), String> {
@@ -197,15 +208,12 @@ impl Kernel for Softmax {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let entry = if is_workgroup(variant) { "softmax_workgroup" } else { "softmax" };
-        let mut text = Shader::new(entry);
-        if is_workgroup(variant) {
-            text = kept_by(text, rows.size, rows.width(), args.profile);
-        }
+        let shader = row_shader(variant, Shader::new(entry), [rows.rows, rows.size], rows.width(), args);
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
-            wgsl: rows.text(text, self.log).finish()?,
+            workgroups: args.profile.grid(shader.workgroups(rows.rows))?,
+            wgsl: rows.text(shader.text, self.log).finish()?,
             entry,
-            workgroups: row_grid(variant, args, rows.rows)?,
             bindings: vec![
                 Binding::Uniform(rows.uniform),
                 Binding::Read(Slot::Input(0)),
@@ -311,15 +319,12 @@ impl Kernel for SoftmaxGrad {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
         let rows = Rows::new(&args.inputs[0].shape, self.axis);
         let entry = if is_workgroup(variant) { "softmax_grad_workgroup" } else { "softmax_grad" };
-        let mut text = Shader::new(entry);
-        if is_workgroup(variant) {
-            text = kept_by(text, rows.size, 2 * rows.width(), args.profile); // y and dy
-        }
+        let shader = row_shader(variant, Shader::new(entry), [rows.rows, rows.size], 2 * rows.width(), args); // y and dy
         Ok(Launch {
             label: format!("{} {}", self.name(), variant.name),
-            wgsl: rows.text(text, self.log).finish()?,
+            workgroups: args.profile.grid(shader.workgroups(rows.rows))?,
+            wgsl: rows.text(shader.text, self.log).finish()?,
             entry,
-            workgroups: row_grid(variant, args, rows.rows)?,
             bindings: vec![
                 Binding::Uniform(rows.uniform),
                 Binding::Read(Slot::Input(0)),
@@ -413,6 +418,10 @@ pub fn cases() -> Vec<Case> {
     // Registers of GPUs hold the longer rows, except for a part of the last.
     for size in [1, 2, 3, 10, 255, 256, 257, 509, 1000, 5000, 5003, 12_003, 20_002, 50_004] {
         cases.extend(both(&format!("rows of {size}"), -1, &[3, size], unit.clone(), true));
+    }
+    // Enough rows for workgroups of several, the last not full.
+    for size in SHORT_ROWS {
+        cases.extend(both(&format!("259 rows of {size}"), -1, &[259, size], unit.clone(), true));
     }
     let large = Fill::Special(&[80.0, -80.0, 80.0, 79.0], -80.0, 80.0);
     cases.extend(both("+-80", 1, &[6, 8], large, true));

@@ -401,6 +401,37 @@ fn matmul_on_a_gpu_gets_the_right_tile() {
     assert_eq!(label(&[2048, 512], &[512, 2048], false, &little), "matmul.tile64");
 }
 
+/// On a GPU, several short rows share a workgroup. Each lies in a subgroup, if subgroups combine values.
+#[test]
+fn short_rows_share_a_workgroup_on_a_gpu() {
+    let gpu = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
+    let software = Profile { software: true, kind: "software".into(), ..gpu.clone() };
+    let of = |subgroups| Profile { subgroups, ..gpu.clone() };
+    let (nvidia, intel) = (of(Some((32, 32))), of(Some((8, 32))));
+    let cases: [(usize, &Profile, &str, usize); 9] = [
+        (10, &nvidia, "invocation", 64),
+        (16, &nvidia, "workgroup", 16),
+        (64, &nvidia, "workgroup", 16),
+        (512, &nvidia, "workgroup", 2),
+        (516, &nvidia, "workgroup", 1),
+        (256, &intel, "workgroup", 8),
+        (512, &intel, "workgroup", 1),
+        (512, &gpu, "workgroup", 2),
+        (64, &software, "invocation", 64),
+    ];
+    for (size, profile, variant, rows) in cases {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [6400, size]);
+        for y in [x.softmax(-1), x.layer_norm(&[size], None, None, 1e-5)] {
+            let (plan, _) = Plan::of(&graph, &[&y], profile, &Options::default()).expect("plans");
+            let [call] = &plan.calls[..] else { panic!("{} calls", plan.calls.len()) };
+            let workgroups: u32 = call.dispatches[0].workgroups.iter().product();
+            assert!(call.label.ends_with(variant), "{} of rows of {size}", call.label);
+            assert_eq!(workgroups as usize, 6400 / rows, "{} of rows of {size}, {:?}", call.label, profile.subgroups);
+        }
+    }
+}
+
 /// Variants and parts of convolutions on a GPU with 132 multiprocessors.
 #[test]
 fn convolutions_on_a_gpu_get_the_right_tile() {

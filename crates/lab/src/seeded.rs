@@ -46,7 +46,7 @@ const fn fault(
 /// A missing barrier of `shaders/tree.wgsl`, without and with subgroups.
 const NO_BARRIER_IN_TREE: Change = Change::Texts(&[
     ("    workgroupBarrier();\n    if (lane < half) {", "    if (lane < half) {"),
-    ("  workgroupBarrier();\n  all = tree[0];", "  all = tree[0];"),
+    ("    workgroupBarrier();\n    all = tree[0];", "    all = tree[0];"),
 ]);
 
 fn convolutions() -> Vec<Fault> {

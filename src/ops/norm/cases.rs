@@ -4,6 +4,7 @@
 use super::{NormKind, Normalize, NormalizeGrad};
 use crate::autodiff::gradients_of;
 use crate::op::{Bits, Case, Fill};
+use crate::ops::reduce::SHORT_ROWS;
 use crate::{DType, TensorType, Value};
 
 const EPS: f64 = 1e-5;
@@ -111,6 +112,10 @@ pub fn cases() -> Vec<Case> {
     // 128 and 256 invocations hold 512 and 1024 scalars or vectors.
     for size in [1, 2, 3, 4, 33, 127, 511, 513, 768, 1027, 2044, 2052, 4096, 4100] {
         cases.extend(rows(&format!("rows of {size}"), &[3, size], unit.clone()));
+    }
+    // Enough rows for workgroups of several, the last not full.
+    for size in SHORT_ROWS {
+        cases.extend(rows(&format!("259 rows of {size}"), &[259, size], unit.clone()));
     }
     cases.extend(rows("8 rows of 1", &[8, 1], unit.clone()));
     cases.extend(rows("many short rows", &[1025, 5], unit.clone()));

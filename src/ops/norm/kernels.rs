@@ -4,7 +4,7 @@
 use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
-use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, TREE, kept_by, parts, shared_by};
+use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, RowShader, barriers_per_row, parts};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -137,20 +137,20 @@ impl NormPlan<'_> {
         let NormPlan { kind, args, grid, shaders: [together, alone, ..], data, bound: [bound, _], .. } = self;
         let size = grid.size();
         let entry = if workgroup { together } else { alone };
-        let mut text = grid.text(Shader::new(entry));
-        if workgroup {
-            let width = if grid.width == Width::Scalar { 1 } else { 4 };
-            text = kept_by(text, size, data.len() * width, args.profile);
-        }
-        let workgroups = if workgroup { grid.rows } else { grid.rows.div_ceil(64) };
+        let text = grid.text(Shader::new(entry)).set("CENTERED", kind.centered);
+        let width = if grid.width == Width::Scalar { 1 } else { 4 };
+        let shader = match workgroup {
+            true => RowShader::keeping(text, [grid.rows, size], data.len() * width, args.profile),
+            false => RowShader { text, rows: 64 },
+        };
         let n = (size * grid.lanes()) as f32;
         let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps.0 as f32).to_bits()];
         Ok(Launch {
             label: entry.into(),
-            wgsl: text.set("CENTERED", kind.centered).finish()?,
+            workgroups: args.profile.grid(shader.workgroups(grid.rows))?,
+            wgsl: shader.text.finish()?,
             entry,
             bindings: std::iter::once(Binding::Uniform(words)).chain(bound).collect(),
-            workgroups: args.profile.grid(workgroups as u64)?,
         }
         .into())
     }
@@ -223,17 +223,20 @@ impl Parts<'_> {
             // Few rows leave a GPU idle, and an invocation reads parts one after the other.
             let together = !args.profile.software;
             let text = Shader::new("norm_merge").set("LINES", lines).set("ROOT", root).set("TOGETHER", together);
-            let text = if together { shared_by(text, MERGE_THREADS, args.profile) } else { text };
+            let shader = match together {
+                true => RowShader::whole(text, MERGE_THREADS, args.profile),
+                false => RowShader { text, rows: MERGE_THREADS },
+            };
             lowered.launches.push(Launch {
                 label: "norm_merge".into(),
-                wgsl: text.finish()?,
+                workgroups: args.profile.grid(shader.workgroups(rows))?,
+                wgsl: shader.text.finish()?,
                 entry: "norm_merge",
                 bindings: vec![
                     Binding::Uniform([rows, size, parts, 0].map(|n| n as u32).to_vec()),
                     Binding::Read(of_parts),
                     Binding::Write(whole),
                 ],
-                workgroups: args.profile.grid(if together { rows } else { rows.div_ceil(64) } as u64)?,
             });
         }
         Ok(())
@@ -254,7 +257,7 @@ fn cost(variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         _ if is_workgroup(variant) => Work {
             style: Style::Shared,
             bytes: 8.0 * elements,
-            barriers: rows as f64 * 2.0 * TREE,
+            barriers: rows as f64 * 2.0 * barriers_per_row(args.profile, rows, row),
             workgroups: busy(rows),
             ..Work::default()
         },

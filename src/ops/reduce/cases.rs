@@ -1,5 +1,6 @@
 //! Test cases of the reductions.
 
+use super::SHORT_ROWS;
 use crate::op::{Case, Fill};
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
@@ -120,6 +121,14 @@ pub fn cases() -> Vec<Case> {
                 Fill::Distinct,
             ),
         );
+    }
+    // Enough rows for workgroups of several, the last not full.
+    for size in SHORT_ROWS {
+        let name = format!("259 rows of {size}");
+        let sums = Case::new("sum", name.clone(), |x| vec![x[0].sum(&[1], false)]).float("x", [259, size]);
+        let extremes = Case::new("max", name, |x| vec![x[0].max(&[1], false), x[0].min(&[1], false)]);
+        let extremes = extremes.input("x", TensorType::new(DType::F32, [259, size]), Fill::Distinct);
+        cases.extend([sums, extremes].map(Case::forward_only));
     }
     // All terms round in the same direction: a plain running sum would accumulate the errors.
     let tenths = |case: Case, shape: &[usize]| {

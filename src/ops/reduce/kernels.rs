@@ -1,6 +1,7 @@
 //! Reduction kernels: one invocation per row or part of a row, or one workgroup per row where barriers are cheap. Long
 //! rows take several launches.
 
+use super::rows::{ALONE, MAX_THREADS, MIN_THREADS, RowShader, barriers_per_row, together_on};
 use super::{Reduce, ReduceKind, split_view};
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Machine, Op, Slot, Style, Variant, Work};
 use crate::profile::Profile;
@@ -173,65 +174,6 @@ enum Width {
 /// Maximum elements reduced by one invocation: some drivers stop long loops.
 pub(crate) const MAX_CHUNK: usize = 4096;
 
-/// Workgroup size when each invocation has its own row.
-pub(crate) const ALONE: u32 = 64;
-
-/// Workgroup size when a workgroup shares one row: MAX_THREADS, or MIN_THREADS, which every device supports.
-pub(crate) const MIN_THREADS: u32 = 128;
-pub(crate) const MAX_THREADS: u32 = 256;
-
-/// Number of invocations that share a row on this device.
-pub(crate) fn together_on(profile: &Profile) -> u32 {
-    if profile.max_invocations >= MAX_THREADS { MAX_THREADS } else { MIN_THREADS }
-}
-
-/// The shader for workgroups of `threads` invocations that combine their values (`shaders/tree.wgsl`): by the operations
-/// of subgroups, on GPUs that have them.
-pub(crate) fn shared_by(text: Shader, threads: u32, profile: &Profile) -> Shader {
-    let text = text.set("THREADS", threads);
-    match profile.subgroups {
-        // WebGPU's range of sizes.
-        Some((least, most)) if !profile.software && least >= 4 && most <= 128 => {
-            let size = if least == most { least } else { 0 };
-            text.set("SUBGROUPS", true).set("SUBGROUP_SIZE", size)
-        }
-        _ => text,
-    }
-}
-
-/// Elements that an invocation of such a workgroup keeps in registers (HELD in the shaders), at least.
-const HELD: usize = 4;
-
-/// Registers of an invocation for the elements that it keeps, at most.
-const HELD_REGISTERS: usize = 32;
-
-/// Number of invocations that share a row of `size` elements: the smallest workgroup that can hold it in registers, or
-/// the largest.
-pub(crate) fn threads_per_row(profile: &Profile, size: usize) -> u32 {
-    if size > HELD * MIN_THREADS as usize { together_on(profile) } else { MIN_THREADS }
-}
-
-/// [`shared_by`] for kernels that keep a row of `size` elements of `registers` registers each, and read again what does
-/// not fit. GPUs with subgroups, whose larger workgroups need no more barriers, use the smallest workgroup that keeps all
-/// of a row, or the largest one if it keeps at least half.
-pub(crate) fn kept_by(text: Shader, size: usize, registers: usize, profile: &Profile) -> Shader {
-    let usual = threads_per_row(profile, size);
-    let least = if size <= HELD * ALONE as usize { ALONE } else { usual };
-    let most_held = HELD.max(HELD_REGISTERS / registers);
-    // 1024 invocations need more registers than Apple's cores have, or AMD's with subgroups of 64.
-    let small = profile.backend == "metal" || profile.subgroups.is_some_and(|(least, _)| least == 64);
-    let largest = if small { 512 } else { 1024 };
-    let keeps = |threads: u32| threads as usize * most_held;
-    let mut sizes = [least, 512, 1024].into_iter().filter(|&threads| threads <= largest.min(profile.max_invocations));
-    let (threads, held) = match sizes.clone().find(|&threads| size <= keeps(threads)).or(sizes.next_back()) {
-        Some(threads) if !profile.software && profile.subgroups.is_some() && size <= 2 * keeps(threads) => {
-            (threads, size.div_ceil(threads as usize).next_power_of_two().clamp(HELD, most_held))
-        }
-        _ => (usual, HELD),
-    };
-    shared_by(text.set("HELD", held), threads, profile)
-}
-
 impl Reduce {
     const SUM_OF_PARTS: Reduce = Reduce { kind: ReduceKind::Sum, axes: Vec::new(), keepdim: false };
 
@@ -248,16 +190,12 @@ impl Reduce {
         })
     }
 
-    fn text(&self, dtype: DType, width: Width, flat: bool, shared: Option<&Profile>) -> Result<Source, String> {
+    fn text(&self, text: Shader, dtype: DType, width: Width, flat: bool) -> Result<Source, String> {
         let kind = match self.kind {
             ReduceKind::Sum | ReduceKind::Mean => 0,
             ReduceKind::Max => 1,
             ReduceKind::Min => 2,
             ReduceKind::Prod => 3,
-        };
-        let text = match shared {
-            Some(profile) => shared_by(Shader::new("reduce_rows"), together_on(profile), profile),
-            None => Shader::new("reduce"),
         };
         let text = text.set("KIND", kind).set("FLAT", flat).set("T", dtype.wgsl_storage());
         text.set("VEC4", width != Width::Scalar).set("ACROSS", width == Width::Column4).finish()
@@ -288,14 +226,18 @@ impl Reduce {
             uniform.extend(words);
             uniform.push(more);
         }
-        let workgroups = if together { rows * parts } else { (rows * parts).div_ceil(ALONE as usize) };
         let entry = if together { "reduce_rows" } else { "reduce" };
+        let shader = if together {
+            RowShader::new(Shader::new(entry), [rows * parts, count.div_ceil(parts)], together_on(profile), profile)
+        } else {
+            RowShader { text: Shader::new(entry), rows: ALONE }
+        };
         Ok(Launch {
             label: format!("{} {}", self.name(), if last { entry } else { "parts" }),
-            wgsl: self.text(dtype, width, flat, together.then_some(profile))?,
+            workgroups: profile.grid(shader.workgroups(rows * parts))?,
+            wgsl: self.text(shader.text, dtype, width, flat)?,
             entry,
             bindings: vec![Binding::Uniform(uniform), Binding::Read(from), Binding::Write(to)],
-            workgroups: profile.grid(workgroups as u64)?,
         })
     }
 
@@ -359,9 +301,6 @@ pub(crate) fn parts(profile: &Profile, outputs: usize, count: usize, together: b
     count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 
-/// Barriers of a tree that reduces the values of a workgroup of [`MIN_THREADS`].
-pub(crate) const TREE: f64 = 7.0;
-
 /// The cost of reducing each row by a workgroup (`together`) or an invocation. A workgroup reads neighbours if the
 /// elements of a row are adjacent (`along_rows`), invocations if neighbouring rows are.
 pub(crate) fn cost_of_rows(args: &Args<'_>, together: bool, along_rows: bool) -> Cost {
@@ -371,8 +310,12 @@ pub(crate) fn cost_of_rows(args: &Args<'_>, together: bool, along_rows: bool) ->
         (false, _) => Style::Apart,
     };
     let [elements, rows] = [args.inputs[0], &args.outputs[0]].map(|ty| ty.shape.numel());
-    let (barriers, lanes) = if together { (rows as f64 * TREE, together_on(args.profile)) } else { (0.0, 1) };
     let per_row = elements / rows.max(1);
+    let (barriers, lanes) = if together {
+        (rows as f64 * barriers_per_row(args.profile, rows, per_row), together_on(args.profile))
+    } else {
+        (0.0, 1)
+    };
     let loads = per_row.div_ceil(parts(args.profile, rows, per_row, together) * lanes as usize) as f64;
     args.cost(&Work { style, bytes: 4.0 * elements as f64, barriers, loads, ..Work::default() })
 }

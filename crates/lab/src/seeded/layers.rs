@@ -113,7 +113,7 @@ pub(super) fn norms() -> Vec<Fault> {
             ["layer_norm", "rows of 768"],
             "workgroup",
             "norm_workgroup",
-            Text(".x / d.n;\n    workgroupBarrier();", ".x / d.n;"),
+            Text(".x / d.n;\n    tree_barrier();", ".x / d.n;"),
         ),
         fault(
             "the gradient drops the mean's term",
