@@ -9,6 +9,7 @@ mod cores;
 mod one;
 mod peak;
 mod profile;
+mod replace;
 mod roofline;
 mod table;
 pub(crate) mod tasks;
@@ -26,6 +27,7 @@ use wgrad::{DType, Precision};
 
 use crate::signals;
 use one::extend;
+use replace::Replacement;
 use tasks::{GPU, TASKS, Task, find};
 use wgrad_lab::output::{self, Out, Stop, check_files};
 
@@ -66,6 +68,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
         conflicts_with = "variant", value_parser = output::seconds)]
     tune: Option<f64>,
+    /// Run a file's WGSL in place of a launch of the task, by its number in `wgrad shaders --task`; may be
+    /// repeated. The entry point, bindings and number of workgroups stay
+    #[arg(long, value_name = "LAUNCH=FILE", conflicts_with = "tune")]
+    replace: Vec<Replacement>,
     /// Run every task with empty driver and wgrad caches
     #[arg(long)]
     cold: bool,
@@ -121,6 +127,9 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
     }
     if let Some(name) = &args.variant {
         known_variant(name)?;
+    }
+    if !args.replace.is_empty() && !matches!(items[..], [Item::Kernel(..)]) {
+        return Err(Stop::Error("--replace needs exactly one task with one shape".into()));
     }
     let other = args.compare.as_deref().map(compare::read).transpose()?;
     let writes = [("--save", args.save.as_deref()), ("--roofline", args.roofline.as_deref())];
@@ -236,6 +245,7 @@ fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
         profile: args.profile,
         tune: args.tune,
         dtype: args.dtype.unwrap_or(DType::F32),
+        replace: &args.replace,
         verify: !args.no_verify,
     };
     match items {
@@ -422,6 +432,7 @@ impl Bench<'_> {
         command.args(self.args.device.iter().flat_map(|name| ["--device", name]));
         command.args(self.args.dtype.iter().flat_map(|dtype| ["--dtype", dtype.name()]));
         command.args(self.args.variant.iter().flat_map(|name| ["--variant", name]));
+        command.args(self.args.replace.iter().flat_map(|replacement| ["--replace".into(), replacement.to_string()]));
         command.arg(format!("--precision={}", self.args.precision));
         if self.args.profile {
             command.arg("--profile");
@@ -435,8 +446,9 @@ impl Bench<'_> {
         let output = self.running.output(&mut command).map_err(failed)?;
         let Output { status, stdout, stderr } = output.ok_or_else(|| Stop::Error(INTERRUPTED.to_owned()))?;
         let text = String::from_utf8_lossy(&stderr);
-        let message = text.lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
-        let message = || format!("{}: {}", task.join(" "), message.unwrap_or(text.trim()));
+        // From the first line that begins so; what precedes it are messages of drivers.
+        let message = text.strip_prefix("error: ").or_else(|| Some(text.split_once("\nerror: ")?.1));
+        let message = || format!("{}: {}", task.join(" "), message.unwrap_or(&text).trim());
         match status.code() {
             Some(0) => {}
             Some(1) => return Err(Stop::Wrong(message())),

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use wgrad::OpenOptions;
+use wgrad::plan::Options;
 use wgrad_lab::golden;
 use wgrad_lab::output::{self, Out, Stop};
 
@@ -111,7 +112,23 @@ enum Command {
         /// Adapter to plan for: a number from `wgrad devices` or part of a name
         #[arg(long, value_name = "DEVICE", requires = "task", conflicts_with = "dump")]
         device: Option<String>,
+        #[command(flatten)]
+        planned: Planned,
     },
+}
+
+/// Options that change the plan of a task.
+#[derive(clap::Args)]
+struct Planned {
+    /// The type in which floats are stored, as for `wgrad bench`
+    #[arg(long, value_name = "TYPE", requires = "task", conflicts_with = "dump", value_parser = output::narrow_float)]
+    dtype: Option<wgrad::DType>,
+    /// Use this variant for every op that has one of this name
+    #[arg(long, value_name = "NAME", requires = "task", conflicts_with = "dump")]
+    variant: Option<String>,
+    /// Precision of matrix products: mixed allows kernels for cooperative matrices
+    #[arg(long, value_name = "PRECISION", requires = "task", conflicts_with = "dump", default_value_t)]
+    precision: wgrad::Precision,
 }
 
 #[derive(clap::Args)]
@@ -215,10 +232,20 @@ pub fn main() -> ExitCode {
         Command::Onnx(args) => onnx::run(&args, &mut out),
         Command::Ops { json } => ops::run(json, &mut out),
         Command::Shaders { dump: Some(dump), op, spirv, .. } => shaders::run(&dump, op.as_deref(), spirv, &mut out),
-        Command::Shaders { task, shape, launch, profile, device, .. } => {
+        Command::Shaders {
+            task,
+            shape,
+            launch,
+            profile,
+            device,
+            planned: Planned { dtype, variant, precision },
+            ..
+        } => {
             let task = task.unwrap_or_default();
-            let profile = shaders::profile(profile.as_deref(), device.as_deref());
-            profile.and_then(|profile| shaders::of_task(&task, shape.as_deref(), launch, &profile, &mut out))
+            let options = Options { variant, precision, ..Options::default() };
+            let profile = shaders::profile(profile.as_deref(), device.as_deref(), precision);
+            let work = shaders::work(&task, shape.as_deref(), dtype);
+            work.and_then(|work| shaders::of_task(&work, launch, &profile?, &options, &mut out))
         }
         Command::Report(args) => report::run(&args, &mut out),
     };

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use wgrad::plan::{Options, Plan};
-use wgrad::{DType, Device, Profile, Value};
+use wgrad::{DType, Device, OpenOptions, Precision, Profile, Value};
 use wgrad_lab::output::{Out, Stop, matches};
 use wgrad_lab::shipped::{shipped, shipped_of};
 
-use crate::bench::tasks::{TASKS, find};
+use crate::bench::tasks::{TASKS, Work, find};
 
 /// Writes all shaders, or those of the ops that match `pattern`, to `folder`; with `spirv` also as SPIR-V.
 /// Shaders of an earlier dump are removed; other files in the folder stay.
@@ -49,36 +49,42 @@ pub fn run(folder: &Path, pattern: Option<&str>, spirv: bool, out: &mut Out) -> 
 }
 
 /// The device to plan for: a named profile, or an adapter.
-pub fn profile(name: Option<&str>, device: Option<&str>) -> Result<Profile, Stop> {
-    let Some(name) = name else { return Ok(Device::open(device)?.profile().clone()) };
+pub fn profile(name: Option<&str>, device: Option<&str>, precision: Precision) -> Result<Profile, Stop> {
+    let Some(name) = name else {
+        return Ok(Device::open_with(device, &OpenOptions::of(precision))?.profile().clone());
+    };
     let named = Profile::named();
     let known: Vec<&str> = named.iter().map(|(known, _)| *known).collect();
     let why = format!("there is no profile `{name}`; profiles: {}", known.join(", "));
     named.into_iter().find(|(known, _)| *known == name).map(|(_, profile)| profile).ok_or(Stop::Error(why))
 }
 
-/// Shows the plan of a task, or the WGSL of one of its launches.
-pub fn of_task(
-    name: &str,
-    shape: Option<&str>,
-    launch: Option<usize>,
-    profile: &Profile,
-    out: &mut Out,
-) -> Result<bool, Stop> {
+/// A task of `wgrad bench`, with its name and shape.
+pub fn work(name: &str, shape: Option<&str>, dtype: Option<DType>) -> Result<(String, Work), Stop> {
     let Some(task) = find(name) else {
         let known: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
         return Err(Stop::Error(format!("there is no task `{name}`; tasks: {}", known.join(", "))));
     };
     let shape = shape.unwrap_or(task.shapes[0]);
     let sizes = task.sizes(shape).map_err(Stop::Error)?;
-    let work = task.build(&sizes, DType::F32).map_err(Stop::Error)?;
+    Ok((format!("{name} {shape}"), task.build(&sizes, dtype.unwrap_or(DType::F32)).map_err(Stop::Error)?))
+}
+
+/// Shows the plan of a task, or the WGSL of one of its launches.
+pub fn of_task(
+    (name, work): &(String, Work),
+    launch: Option<usize>,
+    profile: &Profile,
+    options: &Options,
+    out: &mut Out,
+) -> Result<bool, Stop> {
     let outputs: Vec<&Value> = work.outputs.iter().collect();
-    let (plan, findings) = Plan::of(&work.graph, &outputs, profile, &Options::default())?;
+    let (plan, findings) = Plan::of(&work.graph, &outputs, profile, options)?;
     if let Some(finding) = findings.first() {
         return Err(Stop::Error(format!("{name} cannot run on {}: {finding}", profile.name)));
     }
     let Some(number) = launch else {
-        out.line(format!("{name} {shape} on {}", profile.name))?;
+        out.line(format!("{name} on {}", profile.name))?;
         out.line(plan.to_string().trim_end())?;
         out.line("--launch N prints the WGSL of a launch.")?;
         return Ok(true);
@@ -89,7 +95,7 @@ pub fn of_task(
         return Err(Stop::Error(format!("{name} has launches 0 to {}, not {number}", plan.dispatches().max(1) - 1)));
     };
     let [x, y, z] = dispatch.workgroups;
-    out.line(format!("// Launch {number} of {name} {shape} on {}: {label}", profile.name))?;
+    out.line(format!("// Launch {number} of {name} on {}: {label}", profile.name))?;
     out.line(format!("// Entry point {}, {x} x {y} x {z} workgroups", dispatch.entry))?;
     out.line(dispatch.wgsl.text.trim_end())?;
     Ok(true)

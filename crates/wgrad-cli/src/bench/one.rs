@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, Device, Graph, OpenOptions, Program, Session, Tensor};
 
+use super::replace::Replacement;
 use super::tasks::{Runs, Task, Work};
 use super::verify::verify;
 use wgrad_lab::output::Stop;
@@ -31,6 +32,8 @@ pub struct How<'a> {
     pub dtype: DType,
     /// Whether to compare with the reference before timing.
     pub verify: bool,
+    /// The launches that run a file's WGSL.
+    pub replace: &'a [Replacement],
 }
 
 /// Runs a task; returns its JSON record.
@@ -49,7 +52,11 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         options.choices = session.choices().clone();
         started = Instant::now(); // the remaining warm-up has its pipelines
     }
-    let program = session.compile_with(&work.graph, &outputs, &options)?;
+    if !how.replace.is_empty() && device.is_cpu() {
+        return Err(Stop::Error("the reference runs no launches to replace; name a GPU with --device".into()));
+    }
+    let replace = |plan: &mut Plan| how.replace.iter().try_for_each(|replacement| replacement.apply(plan));
+    let program = session.compile_edited(&work.graph, &outputs, &options, replace)?;
     let run = |session: &mut Session| once(&work, session, &program);
     run(&mut session)?;
     let warmup = started.elapsed().as_secs_f64();
@@ -103,6 +110,10 @@ pub fn run(task: &Task, shape: &str, how: &How<'_>) -> Result<Json, Stop> {
         "verified": verified.as_ref().map(|v| json!({"compared": v.compared, "of": v.of, "worst": rounded(v.worst)})),
     });
     extend(&mut record, fields);
+    if !how.replace.is_empty() {
+        let replaced: Vec<String> = how.replace.iter().map(Replacement::to_string).collect();
+        extend(&mut record, json!({ "replaced": replaced }));
+    }
     if let Some(tuned) = tuned {
         let lines: Vec<String> = tuned.to_string().lines().map(str::to_owned).collect();
         extend(&mut record, json!({ "tuned": lines }));

@@ -45,6 +45,9 @@ fn invalid_arguments_are_reported_before_anything_runs() {
     refused(&["peak", "--no-peak"], "contradict");
     refused(&["matmul", "2x3x4", "--tune=-1"], "'-1' for '--tune[=<SECONDS>]': expected seconds, between 0 and a day");
     refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
+    refused(&["matmul", "2x3x4", "--replace", "x"], "expected LAUNCH=FILE, such as 0=kernel.wgsl");
+    refused(&["matmul", "relu", "--replace", "0=x"], "--replace needs exactly one task with one shape");
+    refused(&["matmul", "2x3x4", "--replace", "0=x", "--tune"], "cannot be used with");
     refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "--save: no/such/folder/x.jsonl: ");
     refused(&["matmul", "2x3x4", "--roofline", "."], "--roofline: .: is a folder");
     refused(&["matmul", "2x3x4", "--save", "/dev/null"], "--save: /dev/null: is a device");
@@ -261,6 +264,47 @@ fn a_profile_includes_every_kernel_call() {
     assert!(calls.iter().all(|call| call["median_s"].as_f64().is_some_and(|s| s > 0.0)), "{record}");
     let (code, out, err) = bench(&words);
     assert!(code == 0 && out.contains("submitted and waited for separately"), "{out}{err}");
+}
+
+/// A launch runs the WGSL of a file, which is compared with the reference like the kernel's own.
+#[test]
+fn a_launch_runs_the_wgsl_of_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kernel.wgsl");
+    let replacement = format!("0={}", path.display());
+    let words = ["softmax", "16x24", "--no-peak", "--seconds", "0", "--json", "--replace"];
+    let timed = |replacement: &str| bench(&[&words[..], &[replacement]].concat());
+    let (code, _, err) = bench(&[&words[..], &[&replacement, "--device", "cpu"]].concat());
+    assert!(code == 2 && err.contains("the reference runs no launches to replace"), "{code}: {err}");
+    if common::device().is_none() {
+        return;
+    }
+    let shader = ["shaders", "--task", "softmax", "--shape", "16x24", "--launch", "0"];
+    let shader = Command::new(env!("CARGO_BIN_EXE_wgrad")).args(shader).env_remove("WGRAD_DEVICE").output();
+    let text = String::from_utf8(shader.expect("the binary starts").stdout).expect("UTF-8");
+    let write = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}: {text}");
+        fs::write(&path, text.replace(from, to)).expect("writes");
+    };
+    write("", "");
+    let (code, out, err) = timed(&replacement);
+    assert_eq!(code, 0, "{err}");
+    let record = &records(&out)[0];
+    assert!(record["replaced"] == json!([replacement]) && record["verified"]["compared"] == 384, "{record}");
+    for (from, to, code, message) in [
+        ("1.0 / s", "1.001 / s", 1, "wrong result, so nothing is timed: in softmax"),
+        ("1.0 / s", "1.0 \\ s", 2, "kernel.wgsl: error: "),
+        ("fn softmax(", "fn hardmax(", 2, "kernel.wgsl: expected an entry point `softmax`"),
+        ("@binding(2)", "@binding(9)", 2, "Binding is missing from the pipeline layout"),
+    ] {
+        write(from, to);
+        let (found, _, err) = timed(&replacement);
+        assert!(found == code && err.contains(message), "{to}: {found}: {err}");
+    }
+    let (code, _, err) = timed("7=kernel.wgsl");
+    assert!(code == 2 && err.contains("kernel.wgsl: there is no launch 7; the last one is 0"), "{code}: {err}");
+    let (code, _, err) = timed("0=no-such-file.wgsl");
+    assert!(code == 2 && err.contains("no-such-file.wgsl: "), "{code}: {err}");
 }
 
 /// The microkernels compute correct results on this adapter, and the drawing shows the timed task.

@@ -381,11 +381,15 @@ fn shaders_of_a_task_are_shown_by_launch() {
     assert!(text.starts_with(&format!("// Launch {number} of mlp_step 8,16,32,4 on ")), "{text}");
     assert!(text.contains("fn epilogue") && text.contains("relu_f32("), "{text}");
     wgrad_lab::wgsl::parse(&text).expect("valid WGSL");
-    refused(&[&task[..], &["999"]].concat(), "mlp_step has launches 0 to ");
+    refused(&[&task[..], &["999"]].concat(), "mlp_step 8,16,32,4 has launches 0 to ");
     refused(&["shaders", "--task", "nothing", "--profile", "webgpu"], "there is no task `nothing`; tasks: matmul, ");
     refused(&["shaders", "--task", "relu", "--profile", "none"], "there is no profile `none`; profiles: webgpu, ");
     refused(&["shaders", "--task", "relu", "--profile", "webgpu", "--shape", "2x"], "is not a shape of relu");
     refused(&["shaders", "--launch", "1", "--dump", "x"], "cannot be used with");
+    refused(&["shaders", "--variant", "tile", "--dump", "x"], "cannot be used with");
+    let task = ["shaders", "--task", "matmul", "--shape", "64x64x64", "--profile", "webgpu"];
+    let (code, out, err) = run(&[&task[..], &["--variant", "register8", "--dtype", "f16"]].concat());
+    assert!(code == 0 && out.contains("matmul.register8") && out.contains("f16[64, 64]"), "{out}{err}");
     refused(&["shaders", "--launch", "1"], "--task <TASK>");
 }
 
