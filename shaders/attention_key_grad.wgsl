@@ -3,17 +3,24 @@
 // A workgroup computes TILE keys x 8 COLUMNS vec4 of dk and of dv, BLOCK queries at a time; 8 invocations share ROWS
 // keys, and each holds 4 SCORES of the scores per key. If the queries are split across launches, dkv holds the previous
 // sum, without the scale. s = q k^T scale + mask.
+// With STORES, also ds: w (dy . v - delta) of this launch's queries, in the order of stored_at.
 // Reference: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
-  BLOCK, COLUMNS, columns_at, LANES, p, ROWS, score, SCORES, shift, SHUFFLE, TILE, weights,
+  BLOCK, COLUMNS, columns_at, LANES, MASK, p, ROWS, score, SCORES, shift, SHUFFLE, stored_at,
+  TILE, weights,
 };
 @if(SHUFFLE)
-import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT, place_of, recall, row_of};
+import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT, place_of, quad_of, recall, row_of};
 @else
-import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT, place_of, recall, row_of};
+import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT, place_of, quad_of, recall, row_of};
 
+const STORES: bool = false;
 const MASK_BINDING: u32 = 7u;
+@if(MASK)
+const SCORES_BINDING: u32 = 8u;
+@else
+const SCORES_BINDING: u32 = 7u;
 
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
@@ -21,6 +28,8 @@ const MASK_BINDING: u32 = 7u;
 @group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>;
+@if(STORES)
+@group(0) @binding(SCORES_BINDING) var<storage, read_write> ds: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
 fn attention_key_grad(
@@ -81,6 +90,17 @@ fn attention_key_grad(
       let delta = vec4(stats[at.x].y, stats[at.y].y, stats[at.z].y, stats[at.w].y);
       @unroll for (var r = 0u; r < ROWS; r++) {
         d[r * SCORES + h] = s[r * SCORES + h] * (d[r * SCORES + h] - delta);
+      }
+    }
+    @if(STORES) if (chunk == 0u) {
+      @unroll for (var h = 0u; h < SCORES; h++) {
+        let queries = vec2((j - p.origin) / 32u + h, place);
+        @unroll for (var g = 0u; g < ROWS / 4u; g++) {
+          let at = stored_at(b, quad_of(tile, lane, g), queries);
+          @unroll for (var r = 0u; r < 4u; r++) {
+            ds[at + r * 64u] = d[(4u * g + r) * SCORES + h];
+          }
+        }
       }
     }
     add_q(&dk, &d, b, j, chunk, lane);

@@ -37,7 +37,8 @@ struct Params {
   first: u32, last: u32, causal: u32, scale: f32,
   mask_offset: u32, mask_batch: u32, mask_head: u32, mask_query: u32,
   // The gradients of q and k are multiplied by `factor`: the scale, but 1 if a later launch adds to them.
-  mask_key: u32, factor: f32, pad0: u32, pad1: u32,
+  // Gradients of scores are stored for queries from `origin` on, see stored_at.
+  mask_key: u32, factor: f32, origin: u32, squares: u32,
   q: Operand, k: Operand, v: Operand, dy: Operand,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -55,6 +56,14 @@ fn rows_of(x: Operand, b: u32, i: u32) -> vec4<u32> {
 // The keys, or queries, of the scores in vec4 h of the invocation at `place`.
 fn columns_at(j: u32, place: u32, h: u32) -> vec4<u32> {
   return j + h * 32u + place * 4u + vec4(0u, 1u, 2u, 3u);
+}
+
+// Where the gradients of the scores of a quad of queries with the first key of a quad are stored; the next keys are 64
+// further: [batches, squares of 32 keys, of 32 queries, 4 keys of a quad, 8 quads of keys, 8 of queries]. The arguments
+// are squares and quads in them.
+fn stored_at(b: u32, keys: vec2<u32>, queries: vec2<u32>) -> u32 {
+  let rows = (p.k.rows + 63u) / 64u * 2u;
+  return ((b * rows + keys.x) * p.squares + queries.x) * 256u + keys.y * 8u + queries.y;
 }
 
 // The kernel declares MASK_BINDING.

@@ -8,6 +8,9 @@ fn place_of(lane: u32) -> u32 { return lane; }
 // Row r of an invocation, in the tile.
 fn row_of(lane: u32, r: u32) -> u32 { return r; }
 
+// The square of 32 rows, and the quad in it, of quad g of a lane's rows.
+fn quad_of(tile: u32, lane: u32, g: u32) -> vec2<u32> { return vec2(tile / 32u, tile % 32u / 4u + g); }
+
 // Tiles in workgroup memory put weights aside here; these stay in registers.
 fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}
 fn recall(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}

@@ -38,6 +38,9 @@ fn place_of(lane: u32) -> u32 { return lane / 2u % 8u; }
 // Row r of an invocation, in the tile.
 fn row_of(lane: u32, r: u32) -> u32 { return (r / 4u * 8u + group_of(lane)) * 4u + r % 4u; }
 
+// The square of 32 rows, and the quad in it, of quad g of an invocation's rows.
+fn quad_of(tile: u32, lane: u32, g: u32) -> vec2<u32> { return vec2(tile / 32u + g, group_of(lane)); }
+
 // s[r] += the dot products of row `row + row_of(lane, r)` of LEFT and rows columns_at(column, place, h) of RIGHT.
 @template(LEFT, RIGHT)
 fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row: u32, column: u32, lane: u32) {

@@ -1,5 +1,5 @@
-//! Fused scaled dot-product attention: scores are computed tile by tile, never stored in full, and
-//! recomputed for the gradients, so memory grows linearly with the sequence length.
+//! Fused scaled dot-product attention: scores are computed tile by tile, and recomputed for the gradients. Of their
+//! gradients, only a few rows are stored at a time, so memory grows linearly with the sequence length.
 
 mod cases;
 mod gradients;
@@ -11,7 +11,7 @@ use crate::shape::View;
 use crate::{DType, Shape, Tensor, TensorType, Value};
 
 pub use cases::cases;
-use gradients::{AttentionKeyGrad, AttentionQueryGrad, Recomputed};
+use gradients::{AttentionGrad, OF_BOTH, OF_KEYS, OF_QUERIES, Of, Recomputed};
 use kernels::Products;
 
 /// Options of [`Value::scaled_dot_product_attention`], named as in PyTorch.
@@ -109,17 +109,26 @@ impl Op for ScaledDotProduct {
         let stats = lse.reshape(&column).concat(&[&delta.reshape(&column)], -1);
         let mut inputs = vec![g.x(1), g.x(2), &dy, &stats];
         inputs.extend(g.inputs.get(3));
-        let dq = g.when(0, || g.x(0).op(AttentionQueryGrad(self.0.clone()), &inputs));
-        let (mut dk, mut dv) = (None, None);
-        if g.needs[1] || g.needs[2] {
-            let dkv = g.x(0).op(AttentionKeyGrad(self.0.clone()), &inputs);
-            let (e, both) = (g.x(1).dim(-1), dkv.dim(-1));
-            dk = g.when(1, || dkv.slice(-1, 0, e, 1));
-            dv = g.when(2, || dkv.slice(-1, e, both, 1));
+        let x: Vec<&Value> = std::iter::once(g.x(0)).chain(inputs.iter().copied()).collect();
+        let outputs = match (g.needs[0], g.needs[1] || g.needs[2]) {
+            (true, true) => OF_BOTH,
+            (true, false) => OF_QUERIES,
+            (false, true) => OF_KEYS,
+            (false, false) => &[],
+        };
+        let mut values = match outputs {
+            [] => Vec::new(),
+            _ => y.graph().apply(AttentionGrad { scores: self.0.clone(), outputs }, &x),
         }
+        .into_iter();
+        let mut next = |of: Of| outputs.contains(&of).then(|| values.next()).flatten();
+        let (dq, dkv) = (next(Of::Queries), next(Of::Keys));
+        let e = g.x(1).dim(-1);
+        let dk = dkv.as_ref().and_then(|dkv| g.when(1, || dkv.slice(-1, 0, e, 1)));
+        let dv = dkv.as_ref().and_then(|dkv| g.when(2, || dkv.slice(-1, e, dkv.dim(-1), 1)));
         // The mask's gradient is as large as the scores, so fusing it would save nothing.
         let of_mask = || {
-            let inputs: Vec<Value> = std::iter::once(g.x(0)).chain(inputs.iter().copied()).cloned().collect();
+            let inputs: Vec<Value> = x.iter().copied().cloned().collect();
             Recomputed::new(&self.0, &inputs).score_gradient
         };
         let mut gradients = vec![dq, dk, dv];
@@ -162,7 +171,7 @@ impl Kernel for ScaledDotProduct {
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
         let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
-        let products = Products { rows: queries, others: keys, numbers: e, width, results: 1 };
+        let products = Products { rows: queries, others: keys, numbers: e, width, results: 1, stored: false };
         kernels::cost(variant, args, &products)
     }
 
@@ -187,7 +196,7 @@ impl Value {
     ///
     /// The kernel is fused: it uses an online softmax (Milakov and Gimelshein, *Online normalizer calculation for
     /// softmax*, 2018), and the backward pass recomputes the weights (Dao et al., *FlashAttention*, 2022), so the
-    /// `L x S` scores are never stored. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many
+    /// `L x S` scores are not stored. Of their gradients, only a few rows are stored at a time, at most 256 MiB. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many
     /// columns of v. With [`Precision::Mixed`](crate::Precision), the products may run on matrix units.
     /// If E or Ev exceeds 4096, it falls back to matrix products and [`Value::softmax`], which store the scores.
     ///

@@ -2,7 +2,8 @@
 
 use wgrad::nn::{self, Layer, MultiheadAttention, Scope, TransformerEncoderLayer, init};
 use wgrad::ops::attention::Attention;
-use wgrad::{DType, Device, Graph, Session, Tensor, Value, gradients};
+use wgrad::plan::{Options, Plan};
+use wgrad::{DType, Device, Graph, Profile, Session, Tensor, Value, gradients};
 
 use crate::common;
 
@@ -73,6 +74,49 @@ fn attention_memory_grows_linearly_with_the_length() {
     };
     let (short, long) = (bytes(1024), bytes(4096));
     assert!(long < 4.2 * short, "{short} and {long} bytes");
+}
+
+/// The gradients of the scores are stored for some queries at a time, if that takes less time and a kernel can bind them.
+#[test]
+fn gradients_of_scores_are_stored_in_parts() {
+    let Some(device) = common::device() else { return };
+    // Bindings for 64 queries at a time, and for the operands.
+    let limits = Profile { max_binding: 80 << 10, ..device.profile().clone() };
+    let device = Device::open_within(None, Some(&limits)).expect("opens");
+    let sizes = [("q", 150), ("k", 70), ("v", 70)];
+    let tensors = sizes.map(|(name, rows)| random(&[2, rows, 64], name));
+    let feeds: Vec<(&str, &Tensor)> = sizes.iter().zip(&tensors).map(|(&(name, _), tensor)| (name, tensor)).collect();
+    for (is_causal, variant) in [false, true]
+        .into_iter()
+        .flat_map(|causal| [None, Some("tile64"), Some("tile128"), Some("tile")].map(|variant| (causal, variant)))
+    {
+        let graph = Graph::new();
+        let x = sizes.map(|(name, rows)| graph.input(name, DType::F32, [2, rows, 64]));
+        let y = x[0].scaled_dot_product_attention(&x[1], &x[2], &Attention { is_causal, ..Attention::default() });
+        let gradients = gradients(&y.square().sum_all(), &x.each_ref());
+        let outputs: Vec<&Value> = gradients.iter().collect();
+        let options = Options { variant: variant.map(str::to_owned), ..Options::default() };
+        let mut session = Session::new(device.clone());
+        let program = session.compile_with(&graph, &outputs, &options).expect("compiles");
+        let call = program.plan().calls.iter().find(|call| call.kernel.is_some_and(|(op, _)| op == "attention_grad"));
+        let entries: Vec<&str> = call.expect("a call").dispatches.iter().map(|dispatch| &*dispatch.entry).collect();
+        assert_eq!(entries, ["attention_key_grad", "attention_query_grad"].repeat(3), "{variant:?}");
+        let (_, report) = session.check(&program, &feeds).expect("runs");
+        assert!(report.passed() && report.compared() > 2 * (150 + 70 + 70) * 64, "{variant:?}: {report:?}");
+    }
+    // A mask is the eighth storage buffer, too many for some devices, which compute the scores twice.
+    let graph = Graph::new();
+    let [q, k, v] = ["q", "k", "v"].map(|name| graph.input(name, DType::F32, [2, 256, 64]));
+    let mask = graph.input("mask", DType::F32, [256, 256]);
+    for (attn_mask, scratch) in [(None, 1), (Some(mask), 0)] {
+        let y = q.scaled_dot_product_attention(&k, &v, &Attention { attn_mask, ..Attention::default() });
+        let gradients = gradients(&y.square().sum_all(), &[&q, &k, &v]);
+        let outputs: Vec<&Value> = gradients.iter().collect();
+        let defaults = Profile { kind: "discrete GPU".into(), ..Profile::webgpu_defaults() };
+        let (plan, findings) = Plan::of(&graph, &outputs, &defaults, &Options::default()).expect("plans");
+        let call = plan.calls.iter().find(|call| call.kernel.is_some_and(|(op, _)| op == "attention_grad"));
+        assert_eq!((call.expect("a call").scratch.len(), findings), (scratch, vec![]));
+    }
 }
 
 #[test]

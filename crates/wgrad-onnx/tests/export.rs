@@ -40,8 +40,9 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Why a case is not exported: ops that have no operator in ONNX.
-const REFUSED: [&str; 19] = [
+const REFUSED: [&str; 20] = [
     "all_reduce): a sum over ranks has no operator in ONNX; export the graph of an evaluation",
+    "attention_grad): it has no operator in ONNX",
     "attention_query_grad): it has no operator in ONNX",
     "avg_pool2d_grad): it has no operator in ONNX",
     "conv2d_weight_grad): it has no operator in ONNX",

@@ -166,6 +166,14 @@ pub fn cases() -> Vec<Case> {
         .float("v", [2, 4, 34, 8])
         .input("mask", TensorType::new(DType::Bool, [2, 1, 18, 34]), Fill::Coin),
     );
+    // Gradients of some operands only.
+    for (operand, name) in ["queries", "keys", "values"].into_iter().enumerate() {
+        let case = Case::new("attention", format!("gradients of {name} only"), move |x| {
+            gradients_of(&[(&attend(x, &causal()), &x[3])], &[&x[operand]])
+        });
+        let case = case.float("q", [2, 70, 16]).float("k", [2, 68, 16]).float("v", [2, 68, 8]).float("dy", [2, 70, 8]);
+        cases.push(case.forward_only());
+    }
     // Three heads: one query of the first is NaN, one key of the second, none of the third.
     const QUERY: &[f64] = &[0.5, -0.5, 0.25, 1.0, -1.0, 0.5, 0.0, 0.75, 0.5, f64::NAN, 0.5];
     const KEYS: [f64; 40 * 8 + 100] = {

@@ -8,14 +8,25 @@ use crate::op::{Args, Attributes, Backward, Cost, Kernel, Lowered, Lowering, Op,
 use crate::shape::View;
 use crate::{DType, Tensor, TensorType, Value};
 
-/// `dq` from q, k, v, dy, stats and an optional mask.
+/// Gradients from q, k, v, dy, stats and an optional mask.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct AttentionQueryGrad(pub Scores);
+pub(super) struct AttentionGrad {
+    pub scores: Scores,
+    pub outputs: &'static [Of],
+}
 
-/// `dk` and `dv` concatenated, `[N, H, S, E + Ev]`, from the same inputs. Two outputs and a mask would exceed the
-/// number of storage buffers that every device can bind.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct AttentionKeyGrad(pub Scores);
+/// An output: `dq`, or `dk` and `dv` concatenated, `[N, H, S, E + Ev]`. Two outputs and a mask would exceed the number
+/// of storage buffers that every device can bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Of {
+    Queries,
+    Keys,
+}
+
+/// The outputs of an op for each subset that is needed.
+pub(super) const OF_QUERIES: &[Of] = &[Of::Queries];
+pub(super) const OF_KEYS: &[Of] = &[Of::Keys];
+pub(super) const OF_BOTH: &[Of] = &[Of::Queries, Of::Keys];
 
 /// The weights and the gradient of the scores as tensors, for second derivatives.
 pub(super) struct Recomputed {
@@ -35,58 +46,86 @@ impl Recomputed {
         let score_gradient = &weights * (dy.matmul(&v.t()) - delta);
         Recomputed { weights, score_gradient }
     }
-}
 
-fn check(scores: &Scores, inputs: &[&TensorType]) -> Result<(), String> {
-    scores.check(inputs, 2)?;
-    let [n, h, l, _] = four(&inputs[0].shape);
-    if inputs[3].shape[..] != [n, h, l, inputs[2].shape[3]] || inputs[4].shape[..] != [n, h, l, 2] {
-        return Err("expected dy [N, H, L, Ev] and stats [N, H, L, 2]".into());
+    /// An output, from the inputs.
+    fn output(&self, of: Of, scale: f64, inputs: &[Value]) -> Value {
+        match of {
+            Of::Queries => self.score_gradient.matmul(&inputs[1]) * scale,
+            Of::Keys => {
+                let dk = self.score_gradient.t().matmul(&inputs[0]) * scale;
+                dk.concat(&[&self.weights.t().matmul(&inputs[3])], -1)
+            }
+        }
     }
-    Ok(())
 }
 
-/// The gradients of `build(inputs)`: the gradient of a gradient.
-fn again(g: &Backward<'_>, build: impl FnOnce(&[Value]) -> Value) -> Vec<Option<Value>> {
-    // Stops the backward pass at the inputs, as one may be computed from another.
-    let inputs: Vec<Value> = g.inputs.iter().map(Value::stop_gradient).collect();
-    let gradients = gradients_of(&[(&build(&inputs), &g.dy())], &inputs.iter().collect::<Vec<_>>());
-    gradients.into_iter().zip(g.needs).map(|(gradient, &needed)| needed.then_some(gradient)).collect()
-}
-
-impl Op for AttentionQueryGrad {
+impl Op for AttentionGrad {
     fn name(&self) -> &'static str {
-        "attention_query_grad"
+        match self.outputs {
+            [Of::Queries] => "attention_query_grad",
+            [Of::Keys] => "attention_key_grad",
+            _ => "attention_grad",
+        }
     }
 
     fn attributes(&self) -> Attributes {
-        self.0.attributes()
+        self.scores.attributes()
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        check(&self.0, inputs)?;
-        Ok(vec![inputs[0].clone()])
+        self.scores.check(inputs, 2)?;
+        let ([n, h, l, _], [.., s, e]) = (four(&inputs[0].shape), four(&inputs[1].shape));
+        let width = inputs[2].shape[3];
+        if inputs[3].shape[..] != [n, h, l, width] || inputs[4].shape[..] != [n, h, l, 2] {
+            return Err("expected dy [N, H, L, Ev] and stats [N, H, L, 2]".into());
+        }
+        let output = |of: &Of| match of {
+            Of::Queries => inputs[0].clone(),
+            Of::Keys => TensorType::new(DType::F32, [n, h, s, e + width]),
+        };
+        Ok(self.outputs.iter().map(output).collect())
     }
 
+    /// The gradient of a gradient.
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        again(g, |x| Recomputed::new(&self.0, x).score_gradient.matmul(&x[1]) * self.0.scale.0)
+        // Stops the backward pass at the inputs, as one may be computed from another.
+        let inputs: Vec<Value> = g.inputs.iter().map(Value::stop_gradient).collect();
+        let recomputed = Recomputed::new(&self.scores, &inputs);
+        let output = |of: &Of| recomputed.output(*of, self.scores.scale.0, &inputs);
+        let outputs: Vec<Value> = self.outputs.iter().map(output).collect();
+        let known = outputs.iter().zip(g.dys).filter_map(|(y, dy)| Some((y, dy.as_ref()?)));
+        let gradients = gradients_of(&known.collect::<Vec<_>>(), &inputs.iter().collect::<Vec<_>>());
+        gradients.into_iter().zip(g.needs).map(|(gradient, &needed)| needed.then_some(gradient)).collect()
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, reference::query_gradient(&self.0, inputs))]
+        let gradient = |of: &Of| match of {
+            Of::Queries => reference::query_gradient(&self.scores, inputs),
+            Of::Keys => reference::key_gradient(&self.scores, inputs),
+        };
+        self.outputs.iter().zip(outputs).map(|(of, ty)| Tensor::of(&ty.shape, gradient(of))).collect()
     }
 
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        let scores = self.0.clone();
+        let AttentionGrad { scores, outputs } = self.clone();
         Rounding::bound_at(move |inputs, _, precision| {
-            vec![reference::query_gradient_bound(&scores, inputs, precision)]
+            let bound = |of: &Of| match of {
+                Of::Queries => reference::query_gradient_bound(&scores, inputs, precision),
+                Of::Keys => reference::key_gradient_bound(&scores, inputs, precision),
+            };
+            outputs.iter().map(bound).collect()
         })
     }
 
-    /// Per key, the score, its gradient and the key's contribution to each output element.
+    /// Per key, the score, its gradient and the key's contribution to each element of dq; per query, the same for dk and
+    /// dv.
     fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
         let ([.., keys, e], width) = (four(&inputs[1].shape), inputs[2].shape[3]);
-        keys * (2 * e + width).div_ceil(e.max(1))
+        let length = |of: &Of| match of {
+            Of::Queries => keys * (2 * e + width).div_ceil(e.max(1)),
+            Of::Keys => 2 * inputs[0].shape[2],
+        };
+        self.outputs.iter().map(length).max().unwrap_or(0)
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -94,92 +133,32 @@ impl Op for AttentionQueryGrad {
     }
 }
 
-impl Kernel for AttentionQueryGrad {
+impl Kernel for AttentionGrad {
     fn variants(&self) -> &'static [Variant] {
         kernels::VARIANTS
     }
 
     fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
-        let products = Products { rows: queries, others: keys, numbers: e + width, width: e, results: 1 };
-        kernels::cost(variant, args, &products)
+        match self.outputs {
+            [Of::Queries] => kernels::cost(variant, args, &Products::of_queries(args)),
+            [Of::Keys] => kernels::cost(variant, args, &Products::of_keys(args)),
+            _ => Some(kernels::gradients_cost(variant, args)?.0),
+        }
     }
 
     fn reads(&self, input: usize, view: &View) -> bool {
-        reads(input, view)
+        match input {
+            4 => view.is_contiguous(),
+            5 => true,
+            _ => kernels::reads(view),
+        }
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        kernels::query_gradient(&self.0, variant, args)
-    }
-}
-
-fn reads(input: usize, view: &View) -> bool {
-    match input {
-        4 => view.is_contiguous(),
-        5 => true,
-        _ => kernels::reads(view),
-    }
-}
-
-impl Op for AttentionKeyGrad {
-    fn name(&self) -> &'static str {
-        "attention_key_grad"
-    }
-
-    fn attributes(&self) -> Attributes {
-        self.0.attributes()
-    }
-
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        check(&self.0, inputs)?;
-        let [n, h, s, e] = four(&inputs[1].shape);
-        Ok(vec![TensorType::new(DType::F32, [n, h, s, e + inputs[2].shape[3]])])
-    }
-
-    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        again(g, |x| {
-            let Recomputed { weights, score_gradient } = Recomputed::new(&self.0, x);
-            let dk = score_gradient.t().matmul(&x[0]) * self.0.scale.0;
-            dk.concat(&[&weights.t().matmul(&x[3])], -1)
-        })
-    }
-
-    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, reference::key_gradient(&self.0, inputs))]
-    }
-
-    fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        let scores = self.0.clone();
-        Rounding::bound_at(move |inputs, _, precision| vec![reference::key_gradient_bound(&scores, inputs, precision)])
-    }
-
-    /// Per query, the score, its gradient and the query's contribution to each element of dk and dv.
-    fn reduction_len(&self, inputs: &[&TensorType]) -> usize {
-        2 * inputs[0].shape[2]
-    }
-
-    fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(self)
-    }
-}
-
-impl Kernel for AttentionKeyGrad {
-    fn variants(&self) -> &'static [Variant] {
-        kernels::VARIANTS
-    }
-
-    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
-        let products = Products { rows: keys, others: queries, numbers: e + width, width: e.max(width), results: 2 };
-        kernels::cost(variant, args, &products)
-    }
-
-    fn reads(&self, input: usize, view: &View) -> bool {
-        reads(input, view)
-    }
-
-    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        kernels::key_gradient(&self.0, variant, args)
+        match self.outputs {
+            [Of::Queries] => kernels::query_gradient(&self.scores, variant, args),
+            [Of::Keys] => kernels::key_gradient(&self.scores, variant, args),
+            _ => kernels::gradients(&self.scores, variant, args),
+        }
     }
 }

@@ -26,6 +26,7 @@ const COOPERATIVE: Variant =
 pub(super) static VARIANTS: &[Variant] = &[COOPERATIVE, SHUFFLE, TILE64, TILE128, TILE];
 
 /// The sizes of an invocation's part of the work.
+#[derive(Clone, Copy)]
 struct Form {
     /// Rows of the result in a workgroup.
     rows: usize,
@@ -68,12 +69,30 @@ pub(super) struct Products {
     pub numbers: usize,
     pub width: usize,
     pub results: usize,
+    /// Whether a launch writes something for each score, and another reads it.
+    pub stored: bool,
+}
+
+impl Products {
+    /// Those of the gradient of queries, from the inputs of a gradient.
+    pub fn of_queries(args: &Args<'_>) -> Products {
+        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+        Products { rows: queries, others: keys, numbers: e + width, width: e, results: 1, stored: false }
+    }
+
+    /// Those of the gradients of keys and values.
+    pub fn of_keys(args: &Args<'_>) -> Products {
+        let [[.., queries, e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+        let of_result = e.max(width);
+        Products { rows: keys, others: queries, numbers: e + width, width: of_result, results: 2, stored: false }
+    }
 }
 
 /// The time for these products.
 pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> Option<Cost> {
-    let Products { rows, others, numbers, width, results } = *products;
+    let Products { rows, others, numbers, width, results, stored } = *products;
     let [n, h, ..] = four(&args.inputs[0].shape);
+    let scratch = if stored { 8.0 * [n, h, rows, others].map(|size| size as f64).iter().product::<f64>() } else { 0.0 };
     let (form, software) = (Form::of(variant, width, results), args.profile.software);
     if variant.cooperative {
         Layout::of(variant, form.rows, args.profile)?;
@@ -95,7 +114,7 @@ pub(super) fn cost(variant: &Variant, args: &Args<'_>, products: &Products) -> O
         _ => 0.3,
     };
     let workgroups = if software { f64::INFINITY } else { (n * h * tiles * chunks) as f64 };
-    Some(args.cost(&op::Work { style, flops, efficiency, workgroups, ..op::Work::default() }))
+    Some(args.cost(&op::Work { style, flops, efficiency, workgroups, scratch, ..op::Work::default() }))
 }
 
 /// Rows of whole vec4, at any strides.
@@ -137,7 +156,14 @@ impl<'a> Work<'a> {
     }
 
     /// The uniform, for rows `range` of the loop. The last launch multiplies the gradients of q and k by the scale.
-    fn uniform(&self, tiles: usize, chunks: usize, range: [usize; 2], last: bool) -> Vec<u32> {
+    /// Stored gradients of scores begin at query `origin`; there are `squares` of 32 queries.
+    fn uniform(
+        &self,
+        [tiles, chunks]: [usize; 2],
+        range: [usize; 2],
+        last: bool,
+        [origin, squares]: [usize; 2],
+    ) -> Vec<u32> {
         let heads = self.args.inputs[0].shape[1];
         let causal = usize::from(self.scores.causal);
         let mut words: Vec<usize> = vec![self.sizes[0], heads, tiles, chunks, range[0], range[1], causal];
@@ -145,7 +171,7 @@ impl<'a> Work<'a> {
         // Scores are in units of ln 2.
         words.push(bits(self.scores.scale.0 * std::f64::consts::LOG2_E));
         words.extend(self.mask.unwrap_or_default());
-        words.extend([bits(if last { self.scores.scale.0 } else { 1.0 }), 0, 0]);
+        words.extend([bits(if last { self.scores.scale.0 } else { 1.0 }), origin, squares]);
         for i in 0..4 {
             words.extend(self.operands.get(i).copied().unwrap_or_default());
             words.extend([0; 2]);
@@ -208,7 +234,7 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
     let mut launches = Vec::new();
     for (number, range) in ranges.into_iter().enumerate() {
         let lse = if number + 1 == count { Slot::Output(1) } else { Slot::Scratch(number % 2) };
-        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range, number + 1 == count))];
+        let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, number + 1 == count, [0; 2]))];
         bindings.extend((0..3).map(|i| Binding::Read(Slot::Input(i))));
         bindings.extend([Binding::Write(Slot::Output(0)), Binding::Write(lse)]);
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(3))));
@@ -229,44 +255,134 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
 
 pub(super) fn query_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 2);
-    let [_, queries, keys, e, _] = work.sizes;
-    let form = Form::of(variant, e, 1);
-    let grid = work.grid(&form, queries, e)?;
-    let entries = ["attention_query_grad", "attention_query_grad_cooperative"];
-    gradient(&work, variant, &form, entries, grid, keys)
+    let pass = Pass::of_queries(&work, variant);
+    Ok(Lowered { launches: pass.launches(variant, work.sizes[2], Slot::Output(0))?, scratch: Vec::new() })
 }
 
 pub(super) fn key_gradient(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let work = Work::new(scores, args, 2);
-    let [_, queries, keys, e, width] = work.sizes;
-    let form = Form::of(variant, e.max(width), 2);
-    let grid = work.grid(&form, keys, e.max(width))?;
-    let entries = ["attention_key_grad", "attention_key_grad_cooperative"];
-    gradient(&work, variant, &form, entries, grid, queries)
+    let pass = Pass::of_keys(&work, variant);
+    Ok(Lowered { launches: pass.launches(variant, work.sizes[1], Slot::Output(0))?, scratch: Vec::new() })
 }
 
-/// The launches of a gradient with a loop over `size` rows; the second of its entry points is cooperative.
-fn gradient(
-    work: &Work<'_>,
-    variant: &Variant,
-    form: &Form,
-    entries: [&'static str; 2],
-    (tiles, chunks, workgroups): (usize, usize, [u32; 3]),
-    size: usize,
-) -> Result<Lowered, String> {
-    let entry = entries[usize::from(variant.cooperative)];
-    let shader = work.shader(entry, variant, form)?;
-    let launch = |range: [usize; 2]| {
-        let mut bindings = vec![Binding::Uniform(work.uniform(tiles, chunks, range, range[1] == size))];
-        bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
-        bindings.push(Binding::Write(Slot::Output(0)));
-        bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
-        let wgsl = match variant.cooperative {
-            true => shader.clone().set("CONTINUED", range[0] > 0).finish()?,
-            false => shader.clone().finish()?,
-        };
-        Ok(Launch { label: format!("{} {}", entries[0], variant.name), wgsl, entry, bindings, workgroups })
+/// The gradients of queries, and of keys and values. If it takes less time, the second kernel stores the gradients of
+/// the scores, for some queries at a time, and the first one reads them.
+pub(super) fn gradients(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+    let work = Work::new(scores, args, 2);
+    let [batches, queries, keys, ..] = work.sizes;
+    let (of_queries, of_keys) = (Pass::of_queries(&work, variant), Pass::of_keys(&work, variant));
+    let Some((_, Some(most))) = gradients_cost(variant, args) else {
+        let mut launches = of_queries.launches(variant, keys, Slot::Output(0))?;
+        launches.extend(of_keys.launches(variant, queries, Slot::Output(1))?);
+        return Ok(Lowered { launches, scratch: Vec::new() });
     };
-    let launches: Result<Vec<Launch>, String> = work.ranges(form, size).into_iter().map(launch).collect();
-    Ok(Lowered { launches: launches?, scratch: Vec::new() })
+    let squares = most.min(queries).next_multiple_of(ALIGNMENT) / 32;
+    let mut launches = Vec::new();
+    for origin in (0..queries).step_by(most) {
+        let range = [origin, queries.min(origin + most)];
+        let mut launch = of_keys.launch(variant, range, range[1] == queries, Slot::Output(1), [origin, squares])?;
+        launch.bindings.push(Binding::Write(Slot::Scratch(0)));
+        launches.push(launch);
+        let sums = Pass { rows: range[1] - origin, stored: true, ..of_queries };
+        for range in work.ranges(&sums.form, keys) {
+            launches.push(sums.launch(variant, range, range[1] == keys, Slot::Output(0), [origin, squares])?);
+        }
+    }
+    Ok(Lowered { launches, scratch: vec![batches * keys.next_multiple_of(ALIGNMENT) * squares * 32 * 4] })
+}
+
+/// Stored queries and keys are whole tiles of both kernels.
+const ALIGNMENT: usize = 64;
+
+/// Bytes of gradients of scores that are stored at a time: four times as many as q, k, v and dy have, so that memory
+/// grows linearly with the length, but within these limits.
+const STORED: [u64; 2] = [4 << 20, 256 << 20];
+
+/// The time for both gradients, and the queries for which gradients of scores are stored at a time, if they are.
+pub(super) fn gradients_cost(variant: &Variant, args: &Args<'_>) -> Option<(Cost, Option<usize>)> {
+    let [[n, h, .., e], [.., keys, width]] = [0, 2].map(|i| four(&args.inputs[i].shape));
+    let of_keys = Products::of_keys(args);
+    let of_queries = Products::of_queries(args);
+    let both = |a: &Products, b: &Products| Some(Cost(cost(variant, args, a)?.0 + cost(variant, args, b)?.0));
+    let again = both(&of_keys, &of_queries)?;
+    let per_query = 4 * n * h * keys.next_multiple_of(ALIGNMENT);
+    let operands: usize = args.inputs[..4].iter().map(|ty| ty.bytes()).sum();
+    let bytes = (4 * operands as u64).clamp(STORED[0], STORED[1]).min(args.profile.max_binding);
+    let most = bytes / per_query as u64;
+    // The loop over queries ends before the driver's limit.
+    let rounds = ((e + width) / 8 + 20) * 2;
+    let most = (most as usize).min(MAX_ROUNDS / rounds * 32) / ALIGNMENT * ALIGNMENT;
+    let bound = 7 + usize::from(args.inputs.len() > 5);
+    if most == 0 || variant.cooperative || args.profile.usable_storage_buffers() < bound {
+        return Some((again, None));
+    }
+    let stored = both(&Products { stored: true, ..of_keys }, &Products { numbers: 0, ..of_queries })?;
+    Some(if stored < again { (stored, Some(most)) } else { (again, None) })
+}
+
+/// A kernel of a gradient.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    work: &'a Work<'a>,
+    form: Form,
+    /// Its two entry points; the second is for cooperative matrices.
+    entries: [&'static str; 2],
+    /// Rows and width of its result.
+    rows: usize,
+    width: usize,
+    /// Whether it reads the gradients of the scores.
+    stored: bool,
+}
+
+impl<'a> Pass<'a> {
+    fn of_queries(work: &'a Work<'a>, variant: &Variant) -> Pass<'a> {
+        let [_, rows, _, width, _] = work.sizes;
+        let entries = ["attention_query_grad", "attention_query_grad_cooperative"];
+        Pass { work, form: Form::of(variant, width, 1), entries, rows, width, stored: false }
+    }
+
+    fn of_keys(work: &'a Work<'a>, variant: &Variant) -> Pass<'a> {
+        let [_, _, rows, e, width] = work.sizes;
+        let width = e.max(width);
+        let entries = ["attention_key_grad", "attention_key_grad_cooperative"];
+        Pass { work, form: Form::of(variant, width, 2), entries, rows, width, stored: false }
+    }
+
+    /// The launches of a loop over `size` rows.
+    fn launches(&self, variant: &Variant, size: usize, to: Slot) -> Result<Vec<Launch>, String> {
+        let ranges = self.work.ranges(&self.form, size).into_iter();
+        ranges.map(|range| self.launch(variant, range, range[1] == size, to, [0; 2])).collect()
+    }
+
+    /// The launch for rows `range` of the loop. With squares, gradients of scores are stored, or read from scratch memory.
+    fn launch(
+        &self,
+        variant: &Variant,
+        range: [usize; 2],
+        last: bool,
+        to: Slot,
+        stored: [usize; 2],
+    ) -> Result<Launch, String> {
+        let Pass { work, form, entries, rows, width, .. } = self;
+        let entry = entries[usize::from(variant.cooperative)];
+        let (tiles, chunks, workgroups) = work.grid(form, *rows, *width)?;
+        let mut shader = work.shader(entry, variant, form)?;
+        if variant.cooperative {
+            shader = shader.set("CONTINUED", range[0] > 0);
+        }
+        let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, last, stored))];
+        if self.stored {
+            shader = shader.set("STORED", true).set("MASK", false);
+            bindings.extend([Binding::Read(Slot::Input(1)), Binding::Read(Slot::Scratch(0)), Binding::Write(to)]);
+        } else {
+            bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
+            bindings.push(Binding::Write(to));
+            bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
+            if stored[1] > 0 {
+                shader = shader.set("STORES", true);
+            }
+        }
+        let label = format!("{} {}", entries[0], variant.name);
+        Ok(Launch { label, wgsl: shader.finish()?, entry, bindings, workgroups })
+    }
 }

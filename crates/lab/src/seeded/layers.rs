@@ -7,6 +7,8 @@ use Change::{Short, Swap, Text, Word};
 
 pub(super) fn attention() -> Vec<Fault> {
     const FORWARD: [&str; 2] = ["attention", "2 of 3 queries, 5 keys, 8 and 8 elements"];
+    // Rows so long that gradients of scores are stored.
+    const WIDE: [&str; 2] = ["attention", "causal, 1 of 40 queries, 70 keys, 64 and 64 elements"];
     const CAUSAL: [&str; 2] = ["attention", "causal, 2 of 16 queries, 32 keys, 16 and 16 elements"];
     vec![
         fault(
@@ -61,6 +63,20 @@ pub(super) fn attention() -> Vec<Fault> {
         fault("score gradients without the scale", FORWARD, "tile", "attention_query_grad", Text(" * p.factor;", ";")),
         fault("score gradients without delta", CAUSAL, "shuffle", "attention_key_grad", Text(" - delta)", ")")),
         fault("dv from the wrong operand", CAUSAL, "tile", "attention_key_grad", Swap(1, 4)),
+        fault(
+            "gradients of scores are stored for the wrong queries",
+            WIDE,
+            "tile",
+            "attention_key_grad",
+            Text("(j - p.origin) / 32u + 0u, place)", "(j - p.origin) / 32u + 0u, place ^ 1u)"),
+        ),
+        fault(
+            "stored gradients of scores are not transposed",
+            WIDE,
+            "shuffle",
+            "attention_query_grad",
+            Text("transpose(mat4x4(ds[", "(mat4x4(ds["),
+        ),
     ]
 }
 
