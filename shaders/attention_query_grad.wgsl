@@ -98,7 +98,9 @@ fn attention_query_grad(
       }
     }
     @if(!STORED) {
-      keep(&s, lane);
+      @unroll for (var h = 0u; h < SCORES; h++) {
+        keep(&s, h, lane);
+      }
       var d = array<vec4<f32>, ROWS * SCORES>();
       dot_dy_v(&d, b, tile, j, lane);
       recall(&s, lane);

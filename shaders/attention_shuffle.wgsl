@@ -12,7 +12,7 @@ fn row_of(lane: u32, r: u32) -> u32 { return r; }
 fn quad_of(tile: u32, lane: u32, g: u32) -> vec2<u32> { return vec2(tile / 32u, tile % 32u / 4u + g); }
 
 // Tiles in workgroup memory put weights aside here; these stay in registers.
-fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}
+fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, part: u32, lane: u32) {}
 fn recall(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {}
 
 // s[r] += the dot products of row `row + r` of LEFT and the 4 rows of RIGHT from `column + lane * 4`. The lanes hold

@@ -1,5 +1,6 @@
 // Products and reductions of the attention kernels with tiles in workgroup memory.
-// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 25 KiB of workgroup memory.
+// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 25 KiB of workgroup memory. NVIDIA's
+// multiprocessors run more workgroups if these need less of it.
 
 import package::attention_operands::{BLOCK, COLUMNS, p, QUADS, ROWS, rows_of, SCORES};
 
@@ -26,8 +27,14 @@ const SHARED: u32 = 512u;
 // In dot: [16 elements, 8 QUADS x 4 rows] of LEFT, then of RIGHT with 8 SCORES x 4 rows; in add:
 // ADDED[ADDED_ROWS, 8 COLUMNS].
 var<workgroup> shared_rows: array<vec4<f32>, SHARED>;
-// w[BLOCK, 8 QUADS x 4 rows], see weights_at; in rows_max and rows_sum: x[64, QUADS].
-var<workgroup> shared_weights: array<vec4<f32>, BLOCK * 8u * QUADS>;
+// Scores of each row whose weights are in workgroup memory: 32 at a time, or all, so that `recall` can load them.
+const RECALLED: bool = false;
+@if(RECALLED)
+const KEPT: u32 = BLOCK;
+@else
+const KEPT: u32 = 32u;
+// w[KEPT, 8 QUADS x 4 rows], see weights_at; in rows_max and rows_sum: x[64, QUADS].
+var<workgroup> shared_weights: array<vec4<f32>, KEPT * 8u * QUADS>;
 
 // An NVIDIA multiprocessor takes 2 cycles, not 4, to read 32 vec4 from workgroup memory if neighbours at distance 1, or
 // all those at distance 2, read the same. So bit 0 of the invocation's number belongs to the group and bit 1 to the
@@ -109,29 +116,31 @@ fn dot_LEFT_RIGHT(s: ptr<function, array<vec4<f32>, ROWS * SCORES>>, b: u32, row
   }
 }
 
-// The place of the weights of a quad of rows of the block, for `group` of the rows of the result; the next row is
+// The place of the weights of a quad of the kept scores, for `group` of the rows of the result; the next score is
 // 8 QUADS further. The exclusive or spreads the stores of neighbours over the banks of the memory. (The remainder does
 // not change the number. It shows NVIDIA's compiler that adding a constant cannot overflow: the load can then add it.)
 fn weights_at(quad: u32, group: u32) -> u32 {
-  return (quad * 32u * QUADS + (group ^ (quad % 4u * 2u))) % (BLOCK * 8u * QUADS);
+  return (quad * 32u * QUADS + (group ^ (quad % 4u * 2u))) % (KEPT * 8u * QUADS);
 }
 
-// Stores an invocation's weights in workgroup memory, for `add` or `recall`. The barriers of dot separate this from
-// earlier reads.
-fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {
+// Stores the weights of 32 scores in workgroup memory, vec4 `part` of each invocation, for `add` or `recall`. The barriers
+// of dot and add separate this from earlier reads.
+fn keep(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, part: u32, lane: u32) {
   @unroll for (var h = 0u; h < SCORES; h++) {
-    let at = weights_at(h * 8u + place_of(lane), group_of(lane));
-    @unroll for (var j = 0u; j < 4u; j++) {
-      @unroll for (var g = 0u; g < QUADS; g++) {
-        let r = g * 4u * SCORES + h;
-        shared_weights[at + (j * QUADS + g) * 8u] =
-          vec4((*w)[r][j], (*w)[r + SCORES][j], (*w)[r + 2u * SCORES][j], (*w)[r + 3u * SCORES][j]);
+    if (h == part) {
+      let at = weights_at(h * 8u % (KEPT / 4u) + place_of(lane), group_of(lane));
+      @unroll for (var j = 0u; j < 4u; j++) {
+        @unroll for (var g = 0u; g < QUADS; g++) {
+          let r = g * 4u * SCORES + h;
+          shared_weights[at + (j * QUADS + g) * 8u] =
+            vec4((*w)[r][j], (*w)[r + SCORES][j], (*w)[r + 2u * SCORES][j], (*w)[r + 3u * SCORES][j]);
+        }
       }
     }
   }
 }
 
-// Loads the weights that the invocation has stored, so that they need no registers between.
+// Loads the weights that the invocation has stored, so that they need no registers between. Requires that all are kept.
 fn recall(w: ptr<function, array<vec4<f32>, ROWS * SCORES>>, lane: u32) {
   @unroll for (var h = 0u; h < SCORES; h++) {
     let at = weights_at(h * 8u + place_of(lane), group_of(lane));
@@ -170,7 +179,7 @@ fn add_ADDED(
     }
     let quads = select(0u, ADDED_ROWS / 4u, first > 0u);
     for (var quad = 0u; quad < quads; quad++) {
-      let weights = weights_at((first - ADDED_ROWS) / 4u + quad, group);
+      let weights = weights_at((first - ADDED_ROWS) / 4u % (KEPT / 4u) + quad, group);
       @unroll for (var i = 0u; i < 4u; i++) {
         var x = array<vec4<f32>, COLUMNS>();
         @unroll for (var c = 0u; c < COLUMNS; c++) {
@@ -188,7 +197,7 @@ fn add_ADDED(
     }
     if (first == BLOCK) { break; }
     workgroupBarrier();
-    if (first == 0u) { keep(w, lane); }
+    if (first % 32u == 0u) { keep(w, first / 32u, lane); }
     @unroll for (var i = 0u; i < ADDED_QUADS; i++) {
       let quad = lane / (8u * COLUMNS) + i * (8u / COLUMNS);
       @unroll for (var j = 0u; j < 4u; j++) {

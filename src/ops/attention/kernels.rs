@@ -371,6 +371,9 @@ impl<'a> Pass<'a> {
             shader = shader.set("CONTINUED", range[0] > 0);
         }
         let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, last, stored))];
+        if form.scores == 2 && !self.stored && !variant.cooperative {
+            shader = shader.set("RECALLED", true);
+        }
         if self.stored {
             shader = shader.set("STORED", true).set("MASK", false);
             bindings.extend([Binding::Read(Slot::Input(1)), Binding::Read(Slot::Scratch(0)), Binding::Write(to)]);
