@@ -127,6 +127,20 @@ pub(super) fn reads(view: &View) -> bool {
 /// Maximum loop iterations per invocation. Some drivers silently stop loops after 65,535.
 const MAX_ROUNDS: usize = 12_000;
 
+/// The rows of a loop that a launch may take so that no invocation exceeds [`MAX_ROUNDS`]. For each 32 rows, it takes two
+/// products of rows of `numbers` elements in all, with one iteration per two vec4, and two sums of 8 iterations.
+fn longest(form: &Form, numbers: usize) -> usize {
+    let rounds = (numbers / 8 + 20) * form.scores;
+    (MAX_ROUNDS / rounds).max(1) * 32 * form.scores
+}
+
+/// Queries whose gradients of scores are in scratch memory: those from `origin` on, in `squares` of 32 (none if 0).
+#[derive(Clone, Copy, Default)]
+struct Part {
+    origin: usize,
+    squares: usize,
+}
+
 /// The parameters of a kernel, except for the range of its loop.
 struct Work<'a> {
     scores: &'a Scores,
@@ -156,14 +170,7 @@ impl<'a> Work<'a> {
     }
 
     /// The uniform, for rows `range` of the loop. The last launch multiplies the gradients of q and k by the scale.
-    /// Stored gradients of scores begin at query `origin`; there are `squares` of 32 queries.
-    fn uniform(
-        &self,
-        [tiles, chunks]: [usize; 2],
-        range: [usize; 2],
-        last: bool,
-        [origin, squares]: [usize; 2],
-    ) -> Vec<u32> {
+    fn uniform(&self, [tiles, chunks]: [usize; 2], range: [usize; 2], last: bool, part: Part) -> Vec<u32> {
         let heads = self.args.inputs[0].shape[1];
         let causal = usize::from(self.scores.causal);
         let mut words: Vec<usize> = vec![self.sizes[0], heads, tiles, chunks, range[0], range[1], causal];
@@ -171,7 +178,7 @@ impl<'a> Work<'a> {
         // Scores are in units of ln 2.
         words.push(bits(self.scores.scale.0 * std::f64::consts::LOG2_E));
         words.extend(self.mask.unwrap_or_default());
-        words.extend([bits(if last { self.scores.scale.0 } else { 1.0 }), origin, squares]);
+        words.extend([bits(if last { self.scores.scale.0 } else { 1.0 }), part.origin, part.squares]);
         for i in 0..4 {
             words.extend(self.operands.get(i).copied().unwrap_or_default());
             words.extend([0; 2]);
@@ -200,12 +207,9 @@ impl<'a> Work<'a> {
         Ok((tiles, chunks, self.args.profile.grid((self.sizes[0] * tiles * chunks) as u64)?))
     }
 
-    /// Splits the loop over rows `0..size` so that no invocation exceeds [`MAX_ROUNDS`]. For each 32 rows, it takes two
-    /// products, with one iteration per two vec4, and two sums of 8 iterations.
+    /// Splits the loop over rows `0..size`.
     fn ranges(&self, form: &Form, size: usize) -> Vec<[usize; 2]> {
-        let step = 32 * form.scores;
-        let rounds = ((self.sizes[3] + self.sizes[4]) / 8 + 20) * form.scores;
-        let most = (MAX_ROUNDS / rounds).max(1) * step;
+        let most = longest(form, self.sizes[3] + self.sizes[4]);
         (0..size).step_by(most).map(|first| [first, size.min(first + most)]).collect()
     }
 }
@@ -234,7 +238,8 @@ pub(super) fn forward(scores: &Scores, variant: &Variant, args: &Args<'_>) -> Re
     let mut launches = Vec::new();
     for (number, range) in ranges.into_iter().enumerate() {
         let lse = if number + 1 == count { Slot::Output(1) } else { Slot::Scratch(number % 2) };
-        let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, number + 1 == count, [0; 2]))];
+        let mut bindings =
+            vec![Binding::Uniform(work.uniform([tiles, chunks], range, number + 1 == count, Part::default()))];
         bindings.extend((0..3).map(|i| Binding::Read(Slot::Input(i))));
         bindings.extend([Binding::Write(Slot::Output(0)), Binding::Write(lse)]);
         bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(3))));
@@ -279,13 +284,12 @@ pub(super) fn gradients(scores: &Scores, variant: &Variant, args: &Args<'_>) -> 
     let squares = most.min(queries).next_multiple_of(ALIGNMENT) / 32;
     let mut launches = Vec::new();
     for origin in (0..queries).step_by(most) {
+        let part = Part { origin, squares };
         let range = [origin, queries.min(origin + most)];
-        let mut launch = of_keys.launch(variant, range, range[1] == queries, Slot::Output(1), [origin, squares])?;
-        launch.bindings.push(Binding::Write(Slot::Scratch(0)));
-        launches.push(launch);
-        let sums = Pass { rows: range[1] - origin, stored: true, ..of_queries };
+        launches.push(of_keys.launch(variant, range, range[1] == queries, Slot::Output(1), part)?);
+        let sums = Pass { rows: range[1] - origin, reads_scores: true, ..of_queries };
         for range in work.ranges(&sums.form, keys) {
-            launches.push(sums.launch(variant, range, range[1] == keys, Slot::Output(0), [origin, squares])?);
+            launches.push(sums.launch(variant, range, range[1] == keys, Slot::Output(0), part)?);
         }
     }
     Ok(Lowered { launches, scratch: vec![batches * keys.next_multiple_of(ALIGNMENT) * squares * 32 * 4] })
@@ -308,10 +312,9 @@ pub(super) fn gradients_cost(variant: &Variant, args: &Args<'_>) -> Option<(Cost
     let per_query = 4 * n * h * keys.next_multiple_of(ALIGNMENT);
     let operands: usize = args.inputs[..4].iter().map(|ty| ty.bytes()).sum();
     let bytes = (4 * operands as u64).clamp(STORED[0], STORED[1]).min(args.profile.max_binding);
-    let most = bytes / per_query as u64;
-    // The loop over queries ends before the driver's limit.
-    let rounds = ((e + width) / 8 + 20) * 2;
-    let most = (most as usize).min(MAX_ROUNDS / rounds * 32) / ALIGNMENT * ALIGNMENT;
+    let most = (bytes / per_query as u64) as usize;
+    let form = Form::of(variant, e.max(width), 2);
+    let most = most.min(longest(&form, e + width)) / ALIGNMENT * ALIGNMENT;
     let bound = 7 + usize::from(args.inputs.len() > 5);
     if most == 0 || variant.cooperative || args.profile.usable_storage_buffers() < bound {
         return Some((again, None));
@@ -330,39 +333,32 @@ struct Pass<'a> {
     /// Rows and width of its result.
     rows: usize,
     width: usize,
-    /// Whether it reads the gradients of the scores.
-    stored: bool,
+    /// Whether it reads gradients of scores from scratch memory. Otherwise it stores those of a [`Part`] there.
+    reads_scores: bool,
 }
 
 impl<'a> Pass<'a> {
     fn of_queries(work: &'a Work<'a>, variant: &Variant) -> Pass<'a> {
         let [_, rows, _, width, _] = work.sizes;
         let entries = ["attention_query_grad", "attention_query_grad_cooperative"];
-        Pass { work, form: Form::of(variant, width, 1), entries, rows, width, stored: false }
+        Pass { work, form: Form::of(variant, width, 1), entries, rows, width, reads_scores: false }
     }
 
     fn of_keys(work: &'a Work<'a>, variant: &Variant) -> Pass<'a> {
         let [_, _, rows, e, width] = work.sizes;
         let width = e.max(width);
         let entries = ["attention_key_grad", "attention_key_grad_cooperative"];
-        Pass { work, form: Form::of(variant, width, 2), entries, rows, width, stored: false }
+        Pass { work, form: Form::of(variant, width, 2), entries, rows, width, reads_scores: false }
     }
 
     /// The launches of a loop over `size` rows.
     fn launches(&self, variant: &Variant, size: usize, to: Slot) -> Result<Vec<Launch>, String> {
         let ranges = self.work.ranges(&self.form, size).into_iter();
-        ranges.map(|range| self.launch(variant, range, range[1] == size, to, [0; 2])).collect()
+        ranges.map(|range| self.launch(variant, range, range[1] == size, to, Part::default())).collect()
     }
 
-    /// The launch for rows `range` of the loop. With squares, gradients of scores are stored, or read from scratch memory.
-    fn launch(
-        &self,
-        variant: &Variant,
-        range: [usize; 2],
-        last: bool,
-        to: Slot,
-        stored: [usize; 2],
-    ) -> Result<Launch, String> {
+    /// The launch for rows `range` of the loop.
+    fn launch(&self, variant: &Variant, range: [usize; 2], last: bool, to: Slot, part: Part) -> Result<Launch, String> {
         let Pass { work, form, entries, rows, width, .. } = self;
         let entry = entries[usize::from(variant.cooperative)];
         let (tiles, chunks, workgroups) = work.grid(form, *rows, *width)?;
@@ -370,19 +366,20 @@ impl<'a> Pass<'a> {
         if variant.cooperative {
             shader = shader.set("CONTINUED", range[0] > 0);
         }
-        let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, last, stored))];
-        if form.scores == 2 && !self.stored && !variant.cooperative {
-            shader = shader.set("RECALLED", true);
-        }
-        if self.stored {
+        let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, last, part))];
+        if self.reads_scores {
             shader = shader.set("STORED", true).set("MASK", false);
             bindings.extend([Binding::Read(Slot::Input(1)), Binding::Read(Slot::Scratch(0)), Binding::Write(to)]);
         } else {
             bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
             bindings.push(Binding::Write(to));
             bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
-            if stored[1] > 0 {
+            if part.squares > 0 {
                 shader = shader.set("STORES", true);
+                bindings.push(Binding::Write(Slot::Scratch(0)));
+            }
+            if form.scores == 2 && !variant.cooperative {
+                shader = shader.set("RECALLED", true);
             }
         }
         let label = format!("{} {}", entries[0], variant.name);
