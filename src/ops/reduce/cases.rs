@@ -109,6 +109,8 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         // Two rows, each in two parts of whole workgroups; and parts that end within lines.
         Case::new("sum", "two long rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 33_000]).forward_only(),
+        // Rows in parts also for workgroups of a software adapter.
+        Case::new("sum", "two longer rows", |x| vec![x[0].sum(&[1], false)]).float("x", [2, 140_000]).forward_only(),
         Case::new("sum", "planes in parts", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [4, 3, 1501]).forward_only(),
         Case::new("sum", "long planes", |x| vec![x[0].sum(&[0, 2], false)]).float("x", [9, 5, 3001]).forward_only(),
     ];
