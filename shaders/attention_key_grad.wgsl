@@ -4,7 +4,7 @@
 // keys, and each holds 4 SCORES of the scores per key. If the queries are split across launches, dkv holds the previous
 // sum, without the scale. s = q k^T scale + mask.
 // With STORES, also ds: w (dy . v - delta) of this launch's queries, in the order of stored_at.
-// Reference: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
+// Reference: AttentionGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
   BLOCK, COLUMNS, columns_at, LANES, MASK, p, ROWS, score, SCORES, shift, SHUFFLE, stored_at,

@@ -1,7 +1,7 @@
 // The kernel of attention_key_grad.wgsl by cooperative matrices: dk[j] = scale sum_i w[i, j] (dy[i] . v[j] - delta[i])
 // q[i], dv[j] = sum_i w[i, j] dy[i], w = exp(s[i, j] - lse[i]), s = q k^T scale + mask. Bindings as there.
 // A workgroup computes TILE keys x PANELS TILE columns of dk and of dv, TILE queries at a time.
-// Reference: AttentionKeyGrad::reference in src/ops/attention/gradients.rs.
+// Reference: AttentionGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_key_grad::{dkv, dy, k, q, shift_of, stats, v};
 import package::attention_matrices::{

@@ -3,8 +3,8 @@
 // A workgroup computes TILE queries x 8 COLUMNS vec4 of dq, BLOCK keys at a time; 8 invocations share ROWS queries, and
 // each holds 4 SCORES of the scores per query. If the keys are split across launches, dq holds the sum before `first`,
 // without the scale.
-// With STORED: 1 k; 2 ds: w (dy . v - delta) of queries from `origin` on, in the order of stored_at; 3 dq.
-// Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
+// With STORED, 5 is ds: w (dy . v - delta) of queries from `origin` on, in the order of stored_at.
+// Reference: AttentionGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
   BLOCK, COLUMNS, columns_at, LANES, p, ROWS, score, SCORES, shift, SHUFFLE, stored_at, TILE, weights,
@@ -16,27 +16,16 @@ import package::attention_tile::{add_ADDED, dot_LEFT_RIGHT, keep, place_of, quad
 
 const STORED: bool = false;
 const MASK_BINDING: u32 = 7u;
-@if(STORED)
-const K_BINDING: u32 = 1u;
-@else
-const K_BINDING: u32 = 2u;
-@if(STORED)
-const RESULT_BINDING: u32 = 3u;
-@else
-const RESULT_BINDING: u32 = 6u;
 
-@if(!STORED)
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(K_BINDING) var<storage, read> k: array<vec4<f32>>;
-@if(!STORED)
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
-@if(!STORED)
 @group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>;
-@if(!STORED)
-@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
 @if(STORED)
-@group(0) @binding(2) var<storage, read> ds: array<vec4<f32>>;
-@group(0) @binding(RESULT_BINDING) var<storage, read_write> dq: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> ds: array<vec4<f32>>;
+@else
+@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> dq: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
 fn attention_query_grad(

@@ -1,7 +1,7 @@
 // The kernel of attention_query_grad.wgsl by cooperative matrices: dq[i] = scale sum_j w[i, j] (dy[i] . v[j] -
 // delta[i]) k[j], w = exp(s[i, j] - lse[i]), s = q k^T scale + mask. Bindings as there.
 // A workgroup computes TILE queries x PANELS TILE columns of dq, TILE keys at a time.
-// Reference: AttentionQueryGrad::reference in src/ops/attention/gradients.rs.
+// Reference: AttentionGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_matrices::{
   add_ADDED, dot_LEFT_RIGHT, finish_RESULT, LANES, load_scores, MatrixC, own_column, own_row, own_start,

@@ -128,12 +128,13 @@ fn every_case_passes_within_webgpu_defaults() {
 const FOLDED: usize = 20;
 
 /// The cases that do not fit bindings of 1 MiB.
-const LARGE: [&str; 12] = [
+const LARGE: [&str; 13] = [
     "attention (keys of three launches)",
     "attention (keys of two launches, two chunks)",
     "attention (queries of two launches, two chunks)",
     "cross_entropy (400001 classes, all but one equal)",
     "sum (all of 1.2 million)",
+    "sum (two longer rows)",
     "mean (of 999,999 tenths)",
     "sum (1030 rows of 2047 tenths)",
     "scatter_sum (8200 wide rows to 3)",

@@ -367,12 +367,12 @@ impl<'a> Pass<'a> {
             shader = shader.set("CONTINUED", range[0] > 0);
         }
         let mut bindings = vec![Binding::Uniform(work.uniform([tiles, chunks], range, last, part))];
+        let fifth = if self.reads_scores { Slot::Scratch(0) } else { Slot::Input(4) };
+        bindings.extend((0..4).map(Slot::Input).chain([fifth]).map(Binding::Read));
+        bindings.push(Binding::Write(to));
         if self.reads_scores {
             shader = shader.set("STORED", true).set("MASK", false);
-            bindings.extend([Binding::Read(Slot::Input(1)), Binding::Read(Slot::Scratch(0)), Binding::Write(to)]);
         } else {
-            bindings.extend((0..5).map(|i| Binding::Read(Slot::Input(i))));
-            bindings.push(Binding::Write(to));
             bindings.extend(work.mask.map(|_| Binding::Read(Slot::Input(5))));
             if part.squares > 0 {
                 shader = shader.set("STORES", true);
