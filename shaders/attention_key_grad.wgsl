@@ -7,8 +7,7 @@
 // Reference: AttentionGrad::reference in src/ops/attention/gradients.rs.
 
 import package::attention_operands::{
-  BLOCK, COLUMNS, columns_at, LANES, MASK, p, ROWS, score, SCORES, shift, SHUFFLE, stored_at,
-  TILE, weights,
+  BLOCK, COLUMNS, columns_at, LANES, MASK, p, ROWS, score, SCORES, shift, SHUFFLE, stored_at, TILE, weights,
 };
 @if(SHUFFLE)
 import package::attention_shuffle::{add_ADDED, dot_LEFT_RIGHT, place_of, quad_of, recall, row_of};

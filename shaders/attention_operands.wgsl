@@ -37,7 +37,7 @@ struct Params {
   first: u32, last: u32, causal: u32, scale: f32,
   mask_offset: u32, mask_batch: u32, mask_head: u32, mask_query: u32,
   // The gradients of q and k are multiplied by `factor`: the scale, but 1 if a later launch adds to them.
-  // Gradients of scores are stored for queries from `origin` on, see stored_at.
+  // Gradients of scores are stored for queries from `origin` on; see stored_at.
   mask_key: u32, factor: f32, origin: u32, squares: u32,
   q: Operand, k: Operand, v: Operand, dy: Operand,
 }
@@ -58,9 +58,10 @@ fn columns_at(j: u32, place: u32, h: u32) -> vec4<u32> {
   return j + h * 32u + place * 4u + vec4(0u, 1u, 2u, 3u);
 }
 
-// Where the gradients of the scores of a quad of queries with the first key of a quad are stored; the next keys are 64
-// further: [batches, squares of 32 keys, of 32 queries, 4 keys of a quad, 8 quads of keys, 8 of queries]. The arguments
-// are squares and quads in them.
+// The index of the stored gradients of scores of a quad of queries, for the first of a quad of keys; each next key is 64
+// further. Scores are divided into squares of 32 keys by 32 queries; `keys` and `queries` are the number of the square and
+// that of the quad in it. Layout: [batches, squares along keys, squares along queries, 4 keys of a quad, 8 quads of keys,
+// 8 quads of queries].
 fn stored_at(b: u32, keys: vec2<u32>, queries: vec2<u32>) -> u32 {
   let rows = (p.k.rows + 63u) / 64u * 2u;
   return ((b * rows + keys.x) * p.squares + queries.x) * 256u + keys.y * 8u + queries.y;

@@ -1,6 +1,5 @@
 // Products and reductions of the attention kernels with tiles in workgroup memory.
-// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 25 KiB of workgroup memory. NVIDIA's
-// multiprocessors run more workgroups if these need less of it.
+// 64 invocations share 32 or 64 rows; 8 of them have the same 4 or 8 (ROWS). 12 to 25 KiB of workgroup memory.
 
 import package::attention_operands::{BLOCK, COLUMNS, p, QUADS, ROWS, rows_of, SCORES};
 
@@ -27,7 +26,7 @@ const SHARED: u32 = 512u;
 // In dot: [16 elements, 8 QUADS x 4 rows] of LEFT, then of RIGHT with 8 SCORES x 4 rows; in add:
 // ADDED[ADDED_ROWS, 8 COLUMNS].
 var<workgroup> shared_rows: array<vec4<f32>, SHARED>;
-// Scores of each row whose weights are in workgroup memory: 32 at a time, or all, so that `recall` can load them.
+// The number of scores of each row whose weights are in workgroup memory at a time: 32, or all if `recall` loads them.
 const RECALLED: bool = false;
 @if(RECALLED)
 const KEPT: u32 = BLOCK;

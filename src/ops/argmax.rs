@@ -117,7 +117,7 @@ impl Kernel for Argmax {
                 let threads = if width == 4 { MIN_THREADS } else { threads_per_row(args.profile, chunk) };
                 RowShader::new(text.set("VEC4", width == 4), [rows * parts, chunk / width], threads, args.profile)
             } else {
-                RowShader { text, rows: ALONE }
+                RowShader::alone(text)
             };
             Ok(Launch {
                 label: format!("{} {}", self.name(), variant.name),

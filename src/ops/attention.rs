@@ -1,5 +1,6 @@
-//! Fused scaled dot-product attention: scores are computed tile by tile, and recomputed for the gradients. Of their
-//! gradients, only a few rows are stored at a time, so memory grows linearly with the sequence length.
+//! Fused scaled dot-product attention: scores are computed tile by tile, never stored, and recomputed for the gradients.
+//! The gradients of the scores are stored for a part of the queries at a time, so memory grows linearly with the
+//! sequence length.
 
 mod cases;
 mod gradients;
@@ -116,16 +117,14 @@ impl Op for ScaledDotProduct {
             (false, true) => OF_KEYS,
             (false, false) => &[],
         };
-        let mut values = match outputs {
+        let values = match outputs {
             [] => Vec::new(),
             _ => y.graph().apply(AttentionGrad { scores: self.0.clone(), outputs }, &x),
-        }
-        .into_iter();
-        let mut next = |of: Of| outputs.contains(&of).then(|| values.next()).flatten();
-        let (dq, dkv) = (next(Of::Queries), next(Of::Keys));
-        let e = g.x(1).dim(-1);
-        let dk = dkv.as_ref().and_then(|dkv| g.when(1, || dkv.slice(-1, 0, e, 1)));
-        let dv = dkv.as_ref().and_then(|dkv| g.when(2, || dkv.slice(-1, e, dkv.dim(-1), 1)));
+        };
+        let value = |of: Of| outputs.iter().zip(&values).find(|(output, _)| **output == of).map(|(_, value)| value);
+        let (dq, dkv, e) = (value(Of::Queries).cloned(), value(Of::Keys), g.x(1).dim(-1));
+        let dk = dkv.and_then(|dkv| g.when(1, || dkv.slice(-1, 0, e, 1)));
+        let dv = dkv.and_then(|dkv| g.when(2, || dkv.slice(-1, e, dkv.dim(-1), 1)));
         // The mask's gradient is as large as the scores, so fusing it would save nothing.
         let of_mask = || {
             let inputs: Vec<Value> = x.iter().copied().cloned().collect();
@@ -196,9 +195,10 @@ impl Value {
     ///
     /// The kernel is fused: it uses an online softmax (Milakov and Gimelshein, *Online normalizer calculation for
     /// softmax*, 2018), and the backward pass recomputes the weights (Dao et al., *FlashAttention*, 2022), so the
-    /// `L x S` scores are not stored. Of their gradients, only a few rows are stored at a time, at most 256 MiB. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many
-    /// columns of v. With [`Precision::Mixed`](crate::Precision), the products may run on matrix units.
-    /// If E or Ev exceeds 4096, it falls back to matrix products and [`Value::softmax`], which store the scores.
+    /// `L x S` scores are never stored. Their gradients may be stored for a part of the queries at a time, in at most
+    /// 256 MiB. If Ev exceeds 64 (on GPUs 128), the scores are computed once per that many columns of v. With
+    /// [`Precision::Mixed`](crate::Precision), the products may run on matrix units. If E or Ev exceeds 4096, it falls
+    /// back to matrix products and [`Value::softmax`], which store the scores.
     ///
     /// ```
     /// use wgrad::ops::attention::Attention;

@@ -69,7 +69,7 @@ pub(crate) fn row_shader(
     if is_workgroup(variant) {
         RowShader::keeping(text, [rows, size], registers, args.profile)
     } else {
-        RowShader { text, rows: ALONE }
+        RowShader::alone(text)
     }
 }
 

@@ -105,7 +105,8 @@ pub fn cases() -> Vec<Case> {
     // The loop over keys or queries is split across launches: short rows for three launches, wide ones for chunks.
     cases.push(heads("keys of three launches", [1, 33, 36_600, 4, 4], plain()));
     cases.push(heads("keys of two launches, two chunks", [1, 17, 8_600, 100, 100], plain()));
-    cases.push(heads("queries of two launches", [1, 18_400, 17, 12, 4], causal()));
+    cases.push(heads("queries of two launches", [2, 18_400, 17, 4, 4], causal()));
+    cases.push(heads("queries of two launches, three columns", [1, 18_400, 17, 12, 4], causal()));
     cases.push(heads("queries of two launches, two chunks", [1, 8_600, 17, 100, 100], plain()));
     // Scores so large that exp underflows or overflows unless the maximum is subtracted, first falling, then
     // rising from tile to tile. The last query has small scores, so that not all gradients are 0.

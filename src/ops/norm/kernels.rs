@@ -4,7 +4,7 @@
 use super::{MAX_ROW, Moments, NormKind, Normalize, NormalizeGrad, sizes};
 use crate::Shape;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Slot, Style, Variant, Work};
-use crate::ops::reduce::{MAX_CHUNK, MAX_THREADS, MIN_THREADS, RowShader, barriers_per_row, parts};
+use crate::ops::reduce::{ALONE, MAX_CHUNK, MAX_THREADS, MIN_THREADS, RowShader, barriers_per_row, parts};
 use crate::profile::Profile;
 use crate::shader::Shader;
 use crate::shape::reciprocal;
@@ -34,9 +34,6 @@ fn is_invocation(variant: &Variant) -> bool {
 /// 16,000 iterations.
 const LONGEST: usize = 1 << 19;
 const _: () = assert!(3 * LONGEST.div_ceil(MIN_THREADS as usize) < 16_000);
-
-/// Invocations that merge the parts of a row: `THREADS` of `shaders/norm_merge.wgsl`.
-const MERGE_THREADS: u32 = 64;
 
 /// The longest row for one invocation, in vectors; it loops over the row at most three times.
 const SHORT: usize = 4096;
@@ -141,7 +138,7 @@ impl NormPlan<'_> {
         let width = if grid.width == Width::Scalar { 1 } else { 4 };
         let shader = match workgroup {
             true => RowShader::keeping(text, [grid.rows, size], data.len() * width, args.profile),
-            false => RowShader { text, rows: 64 },
+            false => RowShader::alone(text),
         };
         let n = (size * grid.lanes()) as f32;
         let words = vec![grid.rows as u32, size as u32, n.to_bits(), (kind.eps.0 as f32).to_bits()];
@@ -224,8 +221,8 @@ impl Parts<'_> {
             let together = !args.profile.software;
             let text = Shader::new("norm_merge").set("LINES", lines).set("ROOT", root).set("TOGETHER", together);
             let shader = match together {
-                true => RowShader::whole(text, MERGE_THREADS, args.profile),
-                false => RowShader { text, rows: MERGE_THREADS },
+                true => RowShader::whole(text, ALONE, args.profile),
+                false => RowShader::alone(text),
             };
             lowered.launches.push(Launch {
                 label: "norm_merge".into(),

@@ -230,7 +230,7 @@ impl Reduce {
         let shader = if together {
             RowShader::new(Shader::new(entry), [rows * parts, count.div_ceil(parts)], together_on(profile), profile)
         } else {
-            RowShader { text: Shader::new(entry), rows: ALONE }
+            RowShader::alone(Shader::new(entry))
         };
         Ok(Launch {
             label: format!("{} {}", self.name(), if last { entry } else { "parts" }),

@@ -62,13 +62,18 @@ pub(crate) fn barriers_per_row(profile: &Profile, rows: usize, size: usize) -> f
     if short_row(profile, rows, size, usize::MAX).is_some() { 1.75 } else { TREE }
 }
 
-/// A shader, and the rows of one of its workgroups.
+/// A shader, and the number of rows of each workgroup.
 pub(crate) struct RowShader {
     pub text: Shader,
-    pub rows: u32,
+    rows: u32,
 }
 
 impl RowShader {
+    /// For a row per invocation.
+    pub fn alone(text: Shader) -> RowShader {
+        RowShader { text, rows: ALONE }
+    }
+
     /// For workgroups of `threads` invocations that combine their values.
     pub fn whole(text: Shader, threads: u32, profile: &Profile) -> RowShader {
         let text = text.set("THREADS", threads);
@@ -114,7 +119,7 @@ impl RowShader {
         RowShader::whole(text.set("HELD", held), threads, profile)
     }
 
-    /// For several rows of `lanes` invocations.
+    /// For as many rows of `lanes` invocations as a workgroup of [`ALONE`] has.
     fn several(text: Shader, lanes: u32, profile: &Profile) -> RowShader {
         let rows = ALONE / lanes;
         RowShader { rows, ..RowShader::whole(text.set("ROWS", rows), ALONE, profile) }

@@ -12,7 +12,7 @@ use wgrad::plan::Plan;
 /// The WGSL of a launch, by its number in the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replacement {
-    pub launch: usize,
+    launch: usize,
     file: PathBuf,
 }
 
