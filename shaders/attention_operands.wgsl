@@ -58,10 +58,10 @@ fn columns_at(j: u32, place: u32, h: u32) -> vec4<u32> {
   return j + h * 32u + place * 4u + vec4(0u, 1u, 2u, 3u);
 }
 
-// The index of the stored gradients of scores of a quad of queries, for the first of a quad of keys; each next key is 64
-// further. Scores are divided into squares of 32 keys by 32 queries; `keys` and `queries` are the number of the square and
-// that of the quad in it. Layout: [batches, squares along keys, squares along queries, 4 keys of a quad, 8 quads of keys,
-// 8 quads of queries].
+// The index of the stored gradients of scores of a quad of queries, for the first of a quad of keys; each next key is
+// 64 further. Scores are divided into squares of 32 keys by 32 queries; `keys` and `queries` are the number of the
+// square and that of the quad in it. Layout: [batches, squares along keys, squares along queries, 4 keys of a quad,
+// 8 quads of keys, 8 quads of queries].
 fn stored_at(b: u32, keys: vec2<u32>, queries: vec2<u32>) -> u32 {
   let rows = (p.k.rows + 63u) / 64u * 2u;
   return ((b * rows + keys.x) * p.squares + queries.x) * 256u + keys.y * 8u + queries.y;
