@@ -1,5 +1,4 @@
-//! `--replace`: a task with WGSL from files in place of that of some launches, to try changes of a kernel without
-//! building it.
+//! `--replace`: runs WGSL from files in place of that of some launches, to try changes of a kernel without building.
 
 use std::fs;
 use std::path::PathBuf;
@@ -48,9 +47,9 @@ impl Replacement {
         };
         let text = fs::read_to_string(&self.file).map_err(|e| refuse(e.to_string()))?;
         let (module, _) = wgrad_lab::wgsl::parse(&text).map_err(&refuse)?;
-        let entry = module.entry_points.iter().find(|entry| entry.name == dispatch.entry);
-        let size = entry.ok_or_else(|| refuse(format!("expected an entry point `{}`", dispatch.entry)))?.workgroup_size;
-        dispatch.wgsl.invocations = size.iter().product();
+        if !module.entry_points.iter().any(|entry| entry.name == dispatch.entry) {
+            return Err(refuse(format!("expected an entry point `{}`", dispatch.entry)));
+        }
         dispatch.wgsl.text = Arc::from(text);
         Ok(())
     }
