@@ -94,11 +94,51 @@ pub struct BenchArgs {
     in_process: bool,
 }
 
+impl BenchArgs {
+    /// How the programs of the tasks are compiled.
+    fn options(&self) -> Options {
+        Options { variant: self.variant.clone(), precision: self.precision, ..Options::default() }
+    }
+
+    /// Rejects a variant that no op has: it would silently change nothing.
+    fn known_variant(&self) -> Result<(), Stop> {
+        let Some(name) = &self.variant else { return Ok(()) };
+        let mut names: Vec<&str> = Vec::new();
+        for case in wgrad::ops::cases() {
+            names.extend(wgrad::check::all_variants(&CaseGraph::new(&case)?.graph.nodes()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        if names.contains(&&**name) {
+            return Ok(());
+        }
+        Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
+    }
+
+    /// Rejects bad arguments of `allreduce` before it runs, and options that it does not support. It always runs
+    /// without a peak and without the reference, as `--no-peak` and `--no-verify` ask.
+    fn check_for_allreduce(&self) -> Result<(), Stop> {
+        let others = [
+            ("--tune", self.tune.is_some()),
+            ("--replace", !self.replace.is_empty()),
+            ("--cold", self.cold),
+            ("--profile", self.profile),
+            ("--compare", self.compare.is_some()),
+            ("--roofline", self.roofline.is_some()),
+        ];
+        if let Some((name, _)) = others.iter().find(|(_, given)| *given) {
+            return Err(Stop::Error(format!("`allreduce` does not support {name}")));
+        }
+        self.known_variant()?;
+        check_files(&[], &[("--save", self.save.as_deref())])
+    }
+}
+
 /// Runs the requested tasks. False if a kernel exceeds the measured peak.
 pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
-    let one_launch = || Stop::Error("--replace needs exactly one task with one shape".into());
     if args.tasks == ["allreduce"] {
-        return if args.replace.is_empty() { allreduce::run(args, out) } else { Err(one_launch()) };
+        args.check_for_allreduce()?;
+        return allreduce::run(args, out);
     }
     let items = items::parse(&args.tasks)?;
     if args.in_process {
@@ -110,11 +150,9 @@ pub fn run(args: &BenchArgs, out: &mut Out) -> Result<bool, Stop> {
     if args.no_peak && args.tasks.iter().any(|word| word == "peak") {
         return Err(Stop::Error("`peak` and --no-peak contradict each other".into()));
     }
-    if let Some(name) = &args.variant {
-        known_variant(name)?;
-    }
+    args.known_variant()?;
     if !args.replace.is_empty() && !matches!(items[..], [Item::Kernel(..)]) {
-        return Err(one_launch());
+        return Err(Stop::Error("--replace needs exactly one task with one shape".into()));
     }
     let other = args.compare.as_deref().map(compare::read).transpose()?;
     let writes = [("--save", args.save.as_deref()), ("--roofline", args.roofline.as_deref())];
@@ -145,28 +183,13 @@ fn tasks_help() -> String {
     )
 }
 
-/// Rejects a name that is no op's variant: it would silently change nothing.
-fn known_variant(name: &str) -> Result<(), Stop> {
-    let mut names: Vec<&str> = Vec::new();
-    for case in wgrad::ops::cases() {
-        names.extend(wgrad::check::all_variants(&CaseGraph::new(&case)?.graph.nodes()));
-    }
-    names.sort_unstable();
-    names.dedup();
-    if names.contains(&name) {
-        return Ok(());
-    }
-    Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
-}
-
 /// Runs one task in this process.
 fn alone(args: &BenchArgs, items: &[Item]) -> Result<Json, Stop> {
     let device = args.device.as_deref();
-    let options = Options { variant: args.variant.clone(), precision: args.precision, ..Options::default() };
     let how = one::How {
         device,
         seconds: args.seconds,
-        options,
+        options: args.options(),
         profile: args.profile,
         tune: args.tune,
         dtype: args.dtype.unwrap_or(DType::F32),

@@ -8,7 +8,7 @@ mod progress;
 mod training;
 mod work;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value as Json;
-use wgrad::check::CaseGraph;
 use wgrad::check::sweep::{self, LARGE, NARROW, Numbered, RANDOM};
+use wgrad::check::{CaseGraph, not_runnable};
 use wgrad::op::Case;
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, OpenOptions, Precision, Profile};
@@ -76,6 +76,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         // Where compiling is slow, running the shortest kernels first covers the most ops.
         tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
     }
+    let runnable = new_variants_first(&mut tasks, must, device.profile());
     let wanted = RequiredOps::of(&tasks[..must]);
     let (found, end) = Work {
         request: request.clone(),
@@ -88,6 +89,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     }
     .run()?;
     let mut findings = found.findings;
+    findings.runnable = runnable;
     let known = sweep::listed();
     let order: Vec<&str> = known.iter().map(|numbered| numbered.case.op).collect();
     let all = RequiredOps::of(&known);
@@ -198,7 +200,7 @@ fn select(request: &Request, cases: Vec<Numbered>) -> Result<Vec<Numbered>, Stop
 /// The cases to run, in order, and how many of them a quick check must run.
 ///
 /// A quick check starts with one case, chosen by the seed, of every op and direction that has elements to compare,
-/// and continues with the rest in an order that the seed determines.
+/// and continues with the rest in an order that the seed determines; see also [`new_variants_first`].
 fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, usize), Stop> {
     let ops: HashSet<&str> = listed.iter().map(|numbered| numbered.case.op).collect();
     let known = |cases: Vec<Numbered>| cases.into_iter().filter(|n| ops.contains(n.case.op)).collect::<Vec<_>>();
@@ -236,13 +238,35 @@ fn schedule(request: &Request, listed: Vec<Numbered>) -> Result<(Vec<Numbered>, 
     let mut seen = HashSet::new();
     let mut ranked: Vec<(bool, Numbered)> = Vec::new();
     for numbered in rest {
-        let full = numbered.case.inputs.iter().all(|input| input.ty.shape.numel() > 0);
-        let new = numbered.number < NARROW && full && seen.insert((numbered.case.op, numbered.case.differentiable));
+        let new = numbered.number < NARROW
+            && has_elements(&numbered.case)
+            && seen.insert((numbered.case.op, numbered.case.differentiable));
         ranked.push((!new, numbered));
     }
     ranked.sort_by_key(|(later, _)| *later);
     let must = ranked.iter().filter(|(later, _)| !later).count();
     Ok((ranked.into_iter().map(|(_, numbered)| numbered).collect(), must))
+}
+
+fn has_elements(case: &Case) -> bool {
+    case.inputs.iter().all(|input| input.ty.shape.numel() > 0)
+}
+
+/// Moves cases with kernel variants that no earlier case has in front of the rest, behind the first `must` tasks.
+/// Returns the variants of all tasks that the device can run, with their ops.
+fn new_variants_first(
+    tasks: &mut [Numbered],
+    must: usize,
+    profile: &Profile,
+) -> BTreeSet<(&'static str, &'static str)> {
+    let variants = |numbered: &Numbered| match CaseGraph::new(&numbered.case) {
+        Ok(graph) if has_elements(&numbered.case) => not_runnable(&graph.graph.nodes(), profile).0,
+        _ => Vec::new(),
+    };
+    let (first, rest) = tasks.split_at_mut(must);
+    let mut seen: BTreeSet<_> = first.iter().flat_map(variants).collect();
+    rest.sort_by_cached_key(|numbered| variants(numbered).into_iter().filter(|pair| seen.insert(*pair)).count() == 0);
+    seen
 }
 
 /// The command that reruns this case.
@@ -394,4 +418,34 @@ fn summary(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), 
     out.line(format!(
         "check: {passed} cases of {ops} ops passed, {failed} failed, {compared} comparisons, {seconds:.0} s{rest}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_with_new_variants_come_first() {
+        let gpu = Profile { subgroups: Some((32, 32)), max_workgroup_memory: 48 << 10, ..Profile::webgpu_defaults() };
+        let software = Profile { software: true, subgroups: Some((8, 8)), ..Profile::webgpu_defaults() };
+        for (profile, of_matmul) in [(gpu, "tile128x32"), (software, "shuffle32")] {
+            let (mut tasks, must) = (sweep::listed(), 50);
+            let first: Vec<u64> = tasks[..must].iter().map(|numbered| numbered.number).collect();
+            let all = new_variants_first(&mut tasks, must, &profile);
+            assert!(all.contains(&("matmul", of_matmul)), "{all:?}");
+            assert!(tasks[..must].iter().map(|numbered| numbered.number).eq(first));
+            let mut seen = BTreeSet::new();
+            let mut has_new = |numbered: &Numbered| {
+                let (before, graph) = (seen.len(), CaseGraph::new(&numbered.case).expect("a case"));
+                seen.extend(not_runnable(&graph.graph.nodes(), &profile).0);
+                seen.len() > before
+            };
+            for numbered in &tasks[..must] {
+                has_new(numbered);
+            }
+            let new = tasks[must..].iter().take_while(|numbered| has_new(numbered)).count();
+            assert!(new > 20, "{new}");
+            assert_eq!(seen, all);
+        }
+    }
 }

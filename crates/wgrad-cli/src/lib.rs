@@ -157,7 +157,7 @@ struct CheckArgs {
     /// Inject known faults into kernels and report whether each is caught
     #[arg(long, conflicts_with_all = ["op", "seed", "golden", "json", "html", "case", "full", "quick"])]
     self_test: bool,
-    /// One case per op and direction, then as many as fit in the time limit (the default)
+    /// One case per op, direction and kernel variant, then as many as fit in the time limit (the default)
     #[arg(long, conflicts_with_all = ["full", "golden"])]
     quick: bool,
     /// All cases and modes, then random ones, and dispatches of more than 65,535 workgroups

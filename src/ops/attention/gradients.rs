@@ -61,15 +61,18 @@ impl Recomputed {
 
 impl Op for AttentionGrad {
     fn name(&self) -> &'static str {
-        match self.outputs {
-            [Of::Queries] => "attention_query_grad",
-            [Of::Keys] => "attention_key_grad",
-            _ => "attention_grad",
-        }
+        "attention_grad"
     }
 
     fn attributes(&self) -> Attributes {
-        self.scores.attributes()
+        let outputs = match self.outputs {
+            [Of::Queries] => "dq",
+            [Of::Keys] => "dk and dv",
+            _ => "dq, dk and dv",
+        };
+        let mut attributes = self.scores.attributes();
+        attributes.push(("of", outputs.into()));
+        attributes
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -151,10 +151,10 @@ fn step(args: &BenchArgs, world: &World, device: &Device, name: &str, shape: &st
     let task = find(name).ok_or_else(|| Stop::Error(format!("no task `{name}`")))?;
     let dtype = args.dtype.unwrap_or(DType::F32);
     let work = task.build_for_ranks(&task.sizes(shape)?, dtype)?;
-    let mut alone = compiled(&work, Session::new(device.clone()))?;
+    let mut alone = compiled(args, &work, Session::new(device.clone()))?;
     let mut session = Session::new(device.clone());
     session.distribute(world)?;
-    let mut together = compiled(&work, session)?;
+    let mut together = compiled(args, &work, session)?;
     let compute = timed(world, args.seconds / 2.0, || once(&work, &mut alone))?;
     let step = timed(world, args.seconds / 2.0, || once(&work, &mut together))?;
     let (bytes, buckets) = exchanged(&together.1);
@@ -185,8 +185,9 @@ fn exchanged(program: &Program) -> (f64, f64) {
     (4.0 * buckets().map(|bucket| bucket.numel()).sum::<usize>() as f64, buckets().count().max(1) as f64)
 }
 
-fn compiled(work: &Work, mut session: Session) -> Result<(Session, Program), Stop> {
-    let program = session.compile(&work.graph, &work.outputs.iter().collect::<Vec<_>>())?;
+fn compiled(args: &BenchArgs, work: &Work, mut session: Session) -> Result<(Session, Program), Stop> {
+    let outputs: Vec<_> = work.outputs.iter().collect();
+    let program = session.compile_with(&work.graph, &outputs, &args.options())?;
     Ok((session, program))
 }
 
@@ -232,7 +233,7 @@ impl Lines<'_> {
         }
         let Some(file) = &self.args.save else { return Ok(()) };
         let text = self.records.join("\n") + "\n";
-        std::fs::write(file, text).map_err(|error| Stop::Error(format!("{}: {error}", file.display())))
+        Ok(wgrad::io::write_atomically(file, text.as_bytes())?)
     }
 }
 

@@ -47,7 +47,10 @@ fn invalid_arguments_are_reported_before_anything_runs() {
     refused(&["matmul", "2x3x4", "--tune=1", "--variant", "tile64"], "cannot be used with");
     refused(&["matmul", "2x3x4", "--replace", "x"], "expected LAUNCH=FILE, such as 0=kernel.wgsl");
     refused(&["matmul", "relu", "--replace", "0=x"], "--replace needs exactly one task with one shape");
-    refused(&["allreduce", "--replace", "0=x"], "--replace needs exactly one task with one shape");
+    refused(&["allreduce", "--replace", "0=x"], "`allreduce` does not support --replace");
+    refused(&["allreduce", "--profile"], "`allreduce` does not support --profile");
+    refused(&["allreduce", "--variant", "tile65"], "no op has a variant `tile65`");
+    refused(&["allreduce", "--save", "no/such/folder/x.jsonl"], "--save: no/such/folder/x.jsonl: ");
     refused(&["matmul", "2x3x4", "--replace", "0=x", "--tune"], "cannot be used with");
     refused(&["matmul", "2x3x4", "--save", "no/such/folder/x.jsonl"], "--save: no/such/folder/x.jsonl: ");
     refused(&["matmul", "2x3x4", "--roofline", "."], "--roofline: .: is a folder");
