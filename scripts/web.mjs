@@ -67,6 +67,7 @@ class Browser {
     await page.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 });
     await page.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
     await page.send('Page.navigate', { url });
+    await page.parsed();
     return page;
   }
 
@@ -83,6 +84,15 @@ class Page {
 
   send(method, params) {
     return this.browser.send(method, params, this.sessionId);
+  }
+
+  // Waits until the document is there: a new page is still blank.
+  async parsed() {
+    for (const end = Date.now() + 60e3; Date.now() < end; ) {
+      if (await this.run(`location.href !== 'about:blank' && document.readyState !== 'loading'`).catch(() => false)) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error('the page does not load');
   }
 
   // Loads the page again, with other parameters in its address.

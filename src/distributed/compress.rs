@@ -42,12 +42,12 @@ pub(super) fn messages(values: &[f32], ranks: usize) -> Vec<u16> {
 /// f16 numbers.
 fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
     let end = words.len() + message_words(part);
-    // Magnitudes compare as their bits do, which the compiler turns into vector instructions.
-    let magnitude = |x: &f32| match x.to_bits() & (u32::MAX >> 1) {
-        finite if finite < f32::INFINITY.to_bits() => finite,
+    // Magnitudes compare as their bits do. Every processor has vector instructions that compare signed integers.
+    let magnitude = |x: &f32| match (x.to_bits() & (u32::MAX >> 1)) as i32 {
+        finite if finite < f32::INFINITY.to_bits() as i32 => finite,
         _ => 0,
     };
-    let largest = f32::from_bits(values.iter().map(magnitude).fold(0, u32::max));
+    let largest = f32::from_bits(values.iter().map(magnitude).fold(0, i32::max) as u32);
     // A power of two, so that scaling does not round. Neither it nor its inverse leaves the normal numbers.
     let exponent = if largest > 0.0 { largest.log2().floor() as i32 } else { 0 };
     let factor = 2f32.powi((exponent - 15).max(-126));
@@ -57,8 +57,10 @@ fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
     for block in values.chunks(BLOCK) {
         let (scaled, halves) = (&mut scaled[..block.len()], &mut halves[..block.len()]);
         for (scaled, x) in scaled.iter_mut().zip(block) {
-            // The largest may be a little too large, because log2 rounds.
-            *scaled = if x.is_finite() { (x * inverse).clamp(-most, most) } else { *x };
+            // The largest is below 2^16, or a little above, because log2 rounds. f16 ends at 65504.
+            let y = x * inverse;
+            let beyond = y.abs() > most && y.abs() < f32::INFINITY;
+            *scaled = if beyond { most.copysign(y) } else { y };
         }
         halves.convert_from_f32_slice(scaled);
         words.extend_from_slice(halves.reinterpret_cast());
