@@ -27,15 +27,15 @@ pub(super) fn message_words(part: usize) -> usize {
 /// Values that are converted at a time: they stay in the processor's first cache.
 const BLOCK: usize = 1024;
 
-/// The messages to all ranks, one after another, each with a part of the values.
-pub(super) fn messages(values: &[f32], ranks: usize) -> Vec<u16> {
+/// The messages to all ranks, one after another, each with a part of the values. Replaces the contents of `words`.
+pub(super) fn messages(values: &[f32], ranks: usize, words: &mut Vec<u16>) {
     let part = part(values.len(), ranks);
-    let mut words = Vec::with_capacity(ranks * message_words(part));
+    words.clear();
+    words.reserve(ranks * message_words(part));
     for rank in 0..ranks {
         let values = values.get(rank * part..).unwrap_or_default();
-        add_message(&values[..values.len().min(part)], part, &mut words);
+        add_message(&values[..values.len().min(part)], part, words);
     }
-    words
 }
 
 /// Appends a message with up to `part` values, padded with zeros: the factor that restores them, in two words, and the
@@ -68,38 +68,49 @@ fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
     words.resize(end, 0);
 }
 
-/// Calls `f` with the values of a message, block by block.
-fn unpack(message: &[u16], mut f: impl FnMut(&[f32])) -> Result<()> {
+/// Calls `f` for each block of a message, with its position and its values.
+fn unpack(message: &[u16], mut f: impl FnMut(usize, &[f32])) -> Result<()> {
     let Some((&[low, high], halves)) = message.split_first_chunk::<2>() else {
         return Err(Error::Distributed("internal: a message without a factor".into()));
     };
     let factor = f32::from_bits(u32::from(low) | u32::from(high) << 16);
     let mut values = [0.0f32; BLOCK];
-    for block in halves.reinterpret_cast::<f16>().chunks(BLOCK) {
+    for (i, block) in halves.reinterpret_cast::<f16>().chunks(BLOCK).enumerate() {
         let values = &mut values[..block.len()];
         block.convert_to_f32_slice(values);
         values.iter_mut().for_each(|x| *x *= factor);
-        f(values);
+        f(i * BLOCK, values);
     }
     Ok(())
 }
 
-/// Appends the values of a message.
-pub(super) fn add_values(message: &[u16], values: &mut Vec<f32>) -> Result<()> {
-    unpack(message, |block| values.extend_from_slice(block))
-}
-
-/// The sum of messages with the same part, in their order, as a message.
-pub(super) fn sum<'a>(received: impl Iterator<Item = &'a [u16]>, part: usize) -> Result<Vec<u16>> {
-    let mut sum = vec![0.0f32; part];
-    for message in received {
-        let mut at = 0;
-        unpack(message, |block| {
-            sum[at..].iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
-            at += block.len();
+/// Replaces the values by those in the messages of all ranks.
+pub(super) fn restore<'a>(messages: impl ExactSizeIterator<Item = &'a [u16]>, values: &mut [f32]) -> Result<()> {
+    let part = part(values.len(), messages.len());
+    for (message, values) in messages.zip(values.chunks_mut(part)) {
+        // The last message may be padded.
+        unpack(message, |at, block| {
+            let values = values.get_mut(at..).unwrap_or_default();
+            values.iter_mut().zip(block).for_each(|(value, x)| *value = *x);
         })?;
     }
-    let mut words = Vec::with_capacity(message_words(part));
-    add_message(&sum, part, &mut words);
-    Ok(words)
+    Ok(())
+}
+
+/// The sum of messages with the same part, in their order, as a message. Replaces the contents of `sum` and `words`.
+pub(super) fn sum<'a>(
+    received: impl Iterator<Item = &'a [u16]>,
+    part: usize,
+    sum: &mut Vec<f32>,
+    words: &mut Vec<u16>,
+) -> Result<()> {
+    sum.clear();
+    sum.resize(part, 0.0);
+    for message in received {
+        unpack(message, |at, block| sum[at..].iter_mut().zip(block).for_each(|(sum, x)| *sum += x))?;
+    }
+    words.clear();
+    words.reserve(message_words(part));
+    add_message(sum, part, words);
+    Ok(())
 }

@@ -47,6 +47,16 @@ pub(super) struct Mpi {
     count: u64,
     /// For each rank that has ended, how many it had begun.
     ended: Vec<Option<u64>>,
+    buffers: Buffers,
+}
+
+/// The buffers of compressed sums, which are kept: the first access to new memory takes longer than the conversions.
+#[derive(Default)]
+struct Buffers {
+    messages: Vec<u16>,
+    received: Vec<u16>,
+    sum: Vec<f32>,
+    own: Vec<u16>,
 }
 
 /// A wait that has taken too long: what each rank has said about where it is.
@@ -64,7 +74,16 @@ impl Mpi {
         let world = SimpleCommunicator::world();
         let on_node = world.split_shared(world.rank()).rank() as usize;
         let (failure, ended) = (failure.clone(), vec![None; world.size() as usize]);
-        let mut mpi = Mpi { universe, nodes: Vec::new(), failure, told: false, timeout, count: 0, ended };
+        let mut mpi = Mpi {
+            universe,
+            nodes: Vec::new(),
+            failure,
+            told: false,
+            timeout,
+            count: 0,
+            ended,
+            buffers: Buffers::default(),
+        };
         let name = ::mpi::environment::processor_name().unwrap_or_default();
         let names = mpi.gather(name.into_bytes())?;
         mpi.nodes = names.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned()).collect();
@@ -205,11 +224,16 @@ impl Mpi {
     }
 
     fn gather_equal<T: Equivalence + Clone + Default>(&mut self, own: &[T]) -> Result<Vec<T>> {
-        self.begin()?;
         let mut all = vec![T::default(); own.len() * self.ranks()];
-        let world = SimpleCommunicator::world();
-        scope(|scope| self.finish(world.immediate_all_gather_into(scope, own, &mut all[..])));
+        self.gather_into(own, &mut all)?;
         Ok(all)
+    }
+
+    fn gather_into<T: Equivalence>(&mut self, own: &[T], all: &mut [T]) -> Result<()> {
+        self.begin()?;
+        let world = SimpleCommunicator::world();
+        scope(|scope| self.finish(world.immediate_all_gather_into(scope, own, all)));
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -227,21 +251,21 @@ impl Transport for Mpi {
         self.sum(values)
     }
 
-    fn sum_compressed(&mut self, values: Vec<f32>) -> Result<Vec<f32>> {
+    fn sum_compressed(&mut self, mut values: Vec<f32>) -> Result<Vec<f32>> {
         let (ranks, part) = (self.ranks(), compress::part(values.len(), self.ranks()));
         let words = compress::message_words(part);
-        let messages = compress::messages(&values, ranks);
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let Buffers { messages, received, sum, own } = &mut buffers;
+        compress::messages(&values, ranks, messages);
         self.begin()?;
-        let mut received = vec![0u16; words * ranks];
+        received.resize(words * ranks, 0);
         let world = SimpleCommunicator::world();
         scope(|scope| self.finish(world.immediate_all_to_all_into(scope, &messages[..], &mut received[..])));
-        let all = self.gather_equal(&compress::sum(received.chunks(words), part)?)?;
-        let mut sums = Vec::with_capacity(part * ranks);
-        for message in all.chunks(words) {
-            compress::add_values(message, &mut sums)?;
-        }
-        sums.truncate(values.len());
-        Ok(sums)
+        compress::sum(received.chunks(words), part, sum, own)?;
+        self.gather_into(own, received)?;
+        compress::restore(received.chunks(words), &mut values)?;
+        self.buffers = buffers;
+        Ok(values)
     }
 
     fn gather(&mut self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {

@@ -140,21 +140,19 @@ impl Transport for Threads {
         self.sum(values)
     }
 
-    fn sum_compressed(&mut self, values: Vec<f32>) -> Result<Vec<f32>> {
-        let (count, part) = (values.len(), compress::part(values.len(), self.ranks));
+    fn sum_compressed(&mut self, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        let part = compress::part(values.len(), self.ranks);
         let words = compress::message_words(part);
-        let received = self.exchange(compress::messages(&values, self.ranks))?;
+        let (mut messages, mut own) = (Vec::new(), Vec::new());
+        compress::messages(&values, self.ranks, &mut messages);
+        let received = self.exchange(messages)?;
         if received.iter().any(|messages| messages.len() != words * self.ranks) {
             return Err(self.broken(self.count, "the ranks add different numbers of values"));
         }
-        let own = received.iter().map(|messages| &messages[self.rank * words..(self.rank + 1) * words]);
-        let parts = self.exchange(compress::sum(own, part)?)?;
-        let mut sums = Vec::with_capacity(part * self.ranks);
-        for message in parts {
-            compress::add_values(&message, &mut sums)?;
-        }
-        sums.truncate(count);
-        Ok(sums)
+        let to_this = received.iter().map(|messages| &messages[self.rank * words..(self.rank + 1) * words]);
+        compress::sum(to_this, part, &mut Vec::new(), &mut own)?;
+        compress::restore(self.exchange(own)?.iter().map(|message| &message[..]), &mut values)?;
+        Ok(values)
     }
 
     fn gather(&mut self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
