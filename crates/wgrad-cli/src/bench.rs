@@ -12,8 +12,10 @@ mod peak;
 mod profile;
 mod replace;
 mod roofline;
+mod sample;
 mod table;
 pub(crate) mod tasks;
+mod times;
 mod verify;
 
 use std::io::Read;
@@ -351,7 +353,7 @@ impl Bench<'_> {
         let Item::Kernel(task, shape) = item else { return Ok(()) };
         let mut record = self.child(&[task, shape], None)?;
         if let Some(share) = self.share(&record) {
-            extend(&mut record, json!({ "peak_share": one::rounded(share) }));
+            extend(&mut record, json!({ "peak_share": times::rounded(share) }));
         }
         self.show(record)
     }
@@ -362,7 +364,7 @@ impl Bench<'_> {
         for which in ["first", "second", "third"] {
             let begin = std::time::Instant::now();
             let mut record = self.child(&["startup"], Some(folder.path()))?;
-            let wall = one::rounded(begin.elapsed().as_secs_f64());
+            let wall = times::rounded(begin.elapsed().as_secs_f64());
             extend(
                 &mut record,
                 json!({ "params": { "run": which }, "wall_s": wall, "median_s": wall, "min_s": wall, "runs": 1 }),
@@ -443,7 +445,7 @@ impl Bench<'_> {
                 format!(
                     "{} {} reaches {share:.0}% of the microkernels' rate: they underestimate this adapter",
                     record["task"].as_str().unwrap_or(""),
-                    compare::shape(record)
+                    table::shape(record)
                 )
             })
             .collect();

@@ -8,8 +8,9 @@ use wgrad::distributed::World;
 use wgrad::{DType, Device, Program, Session, Tensor, Trace};
 
 use super::BenchArgs;
-use super::one::{Times, describe, extend, rounded};
+use super::one::{describe, extend};
 use super::tasks::{Work, find};
+use super::times::{Times, rounded};
 use wgrad_lab::output::{Out, Stop};
 
 /// Bytes of the sums.

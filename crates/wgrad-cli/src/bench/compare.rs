@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::table::time;
+use super::table::{shape, time};
 use wgrad_lab::output::Stop;
 
 /// Reads the records of a saved run, from wgrad or another library.
@@ -21,27 +21,6 @@ pub fn read(path: &Path) -> Result<Vec<Json>, Stop> {
         records.push(record);
     }
     if records.is_empty() { Err(at("it is empty; expected lines of `wgrad bench --json`".into())) } else { Ok(records) }
-}
-
-/// Flattens `params` into words: numbers, strings, and lists and objects of them.
-fn words(params: &Json, words: &mut Vec<String>) {
-    match params {
-        Json::Array(list) => list.iter().for_each(|one| self::words(one, words)),
-        Json::Object(map) => map.values().for_each(|one| self::words(one, words)),
-        Json::String(text) => words.extend(text.split([',', 'x']).map(str::to_owned)),
-        Json::Null => {}
-        other => words.push(other.to_string()),
-    }
-}
-
-/// A record's shape in command-line form.
-pub fn shape(record: &Json) -> String {
-    let mut sizes = Vec::new();
-    words(&record["params"], &mut sizes);
-    sizes.retain(|word| word != "pad1");
-    let task = record["task"].as_str().unwrap_or("");
-    let by = if task.starts_with("matmul") || task == "softmax" { "x" } else { "," };
-    sizes.join(by)
 }
 
 fn label(record: &Json) -> String {

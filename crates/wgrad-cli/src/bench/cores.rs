@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
-use super::one::rounded;
+use super::times::rounded;
 
 /// Iterations per measurement.
 const ROUNDS: usize = 500_000;

@@ -10,7 +10,8 @@ use wgrad::shader::{Shader, Source};
 use wgrad::{Device, Graph, Program, Session, Tensor};
 
 use super::cores;
-use super::one::{Times, describe, device_seconds, extend, rounded};
+use super::one::{describe, device_seconds, extend};
+use super::times::{Times, rounded};
 use wgrad_lab::output::Stop;
 
 /// Elements to move. On software adapters the size of the elementwise tasks and four times that; on GPUs more than
@@ -526,7 +527,7 @@ impl Bench {
     /// Times one dispatch with a readback of one number.
     fn readback(&mut self) -> Result<Times, Stop> {
         let program = self.empty(1)?;
-        super::one::time(0.3, || {
+        super::times::time(0.3, || {
             self.session.run(&program, &[])?;
             Ok(())
         })

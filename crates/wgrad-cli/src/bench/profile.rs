@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde_json::{Value as Json, json};
 use wgrad::{Program, Session, Tensor};
 
-use super::one::{Times, rounded};
 use super::table;
+use super::times::{Times, rounded};
 use wgrad_lab::output::Stop;
 
 /// Minimum number of steps for the median of a kernel call.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
-use super::compare::shape;
+use super::table::shape;
 
 const WIDTH: f64 = 1180.0;
 const LEFT: f64 = 72.0;

@@ -2,8 +2,6 @@
 
 use serde_json::Value as Json;
 
-use super::compare::shape;
-
 fn row(cells: [&str; 13]) -> String {
     let [task, shape, median, min, spread, cpu, gflops, gb_s, share, dispatches, pipelines, memory, kernel] = cells;
     format!(
@@ -48,6 +46,27 @@ pub fn time(seconds: f64) -> String {
     };
     let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.digits$} {unit}")
+}
+
+/// Flattens `params` into words: numbers, strings, and lists and objects of them.
+fn words(params: &Json, words: &mut Vec<String>) {
+    match params {
+        Json::Array(list) => list.iter().for_each(|one| self::words(one, words)),
+        Json::Object(map) => map.values().for_each(|one| self::words(one, words)),
+        Json::String(text) => words.extend(text.split([',', 'x']).map(str::to_owned)),
+        Json::Null => {}
+        other => words.push(other.to_string()),
+    }
+}
+
+/// A record's shape in command-line form.
+pub fn shape(record: &Json) -> String {
+    let mut sizes = Vec::new();
+    words(&record["params"], &mut sizes);
+    sizes.retain(|word| word != "pad1");
+    let task = record["task"].as_str().unwrap_or("");
+    let by = if task.starts_with("matmul") || task == "softmax" { "x" } else { "," };
+    sizes.join(by)
 }
 
 fn number(json: &Json) -> String {

@@ -13,7 +13,7 @@ use wgrad::ops::attention::Attention;
 use wgrad::ops::conv2d::Conv2d;
 use wgrad::{DType, Graph, Reduction, Tensor, Value, gradients, gradients_of};
 
-use super::verify::{Pick, Sample, sampled};
+use super::sample::{Pick, Sample, sampled};
 use quantized::quantized_matmul;
 use training::{cnn_step, large_graph, mlp_step, recurrent_step};
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use wgrad::Graph;
 use wgrad::quant::{Calibration, Scheme};
 
-use super::super::verify::Pick;
+use super::super::sample::Pick;
 use super::{Of, Runs, Sample, Work, product, sampled};
 
 /// A product with a weight `[N, K]` that is quantised in blocks.
