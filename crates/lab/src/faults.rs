@@ -366,8 +366,3 @@ fn step_differs(got: &[Tensor], want: &[Tensor]) -> Option<String> {
     }
     None
 }
-
-/// The seeded faults.
-pub fn faults() -> Vec<Fault> {
-    crate::seeded::all()
-}

@@ -11,6 +11,6 @@ pub mod golden;
 pub mod mutate;
 pub mod output;
 pub mod results;
-mod seeded;
+pub mod seeded;
 pub mod shipped;
 pub mod wgsl;

@@ -9,7 +9,7 @@ use crate::faults::{Change, Fault};
 use Change::Text;
 
 /// All seeded faults.
-pub(super) fn all() -> Vec<Fault> {
+pub fn all() -> Vec<Fault> {
     [
         products::products(),
         products::quantized_products(),

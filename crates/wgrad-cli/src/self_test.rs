@@ -2,15 +2,15 @@
 
 use wgrad::{Device, OpenOptions};
 use wgrad_lab::faults::{self, Caught, Fault, Subject};
-
 use wgrad_lab::output::{Out, Stop, open_gpu_with};
+use wgrad_lab::seeded;
 
 /// Injects every fault whose variant the device can run, after the same graph has passed without it.
 pub fn run(device: Option<&str>, options: &OpenOptions, out: &mut Out) -> Result<bool, Stop> {
     let device = open_gpu_with(device, options)?;
     out.line(format!("device: {device}, driver {}", device.profile().driver))?;
     let (mut caught, mut tried, mut sound) = (0, 0, true);
-    for fault in faults::faults() {
+    for fault in seeded::all() {
         let subject = fault.subject()?;
         let name = describe(&fault);
         if let Some(variant) = fault.variant.filter(|variant| !runs(&device, &subject, variant)) {

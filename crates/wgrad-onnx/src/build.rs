@@ -5,7 +5,8 @@ use std::fmt;
 
 use wgrad::{Device, Error, Graph, Result, Session, Tensor, Value};
 
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::model::{Model, external, operator};
 use crate::node::{Node, Why};
 use crate::ops::convolution::Convolution;

@@ -3,7 +3,8 @@
 
 use wgrad::Shape;
 
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result};
 use crate::ops::shape::{Part, reshaped, slices, squeezed, unsqueezed};
 use crate::ops::small_floats;

@@ -24,6 +24,7 @@ struct Guide;
 
 mod build;
 mod constant;
+mod elem_type;
 mod export;
 mod host;
 mod model;
@@ -37,7 +38,8 @@ mod small_float;
 mod value;
 
 pub use build::{Built, Output, OutputValue, Problem};
-pub use constant::{Constant, ElemType};
+pub use constant::Constant;
+pub use elem_type::ElemType;
 pub use export::Export;
 pub use model::{Dim, Model, NodeInfo, Port};
 pub use ops::names as operators;

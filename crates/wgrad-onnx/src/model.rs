@@ -11,7 +11,8 @@ use prost::bytes::Bytes;
 use wgrad::{Error, Result};
 
 use crate::build::Built;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// An ONNX model: its operators, weights, inputs and outputs. [`Model::build`] makes a graph of it.

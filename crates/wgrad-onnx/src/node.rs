@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use wgrad::{DType, Graph, Value};
 
 use crate::build::{Builder, evaluate};
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::model::external;
 use crate::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::value::Val;

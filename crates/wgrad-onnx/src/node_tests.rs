@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use wgrad::{Device, Error, Result, Session};
 
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::model::Model;
 use crate::options::BuildOptions;
 use crate::proto::TensorProto;

@@ -1,6 +1,6 @@
 //! Floats of 8 and 4 bits, which are stored as the f32 that have their values.
 
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 
 /// The bits of a format, and what it has besides numbers.
 struct Format {

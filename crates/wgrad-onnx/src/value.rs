@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use wgrad::Value;
 
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 
 /// A value of the model.
 #[derive(Clone)]

@@ -1,8 +1,7 @@
 //! Depthwise convolutions: the same channels-last copies as in `packed`, so that four channels form one vec4, but
 //! sums of vec4 instead of a matrix product.
 
-use super::kernels::weight_sum;
-use super::packed::{Packing, Windows};
+use super::packed::{Packing, Windows, weight_sum};
 use super::{ConvPass, MAX_ITERATIONS, Sizes};
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
 use crate::shader::Shader;

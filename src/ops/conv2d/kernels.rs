@@ -2,13 +2,11 @@
 //! channels-last copies (`packed`, on GPUs with `tiles`) or, for 1x1 kernels, in place (`pointwise`); for depthwise
 //! convolutions sums over channels-last copies (`depthwise`).
 
-use super::packed::{self, ConvTiling, Windows};
+use super::packed::{self, ConvTiling, Windows, weight_sum};
 use super::tiles::{NCHW32, NCHW32X128, NCHW64, NCHW128, Product, TILE32, TILE32X128, TILE64, TILE128, TILES};
 use super::{ConvPass, Convolution, MAX_ITERATIONS, Sizes, depthwise, pointwise};
-use crate::DType;
 use crate::op::{Args, Binding, Cost, Kernel, Launch, Lowered, Precision, Slot, Style, Variant, Work};
 use crate::ops::cooperative::{COOPERATIVE64, COOPERATIVE128};
-use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 
 /// Invocations per workgroup of the direct kernels.
@@ -279,12 +277,4 @@ fn weight_direct(s: &Sizes, args: &Args<'_>) -> Result<Lowered, String> {
     };
     let sum = weight_sum(splits, count, args)?;
     Ok(Lowered { launches: vec![partial, sum], scratch: vec![count * splits * 4] })
-}
-
-/// Adds partial weight gradients `[splits, O, C / groups, KH, KW]`.
-pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result<Launch, String> {
-    if splits > MAX_ITERATIONS {
-        return Err("the sum over positions is too long for one launch; split the batch".into());
-    }
-    sum_of_parts(DType::F32, splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
 }

@@ -12,12 +12,12 @@
 //! CVPR 2016); only the store differs. With both stride and dilation, or a stride larger than the kernel, zeros are
 //! inserted between the elements of `dy` instead.
 
-use super::kernels::weight_sum;
 use super::{MAX_ITERATIONS, Sizes};
-use crate::Shape;
 use crate::op::{Args, Binding, Launch, Lowered, Slot};
+use crate::ops::reduce::sum_of_parts;
 use crate::shader::Shader;
 use crate::shape::{View, reciprocal};
+use crate::{DType, Shape};
 
 /// Most kernel rows or columns with which a product can read the data itself: the shader keeps a bit for each.
 const MAX_TAPS_IN_PLACE: usize = 8;
@@ -503,4 +503,12 @@ pub(super) fn weight_product(
 /// Whether this convolution is a product: it has one group, and nothing is empty.
 pub(super) fn is_product(s: &Sizes) -> bool {
     s.options.groups == 1 && ![s.n, s.c, s.o, s.h, s.w].contains(&0)
+}
+
+/// Adds partial weight gradients `[splits, O, C / groups, KH, KW]`.
+pub(super) fn weight_sum(splits: usize, count: usize, args: &Args<'_>) -> Result<Launch, String> {
+    if splits > MAX_ITERATIONS {
+        return Err("the sum over positions is too long for one launch; split the batch".into());
+    }
+    sum_of_parts(DType::F32, splits, count, Slot::Scratch(0), Slot::Output(0), args.profile)
 }

@@ -2,7 +2,7 @@
 
 use wgrad::plan::Plan;
 use wgrad::{Profile, Value};
-use wgrad_lab::faults::faults;
+use wgrad_lab::seeded;
 
 /// The self-test runs on the devices of its users, whose kernels are not those of the software adapters of the tests.
 #[test]
@@ -17,7 +17,7 @@ fn faults_fit_the_kernels_of_gpus() {
         ..Profile::metal()
     };
     let (mut fitting, mut mixed) = (0, 0);
-    for fault in faults() {
+    for fault in seeded::all() {
         let subject = fault.subject().expect("a graph");
         let outputs: Vec<&Value> = subject.outputs.iter().collect();
         let Ok((mut plan, _)) = Plan::of(&subject.graph, &outputs, &gpu, &fault.options()) else { continue };

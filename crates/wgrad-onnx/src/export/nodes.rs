@@ -7,7 +7,7 @@ use super::elementwise::{self, refs};
 use super::site::{Found, Site, Size};
 use super::writer::{Writer, bytes, elem_type, int, ints, text};
 use super::{patterns, recurrent};
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 
 /// Writes a node. `broadcast` and `full` are left for later: most readers broadcast by themselves.
 pub(super) fn write(w: &mut Writer<'_>, site: &Site<'_>) -> Found<()> {

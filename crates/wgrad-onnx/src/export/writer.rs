@@ -8,7 +8,7 @@ use wgrad::{DType, Data, Error, Result, Session, Tensor, Value};
 
 use super::site::{BATCH, Found, Site, Size, signed, sizes};
 use super::{OPSET, nodes};
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 use crate::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,

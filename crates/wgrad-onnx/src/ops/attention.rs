@@ -5,7 +5,8 @@ use wgrad::{DType, Value};
 
 use super::Family;
 use super::index::from_zero;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

@@ -1,7 +1,8 @@
 //! Branches and loops, which become straight code.
 
 use super::Family;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, Why};
 use crate::value::Val;
 

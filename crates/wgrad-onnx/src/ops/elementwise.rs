@@ -3,7 +3,8 @@
 use wgrad::{DType, Value};
 
 use super::Family;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result};
 use crate::small_float::power_of_two;
 use crate::value::Val;

@@ -5,7 +5,8 @@ use wgrad::{DType, Tensor, Value};
 use super::Family;
 use super::convolution::windows;
 use super::norm::by_channel;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

@@ -3,7 +3,8 @@
 use wgrad::{DType, Shape, Tensor, Value};
 
 use super::Family;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

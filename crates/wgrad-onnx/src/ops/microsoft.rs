@@ -5,7 +5,7 @@ use wgrad::{DType, Tensor, Value};
 use super::Family;
 use super::linear::product;
 use super::quantize::rounded;
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

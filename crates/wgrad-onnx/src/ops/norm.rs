@@ -3,6 +3,7 @@
 use wgrad::{DType, Value};
 
 use super::Family;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
@@ -108,7 +109,7 @@ fn layer_norm(node: &mut Node<'_, '_>) -> Result<Vec<Val>> {
     let y = node.checked(y)?;
     let mean = wide.mean(&axes, true);
     let deviation = (wide.var(&axes, 0, true) + eps).sqrt().reciprocal();
-    let stats = if ty.is_float() && ty != crate::constant::ElemType::F64 { crate::constant::ElemType::F32 } else { ty };
+    let stats = if ty.is_float() && ty != ElemType::F64 { ElemType::F32 } else { ty };
     Ok(vec![node.result(y, ty), node.result(mean, stats), node.result(deviation, stats)])
 }
 

@@ -5,7 +5,7 @@ use wgrad::{DType, Shape, Tensor, Value};
 
 use super::Family;
 use super::convolution::{Window, padded, windows};
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

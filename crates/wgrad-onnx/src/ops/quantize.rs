@@ -7,7 +7,7 @@ use super::convolution::{convolved, windows};
 use super::elementwise::small_floats;
 use super::linear::product;
 use crate::build::evaluate;
-use crate::constant::ElemType;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

@@ -3,7 +3,8 @@
 use wgrad::Value;
 
 use super::{Family, MANY};
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 

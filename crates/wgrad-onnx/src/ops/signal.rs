@@ -5,7 +5,8 @@ use std::f64::consts::PI;
 use wgrad::{DType, Graph, Tensor, Value};
 
 use super::Family;
-use crate::constant::{Constant, ElemType};
+use crate::constant::Constant;
+use crate::elem_type::ElemType;
 use crate::node::{Node, Result, signed};
 use crate::value::Val;
 
