@@ -202,7 +202,8 @@ impl Device {
         &self.profile
     }
 
-    /// The number of pipelines created on this device: one per shader, shared by all programs. 0 on the reference.
+    /// The number of pipelines on this device: one per shader, shared by all programs, and up to 2,048 that no program
+    /// uses any more. 0 on the reference.
     pub fn pipelines(&self) -> usize {
         self.gpu.as_ref().map_or(0, |gpu| gpu.pipelines())
     }

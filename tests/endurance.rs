@@ -6,7 +6,7 @@
 
 use std::process::{Command, Output};
 
-use wgrad::{DType, Error, Graph, Session, Tensor, models};
+use wgrad::{DType, Error, Graph, Program, Session, Tensor, models};
 
 mod common;
 
@@ -67,14 +67,70 @@ fn graph_with_ballast() -> (Graph, wgrad::Value) {
     (graph, loss)
 }
 
-/// If set, the test is the child process with a limited address space.
+/// If set, the test is the child process with limited resources.
 const SMALL: &str = "WGRAD_TEST_SMALL";
 
-fn run_limited(test: &str, shell: &str) -> Output {
+/// Runs a test of this program in a child process, after a command of the shell.
+fn run_limited(test: &str, shell: &str) -> (Output, String) {
     let exe = std::env::current_exe().expect("this test");
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{shell}; exec \"$0\" --exact {test} --nocapture")]).arg(exe).env(SMALL, "1");
-    command.output().expect("the shell starts")
+    let out = command.output().expect("the shell starts");
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    (out, text)
+}
+
+/// A program of six functions, a different one for each number below 64, and its result for `x = 0.5`.
+fn functions(session: &mut Session, number: usize) -> (Program, f64) {
+    let graph = Graph::new();
+    let start = (graph.input("x", DType::F32, [5]), 0.5f64);
+    let (y, expected) = (0..6).fold(start, |(x, value), bit| match number >> bit & 1 {
+        0 => (x.tanh(), value.tanh()),
+        _ => (x.sin() + 0.5, value.sin() + 0.5),
+    });
+    (session.compile(&graph, &[&y]).expect("compiles"), expected)
+}
+
+#[test]
+fn pipelines_that_no_program_uses_are_dropped() {
+    if std::env::var_os(SMALL).is_none() {
+        if common::device().is_some() {
+            let limit = "export WGRAD_TEST_UNUSED_PIPELINES=10";
+            let (out, text) = run_limited("pipelines_that_no_program_uses_are_dropped", limit);
+            assert!(out.status.success() && text.contains("all are right"), "{text}");
+        }
+        return;
+    }
+    let device = common::device().expect("the parent process found one");
+    let mut session = Session::new(device.clone());
+    let x = Tensor::new([5], [0.5f32; 5]).expect("five");
+    let right = |session: &mut Session, (program, expected): &(Program, f64)| {
+        let y = session.run(program, &[("x", &x)]).expect("runs")[0].to_f32();
+        assert!(
+            y.len() == 5 && y.iter().all(|y| (f64::from(*y) - expected).abs() < 1e-5),
+            "{y:?} instead of {expected}"
+        );
+    };
+    let kept = functions(&mut session, 0);
+    let mut most = 0;
+    for number in 1..64 {
+        let program = functions(&mut session, number);
+        right(&mut session, &program);
+        most = most.max(device.pipelines());
+    }
+    assert!((11..=13).contains(&most), "{most} pipelines");
+    // The most recent ones are still there, and so are those of programs.
+    let held = device.pipelines();
+    let recent = functions(&mut session, 63);
+    let same = functions(&mut session, 0);
+    assert_eq!(device.pipelines(), held);
+    // One that was dropped is made again.
+    let dropped = functions(&mut session, 1);
+    assert_eq!(device.pipelines(), held + 1);
+    for program in [&kept, &recent, &same, &dropped] {
+        right(&mut session, program);
+    }
+    println!("all are right");
 }
 
 #[test]
@@ -87,8 +143,8 @@ fn a_failed_allocation_is_an_error_and_the_session_still_works() {
         }
         // 16 GiB of buffers that are never written would stay virtual; with 6 GiB of address space the
         // driver refuses them.
-        let out = run_limited("a_failed_allocation_is_an_error_and_the_session_still_works", "ulimit -v 6291456");
-        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        let test = "a_failed_allocation_is_an_error_and_the_session_still_works";
+        let (out, text) = run_limited(test, "ulimit -v 6291456");
         assert!(out.status.success(), "{text}");
         assert!(text.contains("the session still works"), "{text}");
         return;

@@ -62,7 +62,7 @@ impl Gpu {
         self.closed(outcome)
     }
 
-    /// The number of pipelines created.
+    /// The number of pipelines.
     pub fn pipelines(&self) -> usize {
         self.pipelines.count()
     }

@@ -48,7 +48,7 @@ impl Drop for Program {
 
 /// A dispatch with its pipeline and bind group.
 struct Ready {
-    pipeline: wgpu::ComputePipeline,
+    pipeline: Arc<wgpu::ComputePipeline>,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
 }
@@ -177,7 +177,7 @@ impl Program {
     fn ready(
         &self,
         dispatch: &Dispatch,
-        pipeline: wgpu::ComputePipeline,
+        pipeline: Arc<wgpu::ComputePipeline>,
         uniforms: &wgpu::Buffer,
         at: &mut u64,
     ) -> Result<Ready> {

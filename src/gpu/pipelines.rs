@@ -23,23 +23,72 @@ pub(super) struct Key {
 }
 
 /// A device's pipelines, shared by its programs.
-#[derive(Default)]
 pub(super) struct Pipelines {
-    made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
+    made: Mutex<Made<Key, wgpu::ComputePipeline>>,
     disk: Option<DiskCache>,
+    /// [`UNUSED`], except in tests.
+    unused: usize,
     /// For tests: an extra delay per pipeline, to simulate a driver that compiles slowly.
     delay: Duration,
+}
+
+/// Pipelines by key, and when they were last asked for.
+struct Made<K, P> {
+    pipelines: HashMap<K, (Arc<P>, u64)>,
+    requests: u64,
+}
+
+/// How many pipelines are kept although no program uses them. Some drivers need a megabyte for each.
+const UNUSED: usize = 2048;
+
+impl<K, P> Default for Made<K, P> {
+    fn default() -> Self {
+        Made { pipelines: HashMap::new(), requests: 0 }
+    }
+}
+
+impl<K: Eq + Hash, P> Made<K, P> {
+    /// Starts a request, which the next calls belong to.
+    fn begin(&mut self) {
+        self.requests += 1;
+    }
+
+    fn get(&mut self, key: &K) -> Option<Arc<P>> {
+        let (pipeline, asked) = self.pipelines.get_mut(key)?;
+        *asked = self.requests;
+        Some(pipeline.clone())
+    }
+
+    fn insert(&mut self, key: K, pipeline: Arc<P>) {
+        self.pipelines.insert(key, (pipeline, self.requests));
+    }
+
+    /// If no program uses more than `most`, drops half of those: the ones that were not asked for for longest.
+    fn tidy(&mut self, most: usize) {
+        let is_unused = |pipeline: &Arc<P>| Arc::strong_count(pipeline) == 1;
+        let all = self.pipelines.values();
+        let mut unused: Vec<u64> = all.filter(|(pipeline, _)| is_unused(pipeline)).map(|(_, asked)| *asked).collect();
+        if unused.len() > most {
+            let middle = unused.len() / 2;
+            let recent = *unused.select_nth_unstable(middle).1;
+            self.pipelines.retain(|_, (pipeline, asked)| !is_unused(pipeline) || *asked >= recent);
+        }
+    }
 }
 
 /// Extra compile time per pipeline, in milliseconds.
 const DELAY: &str = "WGRAD_TEST_PIPELINE_DELAY";
 
+/// How many unused pipelines are kept instead.
+const KEPT: &str = "WGRAD_TEST_UNUSED_PIPELINES";
+
 impl Pipelines {
     /// No pipelines yet, and the disk cache of earlier processes.
     pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Pipelines {
-        let delay =
-            std::env::var(DELAY).ok().and_then(|text| text.parse().ok()).map_or(Duration::ZERO, Duration::from_millis);
-        Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter), delay }
+        let number = |variable| std::env::var(variable).ok()?.parse::<u64>().ok();
+        let delay = number(DELAY).map_or(Duration::ZERO, Duration::from_millis);
+        let unused = number(KEPT).map_or(UNUSED, |most| most as usize);
+        Pipelines { made: Mutex::default(), disk: DiskCache::open(device, adapter), unused, delay }
     }
 
     /// The pipelines for these keys (with labels), in order; new ones are compiled in parallel. `watched` returns the
@@ -50,8 +99,16 @@ impl Pipelines {
         wanted: &[(Key, &str)],
         watched: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<(wgpu::ComputePipeline, Errors)> + Sync,
         closed: impl Fn(Result<()>) -> Result<()>,
-    ) -> Result<Vec<wgpu::ComputePipeline>> {
-        let new = self.missing(wanted);
+    ) -> Result<Vec<Arc<wgpu::ComputePipeline>>> {
+        // Those that exist are kept from here on.
+        let known: Vec<Option<Arc<_>>> = {
+            let mut made = self.lock();
+            made.begin();
+            wanted.iter().map(|(key, _)| made.get(key)).collect()
+        };
+        let mut seen = HashSet::new();
+        let missing = wanted.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(wanted, _)| wanted);
+        let new: Vec<&(Key, &str)> = missing.filter(|(key, _)| seen.insert(key)).collect();
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
         let one = |(key, label): &(Key, &str)| -> Result<_> {
             if !self.delay.is_zero() {
@@ -66,11 +123,15 @@ impl Pipelines {
                 Error::Gpu(why) => Error::Gpu(format!("kernel {label}: {}", with_locations(&key.wgsl, &why))),
                 other => other,
             })?;
-            pipelines.push(pipeline);
+            pipelines.push(Arc::new(pipeline));
         }
         let mut made = self.lock();
-        made.extend(new.iter().map(|(key, _)| key.clone()).zip(pipelines));
-        let all = wanted.iter().filter_map(|(key, _)| made.get(key).cloned()).collect();
+        new.iter().zip(pipelines).for_each(|((key, _), pipeline)| made.insert(key.clone(), pipeline));
+        let all: Vec<_> =
+            known.into_iter().zip(wanted).filter_map(|(known, (key, _))| known.or_else(|| made.get(key))).collect();
+        if !new.is_empty() {
+            made.tidy(self.unused);
+        }
         drop(made);
         if let Some(disk) = self.disk.as_ref().filter(|_| !new.is_empty()) {
             disk.save(SAVE_INTERVAL);
@@ -78,18 +139,12 @@ impl Pipelines {
         Ok(all)
     }
 
-    /// The keys that have no pipeline, without duplicates.
-    fn missing<'k, 'l>(&self, wanted: &'k [(Key, &'l str)]) -> Vec<&'k (Key, &'l str)> {
-        let (made, mut seen) = (self.lock(), HashSet::new());
-        wanted.iter().filter(|(key, _)| !made.contains_key(key) && seen.insert(key)).collect()
-    }
-
-    /// The number of pipelines.
+    /// The number of pipelines that exist.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().pipelines.len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, wgpu::ComputePipeline>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Made<Key, wgpu::ComputePipeline>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
