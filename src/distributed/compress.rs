@@ -42,7 +42,7 @@ pub(super) fn messages(values: &[f32], ranks: usize, words: &mut Vec<u16>) {
 /// f16 numbers.
 fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
     let end = words.len() + message_words(part);
-    // Magnitudes compare as their bits do. Every processor has vector instructions that compare signed integers.
+    // Magnitudes compare like their bits. Signed integers, because every processor can compare vectors of them.
     let magnitude = |x: &f32| match (x.to_bits() & (u32::MAX >> 1)) as i32 {
         finite if finite < f32::INFINITY.to_bits() as i32 => finite,
         _ => 0,

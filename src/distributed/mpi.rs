@@ -50,7 +50,7 @@ pub(super) struct Mpi {
     buffers: Buffers,
 }
 
-/// The buffers of compressed sums, which are kept: the first access to new memory takes longer than the conversions.
+/// Buffers for compressed sums. They are reused, because touching new memory takes longer than the conversions.
 #[derive(Default)]
 struct Buffers {
     messages: Vec<u16>,

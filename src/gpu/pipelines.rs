@@ -24,7 +24,7 @@ pub(super) struct Key {
 
 /// A device's pipelines, shared by its programs.
 pub(super) struct Pipelines {
-    made: Mutex<Made<Key, wgpu::ComputePipeline>>,
+    made: Mutex<Made>,
     disk: Option<DiskCache>,
     /// [`UNUSED`], except in tests.
     unused: usize,
@@ -32,54 +32,49 @@ pub(super) struct Pipelines {
     delay: Duration,
 }
 
-/// Pipelines by key, and when they were last asked for.
-struct Made<K, P> {
-    pipelines: HashMap<K, (Arc<P>, u64)>,
+/// Pipelines by key, each with the number of the request that last used it.
+#[derive(Default)]
+struct Made {
+    pipelines: HashMap<Key, (Arc<wgpu::ComputePipeline>, u64)>,
     requests: u64,
 }
 
 /// How many pipelines are kept although no program uses them. Some drivers need a megabyte for each.
 const UNUSED: usize = 2048;
 
-impl<K, P> Default for Made<K, P> {
-    fn default() -> Self {
-        Made { pipelines: HashMap::new(), requests: 0 }
-    }
-}
-
-impl<K: Eq + Hash, P> Made<K, P> {
-    /// Starts a request, which the next calls belong to.
+impl Made {
+    /// Starts a new request. The calls that follow count as its uses.
     fn begin(&mut self) {
         self.requests += 1;
     }
 
-    fn get(&mut self, key: &K) -> Option<Arc<P>> {
-        let (pipeline, asked) = self.pipelines.get_mut(key)?;
-        *asked = self.requests;
+    fn get(&mut self, key: &Key) -> Option<Arc<wgpu::ComputePipeline>> {
+        let (pipeline, used) = self.pipelines.get_mut(key)?;
+        *used = self.requests;
         Some(pipeline.clone())
     }
 
-    fn insert(&mut self, key: K, pipeline: Arc<P>) {
+    fn insert(&mut self, key: Key, pipeline: Arc<wgpu::ComputePipeline>) {
         self.pipelines.insert(key, (pipeline, self.requests));
     }
 
-    /// If no program uses more than `most`, drops half of those: the ones that were not asked for for longest.
+    /// If programs use none of more than `most` pipelines, drops half of these: those requested the longest time ago.
     fn tidy(&mut self, most: usize) {
-        let is_unused = |pipeline: &Arc<P>| Arc::strong_count(pipeline) == 1;
+        let is_unused = |pipeline: &Arc<_>| Arc::strong_count(pipeline) == 1;
         let all = self.pipelines.values();
-        let mut unused: Vec<u64> = all.filter(|(pipeline, _)| is_unused(pipeline)).map(|(_, asked)| *asked).collect();
+        let mut unused: Vec<u64> = all.filter(|(pipeline, _)| is_unused(pipeline)).map(|(_, used)| *used).collect();
         if unused.len() > most {
             let middle = unused.len() / 2;
             let recent = *unused.select_nth_unstable(middle).1;
-            self.pipelines.retain(|_, (pipeline, asked)| !is_unused(pipeline) || *asked >= recent);
+            self.pipelines.retain(|_, (pipeline, used)| !is_unused(pipeline) || *used >= recent);
         }
     }
 }
 
-/// Extra compile time per pipeline, in milliseconds.
+/// For tests: extra compile time per pipeline, in milliseconds.
 const DELAY: &str = "WGRAD_TEST_PIPELINE_DELAY";
 
-/// How many unused pipelines are kept instead.
+/// For tests: the number of unused pipelines to keep, instead of [`UNUSED`].
 const KEPT: &str = "WGRAD_TEST_UNUSED_PIPELINES";
 
 impl Pipelines {
@@ -100,7 +95,7 @@ impl Pipelines {
         watched: impl Fn(&dyn Fn() -> wgpu::ComputePipeline) -> Result<(wgpu::ComputePipeline, Errors)> + Sync,
         closed: impl Fn(Result<()>) -> Result<()>,
     ) -> Result<Vec<Arc<wgpu::ComputePipeline>>> {
-        // Those that exist are kept from here on.
+        // Holding them keeps another thread from dropping them.
         let known: Vec<Option<Arc<_>>> = {
             let mut made = self.lock();
             made.begin();
@@ -144,7 +139,7 @@ impl Pipelines {
         self.lock().pipelines.len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Made<Key, wgpu::ComputePipeline>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

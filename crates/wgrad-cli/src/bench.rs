@@ -117,8 +117,8 @@ impl BenchArgs {
         Err(Stop::Error(format!("no op has a variant `{name}`; there are {}", names.join(", "))))
     }
 
-    /// Rejects bad arguments of `allreduce` before it runs, and options that it does not support. It always runs
-    /// without a peak and without the reference, as `--no-peak` and `--no-verify` ask.
+    /// Rejects bad arguments of `allreduce`, and options that it does not support. It never measures the peak or
+    /// compares with the reference, so it accepts `--no-peak` and `--no-verify`.
     fn check_for_allreduce(&self) -> Result<(), Stop> {
         let others = [
             ("--tune", self.tune.is_some()),

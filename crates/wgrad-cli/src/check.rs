@@ -252,7 +252,7 @@ fn has_elements(case: &Case) -> bool {
     case.inputs.iter().all(|input| input.ty.shape.numel() > 0)
 }
 
-/// Moves cases with kernel variants that no earlier case has in front of the rest, behind the first `must` tasks.
+/// After the first `must` tasks, moves the cases that have a kernel variant no earlier case has to the front.
 /// Returns the variants of all tasks that the device can run, with their ops.
 fn new_variants_first(
     tasks: &mut [Numbered],
