@@ -347,6 +347,9 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
             out.line(format!("NOT COVERED, {what} {} ops: {}", ops.len(), ops.join(", ")))?;
         }
     }
+    if about.mode == "quick" && !about.interrupted && about.left.iter().any(|ops| !ops.is_empty()) {
+        out.line("time was up: run it again, which is faster where the driver caches kernels, or increase --seconds")?;
+    }
     let spread = findings.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
     out.line(format!(
         "gradients: {} elements fused, unfused and by the reference, at most {spread:.1e} apart; {} by finite differences",
