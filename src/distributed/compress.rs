@@ -68,18 +68,18 @@ fn add_message(values: &[f32], part: usize, words: &mut Vec<u16>) {
     words.resize(end, 0);
 }
 
-/// Calls `f` for each block of a message, with its position and its values.
-fn unpack(message: &[u16], mut f: impl FnMut(usize, &[f32])) -> Result<()> {
+/// Calls `f` with each value of a message and the element of `values` at its position. A message may be longer than
+/// `values`: it is padded.
+fn unpack(message: &[u16], values: &mut [f32], f: impl Fn(&mut f32, f32)) -> Result<()> {
     let Some((&[low, high], halves)) = message.split_first_chunk::<2>() else {
         return Err(Error::Distributed("internal: a message without a factor".into()));
     };
     let factor = f32::from_bits(u32::from(low) | u32::from(high) << 16);
-    let mut values = [0.0f32; BLOCK];
-    for (i, block) in halves.reinterpret_cast::<f16>().chunks(BLOCK).enumerate() {
-        let values = &mut values[..block.len()];
-        block.convert_to_f32_slice(values);
-        values.iter_mut().for_each(|x| *x *= factor);
-        f(i * BLOCK, values);
+    let mut unpacked = [0.0f32; BLOCK];
+    for (block, values) in halves.reinterpret_cast::<f16>().chunks(BLOCK).zip(values.chunks_mut(BLOCK)) {
+        let unpacked = &mut unpacked[..block.len()];
+        block.convert_to_f32_slice(unpacked);
+        values.iter_mut().zip(unpacked).for_each(|(value, x)| f(value, *x * factor));
     }
     Ok(())
 }
@@ -87,14 +87,9 @@ fn unpack(message: &[u16], mut f: impl FnMut(usize, &[f32])) -> Result<()> {
 /// Replaces the values by those in the messages of all ranks.
 pub(super) fn restore<'a>(messages: impl ExactSizeIterator<Item = &'a [u16]>, values: &mut [f32]) -> Result<()> {
     let part = part(values.len(), messages.len());
-    for (message, values) in messages.zip(values.chunks_mut(part)) {
-        // The last message may be padded.
-        unpack(message, |at, block| {
-            let values = values.get_mut(at..).unwrap_or_default();
-            values.iter_mut().zip(block).for_each(|(value, x)| *value = *x);
-        })?;
-    }
-    Ok(())
+    messages
+        .zip(values.chunks_mut(part))
+        .try_for_each(|(message, values)| unpack(message, values, |value, x| *value = x))
 }
 
 /// The sum of messages with the same part, in their order, as a message. Replaces the contents of `sum` and `words`.
@@ -107,7 +102,7 @@ pub(super) fn sum<'a>(
     sum.clear();
     sum.resize(part, 0.0);
     for message in received {
-        unpack(message, |at, block| sum[at..].iter_mut().zip(block).for_each(|(sum, x)| *sum += x))?;
+        unpack(message, sum, |sum, x| *sum += x)?;
     }
     words.clear();
     words.reserve(message_words(part));

@@ -58,7 +58,7 @@ impl Made {
         self.pipelines.insert(key, (pipeline, self.requests));
     }
 
-    /// If programs use none of more than `most` pipelines, drops half of these: those requested the longest time ago.
+    /// Drops half of the pipelines that no program uses if there are more than `most`: those with the oldest requests.
     fn tidy(&mut self, most: usize) {
         let is_unused = |pipeline: &Arc<_>| Arc::strong_count(pipeline) == 1;
         let all = self.pipelines.values();
@@ -104,6 +104,9 @@ impl Pipelines {
         let mut seen = HashSet::new();
         let missing = wanted.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(wanted, _)| wanted);
         let new: Vec<&(Key, &str)> = missing.filter(|(key, _)| seen.insert(key)).collect();
+        if new.is_empty() {
+            return Ok(known.into_iter().flatten().collect());
+        }
         let cache = self.disk.as_ref().map(|disk| &disk.cache);
         let one = |(key, label): &(Key, &str)| -> Result<_> {
             if !self.delay.is_zero() {
@@ -124,11 +127,9 @@ impl Pipelines {
         new.iter().zip(pipelines).for_each(|((key, _), pipeline)| made.insert(key.clone(), pipeline));
         let all: Vec<_> =
             known.into_iter().zip(wanted).filter_map(|(known, (key, _))| known.or_else(|| made.get(key))).collect();
-        if !new.is_empty() {
-            made.tidy(self.unused);
-        }
+        made.tidy(self.unused);
         drop(made);
-        if let Some(disk) = self.disk.as_ref().filter(|_| !new.is_empty()) {
+        if let Some(disk) = &self.disk {
             disk.save(SAVE_INTERVAL);
         }
         Ok(all)

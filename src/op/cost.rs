@@ -120,8 +120,8 @@ const SOFTWARE: Machine = Machine {
 
 /// A GPU of the middle class; drivers may report another number of multiprocessors. Products in workgroup memory reach
 /// about 60% of the peak (an H100 does 36 of 62 TFLOP/s), so that 24 operations take as long as a byte. A launch takes
-/// 5 us on an H100, and a sum of 64 rows another 3.4 us, or 0.05 us per load. The price of a barrier is
-/// such that a tree of 7 of them costs as much as reading 64 numbers.
+/// 5 us on an H100, and a sum of 64 rows another 3.4 us, or 0.05 us per load. The price of a barrier is such that a
+/// tree of 7 of them costs as much as reading 64 numbers.
 const DISCRETE: Machine = Machine {
     software: false,
     flops: 2e13,

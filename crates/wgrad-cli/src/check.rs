@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::Value as Json;
 use wgrad::check::sweep::{self, LARGE, NARROW, Numbered, RANDOM};
-use wgrad::check::{CaseGraph, not_runnable};
+use wgrad::check::{CaseGraph, Missing, not_runnable};
 use wgrad::op::Case;
 use wgrad::plan::{Options, Plan};
 use wgrad::{DType, OpenOptions, Precision, Profile};
@@ -76,7 +76,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
         // Where compiling is slow, running the shortest kernels first covers the most ops.
         tasks[..must].sort_by_cached_key(|numbered| length(&numbered.case, device.profile()));
     }
-    let runnable = new_variants_first(&mut tasks, must, device.profile());
+    let (runnable, missing) = new_variants_first(&mut tasks, must, device.profile());
     let wanted = RequiredOps::of(&tasks[..must]);
     let (found, end) = Work {
         request: request.clone(),
@@ -89,7 +89,7 @@ pub fn run(request: Request, out: &mut Out) -> Result<bool, Stop> {
     }
     .run()?;
     let mut findings = found.findings;
-    findings.runnable = runnable;
+    (findings.runnable, findings.missing) = (runnable, missing);
     let known = sweep::listed();
     let order: Vec<&str> = known.iter().map(|numbered| numbered.case.op).collect();
     let all = RequiredOps::of(&known);
@@ -252,21 +252,26 @@ fn has_elements(case: &Case) -> bool {
     case.inputs.iter().all(|input| input.ty.shape.numel() > 0)
 }
 
-/// After the first `must` tasks, moves the cases that have a kernel variant no earlier case has to the front.
-/// Returns the variants of all tasks that the device can run, with their ops.
+/// Reorders the tasks after the first `must`, so that cases with kernel variants that earlier cases lack come first.
+/// Returns the variants of all tasks that the device can run, with their ops, and those that it cannot.
 fn new_variants_first(
     tasks: &mut [Numbered],
     must: usize,
     profile: &Profile,
-) -> BTreeSet<(&'static str, &'static str)> {
-    let variants = |numbered: &Numbered| match CaseGraph::new(&numbered.case) {
-        Ok(graph) if has_elements(&numbered.case) => not_runnable(&graph.graph.nodes(), profile).0,
+) -> (BTreeSet<(&'static str, &'static str)>, BTreeSet<Missing>) {
+    let mut lacking = BTreeSet::new();
+    let mut variants = |numbered: &Numbered| match CaseGraph::new(&numbered.case) {
+        Ok(graph) if has_elements(&numbered.case) => {
+            let (runs, missing) = not_runnable(&graph.graph.nodes(), profile);
+            lacking.extend(missing);
+            runs
+        }
         _ => Vec::new(),
     };
     let (first, rest) = tasks.split_at_mut(must);
-    let mut seen: BTreeSet<_> = first.iter().flat_map(variants).collect();
+    let mut seen: BTreeSet<_> = first.iter().flat_map(&mut variants).collect();
     rest.sort_by_cached_key(|numbered| variants(numbered).into_iter().filter(|pair| seen.insert(*pair)).count() == 0);
-    seen
+    (seen, lacking)
 }
 
 /// The command that reruns this case.
@@ -348,7 +353,7 @@ fn show(findings: &Findings, about: &About<'_>, out: &mut Out) -> Result<(), Sto
         }
     }
     if about.mode == "quick" && !about.interrupted && about.left.iter().any(|ops| !ops.is_empty()) {
-        out.line("time was up: run it again, which is faster where the driver caches kernels, or increase --seconds")?;
+        out.line("time was up: run the check again, which is faster if the driver caches compiled kernels, or increase --seconds")?;
     }
     let spread = findings.ops.iter().fold(0f64, |most, tally| most.max(tally.gradients.spread));
     out.line(format!(
@@ -434,7 +439,7 @@ mod tests {
         for (profile, of_matmul) in [(gpu, "tile128x32"), (software, "shuffle32")] {
             let (mut tasks, must) = (sweep::listed(), 50);
             let first: Vec<u64> = tasks[..must].iter().map(|numbered| numbered.number).collect();
-            let all = new_variants_first(&mut tasks, must, &profile);
+            let (all, _) = new_variants_first(&mut tasks, must, &profile);
             assert!(all.contains(&("matmul", of_matmul)), "{all:?}");
             assert!(tasks[..must].iter().map(|numbered| numbered.number).eq(first));
             let mut seen = BTreeSet::new();

@@ -111,7 +111,7 @@ fn a_check_on_a_slow_driver_covers_what_fits_its_time() {
     assert_eq!(coverage["ops"].as_u64(), Some((ran + left) as u64), "{coverage}");
     assert!(ran > 0 && left > 0 && report["comparisons"].as_u64() > Some(0), "{ran} ops ran, {left} did not: {out}");
     assert!(out.contains(&format!("NOT COVERED, nothing compared of {left} ops: ")), "{out}");
-    assert!(out.contains("time was up: run it again") && out.contains("increase --seconds"), "{out}");
+    assert!(out.contains("time was up: run the check again") && out.contains("increase --seconds"), "{out}");
     assert_eq!(report["interrupted"], false);
 }
 

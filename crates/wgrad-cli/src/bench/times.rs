@@ -80,7 +80,7 @@ fn cpu_seconds() -> Option<f64> {
     (ticks.len() == 2).then(|| (ticks[0] + ticks[1]) / 100.0)
 }
 
-/// Rounds to four digits, more than the precision of timings on a shared machine.
+/// Rounds to six digits, more than the precision of timings on a shared machine.
 pub fn rounded(x: f64) -> f64 {
     format!("{x:.5e}").parse().unwrap_or(x)
 }

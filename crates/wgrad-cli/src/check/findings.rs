@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value as Json, json};
 use wgrad::Profile;
 use wgrad::check::sweep::{Numbered, RANDOM};
-use wgrad::check::{
-    CallReport, CaseGraph, CaseReport, ENDS, Element, Gradients, Histogram, Missing, not_runnable, tolerance,
-};
+use wgrad::check::{CallReport, CaseGraph, CaseReport, ENDS, Element, Gradients, Histogram, Missing, tolerance};
 use wgrad::plan::Options;
 
 use super::kernel;
@@ -68,7 +66,7 @@ pub struct Findings {
     pub ran: BTreeSet<(&'static str, &'static str)>,
     /// Variants of the listed cases that the device supports.
     pub runnable: BTreeSet<(&'static str, &'static str)>,
-    /// Variants that it does not support.
+    /// Variants of these cases that it does not support.
     pub missing: BTreeSet<Missing>,
     /// Workgroup count of the largest dispatch.
     pub workgroups: u64,
@@ -96,7 +94,7 @@ pub struct About<'a> {
 
 impl Findings {
     /// Adds a case's result. `command` reruns the case.
-    pub fn add(&mut self, numbered: &Numbered, checked: wgrad::Result<CaseReport>, device: &Profile, command: &str) {
+    pub fn add(&mut self, numbered: &Numbered, checked: wgrad::Result<CaseReport>, command: &str) {
         let Numbered { number, case } = numbered;
         let at = self.ops.iter().position(|tally| tally.op == case.op).unwrap_or_else(|| {
             self.ops.push(OpTally { op: case.op, ..OpTally::default() });
@@ -111,7 +109,6 @@ impl Findings {
         };
         if let Ok(graph) = CaseGraph::new(case) {
             let nodes = graph.graph.nodes();
-            self.missing.extend(not_runnable(&nodes, device).1);
             tally.tolerance.extend(tolerance(&nodes, case.op));
         }
         let checked = match checked {

@@ -144,7 +144,7 @@ impl Work {
             progress.ended(numbered, started.elapsed());
             let mut found = self.found();
             found.ran += usize::from(listed && numbered.number < RANDOM);
-            found.findings.add(numbered, checked, device.profile(), &command(request, numbered));
+            found.findings.add(numbered, checked, &command(request, numbered));
         }
         if request.pattern.is_none() && self.goes_on(1) {
             let training = training::repeat_training(device).unwrap_or_else(|error| Err(error.to_string()));

@@ -169,7 +169,7 @@ fn failures_are_reported_in_full() {
         let numbered = Numbered { number, case };
         let report = check_case_with(&device, &numbered.case, numbered.seed(0), &Extras::default());
         assert!(report.as_ref().is_ok_and(|report| !report.passed()), "{function}: {report:?}");
-        found.add(&numbered, report, device.profile(), &format!("wgrad check --op lie --case {number} --seed 0"));
+        found.add(&numbered, report, &format!("wgrad check --op lie --case {number} --seed 0"));
     }
     found.training = Some(Err("the loss of step 2 is not the same bits".to_owned()));
     assert!(!found.passed());
@@ -222,7 +222,7 @@ fn the_page_shows_the_worst_first_and_what_was_not_compared() {
     let mut found = findings::Findings::default();
     let mut add = |numbered: &Numbered| {
         let report = check_case_with(&device, &numbered.case, numbered.seed(0), &Extras::default());
-        found.add(numbered, report, device.profile(), "wgrad check");
+        found.add(numbered, report, "wgrad check");
     };
     for (op, empty) in [("relu", false), ("relu", true), ("exp", false), ("argmax", true)] {
         add(case(op, empty));
