@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wgrad::Device;
 use wgrad::check::sweep::{LARGE, Numbered, RANDOM};
-use wgrad::check::{Extras, check_case_with};
+use wgrad::check::{Extras, check_case_in};
 
 use super::findings::Findings;
 use super::progress::Progress;
@@ -126,6 +126,8 @@ impl Work {
             progress.begins(numbered);
             let started = Instant::now();
             let listed = numbered.number < LARGE;
+            // Once time is up, the required cases that are left run with the default variants only.
+            let late = !self.goes_on(0);
             let extras = Extras {
                 repeat: true,
                 // Judging finite differences of random cases would need their condition number.
@@ -134,10 +136,14 @@ impl Work {
                 // A permuted order needs another pipeline: a quick check compiles one per op.
                 permuted: match request.full {
                     true => listed,
-                    false => request.case.is_some() || !permuted.contains(numbered.case.op),
+                    false => request.case.is_some() || !(late || permuted.contains(numbered.case.op)),
                 },
             };
-            let checked = check_case_with(device, &numbered.case, numbered.seed(request.seed), &extras);
+            let select = |mut ways: Vec<_>| {
+                ways.truncate(if late { 1 } else { ways.len() });
+                ways
+            };
+            let checked = check_case_in(device, &numbered.case, numbered.seed(request.seed), &extras, select);
             if checked.as_ref().is_ok_and(|report| report.permuted > 0) {
                 permuted.insert(numbered.case.op);
             }
