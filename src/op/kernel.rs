@@ -40,9 +40,14 @@ pub trait Kernel {
         false
     }
 
+    /// The launches. Not called if every output is empty.
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
+}
+
+impl dyn Kernel + '_ {
     /// The variants that the device can run and that support these shapes, at least as precise as `precision`, cheapest
     /// first. The planner takes the first unless an option or a tuning result names another.
-    fn candidates(&self, args: &Args<'_>, precision: Precision) -> Vec<(&'static Variant, Cost)> {
+    pub fn candidates(&self, args: &Args<'_>, precision: Precision) -> Vec<(&'static Variant, Cost)> {
         let able = |v: &&Variant| v.precision() <= precision && v.lacking(args.profile).is_none();
         let able = self.variants().iter().filter(able);
         let mut candidates: Vec<_> = able.filter_map(|v| Some((v, self.cost(v, args)?))).collect();
@@ -50,9 +55,6 @@ pub trait Kernel {
         candidates.sort_by(|(_, a), (_, b)| (a.0 as f32).total_cmp(&(b.0 as f32)));
         candidates
     }
-
-    /// The launches. Not called if every output is empty.
-    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
 }
 
 /// How precisely a program multiplies f32 matrices and convolves f32 images. More precise kernels are always allowed.

@@ -37,7 +37,8 @@ fn of_product<R>(s: &Sizes, pass: ConvPass, profile: &Profile, f: impl FnOnce(&A
 
 /// The fastest variant of the product with exactly this precision, and its estimated time.
 fn fastest(args: &Args<'_>, precision: Precision) -> Option<(&'static Variant, Cost)> {
-    Matmul.candidates(args, precision).into_iter().find(|(variant, _)| variant.precision() == precision)
+    let product: &dyn Kernel = &Matmul;
+    product.candidates(args, precision).into_iter().find(|(variant, _)| variant.precision() == precision)
 }
 
 /// The estimated time of the product.
