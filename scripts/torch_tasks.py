@@ -210,9 +210,10 @@ def make(task, p, mode):
         def run():
             return torch.autograd.grad(F.embedding(index, table), table, g)
         return run, 0, size * (count + rows) * dim, 1
-    if task in ("relu", "gelu", "sum", "add"):
+    if task in ("relu", "gelu", "sum", "dot", "add"):
         x, y = rnd(p[0], dtype=d), rnd(p[0], dtype=d)
-        f = {"relu": lambda: F.relu(x), "gelu": lambda: F.gelu(x), "sum": lambda: x.sum(), "add": lambda: x + y}[task]
+        f = {"relu": lambda: F.relu(x), "gelu": lambda: F.gelu(x), "sum": lambda: x.sum(), "dot": lambda: torch.dot(x, y),
+             "add": lambda: x + y}[task]
         return no_grad(f), 0, size * p[0] * {"sum": 1, "add": 3}.get(task, 2), 1
     if task in ("mlp_step", "mlp_step_nosync"):
         every = 20 if task.endswith("nosync") else 1

@@ -6,7 +6,7 @@
 // Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{V};
-import package::reduce_walk::{combine, d, element, identity, RUN, start_of, store, x, FLAT};
+import package::reduce_walk::{combine, d, element, FLAT, identity, load, RUN, start_of, store};
 
 @compute @workgroup_size(64)
 fn reduce(
@@ -36,7 +36,7 @@ fn reduce(
       }
       var at = element(start, j);
       for (var k = 0u; k < run; k++) {
-        block = combine(block, x[at]);
+        block = combine(block, load(at));
         at += d.strides.z;
       }
       j += run;

@@ -5,7 +5,7 @@
 // Reference: Reduce::reference in src/ops/reduce.rs.
 
 import package::elements::{T, V, VEC4};
-import package::reduce_walk::{combine, d, element, FLAT, identity, joined, RUN, start_of, store_element, x};
+import package::reduce_walk::{combine, d, element, FLAT, identity, joined, load, RUN, start_of, store_element};
 import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_JOIN};
 
 const THREADS: u32 = 256u; // 64 to 256
@@ -40,14 +40,14 @@ fn reduce_rows(
       var block = V(identity());
       // Four loads at a time, which compilers arrange by themselves in loops without divisions.
       @if(!FLAT) for (; j + 3u * LANES < stop; j += 4u * LANES) {
-        let a = x[element(start, j)];
-        let b = x[element(start, j + LANES)];
-        let c = x[element(start, j + 2u * LANES)];
-        let e = x[element(start, j + 3u * LANES)];
+        let a = load(element(start, j));
+        let b = load(element(start, j + LANES));
+        let c = load(element(start, j + 2u * LANES));
+        let e = load(element(start, j + 3u * LANES));
         block = combine(block, combine(combine(a, b), combine(c, e)));
       }
       for (; j < stop; j += LANES) {
-        block = combine(block, x[element(start, j)]);
+        block = combine(block, load(element(start, j)));
       }
       acc = combine(acc, block);
     }

@@ -30,6 +30,13 @@ fn identity() -> T {
   @else return bitcast<T>(d.row_sizes.w);
 }
 
+// Elements of x, after the prologue.
+fn load(at: u32) -> V {
+  @if(T == f32 && VEC4) return prologue4(x[at], 4u * at);
+  @elif(T == f32) return prologue(x[at], at);
+  @else return x[at];
+}
+
 // Stores the results of row i, or with ACROSS of the four rows from 4 i.
 fn store(i: u32, v: V) {
   @if(VEC4 && ACROSS) {

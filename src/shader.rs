@@ -85,8 +85,10 @@ pub struct Source {
     pub cooperative: bool,
     /// If it uses operations of subgroups, the size that they must have (`SUBGROUP_SIZE` of the text), or 0 for any.
     pub subgroups: Option<u32>,
-    /// The function that the planner may replace with fused ops, if there is one.
-    pub epilogue: Option<Epilogue>,
+    /// The function that the planner may replace with ops that are fused into the first input, if there is one.
+    pub prologue: Option<Width>,
+    /// The function that the planner may replace with ops that are fused into the first output, if there is one.
+    pub epilogue: Option<Width>,
     /// What it was assembled from, unless it is a text from elsewhere.
     origin: Option<Arc<Origin>>,
 }
@@ -103,25 +105,36 @@ type Bindings = Vec<(u32, &'static str, String)>;
 
 /// The functions of `prelude.wgsl` that stand for fused ops. Example: [the module `op`](crate::op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// `epilogue(v, i)`: one element.
+pub enum Fused {
+    /// Ops that compute the first input.
+    Prologue,
+    /// Ops that process the first output.
+    Epilogue,
+}
+
+/// How many elements a function of a [`Fused`] computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// One element: `prologue(v, i)` or `epilogue(v, i)`.
     One,
-    /// `epilogue4(v, i)`: four consecutive elements.
+    /// Four consecutive elements: `prologue4(v, i)` or `epilogue4(v, i)`.
     Four,
 }
 
-impl Epilogue {
-    /// The function's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Epilogue::One => "epilogue",
-            Epilogue::Four => "epilogue4",
+impl Fused {
+    /// The name of its function for that many elements.
+    pub fn function(self, width: Width) -> &'static str {
+        match (self, width) {
+            (Fused::Prologue, Width::One) => "prologue",
+            (Fused::Prologue, Width::Four) => "prologue4",
+            (Fused::Epilogue, Width::One) => "epilogue",
+            (Fused::Epilogue, Width::Four) => "epilogue4",
         }
     }
 }
 
 impl Source {
-    /// A text without 16-bit floats, cooperative matrices, operations of subgroups and epilogue.
+    /// A text without 16-bit floats, cooperative matrices, operations of subgroups and slots for fused ops.
     pub fn new(text: impl Into<Arc<str>>, invocations: u32) -> Source {
         Source {
             text: text.into(),
@@ -129,6 +142,7 @@ impl Source {
             f16: false,
             cooperative: false,
             subgroups: None,
+            prologue: None,
             epilogue: None,
             origin: None,
         }
@@ -158,7 +172,7 @@ pub struct Shader {
     settings: Settings,
 }
 
-/// Precedes the function that replaces an epilogue.
+/// Precedes the function that replaces that of a slot.
 const GENERATED: &str = "// Generated from the fused ops:";
 
 /// Maximum number of texts kept for reuse; a large model has about a hundred.

@@ -115,6 +115,11 @@ pub struct Variant {
     /// Whether it multiplies by cooperative matrices, of any side that the device offers. It rounds the operands of
     /// products to f16 ([`Precision::Mixed`]).
     pub cooperative: bool,
+    /// Whether the shader of its first launch calls `prologue(v, i)` of `shaders/prelude.wgsl` for each element that it
+    /// reads of its first input, with the value and its position in the buffer, and processes the result; or `prologue4`,
+    /// for four consecutive elements at a time. Each element should be read once, because the plan puts the pointwise ops
+    /// there that compute the input. No other launch may read that input.
+    pub prologue: bool,
     /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
     /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four
     /// consecutive elements at a time. The plan puts fused pointwise ops there.
@@ -122,9 +127,17 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// A variant that runs on any device, without an epilogue: 64 invocations, no workgroup memory.
+    /// A variant that runs on any device, without fused ops: 64 invocations, no workgroup memory.
     pub const fn plain(name: &'static str) -> Self {
-        Variant { name, workgroup_memory: 0, invocations: 64, subgroup: None, cooperative: false, epilogue: false }
+        Variant {
+            name,
+            workgroup_memory: 0,
+            invocations: 64,
+            subgroup: None,
+            cooperative: false,
+            prologue: false,
+            epilogue: false,
+        }
     }
 
     /// The precision of its products.

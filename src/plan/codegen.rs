@@ -11,6 +11,7 @@ use super::layout::{Layout, Origin};
 use crate::graph::{NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering, Machine, Pointwise};
 use crate::profile::Profile;
+use crate::shader::{Fused, Width};
 use crate::shape::{View, merge_axes, reciprocal};
 use crate::{DType, TensorType};
 
@@ -19,11 +20,11 @@ pub(crate) struct Group<'a> {
     pub layout: &'a Layout<'a>,
     /// Pointwise nodes, in order.
     pub members: &'a [usize],
-    /// For an epilogue: the kernel's output.
+    /// For an epilogue, the kernel's output; for a prologue, the value that the kernel binds.
     pub given: Option<ValueId>,
     /// The values or copies to store besides the returned value.
     pub stores: &'a [Origin],
-    /// For an epilogue: the value to return.
+    /// For an epilogue or prologue, the value to return.
     pub returns: Option<ValueId>,
     /// For each value updated in place, the variable whose buffer it is stored in.
     pub in_place: &'a HashMap<ValueId, ValueId>,
@@ -107,7 +108,7 @@ impl Access {
 /// Builds the code of a group.
 struct Writer<'a> {
     group: &'a Group<'a>,
-    /// Precedes the names of bindings; epilogues need one, so that they do not clash with the kernel's.
+    /// Precedes the names of bindings; fused ops need one, so that they do not clash with the kernel's.
     prefix: &'static str,
     args: Vec<u32>,
     operands: Vec<Operand>,
@@ -481,10 +482,25 @@ pub(crate) fn kernel(group: &Group<'_>, n: usize, profile: &Profile) -> Generate
     w.finish(format!("{}{declared}\n{body}", header(group)))
 }
 
-/// The function `epilogue(v, i)` for a kernel, with its declarations from binding `first` on. Names have
-/// the prefix `e_`.
-pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
-    let mut w = Writer::new(group, "e_", Vec::new());
+/// The function of a kernel's slot for fused ops, with its declarations from binding `first` on.
+pub(crate) fn fused(group: &Group<'_>, slot: Fused, width: Width, first: usize) -> Generated {
+    match width {
+        Width::One => fused_one(group, slot, first),
+        Width::Four => fused_four(group, slot, first),
+    }
+}
+
+/// What precedes the names of a slot's bindings.
+fn prefix(slot: Fused) -> &'static str {
+    match slot {
+        Fused::Prologue => "p_",
+        Fused::Epilogue => "e_",
+    }
+}
+
+fn fused_one(group: &Group<'_>, slot: Fused, first: usize) -> Generated {
+    let (function, prefix) = (slot.function(Width::One), prefix(slot));
+    let mut w = Writer::new(group, prefix, Vec::new());
     w.members();
     let mut stores = String::new();
     for origin in group.stores {
@@ -493,23 +509,23 @@ pub(crate) fn epilogue(group: &Group<'_>, first: usize) -> Generated {
         let dtype = match origin {
             Origin::Value(id) | Origin::Copy(id) => group.layout.ty(*id).dtype,
         };
-        let _ = writeln!(stores, "  e_x{operand}[i] = {};", pack(dtype, &expression));
+        let _ = writeln!(stores, "  {prefix}x{operand}[i] = {};", pack(dtype, &expression));
     }
     let returned = group.returns.map_or_else(|| "v".into(), |id| w.stored(&Origin::Value(id)));
     let mut loads = String::new();
     for (name, operand, access, dtype) in w.loads.clone() {
         let position = w.position(&access, "i");
-        let word = element(dtype, "e_", operand, &position);
+        let word = element(dtype, prefix, operand, &position);
         let _ = writeln!(loads, "  let {name} = {};", unpack(dtype, &word));
     }
     let body = format!("{loads}{}{stores}", w.body);
     let declared = w.declarations(first, |_| false);
-    w.finish(format!("{declared}fn epilogue(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
+    w.finish(format!("{declared}fn {function}(v: f32, i: u32) -> f32 {{\n{body}  return {returned};\n}}"))
 }
 
-/// The function `epilogue4(v, i)`, for kernels that store four consecutive elements at a time.
-pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
-    let mut w = Writer::new(group, "e_", Vec::new());
+fn fused_four(group: &Group<'_>, slot: Fused, first: usize) -> Generated {
+    let (function, prefix) = (slot.function(Width::Four), prefix(slot));
+    let mut w = Writer::new(group, prefix, Vec::new());
     w.members();
     let returned = group.returns.map_or_else(|| "v".into(), |id| w.stored(&Origin::Value(id)));
     let (mut members, mut results, mut stores) = ("  r: f32,\n".to_owned(), returned, String::new());
@@ -521,29 +537,29 @@ pub(crate) fn epilogue4(group: &Group<'_>, first: usize) -> Generated {
         let _ = write!(results, ", {}", pack(dtype, &expression));
         if dtype.is_narrow() {
             let words = packed_quad(dtype, number);
-            stores.push_str(&store_words(&format!("e_x{operand}"), "i0 / 4u", &words, w.scattered[operand]));
+            stores.push_str(&store_words(&format!("{prefix}x{operand}"), "i0 / 4u", &words, w.scattered[operand]));
         } else if w.scattered[operand] {
             for k in 0..4 {
-                let _ = writeln!(stores, "  e_x{operand}[i{k}] = e{k}.r{number};");
+                let _ = writeln!(stores, "  {prefix}x{operand}[i{k}] = e{k}.r{number};");
             }
         } else {
             let [e0, e1, e2, e3] = [0, 1, 2, 3].map(|k| format!("e{k}.r{number}"));
-            let _ = writeln!(stores, "  e_x{operand}[i0 / 4u] = vec4({e0}, {e1}, {e2}, {e3});");
+            let _ = writeln!(stores, "  {prefix}x{operand}[i0 / 4u] = vec4({e0}, {e1}, {e2}, {e3});");
         }
     }
     let (loads, arguments) = w.four("i0 / 4u");
     let parameters = w.parameters();
     let element = format!(
-        "v: f32, i: u32{parameters}) -> EpilogueResults {{\n{}  return EpilogueResults({results});\n}}",
+        "v: f32, i: u32{parameters}) -> {prefix}Results {{\n{}  return {prefix}Results({results});\n}}",
         w.body
     );
     let mut body = String::from("  let i1 = i0 + 1u;\n  let i2 = i0 + 2u;\n  let i3 = i0 + 3u;\n") + &loads;
     for (k, arguments) in arguments.iter().enumerate() {
-        let _ = writeln!(body, "  let e{k} = epilogue_element(v[{k}], i{k}{arguments});");
+        let _ = writeln!(body, "  let e{k} = {prefix}element(v[{k}], i{k}{arguments});");
     }
     let text = format!(
-        "struct EpilogueResults {{\n{members}}}\nfn epilogue_element({element}\n\
-         fn epilogue4(v: vec4<f32>, i0: u32) -> vec4<f32> {{\n{body}{stores}  return vec4(e0.r, e1.r, e2.r, e3.r);\n}}"
+        "struct {prefix}Results {{\n{members}}}\nfn {prefix}element({element}\n\
+         fn {function}(v: vec4<f32>, i0: u32) -> vec4<f32> {{\n{body}{stores}  return vec4(e0.r, e1.r, e2.r, e3.r);\n}}"
     );
     let scattered = w.scattered.clone();
     let declared = w.declarations(first, |operand| !scattered[operand]);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::layout::{Layout, Origin};
+use super::layout::{KernelNode, Layout, Origin};
 use super::narrow::{lower_kernel, store_narrow};
 use super::{Options, choose, codegen};
 use crate::DType;
@@ -11,7 +11,7 @@ use crate::graph::{NodeKind, ValueId};
 use crate::op::{Lowering, Variant};
 use crate::ops::cast::without_rounding;
 use crate::profile::Profile;
-use crate::shader::{Epilogue, lines_called};
+use crate::shader::{Width, lines_called};
 
 /// Maximum pointwise ops per cluster, and maximum lines of `scalar.wgsl` that they call. Shader compile time grows
 /// faster than linearly in both: see ARCHITECTURE.md.
@@ -21,11 +21,21 @@ const MAX_LINES: usize = 1024;
 /// Maximum clusters that a join may move: those between the two joined ones in the order.
 const MAX_BETWEEN: usize = 1000;
 
-/// A cluster: at most one kernel node, and pointwise nodes in graph order.
+/// A cluster: at most one kernel node, pointwise nodes in graph order, and those that compute the kernel's first input.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
     pub kernel: Option<(usize, &'static Variant)>,
     pub pointwise: Vec<usize>,
+    pub prologue: Option<Prologue>,
+}
+
+/// The pointwise nodes that compute the first input of a kernel as it reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Prologue {
+    /// In graph order.
+    pub members: Vec<usize>,
+    /// The value that the kernel binds in place of that input. The members read it at their own element index only.
+    pub given: ValueId,
 }
 
 /// The clusters of a graph.
@@ -48,7 +58,7 @@ impl Clusters {
         for node in layout.live_nodes() {
             let cluster = match layout.kernel(node) {
                 Some(kernel) => match choose(&kernel, profile, options) {
-                    Ok((variant, _)) => Cluster { kernel: Some((node, variant)), pointwise: Vec::new() },
+                    Ok((variant, _)) => Cluster { kernel: Some((node, variant)), ..Cluster::default() },
                     Err(why) => {
                         clusters.refused.push((node, why));
                         continue;
@@ -57,7 +67,7 @@ impl Clusters {
                 None if !layout.pointwise[node] || layout.op(node).is_none_or(|op| op.fill_value().is_some()) => {
                     continue;
                 }
-                None => Cluster { kernel: None, pointwise: vec![node] },
+                None => Cluster { pointwise: vec![node], ..Cluster::default() },
             };
             clusters.of[node] = Some(clusters.all.len());
             clusters.all.push(cluster);
@@ -71,7 +81,7 @@ impl Clusters {
     /// The values that a cluster must store, in graph order: those that are read outside it.
     pub fn stored(&self, layout: &Layout<'_>, cluster: usize) -> Vec<ValueId> {
         let inside = |node| self.cluster(node) == Some(cluster);
-        let Cluster { kernel, pointwise } = &self.all[cluster];
+        let Cluster { kernel, pointwise, .. } = &self.all[cluster];
         let kernel = kernel.map(|(node, _)| node);
         let mut all: Vec<ValueId> = stored(layout, &self.users, kernel, pointwise.iter().copied(), inside).collect();
         all.sort_unstable();
@@ -85,9 +95,10 @@ impl Clusters {
 }
 
 impl Cluster {
-    /// Its nodes, the kernel first.
+    /// Its nodes.
     pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
-        self.kernel.iter().map(|&(node, _)| node).chain(self.pointwise.iter().copied())
+        let prologue = self.prologue.iter().flat_map(|prologue| prologue.members.iter().copied());
+        prologue.chain(self.kernel.iter().map(|&(node, _)| node)).chain(self.pointwise.iter().copied())
     }
 
     /// The last of its nodes in graph order.
@@ -199,6 +210,7 @@ impl<'a> Fusion<'a> {
         self.join_pointwise();
         self.join_epilogues();
         self.sink();
+        self.join_prologues();
         self.clusters
     }
 
@@ -241,7 +253,7 @@ impl<'a> Fusion<'a> {
     /// Whether a cluster only rounds the first output of a kernel, which nothing else reads: a kernel without an
     /// epilogue can do that as it stores.
     fn rounds(&self, cluster: usize, kernel: usize) -> bool {
-        let Cluster { kernel: None, pointwise } = &self.clusters.all[cluster] else { return false };
+        let Cluster { kernel: None, pointwise, .. } = &self.clusters.all[cluster] else { return false };
         let [cast] = pointwise[..] else { return false };
         let alone = self.clusters.users[kernel].iter().all(|&(output, user)| output > 0 || user == cast);
         alone && self.layout.op(cast).is_some_and(|op| without_rounding(op).is_some())
@@ -250,7 +262,7 @@ impl<'a> Fusion<'a> {
     /// Whether the epilogue of kernel cluster `a` can store what cluster `b`, without a kernel, computes. Elements of a
     /// narrow type must be stored by whole words, four at a time.
     fn can_store(&self, a: usize, b: usize) -> bool {
-        let Cluster { kernel, pointwise } = &self.clusters.all[b];
+        let Cluster { kernel, pointwise, .. } = &self.clusters.all[b];
         let narrow = pointwise.iter().copied().filter(|&node| self.layout.node(node).outputs[0].dtype.is_narrow());
         let narrow: Vec<usize> = narrow.collect();
         kernel.is_none() && (narrow.is_empty() || self.stores_words(a, &narrow))
@@ -272,7 +284,7 @@ impl<'a> Fusion<'a> {
         let mut readers = self.clusters.users[node].iter().filter(|&&(output, _)| output == 0);
         let inside = readers.all(|&(_, user)| self.clusters.cluster(user) == group);
         let returned = narrow.len() == 1 && inside && !self.updates.contains_key(&narrow[0]);
-        let fits = returned || launch.wgsl.epilogue == Some(Epilogue::Four);
+        let fits = returned || launch.wgsl.epilogue == Some(Width::Four);
         fits && store_narrow(&mut launch, self.layout.node(narrow[0]).outputs[0].dtype).is_ok()
     }
 
@@ -302,39 +314,111 @@ impl<'a> Fusion<'a> {
     /// other readers, too.
     fn sinks(&self, node: usize) -> Option<(usize, usize, Vec<usize>)> {
         let a = self.clusters.of[node].filter(|_| self.layout.pointwise[node])?;
-        let readers = |id: ValueId| {
-            let users = self.clusters.users[id.node].iter().filter(move |&&(output, _)| output == id.output);
-            users.map(|&(_, user)| user)
-        };
-        let mut of_node = readers(ValueId { node, output: 0 }).map(|user| self.clusters.cluster(user));
+        let mut of_node = self.readers(ValueId { node, output: 0 }).map(|user| self.clusters.cluster(user));
         let b = of_node.next().flatten()?;
         if b == a || of_node.any(|cluster| cluster != Some(b)) {
             return None;
         }
         let mut chain = vec![node];
         loop {
-            let inputs = chain.iter().flat_map(|&member| &self.layout.node(member).inputs);
-            let sources = inputs.map(|&id| self.layout.source(id)).filter(|&id| self.layout.constant(id).is_none());
-            let mut roots: Vec<ValueId> = sources.filter(|id| !chain.contains(&id.node)).collect();
-            roots.sort_unstable();
-            roots.dedup();
-            let stored = |root: ValueId| {
-                let outside = |user: usize| self.clusters.cluster(user) != Some(a) && !chain.contains(&user);
-                self.clusters.of[root.node] == Some(a) && readers(root).any(outside)
-            };
+            let roots = self.roots(&chain);
             if let [root] = roots[..]
-                && stored(root)
+                && self.clusters.of[root.node] == Some(a)
+                && self.stored_without(root, a, &chain)
             {
                 return Some((a, b, chain));
             }
             // The newest root that nothing else needs; older ones may be needed by newer ones.
-            let movable = |root: &&ValueId| {
-                self.clusters.of[root.node] == Some(a)
-                    && self.layout.pointwise[root.node]
-                    && readers(**root).all(|user| chain.contains(&user))
-            };
+            let movable = |root: &&ValueId| self.clusters.of[root.node] == Some(a) && self.only_for(**root, &chain);
             chain.push(roots.iter().rev().find(movable)?.node);
         }
+    }
+
+    /// The nodes that read a value.
+    fn readers(&self, id: ValueId) -> impl Iterator<Item = usize> {
+        self.clusters.users[id.node].iter().filter(move |&&(output, _)| output == id.output).map(|&(_, user)| user)
+    }
+
+    /// What these nodes read of others, except constants.
+    fn roots(&self, nodes: &[usize]) -> Vec<ValueId> {
+        let inputs = nodes.iter().flat_map(|&member| &self.layout.node(member).inputs);
+        let sources = inputs.map(|&id| self.layout.source(id)).filter(|&id| self.layout.constant(id).is_none());
+        let mut roots: Vec<ValueId> = sources.filter(|id| !nodes.contains(&id.node)).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
+    /// Whether cluster `a` must store a value of its own even without these nodes.
+    fn stored_without(&self, id: ValueId, a: usize, nodes: &[usize]) -> bool {
+        self.readers(id).any(|user| self.clusters.cluster(user) != Some(a) && !nodes.contains(&user))
+    }
+
+    /// Whether a value is that of a pointwise node, and only these nodes read it.
+    fn only_for(&self, id: ValueId, nodes: &[usize]) -> bool {
+        self.layout.pointwise[id.node] && self.readers(id).all(|user| nodes.contains(&user))
+    }
+
+    /// Moves pointwise nodes that compute the first input of a kernel, and nothing else, to the kernel. What they read
+    /// must be stored anyway, so that a launch or a store is saved.
+    fn join_prologues(&mut self) {
+        for b in 0..self.clusters.all.len() {
+            let Some((a, prologue)) = self.prologue(b) else { continue };
+            let inside = |node: usize| prologue.members.contains(&node) || self.clusters.cluster(node) == Some(b);
+            let target = &self.clusters.all[b];
+            let members = target.pointwise.iter().chain(&prologue.members).copied();
+            if self.short(prologue.members.iter().copied())
+                && self.bindings(target.kernel, members, inside) <= self.limit
+            {
+                self.clusters.all[a].pointwise.retain(|member| !prologue.members.contains(member));
+                for &node in &prologue.members {
+                    self.clusters.of[node] = Some(b);
+                }
+                self.clusters.all[b].prologue = Some(prologue);
+            }
+        }
+    }
+
+    /// The prologue that cluster `b` can have, and the cluster of its nodes.
+    fn prologue(&self, b: usize) -> Option<(usize, Prologue)> {
+        let (node, _) = self.clusters.all[b].kernel.filter(|(_, variant)| variant.prologue)?;
+        let kernel = self.layout.kernel(node).filter(|kernel| kernel.in_place[0])?;
+        let place = self.layout.of(self.layout.node(node).inputs[0]);
+        let Origin::Value(result) = place.origin else { return None };
+        let a = self.clusters.of[result.node]?;
+        let ty = self.layout.ty(result);
+        let once = self.readers(result).count() == 1 && place.view.shape.numel() <= ty.shape.numel();
+        if !self.layout.pointwise[result.node] || !once || ty.dtype != DType::F32 {
+            return None;
+        }
+        let mut members = vec![result.node];
+        let computed = |roots: &[ValueId], members: &[usize]| {
+            let not_stored =
+                |root: &&ValueId| self.clusters.of[root.node] == Some(a) && !self.stored_without(**root, a, members);
+            roots.iter().rev().find(not_stored).copied()
+        };
+        let mut roots = self.roots(&members);
+        while let Some(root) = computed(&roots, &members) {
+            if !self.only_for(root, &members) {
+                return None;
+            }
+            members.push(root.node);
+            roots = self.roots(&members);
+        }
+        members.sort_unstable();
+        let given = roots.into_iter().find(|&root| self.can_be_given(root, &members, &kernel))?;
+        Some((a, Prologue { members, given }))
+    }
+
+    /// Whether a kernel can bind this value as its first input, and pass on its elements: the members read it at their
+    /// own index only.
+    fn can_be_given(&self, id: ValueId, members: &[usize], kernel: &KernelNode<'_>) -> bool {
+        let dtype = self.layout.ty(id).dtype;
+        let scalar = matches!(self.layout.node(id.node).kind, NodeKind::Scalar(_));
+        let reads = members.iter().flat_map(|&node| self.layout.node(node).inputs.iter().map(move |&id| (node, id)));
+        let mut reads = reads.filter(|&(_, read)| self.layout.source(read) == id);
+        let loads = dtype == DType::F32 || dtype.is_float() && kernel.kernel.widens(0);
+        !scalar && loads && reads.all(|(node, read)| self.layout.same_index(node, read))
     }
 
     /// Whether the group computes a variable's new value and the kernel reads the old one. Fused, they

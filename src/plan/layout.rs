@@ -203,7 +203,7 @@ pub(crate) struct KernelNode<'a> {
     pub kernel: &'a dyn Kernel,
     inputs: Vec<&'a TensorType>,
     /// The element type of each input's buffer.
-    stored: Vec<DType>,
+    pub stored: Vec<DType>,
     /// The view of each input: the original strides if the kernel supports them, else a contiguous copy.
     views: Vec<View>,
     /// For each input, whether the kernel reads it without a copy.

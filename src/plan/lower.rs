@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Plan;
 use super::bind::{Draft, DraftCall, DraftDispatch, bind};
 use super::codegen::{self, Generated, Group};
-use super::fuse::Clusters;
+use super::fuse::{Cluster, Clusters, Prologue};
 use super::layout::{Layout, Origin};
 use super::lint::{self, Finding, Refusal};
 use super::narrow::{lower_kernel, store_narrow};
@@ -16,7 +16,7 @@ use super::transpose::transpose;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
-use crate::shader::{Epilogue, Source, complete, splice};
+use crate::shader::{Fused, Source, complete, splice};
 use crate::shape::View;
 use crate::{DType, TensorType};
 
@@ -75,7 +75,7 @@ fn number_scalars(layout: &Layout<'_>) -> BTreeMap<ValueId, usize> {
     live.enumerate().map(|(number, node)| (ValueId { node, output: 0 }, number)).collect()
 }
 
-impl Lowerer<'_> {
+impl<'a> Lowerer<'a> {
     fn refusal(&self) -> Refusal<'_> {
         Refusal { nodes: self.layout.nodes, profile: self.profile }
     }
@@ -98,7 +98,10 @@ impl Lowerer<'_> {
         self.findings.push(finding);
     }
 
-    fn group<'b>(&'b self, members: &'b [usize], stores: &'b [Origin]) -> Group<'b> {
+    fn group<'b>(&self, members: &'b [usize], stores: &'b [Origin]) -> Group<'b>
+    where
+        'a: 'b,
+    {
         Group { layout: self.layout, members, given: None, stores, returns: None, in_place: &self.schedule.in_place }
     }
 
@@ -110,7 +113,7 @@ impl Lowerer<'_> {
                 let stored: Vec<Origin> =
                     self.clusters.stored(self.layout, *number).into_iter().map(Origin::Value).collect();
                 match cluster.kernel {
-                    Some((node, variant)) => self.kernel(node, variant, &cluster.pointwise, stored),
+                    Some((node, variant)) => self.kernel(node, variant, cluster, stored),
                     None => self.pointwise(&cluster.pointwise, stored),
                 }
             }
@@ -186,16 +189,19 @@ impl Lowerer<'_> {
         generated.operands.iter().filter(|o| !o.write || leaf(&o.origin)).map(|o| o.origin.clone()).collect()
     }
 
-    /// An op's kernel, with the fused group as its epilogue.
+    /// An op's kernel, with the fused groups as its prologue and epilogue.
     fn kernel(
         &mut self,
         node: usize,
         variant: &'static Variant,
-        members: &[usize],
+        cluster: &Cluster,
         stored: Vec<Origin>,
     ) -> Option<DraftCall> {
-        let layout = self.layout;
-        let found = layout.kernel(node)?;
+        let (layout, members, prologue) = (self.layout, &cluster.pointwise[..], cluster.prologue.as_ref());
+        let mut found = layout.kernel(node)?;
+        if let Some(prologue) = prologue {
+            found.stored[0] = layout.ty(prologue.given).dtype;
+        }
         let (op, kernel, args) = (found.op, found.kernel, found.args(self.profile));
         if args.outputs.iter().all(|ty| ty.shape.numel() == 0) {
             return None;
@@ -210,9 +216,12 @@ impl Lowerer<'_> {
                 return None;
             }
         };
-        let origins: Vec<Origin> = (layout.node(node).inputs.iter().zip(&found.in_place))
+        let mut origins: Vec<Origin> = (layout.node(node).inputs.iter().zip(&found.in_place))
             .map(|(&id, in_place)| if *in_place { layout.of(id).origin.clone() } else { Origin::Copy(id) })
             .collect();
+        if let Some(prologue) = prologue {
+            origins[0] = Origin::Value(prologue.given);
+        }
         let given = ValueId { node, output: 0 };
         let returned = self.returned(given, members, &stored);
         let output =
@@ -248,27 +257,23 @@ impl Lowerer<'_> {
                     Binding::Status => Draft::Status,
                 });
             }
-            if let Some(slot) = launch.wgsl.epilogue.filter(|_| !members.is_empty() && number == last) {
+            if let Some(Prologue { members, given }) = prologue.filter(|_| number == 0) {
+                let returns = Some(layout.source(layout.node(node).inputs[0]));
+                let group = Group { given: Some(*given), returns, ..self.group(members, &[]) };
+                reads.extend(self.splice(&group, Fused::Prologue, node, &mut launch.wgsl, &mut bindings));
+            }
+            if !members.is_empty() && number == last {
                 let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
-                let generated = match slot {
-                    Epilogue::Four => codegen::epilogue4(&group, bindings.len()),
-                    Epilogue::One => codegen::epilogue(&group, bindings.len()),
-                };
-                reads.extend(self.operands_read(&generated));
-                bindings.push(Draft::Uniform(generated.args.clone()));
-                bindings.extend(self.tail(&generated));
-                let text = &mut launch.wgsl.text;
-                let key = (Some(text.clone()), generated.text);
-                match self.texts.get(&key).cloned().map_or_else(|| splice(text, slot.name(), &key.1), Ok) {
-                    Ok(spliced) => *text = self.texts.entry(key).or_insert(spliced).clone(),
-                    Err(why) => self.complain(node, &why),
-                }
+                reads.extend(self.splice(&group, Fused::Epilogue, node, &mut launch.wgsl, &mut bindings));
             }
             dispatches.push(DraftDispatch { launch, bindings });
         }
         let mut label = format!("{}.{}", op.name(), variant.name);
         if !members.is_empty() {
             label = format!("{label} + {}", codegen::label(&self.group(members, &[])));
+        }
+        if let Some(prologue) = prologue {
+            label = format!("{} + {label}", codegen::label(&self.group(&prologue.members, &[])));
         }
         let mut writes = stored;
         for o in 0..args.outputs.len() {
@@ -277,6 +282,34 @@ impl Lowerer<'_> {
             }
         }
         Some(DraftCall { label, kernel: Some((op.name(), variant.name)), dispatches, scratch, reads, writes })
+    }
+
+    /// Puts a group in place of a slot's function, if the text calls it, and binds the group's operands. Returns what the
+    /// group reads.
+    fn splice(
+        &mut self,
+        group: &Group<'_>,
+        slot: Fused,
+        node: usize,
+        wgsl: &mut Source,
+        bindings: &mut Vec<Draft>,
+    ) -> Vec<Origin> {
+        let width = match slot {
+            Fused::Prologue => wgsl.prologue,
+            Fused::Epilogue => wgsl.epilogue,
+        };
+        let Some(width) = width else { return Vec::new() };
+        let generated = codegen::fused(group, slot, width, bindings.len());
+        bindings.push(Draft::Uniform(generated.args.clone()));
+        bindings.extend(self.tail(&generated));
+        let reads = self.operands_read(&generated);
+        let key = (Some(wgsl.text.clone()), generated.text);
+        let spliced = self.texts.get(&key).cloned();
+        match spliced.map_or_else(|| splice(&wgsl.text, slot.function(width), &key.1), Ok) {
+            Ok(spliced) => wgsl.text = self.texts.entry(key).or_insert(spliced).clone(),
+            Err(why) => self.complain(node, &why),
+        }
+        reads
     }
 
     /// The value that the kernel stores in place of its first output. Never a value that overwrites a

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::emit::{Emitter, NARROW, Value, WIDEN, evaluate, is_true};
 use super::module::{Condition, Item, Kind, Module};
-use super::{Bindings, Epilogue, Settings, Source, library, prelude, words};
+use super::{Bindings, Fused, Settings, Source, Width, library, prelude, words};
 
 /// A declaration with the arguments of its template.
 pub(super) type Instance<'a> = (&'a Item, Vec<(&'static str, String)>);
@@ -64,7 +64,8 @@ impl<'a> Assembly<'a> {
             let _ = writeln!(text, "// Set: {}.", set.join(", "));
         }
         write_items(&mut text, &self.modules, &self.texts);
-        let epilogue = [Epilogue::Four, Epilogue::One].into_iter().find(|slot| self.names.contains_key(slot.name()));
+        let used = |slot: Fused, width: &Width| self.names.contains_key(slot.function(*width));
+        let width = |slot| [Width::Four, Width::One].into_iter().find(|width| used(slot, width));
         let size = self.settings.get("SUBGROUP_SIZE").and_then(|size| size.parse().ok());
         let subgroups = self.subgroups.then(|| size.unwrap_or(0));
         let source = Source {
@@ -72,7 +73,8 @@ impl<'a> Assembly<'a> {
             f16: enables.contains("f16"),
             cooperative: enables.contains("wgpu_cooperative_matrix"),
             subgroups,
-            epilogue,
+            prologue: width(Fused::Prologue),
+            epilogue: width(Fused::Epilogue),
             ..Source::new(text, invocations)
         };
         Ok((source, self.bindings()))

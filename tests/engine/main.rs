@@ -19,6 +19,7 @@ mod ownership;
 mod pace;
 mod plan;
 mod profile;
+mod prologues;
 mod rewrites;
 mod session;
 mod shaders;

@@ -14,11 +14,11 @@ fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
     session.compile_with(graph, outputs, options).expect("compiles").plan().clone()
 }
 
-fn plan(graph: &Graph, outputs: &[&Value]) -> Plan {
+pub fn plan(graph: &Graph, outputs: &[&Value]) -> Plan {
     plan_with(graph, outputs, &Options::default())
 }
 
-fn labels(plan: &Plan) -> Vec<&str> {
+pub fn labels(plan: &Plan) -> Vec<&str> {
     plan.calls.iter().map(|call| call.label.as_str()).collect()
 }
 
@@ -27,7 +27,7 @@ fn vector(n: usize) -> Tensor {
 }
 
 /// No dispatch may bind a buffer twice if one of the bindings writes it.
-fn assert_valid(plan: &Plan) {
+pub fn assert_valid(plan: &Plan) {
     for dispatch in plan.calls.iter().flat_map(|call| &call.dispatches) {
         let storage: Vec<(usize, bool)> = dispatch
             .bindings

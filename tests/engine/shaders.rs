@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wgrad::DType;
-use wgrad::shader::{Epilogue, Shader, locate, with_locations};
+use wgrad::shader::{Shader, Width, locate, with_locations};
 
 fn text(source: &'static str) -> String {
     Shader::from_source("test", source).finish().expect("assembles").text.to_string()
@@ -94,11 +94,11 @@ const HALF: u32 = 4u;
 @compute @workgroup_size(2 * HALF, 4u)
 fn main() { let x = epilogue(f32(1.0h), 0u); }";
     let source = Shader::from_source("test", text).set("HALF", 3).finish().expect("assembles");
-    assert_eq!((source.invocations, source.f16, source.epilogue), (24, true, Some(Epilogue::One)));
+    assert_eq!((source.invocations, source.f16, source.epilogue), (24, true, Some(Width::One)));
     assert!(source.text.starts_with("enable f16;\n// A kernel.\n"), "{}", source.text);
     naga::front::wgsl::parse_str(&source.text).expect("valid");
     let source = Shader::new("matmul_tile").set("Y_VEC4", true).finish().expect("assembles");
-    assert_eq!((source.f16, source.epilogue), (false, Some(Epilogue::Four)));
+    assert_eq!((source.f16, source.epilogue), (false, Some(Width::Four)));
     let why = refused(Shader::from_source("test", "@compute @workgroup_size(N) fn main() {}"));
     assert!(why.contains("shaders/test.wgsl:1") && why.contains("`N`"), "{why}");
 }

@@ -293,6 +293,13 @@ fn sums() -> Vec<Fault> {
             "reduce",
             Text("min(j + d.chunk, d.count)", "min(j + d.chunk, d.count) - 1u"),
         ),
+        fault(
+            "fused ops are computed at the number of the vector instead of the element",
+            ["mean", "of products, last by vec4"],
+            "invocation",
+            "reduce",
+            Text("prologue4(x[at], 4u * at)", "prologue4(x[at], at)"),
+        ),
         fault("a long sum without runs", ["sum", "1030 rows of 2047 tenths"], "invocation", "reduce", LONG_RUNS),
         fault("a long sum without runs", ["mean", "of 999,999 tenths"], "workgroup", "reduce_rows", LONG_RUNS),
         fault("a long running sum without runs", ["cumsum", "lines of 4000 tenths"], "", "cumsum", LONG_RUNS),

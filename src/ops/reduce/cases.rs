@@ -234,5 +234,98 @@ pub fn cases() -> Vec<Case> {
             .forward_only(),
         );
     }
+    cases.extend(fused());
     cases
+}
+
+/// Reductions of what pointwise ops compute, as the reductions read it.
+fn fused() -> Vec<Case> {
+    let two = |case: Case, shape: &[usize]| case.float("x", shape).float("y", shape);
+    let whole = |x: &Value, y: &Value| (x - y.slice(0, 0, 1, 1).broadcast_to(x.shape())).square();
+    vec![
+        two(Case::new("sum", "of products, last", |x| vec![(&x[0] * &x[1]).sum(&[-1], false)]), &[5, 33]),
+        two(Case::new("mean", "of products, last by vec4", |x| vec![(&x[0] * &x[1]).mean(&[1], true)]), &[9, 64]),
+        two(Case::new("sum", "of products, first", |x| vec![(&x[0] * &x[1]).sum(&[0], false)]), &[33, 7]),
+        two(
+            Case::new("sum", "of squares of centred columns", move |x| vec![whole(&x[0], &x[1]).sum(&[0], false)]),
+            &[70, 1024],
+        )
+        .forward_only(),
+        two(
+            Case::new("sum", "of squares of centred rows, then a root", move |x| {
+                vec![(whole(&x[0], &x[1]).sum(&[1], false) + 1.0).sqrt() * 0.5]
+            }),
+            &[70, 1030],
+        )
+        .forward_only(),
+        two(
+            Case::new("mean", "of 70,001 squared differences, then twice", |x| {
+                vec![(&x[0] - &x[1]).square().mean_all() * 2.0]
+            }),
+            &[70_001],
+        )
+        .forward_only(),
+        two(
+            Case::new("max", "and min, of scaled products", |x| {
+                let of = |a: &Value, b: &Value| (a * b) * 3.0;
+                vec![of(&x[0], &x[1]).max(&[1], false), (of(&x[1], &x[0]) + 0.5).min(&[0], true)]
+            }),
+            &[130, 512],
+        )
+        .forward_only(),
+        two(
+            Case::new("sum", "of products that are permuted, sliced and reshaped", |x| {
+                let products = || &x[0] * &x[1] + x[2].broadcast_to(x[0].shape());
+                vec![
+                    products().permute(&[2, 0, 1]).sum(&[1], false),
+                    (products() * 2.0).slice(2, 1, 7, 2).sum(&[0, 2], false),
+                    (products() * 4.0).reshape(&[12, 18]).sum(&[0], false),
+                ]
+            }),
+            &[4, 6, 9],
+        )
+        .float("b", [6, 1]),
+        two(
+            Case::new("sum", "of products with a transpose", |x| {
+                vec![(&x[0] * x[0].t()).sum(&[1], false), (&x[0].t() * &x[0] * &x[1]).sum(&[0], false)]
+            }),
+            &[19, 19],
+        ),
+        // The product is stored for the second output, and the first reads it.
+        two(
+            Case::new("sum", "of squares of a result", |x| {
+                let products = &x[0] * &x[1];
+                vec![products.square().sum(&[1], false), products]
+            }),
+            &[6, 36],
+        ),
+        two(
+            Case::new("sum", "of broadcast products", |x| {
+                vec![(&x[0] * &x[1]).reshape(&[4, 1, 9]).broadcast_to(&[4, 3, 9].into()).sum(&[0, 1], false)]
+            }),
+            &[4, 9],
+        ),
+        Case::new("sum", "of products of narrow numbers", |x| {
+            vec![(&x[0] * &x[1]).sum(&[1], false), (&x[2] * &x[0] * &x[0]).sum(&[0], false)]
+        })
+        .input("x", TensorType::new(DType::F16, [9, 40]), Fill::Uniform(-2.0, 2.0))
+        .input("y", TensorType::new(DType::BF16, [9, 40]), Fill::Uniform(-2.0, 2.0))
+        .float("z", [9, 40])
+        .forward_only(),
+        Case::new("sum", "of selected numbers", |x| {
+            vec![x[0].gt(&x[1]).where_(&x[1], &x[0]).sum(&[1], false), x[0].lt(&x[1]).cast(DType::F32).sum_all()]
+        })
+        .float("x", [12, 20])
+        .float("y", [12, 20])
+        .forward_only(),
+        Case::new("sum", "of NaN and infinities", |x| {
+            vec![(&x[0] * 2.0).sum(&[1], false), x[0].abs().max(&[0], false)]
+        })
+        .input(
+            "x",
+            TensorType::new(DType::F32, [8, 8]),
+            Fill::Special(&[f64::NAN, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, f64::INFINITY], 0.5, 1.0),
+        )
+        .forward_only(),
+    ]
 }

@@ -323,10 +323,12 @@ pub(crate) fn cost_of_rows(args: &Args<'_>, together: bool, along_rows: bool) ->
 const WORKGROUP: Variant = Variant {
     workgroup_memory: 4 * MAX_THREADS,
     invocations: MIN_THREADS,
+    prologue: true,
     epilogue: true,
     ..Variant::plain("workgroup")
 };
-const INVOCATION: Variant = Variant { invocations: ALONE, epilogue: true, ..Variant::plain("invocation") };
+const INVOCATION: Variant =
+    Variant { invocations: ALONE, prologue: true, epilogue: true, ..Variant::plain("invocation") };
 
 impl Kernel for Reduce {
     fn variants(&self) -> &'static [Variant] {

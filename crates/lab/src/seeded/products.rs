@@ -206,7 +206,7 @@ pub(super) fn products() -> Vec<Fault> {
             ["matmul", "long sum"],
             "",
             "reduce",
-            Text("block = combine(block, x[at]);", "block = quantizeToF16(combine(block, x[at]));"),
+            Text("block = combine(block, load(at));", "block = quantizeToF16(combine(block, load(at)));"),
         ),
         fault(
             "scratch is assumed to be zero",

@@ -2,6 +2,7 @@
 
 use naga::TypeInner;
 use naga::back::{glsl, hlsl, msl, spv};
+use wgrad::shader::Fused;
 use wgrad_lab::wgsl::{parse, spirv_version};
 
 use crate::common;
@@ -25,10 +26,11 @@ fn translate(shader: &wgrad_lab::shipped::Shipped) -> Result<(), String> {
     if declared.f16 != module.types.iter().any(half) {
         return Err(format!("16-bit floats are declared as {}", declared.f16));
     }
-    let slot = declared.epilogue.map(wgrad::shader::Epilogue::name);
     let called = |name: &str| module.functions.iter().any(|(_, function)| function.name.as_deref() == Some(name));
-    if slot.is_some_and(|slot| !called(slot)) {
-        return Err(format!("the epilogue is declared as {slot:?}"));
+    for (slot, width) in [(Fused::Prologue, declared.prologue), (Fused::Epilogue, declared.epilogue)] {
+        if width.is_some_and(|width| !called(slot.function(width))) {
+            return Err(format!("{slot:?} is declared as {width:?}"));
+        }
     }
     let larger = shader.software || shader.name.contains("-tile512-") || GROWING.contains(&&*shader.entry);
     if let Some(what) = beyond_the_defaults(&module).filter(|_| !larger) {

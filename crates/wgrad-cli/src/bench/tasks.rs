@@ -125,6 +125,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "relu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "gelu", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "sum", form: "N", shapes: &["4194304"], build: pointwise },
+    Task { name: "dot", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "add", form: "N", shapes: &["4194304"], build: pointwise },
     Task { name: "mlp_step", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
     Task { name: "mlp_step_nosync", form: "BATCH,IN,...,OUT", shapes: &["64,784,512,256,10"], build: mlp_step },
@@ -193,6 +194,7 @@ pub const GPU: &[(&str, &[&str])] = &[
     ("gelu", &["67108864"]),
     ("add", &["67108864"]),
     ("sum", &["67108864"]),
+    ("dot", &["67108864"]),
     ("mlp_step", &["64,784,512,256,10", "1024,4096,4096,4096,10"]),
     ("mlp_step_nosync", &["64,784,512,256,10"]),
     ("cnn_step", &["64,1,28,28", "1024,1,28,28"]),
@@ -549,7 +551,7 @@ fn pointwise(of: Of, sizes: &[usize]) -> Result<Work, String> {
     let mut draw = of.draw();
     let x = Arc::new(draw.tensor(sizes)?);
     let mut inputs = vec![("x", x)];
-    if of.name == "add" {
+    if matches!(of.name, "add" | "dot") {
         inputs.push(("y", Arc::new(draw.tensor(sizes)?)));
     }
     let (graph, outputs) = forward(&inputs, |v| {
@@ -557,11 +559,13 @@ fn pointwise(of: Of, sizes: &[usize]) -> Result<Work, String> {
             "relu" => v[0].relu(),
             "gelu" => v[0].gelu(),
             "sum" => v[0].sum_all(),
+            "dot" => (&v[0] * &v[1]).sum_all(),
             _ => &v[0] + &v[1],
         }]
     })?;
     let (flop, floats) = match of.name {
         "sum" => (1.0, 1.0),
+        "dot" => (2.0, 2.0),
         "add" => (1.0, 3.0),
         "gelu" => (4.0, 2.0), // 0.5 x (1 + erf(c x)), erf counted as one
         _ => (1.0, 2.0),
