@@ -323,10 +323,7 @@ impl Plan {
             return Err(Error::Graph(nodes.errors));
         }
         let mut targets = targets.to_vec();
-        if options.fuse {
-            rewrite::rewrite(&mut nodes);
-        }
-        rewrite::merge_duplicates(&mut nodes, &mut targets);
+        rewrite::simplify(&mut nodes, &mut targets, options.fuse);
         let targets = &targets[..];
         let layout = layout::Layout::new(&nodes, targets);
         let clusters = fuse::Clusters::new(&layout, targets, profile, options);

@@ -1,7 +1,10 @@
-//! Fused cross entropy of logits and class indices: one pass for the losses, one for the gradient.
+//! Fused cross entropy of logits and class indices: the losses, their gradient, or both in one launch.
+
+use std::sync::Arc;
 
 use crate::op::{
-    Args, Backward, Binding, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot, Variant,
+    Args, Attributes, Backward, Binding, Bits, Case, Cost, Fill, Kernel, Launch, Lowered, Lowering, Op, Rounding, Slot,
+    Variant,
 };
 use crate::op::{F32_UNIT_ROUNDOFF, gamma_of_runs};
 use crate::ops::reduce::SHORT_ROWS;
@@ -16,6 +19,26 @@ struct CrossEntropy;
 /// The gradient of [`CrossEntropy`], `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes and `dy [N]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct CrossEntropyGrad;
+
+/// [`CrossEntropy`] and then [`CrossEntropyGrad`] for a `dy` that is the same for all rows, from logits and classes. The
+/// plan uses it where a graph has both, so that the logits are read once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct CrossEntropyWithGrad {
+    /// Exactly an f32.
+    dy: Bits,
+}
+
+/// Whether an op computes losses for [`with_gradient`].
+pub(crate) fn is_losses(op: &dyn Op) -> bool {
+    op.equals(&CrossEntropy)
+}
+
+/// An op for the losses and their gradient, if `losses` and `gradient` are these two ops, with the same logits and
+/// classes, and if all elements of `dy` have this value.
+pub(crate) fn with_gradient(losses: &dyn Op, gradient: &dyn Op, dy: f64) -> Option<Arc<dyn Op>> {
+    let pair = is_losses(losses) && gradient.equals(&CrossEntropyGrad);
+    pair.then(|| Arc::new(CrossEntropyWithGrad { dy: Bits(f64::from(dy as f32)) }) as Arc<dyn Op>)
+}
 
 /// The bits of a NaN, the result of a row whose class is out of range.
 const NAN: u32 = 0x7fc0_0000;
@@ -51,6 +74,60 @@ fn largest_and_sum(x: &[f64]) -> (f64, f64) {
     (top, x.iter().map(|x| (x - top).exp()).sum())
 }
 
+/// The gradients of all rows.
+fn gradients_of_rows(inputs: &[&Tensor], dy: &[f64]) -> Vec<f64> {
+    let dx = rows(inputs).zip(dy).flat_map(|((x, class), dy)| {
+        let (top, sum) = largest_and_sum(x);
+        let hit = move |k: usize| if k == class { 1.0 } else { 0.0 };
+        x.iter().enumerate().map(move |(k, x)| ((x - top).exp() / sum - hit(k)) * dy)
+    });
+    dx.collect()
+}
+
+/// The losses of all rows.
+fn losses_of_rows(inputs: &[&Tensor]) -> Vec<f64> {
+    let loss = |(x, class): (&[f64], usize)| {
+        let (top, sum) = largest_and_sum(x);
+        sum.ln() - (x[class] - top)
+    };
+    rows(inputs).map(loss).collect()
+}
+
+/// How far losses may be off: see [`CrossEntropy::rounding`].
+fn loss_bounds(inputs: &[&Tensor]) -> Vec<f64> {
+    let bound = |(x, class): (&[f64], usize)| {
+        let (top, sum) = largest_and_sum(x);
+        gamma_of_runs(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * F32_UNIT_ROUNDOFF
+    };
+    rows(inputs).map(bound).collect()
+}
+
+/// How far gradients may be off: see [`CrossEntropyGrad::rounding`].
+fn gradient_bounds(inputs: &[&Tensor], dy: &[f64]) -> Vec<f64> {
+    let bounds = rows(inputs).zip(dy).flat_map(|((x, class), dy)| {
+        let (top, sum) = largest_and_sum(x);
+        let error = move |(k, x): (usize, &f64)| {
+            let p = (x - top).exp() / sum;
+            let one = if k == class { 2.0 } else { 0.0 };
+            dy.abs()
+                * (p * (gamma_of_runs(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * F32_UNIT_ROUNDOFF)
+                    + one * F32_UNIT_ROUNDOFF)
+                + 1.2e-38
+        };
+        x.iter().enumerate().map(error).collect::<Vec<f64>>()
+    });
+    bounds.collect()
+}
+
+/// The gradient for the logits of a [`CrossEntropyGrad`], whose own gradient is `g`. Only softmax depends on the logits;
+/// its Jacobian is symmetric.
+fn second_gradient(x: &Value, dy: &Value, g: &Value) -> Value {
+    let p = x.softmax(1);
+    let scaled = g * dy.reshape(&[x.dim(0) as isize, 1]);
+    let mean = (&p * &scaled).sum(&[1], true);
+    p * (scaled - mean)
+}
+
 impl Op for CrossEntropy {
     fn name(&self) -> &'static str {
         "cross_entropy"
@@ -66,28 +143,18 @@ impl Op for CrossEntropy {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let loss = |(x, class): (&[f64], usize)| {
-            let (top, sum) = largest_and_sum(x);
-            sum.ln() - (x[class] - top)
-        };
-        vec![Tensor::of(&outputs[0].shape, rows(inputs).map(loss).collect::<Vec<f64>>())]
+        vec![Tensor::of(&outputs[0].shape, losses_of_rows(inputs))]
     }
 
     /// The roundings of `x - m` and of the final difference are proportional to the distance from the maximum `m`.
     /// The relative error of the sum is the absolute error of the logarithm. `exp` adds `2 |x - m|` units to a term
     /// of size `exp(x - m)`, which is never more than one unit of the sum.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::bound(|inputs, _| {
-            let bound = |(x, class): (&[f64], usize)| {
-                let (top, sum) = largest_and_sum(x);
-                gamma_of_runs(x.len()) + (4.0 * (top - x[class]) + 4.0 * sum.ln() + 16.0) * F32_UNIT_ROUNDOFF
-            };
-            vec![rows(inputs).map(bound).collect()]
-        })
+        Rounding::bound(|inputs, _| vec![loss_bounds(inputs)])
     }
 
     fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(&Rows { gradient: false })
+        Lowering::Kernel(&Rows::Losses)
     }
 
     fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
@@ -110,15 +177,8 @@ impl Op for CrossEntropyGrad {
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (x, class, dy) = (g.x(0), g.x(1), g.x(2));
-        let column = [x.dim(0) as isize, 1];
         vec![
-            // Only softmax depends on x; its Jacobian is symmetric.
-            g.when(0, || {
-                let p = x.softmax(1);
-                let scaled = g.dy() * dy.reshape(&column);
-                let mean = (&p * &scaled).sum(&[1], true);
-                p * (scaled - mean)
-            }),
+            g.when(0, || second_gradient(x, dy, &g.dy())),
             None,
             g.when(2, || {
                 let unscaled = x.op(CrossEntropyGrad, &[class, &dy.ones_like()]);
@@ -128,35 +188,16 @@ impl Op for CrossEntropyGrad {
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let dx = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
-            let (top, sum) = largest_and_sum(x);
-            let hit = move |k: usize| if k == class { 1.0 } else { 0.0 };
-            x.iter().enumerate().map(move |(k, x)| ((x - top).exp() / sum - hit(k)) * dy)
-        });
-        vec![Tensor::of(&outputs[0].shape, dx.collect::<Vec<f64>>())]
+        vec![Tensor::of(&outputs[0].shape, gradients_of_rows(inputs, inputs[2].f64s()))]
     }
 
     /// The error of `softmax` times `dy`, plus a rounding of the difference.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::bound(|inputs, _| {
-            let bounds = rows(inputs).zip(inputs[2].f64s()).flat_map(|((x, class), dy)| {
-                let (top, sum) = largest_and_sum(x);
-                let error = move |(k, x): (usize, &f64)| {
-                    let p = (x - top).exp() / sum;
-                    let one = if k == class { 2.0 } else { 0.0 };
-                    dy.abs()
-                        * (p * (gamma_of_runs(inputs[0].shape()[1]) + (6.0 * (top - x) + 16.0) * F32_UNIT_ROUNDOFF)
-                            + one * F32_UNIT_ROUNDOFF)
-                        + 1.2e-38
-                };
-                x.iter().enumerate().map(error).collect::<Vec<f64>>()
-            });
-            vec![bounds.collect()]
-        })
+        Rounding::bound(|inputs, _| vec![gradient_bounds(inputs, inputs[2].f64s())])
     }
 
     fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(&Rows { gradient: true })
+        Lowering::Kernel(&Rows::Gradient)
     }
 
     fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
@@ -164,9 +205,110 @@ impl Op for CrossEntropyGrad {
     }
 }
 
-/// The kernels of both ops.
-struct Rows {
-    gradient: bool,
+impl Op for CrossEntropyWithGrad {
+    fn name(&self) -> &'static str {
+        "cross_entropy_with_grad"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("dy", self.dy.0.into())]
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        check_types(inputs)?;
+        Ok(vec![TensorType::new(DType::F32, &inputs[1].shape), inputs[0].clone()])
+    }
+
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        let (x, class) = (g.x(0), g.x(1));
+        let through_losses = || g.dys[0].as_ref().map(|dy| x.op(CrossEntropyGrad, &[class, dy]));
+        let through_gradient = || {
+            let dy = g.outputs[0].full_like(self.dy.0);
+            g.dys[1].as_ref().map(|g| second_gradient(x, &dy, g))
+        };
+        let both = || match (through_losses(), through_gradient()) {
+            (Some(a), Some(b)) => a + b,
+            (a, b) => a.or(b).unwrap_or_else(|| x.zeros_like()),
+        };
+        vec![g.when(0, both), None]
+    }
+
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        let dx = gradients_of_rows(inputs, &self.dys(inputs));
+        vec![Tensor::of(&outputs[0].shape, losses_of_rows(inputs)), Tensor::of(&outputs[1].shape, dx)]
+    }
+
+    /// As of both ops.
+    fn rounding(&self, _: &[&TensorType]) -> Rounding {
+        let op = self.clone();
+        Rounding::bound(move |inputs, _| vec![loss_bounds(inputs), gradient_bounds(inputs, &op.dys(inputs))])
+    }
+
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+
+    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
+        (input == 1).then(|| inputs[0].shape[1])
+    }
+}
+
+impl CrossEntropyWithGrad {
+    /// For each row.
+    fn dys(&self, inputs: &[&Tensor]) -> Vec<f64> {
+        vec![self.dy.0; inputs[1].numel()]
+    }
+}
+
+/// The kernels of losses or gradients.
+enum Rows {
+    Losses,
+    Gradient,
+}
+
+/// The launch of a kernel for `args`, with these bindings 3 and 4, and the last word of the uniform.
+fn launch(
+    variant: &Variant,
+    args: &Args<'_>,
+    (what, word): (&str, u32),
+    both: bool,
+    bindings: [Binding; 2],
+) -> Result<Lowered, String> {
+    let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
+    let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
+    let shader = row_shader(variant, Shader::new(entry).set("BOTH", both), [n, c], 1, args);
+    let [third, fourth] = bindings;
+    Ok(Launch {
+        label: format!("{entry} {what}"),
+        workgroups: args.profile.grid(shader.workgroups(n))?,
+        wgsl: shader.text.finish()?,
+        entry,
+        bindings: vec![
+            Binding::Uniform(vec![n as u32, c as u32, NAN, word]),
+            Binding::Read(Slot::Input(0)),
+            Binding::Read(Slot::Input(1)),
+            third,
+            fourth,
+            Binding::Status,
+        ],
+    }
+    .into())
+}
+
+impl Kernel for CrossEntropyWithGrad {
+    fn variants(&self) -> &'static [Variant] {
+        ROW_VARIANTS
+    }
+
+    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
+        row_cost(variant, args, args.inputs[0].shape[1], 1)
+    }
+
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let [losses, dx] = [0, 1].map(|output| Binding::Write(Slot::Output(output)));
+        let dy = (self.dy.0 as f32).to_bits();
+        launch(variant, args, ("losses and gradient", dy), true, [losses, dx])
+    }
 }
 
 impl Kernel for Rows {
@@ -179,26 +321,12 @@ impl Kernel for Rows {
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
-        let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
-        let shader = row_shader(variant, Shader::new(entry), [n, c], 1, args);
         // The losses do not read dy; any input can fill its binding.
-        let dy = Slot::Input(if self.gradient { 2 } else { 1 });
-        Ok(Launch {
-            label: format!("{entry} {}", if self.gradient { "gradient" } else { "losses" }),
-            workgroups: args.profile.grid(shader.workgroups(n))?,
-            wgsl: shader.text.finish()?,
-            entry,
-            bindings: vec![
-                Binding::Uniform(vec![n as u32, c as u32, NAN, u32::from(self.gradient)]),
-                Binding::Read(Slot::Input(0)),
-                Binding::Read(Slot::Input(1)),
-                Binding::Read(dy),
-                Binding::Write(Slot::Output(0)),
-                Binding::Status,
-            ],
-        }
-        .into())
+        let (what, word, dy) = match self {
+            Rows::Losses => ("losses", 0, Slot::Input(1)),
+            Rows::Gradient => ("gradient", 1, Slot::Input(2)),
+        };
+        launch(variant, args, (what, word), false, [Binding::Read(dy), Binding::Write(Slot::Output(0))])
     }
 }
 
@@ -259,11 +387,15 @@ pub fn out_of_range() -> Vec<Case> {
                 let (x, class) = build(x);
                 vec![x.op(CrossEntropy, &[&class])]
             });
-            let gradient = Case::new("cross_entropy_grad", name, move |x| {
+            let gradient = Case::new("cross_entropy_grad", &name, move |x| {
                 let (x, class) = build(x);
                 vec![x.op(CrossEntropyGrad, &[&class, &class.cast(DType::F32)])]
             });
-            for case in [losses, gradient] {
+            let both = Case::new("cross_entropy_with_grad", name, move |x| {
+                let (x, class) = build(x);
+                with_grad(&[x, class], 0.5)
+            });
+            for case in [losses, gradient, both] {
                 let case = case
                     .float("x", [rows, size])
                     .input("classes", TensorType::new(DType::F32, [rows - 1]), Fill::Index(size as u32))
@@ -273,6 +405,11 @@ pub fn out_of_range() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Losses and gradients for one `dy`.
+fn with_grad(x: &[Value], dy: f64) -> Vec<Value> {
+    x[0].graph().apply(CrossEntropyWithGrad { dy: Bits(dy) }, &[&x[0], &x[1]])
 }
 
 /// The test cases of this family.
@@ -320,6 +457,24 @@ pub fn cases() -> Vec<Case> {
         let case = logits(case, &[1, size], Fill::Special(first, 0.0, 0.0));
         cases.push(classes(case, DType::U32, &[1], size).forward_only());
     }
+    for (n, c) in [(1, 1), (65, 10), (5, 256), (450, 509), (4, 1000), (2, 50_257), (259, 127)] {
+        let case = Case::new("cross_entropy_with_grad", format!("{n} of {c} classes"), |x| with_grad(x, 0.75));
+        let case = classes(logits(case, &[n, c], unit.clone()), DType::I32, &[n], c);
+        cases.push(if c > 1000 { case.forward_only() } else { case });
+    }
+    let case = Case::new("cross_entropy_with_grad", "NaN and infinity", |x| with_grad(x, -1.5));
+    let case = logits(case, &[6, 8], Fill::Special(HARD, -1.0, 1.0)).forward_only();
+    cases.push(classes(case, DType::U32, &[6], 8));
+    let case = Case::new("cross_entropy_with_grad", "no rows", |x| with_grad(x, 1.0));
+    cases.push(classes(logits(case, &[0, 6], unit.clone()), DType::I32, &[0], 6));
+    // The plan joins the losses and their gradient, but not the gradient of weighted losses.
+    let step = Case::new("cross_entropy_with_grad", "a mean and its gradient", |x| {
+        let (losses, n) = (x[0].cross_entropy_losses(&x[1]), x[1].shape().numel() as f64);
+        let gradient = |dy: &Value| x[0].op(CrossEntropyGrad, &[&x[1], dy]);
+        vec![losses.mean_all(), gradient(&losses.full_like(1.0 / n)), gradient(&(losses.ones_like() * &x[2]))]
+    });
+    let step = classes(logits(step, &[12, 9], unit.clone()), DType::I32, &[12], 9).float("weights", [12]);
+    cases.push(step.forward_only());
     let mean = Case::new("cross_entropy", "pixels", |x| vec![x[0].cross_entropy_losses(&x[1])]);
     cases.push(classes(logits(mean, &[2, 5, 3, 4], unit.clone()), DType::I32, &[2, 3, 4], 5));
     let sum = Case::new("cross_entropy", "sum", |x| vec![x[0].cross_entropy_losses(&x[1]).sum_all()]);

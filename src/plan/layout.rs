@@ -51,16 +51,7 @@ impl<'a> Layout<'a> {
         let count = nodes.nodes.len();
         let pointwise = |node: &Node| node.op().is_some_and(|op| matches!(op.lowering(), Lowering::Pointwise(_)));
         let pointwise = nodes.nodes.iter().map(pointwise).collect();
-        let mut layout = Layout { nodes, live: vec![false; count], pointwise, places: Vec::with_capacity(count) };
-        let roots = targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value));
-        for root in roots {
-            layout.live[root.node] = true;
-        }
-        for node in (0..count).rev() {
-            if layout.live[node] {
-                nodes.nodes[node].inputs.iter().for_each(|input| layout.live[input.node] = true);
-            }
-        }
+        let mut layout = Layout { nodes, live: live(nodes, targets), pointwise, places: Vec::with_capacity(count) };
         for node in 0..count {
             let places = if layout.live[node] { layout.place(node) } else { Vec::new() };
             layout.places.push(places);
@@ -216,6 +207,20 @@ impl KernelNode<'_> {
     pub fn args<'b>(&'b self, profile: &'b Profile) -> Args<'b> {
         Args { inputs: &self.inputs, stored: &self.stored, views: &self.views, outputs: self.outputs, profile }
     }
+}
+
+/// For each node, whether a target or assignment depends on it.
+pub(crate) fn live(nodes: &Nodes, targets: &[ValueId]) -> Vec<bool> {
+    let mut live = vec![false; nodes.nodes.len()];
+    for root in targets.iter().copied().chain(nodes.assignments.iter().map(|a| a.value)) {
+        live[root.node] = true;
+    }
+    for node in (0..live.len()).rev() {
+        if live[node] {
+            nodes.nodes[node].inputs.iter().for_each(|input| live[input.node] = true);
+        }
+    }
+    live
 }
 
 /// The value of all elements, if it is a known constant.

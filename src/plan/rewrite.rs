@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::layout::constant_of;
+use super::layout::{constant_of, live};
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
 use crate::op::{Arg, Lowering, Op};
 use crate::ops::cast::without_rounding;
+use crate::ops::cross_entropy::{is_losses, with_gradient};
 use crate::ops::generate::Full;
 use crate::{Shape, Tensor, TensorType};
 
@@ -64,8 +65,19 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
+/// Merges equal nodes; with `fuse`, also applies the rewrites and joins gradients.
+pub(crate) fn simplify(nodes: &mut Nodes, targets: &mut [ValueId], fuse: bool) {
+    if fuse {
+        rewrite(nodes);
+    }
+    merge_duplicates(nodes, targets);
+    if fuse {
+        join_gradients(nodes, targets);
+    }
+}
+
 /// Applies the rewrites.
-pub(crate) fn rewrite(nodes: &mut Nodes) {
+fn rewrite(nodes: &mut Nodes) {
     let mut instead: Vec<Option<ValueId>> = Vec::with_capacity(nodes.nodes.len());
     for number in 0..nodes.nodes.len() {
         nodes.nodes[number].inputs.iter_mut().for_each(|id| *id = instead[id.node].unwrap_or(*id));
@@ -138,7 +150,7 @@ fn identity_element(nodes: &Nodes, node: &Node) -> Option<Instead> {
 
 /// Common subexpression elimination: readers of a duplicate (an equal op with the same inputs as an earlier node) read
 /// the earlier node instead. Duplicates stay in the list as dead nodes.
-pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
+fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     let mut first: HashMap<(Arc<dyn Op>, Vec<ValueId>), usize> = HashMap::new();
     let mut same: Vec<usize> = Vec::with_capacity(nodes.nodes.len());
     for (number, node) in nodes.nodes.iter_mut().enumerate() {
@@ -150,4 +162,34 @@ pub(crate) fn merge_duplicates(nodes: &mut Nodes, targets: &mut [ValueId]) {
     }
     targets.iter_mut().for_each(|id| id.node = same[id.node]);
     nodes.assignments.iter_mut().for_each(|a| a.value.node = same[a.value.node]);
+}
+
+/// Joins cross entropies and their gradients ([`with_gradient`]) if both are needed: readers of a gradient read another
+/// output of the losses' node. The gradient stays in the list as a dead node.
+fn join_gradients(nodes: &mut Nodes, targets: &mut [ValueId]) {
+    let live = live(nodes, targets);
+    let mut losses: HashMap<[ValueId; 2], usize> = HashMap::new();
+    let mut instead: HashMap<usize, ValueId> = HashMap::new();
+    for number in (0..nodes.nodes.len()).filter(|&number| live[number]) {
+        let node = &mut nodes.nodes[number];
+        node.inputs.iter_mut().filter(|id| id.output == 0).for_each(|id| *id = *instead.get(&id.node).unwrap_or(id));
+        let node = &nodes.nodes[number];
+        match (&node.kind, &node.inputs[..]) {
+            (NodeKind::Op(op), &[x, class]) if is_losses(&**op) => {
+                losses.insert([x, class], number);
+            }
+            (NodeKind::Op(op), &[x, class, dy]) => {
+                let Some(first) = losses.get(&[x, class]).copied() else { continue };
+                let (Some(dy), NodeKind::Op(of)) = (constant_of(nodes, dy), &nodes.nodes[first].kind) else { continue };
+                let Some(both) = with_gradient(&**of, &**op, dy) else { continue };
+                let ty = node.outputs[0].clone();
+                nodes.nodes[first].kind = NodeKind::Op(both);
+                nodes.nodes[first].outputs.push(ty);
+                instead.insert(number, ValueId { node: first, output: 1 });
+            }
+            _ => {}
+        }
+    }
+    let of_targets = targets.iter_mut().chain(nodes.assignments.iter_mut().map(|assignment| &mut assignment.value));
+    of_targets.for_each(|id| *id = *instead.get(&id.node).unwrap_or(id));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::choices::class;
 use super::layout::{Layout, Origin};
-use super::rewrite::{merge_duplicates, rewrite};
+use super::rewrite::simplify;
 use crate::graph::{Node, NodeKind, Nodes, ValueId};
 use crate::op::{Precision, Variant};
 use crate::profile::Profile;
@@ -30,8 +30,7 @@ pub struct Site {
 pub fn sites(mut nodes: Nodes, targets: &[ValueId], profile: &Profile, most: usize) -> Vec<Site> {
     let mut targets = targets.to_vec();
     // As `Plan::draft` does.
-    rewrite(&mut nodes);
-    merge_duplicates(&mut nodes, &mut targets);
+    simplify(&mut nodes, &mut targets, true);
     let layout = Layout::new(&nodes, &targets);
     let (mut sites, mut seen) = (Vec::new(), BTreeSet::new());
     for node in layout.live_nodes() {

@@ -3,7 +3,9 @@
 use wgrad::cpu::{Values, evaluate};
 use wgrad::graph::{NodeKind, Nodes, ValueId};
 use wgrad::plan::{Options, Plan, RULES};
-use wgrad::{DType, Data, Graph, Profile, Tensor, Value};
+use wgrad::{DType, Data, Graph, Profile, Session, Tensor, Value, gradients};
+
+use crate::common;
 
 /// One rounding of f32 for each op that is replaced, relative.
 const ROUNDINGS: f64 = 4.0 * f32::EPSILON as f64;
@@ -99,4 +101,57 @@ fn rewrites_leave_what_would_change() {
     assert_eq!(count(&zero.log()), 1);
     let i = graph.full(DType::I32, [4], 3.0);
     assert_eq!(count(&(&i * &i)), 2);
+}
+
+/// A step that needs losses and their gradient reads the logits once.
+#[test]
+fn cross_entropies_and_their_gradients_are_computed_together() {
+    let names = |graph: &Graph, outputs: &[&Value], fuse: bool| -> Vec<&'static str> {
+        let options = Options { fuse, ..Options::default() };
+        let (plan, findings) = Plan::of(graph, outputs, &Profile::webgpu_defaults(), &options).expect("plans");
+        assert!(findings.is_empty(), "{findings:?}");
+        let kernels = plan.calls.iter().filter_map(|call| call.kernel).map(|(op, _)| op);
+        kernels.filter(|op| op.starts_with("cross_entropy")).collect()
+    };
+    let graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2, 5, 3]);
+    let class = graph.input("class", DType::I32, [2, 3]);
+    let weights = graph.input("weights", DType::F32, [2, 3]);
+    let losses = x.cross_entropy_losses(&class);
+    let gradient = |loss: &Value| gradients(loss, &[&x]).remove(0);
+
+    let (mean, sum) = (losses.mean_all(), losses.sum_all());
+    let of_mean = gradient(&mean);
+    assert_eq!(names(&graph, &[&mean, &of_mean], true), ["cross_entropy_with_grad"]);
+    assert_eq!(names(&graph, &[&of_mean, &losses], true), ["cross_entropy_with_grad"]);
+    assert_eq!(names(&graph, &[&mean, &of_mean], false), ["cross_entropy", "cross_entropy_grad"]);
+    assert_eq!(names(&graph, &[&mean], true), ["cross_entropy"]);
+    assert_eq!(names(&graph, &[&of_mean], true), ["cross_entropy_grad"]);
+    // Only one gradient fits.
+    let both = names(&graph, &[&mean, &of_mean, &gradient(&sum)], true);
+    assert_eq!(both, ["cross_entropy_with_grad", "cross_entropy_grad"]);
+    // The gradient for each row is known only at run time.
+    let weighted = (&losses * &weights).sum_all();
+    let of_weighted = gradient(&weighted);
+    assert_eq!(names(&graph, &[&weighted, &of_weighted], true), ["cross_entropy", "cross_entropy_grad"]);
+
+    let logits: Vec<f32> = (0..30).map(|i| (i * 7 % 11) as f32 * 0.3 - 1.5).collect();
+    let logits = Tensor::new([2, 5, 3], logits).expect("30 elements");
+    let classes = Tensor::new([2, 3], [0i32, 4, 2, 1, 3, 0]).expect("6 elements");
+    for device in common::devices() {
+        let mut session = Session::new(device);
+        let [joined, apart] = [true, false].map(|fuse| {
+            let options = Options { fuse, ..Options::default() };
+            let step = session.compile_with(&graph, &[&mean, &of_mean], &options).expect("compiles");
+            session.run(&step, &[("x", &logits), ("class", &classes)]).expect("runs")
+        });
+        assert_eq!(joined[1].shape(), logits.shape());
+        for (a, b) in joined.iter().zip(&apart).flat_map(|(a, b)| a.to_f32().into_iter().zip(b.to_f32())) {
+            assert!((a - b).abs() <= 1e-6 * b.abs().max(0.1), "{a} and {b}");
+        }
+        // The terms of a row add up to 0.
+        let sums =
+            |of: &Tensor| (0..3).map(|i| (0..5).map(|k| of.to_f32()[3 * k + i]).sum::<f32>()).collect::<Vec<_>>();
+        assert!(sums(&joined[1]).iter().all(|sum| sum.abs() < 1e-6) && joined[1].to_f32().iter().any(|x| *x > 0.01));
+    }
 }

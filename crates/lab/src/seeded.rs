@@ -435,7 +435,14 @@ fn rows() -> Vec<Fault> {
             ["cross_entropy", "65 of 10 classes"],
             "workgroup",
             "cross_entropy_workgroup",
-            Text("y[row] = select(", "atomicStore(&status[0], 1u);\n      y[row] = select("),
+            Text("y[row] = stored;", "atomicStore(&status[0], 1u);\n  y[row] = stored;"),
+        ),
+        fault(
+            "the bits of dy are converted as a number",
+            ["cross_entropy_with_grad", "65 of 10 classes"],
+            "workgroup",
+            "cross_entropy_workgroup",
+            Text("bitcast<f32>(d.gradient)", "f32(d.gradient)"),
         ),
         fault(
             "wrong sign of the label's term in the gradient",
