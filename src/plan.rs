@@ -20,6 +20,7 @@ mod live;
 mod lower;
 mod memory;
 mod narrow;
+mod order;
 mod pace;
 mod print;
 mod rewrite;
@@ -30,9 +31,9 @@ mod transpose;
 /// Functions of the planner that are public only for tests.
 #[doc(hidden)]
 pub mod internals {
-    pub use super::fuse::Order;
     pub use super::lint::check_limits;
     pub use super::memory::{Lifetime, assign, lower_bound};
+    pub use super::order::Order;
     pub use super::sites::{Site, sites};
 }
 

@@ -1,10 +1,11 @@
 //! Fusion: pointwise ops are joined into groups, and groups to the kernels whose output they process.
 //! The result is clusters of nodes, each of which runs as one kernel call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::layout::{KernelNode, Layout, Origin};
 use super::narrow::{lower_kernel, store_narrow};
+use super::order::Order;
 use super::{Options, choose, codegen};
 use crate::DType;
 use crate::graph::{NodeKind, ValueId};
@@ -17,6 +18,12 @@ use crate::shader::{Width, lines_called};
 /// faster than linearly in both: see ARCHITECTURE.md.
 const MAX_OPS: usize = 64;
 const MAX_LINES: usize = 1024;
+
+/// Maximum elements of updates that share a launch: of more, a launch takes longer to compute than to start.
+const SMALL: usize = 1 << 14;
+
+/// Maximum ops of such a launch on software adapters, which compile slowly.
+const MAX_SHARED_OPS: usize = 16;
 
 /// Maximum clusters that a join may move: those between the two joined ones in the order.
 const MAX_BETWEEN: usize = 1000;
@@ -126,58 +133,6 @@ struct Fusion<'a> {
     searches: usize,
 }
 
-/// A topological order of clusters: each has a key larger than those of its direct and indirect dependencies.
-pub struct Order {
-    key: Vec<u64>,
-    /// The clusters by key.
-    at: BTreeMap<u64, usize>,
-}
-
-impl Order {
-    /// The clusters `0..count`.
-    pub fn new(count: usize) -> Order {
-        let mut order = Order { key: vec![0; count], at: BTreeMap::new() };
-        order.spread(0..count);
-        order
-    }
-
-    /// Assigns evenly spaced keys to clusters in order.
-    fn spread(&mut self, clusters: impl ExactSizeIterator<Item = usize>) {
-        let step = u64::MAX / (clusters.len() as u64 + 1);
-        self.at = clusters.enumerate().map(|(number, cluster)| ((number as u64 + 1) * step, cluster)).collect();
-        self.at.iter().for_each(|(&key, &cluster)| self.key[cluster] = key);
-    }
-
-    /// The clusters in order.
-    pub fn clusters(&self) -> Vec<usize> {
-        self.at.values().copied().collect()
-    }
-
-    fn remove(&mut self, cluster: usize) {
-        self.at.remove(&self.key[cluster]);
-    }
-
-    /// Moves clusters directly before `cluster`, keeping their relative order.
-    pub fn put_before(&mut self, cluster: usize, mut moved: Vec<usize>) {
-        if moved.is_empty() {
-            return;
-        }
-        moved.sort_unstable_by_key(|&cluster| self.key[cluster]);
-        moved.iter().for_each(|&cluster| self.remove(cluster));
-        let before = |order: &Order| order.at.range(..order.key[cluster]).next_back().map_or(0, |(&key, _)| key);
-        let count = moved.len() as u64;
-        if self.key[cluster] - before(self) <= count {
-            self.spread(self.clusters().into_iter());
-        }
-        let before = before(self);
-        let step = (self.key[cluster] - before) / (count + 1);
-        for (number, cluster) in moved.into_iter().enumerate() {
-            self.key[cluster] = before + (number as u64 + 1) * step;
-            self.at.insert(self.key[cluster], cluster);
-        }
-    }
-}
-
 impl<'a> Fusion<'a> {
     fn new(layout: &'a Layout<'a>, clusters: Clusters, profile: &'a Profile) -> Fusion<'a> {
         let limit = profile.usable_storage_buffers();
@@ -211,6 +166,7 @@ impl<'a> Fusion<'a> {
         self.join_epilogues();
         self.sink();
         self.join_prologues();
+        self.join_updates();
         self.clusters
     }
 
@@ -332,6 +288,53 @@ impl<'a> Fusion<'a> {
             let movable = |root: &&ValueId| self.clusters.of[root.node] == Some(a) && self.only_for(**root, &chain);
             chain.push(roots.iter().rev().find(movable)?.node);
         }
+    }
+
+    /// Joins small groups over equally many elements that no other cluster reads: updates of variables, such as the
+    /// running means and variances of a layer.
+    fn join_updates(&mut self) {
+        let mut needed = vec![false; self.clusters.all.len()];
+        for node in self.layout.live_nodes() {
+            for source in self.layout.node(node).inputs.iter().map(|&id| self.layout.source(id).node) {
+                if let Some(cluster) =
+                    self.clusters.of[source].filter(|_| self.clusters.of[source] != self.clusters.of[node])
+                {
+                    needed[cluster] = true;
+                }
+            }
+        }
+        let mut open: HashMap<usize, usize> = HashMap::new();
+        for b in (0..needed.len()).filter(|&b| !needed[b]) {
+            let Cluster { kernel: None, pointwise, .. } = &self.clusters.all[b] else { continue };
+            let Some(&first) = pointwise.first() else { continue };
+            let n = self.layout.node(first).outputs[0].shape.numel();
+            if n > SMALL {
+                continue;
+            }
+            match open.get(&n).copied().filter(|&a| self.can_share(a, b)) {
+                Some(a) => self.merge(a, b),
+                None => drop(open.insert(n, b)),
+            }
+        }
+    }
+
+    /// Whether two groups without kernels, neither of which depends on the other, can be one launch.
+    fn can_share(&self, a: usize, b: usize) -> bool {
+        let members = || [a, b].into_iter().flat_map(|cluster| self.clusters.all[cluster].pointwise.iter().copied());
+        let inside = |node: usize| self.clusters.cluster(node).is_some_and(|cluster| cluster == a || cluster == b);
+        let most = if self.profile.software { MAX_SHARED_OPS } else { MAX_OPS };
+        members().count() <= most && self.short(members()) && self.bindings(None, members(), inside) <= self.limit
+    }
+
+    /// Moves the pointwise nodes of cluster `b`, which has no kernel, to cluster `a`.
+    fn merge(&mut self, a: usize, b: usize) {
+        let group = std::mem::take(&mut self.clusters.all[b]).pointwise;
+        for &node in &group {
+            self.clusters.of[node] = Some(a);
+        }
+        let joined = &mut self.clusters.all[a].pointwise;
+        joined.extend(group);
+        joined.sort_unstable();
     }
 
     /// The nodes that read a value.
@@ -458,13 +461,7 @@ impl<'a> Fusion<'a> {
         let Some(between) = self.between(a, b) else { return };
         self.order.remove(b);
         self.order.put_before(a, between);
-        let group = std::mem::take(&mut self.clusters.all[b]).pointwise;
-        for &node in &group {
-            self.clusters.of[node] = Some(a);
-        }
-        let joined = &mut self.clusters.all[a].pointwise;
-        joined.extend(group);
-        joined.sort_unstable();
+        self.merge(a, b);
         let read = std::mem::take(&mut self.reads[b]);
         let reads = &mut self.reads[a];
         reads.extend(read);
@@ -501,7 +498,7 @@ impl<'a> Fusion<'a> {
                 if cluster == a && at != b {
                     return None;
                 }
-                if self.order.key[cluster] > self.order.key[a] && self.met[cluster] != self.searches {
+                if self.order.after(cluster, a) && self.met[cluster] != self.searches {
                     self.met[cluster] = self.searches;
                     open.push(cluster);
                 }

@@ -130,7 +130,7 @@ fn a_wide_fan_out_and_fan_in() {
 fn variables_updated_from_their_neighbours() {
     on_a_small_stack(|| {
         let graph = Graph::new();
-        let count = 10_000;
+        let count = 10_000usize;
         let zeros = TensorType::new(DType::F32, Shape::scalar());
         let all: Vec<Value> = (0..count).map(|i| graph.variable(&format!("v{i}"), Tensor::zeros(&zeros))).collect();
         let x = graph.input("x", DType::F32, Shape::scalar());
@@ -138,9 +138,13 @@ fn variables_updated_from_their_neighbours() {
         for pair in all.windows(2) {
             graph.assign(&pair[1], &(&pair[0] * 0.5));
         }
-        let (plan, findings) = Plan::of(&graph, &[], &gpu(), &Options::default()).expect("plans");
-        assert!(findings.is_empty() && plan.commits.is_empty(), "{} copies", plan.commits.len());
-        assert_eq!(plan.calls.len(), count);
+        // A launch of several updates is as correct as several launches in that order.
+        for (fuse, calls) in [(false, count), (true, count.div_ceil(15))] {
+            let options = Options { fuse, ..Options::default() };
+            let (plan, findings) = Plan::of(&graph, &[], &gpu(), &options).expect("plans");
+            assert!(findings.is_empty() && plan.commits.is_empty(), "{} copies", plan.commits.len());
+            assert_eq!(plan.calls.len(), calls);
+        }
         let mut session = Session::new(Device::cpu());
         let program = session.compile(&graph, &[]).expect("compiles");
         for _ in 0..3 {

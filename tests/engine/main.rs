@@ -11,6 +11,7 @@ mod deep;
 mod documents;
 mod errors;
 mod failed_steps;
+mod fusion;
 mod large_graphs;
 mod lint;
 mod locations;
@@ -19,7 +20,7 @@ mod ownership;
 mod pace;
 mod plan;
 mod profile;
-mod prologues;
+
 mod rewrites;
 mod session;
 mod shaders;

@@ -9,7 +9,7 @@ use wgrad::optim::{Optimizer, Sgd};
 use wgrad::plan::{Bound, LiveValue, Options, Plan, Role};
 use wgrad::{DType, Device, Error, Graph, Profile, Session, Tensor, Value, gradients, models};
 
-fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
+pub fn plan_with(graph: &Graph, outputs: &[&Value], options: &Options) -> Plan {
     let mut session = Session::new(Device::cpu());
     session.compile_with(graph, outputs, options).expect("compiles").plan().clone()
 }

@@ -1,9 +1,10 @@
-//! Pointwise ops in the prologue of a reduction.
+//! Pointwise ops in the prologues of reductions, and updates that share a launch.
 
+use wgrad::plan::Options;
 use wgrad::{DType, Graph, Session, Tensor};
 
 use crate::common;
-use crate::plan::{assert_valid, labels, plan};
+use crate::plan::{assert_valid, labels, plan, plan_with};
 
 /// A reduction computes its terms as it reads their operands.
 #[test]
@@ -66,5 +67,52 @@ fn a_reduction_does_not_overwrite_the_variable_that_its_prologue_reads() {
         session.run(&step, &[("x", &halves)]).expect("runs");
         assert_eq!(session.get("v").expect("a variable").to_f32(), new_v);
         assert_eq!(session.get("w").expect("a variable").to_f32(), new_w);
+    }
+}
+
+/// Small updates that nothing reads share a launch.
+#[test]
+fn small_updates_of_the_same_size_share_a_launch() {
+    let numbers = |n: usize, from: usize| {
+        let numbers: Vec<f32> = (from..from + n).map(|i| i as f32).collect();
+        Tensor::new([n], numbers).expect("a vector")
+    };
+    let build = || {
+        let graph = Graph::new();
+        let x = graph.input("x", DType::F32, [6]);
+        let [a, b, c] = [1, 2, 3].map(|i| graph.variable(&format!("v{i}"), numbers(6, i)));
+        let long = graph.variable("long", numbers(7, 4));
+        let count = graph.variable("count", Tensor::new([6], vec![5i32; 6]).expect("a vector"));
+        graph.assign(&a, &(&a * 0.5 + &x));
+        graph.assign(&b, &(&b * 2.0 - &x));
+        graph.assign(&count, &(&count + &count.ones_like()));
+        graph.assign(&long, &(&long + 1.0));
+        // The new value is read, so it cannot wait for the other updates.
+        let new = &c + &x;
+        graph.assign(&c, &new);
+        let sums = new.reshape(&[2, 3]).sum(&[1], false);
+        (graph, sums)
+    };
+    let (graph, sums) = build();
+    let labels_of = |options: &Options| {
+        let plan = plan_with(&graph, &[&sums], options);
+        assert_valid(&plan);
+        labels(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let fused = labels_of(&Options::default());
+    assert!(fused.contains(&"mul + add + mul + sub + add".to_owned()) && fused.len() == 4, "{fused:?}");
+    for device in common::devices() {
+        let values = [true, false].map(|fuse| {
+            let mut session = Session::new(device.clone());
+            let options = Options { fuse, ..Options::default() };
+            let step = session.compile_with(&graph, &[&sums], &options).expect("compiles");
+            for i in 0..2 {
+                session.run(&step, &[("x", &numbers(6, i))]).expect("runs");
+            }
+            ["v1", "v2", "v3", "long", "count"].map(|name| session.get(name).expect("a variable").to_f64())
+        });
+        assert_eq!(values[0], values[1]);
+        assert_eq!(values[0][0], [1.25, 3.0, 4.75, 6.5, 8.25, 10.0]);
+        assert_eq!(values[0][4], [7.0; 6]);
     }
 }
