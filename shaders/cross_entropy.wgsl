@@ -3,7 +3,7 @@
 // Bindings: shaders/cross_entropy_rows.wgsl.
 // A workgroup computes 64 rows, an invocation one.
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
-// References: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
+// Reference: CrossEntropy::reference in src/ops/cross_entropy.rs.
 
 import package::cross_entropy_rows::{BOTH, d, exp_of, labels, scale_of, status, store_loss, x, y};
 

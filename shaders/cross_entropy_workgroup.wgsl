@@ -4,7 +4,7 @@
 // A workgroup computes ROWS rows, an invocation every LANES-th class. HELD of them stay in registers; the rest of
 // longer rows is read again.
 // An out-of-range class is never used as an index: the row gets NaN and the status becomes 1. Requires C >= 1.
-// References: CrossEntropy::reference and CrossEntropyGrad::reference in src/ops/cross_entropy.rs.
+// Reference: CrossEntropy::reference in src/ops/cross_entropy.rs.
 
 import package::cross_entropy_rows::{BOTH, d, exp_of, labels, scale_of, status, store_loss, x, y};
 import package::tree::{LANES, place, place_in, ROWS, SUBGROUPS, tree_barrier, tree_JOIN};

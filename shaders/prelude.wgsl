@@ -6,8 +6,8 @@ fn group_number(group: vec3<u32>, groups: vec3<u32>) -> u32 {
   return (group.z * groups.y + group.y) * groups.x + group.x;
 }
 
-// The prologue slot: the element that the kernel processes in place of v, element i of its first input. The plan replaces
-// this function by the pointwise ops that it fuses into the kernel.
+// The prologue slot: the element that the kernel processes in place of v, element i of its first input. The plan
+// replaces this function by the pointwise ops that it fuses into the kernel.
 fn prologue(v: f32, i: u32) -> f32 { return v; }
 
 // The same for the four consecutive elements from i, a multiple of 4.

@@ -112,7 +112,7 @@ pub enum Fused {
     Epilogue,
 }
 
-/// How many elements a function of a [`Fused`] computes.
+/// How many elements a function for [`Fused`] ops computes per call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// One element: `prologue(v, i)` or `epilogue(v, i)`.
@@ -172,7 +172,7 @@ pub struct Shader {
     settings: Settings,
 }
 
-/// Precedes the function that replaces that of a slot.
+/// Precedes the function that replaces the one of a slot.
 const GENERATED: &str = "// Generated from the fused ops:";
 
 /// Maximum number of texts kept for reuse; a large model has about a hundred.

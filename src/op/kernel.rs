@@ -44,6 +44,7 @@ pub trait Kernel {
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String>;
 }
 
+/// What all kernels share. As a method of the trait, each kernel would have its own copy.
 impl dyn Kernel + '_ {
     /// The variants that the device can run and that support these shapes, at least as precise as `precision`, cheapest
     /// first. The planner takes the first unless an option or a tuning result names another.
@@ -115,10 +116,10 @@ pub struct Variant {
     /// Whether it multiplies by cooperative matrices, of any side that the device offers. It rounds the operands of
     /// products to f16 ([`Precision::Mixed`]).
     pub cooperative: bool,
-    /// Whether the shader of its first launch calls `prologue(v, i)` of `shaders/prelude.wgsl` for each element that it
-    /// reads of its first input, with the value and its position in the buffer, and processes the result; or `prologue4`,
-    /// for four consecutive elements at a time. Each element should be read once, because the plan puts the pointwise ops
-    /// there that compute the input. No other launch may read that input.
+    /// Whether the shader of its first launch passes each element that it reads of its first input through
+    /// `prologue(v, i)` of `shaders/prelude.wgsl`, with the element's value and its position in the buffer; or through
+    /// `prologue4`, four consecutive elements at a time. The plan puts the pointwise ops there that compute the input, so
+    /// each element should be read once, and only the first launch may read that input.
     pub prologue: bool,
     /// Whether the shader of its last launch calls `epilogue(v, i)` of `shaders/prelude.wgsl` once per element of its
     /// first output, with the value and its row-major index, and stores the result; or `epilogue4`, for four

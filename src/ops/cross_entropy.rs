@@ -1,5 +1,6 @@
 //! Fused cross entropy of logits and class indices: the losses, their gradient, or both in one launch.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::op::{
@@ -12,32 +13,32 @@ use crate::ops::softmax::{LATE, MAX_ROW, ROW_VARIANTS, is_workgroup, row_cost, r
 use crate::shader::Shader;
 use crate::{DType, Data, Tensor, TensorType, Value};
 
-/// `ln(sum(exp(x))) - x[class]` for each row of logits `[N, C]` and its class `[N]`; the result is `[N]`.
+/// Cross entropy of rows of logits `[N, C]` and their classes `[N]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct CrossEntropy;
-
-/// The gradient of [`CrossEntropy`], `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes and `dy [N]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct CrossEntropyGrad;
-
-/// [`CrossEntropy`] and then [`CrossEntropyGrad`] for a `dy` that is the same for all rows, from logits and classes. The
-/// plan uses it where a graph has both, so that the logits are read once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct CrossEntropyWithGrad {
-    /// Exactly an f32.
-    dy: Bits,
+enum CrossEntropy {
+    /// `ln(sum(exp(x))) - x[class]` for each row: `[N]`.
+    Losses,
+    /// The gradient of the losses for the logits, `(softmax(x) - onehot(class)) * dy[n]`, from logits, classes and
+    /// `dy [N]`.
+    Gradient,
+    /// The losses, and their gradient for a `dy` that is the same for all rows. The plan uses it where a graph has both,
+    /// so that the logits are read once.
+    Both {
+        /// Exactly an f32.
+        dy: Bits,
+    },
 }
 
 /// Whether an op computes losses for [`with_gradient`].
 pub(crate) fn is_losses(op: &dyn Op) -> bool {
-    op.equals(&CrossEntropy)
+    op.equals(&CrossEntropy::Losses)
 }
 
-/// An op for the losses and their gradient, if `losses` and `gradient` are these two ops, with the same logits and
+/// An op for the losses and their gradient, if `losses` and `gradient` are ops for these, with the same logits and
 /// classes, and if all elements of `dy` have this value.
 pub(crate) fn with_gradient(losses: &dyn Op, gradient: &dyn Op, dy: f64) -> Option<Arc<dyn Op>> {
-    let pair = is_losses(losses) && gradient.equals(&CrossEntropyGrad);
-    pair.then(|| Arc::new(CrossEntropyWithGrad { dy: Bits(f64::from(dy as f32)) }) as Arc<dyn Op>)
+    let pair = is_losses(losses) && gradient.equals(&CrossEntropy::Gradient);
+    pair.then(|| Arc::new(CrossEntropy::Both { dy: Bits(f64::from(dy as f32)) }) as Arc<dyn Op>)
 }
 
 /// The bits of a NaN, the result of a row whose class is out of range.
@@ -93,7 +94,9 @@ fn losses_of_rows(inputs: &[&Tensor]) -> Vec<f64> {
     rows(inputs).map(loss).collect()
 }
 
-/// How far losses may be off: see [`CrossEntropy::rounding`].
+/// How far losses may be off. The roundings of `x - m` and of the final difference are proportional to the distance from
+/// the maximum `m`. The relative error of the sum is the absolute error of the logarithm. `exp` adds `2 |x - m|` units to
+/// a term of size `exp(x - m)`, which is never more than one unit of the sum.
 fn loss_bounds(inputs: &[&Tensor]) -> Vec<f64> {
     let bound = |(x, class): (&[f64], usize)| {
         let (top, sum) = largest_and_sum(x);
@@ -102,7 +105,7 @@ fn loss_bounds(inputs: &[&Tensor]) -> Vec<f64> {
     rows(inputs).map(bound).collect()
 }
 
-/// How far gradients may be off: see [`CrossEntropyGrad::rounding`].
+/// How far gradients may be off: the error of `softmax` times `dy`, plus a rounding of the difference.
 fn gradient_bounds(inputs: &[&Tensor], dy: &[f64]) -> Vec<f64> {
     let bounds = rows(inputs).zip(dy).flat_map(|((x, class), dy)| {
         let (top, sum) = largest_and_sum(x);
@@ -119,8 +122,8 @@ fn gradient_bounds(inputs: &[&Tensor], dy: &[f64]) -> Vec<f64> {
     bounds.collect()
 }
 
-/// The gradient for the logits of a [`CrossEntropyGrad`], whose own gradient is `g`. Only softmax depends on the logits;
-/// its Jacobian is symmetric.
+/// The gradient of [`CrossEntropy::Gradient`] for the logits, where `g` is that of its result. Only softmax depends on the
+/// logits; its Jacobian is symmetric.
 fn second_gradient(x: &Value, dy: &Value, g: &Value) -> Value {
     let p = x.softmax(1);
     let scaled = g * dy.reshape(&[x.dim(0) as isize, 1]);
@@ -128,120 +131,81 @@ fn second_gradient(x: &Value, dy: &Value, g: &Value) -> Value {
     p * (scaled - mean)
 }
 
+impl CrossEntropy {
+    /// What is computed of losses and gradient, in this order.
+    fn computed<T>(&self, losses: impl FnOnce() -> T, gradient: impl FnOnce() -> T) -> Vec<T> {
+        match self {
+            CrossEntropy::Losses => vec![losses()],
+            CrossEntropy::Gradient => vec![gradient()],
+            CrossEntropy::Both { .. } => vec![losses(), gradient()],
+        }
+    }
+
+    /// `dy` for each row; none for losses.
+    fn dy<'a>(&self, inputs: &'a [&Tensor]) -> Cow<'a, [f64]> {
+        match self {
+            CrossEntropy::Losses => Cow::default(),
+            CrossEntropy::Gradient => inputs[2].f64s().into(),
+            CrossEntropy::Both { dy } => vec![dy.0; inputs[1].numel()].into(),
+        }
+    }
+}
+
 impl Op for CrossEntropy {
     fn name(&self) -> &'static str {
-        "cross_entropy"
-    }
-
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        check_types(inputs)?;
-        Ok(vec![TensorType::new(DType::F32, &inputs[1].shape)])
-    }
-
-    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        vec![g.when(0, || g.x(0).op(CrossEntropyGrad, &[g.x(1), &g.dy()])), None]
-    }
-
-    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, losses_of_rows(inputs))]
-    }
-
-    /// The roundings of `x - m` and of the final difference are proportional to the distance from the maximum `m`.
-    /// The relative error of the sum is the absolute error of the logarithm. `exp` adds `2 |x - m|` units to a term
-    /// of size `exp(x - m)`, which is never more than one unit of the sum.
-    fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::bound(|inputs, _| vec![loss_bounds(inputs)])
-    }
-
-    fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(&Rows::Losses)
-    }
-
-    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
-        (input == 1).then(|| inputs[0].shape[1])
-    }
-}
-
-impl Op for CrossEntropyGrad {
-    fn name(&self) -> &'static str {
-        "cross_entropy_grad"
-    }
-
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        check_types(inputs)?;
-        if inputs[2].dtype != DType::F32 || inputs[2].shape != inputs[1].shape {
-            return Err("expected one f32 dy for each row".into());
+        match self {
+            CrossEntropy::Losses => "cross_entropy",
+            CrossEntropy::Gradient => "cross_entropy_grad",
+            CrossEntropy::Both { .. } => "cross_entropy_with_grad",
         }
-        Ok(vec![inputs[0].clone()])
-    }
-
-    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
-        let (x, class, dy) = (g.x(0), g.x(1), g.x(2));
-        vec![
-            g.when(0, || second_gradient(x, dy, &g.dy())),
-            None,
-            g.when(2, || {
-                let unscaled = x.op(CrossEntropyGrad, &[class, &dy.ones_like()]);
-                (unscaled * g.dy()).sum(&[1], false)
-            }),
-        ]
-    }
-
-    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        vec![Tensor::of(&outputs[0].shape, gradients_of_rows(inputs, inputs[2].f64s()))]
-    }
-
-    /// The error of `softmax` times `dy`, plus a rounding of the difference.
-    fn rounding(&self, _: &[&TensorType]) -> Rounding {
-        Rounding::bound(|inputs, _| vec![gradient_bounds(inputs, inputs[2].f64s())])
-    }
-
-    fn lowering(&self) -> Lowering<'_> {
-        Lowering::Kernel(&Rows::Gradient)
-    }
-
-    fn index_bound(&self, input: usize, inputs: &[&TensorType]) -> Option<usize> {
-        (input == 1).then(|| inputs[0].shape[1])
-    }
-}
-
-impl Op for CrossEntropyWithGrad {
-    fn name(&self) -> &'static str {
-        "cross_entropy_with_grad"
     }
 
     fn attributes(&self) -> Attributes {
-        vec![("dy", self.dy.0.into())]
+        match self {
+            CrossEntropy::Both { dy } => vec![("dy", dy.0.into())],
+            _ => Attributes::new(),
+        }
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         check_types(inputs)?;
-        Ok(vec![TensorType::new(DType::F32, &inputs[1].shape), inputs[0].clone()])
+        if *self == CrossEntropy::Gradient && *inputs[2] != TensorType::new(DType::F32, &inputs[1].shape) {
+            return Err("expected one f32 dy for each row".into());
+        }
+        Ok(self.computed(|| TensorType::new(DType::F32, &inputs[1].shape), || inputs[0].clone()))
     }
 
     fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
         let (x, class) = (g.x(0), g.x(1));
-        let through_losses = || g.dys[0].as_ref().map(|dy| x.op(CrossEntropyGrad, &[class, dy]));
-        let through_gradient = || {
-            let dy = g.outputs[0].full_like(self.dy.0);
-            g.dys[1].as_ref().map(|g| second_gradient(x, &dy, g))
-        };
-        let both = || match (through_losses(), through_gradient()) {
-            (Some(a), Some(b)) => a + b,
-            (a, b) => a.or(b).unwrap_or_else(|| x.zeros_like()),
-        };
-        vec![g.when(0, both), None]
+        let of_losses = |dy: &Value| x.op(CrossEntropy::Gradient, &[class, dy]);
+        match self {
+            CrossEntropy::Losses => vec![g.when(0, || of_losses(&g.dy())), None],
+            CrossEntropy::Gradient => vec![
+                g.when(0, || second_gradient(x, g.x(2), &g.dy())),
+                None,
+                g.when(2, || (of_losses(&g.x(2).ones_like()) * g.dy()).sum(&[1], false)),
+            ],
+            CrossEntropy::Both { dy } => {
+                let of_gradient = |g_dx: &Value| second_gradient(x, &g.outputs[0].full_like(dy.0), g_dx);
+                let both = || match (g.dys[0].as_ref().map(of_losses), g.dys[1].as_ref().map(of_gradient)) {
+                    (Some(a), Some(b)) => a + b,
+                    (a, b) => a.or(b).unwrap_or_else(|| x.zeros_like()),
+                };
+                vec![g.when(0, both), None]
+            }
+        }
     }
 
     fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
-        let dx = gradients_of_rows(inputs, &self.dys(inputs));
-        vec![Tensor::of(&outputs[0].shape, losses_of_rows(inputs)), Tensor::of(&outputs[1].shape, dx)]
+        let results = self.computed(|| losses_of_rows(inputs), || gradients_of_rows(inputs, &self.dy(inputs)));
+        outputs.iter().zip(results).map(|(ty, result)| Tensor::of(&ty.shape, result)).collect()
     }
 
-    /// As of both ops.
     fn rounding(&self, _: &[&TensorType]) -> Rounding {
         let op = self.clone();
-        Rounding::bound(move |inputs, _| vec![loss_bounds(inputs), gradient_bounds(inputs, &op.dys(inputs))])
+        Rounding::bound(move |inputs, _| {
+            op.computed(|| loss_bounds(inputs), || gradient_bounds(inputs, &op.dy(inputs)))
+        })
     }
 
     fn lowering(&self) -> Lowering<'_> {
@@ -253,49 +217,7 @@ impl Op for CrossEntropyWithGrad {
     }
 }
 
-impl CrossEntropyWithGrad {
-    /// For each row.
-    fn dys(&self, inputs: &[&Tensor]) -> Vec<f64> {
-        vec![self.dy.0; inputs[1].numel()]
-    }
-}
-
-/// The kernels of losses or gradients.
-enum Rows {
-    Losses,
-    Gradient,
-}
-
-/// The launch of a kernel for `args`, with these bindings 3 and 4, and the last word of the uniform.
-fn launch(
-    variant: &Variant,
-    args: &Args<'_>,
-    (what, word): (&str, u32),
-    both: bool,
-    bindings: [Binding; 2],
-) -> Result<Lowered, String> {
-    let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
-    let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
-    let shader = row_shader(variant, Shader::new(entry).set("BOTH", both), [n, c], 1, args);
-    let [third, fourth] = bindings;
-    Ok(Launch {
-        label: format!("{entry} {what}"),
-        workgroups: args.profile.grid(shader.workgroups(n))?,
-        wgsl: shader.text.finish()?,
-        entry,
-        bindings: vec![
-            Binding::Uniform(vec![n as u32, c as u32, NAN, word]),
-            Binding::Read(Slot::Input(0)),
-            Binding::Read(Slot::Input(1)),
-            third,
-            fourth,
-            Binding::Status,
-        ],
-    }
-    .into())
-}
-
-impl Kernel for CrossEntropyWithGrad {
+impl Kernel for CrossEntropy {
     fn variants(&self) -> &'static [Variant] {
         ROW_VARIANTS
     }
@@ -305,28 +227,32 @@ impl Kernel for CrossEntropyWithGrad {
     }
 
     fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        let [losses, dx] = [0, 1].map(|output| Binding::Write(Slot::Output(output)));
-        let dy = (self.dy.0 as f32).to_bits();
-        launch(variant, args, ("losses and gradient", dy), true, [losses, dx])
-    }
-}
-
-impl Kernel for Rows {
-    fn variants(&self) -> &'static [Variant] {
-        ROW_VARIANTS
-    }
-
-    fn cost(&self, variant: &Variant, args: &Args<'_>) -> Option<Cost> {
-        row_cost(variant, args, args.inputs[0].shape[1], 1)
-    }
-
-    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
-        // The losses do not read dy; any input can fill its binding.
-        let (what, word, dy) = match self {
-            Rows::Losses => ("losses", 0, Slot::Input(1)),
-            Rows::Gradient => ("gradient", 1, Slot::Input(2)),
+        let [n, c] = [args.inputs[0].shape[0], args.inputs[0].shape[1]];
+        let entry = if is_workgroup(variant) { "cross_entropy_workgroup" } else { "cross_entropy" };
+        let both = matches!(self, CrossEntropy::Both { .. });
+        let shader = row_shader(variant, Shader::new(entry).set("BOTH", both), [n, c], 1, args);
+        let (read, write) = (|input| Binding::Read(Slot::Input(input)), |output| Binding::Write(Slot::Output(output)));
+        let (what, word, [third, fourth]) = match self {
+            // The losses do not read dy; any input can fill its binding.
+            CrossEntropy::Losses => ("losses", 0, [read(1), write(0)]),
+            CrossEntropy::Gradient => ("gradient", 1, [read(2), write(0)]),
+            CrossEntropy::Both { dy } => ("losses and gradient", (dy.0 as f32).to_bits(), [write(0), write(1)]),
         };
-        launch(variant, args, (what, word), false, [Binding::Read(dy), Binding::Write(Slot::Output(0))])
+        Ok(Launch {
+            label: format!("{entry} {what}"),
+            workgroups: args.profile.grid(shader.workgroups(n))?,
+            wgsl: shader.text.finish()?,
+            entry,
+            bindings: vec![
+                Binding::Uniform(vec![n as u32, c as u32, NAN, word]),
+                read(0),
+                read(1),
+                third,
+                fourth,
+                Binding::Status,
+            ],
+        }
+        .into())
     }
 }
 
@@ -365,7 +291,7 @@ impl Value {
         let n = target.shape().numel() as isize;
         let axes: Vec<isize> = std::iter::once(0).chain(2..rank as isize).chain([1]).collect();
         let logits = if rank == 2 { self.clone() } else { self.permute(&axes).reshape(&[n, classes as isize]) };
-        logits.op(CrossEntropy, &[&target.reshape(&[n])]).reshape(&rest)
+        logits.op(CrossEntropy::Losses, &[&target.reshape(&[n])]).reshape(&rest)
     }
 
     /// `share * x`, with 0 for a share of 0 even if `x` is a log-probability of minus infinity.
@@ -385,11 +311,11 @@ pub fn out_of_range() -> Vec<Case> {
             let name = format!("{what} of {size}, in the last of {rows} rows");
             let losses = Case::new("cross_entropy", &name, move |x| {
                 let (x, class) = build(x);
-                vec![x.op(CrossEntropy, &[&class])]
+                vec![x.op(CrossEntropy::Losses, &[&class])]
             });
             let gradient = Case::new("cross_entropy_grad", &name, move |x| {
                 let (x, class) = build(x);
-                vec![x.op(CrossEntropyGrad, &[&class, &class.cast(DType::F32)])]
+                vec![x.op(CrossEntropy::Gradient, &[&class, &class.cast(DType::F32)])]
             });
             let both = Case::new("cross_entropy_with_grad", name, move |x| {
                 let (x, class) = build(x);
@@ -409,7 +335,7 @@ pub fn out_of_range() -> Vec<Case> {
 
 /// Losses and gradients for one `dy`.
 fn with_grad(x: &[Value], dy: f64) -> Vec<Value> {
-    x[0].graph().apply(CrossEntropyWithGrad { dy: Bits(dy) }, &[&x[0], &x[1]])
+    x[0].graph().apply(CrossEntropy::Both { dy: Bits(dy) }, &[&x[0], &x[1]])
 }
 
 /// The test cases of this family.
@@ -418,7 +344,7 @@ pub fn cases() -> Vec<Case> {
     let classes = |case: Case, dtype: DType, shape: &[usize], c: usize| {
         case.input("class", TensorType::new(dtype, shape), Fill::Index(c as u32))
     };
-    let losses = |name: String| Case::new("cross_entropy", name, |x| vec![x[0].op(CrossEntropy, &[&x[1]])]);
+    let losses = |name: String| Case::new("cross_entropy", name, |x| vec![x[0].op(CrossEntropy::Losses, &[&x[1]])]);
     let unit = Fill::Uniform(-2.0, 2.0);
     let mut cases = Vec::new();
     // Registers of GPUs hold the longer rows, except for a part of the last.
@@ -441,7 +367,7 @@ pub fn cases() -> Vec<Case> {
     let case = logits(losses("NaN and infinity".into()), &[6, 8], Fill::Special(HARD, -1.0, 1.0)).forward_only();
     cases.push(classes(case, DType::U32, &[6], 8));
     let case =
-        Case::new("cross_entropy_grad", "NaN and infinity", |x| vec![x[0].op(CrossEntropyGrad, &[&x[1], &x[2]])]);
+        Case::new("cross_entropy_grad", "NaN and infinity", |x| vec![x[0].op(CrossEntropy::Gradient, &[&x[1], &x[2]])]);
     let case = logits(case, &[6, 8], Fill::Special(HARD, -1.0, 1.0)).forward_only();
     cases.push(classes(case, DType::I32, &[6], 8).float("dy", [6]));
     for (size, fill) in LATE {
@@ -470,7 +396,7 @@ pub fn cases() -> Vec<Case> {
     // The plan joins the losses and their gradient, but not the gradient of weighted losses.
     let step = Case::new("cross_entropy_with_grad", "a mean and its gradient", |x| {
         let (losses, n) = (x[0].cross_entropy_losses(&x[1]), x[1].shape().numel() as f64);
-        let gradient = |dy: &Value| x[0].op(CrossEntropyGrad, &[&x[1], dy]);
+        let gradient = |dy: &Value| x[0].op(CrossEntropy::Gradient, &[&x[1], dy]);
         vec![losses.mean_all(), gradient(&losses.full_like(1.0 / n)), gradient(&(losses.ones_like() * &x[2]))]
     });
     let step = classes(logits(step, &[12, 9], unit.clone()), DType::I32, &[12], 9).float("weights", [12]);
@@ -485,8 +411,9 @@ pub fn cases() -> Vec<Case> {
         TensorType::new(DType::F32, [6, 5]),
         Fill::Uniform(0.0, 0.5),
     ));
-    let again =
-        Case::new("cross_entropy_grad", "differentiated again", |x| vec![x[0].op(CrossEntropyGrad, &[&x[1], &x[2]])]);
+    let again = Case::new("cross_entropy_grad", "differentiated again", |x| {
+        vec![x[0].op(CrossEntropy::Gradient, &[&x[1], &x[2]])]
+    });
     cases.push(classes(logits(again, &[4, 6], unit), DType::I32, &[4], 6).float("dy", [4]));
     cases
 }

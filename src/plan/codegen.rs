@@ -108,7 +108,7 @@ impl Access {
 /// Builds the code of a group.
 struct Writer<'a> {
     group: &'a Group<'a>,
-    /// Precedes the names of bindings; fused ops need one, so that they do not clash with the kernel's.
+    /// Precedes the names of bindings, so that those of fused ops do not clash with the kernel's.
     prefix: &'static str,
     args: Vec<u32>,
     operands: Vec<Operand>,
@@ -490,7 +490,7 @@ pub(crate) fn fused(group: &Group<'_>, slot: Fused, width: Width, first: usize) 
     }
 }
 
-/// What precedes the names of a slot's bindings.
+/// What precedes the names of a slot's bindings and helpers.
 fn prefix(slot: Fused) -> &'static str {
     match slot {
         Fused::Prologue => "p_",

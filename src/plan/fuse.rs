@@ -19,7 +19,7 @@ use crate::shader::{Width, lines_called};
 const MAX_OPS: usize = 64;
 const MAX_LINES: usize = 1024;
 
-/// Maximum elements of updates that share a launch: of more, a launch takes longer to compute than to start.
+/// Maximum elements of updates that share a launch. Larger ones take longer to compute than a launch takes to start.
 const SMALL: usize = 1 << 14;
 
 /// Maximum ops of such a launch on software adapters, which compile slowly.
@@ -290,8 +290,8 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Joins small groups over equally many elements that no other cluster reads: updates of variables, such as the
-    /// running means and variances of a layer.
+    /// Joins small groups over equally many elements that no other cluster reads: outputs, and updates of variables, such
+    /// as the running means and variances of a layer.
     fn join_updates(&mut self) {
         let mut needed = vec![false; self.clusters.all.len()];
         for node in self.layout.live_nodes() {
@@ -313,7 +313,7 @@ impl<'a> Fusion<'a> {
             }
             match open.get(&n).copied().filter(|&a| self.can_share(a, b)) {
                 Some(a) => self.merge(a, b),
-                None => drop(open.insert(n, b)),
+                None => _ = open.insert(n, b),
             }
         }
     }
@@ -362,8 +362,8 @@ impl<'a> Fusion<'a> {
         self.layout.pointwise[id.node] && self.readers(id).all(|user| nodes.contains(&user))
     }
 
-    /// Moves pointwise nodes that compute the first input of a kernel, and nothing else, to the kernel. What they read
-    /// must be stored anyway, so that a launch or a store is saved.
+    /// Moves pointwise nodes that compute the first input of a kernel, and nothing else, to the kernel, if what they read
+    /// is stored anyway. That saves a launch or a store.
     fn join_prologues(&mut self) {
         for b in 0..self.clusters.all.len() {
             let Some((a, prologue)) = self.prologue(b) else { continue };
@@ -385,8 +385,8 @@ impl<'a> Fusion<'a> {
     /// The prologue that cluster `b` can have, and the cluster of its nodes.
     fn prologue(&self, b: usize) -> Option<(usize, Prologue)> {
         let (node, _) = self.clusters.all[b].kernel.filter(|(_, variant)| variant.prologue)?;
-        let kernel = self.layout.kernel(node).filter(|kernel| kernel.in_place[0])?;
-        let place = self.layout.of(self.layout.node(node).inputs[0]);
+        let kernel = self.layout.kernel(node).filter(|kernel| kernel.in_place.first() == Some(&true))?;
+        let place = self.layout.of(*self.layout.node(node).inputs.first()?);
         let Origin::Value(result) = place.origin else { return None };
         let a = self.clusters.of[result.node]?;
         let ty = self.layout.ty(result);
@@ -413,8 +413,8 @@ impl<'a> Fusion<'a> {
         Some((a, Prologue { members, given }))
     }
 
-    /// Whether a kernel can bind this value as its first input, and pass on its elements: the members read it at their
-    /// own index only.
+    /// Whether a kernel can bind this value as its first input, and pass its elements to the members: they read it at
+    /// their own index only.
     fn can_be_given(&self, id: ValueId, members: &[usize], kernel: &KernelNode<'_>) -> bool {
         let dtype = self.layout.ty(id).dtype;
         let scalar = matches!(self.layout.node(id.node).kind, NodeKind::Scalar(_));

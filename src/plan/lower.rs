@@ -16,7 +16,7 @@ use super::transpose::transpose;
 use crate::graph::{NodeKind, ValueId};
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Op, Slot, Variant};
 use crate::profile::Profile;
-use crate::shader::{Fused, Source, complete, splice};
+use crate::shader::{Fused, Source, Width, complete, splice};
 use crate::shape::View;
 use crate::{DType, TensorType};
 
@@ -257,12 +257,17 @@ impl<'a> Lowerer<'a> {
                     Binding::Status => Draft::Status,
                 });
             }
+            let reads_first = |binding: &Binding| matches!(binding, Binding::Read(Slot::Input(0)));
+            if prologue.is_some() && number > 0 && launch.bindings.iter().any(reads_first) {
+                self.complain(node, "its variant declares `prologue: true`, but a later launch reads the first input");
+            }
             if let Some(Prologue { members, given }) = prologue.filter(|_| number == 0) {
                 let returns = Some(layout.source(layout.node(node).inputs[0]));
                 let group = Group { given: Some(*given), returns, ..self.group(members, &[]) };
                 reads.extend(self.splice(&group, Fused::Prologue, node, &mut launch.wgsl, &mut bindings));
             }
-            if !members.is_empty() && number == last {
+            // Without an epilogue, it only rounds, which `store_narrow` does.
+            if !members.is_empty() && number == last && (variant.epilogue || launch.wgsl.epilogue.is_some()) {
                 let group = Group { given: Some(given), returns: Some(returned), ..self.group(members, &extra) };
                 reads.extend(self.splice(&group, Fused::Epilogue, node, &mut launch.wgsl, &mut bindings));
             }
@@ -284,8 +289,7 @@ impl<'a> Lowerer<'a> {
         Some(DraftCall { label, kernel: Some((op.name(), variant.name)), dispatches, scratch, reads, writes })
     }
 
-    /// Puts a group in place of a slot's function, if the text calls it, and binds the group's operands. Returns what the
-    /// group reads.
+    /// Puts a group in place of a slot's function, and binds the group's operands. Returns what the group reads.
     fn splice(
         &mut self,
         group: &Group<'_>,
@@ -298,7 +302,11 @@ impl<'a> Lowerer<'a> {
             Fused::Prologue => wgsl.prologue,
             Fused::Epilogue => wgsl.epilogue,
         };
-        let Some(width) = width else { return Vec::new() };
+        let Some(width) = width else {
+            let function = slot.function(Width::One);
+            self.complain(node, &format!("its variant declares `{function}: true`, but the shader does not call it"));
+            return Vec::new();
+        };
         let generated = codegen::fused(group, slot, width, bindings.len());
         bindings.push(Draft::Uniform(generated.args.clone()));
         bindings.extend(self.tail(&generated));

@@ -1,4 +1,4 @@
-//! Kernels whose operands or results are stored in narrow types.
+//! Lowering of kernels whose operands or results may be stored in narrow types.
 
 use crate::DType;
 use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
@@ -6,6 +6,7 @@ use crate::op::{Args, Binding, Kernel, Launch, Lowered, Slot, Variant};
 /// Lowers a kernel; its launches load narrow inputs from the buffers that store them.
 pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
     let mut lowered = kernel.lower(variant, args)?;
+    check_slots(&lowered, args)?;
     if kernel.unpacks(variant) {
         return Ok(lowered);
     }
@@ -20,6 +21,22 @@ pub(super) fn lower_kernel(kernel: &dyn Kernel, variant: &Variant, args: &Args<'
         }
     }
     Ok(lowered)
+}
+
+/// Whether the launches bind only what exists.
+fn check_slots(lowered: &Lowered, args: &Args<'_>) -> Result<(), String> {
+    for binding in lowered.launches.iter().flat_map(|launch| &launch.bindings) {
+        let (Binding::Read(slot) | Binding::Write(slot)) = binding else { continue };
+        let (what, number, count) = match *slot {
+            Slot::Input(i) => ("input", i, args.inputs.len()),
+            Slot::Output(o) => ("output", o, args.outputs.len()),
+            Slot::Scratch(s) => ("scratch buffer", s, lowered.scratch.len()),
+        };
+        if number >= count {
+            return Err(format!("a launch binds {what} {number}, but there are {count}"));
+        }
+    }
+    Ok(())
 }
 
 /// Stores the kernel's first output, which its last launch writes, in a narrow type. Without an epilogue, which would

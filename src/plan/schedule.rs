@@ -70,12 +70,12 @@ fn updating(layout: &Layout<'_>, clusters: &Clusters, variable: ValueId, value: 
     if layout.wants_copy(value, true) {
         return None;
     }
-    let cluster_of = &clusters.all[cluster];
+    let joined = &clusters.all[cluster];
     // A prologue reads elements that other invocations write.
-    let prologue = |node: usize| cluster_of.prologue.as_ref().is_some_and(|it| it.members.contains(&node));
+    let in_prologue = |node: usize| joined.prologue.as_ref().is_some_and(|prologue| prologue.members.contains(&node));
     let harmless =
-        |node: usize, id: ValueId| layout.source(id) != variable || layout.same_index(node, id) && !prologue(node);
-    let mut reads = cluster_of.members().flat_map(|n| layout.node(n).inputs.iter().map(move |&id| (n, id)));
+        |node: usize, id: ValueId| layout.source(id) != variable || layout.same_index(node, id) && !in_prologue(node);
+    let mut reads = joined.members().flat_map(|n| layout.node(n).inputs.iter().map(move |&id| (n, id)));
     reads.all(|(node, id)| harmless(node, id)).then_some(cluster)
 }
 

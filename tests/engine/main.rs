@@ -20,7 +20,6 @@ mod ownership;
 mod pace;
 mod plan;
 mod profile;
-
 mod rewrites;
 mod session;
 mod shaders;

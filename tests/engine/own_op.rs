@@ -183,3 +183,99 @@ fn equal_ops_are_computed_once() {
     assert_eq!(calls(&[plain(f64::NAN), plain(f64::NAN)]), 1);
     assert_eq!(calls(&[plain(0.25), graph.apply1(Twin(op(0.25)), &[&x])]), 2);
 }
+
+/// The soft threshold in a kernel with a slot for its input, as its only variant declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Declared {
+    op: SoftThreshold,
+    prologue: bool,
+    launches: usize,
+}
+
+const PROLOGUE: &str = "struct Params { n: u32, threshold: f32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn soft_threshold(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < p.n) {
+    let v = prologue(x[id.x], id.x);
+    y[id.x] = nan_or(v, sign_f32(v) * max(abs(v) - p.threshold, 0.0));
+  }
+}
+";
+
+impl Op for Declared {
+    fn name(&self) -> &'static str {
+        "declared"
+    }
+    /// Without an input, 64 numbers.
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![inputs.first().map_or(TensorType::new(DType::F32, [64]), |&ty| ty.clone())])
+    }
+    fn gradient(&self, g: &Backward<'_>) -> Vec<Option<Value>> {
+        self.op.gradient(g)
+    }
+    fn reference(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Vec<Tensor> {
+        self.op.reference(inputs, outputs)
+    }
+    fn rounding(&self, inputs: &[&TensorType]) -> Rounding {
+        self.op.rounding(inputs)
+    }
+    fn lowering(&self) -> Lowering<'_> {
+        Lowering::Kernel(self)
+    }
+}
+
+impl Kernel for Declared {
+    fn variants(&self) -> &'static [Variant] {
+        const PROLOGUE: &[Variant] = &[Variant { prologue: true, ..Variant::plain("elements") }];
+        const EPILOGUE: &[Variant] = &[Variant { epilogue: true, ..Variant::plain("elements") }];
+        if self.prologue { PROLOGUE } else { EPILOGUE }
+    }
+    fn lower(&self, variant: &Variant, args: &Args<'_>) -> Result<Lowered, String> {
+        let once = self.op.lower(variant, args)?;
+        let launches = vec![once.launches; self.launches].concat();
+        Ok(Lowered { launches, scratch: once.scratch })
+    }
+}
+
+/// What a variant declares must be in its shader: fused ops would be lost otherwise.
+#[test]
+fn slots_for_fused_ops_must_be_there() {
+    let declared = |kernel, prologue, launches| {
+        let op = SoftThreshold { threshold: Bits(0.25), kernel };
+        Declared { op, prologue, launches }
+    };
+    let case = |op: Declared| {
+        let build = move |x: &[Value]| vec![(x[0].graph().apply1(op.clone(), &[&(&x[0] * &x[1])])).relu()];
+        Case::new("declared", "a product", build).float("x", [7, 30]).float("y", [7, 30])
+    };
+    let findings = |op: Declared| {
+        let graph = Graph::new();
+        let [x, y] = ["x", "y"].map(|name| graph.input(name, DType::F32, [7, 30]));
+        let result = graph.apply1(op, &[&(x * y)]).relu();
+        let (plan, findings) =
+            Plan::of(&graph, &[&result], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+        let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        (plan.calls.len(), findings.join("\n"))
+    };
+    assert_eq!(findings(declared(PROLOGUE, true, 1)), (2, String::new()));
+    if let Some(device) = common::device() {
+        let extras = Extras { repeat: true, gradients: None, every_way: true, permuted: true };
+        let report = check_case_with(&device, &case(declared(PROLOGUE, true, 1)), 1, &extras).expect("runs");
+        assert!(report.passed() && report.compared() >= 420, "{report:?}");
+    }
+    let says = |op: Declared, what: &str| {
+        let (_, found) = findings(op);
+        assert!(found.contains("declared") && found.contains(what), "{found}");
+    };
+    says(declared(WRONG, true, 1), "declares `prologue: true`, but the shader does not call it");
+    says(declared(PROLOGUE, false, 1), "declares `epilogue: true`, but the shader does not call it");
+    says(declared(PROLOGUE, true, 2), "a later launch reads the first input");
+    // An op without inputs has nothing that a prologue could compute, or a launch could bind.
+    let graph = Graph::new();
+    let none = graph.apply1(declared(PROLOGUE, true, 1), &[]);
+    let (_, findings) = Plan::of(&graph, &[&none], &Profile::webgpu_defaults(), &Options::default()).expect("plans");
+    assert!(findings.iter().any(|found| found.to_string().contains("binds input 0, but there are 0")), "{findings:?}");
+}

@@ -241,25 +241,27 @@ pub fn cases() -> Vec<Case> {
 /// Reductions of what pointwise ops compute, as the reductions read it.
 fn fused() -> Vec<Case> {
     let two = |case: Case, shape: &[usize]| case.float("x", shape).float("y", shape);
-    let whole = |x: &Value, y: &Value| (x - y.slice(0, 0, 1, 1).broadcast_to(x.shape())).square();
+    let squares = |x: &Value, y: &Value| (x - y.slice(0, 0, 1, 1).broadcast_to(x.shape())).square();
     vec![
         two(Case::new("sum", "of products, last", |x| vec![(&x[0] * &x[1]).sum(&[-1], false)]), &[5, 33]),
         two(Case::new("mean", "of products, last by vec4", |x| vec![(&x[0] * &x[1]).mean(&[1], true)]), &[9, 64]),
         two(Case::new("sum", "of products, first", |x| vec![(&x[0] * &x[1]).sum(&[0], false)]), &[33, 7]),
         two(
-            Case::new("sum", "of squares of centred columns", move |x| vec![whole(&x[0], &x[1]).sum(&[0], false)]),
+            Case::new("sum", "of squared distances from the first row", move |x| {
+                vec![squares(&x[0], &x[1]).sum(&[0], false)]
+            }),
             &[70, 1024],
         )
         .forward_only(),
         two(
-            Case::new("sum", "of squares of centred rows, then a root", move |x| {
-                vec![(whole(&x[0], &x[1]).sum(&[1], false) + 1.0).sqrt() * 0.5]
+            Case::new("sum", "of squared distances along rows, then a root", move |x| {
+                vec![(squares(&x[0], &x[1]).sum(&[1], false) + 1.0).sqrt() * 0.5]
             }),
             &[70, 1030],
         )
         .forward_only(),
         two(
-            Case::new("mean", "of 70,001 squared differences, then twice", |x| {
+            Case::new("mean", "of 70,001 squared differences, doubled", |x| {
                 vec![(&x[0] - &x[1]).square().mean_all() * 2.0]
             }),
             &[70_001],
